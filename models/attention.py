@@ -24,7 +24,8 @@ class ChannelAttention(nn.Module):
 
     def mlp(self, pooled: Tensor) -> Tensor:
         """Pooled channels ``[B, C]`` -> pre-activation of the gate ``[B, C]``."""
-        return self.excite(F.relu(self.squeeze(pooled)))  # type: ignore[no-any-return]
+        logits: Tensor = self.excite(F.relu(self.squeeze(pooled)))
+        return logits
 
     def forward(self, x: Tensor) -> Tensor:
         gate = torch.sigmoid(self.mlp(x.mean((2, 3))) + self.mlp(x.amax((2, 3))))  # B C
@@ -33,7 +34,9 @@ class ChannelAttention(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """A gate found in a graph: ``weights`` is the node whose value, one number per channel, scales ``gated`` into ``output``."""
+    """A gate found in a graph: ``weights`` is the node whose value, one number per channel, scales ``gated`` into
+    ``output``.
+    """
 
     weights: fx.Node
     gated: fx.Node
@@ -55,8 +58,7 @@ def _operation(node: fx.Node, root: nn.Module) -> str:
 
 
 def _shape(node: fx.Node) -> tuple[int, ...]:
-    meta = node.meta.get("tensor_meta")
-    return tuple(meta.shape) if hasattr(meta, "shape") else ()
+    return tuple(getattr(node.meta.get("tensor_meta"), "shape", ()))
 
 
 def _gate_behind(node: fx.Node, channels: int, root: nn.Module) -> fx.Node | None:
@@ -78,9 +80,9 @@ def _gate_behind(node: fx.Node, channels: int, root: nn.Module) -> fx.Node | Non
 def find_gates(graph: fx.Graph, root: nn.Module) -> Iterator[Gate]:
     """Every channel-attention gate of a traced graph whose nodes carry their shapes (``tensor_meta``), in order.
 
-    A gate is a product of a feature map ``[B, C, H, W]`` and a sigmoid's output with one number per image and channel. So
-    torchvision's SqueezeExcitation, timm's SE, eSE, ECA and CBAM channel gates, and ChannelAttention above are found by
-    what they compute, under whatever class name; spatial gates, hard-swish and layer scale are not.
+    A gate is a product of a feature map ``[B, C, H, W]`` and a sigmoid's output with one number per image and channel.
+    So torchvision's SqueezeExcitation, timm's SE, eSE, ECA and CBAM channel gates, and ChannelAttention above are
+    found by what they compute, under whatever class name; spatial gates, hard-swish and layer scale are not.
     """
     for node in graph.nodes:
         if _operation(node, root) not in _MULTIPLY or len(node.args) != 2:

@@ -30,8 +30,8 @@ class Cut:
 
     ``inputs`` names the graph values that cross the cut: first the layer's activation, then those that by-pass it, as
     a residual connection does. ``head(*inputs)`` returns logits ``[B, classes]``. Where the head is global average
-    pooling and one linear layer, ``linear`` is its weight ``[classes, C]``: the gradient of logit k by the activation is
-    then ``linear[k, c] / (H * W)`` everywhere, known without a backward pass.
+    pooling and one linear layer, ``linear`` is its weight ``[classes, C]``: the gradient of logit k by the activation
+    is then ``linear[k, c] / (H * W)`` everywhere, known without a backward pass.
     """
 
     layer: str
@@ -40,7 +40,7 @@ class Cut:
     linear: Tensor | None
 
 
-class _Tracer(NodePathTracer):
+class _Tracer(NodePathTracer):  # type: ignore[misc]  # torchvision is not typed
     """Also remembers which value each module returned, so that ``layer3`` names what layer3 puts out."""
 
     def __init__(self) -> None:
@@ -58,7 +58,7 @@ def _out_of_place(module: fx.GraphModule) -> None:
     """Replace in-place operations. A tap must keep the value that its layer returned, whatever comes after it."""
     for part in module.modules():
         if getattr(part, "inplace", False) is True:
-            part.inplace = False
+            part.inplace = False  # type: ignore[assignment]  # a flag, whatever nn.Module.__setattr__ admits
     augmented = {operator.iadd: operator.add, operator.imul: operator.mul, operator.isub: operator.sub}
     for node in module.graph.nodes:
         if node.kwargs.get("inplace"):
@@ -70,7 +70,8 @@ def _out_of_place(module: fx.GraphModule) -> None:
 
 
 class TracedNetwork:
-    """One network as a graph. The parameters are those of ``net``, shared and frozen; the graph is read-only afterwards.
+    """One network as a graph. The parameters are those of ``net``, shared and frozen; the graph is read-only
+    afterwards.
 
     ``size`` is the (height, width) for which shapes are reported. Raises UntraceableError.
     """
@@ -102,7 +103,8 @@ class TracedNetwork:
             for name, node in names.items()
             if node in order and node.op not in ("placeholder", "get_attr", "output") and _spatial(node) is not None
         ]
-        # Modules that return the same value share a place in the order; the inner one, with the longer name, comes first.
+        # Modules that return the same value share a place in the order; the inner one, with the longer name, comes
+        # first.
         spatial.sort(key=lambda entry: (entry[0], -entry[1].count(".")))
         self._layers: dict[str, fx.Node] = {name: names[name] for _, name in spatial}
         self._gates = tuple(find_gates(graph, self._root))
@@ -112,7 +114,7 @@ class TracedNetwork:
     @property
     def logits(self) -> str:
         """The graph value that holds the logits ``[B, classes]``."""
-        return self._logits.name
+        return str(self._logits.name)
 
     def value(self, layer: str) -> str:
         """The graph value of a layer. Raises KeyError for a name that is not in ``spec.layers``."""
@@ -124,11 +126,17 @@ class TracedNetwork:
         return tuple((self._gate_spec(gate), gate.weights.name) for gate in self._gates)
 
     def trunk(self, outputs: Sequence[str]) -> fx.GraphModule:
-        """pixels ``[B, 3, H, W]``, normalised -> the graph values named in ``outputs``, as a tuple. Runs no more than they need."""
+        """pixels ``[B, 3, H, W]``, normalised -> the graph values named in ``outputs``, as a tuple.
+
+        Runs no more than they need.
+        """
         return self._part([self._pixels], [self._nodes[name] for name in outputs])
 
     def cut(self, layer: str) -> Cut:
-        """Split the network at ``layer``, behind which the logits are computed again. Raises KeyError for an unknown name."""
+        """Split the network at ``layer``, behind which the logits are computed again.
+
+        Raises KeyError for an unknown name.
+        """
         node = self._layers[layer]
         crossing = [node, *self._bypass(node)]
         head = self._part(crossing, [self._logits], single=True)
@@ -198,7 +206,7 @@ class TracedNetwork:
     def _describe(self) -> NetworkSpec:
         towards_logits = _ancestors([self._logits])
         layers = [
-            LayerSpec(name, self._kinds.get(name) or getattr(node.target, "__name__", str(node.target)), shape)
+            LayerSpec(name, self._kinds.get(name) or str(getattr(node.target, "__name__", node.target)), shape)
             for name, node in self._layers.items()
             if (shape := _spatial(node)) is not None and node in towards_logits
         ]
@@ -226,7 +234,9 @@ class TracedNetwork:
 
     def _reason(self, layer: LayerSpec) -> str:
         channels, height, width = layer.shape
-        reason = f"the last layer with a spatial extent ({height}x{width}, {channels} channels): the most class-specific map"
+        reason = (
+            f"the last layer with a spatial extent ({height}x{width}, {channels} channels): the most class-specific map"
+        )
         if self._linear_behind(self._layers[layer.name]) is None:
             return reason
         return (
@@ -261,8 +271,8 @@ def _is_global_average(node: fx.Node, module: nn.Module | None) -> bool:
     if node.op == "call_function" and node.target is nn.functional.adaptive_avg_pool2d:
         return node.args[1:] in ((1,), ((1, 1),)) or node.kwargs.get("output_size") in (1, (1, 1))
     if node.target in ("mean", torch.mean):
-        dims = node.args[1:2] or (node.kwargs.get("dim"),)
-        return isinstance(dims[0], (list, tuple)) and sorted(d % 4 for d in dims[0]) == [2, 3]
+        dims: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
+        return isinstance(dims, (list, tuple)) and sorted(dim % 4 for dim in dims) == [2, 3]
     return False
 
 

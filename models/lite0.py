@@ -1,9 +1,10 @@
 """EfficientNet-Lite0, the default network.
 
 Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks" (arXiv 1905.11946), in the Lite
-variant: no squeeze-and-excitation, ReLU6 for swish, a fixed stem and head. Defined here rather than taken from timm, so that
-the default needs no optional package, the layers bear readable names (``stem``, ``blocks.0`` ... ``blocks.15``,
-``head``), and TensorFlow's SAME padding is fixed numbers instead of arithmetic on the input's shape, which a trace can't hold.
+variant: no squeeze-and-excitation, ReLU6 for swish, a fixed stem and head. Defined here rather than taken from timm,
+so that the default needs no optional package, the layers bear readable names (``stem``, ``blocks.0`` ...
+``blocks.15``, ``head``), and TensorFlow's SAME padding is fixed numbers instead of arithmetic on the input's shape,
+which a trace can't hold.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ HEAD_CHANNELS = 1280
 class ConvBN(nn.Sequential):
     """Convolution with SAME padding, batch norm and, unless ``act`` is false, ReLU6.
 
-    For even inputs TensorFlow pads a stride-2 convolution one pixel more at the bottom and right than at the top and left.
+    For even inputs TensorFlow pads a stride-2 convolution one pixel more at the bottom and right than at the top and
+    left.
     """
 
     def __init__(
@@ -58,8 +60,8 @@ class InvertedResidual(nn.Module):
         self.residual = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
-        y = x if self.expand is None else self.expand(x)
-        y = self.project(self.depthwise(y))
+        y: Tensor = x if self.expand is None else self.expand(x)
+        y = self.project(self.depthwise(y))  # B outputs H/stride W/stride
         return x + y if self.residual else y
 
 
@@ -83,7 +85,8 @@ class EfficientNetLite0(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.head(self.blocks(self.stem(x)))  # B 1280 H/32 W/32
-        return self.classifier(self.flatten(self.pool(x)))  # type: ignore[no-any-return]
+        logits: Tensor = self.classifier(self.flatten(self.pool(x)))
+        return logits
 
 
 # The published checkpoint's names -> ours. Its blocks number their norms from the first convolution that exists.

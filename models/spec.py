@@ -26,7 +26,7 @@ class PreprocessSpec:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A network's name, its class labels (the index is the class), its preprocessing and where its weights come from."""
+    """A network's name, class labels (the index is the class), preprocessing, and where its weights come from."""
 
     name: str
     title: str
@@ -37,7 +37,7 @@ class ModelSpec:
 
     @cached_property
     def indices(self) -> dict[str, tuple[int, ...]]:
-        """Case-folded label -> the classes that bear it. ImageNet has two "crane"s and two "maillot"s."""
+        """Case-folded label -> the classes that bear it. ImageNet has a Cardigan (a dog) and a cardigan."""
         indices: dict[str, tuple[int, ...]] = {}
         for index, label in enumerate(self.labels):
             key = label.casefold()
@@ -56,7 +56,10 @@ class LayerSpec:
 
 @dataclass(frozen=True, slots=True)
 class GateSpec:
-    """One channel-attention gate. ``layer`` is the module that holds it, ``shape`` what it scales: (channels, height, width)."""
+    """One channel-attention gate.
+
+    ``layer`` is the module that holds it, ``shape`` what it scales: (channels, height, width).
+    """
 
     layer: str
     type: str

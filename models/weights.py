@@ -1,4 +1,7 @@
-"""Files of weights, verified and loaded strictly: safetensors, or a checkpoint under ``weights_only``. No pickle runs."""
+"""Files of weights, verified and loaded strictly: safetensors, or a checkpoint under ``weights_only``.
+
+No pickle runs.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,10 @@ from torch import Tensor, nn
 
 
 class WeightsError(Exception):
-    """A file of weights that is missing, altered, unreadable, or of another network. The message says which and what to do."""
+    """A file of weights that is missing, altered, unreadable, or of another network.
+
+    The message says which and what to do.
+    """
 
 
 def read_state(path: Path, sha256: str | None = None) -> dict[str, Tensor]:

@@ -1,0 +1,93 @@
+"""What the OpenAPI document says of a POST route beyond its signature: its three kinds of body, its replies, its
+example.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib.resources import files
+from typing import Any, Final
+
+from service.api.intake import JsonImage
+from service.api.options import Options
+from service.api.problems import POST_PROBLEMS
+
+_JSON_NOTE: Final = "The images in base64, and any option of the route beside them; options here win over the query's."
+
+
+@cache
+def examples() -> dict[str, dict[str, Any]]:
+    """Recorded requests and replies by route: ``{"query", "image", "reply"}``.
+
+    ``docs/record_examples.py`` records them.
+    """
+    recorded: dict[str, dict[str, Any]] = json.loads(files("service.api").joinpath("examples.json").read_text("utf-8"))
+    return recorded
+
+
+def request_body(options: type[Options]) -> dict[str, Any]:
+    """``openapi_extra`` for a route that takes images and ``options``."""
+    binary = {"type": "string", "format": "binary", "contentMediaType": "application/octet-stream"}
+    image = JsonImage.model_json_schema()
+    json_schema = {
+        "type": "object",
+        "required": ["images"],
+        "properties": {
+            "images": {
+                "type": "array",
+                "minItems": 1,
+                "items": {"anyOf": [image, {"type": "string", "description": "The file's bytes in base64."}]},
+                "description": "The images; each with a filename, or its base64 alone.",
+            },
+            **options.model_json_schema()["properties"],
+        },
+        "additionalProperties": False,
+        "description": _JSON_NOTE,
+    }
+    content = {
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": ["images"],
+                "properties": {
+                    "images": {"type": "array", "items": binary, "description": "One image file, or several."}
+                },
+            }
+        },
+        "image/*": {"schema": {**binary, "description": "The bytes of one image."}},
+        "application/json": {
+            "schema": json_schema,
+            "example": {"images": [{"data": _ONE_PIXEL_PNG, "filename": "dot.png"}]},
+        },
+    }
+    return {"requestBody": {"required": True, "description": "One image, or several.", "content": content}}
+
+
+def responses(route: str, *, pictures: bool = True) -> dict[int | str, dict[str, Any]]:
+    """The replies of a POST route: the envelope with its recorded example, the picture alone, and the problems."""
+    recorded = examples().get(route)
+    ok: dict[str, Any] = {
+        "description": "One result for each image, in the order sent.",
+        "content": {"application/json": {"example": recorded["reply"]} if recorded else {}},
+        "headers": {
+            "X-Request-ID": {"description": "The request's id: yours, or a new one.", "schema": {"type": "string"}},
+            "Server-Timing": {
+                "description": "Milliseconds in decode, queue, infer, explain and render, of the slowest image.",
+                "schema": {"type": "string"},
+            },
+        },
+    }
+    if pictures:
+        picture = {"schema": {"type": "string", "format": "binary"}}
+        ok["content"] |= {"image/png": picture, "image/webp": picture}
+        ok["description"] += (
+            " With `Accept: image/png` or `image/webp`, and one picture asked for, that picture itself, what it "
+            "shows in the "
+            "headers Pellucid-Layer, Pellucid-Target, Pellucid-Box and Pellucid-Channels."
+        )
+    return {200: ok, **POST_PROBLEMS}
+
+
+# A whole PNG file of one white pixel, so that the JSON example is a request that works.
+_ONE_PIXEL_PNG: Final = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4//8/AAX+Av4N70a4AAAAAElFTkSuQmCC"

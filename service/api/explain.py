@@ -1,0 +1,76 @@
+"""Why the network says so: gates and channel weights, feature maps, Grad-CAM, and any mix of them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+
+from service.api import documented
+from service.api.handler import Service, answer
+from service.api.options import PARTS, AttentionOptions, ExplainOptions, FeatureMapOptions, GradCamOptions
+from service.api.schemas import Reply
+
+
+def router(service: Service) -> APIRouter:
+    """Routes that explain."""
+    routes = APIRouter(tags=["explain"])
+
+    @routes.post(
+        "/v1/attention",
+        summary="The weight of every channel",
+        response_model=Reply,
+        responses=documented.responses("/v1/attention", pictures=False),
+        openapi_extra=documented.request_body(AttentionOptions),
+    )
+    async def attention(request: Request, options: Annotated[AttentionOptions, Query()]) -> Response:
+        """Two kinds of weights, kept apart.
+
+        `gates`: the factor by which each channel-attention gate of the network multiplied each channel of this
+        picture. A network without such gates has none.
+
+        `importance`: Grad-CAM's channel weights at `layer` for `target`, which every network has.
+        """
+        return await answer(request, service, options, frozenset({"attention"}), pictures=False)
+
+    @routes.post(
+        "/v1/feature-maps",
+        summary="What the channels of some layers see",
+        response_model=Reply,
+        responses=documented.responses("/v1/feature-maps"),
+        openapi_extra=documented.request_body(FeatureMapOptions),
+    )
+    async def feature_maps(request: Request, options: Annotated[FeatureMapOptions, Query()]) -> Response:
+        """Channels of one layer or several as grids of tiles, with each channel's mean, maximum and share of zeros.
+
+        Several layers stand side by side in one reply, so that shallow can be compared with deep.
+        """
+        return await answer(request, service, options, frozenset({"feature_maps"}))
+
+    @routes.post(
+        "/v1/grad-cam",
+        summary="Where the evidence for a class lies",
+        response_model=Reply,
+        responses=documented.responses("/v1/grad-cam"),
+        openapi_extra=documented.request_body(GradCamOptions),
+    )
+    async def grad_cam(request: Request, options: Annotated[GradCamOptions, Query()]) -> Response:
+        """Grad-CAM (arXiv 1610.02391) for one class or several: a mask, an overlay on request, and the raw map.
+
+        The mask covers `box` of the source picture. It is stretched to full contrast, so look at `raw.min`, `raw.max`
+        and `raw.all_negative` before comparing the masks of two pictures.
+        """
+        return await answer(request, service, options, frozenset({"grad_cam"}))
+
+    @routes.post(
+        "/v1/explain",
+        summary="Any mix of the above from one forward pass",
+        response_model=Reply,
+        responses=documented.responses("/v1/explain"),
+        openapi_extra=documented.request_body(ExplainOptions),
+    )
+    async def explain(request: Request, options: Annotated[ExplainOptions, Query()]) -> Response:
+        """All four parts, or those that `include` names, from one pass of the network over each picture."""
+        return await answer(request, service, options, frozenset(PARTS))
+
+    return routes

@@ -1,0 +1,104 @@
+"""The flow that all POST routes share: negotiate, read, plan, admit, run, reply."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import orjson
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from service.api import intake, reply
+from service.api.options import Options, Part
+from service.api.pipeline import Pipeline, Stages
+from service.api.plan import resolve
+from service.decode.image import identify
+from service.dispatch.admission import Admission
+from service.errors import DeadlineExceeded, Draining, PellucidError
+from service.types import Upload
+
+T = TypeVar("T")
+
+
+@dataclass
+class Service:
+    """What the routers work with: the one served network, the door, and the limits.
+
+    ``ready`` is false while draining.
+    """
+
+    pipeline: Pipeline
+    admission: Admission
+    limits: intake.Limits
+    timeout_ms: int
+    ready: bool = False
+
+
+async def answer(
+    request: Request, service: Service, options: Options, parts: frozenset[Part], *, pictures: bool = True
+) -> Response:
+    """The reply to a POST of images. ``parts`` are what the route fills; /v1/explain's options choose among them."""
+    if not service.ready:
+        raise Draining("The service is starting up or shutting down.")
+    arrived = time.monotonic()
+    media_type = reply.negotiate(request.headers.get("accept"), pictures)
+    body = await intake.read(request, service.limits)
+    options = options.merged(body.fields)
+    pipeline = service.pipeline
+    parts = parts & frozenset(getattr(options, "include", parts))
+    plan, look = resolve(options, parts, pipeline.spec, pipeline.network, pipeline.methods)
+    if media_type != reply.JSON:
+        reply.require_one_picture(len(body.uploads), plan, look, media_type)
+        look = replace(look, media_type=media_type)
+    deadline = arrived + min(options.timeout_ms or service.timeout_ms, service.timeout_ms) / 1000
+    request_id: str = request.state.request_id
+    stages = [Stages() for _ in body.uploads]
+
+    async def one(upload: Upload, times: Stages, form: Callable[[dict[str, Any]], T]) -> T:
+        try:
+            async with asyncio.timeout(max(0, deadline - time.monotonic())):
+                return await pipeline.run(upload, plan, look, form, deadline, times)
+        except TimeoutError as error:
+            raise DeadlineExceeded("The answer was not ready by the deadline.") from error
+
+    async def one_of_several(upload: Upload, times: Stages) -> orjson.Fragment:
+        try:
+            return await one(upload, times, reply.fragment)
+        except PellucidError as error:
+            return reply.failure(identify(upload), reply.problem(error, request_id))
+
+    async def whole() -> Response:
+        if media_type != reply.JSON:
+            return await one(body.uploads[0], stages[0], reply.picture)
+        if len(body.uploads) == 1:
+            results = [await one(body.uploads[0], stages[0], reply.fragment)]
+        else:
+            results = await asyncio.gather(*map(one_of_several, body.uploads, stages))
+        return reply.envelope(pipeline.spec.name, request_id, results)
+
+    with service.admission.enter(len(body.uploads)):
+        response = await _while_connected(request, whole())
+    response.headers["Server-Timing"] = Stages.header(stages)
+    return response
+
+
+async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """The result of ``work``, or ClientDisconnect as soon as the caller has gone, ``work`` cancelled."""
+
+    async def gone() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(gone())
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise ClientDisconnect
+    finally:
+        working.cancel()
+        leaving.cancel()

@@ -1,0 +1,221 @@
+"""What a caller may choose, as query parameters or as fields of a JSON body.
+
+Names only; plan.py checks them against the network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+
+from service.errors import InvalidOption
+from service.render import colormap
+
+Part = Literal["predictions", "attention", "feature_maps", "grad_cam"]
+PARTS: Final[tuple[Part, ...]] = ("predictions", "attention", "feature_maps", "grad_cam")
+
+
+def _known_colormap(name: str) -> str:
+    if name not in colormap.NAMES:
+        raise ValueError(f"Should be one of {', '.join(colormap.NAMES)}")
+    return name
+
+
+ColormapName = Annotated[str, AfterValidator(_known_colormap), Field(json_schema_extra={"enum": list(colormap.NAMES)})]
+
+
+def _as_list(value: Any) -> Any:
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _split(value: Any) -> Any:
+    """One value or several, each of which may hold several between commas."""
+    return [part.strip() for item in _as_list(value) for part in str(item).split(",") if part.strip()]
+
+
+def _as_strings(value: Any) -> Any:
+    return [str(item) for item in _as_list(value)]
+
+
+CommaSeparated = BeforeValidator(_split)
+
+
+class Options(BaseModel):
+    """Options of every POST route."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    timeout_ms: int | None = Field(
+        None,
+        ge=1,
+        description="Milliseconds after which the answer is of no use: 504 then, and no work is done for it. "
+        "Default and upper limit are the operator's.",
+        examples=[2000],
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_names(cls, given: Any) -> Any:
+        """Say which options there are, where pydantic would only say that one is extra."""
+        for name in given if isinstance(given, Mapping) else ():
+            if name not in cls.model_fields:
+                close = get_close_matches(str(name), cls.model_fields, n=1)
+                guess = f" Did you mean {close[0]!r}?" if close else ""
+                raise PydanticCustomError(
+                    "unknown_option",
+                    "Unknown option {name}.{guess} This route takes {allowed}.",
+                    {"name": repr(name), "guess": guess, "allowed": ", ".join(cls.model_fields)},
+                )
+        return given
+
+    def merged(self, fields: Mapping[str, Any]) -> Self:
+        """These options with the fields of a JSON body over them. Raises InvalidOption."""
+        if not fields:
+            return self
+        try:
+            return self.model_validate({**self.model_dump(exclude_unset=True), **fields})
+        except ValidationError as error:
+            raise invalid(error.errors(include_url=False, include_context=False)) from error
+
+
+def invalid(errors: Any) -> InvalidOption:
+    """pydantic's or FastAPI's list of errors as one InvalidOption."""
+    return InvalidOption(" ".join(_sentence(error) for error in errors))
+
+
+def _sentence(error: Mapping[str, Any]) -> str:
+    name = ".".join(str(part) for part in error["loc"] if part not in ("query", "body"))
+    message = str(error["msg"]).removeprefix("Value error, ").rstrip(".")
+    if not name:
+        return f"{message}."
+    shown = repr(error.get("input"))
+    return f"{name}: {message}, got {shown if len(shown) <= 80 else shown[:77] + '...'}."
+
+
+class PredictOptions(Options):
+    """Options of /v1/predict."""
+
+    top_k: int = Field(5, ge=1, le=10_000, description="How many classes, the most probable first.", examples=[5])
+
+
+class TargetOptions(Options):
+    """Which class is explained, and at which layer."""
+
+    target: Annotated[list[str], BeforeValidator(_as_strings)] = Field(
+        default_factory=list,
+        max_length=20,
+        description="Class to explain, by index or by label (case does not matter). Repeat it for several. Default: "
+        "the most probable class.",
+        examples=[["Egyptian cat"], ["285", "281"]],
+    )
+    layer: str | None = Field(
+        None,
+        description="Layer to explain at, by a name from /v1/models/{name}. Default: the last layer with a spatial "
+        "extent.",
+        examples=["head", "blocks.10"],
+    )
+
+
+class AttentionOptions(TargetOptions):
+    """Options of /v1/attention."""
+
+
+class FeatureMapOptions(Options):
+    """Options of /v1/feature-maps."""
+
+    layers: Annotated[list[str], CommaSeparated] = Field(
+        default_factory=list,
+        max_length=16,
+        description="Layers to show, by names from /v1/models/{name}; several between commas or repeated. Default: "
+        "an early, a middle and a late one.",
+        examples=[["stem", "blocks.4", "head"]],
+    )
+    channels: Annotated[list[int], CommaSeparated] = Field(
+        default_factory=list,
+        max_length=256,
+        description="Channels to show, counted from 0, in this order; several between commas or repeated. Default: "
+        "the strongest.",
+        examples=[[0, 7, 12]],
+    )
+    count: int = Field(
+        16,
+        ge=1,
+        le=256,
+        description="How many of the strongest channels (largest mean absolute activation), where `channels` names "
+        "none.",
+        examples=[16],
+    )
+    colormap: ColormapName | None = Field(
+        None,
+        description="Colours. Default: viridis for feature maps, turbo for overlays, coolwarm for signed overlays.",
+        examples=["viridis"],
+    )
+    scale: Literal["channel", "layer"] = Field(
+        "channel",
+        description="`channel` stretches each tile over the colour map by itself; `layer` stretches all tiles of a "
+        "layer by the same range, so that they can be compared.",
+        examples=["channel"],
+    )
+    columns: int | None = Field(
+        None, ge=1, le=256, description="Tiles in a row of the grid. Default: as square as it gets.", examples=[4]
+    )
+    tile: int = Field(
+        112,
+        ge=1,
+        le=512,
+        description="Longer side of a tile in pixels: small maps grow by whole factors up to it, large ones shrink "
+        "to it.",
+        examples=[112],
+    )
+
+
+class GradCamOptions(TargetOptions):
+    """Options of /v1/grad-cam."""
+
+    method: str = Field(
+        "grad-cam", description="How the map is made, by a name from /v1/models/{name}.", examples=["grad-cam"]
+    )
+    signed: bool = Field(
+        False,
+        description="Keep evidence against the class: 128 in the mask is none, above it for, below it against. "
+        "Without it, evidence against is cut to 0.",
+        examples=[False],
+    )
+    overlay: bool = Field(
+        False,
+        description="Also return the whole photograph with the map over the box that the network saw; the rest is "
+        "dimmed.",
+        examples=[True],
+    )
+    colormap: ColormapName | None = Field(
+        None, description="Colours of the overlay. Default: turbo, coolwarm where `signed`.", examples=["turbo"]
+    )
+    alpha: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="Share of the colour in the overlay: 0 shows the photograph alone, 1 the map alone.",
+        examples=[0.5],
+    )
+    max_side: int = Field(
+        1024,
+        ge=8,
+        le=4096,
+        description="Longest side of mask and overlay in pixels. Up to it they have the resolution of the source.",
+        examples=[1024],
+    )
+
+
+class ExplainOptions(PredictOptions, GradCamOptions, FeatureMapOptions):
+    """Options of /v1/explain: those of all its parts."""
+
+    include: Annotated[list[Part], CommaSeparated] = Field(
+        default_factory=lambda: list(PARTS),
+        min_length=1,
+        description="Parts of the reply; several between commas or repeated. Default: all.",
+        examples=[["predictions", "grad_cam"]],
+    )

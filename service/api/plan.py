@@ -1,0 +1,99 @@
+"""Options -> what the engine computes (Plan) and how it is shown (Look), every name checked against the network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from models.spec import ModelSpec, NetworkSpec
+from service.api.options import FeatureMapOptions, GradCamOptions, Options, Part, PredictOptions, TargetOptions
+from service.errors import UnknownName
+from service.types import Plan, Tap
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How an outcome is shown; the fields are those of the options, and the type of its pictures."""
+
+    parts: frozenset[Part]
+    media_type: str = "image/png"
+    colormap: str | None = None
+    scale: str = "channel"
+    columns: int | None = None
+    tile: int = 112
+    signed: bool = False
+    overlay: bool = False
+    alpha: float = 0.5
+    max_side: int = 1024
+
+
+def class_index(name: str, spec: ModelSpec) -> int:
+    """The class that an index or a label names.
+
+    Raises UnknownName, with all labels, or with the indices that share one.
+    """
+    classes = len(spec.labels)
+    if name.strip().lstrip("-").isdigit():
+        index = int(name)
+        if 0 <= index < classes:
+            return index
+        raise UnknownName(
+            f"Unknown class {index}. Indices from 0 to {classes - 1} and labels are allowed.", allowed=spec.labels
+        )
+    indices = spec.indices.get(name.strip().casefold(), ())
+    if len(indices) > 1:
+        shared = " and ".join(map(str, indices))
+        raise UnknownName(
+            f"The label {name!r} is shared by the classes {shared}: name one by its index.",
+            allowed=[*map(str, indices)],
+        )
+    if not indices:
+        raise UnknownName.among("class", name, spec.labels, hint=f", as are the indices from 0 to {classes - 1}")
+    return indices[0]
+
+
+def layer_name(name: str, network: NetworkSpec) -> str:
+    """``name``, if the network has such a layer. Raises UnknownName with all layers."""
+    if name not in network.by_name:
+        raise UnknownName.among("layer", name, [*network.by_name])
+    return name
+
+
+def taps(options: FeatureMapOptions, network: NetworkSpec) -> tuple[Tap, ...]:
+    """The feature maps that are asked for.
+
+    Raises UnknownName for a layer, or for a channel that a layer does not have.
+    """
+    names = dict.fromkeys(layer_name(name, network) for name in options.layers) or network.feature_layers
+    for name in names:
+        channels = network.by_name[name].shape[0]
+        for channel in options.channels:
+            if not 0 <= channel < channels:
+                raise UnknownName(
+                    f"Unknown channel {channel} of layer {name!r}. Channels from 0 to {channels - 1} are allowed."
+                )
+    return tuple(Tap(name, tuple(options.channels), options.count) for name in names)
+
+
+def resolve(
+    options: Options, parts: frozenset[Part], spec: ModelSpec, network: NetworkSpec, methods: Sequence[str]
+) -> tuple[Plan, Look]:
+    """What to compute and how to show it. Raises UnknownName."""
+    layer: str | None = None
+    targets: tuple[int, ...] = ()
+    if isinstance(options, TargetOptions) and parts & {"attention", "grad_cam"}:
+        layer = layer_name(options.layer or network.default_layer, network)
+        targets = tuple(dict.fromkeys(class_index(name, spec) for name in options.target))
+    method = options.method if isinstance(options, GradCamOptions) else methods[0]
+    if method not in methods:
+        raise UnknownName.among("method", method, methods)
+    plan = Plan(
+        top_k=options.top_k if isinstance(options, PredictOptions) and "predictions" in parts else 1,
+        gates="attention" in parts,
+        taps=taps(options, network) if isinstance(options, FeatureMapOptions) and "feature_maps" in parts else (),
+        layer=layer,
+        targets=targets,
+        method=method,
+    )
+    shown = {name: getattr(options, name) for name in Look.__dataclass_fields__ if hasattr(options, name)}
+    return plan, Look(parts=parts, **shown)

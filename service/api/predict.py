@@ -1,0 +1,30 @@
+"""What is in the picture."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+
+from service.api import documented
+from service.api.handler import Service, answer
+from service.api.options import PredictOptions
+from service.api.schemas import Reply
+
+
+def router(service: Service) -> APIRouter:
+    """Routes that answer with predictions alone."""
+    routes = APIRouter(tags=["predict"])
+
+    @routes.post(
+        "/v1/predict",
+        summary="The most probable classes",
+        response_model=Reply,
+        responses=documented.responses("/v1/predict", pictures=False),
+        openapi_extra=documented.request_body(PredictOptions),
+    )
+    async def predict(request: Request, options: Annotated[PredictOptions, Query()]) -> Response:
+        """The `top_k` most probable classes of each image: index, label, probability (softmax) and logit."""
+        return await answer(request, service, options, frozenset({"predictions"}), pictures=False)
+
+    return routes

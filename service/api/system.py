@@ -1,0 +1,95 @@
+"""What is served, and whether it is well."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+
+from service.api.handler import Service
+from service.api.pipeline import Pipeline
+from service.api.problems import MODEL_PROBLEMS, READY_PROBLEMS
+from service.api.schemas import (
+    DefaultLayer,
+    GateShape,
+    Health,
+    Layer,
+    ModelDetail,
+    ModelList,
+    ModelSummary,
+    Preprocess,
+)
+from service.errors import Draining, UnknownModel
+
+
+def router(service: Service) -> APIRouter:
+    """The catalogue and the probes."""
+    routes = APIRouter()
+
+    @routes.get("/v1/models", tags=["models"], summary="The served networks")
+    async def models() -> ModelList:
+        """The networks that answer here."""
+        return ModelList(models=[ModelSummary.model_validate(_summary(service.pipeline))])
+
+    @routes.get(
+        "/v1/models/{name}",
+        tags=["models"],
+        summary="Everything in a network that has a name",
+        responses=MODEL_PROBLEMS,
+    )
+    async def model(name: str) -> ModelDetail:
+        """Input and preprocessing, labels, layers with their shapes, gates, the default layer and why."""
+        pipeline = service.pipeline
+        if name != pipeline.spec.name:
+            served = pipeline.spec.name
+            raise UnknownModel(f"No model {name!r} is served. Served are {served}.", allowed=[served])
+        return _detail(pipeline)
+
+    @routes.get("/livez", tags=["health"], summary="Is the process alive?")
+    async def livez() -> Health:
+        """Answers as long as the process can answer anything. For an orchestrator's liveness probe."""
+        return Health(status="ok")
+
+    @routes.get("/readyz", tags=["health"], summary="Does it take work?", responses=READY_PROBLEMS)
+    async def readyz() -> Health:
+        """Ready once the network is loaded and warm; not ready any more from the first moment of shutting down."""
+        if not service.ready:
+            raise Draining("The service is starting up or shutting down.")
+        return Health(status="ok")
+
+    return routes
+
+
+def _summary(pipeline: Pipeline) -> dict[str, Any]:
+    spec = pipeline.spec
+    return {
+        "name": spec.name,
+        "title": spec.title,
+        "classes": len(spec.labels),
+        "input": [3, *spec.preprocess.size],
+        "default": True,
+    }
+
+
+def _detail(pipeline: Pipeline) -> ModelDetail:
+    spec, network = pipeline.spec, pipeline.network
+    default = network.by_name[network.default_layer]
+    return ModelDetail(
+        **_summary(pipeline),
+        source=spec.source,
+        weights_sha256=spec.weights_sha256,
+        engine=pipeline.engine,
+        preprocess=Preprocess(
+            resize=spec.preprocess.resize,
+            interpolation=spec.preprocess.interpolation,
+            crop=list(spec.preprocess.size),
+            mean=list(spec.preprocess.mean),
+            std=list(spec.preprocess.std),
+        ),
+        labels=list(spec.labels),
+        layers=[Layer(name=layer.name, kind=layer.kind, shape=list(layer.shape)) for layer in network.layers],
+        gates=[GateShape(layer=gate.layer, type=gate.type, shape=list(gate.shape)) for gate in network.gates],
+        default_layer=DefaultLayer(name=default.name, shape=list(default.shape), why=network.default_layer_reason),
+        feature_layers=list(network.feature_layers),
+        methods=list(pipeline.methods),
+    )

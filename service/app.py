@@ -1,0 +1,141 @@
+"""Composition root: settings -> network -> engine -> worker -> routers. The one place that sees every part."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+import numpy as np
+import torch
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi_offline import FastAPIOffline
+from starlette.exceptions import HTTPException
+from starlette.responses import RedirectResponse, Response
+
+from models import catalog
+from service.api import explain, predict, system
+from service.api.context import RequestContext
+from service.api.handler import Service
+from service.api.intake import Limits
+from service.api.options import invalid
+from service.api.pipeline import Pipeline
+from service.api.reply import problem_response
+from service.config import Settings
+from service.dispatch.admission import Admission
+from service.dispatch.worker import Worker
+from service.engine.torch_engine import TorchEngine, pick_device
+from service.errors import PellucidError
+from service.explain.cam import METHODS
+from service.types import Batch, Plan, Tap
+
+log = logging.getLogger("pellucid")
+
+DESCRIPTION = """\
+What a convolutional network sees in an image, and why: predictions, the weight of every channel, grids of feature
+maps, and Grad-CAM masks, from one forward pass.
+
+Send images as `multipart/form-data` (parts named `images`), as the bytes of one image, or as JSON with base64. Every
+POST route answers with the same envelope and fills its own part of it. Errors are `application/problem+json` and say
+what is allowed.
+"""
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The service as an ASGI app, its network loaded; the worker runs during the app's lifespan.
+
+    Raises models.catalog.UnknownModelError, models.weights.WeightsError, ValueError (a device that is not there).
+    """
+    settings = settings or Settings()
+    service, worker = _assemble(settings)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        worker.start()
+        service.ready = True
+        yield
+        service.ready = False
+        worker.stop()
+        service.pipeline.pool.shutdown()
+
+    app: FastAPI = FastAPIOffline(
+        title="Pellucid",
+        version=version("pellucid"),
+        summary="What a convolutional network sees in an image, and why.",
+        description=DESCRIPTION,
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        openapi_tags=[
+            {"name": "predict", "description": "What is in the picture."},
+            {"name": "explain", "description": "Why the network says so."},
+            {"name": "models", "description": "What is served, and every name that a request may use."},
+            {"name": "health", "description": "Probes for an orchestrator."},
+        ],
+        lifespan=lifespan,
+        static_url="/assets/docs",
+    )
+    for routes in (predict, explain, system):
+        app.include_router(routes.router(service))
+
+    @app.get("/", include_in_schema=False)
+    async def root(request: Request) -> Response:
+        return RedirectResponse(f"{request.scope.get('root_path', '')}/docs")
+
+    for kind in (PellucidError, RequestValidationError, HTTPException):
+        app.add_exception_handler(kind, _on_error)
+    app.add_middleware(RequestContext)
+    return app
+
+
+async def _on_error(request: Request, error: Exception) -> Response:
+    """The one error handler: every error that is raised on purpose leaves as problem+json."""
+    if isinstance(error, RequestValidationError):
+        error = invalid(error.errors())
+    if isinstance(error, HTTPException):
+        status, title = error.status_code, str(error.detail)
+        error = PellucidError(f"{title}: {request.method} {request.url.path}", headers=dict(error.headers or {}))
+        error.status, error.slug, error.title = status, title.lower().replace(" ", "-"), title  # type: ignore[misc]
+    assert isinstance(error, PellucidError)
+    return problem_response(error, request.state.request_id)
+
+
+def _assemble(settings: Settings) -> tuple[Service, Worker]:
+    started = time.perf_counter()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    device = pick_device(settings.device)
+    torch.set_num_threads(settings.threads or cores)
+    net, spec = catalog.load(settings.model)
+    engine = TorchEngine(net, spec, device)
+    network = engine.network
+    worker = Worker(engine, settings.max_batch)
+    _warm_up(engine, spec.preprocess.size, settings.max_batch)
+    log.info("%s is ready on %s after %.1f s", spec.name, device, time.perf_counter() - started)
+    pipeline = Pipeline(
+        spec=spec,
+        network=network,
+        methods=tuple(METHODS),
+        engine=f"torch {torch.__version__} on {device}, fp32",
+        worker=worker,
+        pool=ThreadPoolExecutor(settings.decode_threads or max(2, cores), thread_name_prefix="pictures"),
+        max_pixels=settings.max_megapixels * 1_000_000,
+    )
+    service = Service(
+        pipeline=pipeline,
+        admission=Admission(settings.max_in_flight, worker.seconds_for),
+        limits=Limits(settings.max_body_mib * 2**20, settings.max_images),
+        timeout_ms=settings.timeout_ms,
+    )
+    return service, worker
+
+
+def _warm_up(engine: TorchEngine, size: tuple[int, int], max_batch: int) -> None:
+    """Run what most requests ask for, so that the first of them finds its graphs built and the memory pools filled."""
+    network = engine.network
+    everything = Plan(gates=True, layer=network.default_layer, taps=tuple(map(Tap, network.feature_layers)))
+    for plan in (Plan(), Plan(layer=network.default_layer), everything):
+        for count in (1, max_batch):
+            engine.run(Batch(np.zeros((count, *size, 3), np.uint8), (plan,) * count))

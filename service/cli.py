@@ -1,0 +1,129 @@
+"""The command line: ``pellucid serve`` and ``pellucid explain``."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import logging
+from pathlib import Path
+from typing import Annotated, Any
+
+import httpx
+import typer
+import uvicorn
+from pydantic import ValidationError
+
+from models.catalog import UnknownModelError
+from models.weights import WeightsError
+from service.config import Settings
+
+SAMPLES = Path(__file__).parent / "web" / "samples"
+
+main = typer.Typer(
+    add_completion=False,
+    invoke_without_command=True,
+    pretty_exceptions_enable=False,
+    help="What a convolutional network sees in an image, and why.",
+)
+
+
+@main.callback()
+def _default(context: typer.Context) -> None:
+    """Without a command, serve."""
+    if context.invoked_subcommand is None:
+        serve()
+
+
+def _settings() -> Settings:
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        for problem in error.errors():
+            name = "PELLUCID_" + "_".join(map(str, problem["loc"])).upper()
+            typer.echo(f"{name}: {problem['msg']}, got {problem['input']!r}", err=True)
+        raise typer.Exit(2) from error
+    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    return settings
+
+
+def _create_app(settings: Settings) -> Any:
+    from service.app import create_app  # torch is slow to import: --help and a wrong setting needn't wait for it
+
+    try:
+        return create_app(settings)
+    except (UnknownModelError, WeightsError, ValueError) as error:
+        typer.echo(f"pellucid can't start: {error}", err=True)
+        raise typer.Exit(1) from error
+
+
+@main.command()
+def serve() -> None:
+    """Serve over HTTP, as the PELLUCID_* environment variables say."""
+    settings = _settings()
+    app = _create_app(settings)
+    config = uvicorn.Config(app, settings.host, settings.port, log_level="warning", access_log=False)
+    _Server(config).run()
+
+
+class _Server(uvicorn.Server):
+    """Says where it listens, once it does: the port may have been chosen by the system."""
+
+    async def startup(self, sockets: Any = None) -> None:
+        await super().startup(sockets)
+        if not self.started:
+            return
+        host, port = self.servers[0].sockets[0].getsockname()[:2]
+        url = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
+        sample = SAMPLES / "cat.jpg"
+        shown = sample.relative_to(Path.cwd()) if sample.is_relative_to(Path.cwd()) else sample
+        typer.echo(f"\nPellucid serves at {url}; its API docs are at {url}/docs\nTry it:\n")
+        typer.echo(f"  curl -F images=@{shown} '{url}/v1/predict?top_k=3'\n")
+
+
+@main.command()
+def explain(
+    images: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False, help="Photographs.")],
+    out: Annotated[Path, typer.Option(help="Folder for the pictures and the numbers; made if it is not there.")],
+) -> None:
+    """Explain photographs without a server: predictions, overlay, mask and feature maps of each go to a folder of its
+    name.
+    """
+    asyncio.run(_explain(_create_app(_settings()), images, out))
+
+
+async def _explain(app: Any, images: list[Path], out: Path) -> None:
+    """Through the public API in this process, so that the answers are the server's."""
+    transport = httpx.ASGITransport(app=app)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://pellucid") as client,
+    ):
+        for path in images:
+            files = {"images": (path.name, path.read_bytes())}
+            response = await client.post("/v1/explain", params={"overlay": True}, files=files)
+            if response.is_error:
+                problem = response.json()
+                typer.echo(f"{path}: {problem['title']}. {problem['detail']}", err=True)
+                raise typer.Exit(1)
+            (result,) = response.json()["results"]
+            _write(result, out / path.stem)
+            best = result["predictions"][0]
+            typer.echo(f"{path}: {best['label']} ({best['probability']:.0%}) -> {out / path.stem}")
+
+
+def _write(result: dict[str, Any], folder: Path) -> None:
+    """Pictures as files of their own, in explanation.json their names in their place."""
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def to_file(holder: dict[str, Any], key: str, name: str) -> None:
+        (folder / name).write_bytes(base64.b64decode(holder[key].pop("data")))
+        holder[key]["file"] = name
+
+    for cam in result["grad_cam"]:
+        to_file(cam, "mask", f"mask-{cam['target']['index']}.png")
+        to_file(cam, "overlay", f"overlay-{cam['target']['index']}.png")
+    for maps in result["feature_maps"]:
+        to_file(maps, "grid", f"features-{maps['layer']}.png")
+    (folder / "explanation.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")

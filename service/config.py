@@ -1,0 +1,43 @@
+"""Settings, read once from ``PELLUCID_*`` in the environment and passed down from there."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """What an operator may choose. Each field is the environment variable ``PELLUCID_`` + its name in capitals."""
+
+    model_config = SettingsConfigDict(env_prefix="PELLUCID_", frozen=True, extra="forbid")
+
+    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 listens on all.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    model: str = Field("lite0", description="The network to serve, by its name in the catalogue.")
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+        description="auto (CUDA where there is one, else the CPU), cpu, cuda or cuda:N.",
+    )
+    threads: int = Field(0, ge=0, description="CPU threads of the network; 0 takes the cores that the process may use.")
+    decode_threads: int = Field(
+        0,
+        ge=0,
+        description="Threads that decode and render pictures; 0 takes the cores that the process may use, at least 2.",
+    )
+    max_batch: int = Field(8, ge=1, le=1024, description="Largest number of images in one forward pass.")
+    max_in_flight: int = Field(256, ge=1, description="Images accepted and not yet answered; above it, 429.")
+    timeout_ms: int = Field(
+        10_000,
+        ge=1,
+        le=600_000,
+        description="Deadline in milliseconds of a request that names none, and the longest it may name.",
+    )
+    max_body_mib: int = Field(32, ge=1, description="Largest request body in MiB; above it, 413.")
+    max_images: int = Field(32, ge=1, description="Most images in one request; above it, 413.")
+    max_megapixels: int = Field(64, ge=1, description="Largest picture in millions of pixels; above it, 413.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severe level that is logged."
+    )

@@ -1,0 +1,103 @@
+"""Bytes -> an upright RGB picture -> a DecodedImage. The type is what the bytes say, never what the sender says."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import struct
+from typing import Final
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from models.spec import PreprocessSpec
+from service.decode.preprocess import crop_box, to_input
+from service.errors import ContentTooLarge, UndecodableImage, UnsupportedMediaType
+from service.types import DecodedImage, ImageInfo, Upload
+
+FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+
+# What Pillow's decoders raise on broken files, besides the OSError that they document.
+_DECODER_ERRORS = (
+    OSError,
+    ValueError,
+    TypeError,
+    IndexError,
+    KeyError,
+    AttributeError,
+    SyntaxError,
+    MemoryError,
+    OverflowError,
+    ZeroDivisionError,
+    EOFError,
+    struct.error,
+    Image.DecompressionBombError,
+)
+
+# Limits are ours, in megapixels from the header, so Pillow's own warning would only repeat them.
+Image.MAX_IMAGE_PIXELS = None
+
+
+def identify(upload: Upload) -> ImageInfo:
+    """What is known of an upload before it is decoded."""
+    return ImageInfo(filename=upload.filename, sha256=hashlib.sha256(upload.data).hexdigest())
+
+
+def decode(upload: Upload, spec: PreprocessSpec, max_pixels: int, picture_side: int | None = None) -> DecodedImage:
+    """The picture in ``upload``, prepared for the network that ``spec`` describes.
+
+    ``picture_side`` asks for the source picture too, its longer side at most that many pixels. Raises
+    UnsupportedMediaType for bytes that are no picture of a served format, ContentTooLarge (read from the header,
+    before decoding) above ``max_pixels``, UndecodableImage for a broken file.
+    """
+    image, file_format = _open(upload.data, max_pixels)
+    try:
+        rgb = _to_rgb(ImageOps.exif_transpose(image))
+        box = crop_box(rgb.width, rgb.height, spec)
+        pixels = to_input(rgb, box, spec)
+        picture = None if picture_side is None else _thumbnail(rgb, picture_side)
+    except _DECODER_ERRORS as error:
+        raise UndecodableImage(f"The {file_format} data are broken or cut off: {error}") from error
+    info = ImageInfo(upload.filename, hashlib.sha256(upload.data).hexdigest(), file_format, rgb.width, rgb.height)
+    rounded = (round(box[0]), round(box[1]), round(box[2]), round(box[3]))
+    return DecodedImage(info, pixels, rounded, picture)
+
+
+def _open(data: bytes, max_pixels: int) -> tuple[Image.Image, str]:
+    """The picture, its header read and nothing more, and its format."""
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError as error:
+        raise UnsupportedMediaType(
+            f"The bytes are no image of a type that is served. Served are {', '.join(FORMATS)}.", allowed=FORMATS
+        ) from error
+    except _DECODER_ERRORS as error:
+        raise UndecodableImage(f"The image's header is broken: {error}") from error
+    if image.width * image.height > max_pixels:
+        raise ContentTooLarge(
+            f"The picture has {image.width} x {image.height} pixels; at most {max_pixels / 1e6:g} million are taken."
+        )
+    return image, image.format or "unknown"
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """8-bit RGB.
+
+    Transparency is laid over white; 16-bit greyscale keeps its high byte, where Pillow alone would clip.
+    """
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _thumbnail(image: Image.Image, side: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """The picture as an array, its longer side at most ``side`` pixels."""
+    scale = side / max(image.width, image.height)
+    if scale < 1:
+        size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+        image = image.resize(size, Image.Resampling.BOX, reducing_gap=2.0)
+    return np.asarray(image)

@@ -1,0 +1,85 @@
+"""The one thread that owns the engine: it takes a batch, runs it, and hands each image its own result."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import defaultdict
+from concurrent.futures import Future
+
+import numpy as np
+
+from service.dispatch.batcher import Batcher
+from service.dispatch.cost import CostModel
+from service.engine.base import Engine
+from service.errors import Draining, InferenceFailed
+from service.types import Batch, Finished, Job, Outcome, Pixels, Plan
+
+log = logging.getLogger(__name__)
+
+
+class Worker:
+    """Runs an engine on batches of whatever waits. ``submit`` may be called from any thread."""
+
+    def __init__(self, engine: Engine, max_batch: int) -> None:
+        self._engine = engine
+        self._max_batch = max_batch
+        self._costs: defaultdict[str, CostModel] = defaultdict(CostModel)
+        self._batcher = Batcher(max_batch, lambda lane, size: self._costs[lane].predict(size))
+        self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
+
+    def start(self) -> None:
+        """Start the engine's thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Take no more work, finish what waits, and end the thread."""
+        self._batcher.close()
+        self._thread.join()
+
+    def submit(self, pixels: Pixels, plan: Plan, deadline: float) -> Future[Finished]:
+        """Queue one image ``[H, W, 3]``. Cancelling the future before its batch starts costs the engine nothing.
+
+        The future raises DeadlineExceeded, InferenceFailed, or, when the worker has been stopped, Draining.
+        """
+        job = Job(pixels, plan, self._engine.lane(plan), deadline, time.monotonic(), Future())
+        if not self._batcher.put(job):
+            job.future.set_exception(Draining("The service is shutting down."))
+        return job.future
+
+    def seconds_for(self, images: int) -> float:
+        """Predicted seconds for ``images`` in full batches of the cheapest lane that has been seen."""
+        full, rest = divmod(images, self._max_batch)
+        sizes = [self._max_batch] * full + [rest] * (rest > 0)
+        return min((sum(map(cost.predict, sizes)) for cost in list(self._costs.values())), default=0.0)
+
+    def _loop(self) -> None:
+        while jobs := self._batcher.take():
+            started = time.monotonic()
+            self._run(jobs)
+            self._costs[jobs[0].lane].observe(len(jobs), time.monotonic() - started)
+
+    def _run(self, jobs: list[Job]) -> None:
+        """Run a batch; where it fails, run its halves, so that one bad item never fails its neighbours."""
+        started = time.monotonic()
+        try:
+            outcomes = self._outcomes(jobs)
+        except Exception as error:
+            if len(jobs) > 1:
+                log.warning("a batch of %d failed and is split: %s", len(jobs), error)
+                middle = len(jobs) // 2
+                self._run(jobs[:middle])
+                self._run(jobs[middle:])
+            else:
+                log.exception("the network failed on one image")
+                jobs[0].future.set_exception(InferenceFailed("The network could not be run on this image."))
+            return
+        for job, outcome in zip(jobs, outcomes, strict=True):
+            job.future.set_result(Finished(outcome, started - job.submitted, len(jobs)))
+
+    def _outcomes(self, jobs: list[Job]) -> list[Outcome]:
+        outcomes = self._engine.run(Batch(np.stack([job.pixels for job in jobs]), tuple(job.plan for job in jobs)))
+        if len(outcomes) != len(jobs):
+            raise RuntimeError(f"the engine returned {len(outcomes)} outcomes for {len(jobs)} images")
+        return outcomes

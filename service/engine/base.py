@@ -1,0 +1,23 @@
+"""The seam behind which a runtime sits."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from service.types import Batch, Outcome, Plan
+
+
+class Engine(Protocol):
+    """A network loaded once. ``run`` explains as well as predicts: an autograd graph can't leave the process that
+    built it.
+
+    Only one thread may call it at a time.
+    """
+
+    def run(self, batch: Batch) -> list[Outcome]:
+        """One forward pass over the batch; one outcome for each image, in order, whatever its neighbours."""
+        ...
+
+    def lane(self, plan: Plan) -> str:
+        """Plans with the same lane may share a batch without one paying for what only another needs."""
+        ...

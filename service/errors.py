@@ -1,0 +1,113 @@
+"""One tree of errors. Each class carries what RFC 9457 asks for: a status, a slug that names the kind, and a title."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import ClassVar
+
+
+class PellucidError(Exception):
+    """An error that a caller is told about. ``detail`` says what was wrong and what is allowed.
+
+    ``allowed`` goes into the reply as a list of its own, for programs; ``headers`` go with the response.
+    """
+
+    status: ClassVar[int] = 500
+    slug: ClassVar[str] = "internal-error"
+    title: ClassVar[str] = "Something failed inside the service"
+
+    def __init__(
+        self, detail: str, *, allowed: Sequence[str] | None = None, headers: dict[str, str] | None = None
+    ) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.allowed = allowed
+        self.headers = headers or {}
+
+
+class MalformedRequest(PellucidError):
+    """The body can't be read as what its Content-Type says, or holds no image."""
+
+    status, slug, title = 400, "malformed-request", "The request can't be read"
+
+
+class UnknownModel(PellucidError):
+    """No model of this name is served."""
+
+    status, slug, title = 404, "unknown-model", "No such model"
+
+
+class NotAcceptable(PellucidError):
+    """The reply can't be given as what the Accept header asks for."""
+
+    status, slug, title = 406, "not-acceptable", "The reply has no such form"
+
+
+class ContentTooLarge(PellucidError):
+    """More bytes, pixels or images than this service takes."""
+
+    status, slug, title = 413, "content-too-large", "Too large"
+
+
+class UnsupportedMediaType(PellucidError):
+    """The body, or a picture in it, is of a type that is not served."""
+
+    status, slug, title = 415, "unsupported-media-type", "Not a type that is served"
+
+
+class UndecodableImage(PellucidError):
+    """The bytes begin as a picture of a served type but can't be decoded."""
+
+    status, slug, title = 422, "undecodable-image", "The image can't be decoded"
+
+
+class InvalidOption(PellucidError):
+    """An option has an unknown name or a value outside its range."""
+
+    status, slug, title = 422, "invalid-option", "An option is not valid"
+
+
+class UnknownName(InvalidOption):
+    """A class, layer or channel that the network does not have."""
+
+    slug, title = "unknown-name", "The network has nothing of that name"
+
+    @classmethod
+    def among(cls, kind: str, name: str, allowed: Sequence[str], hint: str = "") -> UnknownName:
+        """The error for ``name``, naming its closest neighbours; all that is allowed goes into ``allowed``."""
+        by_folded = {entry.casefold(): entry for entry in allowed}
+        close = [by_folded[key] for key in get_close_matches(name.casefold(), by_folded, n=3, cutoff=0.6)]
+        guess = f" Did you mean {' or '.join(repr(entry) for entry in close)}?" if close else ""
+        return cls(f"Unknown {kind} {name!r}.{guess} {len(allowed)} are allowed{hint}.", allowed=allowed)
+
+
+class QueueFull(PellucidError):
+    """As many images are in flight as the service takes."""
+
+    status, slug, title = 429, "queue-full", "Too many images in flight"
+
+    def __init__(self, detail: str, retry_after_s: float) -> None:
+        super().__init__(detail, headers={"Retry-After": str(max(1, math.ceil(retry_after_s)))})
+
+
+class InferenceFailed(PellucidError):
+    """The network could not be run on this image."""
+
+    slug, title = "inference-failed", "The network failed on this image"
+
+
+class Draining(PellucidError):
+    """The service is starting up or shutting down."""
+
+    status, slug, title = 503, "not-ready", "The service takes no work at the moment"
+
+    def __init__(self, detail: str, retry_after_s: float = 1) -> None:
+        super().__init__(detail, headers={"Retry-After": str(max(1, math.ceil(retry_after_s)))})
+
+
+class DeadlineExceeded(PellucidError):
+    """The answer would have come, or came, after the deadline."""
+
+    status, slug, title = 504, "deadline-exceeded", "The deadline passed"

@@ -1,0 +1,83 @@
+"""Activations at the cut, and the gradients of the wanted logits by them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ForwardRecord:
+    """What one pass of the trunk left behind, for B images.
+
+    ``logits`` ``[B, classes]``; ``crossing`` the values at the cut, the layer's activation ``[B, C, h, w]`` first,
+    empty where nothing is explained; ``taps`` by layer ``[B, C, h, w]``; ``gates`` in the network's order ``[B, C]``.
+    """
+
+    logits: Tensor
+    crossing: tuple[Tensor, ...]
+    taps: dict[str, Tensor]
+    gates: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Head:
+    """The network behind the cut: ``forward(*crossing)`` gives logits.
+
+    ``linear`` ``[classes, C]`` as in models.graph.Cut.
+    """
+
+    forward: Callable[..., Tensor]
+    linear: Tensor | None
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """For one image: the activation ``[C, h, w]`` and, for K classes, the gradient of each one's logit by it.
+
+    ``gradient`` is ``[K, C, h, w]``, or ``[K, C, 1, 1]`` where it is the same at every position; it broadcasts either
+    way.
+    """
+
+    activation: Tensor
+    gradient: Tensor
+
+
+def gather(crossing: tuple[Tensor, ...], targets: list[list[int]], head: Head) -> list[Evidence]:
+    """Evidence for each of B images and its own classes ``targets[b]``.
+
+    Global average pooling and a linear classifier behind the cut have the gradient W[k, c] / (h * w) at every
+    position; any other head is run once and differentiated once for all images and classes.
+    """
+    activation = crossing[0]  # B C h w
+    if head.linear is not None:
+        per_position = head.linear / (activation.shape[2] * activation.shape[3])  # classes C
+        return [
+            Evidence(activation[image], per_position[classes][:, :, None, None])
+            for image, classes in enumerate(targets)
+        ]
+    gradients = _differentiate(crossing, targets, head)  # K B C h w
+    return [Evidence(activation[image], gradients[: len(classes), image]) for image, classes in enumerate(targets)]
+
+
+def _differentiate(crossing: tuple[Tensor, ...], targets: list[list[int]], head: Head) -> Tensor:
+    """d logit / d activation ``[K, B, C, h, w]`` for the k-th class of every image, K the most that any image asks for.
+
+    Images don't influence each other in eval mode, so the gradient of a sum over the batch is each image's own. Images
+    with fewer classes repeat their last. ``grad`` and not ``backward``: that would write into the shared parameters.
+    """
+    most = max(len(classes) for classes in targets)
+    padded = torch.tensor([[*classes, *[classes[-1]] * (most - len(classes))] for classes in targets])
+    leaf = crossing[0].detach().requires_grad_()
+    with torch.enable_grad():
+        logits = head.forward(leaf, *crossing[1:])
+        wanted = torch.zeros(most, *logits.shape, dtype=logits.dtype, device=logits.device)  # K B classes
+        wanted.scatter_(2, padded.to(logits.device).T[:, :, None], 1)
+        if most == 1:
+            (gradient,) = torch.autograd.grad(logits, leaf, wanted[0])
+            return gradient[None]
+        (gradient,) = torch.autograd.grad(logits, leaf, wanted, is_grads_batched=True)
+        return gradient

@@ -1,0 +1,1 @@
+"""From numbers to pictures: colour, composition, encoding. numpy and Pillow only."""

@@ -1,0 +1,29 @@
+"""Colour maps as look-up tables ``[levels, 3]`` uint8. The colours are those of matplotlib, by the cmap package."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Final
+
+import cmap
+import numpy as np
+
+from service.types import Pixels
+
+_SOURCES: Final = {
+    "viridis": "matplotlib:viridis",
+    "magma": "matplotlib:magma",
+    "inferno": "matplotlib:inferno",
+    "cividis": "matplotlib:cividis",
+    "turbo": "google:turbo",
+    "jet": "matplotlib:jet",
+    "coolwarm": "matplotlib:coolwarm",
+    "gray": "matplotlib:gray",
+}
+NAMES: Final = tuple(_SOURCES)
+
+
+@cache
+def table(name: str, levels: int = 256) -> Pixels:
+    """The colour for each of ``levels``, from the map's one end to its other. Raises KeyError for a name that is not in NAMES."""
+    return np.round(cmap.Colormap(_SOURCES[name]).lut(levels)[:, :3] * 255).astype(np.uint8)

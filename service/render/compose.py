@@ -1,0 +1,132 @@
+"""Masks, overlays and grids as uint8 arrays: ``[h, w]`` grey or ``[h, w, 3]`` RGB."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from service.render.colormap import table
+from service.types import Box, FeatureMaps, Floats, Pixels
+
+# Between two tiles of a grid. Its level is the last, which no tile uses; grey is at no end of a colour map.
+_GAP = 2
+_GAP_LEVEL = 255
+_GAP_COLOUR = 128
+
+
+def scaled_size(width: int, height: int, max_side: int) -> tuple[int, int]:
+    """(width, height) with the longer side at most ``max_side``, the aspect ratio kept."""
+    scale = min(1.0, max_side / max(width, height))
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def upsample(values: Floats, width: int, height: int) -> Floats:
+    """A map ``[h, w]`` at ``[height, width]``, bilinear between pixel centres (torch's ``align_corners=False``)."""
+    image = Image.fromarray(np.ascontiguousarray(values, dtype=np.float32))
+    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
+
+
+def _stretch(values: Floats) -> Floats:
+    """Min to 0 and max to 1; a map with no range becomes 0 throughout."""
+    low, high = values.min(), values.max()
+    return (values - low) / (high - low) if high > low else np.zeros_like(values)
+
+
+def positive(heat: Floats, width: int, height: int) -> Floats:
+    """ReLU, min-max, resize, min-max: evidence for the class in [0, 1], all 0 where there is none.
+
+    The order is pytorch-grad-cam's, so the result equals that library's.
+    """
+    return _stretch(upsample(_stretch(np.maximum(heat, 0)), width, height))
+
+
+def signed(heat: Floats, width: int, height: int) -> Floats:
+    """Resize, then divide by the largest magnitude: [-1, 1], 0 stays no evidence."""
+    values = upsample(heat, width, height)
+    peak = np.abs(values).max()
+    return values / peak if peak > 0 else values
+
+
+def mask(heat: Floats, size: tuple[int, int], keep_sign: bool) -> Pixels:
+    """An 8-bit mask of ``size`` (width, height). 255 is the most evidence for the class.
+
+    0 is the least, and all evidence against is 0 too; with ``keep_sign`` 128 is none, 1 the most against, 255 the most
+    for.
+    """
+    if keep_sign:
+        return np.round(128 + 127 * signed(heat, *size)).astype(np.uint8)
+    return np.round(255 * positive(heat, *size)).astype(np.uint8)
+
+
+def overlay(
+    picture: Pixels, source_size: tuple[int, int], box: Box, levels: Pixels, colormap: str, alpha: float
+) -> Pixels:
+    """The mask ``levels`` over the picture, ``alpha`` (0 to 1) of colour to picture, inside ``box`` alone.
+
+    ``box`` is in pixels of a source of ``source_size``, of which ``picture`` may be a smaller copy. What the network
+    did not see is dimmed, so that a cropped margin isn't taken for one without evidence.
+    """
+    height, width = picture.shape[:2]
+    scale_x, scale_y = width / source_size[0], height / source_size[1]
+    x0, x1 = round(box[0] * scale_x), max(round(box[0] * scale_x) + 1, round(box[2] * scale_x))
+    y0, y1 = round(box[1] * scale_y), max(round(box[1] * scale_y) + 1, round(box[3] * scale_y))
+    canvas = (picture * np.float32(0.45)).astype(np.uint8)
+    inside = picture[y0:y1, x0:x1]
+    fitted = Image.fromarray(levels).resize((inside.shape[1], inside.shape[0]), Image.Resampling.BILINEAR)
+    colours = Image.fromarray(table(colormap)[np.asarray(fitted)])
+    canvas[y0:y1, x0:x1] = np.asarray(Image.blend(Image.fromarray(inside), colours, alpha))
+    return canvas
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Tiles row by row in the order of the channels: tile n is at column n % columns, row n // columns.
+
+    ``levels`` ``[height, width]`` index ``palette`` ``[256, 3]``: a third of the bytes of RGB, to compose and to send.
+    """
+
+    levels: Pixels
+    palette: Pixels
+    columns: int
+    rows: int
+    tile: tuple[int, int]
+    gap: int
+
+
+def grid(maps: FeatureMaps, colormap: str, tile_side: int, columns: int | None, per_layer: bool) -> Grid:
+    """The channels as tiles whose longer side is about ``tile_side``.
+
+    Each channel is stretched over the colour map from its own minimum to its own maximum, or ``per_layer`` from the
+    shown channels' common ones, which makes tiles comparable and weak ones dark. Maps grow by whole factors, each value
+    a square of equal pixels, so that nothing is shown that is not there; larger ones are averaged down.
+    """
+    values = maps.values  # n h w
+    count = len(values)
+    axes = None if per_layer else (1, 2)
+    low, high = values.min(axes, keepdims=True), values.max(axes, keepdims=True)
+    scale = (_GAP_LEVEL - 1) / np.where(high > low, high - low, 1)
+    tiles = _tiles(np.round((values - low) * scale).astype(np.uint8), tile_side)
+    tile_h, tile_w = tiles.shape[1:]
+    columns = min(columns or math.ceil(math.sqrt(count)), count)
+    rows = math.ceil(count / columns)
+    step_y, step_x = tile_h + _GAP, tile_w + _GAP
+    levels = np.full((rows * step_y - _GAP, columns * step_x - _GAP), _GAP_LEVEL, np.uint8)
+    for n, tile in enumerate(tiles):
+        y, x = n // columns * step_y, n % columns * step_x
+        levels[y : y + tile_h, x : x + tile_w] = tile
+    palette = np.vstack((table(colormap, _GAP_LEVEL), np.full((1, 3), _GAP_COLOUR, np.uint8)))
+    return Grid(levels, palette, columns, rows, (tile_w, tile_h), _GAP)
+
+
+def _tiles(levels: Pixels, side: int) -> Pixels:
+    """Maps ``[n, h, w]`` at the size of a tile."""
+    _, height, width = levels.shape
+    longer = max(height, width)
+    if longer <= side:
+        factor = side // longer
+        return levels.repeat(factor, 1).repeat(factor, 2)
+    size = scaled_size(width, height, side)
+    return np.stack([np.asarray(Image.fromarray(level).resize(size, Image.Resampling.BOX)) for level in levels])

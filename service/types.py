@@ -1,0 +1,167 @@
+"""The nouns that pass from stage to stage. Plain data: numpy arrays, no torch, no HTTP.
+
+Shapes: B images in a batch, K targets, C channels, H and W the network's input, h and w a layer's map.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Pixels = NDArray[np.uint8]
+Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels of the upright source picture; x1 and y1 lie outside
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """One picture as it came: the bytes and what the sender called them."""
+
+    data: bytes
+    filename: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInfo:
+    """What is known of an upload.
+
+    Format and size are None while it has not been decoded; sizes are of the upright picture.
+    """
+
+    filename: str | None
+    sha256: str
+    format: str | None = None
+    width: int | None = None
+    height: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedImage:
+    """A picture ready for the network: ``pixels`` is ``[H, W, 3]``, RGB, and shows what lies in ``box`` of the source.
+
+    ``picture`` is the whole upright source ``[height, width, 3]``, scaled down where it is larger than wanted, or None
+    where nothing is to be drawn over it.
+    """
+
+    info: ImageInfo
+    pixels: Pixels
+    box: Box
+    picture: Pixels | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tap:
+    """A layer whose feature maps are wanted: these ``channels``, or the ``count`` strongest where none are named."""
+
+    layer: str
+    channels: tuple[int, ...] = ()
+    count: int = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to compute for one image in one forward pass. ``layer`` None means that nothing is explained.
+
+    ``targets`` are class indices; empty means the class with the largest logit.
+    """
+
+    top_k: int = 1
+    gates: bool = False
+    taps: tuple[Tap, ...] = ()
+    layer: str | None = None
+    targets: tuple[int, ...] = ()
+    method: str = "grad-cam"
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """``pixels`` is ``[B, H, W, 3]``; ``plans`` has one plan for each image."""
+
+    pixels: Pixels
+    plans: tuple[Plan, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """A class with its softmax probability and its logit."""
+
+    index: int
+    probability: float
+    logit: float
+
+
+@dataclass(frozen=True, slots=True)
+class GateReading:
+    """The weight ``[C]`` by which a channel-attention gate multiplied each channel for this image."""
+
+    layer: str
+    type: str
+    weights: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Evidence for one class at one layer.
+
+    ``heat`` ``[h, w]`` is the weighted sum over channels before any ReLU or scaling, in units of the logit's gradient
+    times the activation. ``channel_weights`` ``[C]`` are Grad-CAM's: the mean over positions of the logit's gradient.
+    """
+
+    target: Prediction
+    layer: str
+    method: str
+    heat: Floats
+    channel_weights: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureMaps:
+    """Some channels of a layer: ``values`` ``[n, h, w]`` in the order of ``channels``, with each channel's statistics
+    ``[n]``.
+
+    ``shape`` is the layer's own (channels, height, width); ``zeros`` is the share of positions that are exactly zero.
+    """
+
+    layer: str
+    shape: tuple[int, int, int]
+    channels: tuple[int, ...]
+    values: Floats
+    mean: Floats
+    max: Floats
+    zeros: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one forward pass found in one image. ``infer_s`` and ``explain_s`` are seconds of the whole batch."""
+
+    predictions: tuple[Prediction, ...]
+    gates: tuple[GateReading, ...]
+    explanations: tuple[Explanation, ...]
+    maps: tuple[FeatureMaps, ...]
+    infer_s: float
+    explain_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """An outcome as the worker hands it back, with the seconds it waited and the size of the batch that it ran in."""
+
+    outcome: Outcome
+    queue_s: float
+    batch_size: int
+
+
+@dataclass(eq=False, slots=True)
+class Job:
+    """One image on its way through the worker. ``deadline`` and ``submitted`` are in ``time.monotonic`` seconds."""
+
+    pixels: Pixels
+    plan: Plan
+    lane: str
+    deadline: float
+    submitted: float
+    future: Future[Finished]
