@@ -41,6 +41,8 @@ def class_index(name: str, spec: ModelSpec) -> int:
             f"Unknown class {index}. Indices from 0 to {classes - 1} and labels are allowed.", allowed=spec.labels
         )
     indices = spec.indices.get(name.strip().casefold(), ())
+    if len(indices) > 1:  # labels that differ in case alone are told apart by it
+        indices = tuple(index for index in indices if spec.labels[index] == name.strip()) or indices
     if len(indices) > 1:
         shared = " and ".join(map(str, indices))
         raise UnknownName(

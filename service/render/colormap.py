@@ -25,5 +25,5 @@ NAMES: Final = tuple(_SOURCES)
 
 @cache
 def table(name: str, levels: int = 256) -> Pixels:
-    """The colour for each of ``levels``, from the map's one end to its other. Raises KeyError for a name that is not in NAMES."""
+    """The colour for each of ``levels``, from one end of the map to the other. Raises KeyError for an unknown name."""
     return np.round(cmap.Colormap(_SOURCES[name]).lut(levels)[:, :3] * 255).astype(np.uint8)
