@@ -14,11 +14,11 @@ _SOURCES: Final = {
     "viridis": "matplotlib:viridis",
     "magma": "matplotlib:magma",
     "inferno": "matplotlib:inferno",
-    "cividis": "matplotlib:cividis",
+    "cividis": "cividis:cividis",
     "turbo": "google:turbo",
-    "jet": "matplotlib:jet",
+    "jet": "matlab:jet",
     "coolwarm": "matplotlib:coolwarm",
-    "gray": "matplotlib:gray",
+    "gray": "matlab:gray",
 }
 NAMES: Final = tuple(_SOURCES)
 
@@ -26,4 +26,6 @@ NAMES: Final = tuple(_SOURCES)
 @cache
 def table(name: str, levels: int = 256) -> Pixels:
     """The colour for each of ``levels``, from one end of the map to the other. Raises KeyError for an unknown name."""
-    return np.round(cmap.Colormap(_SOURCES[name]).lut(levels)[:, :3] * 255).astype(np.uint8)
+    colours = cmap.Colormap(_SOURCES[name]).lut(256)  # cmap gives some maps 256 colours where 255 are asked for
+    nearest = np.round(np.linspace(0, 255, levels)).astype(int)
+    return np.round(colours[nearest, :3] * 255).astype(np.uint8)
