@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 
 from models import catalog
-from service.api import explain, predict, system
+from service.api import explain, predict, redoc, system
 from service.api.context import RequestContext
 from service.api.handler import Service
 from service.api.intake import Limits
@@ -35,6 +35,8 @@ from service.explain.cam import METHODS
 from service.types import Batch, Plan, Tap
 
 log = logging.getLogger("pellucid")
+
+ASSETS = "/assets/docs"
 
 DESCRIPTION = """\
 What a convolutional network sees in an image, and why: predictions, the weight of every channel, grids of feature
@@ -76,10 +78,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             {"name": "health", "description": "Probes for an orchestrator."},
         ],
         lifespan=lifespan,
-        static_url="/assets/docs",
+        static_url=ASSETS,
+        redoc_url=None,
     )
     for routes in (predict, explain, system):
         app.include_router(routes.router(service))
+
+    app.include_router(redoc.router(ASSETS))
 
     @app.get("/", include_in_schema=False)
     async def root(request: Request) -> Response:

@@ -4,5 +4,5 @@
 - intake: body -> uploads; options: what a caller may choose; plan: options -> Plan and Look
 - pipeline: one upload -> its result; reply: Outcome -> JSON or a picture
 - predict, explain, system: the routers, by what a caller wants
-- schemas, problems, documented: the contract as the OpenAPI document states it
+- schemas, problems, documented: the contract as the OpenAPI document states it; redoc: one of its two pages
 """
