@@ -61,5 +61,7 @@ def _responses(errors: tuple[PellucidError, ...]) -> dict[int | str, dict[str, A
 
 
 POST_PROBLEMS: Final = _responses(_EXAMPLES)
-MODEL_PROBLEMS: Final = _responses((_NO_MODEL,))
+_ANY_OTHER: Final = {"description": "Any other error.", "content": {"application/problem+json": {"schema": _SCHEMA}}}
+
+MODEL_PROBLEMS: Final = {**_responses((_NO_MODEL,)), "default": _ANY_OTHER}  # without it FastAPI adds a 422 of its own
 READY_PROBLEMS: Final = _responses((_EXAMPLES[-2],))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Path
 
 from service.api.handler import Service
 from service.api.pipeline import Pipeline
@@ -37,7 +37,9 @@ def router(service: Service) -> APIRouter:
         summary="Everything in a network that has a name",
         responses=MODEL_PROBLEMS,
     )
-    async def model(name: str) -> ModelDetail:
+    async def model(
+        name: Annotated[str, Path(description="A name from /v1/models.", examples=["lite0"])],
+    ) -> ModelDetail:
         """Input and preprocessing, labels, layers with their shapes, gates, the default layer and why."""
         pipeline = service.pipeline
         if name != pipeline.spec.name:
