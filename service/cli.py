@@ -6,6 +6,8 @@ import asyncio
 import base64
 import json
 import logging
+import signal
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -62,6 +64,8 @@ def _create_app(settings: Settings) -> Any:
 def serve() -> None:
     """Serve over HTTP, as the PELLUCID_* environment variables say."""
     settings = _settings()
+    for stop in (signal.SIGINT, signal.SIGTERM):  # uvicorn drains, then raises the signal anew: to stop is no failure
+        signal.signal(stop, lambda *_: sys.exit(0))
     app = _create_app(settings)
     config = uvicorn.Config(app, settings.host, settings.port, log_level="warning", access_log=False)
     _Server(config).run()
