@@ -134,7 +134,8 @@ def _json(body: bytes, limits: Limits) -> Intake:
     try:
         images = _JSON_IMAGES.validate_python(fields.pop("images"))
     except ValidationError as error:
-        raise invalid(error.errors(include_url=False, include_context=False, include_input=False)) from error
+        errors = error.errors(include_url=False, include_context=False, include_input=False)
+        raise invalid([{**each, "loc": ("images", *each["loc"])} for each in errors]) from error
     return Intake(tuple(_decode(image, number) for number, image in enumerate(images)), fields)
 
 

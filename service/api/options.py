@@ -92,7 +92,9 @@ def _sentence(error: Mapping[str, Any]) -> str:
     message = str(error["msg"]).removeprefix("Value error, ").rstrip(".")
     if not name:
         return f"{message}."
-    shown = repr(error.get("input"))
+    if "input" not in error:
+        return f"{name}: {message}."
+    shown = repr(error["input"])
     return f"{name}: {message}, got {shown if len(shown) <= 80 else shown[:77] + '...'}."
 
 
