@@ -1,0 +1,41 @@
+"""One real server for all tests that speak HTTP, and the sample photographs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from tests.support import photograph, serving
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[str]:
+    """The base URL of a server that is patient, so that a busy machine fails no test."""
+    with serving(PELLUCID_TIMEOUT_MS="200000") as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def client(server: str) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=server, timeout=200) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def cat() -> bytes:
+    """451 x 300 pixels of a tabby's face."""
+    return photograph("cat")
+
+
+@pytest.fixture(scope="session")
+def coffee() -> bytes:
+    """600 x 400 pixels of an espresso."""
+    return photograph("coffee")
+
+
+@pytest.fixture(scope="session")
+def rocket() -> bytes:
+    """640 x 427 pixels of a rocket at its launch pad."""
+    return photograph("rocket")
