@@ -73,7 +73,8 @@ class TracedNetwork:
     """One network as a graph. The parameters are those of ``net``, shared and frozen; the graph is read-only
     afterwards.
 
-    ``spec`` says what callers may choose from. ``size`` is the (height, width) for which shapes are reported. Raises UntraceableError.
+    ``spec`` says what callers may choose from. ``size`` is the (height, width) for which shapes are reported. Raises
+    UntraceableError.
     """
 
     def __init__(self, net: nn.Module, size: tuple[int, int]) -> None:
@@ -96,7 +97,7 @@ class TracedNetwork:
         with torch.no_grad():
             ShapeProp(self._root).propagate(torch.zeros(1, 3, *size, dtype=parameter.dtype, device=parameter.device))
 
-        # A leaf that runs several times is a node each time (relu, relu_1), so the nodes' names come before the modules'.
+        # A leaf that runs several times is a node each time (relu, relu_1): the nodes' names come before the modules'.
         names = tracer.returned | {qualname: node for node, qualname in tracer.node_to_qualname.items()}
         order = {node: position for position, node in enumerate(graph.nodes)}
         spatial = [

@@ -15,15 +15,14 @@ SIZE = (64, 64)
 
 
 class TinyNet(nn.Module):
-    """Two stages, a residual connection, a channel gate, in-place activations; global average pooling and one linear."""
+    """A residual connection, a channel gate, in-place activations; global average pooling and one linear layer."""
 
     def __init__(self, classes: int = 5) -> None:
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(inplace=True))
         self.block = nn.Conv2d(8, 8, 3, 1, 1)
-        self.act = nn.ReLU(inplace=True)
         self.gate = ChannelAttention(8, 4)
-        self.head = nn.Conv2d(8, 12, 3, 2, 1)
+        self.head = nn.Sequential(nn.Conv2d(8, 12, 3, 2, 1), nn.ReLU(inplace=True))
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Linear(12, classes)
 
@@ -31,8 +30,8 @@ class TinyNet(nn.Module):
         x = self.stem(x)
         y = self.block(x)
         y += x
-        y = self.gate(self.act(y))
-        logits: Tensor = self.classifier(self.pool(self.head(y).relu_()).flatten(1))
+        y = self.gate(y.relu_())
+        logits: Tensor = self.classifier(self.pool(self.head(y)).flatten(1))
         return logits
 
 

@@ -25,7 +25,7 @@ def recorded_ratios(net: nn.Module, layers: list[str], pixels: Tensor) -> list[T
         ratio = (output / inputs[0]).flatten(2)  # B C hw
         ratios.append(ratio.nanmean(2))
 
-    handles = [net.get_submodule(layer).register_forward_hook(record) for layer in layers]  # type: ignore[arg-type]
+    handles = [net.get_submodule(layer).register_forward_hook(record) for layer in layers]
     with torch.no_grad():
         net(pixels)
     for handle in handles:
