@@ -13,8 +13,9 @@ Interpolation = Literal["nearest", "bilinear", "bicubic"]
 class PreprocessSpec:
     """From an upright RGB picture to the network's input, in this order: resize, centre crop, normalise.
 
-    ``resize`` is the length in pixels that the short side becomes, the aspect ratio kept; ``size`` is the
-    height and width of the centre crop; then ``(value / 255 - mean) / std`` for each of the RGB channels.
+    ``resize`` is the length in pixels that the short side becomes, the aspect ratio kept, or with ``squash`` that both
+    sides become; ``size`` is the height and width of the centre crop; then ``(value / 255 - mean) / std`` for each of
+    the RGB channels.
     """
 
     size: tuple[int, int]
@@ -22,6 +23,7 @@ class PreprocessSpec:
     interpolation: Interpolation
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    squash: bool = False
 
 
 @dataclass(frozen=True)

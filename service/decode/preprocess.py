@@ -25,8 +25,8 @@ def crop_box(width: int, height: int, spec: PreprocessSpec) -> FloatBox:
     larger than the resized picture, the whole side is taken instead of padding it with black.
     """
     short = min(width, height)
-    resized_w = spec.resize if width == short else int(spec.resize * width / height)
-    resized_h = spec.resize if height == short else int(spec.resize * height / width)
+    resized_w = spec.resize if width == short or spec.squash else int(spec.resize * width / height)
+    resized_h = spec.resize if height == short or spec.squash else int(spec.resize * height / width)
     crop_h, crop_w = min(spec.size[0], resized_h), min(spec.size[1], resized_w)
     left, top = round((resized_w - crop_w) / 2), round((resized_h - crop_h) / 2)
     scale_x, scale_y = width / resized_w, height / resized_h
