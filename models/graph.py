@@ -34,10 +34,21 @@ class Cut:
     is then ``linear[k, c] / (H * W)`` everywhere, known without a backward pass.
     """
 
-    layer: str
     inputs: tuple[str, ...]
     head: nn.Module
     linear: Tensor | None
+
+
+@dataclass(frozen=True)
+class TracedGate:
+    """A gate and the graph values that hold its ``weights`` (``[B, C]`` or ``[B, C, 1, 1]``), its input and its
+    output.
+    """
+
+    spec: GateSpec
+    weights: str
+    before: str
+    after: str
 
 
 class _Tracer(NodePathTracer):  # type: ignore[misc]  # torchvision is not typed
@@ -109,8 +120,8 @@ class TracedNetwork:
         # first.
         spatial.sort(key=lambda entry: (entry[0], -entry[1].count(".")))
         self._layers: dict[str, fx.Node] = {name: names[name] for _, name in spatial}
-        self._gates = tuple(find_gates(graph, self._root))
         self._qualnames = tracer.node_to_qualname
+        self.gates = tuple(map(self._traced_gate, find_gates(graph, self._root)))
         self.spec = self._describe()
 
     @property
@@ -121,11 +132,6 @@ class TracedNetwork:
     def value(self, layer: str) -> str:
         """The graph value of a layer. Raises KeyError for a name that is not in ``spec.layers``."""
         return self._layers[layer].name
-
-    @property
-    def gates(self) -> tuple[tuple[GateSpec, str], ...]:
-        """Each gate with the graph value that holds its weights, ``[B, C]`` or ``[B, C, 1, 1]``."""
-        return tuple((self._gate_spec(gate), gate.weights.name) for gate in self._gates)
 
     def trunk(self, outputs: Sequence[str]) -> fx.GraphModule:
         """pixels ``[B, 3, H, W]``, normalised -> the graph values named in ``outputs``, as a tuple.
@@ -143,10 +149,25 @@ class TracedNetwork:
 
         Raises KeyError for an unknown name.
         """
-        node = self._layers[layer]
+        return self._cut(self._layers[layer])
+
+    def cut_behind(self, gate: TracedGate) -> Cut:
+        """Split the network at a gate's output."""
+        return self._cut(self._nodes[gate.after])
+
+    def cut_before_gates(self) -> Cut:
+        """Split the network before its first gate; this head returns ``(logits, *weights)`` of all gates, in order.
+
+        Where gates lie on parallel branches, there is no such place, and the head is the whole network.
+        """
+        weights = [self._nodes[gate.weights] for gate in self.gates]
+        first = self._nodes[self.gates[0].before]
+        return self._cut(first if self._behind(first).issuperset(weights) else self._pixels, weights)
+
+    def _cut(self, node: fx.Node, also: Sequence[fx.Node] = ()) -> Cut:
         crossing = [node, *self._bypass(node)]
-        head = self._part(crossing, [self._logits], single=True)
-        return Cut(layer, tuple(entry.name for entry in crossing), head, self._linear_behind(node))
+        head = self._part(crossing, [self._logits, *also], single=not also)
+        return Cut(tuple(entry.name for entry in crossing), head, self._linear_behind(node))
 
     # -- parts of the graph
 
@@ -195,12 +216,17 @@ class TracedNetwork:
 
     # -- what callers may choose from
 
-    def _gate_spec(self, gate: Gate) -> GateSpec:
+    def _traced_gate(self, gate: Gate) -> TracedGate:
         owner = self._qualnames[gate.output].rpartition(".")[0]
         kind = self._kinds[owner] if owner else "functional"
         shape = _spatial(gate.gated)
         assert shape is not None  # find_gates yields four-dimensional values only
-        return GateSpec(owner or self._qualnames[gate.output], kind, shape)
+        before, after = self._shortest_name(gate.gated), self._shortest_name(gate.output)
+        spec = GateSpec(owner or self._qualnames[gate.output], kind, shape, before, after)
+        return TracedGate(spec, gate.weights.name, gate.gated.name, gate.output.name)
+
+    def _shortest_name(self, node: fx.Node) -> str:
+        return min((name for name, named in self._layers.items() if named is node), key=lambda name: name.count("."))
 
     def _describe(self) -> NetworkSpec:
         towards_logits = _ancestors([self._logits])
@@ -225,7 +251,7 @@ class TracedNetwork:
         features = dict.fromkeys(layer.name for layer in (in_order[0], in_order[len(in_order) // 2], default))
         return NetworkSpec(
             layers=tuple(layers),
-            gates=tuple(spec for spec, _ in self.gates),
+            gates=tuple(gate.spec for gate in self.gates),
             default_layer=default.name,
             default_layer_reason=self._reason(default),
             feature_layers=tuple(features),

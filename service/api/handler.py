@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import orjson
@@ -73,7 +74,7 @@ async def answer(
 
     async def whole() -> Response:
         if media_type != reply.JSON:
-            return await one(body.uploads[0], stages[0], reply.picture)
+            return await one(body.uploads[0], stages[0], partial(reply.picture, media_type=media_type))
         if len(body.uploads) == 1:
             results = [await one(body.uploads[0], stages[0], reply.fragment)]
         else:

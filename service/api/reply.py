@@ -6,16 +6,19 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import mimeparse
+import numpy as np
 import orjson
 from starlette.responses import Response
 
 from service.api.plan import Look
 from service.errors import NotAcceptable, PellucidError
-from service.render import compose
+from service.render import compose, plot
 from service.render.encode import MEDIA_TYPES, Picture, encode
-from service.types import DecodedImage, Explanation, FeatureMaps, ImageInfo, Outcome, Plan, Prediction
+from service.types import DecodedImage, Explanation, FeatureMaps, GateReading, ImageInfo, Outcome, Plan, Prediction
 
 JSON: Final = "application/json"
+# How many channels are named as a gate's strongest and weakest.
+_EXTREMES: Final = 5
 
 
 def negotiate(accept: str | None, pictures: bool) -> str:
@@ -66,10 +69,7 @@ def target(prediction: Prediction, labels: Sequence[str]) -> dict[str, Any]:
 def _attention(outcome: Outcome, labels: Sequence[str]) -> dict[str, Any]:
     first = outcome.explanations[0]
     return {
-        "gates": [
-            {"layer": gate.layer, "type": gate.type, "channels": len(gate.weights), "weights": gate.weights}
-            for gate in outcome.gates
-        ],
+        "gates": [_gate(gate) for gate in outcome.gates],
         "importance": {
             "layer": first.layer,
             "target": {"index": first.target.index, "label": labels[first.target.index]},
@@ -78,10 +78,30 @@ def _attention(outcome: Outcome, labels: Sequence[str]) -> dict[str, Any]:
     }
 
 
+def _gate(gate: GateReading) -> dict[str, Any]:
+    order = np.argsort(gate.weights, kind="stable").tolist()
+
+    def named(channels: list[int]) -> list[dict[str, Any]]:
+        return [{"channel": channel, "weight": float(gate.weights[channel])} for channel in channels]
+
+    return {
+        "layer": gate.layer,
+        "type": gate.type,
+        "channels": len(gate.weights),
+        "weights": gate.weights,
+        "mean": float(gate.weights.mean()),
+        "strongest": named(order[: -_EXTREMES - 1 : -1]),
+        "weakest": named(order[:_EXTREMES]),
+        "effects": gate.effects,
+        "restored": gate.restored,
+    }
+
+
 def _feature_maps(maps: FeatureMaps, look: Look) -> dict[str, Any]:
     grid = compose.grid(maps, look.colormap or "viridis", look.tile, look.columns, look.scale == "layer")
     return {
         "layer": maps.layer,
+        "side": maps.side,
         "shape": maps.shape,
         "channels": maps.channels,
         "grid": encode(grid.levels, look.media_type, grid.palette),
@@ -146,29 +166,47 @@ def _as_json(value: Any) -> Any:
 
 def require_one_picture(images: int, plan: Plan, look: Look, media_type: str) -> None:
     """Raise NotAcceptable, before any work is done, if the answer would hold more or fewer pictures than one."""
-    maps = len(plan.taps) if "feature_maps" in look.parts else 0
+    plots = int("attention" in look.parts)
+    grids = sum(3 if tap.gate else 1 for tap in plan.taps)
     masks = max(1, len(plan.targets)) if "grad_cam" in look.parts else 0
-    if images * (maps + masks) != 1:
+    pictures = images * (plots + grids + masks)
+    if pictures != 1:
         raise NotAcceptable(
-            f"The answer would hold {images * (maps + masks)} pictures, which can't be one {media_type}. "
-            f"Ask for one image and one target or one layer, or for {JSON}.",
+            f"The answer would hold {pictures} pictures, which can't be one {media_type}. "
+            f"Ask for one image and one part with one target or one layer, or for {JSON}.",
             allowed=[JSON],
         )
 
 
-def picture(entry: dict[str, Any]) -> Response:
-    """The one picture of a result, with what it shows in headers: the overlay where one was asked for, the mask, or
-    the grid.
+def picture(entry: dict[str, Any], media_type: str) -> Response:
+    """The one picture of a result, with what it shows in headers.
+
+    The plot of the channels' weights, the grid of feature maps, the overlay where one was asked for, or the mask.
     """
-    if "feature_maps" in entry:
+    headers = {}
+    if "attention" in entry:
+        shown = encode(plot.bars(_strips(entry["attention"])), media_type)
+        part = entry["attention"]["importance"]
+        headers["Pellucid-Target"] = str(part["target"]["index"])
+    elif "feature_maps" in entry:
         (part,) = entry["feature_maps"]
-        shown: Picture = part["grid"]
-        headers = {"Pellucid-Channels": ",".join(map(str, part["channels"]))}
+        shown = part["grid"]
+        headers["Pellucid-Channels"] = ",".join(map(str, part["channels"]))
     else:
         (part,) = entry["grad_cam"]
         shown = part["overlay"] or part["mask"]
-        headers = {"Pellucid-Box": ",".join(map(str, part["box"])), "Pellucid-Target": str(part["target"]["index"])}
+        headers |= {"Pellucid-Box": ",".join(map(str, part["box"])), "Pellucid-Target": str(part["target"]["index"])}
     return Response(shown.data, media_type=shown.media_type, headers={"Pellucid-Layer": part["layer"], **headers})
+
+
+def _strips(attention: dict[str, Any]) -> list[plot.Strip]:
+    strips = [
+        plot.Strip(f"{gate['layer']}: {gate['channels']} channels, mean {gate['mean']:.3f}", gate["weights"], neutral=1)
+        for gate in attention["gates"]
+    ]
+    importance = attention["importance"]
+    title = f"Grad-CAM channel weights at {importance['layer']} for {importance['target']['label']} (not a gate)"
+    return [*strips, plot.Strip(title, importance["weights"], neutral=0)]
 
 
 def problem(error: PellucidError, request_id: str) -> dict[str, Any]:

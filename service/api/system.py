@@ -90,7 +90,10 @@ def _detail(pipeline: Pipeline) -> ModelDetail:
         ),
         labels=list(spec.labels),
         layers=[Layer(name=layer.name, kind=layer.kind, shape=list(layer.shape)) for layer in network.layers],
-        gates=[GateShape(layer=gate.layer, type=gate.type, shape=list(gate.shape)) for gate in network.gates],
+        gates=[
+            GateShape(layer=gate.layer, type=gate.type, shape=list(gate.shape), before=gate.before, after=gate.after)
+            for gate in network.gates
+        ],
         default_layer=DefaultLayer(name=default.name, shape=list(default.shape), why=network.default_layer_reason),
         feature_layers=list(network.feature_layers),
         methods=list(pipeline.methods),
