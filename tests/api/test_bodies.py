@@ -54,9 +54,7 @@ def test_a_target_in_json_may_be_a_number(client: httpx.Client, cat: bytes) -> N
 
 
 @pytest.mark.parametrize("content_type", ["application/octet-stream", "image/*", "IMAGE/PNG", "image/jpeg; q=1"])
-def test_bytes_are_what_they_are_not_what_they_are_called(
-    client: httpx.Client, cat: bytes, content_type: str
-) -> None:
+def test_bytes_are_what_they_are_not_what_they_are_called(client: httpx.Client, cat: bytes, content_type: str) -> None:
     (result,) = envelope(client.post("/v1/predict", content=cat, headers={"Content-Type": content_type})).results
     assert result.image.format == "JPEG"
 
