@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: serve test demo install check examples lock clean
+.PHONY: serve test demo install check examples lock clean help
 
 serve: .venv/.serve  ## install and serve on 127.0.0.1:8000
 	$(BIN)/python -m service
@@ -31,7 +31,10 @@ lock:  ## write constraints.txt anew from pyproject.toml
 	.venv.lock/bin/python -m pip freeze --exclude-editable > constraints.txt
 	rm -rf .venv.lock
 
-clean:
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
+
+clean:  ## remove all that these commands made
 	rm -rf .venv .venv.lock demo .mypy_cache .ruff_cache .pytest_cache *.egg-info
 
 .venv/.serve: pyproject.toml constraints.txt

@@ -73,7 +73,8 @@ class TracedNetwork:
     """One network as a graph. The parameters are those of ``net``, shared and frozen; the graph is read-only
     afterwards.
 
-    ``size`` is the (height, width) for which shapes are reported. Raises UntraceableError.
+    ``spec`` says what callers may choose from. ``size`` is the (height, width) for which shapes are reported. Raises
+    UntraceableError.
     """
 
     def __init__(self, net: nn.Module, size: tuple[int, int]) -> None:
@@ -96,7 +97,8 @@ class TracedNetwork:
         with torch.no_grad():
             ShapeProp(self._root).propagate(torch.zeros(1, 3, *size, dtype=parameter.dtype, device=parameter.device))
 
-        names = {qualname: node for node, qualname in tracer.node_to_qualname.items()} | tracer.returned
+        # A leaf that runs several times is a node each time (relu, relu_1): the nodes' names come before the modules'.
+        names = tracer.returned | {qualname: node for node, qualname in tracer.node_to_qualname.items()}
         order = {node: position for position, node in enumerate(graph.nodes)}
         spatial = [
             (order[node], name)
@@ -109,7 +111,7 @@ class TracedNetwork:
         self._layers: dict[str, fx.Node] = {name: names[name] for _, name in spatial}
         self._gates = tuple(find_gates(graph, self._root))
         self._qualnames = tracer.node_to_qualname
-        self._spec: NetworkSpec | None = None
+        self.spec = self._describe()
 
     @property
     def logits(self) -> str:
@@ -141,13 +143,6 @@ class TracedNetwork:
         crossing = [node, *self._bypass(node)]
         head = self._part(crossing, [self._logits], single=True)
         return Cut(layer, tuple(entry.name for entry in crossing), head, self._linear_behind(node))
-
-    @property
-    def spec(self) -> NetworkSpec:
-        """Layers, gates and defaults, for callers to choose from."""
-        if self._spec is None:
-            self._spec = self._describe()
-        return self._spec
 
     # -- parts of the graph
 

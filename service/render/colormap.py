@@ -1,4 +1,4 @@
-"""Colour maps as look-up tables ``[levels, 3]`` uint8. The colours are those of matplotlib, by the cmap package."""
+"""Colour maps as look-up tables ``[levels, 3]`` uint8. The colours come from the cmap package."""
 
 from __future__ import annotations
 
@@ -26,6 +26,5 @@ NAMES: Final = tuple(_SOURCES)
 @cache
 def table(name: str, levels: int = 256) -> Pixels:
     """The colour for each of ``levels``, from one end of the map to the other. Raises KeyError for an unknown name."""
-    colours = cmap.Colormap(_SOURCES[name]).lut(256)  # cmap gives some maps 256 colours where 255 are asked for
-    nearest = np.round(np.linspace(0, 255, levels)).astype(int)
-    return np.round(colours[nearest, :3] * 255).astype(np.uint8)
+    colours = cmap.Colormap(_SOURCES[name])(np.linspace(0, 1, levels))
+    return np.round(colours[:, :3] * 255).astype(np.uint8)

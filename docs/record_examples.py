@@ -1,0 +1,81 @@
+"""Records what the service really answers: the API docs' examples and the README's pictures. Run by ``make examples``.
+
+Each example is a request that works as it stands, chosen so that its reply is short enough to be read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+from PIL import Image
+
+from service.app import create_app
+from service.config import Settings
+
+ROOT = Path(__file__).parents[1]
+SAMPLE = ROOT / "service" / "web" / "samples" / "cat.jpg"
+EXAMPLES = ROOT / "service" / "api" / "examples.json"
+PICTURE = ROOT / "docs" / "images" / "cat.jpg"
+REQUEST_ID = "b1f5c0de7a3e4c55"
+
+QUERIES: dict[str, dict[str, str]] = {
+    "/v1/predict": {"top_k": "3"},
+    "/v1/attention": {"layer": "blocks.0", "target": "Egyptian cat"},
+    "/v1/feature-maps": {"layers": "blocks.0", "count": "4", "tile": "28"},
+    "/v1/grad-cam": {"target": "Egyptian cat", "overlay": "true", "max_side": "48"},
+    "/v1/explain": {"include": "predictions,grad_cam", "top_k": "2", "overlay": "true", "max_side": "48"},
+}
+
+
+async def post(client: httpx.AsyncClient, route: str, query: dict[str, str]) -> dict[str, Any]:
+    files = {"images": (SAMPLE.name, SAMPLE.read_bytes())}
+    response = await client.post(route, params=query, files=files, headers={"X-Request-ID": REQUEST_ID})
+    response.raise_for_status()
+    reply: dict[str, Any] = response.json()
+    return reply
+
+
+def decoded(picture: dict[str, Any]) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(picture["data"]))).convert("RGB")
+
+
+def side_by_side(pictures: list[Image.Image], height: int, gap: int = 8) -> Image.Image:
+    scaled = [picture.resize((round(picture.width * height / picture.height), height)) for picture in pictures]
+    canvas = Image.new("RGB", (sum(p.width for p in scaled) + gap * (len(scaled) - 1), height), "white")
+    x = 0
+    for picture in scaled:
+        canvas.paste(picture, (x, 0))
+        x += picture.width + gap
+    return canvas
+
+
+async def main() -> None:
+    app = create_app(Settings())
+    transport = httpx.ASGITransport(app=app)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://pellucid") as client,
+    ):
+        recorded = {
+            route: {"query": query, "image": SAMPLE.name, "reply": await post(client, route, query)}
+            for route, query in QUERIES.items()
+        }
+        EXAMPLES.write_text(json.dumps(recorded, indent=1) + "\n", "utf-8")
+        shown = await post(client, "/v1/explain", {"overlay": "true"})
+    (result,) = shown["results"]
+    cam = result["grad_cam"][0]
+    grids = [decoded(maps["grid"]) for maps in result["feature_maps"]]
+    PICTURE.parent.mkdir(exist_ok=True)
+    montage = side_by_side([Image.open(SAMPLE), decoded(cam["overlay"]), decoded(cam["mask"]), *grids], 240)
+    montage.save(PICTURE, quality=85, optimize=True)
+    print(f"wrote {EXAMPLES.relative_to(ROOT)} and {PICTURE.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,31 @@
+"""The OpenAPI document's examples are what the service answers."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from service.api.documented import examples
+from service.api.schemas import Reply
+from tests.support import ROUTES, difference, photograph, post
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_a_recorded_example_is_what_the_service_answers(route: str, client: httpx.Client) -> None:
+    recorded = examples()[route]
+    Reply.model_validate(recorded["reply"])
+    name = recorded["image"]
+    answered = client.post(
+        route, params=recorded["query"], files={"images": (name, photograph(name.removesuffix(".jpg")))}
+    ).json()
+    assert difference(recorded["reply"]["results"], answered["results"]) is None
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_the_openapi_document_shows_the_recorded_example(route: str, client: httpx.Client) -> None:
+    operation = client.get("/openapi.json").json()["paths"][route]["post"]
+    shown = operation["responses"]["200"]["content"]["application/json"]["example"]
+    assert shown == examples()[route]["reply"]
+    for content_type in ("multipart/form-data", "application/json"):
+        assert content_type in operation["requestBody"]["content"]
+    assert post(client, route, photograph("cat")).status_code == 200

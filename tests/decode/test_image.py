@@ -1,0 +1,142 @@
+"""Whatever a picture is made of, the network gets the right upright RGB pixels, and the box says which."""
+
+from __future__ import annotations
+
+import io
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms import v2
+from torchvision.transforms.functional import pil_to_tensor
+
+from models.spec import PreprocessSpec
+from service.decode.image import FORMATS, decode
+from service.decode.preprocess import crop_box
+from service.errors import ContentTooLarge, UndecodableImage, UnsupportedMediaType
+from service.types import Pixels, Upload
+
+SPEC = PreprocessSpec((224, 224), 256, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+# The whole picture, unscaled, so that a test can look at single pixels.
+WHOLE = PreprocessSpec((8, 8), 8, "nearest", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+SAMPLES = Path(__file__).parents[2] / "service" / "web" / "samples"
+
+
+def encoded(image: Image.Image, file_format: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, file_format, **options)
+    return buffer.getvalue()
+
+
+def pixels_of(data: bytes) -> Pixels:
+    return decode(Upload(data), WHOLE, 10_000_000).pixels
+
+
+def quadrants() -> Image.Image:
+    """8 x 8: red at the top left, green at the top right, blue at the bottom left, white at the bottom right."""
+    array = np.zeros((8, 8, 3), np.uint8)
+    array[:4, :4, 0], array[:4, 4:, 1], array[4:, :4, 2], array[4:, 4:] = 255, 255, 255, 255
+    return Image.fromarray(array)
+
+
+@pytest.mark.parametrize("name", ["cat", "coffee", "rocket"])
+def test_pixels_are_those_of_torchvisions_resize_and_crop(name: str) -> None:
+    data = (SAMPLES / f"{name}.jpg").read_bytes()
+    plain = v2.Compose([v2.Resize(256, v2.InterpolationMode.BICUBIC), v2.CenterCrop(224)])
+    expected = pil_to_tensor(plain(Image.open(io.BytesIO(data)))).permute(1, 2, 0)
+    found = torch.tensor(decode(Upload(data), SPEC, 10_000_000).pixels)
+    # Only the crop is resampled, so that its border can differ by the rounding of one intermediate.
+    assert (found.int() - expected.int()).abs().max() <= 1
+
+
+@pytest.mark.parametrize(("width", "height"), list(itertools.product((1, 7, 224, 300, 1001), repeat=2)))
+def test_the_box_lies_inside_the_picture_and_has_the_crops_shape(width: int, height: int) -> None:
+    x0, y0, x1, y1 = crop_box(width, height, SPEC)
+    assert 0 <= x0 < x1 <= width + 1e-9
+    assert 0 <= y0 < y1 <= height + 1e-9
+    assert x1 - x0 == pytest.approx(min(width, height) * 224 / 256, rel=0.01)
+    assert (x1 - x0) / (y1 - y0) == pytest.approx(1, rel=0.01)
+    assert x0 + x1 == pytest.approx(width, abs=width / 100)
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_every_served_format_is_read_and_named_by_its_bytes(file_format: str) -> None:
+    image = decode(Upload(encoded(quadrants().resize((64, 64)), file_format), "a.txt"), SPEC, 10_000_000)
+    assert (image.info.format, image.info.width, image.info.height) == (file_format, 64, 64)
+    assert image.info.filename == "a.txt"
+    corner = image.pixels[20, 20].astype(int)
+    assert corner[0] > 200 > 60 > corner[1]
+
+
+@pytest.mark.parametrize(("orientation", "top_left"), [(1, 0), (3, 3), (6, 2), (8, 1)])
+def test_exif_orientation_is_applied(orientation: int, top_left: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)]  # reading order
+    assert tuple(pixels_of(encoded(quadrants(), "PNG", exif=exif))[0, 0]) == colours[top_left]
+
+
+def test_a_turned_picture_is_reported_upright() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    info = decode(Upload(encoded(Image.new("RGB", (40, 20)), "JPEG", exif=exif)), SPEC, 10_000_000).info
+    assert (info.width, info.height) == (20, 40)
+
+
+def test_transparency_is_laid_over_white() -> None:
+    image = quadrants().convert("RGBA")
+    image.putalpha(0)
+    assert (pixels_of(encoded(image, "PNG")) == 255).all()
+
+
+def test_a_transparent_palette_colour_is_laid_over_white() -> None:
+    image = Image.new("P", (8, 8), 1)
+    image.putpalette([255, 0, 0, 0, 0, 255])
+    assert tuple(pixels_of(encoded(image, "PNG", transparency=1))[0, 0]) == (255, 255, 255)
+
+
+def test_sixteen_bit_grey_keeps_its_high_byte() -> None:
+    image = Image.fromarray(np.full((8, 8), 0x80FF, np.uint16))
+    assert tuple(pixels_of(encoded(image, "PNG"))[0, 0]) == (0x80, 0x80, 0x80)
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "LA", "CMYK"])
+def test_other_modes_become_rgb(mode: str) -> None:
+    image = Image.new("RGB", (8, 8), (255, 255, 255)).convert(mode)
+    data = encoded(image, "TIFF" if mode == "CMYK" else "PNG")
+    assert (pixels_of(data) == 255).all()
+
+
+def test_the_picture_is_kept_whole_but_no_larger_than_wanted() -> None:
+    data = encoded(Image.new("RGB", (400, 200)), "PNG")
+    assert decode(Upload(data), SPEC, 10_000_000).picture is None
+    small, large = (decode(Upload(data), SPEC, 10_000_000, side).picture for side in (100, 1000))
+    assert small is not None
+    assert large is not None
+    assert small.shape == (50, 100, 3)
+    assert large.shape == (200, 400, 3)
+
+
+@pytest.mark.parametrize("data", [b"hello", b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"%PDF-1.7", b"\0" * 64])
+def test_bytes_of_no_served_type_are_refused_with_those_that_are(data: bytes) -> None:
+    with pytest.raises(UnsupportedMediaType) as refused:
+        decode(Upload(data), SPEC, 10_000_000)
+    assert refused.value.allowed == FORMATS
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_a_file_that_is_cut_off_is_undecodable(file_format: str) -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
+    data = encoded(noise, file_format)
+    with pytest.raises(UndecodableImage):
+        decode(Upload(data[: len(data) // 2]), SPEC, 10_000_000)
+
+
+def test_pixels_are_counted_from_the_header_before_any_is_decoded() -> None:
+    data = encoded(Image.new("1", (4000, 4000)), "PNG")[:200]  # no pixel data to speak of
+    with pytest.raises(ContentTooLarge, match="4000 x 4000"):
+        decode(Upload(data), SPEC, 15_000_000)

@@ -1,0 +1,53 @@
+"""The door counts images, and the fitted cost says when to come back."""
+
+from __future__ import annotations
+
+import pytest
+
+from service.dispatch.admission import Admission
+from service.dispatch.cost import CostModel
+from service.errors import QueueFull
+
+
+def test_images_beyond_the_limit_are_refused_until_others_leave() -> None:
+    door = Admission(3, lambda images: images * 2.0)
+    with door.enter(2):
+        with pytest.raises(QueueFull) as refused, door.enter(2):
+            pass
+        assert refused.value.headers == {"Retry-After": "4"}
+        with door.enter(1):
+            assert door.in_flight == 3
+    assert door.in_flight == 0
+
+
+def test_an_error_inside_gives_the_places_back() -> None:
+    door = Admission(1, lambda _images: 0.0)
+    with pytest.raises(ValueError, match="inside"), door.enter(1):
+        raise ValueError("inside")
+    assert door.in_flight == 0
+
+
+def test_a_line_is_fitted_through_batch_sizes_and_seconds() -> None:
+    cost = CostModel()
+    for size in (1, 8, 3, 5, 1, 8):
+        cost.observe(size, 0.004 + 0.0005 * size)
+    assert cost.predict(4) == pytest.approx(0.006)
+    assert cost.predict(16) == pytest.approx(0.012)
+
+
+def test_recent_batches_outweigh_old_ones() -> None:
+    cost = CostModel(decay=0.5)
+    for seconds in (1.0, 0.01):
+        for size in (1, 2, 4) * 10:
+            cost.observe(size, seconds * size)
+    assert cost.predict(2) == pytest.approx(0.02, rel=0.01)
+
+
+def test_nothing_is_predicted_from_no_evidence() -> None:
+    assert CostModel().predict(8) == 0
+
+
+def test_one_batch_size_alone_predicts_in_proportion() -> None:
+    cost = CostModel()
+    cost.observe(4, 0.02)
+    assert cost.predict(8) == pytest.approx(0.04)

@@ -1,0 +1,66 @@
+"""What runs next, and what is never run."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import Future
+
+import numpy as np
+import pytest
+
+from service.dispatch.batcher import Batcher
+from service.errors import DeadlineExceeded
+from service.types import Job, Plan
+
+NOW = time.monotonic()
+
+
+def job(lane: str = "", submitted: float = NOW, deadline: float = NOW + 3600) -> Job:
+    return Job(np.zeros((1, 1, 3), np.uint8), Plan(), lane, deadline, submitted, Future())
+
+
+def batcher(max_batch: int = 4, seconds: float = 0.0) -> Batcher:
+    return Batcher(max_batch, lambda _lane, _size: seconds)
+
+
+def test_everything_that_waits_goes_at_once_up_to_the_largest_batch() -> None:
+    queue, jobs = batcher(max_batch=4), [job() for _ in range(6)]
+    for one in jobs:
+        queue.put(one)
+    assert queue.take() == jobs[:4]
+    assert queue.take() == jobs[4:]
+
+
+def test_lanes_never_share_a_batch_and_the_longest_waiting_goes_first() -> None:
+    queue = batcher()
+    shallow, deep, late = job("", NOW + 1), job("blocks.4", NOW), job("", NOW + 2)
+    for one in (shallow, deep, late):
+        queue.put(one)
+    assert queue.take() == [deep]
+    assert queue.take() == [shallow, late]
+
+
+def test_a_cancelled_job_is_not_run() -> None:
+    queue, gone, stays = batcher(), job(), job()
+    queue.put(gone)
+    queue.put(stays)
+    gone.future.cancel()
+    assert queue.take() == [stays]
+
+
+def test_a_job_that_can_not_meet_its_deadline_is_refused_without_being_run() -> None:
+    queue, hopeless, fine = batcher(seconds=10), job(deadline=time.monotonic() + 5), job()
+    queue.put(hopeless)
+    queue.put(fine)
+    assert queue.take() == [fine]
+    with pytest.raises(DeadlineExceeded):
+        hopeless.future.result(timeout=0)
+
+
+def test_closing_hands_out_what_waits_and_takes_no_more() -> None:
+    queue, waiting = batcher(), job()
+    queue.put(waiting)
+    queue.close()
+    assert not queue.put(job())
+    assert queue.take() == [waiting]
+    assert queue.take() == []

@@ -1,0 +1,141 @@
+"""Each image gets its own result, whatever happens to its neighbours."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+from service.dispatch.worker import Worker
+from service.errors import Draining, InferenceFailed
+from service.types import Batch, Outcome, Pixels, Plan, Prediction
+
+POISON = 255
+FOREVER = time.monotonic() + 3600
+
+
+class EchoEngine:
+    """Predicts the class that the first pixel names. Holds each batch until ``open`` is set; fails on POISON."""
+
+    def __init__(self) -> None:
+        self.open = threading.Event()
+        self.entered = threading.Event()
+        self.batches: list[int] = []
+        self.threads: set[int] = set()
+
+    def lane(self, plan: Plan) -> str:
+        return plan.layer or ""
+
+    def run(self, batch: Batch) -> list[Outcome]:
+        self.entered.set()
+        assert self.open.wait(30)
+        self.threads.add(threading.get_ident())
+        values = batch.pixels[:, 0, 0, 0].tolist()
+        if POISON in values:
+            raise RuntimeError("poisoned")
+        self.batches.append(len(values))
+        return [Outcome((Prediction(value, 1.0, 0.0),), (), (), (), 0.0, 0.0) for value in values]
+
+
+class ForgetfulEngine(EchoEngine):
+    """Loses an outcome of every batch that has more than one."""
+
+    def run(self, batch: Batch) -> list[Outcome]:
+        outcomes = super().run(batch)
+        return outcomes if len(outcomes) == 1 else outcomes[1:]
+
+
+def pixel(value: int) -> Pixels:
+    return np.full((1, 1, 3), value, np.uint8)
+
+
+@contextmanager
+def running(engine: EchoEngine, max_batch: int = 8) -> Iterator[Worker]:
+    worker = Worker(engine, max_batch)
+    worker.start()
+    yield worker
+    engine.open.set()
+    worker.stop()
+
+
+@pytest.fixture
+def engine() -> EchoEngine:
+    return EchoEngine()
+
+
+def test_results_go_to_the_jobs_that_asked(engine: EchoEngine) -> None:
+    engine.open.set()
+    with running(engine, max_batch=3) as worker:
+        futures = [worker.submit(pixel(value), Plan(), FOREVER) for value in range(10)]
+        assert [future.result(30).outcome.predictions[0].index for future in futures] == list(range(10))
+
+
+def test_what_arrives_while_the_engine_is_busy_runs_as_one_batch(engine: EchoEngine) -> None:
+    with running(engine) as worker:
+        first = worker.submit(pixel(0), Plan(), FOREVER)
+        assert engine.entered.wait(30)
+        rest = [worker.submit(pixel(value), Plan(), FOREVER) for value in (1, 2, 3)]
+        engine.open.set()
+        assert first.result(30).batch_size == 1
+        assert [future.result(30).batch_size for future in rest] == [3, 3, 3]
+
+
+def test_one_thread_owns_the_engine(engine: EchoEngine) -> None:
+    engine.open.set()
+    with running(engine, max_batch=1) as worker:
+        for future in [worker.submit(pixel(value), Plan(), FOREVER) for value in range(5)]:
+            future.result(30)
+    assert len(engine.threads) == 1
+    assert threading.get_ident() not in engine.threads
+
+
+def test_one_poisoned_item_in_a_batch_of_eight_leaves_seven_right_answers(engine: EchoEngine) -> None:
+    with running(engine) as worker:
+        blocker = worker.submit(pixel(0), Plan(), FOREVER)
+        assert engine.entered.wait(30)
+        values = [1, 2, 3, 4, 5, POISON, 7, 8]
+        futures = {value: worker.submit(pixel(value), Plan(), FOREVER) for value in values}
+        engine.open.set()
+        blocker.result(30)
+        with pytest.raises(InferenceFailed):
+            futures.pop(POISON).result(30)
+        assert {v: f.result(30).outcome.predictions[0].index for v, f in futures.items()} == {v: v for v in futures}
+
+
+def test_an_engine_that_loses_an_outcome_can_not_shift_results_between_callers() -> None:
+    engine = ForgetfulEngine()
+    with running(engine) as worker:
+        blocker = worker.submit(pixel(0), Plan(), FOREVER)
+        assert engine.entered.wait(30)
+        futures = [worker.submit(pixel(value), Plan(), FOREVER) for value in (1, 2)]
+        engine.open.set()
+        blocker.result(30)
+        assert [future.result(30).outcome.predictions[0].index for future in futures] == [1, 2]
+
+
+def test_a_caller_that_left_costs_the_engine_nothing(engine: EchoEngine) -> None:
+    with running(engine) as worker:
+        first = worker.submit(pixel(0), Plan(), FOREVER)
+        assert engine.entered.wait(30)
+        left = worker.submit(pixel(1), Plan(), FOREVER)
+        stays = worker.submit(pixel(2), Plan(), FOREVER)
+        assert left.cancel()
+        engine.open.set()
+        first.result(30)
+        assert stays.result(30).batch_size == 1
+    assert engine.batches == [1, 1]
+
+
+def test_stopping_finishes_what_was_accepted_and_refuses_the_rest(engine: EchoEngine) -> None:
+    engine.open.set()
+    worker = Worker(engine, 2)
+    futures = [worker.submit(pixel(value), Plan(), FOREVER) for value in range(5)]
+    worker.start()
+    worker.stop()
+    assert [future.result(0).outcome.predictions[0].index for future in futures] == list(range(5))
+    with pytest.raises(Draining):
+        worker.submit(pixel(9), Plan(), FOREVER).result(0)

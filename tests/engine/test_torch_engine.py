@@ -1,0 +1,151 @@
+"""One forward pass answers whatever mix of plans is in the batch, and no plan's answer depends on its neighbours."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from models.spec import ModelSpec, PreprocessSpec
+from service.dispatch.worker import Worker
+from service.engine.torch_engine import TorchEngine, pick_device
+from service.types import Batch, Outcome, Plan, Tap
+from tests.networks import SIZE, network, traced
+
+MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)
+SPEC = ModelSpec("tiny", "Tiny", tuple("abcde"), PreprocessSpec(SIZE, 64, "bilinear", MEAN, STD), "a seed")
+RESNET = ModelSpec("resnet18", "ResNet", tuple("abcdefghij"), SPEC.preprocess, "a seed")
+PLANS = (
+    Plan(top_k=3),
+    Plan(gates=True),
+    Plan(layer="head"),
+    Plan(layer="head", targets=(2, 0), gates=True),
+    Plan(taps=(Tap("stem", count=3), Tap("head", channels=(5, 1)))),
+    Plan(top_k=5, gates=True, taps=(Tap("stem"),), layer="head", targets=(4,)),
+)
+PIXELS = np.random.default_rng(0).integers(0, 256, (len(PLANS), *SIZE, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def engine() -> TorchEngine:
+    return TorchEngine(network("tiny"), SPEC, torch.device("cpu"))
+
+
+def leaves(value: Any) -> Iterator[Any]:
+    """Every number, name and array of an outcome; its timings aside."""
+    if dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            if not field.name.endswith("_s"):
+                yield from leaves(getattr(value, field.name))
+    elif isinstance(value, tuple):
+        yield len(value)
+        for item in value:
+            yield from leaves(item)
+    else:
+        yield value
+
+
+def assert_same(one: Outcome, other: Outcome) -> None:
+    for mine, yours in zip(leaves(one), leaves(other), strict=True):
+        if isinstance(mine, (float, np.ndarray)):
+            np.testing.assert_allclose(mine, yours, rtol=1e-4, atol=1e-5)
+        else:
+            assert mine == yours
+
+
+def test_predictions_are_the_plain_networks_on_normalised_pixels(engine: TorchEngine) -> None:
+    x = (torch.from_numpy(PIXELS[:1]).float() / 255 - torch.tensor(MEAN)) / torch.tensor(STD)
+    with torch.no_grad():
+        logits = network("tiny")(x.permute(0, 3, 1, 2))[0]
+    (outcome,) = engine.run(Batch(PIXELS[:1], (Plan(top_k=5),)))
+    order = logits.argsort(descending=True)
+    assert [p.index for p in outcome.predictions] == order.tolist()
+    np.testing.assert_allclose([p.logit for p in outcome.predictions], logits[order], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose([p.probability for p in outcome.predictions], logits.softmax(0)[order], rtol=1e-4)
+
+
+def test_a_mixed_batch_answers_each_plan_as_if_it_were_alone(engine: TorchEngine) -> None:
+    together = engine.run(Batch(PIXELS, PLANS))
+    for i, plan in enumerate(PLANS):
+        (alone,) = engine.run(Batch(PIXELS[i : i + 1], (plan,)))
+        assert_same(together[i], alone)
+
+
+def test_a_plan_gets_what_it_asks_for_and_nothing_else(engine: TorchEngine) -> None:
+    predict, gates, top, several, maps, everything = engine.run(Batch(PIXELS, PLANS))
+    assert (len(predict.predictions), predict.gates, predict.explanations, predict.maps) == (3, (), (), ())
+    assert [gate.layer for gate in gates.gates] == ["gate"]
+    assert gates.explanations == ()
+    assert [e.target.index for e in top.explanations] == [top.predictions[0].index]
+    assert [e.target.index for e in several.explanations] == [2, 0]
+    assert [(m.layer, len(m.channels)) for m in maps.maps] == [("stem", 3), ("head", 2)]
+    assert maps.maps[1].channels == (5, 1)
+    assert everything.gates
+    assert everything.maps
+    assert everything.explanations
+
+
+def test_batches_under_eight_threads_equal_single_images(engine: TorchEngine) -> None:
+    solo = [engine.run(Batch(PIXELS[i : i + 1], (plan,)))[0] for i, plan in enumerate(PLANS)]
+    worker = Worker(engine, max_batch=4)
+    failures: list[BaseException] = []
+
+    def caller(seed: int) -> None:
+        try:
+            for i in np.random.default_rng(seed).permutation(len(PLANS)).tolist() * 3:
+                future = worker.submit(PIXELS[i], PLANS[i], time.monotonic() + 3600)
+                assert_same(future.result(60).outcome, solo[i])
+        except BaseException as failure:
+            failures.append(failure)
+
+    worker.start()
+    threads = [threading.Thread(target=caller, args=(seed,)) for seed in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    worker.stop()
+    assert not failures, failures[0]
+
+
+def test_a_deeper_cut_has_its_own_lane_and_the_closed_form_has_none(engine: TorchEngine) -> None:
+    assert engine.lane(Plan()) == engine.lane(Plan(layer="head")) == ""
+    assert engine.lane(Plan(layer="stem")) == "stem"
+
+
+def test_plans_without_an_explanation_may_run_beside_a_deep_cut() -> None:
+    engine = TorchEngine(network("resnet18"), RESNET, torch.device("cpu"))
+    plans = (Plan(), Plan(layer="layer2", targets=(1, 2, 3)), Plan(layer="layer2"))
+    together = engine.run(Batch(PIXELS[:3], plans))
+    for i, plan in enumerate(plans):
+        assert_same(together[i], engine.run(Batch(PIXELS[i : i + 1], (plan,)))[0])
+    assert together[1].explanations[0].heat.shape == traced("resnet18").spec.by_name["layer2"].shape[1:]
+
+
+def test_feature_maps_have_the_statistics_of_their_channels(engine: TorchEngine) -> None:
+    (outcome,) = engine.run(Batch(PIXELS[:1], (Plan(taps=(Tap("stem", count=8),)),)))
+    (maps,) = outcome.maps
+    assert sorted(maps.channels) == list(range(8))
+    strength = np.abs(maps.values).mean((1, 2))
+    assert (np.diff(strength) <= 0).all()  # strongest first
+    np.testing.assert_allclose(maps.mean, maps.values.mean((1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(maps.max, maps.values.max((1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(maps.zeros, (maps.values == 0).mean((1, 2)), rtol=1e-5)
+    assert 0 < maps.zeros.max() < 1
+
+
+def test_two_cuts_in_one_batch_are_a_mistake_of_the_caller(engine: TorchEngine) -> None:
+    with pytest.raises(ValueError, match="one layer only"):
+        engine.run(Batch(PIXELS[:2], (Plan(layer="stem"), Plan(layer="head"))))
+
+
+def test_a_device_that_is_not_there_is_named() -> None:
+    assert pick_device("auto").type in ("cpu", "cuda")
+    with pytest.raises(ValueError, match="there is no device cuda:99"):
+        pick_device("cuda:99")

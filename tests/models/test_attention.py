@@ -1,0 +1,87 @@
+"""Gates are found by what they compute, and read out as the number that multiplied each channel."""
+
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+from torch import Tensor, nn
+
+from models.attention import ChannelAttention
+from models.graph import TracedNetwork
+from tests.networks import SIZE, images, network, traced
+
+
+def readings(net: TracedNetwork, pixels: Tensor) -> list[Tensor]:
+    with torch.no_grad():
+        return [weights.flatten(1) for weights in net.trunk([value for _, value in net.gates])(pixels)]
+
+
+def recorded_ratios(net: nn.Module, layers: list[str], pixels: Tensor) -> list[Tensor]:
+    """output / input of each gating module, per channel, where the input is not zero: the gate by definition."""
+    ratios: list[Tensor] = []
+
+    def record(_: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+        ratio = (output / inputs[0]).flatten(2)  # B C hw
+        ratios.append(ratio.nanmean(2))
+
+    handles = [net.get_submodule(layer).register_forward_hook(record) for layer in layers]
+    with torch.no_grad():
+        net(pixels)
+    for handle in handles:
+        handle.remove()
+    return ratios
+
+
+def test_channel_attention_is_the_sigmoid_of_a_shared_mlp_over_both_poolings() -> None:
+    torch.manual_seed(0)
+    gate = ChannelAttention(6, 3)
+    x = torch.randn(2, 6, 5, 5)
+    hidden = [torch.relu(p @ gate.squeeze.weight.T + gate.squeeze.bias) for p in (x.mean((2, 3)), x.amax((2, 3)))]
+    pre = sum((h @ gate.excite.weight.T + gate.excite.bias for h in hidden), torch.zeros(2, 6))
+    torch.testing.assert_close(gate(x), x * torch.sigmoid(pre)[:, :, None, None])
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "kind"),
+    [
+        ("tiny", 1, "ChannelAttention"),
+        ("mobilenet_v3_small", 9, "SqueezeExcitation"),
+        ("efficientnet_b0", 16, "SqueezeExcitation"),
+    ],
+)
+def test_gates_read_out_equal_gates_computed_by_hand(name: str, count: int, kind: str) -> None:
+    net, pixels = traced(name), images(2)
+    specs = [spec for spec, _ in net.gates]
+    assert [spec.type for spec in specs] == [kind] * count
+    by_hand = recorded_ratios(network(name), [spec.layer for spec in specs], pixels)
+    for spec, read, expected in zip(specs, readings(net, pixels), by_hand, strict=True):
+        assert read.shape == (2, spec.shape[0])
+        dead = expected.isnan()  # a channel that is zero everywhere has no ratio
+        torch.testing.assert_close(read[~dead], expected[~dead], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("seresnet18", "SEModule"), ("ecaresnet26t", "EcaModule"), ("ese_vovnet19b_dw", "EffectiveSEModule")],
+)
+def test_timms_gates_are_found(name: str, kind: str) -> None:
+    if name == "seresnet18":
+        net = timm.create_model("resnet18", pretrained=False, num_classes=4, block_args={"attn_layer": "se"})
+    else:
+        net = timm.create_model(name, pretrained=False, num_classes=4)
+    traced_net = TracedNetwork(net, SIZE)
+    kinds = {spec.type for spec, _ in traced_net.gates}
+    assert kinds == {kind}
+    for read in readings(traced_net, images(1)):
+        assert ((read >= 0) & (read <= 1)).all()
+
+
+def test_cbams_channel_gate_is_found_and_its_spatial_gate_is_not() -> None:
+    net = timm.create_model("resnet18", pretrained=False, num_classes=4, block_args={"attn_layer": "cbam"})
+    assert {spec.type for spec in TracedNetwork(net, SIZE).spec.gates} == {"ChannelAttn"}
+
+
+@pytest.mark.parametrize("name", ["resnet18", "densenet121"])
+def test_networks_without_gates_have_none(name: str) -> None:
+    assert traced(name).spec.gates == ()

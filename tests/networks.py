@@ -1,0 +1,62 @@
+"""Small seeded networks that tests share. Random weights: the maths must hold for any."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from models.attention import ChannelAttention
+from models.graph import TracedNetwork
+
+SIZE = (64, 64)
+
+
+class TinyNet(nn.Module):
+    """A residual connection, a channel gate, in-place activations; global average pooling and one linear layer."""
+
+    def __init__(self, classes: int = 5) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(inplace=True))
+        self.block = nn.Conv2d(8, 8, 3, 1, 1)
+        self.gate = ChannelAttention(8, 4)
+        self.head = nn.Sequential(nn.Conv2d(8, 12, 3, 2, 1), nn.ReLU(inplace=True))
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.classifier = nn.Linear(12, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        y = self.block(x)
+        y += x
+        y = self.gate(y.relu_())
+        logits: Tensor = self.classifier(self.pool(self.head(y)).flatten(1))
+        return logits
+
+
+@cache
+def network(name: str) -> nn.Module:
+    """``tiny``, or a network of torchvision, with seeded weights and norms fitted to seeded noise.
+
+    With unfitted norms a deep random network's activations hardly depend on the picture, and maps are all cancellation.
+    """
+    torch.manual_seed(0)
+    net: nn.Module = TinyNet() if name == "tiny" else torchvision.models.get_model(name, weights=None, num_classes=10)
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0
+    with torch.no_grad():
+        net.train()(images(8))
+    return net.eval()
+
+
+@cache
+def traced(name: str) -> TracedNetwork:
+    """The network of that name, traced at SIZE."""
+    return TracedNetwork(network(name), SIZE)
+
+
+def images(count: int, size: tuple[int, int] = SIZE) -> Tensor:
+    """Seeded normal noise ``[count, 3, H, W]``."""
+    return torch.randn(count, 3, *size, generator=torch.Generator().manual_seed(1))

@@ -1,0 +1,119 @@
+"""Pictures say what the numbers say."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.nn import functional as F
+
+from service.render import colormap, compose
+from service.render.encode import MEDIA_TYPES, encode
+from service.types import FeatureMaps, Floats, Pixels
+
+HEAT = np.array([[-1.0, 0.0, 0.5], [0.25, 1.0, -0.5]], np.float32)
+
+
+def feature_maps(values: Floats) -> FeatureMaps:
+    n, h, w = values.shape
+    zeros = np.zeros(n, np.float32)
+    return FeatureMaps("layer", (n, h, w), tuple(range(n)), values, zeros, zeros, zeros)
+
+
+def rgb(grid: compose.Grid) -> Pixels:
+    return grid.palette[grid.levels]
+
+
+def test_upsampling_is_torchs_bilinear_without_aligned_corners() -> None:
+    values = np.random.default_rng(0).standard_normal((7, 5)).astype(np.float32)
+    expected = F.interpolate(torch.from_numpy(values)[None, None], (93, 61), mode="bilinear", align_corners=False)
+    np.testing.assert_allclose(compose.upsample(values, 61, 93), expected[0, 0].numpy(), atol=1e-5)
+
+
+def test_a_mask_cuts_evidence_against_and_stretches_evidence_for() -> None:
+    mask = compose.mask(HEAT, (3, 2), keep_sign=False)
+    assert mask.tolist() == [[0, 0, 128], [64, 255, 0]]
+
+
+def test_a_mask_without_evidence_is_black_and_not_stretched_noise() -> None:
+    assert not compose.mask(-np.abs(HEAT) - 1, (6, 4), keep_sign=False).any()
+    assert not compose.mask(np.full((2, 2), 3.0, np.float32), (4, 4), keep_sign=False).any()
+
+
+def test_a_signed_mask_has_its_zero_at_128() -> None:
+    mask = compose.mask(HEAT, (3, 2), keep_sign=True)
+    assert mask[0, 1] == 128
+    assert (mask[0, 0], mask[1, 1]) == (1, 255)
+    assert (compose.mask(np.zeros((2, 2), np.float32), (2, 2), keep_sign=True) == 128).all()
+
+
+def test_an_overlay_colours_the_box_and_dims_the_rest() -> None:
+    picture = np.full((10, 20, 3), 200, np.uint8)
+    full = compose.overlay(picture, (40, 20), (10, 0, 30, 20), np.full((20, 20), 255, np.uint8), "viridis", 1.0)
+    assert full.shape == picture.shape
+    assert (full[:, 5:15] == colormap.table("viridis")[255]).all()
+    assert (full[:, :5] == 90).all()
+    assert (full[:, 15:] == 90).all()
+    none = compose.overlay(picture, (40, 20), (10, 0, 30, 20), np.full((20, 20), 255, np.uint8), "viridis", 0.0)
+    assert (none[:, 5:15] == 200).all()
+
+
+def test_grid_tiles_stand_in_the_order_of_the_channels() -> None:
+    values = np.zeros((3, 2, 2), np.float32)
+    for n in range(3):
+        values[n].flat[n] = 1  # channel n peaks at its own position
+    grid = compose.grid(feature_maps(values), "viridis", tile_side=8, columns=2, per_layer=False)
+    assert (grid.columns, grid.rows, grid.tile) == (2, 2, (8, 8))
+    image, low, high = rgb(grid), *colormap.table("viridis", 255)[[0, 254]]
+    assert len(grid.palette) == 256
+    for n in range(3):
+        x, y = n % 2 * (8 + grid.gap), n // 2 * (8 + grid.gap)
+        tile = image[y : y + 8, x : x + 8]
+        for position in range(4):
+            cell = tile[position // 2 * 4 :, position % 2 * 4 :][:4, :4]
+            assert (cell == (high if position == n else low)).all()
+
+
+def test_the_layers_scale_makes_tiles_comparable_and_the_channels_scale_does_not() -> None:
+    values = np.stack([np.array([[0, 1]]), np.array([[0, 10]])]).astype(np.float32)
+    by_channel, by_layer = (
+        compose.grid(feature_maps(values), "gray", 2, 2, per_layer=per_layer) for per_layer in (False, True)
+    )
+    assert by_channel.levels[0, 1] == by_channel.levels[0, -1] == 254
+    assert by_layer.levels[0, 1] == 25
+    assert by_layer.levels[0, -1] == 254
+
+
+def test_a_constant_channel_is_drawn_as_the_lowest_level() -> None:
+    grid = compose.grid(feature_maps(np.full((1, 2, 2), 7, np.float32)), "viridis", 4, None, per_layer=False)
+    assert not grid.levels.any()
+
+
+def test_large_maps_are_averaged_down_to_the_tile() -> None:
+    values = np.indices((1, 64, 64)).sum(0).astype(np.float32) % 2  # a chequerboard
+    grid = compose.grid(feature_maps(values), "gray", 16, None, per_layer=False)
+    assert grid.tile == (16, 16)
+    assert np.abs(grid.levels.astype(int) - 127).max() <= 1
+
+
+@pytest.mark.parametrize("media_type", MEDIA_TYPES)
+@pytest.mark.parametrize("palette", [None, colormap.table("viridis")])
+def test_pictures_come_back_as_they_went_in(media_type: str, palette: Pixels | None) -> None:
+    levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    picture = encode(levels, media_type, palette)
+    decoded = Image.open(io.BytesIO(picture.data))
+    assert (decoded.get_format_mimetype(), decoded.size) == (media_type, (picture.width, picture.height))
+    expected = colormap.table("gray")[levels] if palette is None else palette[levels]
+    assert (np.asarray(decoded.convert("RGB")) == expected).all()
+
+
+def test_viridis_has_viridis_colours() -> None:
+    assert colormap.table("viridis")[[0, 128, 255]].tolist() == [[68, 1, 84], [33, 145, 140], [253, 231, 37]]
+
+
+@pytest.mark.parametrize("name", colormap.NAMES)
+def test_every_named_colour_map_is_there(name: str) -> None:
+    assert len(np.unique(colormap.table(name), axis=0)) > 200
