@@ -21,6 +21,7 @@ from service.config import Settings
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "service" / "web" / "samples" / "cat.jpg"
 EXAMPLES = ROOT / "service" / "api" / "examples.json"
+README = ROOT / "README.md"
 PICTURE = ROOT / "docs" / "images" / "cat.jpg"
 REQUEST_ID = "b1f5c0de7a3e4c55"
 
@@ -68,13 +69,16 @@ async def main() -> None:
         }
         EXAMPLES.write_text(json.dumps(recorded, indent=1) + "\n", "utf-8")
         shown = await post(client, "/v1/explain", {"overlay": "true"})
+    reply = json.dumps(recorded["/v1/predict"]["reply"], indent=2)
+    before, _, rest = README.read_text("utf-8").partition("```json\n")
+    README.write_text(f"{before}```json\n{reply}\n```{rest.partition('```')[2]}", "utf-8")
     (result,) = shown["results"]
     cam = result["grad_cam"][0]
     grids = [decoded(maps["grid"]) for maps in result["feature_maps"]]
     PICTURE.parent.mkdir(exist_ok=True)
     montage = side_by_side([Image.open(SAMPLE), decoded(cam["overlay"]), decoded(cam["mask"]), *grids], 240)
     montage.save(PICTURE, quality=85, optimize=True)
-    print(f"wrote {EXAMPLES.relative_to(ROOT)} and {PICTURE.relative_to(ROOT)}")
+    print("wrote", *(path.relative_to(ROOT) for path in (EXAMPLES, README, PICTURE)))
 
 
 if __name__ == "__main__":

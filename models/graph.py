@@ -134,6 +134,10 @@ class TracedNetwork:
         """
         return self._part([self._pixels], [self._nodes[name] for name in outputs])
 
+    def has_linear_head(self, layer: str) -> bool:
+        """Whether ``cut(layer).linear`` will be there. Far cheaper than cutting."""
+        return self._linear_behind(self._layers[layer]) is not None
+
     def cut(self, layer: str) -> Cut:
         """Split the network at ``layer``, behind which the logits are computed again.
 

@@ -54,7 +54,7 @@ def router(service: Service) -> APIRouter:
 
     @routes.get("/readyz", tags=["health"], summary="Does it take work?", responses=READY_PROBLEMS)
     async def readyz() -> Health:
-        """Ready once the network is loaded and warm; not ready any more from the first moment of shutting down."""
+        """Ready once the network is loaded and warm. Before, and once the service stops, nothing answers."""
         if not service.ready:
             raise Draining("The service is starting up or shutting down.")
         return Health(status="ok")

@@ -49,7 +49,7 @@ class TorchEngine:
 
     def lane(self, plan: Plan) -> str:
         """The layer whose head must be differentiated; empty where no backward pass is needed."""
-        return "" if plan.layer is None or self._cut(plan.layer).linear is not None else plan.layer
+        return "" if plan.layer is None or self._network.has_linear_head(plan.layer) else plan.layer
 
     def run(self, batch: Batch) -> list[Outcome]:
         """See Engine.run. The plans of a batch are of one lane, so at most one layer among them needs its head."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import httpx
 import pytest
 
 from service.api.documented import examples
 from service.api.schemas import Reply
-from tests.support import ROUTES, difference, photograph, post
+from tests.support import REPOSITORY, ROUTES, difference, photograph
 
 
 @pytest.mark.parametrize("route", ROUTES)
@@ -28,4 +30,9 @@ def test_the_openapi_document_shows_the_recorded_example(route: str, client: htt
     assert shown == examples()[route]["reply"]
     for content_type in ("multipart/form-data", "application/json"):
         assert content_type in operation["requestBody"]["content"]
-    assert post(client, route, photograph("cat")).status_code == 200
+
+
+def test_the_readme_shows_the_recorded_reply() -> None:
+    readme = (REPOSITORY / "README.md").read_text("utf-8")
+    shown = json.loads(readme.partition("```json\n")[2].partition("```")[0])
+    assert shown == examples()["/v1/predict"]["reply"]
