@@ -79,7 +79,8 @@ def serving(**settings: str) -> Iterator[Server]:
         finally:
             process.send_signal(signal.SIGTERM)
             code = process.wait(timeout=60)
-        assert code == 0
+        log.seek(0)
+        assert code == 0, log.read()
 
 
 def photograph(name: str) -> bytes:
