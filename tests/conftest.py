@@ -13,8 +13,8 @@ from tests.support import photograph, serving
 @pytest.fixture(scope="session")
 def server() -> Iterator[str]:
     """The base URL of a server that is patient, so that a busy machine fails no test."""
-    with serving(PELLUCID_TIMEOUT_MS="200000") as url:
-        yield url
+    with serving(PELLUCID_TIMEOUT_MS="200000") as server:
+        yield server.url
 
 
 @pytest.fixture(scope="session")
