@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 from torchvision.models.feature_extraction import NodePathTracer
 
-from models.attention import Gate, find_gates
+from models.attention import Gate, Gated, find_gates
 from models.spec import GateSpec, LayerSpec, NetworkSpec
 
 
@@ -49,7 +49,7 @@ class _Tracer(NodePathTracer):
 
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         value = super().call_module(m, forward, args, kwargs)
-        if isinstance(value, fx.Proxy):
+        if isinstance(value, fx.Proxy) and not isinstance(m, Gated):  # its value has a name already: the gate's
             self.returned[self.path_of_module(m)] = value.node
         return value
 
@@ -77,7 +77,8 @@ class TracedNetwork:
 
     def __init__(self, net: nn.Module, size: tuple[int, int]) -> None:
         net = net.eval().requires_grad_(False)
-        self._kinds = {path: type(module).__name__ for path, module in net.named_modules()}
+        public = _without_wrappers(net)
+        self._kinds = {public(path): type(module).__name__ for path, module in net.named_modules()}
         tracer = _Tracer()
         try:
             graph = tracer.trace(net)
@@ -95,7 +96,9 @@ class TracedNetwork:
         with torch.no_grad():
             ShapeProp(self._root).propagate(torch.zeros(1, 3, *size, dtype=parameter.dtype, device=parameter.device))
 
-        names = {qualname: node for node, qualname in tracer.node_to_qualname.items()} | tracer.returned
+        self._qualnames = {node: public(qualname) for node, qualname in tracer.node_to_qualname.items()}
+        names = {name: node for node, name in self._qualnames.items()}
+        names |= {public(path): node for path, node in tracer.returned.items()}
         order = {node: position for position, node in enumerate(graph.nodes)}
         spatial = [
             (order[node], name)
@@ -106,7 +109,6 @@ class TracedNetwork:
         spatial.sort(key=lambda entry: (entry[0], -entry[1].count(".")))
         self._layers: dict[str, fx.Node] = {name: names[name] for _, name in spatial}
         self._gates = tuple(find_gates(graph, self._root))
-        self._qualnames = tracer.node_to_qualname
         self._spec: NetworkSpec | None = None
 
     @property
@@ -233,6 +235,19 @@ class TracedNetwork:
             f"{reason}; global average pooling and a linear classifier follow, so the Grad-CAM weight of channel c "
             f"for class k is exactly W[k, c] / {height * width}"
         )
+
+
+def _without_wrappers(net: nn.Module) -> Callable[[str], str]:
+    """A function from module paths to names in which a gated layer is called as if it had no gate: a.layer.b -> a.b."""
+    wrappers = [f"{path}.layer" for path, module in net.named_modules() if isinstance(module, Gated)]
+
+    def public(path: str) -> str:
+        for wrapper in reversed(wrappers):  # inner ones first
+            if path == wrapper or path.startswith(f"{wrapper}."):
+                path = wrapper.removesuffix(".layer") + path.removeprefix(wrapper)
+        return path
+
+    return public
 
 
 def _ancestors(nodes: Iterable[fx.Node], stop: Sequence[fx.Node] = ()) -> set[fx.Node]:
