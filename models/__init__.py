@@ -1,9 +1,14 @@
 """The networks: their definition, weights and traced graph. Nothing here knows of HTTP, requests or the service.
 
-    spec       what a network expects and offers, as frozen data (no torch)
-    attention  channel-attention gates: definition and detection
-    graph      a network traced once: names of layers, taps, and the cut into trunk and head
-    weights    files of weights, verified and loaded strictly
-    lite0      the default network
-    catalog    name -> network and spec
+spec       what a network expects and offers, as frozen data (no torch)
+attention  channel-attention gates: definition and detection
+graph      a network traced once: names of layers, taps, and the cut into trunk and head
+weights    files of weights, verified and loaded strictly
+insert     gates put into a network by layer name, and their weights as a file
+lite0      the default network
+catalog    name -> network and spec
+
+training      pictures, damage and the recipe; nothing that serves imports it
+train_gates   command: a folder of labelled pictures in, gate weights out
+check_gates   command: what the gates change, and how much of it needs the picture
 """
