@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -45,6 +45,19 @@ class Gated(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.gate(self.layer(x))  # type: ignore[no-any-return]
+
+
+def names_without_gates(net: nn.Module) -> Callable[[str], str]:
+    """A function from module paths to names in which a gated layer is called as if it had no gate: a.layer.b -> a.b."""
+    wrappers = [f"{path}.layer" for path, module in net.named_modules() if isinstance(module, Gated)]
+
+    def name(path: str) -> str:
+        for wrapper in reversed(wrappers):  # inner ones first
+            if path == wrapper or path.startswith(f"{wrapper}."):
+                path = wrapper.removesuffix(".layer") + path.removeprefix(wrapper)
+        return path
+
+    return name
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from models import catalog
-from models.attention import ChannelAttention
+from models.attention import ChannelAttention, names_without_gates
 from models.graph import TracedNetwork
 from models.insert import gates_of, load_gates, with_gates
 from models.lite0 import GATED_LAYERS
@@ -37,16 +37,18 @@ BATCH = 25
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """One network's answers under one condition: top-1 ``[N]``, and per gate its weights ``[N, C]``."""
+    """One network's answers under one condition: top-1 ``[N]``, and by gate its weights ``[N, C]``."""
 
     top1: Tensor
-    gates: tuple[Tensor, ...]
+    gates: dict[str, Tensor]
 
 
-def freeze_gates(gated: nn.Module, means: list[Tensor]) -> nn.Module:
+def freeze_gates(gated: nn.Module, means: Mapping[str, Tensor]) -> nn.Module:
     """A copy whose gates give each channel its mean weight ``[C]``, whatever the picture: g = 2 sigmoid(b + b)."""
     still = copy.deepcopy(gated)
-    for (_, layer), mean in zip(gates_of(still), means, strict=True):
+    name = names_without_gates(still)
+    for path, layer in gates_of(still):
+        mean = means[name(f"{path}.gate")]
         gate = ChannelAttention(len(mean))  # its last layer is zero but for the bias
         nn.init.zeros_(gate.squeeze.weight)
         gate.excite.bias.data = torch.logit(mean / 2) / 2
@@ -79,20 +81,21 @@ class Examination:
     @torch.no_grad()
     def sit(self, nets: Mapping[str, nn.Module]) -> dict[str, dict[str, Answers]]:
         """Name of network -> condition -> answers. All networks see the very same pixels."""
-        asked = {}
+        asked, gates = {}, {}
         for name, net in nets.items():
             traced = TracedNetwork(net, self._preprocess.size)
             asked[name] = frozen(traced, [traced.logits, *(value for _, value in traced.gates)]).to(self._dtype)
+            gates[name] = [gate.layer for gate, _ in traced.gates]
         answers: dict[str, dict[str, Answers]] = {name: {} for name in nets}
         for condition in tqdm(self.conditions, unit="condition"):
             given: dict[str, list[tuple[Tensor, ...]]] = {name: [] for name in nets}
             for pixels in self._show(condition):
                 for name, ask in asked.items():
-                    logits, *gates = ask(pixels)
-                    given[name].append((logits.argmax(1), *(gate.flatten(1).float() for gate in gates)))
+                    logits, *weights = ask(pixels)
+                    given[name].append((logits.argmax(1), *(value.flatten(1).float() for value in weights)))
             for name, parts in given.items():
-                top1, *gates = (torch.cat(part) for part in zip(*parts, strict=True))
-                answers[name][condition] = Answers(top1, tuple(gates))
+                top1, *weights = (torch.cat(part) for part in zip(*parts, strict=True))
+                answers[name][condition] = Answers(top1, dict(zip(gates[name], weights, strict=True)))
         return answers
 
     def accuracy(self, answers: Answers) -> float:
@@ -105,13 +108,14 @@ class Examination:
         return 100 * (wrong & torch.isin(answers.top1, self.labels)).float().mean().item()
 
 
-def gates_over_all(answers: Mapping[str, Answers]) -> list[Tensor]:
-    """Per gate its weights for every picture under every condition, ``[N x conditions, C]``."""
-    return [torch.cat(parts) for parts in zip(*(answer.gates for answer in answers.values()), strict=True)]
+def gates_over_all(answers: Mapping[str, Answers]) -> dict[str, Tensor]:
+    """By gate its weights for every picture under every condition, ``[N x conditions, C]``."""
+    given = list(answers.values())
+    return {gate: torch.cat([answer.gates[gate] for answer in given]) for gate in given[0].gates}
 
 
-def report(examination: Examination, answers: Mapping[str, Mapping[str, Answers]], layers: Sequence[str]) -> str:
-    """The tables as Markdown. ``layers`` names the gates of the second network."""
+def report(examination: Examination, answers: Mapping[str, Mapping[str, Answers]]) -> str:
+    """The tables as Markdown: all networks compared with the first, and the gates of the second."""
     plain = next(iter(answers))
     head = [*answers, *(f"{name} - {plain}" for name in answers if name != plain)]
     lines = [
@@ -143,9 +147,9 @@ def report(examination: Examination, answers: Mapping[str, Mapping[str, Answers]
 
     lines += ["", "Gates over all pictures and conditions", "", _row("gate", GATE_COLUMNS), _row("---", ["---:"] * 5)]
     gated = list(answers)[1]
-    for layer, weights in zip(layers, gates_over_all(answers[gated]), strict=True):
+    for gate, weights in gates_over_all(answers[gated]).items():
         statistics = weights.std(0).mean(), weights.mean(), weights.min(), weights.max()
-        lines.append(_row(layer, [str(weights.shape[1]), *(f"{value:.3f}" for value in statistics)]))
+        lines.append(_row(gate, [str(weights.shape[1]), *(f"{value:.3f}" for value in statistics)]))
     return "\n".join(lines)
 
 
@@ -181,9 +185,9 @@ def main(arguments: list[str] | None = None) -> None:
     examination = Examination(pictures, tuple(options.conditions), spec.preprocess, dtype)
     answers = examination.sit({options.model: net} | gated)
     first = next(iter(gated))
-    means = [weights.mean(0) for weights in gates_over_all(answers[first])]
+    means = {gate: weights.mean(0) for gate, weights in gates_over_all(answers[first]).items()}
     answers |= examination.sit({f"{first} frozen at its mean": freeze_gates(gated[first], means)})
-    print(report(examination, answers, options.layers))  # noqa: T201  the table is what the command is for
+    print(report(examination, answers))  # noqa: T201  the table is what the command is for
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 from torchvision.models.feature_extraction import NodePathTracer
 
-from models.attention import Gate, Gated, find_gates
+from models.attention import Gate, Gated, find_gates, names_without_gates
 from models.spec import GateSpec, LayerSpec, NetworkSpec
 
 
@@ -77,7 +77,7 @@ class TracedNetwork:
 
     def __init__(self, net: nn.Module, size: tuple[int, int]) -> None:
         net = net.eval().requires_grad_(False)
-        public = _without_wrappers(net)
+        public = names_without_gates(net)
         self._kinds = {public(path): type(module).__name__ for path, module in net.named_modules()}
         tracer = _Tracer()
         try:
@@ -235,19 +235,6 @@ class TracedNetwork:
             f"{reason}; global average pooling and a linear classifier follow, so the Grad-CAM weight of channel c "
             f"for class k is exactly W[k, c] / {height * width}"
         )
-
-
-def _without_wrappers(net: nn.Module) -> Callable[[str], str]:
-    """A function from module paths to names in which a gated layer is called as if it had no gate: a.layer.b -> a.b."""
-    wrappers = [f"{path}.layer" for path, module in net.named_modules() if isinstance(module, Gated)]
-
-    def public(path: str) -> str:
-        for wrapper in reversed(wrappers):  # inner ones first
-            if path == wrapper or path.startswith(f"{wrapper}."):
-                path = wrapper.removesuffix(".layer") + path.removeprefix(wrapper)
-        return path
-
-    return public
 
 
 def _ancestors(nodes: Iterable[fx.Node], stop: Sequence[fx.Node] = ()) -> set[fx.Node]:

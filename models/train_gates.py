@@ -144,6 +144,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--static", action="store_true", help="for comparison: gates that do not depend on the picture")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args(arguments)
+    if not options.out.parent.is_dir():
+        parser.error(f"--out: there is no folder {options.out.parent}")
     torch.set_num_threads(options.threads)
     settings = Settings(
         tuple(options.layers),

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 from torch.nn import functional as F
 
-from models.attention import ChannelAttention
+from models.attention import ChannelAttention, names_without_gates
 from models.graph import TracedNetwork
 from models.insert import gates_of
 from models.spec import PreprocessSpec
@@ -22,6 +22,8 @@ CLEAN_SHARE = 0.3
 LABEL_WEIGHT = 0.1
 # Below this a channel hardly varies, and dividing by its deviation would only amplify rounding.
 SMALLEST_DEVIATION = 1e-3
+# A picture that leaves every feature at zero must not divide by it.
+SMALLEST_FEATURES = 1e-6
 
 
 class StandardisedAttention(ChannelAttention):
@@ -63,7 +65,8 @@ def standardise(gated: nn.Module, plain: TracedNetwork, pixels: Tensor) -> None:
     Means and maxima go through one MLP, so they share their statistics: only then these fold into its first layer.
     """
     layers = dict(gates_of(gated))
-    values = frozen(plain, [plain.value(path) for path in layers])(pixels)
+    name = names_without_gates(gated)
+    values = frozen(plain, [plain.value(name(path)) for path in layers])(pixels)
     for layer, value in zip(layers.values(), values, strict=True):
         pooled = torch.cat([value.mean((2, 3)), value.amax((2, 3))])  # 2B C
         layer.gate = StandardisedAttention(pooled.mean(0), pooled.std(0))
@@ -133,7 +136,8 @@ class Lesson:
             got_map, got = self._student(batch.damaged)
         wanted_features, features = wanted_map.float().mean((2, 3)), got_map.float().mean((2, 3))  # B C
         wanted, got = wanted.float().log_softmax(1), got.float().log_softmax(1)  # B classes
-        error = (features - wanted_features).square().sum(1) / wanted_features.square().sum(1)  # B
+        size = wanted_features.square().sum(1).clamp(min=SMALLEST_FEATURES)  # B
+        error = (features - wanted_features).square().sum(1) / size  # B
         divergence = F.kl_div(got, wanted, log_target=True, reduction="batchmean")
         loss: Tensor = divergence + error.mean() + LABEL_WEIGHT * F.nll_loss(got, batch.labels)
         return loss

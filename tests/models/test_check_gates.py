@@ -21,10 +21,11 @@ __all__ = ["folder", "tiny_model"]
 
 def test_frozen_gates_are_their_means_whatever_the_picture() -> None:
     gated = with_gates(small_network(), {"stem": "channel", "stage": "channel"}, SIZE)
-    means = [torch.linspace(0.1, 1.9, 8), torch.linspace(0.5, 1.5, 12)]
+    means = {"stage.gate": torch.linspace(0.5, 1.5, 12), "stem.gate": torch.linspace(0.1, 1.9, 8)}
     traced = TracedNetwork(freeze_gates(gated, means), SIZE)
-    for reading, mean in zip(traced.trunk([weights for _, weights in traced.gates])(pixels()), means, strict=True):
-        assert torch.allclose(reading.flatten(1), mean.expand(2, -1), atol=1e-6)
+    readings = traced.trunk([weights for _, weights in traced.gates])(pixels())
+    for (gate, _), reading in zip(traced.gates, readings, strict=True):
+        assert torch.allclose(reading.flatten(1), means[gate.layer].expand(2, -1), atol=1e-6)
 
 
 def test_every_network_sees_the_same_pixels_each_time(folder: Path) -> None:
@@ -35,9 +36,8 @@ def test_every_network_sees_the_same_pixels_each_time(folder: Path) -> None:
     again = examination.sit({"gated": gated})
     for condition in ("clean", "noise", "motion"):
         assert torch.equal(once["gated"][condition].top1, again["gated"][condition].top1)
-    (weights,) = gates_over_all(once["gated"])
-    assert weights.shape == (3 * 40, 12)
-    assert not torch.equal(once["gated"]["clean"].gates[0], once["gated"]["noise"].gates[0])
+    assert gates_over_all(once["gated"])["stage.gate"].shape == (3 * 40, 12)
+    assert not torch.equal(once["gated"]["clean"].gates["stage.gate"], once["gated"]["noise"].gates["stage.gate"])
 
 
 def test_the_command_prints_the_table(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -50,4 +50,4 @@ def test_the_command_prints_the_table(folder: Path, tmp_path: Path, capsys: pyte
     rows = {line.split(" | ")[0].removeprefix("| "): line.strip("| ").split(" | ")[1:] for line in lines if "|" in line}
     assert {"clean", "noise", "impulse (never trained on)", "mean of the damaged"} <= rows.keys()
     assert rows["clean"][3:] == ["+0.0", "+0.0"]  # untrained gates change nothing, frozen or not
-    assert rows["stem"] == ["8", "0.000", "1.000", "1.000", "1.000"]
+    assert rows["stem.gate"] == ["8", "0.000", "1.000", "1.000", "1.000"]

@@ -91,6 +91,16 @@ def test_static_gates_do_not_look_at_the_picture(folder: Path, tmp_path: Path) -
     assert state["stage.gate.excite.bias"].abs().max() > 0
 
 
+def test_a_gated_layer_within_a_gated_layer(folder: Path, tmp_path: Path) -> None:
+    state = run(folder, tmp_path / "gates.safetensors", "--layers", "stage", "stage.conv")
+    assert {name.rpartition(".gate.")[0] for name in state} == {"stage", "stage.layer.conv"}
+
+
+def test_a_missing_folder_is_refused_before_the_work(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit):
+        run(folder, tmp_path / "missing" / "gates.safetensors")
+
+
 def test_folding_the_statistics_changes_nothing() -> None:
     gated = with_gates(small_network(), {"stage": "channel"}, SIZE)
     torch.manual_seed(3)
