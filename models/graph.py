@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 from torchvision.models.feature_extraction import NodePathTracer
 
-from models.attention import Gate, find_gates
+from models.attention import Gate, Gated, find_gates, names_without_gates
 from models.spec import GateSpec, LayerSpec, NetworkSpec
 
 
@@ -60,7 +60,7 @@ class _Tracer(NodePathTracer):  # type: ignore[misc]  # torchvision is not typed
 
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         value = super().call_module(m, forward, args, kwargs)
-        if isinstance(value, fx.Proxy):
+        if isinstance(value, fx.Proxy) and not isinstance(m, Gated):  # its value has a name already: the gate's
             self.returned[self.path_of_module(m)] = value.node
         return value
 
@@ -90,7 +90,8 @@ class TracedNetwork:
 
     def __init__(self, net: nn.Module, size: tuple[int, int]) -> None:
         net = net.eval().requires_grad_(False)
-        self._kinds = {path: type(module).__name__ for path, module in net.named_modules()}
+        public = names_without_gates(net)
+        self._kinds = {public(path): type(module).__name__ for path, module in net.named_modules()}
         tracer = _Tracer()
         try:
             graph = tracer.trace(net)
@@ -108,8 +109,10 @@ class TracedNetwork:
         with torch.no_grad():
             ShapeProp(self._root).propagate(torch.zeros(1, 3, *size, dtype=parameter.dtype, device=parameter.device))
 
+        self._qualnames = {node: public(qualname) for node, qualname in tracer.node_to_qualname.items()}
         # A leaf that runs several times is a node each time (relu, relu_1): the nodes' names come before the modules'.
-        names = tracer.returned | {qualname: node for node, qualname in tracer.node_to_qualname.items()}
+        names = {public(path): node for path, node in tracer.returned.items()}
+        names |= {name: node for node, name in self._qualnames.items()}
         order = {node: position for position, node in enumerate(graph.nodes)}
         spatial = [
             (order[node], name)
@@ -120,7 +123,6 @@ class TracedNetwork:
         # first.
         spatial.sort(key=lambda entry: (entry[0], -entry[1].count(".")))
         self._layers: dict[str, fx.Node] = {name: names[name] for _, name in spatial}
-        self._qualnames = tracer.node_to_qualname
         self.gates = tuple(map(self._traced_gate, find_gates(graph, self._root)))
         self.spec = self._describe()
 

@@ -26,6 +26,9 @@ STAGES = (
 STEM_CHANNELS = 32
 HEAD_CHANNELS = 1280
 
+# Where the gated variant has its gates: behind each stage's last block, after the residual.
+GATED_LAYERS = tuple(f"blocks.{block}" for block in (0, 2, 4, 7, 10, 14, 15))
+
 
 class ConvBN(nn.Sequential):
     """Convolution with SAME padding, batch norm and, unless ``act`` is false, ReLU6.

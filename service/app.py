@@ -124,7 +124,7 @@ def _assemble(settings: Settings) -> Service:
         admission=Admission(
             settings.max_in_flight, lambda images: max(pipeline.worker.seconds_for(images) for pipeline in pipelines)
         ),
-        limits=Limits(settings.max_body_mib * 2**20, settings.max_images),
+        limits=Limits(settings.max_body_mib * 2**20, min(settings.max_images, settings.max_in_flight)),
         timeout_ms=settings.timeout_ms,
     )
 

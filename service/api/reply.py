@@ -40,7 +40,7 @@ def result(image: DecodedImage, outcome: Outcome, look: Look, labels: Sequence[s
     """One entry of ``results``; pictures are still Pictures, so that a caller can also have their bytes."""
     entry: dict[str, Any] = {"image": image_info(image.info)}
     if "predictions" in look.parts:
-        entry["predictions"] = [{**target(p, labels), "logit": p.logit} for p in outcome.predictions]
+        entry["predictions"] = [{**target(p, labels), "logit": np.float32(p.logit)} for p in outcome.predictions]
     if "attention" in look.parts:
         entry["attention"] = _attention(outcome, labels)
     if "feature_maps" in look.parts:
@@ -62,8 +62,12 @@ def image_info(info: ImageInfo) -> dict[str, Any]:
 
 
 def target(prediction: Prediction, labels: Sequence[str]) -> dict[str, Any]:
-    """A class with its probability, as JSON."""
-    return {"index": prediction.index, "label": labels[prediction.index], "probability": prediction.probability}
+    """A class with its probability, as JSON: single precision, so that no digits are sent that mean nothing."""
+    return {
+        "index": prediction.index,
+        "label": labels[prediction.index],
+        "probability": np.float32(prediction.probability),
+    }
 
 
 def _attention(outcome: Outcome, labels: Sequence[str]) -> dict[str, Any]:
@@ -82,7 +86,7 @@ def _gate(gate: GateReading) -> dict[str, Any]:
     order = np.argsort(gate.weights, kind="stable").tolist()
 
     def named(channels: list[int]) -> list[dict[str, Any]]:
-        return [{"channel": channel, "weight": float(gate.weights[channel])} for channel in channels]
+        return [{"channel": channel, "weight": gate.weights[channel]} for channel in channels]
 
     did = {"effects": gate.effects, "restored": gate.restored}
     return {
@@ -90,7 +94,7 @@ def _gate(gate: GateReading) -> dict[str, Any]:
         "type": gate.type,
         "channels": len(gate.weights),
         "weights": gate.weights,
-        "mean": float(gate.weights.mean()),
+        "mean": gate.weights.mean(),
         "strongest": named(order[: -_EXTREMES - 1 : -1]),
         "weakest": named(order[:_EXTREMES]),
         **{name: values for name, values in did.items() if values is not None},
@@ -135,8 +139,8 @@ def _grad_cam(image: DecodedImage, explanation: Explanation, look: Look, labels:
         "raw": {
             "shape": heat.shape,
             "values": heat,
-            "min": float(heat.min()),
-            "max": float(heat.max()),
+            "min": heat.min(),
+            "max": heat.max(),
             "all_negative": bool(heat.max() <= 0),
         },
     }

@@ -7,9 +7,8 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from models.attention import ChannelAttention
 from models.graph import TracedNetwork
-from tests.networks import SIZE, images, network, traced
+from tests.networks import SIZE, images, network, traced, trained_gate
 
 
 def readings(net: TracedNetwork, pixels: Tensor) -> list[Tensor]:
@@ -33,13 +32,13 @@ def recorded_ratios(net: nn.Module, layers: list[str], pixels: Tensor) -> list[T
     return ratios
 
 
-def test_channel_attention_is_the_sigmoid_of_a_shared_mlp_over_both_poolings() -> None:
+def test_channel_attention_is_twice_the_sigmoid_of_a_shared_mlp_over_both_poolings() -> None:
     torch.manual_seed(0)
-    gate = ChannelAttention(6, 3)
+    gate = trained_gate(6)
     x = torch.randn(2, 6, 5, 5)
     hidden = [torch.relu(p @ gate.squeeze.weight.T + gate.squeeze.bias) for p in (x.mean((2, 3)), x.amax((2, 3)))]
     pre = sum((h @ gate.excite.weight.T + gate.excite.bias for h in hidden), torch.zeros(2, 6))
-    torch.testing.assert_close(gate(x), x * torch.sigmoid(pre)[:, :, None, None])
+    torch.testing.assert_close(gate(x), x * 2 * torch.sigmoid(pre)[:, :, None, None])
 
 
 @pytest.mark.parametrize(
