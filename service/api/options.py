@@ -57,6 +57,12 @@ class Options(BaseModel):
         examples=[2000],
     )
 
+    model: str | None = Field(
+        None,
+        description="The network to ask, by a name from /v1/models. Default: the first of them.",
+        examples=["lite0"],
+    )
+
     @model_validator(mode="before")
     @classmethod
     def _known_names(cls, given: Any) -> Any:

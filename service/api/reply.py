@@ -84,6 +84,7 @@ def _gate(gate: GateReading) -> dict[str, Any]:
     def named(channels: list[int]) -> list[dict[str, Any]]:
         return [{"channel": channel, "weight": float(gate.weights[channel])} for channel in channels]
 
+    did = {"effects": gate.effects, "restored": gate.restored}
     return {
         "layer": gate.layer,
         "type": gate.type,
@@ -92,8 +93,7 @@ def _gate(gate: GateReading) -> dict[str, Any]:
         "mean": float(gate.weights.mean()),
         "strongest": named(order[: -_EXTREMES - 1 : -1]),
         "weakest": named(order[:_EXTREMES]),
-        "effects": gate.effects,
-        "restored": gate.restored,
+        **{name: values for name, values in did.items() if values is not None},
     }
 
 
@@ -101,7 +101,7 @@ def _feature_maps(maps: FeatureMaps, look: Look) -> dict[str, Any]:
     grid = compose.grid(maps, look.colormap or "viridis", look.tile, look.columns, look.scale == "layer")
     return {
         "layer": maps.layer,
-        "side": maps.side,
+        **({"side": maps.side} if maps.side else {}),
         "shape": maps.shape,
         "channels": maps.channels,
         "grid": encode(grid.levels, look.media_type, grid.palette),

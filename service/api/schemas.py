@@ -103,13 +103,15 @@ class Gate(Schema):
     strongest: list[ChannelWeight] = Field(description="The channels with the largest weights, largest first.")
     weakest: list[ChannelWeight] = Field(description="The channels with the smallest weights, smallest first.")
     effects: list[float] | None = Field(
+        None,
         description="What each channel did for the class's logit: its gradient by the gated activation times that "
-        "activation, summed over positions. Null unless `effects=true`.",
+        "activation, summed over positions. Only there with `effects=true`.",
         examples=[[0.12, -0.03, 0.4]],
     )
     restored: list[float] | None = Field(
+        None,
         description="Measured: the class's logit with that channel's weight set back to 1, less the logit as it is. "
-        "Null unless `restore` names this gate.",
+        "Only there where `restore` names this gate.",
         examples=[[0.01, -0.02, 0.0]],
     )
 
@@ -164,7 +166,7 @@ class FeatureMap(Schema):
 
     layer: str = Field(description="The layer, or the gate.", examples=["blocks.4"])
     side: Literal["before", "after", "difference"] | None = Field(
-        description="Of a gate: which side of it, or what it changed. Null for a layer.", examples=["after"]
+        None, description="Of a gate: which side of it, or what it changed. Not there for a layer.", examples=["after"]
     )
     shape: list[int] = Field(description="The layer's channels, height and width.", examples=[[40, 28, 28]])
     channels: list[int] = Field(description="The channels shown, in order.", examples=[[12, 3]])

@@ -13,14 +13,13 @@ from typing import Any
 
 import httpx
 import numpy as np
-import pytest
 from fastapi import FastAPI
 
 from models.spec import LayerSpec, ModelSpec, NetworkSpec, PreprocessSpec
-from service import app as composition
 from service.api.handler import Service
 from service.api.intake import Limits
 from service.api.pipeline import Pipeline
+from service.app import build
 from service.config import Settings
 from service.dispatch.admission import Admission
 from service.dispatch.worker import Worker
@@ -101,20 +100,20 @@ class Stub:
 
 
 @asynccontextmanager
-async def running(patch: pytest.MonkeyPatch, **settings: Any) -> AsyncIterator[Stub]:
-    """The app that create_app composes, its network replaced. The engine's gate is shut, and opened at the end."""
+async def running(**settings: Any) -> AsyncIterator[Stub]:
+    """The app around a stub network. The engine's gate is shut, and opened at the end."""
     chosen = Settings(**settings)
     engine = HeldEngine()
     worker = CountingWorker(engine, chosen.max_batch)
     pool = ThreadPoolExecutor(2)
+    pipeline = Pipeline(_SPEC, _NETWORK, ("grad-cam",), "by hand", worker, pool, chosen.max_megapixels * 1_000_000)
     service = Service(
-        Pipeline(_SPEC, _NETWORK, ("grad-cam",), "by hand", worker, pool, chosen.max_megapixels * 1_000_000),
+        {"stub": pipeline},
         Admission(chosen.max_in_flight, worker.seconds_for),
         Limits(chosen.max_body_mib * 2**20, chosen.max_images),
         chosen.timeout_ms,
     )
-    patch.setattr(composition, "_assemble", lambda _: (service, worker))
-    app = composition.create_app(chosen)
+    app = build(service)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with (
         httpx.AsyncClient(transport=transport, base_url="http://stub") as client,

@@ -94,9 +94,17 @@ def test_no_or_several_pictures_are_not_one(
     assert problem(response, 406, "not-acceptable").allowed == ["application/json"]
 
 
-@pytest.mark.parametrize("route", ["/v1/predict", "/v1/attention"])
-def test_a_route_without_pictures_gives_json_alone(client: httpx.Client, cat: bytes, route: str) -> None:
-    found = problem(post(client, route, cat, accept="image/png"), 406, "not-acceptable")
+def test_channel_weights_come_as_a_plot_of_strips(client: httpx.Client, cat: bytes) -> None:
+    response = post(client, "/v1/attention", cat, accept="image/png", layer="blocks.10")
+    assert response.headers["pellucid-layer"] == "blocks.10"
+    plot = decoded_bytes(response.content, "image/png").reshape(-1, 3)
+    orange, blue = ((plot == colour).all(1).sum() for colour in ((208, 84, 32), (44, 104, 176)))
+    assert orange > 500  # some channels speak for the class, some against it
+    assert blue > 500
+
+
+def test_a_route_without_pictures_gives_json_alone(client: httpx.Client, cat: bytes) -> None:
+    found = problem(post(client, "/v1/predict", cat, accept="image/png"), 406, "not-acceptable")
     assert found.allowed == ["application/json"]
 
 

@@ -13,15 +13,15 @@ from tests.api.stub import BLACK, POISON, Stub, running
 from tests.support import envelope, problem
 
 
-def _with_stub(patch: pytest.MonkeyPatch, scene: Callable[[Stub], Awaitable[None]], **settings: int) -> None:
+def _with_stub(scene: Callable[[Stub], Awaitable[None]], **settings: int) -> None:
     async def play() -> None:
-        async with running(patch, **settings) as stub:
+        async with running(**settings) as stub:
             await scene(stub)
 
     asyncio.run(play())
 
 
-def test_a_full_queue_is_told_with_when_to_come_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_queue_is_told_with_when_to_come_again() -> None:
     async def scene(stub: Stub) -> None:
         waiting = [stub.predict() for _ in range(3)]
         await stub.until(in_flight=3)
@@ -34,10 +34,10 @@ def test_a_full_queue_is_told_with_when_to_come_again(monkeypatch: pytest.Monkey
         assert stub.service.admission.in_flight == 0
         envelope(await stub.predict())
 
-    _with_stub(monkeypatch, scene, max_in_flight=3)
+    _with_stub(scene, max_in_flight=3)
 
 
-def test_a_request_of_several_images_takes_a_place_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_of_several_images_takes_a_place_for_each() -> None:
     async def scene(stub: Stub) -> None:
         waiting = stub.predict(BLACK, BLACK)
         await stub.until(in_flight=2)
@@ -45,10 +45,10 @@ def test_a_request_of_several_images_takes_a_place_for_each(monkeypatch: pytest.
         stub.engine.gate.set()
         envelope(await waiting)
 
-    _with_stub(monkeypatch, scene, max_in_flight=3)
+    _with_stub(scene, max_in_flight=3)
 
 
-def test_whatever_waits_is_taken_as_one_batch_up_to_the_largest(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whatever_waits_is_taken_as_one_batch_up_to_the_largest() -> None:
     async def scene(stub: Stub) -> None:
         first = stub.predict()
         await stub.engine_is_busy()
@@ -60,10 +60,10 @@ def test_whatever_waits_is_taken_as_one_batch_up_to_the_largest(monkeypatch: pyt
         told = [response.headers["server-timing"] for response in responses]
         assert [sum(f"batch of {size}" in timing for timing in told) for size in (1, 4, 3)] == [1, 4, 3]
 
-    _with_stub(monkeypatch, scene, max_batch=4)
+    _with_stub(scene, max_batch=4)
 
 
-def test_a_deadline_that_passes_in_the_queue_costs_the_engine_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_deadline_that_passes_in_the_queue_costs_the_engine_nothing() -> None:
     async def scene(stub: Stub) -> None:
         first = stub.predict()
         await stub.engine_is_busy()
@@ -73,17 +73,17 @@ def test_a_deadline_that_passes_in_the_queue_costs_the_engine_nothing(monkeypatc
         envelope(await stub.predict())
         assert stub.engine.sizes == [1, 1]
 
-    _with_stub(monkeypatch, scene)
+    _with_stub(scene)
 
 
-def test_no_caller_may_name_a_longer_deadline_than_the_operators(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_caller_may_name_a_longer_deadline_than_the_operators() -> None:
     async def scene(stub: Stub) -> None:
         problem(await stub.predict(timeout_ms=600_000), 504, "deadline-exceeded")
 
-    _with_stub(monkeypatch, scene, timeout_ms=20)
+    _with_stub(scene, timeout_ms=20)
 
 
-def test_a_caller_who_leaves_costs_the_engine_nothing_and_frees_the_place(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_caller_who_leaves_costs_the_engine_nothing_and_frees_the_place() -> None:
     async def scene(stub: Stub) -> None:
         first = stub.predict()
         await stub.engine_is_busy()
@@ -100,10 +100,10 @@ def test_a_caller_who_leaves_costs_the_engine_nothing_and_frees_the_place(monkey
         envelope(await stub.predict())
         assert stub.engine.sizes == [1, 1]
 
-    _with_stub(monkeypatch, scene)
+    _with_stub(scene)
 
 
-def test_a_caller_who_leaves_within_the_body_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_caller_who_leaves_within_the_body_is_no_error() -> None:
     async def scene(stub: Stub) -> None:
         leave = asyncio.Event()
         leave.set()
@@ -112,7 +112,7 @@ def test_a_caller_who_leaves_within_the_body_is_no_error(monkeypatch: pytest.Mon
         assert sent == []
         assert stub.service.admission.in_flight == 0
 
-    _with_stub(monkeypatch, scene)
+    _with_stub(scene)
 
 
 async def _raw_post(stub: Stub, leave: asyncio.Event, sent: list[Any], whole: bool = True) -> None:
@@ -138,7 +138,7 @@ async def _raw_post(stub: Stub, leave: asyncio.Event, sent: list[Any], whole: bo
     await stub.app(scope, receive, send)
 
 
-def test_a_picture_on_which_the_network_fails_never_fails_its_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_picture_on_which_the_network_fails_never_fails_its_neighbours() -> None:
     async def scene(stub: Stub) -> None:
         stub.engine.gate.set()
         entries = envelope(await stub.predict(BLACK, POISON, BLACK)).model_dump()["results"]
@@ -146,7 +146,7 @@ def test_a_picture_on_which_the_network_fails_never_fails_its_neighbours(monkeyp
         assert entries[1]["error"]["type"] == "urn:pellucid:problem:inference-failed"
         problem(await stub.predict(POISON), 500, "inference-failed")
 
-    _with_stub(monkeypatch, scene)
+    _with_stub(scene)
 
 
 def test_a_failure_inside_the_service_is_a_problem_without_its_cause(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,7 +156,7 @@ def test_a_failure_inside_the_service_is_a_problem_without_its_cause(monkeypatch
         assert "secret" not in found.model_dump_json()
         assert stub.service.admission.in_flight == 0
 
-    _with_stub(monkeypatch, scene)
+    _with_stub(scene)
 
 
 def _broken(*_: Any) -> None:
@@ -164,7 +164,7 @@ def _broken(*_: Any) -> None:
 
 
 @pytest.mark.parametrize("path", ["/readyz", "/v1/predict"])
-def test_a_service_that_drains_says_so(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+def test_a_service_that_drains_says_so(path: str) -> None:
     async def scene(stub: Stub) -> None:
         stub.service.ready = False
         method = "GET" if path == "/readyz" else "POST"
@@ -173,4 +173,4 @@ def test_a_service_that_drains_says_so(monkeypatch: pytest.MonkeyPatch, path: st
         assert int(response.headers["retry-after"]) >= 1
         assert (await stub.client.get("/livez")).status_code == 200
 
-    _with_stub(monkeypatch, scene)
+    _with_stub(scene)
