@@ -19,6 +19,8 @@ from service.types import DecodedImage, Explanation, FeatureMaps, GateReading, I
 JSON: Final = "application/json"
 # How many channels are named as a gate's strongest and weakest.
 _EXTREMES: Final = 5
+# The axis of a gate's bars goes from 1 at least this far.
+_LEAST_REACH: Final = 0.75
 
 
 def negotiate(accept: str | None, pictures: bool) -> str:
@@ -44,7 +46,7 @@ def result(image: DecodedImage, outcome: Outcome, look: Look, labels: Sequence[s
     if "attention" in look.parts:
         entry["attention"] = _attention(outcome, labels)
     if "feature_maps" in look.parts:
-        entry["feature_maps"] = [_feature_maps(maps, look) for maps in outcome.maps]
+        entry["feature_maps"] = [_feature_maps(maps, outcome.maps, look) for maps in outcome.maps]
     if "grad_cam" in look.parts:
         entry["grad_cam"] = [_grad_cam(image, explanation, look, labels) for explanation in outcome.explanations]
     return entry
@@ -101,8 +103,18 @@ def _gate(gate: GateReading) -> dict[str, Any]:
     }
 
 
-def _feature_maps(maps: FeatureMaps, look: Look) -> dict[str, Any]:
-    grid = compose.grid(maps, look.colormap or "viridis", look.tile, look.columns, look.scale == "layer")
+def _feature_maps(maps: FeatureMaps, others: Sequence[FeatureMaps], look: Look) -> dict[str, Any]:
+    colours = "viridis"
+    shown = compose.value_range([maps.values], look.scale == "layer")
+    if maps.side is not None:
+        # A gate only scales a channel: stretched by itself, each side would look like the other.
+        sides = [other.values for other in others if other.layer == maps.layer and other.side in ("before", "after")]
+        low, high = compose.value_range(sides, look.scale == "layer")
+        shown = low, high
+        if maps.side == "difference":
+            reach = np.maximum(np.abs(low), np.abs(high))
+            shown, colours = (-reach, reach), "coolwarm"
+    grid = compose.grid(maps, shown, look.colormap or colours, look.tile, look.columns)
     return {
         "layer": maps.layer,
         **({"side": maps.side} if maps.side else {}),
@@ -204,13 +216,21 @@ def picture(entry: dict[str, Any], media_type: str) -> Response:
 
 
 def _strips(attention: dict[str, Any]) -> list[plot.Strip]:
+    # All gates on one axis, and most pictures on the same: a bar's length means the same everywhere.
+    reach = max([_LEAST_REACH, *(float(np.abs(gate["weights"] - 1).max()) for gate in attention["gates"])])
     strips = [
-        plot.Strip(f"{gate['layer']}: {gate['channels']} channels, mean {gate['mean']:.3f}", gate["weights"], neutral=1)
+        plot.Strip(
+            f"{gate['layer']}: {gate['channels']} channels, {gate['weights'].min():.2f} to {gate['weights'].max():.2f}",
+            gate["weights"],
+            neutral=1,
+            reach=reach,
+        )
         for gate in attention["gates"]
     ]
     importance = attention["importance"]
+    largest = float(np.abs(importance["weights"]).max()) or 1.0
     title = f"Grad-CAM channel weights at {importance['layer']} for {importance['target']['label']} (not a gate)"
-    return [*strips, plot.Strip(title, importance["weights"], neutral=0)]
+    return [*strips, plot.Strip(title, importance["weights"], neutral=0, reach=largest)]
 
 
 def problem(error: PellucidError, request_id: str) -> dict[str, Any]:

@@ -25,15 +25,19 @@ _BELOW: Final = (44, 104, 176)
 
 @dataclass(frozen=True, slots=True)
 class Strip:
-    """One strip: a bar for each value, from ``neutral``, the value that does nothing, up or down."""
+    """One strip: a bar for each value, from ``neutral``, the value that does nothing, up or down.
+
+    ``reach`` is how far from neutral the axis goes, given so that strips, and pictures, can be compared.
+    """
 
     title: str
     values: Floats
     neutral: float
+    reach: float
 
 
 def bars(strips: Sequence[Strip]) -> Pixels:
-    """The strips below one another, RGB. Above neutral is orange, below it blue; the axis names the extremes.
+    """The strips below one another, RGB. Above neutral is orange, below it blue.
 
     Where there are more channels than pixels, a column shows the range of those that fall into it.
     """
@@ -50,9 +54,10 @@ def bars(strips: Sequence[Strip]) -> Pixels:
 
 def _draw(draw: ImageDraw.ImageDraw, strip: Strip, top: int) -> None:
     left, right, bottom = _MARGIN + _AXIS, _WIDTH - _MARGIN, top + _STRIP - 1
-    low, high = min(float(strip.values.min()), strip.neutral), max(float(strip.values.max()), strip.neutral)
-    if high - low < 1e-6:  # every channel is neutral: a line in the middle, not noise at full height
-        low, high = strip.neutral - 1, strip.neutral + 1
+    low = strip.neutral - strip.reach if strip.values.min() < strip.neutral else strip.neutral
+    high = strip.neutral + strip.reach if strip.values.max() > strip.neutral else strip.neutral
+    if low == high:  # every channel is neutral: a line in the middle
+        low, high = strip.neutral - strip.reach, strip.neutral + strip.reach
 
     def y(value: float) -> float:
         return bottom - (value - low) / (high - low) * (_STRIP - 1)
@@ -66,8 +71,5 @@ def _draw(draw: ImageDraw.ImageDraw, strip: Strip, top: int) -> None:
         draw.rectangle((int(start), ends[0], max(int(start), int(stop) - 1 - gap), ends[1]), colour)
     draw.line((left, y(strip.neutral), right, y(strip.neutral)), _LINE)
     font = ImageFont.load_default(12)
-    shown: list[float] = []
-    for value in (strip.neutral, high, low):  # the neutral value first: a number too close to one shown is left out
-        if all(abs(y(value) - other) >= 12 for other in shown):
-            shown.append(y(value))
-            draw.text((left - 6, y(value)), f"{value:.3g}", _INK, font, anchor="rm")
+    for value in {low, strip.neutral, high}:
+        draw.text((left - 6, y(value)), f"{value:.3g}", _INK, font, anchor="rm")
