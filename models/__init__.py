@@ -4,6 +4,10 @@
 - attention: channel-attention gates, their definition and how they are found
 - graph: a network traced once: names of layers, taps, and the cut into trunk and head
 - weights: files of weights, verified and loaded strictly
+- insert: gates put into a network by layer name, and their weights as a file
 - lite0: the default network
 - catalog: name -> network and spec
+- training: pictures, damage and the recipe; nothing that serves imports it
+- train_gates: command: a folder of labelled pictures in, gate weights out
+- check_gates: command: what the gates change, and how much of it needs the picture
 """

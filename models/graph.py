@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, fx, nn
 
-from models.attention import Gate, find_gates
+from models.attention import Gate, find_gates, names_without_gates
 from models.heads import linear_behind
 from models.layout import MapViews, find_layouts, positions_are_read
 from models.spec import GateSpec, LayerSpec, NetworkSpec
@@ -32,10 +32,21 @@ class Cut:
     is then ``linear[k, c] / (H * W)`` everywhere, known without a backward pass.
     """
 
-    layer: str
     inputs: tuple[str, ...]
     head: nn.Module
     linear: Tensor | None
+
+
+@dataclass(frozen=True)
+class TracedGate:
+    """A gate and the graph values that hold its ``weights`` (one number per channel), its input and its output, both
+    as maps ``[B, C, h, w]``.
+    """
+
+    spec: GateSpec
+    weights: str
+    before: str
+    after: str
 
 
 class TracedNetwork:
@@ -48,7 +59,8 @@ class TracedNetwork:
 
     def __init__(self, net: nn.Module, size: tuple[int, int]) -> None:
         net = net.eval().requires_grad_(False)
-        self._kinds = {path: type(module).__name__ for path, module in net.named_modules()}
+        public = names_without_gates(net)
+        self._kinds = {public(path): type(module).__name__ for path, module in net.named_modules()}
         limits = ""
         try:
             traced = trace(net, size)
@@ -65,10 +77,12 @@ class TracedNetwork:
 
         layouts = find_layouts(graph, self._root)
         self._layouts = layouts
+        self._qualnames = {node: public(qualname) for node, qualname in traced.qualnames.items()}
         self._views = MapViews(graph, layouts)
         self._nodes = {node.name: node for node in graph.nodes}
         # A leaf that runs several times is a node each time (relu, relu_1): the nodes' names come before the modules'.
-        names = traced.returned | {qualname: node for node, qualname in traced.qualnames.items()}
+        names = {public(path): node for path, node in traced.returned.items()}
+        names |= {name: node for node, name in self._qualnames.items()}
         order = {node: position for position, node in enumerate(graph.nodes)}
         self._towards_logits = _ancestors([self._logits], stop=[self._batch])
         spatial: list[tuple[fx.Node, LayerSpec]] = []
@@ -83,8 +97,7 @@ class TracedNetwork:
         # first.
         spatial.sort(key=lambda entry: (order[entry[0]], -entry[1].name.count(".")))
         self._layers = {layer.name: node for node, layer in spatial}
-        self._gates = tuple(find_gates(graph, self._root, layouts))
-        self._qualnames = traced.qualnames
+        self.gates = tuple(map(self._traced_gate, find_gates(graph, self._root, layouts)))
         self._live = self._depending_on(self._pixels)
         self.spec = self._describe([layer for _, layer in spatial], limits)
 
@@ -106,11 +119,6 @@ class TracedNetwork:
         """The graph value ``[B, C, h, w]`` of a layer. Raises KeyError for a name that is not in ``spec.layers``."""
         return self._map(self._layers[layer]).name
 
-    @property
-    def gates(self) -> tuple[tuple[GateSpec, str], ...]:
-        """Each gate with the graph value that holds its weights, ``[B, C]`` or ``[B, C, 1, 1]``."""
-        return tuple((self._gate_spec(gate), gate.weights.name) for gate in self._gates)
-
     def trunk(self, outputs: Sequence[str]) -> fx.GraphModule:
         """pixels ``[B, 3, H, W]``, normalised -> the graph values named in ``outputs``, as a tuple.
 
@@ -120,22 +128,35 @@ class TracedNetwork:
 
     def has_linear_head(self, layer: str) -> bool:
         """Whether ``cut(layer).linear`` will be there. Far cheaper than cutting."""
-        return self._linear_behind(layer) is not None
+        return self._linear_behind(self._layers[layer]) is not None
 
     def cut(self, layer: str) -> Cut:
         """Split the network at ``layer``, behind which the logits are computed again.
 
         Raises KeyError for an unknown name.
         """
-        node = self._layers[layer]
-        views = [self._views.maps[node]] if node in self._views.maps else [node]
-        if node in self._views.extras:
-            views.append(self._views.extras[node])
-        crossing = [*views, *self._bypass(node)]
-        head = self._part(crossing, [self._logits], single=True, behind=node)
-        return Cut(layer, tuple(entry.name for entry in crossing), head, self._linear_behind(layer))
+        return self._cut(self._layers[layer])
+
+    def cut_behind(self, gate: TracedGate) -> Cut:
+        """Split the network at a gate's output."""
+        return self._cut(self._layers[gate.spec.after])
+
+    def cut_before_gates(self) -> Cut:
+        """Split the network before its first gate; this head returns ``(logits, *weights)`` of all gates, in order.
+
+        Where gates lie on parallel branches, there is no such place, and the head is the whole network.
+        """
+        weights = [self._nodes[gate.weights] for gate in self.gates]
+        first = self._layers[self.gates[0].spec.before]
+        return self._cut(first if self._depending_on(first).issuperset(weights) else self._pixels, weights)
 
     # -- parts of the graph
+
+    def _cut(self, node: fx.Node, also: Sequence[fx.Node] = ()) -> Cut:
+        extra = [self._views.extras[node]] if node in self._views.extras else []
+        crossing = [self._map(node), *extra, *self._bypass(node)]
+        head = self._part(crossing, [self._logits, *also], single=not also, behind=node)
+        return Cut(tuple(entry.name for entry in crossing), head, self._linear_behind(node))
 
     def _map(self, node: fx.Node) -> fx.Node:
         return self._views.maps.get(node, node)
@@ -175,8 +196,7 @@ class TracedNetwork:
         sources = {source for other in dependent - {node} for source in other.all_input_nodes}
         return [other for other in self._root.graph.nodes if other in (sources & self._live) - dependent]
 
-    def _linear_behind(self, layer: str) -> Tensor | None:
-        node = self._layers[layer]
+    def _linear_behind(self, node: fx.Node) -> Tensor | None:
         layout = self._layouts[node]
         return (
             None if layout.extra else linear_behind(node, layout.axes, self._logits, self._towards_logits, self._root)
@@ -184,10 +204,15 @@ class TracedNetwork:
 
     # -- what callers may choose from
 
-    def _gate_spec(self, gate: Gate) -> GateSpec:
+    def _traced_gate(self, gate: Gate) -> TracedGate:
         owner = self._qualnames[gate.output].rpartition(".")[0]
         kind = self._kinds[owner] if owner else "functional"
-        return GateSpec(owner or self._qualnames[gate.output], kind, gate.shape)
+        before, after = self._shortest_name(gate.gated), self._shortest_name(gate.output)
+        spec = GateSpec(owner or self._qualnames[gate.output], kind, gate.shape, before, after)
+        return TracedGate(spec, gate.weights.name, self.value(before), self.value(after))
+
+    def _shortest_name(self, node: fx.Node) -> str:
+        return min((name for name, named in self._layers.items() if named is node), key=lambda name: name.count("."))
 
     def _describe(self, layers: list[LayerSpec], limits: str) -> NetworkSpec:
         waists = self._waists()
@@ -197,7 +222,7 @@ class TracedNetwork:
             limits = "there are no heat maps: no layer with a spatial extent that everything passes through was found"
         return NetworkSpec(
             layers=tuple(layers),
-            gates=tuple(spec for spec, _ in self.gates),
+            gates=tuple(gate.spec for gate in self.gates),
             default_layer=default.name if default else "",
             default_layer_reason=self._reason(default) if default else "",
             feature_layers=tuple(dict.fromkeys(layer.name for layer in self._early_middle_late(named, default))),
@@ -264,7 +289,7 @@ class TracedNetwork:
         reason = (
             f"the last layer with a spatial extent ({height}x{width}, {channels} channels): the most class-specific map"
         )
-        if self._linear_behind(layer.name) is None:
+        if self._linear_behind(self._layers[layer.name]) is None:
             return reason
         return (
             f"{reason}; global average pooling and a linear classifier follow, so the Grad-CAM weight of channel c "

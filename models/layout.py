@@ -1,7 +1,8 @@
 """Where a value keeps its channels and positions: maps, maps with channels last, and tokens.
 
 Every layer is offered as a map ``[B, C, h, w]``. Swin and ConvNeXt hold theirs as ``[B, h, w, C]``, a vision
-transformer as tokens ``[B, P + h * w, C]``, P of which are no positions (the class token and registers).
+transformer as tokens ``[B, P + h * w, C]``, P of which are no positions (the class token and registers). Selective
+kernels and split attention hold several maps ``[B, P, C, h, w]``.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ _MERGES = (1, 2, 4)  # positions on a side that a regrouping may put into one
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """``axes`` is BCHW, BHWC, BNC or BCN (N positions); the first ``extra`` of N are no positions."""
+    """``axes`` is BCHW, BHWC, BPCHW (P maps of C channels), BNC or BCN (N positions).
+
+    The first ``extra`` of N are no positions.
+    """
 
     axes: str
     height: int
@@ -32,7 +36,7 @@ class Layout:
 
     def channels(self, shape: tuple[int, ...]) -> int:
         """How many channels a value of this layout and shape has."""
-        return shape[self.axes.index("C")]
+        return shape[self.axes.index("C")] * (shape[1] if self.axes == "BPCHW" else 1)
 
 
 def operation(node: fx.Node, root: nn.Module) -> str:
@@ -74,7 +78,7 @@ def _follow(
         if kind.endswith("norm2d") or kind.startswith("conv2d"):
             return Layout("BCHW", shape[2], shape[3])
         return _from_shape(shape, layout or near)
-    if layout.axes in ("BCHW", "BHWC"):
+    if "H" in layout.axes:
         at = layout.axes.index("H")
         return Layout(layout.axes, shape[at], shape[at + 1])
     extra = shape[layout.axes.index("N")] - layout.height * layout.width
@@ -103,6 +107,7 @@ def _permuted(node: fx.Node, layout: Layout, dims: int) -> Layout | None:
 def _from_shape(shape: tuple[int, ...], near: Layout) -> Layout | None:
     """The layout of a regrouped value, known by the extent of a map that it was made from, or a whole part of it."""
     extents = {
+        5: [("BPCHW", shape[3:])],
         4: [("BCHW", shape[2:]), ("BHWC", shape[1:3])],
         3: [("BNC", shape[1:2]), ("BCN", shape[2:])],
     }.get(len(shape), [])
@@ -119,16 +124,20 @@ def _from_shape(shape: tuple[int, ...], near: Layout) -> Layout | None:
 
 
 def to_map(value: Tensor, axes: str, extra: int, height: int, width: int) -> Tensor:
-    """A value of layout BHWC or BNC -> its positions as a map ``[B, C, h, w]``."""
+    """A value of layout BHWC, BPCHW or BNC -> its positions as a map ``[B, C, h, w]``."""
     if axes == "BHWC":
         return value.permute(0, 3, 1, 2)
+    if axes == "BPCHW":
+        return value.flatten(1, 2)
     return value[:, extra:].transpose(1, 2).reshape(len(value), -1, height, width)
 
 
-def from_map(grid: Tensor, axes: str, extra: Tensor | None) -> Tensor:
-    """The inverse of ``to_map``; ``extra`` ``[B, P, C]`` are the tokens that are no positions."""
+def from_map(grid: Tensor, axes: str, paths: int, extra: Tensor | None) -> Tensor:
+    """The inverse of ``to_map``, of ``paths`` maps, or with the ``extra`` tokens ``[B, P, C]`` before the positions."""
     if axes == "BHWC":
         return grid.permute(0, 2, 3, 1)
+    if axes == "BPCHW":
+        return grid.reshape(len(grid), paths, -1, *grid.shape[2:])
     tokens = grid.flatten(2).transpose(1, 2)  # B hw C
     return tokens if extra is None else torch.cat((extra, tokens), 1)
 
@@ -166,7 +175,7 @@ class MapViews:
         self.extras: dict[fx.Node, fx.Node] = {}
         self._layouts = layouts
         for node, layout in layouts.items():
-            if layout.axes not in ("BHWC", "BNC") or layout.height * layout.width == 1:
+            if layout.axes not in ("BHWC", "BPCHW", "BNC") or layout.height * layout.width == 1:
                 continue
             with graph.inserting_after(node):
                 view = graph.call_function(to_map, (node, layout.axes, layout.extra, layout.height, layout.width))
@@ -178,6 +187,5 @@ class MapViews:
     def rejoin(self, graph: fx.Graph, node: fx.Node, copies: dict[fx.Node, fx.Node]) -> fx.Node:
         """In another graph that has copies of the views of ``node``: the value of ``node``, made of them."""
         extra = self.extras.get(node)
-        return graph.call_function(
-            from_map, (copies[self.maps[node]], self._layouts[node].axes, copies[extra] if extra else None)
-        )
+        axes, paths = self._layouts[node].axes, node.meta["shape"][1]
+        return graph.call_function(from_map, (copies[self.maps[node]], axes, paths, copies[extra] if extra else None))

@@ -35,6 +35,9 @@ PREPROCESS = PreprocessSpec(
     std=(128 / 255, 128 / 255, 128 / 255),
 )
 
+# Where the gated variant has its gates: behind each stage's last block, after the residual.
+GATED_LAYERS = tuple(f"blocks.{block}" for block in (0, 2, 4, 7, 10, 14, 15))
+
 
 class ConvBN(nn.Sequential):
     """Convolution with SAME padding, batch norm and, unless ``act`` is false, ReLU6.

@@ -60,12 +60,15 @@ class LayerSpec:
 class GateSpec:
     """One channel-attention gate.
 
-    ``layer`` is the module that holds it, ``shape`` what it scales: (channels, height, width).
+    ``layer`` is the module that holds it, ``shape`` what it scales: (channels, height, width). ``before`` and ``after``
+    are the layers whose values it receives and puts out.
     """
 
     layer: str
     type: str
     shape: tuple[int, int, int]
+    before: str
+    after: str
 
 
 @dataclass(frozen=True)

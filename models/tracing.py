@@ -22,6 +22,8 @@ from torch.fx.node import map_arg
 from torch.fx.proxy import Attribute
 from torchvision.models.feature_extraction import NodePathTracer
 
+from models.attention import Gated
+
 BATCHES = (2, 3)
 
 
@@ -123,7 +125,7 @@ class _Tracer(NodePathTracer):  # type: ignore[misc]  # torchvision is not typed
         if self._running:
             return forward(*args, **kwargs)
         value = super().call_module(m, forward, args, kwargs)
-        if isinstance(value, fx.Proxy):
+        if isinstance(value, fx.Proxy) and not isinstance(m, Gated):  # its value has a name already: the gate's
             self.returned[self.path_of_module(m)] = value.node
         return value
 

@@ -49,21 +49,26 @@ what is allowed.
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """The service as an ASGI app, its network loaded; the worker runs during the app's lifespan.
+    """The service as an ASGI app, its networks loaded; their workers run during the app's lifespan.
 
     Raises models.catalog.UnknownModelError, models.weights.WeightsError, ValueError (a device that is not there).
     """
-    settings = settings or Settings()
-    service, worker = _assemble(settings)
+    return build(_assemble(settings or Settings()))
+
+
+def build(service: Service) -> FastAPI:
+    """The routes, pages and error handling around a service whose workers have not been started yet."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        worker.start()
+        for pipeline in service.pipelines.values():
+            pipeline.worker.start()
         service.ready = True
         yield
         service.ready = False
-        worker.stop()
-        service.pipeline.pool.shutdown()
+        for pipeline in service.pipelines.values():
+            pipeline.worker.stop()
+            pipeline.pool.shutdown()
 
     app: FastAPI = FastAPIOffline(
         title="Pellucid",
@@ -108,33 +113,40 @@ async def _on_error(request: Request, error: Exception) -> Response:
     return problem_response(error, request.state.request_id)
 
 
-def _assemble(settings: Settings) -> tuple[Service, Worker]:
-    started = time.perf_counter()
+def _assemble(settings: Settings) -> Service:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    device = pick_device(settings.device)
     torch.set_num_threads(settings.threads or cores)
-    net, spec = catalog.load(settings.model)
+    pool = ThreadPoolExecutor(settings.decode_threads or max(2, cores), thread_name_prefix="pictures")
+    names = dict.fromkeys((settings.model, *settings.models))
+    pipelines = [_pipeline(name, settings, pool) for name in names]
+    return Service(
+        pipelines={pipeline.spec.name: pipeline for pipeline in pipelines},
+        admission=Admission(
+            settings.max_in_flight, lambda images: max(pipeline.worker.seconds_for(images) for pipeline in pipelines)
+        ),
+        limits=Limits(settings.max_body_mib * 2**20, min(settings.max_images, settings.max_in_flight)),
+        timeout_ms=settings.timeout_ms,
+    )
+
+
+def _pipeline(name: str, settings: Settings, pool: ThreadPoolExecutor) -> Pipeline:
+    """One network of the catalogue, loaded onto the device and warm."""
+    started = time.perf_counter()
+    device = pick_device(settings.device)
+    net, spec = catalog.load(name)
     engine = TorchEngine(net, spec, device)
     network = engine.network
-    worker = Worker(engine, settings.max_batch)
     _warm_up(engine, spec.preprocess.size, settings.max_batch)
     log.info("%s is ready on %s after %.1f s", spec.name, device, time.perf_counter() - started)
-    pipeline = Pipeline(
+    return Pipeline(
         spec=spec,
         network=network,
         methods=tuple(METHODS),
         engine=f"torch {torch.__version__} on {device}, fp32",
-        worker=worker,
-        pool=ThreadPoolExecutor(settings.decode_threads or max(2, cores), thread_name_prefix="pictures"),
+        worker=Worker(engine, settings.max_batch),
+        pool=pool,
         max_pixels=settings.max_megapixels * 1_000_000,
     )
-    service = Service(
-        pipeline=pipeline,
-        admission=Admission(settings.max_in_flight, worker.seconds_for),
-        limits=Limits(settings.max_body_mib * 2**20, settings.max_images),
-        timeout_ms=settings.timeout_ms,
-    )
-    return service, worker
 
 
 def _warm_up(engine: TorchEngine, size: tuple[int, int], max_batch: int) -> None:

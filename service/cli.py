@@ -16,8 +16,6 @@ import typer
 import uvicorn
 from pydantic import ValidationError
 
-from models.catalog import UnknownModelError
-from models.weights import WeightsError
 from service.config import Settings
 
 SAMPLES = Path(__file__).parent / "web" / "samples"
@@ -51,7 +49,10 @@ def _settings() -> Settings:
 
 
 def _create_app(settings: Settings) -> Any:
-    from service.app import create_app  # torch is slow to import: --help and a wrong setting needn't wait for it
+    # torch is slow to import: --help and a wrong setting needn't wait for it
+    from models.catalog import UnknownModelError
+    from models.weights import WeightsError
+    from service.app import create_app
 
     try:
         return create_app(settings)

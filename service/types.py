@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,22 +55,30 @@ class DecodedImage:
 
 @dataclass(frozen=True, slots=True)
 class Tap:
-    """A layer whose feature maps are wanted: these ``channels``, or the ``count`` strongest where none are named."""
+    """Feature maps that are wanted: these ``channels``, or the ``count`` strongest where none are named.
+
+    ``layer`` is a layer, or, with ``gate``, a gate, of which the maps before it, after it, and their difference are
+    wanted; the strongest channels are then those that it changed most.
+    """
 
     layer: str
     channels: tuple[int, ...] = ()
     count: int = 16
+    gate: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What to compute for one image in one forward pass. ``layer`` None means that nothing is explained.
 
-    ``targets`` are class indices; empty means the class with the largest logit.
+    ``targets`` are class indices; empty means the class with the largest logit. ``effects`` asks what each gate's
+    channels did for the first target, ``restore`` names gates of which that is measured, channel by channel.
     """
 
     top_k: int = 1
     gates: bool = False
+    effects: bool = False
+    restore: tuple[str, ...] = ()
     taps: tuple[Tap, ...] = ()
     layer: str | None = None
     targets: tuple[int, ...] = ()
@@ -95,11 +104,18 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class GateReading:
-    """The weight ``[C]`` by which a channel-attention gate multiplied each channel for this image."""
+    """The weight ``[C]`` by which a channel-attention gate multiplied each channel for this image.
+
+    ``effects`` ``[C]``: the logit's gradient by the gated activation times that activation, summed over positions.
+    ``restored`` ``[C]``: the logit with that channel's weight set to 1, less the logit as it is. None where not asked
+    for.
+    """
 
     layer: str
     type: str
     weights: Floats
+    effects: Floats | None = None
+    restored: Floats | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +139,7 @@ class FeatureMaps:
     ``[n]``.
 
     ``shape`` is the layer's own (channels, height, width); ``zeros`` is the share of positions that are exactly zero.
+    ``side`` says on which side of a gate they are, None for a layer's own.
     """
 
     layer: str
@@ -132,6 +149,7 @@ class FeatureMaps:
     mean: Floats
     max: Floats
     zeros: Floats
+    side: Literal["before", "after", "difference"] | None = None
 
 
 @dataclass(frozen=True, slots=True)

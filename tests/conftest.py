@@ -12,9 +12,9 @@ from tests.support import photograph, serving
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[str]:
-    """The base URL of a server that is patient, so that a busy machine fails no test."""
-    with serving(PELLUCID_TIMEOUT_MS="200000") as url:
-        yield url
+    """The base URL of a server of two networks that is patient, so that a busy machine fails no test."""
+    with serving(PELLUCID_MODELS="lite0-plain", PELLUCID_TIMEOUT_MS="200000") as server:
+        yield server.url
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ import tempfile
 from base64 import b64decode
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,8 +37,21 @@ ROUTES = tuple(PARTS)
 S = TypeVar("S", bound=BaseModel)
 
 
+@dataclass(frozen=True)
+class Server:
+    """A process that serves, and where."""
+
+    process: subprocess.Popen[str]
+    host: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.port}"
+
+
 @contextmanager
-def serving(**settings: str) -> Iterator[str]:
+def serving(**settings: str) -> Iterator[Server]:
     """`python -m service` on a free port until the context ends; it must then stop in order, with exit code 0."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PELLUCID_")}
     with (
@@ -57,13 +71,16 @@ def serving(**settings: str) -> Iterator[str]:
             if said is None:
                 log.seek(0)
                 raise AssertionError(f"the server did not start: {log.read()}")
-            url = said.partition("serves at ")[2].partition(";")[0]
-            assert httpx.get(f"{url}/readyz").json() == {"status": "ok"}
-            yield url
+            told = httpx.URL(said.partition("serves at ")[2].partition(";")[0])
+            assert told.port is not None
+            server = Server(process, told.host, told.port)
+            assert httpx.get(f"{server.url}/readyz").json() == {"status": "ok"}
+            yield server
         finally:
             process.send_signal(signal.SIGTERM)
             code = process.wait(timeout=60)
-        assert code == 0
+        log.seek(0)
+        assert code == 0, log.read()
 
 
 def photograph(name: str) -> bytes:

@@ -76,7 +76,7 @@ def examine(entry: Entry) -> Row:
     if spec.limits:
         row.errors["traces"] = spec.limits
     with torch.no_grad():
-        logits, *gates = traced.trunk([traced.logits, *(value for _, value in traced.gates)])(pixels)
+        logits, *gates = traced.trunk([traced.logits, *(gate.weights for gate in traced.gates)])(pixels)
     if not (wrong := _difference(logits, expected)) <= TOLERANCE:
         row.errors["logits"] = f"the logits differ by {wrong:.0e}"
     row.layers = len(spec.layers)
@@ -157,7 +157,7 @@ def _compare_cam(
     cut = traced.cut(layer.name)
     with torch.no_grad():
         crossing = traced.trunk(cut.inputs)(pixels)
-        ours = [grad_cam(evidence)[0] for evidence in gather(crossing, targets, Head(cut.head, cut.linear))]
+        ours = [grad_cam(evidence)[0] for evidence in gather(crossing, targets, Head(cut.inputs, cut.head, cut.linear))]
     probe = nn.Identity()
     if layer.name in dict(net.named_modules()):
         against = "captum"

@@ -26,8 +26,8 @@ def blocks() -> list[tuple[str, str, str]]:
     return [(page, language, code) for page, language, code in found if not code.startswith("make ")]
 
 
-@pytest.mark.parametrize(("page", "language", "code"), blocks())
-def test_every_example_runs_as_pasted(page: str, language: str, code: str, server: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("source", "language", "code"), blocks())
+def test_every_example_runs_as_pasted(source: str, language: str, code: str, server: str, tmp_path: Path) -> None:
     if language == "javascript":
         node = shutil.which("node")
         if node is None:

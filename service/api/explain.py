@@ -20,18 +20,21 @@ def router(service: Service) -> APIRouter:
         "/v1/attention",
         summary="The weight of every channel",
         response_model=Reply,
-        responses=documented.responses("/v1/attention", pictures=False),
+        responses=documented.responses("/v1/attention"),
         openapi_extra=documented.request_body(AttentionOptions),
     )
     async def attention(request: Request, options: Annotated[AttentionOptions, Query()]) -> Response:
         """Two kinds of weights, kept apart.
 
         `gates`: the factor by which each channel-attention gate of the network multiplied each channel of this
-        picture. A network without such gates has none.
+        picture; what each channel then did for `target`; and, for gates that `restore` names, that effect measured. A
+        network without such gates has none.
 
         `importance`: Grad-CAM's channel weights at `layer` for `target`, which every network has.
+
+        As a picture: a strip of bars for each gate, up from 1 or down, and one for `importance`.
         """
-        return await answer(request, service, options, frozenset({"attention"}), pictures=False)
+        return await answer(request, service, options, frozenset({"attention"}))
 
     @routes.post(
         "/v1/feature-maps",

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import orjson
@@ -18,7 +19,7 @@ from service.api.pipeline import Pipeline, Stages
 from service.api.plan import resolve
 from service.decode.image import identify
 from service.dispatch.admission import Admission
-from service.errors import DeadlineExceeded, Draining, PellucidError
+from service.errors import DeadlineExceeded, Draining, PellucidError, UnknownName
 from service.types import Upload
 
 T = TypeVar("T")
@@ -26,16 +27,24 @@ T = TypeVar("T")
 
 @dataclass
 class Service:
-    """What the routers work with: the one served network, the door, and the limits.
+    """What the routers work with: the served networks by name, the default first, the door, and the limits.
 
     ``ready`` is false while draining.
     """
 
-    pipeline: Pipeline
+    pipelines: dict[str, Pipeline]
     admission: Admission
     limits: intake.Limits
     timeout_ms: int
     ready: bool = False
+
+    def pipeline(self, name: str | None) -> Pipeline:
+        """The network of that name, or the default. Raises UnknownName."""
+        if name is None:
+            return next(iter(self.pipelines.values()))
+        if name not in self.pipelines:
+            raise UnknownName.among("model", name, [*self.pipelines])
+        return self.pipelines[name]
 
 
 async def answer(
@@ -48,7 +57,7 @@ async def answer(
     media_type = reply.negotiate(request.headers.get("accept"), pictures)
     body = await intake.read(request, service.limits)
     options = options.merged(body.fields)
-    pipeline = service.pipeline
+    pipeline = service.pipeline(options.model)
     parts = parts & frozenset(getattr(options, "include", parts))
     plan, look = resolve(options, parts, pipeline.spec, pipeline.network, pipeline.methods)
     if media_type != reply.JSON:
@@ -73,7 +82,7 @@ async def answer(
 
     async def whole() -> Response:
         if media_type != reply.JSON:
-            return await one(body.uploads[0], stages[0], reply.picture)
+            return await one(body.uploads[0], stages[0], partial(reply.picture, media_type=media_type))
         if len(body.uploads) == 1:
             results = [await one(body.uploads[0], stages[0], reply.fragment)]
         else:

@@ -57,6 +57,12 @@ class Options(BaseModel):
         examples=[2000],
     )
 
+    model: str | None = Field(
+        None,
+        description="The network to ask, by a name from /v1/models. Default: the first of them.",
+        examples=["lite0"],
+    )
+
     @model_validator(mode="before")
     @classmethod
     def _known_names(cls, given: Any) -> Any:
@@ -122,8 +128,34 @@ class TargetOptions(Options):
     )
 
 
-class AttentionOptions(TargetOptions):
+class GateOptions(TargetOptions):
+    """What is said of channel-attention gates beside their weights."""
+
+    effects: bool = Field(
+        False,
+        description="Also say what each channel of each gate did for the class: gradient x activation behind the gate. "
+        "Costs a backward pass through the network.",
+        examples=[True],
+    )
+    restore: Annotated[list[str], CommaSeparated] = Field(
+        default_factory=list,
+        max_length=64,
+        description="Gates, by `layer`, of which the effect is measured: the change of the class's logit when one "
+        "channel's weight is set back to 1, channel by channel. Costs a forward pass behind the gate for each channel. "
+        "Several between commas or repeated.",
+        examples=[["blocks.15.gate"]],
+    )
+
+
+class AttentionOptions(GateOptions):
     """Options of /v1/attention."""
+
+    effects: bool = Field(
+        True,
+        description="Say what each channel of each gate did for the class: gradient x activation behind it. Costs "
+        "a backward pass through the network, which a network without gates is spared.",
+        examples=[True],
+    )
 
 
 class FeatureMapOptions(Options):
@@ -135,6 +167,14 @@ class FeatureMapOptions(Options):
         description="Layers to show, by names from /v1/models/{name}; several between commas or repeated. Default: "
         "an early, a middle and a late one.",
         examples=[["stem", "blocks.4", "head"]],
+    )
+    gates: Annotated[list[str], CommaSeparated] = Field(
+        default_factory=list,
+        max_length=16,
+        description="Channel-attention gates, by the `layer` of /v1/models/{name}: the same channels before the gate, "
+        "after it, and their difference. Alone, without `layers`, they stand in place of the default layers. "
+        "Several between commas or repeated.",
+        examples=[["blocks.4.gate"]],
     )
     channels: Annotated[list[int], CommaSeparated] = Field(
         default_factory=list,
@@ -212,7 +252,7 @@ class GradCamOptions(TargetOptions):
     )
 
 
-class ExplainOptions(PredictOptions, GradCamOptions, FeatureMapOptions):
+class ExplainOptions(PredictOptions, GateOptions, GradCamOptions, FeatureMapOptions):
     """Options of /v1/explain: those of all its parts."""
 
     include: Annotated[list[Part], CommaSeparated] = Field(

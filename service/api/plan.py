@@ -6,7 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from models.spec import ModelSpec, NetworkSpec
-from service.api.options import FeatureMapOptions, GradCamOptions, Options, Part, PredictOptions, TargetOptions
+from service.api.options import (
+    FeatureMapOptions,
+    GateOptions,
+    GradCamOptions,
+    Options,
+    Part,
+    PredictOptions,
+    TargetOptions,
+)
 from service.errors import UnknownName
 from service.types import Plan, Tap
 
@@ -61,20 +69,34 @@ def layer_name(name: str, network: NetworkSpec) -> str:
     return name
 
 
+def gate_names(names: Sequence[str], network: NetworkSpec) -> tuple[str, ...]:
+    """``names``, if the network has such gates. Raises UnknownName with all gates."""
+    known = [gate.layer for gate in network.gates]
+    for name in names:
+        if name not in known:
+            raise UnknownName.among("gate", name, known)
+    return tuple(dict.fromkeys(names))
+
+
 def taps(options: FeatureMapOptions, network: NetworkSpec) -> tuple[Tap, ...]:
     """The feature maps that are asked for.
 
-    Raises UnknownName for a layer, or for a channel that a layer does not have.
+    Raises UnknownName for a layer, a gate, or a channel that one of them does not have.
     """
-    names = dict.fromkeys(layer_name(name, network) for name in options.layers) or network.feature_layers
-    for name in names:
-        channels = network.by_name[name].shape[0]
+    gates = gate_names(options.gates, network)
+    layers = tuple(dict.fromkeys(layer_name(name, network) for name in options.layers))
+    if not layers and not gates:
+        layers = network.feature_layers
+    shapes = {gate.layer: gate.shape for gate in network.gates if gate.layer in gates}
+    shapes |= {name: network.by_name[name].shape for name in layers}
+    for name, (channels, _, _) in shapes.items():
         for channel in options.channels:
             if not 0 <= channel < channels:
                 raise UnknownName(
                     f"Unknown channel {channel} of layer {name!r}. Channels from 0 to {channels - 1} are allowed."
                 )
-    return tuple(Tap(name, tuple(options.channels), options.count) for name in names)
+    shown = tuple(options.channels), options.count
+    return (*(Tap(name, *shown) for name in layers), *(Tap(name, *shown, gate=True) for name in gates))
 
 
 def resolve(
@@ -86,12 +108,18 @@ def resolve(
     if isinstance(options, TargetOptions) and parts & {"attention", "grad_cam"}:
         layer = layer_name(options.layer or network.default_layer, network)
         targets = tuple(dict.fromkeys(class_index(name, spec) for name in options.target))
+    effects = False
+    restore: tuple[str, ...] = ()
+    if isinstance(options, GateOptions) and "attention" in parts:
+        effects, restore = options.effects and bool(network.gates), gate_names(options.restore, network)
     method = options.method if isinstance(options, GradCamOptions) else methods[0]
     if method not in methods:
         raise UnknownName.among("method", method, methods)
     plan = Plan(
         top_k=options.top_k if isinstance(options, PredictOptions) and "predictions" in parts else 1,
         gates="attention" in parts,
+        effects=effects,
+        restore=restore,
         taps=taps(options, network) if isinstance(options, FeatureMapOptions) and "feature_maps" in parts else (),
         layer=layer,
         targets=targets,

@@ -6,16 +6,21 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import mimeparse
+import numpy as np
 import orjson
 from starlette.responses import Response
 
 from service.api.plan import Look
 from service.errors import NotAcceptable, PellucidError
-from service.render import compose
+from service.render import compose, plot
 from service.render.encode import MEDIA_TYPES, Picture, encode
-from service.types import DecodedImage, Explanation, FeatureMaps, ImageInfo, Outcome, Plan, Prediction
+from service.types import DecodedImage, Explanation, FeatureMaps, GateReading, ImageInfo, Outcome, Plan, Prediction
 
 JSON: Final = "application/json"
+# How many channels are named as a gate's strongest and weakest.
+_EXTREMES: Final = 5
+# The axis of a gate's bars goes from 1 at least this far.
+_LEAST_REACH: Final = 0.75
 
 
 def negotiate(accept: str | None, pictures: bool) -> str:
@@ -37,11 +42,11 @@ def result(image: DecodedImage, outcome: Outcome, look: Look, labels: Sequence[s
     """One entry of ``results``; pictures are still Pictures, so that a caller can also have their bytes."""
     entry: dict[str, Any] = {"image": image_info(image.info)}
     if "predictions" in look.parts:
-        entry["predictions"] = [{**target(p, labels), "logit": p.logit} for p in outcome.predictions]
+        entry["predictions"] = [{**target(p, labels), "logit": np.float32(p.logit)} for p in outcome.predictions]
     if "attention" in look.parts:
         entry["attention"] = _attention(outcome, labels)
     if "feature_maps" in look.parts:
-        entry["feature_maps"] = [_feature_maps(maps, look) for maps in outcome.maps]
+        entry["feature_maps"] = [_feature_maps(maps, outcome.maps, look) for maps in outcome.maps]
     if "grad_cam" in look.parts:
         entry["grad_cam"] = [_grad_cam(image, explanation, look, labels) for explanation in outcome.explanations]
     return entry
@@ -59,17 +64,18 @@ def image_info(info: ImageInfo) -> dict[str, Any]:
 
 
 def target(prediction: Prediction, labels: Sequence[str]) -> dict[str, Any]:
-    """A class with its probability, as JSON."""
-    return {"index": prediction.index, "label": labels[prediction.index], "probability": prediction.probability}
+    """A class with its probability, as JSON: single precision, so that no digits are sent that mean nothing."""
+    return {
+        "index": prediction.index,
+        "label": labels[prediction.index],
+        "probability": np.float32(prediction.probability),
+    }
 
 
 def _attention(outcome: Outcome, labels: Sequence[str]) -> dict[str, Any]:
     first = outcome.explanations[0]
     return {
-        "gates": [
-            {"layer": gate.layer, "type": gate.type, "channels": len(gate.weights), "weights": gate.weights}
-            for gate in outcome.gates
-        ],
+        "gates": [_gate(gate) for gate in outcome.gates],
         "importance": {
             "layer": first.layer,
             "target": {"index": first.target.index, "label": labels[first.target.index]},
@@ -78,10 +84,40 @@ def _attention(outcome: Outcome, labels: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _feature_maps(maps: FeatureMaps, look: Look) -> dict[str, Any]:
-    grid = compose.grid(maps, look.colormap or "viridis", look.tile, look.columns, look.scale == "layer")
+def _gate(gate: GateReading) -> dict[str, Any]:
+    order = np.argsort(gate.weights, kind="stable").tolist()
+
+    def named(channels: list[int]) -> list[dict[str, Any]]:
+        return [{"channel": channel, "weight": gate.weights[channel]} for channel in channels]
+
+    did = {"effects": gate.effects, "restored": gate.restored}
+    return {
+        "layer": gate.layer,
+        "type": gate.type,
+        "channels": len(gate.weights),
+        "weights": gate.weights,
+        "mean": gate.weights.mean(),
+        "strongest": named(order[: -_EXTREMES - 1 : -1]),
+        "weakest": named(order[:_EXTREMES]),
+        **{name: values for name, values in did.items() if values is not None},
+    }
+
+
+def _feature_maps(maps: FeatureMaps, others: Sequence[FeatureMaps], look: Look) -> dict[str, Any]:
+    colours = "viridis"
+    shown = compose.value_range([maps.values], look.scale == "layer")
+    if maps.side is not None:
+        # A gate only scales a channel: stretched by itself, each side would look like the other.
+        sides = [other.values for other in others if other.layer == maps.layer and other.side in ("before", "after")]
+        low, high = compose.value_range(sides, look.scale == "layer")
+        shown = low, high
+        if maps.side == "difference":
+            reach = np.maximum(np.abs(low), np.abs(high))
+            shown, colours = (-reach, reach), "coolwarm"
+    grid = compose.grid(maps, shown, look.colormap or colours, look.tile, look.columns)
     return {
         "layer": maps.layer,
+        **({"side": maps.side} if maps.side else {}),
         "shape": maps.shape,
         "channels": maps.channels,
         "grid": encode(grid.levels, look.media_type, grid.palette),
@@ -115,8 +151,8 @@ def _grad_cam(image: DecodedImage, explanation: Explanation, look: Look, labels:
         "raw": {
             "shape": heat.shape,
             "values": heat,
-            "min": float(heat.min()),
-            "max": float(heat.max()),
+            "min": heat.min(),
+            "max": heat.max(),
             "all_negative": bool(heat.max() <= 0),
         },
     }
@@ -146,29 +182,55 @@ def _as_json(value: Any) -> Any:
 
 def require_one_picture(images: int, plan: Plan, look: Look, media_type: str) -> None:
     """Raise NotAcceptable, before any work is done, if the answer would hold more or fewer pictures than one."""
-    maps = len(plan.taps) if "feature_maps" in look.parts else 0
+    plots = int("attention" in look.parts)
+    grids = sum(3 if tap.gate else 1 for tap in plan.taps)
     masks = max(1, len(plan.targets)) if "grad_cam" in look.parts else 0
-    if images * (maps + masks) != 1:
+    pictures = images * (plots + grids + masks)
+    if pictures != 1:
         raise NotAcceptable(
-            f"The answer would hold {images * (maps + masks)} pictures, which can't be one {media_type}. "
-            f"Ask for one image and one target or one layer, or for {JSON}.",
+            f"The answer would hold {pictures} pictures, which can't be one {media_type}. "
+            f"Ask for one image and one part with one target or one layer, or for {JSON}.",
             allowed=[JSON],
         )
 
 
-def picture(entry: dict[str, Any]) -> Response:
-    """The one picture of a result, with what it shows in headers: the overlay where one was asked for, the mask, or
-    the grid.
+def picture(entry: dict[str, Any], media_type: str) -> Response:
+    """The one picture of a result, with what it shows in headers.
+
+    The plot of the channels' weights, the grid of feature maps, the overlay where one was asked for, or the mask.
     """
-    if "feature_maps" in entry:
+    headers = {}
+    if "attention" in entry:
+        shown = encode(plot.bars(_strips(entry["attention"])), media_type)
+        part = entry["attention"]["importance"]
+        headers["Pellucid-Target"] = str(part["target"]["index"])
+    elif "feature_maps" in entry:
         (part,) = entry["feature_maps"]
-        shown: Picture = part["grid"]
-        headers = {"Pellucid-Channels": ",".join(map(str, part["channels"]))}
+        shown = part["grid"]
+        headers["Pellucid-Channels"] = ",".join(map(str, part["channels"]))
     else:
         (part,) = entry["grad_cam"]
         shown = part["overlay"] or part["mask"]
-        headers = {"Pellucid-Box": ",".join(map(str, part["box"])), "Pellucid-Target": str(part["target"]["index"])}
+        headers |= {"Pellucid-Box": ",".join(map(str, part["box"])), "Pellucid-Target": str(part["target"]["index"])}
     return Response(shown.data, media_type=shown.media_type, headers={"Pellucid-Layer": part["layer"], **headers})
+
+
+def _strips(attention: dict[str, Any]) -> list[plot.Strip]:
+    # All gates on one axis, and most pictures on the same: a bar's length means the same everywhere.
+    reach = max([_LEAST_REACH, *(float(np.abs(gate["weights"] - 1).max()) for gate in attention["gates"])])
+    strips = [
+        plot.Strip(
+            f"{gate['layer']}: {gate['channels']} channels, {gate['weights'].min():.2f} to {gate['weights'].max():.2f}",
+            gate["weights"],
+            neutral=1,
+            reach=reach,
+        )
+        for gate in attention["gates"]
+    ]
+    importance = attention["importance"]
+    largest = float(np.abs(importance["weights"]).max()) or 1.0
+    title = f"Grad-CAM channel weights at {importance['layer']} for {importance['target']['label']} (not a gate)"
+    return [*strips, plot.Strip(title, importance["weights"], neutral=0, reach=largest)]
 
 
 def problem(error: PellucidError, request_id: str) -> dict[str, Any]:

@@ -83,6 +83,13 @@ class Prediction(Target):
     logit: float = Field(description="The network's output before softmax.", examples=[9.12])
 
 
+class ChannelWeight(Schema):
+    """One channel of a gate."""
+
+    channel: int = Field(description="The channel, counted from 0.", examples=[2])
+    weight: float = Field(description="The factor by which it was multiplied.", examples=[0.91])
+
+
 class Gate(Schema):
     """What a channel-attention gate did to this picture. A gate's value alone is not importance."""
 
@@ -91,6 +98,21 @@ class Gate(Schema):
     channels: int = Field(description="How many channels it weighs.", examples=[16])
     weights: list[float] = Field(
         description="The factor by which each channel was multiplied, channel 0 first.", examples=[[0.91, 0.34, 0.77]]
+    )
+    mean: float = Field(description="The mean of `weights`.", examples=[0.673])
+    strongest: list[ChannelWeight] = Field(description="The channels with the largest weights, largest first.")
+    weakest: list[ChannelWeight] = Field(description="The channels with the smallest weights, smallest first.")
+    effects: list[float] | None = Field(
+        None,
+        description="What each channel did for the class's logit: its gradient by the gated activation times that "
+        "activation, summed over positions. Only there with `effects=true`.",
+        examples=[[0.12, -0.03, 0.4]],
+    )
+    restored: list[float] | None = Field(
+        None,
+        description="Measured: the class's logit with that channel's weight set back to 1, less the logit as it is. "
+        "Only there where `restore` names this gate.",
+        examples=[[0.01, -0.02, 0.0]],
     )
 
 
@@ -142,7 +164,10 @@ class Stats(Schema):
 class FeatureMap(Schema):
     """Some channels of one layer."""
 
-    layer: str = Field(description="The layer.", examples=["blocks.4"])
+    layer: str = Field(description="The layer, or the gate.", examples=["blocks.4"])
+    side: Literal["before", "after", "difference"] | None = Field(
+        None, description="Of a gate: which side of it, or what it changed. Not there for a layer.", examples=["after"]
+    )
     shape: list[int] = Field(description="The layer's channels, height and width.", examples=[[40, 28, 28]])
     channels: list[int] = Field(description="The channels shown, in order.", examples=[[12, 3]])
     grid: Picture = Field(description="The channels as tiles, row by row.")
@@ -219,6 +244,8 @@ class GateShape(Schema):
     layer: str = Field(description="The module that holds the gate.", examples=["features.1.block.1"])
     type: str = Field(description="The module's class.", examples=["SqueezeExcitation"])
     shape: list[int] = Field(description="Channels, height and width of what it scales.", examples=[[16, 56, 56]])
+    before: str = Field(description="The layer whose value it receives.", examples=["features.1.block.0"])
+    after: str = Field(description="The layer that is its output.", examples=["features.1.block.1"])
 
 
 class Preprocess(Schema):

@@ -29,7 +29,9 @@ def router(service: Service) -> APIRouter:
     @routes.get("/v1/models", tags=["models"], summary="The served networks")
     async def models() -> ModelList:
         """The networks that answer here."""
-        return ModelList(models=[ModelSummary.model_validate(_summary(service.pipeline))])
+        default, *others = service.pipelines.values()
+        summaries = [_summary(default, default=True), *(_summary(other, default=False) for other in others)]
+        return ModelList(models=[ModelSummary.model_validate(summary) for summary in summaries])
 
     @routes.get(
         "/v1/models/{name}",
@@ -41,11 +43,10 @@ def router(service: Service) -> APIRouter:
         name: Annotated[str, Path(description="A name from /v1/models.", examples=["lite0"])],
     ) -> ModelDetail:
         """Input and preprocessing, labels, layers with their shapes, gates, the default layer and why."""
-        pipeline = service.pipeline
-        if name != pipeline.spec.name:
-            served = pipeline.spec.name
-            raise UnknownModel(f"No model {name!r} is served. Served are {served}.", allowed=[served])
-        return _detail(pipeline)
+        served = [*service.pipelines]
+        if name not in served:
+            raise UnknownModel(f"No model {name!r} is served. Served are {', '.join(served)}.", allowed=served)
+        return _detail(service.pipelines[name], default=name == served[0])
 
     @routes.get("/livez", tags=["health"], summary="Is the process alive?")
     async def livez() -> Health:
@@ -62,22 +63,22 @@ def router(service: Service) -> APIRouter:
     return routes
 
 
-def _summary(pipeline: Pipeline) -> dict[str, Any]:
+def _summary(pipeline: Pipeline, default: bool) -> dict[str, Any]:
     spec = pipeline.spec
     return {
         "name": spec.name,
         "title": spec.title,
         "classes": len(spec.labels),
         "input": [3, *spec.preprocess.size],
-        "default": True,
+        "default": default,
     }
 
 
-def _detail(pipeline: Pipeline) -> ModelDetail:
+def _detail(pipeline: Pipeline, default: bool) -> ModelDetail:
     spec, network = pipeline.spec, pipeline.network
-    default = network.by_name[network.default_layer]
+    default_layer = network.by_name[network.default_layer]
     return ModelDetail(
-        **_summary(pipeline),
+        **_summary(pipeline, default),
         source=spec.source,
         weights_sha256=spec.weights_sha256,
         engine=pipeline.engine,
@@ -90,8 +91,13 @@ def _detail(pipeline: Pipeline) -> ModelDetail:
         ),
         labels=list(spec.labels),
         layers=[Layer(name=layer.name, kind=layer.kind, shape=list(layer.shape)) for layer in network.layers],
-        gates=[GateShape(layer=gate.layer, type=gate.type, shape=list(gate.shape)) for gate in network.gates],
-        default_layer=DefaultLayer(name=default.name, shape=list(default.shape), why=network.default_layer_reason),
+        gates=[
+            GateShape(layer=gate.layer, type=gate.type, shape=list(gate.shape), before=gate.before, after=gate.after)
+            for gate in network.gates
+        ],
+        default_layer=DefaultLayer(
+            name=default_layer.name, shape=list(default_layer.shape), why=network.default_layer_reason
+        ),
         feature_layers=list(network.feature_layers),
         methods=list(pipeline.methods),
     )

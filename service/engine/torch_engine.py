@@ -6,11 +6,11 @@ import time
 from functools import lru_cache
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from models.graph import Cut, TracedNetwork
 from models.spec import ModelSpec, NetworkSpec
-from service.explain.evidence import ForwardRecord, Head
+from service.explain.evidence import ForwardRecord, GateView, Head, View
 from service.explain.outcome import explain
 from service.types import Batch, Outcome, Plan
 
@@ -39,8 +39,13 @@ class TorchEngine:
         # (value / 255 - mean) / std as one multiplication and one addition
         self._scale = torch.tensor([1 / (255 * s) for s in std], device=device)[:, None, None]
         self._shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=device)[:, None, None]
+        default = self._network.spec.default_layer
+        # Where no backward pass is needed, who wants an explanation and who wants none may share a batch.
+        self._free_cut = self._network.value(default) if self._network.has_linear_head(default) else None
         self._trunk = lru_cache(_KEPT_GRAPHS)(self._network.trunk)
         self._cut = lru_cache(_KEPT_GRAPHS)(self._network.cut)
+        self._cut_behind = lru_cache(_KEPT_GRAPHS)(self._network.cut_behind)
+        self._cut_before_gates = lru_cache(1)(self._network.cut_before_gates)
 
     @property
     def network(self) -> NetworkSpec:
@@ -48,41 +53,66 @@ class TorchEngine:
         return self._network.spec
 
     def lane(self, plan: Plan) -> str:
-        """The layer whose head must be differentiated; empty where no backward pass is needed."""
-        return "" if plan.layer is None or self._network.has_linear_head(plan.layer) else plan.layer
+        """The heads that must be run again for a plan; empty where none is."""
+        value = None if plan.layer is None else self._network.value(plan.layer)
+        explained = "" if value is None or value == self._free_cut else value
+        return ",".join(filter(None, (explained, "effects" * plan.effects, *plan.restore)))
 
     def run(self, batch: Batch) -> list[Outcome]:
         """See Engine.run. The plans of a batch are of one lane, so at most one layer among them needs its head."""
         started = time.perf_counter()
-        layers = {plan.layer for plan in batch.plans if plan.layer is not None}
-        if len(layers) > 1:
-            raise ValueError(f"one batch can be cut at one layer only, not at {sorted(layers)}")
-        cut = self._cut(layers.pop()) if layers else None
-        with torch.no_grad():
-            record = self._forward(batch, cut)
+        view = self._view(batch.plans)
+        with torch.no_grad():  # not inference_mode, whose tensors can't become a leaf of the head
+            record = self._forward(batch, view)
             if self._device.type == "cuda":
                 torch.cuda.synchronize(self._device)  # else the time of the pass would be counted as explaining
             infer_s = time.perf_counter() - started
-            head = Head(cut.head, cut.linear) if cut else None
-            return explain(record, batch.plans, self.network.gates, head, infer_s)
+            return explain(record, batch.plans, view, infer_s)
 
-    def _forward(self, batch: Batch, cut: Cut | None) -> ForwardRecord:
-        """One pass of the trunk; not in inference_mode, whose tensors can't become a leaf of the head."""
-        taps = tuple(dict.fromkeys(tap.layer for plan in batch.plans for tap in plan.taps))
-        gates = self._network.gates if any(plan.gates for plan in batch.plans) else ()
-        crossing = cut.inputs if cut else ()
-        names = (self._network.logits, *crossing, *map(self._network.value, taps), *(value for _, value in gates))
-        trunk: fx.GraphModule = self._trunk(names)
-        values: list[Tensor] = list(trunk(self._pixels(batch)))
-        after_cut, after_taps = 1 + len(crossing), 1 + len(crossing) + len(taps)
-        return ForwardRecord(
-            logits=values[0],
-            crossing=tuple(values[1:after_cut]),
-            taps=dict(zip(taps, values[after_cut:after_taps], strict=True)),
-            gates=tuple(values[after_taps:]),
+    def _view(self, plans: tuple[Plan, ...]) -> View:
+        """What of the network these plans look at."""
+        explained = {self._network.value(plan.layer): plan.layer for plan in plans if plan.layer is not None}
+        if len(explained) > 1:
+            raise ValueError(f"one batch can be cut at one layer only, not at {sorted(explained.values())}")
+        taps = [tap for plan in plans for tap in plan.taps]
+        restore = {layer for plan in plans for layer in plan.restore}
+        gates: tuple[GateView, ...] = ()
+        if any(plan.gates for plan in plans) or any(tap.gate for tap in taps):
+            gates = tuple(
+                GateView(
+                    gate.spec,
+                    gate.weights,
+                    gate.before,
+                    gate.after,
+                    _head(self._cut_behind(gate)) if gate.spec.layer in restore else None,
+                )
+                for gate in self._network.gates
+            )
+        return View(
+            logits=self._network.logits,
+            layers={tap.layer: self._network.value(tap.layer) for tap in taps if not tap.gate},
+            head=_head(self._cut(explained.popitem()[1])) if explained else None,
+            gates=gates,
+            effects=_head(self._cut_before_gates()) if gates and any(plan.effects for plan in plans) else None,
         )
+
+    def _forward(self, batch: Batch, view: View) -> ForwardRecord:
+        """One pass of the trunk, for every value that the batch looks at and no other."""
+        sides = {tap.layer for plan in batch.plans for tap in plan.taps if tap.gate}
+        names = [view.logits, *view.layers.values(), *(gate.weights for gate in view.gates)]
+        for gate in view.gates:
+            if gate.spec.layer in sides or gate.head is not None:
+                names += [gate.before, gate.after]
+        for head in (view.head, view.effects, *(gate.head for gate in view.gates)):
+            names += head.inputs if head is not None else ()
+        names = sorted(set(names))  # the same graph for the same values, in whatever order they were asked for
+        return ForwardRecord(dict(zip(names, self._trunk(tuple(names))(self._pixels(batch)), strict=True)))
 
     def _pixels(self, batch: Batch) -> Tensor:
         """uint8 ``[B, H, W, 3]`` -> normalised ``[B, 3, H, W]``, channels last in memory as the pixels came."""
         pixels = torch.from_numpy(batch.pixels).to(self._device, non_blocking=True).permute(0, 3, 1, 2)
         return pixels * self._scale + self._shift
+
+
+def _head(cut: Cut) -> Head:
+    return Head(cut.inputs, cut.head, cut.linear)

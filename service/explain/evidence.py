@@ -2,36 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-
-@dataclass(frozen=True)
-class ForwardRecord:
-    """What one pass of the trunk left behind, for B images.
-
-    ``logits`` ``[B, classes]``; ``crossing`` the values at the cut, the layer's activation ``[B, C, h, w]`` first,
-    empty where nothing is explained; ``taps`` by layer ``[B, C, h, w]``; ``gates`` in the network's order ``[B, C]``.
-    """
-
-    logits: Tensor
-    crossing: tuple[Tensor, ...]
-    taps: dict[str, Tensor]
-    gates: tuple[Tensor, ...]
+from models.spec import GateSpec
 
 
 @dataclass(frozen=True)
 class Head:
-    """The network behind the cut: ``forward(*crossing)`` gives logits.
+    """The network behind a cut. ``forward`` takes the values named in ``inputs``, the activation at the cut first.
 
-    ``linear`` ``[classes, C]`` as in models.graph.Cut.
+    It returns logits ``[B, classes]``. ``linear`` ``[classes, C]`` as in models.graph.Cut.
     """
 
-    forward: Callable[..., Tensor]
-    linear: Tensor | None
+    inputs: tuple[str, ...]
+    forward: Callable[..., Any]
+    linear: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class GateView:
+    """A gate, the names of its values, and, where channels are to be restored, the head behind it."""
+
+    spec: GateSpec
+    weights: str
+    before: str
+    after: str
+    head: Head | None = None
+
+
+@dataclass(frozen=True)
+class View:
+    """What of the network the plans of one batch look at. Names are those of values in the ForwardRecord.
+
+    ``layers``: tapped layer -> value. ``head``: behind the layer that is explained. ``gates``: in the network's order,
+    empty where no plan asks for them. ``effects``: the head before the first gate; it returns logits and all gates'
+    weights.
+    """
+
+    logits: str
+    layers: Mapping[str, str]
+    head: Head | None = None
+    gates: tuple[GateView, ...] = ()
+    effects: Head | None = None
+
+
+@dataclass(frozen=True)
+class ForwardRecord:
+    """What one pass of the trunk left behind, for B images: values by name, each ``[B, ...]``."""
+
+    values: Mapping[str, Tensor]
+
+    def rows(self, names: Sequence[str], images: Sequence[int]) -> tuple[Tensor, ...]:
+        """The named values of these images alone."""
+        everything = all(len(images) == len(self.values[name]) for name in names)
+        return tuple(self.values[name] if everything else self.values[name][list(images)] for name in names)
 
 
 @dataclass(frozen=True)
@@ -49,8 +78,8 @@ class Evidence:
 def gather(crossing: tuple[Tensor, ...], targets: list[list[int]], head: Head) -> list[Evidence]:
     """Evidence for each of B images and its own classes ``targets[b]``.
 
-    Global average pooling and a linear classifier behind the cut have the gradient W[k, c] / (h * w) at every
-    position; any other head is run once and differentiated once for all images and classes.
+    Global average pooling and a linear classifier behind the cut have the gradient W[k, c] / (h * w) at every position;
+    any other head is run once and differentiated once for all images and classes.
     """
     activation = crossing[0]  # B C h w
     if head.linear is not None:
@@ -73,7 +102,7 @@ def _differentiate(crossing: tuple[Tensor, ...], targets: list[list[int]], head:
     padded = torch.tensor([[*classes, *[classes[-1]] * (most - len(classes))] for classes in targets])
     leaf = crossing[0].detach().requires_grad_()
     with torch.enable_grad():
-        logits = head.forward(leaf, *crossing[1:])
+        logits: Tensor = head.forward(leaf, *crossing[1:])
         wanted = torch.zeros(most, *logits.shape, dtype=logits.dtype, device=logits.device)  # K B classes
         wanted.scatter_(2, padded.to(logits.device).T[:, :, None], 1)
         if most == 1:

@@ -4,94 +4,111 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from models.spec import GateSpec
-from service.explain import maps
+from service.explain import attention, maps
 from service.explain.cam import METHODS, channel_weights
-from service.explain.evidence import ForwardRecord, Head, gather
+from service.explain.evidence import ForwardRecord, Head, View, gather
 from service.types import Explanation, FeatureMaps, GateReading, Outcome, Plan, Prediction
 
 
-def explain(
-    record: ForwardRecord, plans: Sequence[Plan], gates: Sequence[GateSpec], head: Head | None, infer_s: float
-) -> list[Outcome]:
-    """What each plan asks for, from one forward pass of the whole batch.
-
-    ``head`` is needed where a plan has a layer.
-    """
+def explain(record: ForwardRecord, plans: Sequence[Plan], view: View, infer_s: float) -> list[Outcome]:
+    """What each plan asks for, from one forward pass of the whole batch. ``view`` must hold what the plans look at."""
     started = time.perf_counter()
-    logits = record.logits.float().cpu()
-    probabilities = logits.softmax(1)
-    predictions = [_top(plan.top_k, logits[i], probabilities[i]) for i, plan in enumerate(plans)]
+    scores = _Scores(record.values[view.logits].float().cpu())
+    predictions = [scores.top(i, plan.top_k) for i, plan in enumerate(plans)]
+    targets = [list(plan.targets) or [predictions[i][0].index] for i, plan in enumerate(plans)]
     explanations: list[tuple[Explanation, ...]] = [() for _ in plans]
-    if head is not None:
-        explanations = _explanations(record, plans, predictions, logits, probabilities, head)
-    feature_maps = _feature_maps(record.taps, plans)
-    readings = [weights.flatten(1).float().cpu().numpy() for weights in record.gates]  # per gate: B C
+    if view.head is not None:
+        explanations = _explanations(record, plans, targets, scores, view.head)
+    gates = _gates(record, plans, [classes[0] for classes in targets], scores, view)
+    feature_maps = [_feature_maps(record, i, plan, view) for i, plan in enumerate(plans)]
     explain_s = time.perf_counter() - started
     return [
-        Outcome(
-            predictions=tuple(predictions[i]),
-            gates=tuple(GateReading(g.layer, g.type, w[i]) for g, w in zip(gates, readings, strict=False))
-            if plan.gates
-            else (),
-            explanations=explanations[i],
-            maps=feature_maps[i],
-            infer_s=infer_s,
-            explain_s=explain_s,
-        )
-        for i, plan in enumerate(plans)
+        Outcome(tuple(predictions[i]), gates[i], explanations[i], feature_maps[i], infer_s, explain_s)
+        for i in range(len(plans))
     ]
 
 
-def _top(count: int, logits: Tensor, probabilities: Tensor) -> list[Prediction]:
-    """The ``count`` classes with the largest logits, at least one, largest first."""
-    values, indices = logits.topk(min(max(count, 1), len(logits)))
-    return [
-        Prediction(index, float(probabilities[index]), logit)
-        for index, logit in zip(indices.tolist(), values.tolist(), strict=True)
-    ]
+@dataclass(frozen=True)
+class _Scores:
+    """Logits ``[B, classes]``, fp32, on the CPU."""
+
+    logits: Tensor
+
+    def of(self, image: int, index: int) -> Prediction:
+        row = self.logits[image]
+        return Prediction(index, float(row.softmax(0)[index]), float(row[index]))
+
+    def top(self, image: int, count: int) -> list[Prediction]:
+        """The classes with the largest logits, largest first; all of them where there are fewer than ``count``."""
+        row = self.logits[image]
+        values, indices = row.topk(min(count, len(row)))
+        probabilities = row.softmax(0)[indices]
+        return [
+            Prediction(*each) for each in zip(indices.tolist(), probabilities.tolist(), values.tolist(), strict=True)
+        ]
 
 
 def _explanations(
-    record: ForwardRecord,
-    plans: Sequence[Plan],
-    predictions: list[list[Prediction]],
-    logits: Tensor,
-    probabilities: Tensor,
-    head: Head,
+    record: ForwardRecord, plans: Sequence[Plan], targets: list[list[int]], scores: _Scores, head: Head
 ) -> list[tuple[Explanation, ...]]:
     """Explanations of the images that ask for them; the head runs on those alone."""
     asking = [i for i, plan in enumerate(plans) if plan.layer is not None]
-    crossing = record.crossing if len(asking) == len(plans) else tuple(value[asking] for value in record.crossing)
-    targets = [list(plans[i].targets) or [predictions[i][0].index] for i in asking]
     found: list[tuple[Explanation, ...]] = [() for _ in plans]
-    for i, classes, evidence in zip(asking, targets, gather(crossing, targets, head), strict=True):
+    evidences = gather(record.rows(head.inputs, asking), [targets[i] for i in asking], head)
+    for i, evidence in zip(asking, evidences, strict=True):
         plan = plans[i]
         heat = METHODS[plan.method](evidence).float().cpu().numpy()  # K h w
         weights = channel_weights(evidence).float().cpu().numpy()  # K C
         found[i] = tuple(
-            Explanation(
-                target=Prediction(index, float(probabilities[i, index]), float(logits[i, index])),
-                layer=plan.layer or "",
-                method=plan.method,
-                heat=heat[k],
-                channel_weights=weights[k],
-            )
-            for k, index in enumerate(classes)
+            Explanation(scores.of(i, index), plan.layer or "", plan.method, heat[k], weights[k])
+            for k, index in enumerate(targets[i])
         )
     return found
 
 
-def _feature_maps(taps: dict[str, Tensor], plans: Sequence[Plan]) -> list[tuple[FeatureMaps, ...]]:
-    """Each image's feature maps, in the order in which its plan names the layers."""
-    wanted = [{tap.layer: tap for tap in plan.taps} for plan in plans]
-    by_layer = {
-        layer: maps.select(values, [plan_taps.get(layer) for plan_taps in wanted]) for layer, values in taps.items()
-    }
-    return [
-        tuple(found for tap in plan.taps if (found := by_layer[tap.layer][i]) is not None)
+def _gates(
+    record: ForwardRecord, plans: Sequence[Plan], targets: list[int], scores: _Scores, view: View
+) -> list[tuple[GateReading, ...]]:
+    """Each image's gates with their weights; what they did, for the images that ask."""
+    read = [attention.weights(record.values[gate.weights]).float().cpu().numpy() for gate in view.gates]  # B C each
+    readings = [
+        [GateReading(gate.spec.layer, gate.spec.type, values[i]) for gate, values in zip(view.gates, read, strict=True)]
+        if plan.gates
+        else []
         for i, plan in enumerate(plans)
     ]
+    asking = [i for i, plan in enumerate(plans) if plan.effects and plan.gates]
+    if asking and view.effects is not None:
+        crossing = record.rows(view.effects.inputs, asking)
+        found = attention.effects(crossing, [targets[i] for i in asking], view.effects)
+        for row, i in enumerate(asking):
+            readings[i] = [
+                replace(reading, effects=effects[row].float().cpu().numpy())
+                for reading, effects in zip(readings[i], found, strict=True)
+            ]
+    for i, plan in enumerate(plans):
+        for n, gate in enumerate(view.gates):
+            if plan.gates and gate.spec.layer in plan.restore:
+                head = attention.measured(gate)
+                (before,), crossing = record.rows((gate.before,), [i]), record.rows(head.inputs, [i])
+                logit = float(scores.logits[i, targets[i]])
+                changes = attention.restored(before, crossing, targets[i], logit, head)
+                readings[i][n] = replace(readings[i][n], restored=changes.float().cpu().numpy())
+    return [tuple(each) for each in readings]
+
+
+def _feature_maps(record: ForwardRecord, image: int, plan: Plan, view: View) -> tuple[FeatureMaps, ...]:
+    """One image's feature maps, in the order in which its plan names layers and gates."""
+    gates = {gate.spec.layer: gate for gate in view.gates}
+    found: list[FeatureMaps] = []
+    for tap in plan.taps:
+        if tap.gate:
+            gate = gates[tap.layer]
+            found += maps.of_gate(record.values[gate.before][image], record.values[gate.after][image], tap)
+        else:
+            found.append(maps.of_layer(record.values[view.layers[tap.layer]][image], tap))
+    return tuple(found)

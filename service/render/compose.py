@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,8 @@ from PIL import Image
 
 from service.render.colormap import table
 from service.types import Box, FeatureMaps, Floats, Pixels
+
+Range = tuple[Floats, Floats]
 
 # Between two tiles of a grid. Its level is the last, which no tile uses; grey is at no end of a colour map.
 _GAP = 2
@@ -96,19 +99,27 @@ class Grid:
     gap: int
 
 
-def grid(maps: FeatureMaps, colormap: str, tile_side: int, columns: int | None, per_layer: bool) -> Grid:
-    """The channels as tiles whose longer side is about ``tile_side``.
+def value_range(groups: Sequence[Floats], per_layer: bool) -> Range:
+    """The least and the greatest value of each channel over all ``groups``, each ``[n, h, w]``, as ``[n, 1, 1]``.
 
-    Each channel is stretched over the colour map from its own minimum to its own maximum, or ``per_layer`` from the
-    shown channels' common ones, which makes tiles comparable and weak ones dark. Maps grow by whole factors, each value
-    a square of equal pixels, so that nothing is shown that is not there; larger ones are averaged down.
+    ``per_layer``: those that all channels have in common, as ``[1, 1, 1]``.
     """
-    values = maps.values  # n h w
-    count = len(values)
-    axes = None if per_layer else (1, 2)
-    low, high = values.min(axes, keepdims=True), values.max(axes, keepdims=True)
+    together = np.stack(groups, 1)  # n groups h w
+    axes = None if per_layer else (1, 2, 3)
+    return together.min(axes).reshape(-1, 1, 1), together.max(axes).reshape(-1, 1, 1)
+
+
+def grid(maps: FeatureMaps, shown: Range, colormap: str, tile_side: int, columns: int | None) -> Grid:
+    """The channels as tiles whose longer side is about ``tile_side``, the range ``shown`` stretched over the colour
+    map.
+
+    Maps grow by whole factors, each value a square of equal pixels, so that nothing is shown that is not there; larger
+    ones are averaged down.
+    """
+    low, high = shown
+    count = len(maps.values)
     scale = (_GAP_LEVEL - 1) / np.where(high > low, high - low, 1)
-    tiles = _tiles(np.round((values - low) * scale).astype(np.uint8), tile_side)
+    tiles = _tiles(np.round((maps.values - low) * scale).astype(np.uint8), tile_side)
     tile_h, tile_w = tiles.shape[1:]
     columns = min(columns or math.ceil(math.sqrt(count)), count)
     rows = math.ceil(count / columns)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
 from service.api.schemas import Attention, ModelDetail
-from tests.support import explained, parsed
+from tests.support import decoded_bytes, encoded, explained, parsed, post, problem
 
 
 def _attention(client: httpx.Client, image: bytes, **options: Any) -> Attention:
@@ -23,9 +24,54 @@ def model(client: httpx.Client) -> ModelDetail:
 
 
 def test_a_network_without_gates_has_none_and_still_answers(client: httpx.Client, cat: bytes) -> None:
-    attention = _attention(client, cat)
+    attention = _attention(client, cat, model="lite0-plain")
     assert attention.gates == []
     assert attention.importance.weights
+
+
+def test_every_gate_of_the_network_is_read_out(client: httpx.Client, cat: bytes, model: ModelDetail) -> None:
+    gates = _attention(client, cat).gates
+    assert [(gate.layer, gate.type, gate.channels) for gate in gates] == [
+        (gate.layer, gate.type, gate.shape[0]) for gate in model.gates
+    ]
+    assert len(gates) == 7
+    for gate in gates:
+        assert len(gate.weights) == gate.channels
+        assert gate.mean == pytest.approx(sum(gate.weights) / gate.channels, rel=1e-4)
+        ranked = sorted(gate.weights)
+        assert [named.weight for named in gate.strongest] == pytest.approx(ranked[::-1][:5])
+        assert [named.weight for named in gate.weakest] == pytest.approx(ranked[:5])
+        assert all(gate.weights[named.channel] == pytest.approx(named.weight) for named in gate.strongest)
+
+
+def test_a_dark_and_noisy_copy_of_the_picture_moves_the_gates(client: httpx.Client, cat: bytes) -> None:
+    pixels = decoded_bytes(cat, "image/jpeg").astype(int)
+    noise = np.random.default_rng(0).normal(0, 40, pixels.shape)
+    damaged = encoded((pixels * 0.4 + noise).clip(0, 255).astype(np.uint8))
+    moved = [
+        np.abs(np.subtract(one.weights, other.weights)).mean()
+        for one, other in zip(_attention(client, cat).gates, _attention(client, damaged).gates, strict=True)
+    ]
+    assert max(moved) > 0.05
+
+
+def test_gates_say_what_their_channels_did_unless_told_not_to(client: httpx.Client, cat: bytes) -> None:
+    with_effects, without = _attention(client, cat).gates, _attention(client, cat, effects=False).gates
+    assert all(gate.effects is not None and len(gate.effects) == gate.channels for gate in with_effects)
+    assert all(gate.effects is None for gate in without)
+
+
+def test_only_the_gates_named_are_measured(client: httpx.Client, cat: bytes) -> None:
+    gates = _attention(client, cat, restore="blocks.15.gate", effects=False).gates
+    assert [gate.layer for gate in gates if gate.restored is not None] == ["blocks.15.gate"]
+    assert gates[-1].restored is not None
+    assert any(gates[-1].restored)
+
+
+def test_an_unknown_gate_is_refused_with_those_that_there_are(client: httpx.Client, cat: bytes) -> None:
+    found = problem(post(client, "/v1/attention", cat, restore="blocks.15"), 422, "unknown-name")
+    assert found.allowed is not None
+    assert "blocks.15.gate" in found.allowed
 
 
 def test_by_default_the_top_class_is_meant_at_the_default_layer(

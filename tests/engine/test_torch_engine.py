@@ -116,7 +116,8 @@ def test_batches_under_eight_threads_equal_single_images(engine: TorchEngine) ->
 
 def test_a_deeper_cut_has_its_own_lane_and_the_closed_form_has_none(engine: TorchEngine) -> None:
     assert engine.lane(Plan()) == engine.lane(Plan(layer="head")) == ""
-    assert engine.lane(Plan(layer="stem")) == "stem"
+    assert engine.lane(Plan(layer="stem")) == engine.lane(Plan(layer="stem.2")) != ""  # two names of one value
+    assert len({engine.lane(plan) for plan in (Plan(layer="stem"), Plan(effects=True), Plan(restore=("gate",)))}) == 3
 
 
 def test_plans_without_an_explanation_may_run_beside_a_deep_cut() -> None:

@@ -32,7 +32,7 @@ def evidence(name: str, layer: str, pixels: Tensor, targets: list[list[int]]) ->
     cut = net.cut(layer)
     with torch.no_grad():
         crossing = net.trunk(cut.inputs)(pixels)
-        return gather(crossing, targets, Head(cut.head, cut.linear))
+        return gather(crossing, targets, Head(cut.inputs, cut.head, cut.linear))
 
 
 @pytest.mark.parametrize(("name", "layer"), CASES)
@@ -71,8 +71,8 @@ def test_the_closed_form_equals_autograd(name: str) -> None:
     assert cut.linear is not None
     with torch.no_grad():
         crossing = net.trunk(cut.inputs)(images(2))
-        closed = gather(crossing, [[1], [2, 4]], Head(cut.head, cut.linear))
-        backward = gather(crossing, [[1], [2, 4]], Head(cut.head, None))
+        closed = gather(crossing, [[1], [2, 4]], Head(cut.inputs, cut.head, cut.linear))
+        backward = gather(crossing, [[1], [2, 4]], Head(cut.inputs, cut.head))
     for one, other in zip(closed, backward, strict=True):
         torch.testing.assert_close(one.gradient.expand_as(other.gradient), other.gradient, rtol=1e-4, atol=1e-7)
         torch.testing.assert_close(channel_weights(one), channel_weights(other), rtol=1e-4, atol=1e-7)

@@ -7,14 +7,13 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from models.attention import ChannelAttention
 from models.graph import TracedNetwork
-from tests.networks import SIZE, images, network, traced
+from tests.networks import SIZE, images, network, traced, trained_gate
 
 
 def readings(net: TracedNetwork, pixels: Tensor) -> list[Tensor]:
     with torch.no_grad():
-        return [weights.flatten(1) for weights in net.trunk([value for _, value in net.gates])(pixels)]
+        return [weights.flatten(1) for weights in net.trunk([gate.weights for gate in net.gates])(pixels)]
 
 
 def recorded_ratios(net: nn.Module, layers: list[str], pixels: Tensor) -> list[Tensor]:
@@ -33,13 +32,13 @@ def recorded_ratios(net: nn.Module, layers: list[str], pixels: Tensor) -> list[T
     return ratios
 
 
-def test_channel_attention_is_the_sigmoid_of_a_shared_mlp_over_both_poolings() -> None:
+def test_channel_attention_is_twice_the_sigmoid_of_a_shared_mlp_over_both_poolings() -> None:
     torch.manual_seed(0)
-    gate = ChannelAttention(6, 3)
+    gate = trained_gate(6)
     x = torch.randn(2, 6, 5, 5)
     hidden = [torch.relu(p @ gate.squeeze.weight.T + gate.squeeze.bias) for p in (x.mean((2, 3)), x.amax((2, 3)))]
     pre = sum((h @ gate.excite.weight.T + gate.excite.bias for h in hidden), torch.zeros(2, 6))
-    torch.testing.assert_close(gate(x), x * torch.sigmoid(pre)[:, :, None, None])
+    torch.testing.assert_close(gate(x), x * 2 * torch.sigmoid(pre)[:, :, None, None])
 
 
 @pytest.mark.parametrize(
@@ -52,7 +51,7 @@ def test_channel_attention_is_the_sigmoid_of_a_shared_mlp_over_both_poolings() -
 )
 def test_gates_read_out_equal_gates_computed_by_hand(name: str, count: int, kind: str) -> None:
     net, pixels = traced(name), images(2)
-    specs = [spec for spec, _ in net.gates]
+    specs = [gate.spec for gate in net.gates]
     assert [spec.type for spec in specs] == [kind] * count
     by_hand = recorded_ratios(network(name), [spec.layer for spec in specs], pixels)
     for spec, read, expected in zip(specs, readings(net, pixels), by_hand, strict=True):
@@ -71,7 +70,7 @@ def test_timms_gates_are_found(name: str, kind: str) -> None:
     else:
         net = timm.create_model(name, pretrained=False, num_classes=4)
     traced_net = TracedNetwork(net, SIZE)
-    kinds = {spec.type for spec, _ in traced_net.gates}
+    kinds = {gate.spec.type for gate in traced_net.gates}
     assert kinds == {kind}
     for read in readings(traced_net, images(1)):
         assert ((read >= 0) & (read <= 1)).all()

@@ -23,6 +23,12 @@ def feature_maps(values: Floats) -> FeatureMaps:
     return FeatureMaps("layer", (n, h, w), tuple(range(n)), values, zeros, zeros, zeros)
 
 
+def grid_of(
+    values: Floats, colours: str, tile: int, *, columns: int | None = None, per_layer: bool = False
+) -> compose.Grid:
+    return compose.grid(feature_maps(values), compose.value_range([values], per_layer), colours, tile, columns)
+
+
 def rgb(grid: compose.Grid) -> Pixels:
     return grid.palette[grid.levels]
 
@@ -65,7 +71,7 @@ def test_grid_tiles_stand_in_the_order_of_the_channels() -> None:
     values = np.zeros((3, 2, 2), np.float32)
     for n in range(3):
         values[n].flat[n] = 1  # channel n peaks at its own position
-    grid = compose.grid(feature_maps(values), "viridis", tile_side=8, columns=2, per_layer=False)
+    grid = grid_of(values, "viridis", 8, columns=2)
     assert (grid.columns, grid.rows, grid.tile) == (2, 2, (8, 8))
     image, low, high = rgb(grid), *colormap.table("viridis", 255)[[0, 254]]
     assert len(grid.palette) == 256
@@ -79,22 +85,28 @@ def test_grid_tiles_stand_in_the_order_of_the_channels() -> None:
 
 def test_the_layers_scale_makes_tiles_comparable_and_the_channels_scale_does_not() -> None:
     values = np.stack([np.array([[0, 1]]), np.array([[0, 10]])]).astype(np.float32)
-    by_channel, by_layer = (
-        compose.grid(feature_maps(values), "gray", 2, 2, per_layer=per_layer) for per_layer in (False, True)
-    )
+    by_channel, by_layer = (grid_of(values, "gray", 2, columns=2, per_layer=per_layer) for per_layer in (False, True))
     assert by_channel.levels[0, 1] == by_channel.levels[0, -1] == 254
     assert by_layer.levels[0, 1] == 25
     assert by_layer.levels[0, -1] == 254
 
 
+def test_a_common_range_shows_what_a_gate_did_to_a_channel() -> None:
+    before = np.array([[[0, 2]]], np.float32)
+    after = before * np.float32(0.5)
+    shown = compose.value_range([before, after], per_layer=False)
+    levels = [compose.grid(feature_maps(v), shown, "gray", 2, None).levels[0, -1] for v in (before, after)]
+    assert levels == [254, 127]
+
+
 def test_a_constant_channel_is_drawn_as_the_lowest_level() -> None:
-    grid = compose.grid(feature_maps(np.full((1, 2, 2), 7, np.float32)), "viridis", 4, None, per_layer=False)
+    grid = grid_of(np.full((1, 2, 2), 7, np.float32), "viridis", 4)
     assert not grid.levels.any()
 
 
 def test_large_maps_are_averaged_down_to_the_tile() -> None:
     values = np.indices((1, 64, 64)).sum(0).astype(np.float32) % 2  # a chequerboard
-    grid = compose.grid(feature_maps(values), "gray", 16, None, per_layer=False)
+    grid = grid_of(values, "gray", 16)
     assert grid.tile == (16, 16)
     assert np.abs(grid.levels.astype(int) - 127).max() <= 1
 

@@ -1,0 +1,194 @@
+"""What gates change: ``python -m models.check_gates --data FOLDER [--gates FILE ...]`` prints a table.
+
+The folder holds labelled pictures, ``[source/]CCCC/name.jpg``. Compared on the very same pixels: the plain network; the
+network with each file of gates; and with the first file's gates frozen at their means over all that was shown, which
+tells how much of the gain needs gates that look at the picture.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from models import catalog
+from models.attention import ChannelAttention, names_without_gates
+from models.graph import TracedNetwork
+from models.insert import gates_of, load_gates, with_gates
+from models.lite0 import GATED_LAYERS
+from models.spec import PreprocessSpec
+from models.training.corruptions import HELD_OUT, TRAINED
+from models.training.pictures import Labelled, centre_crop, find_pictures, to_pixels
+from models.training.recipe import frozen
+from models.weights import read_state
+
+CORRUPTIONS = TRAINED | HELD_OUT
+# One of each of ImageNet-C's four families, then two that no gate was trained on.
+SIX = ("noise", "blur", "fog", "jpeg", "impulse", "motion")
+BATCH = 25
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """One network's answers under one condition: top-1 ``[N]``, and by gate its weights ``[N, C]``."""
+
+    top1: Tensor
+    gates: dict[str, Tensor]
+
+
+def freeze_gates(gated: nn.Module, means: Mapping[str, Tensor]) -> nn.Module:
+    """A copy whose gates give each channel its mean weight ``[C]``, whatever the picture: g = 2 sigmoid(b + b)."""
+    still = copy.deepcopy(gated)
+    name = names_without_gates(still)
+    for path, layer in gates_of(still):
+        mean = means[name(f"{path}.gate")]
+        gate = ChannelAttention(len(mean))  # its last layer is zero but for the bias
+        nn.init.zeros_(gate.squeeze.weight)
+        gate.excite.bias.data = torch.logit(mean / 2) / 2
+        layer.gate = gate
+    return still
+
+
+class Examination:
+    """The pictures under every condition, ``clean`` first."""
+
+    def __init__(
+        self, pictures: list[Labelled], conditions: tuple[str, ...], preprocess: PreprocessSpec, dtype: torch.dtype
+    ) -> None:
+        self.conditions = ("clean", *conditions)
+        self.labels = torch.tensor([picture.label for picture in pictures])
+        self._pictures = list(enumerate(pictures))
+        self._preprocess = preprocess
+        self._dtype = dtype
+
+    def _show(self, condition: str) -> Iterator[Tensor]:
+        """Batches of input. The damage to a picture depends on its place in the folder and the condition alone."""
+        for start in range(0, len(self._pictures), BATCH):
+            seen = []
+            for number, picture in self._pictures[start : start + BATCH]:
+                crop = centre_crop(picture.path, self._preprocess)
+                chance = np.random.default_rng((number, *condition.encode()))
+                seen.append(crop if condition == "clean" else CORRUPTIONS[condition](crop, chance.random(), chance))
+            yield to_pixels(seen, self._preprocess).to(self._dtype)
+
+    @torch.no_grad()
+    def sit(self, nets: Mapping[str, nn.Module]) -> dict[str, dict[str, Answers]]:
+        """Name of network -> condition -> answers. All networks see the very same pixels."""
+        asked, gates = {}, {}
+        for name, net in nets.items():
+            traced = TracedNetwork(net, self._preprocess.size)
+            asked[name] = frozen(traced, [traced.logits, *(gate.weights for gate in traced.gates)]).to(self._dtype)
+            gates[name] = [gate.spec.layer for gate in traced.gates]
+        answers: dict[str, dict[str, Answers]] = {name: {} for name in nets}
+        for condition in tqdm(self.conditions, unit="condition"):
+            given: dict[str, list[tuple[Tensor, ...]]] = {name: [] for name in nets}
+            for pixels in self._show(condition):
+                for name, ask in asked.items():
+                    logits, *weights = ask(pixels)
+                    given[name].append((logits.argmax(1), *(value.flatten(1).float() for value in weights)))
+            for name, parts in given.items():
+                top1, *weights = (torch.cat(part) for part in zip(*parts, strict=True))
+                answers[name][condition] = Answers(top1, dict(zip(gates[name], weights, strict=True)))
+        return answers
+
+    def accuracy(self, answers: Answers) -> float:
+        """Top-1, in percent."""
+        return 100 * (answers.top1 == self.labels).float().mean().item()
+
+    def bias(self, answers: Answers) -> float:
+        """Wrong answers that name a class of this folder, in percent of all: whether these classes are favoured."""
+        wrong = answers.top1 != self.labels
+        return 100 * (wrong & torch.isin(answers.top1, self.labels)).float().mean().item()
+
+
+def gates_over_all(answers: Mapping[str, Answers]) -> dict[str, Tensor]:
+    """By gate its weights for every picture under every condition, ``[N x conditions, C]``."""
+    given = list(answers.values())
+    return {gate: torch.cat([answer.gates[gate] for answer in given]) for gate in given[0].gates}
+
+
+def report(examination: Examination, answers: Mapping[str, Mapping[str, Answers]]) -> str:
+    """The tables as Markdown: all networks compared with the first, and the gates of the second."""
+    plain = next(iter(answers))
+    head = [*answers, *(f"{name} - {plain}" for name in answers if name != plain)]
+    lines = [
+        f"{len(examination.labels)} pictures, top-1 in percent",
+        "",
+        _row("condition", head),
+        _row("---", ["---:"] * len(head)),
+    ]
+
+    def row(title: str, figures: dict[str, float]) -> str:
+        changes = [f"{figures[name] - figures[plain]:+.1f}" for name in answers if name != plain]
+        return _row(title, [*(f"{figure:.1f}" for figure in figures.values()), *changes])
+
+    table = {
+        condition: {name: examination.accuracy(given[condition]) for name, given in answers.items()}
+        for condition in examination.conditions
+    }
+    for condition, figures in table.items():
+        lines.append(row(f"{condition} (never trained on)" if condition in HELD_OUT else condition, figures))
+    damaged = examination.conditions[1:]
+    lines.append(
+        row("mean of the damaged", {name: sum(table[c][name] for c in damaged) / len(damaged) for name in answers})
+    )
+    biases = {
+        name: sum(examination.bias(given[c]) for c in examination.conditions) / len(examination.conditions)
+        for name, given in answers.items()
+    }
+    lines.append(row("class bias: wrong, but a class of this folder", biases))
+
+    lines += ["", "Gates over all pictures and conditions", "", _row("gate", GATE_COLUMNS), _row("---", ["---:"] * 5)]
+    gated = list(answers)[1]
+    for gate, weights in gates_over_all(answers[gated]).items():
+        statistics = weights.std(0).mean(), weights.mean(), weights.min(), weights.max()
+        lines.append(_row(gate, [str(weights.shape[1]), *(f"{value:.3f}" for value in statistics)]))
+    return "\n".join(lines)
+
+
+GATE_COLUMNS = ("channels", "spread: deviation, mean over channels", "mean", "least", "greatest")
+
+
+def _row(title: str, cells: Iterable[str]) -> str:
+    return f"| {' | '.join((title, *cells))} |"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser("models.check_gates", description="Compare a network with and without its gates.")
+    parser.add_argument("--data", type=Path, required=True, help="folder of [source/]CCCC/name.jpg")
+    parser.add_argument(
+        "--part", choices=("all", "fit", "dev"), default="all", help="of a folder for training, what to show"
+    )
+    parser.add_argument("--gates", type=Path, nargs="+", default=[catalog.LITE0_GATES], help="(the default network's)")
+    parser.add_argument("--model", default="lite0-plain", help="a network of the catalogue (%(default)s)")
+    parser.add_argument("--layers", nargs="+", default=GATED_LAYERS, help="the layers that have the gates")
+    parser.add_argument("--conditions", nargs="+", choices=CORRUPTIONS, default=SIX, help="(%(default)s)")
+    parser.add_argument("--bf16", action="store_true", help="compute in bfloat16, not float32")
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+
+    net, spec = catalog.load(options.model)
+    gated = {}
+    for path in options.gates:
+        gated[path.stem] = with_gates(net, dict.fromkeys(options.layers, "channel"), spec.preprocess.size)
+        load_gates(gated[path.stem], read_state(path), path.name)
+    pictures = find_pictures(options.data, options.part)
+    dtype = torch.bfloat16 if options.bf16 else torch.float32
+    examination = Examination(pictures, tuple(options.conditions), spec.preprocess, dtype)
+    answers = examination.sit({options.model: net} | gated)
+    first = next(iter(gated))
+    means = {gate: weights.mean(0) for gate, weights in gates_over_all(answers[first]).items()}
+    answers |= examination.sit({f"{first} frozen at its mean": freeze_gates(gated[first], means)})
+    print(report(examination, answers))  # noqa: T201  the table is what the command is for
+
+
+if __name__ == "__main__":
+    main()

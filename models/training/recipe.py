@@ -1,0 +1,143 @@
+"""What is trained and against what: standardised gates inside a frozen network, taught by the network without them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.fx.experimental.optimization import fuse
+from torch.nn import functional as F
+
+from models.attention import ChannelAttention, names_without_gates
+from models.graph import TracedNetwork
+from models.insert import gates_of
+from models.spec import PreprocessSpec
+from models.training.corruptions import TRAINED
+from models.training.pictures import Sampler, random_crop, to_pixels
+
+CLEAN_SHARE = 0.3
+LABEL_WEIGHT = 0.1
+# Below this a channel hardly varies, and dividing by its deviation would only amplify rounding.
+SMALLEST_DEVIATION = 1e-3
+# A picture that leaves every feature at zero must not divide by it.
+SMALLEST_FEATURES = 1e-6
+
+
+class StandardisedAttention(ChannelAttention):
+    """ChannelAttention as it is trained: its MLP sees pooled channels with mean 0 and deviation 1.
+
+    Pooled means and maxima differ between channels by orders of magnitude, which one learning rate can't serve.
+    """
+
+    mean: Tensor  # C
+    deviation: Tensor  # C
+
+    def __init__(self, mean: Tensor, deviation: Tensor) -> None:
+        super().__init__(len(mean))
+        self.register_buffer("mean", mean)
+        self.register_buffer("deviation", deviation.clamp(min=SMALLEST_DEVIATION))
+
+    def mlp(self, pooled: Tensor) -> Tensor:
+        return super().mlp((pooled - self.mean) / self.deviation)
+
+    def folded(self) -> ChannelAttention:
+        """The same function without statistics: W (x - m) / d + b = (W / d) x + (b - (W / d) m)."""
+        plain = ChannelAttention(len(self.mean))
+        weight = self.squeeze.weight.detach().double() / self.deviation.double()
+        bias = self.squeeze.bias.detach().double() - weight @ self.mean.double()
+        state = {"squeeze.weight": weight, "squeeze.bias": bias}
+        plain.load_state_dict(self.excite.state_dict(prefix="excite.") | state)
+        return plain
+
+
+def frozen(traced: TracedNetwork, outputs: Iterable[str]) -> nn.Module:
+    """The network up to the named values, batch norms folded into convolutions, parameters its own."""
+    return fuse(traced.trunk(list(outputs))).to(memory_format=torch.channels_last)
+
+
+@torch.no_grad()
+def standardise(gated: nn.Module, plain: TracedNetwork, pixels: Tensor) -> None:
+    """Make every gate a StandardisedAttention, with the statistics of what is pooled there from ``pixels``.
+
+    Means and maxima go through one MLP, so they share their statistics: only then these fold into its first layer.
+    """
+    layers = dict(gates_of(gated))
+    name = names_without_gates(gated)
+    values = frozen(plain, [plain.value(name(path)) for path in layers])(pixels)
+    for layer, value in zip(layers.values(), values, strict=True):
+        pooled = torch.cat([value.mean((2, 3)), value.amax((2, 3))])  # 2B C
+        layer.gate = StandardisedAttention(pooled.mean(0), pooled.std(0))
+
+
+def fold(gated: nn.Module) -> None:
+    """Undo ``standardise``: the gates become plain ChannelAttention that compute the same."""
+    for _, layer in gates_of(gated):
+        if isinstance(layer.gate, StandardisedAttention):
+            layer.gate = layer.gate.folded()
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """``clean`` and ``damaged``: the same crops ``[B, 3, H, W]``, normalised; ``labels [B]``."""
+
+    clean: Tensor
+    damaged: Tensor
+    labels: Tensor
+
+
+def draw_batch(
+    sampler: Sampler, preprocess: PreprocessSpec, side: int, size: int, chance: np.random.Generator
+) -> Batch:
+    """Random crops; CLEAN_SHARE of them stay as they are, the others get one corruption each, of random strength."""
+    corruptions = list(TRAINED.values())
+    clean, damaged, labels = [], [], []
+    for _ in range(size):
+        picture = sampler.draw(chance)
+        crop = random_crop(picture.path, side, chance)
+        clean.append(crop)
+        labels.append(picture.label)
+        if chance.random() < CLEAN_SHARE:
+            damaged.append(crop)
+        else:
+            corruption = corruptions[chance.integers(len(corruptions))]
+            damaged.append(corruption(crop, chance.random(), chance))
+    return Batch(to_pixels(clean, preprocess), to_pixels(damaged, preprocess), torch.tensor(labels))
+
+
+class Lesson:
+    """The gated network as student, the plain one as teacher. Only the gates learn.
+
+    The loss of a batch is KL(teacher || student) + the relative squared error of the pooled features
+    + LABEL_WEIGHT x cross-entropy: the student is to see in the damaged picture what the teacher sees in the clean one.
+    """
+
+    def __init__(self, gated: nn.Module, plain: TracedNetwork, size: tuple[int, int], static: bool) -> None:
+        student = TracedNetwork(gated, size)  # freezes all of it
+        features = plain.spec.default_layer
+        self._teacher = frozen(plain, [plain.value(features), plain.logits])
+        self._student = frozen(student, [student.value(features), student.logits])
+        self.parameters: list[nn.Parameter] = []
+        for path, layer in gates_of(gated):
+            for name, part in layer.gate.named_children():
+                self._student.set_submodule(f"{path}.gate.{name}", part)  # the gate itself, where freezing made a copy
+                self.parameters += [
+                    value for key, value in part.named_parameters(name) if not static or key == "excite.bias"
+                ]
+        for parameter in self.parameters:
+            parameter.requires_grad_(True)
+
+    def loss(self, batch: Batch) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            with torch.no_grad():
+                wanted_map, wanted = self._teacher(batch.clean)
+            got_map, got = self._student(batch.damaged)
+        wanted_features, features = wanted_map.float().mean((2, 3)), got_map.float().mean((2, 3))  # B C
+        wanted, got = wanted.float().log_softmax(1), got.float().log_softmax(1)  # B classes
+        size = wanted_features.square().sum(1).clamp(min=SMALLEST_FEATURES)  # B
+        error = (features - wanted_features).square().sum(1) / size  # B
+        divergence = F.kl_div(got, wanted, log_target=True, reduction="batchmean")
+        loss: Tensor = divergence + error.mean() + LABEL_WEIGHT * F.nll_loss(got, batch.labels)
+        return loss

@@ -1,0 +1,125 @@
+"""The whole app around an engine that the test holds by the hand: what is limited, queued, dropped, drained."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import numpy as np
+from fastapi import FastAPI
+
+from models.spec import LayerSpec, ModelSpec, NetworkSpec, PreprocessSpec
+from service.api.handler import Service
+from service.api.intake import Limits
+from service.api.pipeline import Pipeline
+from service.app import build
+from service.config import Settings
+from service.dispatch.admission import Admission
+from service.dispatch.worker import Worker
+from service.types import Batch, Finished, Outcome, Pixels, Plan, Prediction
+from tests.support import encoded
+
+BLACK = encoded(np.zeros((8, 8, 3), np.uint8))
+POISON = encoded(np.full((8, 8, 3), 255, np.uint8))
+
+_SPEC = ModelSpec(
+    name="stub",
+    title="Nothing at all",
+    labels=("dark", "light"),
+    preprocess=PreprocessSpec((8, 8), 8, "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    source="this test",
+)
+_NETWORK = NetworkSpec((LayerSpec("only", "Conv2d", (1, 2, 2)),), (), "only", "there is no other", ("only",))
+
+
+@dataclass
+class HeldEngine:
+    """Runs batches while the gate is open, notes their sizes, and fails on a white picture."""
+
+    gate: threading.Event = field(default_factory=threading.Event)
+    entered: threading.Event = field(default_factory=threading.Event)
+    sizes: list[int] = field(default_factory=list)
+
+    def lane(self, plan: Plan) -> str:
+        return ""
+
+    def run(self, batch: Batch) -> list[Outcome]:
+        self.sizes.append(len(batch.plans))
+        self.entered.set()
+        assert self.gate.wait(60)
+        if batch.pixels.max() == 255:
+            raise RuntimeError("a white picture")
+        return [Outcome((Prediction(0, 1.0, 2.0),), (), (), (), 0.0, 0.0) for _ in batch.plans]
+
+
+class CountingWorker(Worker):
+    """Counts what it was given."""
+
+    submitted = 0
+
+    def submit(self, pixels: Pixels, plan: Plan, deadline: float) -> Future[Finished]:
+        future = super().submit(pixels, plan, deadline)
+        self.submitted += 1
+        return future
+
+
+@dataclass
+class Stub:
+    """An app, its engine, and a client of it."""
+
+    app: FastAPI
+    engine: HeldEngine
+    service: Service
+    worker: CountingWorker
+    client: httpx.AsyncClient
+
+    def predict(self, *images: bytes, **options: Any) -> asyncio.Task[httpx.Response]:
+        """Send images; the task ends with the response."""
+        files = [("images", ("image.png", data)) for data in images or (BLACK,)]
+        return asyncio.create_task(self.client.post("/v1/predict", files=files, params=options))
+
+    async def engine_is_busy(self) -> None:
+        await asyncio.to_thread(self.engine.entered.wait, 60)
+        assert self.engine.entered.is_set()
+
+    async def until(self, *, in_flight: int = 0, submitted: int = 0) -> None:
+        """Wait for that many images to have been let in, or to have reached the engine's queue."""
+
+        def watch() -> None:
+            while self.service.admission.in_flight < in_flight or self.worker.submitted < submitted:
+                time.sleep(0.001)
+
+        await asyncio.to_thread(watch)
+
+
+@asynccontextmanager
+async def running(**settings: Any) -> AsyncIterator[Stub]:
+    """The app around a stub network. The engine's gate is shut, and opened at the end."""
+    chosen = Settings(**settings)
+    engine = HeldEngine()
+    worker = CountingWorker(engine, chosen.max_batch)
+    pool = ThreadPoolExecutor(2)
+    pipeline = Pipeline(_SPEC, _NETWORK, ("grad-cam",), "by hand", worker, pool, chosen.max_megapixels * 1_000_000)
+    service = Service(
+        {"stub": pipeline},
+        Admission(chosen.max_in_flight, worker.seconds_for),
+        Limits(chosen.max_body_mib * 2**20, chosen.max_images),
+        chosen.timeout_ms,
+    )
+    app = build(service)
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with (
+        httpx.AsyncClient(transport=transport, base_url="http://stub") as client,
+        app.router.lifespan_context(app),
+    ):
+        try:
+            yield Stub(app, engine, service, worker, client)
+        finally:
+            engine.gate.set()

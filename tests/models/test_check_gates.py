@@ -1,0 +1,53 @@
+"""The check on a folder of synthetic pictures: frozen gates, the same pixels for every network, the table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from models import check_gates
+from models.check_gates import Examination, freeze_gates, gates_over_all
+from models.graph import TracedNetwork
+from models.insert import gate_state, with_gates
+from models.training.pictures import find_pictures
+from tests.models.test_insert import SIZE, pixels, small_network, train_at_random
+from tests.models.test_train_gates import PREPROCESS, folder, tiny_model
+
+__all__ = ["folder", "tiny_model"]
+
+
+def test_frozen_gates_are_their_means_whatever_the_picture() -> None:
+    gated = with_gates(small_network(), {"stem": "channel", "stage": "channel"}, SIZE)
+    means = {"stage.gate": torch.linspace(0.5, 1.5, 12), "stem.gate": torch.linspace(0.1, 1.9, 8)}
+    traced = TracedNetwork(freeze_gates(gated, means), SIZE)
+    readings = traced.trunk([gate.weights for gate in traced.gates])(pixels())
+    for gate, reading in zip(traced.gates, readings, strict=True):
+        assert torch.allclose(reading.flatten(1), means[gate.spec.layer].expand(2, -1), atol=1e-6)
+
+
+def test_every_network_sees_the_same_pixels_each_time(folder: Path) -> None:
+    examination = Examination(find_pictures(folder), ("noise", "motion"), PREPROCESS, torch.float32)
+    gated = with_gates(small_network(), {"stage": "channel"}, SIZE)
+    train_at_random(gated)
+    once = examination.sit({"plain": small_network(), "gated": gated})
+    again = examination.sit({"gated": gated})
+    for condition in ("clean", "noise", "motion"):
+        assert torch.equal(once["gated"][condition].top1, again["gated"][condition].top1)
+    assert gates_over_all(once["gated"])["stage.gate"].shape == (3 * 40, 12)
+    assert not torch.equal(once["gated"]["clean"].gates["stage.gate"], once["gated"]["noise"].gates["stage.gate"])
+
+
+def test_the_command_prints_the_table(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    gated = with_gates(small_network(), {"stem": "channel", "stage": "channel"}, SIZE)
+    safetensors.torch.save_file(gate_state(gated), tmp_path / "new.safetensors")
+    arguments = ["--data", str(folder), "--gates", str(tmp_path / "new.safetensors"), "--model", "tiny"]
+    check_gates.main([*arguments, "--layers", "stem", "stage"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "40 pictures, top-1 in percent"
+    rows = {line.split(" | ")[0].removeprefix("| "): line.strip("| ").split(" | ")[1:] for line in lines if "|" in line}
+    assert {"clean", "noise", "impulse (never trained on)", "mean of the damaged"} <= rows.keys()
+    assert rows["clean"][3:] == ["+0.0", "+0.0"]  # untrained gates change nothing, frozen or not
+    assert rows["stem.gate"] == ["8", "0.000", "1.000", "1.000", "1.000"]

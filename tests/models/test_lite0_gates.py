@@ -1,0 +1,92 @@
+"""The default network's trained gates: the committed file, and what the gates do on real pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from models import catalog
+from models.graph import TracedNetwork
+from models.insert import gate_state
+from models.lite0 import GATED_LAYERS
+from models.spec import ModelSpec
+from models.training.corruptions import Corruption, Picture, brightness, noise
+from models.training.pictures import centre_crop, to_pixels
+from models.weights import WeightsError
+
+skimage = pytest.importorskip("skimage", reason="its sample pictures are shown to the network")
+SAMPLES = ("chelsea", "coffee", "rocket")
+
+
+@pytest.fixture(scope="module", params=[torch.float32, torch.bfloat16], ids=str)
+def networks(request: pytest.FixtureRequest) -> tuple[TracedNetwork, TracedNetwork, ModelSpec]:
+    """lite0, lite0-plain and what both expect."""
+    gated, spec = catalog.load("lite0")
+    plain, _ = catalog.load("lite0-plain")
+    traced = [TracedNetwork(net.to(request.param), spec.preprocess.size) for net in (gated, plain)]
+    return traced[0], traced[1], spec
+
+
+def sample(name: str, spec: ModelSpec) -> Picture:
+    (path,) = (Path(skimage.__file__).parent / "data").glob(f"{name}.*")
+    return centre_crop(path, spec.preprocess)
+
+
+def show(network: TracedNetwork, picture: Picture, spec: ModelSpec) -> tuple[Tensor, list[Tensor]]:
+    """Probabilities ``[classes]``, and per gate its reading ``[C]``."""
+    part = network.trunk([network.logits, *(gate.weights for gate in network.gates)])
+    dtype = next(part.parameters()).dtype
+    logits, *gates = part(to_pixels([picture], spec.preprocess).to(dtype))
+    return logits.float().softmax(1)[0], [gate.float().flatten() for gate in gates]
+
+
+def test_the_catalogue_has_both() -> None:
+    gated, spec = catalog.load("lite0")
+    plain, plain_spec = catalog.load("lite0-plain")
+    assert (spec.name, plain_spec.name) == ("lite0", "lite0-plain")
+    assert spec.labels == plain_spec.labels
+    assert gate_state(plain) == {}
+    assert sum(value.numel() for value in gate_state(gated).values()) == 81_530
+    assert catalog.LITE0_GATES.stat().st_size < 1_000_000
+
+
+def test_an_altered_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    altered = tmp_path / "lite0_gates.safetensors"
+    content = bytearray(catalog.LITE0_GATES.read_bytes())
+    content[-1] ^= 1
+    altered.write_bytes(content)
+    monkeypatch.setattr(catalog, "LITE0_GATES", altered)
+    with pytest.raises(WeightsError, match="sha256"):
+        catalog.load("lite0")
+
+
+def test_all_seven_gates_are_found(networks: tuple[TracedNetwork, TracedNetwork, ModelSpec]) -> None:
+    gated, plain, _ = networks
+    assert [gate.spec.layer for gate in gated.gates] == [f"{layer}.gate" for layer in GATED_LAYERS]
+    assert plain.gates == ()
+    assert gated.spec.default_layer == plain.spec.default_layer == "head"
+    assert gated.cut("head").linear is not None  # Grad-CAM there stays a closed form
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_clean_pictures_are_seen_as_before(networks: tuple[TracedNetwork, TracedNetwork, ModelSpec], name: str) -> None:
+    gated, plain, spec = networks
+    picture = sample(name, spec)
+    now, _ = show(gated, picture, spec)
+    before, _ = show(plain, picture, spec)
+    assert (now - before).abs().sum() / 2 < 0.2  # the probability that has moved to other classes
+
+
+@pytest.mark.parametrize("corruption", [noise, brightness])
+def test_damage_moves_the_gates(
+    networks: tuple[TracedNetwork, TracedNetwork, ModelSpec], corruption: Corruption
+) -> None:
+    gated, _, spec = networks
+    picture = sample("chelsea", spec)
+    _, clean = show(gated, picture, spec)
+    _, damaged = show(gated, corruption(picture, 0.8, np.random.default_rng(0)), spec)
+    assert max((a - b).abs().max().item() for a, b in zip(clean, damaged, strict=True)) > 0.1
