@@ -6,12 +6,14 @@ No pickle runs.
 from __future__ import annotations
 
 import hashlib
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 # Under which trainers save the state dict beside an optimiser's, an epoch and the like.
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -64,8 +66,14 @@ def digest(path: Path) -> str:
 
 def load_strict(net: nn.Module, state: dict[str, Tensor], source: str) -> None:
     """Fill ``net`` with ``state``. Raises WeightsError, naming keys and shapes, unless they fit exactly."""
+    filled = OrderedDict(state)
+    # Which version of its module a tensor was saved by is lost in a safetensors file, and mnasnet asks for it: today's.
+    # Norms of unknown version may lack their counters of training batches, as those of 2017 do.
+    norms = {path for path, module in net.named_modules() if isinstance(module, _BatchNorm)}
+    today = getattr(net.state_dict(), "_metadata", {})
+    filled._metadata = {path: version for path, version in today.items() if path not in norms}  # type: ignore[attr-defined]
     try:
-        net.load_state_dict(state, strict=True)
+        net.load_state_dict(filled, strict=True)
     except RuntimeError as error:
         own = net.state_dict()
         wrong = {

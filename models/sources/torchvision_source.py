@@ -110,5 +110,5 @@ def _cached(name: str, url: str) -> Path:
 
 def _renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The published densenets name their norms and convolutions as in 2017: ``norm.1`` for ``norm1``."""
-    old = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.((?:[12])\.(?:weight|bias|running_mean|running_var))$")
-    return {old.sub(r"\1\2", key): value for key, value in state.items()}
+    old = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(?=[12]\.)")
+    return {old.sub(r"\1", key): value for key, value in state.items()}
