@@ -27,7 +27,7 @@ examples: .venv/.serve  ## record the API docs' examples and the README's pictur
 lock:  ## write constraints.txt anew from pyproject.toml
 	rm -rf .venv.lock
 	$(PYTHON) -m venv .venv.lock
-	.venv.lock/bin/python -m pip install --quiet -e '.[dev]'
+	.venv.lock/bin/python -m pip install --quiet -e '.[cpu,dev]'
 	.venv.lock/bin/python -m pip freeze --exclude-editable > constraints.txt
 	rm -rf .venv.lock
 
@@ -39,9 +39,9 @@ clean:  ## remove all that these commands made
 
 .venv/.serve: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(PIP_INSTALL) -e .
+	$(PIP_INSTALL) -e '.[cpu]'
 	touch $@
 
 .venv/.dev: .venv/.serve
-	$(PIP_INSTALL) -e '.[dev]'
+	$(PIP_INSTALL) -e '.[cpu,dev]'
 	touch $@

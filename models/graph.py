@@ -18,7 +18,7 @@ from models.spec import GateSpec, LayerSpec, NetworkSpec
 from models.tracing import Trace, opaque, out_of_place, trace
 
 
-class UntraceableError(Exception):
+class UntraceableError(ValueError):
     """The network can't run on pixels of the given size, or returns no logits. The message says which."""
 
 
@@ -61,11 +61,11 @@ class TracedNetwork:
         net = net.eval().requires_grad_(False)
         public = names_without_gates(net)
         self._kinds = {public(path): type(module).__name__ for path, module in net.named_modules()}
-        limits = ""
+        untraceable = ""
         try:
             traced = trace(net, size)
         except Exception as error:  # whatever the network's own code raises when it meets a symbol
-            limits = f"only predictions are served: {type(net).__name__} can't be traced by torch.fx ({error})"
+            untraceable = f"only predictions are served: {type(net).__name__} can't be traced by torch.fx ({error})"
             traced = self._untraced(net, size)
         self._root, self._pixels, self._batch = traced.module, traced.pixels, traced.batch
         out_of_place(self._root)
@@ -99,7 +99,7 @@ class TracedNetwork:
         self._layers = {layer.name: node for node, layer in spatial}
         self.gates = tuple(map(self._traced_gate, find_gates(graph, self._root, layouts)))
         self._live = self._depending_on(self._pixels)
-        self.spec = self._describe([layer for _, layer in spatial], limits)
+        self.spec = self._describe([layer for _, layer in spatial], untraceable)
 
     @staticmethod
     def _untraced(net: nn.Module, size: tuple[int, int]) -> Trace:
@@ -214,19 +214,16 @@ class TracedNetwork:
     def _shortest_name(self, node: fx.Node) -> str:
         return min((name for name, named in self._layers.items() if named is node), key=lambda name: name.count("."))
 
-    def _describe(self, layers: list[LayerSpec], limits: str) -> NetworkSpec:
+    def _describe(self, layers: list[LayerSpec], untraceable: str) -> NetworkSpec:
         waists = self._waists()
         named = [layer for layer in layers if self._layers[layer.name] in waists]
         default = self._default(named)
-        if not limits and default is None:
-            limits = "there are no heat maps: no layer with a spatial extent that everything passes through was found"
         return NetworkSpec(
             layers=tuple(layers),
             gates=tuple(gate.spec for gate in self.gates),
             default_layer=default.name if default else "",
-            default_layer_reason=self._reason(default) if default else "",
+            default_layer_reason=self._reason(default) if default else untraceable or _NO_WAIST,
             feature_layers=tuple(dict.fromkeys(layer.name for layer in self._early_middle_late(named, default))),
-            limits=limits,
         )
 
     def _waists(self) -> set[fx.Node]:
@@ -296,6 +293,8 @@ class TracedNetwork:
             f"for class k is exactly W[k, c] / {height * width}"
         )
 
+
+_NO_WAIST = "there is no heat map by default: the network has no layer with a spatial extent that all passes through"
 
 # Kinds of modules that hand their input on, pooled or padded at most: no features of their own.
 _COPIES = ("Identity", "Dropout", "AdaptiveAvgPool", "ZeroPad", "ReflectionPad", "ConstantPad", "ReplicationPad")

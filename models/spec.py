@@ -76,8 +76,8 @@ class NetworkSpec:
     """What the traced network offers by name.
 
     ``default_layer`` is where Grad-CAM is taken unless a caller names another, and ``default_layer_reason`` says why;
-    ``feature_layers`` are an early, a middle and a late layer. Where the network offers no layer to explain,
-    ``default_layer`` is empty; ``limits`` says what the network can't do, and why, and is empty where it can all.
+    ``feature_layers`` are an early, a middle and a late layer. Where there is no such layer,
+    ``default_layer`` is empty and the reason says what the network can't do, and why.
     """
 
     layers: tuple[LayerSpec, ...]
@@ -85,7 +85,6 @@ class NetworkSpec:
     default_layer: str
     default_layer_reason: str
     feature_layers: tuple[str, ...]
-    limits: str = ""
 
     @cached_property
     def by_name(self) -> dict[str, LayerSpec]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -29,7 +29,9 @@ from service.api.reply import problem_response
 from service.config import Settings
 from service.dispatch.admission import Admission
 from service.dispatch.worker import Worker
-from service.engine.torch_engine import TorchEngine, pick_device
+from service.engine import cores
+from service.engine.choose import create
+from service.engine.torch_engine import TorchEngine
 from service.errors import PellucidError
 from service.explain.cam import METHODS
 from service.types import Batch, Plan, Tap
@@ -51,7 +53,7 @@ what is allowed.
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The service as an ASGI app, its networks loaded; their workers run during the app's lifespan.
 
-    Raises models.catalog.UnknownModelError, models.weights.WeightsError, ValueError (a device that is not there).
+    Raises models.catalog.UnknownModelError, models.weights.WeightsError, ValueError (no such device or engine).
     """
     return build(_assemble(settings or Settings()))
 
@@ -114,9 +116,9 @@ async def _on_error(request: Request, error: Exception) -> Response:
 
 
 def _assemble(settings: Settings) -> Service:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    torch.set_num_threads(settings.threads or cores)
-    pool = ThreadPoolExecutor(settings.decode_threads or max(2, cores), thread_name_prefix="pictures")
+    available = cores.available()
+    torch.set_num_threads(settings.threads or available)
+    pool = ThreadPoolExecutor(settings.decode_threads or max(2, available), thread_name_prefix="pictures")
     names = dict.fromkeys((settings.model, *settings.models))
     pipelines = [_pipeline(name, settings, pool) for name in names]
     return Service(
@@ -132,17 +134,24 @@ def _assemble(settings: Settings) -> Service:
 def _pipeline(name: str, settings: Settings, pool: ThreadPoolExecutor) -> Pipeline:
     """One network of the catalogue, loaded onto the device and warm."""
     started = time.perf_counter()
-    device = pick_device(settings.device)
     net, spec = catalog.load(name)
-    engine = TorchEngine(net, spec, device)
+    engine = create(
+        net,
+        spec,
+        engine=settings.engine,
+        device=settings.device,
+        precision=settings.precision,
+        threads=settings.threads or cores.available(),
+        cache=Path(settings.cache_dir).expanduser() if settings.cache_dir else None,
+    )
     network = engine.network
     _warm_up(engine, spec.preprocess.size, settings.max_batch)
-    log.info("%s is ready on %s after %.1f s", spec.name, device, time.perf_counter() - started)
+    log.info("%s runs on %s, ready after %.1f s", spec.name, engine.description, time.perf_counter() - started)
     return Pipeline(
         spec=spec,
         network=network,
         methods=tuple(METHODS),
-        engine=f"torch {torch.__version__} on {device}, fp32",
+        engine=engine.description,
         worker=Worker(engine, settings.max_batch),
         pool=pool,
         max_pixels=settings.max_megapixels * 1_000_000,
@@ -152,7 +161,8 @@ def _pipeline(name: str, settings: Settings, pool: ThreadPoolExecutor) -> Pipeli
 def _warm_up(engine: TorchEngine, size: tuple[int, int], max_batch: int) -> None:
     """Run what most requests ask for, so that the first of them finds its graphs built and the memory pools filled."""
     network = engine.network
-    everything = Plan(gates=True, layer=network.default_layer, taps=tuple(map(Tap, network.feature_layers)))
-    for plan in (Plan(), Plan(layer=network.default_layer), everything):
+    layer = network.default_layer or None
+    everything = Plan(gates=True, layer=layer, taps=tuple(map(Tap, network.feature_layers)))
+    for plan in (Plan(), Plan(layer=layer), everything):
         for count in (1, max_batch):
             engine.run(Batch(np.zeros((count, *size, 3), np.uint8), (plan,) * count))

@@ -26,6 +26,15 @@ class Settings(BaseSettings):
         pattern=r"^(auto|cpu|cuda(:\d+)?)$",
         description="auto (CUDA where there is one, else the CPU), cpu, cuda or cuda:N.",
     )
+    engine: Literal["auto", "torch", "openvino"] = Field(
+        "auto", description="What runs the network: auto takes OpenVINO on a CPU where it is installed, else torch."
+    )
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="auto takes bfloat16 where the processor computes in it, else single precision."
+    )
+    cache_dir: str = Field(
+        "~/.cache/pellucid", description="Folder that keeps converted networks between starts; empty keeps none."
+    )
     threads: int = Field(0, ge=0, description="CPU threads of the network; 0 takes the cores that the process may use.")
     decode_threads: int = Field(
         0,

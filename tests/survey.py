@@ -73,8 +73,8 @@ def examine(entry: Entry) -> Row:
         row.errors["traces"] = str(error)
         return row
     spec = traced.spec
-    if spec.limits:
-        row.errors["traces"] = spec.limits
+    if not spec.default_layer:
+        row.errors["traces"] = spec.default_layer_reason
     with torch.no_grad():
         logits, *gates = traced.trunk([traced.logits, *(gate.weights for gate in traced.gates)])(pixels)
     if not (wrong := _difference(logits, expected)) <= TOLERANCE:

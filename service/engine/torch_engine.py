@@ -18,21 +18,15 @@ from service.types import Batch, Outcome, Plan
 _KEPT_GRAPHS = 64
 
 
-def pick_device(name: str) -> torch.device:
-    """``auto`` is CUDA where there is one, else the CPU. Raises ValueError for a device that is not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"there is no device {name}: {torch.cuda.device_count()} CUDA devices were found")
-    return device
-
-
 class TorchEngine:
-    """One network on one device, in fp32. Takes uint8 pixels; normalises them there."""
+    """One network on one device. Takes uint8 pixels; normalises them there.
 
-    def __init__(self, net: nn.Module, spec: ModelSpec, device: torch.device) -> None:
+    ``bf16`` runs the trunk in bfloat16 where that helps (autocast); heads, and what leaves the trunk, are fp32 always.
+    """
+
+    def __init__(self, net: nn.Module, spec: ModelSpec, device: torch.device, *, bf16: bool = False) -> None:
         self._device = device
+        self._bf16 = bf16
         net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._network = TracedNetwork(net, spec.preprocess.size)
         mean, std = spec.preprocess.mean, spec.preprocess.std
@@ -41,11 +35,17 @@ class TorchEngine:
         self._shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=device)[:, None, None]
         default = self._network.spec.default_layer
         # Where no backward pass is needed, who wants an explanation and who wants none may share a batch.
-        self._free_cut = self._network.value(default) if self._network.has_linear_head(default) else None
+        free = bool(default) and self._network.has_linear_head(default)
+        self._free_cut = self._network.value(default) if free else None
         self._trunk = lru_cache(_KEPT_GRAPHS)(self._network.trunk)
         self._cut = lru_cache(_KEPT_GRAPHS)(self._network.cut)
         self._cut_behind = lru_cache(_KEPT_GRAPHS)(self._network.cut_behind)
         self._cut_before_gates = lru_cache(1)(self._network.cut_before_gates)
+
+    @property
+    def description(self) -> str:
+        """What runs the network, and how, for people to read."""
+        return f"torch {torch.__version__} on {self._device}, {'bf16' if self._bf16 else 'fp32'}"
 
     @property
     def network(self) -> NetworkSpec:
@@ -98,15 +98,22 @@ class TorchEngine:
 
     def _forward(self, batch: Batch, view: View) -> ForwardRecord:
         """One pass of the trunk, for every value that the batch looks at and no other."""
-        sides = {tap.layer for plan in batch.plans for tap in plan.taps if tap.gate}
+        names = self._names(batch.plans, view)
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
+            values = self._trunk(names)(self._pixels(batch))
+        return ForwardRecord({name: value.float() for name, value in zip(names, values, strict=True)})
+
+    @staticmethod
+    def _names(plans: tuple[Plan, ...], view: View) -> tuple[str, ...]:
+        """The values that the plans look at, sorted, so that the order of asking makes no other graph."""
+        sides = {tap.layer for plan in plans for tap in plan.taps if tap.gate}
         names = [view.logits, *view.layers.values(), *(gate.weights for gate in view.gates)]
         for gate in view.gates:
             if gate.spec.layer in sides or gate.head is not None:
                 names += [gate.before, gate.after]
         for head in (view.head, view.effects, *(gate.head for gate in view.gates)):
             names += head.inputs if head is not None else ()
-        names = sorted(set(names))  # the same graph for the same values, in whatever order they were asked for
-        return ForwardRecord(dict(zip(names, self._trunk(tuple(names))(self._pixels(batch)), strict=True)))
+        return tuple(sorted(set(names)))
 
     def _pixels(self, batch: Batch) -> Tensor:
         """uint8 ``[B, H, W, 3]`` -> normalised ``[B, 3, H, W]``, channels last in memory as the pixels came."""

@@ -83,9 +83,9 @@ def gather(crossing: tuple[Tensor, ...], targets: list[list[int]], head: Head) -
     """
     activation = crossing[0]  # B C h w
     if head.linear is not None:
-        per_position = head.linear / (activation.shape[2] * activation.shape[3])  # classes C
+        positions = activation.shape[2] * activation.shape[3]
         return [
-            Evidence(activation[image], per_position[classes][:, :, None, None])
+            Evidence(activation[image], head.linear[classes][:, :, None, None] / positions)  # K C 1 1
             for image, classes in enumerate(targets)
         ]
     gradients = _differentiate(crossing, targets, head)  # K B C h w

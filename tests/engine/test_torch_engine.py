@@ -14,7 +14,8 @@ import torch
 
 from models.spec import ModelSpec, PreprocessSpec
 from service.dispatch.worker import Worker
-from service.engine.torch_engine import TorchEngine, pick_device
+from service.engine.choose import pick_device
+from service.engine.torch_engine import TorchEngine
 from service.types import Batch, Outcome, Plan, Tap
 from tests.networks import SIZE, network, traced
 

@@ -91,7 +91,7 @@ def test_a_network_that_cant_be_traced_predicts_and_says_what_it_cant_do() -> No
     with torch.no_grad():
         (logits,) = traced_net.trunk([traced_net.logits])(images(2))
         torch.testing.assert_close(logits, net(images(2)))
-    assert "only predictions are served: Branching can't be traced" in traced_net.spec.limits
+    assert "only predictions are served: Branching can't be traced" in traced_net.spec.default_layer_reason
     assert (traced_net.spec.layers, traced_net.spec.gates, traced_net.spec.feature_layers) == ((), (), ())
     assert traced_net.spec.default_layer == ""
 
@@ -99,7 +99,7 @@ def test_a_network_that_cant_be_traced_predicts_and_says_what_it_cant_do() -> No
 def test_a_network_without_spatial_layers_predicts_and_says_what_it_cant_do() -> None:
     flat = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE[0] * SIZE[1], 4))
     spec = TracedNetwork(flat, SIZE).spec
-    assert spec.limits.startswith("there are no heat maps")
+    assert spec.default_layer_reason.startswith("there is no heat map")
     assert spec.default_layer == ""
 
 
@@ -135,7 +135,6 @@ def test_shapes_that_a_network_asks_for_leave_one_graph_for_any_batch() -> None:
 
     net = Padding()
     traced_net = TracedNetwork(net, SIZE)
-    assert traced_net.spec.limits == ""
     assert traced_net.spec.default_layer == "relu"
     cut = traced_net.cut("conv")
     for count in (1, 5):

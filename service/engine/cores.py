@@ -1,0 +1,29 @@
+"""How many cores this process may really use."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+
+def available(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """The least of the machine's cores, the process's affinity, and its cgroup's CPU quota, at least 1.
+
+    ``os.cpu_count`` alone counts the host's cores in a container that may use two of them.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, _quota(cgroup) or cores))
+
+
+def _quota(cgroup: Path) -> int | None:
+    """Whole cores of the cgroup's quota, rounded up; None where there is none. Version 2 of cgroups, then version 1."""
+    try:
+        quota, period = (cgroup / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        try:
+            quota = (cgroup / "cpu" / "cpu.cfs_quota_us").read_text().strip()
+            period = (cgroup / "cpu" / "cpu.cfs_period_us").read_text().strip()
+        except OSError:
+            return None
+    return math.ceil(int(quota) / int(period)) if quota.isdigit() and int(quota) > 0 else None

@@ -1,0 +1,150 @@
+"""The trunk under OpenVINO, on x86 CPUs. What needs a gradient, and layers that few ask for, stay in torch."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import warnings
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import openvino as ov
+import torch
+from openvino.preprocess import PrePostProcessor
+from torch import Tensor, fx, nn
+
+from models.spec import ModelSpec, PreprocessSpec
+from service.engine.torch_engine import TorchEngine
+from service.explain.evidence import ForwardRecord, View
+from service.types import Batch, Pixels, Plan
+
+# The lanes that are compiled: what most requests look at, and that with the default feature maps.
+_USUAL, _MAPS = "", "maps"
+
+
+def has_bf16() -> bool:
+    """Whether OpenVINO computes in bfloat16 on this CPU."""
+    return "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+class OpenVINOEngine(TorchEngine):
+    """A TorchEngine whose trunk runs under OpenVINO for plans that look at the usual values alone.
+
+    A plan's lane depends on the plan alone, and a lane runs one compiled graph. So an answer never depends on what
+    else was in the batch, not even by the rounding of bfloat16.
+    """
+
+    def __init__(self, net: nn.Module, spec: ModelSpec, *, bf16: bool, threads: int, cache: Path | None) -> None:
+        """``cache`` is a folder that keeps converted and compiled graphs between starts; None keeps none."""
+        super().__init__(net, spec, torch.device("cpu"), bf16=False)
+        network = self._network
+        default = network.spec.default_layer
+        usual = [network.logits, *(self._cut(default).inputs if default else ())]
+        usual += [gate.weights for gate in network.gates]
+        maps = [network.value(layer) for layer in network.spec.feature_layers]
+        self._threads = threads
+        self._precision = "bf16" if bf16 else "fp32"
+        core = ov.Core()
+        if cache is not None:
+            cache.mkdir(parents=True, exist_ok=True)
+            core.set_property({"CACHE_DIR": str(cache)})
+        options = {
+            "INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32",
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,
+            # Pinned, the calling thread and all that it starts would share one core: torch would crawl beside it.
+            "ENABLE_CPU_PINNING": False,
+        }
+        weights = _digest(net)
+        self._compiled = {}
+        # A network without layers could not be traced: it may branch on its pixels, and a conversion would freeze that.
+        for lane, values in ((_USUAL, usual), (_MAPS, [*usual, *maps])) if network.spec.layers else ():
+            names = tuple(sorted(set(values)))
+            model = _converted(core, network.trunk(names), spec.preprocess, weights, cache)
+            self._compiled[lane] = _Compiled(core.compile_model(model, "CPU", options), names)
+        self._lane = lru_cache(4096)(self._find_lane)
+
+    @property
+    def description(self) -> str:
+        """See TorchEngine.description."""
+        return f"OpenVINO {ov.__version__.partition('-')[0]} on cpu, {self._precision}"
+
+    def lane(self, plan: Plan) -> str:
+        """See TorchEngine.lane; plans that look at other layers have a lane of their own, which torch runs."""
+        return self._lane(plan)
+
+    def _find_lane(self, plan: Plan) -> str:
+        heads = super().lane(plan)
+        if heads:
+            return heads
+        needed = set(self._names((plan,), self._view((plan,))))
+        return next((lane for lane, graph in self._compiled.items() if needed.issubset(graph.names)), "other layers")
+
+    def _forward(self, batch: Batch, view: View) -> ForwardRecord:
+        graph = self._compiled.get(self.lane(batch.plans[0]))
+        # OpenVINO's threads spin on for a while after a pass: the little that torch does then is fastest done by one.
+        torch.set_num_threads(1 if graph is not None else self._threads)
+        if graph is None:
+            return super()._forward(batch, view)
+        return ForwardRecord(graph(batch.pixels, self._names(batch.plans, view)))
+
+
+class _Compiled:
+    """A compiled graph: uint8 pixels ``[B, H, W, 3]`` -> the named values."""
+
+    def __init__(self, compiled: ov.CompiledModel, names: tuple[str, ...]) -> None:
+        self.names = names
+        self._request = compiled.create_infer_request()
+        self._outputs = {name: index for index, name in enumerate(names)}
+
+    def __call__(self, pixels: Pixels, wanted: tuple[str, ...]) -> dict[str, Tensor]:
+        self._request.infer([pixels], share_inputs=True)
+        # Copies, since the next inference writes into the same memory.
+        return {
+            name: torch.from_numpy(self._request.get_output_tensor(self._outputs[name]).data.copy()) for name in wanted
+        }
+
+
+def _converted(
+    core: ov.Core, trunk: fx.GraphModule, spec: PreprocessSpec, weights: str, cache: Path | None
+) -> ov.Model | str:
+    """The trunk as an OpenVINO model that takes uint8 pixels; from the cache, as its path, where it is there."""
+    if cache is None:
+        return _convert(trunk, spec)
+    parts = (weights, trunk.code, repr(spec), ov.__version__, torch.__version__)
+    kept = cache / f"{hashlib.sha256('|'.join(parts).encode()).hexdigest()[:32]}"
+    if not (kept / "model.xml").exists():
+        with tempfile.TemporaryDirectory(dir=cache) as scratch:
+            ov.save_model(_convert(trunk, spec), Path(scratch, "model.xml"), compress_to_fp16=False)
+            try:
+                os.rename(scratch, kept)  # whole or not at all, also when two processes start at once
+                os.mkdir(scratch)  # for TemporaryDirectory to remove
+            except OSError:
+                if not (kept / "model.xml").exists():
+                    raise
+    return str(kept / "model.xml")
+
+
+def _convert(trunk: fx.GraphModule, spec: PreprocessSpec) -> ov.Model:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.jit, through which OpenVINO converts, is deprecated in torch
+        model = ov.convert_model(trunk, example_input=torch.zeros(1, 3, *spec.size))
+    model.reshape([-1, 3, *spec.size])
+    with_pixels = PrePostProcessor(model)
+    with_pixels.input().tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
+    with_pixels.input().model().set_layout(ov.Layout("NCHW"))
+    steps: Any = with_pixels.input().preprocess().convert_element_type(ov.Type.f32)
+    steps.mean([255 * mean for mean in spec.mean]).scale([255 * std for std in spec.std])
+    return with_pixels.build()
+
+
+def _digest(net: nn.Module) -> str:
+    """SHA-256 over all parameters and buffers: what a cached graph has in it."""
+    digest = hashlib.sha256()
+    for name, value in net.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,101 @@
+"""OpenVINO answers what torch answers; what it does not compile, torch runs, in a lane of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from models import catalog
+from service.decode.image import decode
+from service.engine.openvino_engine import OpenVINOEngine
+from service.engine.torch_engine import TorchEngine
+from service.types import Batch, Floats, Outcome, Plan, Tap, Upload
+from tests.engine.test_torch_engine import PIXELS, SPEC, assert_same
+from tests.networks import network
+from tests.support import SAMPLES, photograph
+
+USUAL = (Plan(top_k=3), Plan(gates=True), Plan(layer="head", targets=(2, 0)), Plan(layer="head", gates=True))
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("openvino")
+
+
+@pytest.fixture(scope="module")
+def engine(cache: Path) -> OpenVINOEngine:
+    return OpenVINOEngine(network("tiny"), SPEC, bf16=False, threads=1, cache=cache)
+
+
+@pytest.fixture(scope="module")
+def reference() -> TorchEngine:
+    return TorchEngine(network("tiny"), SPEC, torch.device("cpu"))
+
+
+def test_usual_plans_are_answered_as_torch_answers_them(engine: OpenVINOEngine, reference: TorchEngine) -> None:
+    batch = Batch(PIXELS[: len(USUAL)], USUAL)
+    for one, other in zip(engine.run(batch), reference.run(batch), strict=True):
+        assert_same(one, other)
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        Plan(taps=(Tap("gate"), Tap("head"))),
+        Plan(taps=(Tap("block"),)),
+        Plan(taps=(Tap("gate", gate=True),)),
+        Plan(layer="stem", targets=(1,)),
+        Plan(gates=True, effects=True),
+        Plan(gates=True, restore=("gate",)),
+    ],
+    ids=["default layers", "other layer", "gate", "deep cut", "effects", "restore"],
+)
+def test_every_other_plan_is_answered_too(engine: OpenVINOEngine, reference: TorchEngine, plan: Plan) -> None:
+    batch = Batch(PIXELS[:2], (plan, plan))
+    for one, other in zip(engine.run(batch), reference.run(batch), strict=True):
+        assert_same(one, other)
+
+
+def test_plans_share_a_lane_only_if_one_graph_answers_them(engine: OpenVINOEngine) -> None:
+    assert {engine.lane(plan) for plan in USUAL} == {""}
+    maps = engine.lane(Plan(taps=tuple(map(Tap, engine.network.feature_layers))))
+    other = engine.lane(Plan(taps=(Tap("block"),)))
+    assert len({"", maps, other, engine.lane(Plan(layer="stem"))}) == 4
+
+
+def test_an_outcome_is_not_overwritten_by_the_next_batch(engine: OpenVINOEngine) -> None:
+    plan = Plan(gates=True, layer="head", taps=(Tap("gate"),))
+
+    def arrays(outcome: Outcome) -> list[Floats]:
+        return [outcome.gates[0].weights, outcome.explanations[0].heat, outcome.maps[0].values]
+
+    (first,) = engine.run(Batch(PIXELS[:1], (plan,)))
+    kept = [array.copy() for array in arrays(first)]
+    engine.run(Batch(PIXELS[1:2], (plan,)))
+    for before, after in zip(kept, arrays(first), strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+def test_the_cache_is_used_by_the_same_network_and_by_no_other(cache: Path, engine: OpenVINOEngine) -> None:
+    folders = {path.parent.name for path in cache.rglob("model.xml")}
+    assert len(folders) == 2
+    OpenVINOEngine(network("tiny"), SPEC, bf16=False, threads=1, cache=cache)
+    assert {path.parent.name for path in cache.rglob("model.xml")} == folders
+    changed = type(network("tiny"))().eval()
+    OpenVINOEngine(changed, SPEC, bf16=False, threads=1, cache=cache)
+    assert len({path.parent.name for path in cache.rglob("model.xml")}) == 4
+
+
+def test_bf16_sees_the_same_in_the_sample_photographs_as_fp32(cache: Path) -> None:
+    net, spec = catalog.load("lite0")
+    uploads = [Upload(photograph(path.stem)) for path in SAMPLES.glob("*.jpg")]
+    images = np.stack([decode(upload, spec.preprocess, 10**8).pixels for upload in uploads])
+    batch = Batch(images, (Plan(layer="head", gates=True),) * len(images))
+    exact, coarse = (OpenVINOEngine(net, spec, bf16=bf16, threads=1, cache=cache).run(batch) for bf16 in (False, True))
+    for one, other in zip(exact, coarse, strict=True):
+        assert one.predictions[0].index == other.predictions[0].index
+        a, b = (np.maximum(outcome.explanations[0].heat, 0).ravel() for outcome in (one, other))
+        assert a @ b / np.linalg.norm(a) / np.linalg.norm(b) >= 0.99
