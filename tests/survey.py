@@ -26,7 +26,9 @@ from service.explain.cam import grad_cam
 from service.explain.evidence import Head, gather
 from tests.surveyed import Entry, entries
 
-TOLERANCE = 1e-6  # of a map's, a gate's or the logits' largest value, in float64
+# Of a map's, a gate's or the logits' largest value.
+TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3}
+LARGE = 150_000_000  # parameters; a larger network is examined in float32
 
 
 @dataclass
@@ -47,7 +49,9 @@ class Row:
 def random_network(make: Callable[[], nn.Module], size: int) -> nn.Module:
     """The network with seeded weights: what is initialised with zeros gets others, and its norms fit seeded noise."""
     torch.manual_seed(0)
-    net = make().double()
+    net = make()
+    if sum(parameter.numel() for parameter in net.parameters()) <= LARGE:
+        net = net.double()
     for name, parameter in net.named_parameters():
         if not parameter.any() and not name.endswith("bias"):
             nn.init.normal_(parameter, std=0.05) if parameter.ndim > 1 else nn.init.ones_(parameter)
@@ -55,7 +59,7 @@ def random_network(make: Callable[[], nn.Module], size: int) -> nn.Module:
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.momentum = 1.0
     with torch.no_grad():
-        net.train()(_noise(4, size))
+        net.train()(_noise(4, size).to(next(net.parameters())))
     return net.eval().requires_grad_(False)
 
 
@@ -63,7 +67,8 @@ def examine(entry: Entry) -> Row:
     """Trace one network and compare all that the service makes of it."""
     row = Row(entry.name, entry.size)
     net = random_network(entry.make, entry.size)
-    pixels = _noise(2, entry.size)
+    pixels = _noise(2, entry.size).to(next(net.parameters()))
+    tolerance = TOLERANCE[pixels.dtype]
     factors = _Factors()
     with torch.no_grad(), factors:
         expected = net(pixels)
@@ -77,11 +82,11 @@ def examine(entry: Entry) -> Row:
         row.errors["traces"] = spec.default_layer_reason
     with torch.no_grad():
         logits, *gates = traced.trunk([traced.logits, *(gate.weights for gate in traced.gates)])(pixels)
-    if not (wrong := _difference(logits, expected)) <= TOLERANCE:
+    if not (wrong := _difference(logits, expected)) <= tolerance:
         row.errors["logits"] = f"the logits differ by {wrong:.0e}"
     row.layers = len(spec.layers)
     row.gates = Counter(gate.type for gate in spec.gates)
-    row.gates_wrong = sum(not factors.take(value) for value in gates)
+    row.gates_wrong = sum(not factors.take(value, tolerance) for value in gates)
     row.ungated = len(factors.found)
     if row.gates_wrong:
         row.errors["gates"] = f"{row.gates_wrong} gates are not what multiplied the channels"
@@ -90,7 +95,7 @@ def examine(entry: Entry) -> Row:
         for layer in dict.fromkeys((spec.default_layer, spec.feature_layers[1])):
             oracle, wrong = _compare_cam(net, traced, spec.by_name[layer], pixels, expected)
             row.cams.append((layer, oracle, wrong))
-            if not wrong <= TOLERANCE:
+            if not wrong <= tolerance:
                 row.errors["Grad-CAM"] = f"Grad-CAM at {layer} differs from captum's by {wrong:.0e} of its maximum"
     return row
 
@@ -123,10 +128,10 @@ class _Factors(TorchFunctionMode):
                     break
         return func(*args, **(kwargs or {}))
 
-    def take(self, value: Tensor) -> bool:
+    def take(self, value: Tensor, tolerance: float) -> bool:
         """Whether such a factor was recorded; each one counts once."""
         for i, factor in enumerate(self.found):
-            if factor.shape == value.flatten(1).shape and _difference(value.flatten(1), factor) <= TOLERANCE:
+            if factor.shape == value.flatten(1).shape and _difference(value.flatten(1), factor) <= tolerance:
                 del self.found[i]
                 return True
         return False
@@ -280,7 +285,7 @@ Made by `python -m tests.survey` (torch {torch}, {minutes} minutes): every cell 
 ten classes and two images of noise. A verdict of ✓ means: the network is traced; its logits are those of the plain
 network; every gate read out is the factor that multiplied the channels when the plain network ran; Grad-CAM at the
 default layer and at an earlier one equals captum's `LayerGradCam` (all to 1e-6 of the
-largest value, in float64).
+largest value, in float64; to 1e-3, in float32, where there are more than 150 million parameters).
 
 - *gates* counts channel-attention gates by type. *(+n)*: n more products in the network scale each channel by a number
   of its own without a sigmoid or softmax that made it (global response normalisation); they are not offered as gates.
