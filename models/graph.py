@@ -246,7 +246,7 @@ class TracedNetwork:
             node = self._layers[layer.name]
             if node.op == "call_module" and layer.kind.startswith(_COPIES):
                 continue
-            if layer.kind in ("pad", "adaptive_avg_pool2d") or not self._has_weights_behind(node):
+            if layer.kind in ("pad", "adaptive_avg_pool2d", "getitem") or not self._has_weights_behind(node):
                 continue
             if self._layouts[node].extra == 0 or positions_are_read(node, self._layouts, self._live):
                 return layer

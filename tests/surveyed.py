@@ -12,9 +12,9 @@ from timm.layers.gather_excite import GatherExcite
 from torch import nn
 
 CLASSES = 10
-# torchvision's attention networks have a fixed input; inception's last maps vanish in smaller pictures.
-SIZES = {"inception_v3": 96, "alexnet": 96, "vit_": 224, "swin_": 64, "maxvit_": 224}
 SMALL = 64
+# Networks whose last maps would vanish in a picture that small, or whose input is fixed.
+SIZES = {"alexnet": 96, "inception_v3": 96, "inception_v4": 96, "inception_resnet_v2": 96, "bat_resnext26ts": 256}
 
 # Its channel gates: SE, eSE, ECA, GE, GC, CBAM, SK, split attention.
 TIMM_GATES = """
@@ -57,14 +57,21 @@ def entries() -> list[Entry]:
 
 
 def of_torchvision(name: str) -> Entry:
-    size = next((size for prefix, size in SIZES.items() if name.startswith(prefix)), SMALL)
-    # Heads for training alone: weights are loaded without them.
-    options = {"aux_logits": False, "init_weights": False} if name in ("inception_v3", "googlenet") else {}
+    size = SIZES.get(name, SMALL)
+    options: dict[str, object] = {}
+    if name in ("inception_v3", "googlenet"):  # without the heads that serve training alone, as they are loaded
+        options = {"aux_logits": False, "init_weights": False}
+    elif name.startswith("vit_"):  # a grid of 4 x 4 patches
+        size = 4 * int(name.rpartition("_")[2])
+        options = {"image_size": size}
+    elif name == "maxvit_t":
+        size = 224
     make = partial(torchvision.models.get_model, name, weights=None, num_classes=CLASSES, **options)
     return Entry("torchvision", name, size, make)
 
 
-def of_timm(name: str, size: int = SMALL) -> Entry:
+def of_timm(name: str, size: int | None = None) -> Entry:
+    size = size or SIZES.get(name, 256 if name.endswith("_256") else SMALL)
     return Entry("timm", name, size, partial(timm.create_model, name, num_classes=CLASSES))
 
 
@@ -77,6 +84,6 @@ def with_attention(kind: str) -> Entry:
 
 def _all_of_timm() -> list[Entry]:
     names = (TIMM_GATES + TIMM_PLAIN).split()
-    convolutional = [of_timm(name, 256 if name.endswith("_256") else SMALL) for name in names]
+    convolutional = [of_timm(name) for name in names]
     tokens = [of_timm(name, 224) for name in TIMM_TOKENS.split()]
     return [*convolutional, *map(with_attention, TIMM_ATTENTION), *tokens]

@@ -12,9 +12,9 @@ from tests.survey import examine
 from tests.surveyed import Entry, of_timm, of_torchvision, with_attention
 
 TORCHVISION = (
-    *("alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "efficientnet_v2_s", "googlenet", "inception_v3"),
-    *("mnasnet0_5", "mobilenet_v2", "mobilenet_v3_small", "regnet_x_400mf", "regnet_y_400mf", "resnet18"),
-    *("resnext50_32x4d", "shufflenet_v2_x0_5", "squeezenet1_1", "swin_t", "swin_v2_t", "vgg11", "vit_b_32"),
+    *("alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "googlenet", "inception_v3"),
+    *("mnasnet0_5", "mobilenet_v2", "mobilenet_v3_small", "regnet_y_400mf", "resnet18"),
+    *("shufflenet_v2_x0_5", "squeezenet1_1", "swin_t", "vgg11", "vit_b_16"),
 )
 # A network and the type of its gates, or none.
 TIMM = {
@@ -41,7 +41,7 @@ CASES: list[tuple[Entry, str | None]] = [
 ]
 
 
-@pytest.mark.parametrize("entry", map(of_torchvision, TORCHVISION), ids=lambda entry: entry.name)
+@pytest.mark.parametrize("entry", [*map(of_torchvision, TORCHVISION)], ids=lambda entry: entry.name)
 def test_every_family_of_torchvision_is_explained_as_captum_explains_it(entry: Entry) -> None:
     row = examine(entry)
     assert not row.errors
