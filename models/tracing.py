@@ -48,7 +48,10 @@ def trace(net: nn.Module, size: tuple[int, int]) -> Trace:
     Raises whatever the network's code raises when it meets a symbol.
     """
     tracer = _Tracer(net, size)
-    graph = tracer.trace(net)
+    try:
+        graph = tracer.trace(net)
+    finally:
+        net.eval()  # where timm's networks drop what they have cached: symbols of this trace
     (pixels,) = (node for node in graph.nodes if node.op == "placeholder")
     for node in graph.nodes:
         node.meta.pop("values", None)
