@@ -223,7 +223,8 @@ class TracedNetwork:
         kind = self._kinds[owner] if owner else "functional"
         shape = _spatial(gate.gated)
         assert shape is not None  # find_gates yields four-dimensional values only
-        before, after = self._shortest_name(gate.gated), self._shortest_name(gate.output)
+        before = self._shortest_name(gate.gated)
+        after = owner if self._layers.get(owner) is gate.output else self._shortest_name(gate.output)
         spec = GateSpec(owner or self._qualnames[gate.output], kind, shape, before, after)
         return TracedGate(spec, gate.weights.name, gate.gated.name, gate.output.name)
 
