@@ -54,7 +54,7 @@ def to_input(image: Image.Image, frame: Frame, spec: PreprocessSpec) -> Pixels:
     """What the frame shows of an RGB picture, the source or a smaller copy of it, at the network's size ``[H, W, 3]``.
 
     torch's resize of bytes is several times faster than Pillow's and equals it within a level, but it can't start
-    between two pixels; so it resizes the whole picture, and very long ones go through Pillow, which crops as it resizes.
+    between two pixels. So it resizes the whole picture; very long ones go through Pillow, which crops as it resizes.
     """
     height, width = spec.size
     long = max(frame.width, frame.height) > _LONGEST_WHOLE * min(frame.width, frame.height)
