@@ -57,7 +57,7 @@ def side_by_side(pictures: list[Image.Image], height: int, gap: int = 8) -> Imag
 
 
 async def main() -> None:
-    app = create_app(Settings())
+    app = create_app(Settings(precision="fp32"))  # as exact on every machine
     transport = httpx.ASGITransport(app=app)
     async with (
         app.router.lifespan_context(app),

@@ -207,7 +207,8 @@ class TracedNetwork:
     def _traced_gate(self, gate: Gate) -> TracedGate:
         owner = self._qualnames[gate.output].rpartition(".")[0]
         kind = self._kinds[owner] if owner else "functional"
-        before, after = self._shortest_name(gate.gated), self._shortest_name(gate.output)
+        before = self._shortest_name(gate.gated)
+        after = owner if self._layers.get(owner) is gate.output else self._shortest_name(gate.output)
         spec = GateSpec(owner or self._qualnames[gate.output], kind, gate.shape, before, after)
         return TracedGate(spec, gate.weights.name, self.value(before), self.value(after))
 

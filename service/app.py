@@ -117,8 +117,13 @@ async def _on_error(request: Request, error: Exception) -> Response:
 
 def _assemble(settings: Settings) -> Service:
     available = cores.available()
-    torch.set_num_threads(settings.threads or available)
-    pool = ThreadPoolExecutor(settings.decode_threads or max(2, available), thread_name_prefix="pictures")
+    pool = ThreadPoolExecutor(
+        settings.decode_threads or max(2, available),
+        thread_name_prefix="pictures",
+        # One picture, one core: the parallelism is over pictures.
+        initializer=torch.set_num_threads,
+        initargs=(1,),
+    )
     names = dict.fromkeys((settings.model, *settings.models))
     pipelines = [_pipeline(name, settings, pool) for name in names]
     return Service(

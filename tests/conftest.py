@@ -12,8 +12,8 @@ from tests.support import photograph, serving
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[str]:
-    """The base URL of a server of two networks that is patient, so that a busy machine fails no test."""
-    with serving(PELLUCID_MODELS="lite0-plain", PELLUCID_TIMEOUT_MS="200000") as server:
+    """The base URL of a server of two networks that is exact, and patient, so that a busy machine fails no test."""
+    with serving(PELLUCID_MODELS="lite0-plain", PELLUCID_PRECISION="fp32", PELLUCID_TIMEOUT_MS="200000") as server:
         yield server.url
 
 

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import struct
 from typing import Final
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from models.spec import PreprocessSpec
-from service.decode.preprocess import crop_box, to_input
+from service.decode.preprocess import Frame, to_input
 from service.errors import ContentTooLarge, UndecodableImage, UnsupportedMediaType
 from service.types import DecodedImage, ImageInfo, Upload
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+
+# EXIF orientations that lay a picture on its side.
+_SIDEWAYS: Final = (5, 6, 7, 8)
 
 # What Pillow's decoders raise on broken files, besides the OSError that they document.
 _DECODER_ERRORS = (
@@ -52,15 +56,28 @@ def decode(upload: Upload, spec: PreprocessSpec, max_pixels: int, picture_side: 
     """
     image, file_format = _open(upload.data, max_pixels)
     try:
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) in _SIDEWAYS
+        width, height = image.size[::-1] if turned else image.size
+        frame = Frame.of(width, height, spec)
+        _scale_while_decoding(image, spec, picture_side)
         rgb = _to_rgb(ImageOps.exif_transpose(image))
-        box = crop_box(rgb.width, rgb.height, spec)
-        pixels = to_input(rgb, box, spec)
+        pixels = to_input(rgb, frame, spec)
         picture = None if picture_side is None else _thumbnail(rgb, picture_side)
     except _DECODER_ERRORS as error:
         raise UndecodableImage(f"The {file_format} data are broken or cut off: {error}") from error
-    info = ImageInfo(upload.filename, hashlib.sha256(upload.data).hexdigest(), file_format, rgb.width, rgb.height)
-    rounded = (round(box[0]), round(box[1]), round(box[2]), round(box[3]))
-    return DecodedImage(info, pixels, rounded, picture)
+    info = ImageInfo(upload.filename, hashlib.sha256(upload.data).hexdigest(), file_format, width, height)
+    x0, y0, x1, y1 = frame.box(width, height)
+    return DecodedImage(info, pixels, (round(x0), round(y0), round(x1), round(y1)), picture)
+
+
+def _scale_while_decoding(image: Image.Image, spec: PreprocessSpec, picture_side: int | None) -> None:
+    """Let a large JPEG be decoded at a half, a quarter or an eighth: faster by as much squared, and the same picture.
+
+    Never below twice the size that is needed, so that the resize that follows still does the smoothing.
+    """
+    needed = max(2 * spec.resize / min(image.size), (picture_side or 0) / max(image.size))
+    if image.format == "JPEG" and needed <= 0.5:
+        image.draft(None, (math.ceil(image.width * needed), math.ceil(image.height * needed)))
 
 
 def _open(data: bytes, max_pixels: int) -> tuple[Image.Image, str]:

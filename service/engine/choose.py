@@ -32,7 +32,8 @@ def create(
         missing = f"it runs on the CPU, not on {chosen}" if installed else "install it with pip install 'pellucid[cpu]'"
         raise ValueError(f"there is no OpenVINO engine: {missing}")
     if engine == "torch" or not installed or chosen.type != "cpu":
-        return TorchEngine(net, spec, chosen, bf16=precision == "bf16" or (precision == "auto" and _pays(chosen)))
+        bf16 = precision == "bf16" or (precision == "auto" and _pays(chosen))
+        return TorchEngine(net, spec, chosen, bf16=bf16, threads=threads)
     from service.engine.openvino_engine import OpenVINOEngine, has_bf16  # an optional package
 
     bf16 = precision == "bf16" or (precision == "auto" and has_bf16())

@@ -38,13 +38,12 @@ class OpenVINOEngine(TorchEngine):
 
     def __init__(self, net: nn.Module, spec: ModelSpec, *, bf16: bool, threads: int, cache: Path | None) -> None:
         """``cache`` is a folder that keeps converted and compiled graphs between starts; None keeps none."""
-        super().__init__(net, spec, torch.device("cpu"), bf16=False)
+        super().__init__(net, spec, torch.device("cpu"), threads=threads)
         network = self._network
         default = network.spec.default_layer
         usual = [network.logits, *(self._cut(default).inputs if default else ())]
         usual += [gate.weights for gate in network.gates]
         maps = [network.value(layer) for layer in network.spec.feature_layers]
-        self._threads = threads
         self._precision = "bf16" if bf16 else "fp32"
         core = ov.Core()
         if cache is not None:
@@ -83,10 +82,12 @@ class OpenVINOEngine(TorchEngine):
         needed = set(self._names((plan,), self._view((plan,))))
         return next((lane for lane, graph in self._compiled.items() if needed.issubset(graph.names)), "other layers")
 
+    def _threads_for(self, batch: Batch) -> int:
+        # OpenVINO's threads spin on for a while after a pass: the little that torch does then is fastest done by one.
+        return 1 if self.lane(batch.plans[0]) in self._compiled else self._threads
+
     def _forward(self, batch: Batch, view: View) -> ForwardRecord:
         graph = self._compiled.get(self.lane(batch.plans[0]))
-        # OpenVINO's threads spin on for a while after a pass: the little that torch does then is fastest done by one.
-        torch.set_num_threads(1 if graph is not None else self._threads)
         if graph is None:
             return super()._forward(batch, view)
         return ForwardRecord(graph(batch.pixels, self._names(batch.plans, view)))

@@ -22,10 +22,14 @@ class TorchEngine:
     """One network on one device. Takes uint8 pixels; normalises them there.
 
     ``bf16`` runs the trunk in bfloat16 where that helps (autocast); heads, and what leaves the trunk, are fp32 always.
+    ``threads`` are those of the thread that calls ``run``; others have their own number.
     """
 
-    def __init__(self, net: nn.Module, spec: ModelSpec, device: torch.device, *, bf16: bool = False) -> None:
+    def __init__(
+        self, net: nn.Module, spec: ModelSpec, device: torch.device, *, bf16: bool = False, threads: int = 1
+    ) -> None:
         self._device = device
+        self._threads = threads
         self._bf16 = bf16
         net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._network = TracedNetwork(net, spec.preprocess.size)
@@ -61,6 +65,7 @@ class TorchEngine:
     def run(self, batch: Batch) -> list[Outcome]:
         """See Engine.run. The plans of a batch are of one lane, so at most one layer among them needs its head."""
         started = time.perf_counter()
+        torch.set_num_threads(self._threads_for(batch))
         view = self._view(batch.plans)
         with torch.no_grad():  # not inference_mode, whose tensors can't become a leaf of the head
             record = self._forward(batch, view)
@@ -68,6 +73,9 @@ class TorchEngine:
                 torch.cuda.synchronize(self._device)  # else the time of the pass would be counted as explaining
             infer_s = time.perf_counter() - started
             return explain(record, batch.plans, view, infer_s)
+
+    def _threads_for(self, batch: Batch) -> int:
+        return self._threads
 
     def _view(self, plans: tuple[Plan, ...]) -> View:
         """What of the network these plans look at."""

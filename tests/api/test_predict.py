@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from service.api.schemas import Prediction
-from tests.support import explained, photograph
+from tests.support import envelope, explained, photograph, post, problem
 
 
 def _predictions(client: httpx.Client, image: bytes, **options: int) -> list[Prediction]:
@@ -55,3 +55,15 @@ def test_probabilities_are_the_softmax_of_the_logits(client: httpx.Client, cat: 
 def test_an_index_and_its_label_are_those_of_the_model(client: httpx.Client, rocket: bytes) -> None:
     labels = client.get("/v1/models/lite0").json()["labels"]
     assert all(labels[prediction.index] == prediction.label for prediction in _predictions(client, rocket, top_k=50))
+
+
+def test_a_request_names_the_network_that_answers(client: httpx.Client, cat: bytes) -> None:
+    gated, plain = (post(client, "/v1/predict", cat, model=name) for name in ("lite0", "lite0-plain"))
+    assert (envelope(gated).model, envelope(plain).model) == ("lite0", "lite0-plain")
+    assert gated.json()["results"] != plain.json()["results"]
+    assert envelope(post(client, "/v1/predict", cat)).model == "lite0"
+
+
+def test_a_network_that_is_not_served_is_refused_with_those_that_are(client: httpx.Client, cat: bytes) -> None:
+    found = problem(post(client, "/v1/predict", cat, model="lite1"), 422, "unknown-name")
+    assert found.allowed == ["lite0", "lite0-plain"]

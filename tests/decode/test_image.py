@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torchvision.transforms import v2
 from torchvision.transforms.functional import pil_to_tensor
 
 from models.spec import PreprocessSpec
 from service.decode.image import FORMATS, decode
-from service.decode.preprocess import crop_box
+from service.decode.preprocess import Frame
 from service.errors import ContentTooLarge, UndecodableImage, UnsupportedMediaType
 from service.types import Pixels, Upload
 
@@ -49,13 +49,39 @@ def test_pixels_are_those_of_torchvisions_resize_and_crop(name: str) -> None:
     plain = v2.Compose([v2.Resize(256, v2.InterpolationMode.BICUBIC), v2.CenterCrop(224)])
     expected = pil_to_tensor(plain(Image.open(io.BytesIO(data)))).permute(1, 2, 0)
     found = torch.tensor(decode(Upload(data), SPEC, 10_000_000).pixels)
-    # Only the crop is resampled, so that its border can differ by the rounding of one intermediate.
     assert (found.int() - expected.int()).abs().max() <= 1
+
+
+def test_a_thin_picture_is_cropped_as_it_is_resized_to_the_same_pixels() -> None:
+    cat = Image.open(SAMPLES / "cat.jpg").resize((2000, 300))
+    plain = v2.Compose([v2.Resize(256, v2.InterpolationMode.BICUBIC), v2.CenterCrop(224)])
+    expected = np.asarray(plain(cat)).astype(int)
+    found = decode(Upload(encoded(cat, "PNG")), SPEC, 10_000_000)
+    assert np.abs(found.pixels - expected).max() <= 1
+    assert found.box == (869, 19, 1131, 281)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_large_jpeg_is_scaled_while_it_is_decoded_and_shows_the_same(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    large = encoded(Image.open(SAMPLES / "coffee.jpg").resize((3600, 2400)), "JPEG", quality=92, exif=exif)
+    found = decode(Upload(large), SPEC, 10_000_000, picture_side=600)
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(large)))
+    assert (found.info.width, found.info.height) == upright.size
+    plain = v2.Compose([v2.Resize(256, v2.InterpolationMode.BICUBIC), v2.CenterCrop(224)])
+    difference = np.abs(found.pixels - np.asarray(plain(upright)).astype(int))
+    assert difference.mean() < 0.5
+    assert difference.max() <= 12
+    assert found.picture is not None
+    assert max(found.picture.shape) == 600
+    inside = tuple(round(edge * 256 / 2400) for edge in found.box)
+    assert (inside[2] - inside[0], inside[3] - inside[1]) == (224, 224)
 
 
 @pytest.mark.parametrize(("width", "height"), list(itertools.product((1, 7, 224, 300, 1001), repeat=2)))
 def test_the_box_lies_inside_the_picture_and_has_the_crops_shape(width: int, height: int) -> None:
-    x0, y0, x1, y1 = crop_box(width, height, SPEC)
+    x0, y0, x1, y1 = Frame.of(width, height, SPEC).box(width, height)
     assert 0 <= x0 < x1 <= width + 1e-9
     assert 0 <= y0 < y1 <= height + 1e-9
     assert x1 - x0 == pytest.approx(min(width, height) * 224 / 256, rel=0.01)
