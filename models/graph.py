@@ -6,22 +6,20 @@ and an explanation's gradient comes from the head, the part of the graph behind 
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import torch
 from torch import Tensor, fx, nn
-from torch.fx.passes.shape_prop import ShapeProp
-from torchvision.models.feature_extraction import NodePathTracer
 
-from models.attention import Gate, Gated, find_gates, names_without_gates
+from models.attention import Gate, find_gates, names_without_gates
+from models.heads import linear_behind
+from models.layout import MapViews, find_layouts, positions_are_read
 from models.spec import GateSpec, LayerSpec, NetworkSpec
+from models.tracing import Trace, opaque, out_of_place, trace
 
 
-class UntraceableError(Exception):
-    """The network can't be traced, or offers no spatial layer to explain. The message says which."""
+class UntraceableError(ValueError):
+    """The network can't run on pixels of the given size, or returns no logits. The message says which."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +39,8 @@ class Cut:
 
 @dataclass(frozen=True)
 class TracedGate:
-    """A gate and the graph values that hold its ``weights`` (``[B, C]`` or ``[B, C, 1, 1]``), its input and its
-    output.
+    """A gate and the graph values that hold its ``weights`` (one number per channel), its input and its output, both
+    as maps ``[B, C, h, w]``.
     """
 
     spec: GateSpec
@@ -51,80 +49,66 @@ class TracedGate:
     after: str
 
 
-class _Tracer(NodePathTracer):  # type: ignore[misc]  # torchvision is not typed
-    """Also remembers which value each module returned, so that ``layer3`` names what layer3 puts out."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.returned: dict[str, fx.Node] = {}
-
-    def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        value = super().call_module(m, forward, args, kwargs)
-        if isinstance(value, fx.Proxy) and not isinstance(m, Gated):  # its value has a name already: the gate's
-            self.returned[self.path_of_module(m)] = value.node
-        return value
-
-
-def _out_of_place(module: fx.GraphModule) -> None:
-    """Replace in-place operations. A tap must keep the value that its layer returned, whatever comes after it."""
-    for part in module.modules():
-        if getattr(part, "inplace", False) is True:
-            part.inplace = False  # type: ignore[assignment]  # a flag, whatever nn.Module.__setattr__ admits
-    augmented = {operator.iadd: operator.add, operator.imul: operator.mul, operator.isub: operator.sub}
-    for node in module.graph.nodes:
-        if node.kwargs.get("inplace"):
-            node.update_kwarg("inplace", False)
-        if node.op == "call_function":
-            node.target = augmented.get(node.target, node.target)
-        elif node.op == "call_method" and node.target.endswith("_") and not node.target.endswith("__"):
-            node.target = node.target[:-1]
-
-
 class TracedNetwork:
     """One network as a graph. The parameters are those of ``net``, shared and frozen; the graph is read-only
     afterwards.
 
-    ``spec`` says what callers may choose from. ``size`` is the (height, width) for which shapes are reported. Raises
-    UntraceableError.
+    ``spec`` says what callers may choose from, and what the network can't do. ``size`` is the (height, width) of the
+    pixels. Raises UntraceableError.
     """
 
     def __init__(self, net: nn.Module, size: tuple[int, int]) -> None:
         net = net.eval().requires_grad_(False)
         public = names_without_gates(net)
         self._kinds = {public(path): type(module).__name__ for path, module in net.named_modules()}
-        tracer = _Tracer()
+        untraceable = ""
         try:
-            graph = tracer.trace(net)
+            traced = trace(net, size)
         except Exception as error:  # whatever the network's own code raises when it meets a symbol
-            raise UntraceableError(f"{type(net).__name__} can't be traced by torch.fx: {error}") from error
-        self._root = fx.GraphModule(net, graph)
-        _out_of_place(self._root)
+            untraceable = f"only predictions are served: {type(net).__name__} can't be traced by torch.fx ({error})"
+            traced = self._untraced(net, size)
+        self._root, self._pixels, self._batch = traced.module, traced.pixels, traced.batch
+        out_of_place(self._root)
+        graph = self._root.graph
         graph.eliminate_dead_code()
-        self._nodes = {node.name: node for node in graph.nodes}
-        self._pixels = next(node for node in graph.nodes if node.op == "placeholder")
         self._logits = next(node for node in graph.nodes if node.op == "output").args[0]
-        if not isinstance(self._logits, fx.Node):
-            raise UntraceableError(f"{type(net).__name__} returns several values, one tensor of logits is needed")
-        parameter = next(net.parameters())
-        with torch.no_grad():
-            ShapeProp(self._root).propagate(torch.zeros(1, 3, *size, dtype=parameter.dtype, device=parameter.device))
+        if not isinstance(self._logits, fx.Node) or len(self._logits.meta.get("shape", ())) != 2:
+            raise UntraceableError(f"{type(net).__name__} returns no single tensor of logits [B, classes]")
 
-        self._qualnames = {node: public(qualname) for node, qualname in tracer.node_to_qualname.items()}
+        layouts = find_layouts(graph, self._root)
+        self._layouts = layouts
+        self._qualnames = {node: public(qualname) for node, qualname in traced.qualnames.items()}
+        self._views = MapViews(graph, layouts)
+        self._nodes = {node.name: node for node in graph.nodes}
         # A leaf that runs several times is a node each time (relu, relu_1): the nodes' names come before the modules'.
-        names = {public(path): node for path, node in tracer.returned.items()}
+        names = {public(path): node for path, node in traced.returned.items()}
         names |= {name: node for node, name in self._qualnames.items()}
         order = {node: position for position, node in enumerate(graph.nodes)}
-        spatial = [
-            (order[node], name)
-            for name, node in names.items()
-            if node in order and node.op not in ("placeholder", "get_attr", "output") and _spatial(node) is not None
-        ]
+        self._towards_logits = _ancestors([self._logits], stop=[self._batch])
+        spatial: list[tuple[fx.Node, LayerSpec]] = []
+        for name, node in names.items():
+            layout = layouts.get(node) if node in self._towards_logits else None
+            if layout is None or layout.axes == "BCN" or layout.height * layout.width == 1 or node is self._pixels:
+                continue
+            kind = self._kinds.get(name) or str(getattr(node.target, "__name__", node.target))
+            shape = layout.channels(node.meta["shape"]), layout.height, layout.width
+            spatial.append((node, LayerSpec(name, kind, shape)))
         # Modules that return the same value share a place in the order; the inner one, with the longer name, comes
         # first.
-        spatial.sort(key=lambda entry: (entry[0], -entry[1].count(".")))
-        self._layers: dict[str, fx.Node] = {name: names[name] for _, name in spatial}
-        self.gates = tuple(map(self._traced_gate, find_gates(graph, self._root)))
-        self.spec = self._describe()
+        spatial.sort(key=lambda entry: (order[entry[0]], -entry[1].name.count(".")))
+        self._layers = {layer.name: node for node, layer in spatial}
+        self.gates = tuple(map(self._traced_gate, find_gates(graph, self._root, layouts)))
+        self._live = self._depending_on(self._pixels)
+        self.spec = self._describe([layer for _, layer in spatial], untraceable)
+
+    @staticmethod
+    def _untraced(net: nn.Module, size: tuple[int, int]) -> Trace:
+        try:
+            return opaque(net, size)
+        except Exception as error:  # whatever the network's own code raises when it is given pixels
+            raise UntraceableError(
+                f"{type(net).__name__} can't run on pixels of {size[0]}x{size[1]}: {error}"
+            ) from error
 
     @property
     def logits(self) -> str:
@@ -132,8 +116,8 @@ class TracedNetwork:
         return str(self._logits.name)
 
     def value(self, layer: str) -> str:
-        """The graph value of a layer. Raises KeyError for a name that is not in ``spec.layers``."""
-        return self._layers[layer].name
+        """The graph value ``[B, C, h, w]`` of a layer. Raises KeyError for a name that is not in ``spec.layers``."""
+        return self._map(self._layers[layer]).name
 
     def trunk(self, outputs: Sequence[str]) -> fx.GraphModule:
         """pixels ``[B, 3, H, W]``, normalised -> the graph values named in ``outputs``, as a tuple.
@@ -155,7 +139,7 @@ class TracedNetwork:
 
     def cut_behind(self, gate: TracedGate) -> Cut:
         """Split the network at a gate's output."""
-        return self._cut(self._nodes[gate.after])
+        return self._cut(self._layers[gate.spec.after])
 
     def cut_before_gates(self) -> Cut:
         """Split the network before its first gate; this head returns ``(logits, *weights)`` of all gates, in order.
@@ -163,21 +147,34 @@ class TracedNetwork:
         Where gates lie on parallel branches, there is no such place, and the head is the whole network.
         """
         weights = [self._nodes[gate.weights] for gate in self.gates]
-        first = self._nodes[self.gates[0].before]
-        return self._cut(first if self._behind(first).issuperset(weights) else self._pixels, weights)
-
-    def _cut(self, node: fx.Node, also: Sequence[fx.Node] = ()) -> Cut:
-        crossing = [node, *self._bypass(node)]
-        head = self._part(crossing, [self._logits, *also], single=not also)
-        return Cut(tuple(entry.name for entry in crossing), head, self._linear_behind(node))
+        first = self._layers[self.gates[0].spec.before]
+        return self._cut(first if self._depending_on(first).issuperset(weights) else self._pixels, weights)
 
     # -- parts of the graph
 
-    def _part(self, inputs: list[fx.Node], outputs: list[fx.Node], single: bool = False) -> fx.GraphModule:
-        """The sub-graph from ``inputs`` to ``outputs``. Parameters that it reads are copied to it by reference."""
-        needed = _ancestors(outputs, stop=inputs)
+    def _cut(self, node: fx.Node, also: Sequence[fx.Node] = ()) -> Cut:
+        extra = [self._views.extras[node]] if node in self._views.extras else []
+        crossing = [self._map(node), *extra, *self._bypass(node)]
+        head = self._part(crossing, [self._logits, *also], single=not also, behind=node)
+        return Cut(tuple(entry.name for entry in crossing), head, self._linear_behind(node))
+
+    def _map(self, node: fx.Node) -> fx.Node:
+        return self._views.maps.get(node, node)
+
+    def _part(
+        self, inputs: list[fx.Node], outputs: list[fx.Node], single: bool = False, behind: fx.Node | None = None
+    ) -> fx.GraphModule:
+        """The sub-graph from ``inputs`` to ``outputs``. Parameters that it reads are copied to it by reference.
+
+        Where ``behind`` is a value whose map is among the inputs, it is put together from its map first.
+        """
         graph = fx.Graph()
         copies = {node: graph.placeholder(node.name) for node in inputs}
+        if behind is not None and behind in self._views.maps:
+            copies[behind] = self._views.rejoin(graph, behind, copies)
+        needed = _ancestors(outputs, stop=[*copies, self._batch])
+        if self._batch in needed:  # every input has an entry for each image
+            copies[self._batch] = graph.call_method("size", (copies[inputs[0]], 0))
         for node in self._root.graph.nodes:
             if node in needed and node not in copies:
                 copies[node] = graph.node_copy(node, copies.__getitem__)
@@ -185,80 +182,105 @@ class TracedNetwork:
         graph.output(results[0] if single else results)
         return fx.GraphModule(self._root, graph)
 
-    def _behind(self, node: fx.Node) -> set[fx.Node]:
-        """The nodes between ``node`` and the logits that depend on it; ``node`` itself is not among them."""
-        towards_logits = _ancestors([self._logits])
+    def _depending_on(self, node: fx.Node) -> set[fx.Node]:
+        """``node`` and the values on the way to the logits that it influences by more than the number of images."""
         dependent = {node}
         for other in self._root.graph.nodes:
-            if other in towards_logits and any(source in dependent for source in other.all_input_nodes):
+            if other in self._towards_logits and other is not self._batch and dependent & {*other.all_input_nodes}:
                 dependent.add(other)
-        return dependent - {node}
+        return dependent
 
     def _bypass(self, node: fx.Node) -> list[fx.Node]:
-        """Values that do not depend on ``node`` and are used behind it. Parameters are no such values."""
-        behind = self._behind(node)
-        sources = {source for other in behind for source in other.all_input_nodes} - behind - {node}
-        return [other for other in self._root.graph.nodes if other in sources and other.op != "get_attr"]
+        """Values that come from the pixels, do not depend on ``node`` and are used behind it."""
+        dependent = self._depending_on(node)
+        sources = {source for other in dependent - {node} for source in other.all_input_nodes}
+        return [other for other in self._root.graph.nodes if other in (sources & self._live) - dependent]
 
     def _linear_behind(self, node: fx.Node) -> Tensor | None:
-        """The weight of the linear classifier, where global average pooling and reshaping are all that lies between."""
-        pooled = False
-        while node is not self._logits:
-            if len(node.users) != 1:
-                return None
-            (node,) = node.users
-            module = self._root.get_submodule(str(node.target)) if node.op == "call_module" else None
-            if isinstance(module, nn.Linear):
-                return module.weight.detach() if pooled and node is self._logits else None
-            if _is_global_average(node, module):
-                pooled = True
-            elif not _is_identity_on_channels(node, module):
-                return None
-        return None
+        layout = self._layouts[node]
+        return (
+            None if layout.extra else linear_behind(node, layout.axes, self._logits, self._towards_logits, self._root)
+        )
 
     # -- what callers may choose from
 
     def _traced_gate(self, gate: Gate) -> TracedGate:
         owner = self._qualnames[gate.output].rpartition(".")[0]
         kind = self._kinds[owner] if owner else "functional"
-        shape = _spatial(gate.gated)
-        assert shape is not None  # find_gates yields four-dimensional values only
         before = self._shortest_name(gate.gated)
         after = owner if self._layers.get(owner) is gate.output else self._shortest_name(gate.output)
-        spec = GateSpec(owner or self._qualnames[gate.output], kind, shape, before, after)
-        return TracedGate(spec, gate.weights.name, gate.gated.name, gate.output.name)
+        spec = GateSpec(owner or self._qualnames[gate.output], kind, gate.shape, before, after)
+        return TracedGate(spec, gate.weights.name, self.value(before), self.value(after))
 
     def _shortest_name(self, node: fx.Node) -> str:
         return min((name for name, named in self._layers.items() if named is node), key=lambda name: name.count("."))
 
-    def _describe(self) -> NetworkSpec:
-        towards_logits = _ancestors([self._logits])
-        layers = [
-            LayerSpec(name, self._kinds.get(name) or str(getattr(node.target, "__name__", node.target)), shape)
-            for name, node in self._layers.items()
-            if (shape := _spatial(node)) is not None and node in towards_logits
-        ]
-        # A waist is a layer that everything passes through: nothing by-passes it. There a picture is whole.
-        nodes = {self._layers[layer.name] for layer in layers}
-        waists = {node for node in nodes if not self._bypass(node)}
-        named = [layer for layer in layers if self._layers[layer.name] in waists and not layer.kind.endswith("Pad2d")]
-        if not named:
-            raise UntraceableError("no layer with a spatial extent lies before the logits")
-        stages: dict[tuple[int, int], LayerSpec] = {}
-        for layer in named:
-            best = stages.get(layer.shape[1:])
-            if best is None or layer.name.count(".") <= best.name.count("."):
-                stages[layer.shape[1:]] = layer
-        in_order = sorted(stages.values(), key=lambda layer: -layer.shape[1] * layer.shape[2])
-        default = in_order[-1]
-        features = dict.fromkeys(layer.name for layer in (in_order[0], in_order[len(in_order) // 2], default))
+    def _describe(self, layers: list[LayerSpec], untraceable: str) -> NetworkSpec:
+        waists = self._waists()
+        named = [layer for layer in layers if self._layers[layer.name] in waists]
+        default = self._default(named)
         return NetworkSpec(
             layers=tuple(layers),
             gates=tuple(gate.spec for gate in self.gates),
-            default_layer=default.name,
-            default_layer_reason=self._reason(default),
-            feature_layers=tuple(features),
+            default_layer=default.name if default else "",
+            default_layer_reason=self._reason(default) if default else untraceable or _NO_WAIST,
+            feature_layers=tuple(dict.fromkeys(layer.name for layer in self._early_middle_late(named, default))),
         )
+
+    def _waists(self) -> set[fx.Node]:
+        """The values that everything passes through: nothing by-passes them. There a picture is whole."""
+        nodes = [node for node in self._root.graph.nodes if node in self._live]
+        last_use = {source: i for i, node in enumerate(nodes) for source in node.all_input_nodes}
+        waists = set()
+        ends: list[int] = []  # when each value that is still needed is used for the last time
+        for i, node in enumerate(nodes):
+            ends = [end for end in ends if end > i]
+            if not ends:
+                waists.add(node)
+            if last_use.get(node, i) > i:
+                ends.append(last_use[node])
+        return waists
+
+    def _default(self, waists: list[LayerSpec]) -> LayerSpec | None:
+        """The last waist that is a map of features: weights lie behind it, and its positions matter to the logits."""
+        for layer in reversed(waists):  # names of one value come with the shortest last
+            node = self._layers[layer.name]
+            if node.op == "call_module" and layer.kind.startswith(_COPIES):
+                continue
+            if layer.kind in ("pad", "adaptive_avg_pool2d", "getitem") or not self._has_weights_behind(node):
+                continue
+            if self._layouts[node].extra == 0 or positions_are_read(node, self._layouts, self._live):
+                return layer
+        return None
+
+    def _has_weights_behind(self, node: fx.Node) -> bool:
+        """False where channels are already classes, as in squeezenet: only pooling and reshaping follow."""
+        behind = self._depending_on(node) - {node}
+        return any(
+            source.op == "get_attr" or (other.op == "call_module" and _has_parameters(self._root, str(other.target)))
+            for other in behind
+            for source in other.all_input_nodes
+        )
+
+    def _early_middle_late(self, waists: list[LayerSpec], default: LayerSpec | None) -> list[LayerSpec]:
+        """Of the last waists at each resolution the first and the middle one, and the default layer; of a network of
+        one resolution, waists that lie evenly.
+        """
+        if default is None:
+            return []
+        until = waists[: waists.index(default) + 1]
+        stages: dict[tuple[int, int], LayerSpec] = {}
+        for layer in until:
+            best = stages.get(layer.shape[1:])
+            if not layer.kind.lower().endswith(("pad", "pad2d")) and (
+                best is None or layer.name.count(".") <= best.name.count(".")
+            ):
+                stages[layer.shape[1:]] = layer
+        in_order = sorted(stages.values(), key=lambda layer: -layer.shape[1] * layer.shape[2])
+        if len(in_order) == 1:
+            modules = [layer for layer in until if layer.name in self._kinds]
+            in_order = modules[:: max(1, len(modules) // 2)]
+        return [in_order[0], in_order[len(in_order) // 2], default]
 
     def _reason(self, layer: LayerSpec) -> str:
         channels, height, width = layer.shape
@@ -273,6 +295,16 @@ class TracedNetwork:
         )
 
 
+_NO_WAIST = "there is no heat map by default: the network has no layer with a spatial extent that all passes through"
+
+# Kinds of modules that hand their input on, pooled or padded at most: no features of their own.
+_COPIES = ("Identity", "Dropout", "AdaptiveAvgPool", "ZeroPad", "ReflectionPad", "ConstantPad", "ReplicationPad")
+
+
+def _has_parameters(root: nn.Module, path: str) -> bool:
+    return next(root.get_submodule(path).parameters(), None) is not None
+
+
 def _ancestors(nodes: Iterable[fx.Node], stop: Sequence[fx.Node] = ()) -> set[fx.Node]:
     """``nodes`` and everything that they are computed from, up to and including ``stop``."""
     found: set[fx.Node] = set()
@@ -284,28 +316,3 @@ def _ancestors(nodes: Iterable[fx.Node], stop: Sequence[fx.Node] = ()) -> set[fx
             if node not in stop:
                 waiting.extend(node.all_input_nodes)
     return found
-
-
-def _spatial(node: fx.Node) -> tuple[int, int, int] | None:
-    """(channels, height, width) of a value ``[B, C, H, W]`` with more than one position, else None."""
-    meta = node.meta.get("tensor_meta")
-    shape = tuple(getattr(meta, "shape", ()))
-    return (shape[1], shape[2], shape[3]) if len(shape) == 4 and shape[2] * shape[3] > 1 else None
-
-
-def _is_global_average(node: fx.Node, module: nn.Module | None) -> bool:
-    if isinstance(module, nn.AdaptiveAvgPool2d):
-        return module.output_size in (1, (1, 1))
-    if node.op == "call_function" and node.target is nn.functional.adaptive_avg_pool2d:
-        return node.args[1:] in ((1,), ((1, 1),)) or node.kwargs.get("output_size") in (1, (1, 1))
-    if node.target in ("mean", torch.mean):
-        dims: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
-        return isinstance(dims, (list, tuple)) and sorted(dim % 4 for dim in dims) == [2, 3]
-    return False
-
-
-def _is_identity_on_channels(node: fx.Node, module: nn.Module | None) -> bool:
-    """Whether the operation leaves a pooled vector ``[B, C]`` or ``[B, C, 1, 1]`` as it is, shape aside."""
-    if node.op == "call_module":
-        return isinstance(module, (nn.Flatten, nn.Dropout, nn.Identity))
-    return node.target in (torch.flatten, nn.functional.dropout, "flatten")

@@ -13,6 +13,8 @@ import re
 
 from torch import Tensor, nn
 
+from models.spec import PreprocessSpec
+
 # kernel, stride of the first block, expansion, output channels, blocks
 STAGES = (
     (3, 1, 1, 16, 1),
@@ -25,6 +27,13 @@ STAGES = (
 )
 STEM_CHANNELS = 32
 HEAD_CHANNELS = 1280
+PREPROCESS = PreprocessSpec(
+    size=(224, 224),
+    resize=256,
+    interpolation="bicubic",
+    mean=(127 / 255, 127 / 255, 127 / 255),
+    std=(128 / 255, 128 / 255, 128 / 255),
+)
 
 # Where the gated variant has its gates: behind each stage's last block, after the residual.
 GATED_LAYERS = tuple(f"blocks.{block}" for block in (0, 2, 4, 7, 10, 14, 15))

@@ -13,8 +13,9 @@ Interpolation = Literal["nearest", "bilinear", "bicubic"]
 class PreprocessSpec:
     """From an upright RGB picture to the network's input, in this order: resize, centre crop, normalise.
 
-    ``resize`` is the length in pixels that the short side becomes, the aspect ratio kept; ``size`` is the
-    height and width of the centre crop; then ``(value / 255 - mean) / std`` for each of the RGB channels.
+    ``resize`` is the length in pixels that the short side becomes, the aspect ratio kept, or with ``squash`` that both
+    sides become; ``size`` is the height and width of the centre crop; then ``(value / 255 - mean) / std`` for each of
+    the RGB channels.
     """
 
     size: tuple[int, int]
@@ -22,6 +23,7 @@ class PreprocessSpec:
     interpolation: Interpolation
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    squash: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,8 @@ class NetworkSpec:
     """What the traced network offers by name.
 
     ``default_layer`` is where Grad-CAM is taken unless a caller names another, and ``default_layer_reason`` says why;
-    ``feature_layers`` are an early, a middle and a late layer.
+    ``feature_layers`` are an early, a middle and a late layer. Where there is no such layer,
+    ``default_layer`` is empty and the reason says what the network can't do, and why.
     """
 
     layers: tuple[LayerSpec, ...]

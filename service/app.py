@@ -179,7 +179,8 @@ def _pipeline(name: str, settings: Settings, pool: ThreadPoolExecutor) -> Pipeli
 def _warm_up(engine: TorchEngine, size: tuple[int, int], max_batch: int) -> None:
     """Run what most requests ask for, so that the first of them finds its graphs built and the memory pools filled."""
     network = engine.network
-    everything = Plan(gates=True, layer=network.default_layer, taps=tuple(map(Tap, network.feature_layers)))
-    for plan in (Plan(), Plan(layer=network.default_layer), everything):
+    layer = network.default_layer or None
+    everything = Plan(gates=True, layer=layer, taps=tuple(map(Tap, network.feature_layers)))
+    for plan in (Plan(), Plan(layer=layer), everything):
         for count in (1, max_batch):
             engine.run(Batch(np.zeros((count, *size, 3), np.uint8), (plan,) * count))

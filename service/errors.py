@@ -81,6 +81,12 @@ class InvalidOption(PellucidError):
     status, slug, title = 422, "invalid-option", "An option is not valid"
 
 
+class Unexplainable(PellucidError):
+    """The network predicts, but offers no layer for what was asked."""
+
+    status, slug, title = 422, "unexplainable", "The network can't be explained in this way"
+
+
 class UnknownName(InvalidOption):
     """A class, layer or channel that the network does not have."""
 

@@ -15,7 +15,7 @@ from service.api.options import (
     PredictOptions,
     TargetOptions,
 )
-from service.errors import UnknownName
+from service.errors import Unexplainable, UnknownName
 from service.types import Plan, Tap
 
 
@@ -69,7 +69,9 @@ def class_index(name: str, spec: ModelSpec) -> int:
 
 
 def layer_name(name: str, network: NetworkSpec) -> str:
-    """``name``, if the network has such a layer. Raises UnknownName with all layers."""
+    """``name``, if the network has such a layer. Raises UnknownName with all layers, Unexplainable if it has none."""
+    if not name or not network.layers:
+        raise Unexplainable(network.default_layer_reason)
     if name not in network.by_name:
         raise UnknownName.among("layer", name, [*network.by_name])
     return name
@@ -92,7 +94,7 @@ def taps(options: FeatureMapOptions, network: NetworkSpec) -> tuple[Tap, ...]:
     gates = gate_names(options.gates, network)
     layers = tuple(dict.fromkeys(layer_name(name, network) for name in options.layers))
     if not layers and not gates:
-        layers = network.feature_layers
+        layers = network.feature_layers or (layer_name("", network),)
     shapes = {gate.layer: gate.shape for gate in network.gates if gate.layer in gates}
     shapes |= {name: network.by_name[name].shape for name in layers}
     for name, (channels, _, _) in shapes.items():

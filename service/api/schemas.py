@@ -263,10 +263,14 @@ class Preprocess(Schema):
 class DefaultLayer(Schema):
     """Where Grad-CAM is taken unless a request names another layer."""
 
-    name: str = Field(description="The layer.", examples=["head"])
+    name: str = Field(
+        description="The layer; empty where the network offers none, and asking for it is answered with 422.",
+        examples=["head"],
+    )
     shape: list[int] = Field(description="Channels, height and width of its output.", examples=[[1280, 7, 7]])
     why: str = Field(
-        description="Why this one.", examples=["the last layer with a spatial extent (7x7, 1280 channels)"]
+        description="Why this one, or why there is none.",
+        examples=["the last layer with a spatial extent (7x7, 1280 channels)"],
     )
 
 

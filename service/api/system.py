@@ -76,7 +76,7 @@ def _summary(pipeline: Pipeline, default: bool) -> dict[str, Any]:
 
 def _detail(pipeline: Pipeline, default: bool) -> ModelDetail:
     spec, network = pipeline.spec, pipeline.network
-    default_layer = network.by_name[network.default_layer]
+    default_layer = network.by_name.get(network.default_layer)
     return ModelDetail(
         **_summary(pipeline, default),
         source=spec.source,
@@ -96,7 +96,9 @@ def _detail(pipeline: Pipeline, default: bool) -> ModelDetail:
             for gate in network.gates
         ],
         default_layer=DefaultLayer(
-            name=default_layer.name, shape=list(default_layer.shape), why=network.default_layer_reason
+            name=network.default_layer,
+            shape=list(default_layer.shape) if default_layer else [],
+            why=network.default_layer_reason,
         ),
         feature_layers=list(network.feature_layers),
         methods=list(pipeline.methods),

@@ -32,13 +32,13 @@ class Frame:
 
     @classmethod
     def of(cls, width: int, height: int, spec: PreprocessSpec) -> Frame:
-        """The short side becomes ``spec.resize``, then the centre is cropped.
+        """The short side becomes ``spec.resize``, or both do to be squashed; then the centre is cropped.
 
         Where the crop is larger than the resized picture, the whole side is taken instead of padding it with black.
         """
         short = min(width, height)
-        resized_w = spec.resize if width == short else int(spec.resize * width / height)
-        resized_h = spec.resize if height == short else int(spec.resize * height / width)
+        resized_w = spec.resize if width == short or spec.squash else int(spec.resize * width / height)
+        resized_h = spec.resize if height == short or spec.squash else int(spec.resize * height / width)
         crop_h, crop_w = min(spec.size[0], resized_h), min(spec.size[1], resized_w)
         left, top = round((resized_w - crop_w) / 2), round((resized_h - crop_h) / 2)
         return cls(width, height, (resized_w, resized_h), (left, top, left + crop_w, top + crop_h))

@@ -40,7 +40,8 @@ class OpenVINOEngine(TorchEngine):
         """``cache`` is a folder that keeps converted and compiled graphs between starts; None keeps none."""
         super().__init__(net, spec, torch.device("cpu"), threads=threads)
         network = self._network
-        usual = [network.logits, *self._cut(network.spec.default_layer).inputs]
+        default = network.spec.default_layer
+        usual = [network.logits, *(self._cut(default).inputs if default else ())]
         usual += [gate.weights for gate in network.gates]
         maps = [network.value(layer) for layer in network.spec.feature_layers]
         self._precision = "bf16" if bf16 else "fp32"
@@ -58,7 +59,8 @@ class OpenVINOEngine(TorchEngine):
         }
         weights = _digest(net)
         self._compiled = {}
-        for lane, values in ((_USUAL, usual), (_MAPS, [*usual, *maps])):
+        # A network without layers could not be traced: it may branch on its pixels, and a conversion would freeze that.
+        for lane, values in ((_USUAL, usual), (_MAPS, [*usual, *maps])) if network.spec.layers else ():
             names = tuple(sorted(set(values)))
             model = _converted(core, network.trunk(names), spec.preprocess, weights, cache)
             self._compiled[lane] = _Compiled(core.compile_model(model, "CPU", options), names)

@@ -39,7 +39,8 @@ class TorchEngine:
         self._shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=device)[:, None, None]
         default = self._network.spec.default_layer
         # Where no backward pass is needed, who wants an explanation and who wants none may share a batch.
-        self._free_cut = self._network.value(default) if self._network.has_linear_head(default) else None
+        free = bool(default) and self._network.has_linear_head(default)
+        self._free_cut = self._network.value(default) if free else None
         self._trunk = lru_cache(_KEPT_GRAPHS)(self._network.trunk)
         self._cut = lru_cache(_KEPT_GRAPHS)(self._network.cut)
         self._cut_behind = lru_cache(_KEPT_GRAPHS)(self._network.cut_behind)

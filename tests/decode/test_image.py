@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,16 @@ def test_pixels_are_those_of_torchvisions_resize_and_crop(name: str) -> None:
     expected = pil_to_tensor(plain(Image.open(io.BytesIO(data)))).permute(1, 2, 0)
     found = torch.tensor(decode(Upload(data), SPEC, 10_000_000).pixels)
     assert (found.int() - expected.int()).abs().max() <= 1
+
+
+@pytest.mark.parametrize("width", [451, 2000])
+def test_a_picture_that_is_to_be_squashed_is_cropped_on_all_four_sides(width: int) -> None:
+    cat = Image.open(SAMPLES / "cat.jpg").resize((width, 300))
+    plain = v2.Compose([v2.Resize((256, 256), v2.InterpolationMode.BICUBIC), v2.CenterCrop(224)])
+    found = decode(Upload(encoded(cat, "PNG")), replace(SPEC, squash=True), 10_000_000)
+    assert np.abs(found.pixels - np.asarray(plain(cat)).astype(int)).max() <= 1
+    assert found.box[1::2] == (19, 281)
+    assert found.box[2] - found.box[0] == pytest.approx(width * 224 / 256, abs=1)
 
 
 def test_a_thin_picture_is_cropped_as_it_is_resized_to_the_same_pixels() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torchvision
 from torch import Tensor, nn
 
 from models.graph import TracedNetwork, UntraceableError
@@ -73,16 +74,101 @@ def test_unknown_layers_are_refused() -> None:
         traced("tiny").cut("nowhere")
 
 
-def test_a_network_that_branches_on_its_input_is_refused_with_the_reason() -> None:
-    class Branching(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return x if x.sum() > 0 else -x
+class Branching(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.classifier = nn.Linear(3, 4)
 
-    with pytest.raises(UntraceableError, match="Branching can't be traced"):
-        TracedNetwork(Branching(), SIZE)
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = x.mean((2, 3))
+        logits: Tensor = self.classifier(pooled if x.sum() > 0 else -pooled)
+        return logits
 
 
-def test_a_network_without_spatial_layers_is_refused() -> None:
+def test_a_network_that_cant_be_traced_predicts_and_says_what_it_cant_do() -> None:
+    net = Branching()
+    traced_net = TracedNetwork(net, SIZE)
+    with torch.no_grad():
+        (logits,) = traced_net.trunk([traced_net.logits])(images(2))
+        torch.testing.assert_close(logits, net(images(2)))
+    assert "only predictions are served: Branching can't be traced" in traced_net.spec.default_layer_reason
+    assert (traced_net.spec.layers, traced_net.spec.gates, traced_net.spec.feature_layers) == ((), (), ())
+    assert traced_net.spec.default_layer == ""
+
+
+def test_a_network_without_spatial_layers_predicts_and_says_what_it_cant_do() -> None:
     flat = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE[0] * SIZE[1], 4))
-    with pytest.raises(UntraceableError, match="no layer with a spatial extent"):
+    spec = TracedNetwork(flat, SIZE).spec
+    assert spec.default_layer_reason.startswith("there is no heat map")
+    assert spec.default_layer == ""
+
+
+def test_a_network_that_does_not_run_on_its_input_size_is_refused() -> None:
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(12, 4))
+    with pytest.raises(UntraceableError, match="Sequential can't run on pixels of 64x64"):
         TracedNetwork(flat, SIZE)
+
+
+def test_a_network_that_returns_no_logits_is_refused() -> None:
+    with pytest.raises(UntraceableError, match=r"returns no single tensor of logits \[B, classes\]"):
+        TracedNetwork(nn.Conv2d(3, 8, 3), SIZE)
+
+
+def test_shapes_that_a_network_asks_for_leave_one_graph_for_any_batch() -> None:
+    class Padding(nn.Module):
+        """Pads as TensorFlow does, shuffles channels as ShuffleNet does, and looks whether its map is 1x1."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 8, 3, 2)
+            self.classifier = nn.Linear(8, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            pad = max((-(x.shape[-1] // -2) - 1) * 2 + 3 - x.shape[-1], 0)
+            x = self.conv(nn.functional.pad(x, (pad // 2, pad - pad // 2) * 2))
+            batch, channels, height, width = x.size()
+            x = x.view(batch, 2, channels // 2, height, width).transpose(1, 2).reshape(batch, -1, height, width)
+            if x.shape[-1] != 1:
+                x = x.relu()
+            logits: Tensor = self.classifier(x.reshape(x.shape[0] * 8, height, width).mean((1, 2)).view(batch, -1))
+            return logits
+
+    net = Padding()
+    traced_net = TracedNetwork(net, SIZE)
+    assert traced_net.spec.default_layer == "relu"
+    cut = traced_net.cut("conv")
+    for count in (1, 5):
+        pixels = images(count)
+        with torch.no_grad():
+            torch.testing.assert_close(cut.head(*traced_net.trunk(cut.inputs)(pixels)), net(pixels))
+
+
+@pytest.mark.parametrize("name", ["convnext_tiny", "swin_t", "vit_b_32"])
+def test_tokens_and_maps_with_channels_last_are_offered_as_maps(name: str) -> None:
+    """A layer's value is its module's, moved to [B, C, h, w]; trunk and head together are the network."""
+    size = 224 if name == "vit_b_32" else 64
+    torch.manual_seed(0)
+    net = torchvision.models.get_model(name, num_classes=5).eval()
+    traced_net = TracedNetwork(net, (size, size))
+    pixels = images(2, (size, size))
+    modules = dict(net.named_modules())
+    layers = [layer for layer in traced_net.spec.layers if type(modules.get(layer.name)) is nn.LayerNorm]
+    for layer in layers[:: len(layers) // 3]:
+        returned: list[Tensor] = []
+        handle = modules[layer.name].register_forward_hook(lambda _m, _i, out, to=returned: to.append(out))
+        with torch.no_grad():
+            logits = net(pixels)
+            (value,) = traced_net.trunk([traced_net.value(layer.name)])(pixels)
+            cut = traced_net.cut(layer.name)
+            torch.testing.assert_close(cut.head(*traced_net.trunk(cut.inputs)(pixels)), logits)
+        handle.remove()
+        assert tuple(value.shape[1:]) == layer.shape
+        positions = value.flatten(2).transpose(1, 2)  # B hw C
+        torch.testing.assert_close(positions, returned[0].flatten(1, -2)[:, -positions.shape[1] :])
+
+
+def test_a_vision_transformers_default_layer_is_the_last_whose_positions_are_read() -> None:
+    """Behind its last attention the class token alone is read: there a map would be zero."""
+    net = TracedNetwork(torchvision.models.vit_b_32(num_classes=5), (224, 224))
+    assert net.spec.default_layer == "encoder.layers.encoder_layer_10"
+    assert net.spec.by_name[net.spec.default_layer].shape == (768, 7, 7)

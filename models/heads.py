@@ -1,0 +1,49 @@
+"""A head in closed form: global average pooling and one linear classifier, recognised by what the graph computes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+
+def linear_behind(node: fx.Node, axes: str, logits: fx.Node, within: set[fx.Node], root: nn.Module) -> Tensor | None:
+    """The weight ``[classes, C]`` of the linear classifier, where global average pooling and reshaping are all that
+    lies between ``node``, whose layout has these ``axes``, and the logits. ``within`` are the nodes on the way to them.
+    """
+    pooled = False
+    weight: Tensor | None = None
+    while node is not logits:
+        users = within & {*node.users}
+        if len(users) != 1:
+            return None
+        (node,) = users
+        module = root.get_submodule(str(node.target)) if node.op == "call_module" else None
+        if isinstance(module, nn.Linear) and pooled and weight is None:
+            weight = module.weight.detach()
+        elif not pooled and _is_global_average(node, module, axes):
+            pooled = True
+        elif not _is_identity_on_channels(node, module, pooled):
+            return None
+    return weight
+
+
+def _is_global_average(node: fx.Node, module: nn.Module | None, axes: str) -> bool:
+    if axes == "BCHW" and isinstance(module, nn.AdaptiveAvgPool2d):
+        return module.output_size in (1, (1, 1))
+    if axes == "BCHW" and node.op == "call_function" and node.target is nn.functional.adaptive_avg_pool2d:
+        return node.args[1:] in ((1,), ((1, 1),)) or node.kwargs.get("output_size") in (1, (1, 1))
+    if node.target in ("mean", torch.mean):
+        dims: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
+        dims = (dims,) if isinstance(dims, int) else dims
+        positions = [axis for axis, name in enumerate(axes) if name in "HWN"]
+        return isinstance(dims, (list, tuple)) and sorted(dim % len(axes) for dim in dims) == positions
+    return False
+
+
+def _is_identity_on_channels(node: fx.Node, module: nn.Module | None, pooled: bool) -> bool:
+    """Whether the operation leaves a pooled vector ``[B, C]`` or ``[B, C, 1, 1]`` as it is, shape aside."""
+    if node.op == "call_module":
+        return isinstance(module, (nn.Dropout, nn.Identity)) or (pooled and isinstance(module, nn.Flatten))
+    return node.target is nn.functional.dropout or (pooled and node.target in (torch.flatten, "flatten"))

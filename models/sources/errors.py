@@ -1,0 +1,17 @@
+"""The error that all sources raise for a name that they don't have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class UnknownModelError(Exception):
+    """No network has this name. The message lists the names that there are, or the closest."""
+
+    @classmethod
+    def among(cls, source: str, name: str, known: Iterable[str]) -> UnknownModelError:
+        """The error for a name that ``source`` doesn't have."""
+        close = get_close_matches(name, [*known], n=3, cutoff=0.5)
+        hint = f"; close to it: {', '.join(f'{source}:{other}' for other in close)}" if close else ""
+        return cls(f"{source} has no network named {name!r}{hint}")

@@ -1,0 +1,140 @@
+"""``file:PATH``: a checkpoint on disk and a description beside it, of the same name and ending in .toml or .json.
+
+architecture = "torchvision:resnet18"    # or timm:NAME, or lite0
+labels = ["cat", "dog"]                  # or the name of a text file with one label a line
+sha256 = "..."                           # optional, as is all that follows
+classes = 2
+name = "pets"
+title = "Pets, resnet18"
+
+[preprocess]                             # what is left out is that of the architecture's published weights
+size = 224
+resize = 256
+
+[arguments]                              # of the architecture's constructor
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from dataclasses import asdict
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import nn
+
+from models.sources import lite0_source, timm_source, torchvision_source
+from models.sources.errors import UnknownModelError
+from models.spec import Interpolation, ModelSpec, PreprocessSpec
+from models.weights import WeightsError, digest, load_strict, read_state
+
+ARCHITECTURES: dict[str, ModuleType] = {
+    "lite0": lite0_source,
+    "torchvision": torchvision_source,
+    "timm": timm_source,
+}
+
+
+class _Preprocess(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    size: int | tuple[int, int] | None = None
+    resize: int | None = None
+    interpolation: Interpolation | None = None
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+    squash: bool | None = None
+
+
+class _Description(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    architecture: str
+    labels: list[str] | str = Field(default_factory=list)
+    classes: int | None = Field(None, ge=1)
+    sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$")
+    name: str | None = None
+    title: str | None = None
+    preprocess: _Preprocess = _Preprocess()
+    arguments: dict[str, Any] = Field(default_factory=dict)
+
+
+def load(name: str) -> tuple[nn.Module, ModelSpec]:
+    """The network that the description names, filled strictly with the checkpoint's tensors.
+
+    Raises UnknownModelError for an unknown architecture; WeightsError for whatever else is wrong with the two files.
+    """
+    path = Path(name).expanduser()
+    if not path.is_file():
+        raise WeightsError(f"no file of weights at {path}")
+    described, description = _read_description(path)
+    source, _, architecture = description.architecture.partition(":")
+    if source not in ARCHITECTURES or (bool(architecture) == (source == "lite0")):
+        raise UnknownModelError(
+            f"{described}: unknown architecture {description.architecture!r}; lite0, torchvision:NAME and timm:NAME are"
+        )
+    factory = ARCHITECTURES[source]
+    labels = _labels(described, description)
+    state = read_state(path, description.sha256)
+    try:
+        net = factory.blank(architecture, len(labels), description.arguments, state)
+    except TypeError as error:
+        raise WeightsError(f"{described}: [arguments] do not suit {description.architecture}: {error}") from error
+    load_strict(net, state, path.name)
+    if factory is torchvision_source:
+        torchvision_source.finish(architecture, net)
+    spec = ModelSpec(
+        name=description.name or path.stem,
+        title=description.title or f"{description.architecture}, {path.name}",
+        labels=labels,
+        preprocess=_preprocess(factory.preprocess(architecture), description.preprocess),
+        source=str(path),
+        weights_sha256=digest(path),
+    )
+    return net, spec
+
+
+def _read_description(path: Path) -> tuple[Path, _Description]:
+    beside = [path.with_suffix(suffix) for suffix in (".toml", ".json")]
+    found = next((file for file in beside if file.is_file()), None)
+    if found is None:
+        raise WeightsError(
+            f"{path.name} needs a description beside it: {beside[0].name} or {beside[1].name}, with at least "
+            "architecture and labels (docs/your-own-model.md)"
+        )
+    try:
+        text = found.read_text("utf-8")
+        return found, _Description.model_validate(tomllib.loads(text) if found.suffix == ".toml" else json.loads(text))
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}" for entry in error.errors())
+        raise WeightsError(f"{found}: {wrong}") from error
+    except ValueError as error:  # neither TOML nor JSON, or not UTF-8
+        raise WeightsError(f"{found} can't be read: {error}") from error
+
+
+def _labels(described: Path, description: _Description) -> tuple[str, ...]:
+    labels = description.labels
+    if isinstance(labels, str):
+        file = described.with_name(labels)
+        if not file.is_file():
+            raise WeightsError(f"{described}: no file of labels at {file}")
+        labels = file.read_text("utf-8").splitlines()
+    labels = labels or [f"class {index}" for index in range(description.classes or 0)]
+    if not labels:
+        raise WeightsError(f"{described}: labels, or at least classes, must say how many classes there are")
+    if description.classes not in (None, len(labels)):
+        raise WeightsError(f"{described}: {len(labels)} labels for {description.classes} classes")
+    return tuple(labels)
+
+
+def _preprocess(published: PreprocessSpec, own: _Preprocess) -> PreprocessSpec:
+    """The published preprocessing with what the description changes; a new size alone keeps the share that is seen."""
+    changes = own.model_dump(exclude_none=True)
+    if isinstance(own.size, int):
+        changes["size"] = (own.size, own.size)
+    if own.size is not None and own.resize is None:
+        changes["resize"] = round(min(changes["size"]) * published.resize / min(published.size))
+    return PreprocessSpec(**(asdict(published) | changes))

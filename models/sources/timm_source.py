@@ -1,0 +1,109 @@
+"""``timm:NAME`` or ``timm:NAME.TAG``: timm's classification networks with pretrained weights. Needs the extra ``timm``.
+
+Labels and preprocessing are those of timm's pretrained configuration. Weights come from the Hugging Face cache, and the
+first time from the internet.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from typing import Any, cast, get_args
+
+from torch import nn
+
+from models.sources.errors import UnknownModelError
+from models.spec import Interpolation, ModelSpec, PreprocessSpec
+from models.weights import WeightsError
+
+
+def load(name: str) -> tuple[nn.Module, ModelSpec]:
+    """The network with pretrained weights, downloaded if they are not in the cache.
+
+    Raises UnknownModelError, or WeightsError where the weights can't be had or do not fit.
+    """
+    timm = _timm(name)
+    _check(timm, name)
+    try:
+        net: nn.Module = timm.create_model(name, pretrained=True)
+    except Exception as error:  # timm, huggingface_hub and httpx raise a dozen types for a hub that can't be reached
+        raise WeightsError(
+            f"the weights of timm:{name} can't be had ({_first_line(error)}). Without a network, fill the Hugging Face "
+            f"cache where there is one (python -c \"import timm; timm.create_model('{name}', pretrained=True)\"), or "
+            "describe a checkpoint of your own and serve file:PATH (docs/your-own-model.md)"
+        ) from error
+    configuration = cast(Any, net).pretrained_cfg
+    spec = ModelSpec(
+        name=f"timm:{name}",
+        title=f"{configuration.get('architecture', name)} of timm, {configuration.get('tag') or 'default weights'}",
+        labels=_labels(configuration),
+        preprocess=_preprocess(timm, configuration, name),
+        source=f"https://huggingface.co/{configuration.get('hf_hub_id') or 'timm'}",
+    )
+    return net, spec
+
+
+def blank(name: str, classes: int, arguments: dict[str, Any], keys: Collection[str]) -> nn.Module:
+    """The network with random weights."""
+    timm = _timm(name)
+    _check(timm, name)
+    net: nn.Module = timm.create_model(name, pretrained=False, num_classes=classes, **arguments)
+    return net
+
+
+def preprocess(name: str) -> PreprocessSpec:
+    """What the pretrained weights were evaluated with."""
+    timm = _timm(name)
+    _check(timm, name)
+    return _preprocess(timm, timm.get_pretrained_cfg(name).to_dict(), name)
+
+
+def _timm(name: str) -> Any:
+    try:
+        import timm  # an optional extra
+    except ImportError as error:
+        raise WeightsError(f"timm:{name} needs timm: pip install 'pellucid[timm]'") from error
+    return timm
+
+
+def _check(timm: Any, name: str) -> None:
+    architecture, _, tag = name.partition(".")
+    if not timm.is_model(architecture):
+        raise UnknownModelError.among("timm", name, timm.list_models())
+    known = [entry for entry in timm.list_pretrained(f"{architecture}.*") if entry.partition(".")[0] == architecture]
+    if tag and name not in known:
+        raise UnknownModelError.among("timm", name, known)
+
+
+def _preprocess(timm: Any, configuration: dict[str, Any], name: str) -> PreprocessSpec:
+    config = timm.data.resolve_data_config(pretrained_cfg=configuration)
+    channels, height, width = config["input_size"]
+    if channels != 3 or config["interpolation"] not in get_args(Interpolation) or config["crop_mode"] == "border":
+        raise WeightsError(
+            f"timm:{name} expects {channels} channels, interpolation {config['interpolation']} and crop mode "
+            f"{config['crop_mode']}; 3 channels, {', '.join(get_args(Interpolation))} and center or squash are served"
+        )
+    return PreprocessSpec(
+        size=(height, width),
+        resize=math.floor(min(height, width) / config["crop_pct"]),
+        interpolation=config["interpolation"],
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        squash=config["crop_mode"] == "squash",
+    )
+
+
+def _labels(configuration: dict[str, Any]) -> tuple[str, ...]:
+    """The configuration's own labels, those of the ImageNet subset of as many classes, or numbers."""
+    from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
+
+    if configuration.get("label_names"):
+        return tuple(configuration["label_names"])
+    subset = infer_imagenet_subset(configuration)
+    if subset is None:
+        return tuple(f"class {index}" for index in range(configuration["num_classes"]))
+    return tuple(ImageNetInfo(subset).label_descriptions())
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"

@@ -1,0 +1,230 @@
+"""Symbolic tracing with known shapes: torch.fx, and beside every symbol what it would be for 2 and for 3 images.
+
+Plain torch.fx gives up where a network asks for a shape: TensorFlow's SAME padding, windows of attention, a gate that
+looks whether its map is 1x1. Here every operation is also run on fake tensors (shapes, no arithmetic), so such a
+question has its answer at once and leaves nothing in the graph. Numbers that differ between the two runs depend on the
+batch: they stay symbols, written as a multiple of one node, the batch size. The graph is for one input size, any batch.
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.node import map_arg
+from torch.fx.proxy import Attribute
+from torchvision.models.feature_extraction import NodePathTracer
+
+from models.attention import Gated
+
+BATCHES = (2, 3)
+
+
+@dataclass(frozen=True)
+class Trace:
+    """``pixels`` is the input and ``batch`` its number of images. ``qualnames`` names each node's operation within its
+    module, ``returned`` what each module returned. A node's ``meta["shape"]`` is its value's shape for two images; it
+    is missing where the value is no tensor or has not one entry for each image. ``meta["number"]`` marks what is
+    computed from the batch size alone.
+    """
+
+    module: fx.GraphModule
+    pixels: fx.Node
+    batch: fx.Node
+    qualnames: dict[fx.Node, str]
+    returned: dict[str, fx.Node]
+
+
+def trace(net: nn.Module, size: tuple[int, int]) -> Trace:
+    """The graph of ``net`` for pixels ``[B, 3, *size]``.
+
+    Raises whatever the network's code raises when it meets a symbol.
+    """
+    tracer = _Tracer(net, size)
+    try:
+        graph = tracer.trace(net)
+    finally:
+        net.eval()  # where timm's networks drop what they have cached: symbols of this trace
+    (pixels,) = (node for node in graph.nodes if node.op == "placeholder")
+    for node in graph.nodes:
+        node.meta.pop("values", None)
+    return Trace(fx.GraphModule(net, graph), pixels, tracer.batch, tracer.node_to_qualname, tracer.returned)
+
+
+def opaque(net: nn.Module, size: tuple[int, int]) -> Trace:
+    """The network as one operation, for one that can't be traced. Raises what it raises on such pixels."""
+    parameter = next(net.parameters())
+    with torch.no_grad():
+        logits = net(torch.zeros(1, 3, *size, dtype=parameter.dtype, device=parameter.device))
+    graph = fx.Graph()
+    pixels = graph.placeholder("x")
+    pixels.meta["shape"] = (BATCHES[0], 3, *size)
+    batch = graph.call_method("size", (pixels, 0))
+    whole = graph.call_module("net", (pixels,))
+    if isinstance(logits, torch.Tensor):
+        whole.meta["shape"] = (BATCHES[0], *logits.shape[1:])
+    graph.output(whole)
+    return Trace(fx.GraphModule(nn.ModuleDict({"net": net}), graph), pixels, batch, {}, {})
+
+
+def out_of_place(module: fx.GraphModule) -> None:
+    """Replace in-place operations. A layer must keep the value that it returned, whatever comes after it."""
+    for part in module.modules():
+        if getattr(part, "inplace", False) is True:
+            part.inplace = False  # type: ignore[assignment]  # a flag, whatever nn.Module.__setattr__ admits
+    augmented = {operator.iadd: operator.add, operator.imul: operator.mul, operator.isub: operator.sub}
+    for node in module.graph.nodes:
+        if node.kwargs.get("inplace"):
+            node.update_kwarg("inplace", False)
+        if node.op == "call_function":
+            name = str(getattr(node.target, "__name__", ""))
+            if name.endswith("_") and not name.endswith("__"):  # torch.relu_
+                node.target = getattr(torch, name[:-1], node.target)
+            node.target = augmented.get(node.target, node.target)
+        elif node.op == "call_method" and node.target.endswith("_") and not node.target.endswith("__"):
+            node.target = node.target[:-1]
+
+
+class _Known(fx.Proxy):
+    """A symbol whose shape, type and device are known."""
+
+    def __getattr__(self, name: str) -> Any:
+        values = self.node.meta["values"]
+        found = [getattr(value, name) for value in values]
+        if callable(found[0]) or isinstance(found[0], torch.Tensor):
+            return Attribute(self, name)
+        return self.tracer.create_proxy("call_function", getattr, (self, name), {})
+
+
+class _Tracer(NodePathTracer):  # type: ignore[misc]  # torchvision is not typed
+    """Also remembers which value each module returned, so that ``layer3`` names what layer3 puts out."""
+
+    def __init__(self, net: nn.Module, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.returned: dict[str, fx.Node] = {}
+        parameter = next(net.parameters())
+        self._fake = FakeTensorMode(allow_non_fake_inputs=True)
+        with self._fake:
+            self._inputs = tuple(
+                torch.empty(count, 3, *size, dtype=parameter.dtype, device=parameter.device) for count in BATCHES
+            )
+        self._running = False
+        self._modules = {path for path, _ in net.named_modules()}
+        self._runs: Counter[str] = Counter()
+        self.batch: fx.Node
+
+    def create_args_for_root(self, root_fn: Callable[..., Any], is_module: bool, concrete_args: Any = None) -> Any:
+        """Pixels alone: what else a network's forward may take keeps its default."""
+        return root_fn, [self.root, self.create_proxy("placeholder", "x", (), {})]
+
+    def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        if self._running:
+            return forward(*args, **kwargs)
+        value = super().call_module(m, forward, args, kwargs)
+        if isinstance(value, fx.Proxy) and not isinstance(m, Gated):  # its value has a name already: the gate's
+            self.returned[self.path_of_module(m)] = value.node
+        return value
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        return attr_val if self._running else super().getattr(attr, attr_val, parameter_proxy_cache)
+
+    def _get_node_qualname(self, module_qualname: str, node: fx.Node) -> str:
+        """The module's path, and behind it the operation's name unless the module is the operation; numbered from the
+        second run on. (torchvision's own numbering calls a module ``ln_1`` ``ln``, and ``ln_2`` ``ln_1``.)
+        """
+        operation = "" if node.op == "call_module" else re.sub(r"_\d+$", "", node.name)
+        path = f"{module_qualname}.{operation}".strip(".")
+        run, name = self._runs[path], path
+        while run and (name in self._modules or name == path):
+            name, run = f"{path}_{run}", run + 1
+        self._runs[path] = max(run, 1)
+        return name
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Known(node, self)
+
+    def iter(self, obj: fx.Proxy) -> Iterator[Any]:
+        lengths = {len(value) for value in obj.node.meta["values"]}
+        if len(lengths) != 1:
+            raise TypeError("a loop over the images of a batch can't be traced")
+        return iter([operator.getitem(obj, i) for i in range(lengths.pop())])
+
+    def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *more: Any, **named: Any) -> Any:
+        """A symbol for the operation's value; the value itself where the input's size alone decides it."""
+        proxy = super().create_proxy(kind, target, args, kwargs, *more, **named)
+        node = proxy.node
+        if kind == "placeholder":
+            node.meta["values"] = self._inputs
+            _note_shape(node)
+            self.batch = self.create_node("call_method", "size", (node, 0), {}, "batch")
+            self.batch.meta.update(values=BATCHES, number=True)
+            return proxy
+        node.meta["values"] = values = tuple(self._run(node, i) for i in range(len(BATCHES)))
+        _note_shape(node)
+        return proxy if _holds_tensors(values[0]) else self._settled(values)
+
+    def _run(self, node: fx.Node, i: int) -> Any:
+        self._running = True  # torch.fx has replaced nn.Module's __call__ and __getattr__ by its own for the while
+        try:
+            with self._fake, torch.no_grad():
+                return self._execute(node, i)
+        finally:
+            self._running = False
+
+    def _execute(self, node: fx.Node, i: int) -> Any:
+        def value(source: fx.Node) -> Any:
+            if "values" not in source.meta:  # a buffer or a constant, of which torch.fx makes a node by itself
+                source.meta["values"] = (_attribute(self.root, str(source.target)),) * len(BATCHES)
+            return source.meta["values"][i]
+
+        if node.op == "get_attr":
+            return _attribute(self.root, str(node.target))
+        args, kwargs = map_arg((node.args, node.kwargs), value)
+        if node.op == "call_module":
+            return self.root.get_submodule(str(node.target))(*args, **kwargs)
+        if node.op == "call_method":
+            return getattr(args[0], str(node.target))(*args[1:], **kwargs)
+        return node.target(*args, **kwargs)  # type: ignore[operator]  # a call_function's target is a function
+
+    def _settled(self, values: tuple[Any, ...]) -> Any:
+        """A value that is no tensor, from what it is for 2 and for 3 images: itself, or a multiple of the batch."""
+        two, three = values
+        if isinstance(two, (tuple, list)):
+            return tuple(map(self._settled, zip(two, three, strict=True)))
+        if two == three:
+            return two
+        if not isinstance(two, int) or two * 3 != three * 2 or two % 2:
+            raise TypeError(f"a value that is {two} for 2 images and {three} for 3 can't be traced")
+        if two == BATCHES[0]:
+            return self.proxy(self.batch)
+        node = self.create_node("call_function", _times, (self.batch, two // 2), {})
+        node.meta.update(values=values, number=True)
+        return self.proxy(node)
+
+
+def _times(batch: int, count: int) -> int:
+    return batch * count
+
+
+def _attribute(root: nn.Module, path: str) -> Any:
+    owner, _, name = path.rpartition(".")
+    return getattr(root.get_submodule(owner), name)
+
+
+def _holds_tensors(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(_holds_tensors, value.values()))
+    return isinstance(value, torch.Tensor) or (isinstance(value, (tuple, list)) and any(map(_holds_tensors, value)))
+
+
+def _note_shape(node: fx.Node) -> None:
+    shapes = [tuple(value.shape) for value in node.meta["values"] if isinstance(value, torch.Tensor)]
+    if shapes and all(shape[:1] == (count,) for shape, count in zip(shapes, BATCHES, strict=True)):
+        node.meta["shape"] = shapes[0]

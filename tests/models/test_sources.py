@@ -1,0 +1,304 @@
+"""Networks by name: from torchvision's and timm's hubs and from files; what does not fit is refused by its name."""
+
+from __future__ import annotations
+
+import builtins
+import json
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import pytest
+import safetensors.torch
+import timm
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from models import catalog
+from models.catalog import UnknownModelError
+from models.graph import TracedNetwork
+from models.lite0 import EfficientNetLite0
+from models.sources import timm_source, torchvision_source
+from models.weights import WeightsError, digest
+from tests.networks import images
+
+pytestmark = pytest.mark.filterwarnings("ignore:The default weight initialization of:FutureWarning")
+
+
+def small(name: str = "mobilenet_v3_small", classes: int = 3, **options: Any) -> nn.Module:
+    torch.manual_seed(0)
+    net: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=classes, **options)
+    return net.eval()
+
+
+def described(folder: Path, state: dict[str, Any], suffix: str = ".safetensors", **description: Any) -> str:
+    """A checkpoint and its description in a folder; the name to load it by."""
+    path = folder / f"pets{suffix}"
+    if suffix == ".safetensors":
+        safetensors.torch.save_file(state, path)
+    else:
+        torch.save(state, path)
+    own = {"architecture": "torchvision:mobilenet_v3_small", "labels": ["cat", "dog", "rat"], **description}
+    path.with_suffix(".json").write_text(json.dumps({key: value for key, value in own.items() if value is not None}))
+    return f"file:{path}"
+
+
+def assert_same(net: nn.Module, expected: nn.Module, pixels: Tensor) -> None:
+    with torch.no_grad():
+        torch.testing.assert_close(net(pixels), expected(pixels))
+
+
+# -- file:PATH
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_a_checkpoint_is_loaded_as_its_description_says(tmp_path: Path, suffix: str) -> None:
+    net = small()
+    name = described(tmp_path, net.state_dict(), suffix, title="Pets")
+    loaded, spec = catalog.load(name)
+    assert not loaded.training
+    assert_same(loaded, net, images(2))
+    assert (spec.name, spec.title, spec.labels) == ("pets", "Pets", ("cat", "dog", "rat"))
+    assert spec.weights_sha256 == digest(tmp_path / f"pets{suffix}")
+    assert spec.preprocess == torchvision_source.preprocess("mobilenet_v3_small")
+    assert len(TracedNetwork(loaded, spec.preprocess.size).spec.gates) == 9
+
+
+def test_a_description_may_be_toml_with_labels_in_a_file_and_its_own_preprocessing(tmp_path: Path) -> None:
+    path = tmp_path / "pets.safetensors"
+    safetensors.torch.save_file(small().state_dict(), path)
+    (tmp_path / "labels.txt").write_text("cat\ndog\nrat\n")
+    path.with_suffix(".toml").write_text(
+        'architecture = "torchvision:mobilenet_v3_small"\nlabels = "labels.txt"\nname = "my-pets"\n'
+        f'sha256 = "{digest(path)}"\n[preprocess]\nsize = 128\nmean = [0.5, 0.5, 0.5]\n'
+    )
+    _, spec = catalog.load(f"file:{path}")
+    assert (spec.name, spec.labels) == ("my-pets", ("cat", "dog", "rat"))
+    assert (spec.preprocess.size, spec.preprocess.resize) == ((128, 128), 146)  # 128 of 146 pixels as 224 of 256
+    assert spec.preprocess.mean == (0.5, 0.5, 0.5)
+    assert spec.preprocess.std == (0.229, 0.224, 0.225)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "net"),
+    [
+        ("lite0", lambda: EfficientNetLite0(3)),
+        ("timm:lcnet_035", lambda: timm.create_model("lcnet_035", num_classes=3)),
+        ("torchvision:densenet121", lambda: small("densenet121")),
+        ("torchvision:mnasnet0_5", lambda: small("mnasnet0_5")),
+    ],
+)
+def test_every_source_is_an_architecture_for_ones_own_checkpoint(tmp_path: Path, architecture: str, net: Any) -> None:
+    torch.manual_seed(0)
+    made = net().eval()
+    loaded, spec = catalog.load(described(tmp_path, made.state_dict(), architecture=architecture))
+    assert_same(loaded, made, images(1))
+    assert spec.title == f"{architecture}, pets.safetensors"
+
+
+@pytest.mark.parametrize("wrapped", ["state_dict", "module.", "_orig_mod."])
+def test_what_trainers_wrap_around_a_state_is_taken_off(tmp_path: Path, wrapped: str) -> None:
+    net = small()
+    state: dict[str, Any] = dict(net.state_dict())
+    if wrapped == "state_dict":
+        state = {"state_dict": state, "epoch": 3}
+    else:
+        state = {f"{wrapped}{key}": value for key, value in state.items()}
+    loaded, _ = catalog.load(described(tmp_path, state, ".pth"))
+    assert_same(loaded, net, images(1))
+
+
+@pytest.mark.parametrize("heads", [True, False])
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_auxiliary_heads_are_loaded_strictly_and_taken_off(tmp_path: Path, name: str, heads: bool) -> None:
+    net = small(name, aux_logits=heads, init_weights=False)
+    file = described(tmp_path, net.state_dict(), architecture=f"torchvision:{name}")
+    loaded, _ = catalog.load(file)
+    assert_same(loaded, net, images(1, (96, 96)))
+    assert not [key for key in loaded.state_dict() if key.lower().startswith("aux")]
+    if heads:
+        partial = {key: value for key, value in net.state_dict().items() if "conv0.bn" not in key and "aux2" not in key}
+        partial = {key: value for key, value in partial.items() if not key.startswith("aux1.conv.bn")}
+        with pytest.raises(WeightsError, match=r"missing: (aux1\.conv\.bn|AuxLogits\.conv0\.bn)\.weight"):
+            catalog.load(described(tmp_path, partial, architecture=f"torchvision:{name}"))
+
+
+def test_keys_and_shapes_that_do_not_fit_are_refused_by_their_names(tmp_path: Path) -> None:
+    state = dict(small(classes=4).state_dict())
+    state["extra.weight"] = state.pop("features.0.0.weight")
+    with pytest.raises(WeightsError) as refused:
+        catalog.load(described(tmp_path, state))
+    told = str(refused.value)
+    assert "missing: features.0.0.weight" in told
+    assert "unexpected: extra.weight" in told
+    assert "of another shape: " in told
+    assert "classifier.3.weight [4, 1024], not [3, 1024]" in told
+    assert "classifier.3.bias [4], not [3]" in told
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"sha256": "0" * 64}, "has sha256"),
+        ({"sha256": "short"}, "sha256: String should match"),
+        ({"labels": None}, "labels, or at least classes, must say how many classes there are"),
+        ({"classes": 5}, "3 labels for 5 classes"),
+        ({"labels": "nowhere.txt"}, "no file of labels at"),
+        ({"colour": "red"}, "colour: Extra inputs are not permitted"),
+        ({"architecture": None}, "architecture: Field required"),
+        ({"preprocess": {"interpolation": "sinc"}}, "preprocess.interpolation: Input should be"),
+        (
+            {"architecture": "torchvision:resnet18", "arguments": {"depth": 9}},
+            r"\[arguments\] do not suit torchvision:resnet18: .*'depth'",
+        ),
+    ],
+)
+def test_a_wrong_description_is_refused_with_what_is_wrong(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
+    with pytest.raises(WeightsError, match=told):
+        catalog.load(described(tmp_path, small().state_dict(), **changes))
+
+
+def test_missing_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"no file of weights at .*gone\.pth"):
+        catalog.load(f"file:{tmp_path / 'gone.pth'}")
+    alone = tmp_path / "alone.pth"
+    alone.write_bytes(b"")
+    with pytest.raises(WeightsError, match=r"needs a description beside it: alone.toml or alone.json"):
+        catalog.load(f"file:{alone}")
+    alone.with_suffix(".toml").write_text("= nonsense")
+    with pytest.raises(WeightsError, match=r"alone\.toml can't be read"):
+        catalog.load(f"file:{alone}")
+
+
+def test_a_checkpoint_that_would_run_code_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="loads without running code"):
+        catalog.load(described(tmp_path, {"net": small()}, ".pth"))
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("resnet18", "known: lite0, lite0-plain, torchvision:NAME, timm:NAME, file:PATH"),
+        ("torchvision:resnet19", "close to it: torchvision:resnet1"),
+        ("timm:seresnet51", "close to it: timm:seresnet"),
+        ("timm:resnet18.no_such_tag", r"close to it: timm:resnet18\."),
+    ],
+)
+def test_an_unknown_name_is_refused_with_the_names_there_are(name: str, told: str) -> None:
+    with pytest.raises(UnknownModelError, match=told):
+        catalog.load(name)
+
+
+@pytest.mark.parametrize("architecture", ["resnet18", "lite0:large", "torchvision", "torchvision:resnet19"])
+def test_an_unknown_architecture_is_refused(tmp_path: Path, architecture: str) -> None:
+    with pytest.raises(UnknownModelError):
+        catalog.load(described(tmp_path, small().state_dict(), architecture=architecture))
+
+
+# -- torchvision:NAME
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty hub cache, and no network."""
+
+    def unreachable(url: str, *_: Any, **__: Any) -> None:
+        raise URLError("Name or service not known")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
+    folder = tmp_path / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def test_weights_in_torchs_hub_cache_are_served_without_a_network(hub: Path) -> None:
+    net = small(classes=1000)
+    torch.save(net.state_dict(), hub / "mobilenet_v3_small-047dcff4.pth")
+    loaded, spec = catalog.load("torchvision:mobilenet_v3_small")
+    assert_same(loaded, net, images(1))
+    assert spec.name == "torchvision:mobilenet_v3_small"
+    assert spec.labels[281] == "tabby"
+    assert (spec.preprocess.size, spec.preprocess.resize) == ((224, 224), 256)
+    assert spec.preprocess.interpolation == "bilinear"
+
+
+def test_the_published_densenets_old_names_are_understood(hub: Path) -> None:
+    net = small("densenet121", classes=1000)
+    old = {
+        key.replace("norm1", "norm.1").replace("norm2", "norm.2").replace("conv1", "conv.1").replace("conv2", "conv.2")
+        if "denselayer" in key
+        else key: value
+        for key, value in net.state_dict().items()
+    }
+    torch.save(old, hub / "densenet121-a639ec97.pth")
+    loaded, _ = catalog.load("torchvision:densenet121")
+    assert_same(loaded, net, images(1))
+
+
+def test_without_a_network_the_error_says_where_to_put_the_file(hub: Path) -> None:
+    with pytest.raises(WeightsError) as refused:
+        catalog.load("torchvision:resnet18")
+    assert str(hub / "resnet18-f37072fd.pth") in str(refused.value)
+    assert "serve file:PATH" in str(refused.value)
+
+
+def test_what_was_downloaded_is_checked_against_the_hash_in_its_name(
+    hub: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def fetched(url: str, path: str, hash_prefix: str, progress: bool) -> None:
+        asked.append((hash_prefix, progress))
+        torch.save(small(classes=1000).state_dict(), path)
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", fetched)
+    catalog.load("torchvision:mobilenet_v3_small")
+    assert asked == [("047dcff4", True)]
+
+
+def test_all_of_torchvisions_metadata_is_understood() -> None:
+    for name in torchvision.models.list_models(module=torchvision.models):
+        spec = torchvision_source.preprocess(name)
+        assert spec.size[0] <= spec.resize, name
+
+
+# -- timm:NAME
+
+
+def test_timms_weights_bring_their_own_labels_and_preprocessing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub is out of reach in a test; all but the download is timm's own."""
+    create = timm.create_model
+    monkeypatch.setattr(timm, "create_model", lambda name, pretrained: create(name, pretrained=False))
+    _, spec = catalog.load("timm:lcnet_050")
+    assert spec.labels[:2] == ("tench, Tinca tinca", "goldfish, Carassius auratus")
+    assert (spec.preprocess.size, spec.preprocess.resize) == ((224, 224), 256)
+    assert spec.preprocess.interpolation == "bicubic"
+    assert not spec.preprocess.squash
+
+
+def test_timms_squashing_crop_is_kept() -> None:
+    assert timm_source.preprocess("convnext_small.fb_in22k_ft_in1k_384").squash
+
+
+def test_without_a_network_timms_error_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(name: str, pretrained: bool) -> None:
+        raise OSError("We couldn't connect to 'https://huggingface.co'\nand more")
+
+    monkeypatch.setattr(timm, "create_model", unreachable)
+    with pytest.raises(WeightsError, match=r"couldn't connect to 'https://huggingface.co'\)\. Without a network"):
+        catalog.load("timm:resnet18")
+
+
+def test_without_timm_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    imported = builtins.__import__
+
+    def without_timm(name: str, *args: Any) -> Any:
+        if name.partition(".")[0] == "timm":
+            raise ImportError(name)
+        return imported(name, *args)
+
+    monkeypatch.setattr(builtins, "__import__", without_timm)
+    with pytest.raises(WeightsError, match=r"pip install 'pellucid\[timm\]'"):
+        catalog.load("timm:resnet18")
