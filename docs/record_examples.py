@@ -27,7 +27,7 @@ REQUEST_ID = "b1f5c0de7a3e4c55"
 
 QUERIES: dict[str, dict[str, str]] = {
     "/v1/predict": {"top_k": "3"},
-    "/v1/attention": {"layer": "blocks.0", "target": "Egyptian cat", "effects": "false", "model": "lite0"},
+    "/v1/attention": {"layer": "blocks.0", "target": "Egyptian cat"},
     "/v1/feature-maps": {"layers": "blocks.0", "count": "4", "tile": "28"},
     "/v1/grad-cam": {"target": "Egyptian cat", "overlay": "true", "max_side": "48"},
     "/v1/explain": {"include": "predictions,grad_cam", "top_k": "2", "overlay": "true", "max_side": "48"},

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from difflib import get_close_matches
 from importlib.metadata import version
 from pathlib import Path
 
@@ -32,7 +33,7 @@ from service.dispatch.worker import Worker
 from service.engine import cores
 from service.engine.choose import create
 from service.engine.torch_engine import TorchEngine
-from service.errors import PellucidError
+from service.errors import MethodNotAllowed, NotFound, PellucidError
 from service.explain.cam import METHODS
 from service.types import Batch, Plan, Tap
 
@@ -41,8 +42,7 @@ log = logging.getLogger("pellucid")
 ASSETS = "/assets/docs"
 
 DESCRIPTION = """\
-What a convolutional network sees in an image, and why: predictions, the weight of every channel, grids of feature
-maps, and Grad-CAM masks, from one forward pass.
+Predictions, the weight of every channel, grids of feature maps, and Grad-CAM masks, from one forward pass.
 
 Send images as `multipart/form-data` (parts named `images`), as the bytes of one image, or as JSON with base64. Every
 POST route answers with the same envelope and fills its own part of it. Errors are `application/problem+json` and say
@@ -87,6 +87,7 @@ def build(service: Service) -> FastAPI:
         lifespan=lifespan,
         static_url=ASSETS,
         redoc_url=None,
+        redirect_slashes=False,
     )
     for routes in (predict, explain, system):
         app.include_router(routes.router(service))
@@ -108,11 +109,23 @@ async def _on_error(request: Request, error: Exception) -> Response:
     if isinstance(error, RequestValidationError):
         error = invalid(error.errors())
     if isinstance(error, HTTPException):
-        status, title = error.status_code, str(error.detail)
-        error = PellucidError(f"{title}: {request.method} {request.url.path}", headers=dict(error.headers or {}))
-        error.status, error.slug, error.title = status, title.lower().replace(" ", "-"), title  # type: ignore[misc]
+        error = _of_routing(request, error)
     assert isinstance(error, PellucidError)
     return problem_response(error, request.state.request_id)
+
+
+def _of_routing(request: Request, error: HTTPException) -> PellucidError:
+    """Starlette's 404 and 405, with what there is instead."""
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        methods = headers.get("Allow", "").split(", ")
+        return MethodNotAllowed(
+            f"{request.url.path} takes {' or '.join(methods)}, not {request.method}.", allowed=methods, headers=headers
+        )
+    paths = [*request.app.openapi()["paths"]]
+    close = get_close_matches(request.url.path, paths, n=1)
+    guess = f" Did you mean {close[0]}?" if close else ""
+    return NotFound(f"There is nothing at {request.url.path}.{guess}", allowed=paths, headers=headers)
 
 
 def _assemble(settings: Settings) -> Service:

@@ -6,8 +6,11 @@ import asyncio
 import base64
 import json
 import logging
+import os
 import signal
+import socket
 import sys
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,7 +27,7 @@ main = typer.Typer(
     add_completion=False,
     invoke_without_command=True,
     pretty_exceptions_enable=False,
-    help="What a convolutional network sees in an image, and why.",
+    help="What a convolutional network sees in an image, and why. Without a command: serve.",
 )
 
 
@@ -43,6 +46,11 @@ def _settings() -> Settings:
             name = "PELLUCID_" + "_".join(map(str, problem["loc"])).upper()
             typer.echo(f"{name}: {problem['msg']}, got {problem['input']!r}", err=True)
         raise typer.Exit(2) from error
+    for name in os.environ:
+        known = [f"PELLUCID_{field.upper()}" for field in Settings.model_fields]
+        if name.startswith("PELLUCID_") and name not in known:
+            close = get_close_matches(name, known, n=1)
+            typer.echo(f"{name} is no setting and is ignored.{f' Is {close[0]} meant?' if close else ''}", err=True)
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     return settings
@@ -67,9 +75,24 @@ def serve() -> None:
     settings = _settings()
     for stop in (signal.SIGINT, signal.SIGTERM):  # uvicorn drains, then raises the signal anew: to stop is no failure
         signal.signal(stop, lambda *_: sys.exit(0))
+    address = _bound(settings)
+    typer.echo(f"Loading {', '.join(dict.fromkeys((settings.model, *settings.models)))} ...")
     app = _create_app(settings)
-    config = uvicorn.Config(app, settings.host, settings.port, log_level="warning", access_log=False)
-    _Server(config).run()
+    _Server(uvicorn.Config(app, log_level="warning", access_log=False)).run([address])
+
+
+def _bound(settings: Settings) -> socket.socket:
+    """A socket at the address, not listening yet: a port that is taken is known before anything is loaded."""
+    address = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET)
+    address.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        address.bind((settings.host, settings.port))
+    except OSError as error:
+        typer.echo(
+            f"PELLUCID_HOST, PELLUCID_PORT: can't listen on {settings.host}:{settings.port}: {error.strerror}", err=True
+        )
+        raise typer.Exit(1) from error
+    return address
 
 
 class _Server(uvicorn.Server):
@@ -92,8 +115,9 @@ def explain(
     images: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False, help="Photographs.")],
     out: Annotated[Path, typer.Option(help="Folder for the pictures and the numbers; made if it is not there.")],
 ) -> None:
-    """Explain photographs without a server: predictions, overlay, mask and feature maps of each go to a folder of its
-    name.
+    """Explain photographs without a server.
+
+    Predictions, attention, overlay, mask and feature maps of each go to a folder of its name.
     """
     asyncio.run(_explain(_create_app(_settings()), images, out))
 
@@ -105,7 +129,7 @@ async def _explain(app: Any, images: list[Path], out: Path) -> None:
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=transport, base_url="http://pellucid") as client,
     ):
-        for path in images:
+        for path, folder in zip(images, _folders(images, out), strict=True):
             files = {"images": (path.name, path.read_bytes())}
             response = await client.post("/v1/explain", params={"overlay": True}, files=files)
             if response.is_error:
@@ -113,9 +137,20 @@ async def _explain(app: Any, images: list[Path], out: Path) -> None:
                 typer.echo(f"{path}: {problem['title']}. {problem['detail']}", err=True)
                 raise typer.Exit(1)
             (result,) = response.json()["results"]
-            _write(result, out / path.stem)
+            _write(result, folder)
             best = result["predictions"][0]
-            typer.echo(f"{path}: {best['label']} ({best['probability']:.0%}) -> {out / path.stem}")
+            typer.echo(f"{path}: {best['label']} ({best['probability']:.0%}) -> {folder}")
+
+
+def _folders(images: list[Path], out: Path) -> list[Path]:
+    """One folder for each image, of its name; of a name that has been there, with a number behind it."""
+    folders: list[Path] = []
+    for path in images:
+        folder, number = out / path.stem, 2
+        while folder in folders:
+            folder, number = out / f"{path.stem}-{number}", number + 1
+        folders.append(folder)
+    return folders
 
 
 def _write(result: dict[str, Any], folder: Path) -> None:

@@ -33,6 +33,18 @@ class MalformedRequest(PellucidError):
     status, slug, title = 400, "malformed-request", "The request can't be read"
 
 
+class NotFound(PellucidError):
+    """No such route."""
+
+    status, slug, title = 404, "not-found", "There is nothing here"
+
+
+class MethodNotAllowed(PellucidError):
+    """The route takes another method."""
+
+    status, slug, title = 405, "method-not-allowed", "The route takes another method"
+
+
 class UnknownModel(PellucidError):
     """No model of this name is served."""
 
@@ -82,11 +94,21 @@ class UnknownName(InvalidOption):
 
     @classmethod
     def among(cls, kind: str, name: str, allowed: Sequence[str], hint: str = "") -> UnknownName:
-        """The error for ``name``, naming its closest neighbours; all that is allowed goes into ``allowed``."""
+        """The error for ``name``, naming its closest neighbours; all that is allowed goes into ``allowed``.
+
+        Neighbours are what has the name as one of its words, then what is spelled alike.
+        """
+        if not allowed:
+            return cls(f"Unknown {kind} {name!r}: this network has none.", allowed=allowed)
         by_folded = {entry.casefold(): entry for entry in allowed}
-        close = [by_folded[key] for key in get_close_matches(name.casefold(), by_folded, n=3, cutoff=0.6)]
+        folded = name.casefold()
+        worded = [entry for key, entry in by_folded.items() if folded in key.split()]
+        alike = [by_folded[key] for key in get_close_matches(folded, by_folded, n=3, cutoff=0.6)]
+        close = list(dict.fromkeys([*worded, *alike]))[:4]
         guess = f" Did you mean {' or '.join(repr(entry) for entry in close)}?" if close else ""
-        return cls(f"Unknown {kind} {name!r}.{guess} {len(allowed)} are allowed{hint}.", allowed=allowed)
+        return cls(
+            f"Unknown {kind} {name!r}.{guess} Allowed are the {len(allowed)} in `allowed`{hint}.", allowed=allowed
+        )
 
 
 class QueueFull(PellucidError):

@@ -44,8 +44,10 @@ class RequestContext:
                 MutableHeaders(scope=message)["X-Request-ID"] = request_id
             await send(message)
 
+        # The server sends no body in answer to HEAD, so whatever answers GET answers it.
+        inner = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
         try:
-            await self._app(scope, receive, send_with_id)
+            await self._app(inner, receive, send_with_id)
         except ClientDisconnect:
             status = status or 499  # nobody is there to be answered; the log uses nginx's number for it
         except Exception:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from service.api.intake import JsonImage
 from service.api.options import Options
-from service.api.problems import POST_PROBLEMS
+from service.api.problems import POST_PROBLEMS, POST_PROBLEMS_WITH_NAMES
 
 _JSON_NOTE: Final = "The images in base64, and any option of the route beside them; options here win over the query's."
 
@@ -84,9 +84,9 @@ def responses(route: str, *, pictures: bool = True) -> dict[int | str, dict[str,
         ok["description"] += (
             " With `Accept: image/png` or `image/webp`, and one picture asked for, that picture itself, what it "
             "shows in the "
-            "headers Pellucid-Layer, Pellucid-Target, Pellucid-Box and Pellucid-Channels."
+            "headers Pellucid-Layer, Pellucid-Target, Pellucid-Box, Pellucid-All-Negative and Pellucid-Channels."
         )
-    return {200: ok, **POST_PROBLEMS}
+    return {200: ok, **(POST_PROBLEMS_WITH_NAMES if pictures else POST_PROBLEMS)}
 
 
 # A whole PNG file of one white pixel, so that the JSON example is a request that works.

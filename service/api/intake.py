@@ -10,12 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from service.api.options import invalid
 from service.errors import ContentTooLarge, MalformedRequest, UnsupportedMediaType
 from service.types import Upload
 
@@ -56,6 +55,9 @@ async def read(request: Request, limits: Limits) -> Intake:
 
     Raises MalformedRequest, ContentTooLarge, UnsupportedMediaType, InvalidOption.
     """
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding != "identity":
+        raise UnsupportedMediaType(f"The Content-Encoding {encoding!r} is not served: send the body as it is.")
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type == "multipart/form-data":
         intake = Intake(await _multipart(request, limits))
@@ -106,9 +108,10 @@ async def _multipart(request: Request, limits: Limits) -> tuple[Upload, ...]:
     uploads = []
     for name, part in form.multi_items():
         if name != "images" or not isinstance(part, UploadFile):
+            what = "has no filename, so it is no file" if name == "images" else "is not known"
             raise MalformedRequest(
-                f"The part {name!r} is not known. Images go into file parts named 'images', one or several; "
-                "options go into the query string."
+                f"The part {name!r} {what}. Images go into file parts named 'images', one or several "
+                "(curl -F images=@FILE); options go into the query string."
             )
         uploads.append(Upload(await part.read(), part.filename or None))
         await part.close()
@@ -117,33 +120,30 @@ async def _multipart(request: Request, limits: Limits) -> tuple[Upload, ...]:
     return tuple(uploads)
 
 
-_JSON_IMAGES: Final[TypeAdapter[list[JsonImage | str]]] = TypeAdapter(list[JsonImage | str])
-
-
 def _json(body: bytes, limits: Limits) -> Intake:
     try:
         fields = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise MalformedRequest(f"The body is not JSON: {error}") from error
+        raise MalformedRequest(f"The body is not JSON in UTF-8: {error}") from error
     if not isinstance(fields, dict) or not isinstance(fields.get("images"), list) or not fields["images"]:
         raise MalformedRequest(
             'The body must be a JSON object with a list of "images", each {"data": base64} or base64 alone.'
         )
     if len(fields["images"]) > limits.images:
         raise _too_many(limits)
-    try:
-        images = _JSON_IMAGES.validate_python(fields.pop("images"))
-    except ValidationError as error:
-        errors = error.errors(include_url=False, include_context=False, include_input=False)
-        raise invalid([{**each, "loc": ("images", *each["loc"])} for each in errors]) from error
+    images = fields.pop("images")
     return Intake(tuple(_decode(image, number) for number, image in enumerate(images)), fields)
 
 
-def _decode(image: JsonImage | str, number: int) -> Upload:
-    text, filename = (image, None) if isinstance(image, str) else (image.data, image.filename)
-    if text.startswith("data:"):
-        text = text.partition(",")[2]
+def _decode(image: Any, number: int) -> Upload:
     try:
-        return Upload(b64decode(text, validate=True), filename)
+        named = JsonImage.model_validate({"data": image} if isinstance(image, str) else image)
+    except ValidationError as error:
+        raise MalformedRequest(
+            f'images[{number}] must be base64 or {{"data": base64, "filename": a name}}; URLs are never fetched.'
+        ) from error
+    text = named.data.partition(",")[2] if named.data.startswith("data:") else named.data
+    try:
+        return Upload(b64decode(text, validate=True), named.filename)
     except (binascii.Error, ValueError) as error:
-        raise MalformedRequest(f"images[{number}].data is not base64: {error}") from error
+        raise MalformedRequest(f"images[{number}].data is not base64: {error}. URLs are never fetched.") from error

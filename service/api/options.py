@@ -5,7 +5,8 @@ Names only; plan.py checks them against the network.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -78,6 +79,14 @@ class Options(BaseModel):
                 )
         return given
 
+    @classmethod
+    def take_one(cls, given: Sequence[tuple[str, str]]) -> None:
+        """Raise InvalidOption if an option that takes one value is given several times."""
+        for name, times in Counter(name for name, _ in given).items():
+            field = cls.model_fields.get(name)
+            if times > 1 and field is not None and field.default_factory is None:
+                raise InvalidOption(f"{name} is given {times} times; it takes one value.")
+
     def merged(self, fields: Mapping[str, Any]) -> Self:
         """These options with the fields of a JSON body over them. Raises InvalidOption."""
         if not fields:
@@ -137,19 +146,24 @@ class GateOptions(TargetOptions):
         "Costs a backward pass through the network.",
         examples=[True],
     )
-    restore: Annotated[list[str], CommaSeparated] = Field(
-        default_factory=list,
-        max_length=64,
-        description="Gates, by `layer`, of which the effect is measured: the change of the class's logit when one "
-        "channel's weight is set back to 1, channel by channel. Costs a forward pass behind the gate for each channel. "
-        "Several between commas or repeated.",
-        examples=[["blocks.15.gate"]],
+    restore: str | None = Field(
+        None,
+        description="A gate, by its `layer`, of which the effect is measured: the change of the class's logit when one "
+        "channel's weight is set back to 1, channel by channel. Costs a forward pass behind the gate for each channel, "
+        "for which other requests wait.",
+        examples=["blocks.15.gate"],
     )
 
 
 class AttentionOptions(GateOptions):
     """Options of /v1/attention."""
 
+    target: Annotated[list[str], BeforeValidator(_as_strings)] = Field(
+        default_factory=list,
+        max_length=1,
+        description="Class to explain, by index or by label. Default: the most probable class.",
+        examples=[["Egyptian cat"]],
+    )
     effects: bool = Field(
         True,
         description="Say what each channel of each gate did for the class: gradient x activation behind it. Costs "

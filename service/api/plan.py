@@ -41,16 +41,17 @@ def class_index(name: str, spec: ModelSpec) -> int:
     Raises UnknownName, with all labels, or with the indices that share one.
     """
     classes = len(spec.labels)
-    if name.strip().lstrip("-").isdigit():
+    name = name.strip().replace("_", " ")
+    if name.lstrip("-").isdigit():
         index = int(name)
         if 0 <= index < classes:
             return index
         raise UnknownName(
             f"Unknown class {index}. Indices from 0 to {classes - 1} and labels are allowed.", allowed=spec.labels
         )
-    indices = spec.indices.get(name.strip().casefold(), ())
+    indices = spec.indices.get(name.casefold(), ())
     if len(indices) > 1:  # labels that differ in case alone are told apart by it
-        indices = tuple(index for index in indices if spec.labels[index] == name.strip()) or indices
+        indices = tuple(index for index in indices if spec.labels[index] == name) or indices
     if len(indices) > 1:
         shared = " and ".join(map(str, indices))
         raise UnknownName(
@@ -58,7 +59,12 @@ def class_index(name: str, spec: ModelSpec) -> int:
             allowed=[*map(str, indices)],
         )
     if not indices:
-        raise UnknownName.among("class", name, spec.labels, hint=f", as are the indices from 0 to {classes - 1}")
+        raise UnknownName.among(
+            "class",
+            name,
+            spec.labels,
+            hint=f"; so are indices to {classes - 1}. Repeat it for several",
+        )
     return indices[0]
 
 
@@ -113,7 +119,8 @@ def resolve(
     effects = False
     restore: tuple[str, ...] = ()
     if isinstance(options, GateOptions) and "attention" in parts:
-        effects, restore = options.effects and bool(network.gates), gate_names(options.restore, network)
+        effects = options.effects and bool(network.gates)
+        restore = gate_names([options.restore] if options.restore else [], network)
     method = options.method if isinstance(options, GradCamOptions) else methods[0]
     if method not in methods:
         raise UnknownName.among("method", method, methods)

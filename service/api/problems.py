@@ -10,6 +10,7 @@ from service.errors import (
     DeadlineExceeded,
     Draining,
     InferenceFailed,
+    InvalidOption,
     MalformedRequest,
     NotAcceptable,
     PellucidError,
@@ -26,13 +27,13 @@ _EXAMPLE_ID: Final = "b1f5c0de7a3e4c55"
 
 _EXAMPLES: Final[tuple[PellucidError, ...]] = (
     MalformedRequest("The body holds no image. Images go into file parts named 'images', one or several."),
-    NotAcceptable("This route answers as application/json, not as 'image/png'.", allowed=["application/json"]),
+    NotAcceptable("This route answers as application/json, not as 'text/html'.", allowed=["application/json"]),
     ContentTooLarge("The picture has 20000 x 20000 pixels; at most 64 million are taken."),
     UnsupportedMediaType(
         "The bytes are no image of a type that is served. Served are JPEG, PNG, WEBP, BMP, GIF, TIFF.",
         allowed=["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"],
     ),
-    UnknownName.among("layer", "haed", ["stem", "blocks.0", "head"]),
+    InvalidOption("Unknown option 'tmeout_ms'. Did you mean 'timeout_ms'? This route takes timeout_ms, model."),
     UndecodableImage("The JPEG data are broken or cut off: image file is truncated (3 bytes not processed)"),
     QueueFull("256 images are in flight and 1 more would pass the limit of 256.", retry_after_s=2),
     InferenceFailed("The network could not be run on this image."),
@@ -60,7 +61,11 @@ def _responses(errors: tuple[PellucidError, ...]) -> dict[int | str, dict[str, A
     return documented
 
 
+# Those of a route that takes names of the network's parts differ in what a 422 may say.
+_WITH_NAMES: Final = (*_EXAMPLES, UnknownName.among("layer", "haed", ["stem", "blocks.0", "head"]))
+
 POST_PROBLEMS: Final = _responses(_EXAMPLES)
+POST_PROBLEMS_WITH_NAMES: Final = _responses(_WITH_NAMES)
 _ANY_OTHER: Final = {"description": "Any other error.", "content": {"application/problem+json": {"schema": _SCHEMA}}}
 
 MODEL_PROBLEMS: Final = {**_responses((_NO_MODEL,)), "default": _ANY_OTHER}  # without it FastAPI adds a 422 of its own

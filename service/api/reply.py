@@ -211,7 +211,11 @@ def picture(entry: dict[str, Any], media_type: str) -> Response:
     else:
         (part,) = entry["grad_cam"]
         shown = part["overlay"] or part["mask"]
-        headers |= {"Pellucid-Box": ",".join(map(str, part["box"])), "Pellucid-Target": str(part["target"]["index"])}
+        headers |= {
+            "Pellucid-Box": ",".join(map(str, part["box"])),
+            "Pellucid-Target": str(part["target"]["index"]),
+            "Pellucid-All-Negative": str(part["raw"]["all_negative"]).lower(),
+        }
     return Response(shown.data, media_type=shown.media_type, headers={"Pellucid-Layer": part["layer"], **headers})
 
 

@@ -121,9 +121,9 @@ def test_json_that_holds_no_image_is_malformed(client: httpx.Client, body: bytes
 
 def test_a_wrong_image_in_json_is_named_by_its_place(client: httpx.Client) -> None:
     response = client.post("/v1/predict", json={"images": ["/9j/", {"date": ""}]})
-    detail = problem(response, 422, "invalid-option").detail
-    assert "images.1" in detail
-    assert "Field required" in detail
+    detail = problem(response, 400, "malformed-request").detail
+    assert "images[1]" in detail
+    assert "URLs are never fetched" in detail
 
 
 @pytest.mark.parametrize(

@@ -61,3 +61,26 @@ def test_a_deadline_that_can_not_be_met_is_told(client: httpx.Client, cat: bytes
 def test_a_deadline_may_stand_in_the_json(client: httpx.Client) -> None:
     response = client.post("/v1/predict", json={"images": ["/9j/"], "timeout_ms": 0})
     assert "timeout_ms" in problem(response, 422, "invalid-option").detail
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/v1/models", "/docs"])
+def test_head_is_answered_wherever_get_is(client: httpx.Client, path: str) -> None:
+    response = client.head(path)
+    assert response.status_code == 200
+    assert response.content == b""
+
+
+def test_an_option_that_takes_one_value_is_refused_twice(client: httpx.Client, cat: bytes) -> None:
+    response = client.post("/v1/grad-cam", params=[("layer", "head"), ("layer", "stem")], files={"images": cat})
+    assert "layer is given 2 times" in problem(response, 422, "invalid-option").detail
+
+
+def test_an_encoded_body_is_refused_by_the_name_of_its_encoding(client: httpx.Client, cat: bytes) -> None:
+    headers = {"Content-Type": "image/jpeg", "Content-Encoding": "gzip"}
+    response = client.post("/v1/predict", content=cat, headers=headers)
+    assert "'gzip'" in problem(response, 415, "unsupported-media-type").detail
+
+
+def test_a_word_of_a_label_suggests_the_labels_that_have_it(client: httpx.Client, cat: bytes) -> None:
+    response = client.post("/v1/grad-cam", params={"target": "cat"}, files={"images": cat})
+    assert "'Egyptian cat'" in problem(response, 422, "unknown-name").detail
