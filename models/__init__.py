@@ -5,6 +5,7 @@
 - tracing: torch.fx with known shapes: any batch, one input size
 - layout: where a value keeps its channels and positions, and how it is seen as a map
 - heads: global average pooling and a linear classifier, recognised
+- stages: an early, a middle and a late layer
 - graph: a network traced once: names of layers, taps, and the cut into trunk and head
 - weights: files of weights, verified and loaded strictly
 - insert: gates put into a network by layer name, and their weights as a file

@@ -15,6 +15,7 @@ from models.attention import Gate, find_gates, names_without_gates
 from models.heads import linear_behind
 from models.layout import MapViews, find_layouts, positions_are_read
 from models.spec import GateSpec, LayerSpec, NetworkSpec
+from models.stages import early_middle_late
 from models.tracing import Trace, opaque, out_of_place, trace
 
 
@@ -224,7 +225,7 @@ class TracedNetwork:
             gates=tuple(gate.spec for gate in self.gates),
             default_layer=default.name if default else "",
             default_layer_reason=self._reason(default) if default else untraceable or _NO_WAIST,
-            feature_layers=tuple(dict.fromkeys(layer.name for layer in self._early_middle_late(named, default))),
+            feature_layers=early_middle_late(named, default, self._kinds),
         )
 
     def _waists(self) -> set[fx.Node]:
@@ -262,32 +263,12 @@ class TracedNetwork:
             for source in other.all_input_nodes
         )
 
-    def _early_middle_late(self, waists: list[LayerSpec], default: LayerSpec | None) -> list[LayerSpec]:
-        """Of the last waists at each resolution the first and the middle one, and the default layer; of a network of
-        one resolution, waists that lie evenly.
-        """
-        if default is None:
-            return []
-        until = waists[: waists.index(default) + 1]
-        stages: dict[tuple[int, int], LayerSpec] = {}
-        for layer in until:
-            best = stages.get(layer.shape[1:])
-            if not layer.kind.lower().endswith(("pad", "pad2d")) and (
-                best is None or layer.name.count(".") <= best.name.count(".")
-            ):
-                stages[layer.shape[1:]] = layer
-        in_order = sorted(stages.values(), key=lambda layer: -layer.shape[1] * layer.shape[2])
-        if len(in_order) == 1:
-            modules = [layer for layer in until if layer.name in self._kinds]
-            in_order = modules[:: max(1, len(modules) // 2)]
-        return [in_order[0], in_order[len(in_order) // 2], default]
-
     def _reason(self, layer: LayerSpec) -> str:
         channels, height, width = layer.shape
-        reason = (
-            f"the last layer with a spatial extent ({height}x{width}, {channels} channels): the most class-specific map"
-        )
-        if self._linear_behind(self._layers[layer.name]) is None:
+        node = self._layers[layer.name]
+        what = "whose positions are read" if self._layouts[node].extra else "with a spatial extent"
+        reason = f"the last layer {what} ({height}x{width}, {channels} channels): the most class-specific map"
+        if self._linear_behind(node) is None:
             return reason
         return (
             f"{reason}; global average pooling and a linear classifier follow, so the Grad-CAM weight of channel c "
