@@ -287,8 +287,8 @@ PREAMBLE = """\
 Made by `python -m tests.survey` (torch {torch}, {minutes} minutes): every cell is measured, with random seeded weights,
 ten classes and two images of noise. A verdict of ✓ means: the network is traced; its logits are those of the plain
 network; every gate read out is the factor that multiplied the channels when the plain network ran; Grad-CAM at the
-default layer and at an earlier one equals captum's `LayerGradCam`. Equal means to 1e-6 of the largest value, in float64;
-for networks of more than 150 million parameters to 1e-3, in float32.
+default layer and at an earlier one equals captum's `LayerGradCam`. Equal means to 1e-6 of the largest value, in
+float64; for networks of more than 150 million parameters to 1e-3, in float32.
 
 - *gates* counts channel-attention gates by type. *(+n)*: n more products in the network scale each channel by a number
   of its own without a sigmoid or softmax that made it (global response normalisation); they are not offered as gates.
