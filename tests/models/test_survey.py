@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 
@@ -26,11 +28,9 @@ TIMM = {
     "skresnet18": "SelectiveKernel",
     "resnest14d": "SplitAttn",
     "convnextv2_atto": None,
-    "hrnet_w18_small": None,
 }
 ATTENTION = {
     "cbam": "ChannelAttn",
-    "lcbam": "LightChannelAttn",
     "ge": "GatherExcite",
     "gc": "GlobalContext",
     "ceca": "CecaModule",
@@ -39,6 +39,15 @@ CASES: list[tuple[Entry, str | None]] = [
     *((of_timm(name), kind) for name, kind in TIMM.items()),
     *((with_attention(name), kind) for name, kind in ATTENTION.items()),
 ]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Maps of a few pixels: threads would wait for each other longer than they compute."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("entry", [*map(of_torchvision, TORCHVISION)], ids=lambda entry: entry.name)
@@ -56,15 +65,14 @@ def test_every_gate_of_timm_is_found_and_is_what_multiplied_the_channels(entry: 
     assert [*row.gates] == ([kind] if kind else [])
 
 
-@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"])
-def test_timms_transformers_are_explained_on_their_token_grid(name: str) -> None:
-    row = examine(of_timm(name, 224))
+def test_timms_transformer_is_explained_on_its_token_grid() -> None:
+    row = examine(of_timm("vit_tiny_patch16_224", 224))
     assert not row.errors
     assert len(row.cams) == 2
 
 
 def test_the_survey_notices_a_gate_that_is_not_what_multiplied_the_channels(monkeypatch: pytest.MonkeyPatch) -> None:
-    row = examine(with_attention("ceca"))
-    assert (row.gates.total(), row.gates_wrong) == (8, 0)
     monkeypatch.setattr("tests.survey._once", lambda factor: torch.zeros_like(factor[:, :, :1, :1]))
-    assert examine(with_attention("ceca")).gates_wrong == 8
+    row = examine(with_attention("ceca"))
+    assert row.gates_wrong == row.gates.total() == 8
+    assert "8 gates are not what multiplied the channels" in row.errors["gates"]
