@@ -139,6 +139,9 @@ def _assemble(settings: Settings) -> Service:
     )
     names = dict.fromkeys((settings.model, *settings.models))
     pipelines = [_pipeline(name, settings, pool) for name in names]
+    served = [pipeline.spec.name for pipeline in pipelines]
+    if len(set(served)) < len(served):
+        raise ValueError(f"two networks have one name among {', '.join(served)}: give one another name beside its file")
     return Service(
         pipelines={pipeline.spec.name: pipeline for pipeline in pipelines},
         admission=Admission(

@@ -91,7 +91,7 @@ def load(name: str) -> tuple[nn.Module, ModelSpec]:
         title=description.title or f"{description.architecture}, {path.name}",
         labels=labels,
         preprocess=_preprocess(factory.preprocess(architecture), description.preprocess),
-        source=str(path),
+        source=path.name,
         weights_sha256=digest(path),
     )
     return net, spec

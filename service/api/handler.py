@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ from service.errors import DeadlineExceeded, Draining, PellucidError, UnknownNam
 from service.types import Upload
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -78,7 +80,10 @@ async def answer(
     async def one_of_several(upload: Upload, times: Stages) -> orjson.Fragment:
         try:
             return await one(upload, times, reply.fragment)
-        except PellucidError as error:
+        except Exception as error:
+            if not isinstance(error, PellucidError):  # nobody foresaw it: its neighbours are not to suffer
+                log.exception("request %s failed on one of its images", request_id)
+                error = PellucidError("The service failed on this image; its log has the cause under the request's id.")
             return reply.failure(identify(upload), reply.problem(error, request_id))
 
     async def whole() -> Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -41,15 +42,16 @@ def class_index(name: str, spec: ModelSpec) -> int:
     Raises UnknownName, with all labels, or with the indices that share one.
     """
     classes = len(spec.labels)
-    name = name.strip().replace("_", " ")
-    if name.lstrip("-").isdigit():
+    name = name.strip()
+    if re.fullmatch(r"-?[0-9]{1,9}", name):
         index = int(name)
         if 0 <= index < classes:
             return index
         raise UnknownName(
             f"Unknown class {index}. Indices from 0 to {classes - 1} and labels are allowed.", allowed=spec.labels
         )
-    indices = spec.indices.get(name.casefold(), ())
+    folded = name.casefold()
+    indices = spec.indices.get(folded) or spec.indices.get(folded.replace("_", " "), ())
     if len(indices) > 1:  # labels that differ in case alone are told apart by it
         indices = tuple(index for index in indices if spec.labels[index] == name) or indices
     if len(indices) > 1:

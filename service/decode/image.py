@@ -9,7 +9,7 @@ import struct
 from typing import Final
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from models.spec import PreprocessSpec
 from service.decode.preprocess import Frame, to_input
@@ -18,8 +18,19 @@ from service.types import DecodedImage, ImageInfo, Upload
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 
-# EXIF orientations that lay a picture on its side.
-_SIDEWAYS: Final = (5, 6, 7, 8)
+# What turns a picture of each EXIF orientation upright. Not ImageOps.exif_transpose: it writes all of the EXIF anew,
+# and
+# fails on tags that have nothing to do with the orientation.
+_TURNS: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SIDEWAYS: Final = tuple(_TURNS[orientation] for orientation in (5, 6, 7, 8))
 
 # What Pillow's decoders raise on broken files, besides the OSError that they document.
 _DECODER_ERRORS = (
@@ -56,11 +67,11 @@ def decode(upload: Upload, spec: PreprocessSpec, max_pixels: int, picture_side: 
     """
     image, file_format = _open(upload.data, max_pixels)
     try:
-        turned = image.getexif().get(ExifTags.Base.Orientation, 1) in _SIDEWAYS
-        width, height = image.size[::-1] if turned else image.size
+        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+        width, height = image.size[::-1] if turn in _SIDEWAYS else image.size
         frame = Frame.of(width, height, spec)
         _scale_while_decoding(image, spec, picture_side)
-        rgb = _to_rgb(ImageOps.exif_transpose(image))
+        rgb = _to_rgb(image if turn is None else image.transpose(turn))
         pixels = to_input(rgb, frame, spec)
         picture = None if picture_side is None else _thumbnail(rgb, picture_side)
     except _DECODER_ERRORS as error:
@@ -104,6 +115,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     """
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise ValueError(f"pixels of mode {image.mode} have no known range; 8 and 16 bits are read")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))

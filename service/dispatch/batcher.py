@@ -63,11 +63,12 @@ class Batcher:
         name = min(self._lanes, key=lambda lane: self._lanes[lane][0].submitted)
         lane = self._lanes[name]
         batch: list[Job] = []
-        soonest = time.monotonic() + self._seconds_for(name, 1)
         while lane and len(batch) < self._max_batch:
             job = lane.popleft()
             if not job.future.set_running_or_notify_cancel():
                 continue
+            # The first is refused only when it is late already: a forecast that nothing tests again would stay wrong.
+            soonest = time.monotonic() + (self._seconds_for(name, len(batch) + 1) if batch else 0.0)
             if job.deadline < soonest:
                 job.future.set_exception(DeadlineExceeded("The queue was too long to answer by the deadline."))
             else:

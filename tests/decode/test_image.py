@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import struct
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -109,12 +110,28 @@ def test_every_served_format_is_read_and_named_by_its_bytes(file_format: str) ->
     assert corner[0] > 200 > 60 > corner[1]
 
 
-@pytest.mark.parametrize(("orientation", "top_left"), [(1, 0), (3, 3), (6, 2), (8, 1)])
+@pytest.mark.parametrize(
+    ("orientation", "top_left"), [(1, 0), (2, 1), (3, 3), (4, 2), (5, 0), (6, 2), (7, 3), (8, 1), (9, 0)]
+)
 def test_exif_orientation_is_applied(orientation: int, top_left: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)]  # reading order
     assert tuple(pixels_of(encoded(quadrants(), "PNG", exif=exif))[0, 0]) == colours[top_left]
+
+
+def test_exif_tags_that_say_nothing_of_the_orientation_do_no_harm() -> None:
+    entries = struct.pack(">HHIHH", 0x0112, 3, 1, 6, 0) + struct.pack(">HHI4s", 0x011A, 2, 3, b"72")
+    exif = b"Exif\0\0MM\0*" + struct.pack(">IH", 8, 2) + entries + bytes(4)  # turned, with an XResolution of letters
+    data = encoded(quadrants().resize((64, 64)), "JPEG", exif=exif)
+    assert decode(Upload(data), SPEC, 10_000_000).info.width == 64
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.float32])
+def test_pixels_without_a_known_range_are_refused_and_not_guessed(dtype: type) -> None:
+    data = encoded(Image.fromarray(np.ones((8, 8), dtype)), "TIFF")
+    with pytest.raises(UndecodableImage, match="no known range"):
+        pixels_of(data)
 
 
 def test_a_turned_picture_is_reported_upright() -> None:

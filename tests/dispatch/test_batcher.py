@@ -49,12 +49,27 @@ def test_a_cancelled_job_is_not_run() -> None:
 
 
 def test_a_job_that_can_not_meet_its_deadline_is_refused_without_being_run() -> None:
-    queue, hopeless, fine = batcher(seconds=10), job(deadline=time.monotonic() + 5), job()
-    queue.put(hopeless)
+    queue, fine, hopeless = batcher(seconds=10), job(), job(deadline=time.monotonic() + 5)
     queue.put(fine)
+    queue.put(hopeless)
     assert queue.take() == [fine]
     with pytest.raises(DeadlineExceeded):
         hopeless.future.result(timeout=0)
+
+
+def test_a_job_that_is_late_already_is_not_run() -> None:
+    queue, late, fine = batcher(), job(deadline=time.monotonic() - 1), job()
+    queue.put(late)
+    queue.put(fine)
+    assert queue.take() == [fine]
+    with pytest.raises(DeadlineExceeded):
+        late.future.result(timeout=0)
+
+
+def test_one_slow_batch_does_not_lock_its_lane_out_for_good() -> None:
+    queue, first = batcher(seconds=10), job(deadline=time.monotonic() + 5)
+    queue.put(first)
+    assert queue.take() == [first]  # only running it can show that the forecast was wrong
 
 
 def test_closing_hands_out_what_waits_and_takes_no_more() -> None:
