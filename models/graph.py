@@ -16,7 +16,7 @@ from models.heads import linear_behind
 from models.layout import MapViews, find_layouts, positions_are_read
 from models.spec import GateSpec, LayerSpec, NetworkSpec
 from models.stages import early_middle_late
-from models.tracing import Trace, opaque, out_of_place, trace
+from models.tracing import Trace, check_same, opaque, out_of_place, trace
 
 
 class UntraceableError(ValueError):
@@ -65,11 +65,12 @@ class TracedNetwork:
         untraceable = ""
         try:
             traced = trace(net, size)
+            out_of_place(traced.module)
+            check_same(net, traced.module, size)
         except Exception as error:  # whatever the network's own code raises when it meets a symbol
             untraceable = f"only predictions are served: {type(net).__name__} can't be traced by torch.fx ({error})"
             traced = self._untraced(net, size)
         self._root, self._pixels, self._batch = traced.module, traced.pixels, traced.batch
-        out_of_place(self._root)
         graph = self._root.graph
         graph.eliminate_dead_code()
         self._logits = next(node for node in graph.nodes if node.op == "output").args[0]

@@ -172,3 +172,71 @@ def test_a_vision_transformers_default_layer_is_the_last_whose_positions_are_rea
     net = TracedNetwork(torchvision.models.vit_b_32(num_classes=5), (224, 224))
     assert net.spec.default_layer == "encoder.layers.encoder_layer_10"
     assert net.spec.by_name[net.spec.default_layer].shape == (768, 7, 7)
+
+
+class Overwriting(nn.Module):
+    """Overwrites a value in the way that its subclass names; the result of doing so is not used."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 8, 3, 1, 1)
+        self.relu = nn.ReLU(inplace=True)
+        self.classifier = nn.Linear(8, 5)
+
+    def overwrite(self, x: Tensor) -> None:
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        self.overwrite(x)
+        logits: Tensor = self.classifier((self.second(x) + x).mean((2, 3)))
+        return logits
+
+
+class ByModule(Overwriting):
+    def overwrite(self, x: Tensor) -> None:
+        self.relu(x)
+
+
+class ByMethod(Overwriting):
+    def overwrite(self, x: Tensor) -> None:
+        x.relu_()
+
+
+class ByFunction(Overwriting):
+    def overwrite(self, x: Tensor) -> None:
+        nn.functional.relu(x, inplace=True)
+
+
+class ByTorch(Overwriting):
+    def overwrite(self, x: Tensor) -> None:
+        torch.clamp_(x, 0, 1)
+
+
+class ThroughView(Overwriting):
+    def overwrite(self, x: Tensor) -> None:
+        x.chunk(2, 1)[0].mul_(3)
+
+
+class ThroughName(Overwriting):
+    def overwrite(self, x: Tensor) -> None:
+        x += 1.5
+
+
+@pytest.mark.parametrize("kind", Overwriting.__subclasses__(), ids=lambda kind: kind.__name__)
+def test_what_is_overwritten_in_place_is_read_as_the_network_reads_it(kind: type[Overwriting]) -> None:
+    net, pixels = kind().eval(), images(2)
+    with torch.no_grad():
+        expected = net(pixels)
+        served = TracedNetwork(net, SIZE)
+        (logits,) = served.trunk([served.logits])(pixels)
+        torch.testing.assert_close(logits, expected)
+        torch.testing.assert_close(net(pixels), expected)  # the network itself is left as it was
+
+
+@pytest.mark.parametrize("kind", [ThroughView, ThroughName])
+def test_a_network_whose_trace_differs_from_it_is_served_for_predictions_alone(kind: type[Overwriting]) -> None:
+    spec = TracedNetwork(kind().eval(), SIZE).spec
+    assert spec.default_layer == ""
+    assert "other logits" in spec.default_layer_reason
