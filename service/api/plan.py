@@ -43,12 +43,12 @@ def class_index(name: str, spec: ModelSpec) -> int:
     """
     classes = len(spec.labels)
     name = name.strip()
-    if re.fullmatch(r"-?[0-9]{1,9}", name):
-        index = int(name)
-        if 0 <= index < classes:
-            return index
+    if re.fullmatch(r"-?[0-9]+", name):
+        # int refuses numbers of thousands of digits; none so long is a class
+        if len(name) <= 9 and 0 <= int(name) < classes:
+            return int(name)
         raise UnknownName(
-            f"Unknown class {index}. Indices from 0 to {classes - 1} and labels are allowed.", allowed=spec.labels
+            f"Unknown class {name[:20]}. Indices from 0 to {classes - 1} and labels are allowed.", allowed=spec.labels
         )
     folded = name.casefold()
     indices = spec.indices.get(folded) or spec.indices.get(folded.replace("_", " "), ())
