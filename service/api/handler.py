@@ -17,7 +17,7 @@ from starlette.responses import Response
 from service.api import intake, reply
 from service.api.options import Options, Part
 from service.api.pipeline import Pipeline, Stages
-from service.api.plan import resolve
+from service.api.plan import bound_drawing, resolve
 from service.decode.image import identify
 from service.dispatch.admission import Admission
 from service.errors import DeadlineExceeded, Draining, PellucidError, UnknownName
@@ -63,6 +63,7 @@ async def answer(
     pipeline = service.pipeline(options.model)
     parts = parts & frozenset(getattr(options, "include", parts))
     plan, look = resolve(options, parts, pipeline.spec, pipeline.network, pipeline.methods)
+    bound_drawing(len(body.uploads), plan, look)
     if media_type != reply.JSON:
         reply.require_one_picture(len(body.uploads), plan, look, media_type)
         look = replace(look, media_type=media_type)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from models.spec import ModelSpec, NetworkSpec
 from service.api.options import (
@@ -16,8 +17,11 @@ from service.api.options import (
     PredictOptions,
     TargetOptions,
 )
-from service.errors import Unexplainable, UnknownName
+from service.errors import InvalidOption, Unexplainable, UnknownName
 from service.types import Plan, Tap
+
+# Pixels of all pictures of one request: some seconds of one core.
+_MOST_DRAWN: Final = 128_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,3 +142,18 @@ def resolve(
     )
     shown = {name: getattr(options, name) for name in Look.__dataclass_fields__ if hasattr(options, name)}
     return plan, Look(parts=parts, **shown)
+
+
+def bound_drawing(images: int, plan: Plan, look: Look) -> None:
+    """Raise InvalidOption where the pictures asked for could be larger than a request is worth.
+
+    A picture that is being drawn can't be stopped, so what it may cost is known before it begins.
+    """
+    tiles = sum((len(tap.channels) or tap.count) * (3 if tap.gate else 1) for tap in plan.taps) * look.tile**2
+    sides = max(1, len(plan.targets)) * (2 if look.overlay else 1) * look.max_side**2 if "grad_cam" in look.parts else 0
+    pixels = images * (tiles + sides)
+    if pixels > _MOST_DRAWN:
+        raise InvalidOption(
+            f"The pictures could have {pixels // 10**6} million pixels, at most {_MOST_DRAWN // 10**6} are drawn for a "
+            "request. Ask for fewer images, targets, layers or channels, or for a smaller `max_side` or `tile`."
+        )

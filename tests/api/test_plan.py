@@ -1,12 +1,14 @@
-"""Class names are found as given before anything is made of them."""
+"""Class names are found as given before anything is made of them, and no request draws without bound."""
 
 from __future__ import annotations
 
 import pytest
 
 from models.spec import ModelSpec, PreprocessSpec
-from service.api.plan import class_index
-from service.errors import UnknownName
+from service.api.options import Part
+from service.api.plan import Look, bound_drawing, class_index
+from service.errors import InvalidOption, UnknownName
+from service.types import Plan, Tap
 
 LABELS = ("golden_retriever", "tiger cat", "Cardigan", "cardigan")
 SPEC = ModelSpec("own", "Own", LABELS, PreprocessSpec((8, 8), 8, "bilinear", (0, 0, 0), (1, 1, 1)), "this test")
@@ -32,3 +34,35 @@ def test_a_class_is_found_by_its_label_or_index(name: str, index: int) -> None:
 def test_what_names_no_one_class_is_refused(name: str) -> None:
     with pytest.raises(UnknownName):
         class_index(name, SPEC)
+
+
+CAM: frozenset[Part] = frozenset({"grad_cam"})
+MAPS: frozenset[Part] = frozenset({"feature_maps"})
+
+
+@pytest.mark.parametrize(
+    ("images", "plan", "look"),
+    [
+        (32, Plan(taps=tuple(map(Tap, "abc"))), Look(CAM | MAPS, overlay=True)),
+        (1, Plan(targets=tuple(range(20))), Look(CAM, overlay=True)),
+        (1, Plan(), Look(CAM, overlay=True, max_side=4096)),
+    ],
+    ids=["every image of a large request", "many targets", "one large overlay"],
+)
+def test_what_callers_usually_ask_for_is_drawn(images: int, plan: Plan, look: Look) -> None:
+    bound_drawing(images, plan, look)
+
+
+@pytest.mark.parametrize(
+    ("images", "plan", "look"),
+    [
+        (1, Plan(targets=tuple(range(20))), Look(CAM, overlay=True, max_side=4096)),
+        (1, Plan(taps=tuple(Tap(name, count=256) for name in "abcdefgh")), Look(MAPS, tile=512)),
+        (1, Plan(taps=(Tap("gate", count=256, gate=True),)), Look(MAPS, tile=512)),
+        (32, Plan(), Look(CAM, max_side=4096)),
+    ],
+    ids=["targets", "tiles", "both sides of a gate", "images"],
+)
+def test_pictures_that_would_hold_up_everybody_are_refused(images: int, plan: Plan, look: Look) -> None:
+    with pytest.raises(InvalidOption, match="million pixels"):
+        bound_drawing(images, plan, look)
