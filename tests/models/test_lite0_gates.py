@@ -17,9 +17,9 @@ from models.spec import ModelSpec
 from models.training.corruptions import Corruption, Picture, brightness, noise
 from models.training.pictures import centre_crop, to_pixels
 from models.weights import WeightsError
+from tests.support import SAMPLES
 
-skimage = pytest.importorskip("skimage", reason="its sample pictures are shown to the network")
-SAMPLES = ("chelsea", "coffee", "rocket")
+PHOTOGRAPHS = ("cat", "coffee", "rocket")
 
 
 @pytest.fixture(scope="module", params=[torch.float32, torch.bfloat16], ids=str)
@@ -32,8 +32,7 @@ def networks(request: pytest.FixtureRequest) -> tuple[TracedNetwork, TracedNetwo
 
 
 def sample(name: str, spec: ModelSpec) -> Picture:
-    (path,) = (Path(skimage.__file__).parent / "data").glob(f"{name}.*")
-    return centre_crop(path, spec.preprocess)
+    return centre_crop(SAMPLES / f"{name}.jpg", spec.preprocess)
 
 
 def show(network: TracedNetwork, picture: Picture, spec: ModelSpec) -> tuple[Tensor, list[Tensor]]:
@@ -72,7 +71,7 @@ def test_all_seven_gates_are_found(networks: tuple[TracedNetwork, TracedNetwork,
     assert gated.cut("head").linear is not None  # Grad-CAM there stays a closed form
 
 
-@pytest.mark.parametrize("name", SAMPLES)
+@pytest.mark.parametrize("name", PHOTOGRAPHS)
 def test_clean_pictures_are_seen_as_before(networks: tuple[TracedNetwork, TracedNetwork, ModelSpec], name: str) -> None:
     gated, plain, spec = networks
     picture = sample(name, spec)
@@ -86,7 +85,7 @@ def test_damage_moves_the_gates(
     networks: tuple[TracedNetwork, TracedNetwork, ModelSpec], corruption: Corruption
 ) -> None:
     gated, _, spec = networks
-    picture = sample("chelsea", spec)
+    picture = sample("cat", spec)
     _, clean = show(gated, picture, spec)
     _, damaged = show(gated, corruption(picture, 0.8, np.random.default_rng(0)), spec)
     assert max((a - b).abs().max().item() for a, b in zip(clean, damaged, strict=True)) > 0.1
