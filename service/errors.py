@@ -131,8 +131,8 @@ class Draining(PellucidError):
 
     status, slug, title = 503, "not-ready", "The service takes no work at the moment"
 
-    def __init__(self, detail: str, retry_after_s: float = 1) -> None:
-        super().__init__(detail, headers={"Retry-After": str(max(1, math.ceil(retry_after_s)))})
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail, headers={"Retry-After": "1"})
 
 
 class DeadlineExceeded(PellucidError):

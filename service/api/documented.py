@@ -82,9 +82,8 @@ def responses(route: str, *, pictures: bool = True) -> dict[int | str, dict[str,
         picture = {"schema": {"type": "string", "format": "binary"}}
         ok["content"] |= {"image/png": picture, "image/webp": picture}
         ok["description"] += (
-            " With `Accept: image/png` or `image/webp`, and one picture asked for, that picture itself, what it "
-            "shows in the "
-            "headers Pellucid-Layer, Pellucid-Target, Pellucid-Box, Pellucid-All-Negative and Pellucid-Channels."
+            " With `Accept: image/png` or `image/webp`, and one picture asked for, that picture itself, what it shows "
+            "in the headers Pellucid-Layer, Pellucid-Target, Pellucid-Box, Pellucid-All-Negative and Pellucid-Channels."
         )
     return {200: ok, **(POST_PROBLEMS_WITH_NAMES if pictures else POST_PROBLEMS)}
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable
 
 from service.errors import DeadlineExceeded
@@ -25,7 +25,7 @@ class Batcher:
     def __init__(self, max_batch: int, seconds_for: Callable[[str, int], float]) -> None:
         self._max_batch = max_batch
         self._seconds_for = seconds_for
-        self._lanes: OrderedDict[str, deque[Job]] = OrderedDict()
+        self._lanes: dict[str, deque[Job]] = {}
         self._changed = threading.Condition()
         self._closed = False
 

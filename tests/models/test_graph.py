@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import pytest
 import torch
 import torchvision
@@ -174,7 +176,7 @@ def test_a_vision_transformers_default_layer_is_the_last_whose_positions_are_rea
     assert net.spec.by_name[net.spec.default_layer].shape == (768, 7, 7)
 
 
-class Overwriting(nn.Module):
+class Overwriting(nn.Module, ABC):
     """Overwrites a value in the way that its subclass names; the result of doing so is not used."""
 
     def __init__(self) -> None:
@@ -184,8 +186,8 @@ class Overwriting(nn.Module):
         self.relu = nn.ReLU(inplace=True)
         self.classifier = nn.Linear(8, 5)
 
-    def overwrite(self, x: Tensor) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def overwrite(self, x: Tensor) -> None: ...
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.first(x)
