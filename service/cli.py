@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
 import json
 import logging
 import os
@@ -78,6 +79,9 @@ def serve() -> None:
     address = _bound(settings)
     typer.echo(f"Loading {', '.join(dict.fromkeys((settings.model, *settings.models)))} ...")
     app = _create_app(settings)
+    # What is loaded by now stays: unfrozen, the collector would search all of torch every so often, for 0.1 s each time.
+    gc.collect()
+    gc.freeze()
     _Server(uvicorn.Config(app, log_level="warning", access_log=False)).run([address])
 
 

@@ -6,6 +6,7 @@ fills by itself while the engine works.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -19,7 +20,7 @@ class Batcher:
     """Jobs wait in lanes, first come first served; the lane whose first job has waited longest goes next.
 
     Jobs of one lane share a trunk and a cut, so a job that needs a backward pass never slows those that do not.
-    ``put`` and ``close`` may be called from any thread; ``take`` is for the one thread that owns the engine.
+    All methods may be called from any thread.
     """
 
     def __init__(self, max_batch: int, seconds_for: Callable[[str, int], float]) -> None:
@@ -28,6 +29,7 @@ class Batcher:
         self._lanes: dict[str, deque[Job]] = {}
         self._changed = threading.Condition()
         self._closed = False
+        self._idle = 0
 
     def put(self, job: Job) -> bool:
         """Queue a job. False, and the job is not taken, once the batcher is closed."""
@@ -42,17 +44,20 @@ class Batcher:
         """Take no more jobs; ``take`` still hands out those that wait."""
         with self._changed:
             self._closed = True
-            self._changed.notify()
+            self._changed.notify_all()
 
     def take(self) -> list[Job]:
         """Wait for work and return one batch of one lane. An empty list means closed and drained.
 
-        Jobs whose caller has gone are dropped; those that can't be done by their deadline fail with DeadlineExceeded.
+        Who else is waiting for work gets an equal share of what there is. Jobs whose caller has gone are dropped;
+        those that can't be done by their deadline fail with DeadlineExceeded.
         """
         with self._changed:
             while True:
+                self._idle += 1
                 while not self._lanes and not self._closed:
                     self._changed.wait()
+                self._idle -= 1
                 if not self._lanes:
                     return []
                 batch = self._next_batch()
@@ -63,7 +68,8 @@ class Batcher:
         name = min(self._lanes, key=lambda lane: self._lanes[lane][0].submitted)
         lane = self._lanes[name]
         batch: list[Job] = []
-        while lane and len(batch) < self._max_batch:
+        most = min(self._max_batch, math.ceil(len(lane) / (1 + self._idle)))
+        while lane and len(batch) < most:
             job = lane.popleft()
             if not job.future.set_running_or_notify_cancel():
                 continue

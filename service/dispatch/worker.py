@@ -1,4 +1,4 @@
-"""The one thread that owns the engine: it takes a batch, runs it, and hands each image its own result."""
+"""The threads that run the engine: each takes a batch, runs it, and hands each image its own result."""
 
 from __future__ import annotations
 
@@ -27,16 +27,20 @@ class Worker:
         self._max_batch = max_batch
         self._costs: defaultdict[str, CostModel] = defaultdict(CostModel)
         self._batcher = Batcher(max_batch, lambda lane, size: self._costs[lane].predict(size))
-        self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
+        self._threads = [
+            threading.Thread(target=self._loop, name=f"engine-{slot}", daemon=True) for slot in range(engine.slots)
+        ]
 
     def start(self) -> None:
-        """Start the engine's thread."""
-        self._thread.start()
+        """Start the engine's threads."""
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
-        """Take no more work, finish what waits, and end the thread."""
+        """Take no more work, finish what waits, and end the threads."""
         self._batcher.close()
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
 
     def submit(self, pixels: Pixels, plan: Plan, deadline: float) -> Future[Finished]:
         """Queue one image ``[H, W, 3]``. Cancelling the future before its batch starts costs the engine nothing.
@@ -52,7 +56,8 @@ class Worker:
         """Predicted seconds for ``images`` in full batches of the cheapest lane that has been seen."""
         full, rest = divmod(images, self._max_batch)
         sizes = [self._max_batch] * full + [rest] * (rest > 0)
-        return min((sum(map(cost.predict, sizes)) for cost in list(self._costs.values())), default=0.0)
+        one_by_one = min((sum(map(cost.predict, sizes)) for cost in list(self._costs.values())), default=0.0)
+        return one_by_one / len(self._threads)
 
     def _loop(self) -> None:
         while jobs := self._batcher.take():

@@ -8,6 +8,7 @@ import tempfile
 import warnings
 from functools import lru_cache
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import openvino as ov
@@ -51,9 +52,7 @@ class OpenVINOEngine(TorchEngine):
             core.set_property({"CACHE_DIR": str(cache)})
         options = {
             "INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32",
-            "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": threads,
-            "NUM_STREAMS": 1,
             # Pinned, the calling thread and all that it starts would share one core: torch would crawl beside it.
             "ENABLE_CPU_PINNING": False,
         }
@@ -63,7 +62,7 @@ class OpenVINOEngine(TorchEngine):
         for lane, values in ((_USUAL, usual), (_MAPS, [*usual, *maps])) if network.spec.layers else ():
             names = tuple(sorted(set(values)))
             model = _converted(core, network.trunk(names), spec.preprocess, weights, cache)
-            self._compiled[lane] = _Compiled(core.compile_model(model, "CPU", options), names)
+            self._compiled[lane] = _Compiled(core, model, names, options, self.slots)
         self._lane = lru_cache(4096)(self._find_lane)
 
     @property
@@ -82,30 +81,55 @@ class OpenVINOEngine(TorchEngine):
         needed = set(self._names((plan,), self._view((plan,))))
         return next((lane for lane, graph in self._compiled.items() if needed.issubset(graph.names)), "other layers")
 
-    def _threads_for(self, batch: Batch) -> int:
+    def _threads_for(self, batch: Batch, alone: bool) -> int:
         # OpenVINO's threads spin on for a while after a pass: the little that torch does then is fastest done by one.
-        return 1 if self.lane(batch.plans[0]) in self._compiled else self._threads
+        return 1 if self.lane(batch.plans[0]) in self._compiled else super()._threads_for(batch, alone)
 
-    def _forward(self, batch: Batch, view: View) -> ForwardRecord:
+    def _forward(self, batch: Batch, view: View, alone: bool) -> ForwardRecord:
         graph = self._compiled.get(self.lane(batch.plans[0]))
         if graph is None:
-            return super()._forward(batch, view)
-        return ForwardRecord(graph(batch.pixels, self._names(batch.plans, view)))
+            return super()._forward(batch, view, alone)
+        return ForwardRecord(graph(batch.pixels, self._names(batch.plans, view), alone))
 
 
 class _Compiled:
-    """A compiled graph: uint8 pixels ``[B, H, W, 3]`` -> the named values."""
+    """A compiled graph: uint8 pixels ``[B, H, W, 3]`` -> the named values. For ``slots`` threads at a time."""
 
-    def __init__(self, compiled: ov.CompiledModel, names: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        core: ov.Core,
+        model: ov.Model | str,
+        names: tuple[str, ...],
+        options: dict[str, Any],
+        slots: int,
+    ) -> None:
         self.names = names
-        self._request = compiled.create_infer_request()
         self._outputs = {name: index for index, name in enumerate(names)}
 
-    def __call__(self, pixels: Pixels, wanted: tuple[str, ...]) -> dict[str, Tensor]:
-        self._request.infer([pixels], share_inputs=True)
+        def requests(streams: int) -> list[ov.InferRequest]:
+            compiled = core.compile_model(model, "CPU", {**options, "NUM_STREAMS": streams})
+            return [compiled.create_infer_request() for _ in range(streams)]
+
+        (self._whole,) = requests(1)
+        self._shares: SimpleQueue[ov.InferRequest] = SimpleQueue()
+        for request in requests(slots) if slots > 1 else ():
+            self._shares.put(request)
+
+    def __call__(self, pixels: Pixels, wanted: tuple[str, ...], alone: bool) -> dict[str, Tensor]:
+        """``alone``: no other thread is in here, so the pass may have all the cores."""
+        if alone:
+            return self._infer(self._whole, pixels, wanted)
+        request = self._shares.get()
+        try:
+            return self._infer(request, pixels, wanted)
+        finally:
+            self._shares.put(request)
+
+    def _infer(self, request: ov.InferRequest, pixels: Pixels, wanted: tuple[str, ...]) -> dict[str, Tensor]:
+        request.infer([pixels], share_inputs=True)
         # Copies, since the next inference writes into the same memory.
         return {
-            name: torch.from_numpy(self._request.get_output_tensor(self._outputs[name]).data.copy()) for name in wanted
+            name: torch.from_numpy(request.get_output_tensor(self._outputs[name]).data.copy()) for name in wanted
         }
 
 

@@ -47,6 +47,10 @@ class HeldEngine:
     entered: threading.Event = field(default_factory=threading.Event)
     sizes: list[int] = field(default_factory=list)
 
+    @property
+    def slots(self) -> int:
+        return 1
+
     def lane(self, plan: Plan) -> str:
         return ""
 

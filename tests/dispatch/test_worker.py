@@ -27,6 +27,10 @@ class EchoEngine:
         self.batches: list[int] = []
         self.threads: set[int] = set()
 
+    @property
+    def slots(self) -> int:
+        return 1
+
     def lane(self, plan: Plan) -> str:
         return plan.layer or ""
 
