@@ -79,7 +79,7 @@ def serve() -> None:
     address = _bound(settings)
     typer.echo(f"Loading {', '.join(dict.fromkeys((settings.model, *settings.models)))} ...")
     app = _create_app(settings)
-    # What is loaded by now stays: unfrozen, the collector would search all of torch every so often, for 0.1 s each time.
+    # What is loaded by now stays. Unfrozen, the collector would search all of torch now and then, for 0.1 s each time.
     gc.collect()
     gc.freeze()
     _Server(uvicorn.Config(app, log_level="warning", access_log=False)).run([address])

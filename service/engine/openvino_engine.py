@@ -128,9 +128,7 @@ class _Compiled:
     def _infer(self, request: ov.InferRequest, pixels: Pixels, wanted: tuple[str, ...]) -> dict[str, Tensor]:
         request.infer([pixels], share_inputs=True)
         # Copies, since the next inference writes into the same memory.
-        return {
-            name: torch.from_numpy(request.get_output_tensor(self._outputs[name]).data.copy()) for name in wanted
-        }
+        return {name: torch.from_numpy(request.get_output_tensor(self._outputs[name]).data.copy()) for name in wanted}
 
 
 def _converted(
