@@ -18,6 +18,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
+from threadpoolctl import threadpool_limits
 
 from models import catalog
 from service.api import explain, predict, redoc, system
@@ -130,6 +131,7 @@ def _of_routing(request: Request, error: HTTPException) -> PellucidError:
 
 def _assemble(settings: Settings) -> Service:
     available = cores.available()
+    threadpool_limits(1, "blas")  # numpy's own threads would only get into the way of the pool's
     pool = ThreadPoolExecutor(
         settings.decode_threads or max(2, available),
         thread_name_prefix="pictures",

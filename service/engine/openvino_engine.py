@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+import threading
 import warnings
 from functools import lru_cache
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
 import openvino as ov
@@ -106,29 +106,29 @@ class _Compiled:
         self.names = names
         self._outputs = {name: index for index, name in enumerate(names)}
 
-        def requests(streams: int) -> list[ov.InferRequest]:
-            compiled = core.compile_model(model, "CPU", {**options, "NUM_STREAMS": streams})
-            return [compiled.create_infer_request() for _ in range(streams)]
+        def compiled(streams: int) -> ov.CompiledModel:
+            return core.compile_model(model, "CPU", {**options, "NUM_STREAMS": streams})
 
-        (self._whole,) = requests(1)
-        self._shares: SimpleQueue[ov.InferRequest] = SimpleQueue()
-        for request in requests(slots) if slots > 1 else ():
-            self._shares.put(request)
+        self._whole = compiled(1).create_infer_request()
+        self._shared = compiled(slots) if slots > 1 else None
+        self._threads = threading.local()
 
     def __call__(self, pixels: Pixels, wanted: tuple[str, ...], alone: bool) -> dict[str, Tensor]:
-        """``alone``: no other thread is in here, so the pass may have all the cores."""
-        if alone:
-            return self._infer(self._whole, pixels, wanted)
-        request = self._shares.get()
-        try:
-            return self._infer(request, pixels, wanted)
-        finally:
-            self._shares.put(request)
+        """``alone``: no other thread runs a batch, so the pass may have all the cores.
 
-    def _infer(self, request: ov.InferRequest, pixels: Pixels, wanted: tuple[str, ...]) -> dict[str, Tensor]:
+        The values lie in memory that this thread's next pass writes into.
+        """
+        request = self._whole if alone else self._own_request()
         request.infer([pixels], share_inputs=True)
-        # Copies, since the next inference writes into the same memory.
-        return {name: torch.from_numpy(request.get_output_tensor(self._outputs[name]).data.copy()) for name in wanted}
+        return {name: torch.from_numpy(request.get_output_tensor(self._outputs[name]).data) for name in wanted}
+
+    def _own_request(self) -> ov.InferRequest:
+        if self._shared is None:
+            raise RuntimeError("two batches run at once on an engine of one slot")
+        if not hasattr(self._threads, "request"):
+            self._threads.request = self._shared.create_infer_request()
+        request: ov.InferRequest = self._threads.request
+        return request
 
 
 def _converted(

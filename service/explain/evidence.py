@@ -53,7 +53,10 @@ class View:
 
 @dataclass(frozen=True)
 class ForwardRecord:
-    """What one pass of the trunk left behind, for B images: values by name, each ``[B, ...]``."""
+    """What one pass of the trunk left behind, for B images: values by name, each ``[B, ...]``.
+
+    They may be overwritten by the same thread's next pass, so what outlives this one is copied.
+    """
 
     values: Mapping[str, Tensor]
 
