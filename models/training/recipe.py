@@ -90,7 +90,7 @@ class Batch:
 def draw_batch(
     sampler: Sampler, preprocess: PreprocessSpec, side: int, size: int, clean_share: float, chance: np.random.Generator
 ) -> Batch:
-    """Random crops; ``clean_share`` of them stay as they are, the others get one corruption each, of random strength."""
+    """Random crops; ``clean_share`` of them stay as they are, the others get one corruption each, of any strength."""
     corruptions = list(TRAINED.values())
     clean, damaged, labels = [], [], []
     for _ in range(size):
