@@ -17,11 +17,11 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 from threadpoolctl import threadpool_limits
 
 from models import catalog
-from service.api import explain, predict, redoc, system
+from service.api import explain, playground, predict, redoc, system
 from service.api.context import RequestContext
 from service.api.handler import Service
 from service.api.intake import Limits
@@ -94,10 +94,7 @@ def build(service: Service) -> FastAPI:
         app.include_router(routes.router(service))
 
     app.include_router(redoc.router(ASSETS))
-
-    @app.get("/", include_in_schema=False)
-    async def root(request: Request) -> Response:
-        return RedirectResponse(f"{request.scope.get('root_path', '')}/docs")
+    app.include_router(playground.router())
 
     for kind in (PellucidError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _on_error)
