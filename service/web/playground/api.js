@@ -2,8 +2,9 @@
 
 /** An answer that is no success: a problem+json, or no answer at all. */
 export class Problem extends Error {
-  constructor({title, detail, request_id}) {
+  constructor({title, detail, status, request_id}) {
     super(title);
+    this.status = status;
     this.detail = detail;
     this.requestId = request_id;
   }
@@ -32,7 +33,7 @@ async function answered(path, options) {
   }
   if (reply.ok) return reply;
   if (!reply.headers.get("content-type")?.includes("problem+json")) {
-    throw new Problem({title: `${reply.status} ${reply.statusText}`});
+    throw new Problem({title: `${reply.status} ${reply.statusText}`, status: reply.status});
   }
   throw new Problem(await reply.json());
 }

@@ -9,7 +9,7 @@ import {enlarge} from "./stage.js";
 import {ordered, strip} from "./strip.js";
 
 const AT_ONCE = 16;         // gates that one request may name
-const LEAST_REACH = 0.75;   // a strip's scale goes from 1 at least this far
+const LEAST_REACH = 0.1;    // the strips' scale goes from 1 at least this far: less is next to nothing
 const PAUSE = 120;          // milliseconds that a held arrow key rests on a channel before its maps are asked for
 
 const body = byId("attention").querySelector(".body");
@@ -38,13 +38,13 @@ export async function renderAttention(view) {
   }
   const own = `${importance.layer}/${importance.target.index}`;
   if (!known.has(own)) {
-    const channel = importance.weights.indexOf(Math.max(...importance.weights));
+    const channel = telling(result, importance);
     known.set(own, {channel, maps: await mapsOf(view, {layers: importance.layer, channels: channel}, signal)});
   }
   const reach = Math.max(LEAST_REACH, ...gates.flatMap(({weights}) => weights.map((weight) => Math.abs(weight - 1))));
   fill(
     body,
-    sorting(view),
+    sorting(view, reach),
     gates.length === 0 && h("p", {class: "muted"}, t("attention.none")),
     gates.map((gate) => gateRow(view, gate, reach)),
     importanceRow(view, importance, own),
@@ -59,7 +59,7 @@ async function mapsOf({photo, detail, state}, asked, signal) {
   return Promise.all(result.feature_maps.map(async (maps) => ({...maps, pixels: (await tiles(maps))[0]})));
 }
 
-function sorting({state, detail, update}) {
+function sorting({state, detail, update}, reach) {
   const effects = detail.gates.length > 0;
   const orders = effects ? ["index", "weight", "effect"] : ["index", "weight"];
   const current = orders.includes(state.sort) ? state.sort : "index";
@@ -72,7 +72,15 @@ function sorting({state, detail, update}) {
         onclick: () => update({sort: order === "index" ? "" : order}),
       }, t(`sort.${order}`),
     ))),
+    effects && h("span", {class: "muted"}, t("attention.scale", {reach: number(reach)})),
   );
+}
+
+/** The channel to show first: the largest weight among those that fire here, where that is known, or else of all. */
+function telling({feature_maps: shown}, {layer, weights}) {
+  const maps = shown?.find((each) => each.layer === layer);
+  const counts = maps ? maps.channels.map((channel, n) => [channel, weights[channel] * maps.stats.mean[n]]) : [...weights.entries()];
+  return counts.reduce((best, each) => (each[1] > best[1] ? each : best))[0];
 }
 
 function gateRow(view, gate, reach) {

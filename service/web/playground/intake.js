@@ -38,12 +38,13 @@ export function listen(onSample, onPhoto) {
     }
   });
   let depth = 0;  // of elements under the pointer that the drag has entered
-  const dragging = (change) => {
+  const dragging = (change, event) => {
+    if (event && !event.dataTransfer.types.includes("Files")) return;
     depth = Math.max(0, depth + change);
     document.body.classList.toggle("over", depth > 0);
   };
-  document.addEventListener("dragenter", () => dragging(1));
-  document.addEventListener("dragleave", () => dragging(-1));
+  document.addEventListener("dragenter", (event) => dragging(1, event));
+  document.addEventListener("dragleave", (event) => dragging(-1, event));
   document.addEventListener("dragover", (event) => event.preventDefault());
   document.addEventListener("drop", (event) => {
     event.preventDefault();

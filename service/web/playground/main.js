@@ -16,24 +16,29 @@ import {read, write} from "./state.js";
 
 const PATIENCE = 150;  // milliseconds before a wait is shown: what is quicker needs no sign
 
+const PASSING = [429, 500, 502, 503, 504];  // what may be gone when it is asked again
+
 let state = read();
 let photo = null;
+let own = null;   // the visitor's last photograph, for "back"
 let models = [];
 let view = null;  // the last answer with what it was asked for
 const details = new Map();
 
-/** Everything in a network that has a name; asked for once. The first network's where the state names none. */
+const usual = () => models.find((model) => model.default).name;
+
+/** Everything in a network that has a name; asked for once. */
 async function detailOf(name) {
-  const wanted = name || models.find((model) => model.default).name;
+  const wanted = name || usual();
   if (!details.has(wanted)) details.set(wanted, await get(`v1/models/${encodeURIComponent(wanted)}`));
   return details.get(wanted);
 }
 
 /** Run `work`; a problem is shown, and what was superseded is nobody's concern. True if it ended well. */
-async function attempt(work) {
+async function attempt(work, again = () => attempt(work)) {
+  fill(byId("problem"));
   try {
     await work();
-    fill(byId("problem"));
     return true;
   } catch (error) {
     if (error.name === "AbortError") return false;
@@ -44,26 +49,29 @@ async function attempt(work) {
       h("strong", {}, unreachable ? t("unreachable") : error.message),
       h("p", {}, unreachable ? t("unreachable.detail") : error.detail ?? ""),
       error.requestId && h("p", {class: "muted"}, t("problem.request", {id: error.requestId})),
+      (unreachable || PASSING.includes(error.status)) && h("button", {type: "button", class: "link", onclick: again}, t("again")),
     );
     return false;
   }
 }
 
 /** Change the state and show what it now says. */
-function update(patch) {
+const update = (patch) => ("model" in patch ? attempt(() => changeModel(patch.model)) : change(patch));
+
+function change(patch) {
   state = {...state, ...patch};
-  write(state, {step: true});
+  write(state, {step: true, own: Boolean(photo) && !photo.sample});
   return explain();
 }
 
 /** Names that another network has no use for are dropped when it is chosen. */
-async function changeModel(patch) {
-  const before = await detailOf(state.model);
-  const after = await detailOf(patch.model);
+async function changeModel(model) {
+  const before = details.get(state.model || usual());
+  const after = await detailOf(model);
   const has = (name) => after.layers.some((layer) => layer.name === name);
-  const sameClasses = before.labels.join() === after.labels.join();
-  return update({
-    model: patch.model === models[0].name ? "" : patch.model,
+  const sameClasses = before?.labels.join() === after.labels.join();
+  return change({
+    model: model === usual() ? "" : model,
     layer: has(state.layer) ? state.layer : "",
     layers: state.layers.split(",").every(has) ? state.layers : "",
     target: sameClasses ? state.target : "",
@@ -72,9 +80,8 @@ async function changeModel(patch) {
   });
 }
 
-/** Ask about the photograph as the state says, and draw the answer. */
-async function explain() {
-  if (!photo) return;
+/** Ask about the photograph as the state says, and draw the answer; `arrived` is called just before. True if one came. */
+async function explain(arrived) {
   const signal = supersede("view");
   const asked = {state, photo};
   const waiting = setTimeout(() => busy(true), PATIENCE);
@@ -83,29 +90,35 @@ async function explain() {
     const detail = await detailOf(asked.state.model);
     const query = explainQuery(asked.state, detail);
     const reply = await ask("v1/explain", asked.photo, query, signal);
-    const drawn = {...asked, detail, models, query, reply, result: reply.result, update, attempt};
-    drawn.update = (patch) => ("model" in patch ? attempt(() => changeModel(patch)) : update(patch));
     const cam = reply.result.grad_cam?.[0];
     const mask = cam && await greys(cam.mask);
     if (signal.aborted) return;
-    view = drawn;
-    document.body.dataset.step = "work";
+    arrived?.();
+    view = {...asked, detail, query, reply, result: reply.result, update, attempt};
     const isSigned = asked.state.signed === "true";
     showHeat(reply.result.image, cam, mask, asked.state.colormap || (isSigned ? "coolwarm" : "turbo"), isSigned);
     suggestLabels(detail.labels);
     renderView();
     const [top] = reply.result.predictions;
     byId("status").textContent = t("done", {label: top.label, share: percent(top.probability)});
-  });
-  if (signal.aborted) return;
+  }, () => explain(arrived));
+  if (signal.aborted) return false;
   clearTimeout(waiting);
   busy(false);
-  if (!worked && view?.photo !== photo) document.body.dataset.step = "start";
+  const blank = view?.photo !== photo;
+  document.body.classList.toggle("blank", blank);
+  if (blank) drawControls();  // so that what was wrong with the request can be put right
+  return worked;
+}
+
+function drawControls() {
+  const detail = details.get(state.model || usual()) ?? details.get(usual());
+  renderControls({state, detail, models, update});
 }
 
 function renderView() {
   renderIntake(view.photo);
-  renderControls(view);
+  drawControls();
   renderPredictions(view);
   renderCompare(view);
   renderRecipe(view);
@@ -118,27 +131,49 @@ function busy(is) {
   if (is) byId("status").textContent = t("busy");
 }
 
-/** Take a photograph in and explain it. */
-async function take(next) {
+/** Take a photograph in and explain it. What neither the browser nor the service can read leaves all as it was. */
+async function take(next, nextState) {
+  const before = {photo, state};
+  const signal = supersede("photo");
+  const bitmap = await createImageBitmap(next.blob).catch(() => null);  // null: a TIFF, say, which the service can read
+  if (signal.aborted) return;
   photo = next;
-  const bitmap = await createImageBitmap(photo.blob).catch(() => null);  // a TIFF, say: the service may know it
-  if (photo !== next) return;
+  state = nextState;
+  if (bitmap) receive(bitmap);
+  const worked = await explain(bitmap ? undefined : () => receive(null));
+  if (!worked && !bitmap && photo === next) {
+    ({photo, state} = before);
+    document.body.classList.toggle("blank", view?.photo !== photo);
+  }
+}
+
+function receive(bitmap) {
+  if (!photo.sample) own = photo;
+  write(state, {step: true, own: !photo.sample});
+  document.body.dataset.step = "work";
+  document.body.classList.remove("blank");
   showPhoto(bitmap);
   renderIntake(photo);
-  await explain();
 }
+
+const takeSample = (name, nextState) => attempt(async () => take(await loadSample(name), nextState));
 
 /** Show what the address says: at the start, and after "back". */
 async function restore() {
-  state = read();
-  if (state.sample && state.sample !== photo?.sample) {
-    await attempt(async () => take(await loadSample(state.sample)));
-  } else if (photo?.sample && !state.sample) {
+  const next = read();
+  if (!SAMPLES.includes(next.sample)) next.sample = "";
+  if (next.sample && next.sample !== photo?.sample) {
+    await takeSample(next.sample, next);
+  } else if (!next.sample && history.state?.own && own && own !== photo) {
+    await take(own, next);
+  } else if (!next.sample && !history.state?.own) {
     photo = view = null;
+    state = next;
     supersede("view");
     busy(false);
     document.body.dataset.step = "start";
   } else {
+    state = next;
     await explain();
   }
 }
@@ -146,12 +181,13 @@ async function restore() {
 async function switchLanguage() {
   const names = Object.keys(LANGUAGES);
   state = {...state, lang: names[(names.indexOf(spoken()) + 1) % names.length]};
-  write(state, {step: false});
+  write(state, {step: false, own: Boolean(photo) && !photo.sample});
   await tell();
 }
 
 async function tell() {
   await speak(state.lang);
+  document.body.classList.add("ready");
   const names = Object.keys(LANGUAGES);
   const next = names[(names.indexOf(spoken()) + 1) % names.length];
   byId("language").textContent = LANGUAGES[next];
@@ -159,28 +195,25 @@ async function tell() {
   renderIntake(photo);
   redraw();
   if (view) renderView();
+  else if (photo) drawControls();
 }
 
 byId("language").addEventListener("click", switchLanguage);
 addEventListener("popstate", restore);
 listen(
-  (name) => {
-    // another photograph, another question: the class is chosen anew
-    state = {...state, sample: name, target: "", versus: ""};
-    write(state, {step: true});
-    attempt(async () => take(await loadSample(name)));
-  },
-  (own) => {
-    state = {...state, sample: "", target: "", versus: ""};
-    write(state, {step: true});
-    take(own);
-  },
+  // another photograph, another question: the class is chosen anew
+  (name) => takeSample(name, {...state, sample: name, target: "", versus: ""}),
+  (file) => take(file, {...state, sample: "", target: "", versus: ""}),
 );
-await attempt(async () => {
+
+async function start() {
   await tell();
   const [{models: served}] = await Promise.all([get("v1/models"), loadColours()]);
   models = served;
-});
-if (!SAMPLES.includes(state.sample)) state.sample = "";
-document.body.classList.add("ready");
-if (state.sample) await restore();
+  await detailOf("");
+  await restore();
+}
+
+// a small window has room for the answer first
+byId("settings").open = matchMedia("(min-width: 721px) and (min-height: 820px)").matches;
+await attempt(start);

@@ -82,7 +82,7 @@ function timings({stages, took}) {
 }
 
 function code(name, text) {
-  const block = h("pre", {tabindex: 0, "aria-label": name}, h("code", {}, text));
+  const block = h("pre", {}, h("code", {}, text));
   const button = h("button", {
     type: "button", class: "quiet copy", "data-key": `copy-${name}`, "aria-label": t("copy.what", {name}),
     onclick: async () => {

@@ -55,8 +55,6 @@ function leave() {
 /** Draw the texts again, in another language. */
 export const redraw = () => draw();
 
-export const shownHeat = () => heat;
-
 /** Draw what the slider, the toggle and the data say. */
 function draw() {
   for (const button of views.children) button.setAttribute("aria-pressed", String(button.dataset.view === view));
@@ -129,7 +127,7 @@ function ofHeat({cam, colours, isSigned}) {
     colours,
     low: isSigned ? signed(-reach) : number(Math.max(0, min)),
     high: isSigned ? signed(reach) : number(Math.max(0, max)),
-    note: t(isSigned ? "legend.signed" : "legend.range", {min: number(min), max: number(max)}),
+    note: t(isSigned ? "legend.signed" : min < 0 ? "legend.range" : "legend.positive", {min: number(min), max: number(max)}),
     warning: none && t(isSigned ? "legend.negative.signed" : "legend.negative", {label: cam.target.label}),
   };
 }

@@ -10,13 +10,13 @@ export function read() {
   return state;
 }
 
-/** Put the state into the address: as a step that "back" undoes, or in place of the last. */
-export function write(state, {step}) {
+/** Put the state into the address: as a step that "back" undoes, or in place of the last. `own`: a visitor's photograph. */
+export function write(state, {step, own}) {
   const query = new URLSearchParams();
   for (const name of NAMES) if (state[name]) query.set(name, state[name]);
   // commas stay readable: they are legal in a query
   const text = query.toString().replaceAll("%2C", ",");
   const address = text ? `?${text}` : location.pathname;
   if (address === (location.search || location.pathname)) return;
-  history[step ? "pushState" : "replaceState"](null, "", address);
+  history[step ? "pushState" : "replaceState"]({own}, "", address);
 }
