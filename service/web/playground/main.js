@@ -34,6 +34,20 @@ async function detailOf(name) {
   return details.get(wanted);
 }
 
+let loaded;
+
+/** What every view needs to know: the networks and the colour maps. Asked for once, again only after a failure. */
+function catalogue() {
+  loaded ??= Promise.all([get("v1/models"), loadColours()]).then(async ([{models: served}]) => {
+    models = served;
+    await detailOf("");
+  }).catch((error) => {
+    loaded = undefined;
+    throw error;
+  });
+  return loaded;
+}
+
 /** Run `work`; a problem is shown, and what was superseded is nobody's concern. True if it ended well. */
 async function attempt(work, again = () => attempt(work)) {
   fill(byId("problem"));
@@ -87,6 +101,7 @@ async function explain(arrived) {
   const waiting = setTimeout(() => busy(true), PATIENCE);
   signal.addEventListener("abort", () => clearTimeout(waiting));
   const worked = await attempt(async () => {
+    await catalogue();
     const detail = await detailOf(asked.state.model);
     const query = explainQuery(asked.state, detail);
     const reply = await ask("v1/explain", asked.photo, query, signal);
@@ -107,7 +122,7 @@ async function explain(arrived) {
   busy(false);
   const blank = view?.photo !== photo;
   document.body.classList.toggle("blank", blank);
-  if (blank) drawControls();  // so that what was wrong with the request can be put right
+  if (blank && details.size) drawControls();  // so that what was wrong with the request can be put right
   return worked;
 }
 
@@ -195,7 +210,7 @@ async function tell() {
   renderIntake(photo);
   redraw();
   if (view) renderView();
-  else if (photo) drawControls();
+  else if (photo && details.size) drawControls();
 }
 
 byId("language").addEventListener("click", switchLanguage);
@@ -208,10 +223,8 @@ listen(
 
 async function start() {
   await tell();
-  const [{models: served}] = await Promise.all([get("v1/models"), loadColours()]);
-  models = served;
-  await detailOf("");
-  await restore();
+  await catalogue();
+  if (!photo) await restore();  // unless someone was quicker
 }
 
 // a small window has room for the answer first
