@@ -34,7 +34,9 @@ export async function renderAttention(view) {
   const missing = gates.map(({layer}) => layer).filter((layer) => !known.has(layer));
   while (missing.length) {
     const maps = await mapsOf(view, {gates: missing.splice(0, AT_ONCE).join(","), count: 1}, signal);
-    for (const side of maps) known.set(side.layer, {channel: side.channels[0], maps: maps.filter(({layer}) => layer === side.layer)});
+    for (const [layer, sides] of Map.groupBy(maps, (side) => side.layer)) {
+      known.set(layer, {channel: sides[0].channels[0], maps: sides});
+    }
   }
   const own = `${importance.layer}/${importance.target.index}`;
   if (!known.has(own)) {
@@ -79,7 +81,9 @@ function sorting({state, detail, update}, reach) {
 /** The channel to show first: the largest weight among those that fire here, where that is known, or else of all. */
 function telling({feature_maps: shown}, {layer, weights}) {
   const maps = shown?.find((each) => each.layer === layer);
-  const counts = maps ? maps.channels.map((channel, n) => [channel, weights[channel] * maps.stats.mean[n]]) : [...weights.entries()];
+  const counts = maps
+    ? maps.channels.map((channel, n) => [channel, weights[channel] * maps.stats.mean[n]])
+    : [...weights.entries()];
   return counts.reduce((best, each) => (each[1] > best[1] ? each : best))[0];
 }
 
@@ -134,7 +138,11 @@ function row(view, {key, title, facts, asked, bars}) {
     }, PAUSE);
   };
   const {node, readout} = strip({
-    key: `strip-${key}`, label: t("attention.strip", {layer: title}), selected: known.get(key).channel, onSelect, ...bars,
+    key: `strip-${key}`,
+    label: t("attention.strip", {layer: title}),
+    selected: known.get(key).channel,
+    onSelect,
+    ...bars,
   });
   draw();
   return h(
@@ -157,7 +165,8 @@ function side(maps, key) {
   return h("figure", {}, h(
     "button",
     {
-      type: "button", class: "picture", "data-key": `side-${key}-${maps.side}`, "aria-label": t("enlarge", {what: caption}),
+      type: "button", class: "picture", "data-key": `side-${key}-${maps.side}`,
+      "aria-label": t("enlarge", {what: caption}),
       onclick: (event) => enlarge({pixels: maps.pixels, squares: true, caption, legend, from: event.currentTarget}),
     }, maps.pixels,
   ), h("figcaption", {}, name));

@@ -32,7 +32,8 @@ export function renderCompare({result, update}) {
     return h("figure", {}, h(
       "button",
       {
-        type: "button", class: "picture", "data-key": `compare-${key}`, "aria-label": t("enlarge", {what: `${caption}, ${range}`}),
+        type: "button", class: "picture", "data-key": `compare-${key}`,
+        "aria-label": t("enlarge", {what: `${caption}, ${range}`}),
         onclick: (event) => enlarge({pixels, caption, legend, from: event.currentTarget}),
       }, shown,
     ), h("figcaption", {}, caption, h("span", {class: "muted"}, range)));

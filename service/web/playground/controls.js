@@ -22,7 +22,7 @@ export function layerOptions(layers, chosen, skip = []) {
   return groups.filter(({options}) => options.length).map(({size, options}) => h("optgroup", {label: size}, options));
 }
 
-const choice = (name, values, chosen, label = (value) => value) =>
+const choice = (values, chosen, label = (value) => value) =>
   values.map((value) => h("option", {value, selected: value === chosen}, label(value)));
 
 /** Draw the controls of a view. */
@@ -37,16 +37,16 @@ export function renderControls({state, detail, models, update}) {
   const known = (names, name) => (name && !names.includes(name) ? [...names, name] : names);
   fill(
     byId("controls"),
-    row("model", choice("model", known(models.map(({name}) => name), state.model), state.model || detail.name)),
+    row("model", choice(known(models.map(({name}) => name), state.model), state.model || detail.name)),
     row("layer", [
       ...layerOptions(detail.layers, layer),
-      ...choice("layer", known(detail.layers.map(({name}) => name), layer).slice(detail.layers.length), layer),
+      ...choice(known(detail.layers.map(({name}) => name), layer).slice(detail.layers.length), layer),
     ]),
-    row("method", choice("method", known(detail.methods, state.method), state.method || detail.methods[0])),
+    row("method", choice(known(detail.methods, state.method), state.method || detail.methods[0])),
     row("colormap", choice(
-      "colormap", known(["", ...colourMaps()], state.colormap), state.colormap, (name) => name || t("control.automatic"),
+      known(["", ...colourMaps()], state.colormap), state.colormap, (name) => name || t("control.automatic"),
     )),
-    row("top_k", choice("top_k", top, state.top_k || "5")),
+    row("top_k", choice(top, state.top_k || "5")),
     h(
       "label", {class: "control check"},
       h("input", {

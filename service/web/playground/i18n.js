@@ -1,5 +1,7 @@
 // Texts in the visitor's language: one file of strings each.
 
+import {get} from "./api.js";
+
 export const LANGUAGES = {en: "English", zh: "简体中文"};
 
 let strings = {};
@@ -13,12 +15,13 @@ export function preferred() {
 /** Load a language's strings and put them into the page. */
 export async function speak(chosen) {
   language = chosen in LANGUAGES ? chosen : preferred();
-  const reply = await fetch(new URL(`strings.${language}.json`, import.meta.url));
-  strings = await reply.json();
+  strings = await get(`assets/playground/strings.${language}.json`);
   document.documentElement.lang = language === "zh" ? "zh-Hans" : language;
   document.title = `Pellucid – ${t("tagline")}`;
   for (const node of document.querySelectorAll("[data-t]")) node.textContent = t(node.dataset.t);
-  for (const node of document.querySelectorAll("[data-t-label]")) node.setAttribute("aria-label", t(node.dataset.tLabel));
+  for (const node of document.querySelectorAll("[data-t-label]")) {
+    node.setAttribute("aria-label", t(node.dataset.tLabel));
+  }
 }
 
 export const spoken = () => language;

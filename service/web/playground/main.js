@@ -63,7 +63,8 @@ async function attempt(work, again = () => attempt(work)) {
       h("strong", {}, unreachable ? t("unreachable") : error.message),
       h("p", {}, unreachable ? t("unreachable.detail") : error.detail ?? ""),
       error.requestId && h("p", {class: "muted"}, t("problem.request", {id: error.requestId})),
-      (unreachable || PASSING.includes(error.status)) && h("button", {type: "button", class: "link", onclick: again}, t("again")),
+      (unreachable || PASSING.includes(error.status)) &&
+        h("button", {type: "button", class: "link", onclick: again}, t("again")),
     );
     return false;
   }
@@ -94,7 +95,7 @@ async function changeModel(model) {
   });
 }
 
-/** Ask about the photograph as the state says, and draw the answer; `arrived` is called just before. True if one came. */
+/** Ask about the photograph as the state says, and draw the answer, `arrived` called just before. True if one came. */
 async function explain(arrived) {
   const signal = supersede("view");
   const asked = {state, photo};

@@ -40,7 +40,10 @@ function picker({detail, result, update}) {
     ))),
     h("label", {class: "control"}, h("span", {class: "unseen"}, t("maps.add")), h(
       "select",
-      {"data-key": "add-layer", disabled: shown.length >= MOST, onchange: (event) => show([...shown, event.target.value])},
+      {
+        "data-key": "add-layer", disabled: shown.length >= MOST,
+        onchange: (event) => show([...shown, event.target.value]),
+      },
       h("option", {value: "", selected: true}, t("maps.add")), layerOptions(detail.layers, "", shown),
     )),
   );
@@ -59,7 +62,8 @@ async function grid({state}, maps) {
     return h("li", {}, h(
       "button",
       {
-        type: "button", class: "picture", "data-key": `tile-${maps.layer}-${channel}`, "aria-label": t("enlarge", {what: caption}),
+        type: "button", class: "picture", "data-key": `tile-${maps.layer}-${channel}`,
+        "aria-label": t("enlarge", {what: caption}),
         onclick: (event) => enlarge({pixels, squares: true, caption, legend, from: event.currentTarget}),
       }, pixels, h("span", {class: "channel", "aria-hidden": "true"}, channel),
     ));

@@ -10,7 +10,9 @@ let named = new Map();  // what the list of suggestions calls a class -> its ind
 /** Suggest a network's labels. Labels that several classes share are told apart by their index. */
 export function suggestLabels(all) {
   const times = Map.groupBy(all, (label) => label);
-  named = new Map(all.map((label, index) => [times.get(label).length > 1 ? `${label} (${index})` : label, String(index)]));
+  named = new Map(all.map((label, index) => [
+    times.get(label).length > 1 ? `${label} (${index})` : label, String(index),
+  ]));
   fill(labels, [...named.keys()].map((value) => h("option", {value})));
 }
 

@@ -78,7 +78,8 @@ function timings({stages, took}) {
   const list = h("ul", {class: "stages"}, shown.map(({name, ms, note}) => h(
     "li", {class: `stage-${name}`, title: note || null}, t(`stage.${name}`), " ", h("span", {}, `${ms.toFixed(1)} ms`),
   )));
-  return h("div", {}, h("p", {class: "muted"}, t("recipe.took", {total: total.toFixed(0), took: took.toFixed(0)})), bar, list);
+  const summary = t("recipe.took", {total: total.toFixed(0), took: took.toFixed(0)});
+  return h("div", {}, h("p", {class: "muted"}, summary), bar, list);
 }
 
 function code(name, text) {

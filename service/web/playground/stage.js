@@ -108,7 +108,8 @@ function paint() {
 }
 
 function describe() {
-  const caption = extra?.caption ?? (heat ? t("stage.caption", {label: heat.cam.target.label, layer: heat.cam.layer}) : "");
+  const ofClass = heat && t("stage.caption", {label: heat.cam.target.label, layer: heat.cam.layer});
+  const caption = extra?.caption ?? ofClass ?? "";
   fill(byId("caption"), caption || " ");
   picture.setAttribute("aria-label", caption ? `${t(`view.${view}`)}: ${caption}` : t("stage.photo"));
   const legend = extra?.legend ?? (heat && ofHeat(heat));
@@ -127,7 +128,9 @@ function ofHeat({cam, colours, isSigned}) {
     colours,
     low: isSigned ? signed(-reach) : number(Math.max(0, min)),
     high: isSigned ? signed(reach) : number(Math.max(0, max)),
-    note: t(isSigned ? "legend.signed" : min < 0 ? "legend.range" : "legend.positive", {min: number(min), max: number(max)}),
+    note: t(isSigned ? "legend.signed" : min < 0 ? "legend.range" : "legend.positive", {
+      min: number(min), max: number(max),
+    }),
     warning: none && t(isSigned ? "legend.negative.signed" : "legend.negative", {label: cam.target.label}),
   };
 }

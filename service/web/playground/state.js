@@ -1,6 +1,8 @@
 // What a view shows is in its address, so that it can be shared: all but the visitor's own photograph.
 
-const NAMES = ["sample", "model", "target", "versus", "layer", "method", "signed", "colormap", "top_k", "layers", "sort", "lang"];
+const NAMES = [
+  "sample", "model", "target", "versus", "layer", "method", "signed", "colormap", "top_k", "layers", "sort", "lang",
+];
 
 /** The state that the address holds; a name that it lacks is an empty string. */
 export function read() {
@@ -10,7 +12,10 @@ export function read() {
   return state;
 }
 
-/** Put the state into the address: as a step that "back" undoes, or in place of the last. `own`: a visitor's photograph. */
+/**
+ * Put the state into the address: as a step that "back" undoes, or in place of the last. `own`: the photograph is the
+ * visitor's, and not in the state.
+ */
 export function write(state, {step, own}) {
   const query = new URLSearchParams();
   for (const name of NAMES) if (state[name]) query.set(name, state[name]);

@@ -34,7 +34,10 @@ export function strip({key, label, weights, base, reach, channels, selected, say
   const readout = h("p", {class: "readout"});
   const node = h(
     "div",
-    {class: "strip", role: "slider", tabindex: 0, "aria-label": label, "data-key": key, "aria-valuemin": 1, "aria-valuemax": count},
+    {
+      class: "strip", role: "slider", tabindex: 0, "aria-label": label, "data-key": key,
+      "aria-valuemin": 1, "aria-valuemax": count,
+    },
     svg(
       "svg", {viewBox: `0 0 ${count} ${2 * HALF}`, preserveAspectRatio: "none", "aria-hidden": "true"},
       chosen, cursor,

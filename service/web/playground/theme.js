@@ -1,4 +1,4 @@
-// Light or dark: the system's choice unless the visitor made one. A classic script, so that it runs before the first paint.
+// Light or dark: the system's choice unless the visitor made one. A classic script: it runs before the first paint.
 (() => {
   const root = document.documentElement;
   const system = matchMedia("(prefers-color-scheme: dark)");
