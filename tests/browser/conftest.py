@@ -1,4 +1,4 @@
-"""One browser for all tests that look at a page."""
+"""One browser for the tests of a page."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.browser.visit import Visit
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # no longer: while it is open, no test can run an event loop of its own
 def chromium() -> Iterator[Browser]:
     if CHROMIUM is None:
         pytest.skip("no chromium on this machine: the pages are not looked at")
