@@ -54,13 +54,17 @@ class Gated(nn.Module):
 
 
 def names_without_gates(net: nn.Module) -> Callable[[str], str]:
-    """A function from module paths to names in which a gated layer is called as if it had no gate: a.layer.b -> a.b."""
+    """A function from module paths to names in which a gated layer is called as if it had no gate: a.layer.b -> a.b.
+
+    A part of the layer that is itself called ``gate`` keeps its path: a.gate is the gate.
+    """
     wrappers = [f"{path}.layer" for path, module in net.named_modules() if isinstance(module, Gated)]
 
     def name(path: str) -> str:
         for wrapper in reversed(wrappers):  # inner ones first
-            if path == wrapper or path.startswith(f"{wrapper}."):
-                path = wrapper.removesuffix(".layer") + path.removeprefix(wrapper)
+            part = path.removeprefix(wrapper)
+            if part != path and part[:1] in ("", ".") and part.split(".")[1:2] != ["gate"]:
+                path = wrapper.removesuffix(".layer") + part
         return path
 
     return name

@@ -6,6 +6,7 @@ and an explanation's gradient comes from the head, the part of the graph behind 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ from torch import Tensor, fx, nn
 
 from models.attention import Gate, find_gates, names_without_gates
 from models.heads import linear_behind
-from models.layout import MapViews, find_layouts, positions_are_read
+from models.layout import MapViews, find_layouts, kind_of, positions_are_read
 from models.spec import GateSpec, LayerSpec, NetworkSpec
 from models.stages import early_middle_late
 from models.tracing import Trace, check_same, opaque, out_of_place, trace
@@ -82,24 +83,22 @@ class TracedNetwork:
         self._qualnames = {node: public(qualname) for node, qualname in traced.qualnames.items()}
         self._views = MapViews(graph, layouts)
         self._nodes = {node.name: node for node in graph.nodes}
-        # A leaf that runs several times is a node each time (relu, relu_1): the nodes' names come before the modules'.
-        names = {public(path): node for path, node in traced.returned.items()}
-        names |= {name: node for node, name in self._qualnames.items()}
+        named = [(public(path), node, kind) for path, (node, kind) in traced.returned.items()]
+        named += [(name, node, kind_of(node, self._root)) for node, name in self._qualnames.items()]
         order = {node: position for position, node in enumerate(graph.nodes)}
         self._towards_logits = _ancestors([self._logits], stop=[self._batch])
         spatial: list[tuple[fx.Node, LayerSpec]] = []
-        for name, node in names.items():
+        for name, node, kind in named:
             layout = layouts.get(node) if node in self._towards_logits else None
             if layout is None or layout.axes == "BCN" or layout.height * layout.width == 1 or node is self._pixels:
                 continue
-            kind = self._kinds.get(name) or str(getattr(node.target, "__name__", node.target))
             shape = layout.channels(node.meta["shape"]), layout.height, layout.width
             spatial.append((node, LayerSpec(name, kind, shape)))
         # Modules that return the same value share a place in the order; the inner one, with the longer name, comes
         # first.
         spatial.sort(key=lambda entry: (order[entry[0]], -entry[1].name.count(".")))
         self._layers = {layer.name: node for node, layer in spatial}
-        self.gates = tuple(map(self._traced_gate, find_gates(graph, self._root, layouts)))
+        self.gates = self._traced_gates([*find_gates(graph, self._root, layouts)])
         self._live = self._depending_on(self._pixels)
         self.spec = self._describe([layer for _, layer in spatial], untraceable)
 
@@ -206,12 +205,20 @@ class TracedNetwork:
 
     # -- what callers may choose from
 
-    def _traced_gate(self, gate: Gate) -> TracedGate:
-        owner = self._qualnames[gate.output].rpartition(".")[0]
-        kind = self._kinds[owner] if owner else "functional"
+    def _traced_gates(self, gates: list[Gate]) -> tuple[TracedGate, ...]:
+        """The gates by name: that of its module for a gate alone in it, else that of its own multiplication."""
+        owners = [self._qualnames[gate.output].rpartition(".")[0] for gate in gates]
+        shared = Counter(owners)
+        return tuple(
+            self._traced_gate(gate, owner if owner and shared[owner] == 1 else self._qualnames[gate.output], owner)
+            for gate, owner in zip(gates, owners, strict=True)
+        )
+
+    def _traced_gate(self, gate: Gate, name: str, owner: str) -> TracedGate:
         before = self._shortest_name(gate.gated)
-        after = owner if self._layers.get(owner) is gate.output else self._shortest_name(gate.output)
-        spec = GateSpec(owner or self._qualnames[gate.output], kind, gate.shape, before, after)
+        after = name if self._layers.get(name) is gate.output else self._shortest_name(gate.output)
+        kind = self._kinds[owner] if owner else "functional"
+        spec = GateSpec(name, kind, gate.shape, before, after)
         return TracedGate(spec, gate.weights.name, self.value(before), self.value(after))
 
     def _shortest_name(self, node: fx.Node) -> str:

@@ -31,16 +31,17 @@ BATCHES = (2, 3)
 @dataclass(frozen=True)
 class Trace:
     """``pixels`` is the input and ``batch`` its number of images. ``qualnames`` names each node's operation within its
-    module, ``returned`` what each module returned. A node's ``meta["shape"]`` is its value's shape for two images; it
-    is missing where the value is no tensor or has not one entry for each image. ``meta["number"]`` marks what is
-    computed from the batch size alone.
+    module; ``returned`` has what each module that is no operation by itself returned, and its class.
+
+    A node's ``meta["shape"]`` is its value's shape for two images; it is missing where the value is no tensor or has
+    not one entry for each image. ``meta["number"]`` marks what is computed from the batch size alone.
     """
 
     module: fx.GraphModule
     pixels: fx.Node
     batch: fx.Node
     qualnames: dict[fx.Node, str]
-    returned: dict[str, fx.Node]
+    returned: dict[str, tuple[fx.Node, str]]
 
 
 def trace(net: nn.Module, size: tuple[int, int]) -> Trace:
@@ -160,7 +161,7 @@ class _Tracer(NodePathTracer):  # type: ignore[misc]  # torchvision is not typed
 
     def __init__(self, net: nn.Module, size: tuple[int, int]) -> None:
         super().__init__()
-        self.returned: dict[str, fx.Node] = {}
+        self.returned: dict[str, tuple[fx.Node, str]] = {}
         parameter = next(net.parameters())
         self._fake = FakeTensorMode(allow_non_fake_inputs=True)
         with self._fake:
@@ -170,6 +171,7 @@ class _Tracer(NodePathTracer):  # type: ignore[misc]  # torchvision is not typed
         self._running = False
         self._modules = {path for path, _ in net.named_modules()}
         self._runs: Counter[str] = Counter()
+        self._names: set[str] = set()
         self.batch: fx.Node
 
     def create_args_for_root(self, root_fn: Callable[..., Any], is_module: bool, concrete_args: Any = None) -> Any:
@@ -180,23 +182,35 @@ class _Tracer(NodePathTracer):  # type: ignore[misc]  # torchvision is not typed
         if self._running:
             return forward(*args, **kwargs)
         value = super().call_module(m, forward, args, kwargs)
-        if isinstance(value, fx.Proxy) and not isinstance(m, Gated):  # its value has a name already: the gate's
-            self.returned[self.path_of_module(m)] = value.node
+        path = self.path_of_module(m)
+        # A leaf's value has its name already; so has that of a gated layer: the gate's.
+        if isinstance(value, fx.Proxy) and not isinstance(m, Gated) and not self.is_leaf_module(m, path):
+            self.returned[self._numbered(path)] = value.node, type(m).__name__
         return value
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
         return attr_val if self._running else super().getattr(attr, attr_val, parameter_proxy_cache)
 
     def _get_node_qualname(self, module_qualname: str, node: fx.Node) -> str:
-        """The module's path, and behind it the operation's name unless the module is the operation; numbered from the
-        second run on. (torchvision's own numbering calls a module ``ln_1`` ``ln``, and ``ln_2`` ``ln_1``.)
+        """The module's path, and behind it the operation's name unless the module is the operation.
+
+        (torchvision's own numbering calls a module ``ln_1`` ``ln``, and ``ln_2`` ``ln_1``.)
         """
-        operation = "" if node.op == "call_module" else re.sub(r"_\d+$", "", node.name)
-        path = f"{module_qualname}.{operation}".strip(".")
+        if node.op == "call_module":
+            return self._numbered(module_qualname)
+        operation = re.sub(r"_\d+$", "", node.name)
+        return self._numbered(f"{module_qualname}.{operation}".strip("."), is_module=False)
+
+    def _numbered(self, path: str, is_module: bool = True) -> str:
+        """``path``, numbered from its second run on. The path of a module names what that module returns at its first
+        run, and nothing else.
+        """
         run, name = self._runs[path], path
-        while run and (name in self._modules or name == path):
-            name, run = f"{path}_{run}", run + 1
-        self._runs[path] = max(run, 1)
+        while name in self._names or (name in self._modules and not (is_module and name == path)):
+            run += 1
+            name = f"{path}_{run}"
+        self._runs[path] = run
+        self._names.add(name)
         return name
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
