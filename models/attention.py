@@ -83,13 +83,14 @@ class Gate:
 
 
 _MULTIPLY = {"mul", "multiply"}
-_DIVIDE = {"div", "divide", "truediv"}
+# What stretches or shifts a gate's numbers, by a number.
+_SCALE = _MULTIPLY | {"div", "divide", "truediv", "add", "radd", "sub", "rsub"}
 # What keeps a gate's numbers within bounds. Hard sigmoids are also written as relu6(x + 3) / 6, or with a clamp.
 _SQUASH = {"sigmoid", "hardsigmoid", "softmax", "tanh", "relu6", "hardtanh", "clamp"}
 # Operations that only rearrange or repeat a gate's numbers on their way to the multiplication.
 _SHAPE_ONLY = {
     *("view", "reshape", "expand", "expand_as", "unsqueeze", "squeeze", "getitem", "flatten", "contiguous"),
-    *("permute", "transpose", "identity", "dropout"),
+    *("permute", "transpose", "identity", "dropout", "chunk", "split", "unbind", "reshape_as", "view_as"),
 }
 
 
@@ -123,7 +124,7 @@ def _gate_behind(node: fx.Node, gated: tuple[int, ...], extent: slice, root: nn.
         if name in _SQUASH:
             return weights
         sources = [arg for arg in node.args if isinstance(arg, fx.Node)]
-        scaled = name in _MULTIPLY | _DIVIDE and len(sources) == 1
+        scaled = name in _SCALE and len(sources) == 1
         if (name not in _SHAPE_ONLY and not scaled) or not sources:
             return None
         node = sources[0]

@@ -9,19 +9,24 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, fx, nn
 
 from models.attention import Gate, find_gates, names_without_gates
 from models.heads import linear_behind
+from models.in_place import out_of_place
 from models.layout import MapViews, find_layouts, kind_of, positions_are_read
 from models.spec import GateSpec, LayerSpec, NetworkSpec
 from models.stages import early_middle_late
-from models.tracing import Trace, check_same, opaque, out_of_place, trace
+from models.tracing import Trace, check_same, opaque, trace
 
 
 class UntraceableError(ValueError):
-    """The network can't run on pixels of the given size, or returns no logits. The message says which."""
+    """The network can't run on pixels of the given size, returns no logits, or returns others beside other images.
+
+    The message says which.
+    """
 
 
 @dataclass(frozen=True)
@@ -74,10 +79,11 @@ class TracedNetwork:
         self._root, self._pixels, self._batch = traced.module, traced.pixels, traced.batch
         graph = self._root.graph
         graph.eliminate_dead_code()
-        self._logits = next(node for node in graph.nodes if node.op == "output").args[0]
-        if not isinstance(self._logits, fx.Node) or len(self._logits.meta.get("shape", ())) != 2:
+        logits = _logits_of(traced)
+        if logits is None:
             raise UntraceableError(f"{type(net).__name__} returns no single tensor of logits [B, classes]")
 
+        self._logits = logits
         layouts = find_layouts(graph, self._root)
         self._layouts = layouts
         self._qualnames = {node: public(qualname) for node, qualname in traced.qualnames.items()}
@@ -98,17 +104,22 @@ class TracedNetwork:
         # first.
         spatial.sort(key=lambda entry: (order[entry[0]], -entry[1].name.count(".")))
         self._layers = {layer.name: node for node, layer in spatial}
-        self.gates = self._traced_gates([*find_gates(graph, self._root, layouts)])
+        layers = {*self._layers.values()}  # the pixels are none: a gate on them is left out
+        gates = find_gates(graph, self._root, layouts)
+        self.gates = self._traced_gates([gate for gate in gates if {gate.gated, gate.output} <= layers])
         self._live = self._depending_on(self._pixels)
         self.spec = self._describe([layer for _, layer in spatial], untraceable)
 
     @staticmethod
     def _untraced(net: nn.Module, size: tuple[int, int]) -> Trace:
         try:
-            return opaque(net, size)
+            untraced = opaque(net, size)
+            if _logits_of(untraced) is not None:
+                check_same(net, untraced.module, size)
+            return untraced
         except Exception as error:  # whatever the network's own code raises when it is given pixels
             raise UntraceableError(
-                f"{type(net).__name__} can't run on pixels of {size[0]}x{size[1]}: {error}"
+                f"{type(net).__name__} can't be served with pixels of {size[0]}x{size[1]}: {error}"
             ) from error
 
     @property
@@ -288,6 +299,11 @@ _NO_WAIST = "there is no heat map by default: the network has no layer with a sp
 
 # Kinds of modules that hand their input on, pooled or padded at most: no features of their own.
 _COPIES = ("Identity", "Dropout", "AdaptiveAvgPool", "ZeroPad", "ReflectionPad", "ConstantPad", "ReplicationPad")
+
+
+def _logits_of(traced: Trace) -> fx.Node | None:
+    logits: Any = traced.module.graph.output_node().args[0]
+    return logits if isinstance(logits, fx.Node) and len(logits.meta.get("shape", ())) == 2 else None
 
 
 def _has_parameters(root: nn.Module, path: str) -> bool:
