@@ -95,7 +95,7 @@ class TorchEngine:
             if self._device.type == "cuda":
                 torch.cuda.synchronize(self._device)  # else the time of the pass would be counted as explaining
             infer_s = time.perf_counter() - started
-            return explain(record, batch.plans, view, infer_s)
+            return explain(record, batch, view, infer_s)
 
     def _threads_for(self, batch: Batch, alone: bool) -> int:
         return self._threads if alone else self._threads // self.slots
