@@ -73,13 +73,15 @@ def names_without_gates(net: nn.Module) -> Callable[[str], str]:
 @dataclass(frozen=True, slots=True)
 class Gate:
     """A gate found in a graph: ``weights`` is the node whose value, one number per channel, scales ``gated`` into
-    ``output``; ``shape`` is (channels, height, width) of what it scales.
+    ``output``; ``shape`` is (channels, height, width) of what it scales; ``squash`` is the function that bounds the
+    numbers, before what stretches or shifts them.
     """
 
     weights: fx.Node
     gated: fx.Node
     output: fx.Node
     shape: tuple[int, int, int]
+    squash: str
 
 
 _MULTIPLY = {"mul", "multiply"}
@@ -114,15 +116,18 @@ def _others(shape: tuple[int, ...], extent: slice) -> list[int]:
     return others
 
 
-def _gate_behind(node: fx.Node, gated: tuple[int, ...], extent: slice, root: nn.Module) -> fx.Node | None:
-    """Walk up from a factor of a multiplication to one number per channel that a squashing function made, or None."""
+def _gate_behind(node: fx.Node, gated: tuple[int, ...], extent: slice, root: nn.Module) -> tuple[fx.Node, str] | None:
+    """Walk up from a factor of a multiplication to one number per channel that a squashing function made.
+
+    Returns what is multiplied and that function's name, or None.
+    """
     weights: fx.Node | None = None
     while True:
         if _per_channel(_shape(node), gated, extent) or _shape(node) == tuple(_others(gated, extent)):
             weights = weights or node  # the first such node is what is really multiplied, a later one an ingredient
         name = _name(node, root)
         if name in _SQUASH:
-            return weights
+            return (weights, name) if weights is not None else None
         sources = [arg for arg in node.args if isinstance(arg, fx.Node)]
         scaled = name in _SCALE and len(sources) == 1
         if (name not in _SHAPE_ONLY and not scaled) or not sources:
@@ -151,7 +156,8 @@ def find_gates(graph: fx.Graph, root: nn.Module, layouts: dict[fx.Node, Layout])
                 continue
             at = layout.axes.index("H")
             shape = _shape(gated)
-            weights = _gate_behind(factor, shape, slice(at, at + 2), root)
-            if weights is not None:
-                yield Gate(weights, gated, node, (layout.channels(shape), layout.height, layout.width))
+            found = _gate_behind(factor, shape, slice(at, at + 2), root)
+            if found is not None:
+                weights, squash = found
+                yield Gate(weights, gated, node, (layout.channels(shape), layout.height, layout.width), squash)
                 break

@@ -229,7 +229,7 @@ class TracedNetwork:
         before = self._shortest_name(gate.gated)
         after = name if self._layers.get(name) is gate.output else self._shortest_name(gate.output)
         kind = self._kinds[owner] if owner else "functional"
-        spec = GateSpec(name, kind, gate.shape, before, after)
+        spec = GateSpec(name, kind, gate.shape, before, after, gate.squash)
         return TracedGate(spec, gate.weights.name, self.value(before), self.value(after))
 
     def _shortest_name(self, node: fx.Node) -> str:

@@ -42,17 +42,17 @@ def test_channel_attention_is_twice_the_sigmoid_of_a_shared_mlp_over_both_poolin
 
 
 @pytest.mark.parametrize(
-    ("name", "count", "kind"),
+    ("name", "count", "kind", "squash"),
     [
-        ("tiny", 1, "ChannelAttention"),
-        ("mobilenet_v3_small", 9, "SqueezeExcitation"),
-        ("efficientnet_b0", 16, "SqueezeExcitation"),
+        ("tiny", 1, "ChannelAttention", "sigmoid"),
+        ("mobilenet_v3_small", 9, "SqueezeExcitation", "hardsigmoid"),
+        ("efficientnet_b0", 16, "SqueezeExcitation", "sigmoid"),
     ],
 )
-def test_gates_read_out_equal_gates_computed_by_hand(name: str, count: int, kind: str) -> None:
+def test_gates_read_out_equal_gates_computed_by_hand(name: str, count: int, kind: str, squash: str) -> None:
     net, pixels = traced(name), images(2)
     specs = [gate.spec for gate in net.gates]
-    assert [spec.type for spec in specs] == [kind] * count
+    assert [(spec.type, spec.squash) for spec in specs] == [(kind, squash)] * count
     by_hand = recorded_ratios(network(name), [spec.layer for spec in specs], pixels)
     for spec, read, expected in zip(specs, readings(net, pixels), by_hand, strict=True):
         assert read.shape == (2, spec.shape[0])
