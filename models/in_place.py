@@ -82,6 +82,8 @@ def _replace(node: fx.Node) -> None:
     if node.kwargs.get("inplace"):
         node.update_kwarg("inplace", False)
     node.kwargs = {name: value for name, value in node.kwargs.items() if name != "out"}
+    if node.target in ("as_strided", torch.as_strided):
+        raise ValueError("as_strided reads memory in an order that is not the service's")
     if node.op == "call_method" and isinstance(node.target, str):
         asks_for_type = any(isinstance(entry, torch.dtype) for entry in (*node.args, *node.kwargs.values()))
         node.target = node.target if asks_for_type else _COPIES_OF_VIEWS.get(node.target, node.target)

@@ -83,7 +83,7 @@ class Branching(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         pooled = x.mean((2, 3))
-        logits: Tensor = self.classifier(pooled if x.sum() > 0 else -pooled)
+        logits: Tensor = self.classifier(-pooled if x.isnan().any() else pooled)
         return logits
 
 

@@ -258,6 +258,34 @@ def test_what_multiplies_channels_is_a_gate_and_nothing_else(kind: type[Odd], ga
         torch.testing.assert_close(after, before * weights.flatten(1)[:, :, None, None])
 
 
+class Strided(Odd):
+    """Reads memory in the order in which a map without channels last would lie in it."""
+
+    def odd(self, x: Tensor) -> Tensor:
+        return x.as_strided(x.shape, (512, 64, 8, 1))
+
+
+class ByCount(Odd):
+    """Scales by the number of images, so that two and three look alike."""
+
+    def odd(self, x: Tensor) -> Tensor:
+        return x * float(len(x.shape) + x.shape[0] // 2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [(Strided, "as_strided reads memory in an order that is not the service's"), (ByCount, "other logits from")],
+)
+def test_what_would_be_wrong_in_the_service_is_served_for_predictions_alone_or_not_at_all(
+    kind: type[Odd], why: str
+) -> None:
+    try:
+        said = served(kind()).spec.default_layer_reason
+    except UntraceableError as error:
+        said = str(error)
+    assert why in said
+
+
 class ByChance(Odd):
     def odd(self, x: Tensor) -> Tensor:
         return F.dropout(x)
@@ -272,7 +300,7 @@ class ByCompany(Odd):
     ("kind", "why"),
     [
         (ByChance, "from the same images"),
-        (ByCompany, "for an image alone than beside others"),
+        (ByCompany, "for an image beside other images"),
     ],
 )
 def test_a_network_whose_answer_depends_on_chance_or_company_is_refused(kind: type[Odd], why: str) -> None:
