@@ -276,10 +276,10 @@ class TracedNetwork:
     def _has_weights_behind(self, node: fx.Node) -> bool:
         """False where channels are already classes, as in squeezenet: only pooling and reshaping follow."""
         behind = self._depending_on(node) - {node}
-        return any(
-            source.op == "get_attr" or (other.op == "call_module" and _has_parameters(self._root, str(other.target)))
-            for other in behind
-            for source in other.all_input_nodes
+        modules = [str(other.target) for other in behind if other.op == "call_module"]
+        fixed = {source for other in behind for source in other.all_input_nodes} - self._live
+        return any(_has_parameters(self._root, path) for path in modules) or any(
+            source.op == "get_attr" for source in _ancestors(fixed)
         )
 
     def _reason(self, layer: LayerSpec) -> str:

@@ -133,8 +133,7 @@ def test_an_odd_network_is_cut_anywhere_and_computes_the_same_for_any_number_of_
             assert all(heat.isfinite().all() for heat in heats)
 
 
-@pytest.mark.parametrize("kind", [View, Assigned, Masked, Cached], ids=lambda kind: kind.__name__)
-def test_an_odd_networks_grad_cam_is_captums(kind: type[Odd]) -> None:
+def compare_with_captum(kind: type[Odd]) -> None:
     net, pixels, traced = kind().eval(), images(1, SIZE), served(kind())
     cut = traced.cut("second")
     with torch.no_grad():
@@ -142,6 +141,38 @@ def test_an_odd_networks_grad_cam_is_captums(kind: type[Odd]) -> None:
     (evidence,) = gather(crossing, [[1]], Head(cut.inputs, cut.head, cut.linear))
     expected = LayerGradCam(net, net.second).attribute(pixels, target=1)[0, 0].detach()
     torch.testing.assert_close(grad_cam(evidence)[0], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [View, Assigned, Masked, Cached], ids=lambda kind: kind.__name__)
+def test_an_odd_networks_grad_cam_is_captums(kind: type[Odd]) -> None:
+    compare_with_captum(kind)
+
+
+class Hooked(Odd):
+    """Its classifier's logits are changed by a hook."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.classifier.register_forward_hook(lambda _module, _inputs, logits: logits * 2)
+
+    def odd(self, x: Tensor) -> Tensor:
+        return x
+
+
+class Cosine(Odd):
+    """Classifies by the angle to normalised weights."""
+
+    def odd(self, x: Tensor) -> Tensor:
+        return x
+
+    def end(self, x: Tensor) -> Tensor:
+        return F.linear(F.normalize(x.mean((2, 3))), F.normalize(self.classifier.weight))
+
+
+@pytest.mark.parametrize("kind", [Hooked, Cosine])
+def test_a_classifier_that_is_not_plainly_linear_is_differentiated(kind: type[Odd]) -> None:
+    assert served(kind()).spec.default_layer == "second"
+    compare_with_captum(kind)
 
 
 class Rounded(Odd):
