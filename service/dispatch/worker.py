@@ -13,10 +13,20 @@ import numpy as np
 from service.dispatch.batcher import Batcher
 from service.dispatch.cost import CostModel
 from service.engine.base import Engine
-from service.errors import Draining, InferenceFailed
+from service.errors import DeadlineExceeded, Draining, InferenceFailed
 from service.types import Batch, Finished, Job, Outcome, Pixels, Plan
 
 log = logging.getLogger(__name__)
+
+
+class _Answer(Future[Finished]):
+    """Also remembers that its caller has ``left``, where it can't be cancelled any more because its batch runs."""
+
+    left = False
+
+    def cancel(self) -> bool:
+        self.left = True
+        return super().cancel()
 
 
 class Worker:
@@ -43,11 +53,17 @@ class Worker:
             thread.join()
 
     def submit(self, pixels: Pixels, plan: Plan, deadline: float) -> Future[Finished]:
-        """Queue one image ``[H, W, 3]``. Cancelling the future before its batch starts costs the engine nothing.
+        """Queue one image ``[H, W, 3]``. Cancelling the future before its batch starts costs the engine nothing; later,
+        it stops what takes long.
 
         The future raises DeadlineExceeded, InferenceFailed, or, when the worker has been stopped, Draining.
         """
-        job = Job(pixels, plan, self._engine.lane(plan), deadline, time.monotonic(), Future())
+        future = _Answer()
+
+        def void() -> bool:
+            return future.left or time.monotonic() > deadline
+
+        job = Job(pixels, plan, self._engine.lane(plan), deadline, time.monotonic(), future, void)
         if not self._batcher.put(job):
             job.future.set_exception(Draining("The service is shutting down."))
         return job.future
@@ -81,10 +97,14 @@ class Worker:
                 jobs[0].future.set_exception(InferenceFailed("The network could not be run on this image."))
             return
         for job, outcome in zip(jobs, outcomes, strict=True):
-            job.future.set_result(Finished(outcome, started - job.submitted, len(jobs)))
+            if outcome.given_up:
+                job.future.set_exception(DeadlineExceeded("The deadline passed while the gates were measured."))
+            else:
+                job.future.set_result(Finished(outcome, started - job.submitted, len(jobs)))
 
     def _outcomes(self, jobs: list[Job]) -> list[Outcome]:
-        outcomes = self._engine.run(Batch(np.stack([job.pixels for job in jobs]), tuple(job.plan for job in jobs)))
+        pixels, plans, void = zip(*((job.pixels, job.plan, job.void) for job in jobs), strict=True)
+        outcomes = self._engine.run(Batch(np.stack(pixels), plans, void))
         if len(outcomes) != len(jobs):
             raise RuntimeError(f"the engine returned {len(outcomes)} outcomes for {len(jobs)} images")
         return outcomes

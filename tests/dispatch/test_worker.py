@@ -6,12 +6,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from service.dispatch.worker import Worker
-from service.errors import Draining, InferenceFailed
+from service.errors import DeadlineExceeded, Draining, InferenceFailed
 from service.types import Batch, Outcome, Pixels, Plan, Prediction
 
 POISON = 255
@@ -143,3 +144,39 @@ def test_stopping_finishes_what_was_accepted_and_refuses_the_rest(engine: EchoEn
     assert [future.result(0).outcome.predictions[0].index for future in futures] == list(range(5))
     with pytest.raises(Draining):
         worker.submit(pixel(9), Plan(), FOREVER).result(0)
+
+
+class GivingUpEngine(EchoEngine):
+    """Runs one batch for each turn that it is given; gives up, at its end, what nobody waits for by then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open.set()
+        self.started, self.turns = threading.Semaphore(0), threading.Semaphore(0)
+
+    def run(self, batch: Batch) -> list[Outcome]:
+        self.started.release()
+        assert self.turns.acquire(timeout=30)
+        outcomes = super().run(batch)
+        return [replace(outcome, given_up=void()) for outcome, void in zip(outcomes, batch.void, strict=True)]
+
+
+def test_an_engine_at_work_knows_which_images_nobody_waits_for_and_they_alone_fail() -> None:
+    engine = GivingUpEngine()
+    deadline = time.monotonic() + 1
+    with running(engine) as worker:
+        blocker = worker.submit(pixel(0), Plan(), FOREVER)
+        assert engine.started.acquire(timeout=30)
+        left, stays = (worker.submit(pixel(value), Plan(), FOREVER) for value in (1, 2))
+        late = worker.submit(pixel(3), Plan(), deadline)
+        engine.turns.release()
+        blocker.result(30)
+        assert engine.started.acquire(timeout=30)  # the rest runs as one batch
+        assert not left.cancel()
+        while time.monotonic() <= deadline:
+            time.sleep(0.01)
+        engine.turns.release()
+        for future in (left, late):
+            with pytest.raises(DeadlineExceeded):
+                future.result(30)
+        assert stays.result(30).outcome.predictions[0].index == 2
