@@ -49,7 +49,7 @@ def test_more_views_of_a_picture_are_its_centre_and_other_crops(folder: Path) ->
         for views in (1, 2)
     )
     for condition in ("clean", "noise"):
-        centres, crops = two[condition].gates["stage.gate"].split(40)
+        centres, crops = two[condition].gates["stage.gate"].tensor_split(2)
         assert torch.allclose(centres, one[condition].gates["stage.gate"], atol=1e-5)
         assert not torch.allclose(crops, centres, atol=1e-3)
 
