@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-
 import pytest
 import torch
 from captum.attr import LayerGradCam
@@ -13,34 +11,9 @@ from torch.nn import functional as F
 from models.graph import TracedNetwork, UntraceableError
 from service.explain.cam import grad_cam
 from service.explain.evidence import Head, gather
-from tests.networks import images
+from tests.networks import Odd, images
 
 SIZE = (16, 16)
-
-
-class Odd(nn.Module, ABC):
-    """Two convolutions, and between them what the subclass is odd in."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.first, self.mid, self.second = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 3, 1, 1)
-        self.mlp, self.both, self.classifier = nn.Linear(8, 8), nn.Linear(8, 16), nn.Linear(8, 5)
-        self.flat = nn.Linear(8 * 64, 5)
-
-    @abstractmethod
-    def odd(self, x: Tensor) -> Tensor: ...
-
-    def end(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.classifier(x.mean((2, 3)))
-        return logits
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.end(self.second(self.odd(self.first(x))))
-
-    def scale(self, x: Tensor) -> Tensor:
-        scale: Tensor = self.mlp(x.mean((2, 3))).sigmoid()[:, :, None, None]
-        return scale
 
 
 class View(Odd):
@@ -116,7 +89,10 @@ def served(net: nn.Module) -> TracedNetwork:
     return TracedNetwork(net.eval(), SIZE)
 
 
-@pytest.mark.parametrize("kind", Odd.__subclasses__(), ids=lambda kind: kind.__name__)
+KINDS = [View, Squeeze, Detached, Functional, Assigned, Masked, Cached]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_an_odd_network_is_cut_anywhere_and_computes_the_same_for_any_number_of_images(kind: type[Odd]) -> None:
     net, pixels = kind().eval(), images(5, SIZE)
     traced = served(kind())
@@ -189,104 +165,6 @@ def test_where_the_logits_dont_follow_an_activation_its_heat_map_is_zero() -> No
     (evidence,) = gather(crossing, [[1]], Head(cut.inputs, cut.head, cut.linear))
     assert not grad_cam(evidence).any()
     assert "gt" not in traced.spec.by_name  # truth values are no map
-
-
-class Overwriting(nn.Module):
-    """Gates its input in place and returns the input."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.mlp = nn.Linear(8, 8)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x.relu_()
-        x.mul_(self.mlp(x.mean((2, 3))).sigmoid()[:, :, None, None])
-        return x
-
-
-class WithOverwriting(Odd):
-    def __init__(self) -> None:
-        super().__init__()
-        self.gate = Overwriting()
-
-    def odd(self, x: Tensor) -> Tensor:
-        x = self.gate(x)
-        return x
-
-
-def test_a_module_that_returns_what_it_has_overwritten_is_named_after_the_result() -> None:
-    net = WithOverwriting().eval()
-    returned: list[Tensor] = []
-    net.gate.register_forward_hook(lambda _module, _inputs, output: returned.append(output.clone()))
-    with torch.no_grad():
-        net(images(1, SIZE))
-    traced = served(WithOverwriting())
-    (gate,) = traced.spec.gates
-    assert (gate.layer, gate.before, gate.after) == ("gate", "gate.relu_", "gate")
-    with torch.no_grad():
-        (value,) = traced.trunk([traced.value("gate")])(images(1, SIZE))
-    torch.testing.assert_close(value, returned[0])
-
-
-class Shifted(Odd):
-    """1 + a sigmoid."""
-
-    def odd(self, x: Tensor) -> Tensor:
-        return x * (1 + self.scale(x))
-
-
-class Parted(Odd):
-    """Two gates from one sigmoid."""
-
-    def odd(self, x: Tensor) -> Tensor:
-        one, other = self.both(x.mean((2, 3))).sigmoid().view(-1, 16, 1, 1).chunk(2, 1)
-        x = x * one + self.mid(x) * other
-        return x
-
-
-class Twice(Odd):
-    def odd(self, x: Tensor) -> Tensor:
-        return x * self.scale(x) * self.scale(x)
-
-
-class OnPixels(Odd):
-    """A gate on the picture itself, which is no layer."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        scale = x.mean((2, 3)).sigmoid()[:, :, None, None]
-        return super().forward(x * scale)
-
-    def odd(self, x: Tensor) -> Tensor:
-        return x
-
-
-class OverChannels(Odd):
-    """Softmax over the channels at each position: no number per channel."""
-
-    def odd(self, x: Tensor) -> Tensor:
-        return x * x.softmax(1)
-
-
-class OnePixel(Odd):
-    """A gate on a map of one position."""
-
-    def odd(self, x: Tensor) -> Tensor:
-        pooled = F.adaptive_avg_pool2d(x, 1)
-        return x + pooled * self.scale(pooled)
-
-
-@pytest.mark.parametrize(
-    ("kind", "gates"),
-    [(Shifted, 1), (Parted, 2), (Twice, 2), (OnPixels, 0), (OverChannels, 0), (OnePixel, 0)],
-    ids=lambda value: getattr(value, "__name__", value),
-)
-def test_what_multiplies_channels_is_a_gate_and_nothing_else(kind: type[Odd], gates: int) -> None:
-    traced = served(kind())
-    assert len({gate.spec.layer for gate in traced.gates}) == len(traced.gates) == gates
-    for gate in traced.gates:
-        with torch.no_grad():
-            before, after, weights = traced.trunk([gate.before, gate.after, gate.weights])(images(2, SIZE))
-        torch.testing.assert_close(after, before * weights.flatten(1)[:, :, None, None])
 
 
 class Strided(Odd):
