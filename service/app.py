@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from difflib import get_close_matches
@@ -29,6 +29,7 @@ from service.api.pipeline import Pipeline
 from service.api.reply import problem_response
 from service.config import Settings
 from service.dispatch.admission import Admission
+from service.dispatch.forecast import Forecast
 from service.dispatch.worker import Worker
 from service.engine import cores
 from service.engine.choose import create
@@ -50,12 +51,15 @@ what is allowed.
 """
 
 
-def create_app(settings: Settings | None = None) -> FastAPI:
+def create_app(settings: Settings | None = None, on_death: Callable[[], None] = lambda: None) -> FastAPI:
     """The service as an ASGI app, its networks loaded; their workers run during the app's lifespan.
+
+    ``on_death`` is called, in another thread, should the thread that runs a network end by an error: the app can only
+    answer 503 from then on, and whoever owns the process had better end it.
 
     Raises models.catalog.UnknownModelError, models.weights.WeightsError, ValueError (no such device or engine).
     """
-    return build(_assemble(settings or Settings()))
+    return build(_assemble(settings or Settings(), on_death))
 
 
 def build(service: Service) -> FastAPI:
@@ -128,31 +132,32 @@ def _of_routing(request: Request, error: HTTPException) -> PellucidError:
     return NotFound(f"There is nothing at {request.url.path}.{guess}", allowed=paths, headers=headers)
 
 
-def _assemble(settings: Settings) -> Service:
+def _assemble(settings: Settings, on_death: Callable[[], None]) -> Service:
     available = cores.available()
+    decoders = settings.decode_threads or max(2, available)
     pool = ThreadPoolExecutor(
-        settings.decode_threads or max(2, available),
+        decoders,
         thread_name_prefix="pictures",
         # One picture, one core: the parallelism is over pictures.
         initializer=torch.set_num_threads,
         initargs=(1,),
     )
     names = dict.fromkeys((settings.model, *settings.models))
-    pipelines = [_pipeline(name, settings, pool) for name in names]
+    pipelines = [_pipeline(name, settings, pool, on_death) for name in names]
     served = [pipeline.spec.name for pipeline in pipelines]
     if len(set(served)) < len(served):
         raise ValueError(f"two networks have one name among {', '.join(served)}: give one another name beside its file")
+    forecast = Forecast(decoders)
     return Service(
         pipelines={pipeline.spec.name: pipeline for pipeline in pipelines},
-        admission=Admission(
-            settings.max_in_flight, lambda images: max(pipeline.worker.seconds_for(images) for pipeline in pipelines)
-        ),
+        admission=Admission(settings.max_in_flight, forecast.seconds_for),
+        forecast=forecast,
         limits=Limits(settings.max_body_mib * 2**20, min(settings.max_images, settings.max_in_flight)),
         timeout_ms=settings.timeout_ms,
     )
 
 
-def _pipeline(name: str, settings: Settings, pool: ThreadPoolExecutor) -> Pipeline:
+def _pipeline(name: str, settings: Settings, pool: ThreadPoolExecutor, on_death: Callable[[], None]) -> Pipeline:
     """One network of the catalogue, loaded onto the device and warm."""
     started = time.perf_counter()
     net, spec = catalog.load(name)
@@ -173,7 +178,7 @@ def _pipeline(name: str, settings: Settings, pool: ThreadPoolExecutor) -> Pipeli
         network=network,
         methods=tuple(METHODS),
         engine=engine.description,
-        worker=Worker(engine, settings.max_batch),
+        worker=Worker(engine, settings.max_batch, hang_limit_s=settings.hang_limit_s, on_death=on_death),
         pool=pool,
         max_pixels=settings.max_megapixels * 1_000_000,
     )

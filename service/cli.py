@@ -10,9 +10,11 @@ import os
 import signal
 import socket
 import sys
+import threading
+from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import httpx
 import typer
@@ -22,6 +24,11 @@ from pydantic import ValidationError
 from service.config import Settings
 
 SAMPLES = Path(__file__).parent / "web" / "samples"
+
+log = logging.getLogger("pellucid")
+
+# sysexits.h calls it an internal error of the software.
+_DIED: Final = os.EX_SOFTWARE
 
 main = typer.Typer(
     add_completion=False,
@@ -56,14 +63,14 @@ def _settings() -> Settings:
     return settings
 
 
-def _create_app(settings: Settings) -> Any:
+def _create_app(settings: Settings, on_death: Callable[[], None] = lambda: None) -> Any:
     # torch is slow to import: --help and a wrong setting needn't wait for it
     from models.catalog import UnknownModelError
     from models.weights import WeightsError
     from service.app import create_app
 
     try:
-        return create_app(settings)
+        return create_app(settings, on_death)
     except (UnknownModelError, WeightsError, ValueError) as error:
         typer.echo(f"pellucid can't start: {error}", err=True)
         raise typer.Exit(1) from error
@@ -73,11 +80,18 @@ def _create_app(settings: Settings) -> Any:
 def serve() -> None:
     """Serve over HTTP, as the PELLUCID_* environment variables say."""
     settings = _settings()
+    died = threading.Event()
     for stop in (signal.SIGINT, signal.SIGTERM):  # uvicorn drains, then raises the signal anew: to stop is no failure
-        signal.signal(stop, lambda *_: sys.exit(0))
+        signal.signal(stop, lambda *_: sys.exit(_DIED if died.is_set() else 0))
     address = _bound(settings)
     typer.echo(f"Loading {', '.join(dict.fromkeys((settings.model, *settings.models)))} ...")
-    app = _create_app(settings)
+
+    def end() -> None:
+        died.set()
+        log.critical("the process ends with exit code %d: nothing could be answered any more", _DIED)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    app = _create_app(settings, end)
     _Server(uvicorn.Config(app, log_level="warning", access_log=False)).run([address])
 
 

@@ -154,7 +154,10 @@ class FeatureMaps:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one forward pass found in one image. ``infer_s`` and ``explain_s`` are seconds of the whole batch."""
+    """What one forward pass found in one image. ``infer_s`` and ``explain_s`` are seconds of the whole batch.
+
+    ``fault`` says why these numbers are no answer; empty where they are one.
+    """
 
     predictions: tuple[Prediction, ...]
     gates: tuple[GateReading, ...]
@@ -162,6 +165,7 @@ class Outcome:
     maps: tuple[FeatureMaps, ...]
     infer_s: float
     explain_s: float
+    fault: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +177,7 @@ class Finished:
     batch_size: int
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, slots=True, weakref_slot=True)
 class Job:
     """One image on its way through the worker. ``deadline`` and ``submitted`` are in ``time.monotonic`` seconds."""
 

@@ -20,6 +20,7 @@ from service.api.pipeline import Pipeline, Stages
 from service.api.plan import bound_drawing, resolve
 from service.decode.image import identify
 from service.dispatch.admission import Admission
+from service.dispatch.forecast import Forecast
 from service.errors import DeadlineExceeded, Draining, PellucidError, UnknownName
 from service.types import Upload
 
@@ -36,6 +37,7 @@ class Service:
 
     pipelines: dict[str, Pipeline]
     admission: Admission
+    forecast: Forecast
     limits: intake.Limits
     timeout_ms: int
     ready: bool = False
@@ -77,6 +79,8 @@ async def answer(
                 return await pipeline.run(upload, plan, look, form, deadline, times)
         except TimeoutError as error:
             raise DeadlineExceeded("The answer was not ready by the deadline.") from error
+        finally:
+            answered(sum(times.seconds.get(stage, 0.0) for stage in ("decode", "render")))
 
     async def one_of_several(upload: Upload, times: Stages) -> orjson.Fragment:
         try:
@@ -96,7 +100,10 @@ async def answer(
             results = await asyncio.gather(*map(one_of_several, body.uploads, stages))
         return reply.envelope(pipeline.spec.name, request_id, results)
 
-    with service.admission.enter(len(body.uploads)):
+    with (
+        service.admission.enter(len(body.uploads)),
+        service.forecast.expect(pipeline.worker, plan, len(body.uploads), deadline) as answered,
+    ):
         response = await _while_connected(request, whole())
     response.headers["Server-Timing"] = Stages.header(stages)
     return response

@@ -22,6 +22,7 @@ from service.api.pipeline import Pipeline
 from service.app import build
 from service.config import Settings
 from service.dispatch.admission import Admission
+from service.dispatch.forecast import Forecast
 from service.dispatch.worker import Worker
 from service.types import Batch, Finished, Outcome, Pixels, Plan, Prediction
 from tests.support import encoded
@@ -107,9 +108,11 @@ async def running(**settings: Any) -> AsyncIterator[Stub]:
     worker = CountingWorker(engine, chosen.max_batch)
     pool = ThreadPoolExecutor(2)
     pipeline = Pipeline(_SPEC, _NETWORK, ("grad-cam",), "by hand", worker, pool, chosen.max_megapixels * 1_000_000)
+    forecast = Forecast(2)
     service = Service(
         {"stub": pipeline},
-        Admission(chosen.max_in_flight, worker.seconds_for),
+        Admission(chosen.max_in_flight, forecast.seconds_for),
+        forecast,
         Limits(chosen.max_body_mib * 2**20, chosen.max_images),
         chosen.timeout_ms,
     )
