@@ -14,6 +14,9 @@ from service.types import Plan
 
 # What a new image's seconds weigh in the mean: it is one of the last twenty or so.
 _SHARE: Final = 0.05
+# A forecast may be too low by a batch that came out smaller, or by a busy event loop. To let in what then is late costs
+# more than to refuse what might just have been in time: it keeps others out and gets no answer.
+_MARGIN: Final = 1.25
 
 
 class Forecast:
@@ -71,7 +74,7 @@ class Forecast:
         ahead = Counter(self._lanes[worker])
         if ahead[lane]:  # the same is true of a lane
             ahead[lane] += images
-        needed = max(worker.seconds_for(ahead), self._pictures(in_flight + images)) + self._picture_s
+        needed = _MARGIN * (max(worker.seconds_for(ahead), self._pictures(in_flight + images)) + self._picture_s)
         if needed > seconds_left:
             raise TooLate(
                 f"{in_flight} images are in flight: the answer would take about {needed:.1f} s, and its deadline is in "

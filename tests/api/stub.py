@@ -42,11 +42,17 @@ _NETWORK = NetworkSpec((LayerSpec("only", "Conv2d", (1, 2, 2)),), (), "only", "t
 
 @dataclass
 class HeldEngine:
-    """Runs batches while the gate is open, notes their sizes, and fails on a white picture."""
+    """Runs batches while the gate is open, notes their sizes, and fails on a white picture.
+
+    Each image takes ``seconds``; ``busy_s`` is how long all have taken. Raises ``broken``, if there is one.
+    """
 
     gate: threading.Event = field(default_factory=threading.Event)
     entered: threading.Event = field(default_factory=threading.Event)
     sizes: list[int] = field(default_factory=list)
+    seconds: float = 0
+    busy_s: float = 0
+    broken: BaseException | None = None
 
     def lane(self, plan: Plan) -> str:
         return ""
@@ -55,6 +61,11 @@ class HeldEngine:
         self.sizes.append(len(batch.plans))
         self.entered.set()
         assert self.gate.wait(60)
+        started = time.monotonic()
+        time.sleep(self.seconds * len(batch.plans))
+        self.busy_s += time.monotonic() - started
+        if self.broken:
+            raise self.broken
         if batch.pixels.max() == 255:
             raise RuntimeError("a white picture")
         return [Outcome((Prediction(0, 1.0, 2.0),), (), (), (), 0.0, 0.0) for _ in batch.plans]
@@ -80,6 +91,7 @@ class Stub:
     service: Service
     worker: CountingWorker
     client: httpx.AsyncClient
+    died: threading.Event
 
     def predict(self, *images: bytes, **options: Any) -> asyncio.Task[httpx.Response]:
         """Send images; the task ends with the response."""
@@ -89,6 +101,15 @@ class Stub:
     async def engine_is_busy(self) -> None:
         await asyncio.to_thread(self.engine.entered.wait, 60)
         assert self.engine.entered.is_set()
+
+    async def recovered(self) -> None:
+        """Wait for the engine to be well again."""
+
+        def watch() -> None:
+            while self.worker.fault:
+                time.sleep(0.001)
+
+        await asyncio.to_thread(watch)
 
     async def until(self, *, in_flight: int = 0, submitted: int = 0) -> None:
         """Wait for that many images to have been let in, or to have reached the engine's queue."""
@@ -105,7 +126,8 @@ async def running(**settings: Any) -> AsyncIterator[Stub]:
     """The app around a stub network. The engine's gate is shut, and opened at the end."""
     chosen = Settings(**settings)
     engine = HeldEngine()
-    worker = CountingWorker(engine, chosen.max_batch)
+    died = threading.Event()
+    worker = CountingWorker(engine, chosen.max_batch, hang_limit_s=chosen.hang_limit_s, on_death=died.set)
     pool = ThreadPoolExecutor(2)
     pipeline = Pipeline(_SPEC, _NETWORK, ("grad-cam",), "by hand", worker, pool, chosen.max_megapixels * 1_000_000)
     forecast = Forecast(2)
@@ -123,6 +145,6 @@ async def running(**settings: Any) -> AsyncIterator[Stub]:
         app.router.lifespan_context(app),
     ):
         try:
-            yield Stub(app, engine, service, worker, client)
+            yield Stub(app, engine, service, worker, client, died)
         finally:
             engine.gate.set()

@@ -53,8 +53,8 @@ def test_a_request_behind_too_much_is_refused_and_told_when_it_would_not_be(work
     with forecast.expect(worker, SLOW, 6, soon(60)):
         with pytest.raises(TooLate) as refused, forecast.expect(worker, SLOW, 1, soon(4)):
             pass
-        assert refused.value.headers == {"Retry-After": "4"}  # 7 s of work, less 4 s that it may take, rounded up
-        with forecast.expect(worker, SLOW, 1, soon(8)), forecast.expect(worker, FAST, 1, soon(8)):
+        assert refused.value.headers == {"Retry-After": "5"}  # 1.25 x 7 s, less 4 s, rounded up
+        with forecast.expect(worker, SLOW, 1, soon(9)), forecast.expect(worker, FAST, 1, soon(9)):
             pass
     with forecast.expect(worker, SLOW, 1, soon(4)):
         pass
@@ -67,7 +67,7 @@ def test_what_is_answered_makes_room(worker: SteadyWorker) -> None:
             pass
         for _ in range(3):
             answered(0.0)
-        with forecast.expect(worker, SLOW, 1, soon(2.5)):
+        with forecast.expect(worker, SLOW, 1, soon(3)):
             assert forecast.seconds_for(2) == 2
         assert forecast.seconds_for(1) == 1
     answered(0.0)  # by what was stopped when its caller left
@@ -92,7 +92,7 @@ def test_decoding_and_rendering_count_as_well(worker: SteadyWorker) -> None:
     with forecast.expect(worker, FAST, 3, soon(60)):
         with pytest.raises(TooLate), forecast.expect(worker, FAST, 1, soon(5)):
             pass
-        with forecast.expect(worker, FAST, 1, soon(7)):  # 4 images of 2 s in 2 threads, and its own
+        with forecast.expect(worker, FAST, 1, soon(8)):  # 4 images of 2 s in 2 threads, and its own
             pass
 
 
