@@ -22,6 +22,7 @@ import uvicorn
 from pydantic import ValidationError
 
 from service.config import Settings
+from service.telemetry import logs
 
 SAMPLES = Path(__file__).parent / "web" / "samples"
 
@@ -58,8 +59,7 @@ def _settings() -> Settings:
         if name.startswith("PELLUCID_") and name not in known:
             close = get_close_matches(name, known, n=1)
             typer.echo(f"{name} is no setting and is ignored.{f' Is {close[0]} meant?' if close else ''}", err=True)
-    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    logs.configure(settings.log_level, settings.log_format)
     return settings
 
 
@@ -92,7 +92,7 @@ def serve() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     app = _create_app(settings, end)
-    _Server(uvicorn.Config(app, log_level="warning", access_log=False)).run([address])
+    _Server(uvicorn.Config(app, log_level="warning", access_log=False, log_config=None)).run([address])
 
 
 def _bound(settings: Settings) -> socket.socket:

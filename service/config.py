@@ -62,6 +62,11 @@ class Settings(BaseSettings):
         "info", description="Least severe level that is logged."
     )
 
+    log_format: Literal["text", "json"] = Field(
+        "text", description="How the log is written: lines for people, or a JSON object for each."
+    )
+    tracing: bool = Field(False, description="Send OpenTelemetry traces (extra otel) where the OTEL_* variables say.")
+
     @field_validator("log_level", mode="before")
     @classmethod
     def _in_any_case(cls, given: Any) -> Any:

@@ -14,6 +14,7 @@ from service.api.plan import Look
 from service.api.reply import result
 from service.decode.image import decode
 from service.dispatch.worker import Worker
+from service.telemetry.call import STAGES
 from service.types import Finished, Plan, Upload
 
 T = TypeVar("T")
@@ -21,16 +22,20 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Stages:
-    """Seconds that an image spent in each stage, and the size of the batch that it ran in."""
+    """Seconds that an image spent in each stage, and the size of the batch that it ran in.
+
+    ``begun``: when the stages that are timed here began, by ``time.perf_counter``.
+    """
 
     seconds: dict[str, float] = field(default_factory=dict)
+    begun: dict[str, float] = field(default_factory=dict)
     batch_size: int = 0
 
     @staticmethod
     def header(images: Sequence[Stages]) -> str:
         """Server-Timing (W3C): milliseconds by stage, of the slowest of several images."""
         entries = []
-        for stage in ("decode", "queue", "infer", "explain", "render"):
+        for stage in STAGES:
             times = [image.seconds[stage] for image in images if stage in image.seconds]
             if times:
                 note = f';desc="batch of {max(image.batch_size for image in images)}"' if stage == "infer" else ""
@@ -74,7 +79,7 @@ class Pipeline:
 
     async def _in_pool(self, stages: Stages, stage: str, work: Callable[..., T], *args: Any) -> T:
         def timed() -> tuple[T, float]:
-            started = time.perf_counter()
+            stages.begun[stage] = started = time.perf_counter()
             value = work(*args)
             return value, time.perf_counter() - started
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Request
+from starlette.responses import PlainTextResponse, Response
 
 from service.api.handler import Service
 from service.api.pipeline import Pipeline
@@ -61,6 +62,18 @@ def router(service: Service) -> APIRouter:
             raise Draining("The service is starting up or shutting down.")
         _require_engines(service)
         return Health(status="ok")
+
+    @routes.get(
+        "/metrics",
+        tags=["health"],
+        summary="What has been counted and timed",
+        response_class=PlainTextResponse,
+        responses={200: {"description": "Metrics, as Prometheus reads them.", "content": {"text/plain": {}}}},
+    )
+    async def metrics(request: Request) -> Response:
+        """For Prometheus: requests, seconds by stage, batches, queues, refusals. docs/operations.md has them all."""
+        page, media_type = service.metrics.page(request.headers.get("accept", ""))
+        return Response(page, headers={"Content-Type": media_type})
 
     return routes
 

@@ -73,6 +73,11 @@ class Worker:
         return "The engine hangs." if self._watch.hung else None
 
     @property
+    def well(self) -> bool:
+        """Whether there is no fault."""
+        return self.fault is None
+
+    @property
     def waiting(self) -> int:
         """How many images wait for the engine."""
         return len(self._batcher)

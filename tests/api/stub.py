@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -24,6 +24,8 @@ from service.config import Settings
 from service.dispatch.admission import Admission
 from service.dispatch.forecast import Forecast
 from service.dispatch.worker import Worker
+from service.telemetry.call import Call
+from service.telemetry.metrics import Metrics
 from service.types import Batch, Finished, Outcome, Pixels, Plan, Prediction
 from tests.support import encoded
 
@@ -122,12 +124,19 @@ class Stub:
 
 
 @asynccontextmanager
-async def running(**settings: Any) -> AsyncIterator[Stub]:
+async def running(*observers: Callable[[Call], None], **settings: Any) -> AsyncIterator[Stub]:
     """The app around a stub network. The engine's gate is shut, and opened at the end."""
     chosen = Settings(**settings)
     engine = HeldEngine()
     died = threading.Event()
-    worker = CountingWorker(engine, chosen.max_batch, hang_limit_s=chosen.hang_limit_s, on_death=died.set)
+    metrics = Metrics("0")
+    worker = CountingWorker(
+        engine,
+        chosen.max_batch,
+        hang_limit_s=chosen.hang_limit_s,
+        on_batch=metrics.batches("stub"),
+        on_death=died.set,
+    )
     pool = ThreadPoolExecutor(2)
     pipeline = Pipeline(_SPEC, _NETWORK, ("grad-cam",), "by hand", worker, pool, chosen.max_megapixels * 1_000_000)
     forecast = Forecast(2)
@@ -136,9 +145,10 @@ async def running(**settings: Any) -> AsyncIterator[Stub]:
         Admission(chosen.max_in_flight, forecast.seconds_for),
         forecast,
         Limits(chosen.max_body_mib * 2**20, chosen.max_images),
+        metrics,
         chosen.timeout_ms,
     )
-    app = build(service)
+    app = build(service, observers)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with (
         httpx.AsyncClient(transport=transport, base_url="http://stub") as client,
