@@ -18,10 +18,11 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
+from threadpoolctl import threadpool_limits
 
 from models import catalog
-from service.api import explain, predict, redoc, system
+from service.api import explain, playground, predict, redoc, system
 from service.api.context import RequestContext
 from service.api.handler import Service
 from service.api.intake import Limits
@@ -105,10 +106,7 @@ def build(service: Service, observers: Sequence[Callable[[Call], None]] = ()) ->
         app.include_router(routes.router(service))
 
     app.include_router(redoc.router(ASSETS))
-
-    @app.get("/", include_in_schema=False)
-    async def root(request: Request) -> Response:
-        return RedirectResponse(f"{request.scope.get('root_path', '')}/docs")
+    app.include_router(playground.router())
 
     for kind in (PellucidError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _on_error)
@@ -169,6 +167,7 @@ def _observers(settings: Settings) -> tuple[Callable[[Call], None], ...]:
 def _assemble(settings: Settings, on_death: Callable[[], None]) -> Service:
     available = cores.available()
     decoders = settings.decode_threads or max(2, available)
+    threadpool_limits(1, "blas")  # numpy's own threads would only get into the way of the pool's
     pool = ThreadPoolExecutor(
         decoders,
         thread_name_prefix="pictures",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -15,7 +17,7 @@ from service.api.reply import result
 from service.decode.image import decode
 from service.dispatch.worker import Worker
 from service.telemetry.call import STAGES
-from service.types import Finished, Plan, Upload
+from service.types import DecodedImage, Finished, Plan, Upload
 
 T = TypeVar("T")
 
@@ -30,6 +32,13 @@ class Stages:
     seconds: dict[str, float] = field(default_factory=dict)
     begun: dict[str, float] = field(default_factory=dict)
     batch_size: int = 0
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Take the time of a stage that does not fail."""
+        self.begun[stage] = started = time.perf_counter()
+        yield
+        self.seconds[stage] = time.perf_counter() - started
 
     @staticmethod
     def header(images: Sequence[Stages]) -> str:
@@ -68,20 +77,54 @@ class Pipeline:
 
         Cancelling this cancels the job: what has not started is not done.
         """
-        side = look.max_side if look.overlay else None
-        image = await self._in_pool(stages, "decode", decode, upload, self.spec.preprocess, self.max_pixels, side)
-        job = self.worker.submit(image.pixels, plan, deadline)
-        finished: Finished = await asyncio.wrap_future(job)
-        outcome = finished.outcome
-        stages.batch_size = finished.batch_size
-        stages.seconds |= {"queue": finished.queue_s, "infer": outcome.infer_s, "explain": outcome.explain_s}
-        return await self._in_pool(stages, "render", lambda: form(result(image, outcome, look, self.spec.labels)))
+        return await asyncio.wrap_future(self._begin(upload, plan, look, form, deadline, stages))
 
-    async def _in_pool(self, stages: Stages, stage: str, work: Callable[..., T], *args: Any) -> T:
-        def timed() -> tuple[T, float]:
-            stages.begun[stage] = started = time.perf_counter()
-            value = work(*args)
-            return value, time.perf_counter() - started
+    def _begin(
+        self,
+        upload: Upload,
+        plan: Plan,
+        look: Look,
+        form: Callable[[dict[str, Any]], T],
+        deadline: float,
+        stages: Stages,
+    ) -> Future[T]:
+        """Set the image on its way; each stage starts the next from its own thread, and the last settles the answer.
 
-        value, stages.seconds[stage] = await asyncio.get_running_loop().run_in_executor(self.pool, timed)
-        return value
+        So the event loop is woken once for each image, not once for each stage.
+        """
+        answer: Future[T] = Future()
+
+        def decoding() -> None:
+            if answer.cancelled():
+                return
+            side = look.max_side if look.overlay else None
+            with stages.timed("decode"):
+                image = decode(upload, self.spec.preprocess, self.max_pixels, side)
+            job = self.worker.submit(image.pixels, plan, deadline)
+            # Weakly, since the job holds the picture until it is answered: a ring would keep it for the collector.
+            running = weakref.ref(job)
+            answer.add_done_callback(lambda done: done.cancelled() and (job := running()) and job.cancel())
+            job.add_done_callback(lambda job: job.cancelled() or self.pool.submit(settling, rendering, image, job))
+
+        def rendering(image: DecodedImage, job: Future[Finished]) -> None:
+            finished = job.result()
+            outcome = finished.outcome
+            stages.batch_size = finished.batch_size
+            stages.seconds |= {"queue": finished.queue_s, "infer": outcome.infer_s, "explain": outcome.explain_s}
+            if answer.cancelled():
+                return
+            with stages.timed("render"):
+                formed = form(result(image, outcome, look, self.spec.labels))
+            if answer.set_running_or_notify_cancel():
+                answer.set_result(formed)
+
+        def settling(stage: Callable[..., None], *args: Any) -> None:
+            """Run a stage; what it raises is the answer."""
+            try:
+                stage(*args)
+            except BaseException as error:
+                if answer.set_running_or_notify_cancel():
+                    answer.set_exception(error)
+
+        self.pool.submit(settling, decoding)
+        return answer

@@ -113,7 +113,14 @@ def _detail(pipeline: Pipeline, default: bool) -> ModelDetail:
         labels=list(spec.labels),
         layers=[Layer(name=layer.name, kind=layer.kind, shape=list(layer.shape)) for layer in network.layers],
         gates=[
-            GateShape(layer=gate.layer, type=gate.type, shape=list(gate.shape), before=gate.before, after=gate.after)
+            GateShape(
+                layer=gate.layer,
+                type=gate.type,
+                shape=list(gate.shape),
+                before=gate.before,
+                after=gate.after,
+                squash=gate.squash,
+            )
             for gate in network.gates
         ],
         default_layer=DefaultLayer(

@@ -50,7 +50,17 @@ class Frame:
         return x0 * scale_x, y0 * scale_y, x1 * scale_x, y1 * scale_y
 
 
-def to_input(image: Image.Image, frame: Frame, spec: PreprocessSpec) -> Pixels:
+def as_image(source: Image.Image | Pixels) -> Image.Image:
+    """A picture that is decoded into an array already, for what Pillow does best."""
+    return source if isinstance(source, Image.Image) else Image.fromarray(source)
+
+
+def size_of(source: Image.Image | Pixels) -> tuple[int, int]:
+    """Width and height."""
+    return source.size if isinstance(source, Image.Image) else (source.shape[1], source.shape[0])
+
+
+def to_input(source: Image.Image | Pixels, frame: Frame, spec: PreprocessSpec) -> Pixels:
     """What the frame shows of an RGB picture, the source or a smaller copy of it, at the network's size ``[H, W, 3]``.
 
     torch's resize of bytes is several times faster than Pillow's and equals it within a level, but it can't start
@@ -60,10 +70,15 @@ def to_input(image: Image.Image, frame: Frame, spec: PreprocessSpec) -> Pixels:
     long = max(frame.width, frame.height) > _LONGEST_WHOLE * min(frame.width, frame.height)
     x0, y0, x1, y1 = frame.crop
     if long or spec.interpolation == "nearest" or (x1 - x0, y1 - y0) != (width, height):
-        box = frame.box(image.width, image.height)
-        return np.asarray(image.resize((width, height), _RESAMPLING[spec.interpolation], box))
-    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]  # 1 3 h w
+        box = frame.box(*size_of(source))
+        return np.asarray(as_image(source).resize((width, height), _RESAMPLING[spec.interpolation], box))
+    pixels = torch.from_numpy(np.array(source, copy=None if isinstance(source, np.ndarray) else True))
     resized = torch.nn.functional.interpolate(
-        pixels, size=frame.resized[::-1], mode=spec.interpolation, antialias=True, align_corners=False
+        # The batch's axis first: so the strides say "channels last", and torch needs no copy before or after.
+        pixels[None].permute(0, 3, 1, 2),
+        size=frame.resized[::-1],
+        mode=spec.interpolation,
+        antialias=True,
+        align_corners=False,
     )
     return resized[0, :, y0:y1, x0:x1].permute(1, 2, 0).contiguous().numpy()

@@ -6,6 +6,7 @@ fills by itself while the engine works.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 import weakref
@@ -21,7 +22,7 @@ class Batcher:
 
     Jobs of one lane share a trunk and a cut, so a job that needs a backward pass never slows those that do not. A job
     whose future is done, because its caller has gone, leaves its lane at once, and its pixels with it. All methods may
-    be called from any thread, but ``take`` is for the one thread that owns the engine.
+    be called from any thread.
     """
 
     def __init__(self, seconds_for: Callable[[str, int], float]) -> None:
@@ -29,6 +30,7 @@ class Batcher:
         self._lanes: dict[str, OrderedDict[Job, None]] = {}
         self._changed = threading.Condition()  # re-entrant: a future that is failed calls _leave in the same thread
         self._closed = False
+        self._idle = 0
 
     def __len__(self) -> int:
         """How many jobs wait."""
@@ -55,7 +57,7 @@ class Batcher:
         """Take no more jobs; ``take`` still hands out those that wait."""
         with self._changed:
             self._closed = True
-            self._changed.notify()
+            self._changed.notify_all()
 
     def fail(self, error: PellucidError) -> None:
         """Give every job that waits this error."""
@@ -68,12 +70,15 @@ class Batcher:
     def take(self, limit: int) -> list[Job]:
         """Wait for work and return one batch of one lane, at most ``limit`` jobs. Empty means closed and drained.
 
-        Jobs whose caller has gone are dropped; those that can't be done by their deadline fail with DeadlineExceeded.
+        Who else is waiting for work gets an equal share of what there is. Jobs whose caller has gone are dropped;
+        those that can't be done by their deadline fail with DeadlineExceeded.
         """
         with self._changed:
             while True:
+                self._idle += 1
                 while not self._lanes and not self._closed:
                     self._changed.wait()
+                self._idle -= 1
                 if not self._lanes:
                     return []
                 batch = self._next_batch(limit)
@@ -82,8 +87,9 @@ class Batcher:
 
     def _next_batch(self, limit: int) -> list[Job]:
         name = min(self._lanes, key=lambda lane: next(iter(self._lanes[lane])).submitted)
+        most = min(limit, math.ceil(len(self._lanes[name]) / (1 + self._idle)))
         batch: list[Job] = []
-        while name in self._lanes and len(batch) < limit:
+        while name in self._lanes and len(batch) < most:
             job = self._pop(name)
             if not job.future.set_running_or_notify_cancel():
                 continue

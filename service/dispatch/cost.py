@@ -8,30 +8,33 @@ from collections.abc import Mapping
 
 
 class CostModel:
-    """Least squares of seconds over batch size, older batches forgotten by ``decay`` each time."""
+    """Least squares of seconds over batch size, older batches forgotten by ``decay`` each time.
+
+    May be used from several threads.
+    """
 
     def __init__(self, decay: float = 0.98) -> None:
         self._decay = decay
-        self._weight = self._n = self._s = self._nn = self._ns = 0.0
+        self._lock = threading.Lock()
+        # Sums over the batches: 1, n, seconds, n², n·seconds.
+        self._sums: tuple[float, ...] = (0.0,) * 5
 
     def observe(self, size: int, seconds: float) -> None:
         """A batch of ``size`` images took ``seconds``."""
-        decay = self._decay
-        self._weight = decay * self._weight + 1
-        self._n = decay * self._n + size
-        self._s = decay * self._s + seconds
-        self._nn = decay * self._nn + size * size
-        self._ns = decay * self._ns + size * seconds
+        one = (1.0, size, seconds, size * size, size * seconds)
+        with self._lock:
+            self._sums = tuple(self._decay * old + new for old, new in zip(self._sums, one, strict=True))
 
     def predict(self, size: int) -> float:
         """Seconds for a batch of ``size``; 0 before the first one, so that nothing is refused on no evidence."""
-        if self._weight == 0:
+        weight, n, s, nn, ns = self._sums
+        if weight == 0:
             return 0.0
-        variance = self._nn * self._weight - self._n**2
-        if variance < 1e-9 * self._nn * self._weight:  # one batch size seen so far: in proportion to it
-            return self._s / self._n * size
-        slope = max(0.0, (self._ns * self._weight - self._n * self._s) / variance)
-        start = max(0.0, (self._s - slope * self._n) / self._weight)
+        variance = nn * weight - n**2
+        if variance < 1e-9 * nn * weight:  # one batch size seen so far: in proportion to it
+            return s / n * size
+        slope = max(0.0, (ns * weight - n * s) / variance)
+        start = max(0.0, (s - slope * n) / weight)
         return start + slope * size
 
 

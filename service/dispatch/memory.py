@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from typing import Final
@@ -18,7 +19,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 class BatchCap:
     """The largest batch that is tried: halved when memory runs out, doubled again after each ``rest_s`` without that.
 
-    For the thread that owns the engine; others may read ``now``.
+    May be used from several threads.
     """
 
     def __init__(self, most: int, rest_s: float = 60, clock: Callable[[], float] = time.monotonic) -> None:
@@ -26,15 +27,18 @@ class BatchCap:
         self._rest_s = rest_s
         self._clock = clock
         self._changed = 0.0
+        self._lock = threading.Lock()
 
     def lower(self, failed: int) -> None:
         """A batch of ``failed`` images did not fit."""
-        self.now = max(1, min(self.now, failed // 2))
-        self._changed = self._clock()
+        with self._lock:
+            self.now = max(1, min(self.now, failed // 2))
+            self._changed = self._clock()
 
     def current(self) -> int:
         """How many images the next batch may have."""
-        if self.now < self._most and self._clock() - self._changed >= self._rest_s:
-            self.now = min(self._most, 2 * self.now)
-            self._changed = self._clock()
-        return self.now
+        with self._lock:
+            if self.now < self._most and self._clock() - self._changed >= self._rest_s:
+                self.now = min(self._most, 2 * self.now)
+                self._changed = self._clock()
+            return self.now

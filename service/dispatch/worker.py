@@ -1,4 +1,4 @@
-"""The one thread that owns the engine: it takes a batch, runs it, and hands each image its own result."""
+"""The threads that run the engine: each takes a batch, runs it, and hands each image its own result."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, InvalidStateError
+from dataclasses import replace
 
 import numpy as np
 
@@ -15,18 +16,28 @@ from service.dispatch.cost import LaneCosts
 from service.dispatch.memory import BatchCap, is_out_of_memory
 from service.dispatch.watch import Watch
 from service.engine.base import Engine
-from service.errors import Draining, EngineDown, InferenceFailed, OutOfMemory, PellucidError
+from service.errors import DeadlineExceeded, Draining, EngineDown, InferenceFailed, OutOfMemory, PellucidError
 from service.types import Batch, Finished, Job, Outcome, Pixels, Plan
 
 log = logging.getLogger(__name__)
+
+
+class _Answer(Future[Finished]):
+    """Also remembers that its caller has ``left``, where it can't be cancelled any more because its batch runs."""
+
+    left = False
+
+    def cancel(self) -> bool:
+        self.left = True
+        return super().cancel()
 
 
 class Worker:
     """Runs an engine on batches of whatever waits. ``submit`` may be called from any thread.
 
     ``hang_limit_s``: seconds after which a batch that has not come back counts as hanging. ``on_batch`` is told the
-    size of each batch that ran. ``on_death`` is called once, by the engine's thread, if that ends by an error: nothing
-    will be computed any more, and the process had better end.
+    size of each batch that ran. ``on_death`` is called by a thread of the engine that ends by an error: nothing will be
+    computed any more, and the process had better end.
     """
 
     def __init__(
@@ -46,30 +57,35 @@ class Worker:
         self._cap = BatchCap(max_batch)
         self._batcher = Batcher(self._costs.predict)
         self._watch = Watch(hang_limit_s, self._fail_all)
-        self._running: list[Job] = []
+        self._running: list[list[Job]] = [[] for _ in range(engine.slots)]
         self._died = False
-        self._thread: threading.Thread | None = None
+        self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
-        """Start the engine's thread; also after a stop."""
+        """Start the engine's threads; also after a stop."""
         self._died = False
         self._batcher.open()
         self._watch.start()
-        self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
-        self._thread.start()
+        self._threads = [
+            threading.Thread(target=self._loop, args=(slot,), name=f"engine-{slot}", daemon=True)
+            for slot in range(self._engine.slots)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
-        """Take no more work, finish what waits, and end the thread. A thread that hangs is left to itself."""
+        """Take no more work, finish what waits, and end the threads. One that hangs is left to itself."""
         self._batcher.close()
-        while self._thread is not None and self._thread.is_alive() and not self._watch.hung:
-            self._thread.join(0.1)
+        for thread in self._threads:
+            while thread.is_alive() and not self._watch.hung:
+                thread.join(0.1)
         self._watch.stop()
 
     @property
     def fault(self) -> str | None:
         """Why nothing is computed at the moment; None while all is well."""
         if self._died:
-            return "The engine's thread has ended."
+            return "The engine has ended."
         return "The engine hangs." if self._watch.hung else None
 
     @property
@@ -93,36 +109,43 @@ class Worker:
 
     def seconds_for(self, images: Mapping[str, int]) -> float:
         """Predicted seconds for so many ``images`` of each lane; lanes that have not been run yet count as nothing."""
-        return self._costs.seconds_for(images, self._cap.now)
+        return self._costs.seconds_for(images, self._cap.now) / len(self._running)
 
     def submit(self, pixels: Pixels, plan: Plan, deadline: float) -> Future[Finished]:
-        """Queue one image ``[H, W, 3]``. Cancelling the future before its batch starts costs the engine nothing.
+        """Queue one image ``[H, W, 3]``. Cancelling the future before its batch starts costs the engine nothing; later,
+        it stops what takes long.
 
         The future raises DeadlineExceeded, InferenceFailed, OutOfMemory, EngineDown, or, when the worker has been
         stopped, Draining.
         """
-        job = Job(pixels, plan, self._engine.lane(plan), deadline, time.monotonic(), Future())
+        future = _Answer()
+
+        def void() -> bool:
+            self._watch.beat()
+            return future.left or time.monotonic() > deadline
+
+        job = Job(pixels, plan, self._engine.lane(plan), deadline, time.monotonic(), future, void)
         if not self._batcher.put(job):
             job.future.set_exception(Draining("The service is shutting down."))
         elif fault := self.fault:  # looked at after it was queued: whoever finds a fault later fails it as well
             self._batcher.fail(EngineDown(fault))
         return job.future
 
-    def _loop(self) -> None:
+    def _loop(self, slot: int) -> None:
         try:
             while jobs := self._batcher.take(self._cap.current()):
-                self._running = jobs
+                self._running[slot] = jobs
                 self._run(jobs)
-                self._running = []
+                self._running[slot] = []
         except BaseException:  # whatever it is, nobody else would see it, and callers would wait for ever
-            log.critical("the engine's thread ended by an error: nothing can be computed any more", exc_info=True)
+            log.critical("a thread of the engine ended by an error: nothing can be computed any more", exc_info=True)
             self._died = True
             self._fail_all()
             self._on_death()
 
     def _fail_all(self) -> None:
         error = EngineDown(self.fault or "The engine hangs.")
-        for job in self._running:
+        for job in [job for jobs in self._running for job in jobs]:
             _settle(job.future, error)
         self._batcher.fail(error)
 
@@ -149,7 +172,7 @@ class Worker:
         """
         started = time.monotonic()
         try:
-            outcomes = self._outcomes([job.pixels for job in jobs], [job.plan for job in jobs])
+            outcomes = self._outcomes(jobs)
         except Exception as error:
             if is_out_of_memory(error):
                 self._cap.lower(len(jobs))
@@ -159,32 +182,37 @@ class Worker:
                 log.warning("a batch of %d failed and is split: %s", len(jobs), error)
             else:
                 log.exception("the network failed on one image")
-                self._check_engine(jobs[0].pixels)
+                self._check_engine(jobs[0])
             return InferenceFailed("The network could not be run on this image.")
         seconds = time.monotonic() - started
         self._costs.observe(jobs[0].lane, len(jobs), seconds)
         self._on_batch(len(jobs))
         for job, outcome in zip(jobs, outcomes, strict=True):
-            finished = Finished(outcome, started - job.submitted, len(jobs))
-            _settle(job.future, InferenceFailed(outcome.fault) if outcome.fault else finished)
+            if outcome.given_up:
+                _settle(job.future, DeadlineExceeded("The deadline passed while the gates were measured."))
+            elif outcome.fault:
+                _settle(job.future, InferenceFailed(outcome.fault))
+            else:
+                _settle(job.future, Finished(outcome, started - job.submitted, len(jobs)))
         return None
 
-    def _check_engine(self, pixels: Pixels) -> None:
+    def _check_engine(self, failed: Job) -> None:
         """Raise if the engine fails on a black picture too: every answer would be an error then.
 
         A CUDA device after an illegal access is like that.
         """
         try:
-            self._outcomes([np.zeros_like(pixels)], [Plan()])
+            self._outcomes([replace(failed, pixels=np.zeros_like(failed.pixels), plan=Plan())])
         except Exception as error:
             if not is_out_of_memory(error):
                 raise RuntimeError("the engine fails on every image") from error
 
-    def _outcomes(self, pixels: list[Pixels], plans: list[Plan]) -> list[Outcome]:
+    def _outcomes(self, jobs: list[Job]) -> list[Outcome]:
+        pixels, plans, void = zip(*((job.pixels, job.plan, job.void) for job in jobs), strict=True)
         with self._watch.running():
-            outcomes = self._engine.run(Batch(np.stack(pixels), tuple(plans)))
-        if len(outcomes) != len(pixels):
-            raise RuntimeError(f"the engine returned {len(outcomes)} outcomes for {len(pixels)} images")
+            outcomes = self._engine.run(Batch(np.stack(pixels), plans, void))
+        if len(outcomes) != len(jobs):
+            raise RuntimeError(f"the engine returned {len(outcomes)} outcomes for {len(jobs)} images")
         return outcomes
 
 

@@ -11,11 +11,19 @@ class Engine(Protocol):
     """A network loaded once. ``run`` explains as well as predicts: an autograd graph can't leave the process that
     built it.
 
-    Only one thread may call it at a time.
+    At most ``slots`` threads may call it at a time.
     """
 
+    @property
+    def slots(self) -> int:
+        """How many batches are best run side by side: more than one where each has cores of its own."""
+        ...
+
     def run(self, batch: Batch) -> list[Outcome]:
-        """One forward pass over the batch; one outcome for each image, in order, whatever its neighbours."""
+        """One forward pass over the batch; one outcome for each image, in order, whatever its neighbours.
+
+        An image that has become void (Batch.void) may have an outcome that was given up.
+        """
         ...
 
     def lane(self, plan: Plan) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+import threading
 import warnings
 from functools import lru_cache
 from pathlib import Path
@@ -51,9 +52,7 @@ class OpenVINOEngine(TorchEngine):
             core.set_property({"CACHE_DIR": str(cache)})
         options = {
             "INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32",
-            "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": threads,
-            "NUM_STREAMS": 1,
             # Pinned, the calling thread and all that it starts would share one core: torch would crawl beside it.
             "ENABLE_CPU_PINNING": False,
         }
@@ -63,7 +62,7 @@ class OpenVINOEngine(TorchEngine):
         for lane, values in ((_USUAL, usual), (_MAPS, [*usual, *maps])) if network.spec.layers else ():
             names = tuple(sorted(set(values)))
             model = _converted(core, network.trunk(names), spec.preprocess, weights, cache)
-            self._compiled[lane] = _Compiled(core.compile_model(model, "CPU", options), names)
+            self._compiled[lane] = _Compiled(core, model, names, options, self.slots)
         self._lane = lru_cache(4096)(self._find_lane)
 
     @property
@@ -82,31 +81,54 @@ class OpenVINOEngine(TorchEngine):
         needed = set(self._names((plan,), self._view((plan,))))
         return next((lane for lane, graph in self._compiled.items() if needed.issubset(graph.names)), "other layers")
 
-    def _threads_for(self, batch: Batch) -> int:
+    def _threads_for(self, batch: Batch, alone: bool) -> int:
         # OpenVINO's threads spin on for a while after a pass: the little that torch does then is fastest done by one.
-        return 1 if self.lane(batch.plans[0]) in self._compiled else self._threads
+        return 1 if self.lane(batch.plans[0]) in self._compiled else super()._threads_for(batch, alone)
 
-    def _forward(self, batch: Batch, view: View) -> ForwardRecord:
+    def _forward(self, batch: Batch, view: View, alone: bool) -> ForwardRecord:
         graph = self._compiled.get(self.lane(batch.plans[0]))
         if graph is None:
-            return super()._forward(batch, view)
-        return ForwardRecord(graph(batch.pixels, self._names(batch.plans, view)))
+            return super()._forward(batch, view, alone)
+        return ForwardRecord(graph(batch.pixels, self._names(batch.plans, view), alone))
 
 
 class _Compiled:
-    """A compiled graph: uint8 pixels ``[B, H, W, 3]`` -> the named values."""
+    """A compiled graph: uint8 pixels ``[B, H, W, 3]`` -> the named values. For ``slots`` threads at a time."""
 
-    def __init__(self, compiled: ov.CompiledModel, names: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        core: ov.Core,
+        model: ov.Model | str,
+        names: tuple[str, ...],
+        options: dict[str, Any],
+        slots: int,
+    ) -> None:
         self.names = names
-        self._request = compiled.create_infer_request()
         self._outputs = {name: index for index, name in enumerate(names)}
 
-    def __call__(self, pixels: Pixels, wanted: tuple[str, ...]) -> dict[str, Tensor]:
-        self._request.infer([pixels], share_inputs=True)
-        # Copies, since the next inference writes into the same memory.
-        return {
-            name: torch.from_numpy(self._request.get_output_tensor(self._outputs[name]).data.copy()) for name in wanted
-        }
+        def compiled(streams: int) -> ov.CompiledModel:
+            return core.compile_model(model, "CPU", {**options, "NUM_STREAMS": streams})
+
+        self._whole = compiled(1).create_infer_request()
+        self._shared = compiled(slots) if slots > 1 else None
+        self._threads = threading.local()
+
+    def __call__(self, pixels: Pixels, wanted: tuple[str, ...], alone: bool) -> dict[str, Tensor]:
+        """``alone``: no other thread runs a batch, so the pass may have all the cores.
+
+        The values lie in memory that this thread's next pass writes into.
+        """
+        request = self._whole if alone else self._own_request()
+        request.infer([pixels], share_inputs=True)
+        return {name: torch.from_numpy(request.get_output_tensor(self._outputs[name]).data) for name in wanted}
+
+    def _own_request(self) -> ov.InferRequest:
+        if self._shared is None:
+            raise RuntimeError("two batches run at once on an engine of one slot")
+        if not hasattr(self._threads, "request"):
+            self._threads.request = self._shared.create_infer_request()
+        request: ov.InferRequest = self._threads.request
+        return request
 
 
 def _converted(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from functools import lru_cache
 
@@ -16,13 +17,16 @@ from service.types import Batch, Outcome, Plan
 
 # Graphs that are kept: one for each set of outputs that callers ask for together.
 _KEPT_GRAPHS = 64
+# Batches that run side by side on a CPU. Each has its own activations in memory.
+_MOST_SLOTS = 4
 
 
 class TorchEngine:
     """One network on one device. Takes uint8 pixels; normalises them there.
 
     ``bf16`` runs the trunk in bfloat16 where that helps (autocast); heads, and what leaves the trunk, are fp32 always.
-    ``threads`` are those of the thread that calls ``run``; others have their own number.
+    On a CPU ``threads`` are shared out to as many batches as run at once: batches side by side, each on a core of its
+    own, don't wait for one another layer by layer, as the threads of one batch do. One that is alone has them all.
     """
 
     def __init__(
@@ -30,9 +34,13 @@ class TorchEngine:
     ) -> None:
         self._device = device
         self._threads = threads
+        self._running = 0
+        self._counting = threading.Lock()
         self._bf16 = bf16
-        net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        net = net.to(device)
         self._network = TracedNetwork(net, spec.preprocess.size)
+        if self._network.spec.layers:  # the graph, which shares the parameters, has no views that this would break
+            nn.utils.convert_conv2d_weight_memory_format(net, torch.channels_last)
         mean, std = spec.preprocess.mean, spec.preprocess.std
         # (value / 255 - mean) / std as one multiplication and one addition
         self._scale = torch.tensor([1 / (255 * s) for s in std], device=device)[:, None, None]
@@ -45,6 +53,11 @@ class TorchEngine:
         self._cut = lru_cache(_KEPT_GRAPHS)(self._network.cut)
         self._cut_behind = lru_cache(_KEPT_GRAPHS)(self._network.cut_behind)
         self._cut_before_gates = lru_cache(1)(self._network.cut_before_gates)
+
+    @property
+    def slots(self) -> int:
+        """See Engine.slots."""
+        return 1 if self._device.type == "cuda" else min(self._threads, _MOST_SLOTS)
 
     @property
     def description(self) -> str:
@@ -67,18 +80,28 @@ class TorchEngine:
 
     def run(self, batch: Batch) -> list[Outcome]:
         """See Engine.run. The plans of a batch are of one lane, so at most one layer among them needs its head."""
+        with self._counting:
+            self._running += 1
+            alone = self._running == 1
+        try:
+            return self._run(batch, alone)
+        finally:
+            with self._counting:
+                self._running -= 1
+
+    def _run(self, batch: Batch, alone: bool) -> list[Outcome]:
         started = time.perf_counter()
-        torch.set_num_threads(self._threads_for(batch))
+        torch.set_num_threads(self._threads_for(batch, alone))
         view = self._view(batch.plans)
         with torch.no_grad():  # not inference_mode, whose tensors can't become a leaf of the head
-            record = self._forward(batch, view)
+            record = self._forward(batch, view, alone)
             if self._device.type == "cuda":
                 torch.cuda.synchronize(self._device)  # else the time of the pass would be counted as explaining
             infer_s = time.perf_counter() - started
-            return explain(record, batch.plans, view, infer_s)
+            return explain(record, batch, view, infer_s)
 
-    def _threads_for(self, batch: Batch) -> int:
-        return self._threads
+    def _threads_for(self, batch: Batch, alone: bool) -> int:
+        return self._threads if alone else self._threads // self.slots
 
     def _view(self, plans: tuple[Plan, ...]) -> View:
         """What of the network these plans look at."""
@@ -107,12 +130,18 @@ class TorchEngine:
             effects=_head(self._cut_before_gates()) if gates and any(plan.effects for plan in plans) else None,
         )
 
-    def _forward(self, batch: Batch, view: View) -> ForwardRecord:
+    def _forward(self, batch: Batch, view: View, alone: bool) -> ForwardRecord:
         """One pass of the trunk, for every value that the batch looks at and no other."""
         names = self._names(batch.plans, view)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
             values = self._trunk(names)(self._pixels(batch))
-        return ForwardRecord({name: value.float() for name, value in zip(names, values, strict=True)})
+        return ForwardRecord(
+            {
+                # What by-passes a cut may be a mask, an index, or complex.
+                name: value.float() if value.is_floating_point() else value
+                for name, value in zip(names, values, strict=True)
+            }
+        )
 
     @staticmethod
     def _names(plans: tuple[Plan, ...], view: View) -> tuple[str, ...]:

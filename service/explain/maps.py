@@ -9,46 +9,50 @@ from torch import Tensor
 
 from service.types import FeatureMaps, Tap
 
+Side = Literal["before", "after", "difference"]
 
-def of_layer(values: Tensor, tap: Tap) -> FeatureMaps:
-    """The channels that a tap asks for of one image's layer ``[C, h, w]``.
+
+def of_layer(values: Tensor, tap: Tap) -> list[list[FeatureMaps]]:
+    """The channels that a tap asks for of a layer ``[B, C, h, w]``, for each image.
 
     The strongest channels are those with the largest mean absolute activation, strongest first.
     """
-    return _shown(values, tap, _chosen(values, tap), None)
+    return [[maps] for maps in _shown(values, tap, _chosen(values, tap), None)]
 
 
-def of_gate(before: Tensor, after: Tensor, tap: Tap) -> list[FeatureMaps]:
+def of_gate(before: Tensor, after: Tensor, tap: Tap) -> list[list[FeatureMaps]]:
     """The same channels before a gate, after it, and after less before; by default those that it changed most."""
     difference = after - before
     channels = _chosen(difference, tap)
-    return [
-        _shown(before, tap, channels, "before"),
-        _shown(after, tap, channels, "after"),
-        _shown(difference, tap, channels, "difference"),
-    ]
+    sides: tuple[tuple[Tensor, Side], ...] = ((before, "before"), (after, "after"), (difference, "difference"))
+    found = [_shown(values, tap, channels, side) for values, side in sides]
+    return [list(of_image) for of_image in zip(*found, strict=True)]
 
 
-def _chosen(values: Tensor, tap: Tap) -> list[int]:
+def _chosen(values: Tensor, tap: Tap) -> Tensor:
+    """Channels ``[B, n]``."""
     if tap.channels:
-        return list(tap.channels)
-    strength = values.abs().mean((1, 2))  # C
-    chosen: list[int] = strength.topk(min(tap.count, len(strength))).indices.tolist()
-    return chosen
+        return torch.tensor(tap.channels, device=values.device).expand(len(values), -1)
+    return values.abs().mean((2, 3)).topk(min(tap.count, values.shape[1])).indices
 
 
-def _shown(
-    values: Tensor, tap: Tap, channels: list[int], side: Literal["before", "after", "difference"] | None
-) -> FeatureMaps:
-    """Chosen where the tensor lies, so that only what is shown leaves the device."""
-    shown = values[channels].float()  # n h w
-    return FeatureMaps(
-        layer=tap.layer,
-        shape=(values.shape[0], values.shape[1], values.shape[2]),
-        channels=tuple(channels),
-        values=shown.cpu().numpy(),
-        mean=shown.mean((1, 2)).cpu().numpy(),
-        max=shown.amax((1, 2)).cpu().numpy(),
-        zeros=(shown == 0).mean((1, 2), dtype=torch.float32).cpu().numpy(),
-        side=side,
-    )
+def _shown(values: Tensor, tap: Tap, channels: Tensor, side: Side | None) -> list[FeatureMaps]:
+    """Chosen where the tensor lies, so that only what is shown leaves the device. All images at once."""
+    images = torch.arange(len(values), device=values.device)[:, None]
+    shown = values[images, channels].float()  # B n h w
+    means, peaks = shown.mean((2, 3)).cpu().numpy(), shown.amax((2, 3)).cpu().numpy()
+    zeros = (shown == 0).mean((2, 3), dtype=torch.float32).cpu().numpy()
+    maps = shown.cpu().numpy()
+    return [
+        FeatureMaps(
+            layer=tap.layer,
+            shape=(values.shape[1], values.shape[2], values.shape[3]),
+            channels=tuple(chosen),
+            values=maps[image],
+            mean=means[image],
+            max=peaks[image],
+            zeros=zeros[image],
+            side=side,
+        )
+        for image, chosen in enumerate(channels.tolist())
+    ]

@@ -12,30 +12,33 @@ from torch import Tensor
 from service.explain import attention, maps
 from service.explain.cam import METHODS, channel_weights
 from service.explain.evidence import ForwardRecord, Head, View, gather
-from service.types import Explanation, FeatureMaps, Floats, GateReading, Outcome, Plan, Prediction
+from service.types import Batch, Explanation, FeatureMaps, Floats, GateReading, Outcome, Plan, Prediction, Tap
 
 
-def explain(record: ForwardRecord, plans: Sequence[Plan], view: View, infer_s: float) -> list[Outcome]:
+def explain(record: ForwardRecord, batch: Batch, view: View, infer_s: float) -> list[Outcome]:
     """What each plan asks for, from one forward pass of the whole batch. ``view`` must hold what the plans look at."""
     started = time.perf_counter()
-    scores = _Scores(record.values[view.logits].float().cpu())
-    predictions = [scores.top(i, plan.top_k) for i, plan in enumerate(plans)]
+    plans = batch.plans
+    scores = _Scores.of_logits(record.values[view.logits].float().cpu())
+    predictions = scores.top([plan.top_k for plan in plans])
     targets = [list(plan.targets) or [predictions[i][0].index] for i, plan in enumerate(plans)]
     explanations: list[tuple[Explanation, ...]] = [() for _ in plans]
     if view.head is not None:
         explanations = _explanations(record, plans, targets, scores, view.head)
-    gates = _gates(record, plans, [classes[0] for classes in targets], scores, view)
-    feature_maps = [_feature_maps(record, i, plan, view) for i, plan in enumerate(plans)]
+    gates = _gates(record, plans, [classes[0] for classes in targets], view)
+    given_up = _restore(record, batch, [classes[0] for classes in targets], scores, view, gates)
+    feature_maps = _feature_maps(record, plans, view)
     explain_s = time.perf_counter() - started
     finite = scores.logits.isfinite().all(1).tolist()
     return [
         Outcome(
             tuple(predictions[i]),
-            gates[i],
+            tuple(gates[i]),
             explanations[i],
             feature_maps[i],
             infer_s,
             explain_s,
+            i in given_up,
             _fault(finite[i], gates[i], explanations[i], feature_maps[i]),
         )
         for i in range(len(plans))
@@ -65,21 +68,26 @@ def _finite(arrays: Iterable[Floats | None]) -> bool:
 
 @dataclass(frozen=True)
 class _Scores:
-    """Logits ``[B, classes]``, fp32, on the CPU."""
+    """Logits ``[B, classes]`` and their softmax, fp32, on the CPU."""
 
     logits: Tensor
+    probabilities: Tensor
+
+    @classmethod
+    def of_logits(cls, logits: Tensor) -> _Scores:
+        return cls(logits, logits.softmax(1))
 
     def of(self, image: int, index: int) -> Prediction:
-        row = self.logits[image]
-        return Prediction(index, float(row.softmax(0)[index]), float(row[index]))
+        return Prediction(index, float(self.probabilities[image, index]), float(self.logits[image, index]))
 
-    def top(self, image: int, count: int) -> list[Prediction]:
-        """The classes with the largest logits, largest first; all of them where there are fewer than ``count``."""
-        row = self.logits[image]
-        values, indices = row.topk(min(count, len(row)))
-        probabilities = row.softmax(0)[indices]
+    def top(self, counts: Sequence[int]) -> list[list[Prediction]]:
+        """For each image its ``count`` classes with the largest logits, largest first; all where there are fewer."""
+        values, indices = self.logits.topk(min(max(counts), self.logits.shape[1]))
+        probabilities = self.probabilities.gather(1, indices)
+        rows = zip(indices.tolist(), probabilities.tolist(), values.tolist(), strict=True)
         return [
-            Prediction(*each) for each in zip(indices.tolist(), probabilities.tolist(), values.tolist(), strict=True)
+            [Prediction(*each) for each in zip(*(column[:count] for column in row), strict=True)]
+            for count, row in zip(counts, rows, strict=True)
         ]
 
 
@@ -101,11 +109,10 @@ def _explanations(
     return found
 
 
-def _gates(
-    record: ForwardRecord, plans: Sequence[Plan], targets: list[int], scores: _Scores, view: View
-) -> list[tuple[GateReading, ...]]:
+def _gates(record: ForwardRecord, plans: Sequence[Plan], targets: list[int], view: View) -> list[list[GateReading]]:
     """Each image's gates with their weights; what they did, for the images that ask."""
-    read = [attention.weights(record.values[gate.weights]).float().cpu().numpy() for gate in view.gates]  # B C each
+    # Copies: an engine may use the record's memory for its next pass.
+    read = [attention.weights(record.values[gate.weights]).float().cpu().numpy().copy() for gate in view.gates]  # B C
     readings = [
         [GateReading(gate.spec.layer, gate.spec.type, values[i]) for gate, values in zip(view.gates, read, strict=True)]
         if plan.gates
@@ -121,25 +128,53 @@ def _gates(
                 replace(reading, effects=effects[row].float().cpu().numpy())
                 for reading, effects in zip(readings[i], found, strict=True)
             ]
-    for i, plan in enumerate(plans):
+    return readings
+
+
+def _restore(
+    record: ForwardRecord,
+    batch: Batch,
+    targets: list[int],
+    scores: _Scores,
+    view: View,
+    readings: list[list[GateReading]],
+) -> set[int]:
+    """Put what was measured into the readings of the gates that are to be restored.
+
+    Returns the images that nobody waited for any more.
+    """
+    given_up: set[int] = set()
+    for i, plan in enumerate(batch.plans):
+        void = batch.void[i] if batch.void else lambda: False
         for n, gate in enumerate(view.gates):
             if plan.gates and gate.spec.layer in plan.restore:
                 head = attention.measured(gate)
                 (before,), crossing = record.rows((gate.before,), [i]), record.rows(head.inputs, [i])
                 logit = float(scores.logits[i, targets[i]])
-                changes = attention.restored(before, crossing, targets[i], logit, head)
+                changes = attention.restored(before, crossing, targets[i], logit, head, void)
+                if changes is None:
+                    given_up.add(i)
+                    break
                 readings[i][n] = replace(readings[i][n], restored=changes.float().cpu().numpy())
-    return [tuple(each) for each in readings]
+    return given_up
 
 
-def _feature_maps(record: ForwardRecord, image: int, plan: Plan, view: View) -> tuple[FeatureMaps, ...]:
-    """One image's feature maps, in the order in which its plan names layers and gates."""
+def _feature_maps(record: ForwardRecord, plans: Sequence[Plan], view: View) -> list[tuple[FeatureMaps, ...]]:
+    """Each image's feature maps, in the order in which its plan names layers and gates.
+
+    Images that ask for the same are computed together.
+    """
     gates = {gate.spec.layer: gate for gate in view.gates}
-    found: list[FeatureMaps] = []
-    for tap in plan.taps:
+    found: list[dict[Tap, list[FeatureMaps]]] = [{} for _ in plans]
+    for tap in dict.fromkeys(tap for plan in plans for tap in plan.taps):
+        asking = [i for i, plan in enumerate(plans) if tap in plan.taps]
         if tap.gate:
             gate = gates[tap.layer]
-            found += maps.of_gate(record.values[gate.before][image], record.values[gate.after][image], tap)
+            before, after = record.rows((gate.before, gate.after), asking)
+            of_images = maps.of_gate(before, after, tap)
         else:
-            found.append(maps.of_layer(record.values[view.layers[tap.layer]][image], tap))
-    return tuple(found)
+            (values,) = record.rows((view.layers[tap.layer],), asking)
+            of_images = maps.of_layer(values, tap)
+        for i, of_image in zip(asking, of_images, strict=True):
+            found[i][tap] = of_image
+    return [tuple(each for tap in plan.taps for each in of_tap[tap]) for plan, of_tap in zip(plans, found, strict=True)]

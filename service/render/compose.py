@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from PIL import Image
@@ -28,14 +29,32 @@ def scaled_size(width: int, height: int, max_side: int) -> tuple[int, int]:
 
 def upsample(values: Floats, width: int, height: int) -> Floats:
     """A map ``[h, w]`` at ``[height, width]``, bilinear between pixel centres (torch's ``align_corners=False``)."""
-    image = Image.fromarray(np.ascontiguousarray(values, dtype=np.float32))
-    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
+    down, across = _interpolation(height, values.shape[0]), _interpolation(width, values.shape[1])
+    return np.asarray(down @ values @ across.T, np.float32)
 
 
-def _stretch(values: Floats) -> Floats:
-    """Min to 0 and max to 1; a map with no range becomes 0 throughout."""
+@lru_cache(128)
+def _interpolation(size: int, given: int) -> Floats:
+    """The matrix ``[size, given]`` that interpolates ``given`` values linearly at ``size`` places.
+
+    Place i lies at (i + 0.5) given / size - 0.5 among the values, at the ends no further than the outermost.
+    """
+    places = np.clip((np.arange(size) + 0.5) * given / size - 0.5, 0, given - 1)
+    below = places.astype(np.intp)
+    share = places - below
+    matrix: Floats = np.zeros((size, given), np.float32)
+    matrix[np.arange(size), below] = 1 - share
+    matrix[np.arange(size), np.minimum(below + 1, given - 1)] += share
+    return matrix
+
+
+def _stretched(values: Floats) -> Floats:
+    """``values`` themselves, min moved to 0 and max to 1; a map with no range becomes 0 throughout."""
     low, high = values.min(), values.max()
-    return (values - low) / (high - low) if high > low else np.zeros_like(values)
+    values -= low
+    if high > low:
+        values /= high - low
+    return values
 
 
 def positive(heat: Floats, width: int, height: int) -> Floats:
@@ -43,14 +62,16 @@ def positive(heat: Floats, width: int, height: int) -> Floats:
 
     The order is pytorch-grad-cam's, so the result equals that library's.
     """
-    return _stretch(upsample(_stretch(np.maximum(heat, 0)), width, height))
+    return _stretched(upsample(_stretched(np.maximum(heat, 0)), width, height))
 
 
 def signed(heat: Floats, width: int, height: int) -> Floats:
     """Resize, then divide by the largest magnitude: [-1, 1], 0 stays no evidence."""
     values = upsample(heat, width, height)
     peak = np.abs(values).max()
-    return values / peak if peak > 0 else values
+    if peak > 0:
+        values /= peak
+    return values
 
 
 def mask(heat: Floats, size: tuple[int, int], keep_sign: bool) -> Pixels:
@@ -59,9 +80,15 @@ def mask(heat: Floats, size: tuple[int, int], keep_sign: bool) -> Pixels:
     0 is the least, and all evidence against is 0 too; with ``keep_sign`` 128 is none, 1 the most against, 255 the most
     for.
     """
+    # In place throughout: at this size a fresh array costs more than the arithmetic.
     if keep_sign:
-        return np.round(128 + 127 * signed(heat, *size)).astype(np.uint8)
-    return np.round(255 * positive(heat, *size)).astype(np.uint8)
+        levels = signed(heat, *size)
+        levels *= 127
+        levels += 128
+    else:
+        levels = positive(heat, *size)
+        levels *= 255
+    return np.rint(levels, out=levels).astype(np.uint8)
 
 
 def overlay(

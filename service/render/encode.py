@@ -9,14 +9,10 @@ from typing import Any, Final
 
 from PIL import Image
 
+from service.render import png
 from service.types import Pixels
 
-# Level 1 is several times faster than the default 6 and a tenth larger on masks and grids.
-_OPTIONS: Final[dict[str, dict[str, Any]]] = {
-    "image/png": {"format": "PNG", "compress_level": 1},
-    "image/webp": {"format": "WEBP", "lossless": True, "method": 0},
-}
-MEDIA_TYPES: Final = tuple(_OPTIONS)
+MEDIA_TYPES: Final = ("image/png", "image/webp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +39,14 @@ def encode(pixels: Pixels, media_type: str = "image/png", palette: Pixels | None
 
     Raises KeyError for a type that is not in MEDIA_TYPES.
     """
-    buffer = io.BytesIO()
+    data = {"image/png": png.encode, "image/webp": _webp}[media_type](pixels, palette)
+    return Picture(data, media_type, pixels.shape[1], pixels.shape[0])
+
+
+def _webp(pixels: Pixels, palette: Pixels | None) -> bytes:
     image = Image.fromarray(pixels)
     if palette is not None:
         image.putpalette(palette.tobytes())
-    image.save(buffer, **_OPTIONS[media_type])
-    return Picture(buffer.getvalue(), media_type, pixels.shape[1], pixels.shape[0])
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", lossless=True, method=0)
+    return buffer.getvalue()

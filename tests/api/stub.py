@@ -56,6 +56,10 @@ class HeldEngine:
     busy_s: float = 0
     broken: BaseException | None = None
 
+    @property
+    def slots(self) -> int:
+        return 1
+
     def lane(self, plan: Plan) -> str:
         return ""
 

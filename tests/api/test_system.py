@@ -85,10 +85,6 @@ def test_the_probes_of_a_ready_service_are_well(client: httpx.Client, path: str)
     assert parsed(client.get(path), Health).status == "ok"
 
 
-def test_the_root_leads_to_the_docs(client: httpx.Client) -> None:
-    assert client.get("/", follow_redirects=True).url.path == "/docs"
-
-
 def test_a_stopped_server_finishes_what_it_let_in_and_lets_nothing_more_in(cat: bytes) -> None:
     with serving() as server, socket.create_connection((server.host, server.port), timeout=60) as caller:
         head = f"POST /v1/predict HTTP/1.1\r\nHost: test\r\nContent-Type: image/jpeg\r\nContent-Length: {len(cat)}\r\n"

@@ -16,6 +16,10 @@ from service.types import Batch, Outcome, Plan
 class NoEngine:
     """Names lanes, and runs nothing."""
 
+    @property
+    def slots(self) -> int:
+        return 1
+
     def lane(self, plan: Plan) -> str:
         return plan.layer or ""
 

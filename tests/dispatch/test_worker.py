@@ -15,7 +15,7 @@ import pytest
 
 from service.dispatch.memory import BatchCap, is_out_of_memory
 from service.dispatch.worker import Worker
-from service.errors import Draining, EngineDown, InferenceFailed, OutOfMemory
+from service.errors import DeadlineExceeded, Draining, EngineDown, InferenceFailed, OutOfMemory
 from service.types import Batch, Outcome, Pixels, Plan, Prediction
 
 POISON = 255
@@ -30,6 +30,10 @@ class EchoEngine:
         self.entered = threading.Event()
         self.batches: list[int] = []
         self.threads: set[int] = set()
+
+    @property
+    def slots(self) -> int:
+        return 1
 
     def lane(self, plan: Plan) -> str:
         return plan.layer or ""
@@ -293,3 +297,39 @@ def test_an_engine_that_fails_on_everything_ends_the_worker_and_says_so(broken: 
         assert worker.fault
         with pytest.raises(EngineDown):
             worker.submit(pixel(3), Plan(), FOREVER).result(0)
+
+
+class GivingUpEngine(EchoEngine):
+    """Runs one batch for each turn that it is given; gives up, at its end, what nobody waits for by then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open.set()
+        self.started, self.turns = threading.Semaphore(0), threading.Semaphore(0)
+
+    def run(self, batch: Batch) -> list[Outcome]:
+        self.started.release()
+        assert self.turns.acquire(timeout=30)
+        outcomes = super().run(batch)
+        return [replace(outcome, given_up=void()) for outcome, void in zip(outcomes, batch.void, strict=True)]
+
+
+def test_an_engine_at_work_knows_which_images_nobody_waits_for_and_they_alone_fail() -> None:
+    engine = GivingUpEngine()
+    deadline = time.monotonic() + 1
+    with running(engine) as worker:
+        blocker = worker.submit(pixel(0), Plan(), FOREVER)
+        assert engine.started.acquire(timeout=30)
+        left, stays = (worker.submit(pixel(value), Plan(), FOREVER) for value in (1, 2))
+        late = worker.submit(pixel(3), Plan(), deadline)
+        engine.turns.release()
+        blocker.result(30)
+        assert engine.started.acquire(timeout=30)  # the rest runs as one batch
+        assert not left.cancel()
+        while time.monotonic() <= deadline:
+            time.sleep(0.01)
+        engine.turns.release()
+        for future in (left, late):
+            with pytest.raises(DeadlineExceeded):
+                future.result(30)
+        assert stays.result(30).outcome.predictions[0].index == 2

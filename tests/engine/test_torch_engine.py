@@ -198,6 +198,36 @@ def test_two_cuts_in_one_batch_are_a_mistake_of_the_caller(engine: TorchEngine) 
         engine.run(Batch(PIXELS[:2], (Plan(layer="stem"), Plan(layer="head"))))
 
 
+class Viewing(nn.Module):
+    """Asks for views that maps with channels last in memory don't have; ``hidden`` from the trace, or not."""
+
+    def __init__(self, hidden: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.classifier, self.hidden = nn.Conv2d(3, 4, 3, 4, 1), nn.Linear(4 * 16 * 16, 5), hidden
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.hidden and x.sum() > 1e9:  # a question that no trace can answer
+            return x
+        x = self.conv(x.view(-1, 3, *SIZE))
+        logits: torch.Tensor = self.classifier(x.view(x.size(0), -1))
+        return logits
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_a_network_that_asks_for_views_is_served(hidden: bool) -> None:
+    engine = TorchEngine(Viewing(hidden).eval(), SPEC, torch.device("cpu"))
+    assert engine.network.default_layer == ("" if hidden else "conv")
+    x = (torch.from_numpy(PIXELS[:3]).float() / 255 - torch.tensor(MEAN)) / torch.tensor(STD)
+    with torch.no_grad():
+        logits = Viewing(hidden)(x.permute(0, 3, 1, 2).contiguous())
+    plan = Plan(top_k=5, layer=engine.network.default_layer or None)
+    for outcome, row in zip(engine.run(Batch(PIXELS[:3], (plan,) * 3)), logits, strict=True):
+        found = sorted((prediction.index, prediction.logit) for prediction in outcome.predictions)
+        np.testing.assert_allclose([logit for _, logit in found], row, rtol=1e-4, atol=1e-5)
+        assert len(outcome.explanations) == (not hidden)
+
+
 def test_a_device_that_is_not_there_is_named() -> None:
     assert pick_device("auto").type in ("cpu", "cuda")
     with pytest.raises(ValueError, match="there is no device cuda:99"):
