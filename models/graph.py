@@ -6,6 +6,7 @@ and an explanation's gradient comes from the head, the part of the graph behind 
 
 from __future__ import annotations
 
+import linecache
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -192,7 +193,9 @@ class TracedNetwork:
                 copies[node] = graph.node_copy(node, copies.__getitem__)
         results = tuple(copies[node] for node in outputs)
         graph.output(results[0] if single else results)
-        return fx.GraphModule(self._root, graph)
+        part = fx.GraphModule(self._root, graph)
+        _forget_source(part)
+        return part
 
     def _depending_on(self, node: fx.Node) -> set[fx.Node]:
         """``node`` and the values on the way to the logits that it influences by more than the number of images."""
@@ -299,6 +302,15 @@ _NO_WAIST = "there is no heat map by default: the network has no layer with a sp
 
 # Kinds of modules that hand their input on, pooled or padded at most: no features of their own.
 _COPIES = ("Identity", "Dropout", "AdaptiveAvgPool", "ZeroPad", "ReflectionPad", "ConstantPad", "ReplicationPad")
+
+
+def _forget_source(module: fx.GraphModule) -> None:
+    """torch.fx keeps each graph's source for the life of the process, to print it in stack traces: a leak, where every
+    new set of layers is a new graph.
+    """
+    name = type(module).forward.__code__.co_filename
+    linecache.cache.pop(name, None)
+    fx.graph_module._loader.eval_cache.pop(name, None)
 
 
 def _logits_of(traced: Trace) -> fx.Node | None:

@@ -162,7 +162,8 @@ class FeatureMaps:
 class Outcome:
     """What one forward pass found in one image. ``infer_s`` and ``explain_s`` are seconds of the whole batch.
 
-    ``given_up`` says that it is incomplete, because nobody waited for it any more.
+    ``given_up`` says that it is incomplete, because nobody waited for it any more; ``fault`` why its numbers are no
+    answer, empty where they are one.
     """
 
     predictions: tuple[Prediction, ...]
@@ -172,6 +173,7 @@ class Outcome:
     infer_s: float
     explain_s: float
     given_up: bool = False
+    fault: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +185,7 @@ class Finished:
     batch_size: int
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, slots=True, weakref_slot=True)
 class Job:
     """One image on its way through the worker. ``deadline`` and ``submitted`` are in ``time.monotonic`` seconds.
 

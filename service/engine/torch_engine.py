@@ -73,6 +73,9 @@ class TorchEngine:
         """The heads that must be run again for a plan; empty where none is."""
         value = None if plan.layer is None else self._network.value(plan.layer)
         explained = "" if value is None or value == self._free_cut else value
+        if explained:
+            # A batch pays for as many backward passes as its image with the most targets: like goes with like.
+            explained += f"*{1 << (max(1, len(plan.targets)) - 1).bit_length()}"
         return ",".join(filter(None, (explained, "effects" * plan.effects, *plan.restore)))
 
     def run(self, batch: Batch) -> list[Outcome]:

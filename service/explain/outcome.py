@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 from torch import Tensor
 
 from service.explain import attention, maps
 from service.explain.cam import METHODS, channel_weights
 from service.explain.evidence import ForwardRecord, Head, View, gather
-from service.types import Batch, Explanation, FeatureMaps, GateReading, Outcome, Plan, Prediction, Tap
+from service.types import Batch, Explanation, FeatureMaps, Floats, GateReading, Outcome, Plan, Prediction, Tap
 
 
 def explain(record: ForwardRecord, batch: Batch, view: View, infer_s: float) -> list[Outcome]:
@@ -28,12 +29,41 @@ def explain(record: ForwardRecord, batch: Batch, view: View, infer_s: float) -> 
     given_up = _restore(record, batch, [classes[0] for classes in targets], scores, view, gates)
     feature_maps = _feature_maps(record, plans, view)
     explain_s = time.perf_counter() - started
+    finite = scores.logits.isfinite().all(1).tolist()
     return [
         Outcome(
-            tuple(predictions[i]), tuple(gates[i]), explanations[i], feature_maps[i], infer_s, explain_s, i in given_up
+            tuple(predictions[i]),
+            tuple(gates[i]),
+            explanations[i],
+            feature_maps[i],
+            infer_s,
+            explain_s,
+            i in given_up,
+            _fault(finite[i], gates[i], explanations[i], feature_maps[i]),
         )
         for i in range(len(plans))
     ]
+
+
+def _fault(
+    finite_logits: bool,
+    gates: Sequence[GateReading],
+    explanations: Sequence[Explanation],
+    feature_maps: Sequence[FeatureMaps],
+) -> str:
+    """Which numbers are NaN or infinite: NaN would be drawn as a plausible black mask, and JSON has no word for it."""
+    parts = {
+        "logits": finite_logits,
+        "heat map": _finite(values for found in explanations for values in (found.heat, found.channel_weights)),
+        "gates": _finite(values for gate in gates for values in (gate.weights, gate.effects, gate.restored)),
+        "feature maps": _finite(found.mean for found in feature_maps),  # over all positions of each channel
+    }
+    wrong = ", ".join(name for name, finite in parts.items() if not finite)
+    return f"The network's numbers for this image are NaN or infinite: {wrong}." if wrong else ""
+
+
+def _finite(arrays: Iterable[Floats | None]) -> bool:
+    return all(np.isfinite(values).all() for values in arrays if values is not None)
 
 
 @dataclass(frozen=True)
