@@ -61,7 +61,6 @@ async def answer(
     if not service.ready:
         raise Draining("The service is starting up or shutting down.")
     arrived = time.monotonic()
-    options.take_one(request.query_params.multi_items())
     media_type = reply.negotiate(request.headers.get("accept"), pictures)
     body = await intake.read(request, service.limits)
     options = options.merged(body.fields)
