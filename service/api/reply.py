@@ -85,7 +85,7 @@ def _attention(outcome: Outcome, labels: Sequence[str]) -> dict[str, Any]:
 
 
 def _gate(gate: GateReading) -> dict[str, Any]:
-    order = np.argsort(gate.weights, kind="stable").tolist()
+    order = gate.ascending.tolist()
 
     def named(channels: list[int]) -> list[dict[str, Any]]:
         return [{"channel": channel, "weight": gate.weights[channel]} for channel in channels]

@@ -28,7 +28,9 @@ class OptionsRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """See APIRoute."""
         (parameter,) = self.dependant.query_params
-        kind: type[Options] = parameter.field_info.annotation
+        kind = parameter.field_info.annotation
+        assert isinstance(kind, type)
+        assert issubclass(kind, Options)
         endpoint = self.endpoint
 
         async def handle(request: Request) -> Response:
