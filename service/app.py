@@ -147,9 +147,16 @@ def _assemble(settings: Settings) -> Service:
     return Service(
         pipelines={pipeline.spec.name: pipeline for pipeline in pipelines},
         admission=Admission(
-            settings.max_in_flight, lambda images: max(pipeline.worker.seconds_for(images) for pipeline in pipelines)
+            settings.max_in_flight,
+            settings.max_in_flight_mib * 2**20,
+            lambda images: max(pipeline.worker.seconds_for(images) for pipeline in pipelines),
         ),
-        limits=Limits(settings.max_body_mib * 2**20, min(settings.max_images, settings.max_in_flight)),
+        limits=Limits(
+            settings.max_body_mib * 2**20,
+            min(settings.max_images, settings.max_in_flight),
+            settings.max_json_values,
+            settings.max_json_depth,
+        ),
         timeout_ms=settings.timeout_ms,
     )
 

@@ -49,9 +49,32 @@ class Settings(BaseSettings):
         le=600_000,
         description="Deadline in milliseconds of a request that names none, and the longest it may name.",
     )
+    max_in_flight_mib: int = Field(
+        512,
+        ge=1,
+        description="MiB of bodies, and of pictures that are kept to be drawn over, held at once; above it, 429.",
+    )
     max_body_mib: int = Field(32, ge=1, description="Largest request body in MiB; above it, 413.")
     max_images: int = Field(32, ge=1, description="Most images in one request; above it, 413.")
     max_megapixels: int = Field(64, ge=1, description="Largest picture in millions of pixels; above it, 413.")
+    max_side_pixels: int = Field(32_768, ge=1, description="Longest side of a picture; above it, 413.")
+    max_json_values: int = Field(10_000, ge=1, description="Most values in a JSON body; above it, 413.")
+    max_json_depth: int = Field(16, ge=2, description="Deepest nesting of a JSON body; above it, 413.")
+    max_head_kib: int = Field(
+        32, ge=1, le=1024, description="Largest head of a request, its line and headers, in KiB; above it, 431."
+    )
+    max_headers: int = Field(100, ge=10, description="Most headers of a request; above it, 431.")
+    head_timeout_s: int = Field(
+        10, ge=1, description="Seconds in which the head of a request must arrive on an open connection."
+    )
+    max_connections: int = Field(768, ge=1, description="Connections open at once; above it, 503.")
+    drain_delay_s: float = Field(
+        1,
+        ge=0,
+        le=600,
+        description="Seconds from SIGTERM in which the port stays open, /readyz fails and new work gets 503.",
+    )
+    grace_s: int = Field(20, ge=1, description="Seconds in which accepted requests may finish after that.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe level that is logged."
     )

@@ -57,6 +57,15 @@ class NotAcceptable(PellucidError):
     status, slug, title = 406, "not-acceptable", "The reply has no such form"
 
 
+class HeadTooLarge(PellucidError):
+    """The request's line and headers are larger, or more, than this service takes."""
+
+    status, slug, title = 431, "head-too-large", "The headers are too large"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail, headers={"Connection": "close"})
+
+
 class ContentTooLarge(PellucidError):
     """More bytes, pixels or images than this service takes."""
 
@@ -112,9 +121,9 @@ class UnknownName(InvalidOption):
 
 
 class QueueFull(PellucidError):
-    """As many images are in flight as the service takes."""
+    """As many images, or as many bytes, are in flight as the service takes."""
 
-    status, slug, title = 429, "queue-full", "Too many images in flight"
+    status, slug, title = 429, "queue-full", "Too much in flight"
 
     def __init__(self, detail: str, retry_after_s: float) -> None:
         super().__init__(detail, headers={"Retry-After": str(max(1, math.ceil(retry_after_s)))})
@@ -132,7 +141,7 @@ class Draining(PellucidError):
     status, slug, title = 503, "not-ready", "The service takes no work at the moment"
 
     def __init__(self, detail: str) -> None:
-        super().__init__(detail, headers={"Retry-After": "1"})
+        super().__init__(detail, headers={"Retry-After": "1", "Connection": "close"})
 
 
 class DeadlineExceeded(PellucidError):

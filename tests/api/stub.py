@@ -113,8 +113,8 @@ async def running(**settings: Any) -> AsyncIterator[Stub]:
     pipeline = Pipeline(_SPEC, _NETWORK, ("grad-cam",), "by hand", worker, pool, chosen.max_megapixels * 1_000_000)
     service = Service(
         {"stub": pipeline},
-        Admission(chosen.max_in_flight, worker.seconds_for),
-        Limits(chosen.max_body_mib * 2**20, chosen.max_images),
+        Admission(chosen.max_in_flight, chosen.max_in_flight_mib * 2**20, worker.seconds_for),
+        Limits(chosen.max_body_mib * 2**20, chosen.max_images, chosen.max_json_values, chosen.max_json_depth),
         chosen.timeout_ms,
     )
     app = build(service)
