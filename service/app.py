@@ -185,6 +185,7 @@ def _pipeline(name: str, settings: Settings, pool: ThreadPoolExecutor) -> Pipeli
         worker=Worker(engine, settings.max_batch),
         pool=pool,
         max_pixels=settings.max_megapixels * 1_000_000,
+        max_side=settings.max_side_pixels,
     )
 
 

@@ -57,6 +57,7 @@ class Pipeline:
     worker: Worker
     pool: Executor
     max_pixels: int
+    max_side: int
 
     async def run(
         self,
@@ -93,7 +94,7 @@ class Pipeline:
                 return
             side = look.max_side if look.overlay else None
             with stages.timed("decode"):
-                image = decode(upload, self.spec.preprocess, self.max_pixels, side)
+                image = decode(upload, self.spec.preprocess, self.max_pixels, side, self.max_side)
             job = self.worker.submit(image.pixels, plan, deadline)
             answer.add_done_callback(lambda done: done.cancelled() and job.cancel())
             job.add_done_callback(lambda job: job.cancelled() or self.pool.submit(settling, rendering, image, job))

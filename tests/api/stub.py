@@ -93,11 +93,16 @@ class Stub:
         await asyncio.to_thread(self.engine.entered.wait, 60)
         assert self.engine.entered.is_set()
 
-    async def until(self, *, in_flight: int = 0, submitted: int = 0) -> None:
-        """Wait for that many images to have been let in, or to have reached the engine's queue."""
+    async def until(self, *, in_flight: int = 0, submitted: int = 0, bytes_in_flight: int = 0) -> None:
+        """Wait for that many images, or bytes, to have been let in, or to have reached the engine's queue."""
+        door = self.service.admission
 
         def watch() -> None:
-            while self.service.admission.in_flight < in_flight or self.worker.submitted < submitted:
+            while (
+                door.in_flight < in_flight
+                or door.bytes_in_flight < bytes_in_flight
+                or self.worker.submitted < submitted
+            ):
                 time.sleep(0.001)
 
         await asyncio.to_thread(watch)
@@ -110,7 +115,8 @@ async def running(**settings: Any) -> AsyncIterator[Stub]:
     engine = HeldEngine()
     worker = CountingWorker(engine, chosen.max_batch)
     pool = ThreadPoolExecutor(2)
-    pipeline = Pipeline(_SPEC, _NETWORK, ("grad-cam",), "by hand", worker, pool, chosen.max_megapixels * 1_000_000)
+    pixels, side = chosen.max_megapixels * 1_000_000, chosen.max_side_pixels
+    pipeline = Pipeline(_SPEC, _NETWORK, ("grad-cam",), "by hand", worker, pool, pixels, side)
     service = Service(
         {"stub": pipeline},
         Admission(chosen.max_in_flight, chosen.max_in_flight_mib * 2**20, worker.seconds_for),

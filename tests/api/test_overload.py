@@ -74,8 +74,7 @@ def test_bodies_are_held_up_to_so_many_bytes_together() -> None:
         arrived = asyncio.Event()
         content = _slowly(BLACK, bytes(2**20 - len(BLACK)), then=arrived)
         slow = asyncio.create_task(stub.client.post("/v1/predict", content=content, headers=PNG))
-        while stub.service.admission.bytes_in_flight < 2**20:
-            await asyncio.sleep(0)
+        await stub.until(bytes_in_flight=2**20)
         refused = await stub.client.post("/v1/predict", content=b"x", headers=PNG)
         assert "MiB" in problem(refused, 429, "queue-full").detail
         arrived.set()
@@ -107,8 +106,7 @@ def test_a_body_that_comes_too_slowly_is_given_up_at_the_deadline_and_takes_no_p
             )
             for _ in range(8)
         ]
-        while stub.service.admission.bytes_in_flight < 8 * len(BLACK):
-            await asyncio.sleep(0)
+        await stub.until(bytes_in_flight=8 * len(BLACK))
         envelope(await stub.predict())
         for response in await asyncio.gather(*slow):
             assert "body" in problem(response, 504, "deadline-exceeded").detail

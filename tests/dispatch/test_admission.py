@@ -45,9 +45,14 @@ def test_what_is_only_announced_keeps_nobody_out() -> None:
 
 def test_an_error_inside_gives_everything_back() -> None:
     door = Admission(1, 100, lambda _images: 0.0)
-    with pytest.raises(ValueError, match="inside"), door.enter() as place:
-        place.hold(images=1, size=100)
-        raise ValueError("inside")
+
+    def fail() -> None:
+        with door.enter() as place:
+            place.hold(images=1, size=100)
+            raise ValueError("inside")
+
+    with pytest.raises(ValueError, match="inside"):
+        fail()
     assert (door.in_flight, door.bytes_in_flight) == (0, 0)
 
 
