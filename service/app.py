@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import threading
 import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from difflib import get_close_matches
 from importlib.metadata import version
 from pathlib import Path
@@ -69,9 +71,7 @@ def build(service: Service) -> FastAPI:
         service.ready = True
         yield
         service.ready = False
-        for pipeline in service.pipelines.values():
-            pipeline.worker.stop()
-            pipeline.pool.shutdown()
+        await _stop(service)
 
     app: FastAPI = FastAPIOffline(
         title="Pellucid",
@@ -101,8 +101,36 @@ def build(service: Service) -> FastAPI:
 
     for kind in (PellucidError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _on_error)
-    app.add_middleware(RequestContext)
+    app.add_middleware(RequestContext, stopping=lambda: not service.ready)
+    app.state.service = service
     return app
+
+
+async def _stop(service: Service) -> None:
+    """Let what was accepted finish, then end the workers, and the pool, which their results are drawn in, last.
+
+    Whatever does not finish in time is left to end with the process: its threads are waited for in a thread of their
+    own, since the loop has still to send replies.
+    """
+    with suppress(TimeoutError):
+        async with asyncio.timeout(service.grace_s):
+            await service.admission.empty()
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+
+    def end() -> None:
+        for pipeline in service.pipelines.values():
+            pipeline.worker.stop()
+        for pipeline in service.pipelines.values():
+            pipeline.pool.shutdown()
+        with suppress(RuntimeError):  # the loop may have gone
+            loop.call_soon_threadsafe(ended.set)
+
+    threading.Thread(target=end, name="stop", daemon=True).start()
+    try:
+        async with asyncio.timeout(service.grace_s):
+            await ended.wait()
+    except TimeoutError:
+        log.error("the engine or a decoder did not end within %g s", service.grace_s)
 
 
 async def _on_error(request: Request, error: Exception) -> Response:
@@ -158,6 +186,7 @@ def _assemble(settings: Settings) -> Service:
             settings.max_json_depth,
         ),
         timeout_ms=settings.timeout_ms,
+        grace_s=settings.grace_s,
     )
 
 

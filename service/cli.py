@@ -7,12 +7,15 @@ import base64
 import gc
 import json
 import logging
+import math
 import os
 import signal
 import socket
 import sys
+import time
 from difflib import get_close_matches
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any
 
 import httpx
@@ -20,6 +23,7 @@ import typer
 import uvicorn
 from pydantic import ValidationError
 
+from service.api.connection import BoundedProtocol, ConnectionLimits
 from service.config import Settings
 
 SAMPLES = Path(__file__).parent / "web" / "samples"
@@ -82,7 +86,27 @@ def serve() -> None:
     # What is loaded by now stays. Unfrozen, the collector would search all of torch now and then, for 0.1 s each time.
     gc.collect()
     gc.freeze()
-    _Server(uvicorn.Config(app, log_level="warning", access_log=False)).run([address])
+    config = uvicorn.Config(
+        app,
+        http=_protocol(settings),
+        ws="none",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=settings.grace_s,
+    )
+    _Server(config, app.state.service, settings.drain_delay_s).run([address])
+
+
+def _protocol(settings: Settings) -> type[BoundedProtocol]:
+    limits = ConnectionLimits(
+        head_bytes=settings.max_head_kib * 1024,
+        headers=settings.max_headers,
+        head_s=settings.head_timeout_s,
+        connections=settings.max_connections,
+        unread_bytes=settings.max_body_mib * 2**20,
+    )
+    return type("Protocol", (BoundedProtocol,), {"limits": limits})
 
 
 def _bound(settings: Settings) -> socket.socket:
@@ -100,7 +124,26 @@ def _bound(settings: Settings) -> socket.socket:
 
 
 class _Server(uvicorn.Server):
-    """Says where it listens, once it does: the port may have been chosen by the system."""
+    """Says where it listens, once it does, and stops in two steps: it refuses in words, then it no longer listens."""
+
+    def __init__(self, config: uvicorn.Config, service: Any, drain_delay_s: float) -> None:
+        super().__init__(config)
+        self._service = service
+        self._drain_delay_s = drain_delay_s
+        self._closes = math.inf
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """SIGTERM drains first: a balancer needs a while to send callers elsewhere. SIGINT, or a second, ends."""
+        self._service.ready = False
+        if sig == signal.SIGTERM and math.isinf(self._closes):
+            self._captured_signals.append(sig)
+            self._closes = time.monotonic() + self._drain_delay_s
+        else:
+            super().handle_exit(sig, frame)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second: whether to stop listening."""
+        return time.monotonic() >= self._closes or await super().on_tick(counter)
 
     async def startup(self, sockets: Any = None) -> None:
         await super().startup(sockets)

@@ -57,13 +57,16 @@ class NotAcceptable(PellucidError):
     status, slug, title = 406, "not-acceptable", "The reply has no such form"
 
 
+class HeadTimeout(PellucidError):
+    """The request's line and headers did not come in time."""
+
+    status, slug, title = 408, "head-timeout", "The request came too slowly"
+
+
 class HeadTooLarge(PellucidError):
     """The request's line and headers are larger, or more, than this service takes."""
 
     status, slug, title = 431, "head-too-large", "The headers are too large"
-
-    def __init__(self, detail: str) -> None:
-        super().__init__(detail, headers={"Connection": "close"})
 
 
 class ContentTooLarge(PellucidError):

@@ -38,13 +38,14 @@ log = logging.getLogger(__name__)
 class Service:
     """What the routers work with: the served networks by name, the default first, the door, and the limits.
 
-    ``ready`` is false while draining.
+    ``ready`` is false while draining; then what was accepted has ``grace_s`` seconds.
     """
 
     pipelines: dict[str, Pipeline]
     admission: Admission
     limits: intake.Limits
     timeout_ms: int
+    grace_s: float = 20.0
     ready: bool = False
 
     def pipeline(self, name: str | None) -> Pipeline:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,8 +21,15 @@ class Admission:
         self._most_images = images
         self._most_bytes = size
         self._seconds_for = seconds_for
+        self._inside = 0
+        self._empty = asyncio.Event()
+        self._empty.set()
         self.in_flight = 0
         self.bytes_in_flight = 0
+
+    async def empty(self) -> None:
+        """Wait until nobody is inside."""
+        await self._empty.wait()
 
     @contextmanager
     def enter(self, announced: int = 0) -> Iterator[Place]:
@@ -31,9 +39,14 @@ class Admission:
         """
         self._require(1, announced)
         place = Place(self)
+        self._inside += 1
+        self._empty.clear()
         try:
             yield place
         finally:
+            self._inside -= 1
+            if not self._inside:
+                self._empty.set()
             self.in_flight -= place.images
             self.bytes_in_flight -= place.size
 
