@@ -19,15 +19,18 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import RedirectResponse, Response
 from threadpoolctl import threadpool_limits
 
 from models import catalog
-from service.api import explain, predict, redoc, system
+from service.api import documented, explain, predict, redoc, system
+from service.api.auth import Gate, Keys, rate_of
 from service.api.context import RequestContext
 from service.api.handler import Service
 from service.api.intake import Limits
 from service.api.options import invalid
+from service.api.pages import PageHeaders
 from service.api.pipeline import Pipeline
 from service.api.reply import problem_response
 from service.config import Settings
@@ -58,11 +61,16 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     Raises models.catalog.UnknownModelError, models.weights.WeightsError, ValueError (no such device or engine).
     """
-    return build(_assemble(settings or Settings()))
+    settings = settings or Settings()
+    return build(_assemble(settings), settings)
 
 
-def build(service: Service) -> FastAPI:
-    """The routes, pages and error handling around a service whose workers have not been started yet."""
+def build(service: Service, settings: Settings) -> FastAPI:
+    """The routes, pages, errors and gates around a service whose workers have not been started yet.
+
+    Raises ValueError for API keys, or a rate, that can't be read.
+    """
+    keys = Keys.of(settings.api_keys.get_secret_value() if settings.api_keys else "", settings.api_keys_file)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -101,7 +109,20 @@ def build(service: Service) -> FastAPI:
 
     for kind in (PellucidError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _on_error)
+    # The last is the outermost: everything has an id, and a page of another origin may read also why it is refused.
+    app.add_middleware(Gate, keys=keys, rate=rate_of(settings.rate_limit), docs=settings.docs, metrics=settings.metrics)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-ID"],
+            expose_headers=["Retry-After", "Server-Timing", "X-Request-ID", *documented.PICTURE_HEADERS],
+            max_age=3600,
+        )
+    app.add_middleware(PageHeaders)
     app.add_middleware(RequestContext, stopping=lambda: not service.ready)
+    documented.secure(app, required=bool(keys))
     app.state.service = service
     return app
 

@@ -158,6 +158,15 @@ class _Server(uvicorn.Server):
 
 
 @main.command()
+def new_key() -> None:
+    """Make an API key: give the first line to a caller, and the second to PELLUCID_API_KEYS or its file."""
+    from service.api.auth import new_key
+
+    for line in new_key():
+        typer.echo(line)
+
+
+@main.command()
 def explain(
     images: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False, help="Photographs.")],
     out: Annotated[Path, typer.Option(help="Folder for the pictures and the numbers; made if it is not there.")],
@@ -166,7 +175,8 @@ def explain(
 
     Predictions, attention, overlay, mask and feature maps of each go to a folder of its name.
     """
-    asyncio.run(_explain(_create_app(_settings()), images, out))
+    ours = {"api_keys": None, "api_keys_file": None, "rate_limit": None}  # the app is asked by this command alone
+    asyncio.run(_explain(_create_app(_settings().model_copy(update=ours)), images, out))
 
 
 async def _explain(app: Any, images: list[Path], out: Path) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
@@ -75,6 +76,22 @@ class Settings(BaseSettings):
         description="Seconds from SIGTERM in which the port stays open, /readyz fails and new work gets 503.",
     )
     grace_s: int = Field(20, ge=1, description="Seconds in which accepted requests may finish after that.")
+    api_keys: SecretStr | None = Field(
+        None, description="API keys, or sha256: and their hashes, between commas; with any, a caller needs one of them."
+    )
+    api_keys_file: Path | None = Field(None, description="File with further keys, or their hashes, one a line.")
+    rate_limit: str | None = Field(
+        None, description="Requests for each key, or for each address without keys, as 60/minute; above it, 429."
+    )
+    docs: Literal["open", "key", "off"] = Field(
+        "open", description="Who may see /docs, /redoc and /openapi.json: all, callers with a key, nobody."
+    )
+    metrics: Literal["open", "key", "off"] = Field(
+        "key", description="Who may see /metrics: all, callers with a key (all, where there are none), nobody."
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Origins whose pages may call, between commas; * is all of them."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe level that is logged."
     )
@@ -84,7 +101,7 @@ class Settings(BaseSettings):
     def _in_any_case(cls, given: Any) -> Any:
         return given.lower() if isinstance(given, str) else given
 
-    @field_validator("models", mode="before")
+    @field_validator("models", "cors_origins", mode="before")
     @classmethod
     def _between_commas(cls, given: Any) -> Any:
         return [name.strip() for name in given.split(",") if name.strip()] if isinstance(given, str) else given

@@ -33,6 +33,15 @@ class MalformedRequest(PellucidError):
     status, slug, title = 400, "malformed-request", "The request can't be read"
 
 
+class Unauthorized(PellucidError):
+    """No key was sent, or one that is not known."""
+
+    status, slug, title = 401, "unauthorized", "A key is needed"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail, headers={"WWW-Authenticate": 'Bearer realm="pellucid"'})
+
+
 class NotFound(PellucidError):
     """No such route."""
 
@@ -130,6 +139,15 @@ class QueueFull(PellucidError):
 
     def __init__(self, detail: str, retry_after_s: float) -> None:
         super().__init__(detail, headers={"Retry-After": str(max(1, math.ceil(retry_after_s)))})
+
+
+class RateLimited(PellucidError):
+    """The caller asks more often than the operator allows."""
+
+    status, slug, title = 429, "rate-limited", "Too many requests"
+
+    def __init__(self, detail: str, retry_after_s: int) -> None:
+        super().__init__(detail, headers={"Retry-After": str(retry_after_s)})
 
 
 class InferenceFailed(PellucidError):

@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "service.types": set(),
     "service.errors": set(),
     "service.config": set(),
-    "service.cli": {"service.api.connection", "service.app", "service.config", "models"},
+    "service.cli": {"service.api.auth", "service.api.connection", "service.app", "service.config", "models"},
     "service.app": {"service", "models"},
     "service.__main__": {"service.cli"},
 }

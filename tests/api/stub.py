@@ -123,7 +123,7 @@ async def running(**settings: Any) -> AsyncIterator[Stub]:
         Limits(chosen.max_body_mib * 2**20, chosen.max_images, chosen.max_json_values, chosen.max_json_depth),
         chosen.timeout_ms,
     )
-    app = build(service)
+    app = build(service, chosen)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with (
         httpx.AsyncClient(transport=transport, base_url="http://stub") as client,
