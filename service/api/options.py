@@ -151,7 +151,7 @@ class GateOptions(TargetOptions):
     effects: bool = Field(
         False,
         description="Also say what each channel of each gate did for the class: gradient x activation behind the gate. "
-        "Costs a backward pass through the network.",
+        "Costs a backward pass through the network. Here off unless asked for, on /v1/attention on.",
         examples=[True],
     )
     restore: Name | None = Field(
@@ -175,7 +175,8 @@ class AttentionOptions(GateOptions):
     effects: bool = Field(
         True,
         description="Say what each channel of each gate did for the class: gradient x activation behind it. Costs "
-        "a backward pass through the network, which a network without gates is spared.",
+        "a backward pass through the network, which a network without gates is spared. Here on unless told, on "
+        "/v1/explain off.",
         examples=[True],
     )
 

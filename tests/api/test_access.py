@@ -33,7 +33,7 @@ def _ask(*requests: dict[str, Any], **settings: Any) -> Sequence[httpx.Response]
     return asyncio.run(scene())
 
 
-async def _send(stub: Stub, path: str | None = None, method: str = "GET", **headers: str) -> httpx.Response:
+async def _send(stub: Stub, path: str | None = None, method: str = "GET", **headers: str | bytes) -> httpx.Response:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     if path is None:
         return await stub.client.post("/v1/predict", content=BLACK, headers={"Content-Type": "image/png", **named})
@@ -60,10 +60,10 @@ def test_each_of_several_keys_opens_in_both_ways(settings: dict[str, Any], key: 
         {"Authorization": f"Bearer {KEY}x"},
         {"X_API_Key": KEY[:-1]},
         {"X_API_Key": ENTRY},
-        {"X_API_Key": "\xff"},
+        {"X_API_Key": b"\xff"},
     ],
 )
-def test_without_a_known_key_nothing_is_answered(headers: dict[str, str]) -> None:
+def test_without_a_known_key_nothing_is_answered(headers: dict[str, Any]) -> None:
     for response in _ask(headers, {"path": "/v1/models", **headers}, api_keys=ENTRY):
         problem(response, 401, "unauthorized")
         assert response.headers["www-authenticate"] == 'Bearer realm="pellucid"'
