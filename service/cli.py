@@ -12,11 +12,13 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
+from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import httpx
 import typer
@@ -25,8 +27,14 @@ from pydantic import ValidationError
 
 from service.api.connection import BoundedProtocol, ConnectionLimits
 from service.config import Settings
+from service.telemetry import logs
 
 SAMPLES = Path(__file__).parent / "web" / "samples"
+
+log = logging.getLogger("pellucid")
+
+# sysexits.h calls it an internal error of the software.
+_DIED: Final = os.EX_SOFTWARE
 
 main = typer.Typer(
     add_completion=False,
@@ -56,19 +64,18 @@ def _settings() -> Settings:
         if name.startswith("PELLUCID_") and name not in known:
             close = get_close_matches(name, known, n=1)
             typer.echo(f"{name} is no setting and is ignored.{f' Is {close[0]} meant?' if close else ''}", err=True)
-    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    logs.configure(settings.log_level, settings.log_format)
     return settings
 
 
-def _create_app(settings: Settings) -> Any:
+def _create_app(settings: Settings, on_death: Callable[[], None] = lambda: None) -> Any:
     # torch is slow to import: --help and a wrong setting needn't wait for it
     from models.catalog import UnknownModelError
     from models.weights import WeightsError
     from service.app import create_app
 
     try:
-        return create_app(settings)
+        return create_app(settings, on_death)
     except (UnknownModelError, WeightsError, ValueError) as error:
         typer.echo(f"pellucid can't start: {error}", err=True)
         raise typer.Exit(1) from error
@@ -78,11 +85,18 @@ def _create_app(settings: Settings) -> Any:
 def serve() -> None:
     """Serve over HTTP, as the PELLUCID_* environment variables say."""
     settings = _settings()
+    died = threading.Event()
     for stop in (signal.SIGINT, signal.SIGTERM):  # uvicorn drains, then raises the signal anew: to stop is no failure
-        signal.signal(stop, lambda *_: sys.exit(0))
+        signal.signal(stop, lambda *_: sys.exit(_DIED if died.is_set() else 0))
     address = _bound(settings)
     typer.echo(f"Loading {', '.join(dict.fromkeys((settings.model, *settings.models)))} ...")
-    app = _create_app(settings)
+
+    def end() -> None:
+        died.set()
+        log.critical("the process ends with exit code %d: nothing could be answered any more", _DIED)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    app = _create_app(settings, end)
     # What is loaded by now stays. Unfrozen, the collector would search all of torch now and then, for 0.1 s each time.
     gc.collect()
     gc.freeze()
@@ -92,6 +106,7 @@ def serve() -> None:
         ws="none",
         log_level="warning",
         access_log=False,
+        log_config=None,
         server_header=False,
         timeout_graceful_shutdown=settings.grace_s,
     )

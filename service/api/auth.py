@@ -102,6 +102,7 @@ class Gate:
             try:
                 self._require(scope)
             except PellucidError as error:
+                scope["state"]["call"].problems.append(error.slug)
                 await problem_response(error, scope["state"]["request_id"])(scope, receive, send)
                 return
         await self._app(scope, receive, send)

@@ -21,7 +21,10 @@ from service.api.pipeline import Pipeline, Stages
 from service.api.plan import bound_drawing, resolve
 from service.decode.image import identify
 from service.dispatch.admission import Admission, Place
+from service.dispatch.forecast import Forecast
 from service.errors import DeadlineExceeded, Draining, PellucidError, UnknownName
+from service.telemetry.call import Call
+from service.telemetry.metrics import Metrics
 from service.types import Upload
 
 # Of the pictures that are kept to be drawn over: RGB.
@@ -36,14 +39,16 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Service:
-    """What the routers work with: the served networks by name, the default first, the door, and the limits.
+    """What the routers work with: the served networks by name, the default first, the door, the limits, the metrics.
 
     ``ready`` is false while draining; then what was accepted has ``grace_s`` seconds.
     """
 
     pipelines: dict[str, Pipeline]
     admission: Admission
+    forecast: Forecast
     limits: intake.Limits
+    metrics: Metrics
     timeout_ms: int
     grace_s: float = 20.0
     ready: bool = False
@@ -85,7 +90,9 @@ async def answer(
         place.hold(images=len(body.uploads), size=kept * len(body.uploads))
         deadline = deadline_by(options)
         request_id: str = request.state.request_id
+        call: Call = request.state.call
         stages = [Stages() for _ in body.uploads]
+        call.model, call.stages = pipeline.spec.name, stages
 
         async def one(upload: Upload, times: Stages, form: Callable[[dict[str, Any]], T]) -> T:
             try:
@@ -93,6 +100,8 @@ async def answer(
                     return await pipeline.run(upload, plan, look, form, deadline, times)
             except TimeoutError as error:
                 raise DeadlineExceeded("The answer was not ready by the deadline.") from error
+            finally:
+                answered(sum(times.seconds.get(stage, 0.0) for stage in ("decode", "render")))
 
         async def one_of_several(upload: Upload, times: Stages) -> orjson.Fragment:
             try:
@@ -103,6 +112,7 @@ async def answer(
                     error = PellucidError(
                         "The service failed on this image; its log has the cause under the request's id."
                     )
+                call.problems.append(error.slug)
                 info = await asyncio.to_thread(identify, upload)
                 return reply.failure(info, reply.problem(error, request_id))
 
@@ -115,7 +125,8 @@ async def answer(
                 results = await asyncio.gather(*map(one_of_several, body.uploads, stages))
             return reply.envelope(pipeline.spec.name, request_id, results)
 
-        response = await _while_connected(request, whole())
+        with service.forecast.expect(pipeline.worker, plan, len(body.uploads), deadline) as answered:
+            response = await _while_connected(request, whole())
     response.headers["Server-Timing"] = Stages.header(stages)
     return response
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from service.api.plan import Look
 from service.api.reply import result
 from service.decode.image import decode
 from service.dispatch.worker import Worker
+from service.telemetry.call import STAGES
 from service.types import DecodedImage, Finished, Plan, Upload
 
 T = TypeVar("T")
@@ -22,15 +24,19 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Stages:
-    """Seconds that an image spent in each stage, and the size of the batch that it ran in."""
+    """Seconds that an image spent in each stage, and the size of the batch that it ran in.
+
+    ``begun``: when the stages that are timed here began, by ``time.perf_counter``.
+    """
 
     seconds: dict[str, float] = field(default_factory=dict)
+    begun: dict[str, float] = field(default_factory=dict)
     batch_size: int = 0
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
         """Take the time of a stage that does not fail."""
-        started = time.perf_counter()
+        self.begun[stage] = started = time.perf_counter()
         yield
         self.seconds[stage] = time.perf_counter() - started
 
@@ -38,7 +44,7 @@ class Stages:
     def header(images: Sequence[Stages]) -> str:
         """Server-Timing (W3C): milliseconds by stage, of the slowest of several images."""
         entries = []
-        for stage in ("decode", "queue", "infer", "explain", "render"):
+        for stage in STAGES:
             times = [image.seconds[stage] for image in images if stage in image.seconds]
             if times:
                 note = f';desc="batch of {max(image.batch_size for image in images)}"' if stage == "infer" else ""
@@ -96,7 +102,9 @@ class Pipeline:
             with stages.timed("decode"):
                 image = decode(upload, self.spec.preprocess, self.max_pixels, side, self.max_side)
             job = self.worker.submit(image.pixels, plan, deadline)
-            answer.add_done_callback(lambda done: done.cancelled() and job.cancel())
+            # Weakly, since the job holds the picture until it is answered: a ring would keep it for the collector.
+            running = weakref.ref(job)
+            answer.add_done_callback(lambda done: done.cancelled() and (job := running()) and job.cancel())
             job.add_done_callback(lambda job: job.cancelled() or self.pool.submit(settling, rendering, image, job))
 
         def rendering(image: DecodedImage, job: Future[Finished]) -> None:

@@ -9,13 +9,16 @@ from service.errors import (
     ContentTooLarge,
     DeadlineExceeded,
     Draining,
+    EngineDown,
     InferenceFailed,
     InvalidOption,
     MalformedRequest,
     NotAcceptable,
+    OutOfMemory,
     PellucidError,
     QueueFull,
     RateLimited,
+    TooLate,
     Unauthorized,
     UndecodableImage,
     UnknownModel,
@@ -27,6 +30,8 @@ from service.errors import (
 _SCHEMA: Final = {"$ref": "#/components/schemas/Problem"}
 _EXAMPLE_ID: Final = "b1f5c0de7a3e4c55"
 
+_DRAINING: Final = Draining("The service is starting up or shutting down.")
+_DOWN: Final = EngineDown("The engine hangs.")
 _EXAMPLES: Final[tuple[PellucidError, ...]] = (
     MalformedRequest("The body holds no image. Images go into file parts named 'images', one or several."),
     Unauthorized("A key is needed, as `Authorization: Bearer KEY` or `X-API-Key: KEY`."),
@@ -40,8 +45,13 @@ _EXAMPLES: Final[tuple[PellucidError, ...]] = (
     UndecodableImage("The JPEG data are broken or cut off: image file is truncated (3 bytes not processed)"),
     QueueFull("256 images are in flight and 1 more would pass the limit of 256.", retry_after_s=2),
     RateLimited("More than 60 per 1 minute are not taken.", retry_after_s=7),
+    TooLate(
+        "40 images are in flight: the answer would take about 3.2 s, and its deadline is in 2.0 s.", retry_after_s=1.2
+    ),
     InferenceFailed("The network could not be run on this image."),
-    Draining("The service is starting up or shutting down."),
+    _DRAINING,
+    _DOWN,
+    OutOfMemory("There is not enough memory for this image at the moment."),
     DeadlineExceeded("The queue was too long to answer by the deadline."),
 )
 _NO_MODEL: Final = UnknownModel("No model 'lite1' is served. Served are lite0.", allowed=["lite0"])
@@ -80,6 +90,7 @@ _ANY_OTHER: Final = {"description": "Any other error.", "content": {"application
 
 MODEL_PROBLEMS: Final = {
     **_responses((_EXAMPLES[1], _NO_MODEL)),
-    "default": _ANY_OTHER,
-}  # without it FastAPI adds a 422 of its own
-READY_PROBLEMS: Final = _responses((_EXAMPLES[-2],))
+    "default": _ANY_OTHER,  # without it FastAPI adds a 422 of its own
+}
+READY_PROBLEMS: Final = _responses((_DRAINING, _DOWN))
+LIVE_PROBLEMS: Final = _responses((_DOWN,))

@@ -33,10 +33,11 @@ def _ask(*requests: dict[str, Any], **settings: Any) -> Sequence[httpx.Response]
     return asyncio.run(scene())
 
 
-async def _send(stub: Stub, path: str | None = None, method: str = "GET", **headers: str | bytes) -> httpx.Response:
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
+async def _send(stub: Stub, path: str | None = None, method: str = "GET", **headers: str) -> httpx.Response:
+    named = {name.replace("_", "-").encode(): value.encode("latin-1") for name, value in headers.items()}
     if path is None:
-        return await stub.client.post("/v1/predict", content=BLACK, headers={"Content-Type": "image/png", **named})
+        picture = {b"Content-Type": b"image/png", **named}
+        return await stub.client.post("/v1/predict", content=BLACK, headers=picture)
     return await stub.client.request(method, path, headers=named)
 
 
@@ -60,10 +61,10 @@ def test_each_of_several_keys_opens_in_both_ways(settings: dict[str, Any], key: 
         {"Authorization": f"Bearer {KEY}x"},
         {"X_API_Key": KEY[:-1]},
         {"X_API_Key": ENTRY},
-        {"X_API_Key": b"\xff"},
+        {"X_API_Key": "\xff"},
     ],
 )
-def test_without_a_known_key_nothing_is_answered(headers: dict[str, Any]) -> None:
+def test_without_a_known_key_nothing_is_answered(headers: dict[str, str]) -> None:
     for response in _ask(headers, {"path": "/v1/models", **headers}, api_keys=ENTRY):
         problem(response, 401, "unauthorized")
         assert response.headers["www-authenticate"] == 'Bearer realm="pellucid"'
@@ -179,11 +180,9 @@ def test_neither_keys_nor_bodies_nor_queries_are_logged(caplog: pytest.LogCaptur
     caplog.set_level(logging.DEBUG)
 
     async def scene(stub: Stub) -> None:
-        headers = {"X-API-Key": KEY, "Authorization": f"Bearer {OTHER}", "Content-Type": "application/json"}
-        for key in (KEY, "unknown-" + KEY):
-            headers["X-API-Key"] = key
-            body = b'{"images": ["' + b64encode(BLACK) + b'"]}'
-            await stub.client.post("/v1/predict?model=secret-query", content=body, headers=headers)
+        for headers in ({"X-API-Key": KEY}, {"Authorization": f"Bearer {OTHER}"}):
+            body = {"images": [b64encode(BLACK).decode()]}
+            await stub.client.post("/v1/predict?model=secret-query", json=body, headers=headers)
 
     _play(scene, api_keys=ENTRY)
     ours = "\n".join(record.getMessage() for record in caplog.records if not record.name.startswith("http"))
