@@ -24,7 +24,14 @@ MAY_IMPORT = {
     "service.errors": set(),
     "service.config": set(),
     "service.telemetry": set(),
-    "service.cli": {"service.app", "service.config", "service.telemetry", "models"},
+    "service.cli": {
+        "service.api.auth",
+        "service.api.connection",
+        "service.app",
+        "service.config",
+        "service.telemetry",
+        "models",
+    },
     "service.app": {"service", "models"},
     "service.__main__": {"service.cli"},
 }

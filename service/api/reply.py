@@ -17,6 +17,7 @@ from service.render.encode import MEDIA_TYPES, Picture, encode
 from service.types import DecodedImage, Explanation, FeatureMaps, GateReading, ImageInfo, Outcome, Plan, Prediction
 
 JSON: Final = "application/json"
+PROBLEM: Final = "application/problem+json"
 # How many channels are named as a gate's strongest and weakest.
 _EXTREMES: Final = 5
 # The axis of a gate's bars goes from 1 at least this far.
@@ -257,5 +258,5 @@ def problem_response(error: PellucidError, request_id: str) -> Response:
         orjson.dumps(problem(error, request_id)),
         status_code=error.status,
         headers=error.headers,
-        media_type="application/problem+json",
+        media_type=PROBLEM,
     )
