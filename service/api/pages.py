@@ -7,15 +7,15 @@ from base64 import b64encode
 from hashlib import sha256
 from typing import Final
 
-from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-_EVERY_REPLY: Final = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-}
-_NOTHING: Final = "default-src 'none'; frame-ancestors 'none'"
+# As ASGI has headers: nothing is to be encoded for each reply.
+_EVERY_REPLY: Final = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+)
+_NOTHING: Final = ((b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),)
 _PAGE: Final = (
     "default-src 'none'; script-src 'self'{scripts}; style-src 'self'{styles}; img-src 'self' data: blob:; "
     "font-src 'self' data:; connect-src 'self'; worker-src 'self' blob:; manifest-src 'self'; base-uri 'none'; "
@@ -43,18 +43,18 @@ class PageHeaders:
         async def send_with_headers(message: Message) -> None:
             nonlocal start, page
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                headers.update(_EVERY_REPLY)
-                if "Content-Security-Policy" not in headers:  # the playground states its own
-                    if headers.get("content-type", "").startswith("text/html"):
-                        start = message  # held back until the page is whole
-                        return
-                    headers["Content-Security-Policy"] = _NOTHING
+                headers = dict(message["headers"])
+                stated = b"content-security-policy" in headers  # the playground states its own
+                if not stated and headers.get(b"content-type", b"").startswith(b"text/html"):
+                    start = message  # held back until the page is whole
+                    return
+                message["headers"] = [*message["headers"], *_EVERY_REPLY, *(() if stated else _NOTHING)]
             elif start:
                 page += message.get("body", b"")
                 if message.get("more_body", False):
                     return
-                MutableHeaders(scope=start)["Content-Security-Policy"] = _policy(page, scope["path"])
+                policy = (b"content-security-policy", _policy(page, scope["path"]).encode())
+                start["headers"] = [*start["headers"], *_EVERY_REPLY, policy]
                 await send(start)
                 message = {"type": "http.response.body", "body": page}
             await send(message)
