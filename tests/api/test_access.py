@@ -132,6 +132,14 @@ def test_a_rate_that_can_not_be_read_stops_the_start() -> None:
         _ask({}, rate_limit="often")
 
 
+def test_the_api_document_says_where_a_key_or_a_rate_can_refuse() -> None:
+    (document,) = _ask({"path": "/openapi.json"}, api_keys=ENTRY)
+    for path, methods in document.json()["paths"].items():
+        for operation in methods.values():
+            stated = {"401", "429"} <= {*operation["responses"]}
+            assert stated is path.startswith("/v1/")
+
+
 ORIGIN = "https://shop.example"
 
 
