@@ -57,9 +57,9 @@ class GradCam(_Api):
         self.grad_cam = LayerGradCam(self.network.net, self.network.layer)
 
     def predict(self, x: Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
-        with torch.inference_mode():
+        with torch.no_grad():
             best = self.network.net(x).argmax(1)
-        heat = self.grad_cam.attribute(x.clone(), target=best, relu_attributions=True)
+        heat = self.grad_cam.attribute(x, target=best, relu_attributions=True)
         heat = torch.nn.functional.interpolate(heat.detach(), x.shape[2:], mode="bilinear")[:, 0]  # B H W
         heat /= heat.amax((1, 2), keepdim=True).clamp_min(1e-9)
         return heat.numpy()
