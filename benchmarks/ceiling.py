@@ -1,4 +1,4 @@
-"""The most that this machine can do with the service's own parts: decode threads and one engine, and no HTTP.
+"""The most that this machine can do with the service's own parts: its decode threads and its engine, and no HTTP.
 
 A process of its own, so that nothing else of the benchmark runs in it: `python -m benchmarks.ceiling` says that it is
 ready, then reads a number of seconds from each line and answers with a line of JSON.
@@ -6,6 +6,7 @@ ready, then reads a number of seconds from each line and answers with a line of 
 
 from __future__ import annotations
 
+import itertools
 import json
 import queue
 import statistics
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -54,7 +56,7 @@ class Ceiling:
 
 
 def main() -> None:
-    """Measure as often as asked."""
+    """Measure as often as asked: full batches of predictions, as many side by side as the engine has slots."""
     import numpy as np
     import torch
 
@@ -79,36 +81,37 @@ def main() -> None:
         engine.run(Batch(np.stack(images), (plan,) * len(images)))
 
     def throughput(seconds: float) -> float:
-        ready: queue.Queue[Pixels] = queue.Queue(2 * size)
-        stopped = threading.Event()
+        ready: queue.Queue[Pixels] = queue.Queue(2 * size * engine.slots)
+        over, emptying = threading.Event(), threading.Event()
+        finished: list[float] = []
 
         def decoding(first: int) -> None:
             torch.set_num_threads(1)
-            number = first
-            while not stopped.is_set():
+            for number in itertools.count(first, decoders):
+                if emptying.is_set():
+                    return
                 ready.put(pixels(number))
-                number += decoders
 
-        threads = [threading.Thread(target=decoding, args=(first,)) for first in range(decoders)]
-        for thread in threads:
+        def inferring() -> None:
+            while not over.is_set():
+                infer([ready.get() for _ in range(size)])
+                finished.append(time.perf_counter())
+
+        runners = [threading.Thread(target=inferring) for _ in range(engine.slots)]
+        feeders = [threading.Thread(target=decoding, args=(first,)) for first in range(decoders)]
+        for thread in (*runners, *feeders):
             thread.start()
-        begin, done = time.perf_counter() + min(1.0, seconds / 4), 0
-        first = last = 0.0
-        while last < begin + seconds:
-            infer([ready.get() for _ in range(size)])
-            last = time.perf_counter()
-            if last < begin:
-                first = last
-            else:
-                done += size
-        stopped.set()
-        for thread in threads:
-            while thread.is_alive():
-                try:
-                    ready.get(timeout=0.05)
-                except queue.Empty:
-                    continue
-        return done / (last - first)
+        begin = time.perf_counter() + min(1.0, seconds / 4)
+        time.sleep(begin + seconds - time.perf_counter())
+        over.set()
+        for thread in runners:  # which finish their batches
+            thread.join()
+        emptying.set()
+        while any(thread.is_alive() for thread in feeders):  # they may wait for room
+            with suppress(queue.Empty):
+                ready.get(timeout=0.01)
+        counted = [moment for moment in finished if begin <= moment < begin + seconds]
+        return len(counted) * size / seconds
 
     def alone(work: Any) -> float:
         times = []
