@@ -1,48 +1,44 @@
-"""`python -m benchmarks` measures all parts and writes the report; a part's name measures that part alone."""
+"""Every figure in one run with what it is compared with.
+
+Without a part's name: all parts, one after the other, and the report. Stop what else runs on the machine first.
+"""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from benchmarks import comparison, machine, report
-from benchmarks.servers import SPECS
+from benchmarks import batching as batching_part
+from benchmarks import comparison, machine, plot, targets
+from benchmarks import cost as cost_part
+from benchmarks import report as tables
+from benchmarks import start as start_part
+from benchmarks.servers import ROOT, SPECS
 
 RESULTS = Path(__file__).with_name("results")
+PICTURE = ROOT / "docs" / "images" / "performance.png"
+PARTS = ("service", "cost", "batching", "start")
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, invoke_without_command=True, help=__doc__)
 
-Seconds = Annotated[float, typer.Option(help="Measured seconds of each cell.")]
+Seconds = Annotated[float, typer.Option(min=0.5, help="Measured seconds of each cell.")]
 Rounds = Annotated[int, typer.Option(min=1, help="Rounds, taken in turn; figures are medians of them.")]
 
 
-def say(line: str) -> None:
-    """Progress, as it happens."""
-    print(line, file=sys.stderr, flush=True)
-
-
-def keep(part: str, figures: dict[str, Any]) -> None:
-    """Raw figures of a part, with the machine that they are of."""
-    RESULTS.mkdir(exist_ok=True)
-    figures = {"machine": machine.describe(), **figures}
-    (RESULTS / f"{part}.json").write_text(json.dumps(figures, indent=1) + "\n", "utf-8")
-
-
-def _split(names: str, known: tuple[str, ...]) -> list[str]:
-    chosen = [name.strip() for name in names.split(",")]
-    for name in chosen:
-        if name not in known:
-            raise typer.BadParameter(f"{name!r} is none of {', '.join(known)}")
-    return chosen
-
-
 @app.callback()
-def main() -> None:
-    """Parts can be measured alone."""
+def everything(context: typer.Context) -> None:
+    """All parts with their defaults, and the report."""
+    if context.invoked_subcommand is None:
+        service()
+        cost()
+        batching()
+        start()
+        report()
 
 
 @app.command()
@@ -57,12 +53,77 @@ def service(
     choice = comparison.Choice(
         _split(servers, tuple(SPECS)),
         _split(routes, comparison.ROUTES),
-        [int(number) for number in callers.split(",")],
+        [int(number) for number in _split(callers)],
         seconds,
         rounds,
     )
-    keep("service", comparison.compare(choice, say))
-    print(report.comparison_table(json.loads((RESULTS / "service.json").read_text("utf-8"))))
+    _keep("service", lambda: comparison.compare(choice, _say))
+
+
+@app.command()
+def cost(rounds: Rounds = 15) -> None:
+    """What an explanation costs the engine."""
+    _keep("cost", lambda: cost_part.measure(rounds, _say))
+
+
+@app.command()
+def batching(seconds: Seconds = 4.0, rounds: Rounds = 2) -> None:
+    """Mean latency against offered load, beside a fixed window and the closed-form bound."""
+    _keep("batching", lambda: batching_part.measure(seconds, rounds, _say))
+
+
+@app.command()
+def start(seconds: Seconds = 4.0, rounds: Rounds = 2) -> None:
+    """Seconds from process start to ready, and memory."""
+    _keep("start", lambda: start_part.measure(seconds, rounds, _say))
+
+
+@app.command()
+def report() -> None:
+    """Write what was measured last into docs/performance.md, the README and the plot."""
+    parts = {part: json.loads(file.read_text("utf-8")) for part in PARTS if (file := RESULTS / f"{part}.json").exists()}
+    content = {part: f"{tables.machine_line(parts[part]['machine'])}\n\n{_table(part, parts[part])}" for part in parts}
+    content["targets"] = targets.targets(parts)
+    page = ROOT / "docs" / "performance.md"
+    text = page.read_text("utf-8")
+    for name, written in content.items():
+        text = tables.fill(text, name, written)
+    page.write_text(text, "utf-8")
+    if "service" in parts:
+        readme = ROOT / "README.md"
+        named = f"{tables.summary(parts['service'])}\n\n{tables.machine_line(parts['service']['machine'])}"
+        readme.write_text(tables.fill(readme.read_text("utf-8"), "benchmarks", named), "utf-8")
+    plot.draw(parts, PICTURE)
+    _say(f"written: {page.relative_to(ROOT)}, README.md, {PICTURE.relative_to(ROOT)}")
+
+
+def _table(part: str, figures: tables.Figures) -> str:
+    write = {"service": tables.comparison, "cost": tables.cost, "batching": tables.batching, "start": tables.starts}
+    return write[part](figures)
+
+
+def _keep(part: str, measure: Callable[[], tables.Figures]) -> None:
+    """Measure a part, keep its raw figures with the machine that they are of, and print its tables."""
+    RESULTS.mkdir(exist_ok=True)
+    figures = {"machine": machine.describe(), **measure()}
+    (RESULTS / f"{part}.json").write_text(json.dumps(figures, indent=1) + "\n", "utf-8")
+    written = [tables.machine_line(figures["machine"]), _table(part, figures)]
+    if part != "batching":
+        written.append(targets.targets({part: figures}))
+    print("\n", "\n\n".join(written), "\n", sep="")
+
+
+def _say(line: str) -> None:
+    """Progress, as it happens."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def _split(names: str, known: tuple[str, ...] | None = None) -> list[str]:
+    chosen = [name.strip() for name in names.split(",")]
+    for name in chosen:
+        if known is not None and name not in known:
+            raise typer.BadParameter(f"{name!r} is none of {', '.join(known)}")
+    return chosen
 
 
 if __name__ == "__main__":

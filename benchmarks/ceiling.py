@@ -45,7 +45,8 @@ class Ceiling:
         assert self._process.stdin is not None
         self._process.stdin.write(f"{seconds}\n")
         self._process.stdin.flush()
-        return self._answer()
+        answer: dict[str, float] = self._answer()
+        return answer
 
     def _answer(self) -> Any:
         assert self._process.stdout is not None

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import wrk
 from benchmarks.ceiling import Ceiling
 from benchmarks.load import Load, run
 from benchmarks.photographs import photographs
@@ -17,6 +18,7 @@ from benchmarks.servers import SPECS, Server, Spec, quiet
 
 ROUTES = ("predict", "grad-cam", "explain")
 CALLERS = (1, 16, 64, 512)
+CHECKED = 16  # callers of the check against wrk
 
 
 @dataclass(frozen=True)
@@ -47,10 +49,11 @@ def compare(choice: Choice, say: Callable[[str], None]) -> dict[str, Any]:
     lead_in = min(1.0, choice.seconds / 2)
     ceilings: list[dict[str, float]] = []
     cells: list[dict[str, Any]] = []
+    checks: list[dict[str, float]] = []
     with ExitStack() as stack:
         ceiling = stack.enter_context(Ceiling())
         running: dict[str, Server] = {}
-        stack.callback(lambda: [server.stop() for server in running.values()])
+        stack.callback(_stop, running)
         classes: dict[str, list[int]] = {}
         for name in choice.servers:
             running[name] = Server(SPECS[name])
@@ -77,7 +80,32 @@ def compare(choice: Choice, say: Callable[[str], None]) -> dict[str, Any]:
                     f"p50 {cell['p50_ms']:.0f} ms, p99 {cell['p99_ms']:.0f} ms, "
                     f"{cell['refused']} refused, {cell['errors']} errors"
                 )
-    return {"engine": ceiling.engine, "top_classes": classes, "ceiling": ceilings, "cells": cells}
+            if wrk.installed() and "pellucid" in running:
+                checks.append(_check(running["pellucid"], pictures, choice.seconds))
+                say(f"round {number + 1}: {checks[-1]}")
+    return {
+        "engine": ceiling.engine,
+        "top_classes": classes,
+        "ceiling": ceilings,
+        "cells": cells,
+        "generator": checks,
+    }
+
+
+def _stop(running: dict[str, Server]) -> None:
+    for server in running.values():
+        server.stop()
+
+
+def _check(server: Server, pictures: list[bytes], seconds: float) -> dict[str, float]:
+    """Our callers and wrk's, one after the other, on predictions."""
+    requests = server.spec.requests("predict", pictures)
+    server.resume()
+    own = run(server.port, requests, CHECKED, seconds).rate
+    path, accept = server.spec.routes["predict"]
+    others = wrk.rate(server.port, path, accept, pictures, CHECKED, seconds)
+    server.pause()
+    return {"own": own, "wrk": others}
 
 
 def figures(load: Load) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ def describe() -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: version(name) for name in _PACKAGES},
         "settings": {name: value for name, value in os.environ.items() if name.startswith("PELLUCID_")},
+        "date": datetime.now(UTC).date().isoformat(),
         "load_average": os.getloadavg()[0],
     }
 

@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,8 @@ class Spec:
     """How a server is started and asked.
 
     ``command`` gets the port as its last argument or, where it is ours, in the environment. ``routes`` are the paths
-    and what they are asked to accept, by the name that the routes have in the tables.
+    and what they are asked to accept, by the name that the routes have in the tables. Bodies are the photograph's
+    bytes, or ``multipart``: LitServe reads every other body as JSON.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Spec:
     ready: str
     routes: Mapping[str, tuple[str, str]]
     multipart: bool = False
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     def requests(self, route: str, photographs: list[bytes]) -> list[bytes]:
         """One HTTP request for each photograph."""
@@ -52,6 +54,7 @@ class Spec:
 
 
 _PNG, _JSON = "image/png", "application/json"
+_ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # of each thread or process that runs the network: there are several
 _RIVAL_ROUTES = {"predict": ("/predict", _JSON), "grad-cam": ("/grad-cam", _PNG)}
 SPECS = {
     spec.name: spec
@@ -73,6 +76,7 @@ SPECS = {
             ("-m", "benchmarks.rivals.fastapi_gradcam"),
             "/health",
             _RIVAL_ROUTES,
+            environment=_ONE_THREAD,
         ),
         Spec(
             "litserve",
@@ -81,6 +85,7 @@ SPECS = {
             "/health",
             _RIVAL_ROUTES,
             multipart=True,
+            environment=_ONE_THREAD,
         ),
     )
 }
@@ -95,7 +100,7 @@ class Server:
         self.port = _free_port()
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - as long as the server
         command = [sys.executable, *spec.command]
-        environment = {**os.environ, **settings}
+        environment = {**os.environ, **spec.environment, **settings}
         if spec.name == "pellucid":
             environment |= {"PELLUCID_HOST": "127.0.0.1", "PELLUCID_PORT": str(self.port)}
         else:

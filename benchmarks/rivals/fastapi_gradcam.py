@@ -1,5 +1,7 @@
 """FastAPI, its thread pool, torch, and pytorch-grad-cam: one request, one photograph through the network.
 
+Requests run side by side, each on one core (OMP_NUM_THREADS=1).
+
 `python -m benchmarks.rivals.fastapi_gradcam PORT`
 """
 

@@ -1,5 +1,8 @@
 """LitServe, which batches up to 8 requests, torch, and captum's LayerGradCam on the whole batch.
 
+A worker a core for each route, of one thread each (OMP_NUM_THREADS=1): the threads of several torch processes would
+wait for one another, actively.
+
 `python -m benchmarks.rivals.litserve_captum PORT`
 """
 
@@ -14,6 +17,7 @@ from fastapi import Request, Response
 from torch import Tensor
 
 from benchmarks.rivals.network import Network, mask_png
+from service.engine import cores
 
 MAX_BATCH = 8
 # Without a window its workers ask the queue in a busy loop and take a core each.
@@ -74,5 +78,5 @@ class GradCam(_Api):
 if __name__ == "__main__":
     options = {"max_batch_size": MAX_BATCH, "batch_timeout": WINDOW_S}
     apis = [Predict(api_path="/predict", **options), GradCam(api_path="/grad-cam", **options)]
-    server = ls.LitServer(apis, accelerator="cpu", timeout=120)
+    server = ls.LitServer(apis, accelerator="cpu", workers_per_device=cores.available(), timeout=120)
     server.run(host="127.0.0.1", port=int(sys.argv[1]), log_level="warning", generate_client_file=False)
