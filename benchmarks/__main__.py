@@ -61,7 +61,7 @@ def service(
 
 
 @app.command()
-def cost(rounds: Rounds = 15) -> None:
+def cost(rounds: Rounds = 10) -> None:
     """What an explanation costs the engine."""
     _keep("cost", lambda: cost_part.measure(rounds, _say))
 

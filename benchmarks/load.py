@@ -28,7 +28,7 @@ class Load:
 
     ``latencies`` are seconds from a request's first byte sent to its answer's last byte, of answers with 200 alone.
     ``statuses`` counts all answers, ``lost`` connections that broke, ``timeouts`` requests given up, ``unanswered``
-    callers that got nothing at all. ``cpu`` is the generator's own share of one core.
+    callers that got no 200 at all. ``cpu`` is the generator's own share of one core.
     """
 
     seconds: float
@@ -172,7 +172,7 @@ class _Caller(asyncio.Protocol):
 
     def _done(self) -> None:
         now = time.perf_counter()
-        self.answered = True
+        self.answered = self.answered or self._status == 200
         if self._counts():
             self._load.statuses[self._status] += 1
             if self._status == 200:

@@ -94,7 +94,7 @@ def comparison(figures: Figures) -> str:
     lines = [
         f"The ceiling is {ceiling:.0f} images a second ({figures['engine']}).",
         table((*header, "429", "errors"), rows),
-        "\\* Not every caller was answered in the measured time: what those waited is not in the percentile.",
+        "\\* Some callers got no answer in all of the measured time: what those waited is not in the percentile.",
     ]
     if figures["generator"]:
         own, others = (statistics.median(each[name] for each in figures["generator"]) for name in ("own", "wrk"))
