@@ -24,10 +24,11 @@ app = FastAPI()
 network = Network()
 
 # Its hooks stay on the network, so predictions have one without them.
-explained = copy.deepcopy(network.net)
+explained = copy.deepcopy(network)
 # Its backward pass goes as deep as parameters want a gradient: no deeper than the layer that is explained.
-explained.requires_grad_(False).get_submodule("head").requires_grad_(True)
-grad_cam = GradCAM(model=explained, target_layers=[explained.get_submodule("head")])
+explained.net.requires_grad_(False)
+explained.layer.requires_grad_(True)
+grad_cam = GradCAM(model=explained.net, target_layers=[explained.layer])
 # It keeps activations and gradients on itself between its forward and its backward pass.
 lock = threading.Lock()
 

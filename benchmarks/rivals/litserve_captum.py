@@ -58,6 +58,9 @@ class GradCam(_Api):
 
     def setup(self, device: str) -> None:
         super().setup(device)
+        # No graph is kept for what lies before the layer.
+        self.network.net.requires_grad_(False)
+        self.network.layer.requires_grad_(True)
         self.grad_cam = LayerGradCam(self.network.net, self.network.layer)
 
     def predict(self, x: Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -65,8 +68,8 @@ class GradCam(_Api):
             best = self.network.net(x).argmax(1)
         heat = self.grad_cam.attribute(x, target=best, relu_attributions=True)
         heat = torch.nn.functional.interpolate(heat.detach(), x.shape[2:], mode="bilinear")[:, 0]  # B H W
-        heat /= heat.amax((1, 2), keepdim=True).clamp_min(1e-9)
-        return heat.numpy()
+        heat -= heat.amin((1, 2), keepdim=True)
+        return (heat / heat.amax((1, 2), keepdim=True).clamp_min(1e-9)).numpy()
 
     def unbatch(self, output: np.ndarray[Any, np.dtype[np.float32]]) -> list[np.ndarray[Any, np.dtype[np.float32]]]:
         return list(output)
