@@ -10,7 +10,8 @@ WORKDIR /app
 ENV PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     PELLUCID_HOST=0.0.0.0 \
-    PELLUCID_PORT=8000
+    PELLUCID_PORT=8000 \
+    PELLUCID_LOG_FORMAT=json
 
 # The dependencies first, by the lock: this layer is rebuilt only when they change.
 COPY pyproject.toml constraints.txt README.md LICENSE ./

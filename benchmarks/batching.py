@@ -36,17 +36,12 @@ class OneSlot:
 class WindowBatcher(Batcher):
     """What most servers do: the first request waits up to a fixed time for company."""
 
-    def __init__(self, max_batch: int) -> None:
-        super().__init__(max_batch, lambda lane, size: 0.0)
-
-    def take(self) -> list[Job]:
-        """See Batcher.take; the plans are all alike here, so there is one lane."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._lanes or self._closed)
-            if lanes := [*self._lanes.values()]:
-                left = lanes[0][0].submitted + WINDOW_S - time.monotonic()
-                self._changed.wait_for(lambda: len(lanes[0]) >= self._max_batch or self._closed, max(0.0, left))
-            return super().take()
+    def _next_batch(self, limit: int) -> list[Job]:
+        """See Batcher; the plans are all alike here, so there is one lane."""
+        (lane,) = self._lanes.values()
+        left = next(iter(lane)).submitted + WINDOW_S - time.monotonic()
+        self._changed.wait_for(lambda: len(lane) >= limit or self._closed, max(0.0, left))
+        return super()._next_batch(limit)
 
 
 class WindowWorker(Worker):
@@ -54,7 +49,7 @@ class WindowWorker(Worker):
 
     def __init__(self, engine: Engine, max_batch: int) -> None:
         super().__init__(engine, max_batch)
-        self._batcher = WindowBatcher(max_batch)
+        self._batcher = WindowBatcher(self._costs.predict)
 
 
 def measure(seconds: float, rounds: int, say: Callable[[str], None]) -> dict[str, Any]:

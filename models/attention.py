@@ -54,13 +54,17 @@ class Gated(nn.Module):
 
 
 def names_without_gates(net: nn.Module) -> Callable[[str], str]:
-    """A function from module paths to names in which a gated layer is called as if it had no gate: a.layer.b -> a.b."""
+    """A function from module paths to names in which a gated layer is called as if it had no gate: a.layer.b -> a.b.
+
+    A part of the layer that is itself called ``gate`` keeps its path: a.gate is the gate.
+    """
     wrappers = [f"{path}.layer" for path, module in net.named_modules() if isinstance(module, Gated)]
 
     def name(path: str) -> str:
         for wrapper in reversed(wrappers):  # inner ones first
-            if path == wrapper or path.startswith(f"{wrapper}."):
-                path = wrapper.removesuffix(".layer") + path.removeprefix(wrapper)
+            part = path.removeprefix(wrapper)
+            if part != path and part[:1] in ("", ".") and part.split(".")[1:2] != ["gate"]:
+                path = wrapper.removesuffix(".layer") + part
         return path
 
     return name
@@ -69,23 +73,26 @@ def names_without_gates(net: nn.Module) -> Callable[[str], str]:
 @dataclass(frozen=True, slots=True)
 class Gate:
     """A gate found in a graph: ``weights`` is the node whose value, one number per channel, scales ``gated`` into
-    ``output``; ``shape`` is (channels, height, width) of what it scales.
+    ``output``; ``shape`` is (channels, height, width) of what it scales; ``squash`` is the function that bounds the
+    numbers, before what stretches or shifts them.
     """
 
     weights: fx.Node
     gated: fx.Node
     output: fx.Node
     shape: tuple[int, int, int]
+    squash: str
 
 
 _MULTIPLY = {"mul", "multiply"}
-_DIVIDE = {"div", "divide", "truediv"}
+# What stretches or shifts a gate's numbers, by a number.
+_SCALE = _MULTIPLY | {"div", "divide", "truediv", "add", "radd", "sub", "rsub"}
 # What keeps a gate's numbers within bounds. Hard sigmoids are also written as relu6(x + 3) / 6, or with a clamp.
 _SQUASH = {"sigmoid", "hardsigmoid", "softmax", "tanh", "relu6", "hardtanh", "clamp"}
 # Operations that only rearrange or repeat a gate's numbers on their way to the multiplication.
 _SHAPE_ONLY = {
     *("view", "reshape", "expand", "expand_as", "unsqueeze", "squeeze", "getitem", "flatten", "contiguous"),
-    *("permute", "transpose", "identity", "dropout"),
+    *("permute", "transpose", "identity", "dropout", "chunk", "split", "unbind", "reshape_as", "view_as"),
 }
 
 
@@ -109,17 +116,20 @@ def _others(shape: tuple[int, ...], extent: slice) -> list[int]:
     return others
 
 
-def _gate_behind(node: fx.Node, gated: tuple[int, ...], extent: slice, root: nn.Module) -> fx.Node | None:
-    """Walk up from a factor of a multiplication to one number per channel that a squashing function made, or None."""
+def _gate_behind(node: fx.Node, gated: tuple[int, ...], extent: slice, root: nn.Module) -> tuple[fx.Node, str] | None:
+    """Walk up from a factor of a multiplication to one number per channel that a squashing function made.
+
+    Returns what is multiplied and that function's name, or None.
+    """
     weights: fx.Node | None = None
     while True:
         if _per_channel(_shape(node), gated, extent) or _shape(node) == tuple(_others(gated, extent)):
             weights = weights or node  # the first such node is what is really multiplied, a later one an ingredient
         name = _name(node, root)
         if name in _SQUASH:
-            return weights
+            return (weights, name) if weights is not None else None
         sources = [arg for arg in node.args if isinstance(arg, fx.Node)]
-        scaled = name in _MULTIPLY | _DIVIDE and len(sources) == 1
+        scaled = name in _SCALE and len(sources) == 1
         if (name not in _SHAPE_ONLY and not scaled) or not sources:
             return None
         node = sources[0]
@@ -146,7 +156,8 @@ def find_gates(graph: fx.Graph, root: nn.Module, layouts: dict[fx.Node, Layout])
                 continue
             at = layout.axes.index("H")
             shape = _shape(gated)
-            weights = _gate_behind(factor, shape, slice(at, at + 2), root)
-            if weights is not None:
-                yield Gate(weights, gated, node, (layout.channels(shape), layout.height, layout.width))
+            found = _gate_behind(factor, shape, slice(at, at + 2), root)
+            if found is not None:
+                weights, squash = found
+                yield Gate(weights, gated, node, (layout.channels(shape), layout.height, layout.width), squash)
                 break

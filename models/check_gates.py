@@ -24,8 +24,8 @@ from models.graph import TracedNetwork
 from models.insert import gates_of, load_gates, with_gates
 from models.lite0 import GATED_LAYERS
 from models.spec import PreprocessSpec
-from models.training.corruptions import HELD_OUT, TRAINED
-from models.training.pictures import Labelled, centre_crop, find_pictures, to_pixels
+from models.training.corruptions import HELD_OUT, TRAINED, Picture
+from models.training.pictures import Labelled, centre_crop, find_pictures, random_crop, to_pixels
 from models.training.recipe import frozen
 from models.weights import read_state
 
@@ -57,26 +57,42 @@ def freeze_gates(gated: nn.Module, means: Mapping[str, Tensor]) -> nn.Module:
 
 
 class Examination:
-    """The pictures under every condition, ``clean`` first."""
+    """The pictures under every condition, ``clean`` first.
+
+    With several ``views`` each picture counts that often: its centre, then random crops. That makes more of few
+    pictures, though not as much as as many pictures would.
+    """
 
     def __init__(
-        self, pictures: list[Labelled], conditions: tuple[str, ...], preprocess: PreprocessSpec, dtype: torch.dtype
+        self,
+        pictures: list[Labelled],
+        conditions: tuple[str, ...],
+        preprocess: PreprocessSpec,
+        dtype: torch.dtype,
+        views: int = 1,
     ) -> None:
         self.conditions = ("clean", *conditions)
-        self.labels = torch.tensor([picture.label for picture in pictures])
-        self._pictures = list(enumerate(pictures))
+        self.labels = torch.tensor([picture.label for picture in pictures] * views)
+        self.views = views
+        self._centres = len(pictures)
+        self._pictures = list(enumerate(pictures * views))
         self._preprocess = preprocess
         self._dtype = dtype
 
     def _show(self, condition: str) -> Iterator[Tensor]:
-        """Batches of input. The damage to a picture depends on its place in the folder and the condition alone."""
+        """Batches of input. A view's crop and damage depend on its number and the condition alone."""
         for start in range(0, len(self._pictures), BATCH):
             seen = []
             for number, picture in self._pictures[start : start + BATCH]:
-                crop = centre_crop(picture.path, self._preprocess)
+                crop = self._crop(number, picture)
                 chance = np.random.default_rng((number, *condition.encode()))
                 seen.append(crop if condition == "clean" else CORRUPTIONS[condition](crop, chance.random(), chance))
             yield to_pixels(seen, self._preprocess).to(self._dtype)
+
+    def _crop(self, number: int, picture: Labelled) -> Picture:
+        if number < self._centres:
+            return centre_crop(picture.path, self._preprocess)
+        return random_crop(picture.path, self._preprocess.size[0], np.random.default_rng(number))
 
     @torch.no_grad()
     def sit(self, nets: Mapping[str, nn.Module]) -> dict[str, dict[str, Answers]]:
@@ -119,7 +135,7 @@ def report(examination: Examination, answers: Mapping[str, Mapping[str, Answers]
     plain = next(iter(answers))
     head = [*answers, *(f"{name} - {plain}" for name in answers if name != plain)]
     lines = [
-        f"{len(examination.labels)} pictures, top-1 in percent",
+        f"{len(examination.labels) // examination.views} pictures, views of each {examination.views}, top-1 in percent",
         "",
         _row("condition", head),
         _row("---", ["---:"] * len(head)),
@@ -170,6 +186,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--model", default="lite0-plain", help="a network of the catalogue (%(default)s)")
     parser.add_argument("--layers", nargs="+", default=GATED_LAYERS, help="the layers that have the gates")
     parser.add_argument("--conditions", nargs="+", choices=CORRUPTIONS, default=SIX, help="(%(default)s)")
+    parser.add_argument("--views", type=int, default=1, help="crops of each picture; the first is its centre")
     parser.add_argument("--bf16", action="store_true", help="compute in bfloat16, not float32")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args(arguments)
@@ -182,7 +199,7 @@ def main(arguments: list[str] | None = None) -> None:
         load_gates(gated[path.stem], read_state(path), path.name)
     pictures = find_pictures(options.data, options.part)
     dtype = torch.bfloat16 if options.bf16 else torch.float32
-    examination = Examination(pictures, tuple(options.conditions), spec.preprocess, dtype)
+    examination = Examination(pictures, tuple(options.conditions), spec.preprocess, dtype, options.views)
     answers = examination.sit({options.model: net} | gated)
     first = next(iter(gated))
     means = {gate: weights.mean(0) for gate, weights in gates_over_all(answers[first]).items()}

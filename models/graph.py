@@ -6,21 +6,28 @@ and an explanation's gradient comes from the head, the part of the graph behind 
 
 from __future__ import annotations
 
+import linecache
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, fx, nn
 
 from models.attention import Gate, find_gates, names_without_gates
 from models.heads import linear_behind
-from models.layout import MapViews, find_layouts, positions_are_read
+from models.in_place import out_of_place
+from models.layout import MapViews, find_layouts, kind_of, positions_are_read
 from models.spec import GateSpec, LayerSpec, NetworkSpec
 from models.stages import early_middle_late
-from models.tracing import Trace, check_same, opaque, out_of_place, trace
+from models.tracing import Trace, check_same, opaque, trace
 
 
 class UntraceableError(ValueError):
-    """The network can't run on pixels of the given size, or returns no logits. The message says which."""
+    """The network can't run on pixels of the given size, returns no logits, or returns others beside other images.
+
+    The message says which.
+    """
 
 
 @dataclass(frozen=True)
@@ -73,43 +80,47 @@ class TracedNetwork:
         self._root, self._pixels, self._batch = traced.module, traced.pixels, traced.batch
         graph = self._root.graph
         graph.eliminate_dead_code()
-        self._logits = next(node for node in graph.nodes if node.op == "output").args[0]
-        if not isinstance(self._logits, fx.Node) or len(self._logits.meta.get("shape", ())) != 2:
+        logits = _logits_of(traced)
+        if logits is None:
             raise UntraceableError(f"{type(net).__name__} returns no single tensor of logits [B, classes]")
 
+        self._logits = logits
         layouts = find_layouts(graph, self._root)
         self._layouts = layouts
         self._qualnames = {node: public(qualname) for node, qualname in traced.qualnames.items()}
         self._views = MapViews(graph, layouts)
         self._nodes = {node.name: node for node in graph.nodes}
-        # A leaf that runs several times is a node each time (relu, relu_1): the nodes' names come before the modules'.
-        names = {public(path): node for path, node in traced.returned.items()}
-        names |= {name: node for node, name in self._qualnames.items()}
+        named = [(public(path), node, kind) for path, (node, kind) in traced.returned.items()]
+        named += [(name, node, kind_of(node, self._root)) for node, name in self._qualnames.items()]
         order = {node: position for position, node in enumerate(graph.nodes)}
         self._towards_logits = _ancestors([self._logits], stop=[self._batch])
         spatial: list[tuple[fx.Node, LayerSpec]] = []
-        for name, node in names.items():
+        for name, node, kind in named:
             layout = layouts.get(node) if node in self._towards_logits else None
             if layout is None or layout.axes == "BCN" or layout.height * layout.width == 1 or node is self._pixels:
                 continue
-            kind = self._kinds.get(name) or str(getattr(node.target, "__name__", node.target))
             shape = layout.channels(node.meta["shape"]), layout.height, layout.width
             spatial.append((node, LayerSpec(name, kind, shape)))
         # Modules that return the same value share a place in the order; the inner one, with the longer name, comes
         # first.
         spatial.sort(key=lambda entry: (order[entry[0]], -entry[1].name.count(".")))
         self._layers = {layer.name: node for node, layer in spatial}
-        self.gates = tuple(map(self._traced_gate, find_gates(graph, self._root, layouts)))
+        layers = {*self._layers.values()}  # the pixels are none: a gate on them is left out
+        gates = find_gates(graph, self._root, layouts)
+        self.gates = self._traced_gates([gate for gate in gates if {gate.gated, gate.output} <= layers])
         self._live = self._depending_on(self._pixels)
         self.spec = self._describe([layer for _, layer in spatial], untraceable)
 
     @staticmethod
     def _untraced(net: nn.Module, size: tuple[int, int]) -> Trace:
         try:
-            return opaque(net, size)
+            untraced = opaque(net, size)
+            if _logits_of(untraced) is not None:
+                check_same(net, untraced.module, size)
+            return untraced
         except Exception as error:  # whatever the network's own code raises when it is given pixels
             raise UntraceableError(
-                f"{type(net).__name__} can't run on pixels of {size[0]}x{size[1]}: {error}"
+                f"{type(net).__name__} can't be served with pixels of {size[0]}x{size[1]}: {error}"
             ) from error
 
     @property
@@ -182,7 +193,9 @@ class TracedNetwork:
                 copies[node] = graph.node_copy(node, copies.__getitem__)
         results = tuple(copies[node] for node in outputs)
         graph.output(results[0] if single else results)
-        return fx.GraphModule(self._root, graph)
+        part = fx.GraphModule(self._root, graph)
+        _forget_source(part)
+        return part
 
     def _depending_on(self, node: fx.Node) -> set[fx.Node]:
         """``node`` and the values on the way to the logits that it influences by more than the number of images."""
@@ -206,12 +219,20 @@ class TracedNetwork:
 
     # -- what callers may choose from
 
-    def _traced_gate(self, gate: Gate) -> TracedGate:
-        owner = self._qualnames[gate.output].rpartition(".")[0]
-        kind = self._kinds[owner] if owner else "functional"
+    def _traced_gates(self, gates: list[Gate]) -> tuple[TracedGate, ...]:
+        """The gates by name: that of its module for a gate alone in it, else that of its own multiplication."""
+        owners = [self._qualnames[gate.output].rpartition(".")[0] for gate in gates]
+        shared = Counter(owners)
+        return tuple(
+            self._traced_gate(gate, owner if owner and shared[owner] == 1 else self._qualnames[gate.output], owner)
+            for gate, owner in zip(gates, owners, strict=True)
+        )
+
+    def _traced_gate(self, gate: Gate, name: str, owner: str) -> TracedGate:
         before = self._shortest_name(gate.gated)
-        after = owner if self._layers.get(owner) is gate.output else self._shortest_name(gate.output)
-        spec = GateSpec(owner or self._qualnames[gate.output], kind, gate.shape, before, after)
+        after = name if self._layers.get(name) is gate.output else self._shortest_name(gate.output)
+        kind = self._kinds[owner] if owner else "functional"
+        spec = GateSpec(name, kind, gate.shape, before, after, gate.squash)
         return TracedGate(spec, gate.weights.name, self.value(before), self.value(after))
 
     def _shortest_name(self, node: fx.Node) -> str:
@@ -258,10 +279,10 @@ class TracedNetwork:
     def _has_weights_behind(self, node: fx.Node) -> bool:
         """False where channels are already classes, as in squeezenet: only pooling and reshaping follow."""
         behind = self._depending_on(node) - {node}
-        return any(
-            source.op == "get_attr" or (other.op == "call_module" and _has_parameters(self._root, str(other.target)))
-            for other in behind
-            for source in other.all_input_nodes
+        modules = [str(other.target) for other in behind if other.op == "call_module"]
+        fixed = {source for other in behind for source in other.all_input_nodes} - self._live
+        return any(_has_parameters(self._root, path) for path in modules) or any(
+            source.op == "get_attr" for source in _ancestors(fixed)
         )
 
     def _reason(self, layer: LayerSpec) -> str:
@@ -281,6 +302,20 @@ _NO_WAIST = "there is no heat map by default: the network has no layer with a sp
 
 # Kinds of modules that hand their input on, pooled or padded at most: no features of their own.
 _COPIES = ("Identity", "Dropout", "AdaptiveAvgPool", "ZeroPad", "ReflectionPad", "ConstantPad", "ReplicationPad")
+
+
+def _forget_source(module: fx.GraphModule) -> None:
+    """torch.fx keeps each graph's source for the life of the process, to print it in stack traces: a leak, where every
+    new set of layers is a new graph.
+    """
+    name = type(module).forward.__code__.co_filename
+    linecache.cache.pop(name, None)
+    fx.graph_module._loader.eval_cache.pop(name, None)
+
+
+def _logits_of(traced: Trace) -> fx.Node | None:
+    logits: Any = traced.module.graph.output_node().args[0]
+    return logits if isinstance(logits, fx.Node) and len(logits.meta.get("shape", ())) == 2 else None
 
 
 def _has_parameters(root: nn.Module, path: str) -> bool:

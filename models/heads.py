@@ -20,6 +20,8 @@ def linear_behind(node: fx.Node, axes: str, logits: fx.Node, within: set[fx.Node
             return None
         (node,) = users
         module = root.get_submodule(str(node.target)) if node.op == "call_module" else None
+        if module is not None and module._forward_hooks:  # one may change what the module returns
+            return None
         if isinstance(module, nn.Linear) and pooled and weight is None:
             weight = module.weight.detach()
         elif not pooled and _is_global_average(node, module, axes):

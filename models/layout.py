@@ -39,12 +39,16 @@ class Layout:
         return shape[self.axes.index("C")] * (shape[1] if self.axes == "BPCHW" else 1)
 
 
+def kind_of(node: fx.Node, root: nn.Module) -> str:
+    """The class of the node's module, or the name of its function or method."""
+    if node.op == "call_module":
+        return type(root.get_submodule(str(node.target))).__name__
+    return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+
+
 def operation(node: fx.Node, root: nn.Module) -> str:
     """The node's operation by its plain lower-case name, whether it is a module, a function or a method."""
-    if node.op == "call_module":
-        return type(root.get_submodule(str(node.target))).__name__.lower()
-    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-    return name.lower()
+    return kind_of(node, root).lower()
 
 
 def find_layouts(graph: fx.Graph, root: nn.Module) -> dict[fx.Node, Layout]:

@@ -60,8 +60,10 @@ class LayerSpec:
 class GateSpec:
     """One channel-attention gate.
 
-    ``layer`` is the module that holds it, ``shape`` what it scales: (channels, height, width). ``before`` and ``after``
-    are the layers whose values it receives and puts out.
+    ``layer`` is its name: that of the module that holds it, or of its multiplication where that holds several.
+    ``type`` is the module's class, ``shape`` what it scales: (channels, height, width). ``before`` and ``after`` are
+    the layers whose values it receives and puts out, ``squash`` is the function that bounds its weights: sigmoid,
+    hardsigmoid, softmax, tanh, relu6, hardtanh or clamp.
     """
 
     layer: str
@@ -69,6 +71,7 @@ class GateSpec:
     shape: tuple[int, int, int]
     before: str
     after: str
+    squash: str
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ batch: they stay symbols, written as a multiple of one node, the batch size. The
 
 from __future__ import annotations
 
-import copy
 import operator
 import re
 from collections import Counter
@@ -24,23 +23,28 @@ from torch.fx.proxy import Attribute
 from torchvision.models.feature_extraction import NodePathTracer
 
 from models.attention import Gated
+from models.in_place import overwritten, setitem
 
 BATCHES = (2, 3)
+# Operations that hand on the same numbers, and would keep a gradient from what lies before them.
+_SAME = ("detach", "detach_", "requires_grad_", torch.detach)
 
 
 @dataclass(frozen=True)
 class Trace:
     """``pixels`` is the input and ``batch`` its number of images. ``qualnames`` names each node's operation within its
-    module, ``returned`` what each module returned. A node's ``meta["shape"]`` is its value's shape for two images; it
-    is missing where the value is no tensor or has not one entry for each image. ``meta["number"]`` marks what is
-    computed from the batch size alone.
+    module; ``returned`` has what each module that is no operation by itself returned, and its class.
+
+    A node's ``meta["shape"]`` is its value's shape for two images; it is missing where the value is no tensor of
+    floating point or has not one entry for each image. ``meta["number"]`` marks what is computed from the batch size
+    alone.
     """
 
     module: fx.GraphModule
     pixels: fx.Node
     batch: fx.Node
     qualnames: dict[fx.Node, str]
-    returned: dict[str, fx.Node]
+    returned: dict[str, tuple[fx.Node, str]]
 
 
 def trace(net: nn.Module, size: tuple[int, int]) -> Trace:
@@ -68,91 +72,52 @@ def opaque(net: nn.Module, size: tuple[int, int]) -> Trace:
     pixels = graph.placeholder("x")
     pixels.meta["shape"] = (BATCHES[0], 3, *size)
     batch = graph.call_method("size", (pixels, 0))
-    whole = graph.call_module("net", (pixels,))
+    whole = graph.call_module("net", (graph.call_method("contiguous", (pixels,)),))  # it may ask for a view of them
     if isinstance(logits, torch.Tensor):
         whole.meta["shape"] = (BATCHES[0], *logits.shape[1:])
     graph.output(whole)
     return Trace(fx.GraphModule(nn.ModuleDict({"net": net}), graph), pixels, batch, {}, {})
 
 
-def out_of_place(module: fx.GraphModule) -> None:
-    """Replace in-place operations. A layer must keep the value that it returned, whatever comes after it.
+def check_same(net: nn.Module, served: fx.GraphModule, size: tuple[int, int]) -> None:
+    """Run the network on four seeded images and on one, and the graph that is served in its place on the same.
 
-    Whoever reads the overwritten value later reads the operation's result instead, as the network does.
-    """
-    order = {node: position for position, node in enumerate(module.graph.nodes)}
-    for node in module.graph.nodes:
-        overwritten = node.args[0] if node.args else None
-        if isinstance(overwritten, fx.Node) and _is_in_place(node, module):
-            later = [user for user in overwritten.users if order[user] > order[node]]
-            for user in later:
-                user.replace_input_with(overwritten, node)
-    for node in module.graph.nodes:
-        if node.kwargs.get("inplace"):
-            node.update_kwarg("inplace", False)
-        if node.op == "call_function":
-            if node.target in _AUGMENTED:
-                node.target = _AUGMENTED[node.target]
-            elif _ends_in_place(str(getattr(node.target, "__name__", ""))):  # torch.relu_
-                node.target = getattr(torch, node.target.__name__[:-1], node.target)
-        elif node.op == "call_method" and _ends_in_place(node.target):
-            node.target = node.target[:-1]
-    for path in {str(node.target) for node in module.graph.nodes if node.op == "call_module"}:
-        part = module.get_submodule(path)
-        if getattr(part, "inplace", False) is True:
-            part = copy.copy(part)  # the network itself stays as it is
-            part.inplace = False  # type: ignore[assignment]  # a flag, whatever nn.Module.__setattr__ admits
-            module.set_submodule(path, part)
-    module.recompile()
-
-
-def check_same(net: nn.Module, traced: fx.GraphModule, size: tuple[int, int]) -> None:
-    """Run both on two seeded images. Raises ValueError where they differ: the trace has missed something that the code
-    does.
-
-    What a trace can't see: writing through a view (``a, b = y.chunk(2, 1); a.mul_(3)``), ``z += 1`` on another name of
-    a value, dropout that is on in eval mode.
+    Raises ValueError where they differ. What a trace misses: writing through a view
+    (``a, b = y.chunk(2, 1); a.mul_(3)``), ``z += 1`` on another name of a value, dropout that is on in eval mode. What
+    no service can promise: an answer that depends on the images beside it (batch norm without running statistics).
     """
     parameter = next(net.parameters())
-    pixels = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(4, 3, *size, generator=torch.Generator().manual_seed(0))
+    images = images.to(parameter.device, parameter.dtype)
+    first = images[:1]
     with torch.no_grad():
-        expected, found = (module(pixels.to(parameter.device, parameter.dtype, copy=True)) for module in (net, traced))
-    scale = float(expected.abs().max())
-    if not torch.allclose(found, expected, rtol=0, atol=1e-3 * scale + 1e-6, equal_nan=True):
-        raise ValueError("what was traced computes other logits than the network itself")
+        # Each is compared with a run of as many images: what computes otherwise may round otherwise.
+        expected, alone = net(images.clone()), net(first.clone())
+        _compare(served(images.clone()), expected, "from the same images")
+        _compare(served(first.clone()), alone.reshape(1, *expected.shape[1:]), "from one image")
+        _compare(served(torch.cat((first, -images[1:])))[:1], expected[:1], "for an image beside other images")
 
 
-_AUGMENTED = {
-    operator.iadd: operator.add,
-    operator.imul: operator.mul,
-    operator.isub: operator.sub,
-    operator.itruediv: operator.truediv,
-}
-
-
-def _ends_in_place(name: str) -> bool:
-    return name.endswith("_") and not name.endswith("__")
-
-
-def _is_in_place(node: fx.Node, module: fx.GraphModule) -> bool:
-    """Whether the operation writes its result into its first argument."""
-    if node.op == "call_module":
-        return getattr(module.get_submodule(str(node.target)), "inplace", False) is True
-    if node.op == "call_method":
-        return _ends_in_place(str(node.target))
-    name = str(getattr(node.target, "__name__", ""))
-    return bool(node.kwargs.get("inplace")) or node.target in _AUGMENTED or _ends_in_place(name)
+def _compare(found: torch.Tensor, expected: torch.Tensor, when: str) -> None:
+    atol = 1e-3 * float(expected.abs().max()) + 1e-6
+    if found.shape != expected.shape or not torch.allclose(found, expected, rtol=0, atol=atol, equal_nan=True):
+        raise ValueError(f"it computes other logits {when}")
 
 
 class _Known(fx.Proxy):
     """A symbol whose shape, type and device are known."""
 
     def __getattr__(self, name: str) -> Any:
+        if name == "data":
+            return self
         values = self.node.meta["values"]
         found = [getattr(value, name) for value in values]
         if callable(found[0]) or isinstance(found[0], torch.Tensor):
             return Attribute(self, name)
         return self.tracer.create_proxy("call_function", getattr, (self, name), {})
+
+    def __setitem__(self, index: Any, part: Any) -> None:
+        self.tracer.create_proxy("call_function", setitem, (self, index, part), {})
 
 
 class _Tracer(NodePathTracer):  # type: ignore[misc]  # torchvision is not typed
@@ -160,7 +125,7 @@ class _Tracer(NodePathTracer):  # type: ignore[misc]  # torchvision is not typed
 
     def __init__(self, net: nn.Module, size: tuple[int, int]) -> None:
         super().__init__()
-        self.returned: dict[str, fx.Node] = {}
+        self.returned: dict[str, tuple[fx.Node, str]] = {}
         parameter = next(net.parameters())
         self._fake = FakeTensorMode(allow_non_fake_inputs=True)
         with self._fake:
@@ -170,6 +135,8 @@ class _Tracer(NodePathTracer):  # type: ignore[misc]  # torchvision is not typed
         self._running = False
         self._modules = {path for path, _ in net.named_modules()}
         self._runs: Counter[str] = Counter()
+        self._names: set[str] = set()
+        self._overwritten: dict[fx.Node, fx.Node] = {}
         self.batch: fx.Node
 
     def create_args_for_root(self, root_fn: Callable[..., Any], is_module: bool, concrete_args: Any = None) -> Any:
@@ -180,23 +147,41 @@ class _Tracer(NodePathTracer):  # type: ignore[misc]  # torchvision is not typed
         if self._running:
             return forward(*args, **kwargs)
         value = super().call_module(m, forward, args, kwargs)
-        if isinstance(value, fx.Proxy) and not isinstance(m, Gated):  # its value has a name already: the gate's
-            self.returned[self.path_of_module(m)] = value.node
+        path = self.path_of_module(m)
+        # A leaf's value has its name already; so has that of a gated layer: the gate's.
+        if isinstance(value, fx.Proxy) and not isinstance(m, Gated) and not self.is_leaf_module(m, path):
+            self.returned[self._numbered(path)] = self._as_it_is(value.node), type(m).__name__
         return value
+
+    def _as_it_is(self, node: fx.Node) -> fx.Node:
+        """The value that stands by now where ``node`` put its own: that of the last operation that overwrote it."""
+        while node in self._overwritten:
+            node = self._overwritten[node]
+        return node
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
         return attr_val if self._running else super().getattr(attr, attr_val, parameter_proxy_cache)
 
     def _get_node_qualname(self, module_qualname: str, node: fx.Node) -> str:
-        """The module's path, and behind it the operation's name unless the module is the operation; numbered from the
-        second run on. (torchvision's own numbering calls a module ``ln_1`` ``ln``, and ``ln_2`` ``ln_1``.)
+        """The module's path, and behind it the operation's name unless the module is the operation.
+
+        (torchvision's own numbering calls a module ``ln_1`` ``ln``, and ``ln_2`` ``ln_1``.)
         """
-        operation = "" if node.op == "call_module" else re.sub(r"_\d+$", "", node.name)
-        path = f"{module_qualname}.{operation}".strip(".")
+        if node.op == "call_module":
+            return self._numbered(module_qualname)
+        operation = re.sub(r"_\d+$", "", node.name)
+        return self._numbered(f"{module_qualname}.{operation}".strip("."), is_module=False)
+
+    def _numbered(self, path: str, is_module: bool = True) -> str:
+        """``path``, numbered from its second run on. The path of a module names what that module returns at its first
+        run, and nothing else.
+        """
         run, name = self._runs[path], path
-        while run and (name in self._modules or name == path):
-            name, run = f"{path}_{run}", run + 1
-        self._runs[path] = max(run, 1)
+        while name in self._names or (name in self._modules and not (is_module and name == path)):
+            run += 1
+            name = f"{path}_{run}"
+        self._runs[path] = run
+        self._names.add(name)
         return name
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
@@ -210,6 +195,8 @@ class _Tracer(NodePathTracer):  # type: ignore[misc]  # torchvision is not typed
 
     def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *more: Any, **named: Any) -> Any:
         """A symbol for the operation's value; the value itself where the input's size alone decides it."""
+        if target in _SAME:
+            return args[0]
         proxy = super().create_proxy(kind, target, args, kwargs, *more, **named)
         node = proxy.node
         if kind == "placeholder":
@@ -218,8 +205,18 @@ class _Tracer(NodePathTracer):  # type: ignore[misc]  # torchvision is not typed
             self.batch = self.create_node("call_method", "size", (node, 0), {}, "batch")
             self.batch.meta.update(values=BATCHES, number=True)
             return proxy
+        if node.target in ("squeeze", torch.squeeze) and len(node.args) == 1:
+            # Of one image it would take the batch away.
+            shapes = [value.shape for value in node.args[0].meta["values"]]
+            node.args = (
+                *node.args,
+                tuple(axis for axis, sides in enumerate(zip(*shapes, strict=True)) if {*sides} == {1}),
+            )
         node.meta["values"] = values = tuple(self._run(node, i) for i in range(len(BATCHES)))
         _note_shape(node)
+        before = overwritten(node, self.root)
+        if before is not None:
+            self._overwritten[self._as_it_is(before)] = node
         return proxy if _holds_tensors(values[0]) else self._settled(values)
 
     def _run(self, node: fx.Node, i: int) -> Any:
@@ -277,6 +274,7 @@ def _holds_tensors(value: Any) -> bool:
 
 
 def _note_shape(node: fx.Node) -> None:
-    shapes = [tuple(value.shape) for value in node.meta["values"] if isinstance(value, torch.Tensor)]
+    numbers = [value for value in node.meta["values"] if isinstance(value, torch.Tensor) and value.is_floating_point()]
+    shapes = [tuple(value.shape) for value in numbers]
     if shapes and all(shape[:1] == (count,) for shape, count in zip(shapes, BATCHES, strict=True)):
         node.meta["shape"] = shapes[0]

@@ -46,6 +46,7 @@ class Settings:
     batch: int = 32
     side: int = 160
     rate: float = 3e-3
+    clean: float = 0.3
     static: bool = False
     shares: dict[str, float] = field(default_factory=dict)
 
@@ -63,7 +64,7 @@ def train(
         def draw(step: int, number: int = settings.batch) -> Batch:
             # Chance depends on the seed and the step alone, so that a resumed run draws what an unbroken one does.
             chance = np.random.default_rng((settings.seed, step))
-            return draw_batch(sampler, preprocess, settings.side, number, chance)
+            return draw_batch(sampler, preprocess, settings.side, number, settings.clean, chance)
 
         standardise(gated, plain, draw(settings.steps, STATISTICS_PICTURES).damaged)
         lesson = Lesson(gated, plain, size, settings.static)
@@ -141,6 +142,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=Settings.batch, help="pictures a step (%(default)s)")
     parser.add_argument("--side", type=int, default=Settings.side, help="side of the square crops (%(default)s)")
     parser.add_argument("--rate", type=float, default=Settings.rate, help="the highest learning rate (%(default)s)")
+    parser.add_argument("--clean", type=float, default=Settings.clean, help="share of undamaged crops (%(default)s)")
     parser.add_argument("--static", action="store_true", help="for comparison: gates that do not depend on the picture")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args(arguments)
@@ -154,6 +156,7 @@ def main(arguments: list[str] | None = None) -> None:
         options.batch,
         options.side,
         options.rate,
+        options.clean,
         options.static,
         dict(options.share),
     )

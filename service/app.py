@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from difflib import get_close_matches
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,11 +18,11 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 from threadpoolctl import threadpool_limits
 
 from models import catalog
-from service.api import explain, predict, redoc, system
+from service.api import explain, playground, predict, redoc, system
 from service.api.context import RequestContext
 from service.api.handler import Service
 from service.api.intake import Limits
@@ -30,12 +31,15 @@ from service.api.pipeline import Pipeline
 from service.api.reply import problem_response
 from service.config import Settings
 from service.dispatch.admission import Admission
+from service.dispatch.forecast import Forecast
 from service.dispatch.worker import Worker
 from service.engine import cores
 from service.engine.choose import create
 from service.engine.torch_engine import TorchEngine
 from service.errors import MethodNotAllowed, NotFound, PellucidError
 from service.explain.cam import METHODS
+from service.telemetry.call import Call
+from service.telemetry.metrics import Metrics
 from service.types import Batch, Plan, Tap
 
 log = logging.getLogger("pellucid")
@@ -51,16 +55,23 @@ what is allowed.
 """
 
 
-def create_app(settings: Settings | None = None) -> FastAPI:
+def create_app(settings: Settings | None = None, on_death: Callable[[], None] = lambda: None) -> FastAPI:
     """The service as an ASGI app, its networks loaded; their workers run during the app's lifespan.
+
+    ``on_death`` is called, in another thread, should the thread that runs a network end by an error: the app can only
+    answer 503 from then on, and whoever owns the process had better end it.
 
     Raises models.catalog.UnknownModelError, models.weights.WeightsError, ValueError (no such device or engine).
     """
-    return build(_assemble(settings or Settings()))
+    settings = settings or Settings()
+    return build(_assemble(settings, on_death), _observers(settings))
 
 
-def build(service: Service) -> FastAPI:
-    """The routes, pages and error handling around a service whose workers have not been started yet."""
+def build(service: Service, observers: Sequence[Callable[[Call], None]] = ()) -> FastAPI:
+    """The routes, pages and error handling around a service whose workers have not been started yet.
+
+    ``observers`` are told each request at its end, besides the metrics and the log.
+    """
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -71,6 +82,9 @@ def build(service: Service) -> FastAPI:
         service.ready = False
         for pipeline in service.pipelines.values():
             pipeline.worker.stop()
+        for (
+            pipeline
+        ) in service.pipelines.values():  # they may share a pool, and what a worker finishes is rendered there
             pipeline.pool.shutdown()
 
     app: FastAPI = FastAPIOffline(
@@ -90,19 +104,32 @@ def build(service: Service) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
     )
+    _watch(service)
     for routes in (predict, explain, system):
         app.include_router(routes.router(service))
 
     app.include_router(redoc.router(ASSETS))
-
-    @app.get("/", include_in_schema=False)
-    async def root(request: Request) -> Response:
-        return RedirectResponse(f"{request.scope.get('root_path', '')}/docs")
+    app.include_router(playground.router())
 
     for kind in (PellucidError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _on_error)
-    app.add_middleware(RequestContext)
+    app.add_middleware(RequestContext, tell=(service.metrics.tell, *observers))
     return app
+
+
+def _watch(service: Service) -> None:
+    """Let the metrics ask for what changes by itself."""
+    door = service.admission
+    service.metrics.watch_door(lambda: door.in_flight, lambda: door.bytes_in_flight)
+    for name, pipeline in service.pipelines.items():
+        service.metrics.watch_model(
+            name,
+            pipeline.engine,
+            pipeline.spec.weights_sha256 or "",
+            waiting=partial(getattr, pipeline.worker, "waiting"),
+            cap=partial(getattr, pipeline.worker, "batch_cap"),
+            up=partial(getattr, pipeline.worker, "well"),
+        )
 
 
 async def _on_error(request: Request, error: Exception) -> Response:
@@ -112,6 +139,7 @@ async def _on_error(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException):
         error = _of_routing(request, error)
     assert isinstance(error, PellucidError)
+    request.state.call.problems.append(error.slug)
     return problem_response(error, request.state.request_id)
 
 
@@ -129,32 +157,47 @@ def _of_routing(request: Request, error: HTTPException) -> PellucidError:
     return NotFound(f"There is nothing at {request.url.path}.{guess}", allowed=paths, headers=headers)
 
 
-def _assemble(settings: Settings) -> Service:
+def _observers(settings: Settings) -> tuple[Callable[[Call], None], ...]:
+    if not settings.tracing:
+        return ()
+    try:
+        from service.telemetry import traces  # of an optional package
+    except ImportError as error:
+        raise ValueError("PELLUCID_TRACING needs OpenTelemetry: pip install 'pellucid[otel]'") from error
+    return (traces.exporting().tell,)
+
+
+def _assemble(settings: Settings, on_death: Callable[[], None]) -> Service:
     available = cores.available()
+    decoders = settings.decode_threads or max(2, available)
     threadpool_limits(1, "blas")  # numpy's own threads would only get into the way of the pool's
     pool = ThreadPoolExecutor(
-        settings.decode_threads or max(2, available),
+        decoders,
         thread_name_prefix="pictures",
         # One picture, one core: the parallelism is over pictures.
         initializer=torch.set_num_threads,
         initargs=(1,),
     )
     names = dict.fromkeys((settings.model, *settings.models))
-    pipelines = [_pipeline(name, settings, pool) for name in names]
+    metrics = Metrics(version("pellucid"))
+    pipelines = [_pipeline(name, settings, pool, metrics, on_death) for name in names]
     served = [pipeline.spec.name for pipeline in pipelines]
     if len(set(served)) < len(served):
         raise ValueError(f"two networks have one name among {', '.join(served)}: give one another name beside its file")
+    forecast = Forecast(decoders)
     return Service(
         pipelines={pipeline.spec.name: pipeline for pipeline in pipelines},
-        admission=Admission(
-            settings.max_in_flight, lambda images: max(pipeline.worker.seconds_for(images) for pipeline in pipelines)
-        ),
+        admission=Admission(settings.max_in_flight, forecast.seconds_for),
+        forecast=forecast,
+        metrics=metrics,
         limits=Limits(settings.max_body_mib * 2**20, min(settings.max_images, settings.max_in_flight)),
         timeout_ms=settings.timeout_ms,
     )
 
 
-def _pipeline(name: str, settings: Settings, pool: ThreadPoolExecutor) -> Pipeline:
+def _pipeline(
+    name: str, settings: Settings, pool: ThreadPoolExecutor, metrics: Metrics, on_death: Callable[[], None]
+) -> Pipeline:
     """One network of the catalogue, loaded onto the device and warm."""
     started = time.perf_counter()
     net, spec = catalog.load(name)
@@ -170,12 +213,19 @@ def _pipeline(name: str, settings: Settings, pool: ThreadPoolExecutor) -> Pipeli
     network = engine.network
     _warm_up(engine, spec.preprocess.size, settings.max_batch)
     log.info("%s runs on %s, ready after %.1f s", spec.name, engine.description, time.perf_counter() - started)
+    worker = Worker(
+        engine,
+        settings.max_batch,
+        hang_limit_s=settings.hang_limit_s,
+        on_batch=metrics.batches(spec.name),
+        on_death=on_death,
+    )
     return Pipeline(
         spec=spec,
         network=network,
         methods=tuple(METHODS),
         engine=engine.description,
-        worker=Worker(engine, settings.max_batch),
+        worker=worker,
         pool=pool,
         max_pixels=settings.max_megapixels * 1_000_000,
     )

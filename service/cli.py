@@ -11,9 +11,11 @@ import os
 import signal
 import socket
 import sys
+import threading
+from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import httpx
 import typer
@@ -21,8 +23,14 @@ import uvicorn
 from pydantic import ValidationError
 
 from service.config import Settings
+from service.telemetry import logs
 
 SAMPLES = Path(__file__).parent / "web" / "samples"
+
+log = logging.getLogger("pellucid")
+
+# sysexits.h calls it an internal error of the software.
+_DIED: Final = os.EX_SOFTWARE
 
 main = typer.Typer(
     add_completion=False,
@@ -52,19 +60,18 @@ def _settings() -> Settings:
         if name.startswith("PELLUCID_") and name not in known:
             close = get_close_matches(name, known, n=1)
             typer.echo(f"{name} is no setting and is ignored.{f' Is {close[0]} meant?' if close else ''}", err=True)
-    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    logs.configure(settings.log_level, settings.log_format)
     return settings
 
 
-def _create_app(settings: Settings) -> Any:
+def _create_app(settings: Settings, on_death: Callable[[], None] = lambda: None) -> Any:
     # torch is slow to import: --help and a wrong setting needn't wait for it
     from models.catalog import UnknownModelError
     from models.weights import WeightsError
     from service.app import create_app
 
     try:
-        return create_app(settings)
+        return create_app(settings, on_death)
     except (UnknownModelError, WeightsError, ValueError) as error:
         typer.echo(f"pellucid can't start: {error}", err=True)
         raise typer.Exit(1) from error
@@ -74,15 +81,22 @@ def _create_app(settings: Settings) -> Any:
 def serve() -> None:
     """Serve over HTTP, as the PELLUCID_* environment variables say."""
     settings = _settings()
+    died = threading.Event()
     for stop in (signal.SIGINT, signal.SIGTERM):  # uvicorn drains, then raises the signal anew: to stop is no failure
-        signal.signal(stop, lambda *_: sys.exit(0))
+        signal.signal(stop, lambda *_: sys.exit(_DIED if died.is_set() else 0))
     address = _bound(settings)
     typer.echo(f"Loading {', '.join(dict.fromkeys((settings.model, *settings.models)))} ...")
-    app = _create_app(settings)
+
+    def end() -> None:
+        died.set()
+        log.critical("the process ends with exit code %d: nothing could be answered any more", _DIED)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    app = _create_app(settings, end)
     # What is loaded by now stays. Unfrozen, the collector would search all of torch now and then, for 0.1 s each time.
     gc.collect()
     gc.freeze()
-    _Server(uvicorn.Config(app, log_level="warning", access_log=False)).run([address])
+    _Server(uvicorn.Config(app, log_level="warning", access_log=False, log_config=None)).run([address])
 
 
 def _bound(settings: Settings) -> socket.socket:

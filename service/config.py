@@ -42,6 +42,12 @@ class Settings(BaseSettings):
         description="Threads that decode and render pictures; 0 takes the cores that the process may use, at least 2.",
     )
     max_batch: int = Field(8, ge=1, le=1024, description="Largest number of images in one forward pass.")
+    hang_limit_s: float = Field(
+        60,
+        gt=0,
+        le=3600,
+        description="Seconds after which a forward pass that has not come back counts as hanging: /livez fails then.",
+    )
     max_in_flight: int = Field(256, ge=1, description="Images accepted and not yet answered; above it, 429.")
     timeout_ms: int = Field(
         10_000,
@@ -55,6 +61,11 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe level that is logged."
     )
+
+    log_format: Literal["text", "json"] = Field(
+        "text", description="How the log is written: lines for people, or a JSON object for each."
+    )
+    tracing: bool = Field(False, description="Send OpenTelemetry traces (extra otel) where the OTEL_* variables say.")
 
     @field_validator("log_level", mode="before")
     @classmethod

@@ -120,19 +120,46 @@ class QueueFull(PellucidError):
         super().__init__(detail, headers={"Retry-After": str(max(1, math.ceil(retry_after_s)))})
 
 
+class TooLate(QueueFull):
+    """What waits already would take longer than the deadline allows."""
+
+    slug, title = "too-late", "Too much waits to answer by the deadline"
+
+
 class InferenceFailed(PellucidError):
     """The network could not be run on this image."""
 
     slug, title = "inference-failed", "The network failed on this image"
 
 
-class Draining(PellucidError):
-    """The service is starting up or shutting down."""
+class Unavailable(PellucidError):
+    """Not now; the same request may be answered after ``Retry-After`` seconds."""
 
-    status, slug, title = 503, "not-ready", "The service takes no work at the moment"
+    status = 503
+    retry_after_s: ClassVar[int] = 1
 
     def __init__(self, detail: str) -> None:
-        super().__init__(detail, headers={"Retry-After": "1"})
+        super().__init__(detail, headers={"Retry-After": str(self.retry_after_s)})
+
+
+class Draining(Unavailable):
+    """The service is starting up or shutting down."""
+
+    slug, title = "not-ready", "The service takes no work at the moment"
+
+
+class EngineDown(Unavailable):
+    """What runs the network hangs or has ended; whoever watches ``/livez`` restarts the service."""
+
+    slug, title = "engine-down", "The network does not answer"
+    retry_after_s = 10
+
+
+class OutOfMemory(Unavailable):
+    """There is not enough memory for this image at the moment."""
+
+    slug, title = "out-of-memory", "The network ran out of memory"
+    retry_after_s = 5
 
 
 class DeadlineExceeded(PellucidError):

@@ -5,6 +5,7 @@ Shapes: B images in a batch, K targets, C channels, H and W the network's input,
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Literal
@@ -87,10 +88,15 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """``pixels`` is ``[B, H, W, 3]``; ``plans`` has one plan for each image."""
+    """``pixels`` is ``[B, H, W, 3]``; ``plans`` has one plan for each image.
+
+    ``void``, where it is not empty, tells of each image whether nobody waits for it any more: what takes long stops
+    then. To be asked at any time; cheap.
+    """
 
     pixels: Pixels
     plans: tuple[Plan, ...]
+    void: tuple[Callable[[], bool], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +160,11 @@ class FeatureMaps:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one forward pass found in one image. ``infer_s`` and ``explain_s`` are seconds of the whole batch."""
+    """What one forward pass found in one image. ``infer_s`` and ``explain_s`` are seconds of the whole batch.
+
+    ``given_up`` says that it is incomplete, because nobody waited for it any more; ``fault`` why its numbers are no
+    answer, empty where they are one.
+    """
 
     predictions: tuple[Prediction, ...]
     gates: tuple[GateReading, ...]
@@ -162,6 +172,8 @@ class Outcome:
     maps: tuple[FeatureMaps, ...]
     infer_s: float
     explain_s: float
+    given_up: bool = False
+    fault: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,9 +185,12 @@ class Finished:
     batch_size: int
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, slots=True, weakref_slot=True)
 class Job:
-    """One image on its way through the worker. ``deadline`` and ``submitted`` are in ``time.monotonic`` seconds."""
+    """One image on its way through the worker. ``deadline`` and ``submitted`` are in ``time.monotonic`` seconds.
+
+    ``void`` as in Batch.
+    """
 
     pixels: Pixels
     plan: Plan
@@ -183,3 +198,4 @@ class Job:
     deadline: float
     submitted: float
     future: Future[Finished]
+    void: Callable[[], bool] = lambda: False

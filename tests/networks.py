@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from functools import cache
 
 import torch
@@ -41,6 +42,31 @@ class TinyNet(nn.Module):
         y = self.gate(y.relu_())
         logits: Tensor = self.classifier(self.pool(self.head(y)).flatten(1))
         return logits
+
+
+class Odd(nn.Module, ABC):
+    """Two convolutions for pixels of 16 x 16, and between them what the subclass is odd in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.mid, self.second = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 3, 1, 1)
+        self.mlp, self.both, self.classifier = nn.Linear(8, 8), nn.Linear(8, 16), nn.Linear(8, 5)
+        self.flat = nn.Linear(8 * 64, 5)
+
+    @abstractmethod
+    def odd(self, x: Tensor) -> Tensor: ...
+
+    def end(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.classifier(x.mean((2, 3)))
+        return logits
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.end(self.second(self.odd(self.first(x))))
+
+    def scale(self, x: Tensor) -> Tensor:
+        scale: Tensor = self.mlp(x.mean((2, 3))).sigmoid()[:, :, None, None]
+        return scale
 
 
 @cache

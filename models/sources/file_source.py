@@ -23,7 +23,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from torch import nn
 
 from models.sources import lite0_source, timm_source, torchvision_source
@@ -60,6 +60,13 @@ class _Description(BaseModel):
     title: str | None = None
     preprocess: _Preprocess = _Preprocess()
     arguments: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("name")
+    @classmethod
+    def _fits_an_address(cls, name: str | None) -> str | None:
+        if name is not None and ("/" in name or name.strip(" .") == "" or not name.isprintable()):
+            raise ValueError(f"{name!r} can't be the name in /v1/models/NAME: it needs letters, and no slash")
+        return name
 
 
 def load(name: str) -> tuple[nn.Module, ModelSpec]:

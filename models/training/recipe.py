@@ -18,7 +18,6 @@ from models.spec import PreprocessSpec
 from models.training.corruptions import TRAINED
 from models.training.pictures import Sampler, random_crop, to_pixels
 
-CLEAN_SHARE = 0.3
 LABEL_WEIGHT = 0.1
 # Below this a channel hardly varies, and dividing by its deviation would only amplify rounding.
 SMALLEST_DEVIATION = 1e-3
@@ -89,9 +88,9 @@ class Batch:
 
 
 def draw_batch(
-    sampler: Sampler, preprocess: PreprocessSpec, side: int, size: int, chance: np.random.Generator
+    sampler: Sampler, preprocess: PreprocessSpec, side: int, size: int, clean_share: float, chance: np.random.Generator
 ) -> Batch:
-    """Random crops; CLEAN_SHARE of them stay as they are, the others get one corruption each, of random strength."""
+    """Random crops; ``clean_share`` of them stay as they are, the others get one corruption each, of any strength."""
     corruptions = list(TRAINED.values())
     clean, damaged, labels = [], [], []
     for _ in range(size):
@@ -99,7 +98,7 @@ def draw_batch(
         crop = random_crop(picture.path, side, chance)
         clean.append(crop)
         labels.append(picture.label)
-        if chance.random() < CLEAN_SHARE:
+        if chance.random() < clean_share:
             damaged.append(crop)
         else:
             corruption = corruptions[chance.integers(len(corruptions))]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-import time
+from collections.abc import Callable, Sequence
 from typing import Final
 from uuid import uuid4
 
@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.reply import problem_response
 from service.errors import PellucidError
+from service.telemetry.call import NO_ROUTE, Call
 
 log = logging.getLogger("pellucid.access")
 
@@ -21,20 +22,22 @@ _ID: Final = re.compile(r"[\w.-]{1,64}")
 
 
 class RequestContext:
-    """Pure ASGI, so that a caller's leaving stays visible to the routes."""
+    """Pure ASGI, so that a caller's leaving stays visible to the routes. ``tell`` is told each request at its end."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, tell: Sequence[Callable[[Call], None]] = ()) -> None:
         self._app = app
+        self._tell = tell
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started = time.perf_counter()
-        sent = Headers(scope=scope).get("x-request-id", "")
+        headers = Headers(scope=scope)
+        sent = headers.get("x-request-id", "")
         request_id = sent if _ID.fullmatch(sent) else uuid4().hex
-        scope.setdefault("state", {})["request_id"] = request_id
+        call = Call(request_id, scope["method"], headers.get("traceparent", ""))
+        scope.setdefault("state", {}).update(request_id=request_id, call=call)
         status = 0
 
         async def send_with_id(message: Message) -> None:
@@ -51,11 +54,16 @@ class RequestContext:
         except ClientDisconnect:
             status = status or 499  # nobody is there to be answered; the log uses nginx's number for it
         except Exception:
-            log.exception("request %s failed", request_id)
+            log.exception("request %s failed", request_id, extra={"fields": {"request_id": request_id}})
             if status:
                 raise
             error = PellucidError("The service failed; its log has the cause under this request's id.")
+            call.problems.append(error.slug)
             await problem_response(error, request_id)(scope, receive, send_with_id)
         finally:
-            took = (time.perf_counter() - started) * 1000
-            log.info("%s %s %d %.1f ms %s", scope["method"], scope["path"], status, took, request_id)
+            # The route's template, not the path: a caller may write anything into that, also a line's end.
+            call.end(getattr(inner.get("route"), "path", NO_ROUTE), status)
+            told = call.fields()
+            log.info(" ".join(f"{name}={value}" for name, value in told.items()), extra={"fields": told})
+            for tell in self._tell:
+                tell(call)

@@ -20,7 +20,10 @@ from service.api.pipeline import Pipeline, Stages
 from service.api.plan import bound_drawing, resolve
 from service.decode.image import identify
 from service.dispatch.admission import Admission
+from service.dispatch.forecast import Forecast
 from service.errors import DeadlineExceeded, Draining, PellucidError, UnknownName
+from service.telemetry.call import Call
+from service.telemetry.metrics import Metrics
 from service.types import Upload
 
 T = TypeVar("T")
@@ -29,14 +32,16 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Service:
-    """What the routers work with: the served networks by name, the default first, the door, and the limits.
+    """What the routers work with: the served networks by name, the default first, the door, the limits, the metrics.
 
     ``ready`` is false while draining.
     """
 
     pipelines: dict[str, Pipeline]
     admission: Admission
+    forecast: Forecast
     limits: intake.Limits
+    metrics: Metrics
     timeout_ms: int
     ready: bool = False
 
@@ -69,7 +74,9 @@ async def answer(
         look = replace(look, media_type=media_type)
     deadline = arrived + min(options.timeout_ms or service.timeout_ms, service.timeout_ms) / 1000
     request_id: str = request.state.request_id
+    call: Call = request.state.call
     stages = [Stages() for _ in body.uploads]
+    call.model, call.stages = pipeline.spec.name, stages
 
     async def one(upload: Upload, times: Stages, form: Callable[[dict[str, Any]], T]) -> T:
         try:
@@ -77,6 +84,8 @@ async def answer(
                 return await pipeline.run(upload, plan, look, form, deadline, times)
         except TimeoutError as error:
             raise DeadlineExceeded("The answer was not ready by the deadline.") from error
+        finally:
+            answered(sum(times.seconds.get(stage, 0.0) for stage in ("decode", "render")))
 
     async def one_of_several(upload: Upload, times: Stages) -> orjson.Fragment:
         try:
@@ -85,6 +94,7 @@ async def answer(
             if not isinstance(error, PellucidError):  # nobody foresaw it: its neighbours are not to suffer
                 log.exception("request %s failed on one of its images", request_id)
                 error = PellucidError("The service failed on this image; its log has the cause under the request's id.")
+            call.problems.append(error.slug)
             return reply.failure(identify(upload), reply.problem(error, request_id))
 
     async def whole() -> Response:
@@ -96,7 +106,10 @@ async def answer(
             results = await asyncio.gather(*map(one_of_several, body.uploads, stages))
         return reply.envelope(pipeline.spec.name, request_id, results)
 
-    with service.admission.enter(len(body.uploads)):
+    with (
+        service.admission.enter(len(body.uploads), sum(len(upload.data) for upload in body.uploads)),
+        service.forecast.expect(pipeline.worker, plan, len(body.uploads), deadline) as answered,
+    ):
         response = await _while_connected(request, whole())
     response.headers["Server-Timing"] = Stages.header(stages)
     return response

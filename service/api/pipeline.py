@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from service.api.plan import Look
 from service.api.reply import result
 from service.decode.image import decode
 from service.dispatch.worker import Worker
+from service.telemetry.call import STAGES
 from service.types import DecodedImage, Finished, Plan, Upload
 
 T = TypeVar("T")
@@ -22,15 +24,19 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Stages:
-    """Seconds that an image spent in each stage, and the size of the batch that it ran in."""
+    """Seconds that an image spent in each stage, and the size of the batch that it ran in.
+
+    ``begun``: when the stages that are timed here began, by ``time.perf_counter``.
+    """
 
     seconds: dict[str, float] = field(default_factory=dict)
+    begun: dict[str, float] = field(default_factory=dict)
     batch_size: int = 0
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
         """Take the time of a stage that does not fail."""
-        started = time.perf_counter()
+        self.begun[stage] = started = time.perf_counter()
         yield
         self.seconds[stage] = time.perf_counter() - started
 
@@ -38,7 +44,7 @@ class Stages:
     def header(images: Sequence[Stages]) -> str:
         """Server-Timing (W3C): milliseconds by stage, of the slowest of several images."""
         entries = []
-        for stage in ("decode", "queue", "infer", "explain", "render"):
+        for stage in STAGES:
             times = [image.seconds[stage] for image in images if stage in image.seconds]
             if times:
                 note = f';desc="batch of {max(image.batch_size for image in images)}"' if stage == "infer" else ""
@@ -58,7 +64,7 @@ class Pipeline:
     pool: Executor
     max_pixels: int
 
-    async def run(
+    def run(
         self,
         upload: Upload,
         plan: Plan,
@@ -66,25 +72,11 @@ class Pipeline:
         form: Callable[[dict[str, Any]], T],
         deadline: float,
         stages: Stages,
-    ) -> T:
-        """The result for one image in the ``form`` in which it is sent. Raises PellucidError.
+    ) -> asyncio.Future[T]:
+        """The result for one image in the ``form`` in which it is sent. It raises PellucidError.
 
-        Cancelling this cancels the job: what has not started is not done.
-        """
-        return await asyncio.wrap_future(self._begin(upload, plan, look, form, deadline, stages))
-
-    def _begin(
-        self,
-        upload: Upload,
-        plan: Plan,
-        look: Look,
-        form: Callable[[dict[str, Any]], T],
-        deadline: float,
-        stages: Stages,
-    ) -> Future[T]:
-        """Set the image on its way; each stage starts the next from its own thread, and the last settles the answer.
-
-        So the event loop is woken once for each image, not once for each stage.
+        Each stage starts the next from its own thread, and the last settles the answer: the event loop is woken once
+        for each image, not for each stage. Cancelling the answer cancels the job: what has not started is not done.
         """
         answer: Future[T] = Future()
 
@@ -95,8 +87,18 @@ class Pipeline:
             with stages.timed("decode"):
                 image = decode(upload, self.spec.preprocess, self.max_pixels, side)
             job = self.worker.submit(image.pixels, plan, deadline)
-            answer.add_done_callback(lambda done: done.cancelled() and job.cancel())
-            job.add_done_callback(lambda job: job.cancelled() or self.pool.submit(settling, rendering, image, job))
+            # Weakly, since the job holds the picture until it is answered: a ring would keep it for the collector.
+            running = weakref.ref(job)
+            answer.add_done_callback(lambda done: done.cancelled() and (job := running()) and job.cancel())
+            job.add_done_callback(lambda job: following(image, job))
+
+        def following(image: DecodedImage, job: Future[Finished]) -> None:
+            if job.cancelled():
+                return
+            if job.exception() is not None:  # nothing to render, and the pool may be closed by now
+                settling(rendering, image, job)
+            else:
+                self.pool.submit(settling, rendering, image, job)
 
         def rendering(image: DecodedImage, job: Future[Finished]) -> None:
             finished = job.result()
@@ -119,4 +121,4 @@ class Pipeline:
                     answer.set_exception(error)
 
         self.pool.submit(settling, decoding)
-        return answer
+        return asyncio.wrap_future(answer)

@@ -101,9 +101,10 @@ def taps(options: FeatureMapOptions, network: NetworkSpec) -> tuple[Tap, ...]:
     layers = tuple(dict.fromkeys(layer_name(name, network) for name in options.layers))
     if not layers and not gates:
         layers = network.feature_layers or (layer_name("", network),)
-    shapes = {gate.layer: gate.shape for gate in network.gates if gate.layer in gates}
-    shapes |= {name: network.by_name[name].shape for name in layers}
-    for name, (channels, _, _) in shapes.items():
+    # A list: a gate may bear the name of its module, which as a layer has another shape.
+    shapes = [(gate.layer, gate.shape) for gate in network.gates if gate.layer in gates]
+    shapes += [(name, network.by_name[name].shape) for name in layers]
+    for name, (channels, _, _) in shapes:
         for channel in options.channels:
             if not 0 <= channel < channels:
                 raise UnknownName(

@@ -9,12 +9,15 @@ from service.errors import (
     ContentTooLarge,
     DeadlineExceeded,
     Draining,
+    EngineDown,
     InferenceFailed,
     InvalidOption,
     MalformedRequest,
     NotAcceptable,
+    OutOfMemory,
     PellucidError,
     QueueFull,
+    TooLate,
     UndecodableImage,
     UnknownModel,
     UnknownName,
@@ -25,6 +28,8 @@ from service.errors import (
 _SCHEMA: Final = {"$ref": "#/components/schemas/Problem"}
 _EXAMPLE_ID: Final = "b1f5c0de7a3e4c55"
 
+_DRAINING: Final = Draining("The service is starting up or shutting down.")
+_DOWN: Final = EngineDown("The engine hangs.")
 _EXAMPLES: Final[tuple[PellucidError, ...]] = (
     MalformedRequest("The body holds no image. Images go into file parts named 'images', one or several."),
     NotAcceptable("This route answers as application/json, not as 'text/html'.", allowed=["application/json"]),
@@ -36,8 +41,13 @@ _EXAMPLES: Final[tuple[PellucidError, ...]] = (
     InvalidOption("Unknown option 'tmeout_ms'. Did you mean 'timeout_ms'? This route takes timeout_ms, model."),
     UndecodableImage("The JPEG data are broken or cut off: image file is truncated (3 bytes not processed)"),
     QueueFull("256 images are in flight and 1 more would pass the limit of 256.", retry_after_s=2),
+    TooLate(
+        "40 images are in flight: the answer would take about 3.2 s, and its deadline is in 2.0 s.", retry_after_s=1.2
+    ),
     InferenceFailed("The network could not be run on this image."),
-    Draining("The service is starting up or shutting down."),
+    _DRAINING,
+    _DOWN,
+    OutOfMemory("There is not enough memory for this image at the moment."),
     DeadlineExceeded("The queue was too long to answer by the deadline."),
 )
 _NO_MODEL: Final = UnknownModel("No model 'lite1' is served. Served are lite0.", allowed=["lite0"])
@@ -69,4 +79,5 @@ POST_PROBLEMS_WITH_NAMES: Final = _responses(_WITH_NAMES)
 _ANY_OTHER: Final = {"description": "Any other error.", "content": {"application/problem+json": {"schema": _SCHEMA}}}
 
 MODEL_PROBLEMS: Final = {**_responses((_NO_MODEL,)), "default": _ANY_OTHER}  # without it FastAPI adds a 422 of its own
-READY_PROBLEMS: Final = _responses((_EXAMPLES[-2],))
+READY_PROBLEMS: Final = _responses((_DRAINING, _DOWN))
+LIVE_PROBLEMS: Final = _responses((_DOWN,))

@@ -93,8 +93,11 @@ class ChannelWeight(Schema):
 class Gate(Schema):
     """What a channel-attention gate did to this picture. A gate's value alone is not importance."""
 
-    layer: str = Field(description="The module that holds the gate.", examples=["features.1.block.1"])
-    type: str = Field(description="The module's class.", examples=["SqueezeExcitation"])
+    layer: str = Field(
+        description="The gate's name: the module that holds it, or, where that holds several, its own multiplication.",
+        examples=["features.1.block.1"],
+    )
+    type: str = Field(description="The class of the module that holds it.", examples=["SqueezeExcitation"])
     channels: int = Field(description="How many channels it weighs.", examples=[16])
     weights: list[float] = Field(
         description="The factor by which each channel was multiplied, channel 0 first.", examples=[[0.91, 0.34, 0.77]]
@@ -241,11 +244,19 @@ class Layer(Schema):
 class GateShape(Schema):
     """A channel-attention gate of the network."""
 
-    layer: str = Field(description="The module that holds the gate.", examples=["features.1.block.1"])
-    type: str = Field(description="The module's class.", examples=["SqueezeExcitation"])
+    layer: str = Field(
+        description="The gate's name: the module that holds it, or, where that holds several, its own multiplication.",
+        examples=["features.1.block.1"],
+    )
+    type: str = Field(description="The class of the module that holds it.", examples=["SqueezeExcitation"])
     shape: list[int] = Field(description="Channels, height and width of what it scales.", examples=[[16, 56, 56]])
     before: str = Field(description="The layer whose value it receives.", examples=["features.1.block.0"])
     after: str = Field(description="The layer that is its output.", examples=["features.1.block.1"])
+    squash: str = Field(
+        description="The function that bounds its weights, before any constant that stretches or shifts them: sigmoid, "
+        "hardsigmoid, softmax, tanh, relu6, hardtanh or clamp.",
+        examples=["hardsigmoid"],
+    )
 
 
 class Preprocess(Schema):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Request
+from starlette.responses import PlainTextResponse, Response
 
 from service.api.handler import Service
 from service.api.pipeline import Pipeline
-from service.api.problems import MODEL_PROBLEMS, READY_PROBLEMS
+from service.api.problems import LIVE_PROBLEMS, MODEL_PROBLEMS, READY_PROBLEMS
 from service.api.schemas import (
     DefaultLayer,
     GateShape,
@@ -19,7 +20,7 @@ from service.api.schemas import (
     ModelSummary,
     Preprocess,
 )
-from service.errors import Draining, UnknownModel
+from service.errors import Draining, EngineDown, UnknownModel
 
 
 def router(service: Service) -> APIRouter:
@@ -48,19 +49,39 @@ def router(service: Service) -> APIRouter:
             raise UnknownModel(f"No model {name!r} is served. Served are {', '.join(served)}.", allowed=served)
         return _detail(service.pipelines[name], default=name == served[0])
 
-    @routes.get("/livez", tags=["health"], summary="Is the process alive?")
+    @routes.get("/livez", tags=["health"], summary="Is the process alive?", responses=LIVE_PROBLEMS)
     async def livez() -> Health:
-        """Answers as long as the process can answer anything. For an orchestrator's liveness probe."""
+        """For an orchestrator's liveness probe: it fails where only a restart helps, as when the network hangs."""
+        _require_engines(service)
         return Health(status="ok")
 
     @routes.get("/readyz", tags=["health"], summary="Does it take work?", responses=READY_PROBLEMS)
     async def readyz() -> Health:
-        """Ready once the network is loaded and warm. Before, and once the service stops, nothing answers."""
+        """Ready once the network is loaded and warm, as long as it answers, until the service stops."""
         if not service.ready:
             raise Draining("The service is starting up or shutting down.")
+        _require_engines(service)
         return Health(status="ok")
 
+    @routes.get(
+        "/metrics",
+        tags=["health"],
+        summary="What has been counted and timed",
+        response_class=PlainTextResponse,
+        responses={200: {"description": "Metrics, as Prometheus reads them.", "content": {"text/plain": {}}}},
+    )
+    async def metrics(request: Request) -> Response:
+        """For Prometheus: requests, seconds by stage, batches, queues, refusals. docs/operations.md has them all."""
+        page, media_type = service.metrics.page(request.headers.get("accept", ""))
+        return Response(page, headers={"Content-Type": media_type})
+
     return routes
+
+
+def _require_engines(service: Service) -> None:
+    for name, pipeline in service.pipelines.items():
+        if fault := pipeline.worker.fault:
+            raise EngineDown(f"{name}: {fault}")
 
 
 def _summary(pipeline: Pipeline, default: bool) -> dict[str, Any]:
@@ -92,7 +113,14 @@ def _detail(pipeline: Pipeline, default: bool) -> ModelDetail:
         labels=list(spec.labels),
         layers=[Layer(name=layer.name, kind=layer.kind, shape=list(layer.shape)) for layer in network.layers],
         gates=[
-            GateShape(layer=gate.layer, type=gate.type, shape=list(gate.shape), before=gate.before, after=gate.after)
+            GateShape(
+                layer=gate.layer,
+                type=gate.type,
+                shape=list(gate.shape),
+                before=gate.before,
+                after=gate.after,
+                squash=gate.squash,
+            )
             for gate in network.gates
         ],
         default_layer=DefaultLayer(

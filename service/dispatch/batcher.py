@@ -9,36 +9,49 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections import deque
+import weakref
+from collections import OrderedDict
 from collections.abc import Callable
 
-from service.errors import DeadlineExceeded
+from service.errors import DeadlineExceeded, PellucidError
 from service.types import Job
 
 
 class Batcher:
     """Jobs wait in lanes, first come first served; the lane whose first job has waited longest goes next.
 
-    Jobs of one lane share a trunk and a cut, so a job that needs a backward pass never slows those that do not.
-    All methods may be called from any thread.
+    Jobs of one lane share a trunk and a cut, so a job that needs a backward pass never slows those that do not. A job
+    whose future is done, because its caller has gone, leaves its lane at once, and its pixels with it. All methods may
+    be called from any thread.
     """
 
-    def __init__(self, max_batch: int, seconds_for: Callable[[str, int], float]) -> None:
-        self._max_batch = max_batch
+    def __init__(self, seconds_for: Callable[[str, int], float]) -> None:
         self._seconds_for = seconds_for
-        self._lanes: dict[str, deque[Job]] = {}
-        self._changed = threading.Condition()
+        self._lanes: dict[str, OrderedDict[Job, None]] = {}
+        self._changed = threading.Condition()  # re-entrant: a future that is failed calls _leave in the same thread
         self._closed = False
         self._idle = 0
+
+    def __len__(self) -> int:
+        """How many jobs wait."""
+        with self._changed:
+            return sum(map(len, self._lanes.values()))
 
     def put(self, job: Job) -> bool:
         """Queue a job. False, and the job is not taken, once the batcher is closed."""
         with self._changed:
             if self._closed:
                 return False
-            self._lanes.setdefault(job.lane, deque()).append(job)
+            self._lanes.setdefault(job.lane, OrderedDict())[job] = None
             self._changed.notify()
-            return True
+        waiting = weakref.ref(job)  # the future must not hold the job: the two would wait for the garbage collector
+        job.future.add_done_callback(lambda _: self._leave(waiting()))
+        return True
+
+    def open(self) -> None:
+        """Take jobs (again)."""
+        with self._changed:
+            self._closed = False
 
     def close(self) -> None:
         """Take no more jobs; ``take`` still hands out those that wait."""
@@ -46,8 +59,16 @@ class Batcher:
             self._closed = True
             self._changed.notify_all()
 
-    def take(self) -> list[Job]:
-        """Wait for work and return one batch of one lane. An empty list means closed and drained.
+    def fail(self, error: PellucidError) -> None:
+        """Give every job that waits this error."""
+        with self._changed:
+            while self._lanes:
+                job = self._pop(next(iter(self._lanes)))
+                if job.future.set_running_or_notify_cancel():
+                    job.future.set_exception(error)
+
+    def take(self, limit: int) -> list[Job]:
+        """Wait for work and return one batch of one lane, at most ``limit`` jobs. Empty means closed and drained.
 
         Who else is waiting for work gets an equal share of what there is. Jobs whose caller has gone are dropped;
         those that can't be done by their deadline fail with DeadlineExceeded.
@@ -60,17 +81,16 @@ class Batcher:
                 self._idle -= 1
                 if not self._lanes:
                     return []
-                batch = self._next_batch()
+                batch = self._next_batch(limit)
                 if batch:
                     return batch
 
-    def _next_batch(self) -> list[Job]:
-        name = min(self._lanes, key=lambda lane: self._lanes[lane][0].submitted)
-        lane = self._lanes[name]
+    def _next_batch(self, limit: int) -> list[Job]:
+        name = min(self._lanes, key=lambda lane: next(iter(self._lanes[lane])).submitted)
+        most = min(limit, math.ceil(len(self._lanes[name]) / (1 + self._idle)))
         batch: list[Job] = []
-        most = min(self._max_batch, math.ceil(len(lane) / (1 + self._idle)))
-        while lane and len(batch) < most:
-            job = lane.popleft()
+        while name in self._lanes and len(batch) < most:
+            job = self._pop(name)
             if not job.future.set_running_or_notify_cancel():
                 continue
             # The first is refused only when it is late already: a forecast that nothing tests again would stay wrong.
@@ -79,6 +99,17 @@ class Batcher:
                 job.future.set_exception(DeadlineExceeded("The queue was too long to answer by the deadline."))
             else:
                 batch.append(job)
-        if not lane:
-            del self._lanes[name]
         return batch
+
+    def _pop(self, name: str) -> Job:
+        job, _ = self._lanes[name].popitem(last=False)
+        if not self._lanes[name]:
+            del self._lanes[name]
+        return job
+
+    def _leave(self, job: Job | None) -> None:
+        with self._changed:
+            if job is not None and job in (lane := self._lanes.get(job.lane, OrderedDict())):
+                del lane[job]
+                if not lane:
+                    del self._lanes[job.lane]

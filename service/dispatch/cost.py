@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
+from collections.abc import Mapping
 
 
 class CostModel:
@@ -34,3 +36,35 @@ class CostModel:
         slope = max(0.0, (ns * weight - n * s) / variance)
         start = max(0.0, (s - slope * n) / weight)
         return start + slope * size
+
+
+class LaneCosts:
+    """A CostModel for each lane, of the ``kept`` lanes that ran last. May be asked from any thread."""
+
+    def __init__(self, kept: int = 256) -> None:
+        self._kept = kept
+        self._models: OrderedDict[str, CostModel] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def observe(self, lane: str, size: int, seconds: float) -> None:
+        """A batch of ``size`` images of this lane took ``seconds``."""
+        with self._lock:
+            model = self._models.setdefault(lane, CostModel())
+            self._models.move_to_end(lane)
+            model.observe(size, seconds)
+            if len(self._models) > self._kept:
+                self._models.popitem(last=False)
+
+    def predict(self, lane: str, size: int) -> float:
+        """Seconds for one batch; 0 for a lane that is not known."""
+        with self._lock:
+            model = self._models.get(lane)
+            return model.predict(size) if model else 0.0
+
+    def seconds_for(self, images: Mapping[str, int], max_batch: int) -> float:
+        """Seconds for so many ``images`` of each lane, in batches as full as may be."""
+        total = 0.0
+        for lane, count in images.items():
+            full, rest = divmod(count, max_batch)
+            total += full * self.predict(lane, max_batch) + (self.predict(lane, rest) if rest else 0.0)
+        return total

@@ -5,86 +5,223 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import defaultdict
-from concurrent.futures import Future
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, InvalidStateError
+from dataclasses import replace
 
 import numpy as np
 
 from service.dispatch.batcher import Batcher
-from service.dispatch.cost import CostModel
+from service.dispatch.cost import LaneCosts
+from service.dispatch.memory import BatchCap, is_out_of_memory
+from service.dispatch.watch import Watch
 from service.engine.base import Engine
-from service.errors import Draining, InferenceFailed
+from service.errors import DeadlineExceeded, Draining, EngineDown, InferenceFailed, OutOfMemory, PellucidError
 from service.types import Batch, Finished, Job, Outcome, Pixels, Plan
 
 log = logging.getLogger(__name__)
 
 
-class Worker:
-    """Runs an engine on batches of whatever waits. ``submit`` may be called from any thread."""
+class _Answer(Future[Finished]):
+    """Also remembers that its caller has ``left``, where it can't be cancelled any more because its batch runs."""
 
-    def __init__(self, engine: Engine, max_batch: int) -> None:
+    left = False
+
+    def cancel(self) -> bool:
+        self.left = True
+        return super().cancel()
+
+
+class Worker:
+    """Runs an engine on batches of whatever waits. ``submit`` may be called from any thread.
+
+    ``hang_limit_s``: seconds after which a batch that has not come back counts as hanging. ``on_batch`` is told the
+    size of each batch that ran. ``on_death`` is called by a thread of the engine that ends by an error: nothing will be
+    computed any more, and the process had better end.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        max_batch: int,
+        *,
+        hang_limit_s: float = 60,
+        on_batch: Callable[[int], None] = lambda size: None,
+        on_death: Callable[[], None] = lambda: None,
+    ) -> None:
         self._engine = engine
         self._max_batch = max_batch
-        self._costs: defaultdict[str, CostModel] = defaultdict(CostModel)
-        self._batcher = Batcher(max_batch, lambda lane, size: self._costs[lane].predict(size))
-        self._threads = [
-            threading.Thread(target=self._loop, name=f"engine-{slot}", daemon=True) for slot in range(engine.slots)
-        ]
+        self._on_batch = on_batch
+        self._on_death = on_death
+        self._costs = LaneCosts()
+        self._cap = BatchCap(max_batch)
+        self._batcher = Batcher(self._costs.predict)
+        self._watch = Watch(hang_limit_s, self._fail_all)
+        self._running: list[list[Job]] = [[] for _ in range(engine.slots)]
+        self._died = False
+        self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
-        """Start the engine's threads."""
+        """Start the engine's threads; also after a stop."""
+        self._died = False
+        self._batcher.open()
+        self._watch.start()
+        self._threads = [
+            threading.Thread(target=self._loop, args=(slot,), name=f"engine-{slot}", daemon=True)
+            for slot in range(self._engine.slots)
+        ]
         for thread in self._threads:
             thread.start()
 
     def stop(self) -> None:
-        """Take no more work, finish what waits, and end the threads."""
+        """Take no more work, finish what waits, and end the threads. One that hangs is left to itself."""
         self._batcher.close()
         for thread in self._threads:
-            thread.join()
+            while thread.is_alive() and not self._watch.hung:
+                thread.join(0.1)
+        self._watch.stop()
+
+    @property
+    def fault(self) -> str | None:
+        """Why nothing is computed at the moment; None while all is well."""
+        if self._died:
+            return "The engine has ended."
+        return "The engine hangs." if self._watch.hung else None
+
+    @property
+    def well(self) -> bool:
+        """Whether there is no fault."""
+        return self.fault is None
+
+    @property
+    def waiting(self) -> int:
+        """How many images wait for the engine."""
+        return len(self._batcher)
+
+    @property
+    def batch_cap(self) -> int:
+        """The largest batch that is tried at the moment: less than asked for after memory ran out."""
+        return self._cap.now
+
+    def lane(self, plan: Plan) -> str:
+        """Plans of one lane share batches, and a forecast."""
+        return self._engine.lane(plan)
+
+    def seconds_for(self, images: Mapping[str, int]) -> float:
+        """Predicted seconds for so many ``images`` of each lane; lanes that have not been run yet count as nothing."""
+        return self._costs.seconds_for(images, self._cap.now) / len(self._running)
 
     def submit(self, pixels: Pixels, plan: Plan, deadline: float) -> Future[Finished]:
-        """Queue one image ``[H, W, 3]``. Cancelling the future before its batch starts costs the engine nothing.
+        """Queue one image ``[H, W, 3]``. Cancelling the future before its batch starts costs the engine nothing; later,
+        it stops what takes long.
 
-        The future raises DeadlineExceeded, InferenceFailed, or, when the worker has been stopped, Draining.
+        The future raises DeadlineExceeded, InferenceFailed, OutOfMemory, EngineDown, or, when the worker has been
+        stopped, Draining.
         """
-        job = Job(pixels, plan, self._engine.lane(plan), deadline, time.monotonic(), Future())
+        future = _Answer()
+
+        def void() -> bool:
+            self._watch.beat()
+            return future.left or time.monotonic() > deadline
+
+        job = Job(pixels, plan, self._engine.lane(plan), deadline, time.monotonic(), future, void)
         if not self._batcher.put(job):
             job.future.set_exception(Draining("The service is shutting down."))
+        elif fault := self.fault:  # looked at after it was queued: whoever finds a fault later fails it as well
+            self._batcher.fail(EngineDown(fault))
         return job.future
 
-    def seconds_for(self, images: int) -> float:
-        """Predicted seconds for ``images`` in full batches of the cheapest lane that has been seen."""
-        full, rest = divmod(images, self._max_batch)
-        sizes = [self._max_batch] * full + [rest] * (rest > 0)
-        one_by_one = min((sum(map(cost.predict, sizes)) for cost in list(self._costs.values())), default=0.0)
-        return one_by_one / len(self._threads)
+    def _loop(self, slot: int) -> None:
+        try:
+            while jobs := self._batcher.take(self._cap.current()):
+                self._running[slot] = jobs
+                self._run(jobs)
+                self._running[slot] = []
+        except BaseException:  # whatever it is, nobody else would see it, and callers would wait for ever
+            log.critical("a thread of the engine ended by an error: nothing can be computed any more", exc_info=True)
+            self._died = True
+            self._fail_all()
+            self._on_death()
 
-    def _loop(self) -> None:
-        while jobs := self._batcher.take():
-            started = time.monotonic()
-            self._run(jobs)
-            self._costs[jobs[0].lane].observe(len(jobs), time.monotonic() - started)
+    def _fail_all(self) -> None:
+        error = EngineDown(self.fault or "The engine hangs.")
+        for job in [job for jobs in self._running for job in jobs]:
+            _settle(job.future, error)
+        self._batcher.fail(error)
 
     def _run(self, jobs: list[Job]) -> None:
         """Run a batch; where it fails, run its halves, so that one bad item never fails its neighbours."""
+        parts = [jobs]
+        while parts:
+            part = [job for job in parts.pop() if not job.future.done()]  # done: the engine had been given up
+            if not part:
+                continue
+            error = self._attempt(part)
+            if error is None:
+                continue
+            if len(part) > 1:
+                middle = len(part) // 2
+                parts += [part[middle:], part[:middle]]
+            else:
+                _settle(part[0].future, error)
+
+    def _attempt(self, jobs: list[Job]) -> PellucidError | None:
+        """Run a batch and hand out its results, or say what its jobs are to be told.
+
+        The cause is not handed on: its traceback holds the tensors that the next attempt needs room for.
+        """
         started = time.monotonic()
         try:
             outcomes = self._outcomes(jobs)
         except Exception as error:
+            if is_out_of_memory(error):
+                self._cap.lower(len(jobs))
+                log.warning("no memory for a batch of %d; at most %d from now on: %s", len(jobs), self._cap.now, error)
+                return OutOfMemory("There is not enough memory for this image at the moment.")
             if len(jobs) > 1:
                 log.warning("a batch of %d failed and is split: %s", len(jobs), error)
-                middle = len(jobs) // 2
-                self._run(jobs[:middle])
-                self._run(jobs[middle:])
             else:
                 log.exception("the network failed on one image")
-                jobs[0].future.set_exception(InferenceFailed("The network could not be run on this image."))
-            return
+                self._check_engine(jobs[0])
+            return InferenceFailed("The network could not be run on this image.")
+        seconds = time.monotonic() - started
+        self._costs.observe(jobs[0].lane, len(jobs), seconds)
+        self._on_batch(len(jobs))
         for job, outcome in zip(jobs, outcomes, strict=True):
-            job.future.set_result(Finished(outcome, started - job.submitted, len(jobs)))
+            if outcome.given_up:
+                _settle(job.future, DeadlineExceeded("The deadline passed while the gates were measured."))
+            elif outcome.fault:
+                _settle(job.future, InferenceFailed(outcome.fault))
+            else:
+                _settle(job.future, Finished(outcome, started - job.submitted, len(jobs)))
+        return None
+
+    def _check_engine(self, failed: Job) -> None:
+        """Raise if the engine fails on a black picture too: every answer would be an error then.
+
+        A CUDA device after an illegal access is like that.
+        """
+        try:
+            self._outcomes([replace(failed, pixels=np.zeros_like(failed.pixels), plan=Plan())])
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise RuntimeError("the engine fails on every image") from error
 
     def _outcomes(self, jobs: list[Job]) -> list[Outcome]:
-        outcomes = self._engine.run(Batch(np.stack([job.pixels for job in jobs]), tuple(job.plan for job in jobs)))
+        pixels, plans, void = zip(*((job.pixels, job.plan, job.void) for job in jobs), strict=True)
+        with self._watch.running():
+            outcomes = self._engine.run(Batch(np.stack(pixels), plans, void))
         if len(outcomes) != len(jobs):
             raise RuntimeError(f"the engine returned {len(outcomes)} outcomes for {len(jobs)} images")
         return outcomes
+
+
+def _settle(future: Future[Finished], answer: Finished | PellucidError) -> None:
+    """Give the future its answer, unless the engine was given up and it has one, or its caller has gone."""
+    try:
+        if isinstance(answer, Finished):
+            future.set_result(answer)
+        else:
+            future.set_exception(answer)
+    except InvalidStateError:
+        pass

@@ -20,7 +20,10 @@ class Engine(Protocol):
         ...
 
     def run(self, batch: Batch) -> list[Outcome]:
-        """One forward pass over the batch; one outcome for each image, in order, whatever its neighbours."""
+        """One forward pass over the batch; one outcome for each image, in order, whatever its neighbours.
+
+        An image that has become void (Batch.void) may have an outcome that was given up.
+        """
         ...
 
     def lane(self, plan: Plan) -> str:

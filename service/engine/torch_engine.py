@@ -37,8 +37,10 @@ class TorchEngine:
         self._running = 0
         self._counting = threading.Lock()
         self._bf16 = bf16
-        net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        net = net.to(device)
         self._network = TracedNetwork(net, spec.preprocess.size)
+        if self._network.spec.layers:  # the graph, which shares the parameters, has no views that this would break
+            nn.utils.convert_conv2d_weight_memory_format(net, torch.channels_last)
         mean, std = spec.preprocess.mean, spec.preprocess.std
         # (value / 255 - mean) / std as one multiplication and one addition
         self._scale = torch.tensor([1 / (255 * s) for s in std], device=device)[:, None, None]
@@ -71,6 +73,9 @@ class TorchEngine:
         """The heads that must be run again for a plan; empty where none is."""
         value = None if plan.layer is None else self._network.value(plan.layer)
         explained = "" if value is None or value == self._free_cut else value
+        if explained:
+            # A batch pays for as many backward passes as its image with the most targets: like goes with like.
+            explained += f"*{1 << (max(1, len(plan.targets)) - 1).bit_length()}"
         return ",".join(filter(None, (explained, "effects" * plan.effects, *plan.restore)))
 
     def run(self, batch: Batch) -> list[Outcome]:
@@ -93,7 +98,7 @@ class TorchEngine:
             if self._device.type == "cuda":
                 torch.cuda.synchronize(self._device)  # else the time of the pass would be counted as explaining
             infer_s = time.perf_counter() - started
-            return explain(record, batch.plans, view, infer_s)
+            return explain(record, batch, view, infer_s)
 
     def _threads_for(self, batch: Batch, alone: bool) -> int:
         return self._threads if alone else self._threads // self.slots
@@ -130,7 +135,13 @@ class TorchEngine:
         names = self._names(batch.plans, view)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
             values = self._trunk(names)(self._pixels(batch))
-        return ForwardRecord({name: value.float() for name, value in zip(names, values, strict=True)})
+        return ForwardRecord(
+            {
+                # What by-passes a cut may be a mask, an index, or complex.
+                name: value.float() if value.is_floating_point() else value
+                for name, value in zip(names, values, strict=True)
+            }
+        )
 
     @staticmethod
     def _names(plans: tuple[Plan, ...], view: View) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -32,16 +32,20 @@ def effects(crossing: tuple[Tensor, ...], targets: Sequence[int], head: Head) ->
     return [weights(gate.detach() * gradient) for gate, gradient in zip(gates, gradients, strict=True)]
 
 
-def restored(before: Tensor, crossing: tuple[Tensor, ...], target: int, logit: float, head: Head) -> Tensor:
+def restored(
+    before: Tensor, crossing: tuple[Tensor, ...], target: int, logit: float, head: Head, void: Callable[[], bool]
+) -> Tensor | None:
     """The class's logit with one channel's weight set to 1, less ``logit``, the one as it is: ``[C]``, for one image.
 
     ``before`` ``[1, C, h, w]`` is what the gate receives, ``crossing[0]`` what it puts out. Each channel is one copy
-    of the image in a batch through the head alone.
+    of the image in a batch through the head alone. None as soon as the image is ``void``, asked before each batch.
     """
     after, *bypass = crossing
     channels = after.shape[1]
     changes = []
     for start in range(0, channels, _COPIES):
+        if void():
+            return None
         chosen = torch.arange(start, min(start + _COPIES, channels), device=after.device)
         copies = after.repeat(len(chosen), 1, 1, 1)  # n C h w
         copies[torch.arange(len(chosen), device=after.device), chosen] = before[0, chosen]

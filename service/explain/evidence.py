@@ -106,6 +106,8 @@ def _differentiate(crossing: tuple[Tensor, ...], targets: list[list[int]], head:
     leaf = crossing[0].detach().requires_grad_()
     with torch.enable_grad():
         logits: Tensor = head.forward(leaf, *crossing[1:])
+        if not logits.requires_grad:  # behind a comparison or a rounding: the logits don't follow the activation
+            return leaf.new_zeros(most, *leaf.shape)
         wanted = torch.zeros(most, *logits.shape, dtype=logits.dtype, device=logits.device)  # K B classes
         wanted.scatter_(2, padded.to(logits.device).T[:, :, None], 1)
         if most == 1:

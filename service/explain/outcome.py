@@ -3,33 +3,67 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 from torch import Tensor
 
 from service.explain import attention, maps
 from service.explain.cam import METHODS, channel_weights
 from service.explain.evidence import ForwardRecord, Head, View, gather
-from service.types import Explanation, FeatureMaps, GateReading, Outcome, Plan, Prediction, Tap
+from service.types import Batch, Explanation, FeatureMaps, Floats, GateReading, Outcome, Plan, Prediction, Tap
 
 
-def explain(record: ForwardRecord, plans: Sequence[Plan], view: View, infer_s: float) -> list[Outcome]:
+def explain(record: ForwardRecord, batch: Batch, view: View, infer_s: float) -> list[Outcome]:
     """What each plan asks for, from one forward pass of the whole batch. ``view`` must hold what the plans look at."""
     started = time.perf_counter()
+    plans = batch.plans
     scores = _Scores.of_logits(record.values[view.logits].float().cpu())
     predictions = scores.top([plan.top_k for plan in plans])
     targets = [list(plan.targets) or [predictions[i][0].index] for i, plan in enumerate(plans)]
     explanations: list[tuple[Explanation, ...]] = [() for _ in plans]
     if view.head is not None:
         explanations = _explanations(record, plans, targets, scores, view.head)
-    gates = _gates(record, plans, [classes[0] for classes in targets], scores, view)
+    gates = _gates(record, plans, [classes[0] for classes in targets], view)
+    given_up = _restore(record, batch, [classes[0] for classes in targets], scores, view, gates)
     feature_maps = _feature_maps(record, plans, view)
     explain_s = time.perf_counter() - started
+    finite = scores.logits.isfinite().all(1).tolist()
     return [
-        Outcome(tuple(predictions[i]), gates[i], explanations[i], feature_maps[i], infer_s, explain_s)
+        Outcome(
+            tuple(predictions[i]),
+            tuple(gates[i]),
+            explanations[i],
+            feature_maps[i],
+            infer_s,
+            explain_s,
+            i in given_up,
+            _fault(finite[i], gates[i], explanations[i], feature_maps[i]),
+        )
         for i in range(len(plans))
     ]
+
+
+def _fault(
+    finite_logits: bool,
+    gates: Sequence[GateReading],
+    explanations: Sequence[Explanation],
+    feature_maps: Sequence[FeatureMaps],
+) -> str:
+    """Which numbers are NaN or infinite: NaN would be drawn as a plausible black mask, and JSON has no word for it."""
+    parts = {
+        "logits": finite_logits,
+        "heat map": _finite(values for found in explanations for values in (found.heat, found.channel_weights)),
+        "gates": _finite(values for gate in gates for values in (gate.weights, gate.effects, gate.restored)),
+        "feature maps": _finite(found.mean for found in feature_maps),  # over all positions of each channel
+    }
+    wrong = ", ".join(name for name, finite in parts.items() if not finite)
+    return f"The network's numbers for this image are NaN or infinite: {wrong}." if wrong else ""
+
+
+def _finite(arrays: Iterable[Floats | None]) -> bool:
+    return all(np.isfinite(values).all() for values in arrays if values is not None)
 
 
 @dataclass(frozen=True)
@@ -75,9 +109,7 @@ def _explanations(
     return found
 
 
-def _gates(
-    record: ForwardRecord, plans: Sequence[Plan], targets: list[int], scores: _Scores, view: View
-) -> list[tuple[GateReading, ...]]:
+def _gates(record: ForwardRecord, plans: Sequence[Plan], targets: list[int], view: View) -> list[list[GateReading]]:
     """Each image's gates with their weights; what they did, for the images that ask."""
     # Copies: an engine may use the record's memory for its next pass.
     read = [attention.weights(record.values[gate.weights]).float().cpu().numpy().copy() for gate in view.gates]  # B C
@@ -96,15 +128,35 @@ def _gates(
                 replace(reading, effects=effects[row].float().cpu().numpy())
                 for reading, effects in zip(readings[i], found, strict=True)
             ]
-    for i, plan in enumerate(plans):
+    return readings
+
+
+def _restore(
+    record: ForwardRecord,
+    batch: Batch,
+    targets: list[int],
+    scores: _Scores,
+    view: View,
+    readings: list[list[GateReading]],
+) -> set[int]:
+    """Put what was measured into the readings of the gates that are to be restored.
+
+    Returns the images that nobody waited for any more.
+    """
+    given_up: set[int] = set()
+    for i, plan in enumerate(batch.plans):
+        void = batch.void[i] if batch.void else lambda: False
         for n, gate in enumerate(view.gates):
             if plan.gates and gate.spec.layer in plan.restore:
                 head = attention.measured(gate)
                 (before,), crossing = record.rows((gate.before,), [i]), record.rows(head.inputs, [i])
                 logit = float(scores.logits[i, targets[i]])
-                changes = attention.restored(before, crossing, targets[i], logit, head)
+                changes = attention.restored(before, crossing, targets[i], logit, head, void)
+                if changes is None:
+                    given_up.add(i)
+                    break
                 readings[i][n] = replace(readings[i][n], restored=changes.float().cpu().numpy())
-    return [tuple(each) for each in readings]
+    return given_up
 
 
 def _feature_maps(record: ForwardRecord, plans: Sequence[Plan], view: View) -> list[tuple[FeatureMaps, ...]]:

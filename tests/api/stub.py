@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -22,7 +22,10 @@ from service.api.pipeline import Pipeline
 from service.app import build
 from service.config import Settings
 from service.dispatch.admission import Admission
+from service.dispatch.forecast import Forecast
 from service.dispatch.worker import Worker
+from service.telemetry.call import Call
+from service.telemetry.metrics import Metrics
 from service.types import Batch, Finished, Outcome, Pixels, Plan, Prediction
 from tests.support import encoded
 
@@ -41,11 +44,17 @@ _NETWORK = NetworkSpec((LayerSpec("only", "Conv2d", (1, 2, 2)),), (), "only", "t
 
 @dataclass
 class HeldEngine:
-    """Runs batches while the gate is open, notes their sizes, and fails on a white picture."""
+    """Runs batches while the gate is open, notes their sizes, and fails on a white picture.
+
+    Each image takes ``seconds``; ``busy_s`` is how long all have taken. Raises ``broken``, if there is one.
+    """
 
     gate: threading.Event = field(default_factory=threading.Event)
     entered: threading.Event = field(default_factory=threading.Event)
     sizes: list[int] = field(default_factory=list)
+    seconds: float = 0
+    busy_s: float = 0
+    broken: BaseException | None = None
 
     @property
     def slots(self) -> int:
@@ -58,6 +67,11 @@ class HeldEngine:
         self.sizes.append(len(batch.plans))
         self.entered.set()
         assert self.gate.wait(60)
+        started = time.monotonic()
+        time.sleep(self.seconds * len(batch.plans))
+        self.busy_s += time.monotonic() - started
+        if self.broken:
+            raise self.broken
         if batch.pixels.max() == 255:
             raise RuntimeError("a white picture")
         return [Outcome((Prediction(0, 1.0, 2.0),), (), (), (), 0.0, 0.0) for _ in batch.plans]
@@ -83,6 +97,7 @@ class Stub:
     service: Service
     worker: CountingWorker
     client: httpx.AsyncClient
+    died: threading.Event
 
     def predict(self, *images: bytes, **options: Any) -> asyncio.Task[httpx.Response]:
         """Send images; the task ends with the response."""
@@ -92,6 +107,15 @@ class Stub:
     async def engine_is_busy(self) -> None:
         await asyncio.to_thread(self.engine.entered.wait, 60)
         assert self.engine.entered.is_set()
+
+    async def recovered(self) -> None:
+        """Wait for the engine to be well again."""
+
+        def watch() -> None:
+            while self.worker.fault:
+                time.sleep(0.001)
+
+        await asyncio.to_thread(watch)
 
     async def until(self, *, in_flight: int = 0, submitted: int = 0) -> None:
         """Wait for that many images to have been let in, or to have reached the engine's queue."""
@@ -104,26 +128,37 @@ class Stub:
 
 
 @asynccontextmanager
-async def running(**settings: Any) -> AsyncIterator[Stub]:
+async def running(*observers: Callable[[Call], None], **settings: Any) -> AsyncIterator[Stub]:
     """The app around a stub network. The engine's gate is shut, and opened at the end."""
     chosen = Settings(**settings)
     engine = HeldEngine()
-    worker = CountingWorker(engine, chosen.max_batch)
+    died = threading.Event()
+    metrics = Metrics("0")
+    worker = CountingWorker(
+        engine,
+        chosen.max_batch,
+        hang_limit_s=chosen.hang_limit_s,
+        on_batch=metrics.batches("stub"),
+        on_death=died.set,
+    )
     pool = ThreadPoolExecutor(2)
     pipeline = Pipeline(_SPEC, _NETWORK, ("grad-cam",), "by hand", worker, pool, chosen.max_megapixels * 1_000_000)
+    forecast = Forecast(2)
     service = Service(
         {"stub": pipeline},
-        Admission(chosen.max_in_flight, worker.seconds_for),
+        Admission(chosen.max_in_flight, forecast.seconds_for),
+        forecast,
         Limits(chosen.max_body_mib * 2**20, chosen.max_images),
+        metrics,
         chosen.timeout_ms,
     )
-    app = build(service)
+    app = build(service, observers)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with (
         httpx.AsyncClient(transport=transport, base_url="http://stub") as client,
         app.router.lifespan_context(app),
     ):
         try:
-            yield Stub(app, engine, service, worker, client)
+            yield Stub(app, engine, service, worker, client, died)
         finally:
             engine.gate.set()

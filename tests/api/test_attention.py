@@ -35,6 +35,7 @@ def test_every_gate_of_the_network_is_read_out(client: httpx.Client, cat: bytes,
         (gate.layer, gate.type, gate.shape[0]) for gate in model.gates
     ]
     assert len(gates) == 7
+    assert {gate.squash for gate in model.gates} == {"sigmoid"}
     for gate in gates:
         assert len(gate.weights) == gate.channels
         assert gate.mean == pytest.approx(sum(gate.weights) / gate.channels, rel=1e-4)

@@ -51,6 +51,7 @@ def test_every_route_is_documented(document: dict[str, Any]) -> None:
         "GET /v1/models/{name}",
         "GET /livez",
         "GET /readyz",
+        "GET /metrics",
     }
 
 

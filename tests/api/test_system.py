@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -13,7 +14,7 @@ import httpx
 import pytest
 
 from service.api.schemas import Health, ModelDetail, ModelList, Reply
-from tests.support import REPOSITORY, Server, parsed, serving
+from tests.support import REPOSITORY, Server, parsed, problem, serving
 
 
 @pytest.fixture(scope="module")
@@ -84,10 +85,6 @@ def test_the_probes_of_a_ready_service_are_well(client: httpx.Client, path: str)
     assert parsed(client.get(path), Health).status == "ok"
 
 
-def test_the_root_leads_to_the_docs(client: httpx.Client) -> None:
-    assert client.get("/", follow_redirects=True).url.path == "/docs"
-
-
 def test_a_stopped_server_finishes_what_it_let_in_and_lets_nothing_more_in(cat: bytes) -> None:
     with serving() as server, socket.create_connection((server.host, server.port), timeout=60) as caller:
         head = f"POST /v1/predict HTTP/1.1\r\nHost: test\r\nContent-Type: image/jpeg\r\nContent-Length: {len(cat)}\r\n"
@@ -133,3 +130,37 @@ def test_a_network_that_is_not_there_is_named() -> None:
     assert "lite1" in stopped.stderr
     assert "lite0" in stopped.stderr
     assert "Traceback" not in stopped.stderr
+
+
+_ENDS = """
+import sys
+from service.cli import main
+from service.dispatch.worker import Worker
+
+def end(*_):
+    raise SystemExit("the engine is gone")
+
+Worker._outcomes = end
+main()
+"""
+
+
+def test_a_process_whose_network_can_not_be_run_any_more_ends_and_says_why(cat: bytes) -> None:
+    environment = {**os.environ, "PELLUCID_PORT": "0", "PELLUCID_ENGINE": "torch", "PELLUCID_LOG_FORMAT": "json"}
+    with subprocess.Popen(
+        [sys.executable, "-c", _ENDS],
+        cwd=REPOSITORY,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        url = next(line for line in process.stdout if "serves at " in line).partition("serves at ")[2].partition(";")[0]
+        answer = httpx.post(f"{url}/v1/predict", content=cat, headers={"Content-Type": "image/jpeg"}, timeout=60)
+        _, said = process.communicate(timeout=60)
+    problem(answer, 503, "engine-down")
+    assert process.returncode == os.EX_SOFTWARE
+    critical = [line for line in map(json.loads, said.splitlines()) if line["level"] == "critical"]
+    assert ["the engine is gone" in line.get("exception", "") for line in critical] == [True, False]
+    assert "exit code 70" in critical[1]["message"]

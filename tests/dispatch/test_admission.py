@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from service.dispatch.admission import Admission
-from service.dispatch.cost import CostModel
+from service.dispatch.cost import CostModel, LaneCosts
 from service.errors import QueueFull
 
 
@@ -51,3 +51,18 @@ def test_one_batch_size_alone_predicts_in_proportion() -> None:
     cost = CostModel()
     cost.observe(4, 0.02)
     assert cost.predict(8) == pytest.approx(0.04)
+
+
+def test_lanes_that_have_not_run_for_long_are_forgotten() -> None:
+    costs = LaneCosts(kept=2)
+    for lane in ("a", "b", "a", "c"):
+        costs.observe(lane, 1, 1.0)
+    assert [costs.predict(lane, 1) for lane in "abc"] == [1, 0, 1]
+
+
+def test_what_waits_takes_as_long_as_full_batches_of_each_lane() -> None:
+    costs = LaneCosts()
+    for size in (1, 2, 4):
+        costs.observe("fast", size, 0.1 + 0.1 * size)
+        costs.observe("slow", size, 1.0 * size)
+    assert costs.seconds_for({"fast": 9, "slow": 2, "unknown": 50}, 4) == pytest.approx(0.5 + 0.5 + 0.2 + 2.0)

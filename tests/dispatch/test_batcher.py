@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import gc
+import threading
 import time
+import weakref
 from concurrent.futures import Future
 
 import numpy as np
 import pytest
 
 from service.dispatch.batcher import Batcher
-from service.errors import DeadlineExceeded
+from service.errors import DeadlineExceeded, EngineDown
 from service.types import Job, Plan
 
 NOW = time.monotonic()
@@ -19,16 +22,34 @@ def job(lane: str = "", submitted: float = NOW, deadline: float = NOW + 3600) ->
     return Job(np.zeros((1, 1, 3), np.uint8), Plan(), lane, deadline, submitted, Future())
 
 
-def batcher(max_batch: int = 4, seconds: float = 0.0) -> Batcher:
-    return Batcher(max_batch, lambda _lane, _size: seconds)
+def batcher(seconds: float = 0.0) -> Batcher:
+    return Batcher(lambda _lane, _size: seconds)
 
 
 def test_everything_that_waits_goes_at_once_up_to_the_largest_batch() -> None:
-    queue, jobs = batcher(max_batch=4), [job() for _ in range(6)]
+    queue, jobs = batcher(), [job() for _ in range(6)]
     for one in jobs:
         queue.put(one)
-    assert queue.take() == jobs[:4]
-    assert queue.take() == jobs[4:]
+    assert queue.take(4) == jobs[:4]
+    assert queue.take(4) == jobs[4:]
+
+
+def test_those_who_wait_for_work_share_it_equally() -> None:
+    queue = batcher()
+    taken: list[list[Job]] = []
+    takers = [threading.Thread(target=lambda: taken.append(queue.take(8)), daemon=True) for _ in range(2)]
+    for taker in takers:
+        taker.start()
+    for _ in range(3000):
+        with queue._changed:  # nobody takes a job before all of them are there
+            if queue._idle == 2:
+                for _ in range(6):
+                    queue.put(job())
+                break
+        time.sleep(0.01)
+    for taker in takers:
+        taker.join(30)
+    assert [len(batch) for batch in taken] == [3, 3]
 
 
 def test_lanes_never_share_a_batch_and_the_longest_waiting_goes_first() -> None:
@@ -36,8 +57,8 @@ def test_lanes_never_share_a_batch_and_the_longest_waiting_goes_first() -> None:
     shallow, deep, late = job("", NOW + 1), job("blocks.4", NOW), job("", NOW + 2)
     for one in (shallow, deep, late):
         queue.put(one)
-    assert queue.take() == [deep]
-    assert queue.take() == [shallow, late]
+    assert queue.take(4) == [deep]
+    assert queue.take(4) == [shallow, late]
 
 
 def test_a_cancelled_job_is_not_run() -> None:
@@ -45,14 +66,14 @@ def test_a_cancelled_job_is_not_run() -> None:
     queue.put(gone)
     queue.put(stays)
     gone.future.cancel()
-    assert queue.take() == [stays]
+    assert queue.take(4) == [stays]
 
 
 def test_a_job_that_can_not_meet_its_deadline_is_refused_without_being_run() -> None:
     queue, fine, hopeless = batcher(seconds=10), job(), job(deadline=time.monotonic() + 5)
     queue.put(fine)
     queue.put(hopeless)
-    assert queue.take() == [fine]
+    assert queue.take(4) == [fine]
     with pytest.raises(DeadlineExceeded):
         hopeless.future.result(timeout=0)
 
@@ -61,7 +82,7 @@ def test_a_job_that_is_late_already_is_not_run() -> None:
     queue, late, fine = batcher(), job(deadline=time.monotonic() - 1), job()
     queue.put(late)
     queue.put(fine)
-    assert queue.take() == [fine]
+    assert queue.take(4) == [fine]
     with pytest.raises(DeadlineExceeded):
         late.future.result(timeout=0)
 
@@ -69,7 +90,7 @@ def test_a_job_that_is_late_already_is_not_run() -> None:
 def test_one_slow_batch_does_not_lock_its_lane_out_for_good() -> None:
     queue, first = batcher(seconds=10), job(deadline=time.monotonic() + 5)
     queue.put(first)
-    assert queue.take() == [first]  # only running it can show that the forecast was wrong
+    assert queue.take(4) == [first]  # only running it can show that the forecast was wrong
 
 
 def test_closing_hands_out_what_waits_and_takes_no_more() -> None:
@@ -77,5 +98,41 @@ def test_closing_hands_out_what_waits_and_takes_no_more() -> None:
     queue.put(waiting)
     queue.close()
     assert not queue.put(job())
-    assert queue.take() == [waiting]
-    assert queue.take() == []
+    assert queue.take(4) == [waiting]
+    assert queue.take(4) == []
+
+
+def test_a_caller_who_leaves_takes_the_pixels_out_of_the_queue_at_once() -> None:
+    queue, gone, stays = batcher(), job("blocks.4"), job()
+    queue.put(gone)
+    queue.put(stays)
+    pixels = weakref.ref(gone.pixels)
+    future = gone.future
+    del gone
+    gc.disable()  # at once means without its help
+    try:
+        future.cancel()
+        assert pixels() is None
+    finally:
+        gc.enable()
+    assert len(queue) == 1
+    assert queue.take(4) == [stays]
+
+
+def test_what_waits_can_be_failed_all_at_once() -> None:
+    queue, jobs = batcher(), [job(), job("blocks.4")]
+    for one in jobs:
+        queue.put(one)
+    queue.fail(EngineDown("It hangs."))
+    assert len(queue) == 0
+    for one in jobs:
+        with pytest.raises(EngineDown):
+            one.future.result(timeout=0)
+
+
+def test_a_closed_queue_can_be_opened_again() -> None:
+    queue, waiting = batcher(), job()
+    queue.close()
+    queue.open()
+    assert queue.put(waiting)
+    assert queue.take(4) == [waiting]

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from service.dispatch.worker import Worker
-from service.errors import Draining, InferenceFailed
+from service.errors import DeadlineExceeded, Draining, EngineDown, InferenceFailed, OutOfMemory
 from service.types import Batch, Outcome, Pixels, Plan, Prediction
 
 POISON = 255
@@ -45,6 +48,44 @@ class EchoEngine:
         return [Outcome((Prediction(value, 1.0, 0.0),), (), (), (), 0.0, 0.0) for value in values]
 
 
+class SmallEngine(EchoEngine):
+    """Has no memory for more than ``room`` images at once."""
+
+    room = 2
+
+    def run(self, batch: Batch) -> list[Outcome]:
+        outcomes = super().run(batch)
+        if len(outcomes) > self.room:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB")
+        return outcomes
+
+
+class BrokenEngine(EchoEngine):
+    """Fails whatever it is given, like a CUDA device after an illegal access."""
+
+    def run(self, batch: Batch) -> list[Outcome]:
+        super().run(batch)
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+
+class ExitingEngine(EchoEngine):
+    """Ends the thread that runs it."""
+
+    def run(self, batch: Batch) -> list[Outcome]:
+        super().run(batch)
+        sys.exit(3)
+
+
+class SilentEngine(EchoEngine):
+    """Computes NaN for one value."""
+
+    def run(self, batch: Batch) -> list[Outcome]:
+        return [
+            replace(outcome, fault="NaN") if outcome.predictions[0].index == POISON - 1 else outcome
+            for outcome in super().run(batch)
+        ]
+
+
 class ForgetfulEngine(EchoEngine):
     """Loses an outcome of every batch that has more than one."""
 
@@ -58,8 +99,8 @@ def pixel(value: int) -> Pixels:
 
 
 @contextmanager
-def running(engine: EchoEngine, max_batch: int = 8) -> Iterator[Worker]:
-    worker = Worker(engine, max_batch)
+def running(engine: EchoEngine, max_batch: int = 8, **options: Any) -> Iterator[Worker]:
+    worker = Worker(engine, max_batch, **options)
     worker.start()
     yield worker
     engine.open.set()
@@ -143,3 +184,125 @@ def test_stopping_finishes_what_was_accepted_and_refuses_the_rest(engine: EchoEn
     assert [future.result(0).outcome.predictions[0].index for future in futures] == list(range(5))
     with pytest.raises(Draining):
         worker.submit(pixel(9), Plan(), FOREVER).result(0)
+
+
+def test_a_stopped_worker_can_be_started_again(engine: EchoEngine) -> None:
+    engine.open.set()
+    worker = Worker(engine, 2)
+    for value in (1, 2):
+        worker.start()
+        assert worker.submit(pixel(value), Plan(), FOREVER).result(30).outcome.predictions[0].index == value
+        worker.stop()
+
+
+def test_a_batch_without_room_is_halved_and_so_are_the_next_ones() -> None:
+    engine = SmallEngine()
+    with running(engine) as worker:
+        blocker = worker.submit(pixel(0), Plan(), FOREVER)
+        assert engine.entered.wait(30)
+        futures = [worker.submit(pixel(value), Plan(), FOREVER) for value in range(1, 13)]
+        engine.open.set()
+        blocker.result(30)
+        finished = [future.result(30) for future in futures]
+    assert [one.outcome.predictions[0].index for one in finished] == list(range(1, 13))
+    assert {one.batch_size for one in finished} == {2}
+    assert engine.batches == [1, 8, 4, 2, 2, 4, 2, 2, 2, 2]  # eight failed, four twice, and none after that
+    assert worker.batch_cap == 2
+
+
+def test_an_image_without_room_is_told_that_it_may_come_again() -> None:
+    engine = SmallEngine()
+    engine.room = 0
+    engine.open.set()
+    with running(engine) as worker, pytest.raises(OutOfMemory):
+        worker.submit(pixel(1), Plan(), FOREVER).result(30)
+    assert worker.fault is None
+
+
+def test_numbers_that_are_none_fail_their_image_alone() -> None:
+    faulty = SilentEngine()
+    faulty.open.set()
+    with running(faulty) as worker:
+        bad, good = (worker.submit(pixel(value), Plan(), FOREVER) for value in (POISON - 1, 1))
+        with pytest.raises(InferenceFailed, match="NaN"):
+            bad.result(30)
+        assert good.result(30).outcome.predictions[0].index == 1
+
+
+def test_an_engine_that_hangs_is_noticed_and_nobody_waits_for_it(engine: EchoEngine) -> None:
+    with running(engine, hang_limit_s=0.05) as worker:
+        stuck = worker.submit(pixel(0), Plan(), FOREVER)
+        assert engine.entered.wait(30)
+        waiting = worker.submit(pixel(1), Plan(), FOREVER)
+        for future in (stuck, waiting):
+            with pytest.raises(EngineDown, match="hangs"):
+                future.result(30)
+        assert worker.fault
+        with pytest.raises(EngineDown):
+            worker.submit(pixel(2), Plan(), FOREVER).result(0)
+        engine.open.set()
+        while worker.fault:
+            time.sleep(0.001)
+        assert worker.submit(pixel(3), Plan(), FOREVER).result(30).outcome.predictions[0].index == 3
+
+
+def test_an_engine_that_hangs_does_not_keep_the_service_from_stopping(engine: EchoEngine) -> None:
+    worker = Worker(engine, 8, hang_limit_s=0.05)
+    worker.start()
+    stuck = worker.submit(pixel(0), Plan(), FOREVER)
+    worker.stop()
+    with pytest.raises(EngineDown):
+        stuck.result(0)
+    engine.open.set()
+
+
+@pytest.mark.parametrize("broken", [BrokenEngine, ExitingEngine])
+def test_an_engine_that_fails_on_everything_ends_the_worker_and_says_so(broken: type[EchoEngine]) -> None:
+    died = threading.Event()
+    engine = broken()
+    with running(engine, on_death=died.set) as worker:
+        futures = [worker.submit(pixel(value), Plan(), FOREVER) for value in (1, 2)]
+        engine.open.set()
+        for future in futures:
+            with pytest.raises((EngineDown, InferenceFailed)):
+                future.result(30)
+        assert died.wait(30)
+        assert worker.fault
+        with pytest.raises(EngineDown):
+            worker.submit(pixel(3), Plan(), FOREVER).result(0)
+
+
+class GivingUpEngine(EchoEngine):
+    """Runs one batch for each turn that it is given; gives up, at its end, what nobody waits for by then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open.set()
+        self.started, self.turns = threading.Semaphore(0), threading.Semaphore(0)
+
+    def run(self, batch: Batch) -> list[Outcome]:
+        self.started.release()
+        assert self.turns.acquire(timeout=30)
+        outcomes = super().run(batch)
+        return [replace(outcome, given_up=void()) for outcome, void in zip(outcomes, batch.void, strict=True)]
+
+
+def test_an_engine_at_work_knows_which_images_nobody_waits_for_and_they_alone_fail() -> None:
+    engine = GivingUpEngine()
+    deadline = time.monotonic() + 1
+    with running(engine) as worker:
+        blocker = worker.submit(pixel(0), Plan(), FOREVER)
+        assert engine.started.acquire(timeout=30)
+        left, stays = (worker.submit(pixel(value), Plan(), FOREVER) for value in (1, 2))
+        late = worker.submit(pixel(3), Plan(), deadline)
+        engine.turns.release()
+        blocker.result(30)
+        assert engine.started.acquire(timeout=30)  # the rest runs as one batch
+        assert not left.cancel()
+        while time.monotonic() <= deadline:
+            time.sleep(0.01)
+        engine.turns.release()
+        for future in (left, late):
+            with pytest.raises(DeadlineExceeded):
+                future.result(30)
+        assert stays.result(30).outcome.predictions[0].index == 2

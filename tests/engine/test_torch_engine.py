@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import linecache
+import math
 import threading
 import time
 from collections.abc import Iterator
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
 from models.spec import ModelSpec, PreprocessSpec
 from service.dispatch.worker import Worker
@@ -31,6 +35,20 @@ PLANS = (
     Plan(top_k=5, gates=True, taps=(Tap("stem"),), layer="head", targets=(4,)),
 )
 PIXELS = np.random.default_rng(0).integers(0, 256, (len(PLANS), *SIZE, 3), np.uint8)
+
+
+class Exploding(nn.Module):
+    """Overflows where a picture is white."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Conv2d(3, 5, 3)
+        self.classifier = nn.Linear(5, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = self.head(x * torch.where(x >= 0.9, math.inf, 1.0).amin((1, 2, 3), keepdim=True))
+        logits: Tensor = self.classifier(features.mean((2, 3)))
+        return logits
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +110,8 @@ def test_a_plan_gets_what_it_asks_for_and_nothing_else(engine: TorchEngine) -> N
     assert everything.explanations
 
 
-def test_batches_under_eight_threads_equal_single_images(engine: TorchEngine) -> None:
+def assert_callers_get_their_own(engine: TorchEngine) -> None:
+    """Eight callers at once, through a worker, get what each image gives by itself."""
     solo = [engine.run(Batch(PIXELS[i : i + 1], (plan,)))[0] for i, plan in enumerate(PLANS)]
     worker = Worker(engine, max_batch=4)
     failures: list[BaseException] = []
@@ -115,10 +134,50 @@ def test_batches_under_eight_threads_equal_single_images(engine: TorchEngine) ->
     assert not failures, failures[0]
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_batches_under_eight_callers_equal_single_images(threads: int) -> None:
+    engine = TorchEngine(network("tiny"), SPEC, torch.device("cpu"), threads=threads)
+    assert engine.slots == threads
+    assert_callers_get_their_own(engine)
+
+
 def test_a_deeper_cut_has_its_own_lane_and_the_closed_form_has_none(engine: TorchEngine) -> None:
     assert engine.lane(Plan()) == engine.lane(Plan(layer="head")) == ""
     assert engine.lane(Plan(layer="stem")) == engine.lane(Plan(layer="stem.2")) != ""  # two names of one value
     assert len({engine.lane(plan) for plan in (Plan(layer="stem"), Plan(effects=True), Plan(restore=("gate",)))}) == 3
+
+
+def test_images_with_many_targets_do_not_slow_those_with_few(engine: TorchEngine) -> None:
+    lanes = [engine.lane(Plan(layer="stem", targets=tuple(range(count)))) for count in range(6)]
+    one, same, two, three, four, five = lanes
+    assert one == same
+    assert three == four
+    assert len({one, two, three, five}) == 4
+    assert engine.lane(Plan(layer="head", targets=(0, 1, 2))) == ""  # the closed form costs the same for all
+
+
+def test_new_sets_of_layers_leave_no_source_behind(engine: TorchEngine) -> None:
+    names = [layer.name for layer in engine.network.layers]
+
+    def kept() -> int:
+        return len(linecache.cache) + len(torch.fx.graph_module._loader.eval_cache)
+
+    before = kept()
+    for first, second in combinations(names, 2):
+        engine.run(Batch(PIXELS[:1], (Plan(taps=(Tap(first), Tap(second)), layer=first),)))
+    assert kept() == before
+
+
+def test_numbers_that_are_none_are_a_fault_of_their_image_alone() -> None:
+    net = Exploding()
+    engine = TorchEngine(net, SPEC, torch.device("cpu"))
+    for plan in (Plan(), Plan(layer="head"), Plan(taps=(Tap("head"),))):
+        pixels = np.stack([PIXELS[0] // 2, np.full_like(PIXELS[0], 255), PIXELS[1] // 2])
+        good, bad, also_good = engine.run(Batch(pixels, (plan,) * 3))
+        assert good.fault == also_good.fault == ""
+        assert "logits" in bad.fault
+        assert ("heat map" in bad.fault) == (plan.layer is not None)
+        assert ("feature maps" in bad.fault) == bool(plan.taps)
 
 
 def test_plans_without_an_explanation_may_run_beside_a_deep_cut() -> None:
@@ -145,6 +204,36 @@ def test_feature_maps_have_the_statistics_of_their_channels(engine: TorchEngine)
 def test_two_cuts_in_one_batch_are_a_mistake_of_the_caller(engine: TorchEngine) -> None:
     with pytest.raises(ValueError, match="one layer only"):
         engine.run(Batch(PIXELS[:2], (Plan(layer="stem"), Plan(layer="head"))))
+
+
+class Viewing(nn.Module):
+    """Asks for views that maps with channels last in memory don't have; ``hidden`` from the trace, or not."""
+
+    def __init__(self, hidden: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.classifier, self.hidden = nn.Conv2d(3, 4, 3, 4, 1), nn.Linear(4 * 16 * 16, 5), hidden
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.hidden and x.sum() > 1e9:  # a question that no trace can answer
+            return x
+        x = self.conv(x.view(-1, 3, *SIZE))
+        logits: torch.Tensor = self.classifier(x.view(x.size(0), -1))
+        return logits
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_a_network_that_asks_for_views_is_served(hidden: bool) -> None:
+    engine = TorchEngine(Viewing(hidden).eval(), SPEC, torch.device("cpu"))
+    assert engine.network.default_layer == ("" if hidden else "conv")
+    x = (torch.from_numpy(PIXELS[:3]).float() / 255 - torch.tensor(MEAN)) / torch.tensor(STD)
+    with torch.no_grad():
+        logits = Viewing(hidden)(x.permute(0, 3, 1, 2).contiguous())
+    plan = Plan(top_k=5, layer=engine.network.default_layer or None)
+    for outcome, row in zip(engine.run(Batch(PIXELS[:3], (plan,) * 3)), logits, strict=True):
+        found = sorted((prediction.index, prediction.logit) for prediction in outcome.predictions)
+        np.testing.assert_allclose([logit for _, logit in found], row, rtol=1e-4, atol=1e-5)
+        assert len(outcome.explanations) == (not hidden)
 
 
 def test_a_device_that_is_not_there_is_named() -> None:

@@ -104,3 +104,25 @@ def test_a_gates_sides_are_layers_of_the_network() -> None:
                 images(1)
             )
         torch.testing.assert_close(after, before * weights.flatten(1)[:, :, None, None])
+
+
+def test_measuring_stops_for_an_image_that_nobody_waits_for_and_for_no_other() -> None:
+    gate = traced("mobilenet_v3_small").gates[-1].spec
+    assert gate.shape[0] == 576  # of which 32 are measured at a time
+    plan = Plan(gates=True, restore=(gate.layer,), targets=(1,))
+    asked: list[int] = []
+
+    def left() -> bool:
+        asked.append(1)
+        return len(asked) > 3
+
+    batch = Batch(PIXELS[:2], (plan, plan), (left, lambda: False))
+    given_up, stays = engine("mobilenet_v3_small").run(batch)
+    assert given_up.given_up
+    assert len(asked) == 4
+    assert not stays.given_up
+    (alone,) = engine("mobilenet_v3_small").run(Batch(PIXELS[1:2], (plan,)))
+    measured, expected = stays.gates[-1].restored, alone.gates[-1].restored
+    assert measured is not None
+    assert expected is not None
+    np.testing.assert_allclose(measured, expected, atol=1e-5)

@@ -42,17 +42,17 @@ def test_channel_attention_is_twice_the_sigmoid_of_a_shared_mlp_over_both_poolin
 
 
 @pytest.mark.parametrize(
-    ("name", "count", "kind"),
+    ("name", "count", "kind", "squash"),
     [
-        ("tiny", 1, "ChannelAttention"),
-        ("mobilenet_v3_small", 9, "SqueezeExcitation"),
-        ("efficientnet_b0", 16, "SqueezeExcitation"),
+        ("tiny", 1, "ChannelAttention", "sigmoid"),
+        ("mobilenet_v3_small", 9, "SqueezeExcitation", "hardsigmoid"),
+        ("efficientnet_b0", 16, "SqueezeExcitation", "sigmoid"),
     ],
 )
-def test_gates_read_out_equal_gates_computed_by_hand(name: str, count: int, kind: str) -> None:
+def test_gates_read_out_equal_gates_computed_by_hand(name: str, count: int, kind: str, squash: str) -> None:
     net, pixels = traced(name), images(2)
     specs = [gate.spec for gate in net.gates]
-    assert [spec.type for spec in specs] == [kind] * count
+    assert [(spec.type, spec.squash) for spec in specs] == [(kind, squash)] * count
     by_hand = recorded_ratios(network(name), [spec.layer for spec in specs], pixels)
     for spec, read, expected in zip(specs, readings(net, pixels), by_hand, strict=True):
         assert read.shape == (2, spec.shape[0])
@@ -84,3 +84,74 @@ def test_cbams_channel_gate_is_found_and_its_spatial_gate_is_not() -> None:
 @pytest.mark.parametrize("name", ["resnet18", "densenet121"])
 def test_networks_without_gates_have_none(name: str) -> None:
     assert traced(name).spec.gates == ()
+
+
+class Squeeze(nn.Module):
+    """A squeeze-and-excitation gate of 8 channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mlp = nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gated: Tensor = x * self.mlp(x.mean((2, 3))).sigmoid()[:, :, None, None]
+        return gated
+
+
+class TwoGates(nn.Module):
+    """Two gates in one module, written out, and a third behind them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.first, self.second = nn.Conv2d(8, 8, 3, 1, 1), nn.Linear(8, 8), nn.Linear(8, 8)
+        self.gate = Squeeze()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x * self.first(x.mean((2, 3))).sigmoid()[:, :, None, None]
+        y = self.conv(y)
+        y = y * self.second(y.mean((2, 3))).sigmoid()[:, :, None, None]
+        gated: Tensor = self.conv(self.gate(y))
+        return gated
+
+
+def classifier(*layers: nn.Module) -> nn.Sequential:
+    torch.manual_seed(0)
+    behind = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)
+    return nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), *layers, *behind).eval()
+
+
+def test_every_gate_has_a_name_of_its_own() -> None:
+    """That of its module, or, where others are in the same module, that of its multiplication."""
+    squeeze, block = Squeeze(), TwoGates()
+    net = classifier(block, squeeze, nn.ReLU(), squeeze)
+    traced_net = TracedNetwork(net, SIZE)
+    named = {spec.layer: (spec.type, spec.before, spec.after) for spec in traced_net.spec.gates}
+    assert named == {
+        "1.mul": ("TwoGates", "0", "1.mul"),
+        "1.mul_1": ("TwoGates", "1.conv", "1.mul_1"),
+        "1.gate": ("Squeeze", "1.mul_1", "1.gate"),
+        "2.mul": ("Squeeze", "1", "2.mul"),  # one module that runs twice
+        "2.mul_1": ("Squeeze", "3", "2.mul_1"),
+    }
+    read = dict(zip(named, readings(traced_net, images(1)), strict=True))
+    with torch.no_grad():
+        first, second = net[0](images(1)), net[:2](images(1))  # what 1.mul and 2.mul scale
+        torch.testing.assert_close(read["1.mul"], block.first(first.mean((2, 3))).sigmoid())
+        torch.testing.assert_close(read["2.mul"], squeeze.mlp(second.mean((2, 3))).sigmoid())
+
+
+def test_the_name_of_a_module_is_that_of_what_it_returns_at_its_first_run_and_of_nothing_else() -> None:
+    class Relu(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.relu = nn.Sequential(nn.Conv2d(8, 8, 1), nn.ReLU())
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.relu(self.relu(torch.relu(x)))
+            return x
+
+    kinds = {layer.name: layer.kind for layer in TracedNetwork(classifier(Relu()), SIZE).spec.layers}
+    assert kinds == {
+        **{"0": "Conv2d", "1.relu_1": "relu", "1.relu.0": "Conv2d", "1.relu.1": "ReLU", "1.relu": "Sequential"},
+        **{"1.relu.0_1": "Conv2d", "1.relu.1_1": "ReLU", "1.relu_2": "Sequential", "1": "Relu"},
+    }

@@ -40,13 +40,27 @@ def test_every_network_sees_the_same_pixels_each_time(folder: Path) -> None:
     assert not torch.equal(once["gated"]["clean"].gates["stage.gate"], once["gated"]["noise"].gates["stage.gate"])
 
 
+def test_more_views_of_a_picture_are_its_centre_and_other_crops(folder: Path) -> None:
+    pictures = find_pictures(folder)
+    gated = with_gates(small_network(), {"stage": "channel"}, SIZE)
+    train_at_random(gated)
+    one, two = (
+        Examination(pictures, ("noise",), PREPROCESS, torch.float32, views).sit({"gated": gated})["gated"]
+        for views in (1, 2)
+    )
+    for condition in ("clean", "noise"):
+        centres, crops = two[condition].gates["stage.gate"].tensor_split(2)
+        assert torch.allclose(centres, one[condition].gates["stage.gate"], atol=1e-5)
+        assert not torch.allclose(crops, centres, atol=1e-3)
+
+
 def test_the_command_prints_the_table(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     gated = with_gates(small_network(), {"stem": "channel", "stage": "channel"}, SIZE)
     safetensors.torch.save_file(gate_state(gated), tmp_path / "new.safetensors")
     arguments = ["--data", str(folder), "--gates", str(tmp_path / "new.safetensors"), "--model", "tiny"]
     check_gates.main([*arguments, "--layers", "stem", "stage"])
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "40 pictures, top-1 in percent"
+    assert lines[0] == "40 pictures, views of each 1, top-1 in percent"
     rows = {line.split(" | ")[0].removeprefix("| "): line.strip("| ").split(" | ")[1:] for line in lines if "|" in line}
     assert {"clean", "noise", "impulse (never trained on)", "mean of the damaged"} <= rows.keys()
     assert rows["clean"][3:] == ["+0.0", "+0.0"]  # untrained gates change nothing, frozen or not

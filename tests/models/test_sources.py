@@ -145,6 +145,8 @@ def test_keys_and_shapes_that_do_not_fit_are_refused_by_their_names(tmp_path: Pa
         ({"labels": None}, "labels, or at least classes, must say how many classes there are"),
         ({"classes": 5}, "3 labels for 5 classes"),
         ({"labels": "nowhere.txt"}, "no file of labels at"),
+        ({"name": "pets/2"}, "name: .*'pets/2' can't be the name in /v1/models/NAME: it needs letters, and no slash"),
+        ({"name": ".."}, "name: .*it needs letters"),
         ({"colour": "red"}, "colour: Extra inputs are not permitted"),
         ({"architecture": None}, "architecture: Field required"),
         ({"preprocess": {"interpolation": "sinc"}}, "preprocess.interpolation: Input should be"),

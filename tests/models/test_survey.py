@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 
@@ -39,15 +37,6 @@ CASES: list[tuple[Entry, str | None]] = [
     *((of_timm(name), kind) for name, kind in TIMM.items()),
     *((with_attention(name), kind) for name, kind in ATTENTION.items()),
 ]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Maps of a few pixels: threads would wait for each other longer than they compute."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("entry", [*map(of_torchvision, TORCHVISION)], ids=lambda entry: entry.name)

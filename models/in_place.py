@@ -1,0 +1,100 @@
+"""What a network does in place, done out of place: a layer must keep the value that it returned, whatever comes after.
+
+So a tap shows what its layer put out, and a leaf of the head is never written into.
+"""
+
+from __future__ import annotations
+
+import copy
+import operator
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+
+_AUGMENTED = {
+    operator.iadd: operator.add,
+    operator.imul: operator.mul,
+    operator.isub: operator.sub,
+    operator.itruediv: operator.truediv,
+}
+# A view is refused of a tensor that lies otherwise in memory (channels last); a copy has the same numbers.
+_COPIES_OF_VIEWS = {"view": "reshape", "view_as": "reshape_as"}
+
+
+def setitem(value: Tensor, index: Any, part: Any) -> Tensor:
+    """A copy of ``value`` with ``part`` at ``index``."""
+    value = value.clone()
+    value[index] = part
+    return value
+
+
+def overwritten(node: fx.Node, root: nn.Module) -> fx.Node | None:
+    """The value into which the operation writes its result, or None where it makes a new one."""
+    target: Any = node.kwargs.get("out") or (node.args[0] if node.args else node.kwargs.get("input"))
+    return target if isinstance(target, fx.Node) and _is_in_place(node, root) else None
+
+
+def _is_in_place(node: fx.Node, root: nn.Module) -> bool:
+    if node.op == "call_module":
+        return getattr(root.get_submodule(str(node.target)), "inplace", False) is True
+    if node.op == "call_method":
+        return _ends_in_place(str(node.target))
+    return (
+        bool(node.kwargs.get("inplace") or node.kwargs.get("out"))
+        or node.target in _AUGMENTED
+        or node.target is setitem
+        or _ends_in_place(str(getattr(node.target, "__name__", "")))
+    )
+
+
+def _ends_in_place(name: str) -> bool:
+    return name.endswith("_") and not name.endswith("__")
+
+
+def out_of_place(module: fx.GraphModule) -> None:
+    """Replace in-place operations, and views by copies.
+
+    Whoever reads an overwritten value later reads the operation's result instead, as the network does. Raises
+    ValueError where an operation has no other form.
+    """
+    graph = module.graph
+    order = {node: position for position, node in enumerate(graph.nodes)}
+    for node in graph.nodes:
+        before = overwritten(node, module)
+        if before is not None:
+            for user in [user for user in before.users if order[user] > order[node]]:
+                user.replace_input_with(before, node)
+    for node in graph.nodes:
+        _replace(node)
+    for path in {str(node.target) for node in graph.nodes if node.op == "call_module"}:
+        part = module.get_submodule(path)
+        if getattr(part, "inplace", False) is True:
+            part = copy.copy(part)  # the network itself stays as it is
+            part.inplace = False  # type: ignore[assignment]  # a flag, whatever nn.Module.__setattr__ admits
+            module.set_submodule(path, part)
+    module.recompile()
+
+
+def _replace(node: fx.Node) -> None:
+    """Turn one operation into its form without an effect on what it is given."""
+    if node.kwargs.get("inplace"):
+        node.update_kwarg("inplace", False)
+    node.kwargs = {name: value for name, value in node.kwargs.items() if name != "out"}
+    if node.target in ("as_strided", torch.as_strided):
+        raise ValueError("as_strided reads memory in an order that is not the service's")
+    if node.op == "call_method" and isinstance(node.target, str):
+        asks_for_type = any(isinstance(entry, torch.dtype) for entry in (*node.args, *node.kwargs.values()))
+        node.target = node.target if asks_for_type else _COPIES_OF_VIEWS.get(node.target, node.target)
+        if _ends_in_place(node.target):
+            node.target = node.target[:-1]
+    elif node.op == "call_function":
+        name = str(getattr(node.target, "__name__", ""))
+        if node.target in _AUGMENTED:
+            node.target = _AUGMENTED[node.target]
+        elif _ends_in_place(name):  # torch.relu_, functional.leaky_relu_
+            found = getattr(torch, name[:-1], None) or getattr(F, name[:-1], None)
+            if found is None:
+                raise ValueError(f"{name} overwrites its input")
+            node.target = found

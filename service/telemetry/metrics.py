@@ -1,0 +1,110 @@
+"""Metrics for Prometheus, in a registry of their own: several apps may live in one process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
+from prometheus_client.exposition import choose_encoder
+
+from service.telemetry.call import Call
+
+_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+
+class Metrics:
+    """What is counted. Labels take few values: routes as templates, networks that are served, kinds of errors."""
+
+    def __init__(self, version: str) -> None:
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        self._requests = Counter(
+            "pellucid_requests", "Requests answered, by the route's template.", ("route", "status"), registry=registry
+        )
+        self._seconds = Histogram(
+            "pellucid_request_seconds",
+            "Seconds from a request's head to the end of its answer.",
+            ("route",),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._stages = Histogram(
+            "pellucid_stage_seconds",
+            "Seconds that an image spent in each stage.",
+            ("model", "stage"),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._refused = Counter(
+            "pellucid_refused",
+            "Requests, and images of a request of several, answered by a problem, by its kind.",
+            ("reason",),
+            registry=registry,
+        )
+        self._batches = Histogram(
+            "pellucid_batch_images", "Images in each forward pass.", ("model",), buckets=_SIZES, registry=registry
+        )
+        self._waiting = Gauge(
+            "pellucid_queue_images", "Images that wait for the network.", ("model",), registry=registry
+        )
+        self._cap = Gauge(
+            "pellucid_batch_limit_images",
+            "Largest batch at the moment; lower for a while after memory ran out.",
+            ("model",),
+            registry=registry,
+        )
+        self._up = Gauge(
+            "pellucid_engine_up", "0 where the network hangs or has ended, else 1.", ("model",), registry=registry
+        )
+        self._images = Gauge("pellucid_in_flight_images", "Images accepted and not yet answered.", registry=registry)
+        self._bytes = Gauge(
+            "pellucid_in_flight_bytes", "Bytes held for requests that are not yet answered.", registry=registry
+        )
+        self._models = Gauge(
+            "pellucid_model_info",
+            "1 for each served network.",
+            ("model", "engine", "weights_sha256"),
+            registry=registry,
+        )
+        Info("pellucid_build", "What serves.", registry=registry).info({"version": version})
+
+    def tell(self, call: Call) -> None:
+        """Count a request that is over."""
+        self._requests.labels(call.route, str(call.status)).inc()
+        self._seconds.labels(call.route).observe(call.seconds)
+        for reason in call.problems:
+            self._refused.labels(reason).inc()
+        for image in call.stages:
+            for stage, seconds in image.seconds.items():
+                self._stages.labels(call.model, stage).observe(seconds)
+
+    def batches(self, model: str) -> Callable[[int], None]:
+        """What is to be told the size of each batch of this network."""
+        return self._batches.labels(model).observe
+
+    def watch_model(
+        self,
+        model: str,
+        engine: str,
+        weights_sha256: str,
+        *,
+        waiting: Callable[[], float],
+        cap: Callable[[], float],
+        up: Callable[[], float],
+    ) -> None:
+        """Show a served network; the functions are asked whenever the metrics are."""
+        self._models.labels(model, engine, weights_sha256).set(1)
+        for gauge, value in ((self._waiting, waiting), (self._cap, cap), (self._up, up)):
+            gauge.labels(model).set_function(value)
+
+    def watch_door(self, images: Callable[[], float], size: Callable[[], float]) -> None:
+        """Show what is in flight."""
+        self._images.set_function(images)
+        self._bytes.set_function(size)
+
+    def page(self, accept: str) -> tuple[bytes, str]:
+        """All metrics, and their media type: Prometheus' text format, or OpenMetrics for who asks for it."""
+        encode, media_type = choose_encoder(accept)
+        return encode(self.registry), media_type

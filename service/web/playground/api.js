@@ -1,0 +1,84 @@
+// The public API, as any other caller would use it.
+
+/** An answer that is no success: a problem+json, or no answer at all. */
+export class Problem extends Error {
+  constructor({title, detail, status, request_id}) {
+    super(title);
+    this.status = status;
+    this.detail = detail;
+    this.requestId = request_id;
+  }
+}
+
+const running = new Map();
+
+/** A signal for a request that makes every earlier one of the same `kind` needless, which is aborted. */
+export function supersede(kind) {
+  running.get(kind)?.abort();
+  const controller = new AbortController();
+  running.set(kind, controller);
+  return controller.signal;
+}
+
+/** An address of the service, also behind a path prefix: relative to the page. */
+export const address = (path) => new URL(path, document.baseURI).href;
+
+async function answered(path, options) {
+  let reply;
+  try {
+    reply = await fetch(address(path), options);
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Problem({title: "unreachable"});
+  }
+  if (reply.ok) return reply;
+  if (!reply.headers.get("content-type")?.includes("problem+json")) {
+    throw new Problem({title: `${reply.status} ${reply.statusText}`, status: reply.status});
+  }
+  throw new Problem(await reply.json());
+}
+
+export const get = async (path) => (await answered(path)).json();
+
+export const getBlob = async (path) => (await answered(path)).blob();
+
+/** Ask a route about one photograph: its result, the stages that Server-Timing names, and the milliseconds it took. */
+export async function ask(route, photo, query, signal) {
+  const form = new FormData();
+  form.append("images", photo.blob, photo.name);
+  const started = performance.now();
+  const reply = await answered(`${route}?${query}`, {method: "POST", body: form, signal});
+  const {model, request_id, results} = await reply.json();
+  return {
+    model,
+    requestId: request_id,
+    result: results[0],
+    stages: stages(reply.headers.get("server-timing") ?? ""),
+    took: performance.now() - started,
+  };
+}
+
+/** `decode;dur=6.3, infer;desc="batch of 1";dur=11` as [{name, ms, note}]. */
+export function stages(header) {
+  return header.split(/,\s*(?=[\w-]+(?:;|$))/).filter(Boolean).map((entry) => ({
+    name: entry.split(";")[0].trim(),
+    ms: Number(/;dur=([\d.]+)/.exec(entry)?.[1] ?? 0),
+    note: /;desc="([^"]*)"/.exec(entry)?.[1] ?? "",
+  }));
+}
+
+/** The query of /v1/explain for a view. What is left to the service's default is left out. */
+export function explainQuery(state, detail) {
+  const layer = state.layer || detail.default_layer.name;
+  const parts = ["predictions", layer && "attention", layer && "grad_cam", detail.layers.length && "feature_maps"];
+  const query = new URLSearchParams({include: parts.filter(Boolean).join(",")});
+  for (const name of ["model", "layer", "method", "signed", "colormap", "layers", "top_k"]) {
+    if (state[name]) query.set(name, state[name]);
+  }
+  if (state.sort === "effect" && detail.gates.length) query.set("effects", "true");
+  for (const target of [state.target, state.versus]) if (target) query.append("target", target);
+  return query;
+}
+
+/** A query with what a reader of it can take: commas and spaces. */
+export const readable = (query) => query.toString().replaceAll("%2C", ",");

@@ -1,0 +1,28 @@
+// Elements without a framework.
+
+const SVG = "http://www.w3.org/2000/svg";
+
+function make(node, props, children) {
+  for (const [name, value] of Object.entries(props)) {
+    if (value === undefined || value === null || value === false) continue;
+    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    else node.setAttribute(name, value === true ? "" : value);
+  }
+  node.append(...children.flat().filter((child) => child !== undefined && child !== null && child !== false));
+  return node;
+}
+
+/** An HTML element: `on…` props are listeners, the others attributes (none for null, undefined and false). */
+export const h = (tag, props = {}, ...children) => make(document.createElement(tag), props, children);
+
+/** The same for SVG. */
+export const svg = (tag, props = {}, ...children) => make(document.createElementNS(SVG, tag), props, children);
+
+/** Replace what is in `root`; the focus stays on the element of the same `data-key`. */
+export function fill(root, ...nodes) {
+  const key = root.contains(document.activeElement) ? document.activeElement.dataset.key : undefined;
+  root.replaceChildren(...nodes.flat().filter(Boolean));
+  if (key) root.querySelector(`[data-key="${CSS.escape(key)}"]`)?.focus({preventScroll: true});
+}
+
+export const byId = (id) => document.getElementById(id);

@@ -1,0 +1,75 @@
+// How a photograph comes in: chosen, dropped, pasted, or one of the shipped ones.
+
+import {getBlob} from "./api.js";
+import {byId, fill, h} from "./dom.js";
+import {t} from "./i18n.js";
+
+export const SAMPLES = ["cat", "coffee", "rocket"];
+
+export const sampleFile = (name) => `assets/samples/${name}.jpg`;
+
+/** One of the shipped photographs, as if a visitor had chosen it. */
+export async function loadSample(name) {
+  return {blob: await getBlob(sampleFile(name)), name: `${name}.jpg`, sample: name};
+}
+
+/** Listen for photographs: `onSample(name)` and `onPhoto({blob, name})` are told. */
+export function listen(onSample, onPhoto) {
+  const take = (files) => {
+    const [file] = files;
+    if (file) onPhoto({blob: file, name: file.name});
+  };
+  for (const input of document.querySelectorAll("[data-choose]")) {
+    input.addEventListener("change", () => {
+      take(input.files);
+      input.value = "";  // the same file may be chosen again
+    });
+  }
+  for (const list of document.querySelectorAll("[data-samples]")) {
+    list.addEventListener("click", (event) => {
+      const button = event.target.closest("button");
+      if (button) onSample(button.dataset.key);
+    });
+  }
+  document.addEventListener("paste", (event) => {
+    if (event.clipboardData.files.length) {
+      event.preventDefault();
+      take(event.clipboardData.files);
+    }
+  });
+  let depth = 0;  // of elements under the pointer that the drag has entered
+  const dragging = (change, event) => {
+    if (event && !event.dataTransfer.types.includes("Files")) return;
+    depth = Math.max(0, depth + change);
+    document.body.classList.toggle("over", depth > 0);
+  };
+  document.addEventListener("dragenter", (event) => dragging(1, event));
+  document.addEventListener("dragleave", (event) => dragging(-1, event));
+  document.addEventListener("dragover", (event) => event.preventDefault());
+  document.addEventListener("drop", (event) => {
+    event.preventDefault();
+    dragging(-depth);
+    take(event.dataTransfer.files);
+  });
+}
+
+/** Draw the shipped photographs, the current one marked, and the name of what is shown. */
+export function renderIntake(photo) {
+  for (const list of document.querySelectorAll("[data-samples]")) {
+    const small = list.classList.contains("small");
+    fill(list, SAMPLES.map((name) => h("li", {}, h(
+      "button",
+      {type: "button", "data-key": name, "aria-pressed": small ? String(photo?.sample === name) : null,
+        "aria-label": small ? t(`sample.${name}`) : null},
+      h("img", {src: sampleFile(name), alt: "", width: 240, height: 160}),
+      !small && h("span", {}, t(`sample.${name}`)),
+    ))));
+  }
+  if (photo) {
+    fill(
+      byId("source-name"),
+      h("strong", {}, photo.sample ? t(`sample.${photo.sample}`) : photo.name),
+      !photo.sample && h("span", {class: "muted"}, t("source.own")),
+    );
+  }
+}

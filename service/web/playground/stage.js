@@ -1,0 +1,162 @@
+// The photograph with something over it: the heat map, or one channel's feature map.
+
+import {byId, fill, h} from "./dom.js";
+import {number, signed, t} from "./i18n.js";
+import {canvas, coloured, ramp} from "./pictures.js";
+
+const LONGEST = 1600;  // pixels of the canvas: sharp on a dense screen, quick to draw again while the slider moves
+const OUTSIDE = 0.55;  // how much is dimmed what the network did not see, as in the service's own overlay
+
+const figure = byId("stage");
+const picture = figure.querySelector("canvas");
+const close = byId("close");
+const slider = byId("opacity");
+const views = byId("views");
+
+let photo = null;     // a bitmap, or null where the browser can't show the file
+let size = [3, 2];    // of the source, in its own pixels
+let heat = null;      // {cam, mask, tinted, colours}
+let extra = null;     // {pixels, caption, legend, from}: what lies over the photograph in place of the heat map
+let view = "overlay";
+
+/** The photograph alone; what was over the last one is gone. */
+export function showPhoto(bitmap) {
+  photo = bitmap;
+  size = bitmap ? [bitmap.width, bitmap.height] : [3, 2];
+  heat = extra = null;
+  draw();
+}
+
+/** The heat map of an explanation, or null where there is none; `mask` is its mask's levels. */
+export function showHeat(image, cam, mask, colours, isSigned) {
+  size = [image.width, image.height];
+  heat = cam && {cam, mask, isSigned, colours, tinted: coloured(mask, colours), grey: coloured(mask, "gray")};
+  extra = null;
+  draw();
+}
+
+/** Something else over the photograph's box until it is closed: see `extra`. `from` gets the focus back. */
+export function enlarge(shown) {
+  extra = shown;
+  if (view === "original") view = "overlay";
+  draw();
+  const top = figure.getBoundingClientRect().top;
+  if (top < 0 || top > innerHeight / 2) figure.scrollIntoView({block: "start"});
+  close.focus({preventScroll: true});
+}
+
+function leave() {
+  const back = extra?.from;
+  extra = null;
+  draw();
+  if (back?.isConnected) back.focus();
+}
+
+/** Draw the texts again, in another language. */
+export const redraw = () => draw();
+
+/** Draw what the slider, the toggle and the data say. */
+function draw() {
+  for (const button of views.children) button.setAttribute("aria-pressed", String(button.dataset.view === view));
+  slider.disabled = view !== "overlay";
+  byId("opacity-value").textContent = `${slider.value} %`;
+  slider.setAttribute("aria-valuetext", `${slider.value} %`);
+  close.hidden = !extra;
+  paint();
+  describe();
+}
+
+function paint() {
+  const scale = Math.min(1, LONGEST / Math.max(...size));
+  const [width, height] = size.map((side) => Math.max(1, Math.round(side * scale)));
+  if (picture.width !== width || picture.height !== height) {
+    picture.width = width;
+    picture.height = height;
+  }
+  const context = picture.getContext("2d");
+  context.globalAlpha = 1;
+  context.imageSmoothingQuality = "high";
+  if (photo) {
+    context.drawImage(photo, 0, 0, width, height);
+  } else {
+    context.fillStyle = "#777";
+    context.fillRect(0, 0, width, height);
+  }
+  if (!heat) return;
+  const [x0, y0, x1, y1] = heat.cam.box.map((edge) => edge * scale);
+  const box = [x0, y0, x1 - x0, y1 - y0];
+  if (view !== "original") {
+    context.globalAlpha = view === "mask" ? 1 : OUTSIDE;
+    context.fillStyle = "#000";
+    context.beginPath();
+    context.rect(0, 0, width, height);
+    context.rect(...box);
+    context.fill("evenodd");
+    context.globalAlpha = view === "mask" ? 1 : slider.value / 100;
+    // a channel's squares stay squares: there is nothing between two of its values
+    context.imageSmoothingEnabled = !extra?.squares;
+    context.drawImage(extra?.pixels ?? (view === "mask" ? heat.grey : heat.tinted), ...box);
+    context.imageSmoothingEnabled = true;
+    context.globalAlpha = 1;
+  }
+  const line = Math.max(1, width / 400);
+  for (const [colour, thick] of [["rgb(0 0 0 / 55%)", 3 * line], ["#fff", line]]) {
+    context.strokeStyle = colour;
+    context.lineWidth = thick;
+    context.strokeRect(x0 + thick / 2, y0 + thick / 2, box[2] - thick, box[3] - thick);
+  }
+}
+
+function describe() {
+  const ofClass = heat && t("stage.caption", {label: heat.cam.target.label, layer: heat.cam.layer});
+  const caption = extra?.caption ?? ofClass ?? "";
+  fill(byId("caption"), caption || " ");
+  picture.setAttribute("aria-label", caption ? `${t(`view.${view}`)}: ${caption}` : t("stage.photo"));
+  const legend = extra?.legend ?? (heat && ofHeat(heat));
+  fill(byId("legend"), legend ? [
+    ramp(view === "mask" && !extra ? "gray" : legend.colours),
+    h("p", {class: "ends"}, h("span", {}, legend.low), h("span", {}, legend.high)),
+    h("p", {class: "muted"}, legend.note),
+    legend.warning && h("p", {class: "notice", id: "all-negative"}, legend.warning),
+  ] : []);
+}
+
+function ofHeat({cam, colours, isSigned}) {
+  const {min, max, all_negative: none} = cam.raw;
+  const reach = Math.max(Math.abs(min), Math.abs(max));
+  return {
+    colours,
+    low: isSigned ? signed(-reach) : number(Math.max(0, min)),
+    high: isSigned ? signed(reach) : number(Math.max(0, max)),
+    note: t(isSigned ? "legend.signed" : min < 0 ? "legend.range" : "legend.positive", {
+      min: number(min), max: number(max),
+    }),
+    warning: none && t(isSigned ? "legend.negative.signed" : "legend.negative", {label: cam.target.label}),
+  };
+}
+
+/** A canvas with the part of the photograph that the network saw, faint, and `pixels` over it. */
+export function overBox(pixels, opacity) {
+  const made = canvas(pixels.width, pixels.height);
+  const context = made.getContext("2d");
+  const [x0, y0, x1, y1] = heat.cam.box;
+  if (photo) {
+    context.filter = "grayscale(1)";
+    context.drawImage(photo, x0, y0, x1 - x0, y1 - y0, 0, 0, made.width, made.height);
+    context.filter = "none";
+    context.globalAlpha = opacity;
+  }
+  context.drawImage(pixels, 0, 0);
+  return made;
+}
+
+slider.addEventListener("input", draw);
+views.addEventListener("click", (event) => {
+  view = event.target.closest("button")?.dataset.view ?? view;
+  if (view !== "overlay") extra = null;
+  draw();
+});
+close.addEventListener("click", leave);
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && extra) leave();
+});

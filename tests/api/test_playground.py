@@ -1,0 +1,67 @@
+"""The playground's files: all the service's own, under a policy that lets nothing else in."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import httpx
+import pytest
+
+from tests.support import REPOSITORY, problem
+
+FOLDER = REPOSITORY / "service" / "web" / "playground"
+FILES = sorted(path.name for path in FOLDER.iterdir())
+TYPES = {"js": "javascript", "css": "text/css", "json": "application/json", "svg": "image/svg+xml", "html": "text/html"}
+
+
+def strings(language: str) -> dict[str, str]:
+    texts: dict[str, str] = json.loads((FOLDER / f"strings.{language}.json").read_text("utf-8"))
+    return texts
+
+
+def test_the_root_is_the_playground(client: httpx.Client) -> None:
+    page = client.get("/")
+    assert page.status_code == 200
+    assert page.headers["content-type"].startswith("text/html")
+    assert 'href="docs"' in page.text
+
+
+@pytest.mark.parametrize("path", ["/", "/assets/playground/main.js", "/assets/samples/cat.jpg"])
+def test_the_policy_lets_in_the_services_own_alone(client: httpx.Client, path: str) -> None:
+    policy = client.get(path).headers["content-security-policy"]
+    rules = {name: sources for name, *sources in (rule.split() for rule in policy.split(";"))}
+    assert rules["default-src"] == rules["script-src"] == rules["style-src"] == ["'self'"]
+    assert set(rules["img-src"]) <= {"'self'", "data:", "blob:"}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_file_is_served_as_what_it_is_and_names_no_other_host(client: httpx.Client, name: str) -> None:
+    reply = client.get(f"/assets/playground/{name}")
+    assert reply.status_code == 200
+    assert TYPES[name.rpartition(".")[2]] in reply.headers["content-type"]
+    assert set(re.findall(r"https?://([\w.]+)", reply.text)) <= {"www.w3.org"}  # SVG's namespace, which nobody fetches
+
+
+def test_a_file_that_has_not_changed_is_not_sent_again(client: httpx.Client) -> None:
+    first = client.get("/assets/playground/main.js")
+    assert client.get("/assets/playground/main.js", headers={"If-None-Match": first.headers["etag"]}).status_code == 304
+
+
+@pytest.mark.parametrize("path", ["playground/nothing.js", "playground/..%2f..%2fapp.py", "samples/%2e%2e/"])
+def test_nothing_else_is_served(client: httpx.Client, path: str) -> None:
+    problem(client.get(f"/assets/{path}"), 404, "not-found")
+
+
+def test_every_text_exists_in_every_language_and_is_used() -> None:
+    english, chinese = strings("en"), strings("zh")
+    assert english.keys() == chinese.keys()
+    for key, text in english.items():
+        assert set(re.findall(r"\{\w+\}", text)) == set(re.findall(r"\{\w+\}", chinese[key])), key
+    code = "".join((FOLDER / name).read_text("utf-8") for name in FILES if name.endswith((".js", ".html")))
+    named = set(re.findall(r'data-t(?:-label)?="([^"]+)"', code)) | set(re.findall(r'"([a-z_]+(?:\.[a-z_]+)*)"', code))
+    made = {match.replace("`", "") for match in re.findall(r"t\(`([\w.]+\.)\$\{", code)}  # t(`view.${view}`)
+    for key in english:
+        assert key in named or any(key.startswith(prefix) for prefix in made), f"{key} is used nowhere"
+    asked = set(re.findall(r'data-t(?:-label)?="([^"]+)"', code)) | set(re.findall(r'\bt\("([^"]+)"', code))
+    assert asked <= english.keys()

@@ -1,0 +1,218 @@
+"""Networks as people write them: in place, by views, detached, masked, for one image. All are explained as they run."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from captum.attr import LayerGradCam
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.graph import TracedNetwork, UntraceableError
+from service.explain.cam import grad_cam
+from service.explain.evidence import Head, gather
+from tests.networks import Odd, images
+
+SIZE = (16, 16)
+
+
+class View(Odd):
+    """Asks for a view that a map with channels last in memory doesn't have."""
+
+    def odd(self, x: Tensor) -> Tensor:
+        x = x.view(x.size(0), 2, 4, 64).transpose(1, 2).contiguous().view_as(x)
+        return x
+
+    def end(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.flat(x.view(x.size(0), -1))
+        return logits
+
+
+class Squeeze(Odd):
+    """Squeezes the batch away, of one image."""
+
+    def odd(self, x: Tensor) -> Tensor:
+        return x
+
+    def end(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.classifier(F.adaptive_avg_pool2d(x, 1).squeeze())
+        return logits
+
+
+class Detached(Odd):
+    def odd(self, x: Tensor) -> Tensor:
+        x = self.mid(x.detach()).data * 2
+        return x
+
+
+class Functional(Odd):
+    """In place by functions without a twin in torch, by keyword, and by ``out``."""
+
+    def odd(self, x: Tensor) -> Tensor:
+        x = F.leaky_relu_(self.mid(x), 0.1)
+        F.relu(input=x, inplace=True)
+        y = x * 2
+        torch.add(y, x, out=y)
+        return y
+
+
+class Assigned(Odd):
+    def odd(self, x: Tensor) -> Tensor:
+        y = self.mid(x)
+        y[:, :2] = 0
+        y[:, 2:4] *= 2
+        x = y + x
+        return x
+
+
+class Masked(Odd):
+    """A mask, an index and a spectrum pass a cut by."""
+
+    def odd(self, x: Tensor) -> Tensor:
+        mask, strongest, spectrum = x > 0, x.argmax(1, keepdim=True), torch.fft.rfft2(x)
+        y = self.mid(x).masked_fill(mask, 0.5)
+        y = y + y.gather(1, strongest)
+        x = y + torch.fft.irfft2(spectrum, s=(8, 8))
+        return x
+
+
+class Cached(Odd):
+    """Keeps what it computed, as many do to look at it."""
+
+    def odd(self, x: Tensor) -> Tensor:
+        self.kept = self.mid(x)
+        x = {"maps": [self.kept, x]}["maps"][0]
+        return x
+
+
+def served(net: nn.Module) -> TracedNetwork:
+    return TracedNetwork(net.eval(), SIZE)
+
+
+KINDS = [View, Squeeze, Detached, Functional, Assigned, Masked, Cached]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_an_odd_network_is_cut_anywhere_and_computes_the_same_for_any_number_of_images(kind: type[Odd]) -> None:
+    net, pixels = kind().eval(), images(5, SIZE)
+    traced = served(kind())
+    assert traced.spec.default_layer, traced.spec.default_layer_reason
+    for layer in traced.spec.by_name:
+        cut = traced.cut(layer)
+        for count in (1, 5):
+            some = pixels[:count].contiguous(memory_format=torch.channels_last)
+            with torch.no_grad():
+                crossing = traced.trunk(cut.inputs)(some)
+                expected = net(pixels[:count].clone()).reshape(count, 5)
+                torch.testing.assert_close(cut.head(*crossing), expected, msg=layer)
+            heats = [grad_cam(each) for each in gather(crossing, [[1]] * count, Head(cut.inputs, cut.head, cut.linear))]
+            assert all(heat.isfinite().all() for heat in heats)
+
+
+def compare_with_captum(kind: type[Odd]) -> None:
+    net, pixels, traced = kind().eval(), images(1, SIZE), served(kind())
+    cut = traced.cut("second")
+    with torch.no_grad():
+        crossing = traced.trunk(cut.inputs)(pixels)
+    (evidence,) = gather(crossing, [[1]], Head(cut.inputs, cut.head, cut.linear))
+    expected = LayerGradCam(net, net.second).attribute(pixels, target=1)[0, 0].detach()
+    torch.testing.assert_close(grad_cam(evidence)[0], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [View, Assigned, Masked, Cached], ids=lambda kind: kind.__name__)
+def test_an_odd_networks_grad_cam_is_captums(kind: type[Odd]) -> None:
+    compare_with_captum(kind)
+
+
+class Hooked(Odd):
+    """Its classifier's logits are changed by a hook."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.classifier.register_forward_hook(lambda _module, _inputs, logits: logits * 2)
+
+    def odd(self, x: Tensor) -> Tensor:
+        return x
+
+
+class Cosine(Odd):
+    """Classifies by the angle to normalised weights."""
+
+    def odd(self, x: Tensor) -> Tensor:
+        return x
+
+    def end(self, x: Tensor) -> Tensor:
+        return F.linear(F.normalize(x.mean((2, 3))), F.normalize(self.classifier.weight))
+
+
+@pytest.mark.parametrize("kind", [Hooked, Cosine])
+def test_a_classifier_that_is_not_plainly_linear_is_differentiated(kind: type[Odd]) -> None:
+    assert served(kind()).spec.default_layer == "second"
+    compare_with_captum(kind)
+
+
+class Rounded(Odd):
+    def odd(self, x: Tensor) -> Tensor:
+        x = (self.mid(x) > 0).to(x.dtype)
+        return x
+
+
+def test_where_the_logits_dont_follow_an_activation_its_heat_map_is_zero() -> None:
+    traced = served(Rounded())
+    cut = traced.cut("first")
+    with torch.no_grad():
+        crossing = traced.trunk(cut.inputs)(images(1, SIZE))
+    (evidence,) = gather(crossing, [[1]], Head(cut.inputs, cut.head, cut.linear))
+    assert not grad_cam(evidence).any()
+    assert "gt" not in traced.spec.by_name  # truth values are no map
+
+
+class Strided(Odd):
+    """Reads memory in the order in which a map without channels last would lie in it."""
+
+    def odd(self, x: Tensor) -> Tensor:
+        return x.as_strided(x.shape, (512, 64, 8, 1))
+
+
+class ByCount(Odd):
+    """Scales by the number of images, so that two and three look alike."""
+
+    def odd(self, x: Tensor) -> Tensor:
+        return x * float(len(x.shape) + x.shape[0] // 2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [(Strided, "as_strided reads memory in an order that is not the service's"), (ByCount, "other logits from")],
+)
+def test_what_would_be_wrong_in_the_service_is_served_for_predictions_alone_or_not_at_all(
+    kind: type[Odd], why: str
+) -> None:
+    try:
+        said = served(kind()).spec.default_layer_reason
+    except UntraceableError as error:
+        said = str(error)
+    assert why in said
+
+
+class ByChance(Odd):
+    def odd(self, x: Tensor) -> Tensor:
+        return F.dropout(x)
+
+
+class ByCompany(Odd):
+    def odd(self, x: Tensor) -> Tensor:
+        return x - x.mean(0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [
+        (ByChance, "from the same images"),
+        (ByCompany, "for an image beside other images"),
+    ],
+)
+def test_a_network_whose_answer_depends_on_chance_or_company_is_refused(kind: type[Odd], why: str) -> None:
+    served_with = "can't be served with pixels of 16x16: it computes other logits"
+    with pytest.raises(UntraceableError, match=f"{kind.__name__} {served_with} {why}"):
+        served(kind())

@@ -1,0 +1,59 @@
+"""One line for each request, which says what happened and nothing that a caller sent."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from typing import Any
+
+import pytest
+
+from service.telemetry.logs import JsonLines
+from tests.api.stub import BLACK, POISON, running
+
+
+@pytest.fixture
+def lines(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
+    """Every line of the log that the requests below make, as the JSON that it is written as."""
+
+    async def play() -> None:
+        async with running() as stub:
+            stub.engine.gate.set()
+            files = [("images", ("secret-name.png", data)) for data in (BLACK, POISON)]
+            headers = {"X-Request-ID": "abc", "Authorization": "Bearer secret-key"}
+            await stub.client.post("/v1/predict?top_k=1", files=files, headers=headers)
+            await stub.client.get("/secret-path%0Aforged line")
+
+    caplog.set_level(logging.INFO)
+    asyncio.run(play())
+    form = JsonLines()
+    return [json.loads(form.format(record)) for record in caplog.records if record.name != "httpx"]
+
+
+def test_each_request_has_one_line_of_json(lines: list[dict[str, Any]]) -> None:
+    first, second = (line for line in lines if line["logger"] == "pellucid.access")
+    assert first.pop("ms") > 0
+    assert first.pop("time").endswith("+00:00")
+    assert first.pop("message").startswith("request_id=abc method=POST route=/v1/predict status=200 ")
+    assert first == {
+        "level": "info",
+        "logger": "pellucid.access",
+        "request_id": "abc",
+        "method": "POST",
+        "route": "/v1/predict",
+        "status": 200,
+        "images": 2,
+        "model": "stub",
+        "problems": ["inference-failed"],
+    }
+    assert (second["route"], second["status"], second["images"]) == ("other", 404, 0)
+
+
+def test_nothing_that_a_caller_sent_is_logged(lines: list[dict[str, Any]]) -> None:
+    assert "secret" not in json.dumps(lines)
+
+
+def test_a_failure_is_logged_with_its_stack_in_one_line(lines: list[dict[str, Any]]) -> None:
+    (failure,) = (line for line in lines if line["level"] == "error")
+    assert "a white picture" in failure["exception"]
