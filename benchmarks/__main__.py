@@ -1,12 +1,13 @@
 """Every figure in one run with what it is compared with.
 
-Without a part's name: all parts, one after the other, and the report. Stop what else runs on the machine first.
+Without a command: the parts one after the other, and the report. Stop what else runs on the machine first.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -21,7 +22,9 @@ from benchmarks import start as start_part
 from benchmarks.servers import ROOT, SPECS
 
 RESULTS = Path(__file__).with_name("results")
+TRIAL = RESULTS / "quick"
 PICTURE = ROOT / "docs" / "images" / "performance.png"
+_BEGUN = time.perf_counter()
 PARTS = ("service", "cost", "batching", "start")
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, invoke_without_command=True, help=__doc__)
@@ -31,14 +34,41 @@ Rounds = Annotated[int, typer.Option(min=1, help="Rounds, taken in turn; figures
 
 
 @app.callback()
-def everything(context: typer.Context) -> None:
-    """All parts with their defaults, and the report."""
-    if context.invoked_subcommand is None:
-        service()
-        cost()
-        batching()
-        start()
+def everything(
+    context: typer.Context,
+    parts: Annotated[str, typer.Option(help="Which, between commas.")] = ",".join(PARTS),
+    quick: Annotated[bool, typer.Option("--quick", help="Try that all works: no figure is worth anything.")] = False,
+) -> None:
+    """The parts with their defaults, and the report; quick ones are kept and drawn apart, and fill no page."""
+    if context.invoked_subcommand is not None:
+        return
+    chosen = _split(parts, PARTS)
+    for part in chosen:
+        if quick:
+            _try(part)
+        else:
+            _measure(part)
+        _say(f"{part}: done")
+    if quick:
+        plot.draw(_kept(TRIAL), TRIAL / "performance.png")
+    else:
         report()
+
+
+def _measure(part: str) -> None:
+    measure: dict[str, Callable[[], None]] = {"service": service, "cost": cost, "batching": batching, "start": start}
+    measure[part]()
+
+
+def _try(part: str) -> None:
+    choice = comparison.Choice(callers=(1, 16), seconds=0.5, rounds=1)
+    measure: dict[str, Callable[[], tables.Figures]] = {
+        "service": lambda: comparison.compare(choice, _say),
+        "cost": lambda: cost_part.measure(1, _say),
+        "batching": lambda: batching_part.measure(0.5, 1, _say),
+        "start": lambda: start_part.measure(0.5, 1, _say),
+    }
+    _keep(part, measure[part], TRIAL)
 
 
 @app.command()
@@ -46,7 +76,7 @@ def service(
     servers: Annotated[str, typer.Option(help="Which, between commas.")] = ",".join(SPECS),
     routes: Annotated[str, typer.Option(help="Which, between commas.")] = ",".join(comparison.ROUTES),
     callers: Annotated[str, typer.Option(help="How many at once, between commas.")] = "1,16,64,512",
-    seconds: Seconds = 4.0,
+    seconds: Seconds = 3.0,
     rounds: Rounds = 3,
 ) -> None:
     """The service against the in-process ceiling and its rivals."""
@@ -81,7 +111,7 @@ def start(seconds: Seconds = 4.0, rounds: Rounds = 2) -> None:
 @app.command()
 def report() -> None:
     """Write what was measured last into docs/performance.md, the README and the plot."""
-    parts = {part: json.loads(file.read_text("utf-8")) for part in PARTS if (file := RESULTS / f"{part}.json").exists()}
+    parts = _kept(RESULTS)
     content = {part: f"{tables.machine_line(parts[part]['machine'])}\n\n{_table(part, parts[part])}" for part in parts}
     content["targets"] = targets.targets(parts)
     page = ROOT / "docs" / "performance.md"
@@ -102,20 +132,25 @@ def _table(part: str, figures: tables.Figures) -> str:
     return write[part](figures)
 
 
-def _keep(part: str, measure: Callable[[], tables.Figures]) -> None:
+def _keep(part: str, measure: Callable[[], tables.Figures], folder: Path = RESULTS) -> None:
     """Measure a part, keep its raw figures with the machine that they are of, and print its tables."""
-    RESULTS.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     figures = {"machine": machine.describe(), **measure()}
-    (RESULTS / f"{part}.json").write_text(json.dumps(figures, indent=1) + "\n", "utf-8")
+    (folder / f"{part}.json").write_text(json.dumps(figures, indent=1) + "\n", "utf-8")
     written = [tables.machine_line(figures["machine"]), _table(part, figures)]
     if part != "batching":
         written.append(targets.targets({part: figures}))
-    print("\n", "\n\n".join(written), "\n", sep="")
+    print("\n", "\n\n".join(written), "\n", sep="", flush=True)
+
+
+def _kept(folder: Path) -> dict[str, tables.Figures]:
+    """The raw figures of every part that was measured."""
+    return {part: json.loads(file.read_text("utf-8")) for part in PARTS if (file := folder / f"{part}.json").exists()}
 
 
 def _say(line: str) -> None:
-    """Progress, as it happens."""
-    print(line, file=sys.stderr, flush=True)
+    """Progress, as it happens, with the time since the start."""
+    print(f"{time.perf_counter() - _BEGUN:4.0f} s  {line}", file=sys.stderr, flush=True)
 
 
 def _split(names: str, known: tuple[str, ...] | None = None) -> list[str]:

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
@@ -41,7 +42,10 @@ class Ceiling:
         self._process.wait(60)
 
     def measure(self, seconds: float) -> dict[str, float]:
-        """``rate``: images a second; ``decode`` and ``infer``: seconds of one image alone on the idle machine."""
+        """Images a second: ``rate`` with the service's decoder, ``plain`` with torchvision's.
+
+        ``decode`` and ``infer`` are seconds of one image alone on the idle machine.
+        """
         assert self._process.stdin is not None
         self._process.stdin.write(f"{seconds}\n")
         self._process.stdin.flush()
@@ -60,6 +64,9 @@ def main() -> None:
     """Measure as often as asked: full batches of predictions, as many side by side as the engine has slots."""
     import numpy as np
     import torch
+    from torchvision.io import decode_jpeg
+    from torchvision.transforms.v2 import InterpolationMode
+    from torchvision.transforms.v2 import functional as transforms
 
     from benchmarks.engine import load_engine
     from benchmarks.photographs import photographs
@@ -78,10 +85,20 @@ def main() -> None:
     def pixels(number: int) -> Pixels:
         return decode(uploads[number % len(uploads)], spec.preprocess, settings.max_megapixels * 10**6).pixels
 
+    buffers = [torch.frombuffer(bytearray(upload.data), dtype=torch.uint8) for upload in uploads]
+    sizes, interpolation = spec.preprocess, InterpolationMode(spec.preprocess.interpolation)
+
+    def plain_pixels(number: int) -> Pixels:
+        """What one would write by hand: torchvision's decoder and its resize of bytes."""
+        image = decode_jpeg(buffers[number % len(buffers)])
+        image = transforms.resize(image, [sizes.resize], interpolation=interpolation, antialias=True)
+        taken: Pixels = transforms.center_crop(image, list(sizes.size)).permute(1, 2, 0).contiguous().numpy()
+        return taken
+
     def infer(images: list[Pixels]) -> None:
         engine.run(Batch(np.stack(images), (plan,) * len(images)))
 
-    def throughput(seconds: float) -> float:
+    def throughput(seconds: float, source: Callable[[int], Pixels]) -> float:
         ready: queue.Queue[Pixels] = queue.Queue(2 * size * engine.slots)
         over, emptying = threading.Event(), threading.Event()
         finished: list[float] = []
@@ -91,7 +108,7 @@ def main() -> None:
             for number in itertools.count(first, decoders):
                 if emptying.is_set():
                     return
-                ready.put(pixels(number))
+                ready.put(source(number))
 
         def inferring() -> None:
             while not over.is_set():
@@ -114,7 +131,7 @@ def main() -> None:
         counted = [moment for moment in finished if begin <= moment < begin + seconds]
         return len(counted) * size / seconds
 
-    def alone(work: Any) -> float:
+    def alone(work: Callable[[int], Any]) -> float:
         times = []
         for number in range(3 * len(uploads)):
             started = time.perf_counter()
@@ -128,11 +145,11 @@ def main() -> None:
         infer(images[:1])
     print(json.dumps({"engine": engine.description}), flush=True)
     for line in sys.stdin:
-        rate = throughput(float(line))
+        rate, plain = (throughput(float(line), source) for source in (pixels, plain_pixels))
         torch.set_num_threads(1)
         decode_s = alone(pixels)
         infer_s = alone(lambda number: infer([images[number % len(images)]]))
-        print(json.dumps({"rate": rate, "decode": decode_s, "infer": infer_s}), flush=True)
+        print(json.dumps({"rate": rate, "plain": plain, "decode": decode_s, "infer": infer_s}), flush=True)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ class Choice:
     servers: Sequence[str] = tuple(SPECS)
     routes: Sequence[str] = ROUTES
     callers: Sequence[int] = CALLERS
-    seconds: float = 4.0
+    seconds: float = 3.0
     rounds: int = 3
 
     def cells(self) -> list[tuple[str, int, Spec]]:
@@ -65,7 +65,8 @@ def compare(choice: Choice, say: Callable[[str], None]) -> dict[str, Any]:
             for route, callers, spec in choice.cells():
                 if measured != route:
                     ceilings.append(ceiling.measure(choice.seconds))
-                    say(f"round {number + 1}: ceiling {ceilings[-1]['rate']:.0f}/s")
+                    rate, plain = ceilings[-1]["rate"], ceilings[-1]["plain"]
+                    say(f"round {number + 1}: ceiling {rate:.0f}/s, {plain:.0f}/s with the plain decoder")
                     measured = route
                 server = running[spec.name]
                 server.resume()

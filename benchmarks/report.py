@@ -62,15 +62,15 @@ def medians(cells: list[Figures]) -> dict[tuple[str, int, str], dict[str, float]
     return found
 
 
-def ceiling_rate(figures: Figures) -> float:
-    """Images a second in one process without HTTP."""
-    rates: list[float] = [each["rate"] for each in figures["ceiling"]]
+def ceiling_rate(figures: Figures, decoder: str = "rate") -> float:
+    """Images a second without HTTP: with the service's decoder (``rate``) or torchvision's (``plain``)."""
+    rates: list[float] = [each[decoder] for each in figures["ceiling"]]
     return statistics.median(rates)
 
 
 def comparison(figures: Figures) -> str:
     """Requests a second, latencies and ratios of the service and its rivals, with what must be known beside them."""
-    ceiling = ceiling_rate(figures)
+    ceiling, plain = ceiling_rate(figures), ceiling_rate(figures, "plain")
     found = medians(figures["cells"])
     rows = []
     for (route, callers, server), cell in found.items():
@@ -83,6 +83,7 @@ def comparison(figures: Figures) -> str:
                 TITLES[server],
                 f"{cell['rate']:.1f}",
                 f"{cell['rate'] / ceiling:.2f}",
+                f"{cell['rate'] / plain:.2f}",
                 "-" if faster is None else f"{faster:.1f}",
                 _latency(cell, "p50_ms"),
                 _latency(cell, "p99_ms"),
@@ -90,16 +91,28 @@ def comparison(figures: Figures) -> str:
                 f"{cell['errors']:.0f}",
             )
         )
-    header = ("route", "callers", "server", "req/s", "of the ceiling", "Pellucid × faster", "p50 ms", "p99 ms")
+    header = ("route", "callers", "server", "req/s", "of the ceiling", "of the plain one", "Pellucid × faster")
     lines = [
-        f"The ceiling is {ceiling:.0f} images a second ({figures['engine']}).",
-        table((*header, "429", "errors"), rows),
+        f"The ceiling is {ceiling:.0f} images a second ({figures['engine']}), {plain:.0f} with the plain decoder.",
+        _agreement(figures["top_classes"]),
+        table((*header, "p50 ms", "p99 ms", "429", "errors"), rows),
         "\\* Some callers got no answer in all of the measured time: what those waited is not in the percentile.",
     ]
     if figures["generator"]:
         own, others = (statistics.median(each[name] for each in figures["generator"]) for name in ("own", "wrk"))
         lines.append(f"The same load by wrk (predict, 16 callers): {others:.0f} requests a second, by ours {own:.0f}.")
-    return "\n\n".join(lines)
+    return "\n\n".join(filter(None, lines))
+
+
+def _agreement(classes: dict[str, list[int]]) -> str:
+    """In how many photographs each rival finds the top class that the service finds."""
+    ours = classes.get("pellucid", [])
+    same = [
+        f"{TITLES[server]} in {sum(a == b for a, b in zip(ours, theirs, strict=True))}"
+        for server, theirs in classes.items()
+        if ours and server != "pellucid"
+    ]
+    return f"The same top class as Pellucid's, of {len(ours)} photographs: {', '.join(same)}." if same else ""
 
 
 def _latency(cell: dict[str, float], name: str) -> str:

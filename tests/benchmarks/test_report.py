@@ -15,8 +15,9 @@ def cell(server: str, rate: float, callers: int = 16, **other: Any) -> dict[str,
 
 
 def service(*cells: dict[str, Any]) -> dict[str, Any]:
-    ceiling = [{"rate": rate, "decode": 0.001, "infer": 0.002} for rate in (190.0, 200.0, 500.0)]
-    return {"engine": "an engine", "ceiling": ceiling, "cells": list(cells), "generator": []}
+    ceiling = [{"rate": rate, "plain": rate / 2, "decode": 0.001, "infer": 0.002} for rate in (190.0, 200.0, 500.0)]
+    classes = {"pellucid": [1, 2, 3], "fastapi": [1, 2, 4]}
+    return {"engine": "an engine", "top_classes": classes, "ceiling": ceiling, "cells": list(cells), "generator": []}
 
 
 def rows(markdown: str) -> list[list[str]]:
@@ -28,8 +29,13 @@ def rows(markdown: str) -> list[list[str]]:
 def test_ratios_are_of_medians_over_rounds() -> None:
     figures = service(*(cell("pellucid", rate) for rate in (90.0, 100.0, 170.0)), cell("fastapi", 20.0))
     ours, theirs = rows(report.comparison(figures))
-    assert ours[3:6] == ["100.0", "0.50", "-"]
-    assert theirs[3:6] == ["20.0", "0.10", "5.0"]
+    assert ours[3:7] == ["100.0", "0.50", "1.00", "-"]
+    assert theirs[3:7] == ["20.0", "0.10", "0.20", "5.0"]
+
+
+def test_how_often_a_rival_sees_the_same_is_said() -> None:
+    said = report.comparison(service(cell("pellucid", 100.0)))
+    assert "of 3 photographs: FastAPI, torch, pytorch-grad-cam in 2." in said
 
 
 def test_refusals_errors_and_callers_without_an_answer_are_shown() -> None:
@@ -41,8 +47,8 @@ def test_refusals_errors_and_callers_without_an_answer_are_shown() -> None:
 def test_a_server_that_answers_nobody_has_no_latency() -> None:
     nothing = cell("litserve", 0.0, answers=0, p50_ms=float("nan"), p99_ms=float("nan"), unanswered=16)
     ours, theirs = rows(report.comparison(service(cell("pellucid", 100.0), nothing)))
-    assert ours[5] == "-"
-    assert theirs[3:8] == ["0.0", "0.00", "-", "-", "-"]
+    assert ours[6] == "-"
+    assert theirs[3:9] == ["0.0", "0.00", "0.00", "-", "-", "-"]
 
 
 @pytest.mark.parametrize(("rate", "said"), [(171.0, "met"), (169.0, "**missed**")])
