@@ -19,8 +19,8 @@ check: .venv/.dev  ## lint, format, types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: .venv/.bench  ## measure beside the ceiling and rivals, a quarter of an hour on a machine with nothing else to do
-	$(BIN)/python -m benchmarks
+bench: .venv/.bench  ## measure beside the ceiling and rivals, a quarter of an hour (PARTS=cost,start for some, QUICK=1 to try)
+	$(BIN)/python -m benchmarks $(if $(PARTS),--parts $(PARTS)) $(if $(QUICK),--quick)
 
 install: .venv/.dev  ## prepare .venv with everything
 

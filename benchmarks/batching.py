@@ -82,7 +82,7 @@ def measure(seconds: float, rounds: int, say: Callable[[str], None]) -> dict[str
         {
             "load": load,
             "bound_ms": mean_latency_bound(load * capacity, a, b) * 1000,
-            "simulated_ms": simulate(load * capacity, a, b, requests=50_000, max_batch=most) * 1000,
+            "simulated_ms": simulate(load * capacity, a, b, requests=200_000, max_batch=most) * 1000,
         }
         for load in LOADS
     ]

@@ -178,7 +178,7 @@ class Server:
 def quiet(server: Server, request: bytes, restart: Callable[[], Server]) -> Server:
     """The server once it has worked off what was left to do, or a new one where that takes longer than a start."""
     try:
-        server.ask(request, 5)
+        server.ask(request, max(5.0, server.started_in))
         return server
     except OSError:
         server.stop()
