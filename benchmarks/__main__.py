@@ -24,6 +24,7 @@ from benchmarks.servers import ROOT, SPECS
 RESULTS = Path(__file__).with_name("results")
 TRIAL = RESULTS / "quick"
 PICTURE = ROOT / "docs" / "images" / "performance.png"
+_SHOWN = "![Requests a second by callers, for each route; mean latency by offered load](images/performance.png)"
 _BEGUN = time.perf_counter()
 PARTS = ("service", "cost", "batching", "start")
 
@@ -114,6 +115,8 @@ def report() -> None:
     parts = _kept(RESULTS)
     content = {part: f"{tables.machine_line(parts[part]['machine'])}\n\n{_table(part, parts[part])}" for part in parts}
     content["targets"] = targets.targets(parts)
+    if plot.draw(parts, PICTURE):
+        content["plot"] = _SHOWN
     page = ROOT / "docs" / "performance.md"
     text = page.read_text("utf-8")
     for name, written in content.items():
@@ -123,8 +126,7 @@ def report() -> None:
         readme = ROOT / "README.md"
         named = f"{tables.summary(parts['service'])}\n\n{tables.machine_line(parts['service']['machine'])}"
         readme.write_text(tables.fill(readme.read_text("utf-8"), "benchmarks", named), "utf-8")
-    plot.draw(parts, PICTURE)
-    _say(f"written: {page.relative_to(ROOT)}, README.md, {PICTURE.relative_to(ROOT)}")
+    _say("written: docs/performance.md, README.md, docs/images/performance.png")
 
 
 def _table(part: str, figures: tables.Figures) -> str:

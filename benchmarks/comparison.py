@@ -82,8 +82,11 @@ def compare(choice: Choice, say: Callable[[str], None]) -> dict[str, Any]:
                     f"{cell['refused']} refused, {cell['errors']} errors"
                 )
             if wrk.installed() and "pellucid" in running:
-                checks.append(_check(running["pellucid"], pictures, choice.seconds))
-                say(f"round {number + 1}: {checks[-1]}")
+                try:
+                    checks.append(_check(running["pellucid"], pictures, choice.seconds))
+                    say(f"round {number + 1}: {checks[-1]}")
+                except ValueError as error:  # no reason to lose what was measured
+                    say(f"round {number + 1}: wrk could not check: {error}")
     return {
         "engine": ceiling.engine,
         "top_classes": classes,

@@ -14,13 +14,16 @@ COLOURS = {"pellucid": "#0b6e99", "fastapi": "#d9730d", "litserve": "#6b6b6b"}
 _STYLES = {"served": "o-", "greedy": "s--", "window": "^-"}
 
 
-def draw(parts: dict[str, Figures], path: Path) -> None:
-    """One panel for each route, requests a second by callers, and one for latency by load; those that were measured."""
+def draw(parts: dict[str, Figures], path: Path) -> bool:
+    """One panel for each route, requests a second by callers, and one for latency by load; those that were measured.
+
+    False, and no picture, where none was.
+    """
     service, batching = parts.get("service"), parts.get("batching")
     routes = list(dict.fromkeys(cell["route"] for cell in service["cells"])) if service else []
     count = len(routes) + (batching is not None)
     if not count:
-        return
+        return False
     with mpl.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
         figure = Figure(figsize=(3.4 * count, 3.2), layout="constrained")
         axes = list(figure.subplots(1, count, squeeze=False)[0])
@@ -30,6 +33,7 @@ def draw(parts: dict[str, Figures], path: Path) -> None:
         if batching is not None:
             _latency(axes.pop(0), batching)
         figure.savefig(path, dpi=160)
+    return True
 
 
 def _throughput(ax: Axes, figures: Figures, route: str) -> None:
