@@ -167,7 +167,7 @@ def test_a_wrong_description_is_refused_with_what_is_wrong(tmp_path: Path, chang
 
 def test_labels_that_are_not_utf_8_are_refused(tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_bytes("café\nb\nc\n".encode("latin-1"))
-    with pytest.raises(WeightsError, match="labels.txt is not a file of labels in UTF-8"):
+    with pytest.raises(WeightsError, match=r"labels\.txt is not a file of labels in UTF-8"):
         catalog.load(described(tmp_path, small().state_dict(), labels="labels.txt"))
 
 
