@@ -105,6 +105,7 @@ def _detail(pipeline: Pipeline, default: bool) -> ModelDetail:
         engine=pipeline.engine,
         preprocess=Preprocess(
             resize=spec.preprocess.resize,
+            squash=spec.preprocess.squash,
             interpolation=spec.preprocess.interpolation,
             crop=list(spec.preprocess.size),
             mean=list(spec.preprocess.mean),
