@@ -133,15 +133,18 @@ class Worker:
 
     def _loop(self, slot: int) -> None:
         try:
-            while jobs := self._batcher.take(self._cap.current()):
-                self._running[slot] = jobs
-                self._run(jobs)
-                self._running[slot] = []
+            while self._take(slot):
+                self._run(self._running[slot])
+                self._running[slot] = []  # no name here may hold its pictures while the thread waits
         except BaseException:  # whatever it is, nobody else would see it, and callers would wait for ever
             log.critical("a thread of the engine ended by an error: nothing can be computed any more", exc_info=True)
             self._died = True
             self._fail_all()
             self._on_death()
+
+    def _take(self, slot: int) -> bool:
+        self._running[slot] = self._batcher.take(self._cap.current())
+        return bool(self._running[slot])
 
     def _fail_all(self) -> None:
         error = EngineDown(self.fault or "The engine hangs.")
