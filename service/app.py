@@ -82,6 +82,9 @@ def build(service: Service, observers: Sequence[Callable[[Call], None]] = ()) ->
         service.ready = False
         for pipeline in service.pipelines.values():
             pipeline.worker.stop()
+        for (
+            pipeline
+        ) in service.pipelines.values():  # they may share a pool, and what a worker finishes is rendered there
             pipeline.pool.shutdown()
 
     app: FastAPI = FastAPIOffline(

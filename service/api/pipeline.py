@@ -64,7 +64,7 @@ class Pipeline:
     pool: Executor
     max_pixels: int
 
-    async def run(
+    def run(
         self,
         upload: Upload,
         plan: Plan,
@@ -72,25 +72,11 @@ class Pipeline:
         form: Callable[[dict[str, Any]], T],
         deadline: float,
         stages: Stages,
-    ) -> T:
-        """The result for one image in the ``form`` in which it is sent. Raises PellucidError.
+    ) -> asyncio.Future[T]:
+        """The result for one image in the ``form`` in which it is sent. It raises PellucidError.
 
-        Cancelling this cancels the job: what has not started is not done.
-        """
-        return await asyncio.wrap_future(self._begin(upload, plan, look, form, deadline, stages))
-
-    def _begin(
-        self,
-        upload: Upload,
-        plan: Plan,
-        look: Look,
-        form: Callable[[dict[str, Any]], T],
-        deadline: float,
-        stages: Stages,
-    ) -> Future[T]:
-        """Set the image on its way; each stage starts the next from its own thread, and the last settles the answer.
-
-        So the event loop is woken once for each image, not once for each stage.
+        Each stage starts the next from its own thread, and the last settles the answer: the event loop is woken once
+        for each image, not for each stage. Cancelling the answer cancels the job: what has not started is not done.
         """
         answer: Future[T] = Future()
 
@@ -104,7 +90,15 @@ class Pipeline:
             # Weakly, since the job holds the picture until it is answered: a ring would keep it for the collector.
             running = weakref.ref(job)
             answer.add_done_callback(lambda done: done.cancelled() and (job := running()) and job.cancel())
-            job.add_done_callback(lambda job: job.cancelled() or self.pool.submit(settling, rendering, image, job))
+            job.add_done_callback(lambda job: following(image, job))
+
+        def following(image: DecodedImage, job: Future[Finished]) -> None:
+            if job.cancelled():
+                return
+            if job.exception() is not None:  # nothing to render, and the pool may be closed by now
+                settling(rendering, image, job)
+            else:
+                self.pool.submit(settling, rendering, image, job)
 
         def rendering(image: DecodedImage, job: Future[Finished]) -> None:
             finished = job.result()
@@ -127,4 +121,4 @@ class Pipeline:
                     answer.set_exception(error)
 
         self.pool.submit(settling, decoding)
-        return answer
+        return asyncio.wrap_future(answer)

@@ -24,6 +24,13 @@ def opened(visit: Visit, address: str) -> Page:
     return visit.page
 
 
+def welcomed(visit: Visit, address: str = "/") -> Page:
+    """The page without a photograph, once its modules have run: before that it hears nothing."""
+    visit.page.goto(address)
+    expect(visit.page.locator(".start .samples button").first).to_be_visible()
+    return visit.page
+
+
 def classes(page: Page) -> Locator:
     return page.locator("#predictions .class")
 
@@ -53,7 +60,7 @@ def close(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
 
 
 def test_a_photograph_is_recognised_and_explained(visit: Visit, client: httpx.Client, cat: bytes) -> None:
-    visit.page.goto("/")
+    welcomed(visit)
     visit.page.locator("[data-choose]").first.set_input_files(SAMPLES / "cat.jpg")
     answer = explained(client, "/v1/explain", cat, include="predictions,grad_cam")
     assert answer.predictions
@@ -226,7 +233,7 @@ def test_the_recipe_runs_as_pasted(visit: Visit, cat: bytes, tmp_path: Path) -> 
     name = """my "cat"; it's, a\\b.jpg"""
     (tmp_path / name).write_bytes(cat)
     page = visit.page
-    page.goto("/?top_k=2&colormap=magma&sort=effect")
+    welcomed(visit, "/?top_k=2&colormap=magma&sort=effect")
     page.locator("[data-choose]").first.set_input_files(FilePayload(name=name, mimeType="image/jpeg", buffer=cat))
     check_recipe(page, tmp_path)
     opened(visit, "/?sample=cat&target=285&versus=281&layers=stem,head")
@@ -259,9 +266,7 @@ def test_a_superseded_request_is_given_up(visit: Visit) -> None:
 
 @pytest.mark.parametrize("address", ["/", "/?sample=cat&target=285&versus=281"])
 def test_it_is_accessible_and_fits_a_phone(visit: Visit, address: str) -> None:
-    page = visit.page if address == "/" else opened(visit, address)
-    if address == "/":
-        page.goto(address)
+    page = welcomed(visit) if address == "/" else opened(visit, address)
     expect(page.get_by_role("button", name="Cat", exact=True).first).to_be_visible()
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
@@ -274,7 +279,7 @@ def test_it_is_accessible_and_fits_a_phone(visit: Visit, address: str) -> None:
 def test_light_and_dark_can_be_chosen_and_stay_so(visit: Visit) -> None:
     page = visit.page
     page.emulate_media(color_scheme="light")
-    page.goto("/")
+    welcomed(visit)
     background = "getComputedStyle(document.body).backgroundColor"
     light = page.evaluate(background)
     page.get_by_role("button", name="Light or dark").click()
@@ -285,8 +290,7 @@ def test_light_and_dark_can_be_chosen_and_stay_so(visit: Visit) -> None:
 
 
 def test_a_photograph_can_be_dropped_or_pasted(visit: Visit) -> None:
-    page = visit.page
-    page.goto("/")
+    page = welcomed(visit)
     give = """async ([kind, field, name]) => {
         const blob = await (await fetch(`assets/samples/${name}`)).blob();
         const data = new DataTransfer();
@@ -301,7 +305,7 @@ def test_a_photograph_can_be_dropped_or_pasted(visit: Visit) -> None:
 
 
 def test_the_samples_are_photographs_of_the_repository(visit: Visit) -> None:
-    visit.page.goto("/")
-    names = [button.get_attribute("data-key") for button in visit.page.locator(".start .samples button").all()]
+    buttons = welcomed(visit).locator(".start .samples button")
+    names = [button.get_attribute("data-key") for button in buttons.all()]
     assert sorted(map(str, names)) == sorted(path.stem for path in SAMPLES.glob("*.jpg"))
     assert all(photograph(str(name)) for name in names)

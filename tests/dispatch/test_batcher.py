@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 import time
 import weakref
 from concurrent.futures import Future
@@ -31,6 +32,24 @@ def test_everything_that_waits_goes_at_once_up_to_the_largest_batch() -> None:
         queue.put(one)
     assert queue.take(4) == jobs[:4]
     assert queue.take(4) == jobs[4:]
+
+
+def test_those_who_wait_for_work_share_it_equally() -> None:
+    queue = batcher()
+    taken: list[list[Job]] = []
+    takers = [threading.Thread(target=lambda: taken.append(queue.take(8)), daemon=True) for _ in range(2)]
+    for taker in takers:
+        taker.start()
+    for _ in range(3000):
+        with queue._changed:  # nobody takes a job before all of them are there
+            if queue._idle == 2:
+                for _ in range(6):
+                    queue.put(job())
+                break
+        time.sleep(0.01)
+    for taker in takers:
+        taker.join(30)
+    assert [len(batch) for batch in taken] == [3, 3]
 
 
 def test_lanes_never_share_a_batch_and_the_longest_waiting_goes_first() -> None:

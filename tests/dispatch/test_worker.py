@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.dispatch.memory import BatchCap, is_out_of_memory
 from service.dispatch.worker import Worker
 from service.errors import DeadlineExceeded, Draining, EngineDown, InferenceFailed, OutOfMemory
 from service.types import Batch, Outcome, Pixels, Plan, Prediction
@@ -218,32 +217,6 @@ def test_an_image_without_room_is_told_that_it_may_come_again() -> None:
     with running(engine) as worker, pytest.raises(OutOfMemory):
         worker.submit(pixel(1), Plan(), FOREVER).result(30)
     assert worker.fault is None
-
-
-@pytest.mark.parametrize(
-    ("error", "expected"),
-    [
-        (MemoryError(), True),
-        (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes"), True),
-        (RuntimeError("Exception from src/inference: std::bad_alloc"), True),
-        (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
-        (ValueError("poisoned"), False),
-    ],
-)
-def test_running_out_of_memory_is_told_from_other_failures(error: Exception, expected: bool) -> None:
-    assert is_out_of_memory(error) is expected
-
-
-def test_the_largest_batch_recovers_step_by_step_after_memory_ran_out() -> None:
-    now = 0.0
-    cap = BatchCap(8, rest_s=60, clock=lambda: now)
-    cap.lower(8)
-    cap.lower(4)
-    assert cap.current() == 2
-    seen = []
-    for now in (59, 60, 61, 120, 180):  # noqa: B007
-        seen.append(cap.current())
-    assert seen == [2, 4, 4, 8, 8]
 
 
 def test_numbers_that_are_none_fail_their_image_alone() -> None:

@@ -13,7 +13,7 @@ from service.decode.image import decode
 from service.engine.openvino_engine import OpenVINOEngine
 from service.engine.torch_engine import TorchEngine
 from service.types import Batch, Floats, Outcome, Plan, Tap, Upload
-from tests.engine.test_torch_engine import PIXELS, SPEC, assert_same
+from tests.engine.test_torch_engine import PIXELS, SPEC, assert_callers_get_their_own, assert_same
 from tests.networks import network
 from tests.support import SAMPLES, photograph
 
@@ -77,6 +77,12 @@ def test_an_outcome_is_not_overwritten_by_the_next_batch(engine: OpenVINOEngine)
     engine.run(Batch(PIXELS[1:2], (plan,)))
     for before, after in zip(kept, arrays(first), strict=True):
         np.testing.assert_array_equal(before, after)
+
+
+def test_batches_side_by_side_do_not_write_into_each_others_answers(cache: Path) -> None:
+    engine = OpenVINOEngine(network("tiny"), SPEC, bf16=False, threads=2, cache=cache)
+    assert engine.slots == 2
+    assert_callers_get_their_own(engine)
 
 
 def test_the_cache_is_used_by_the_same_network_and_by_no_other(cache: Path, engine: OpenVINOEngine) -> None:

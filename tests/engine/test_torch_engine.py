@@ -110,7 +110,8 @@ def test_a_plan_gets_what_it_asks_for_and_nothing_else(engine: TorchEngine) -> N
     assert everything.explanations
 
 
-def test_batches_under_eight_threads_equal_single_images(engine: TorchEngine) -> None:
+def assert_callers_get_their_own(engine: TorchEngine) -> None:
+    """Eight callers at once, through a worker, get what each image gives by itself."""
     solo = [engine.run(Batch(PIXELS[i : i + 1], (plan,)))[0] for i, plan in enumerate(PLANS)]
     worker = Worker(engine, max_batch=4)
     failures: list[BaseException] = []
@@ -131,6 +132,13 @@ def test_batches_under_eight_threads_equal_single_images(engine: TorchEngine) ->
         thread.join()
     worker.stop()
     assert not failures, failures[0]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_batches_under_eight_callers_equal_single_images(threads: int) -> None:
+    engine = TorchEngine(network("tiny"), SPEC, torch.device("cpu"), threads=threads)
+    assert engine.slots == threads
+    assert_callers_get_their_own(engine)
 
 
 def test_a_deeper_cut_has_its_own_lane_and_the_closed_form_has_none(engine: TorchEngine) -> None:

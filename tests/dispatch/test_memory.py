@@ -1,0 +1,32 @@
+"""Running out of memory: told from other failures, and what it does to the batches that follow."""
+
+from __future__ import annotations
+
+import pytest
+
+from service.dispatch.memory import BatchCap, is_out_of_memory
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MemoryError(), True),
+        (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes"), True),
+        (RuntimeError("Exception from src/inference: std::bad_alloc"), True),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
+        (ValueError("poisoned"), False),
+    ],
+)
+def test_running_out_of_memory_is_told_from_other_failures(error: Exception, expected: bool) -> None:
+    assert is_out_of_memory(error) is expected
+
+
+def test_the_largest_batch_recovers_step_by_step_after_memory_ran_out() -> None:
+    clock = [0.0]
+    cap = BatchCap(8, rest_s=60, clock=lambda: clock[0])
+    cap.lower(8)
+    cap.lower(4)
+    assert cap.current() == 2
+    for seconds, most in ((59, 2), (60, 4), (61, 4), (120, 8), (180, 8)):
+        clock[0] = seconds
+        assert cap.current() == most
