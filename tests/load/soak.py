@@ -20,12 +20,12 @@ from base64 import b64encode
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import httpx
 from PIL import Image
 
+from tests.load.level import Level, level
 from tests.support import ROUTES, Server, photograph, serving
 
 CALLERS = 24
@@ -36,15 +36,6 @@ DESCRIPTORS_BOUND = 2
 # The longest deadline and then the five seconds for which an idle connection is kept.
 _QUIET_S = 16
 SETTINGS = {"PELLUCID_MAX_IN_FLIGHT": "16", "PELLUCID_LOG_LEVEL": "warning"}
-
-
-@dataclass(frozen=True)
-class Level:
-    """What the process holds."""
-
-    memory_mib: float
-    threads: int
-    descriptors: int
 
 
 @dataclass
@@ -142,14 +133,6 @@ def _huge() -> bytes:
     buffer = io.BytesIO()
     Image.new("L", (6000, 4000)).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
-
-
-def level(server: Server) -> Level:
-    """What the process holds now."""
-    status = Path(f"/proc/{server.process.pid}/status").read_text("utf-8")
-    values = dict(line.split(":", 1) for line in status.splitlines())
-    descriptors = len(list(Path(f"/proc/{server.process.pid}/fd").iterdir()))
-    return Level(int(values["VmRSS"].split()[0]) / 1024, int(values["Threads"]), descriptors)
 
 
 async def _quiet(server: Server) -> Level:
