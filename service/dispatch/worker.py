@@ -188,7 +188,10 @@ class Worker:
                 self._check_engine(jobs[0])
             return InferenceFailed("The network could not be run on this image.")
         seconds = time.monotonic() - started
-        self._costs.observe(jobs[0].lane, len(jobs), seconds)
+        lane, size = jobs[0].lane, len(jobs)
+        # One that was given up ended early: it only tells that such batches take longer than that.
+        if seconds > self._costs.predict(lane, size) or not any(outcome.given_up for outcome in outcomes):
+            self._costs.observe(lane, size, seconds)
         self._on_batch(len(jobs))
         for job, outcome in zip(jobs, outcomes, strict=True):
             if outcome.given_up:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.fuzz import hostile
 from tests.fuzz.attack import Attack
 from tests.fuzz.seeds import SEEDS
 from tests.load.level import level
@@ -37,6 +38,16 @@ def test_pictures_taken_apart_are_refused_or_served(attack: Attack) -> None:
 
 def test_pictures_and_requests_made_to_do_harm_do_none(attack: Attack) -> None:
     attack.hostile()
+
+
+def test_the_memory_of_large_pictures_is_given_back(attack: Attack, process: Server) -> None:
+    picture = hostile.png(4500, 4000)
+    attack.picture(picture)
+    before = level(process)
+    for _ in range(2):
+        attack.picture(picture, kind="large")
+    assert attack.answers["large 200"] == 2
+    assert level(process).memory_mib < before.memory_mib + 40  # one of them has 69 MiB
 
 
 def test_answers_are_as_the_api_document_says(attack: Attack) -> None:
