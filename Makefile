@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: serve test demo bench install check examples lock clean help
+.PHONY: serve test demo bench soak fuzz install check examples lock clean help
 
 serve: .venv/.serve  ## install and serve on 127.0.0.1:8000
 	$(BIN)/python -m service
@@ -13,6 +13,12 @@ demo: .venv/.serve  ## explain a shipped photograph once, into demo/
 
 test: .venv/.dev  ## install and pass all the tests
 	$(BIN)/python -m pytest
+
+soak: .venv/.dev  ## good and bad traffic for MINUTES: nothing may grow
+	$(BIN)/python -m tests.load.soak $(or $(MINUTES),3)
+
+fuzz: .venv/.dev  ## broken and hostile pictures and requests for MINUTES: no answer is a 500
+	$(BIN)/python -m tests.fuzz $(or $(MINUTES),3)
 
 check: .venv/.dev  ## lint, format, types
 	$(BIN)/ruff check .

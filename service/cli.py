@@ -37,6 +37,9 @@ log = logging.getLogger("pellucid")
 
 # sysexits.h calls it an internal error of the software.
 _DIED: Final = os.EX_SOFTWARE
+# Of glibc's malloc.h. Pillow keeps pixels in blocks of 16 MiB.
+_M_MMAP_THRESHOLD: Final = -3
+_LARGE_BLOCK: Final = 8 * 2**20
 
 main = typer.Typer(
     add_completion=False,
@@ -90,6 +93,7 @@ def serve() -> None:
     died = threading.Event()
     for stop in (signal.SIGINT, signal.SIGTERM):  # uvicorn drains, then raises the signal anew: to stop is no failure
         signal.signal(stop, lambda *_: sys.exit(_DIED if died.is_set() else 0))
+    _give_back_large_blocks()
     address = _bound(settings)
     typer.echo(f"Loading {', '.join(dict.fromkeys((settings.model, *settings.models)))} ...")
 
@@ -132,6 +136,17 @@ def _give_back() -> None:
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):  # another C library
             ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def _give_back_large_blocks() -> None:
+    """Have glibc return what is as large as a picture's pixels to the system as soon as it is freed.
+
+    By itself it keeps such blocks for later once some were freed, in a heap for each thread: after a few of the largest
+    pictures, one to two GB that are never given back.
+    """
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have none
+    if set_option is not None:
+        set_option(_M_MMAP_THRESHOLD, _LARGE_BLOCK)
 
 
 def _bound(settings: Settings) -> socket.socket:
