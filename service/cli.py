@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import ctypes
-import gc
 import json
 import logging
 import math
@@ -16,7 +14,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from types import FrameType
@@ -27,6 +24,7 @@ import typer
 import uvicorn
 from pydantic import ValidationError
 
+from service import process
 from service.api.connection import BoundedProtocol, ConnectionLimits
 from service.config import Settings
 from service.telemetry import logs
@@ -37,9 +35,6 @@ log = logging.getLogger("pellucid")
 
 # sysexits.h calls it an internal error of the software.
 _DIED: Final = os.EX_SOFTWARE
-# Of glibc's malloc.h. Pillow keeps pixels in blocks of 16 MiB.
-_M_MMAP_THRESHOLD: Final = -3
-_LARGE_BLOCK: Final = 8 * 2**20
 
 main = typer.Typer(
     add_completion=False,
@@ -93,7 +88,7 @@ def serve() -> None:
     died = threading.Event()
     for stop in (signal.SIGINT, signal.SIGTERM):  # uvicorn drains, then raises the signal anew: to stop is no failure
         signal.signal(stop, lambda *_: sys.exit(_DIED if died.is_set() else 0))
-    _give_back_large_blocks()
+    process.give_back_large_blocks()
     address = _bound(settings)
     typer.echo(f"Loading {', '.join(dict.fromkeys((settings.model, *settings.models)))} ...")
 
@@ -103,10 +98,7 @@ def serve() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     app = _create_app(settings, end)
-    # What is loaded by now stays. Unfrozen, the collector would search all of torch now and then, for 0.1 s each time.
-    gc.collect()
-    gc.freeze()
-    _give_back()
+    process.settle()
     config = uvicorn.Config(
         app,
         http=_protocol(settings),
@@ -129,24 +121,6 @@ def _protocol(settings: Settings) -> type[BoundedProtocol]:
         unread_bytes=settings.max_body_mib * 2**20,
     )
     return type("Protocol", (BoundedProtocol,), {"limits": limits})
-
-
-def _give_back() -> None:
-    """Give the system back the memory that loading took and no longer needs: about 70 MB, which glibc would keep."""
-    if sys.platform == "linux":
-        with suppress(OSError, AttributeError):  # another C library
-            ctypes.CDLL("libc.so.6").malloc_trim(0)
-
-
-def _give_back_large_blocks() -> None:
-    """Have glibc return what is as large as a picture's pixels to the system as soon as it is freed.
-
-    By itself it keeps such blocks for later once some were freed, in a heap for each thread: after a few of the largest
-    pictures, one to two GB that are never given back.
-    """
-    set_option = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have none
-    if set_option is not None:
-        set_option(_M_MMAP_THRESHOLD, _LARGE_BLOCK)
 
 
 def _bound(settings: Settings) -> socket.socket:
