@@ -24,12 +24,21 @@ MAY_IMPORT = {
     "service.errors": set(),
     "service.config": set(),
     "service.telemetry": set(),
-    "service.cli": {"service.app", "service.config", "service.telemetry", "models"},
+    "service.client": {"service.api.schemas"},
+    "service.commands": {
+        "service.api.schemas",
+        "service.app",
+        "service.client",
+        "service.config",
+        "service.telemetry",
+        "models",
+    },
+    "service.cli": {"service.commands", "service.config"},
     "service.app": {"service", "models"},
     "service.__main__": {"service.cli"},
 }
 # Packages that know nothing of tensors.
-WITHOUT_TORCH = {"service.api", "service.dispatch", "service.render", "service.telemetry", *EVERYONE}
+WITHOUT_TORCH = {"service.api", "service.dispatch", "service.render", "service.telemetry", "service.client", *EVERYONE}
 
 
 def sources() -> list[Path]:
