@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, Self, Unpack
 
 import httpx
@@ -97,7 +97,7 @@ class AsyncClient:
         concurrency: int = 8,
         progress: Progress | None = None,
         **options: Unpack[ExplainOptions],
-    ) -> AsyncIterator[Explained]:
+    ) -> AsyncGenerator[Explained, None]:
         """Each picture explained, in order, ``concurrency`` of them in flight or waiting to be taken from here.
 
         What fails with one picture is its ``error``, and the others go on. ``progress`` is called as soon as one is

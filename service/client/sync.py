@@ -6,7 +6,7 @@ import itertools
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Self, Unpack
 
@@ -98,7 +98,7 @@ class Client:
         concurrency: int = 8,
         progress: Progress | None = None,
         **options: Unpack[ExplainOptions],
-    ) -> Iterator[Explained]:
+    ) -> Generator[Explained, None, None]:
         """Each picture explained, in order, ``concurrency`` of them in flight or waiting to be taken from here.
 
         What fails with one picture is its ``error``, and the others go on. ``progress`` is called as soon as one is

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -134,9 +134,9 @@ def test_what_nobody_takes_is_not_asked_for() -> None:
         return refusal(422)
 
     with Client("http://stub", transport=httpx.MockTransport(respond)) as client:
-        explained: Iterator[Explained] = client.explain_many([b""] * 100, concurrency=4)
+        explained = client.explain_many([b""] * 100, concurrency=4)
         next(explained)
-        explained.close()  # type: ignore[attr-defined]
+        explained.close()
     assert len(asked) <= 5
 
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-import tenacity
 
 from service.client import ApiError, AsyncClient, Client
 from tests.client.scripted import PREDICTIONS, ask, both, refusal, reply
@@ -22,7 +21,7 @@ def answers(*responses: httpx.Response) -> Iterator[httpx.Response]:
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """What the client would have waited for."""
     seen: list[float] = []
-    monkeypatch.setattr(tenacity.nap.time, "sleep", seen.append)
+    monkeypatch.setattr("tenacity.nap.time.sleep", seen.append)
     return seen
 
 
@@ -73,7 +72,7 @@ def test_what_would_be_refused_again_is_not_asked_again(status: int) -> None:
 
 
 def test_each_attempt_tells_what_time_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tenacity.nap.time, "sleep", lambda _: None)
+    monkeypatch.setattr("tenacity.nap.time.sleep", lambda _: None)
     told: list[int] = []
     coming = answers(refusal(503), refusal(503), reply(**PREDICTIONS))
 

@@ -167,7 +167,17 @@ def test_a_layers_name_leads_to_no_other_folder(client: httpx.Client, cat: bytes
 
 
 def test_without_a_server_the_network_is_loaded_here(folder: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "service", "explain", folder, "--out", tmp_path / "out", "--timeout", "200"]
+    command: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "service",
+        "explain",
+        folder,
+        "--out",
+        tmp_path / "out",
+        "--timeout",
+        "200",
+    ]
     ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=200)
     assert ended.returncode == 1, ended.stderr
     assert names(tmp_path / "out" / "cat") == FILES
