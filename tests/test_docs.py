@@ -54,8 +54,10 @@ def test_every_example_runs_as_pasted(source: str, language: str, code: str, ser
         assert json.loads(said)["detail"] in (REPOSITORY / "docs" / "api.md").read_text("utf-8")
     else:
         assert status == 0, errors
-        if language == "console" and "-o " not in code:
+        if code.startswith("curl ") and "-o " not in code:
             assert '"results"' in said or '"layers"' in said
+        if "echo 'no picture'" in code:  # the guide's example of a picture that fails
+            assert "exit code 1" in said
 
 
 def free_port() -> int:
