@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, TypeVar
 from urllib.parse import quote
 
 import httpx
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from service.api.schemas import Attention, Failure, FeatureMap, GradCam, Prediction, Reply, Result
 from service.client.errors import ApiError
@@ -17,6 +17,8 @@ from service.client.images import ImageSource, read
 M = TypeVar("M", bound=BaseModel)
 PictureRoute = Literal["attention", "feature-maps", "grad-cam"]
 USER_AGENT: Final = "pellucid-client"
+# Longer than the service is told, so that its own word for being late arrives.
+_GRACE_S: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,7 @@ class Call:
             "params": options,
             "files": {"images": self.image} if self.image else None,
             "headers": {"Accept": self.accept},
-            "timeout": remaining_s,
+            "timeout": remaining_s + _GRACE_S,
         }
 
 
@@ -67,8 +69,11 @@ def checked(response: httpx.Response) -> httpx.Response:
 
 
 def parsed(response: httpx.Response, schema: type[M]) -> M:
-    """The answer as its type. What a newer service adds is left out."""
-    return schema.model_validate_json(response.content, extra="ignore")
+    """The answer as its type. What a newer service adds is left out. Raises ApiError if it is something else."""
+    try:
+        return schema.model_validate_json(response.content, extra="ignore")
+    except ValidationError as error:
+        raise ApiError.of(response) from error
 
 
 def result(response: httpx.Response) -> Result:

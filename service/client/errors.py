@@ -54,13 +54,16 @@ class ApiError(Exception):
 
     @classmethod
     def of(cls, response: httpx.Response) -> Self:
-        """The error that a response holds, whoever sent it: a proxy's page has no more than its status."""
+        """The error that a response holds, whoever sent it: a proxy's page has no more than its status.
+
+        A response that should be an answer and is none is an error too.
+        """
         try:
             problem = Problem.model_validate_json(response.content, extra="ignore")
         except ValidationError:
             problem = Problem(
                 type="about:blank",
-                title=response.reason_phrase or "Not an answer of the service",
+                title="Not an answer of this service" if response.is_success else response.reason_phrase,
                 status=response.status_code,
                 detail=f"{response.url.host} answered with {response.headers.get('content-type', 'no content type')}.",
                 request_id=response.headers.get("x-request-id", "unknown"),

@@ -72,7 +72,8 @@ def explained_errors(url: str | None) -> Iterator[None]:
             console.print(f"Give one with --api-key or in {start.KEY_VARIABLE}.")
         raise typer.Exit(2) from error
     except (httpx.TransportError, httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-        console.print(f"[red]No answer from {escape(str(url))}:[/] {escape(str(error))}.", soft_wrap=True)
+        reason = str(error).rstrip(".") or type(error).__name__
+        console.print(f"[red]No answer from {escape(str(url))}:[/] {escape(reason)}.", soft_wrap=True)
         console.print("Is a server there? `pellucid serve` starts one; without --url none is needed.")
         raise typer.Exit(2) from error
 

@@ -84,7 +84,9 @@ def test_the_key_and_the_time_that_is_waited_are_sent(client_type: type[Client] 
     (prediction,) = ask(client_type, respond, api_key="secret", timeout_s=7)
     assert prediction.label == "dark"
     assert seen[0].headers["authorization"] == "Bearer secret"
-    assert 6000 < int(seen[0].url.params["timeout_ms"]) <= 7000
+    told = int(seen[0].url.params["timeout_ms"])
+    assert 6000 < told <= 7000
+    assert seen[0].extensions["timeout"]["read"] > told / 1000  # what the service says of being late is waited for
     assert seen[0].url.params["top_k"] == "1"
 
 
@@ -101,6 +103,11 @@ def test_a_page_of_a_proxy_is_an_error_too() -> None:
     with pytest.raises(ApiError, match=r"Bad Gateway\. stub answered with text/html") as caught:
         ask(Client, lambda _: httpx.Response(502, html="<h1>Bad Gateway</h1>"))
     assert (caught.value.status, caught.value.kind) == (502, "")
+
+
+def test_an_answer_of_something_else_is_an_error_too() -> None:
+    with pytest.raises(ApiError, match=r"Not an answer of this service\. stub answered with text/html"):
+        ask(Client, lambda _: httpx.Response(200, html="<h1>Welcome</h1>"))
 
 
 def test_a_real_problem_is_the_same_to_the_client(

@@ -12,11 +12,10 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
-from typer.testing import CliRunner, Result
 
 from service.api.schemas import Reply
-from service.cli import main
 from service.commands import files
+from tests.commands.invoke import pellucid
 from tests.support import REPOSITORY, SAMPLES, decoded, explained
 
 FILES = {
@@ -29,11 +28,6 @@ FILES = {
     "features-blocks.4.png",
     "features-head.png",
 }
-
-
-def pellucid(*arguments: str | Path, url: str | None = None) -> Result:
-    """The command in this process, its two outputs apart."""
-    return CliRunner().invoke(main, [*map(str, arguments)], env={"PELLUCID_URL": url, "COLUMNS": "200"})
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from service.api.schemas import ModelDetail
 from service.commands import start
 from service.config import Settings
-from tests.commands.test_explain import pellucid
+from tests.commands.invoke import pellucid
 
 
 def test_the_version_is_said() -> None:
