@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: serve test demo install check examples screenshots lock clean help
+.PHONY: serve test demo bench soak fuzz install check examples screenshots lock clean help
 
 serve: .venv/.serve  ## install and serve on 127.0.0.1:8000
 	$(BIN)/python -m service
@@ -14,10 +14,19 @@ demo: .venv/.serve  ## explain a shipped photograph once, into demo/
 test: .venv/.dev  ## install and pass all the tests
 	$(BIN)/python -m pytest
 
+soak: .venv/.dev  ## good and bad traffic for MINUTES: nothing may grow
+	$(BIN)/python -m tests.load.soak $(or $(MINUTES),3)
+
+fuzz: .venv/.dev  ## broken and hostile pictures and requests for MINUTES: no answer is a 500
+	$(BIN)/python -m tests.fuzz $(or $(MINUTES),3)
+
 check: .venv/.dev  ## lint, format, types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench: .venv/.bench  ## measure beside the ceiling and rivals, a quarter of an hour (PARTS=cost,start for some, QUICK=1 to try)
+	$(BIN)/python -m benchmarks $(if $(PARTS),--parts $(PARTS)) $(if $(QUICK),--quick)
 
 install: .venv/.dev  ## prepare .venv with everything
 
@@ -30,7 +39,7 @@ screenshots: .venv/.dev  ## take the README's pictures of the playground anew
 lock:  ## write constraints.txt anew from pyproject.toml
 	rm -rf .venv.lock
 	$(PYTHON) -m venv .venv.lock
-	.venv.lock/bin/python -m pip install --quiet -e '.[cpu,dev]'
+	.venv.lock/bin/python -m pip install --quiet -e '.[bench,cpu,dev]'
 	.venv.lock/bin/python -m pip freeze --exclude-editable > constraints.txt
 	rm -rf .venv.lock
 
@@ -47,4 +56,8 @@ clean:  ## remove all that these commands made
 
 .venv/.dev: .venv/.serve
 	$(PIP_INSTALL) -e '.[cpu,dev]'
+	touch $@
+
+.venv/.bench: .venv/.serve
+	$(PIP_INSTALL) -e '.[bench,cpu]'
 	touch $@

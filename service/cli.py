@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import gc
 import logging
+import math
 import os
 import signal
 import socket
 import sys
 import threading
+import time
 from importlib.metadata import version
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any, Final
 
 import typer
 import uvicorn
 
+from service import process
+from service.api.connection import BoundedProtocol, ConnectionLimits
 from service.commands import start
 from service.commands.bench import bench
 from service.commands.explain import explain
@@ -62,6 +66,7 @@ def serve() -> None:
     died = threading.Event()
     for stop in (signal.SIGINT, signal.SIGTERM):  # uvicorn drains, then raises the signal anew: to stop is no failure
         signal.signal(stop, lambda *_: sys.exit(_DIED if died.is_set() else 0))
+    process.give_back_large_blocks()
     address = _bound(settings)
     typer.echo(f"Loading {', '.join(dict.fromkeys((settings.model, *settings.models)))} ...")
 
@@ -71,10 +76,29 @@ def serve() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     app = start.create_app(settings, end)
-    # What is loaded by now stays. Unfrozen, the collector would search all of torch now and then, for 0.1 s each time.
-    gc.collect()
-    gc.freeze()
-    _Server(uvicorn.Config(app, log_level="warning", access_log=False, log_config=None)).run([address])
+    process.settle()
+    config = uvicorn.Config(
+        app,
+        http=_protocol(settings),
+        ws="none",
+        log_level="warning",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_graceful_shutdown=settings.grace_s,
+    )
+    _Server(config, app.state.service, settings.drain_delay_s).run([address])
+
+
+def _protocol(settings: Settings) -> type[BoundedProtocol]:
+    limits = ConnectionLimits(
+        head_bytes=settings.max_head_kib * 1024,
+        headers=settings.max_headers,
+        head_s=settings.head_timeout_s,
+        connections=settings.max_connections,
+        unread_bytes=settings.max_body_mib * 2**20,
+    )
+    return type("Protocol", (BoundedProtocol,), {"limits": limits})
 
 
 def _bound(settings: Settings) -> socket.socket:
@@ -92,7 +116,26 @@ def _bound(settings: Settings) -> socket.socket:
 
 
 class _Server(uvicorn.Server):
-    """Says where it listens, once it does: the port may have been chosen by the system."""
+    """Says where it listens, once it does, and stops in two steps: it refuses in words, then it no longer listens."""
+
+    def __init__(self, config: uvicorn.Config, service: Any, drain_delay_s: float) -> None:
+        super().__init__(config)
+        self._service = service
+        self._drain_delay_s = drain_delay_s
+        self._closes = math.inf
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """SIGTERM drains first: a balancer needs a while to send callers elsewhere. SIGINT, or a second, ends."""
+        self._service.ready = False
+        if sig == signal.SIGTERM and math.isinf(self._closes):
+            self._captured_signals.append(sig)
+            self._closes = time.monotonic() + self._drain_delay_s
+        else:
+            super().handle_exit(sig, frame)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second: whether to stop listening."""
+        return time.monotonic() >= self._closes or await super().on_tick(counter)
 
     async def startup(self, sockets: Any = None) -> None:
         await super().startup(sockets)
@@ -104,6 +147,15 @@ class _Server(uvicorn.Server):
         shown = sample.relative_to(Path.cwd()) if sample.is_relative_to(Path.cwd()) else sample
         typer.echo(f"\nPellucid serves at {url}; its API docs are at {url}/docs\nTry it:\n")
         typer.echo(f"  curl -F images=@{shown} '{url}/v1/predict?top_k=3'\n")
+
+
+@main.command()
+def new_key() -> None:
+    """Make an API key: give the first line to a caller, and the second to PELLUCID_API_KEYS or its file."""
+    from service.api.auth import new_key
+
+    for line in new_key():
+        typer.echo(line)
 
 
 for command in (explain, models, layers, bench):

@@ -7,14 +7,20 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.support import photograph, serving
+from tests.support import Server, photograph, serving
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[str]:
-    """The base URL of a server of two networks that is exact, and patient, so that a busy machine fails no test."""
+def process() -> Iterator[Server]:
+    """A server of two networks that is exact, and patient, so that a busy machine fails no test."""
     with serving(PELLUCID_MODELS="lite0-plain", PELLUCID_PRECISION="fp32", PELLUCID_TIMEOUT_MS="200000") as server:
-        yield server.url
+        yield server
+
+
+@pytest.fixture(scope="session")
+def server(process: Server) -> str:
+    """Its base URL."""
+    return process.url
 
 
 @pytest.fixture(scope="session")

@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "service.types": set(),
     "service.errors": set(),
     "service.config": set(),
+    "service.process": set(),
     "service.telemetry": set(),
     "service.client": {"service.api.schemas"},
     "service.commands": {
@@ -33,7 +34,13 @@ MAY_IMPORT = {
         "service.telemetry",
         "models",
     },
-    "service.cli": {"service.commands", "service.config"},
+    "service.cli": {
+        "service.api.auth",
+        "service.api.connection",
+        "service.commands",
+        "service.config",
+        "service.process",
+    },
     "service.app": {"service", "models"},
     "service.__main__": {"service.cli"},
 }

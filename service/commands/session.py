@@ -48,6 +48,7 @@ async def session(
         return
     chosen = start.settings()
     ours = {"timeout_ms": 600_000, "log_level": "warning", "models": ()} | ({"model": model} if model else {})
+    ours |= {"api_keys": None, "api_keys_file": None, "rate_limit": None}
     with console.status(f"Loading {model or chosen.model} ..."):
         app = start.create_app(chosen.model_copy(update=ours))
     transport = httpx.ASGITransport(app=app)

@@ -133,15 +133,18 @@ class Worker:
 
     def _loop(self, slot: int) -> None:
         try:
-            while jobs := self._batcher.take(self._cap.current()):
-                self._running[slot] = jobs
-                self._run(jobs)
-                self._running[slot] = []
+            while self._take(slot):
+                self._run(self._running[slot])
+                self._running[slot] = []  # no name here may hold its pictures while the thread waits
         except BaseException:  # whatever it is, nobody else would see it, and callers would wait for ever
             log.critical("a thread of the engine ended by an error: nothing can be computed any more", exc_info=True)
             self._died = True
             self._fail_all()
             self._on_death()
+
+    def _take(self, slot: int) -> bool:
+        self._running[slot] = self._batcher.take(self._cap.current())
+        return bool(self._running[slot])
 
     def _fail_all(self) -> None:
         error = EngineDown(self.fault or "The engine hangs.")
@@ -185,7 +188,10 @@ class Worker:
                 self._check_engine(jobs[0])
             return InferenceFailed("The network could not be run on this image.")
         seconds = time.monotonic() - started
-        self._costs.observe(jobs[0].lane, len(jobs), seconds)
+        lane, size = jobs[0].lane, len(jobs)
+        # One that was given up ended early: it only tells that such batches take longer than that.
+        if seconds > self._costs.predict(lane, size) or not any(outcome.given_up for outcome in outcomes):
+            self._costs.observe(lane, size, seconds)
         self._on_batch(len(jobs))
         for job, outcome in zip(jobs, outcomes, strict=True):
             if outcome.given_up:

@@ -6,12 +6,15 @@ import asyncio
 import gc
 import math
 import time
+import weakref
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
 
+from service.types import Finished, Pixels, Plan
 from tests.api.stub import BLACK, POISON, Stub, running
 from tests.support import envelope, problem
 
@@ -66,7 +69,7 @@ def test_an_engine_whose_thread_has_ended_fails_the_probes_and_everybody() -> No
         stub.engine.gate.set()
         stub.engine.broken = SystemExit("the end")
         problem(await stub.predict(), 503, "engine-down")
-        assert stub.died.is_set()
+        assert await asyncio.to_thread(stub.died.wait, 10)
         for probe in ("/livez", "/readyz"):
             problem(await stub.client.get(probe), 503, "engine-down")
         problem(await stub.predict(), 503, "engine-down")
@@ -130,3 +133,28 @@ def test_at_twice_the_capacity_what_is_let_in_is_answered_in_time_and_no_capacit
         assert statuses[200] >= 0.9 * possible
 
     _with_stub(scene, max_batch=batch, timeout_ms=60_000)
+
+
+def test_pixels_are_freed_with_the_answer_and_not_by_the_collector(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[weakref.ref[Any]] = []
+
+    async def scene(stub: Stub) -> None:
+        stub.engine.gate.set()
+        submit = stub.worker.submit
+
+        def noting(pixels: Pixels, plan: Plan, deadline: float) -> Future[Finished]:
+            seen.append(weakref.ref(pixels))
+            return submit(pixels, plan, deadline)
+
+        monkeypatch.setattr(stub.worker, "submit", noting)
+        gc.disable()
+        try:
+            envelope(await stub.predict())
+            until = time.monotonic() + 30
+            while seen[0]() is not None and time.monotonic() < until:  # the threads let go of it a moment later
+                await asyncio.to_thread(time.sleep, 0.001)
+            assert seen[0]() is None
+        finally:
+            gc.enable()
+
+    _with_stub(scene)

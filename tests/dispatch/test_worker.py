@@ -306,3 +306,21 @@ def test_an_engine_at_work_knows_which_images_nobody_waits_for_and_they_alone_fa
             with pytest.raises(DeadlineExceeded):
                 future.result(30)
         assert stays.result(30).outcome.predictions[0].index == 2
+
+
+def test_a_batch_that_was_given_up_early_is_no_evidence_that_such_batches_are_short() -> None:
+    engine = GivingUpEngine()
+    with running(engine) as worker:
+        whole = worker.submit(pixel(0), Plan(), FOREVER)
+        time.sleep(0.3)
+        engine.turns.release()
+        whole.result(30)
+        assert engine.started.acquire(timeout=30)
+        forecast = worker.seconds_for({"": 1})
+        left = worker.submit(pixel(1), Plan(), FOREVER)
+        assert engine.started.acquire(timeout=30)
+        left.cancel()
+        engine.turns.release()
+        with pytest.raises(DeadlineExceeded):
+            left.result(30)
+        assert worker.seconds_for({"": 1}) == forecast > 0.2
