@@ -28,7 +28,7 @@ def _round(attack: Attack, number: int) -> None:
 
 
 def main() -> None:
-    """Send rounds, each seed printed so that it can be sent again; fail where an answer or the process is not in order."""
+    """Send rounds, their seeds printed so that one can be sent again; fail where an answer or the process is wrong."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("minutes", type=float)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32), help="of the first round")
