@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: serve test demo soak fuzz install check examples lock clean help
+.PHONY: serve test demo bench soak fuzz install check examples lock clean help
 
 serve: .venv/.serve  ## install and serve on 127.0.0.1:8000
 	$(BIN)/python -m service
@@ -25,6 +25,9 @@ check: .venv/.dev  ## lint, format, types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+bench: .venv/.bench  ## measure beside the ceiling and rivals, a quarter of an hour (PARTS=cost,start for some, QUICK=1 to try)
+	$(BIN)/python -m benchmarks $(if $(PARTS),--parts $(PARTS)) $(if $(QUICK),--quick)
+
 install: .venv/.dev  ## prepare .venv with everything
 
 examples: .venv/.serve  ## record the API docs' examples and the README's pictures anew
@@ -33,7 +36,7 @@ examples: .venv/.serve  ## record the API docs' examples and the README's pictur
 lock:  ## write constraints.txt anew from pyproject.toml
 	rm -rf .venv.lock
 	$(PYTHON) -m venv .venv.lock
-	.venv.lock/bin/python -m pip install --quiet -e '.[cpu,dev]'
+	.venv.lock/bin/python -m pip install --quiet -e '.[bench,cpu,dev]'
 	.venv.lock/bin/python -m pip freeze --exclude-editable > constraints.txt
 	rm -rf .venv.lock
 
@@ -50,4 +53,8 @@ clean:  ## remove all that these commands made
 
 .venv/.dev: .venv/.serve
 	$(PIP_INSTALL) -e '.[cpu,dev]'
+	touch $@
+
+.venv/.bench: .venv/.serve
+	$(PIP_INSTALL) -e '.[bench,cpu]'
 	touch $@

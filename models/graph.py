@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import linecache
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,15 @@ from models.heads import linear_behind
 from models.in_place import out_of_place
 from models.layout import MapViews, find_layouts, kind_of, positions_are_read
 from models.spec import GateSpec, LayerSpec, NetworkSpec
-from models.stages import early_middle_late
+from models.stages import (
+    NO_WAIST,
+    ancestors,
+    early_middle_late,
+    has_weights_behind,
+    only_hands_on,
+    waists,
+    why_default,
+)
 from models.tracing import Trace, check_same, opaque, trace
 
 
@@ -93,7 +101,7 @@ class TracedNetwork:
         named = [(public(path), node, kind) for path, (node, kind) in traced.returned.items()]
         named += [(name, node, kind_of(node, self._root)) for node, name in self._qualnames.items()]
         order = {node: position for position, node in enumerate(graph.nodes)}
-        self._towards_logits = _ancestors([self._logits], stop=[self._batch])
+        self._towards_logits = ancestors([self._logits], stop=[self._batch])
         spatial: list[tuple[fx.Node, LayerSpec]] = []
         for name, node, kind in named:
             layout = layouts.get(node) if node in self._towards_logits else None
@@ -185,7 +193,7 @@ class TracedNetwork:
         copies = {node: graph.placeholder(node.name) for node in inputs}
         if behind is not None and behind in self._views.maps:
             copies[behind] = self._views.rejoin(graph, behind, copies)
-        needed = _ancestors(outputs, stop=[*copies, self._batch])
+        needed = ancestors(outputs, stop=[*copies, self._batch])
         if self._batch in needed:  # every input has an entry for each image
             copies[self._batch] = graph.call_method("size", (copies[inputs[0]], 0))
         for node in self._root.graph.nodes:
@@ -239,69 +247,29 @@ class TracedNetwork:
         return min((name for name, named in self._layers.items() if named is node), key=lambda name: name.count("."))
 
     def _describe(self, layers: list[LayerSpec], untraceable: str) -> NetworkSpec:
-        waists = self._waists()
-        named = [layer for layer in layers if self._layers[layer.name] in waists]
-        default = self._default(named)
+        passed = waists(self._root.graph, self._live)
+        named = [layer for layer in layers if self._layers[layer.name] in passed]
+        # The last one; names of one value come with the shortest last.
+        default = next((layer for layer in reversed(named) if self._is_map_of_features(layer)), None)
         return NetworkSpec(
             layers=tuple(layers),
             gates=tuple(gate.spec for gate in self.gates),
             default_layer=default.name if default else "",
-            default_layer_reason=self._reason(default) if default else untraceable or _NO_WAIST,
+            default_layer_reason=self._reason(default) if default else untraceable or NO_WAIST,
             feature_layers=early_middle_late(named, default, self._kinds),
         )
 
-    def _waists(self) -> set[fx.Node]:
-        """The values that everything passes through: nothing by-passes them. There a picture is whole."""
-        nodes = [node for node in self._root.graph.nodes if node in self._live]
-        last_use = {source: i for i, node in enumerate(nodes) for source in node.all_input_nodes}
-        waists = set()
-        ends: list[int] = []  # when each value that is still needed is used for the last time
-        for i, node in enumerate(nodes):
-            ends = [end for end in ends if end > i]
-            if not ends:
-                waists.add(node)
-            if last_use.get(node, i) > i:
-                ends.append(last_use[node])
-        return waists
-
-    def _default(self, waists: list[LayerSpec]) -> LayerSpec | None:
-        """The last waist that is a map of features: weights lie behind it, and its positions matter to the logits."""
-        for layer in reversed(waists):  # names of one value come with the shortest last
-            node = self._layers[layer.name]
-            if node.op == "call_module" and layer.kind.startswith(_COPIES):
-                continue
-            if layer.kind in ("pad", "adaptive_avg_pool2d", "getitem") or not self._has_weights_behind(node):
-                continue
-            if self._layouts[node].extra == 0 or positions_are_read(node, self._layouts, self._live):
-                return layer
-        return None
-
-    def _has_weights_behind(self, node: fx.Node) -> bool:
-        """False where channels are already classes, as in squeezenet: only pooling and reshaping follow."""
-        behind = self._depending_on(node) - {node}
-        modules = [str(other.target) for other in behind if other.op == "call_module"]
-        fixed = {source for other in behind for source in other.all_input_nodes} - self._live
-        return any(_has_parameters(self._root, path) for path in modules) or any(
-            source.op == "get_attr" for source in _ancestors(fixed)
+    def _is_map_of_features(self, layer: LayerSpec) -> bool:
+        node = self._layers[layer.name]
+        return (
+            not only_hands_on(layer.kind, node)
+            and has_weights_behind(self._depending_on(node) - {node}, self._live, self._root)
+            and (self._layouts[node].extra == 0 or positions_are_read(node, self._layouts, self._live))
         )
 
     def _reason(self, layer: LayerSpec) -> str:
-        channels, height, width = layer.shape
         node = self._layers[layer.name]
-        what = "whose positions are read" if self._layouts[node].extra else "with a spatial extent"
-        reason = f"the last layer {what} ({height}x{width}, {channels} channels): the most class-specific map"
-        if self._linear_behind(node) is None:
-            return reason
-        return (
-            f"{reason}; global average pooling and a linear classifier follow, so the Grad-CAM weight of channel c "
-            f"for class k is exactly W[k, c] / {height * width}"
-        )
-
-
-_NO_WAIST = "there is no heat map by default: the network has no layer with a spatial extent that all passes through"
-
-# Kinds of modules that hand their input on, pooled or padded at most: no features of their own.
-_COPIES = ("Identity", "Dropout", "AdaptiveAvgPool", "ZeroPad", "ReflectionPad", "ConstantPad", "ReplicationPad")
+        return why_default(layer, tokens=self._layouts[node].extra > 0, linear=self._linear_behind(node) is not None)
 
 
 def _forget_source(module: fx.GraphModule) -> None:
@@ -316,20 +284,3 @@ def _forget_source(module: fx.GraphModule) -> None:
 def _logits_of(traced: Trace) -> fx.Node | None:
     logits: Any = traced.module.graph.output_node().args[0]
     return logits if isinstance(logits, fx.Node) and len(logits.meta.get("shape", ())) == 2 else None
-
-
-def _has_parameters(root: nn.Module, path: str) -> bool:
-    return next(root.get_submodule(path).parameters(), None) is not None
-
-
-def _ancestors(nodes: Iterable[fx.Node], stop: Sequence[fx.Node] = ()) -> set[fx.Node]:
-    """``nodes`` and everything that they are computed from, up to and including ``stop``."""
-    found: set[fx.Node] = set()
-    waiting = list(nodes)
-    while waiting:
-        node = waiting.pop()
-        if node not in found:
-            found.add(node)
-            if node not in stop:
-                waiting.extend(node.all_input_nodes)
-    return found

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 
+import torch
 from torch import Tensor, nn
 
 from models.attention import ChannelAttention, Gated
@@ -28,6 +30,7 @@ def with_gates(net: nn.Module, gates: Mapping[str, str], size: tuple[int, int] =
     checkpoint first. Raises InsertionError, and UntraceableError for a network without a graph.
     """
     layers = TracedNetwork(copy.deepcopy(net), size).spec.by_name  # a copy, since tracing freezes the network
+    runs = _runs(net, gates, size)
     modules = dict(net.named_modules())
     gated = copy.deepcopy(net)
     # The innermost first: a wrapped parent would change the path of what lies in it.
@@ -39,9 +42,23 @@ def with_gates(net: nn.Module, gates: Mapping[str, str], size: tuple[int, int] =
             raise InsertionError(f"no layer {path!r} with a spatial output to gate; there are: {known}")
         if isinstance(modules[path], Gated):
             raise InsertionError(f"layer {path!r} has a gate already")
-        gate = GATE_TYPES[kind](layers[path].shape[0]).to(next(net.parameters()))
+        if runs[path] != 1:
+            raise InsertionError(f"layer {path!r} runs {runs[path]} times, and one gate can't serve them all")
+        gate = GATE_TYPES[kind](layers[path].shape[0]).to(next(net.parameters(), torch.empty(0)))
         gated.set_submodule(path, Gated(gated.get_submodule(path), gate))
     return gated
+
+
+def _runs(net: nn.Module, paths: Iterable[str], size: tuple[int, int]) -> Counter[str]:
+    """How often each of the modules runs for one batch of images."""
+    net = copy.deepcopy(net).eval()
+    modules, runs = dict(net.named_modules(remove_duplicate=False)), Counter[str]()
+    for path in {*paths} & modules.keys():
+        modules[path].register_forward_hook(lambda *_, path=path: runs.update([path]))
+    like = next(net.parameters(), torch.empty(0))
+    with torch.no_grad():
+        net(torch.zeros(2, 3, *size, dtype=like.dtype, device=like.device))
+    return runs
 
 
 def gates_of(net: nn.Module) -> Iterator[tuple[str, Gated]]:

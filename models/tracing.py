@@ -65,7 +65,7 @@ def trace(net: nn.Module, size: tuple[int, int]) -> Trace:
 
 def opaque(net: nn.Module, size: tuple[int, int]) -> Trace:
     """The network as one operation, for one that can't be traced. Raises what it raises on such pixels."""
-    parameter = next(net.parameters())
+    parameter = _any_parameter(net)
     with torch.no_grad():
         logits = net(torch.zeros(1, 3, *size, dtype=parameter.dtype, device=parameter.device))
     graph = fx.Graph()
@@ -86,7 +86,7 @@ def check_same(net: nn.Module, served: fx.GraphModule, size: tuple[int, int]) ->
     (``a, b = y.chunk(2, 1); a.mul_(3)``), ``z += 1`` on another name of a value, dropout that is on in eval mode. What
     no service can promise: an answer that depends on the images beside it (batch norm without running statistics).
     """
-    parameter = next(net.parameters())
+    parameter = _any_parameter(net)
     images = torch.randn(4, 3, *size, generator=torch.Generator().manual_seed(0))
     images = images.to(parameter.device, parameter.dtype)
     first = images[:1]
@@ -96,6 +96,11 @@ def check_same(net: nn.Module, served: fx.GraphModule, size: tuple[int, int]) ->
         _compare(served(images.clone()), expected, "from the same images")
         _compare(served(first.clone()), alone.reshape(1, *expected.shape[1:]), "from one image")
         _compare(served(torch.cat((first, -images[1:])))[:1], expected[:1], "for an image beside other images")
+
+
+def _any_parameter(net: nn.Module) -> torch.Tensor:
+    """What tells the type and device of the pixels. A network without parameters takes those that are usual."""
+    return next(net.parameters(), torch.empty(0))
 
 
 def _compare(found: torch.Tensor, expected: torch.Tensor, when: str) -> None:
@@ -126,7 +131,7 @@ class _Tracer(NodePathTracer):  # type: ignore[misc]  # torchvision is not typed
     def __init__(self, net: nn.Module, size: tuple[int, int]) -> None:
         super().__init__()
         self.returned: dict[str, tuple[fx.Node, str]] = {}
-        parameter = next(net.parameters())
+        parameter = _any_parameter(net)
         self._fake = FakeTensorMode(allow_non_fake_inputs=True)
         with self._fake:
             self._inputs = tuple(

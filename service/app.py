@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from difflib import get_close_matches
 from functools import partial
 from importlib.metadata import version
@@ -18,15 +20,18 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from threadpoolctl import threadpool_limits
 
 from models import catalog
-from service.api import explain, playground, predict, redoc, system
+from service.api import documented, explain, playground, predict, redoc, system
+from service.api.auth import Gate, Keys, rate_of
 from service.api.context import RequestContext
 from service.api.handler import Service
 from service.api.intake import Limits
 from service.api.options import invalid
+from service.api.pages import PageHeaders
 from service.api.pipeline import Pipeline
 from service.api.reply import problem_response
 from service.config import Settings
@@ -64,14 +69,16 @@ def create_app(settings: Settings | None = None, on_death: Callable[[], None] = 
     Raises models.catalog.UnknownModelError, models.weights.WeightsError, ValueError (no such device or engine).
     """
     settings = settings or Settings()
-    return build(_assemble(settings, on_death), _observers(settings))
+    return build(_assemble(settings, on_death), settings, _observers(settings))
 
 
-def build(service: Service, observers: Sequence[Callable[[Call], None]] = ()) -> FastAPI:
-    """The routes, pages and error handling around a service whose workers have not been started yet.
+def build(service: Service, settings: Settings, observers: Sequence[Callable[[Call], None]] = ()) -> FastAPI:
+    """The routes, pages, errors and gates around a service whose workers have not been started yet.
 
-    ``observers`` are told each request at its end, besides the metrics and the log.
+    ``observers`` are told each request at its end, besides the metrics and the log. Raises ValueError for API keys, or
+    a rate, that can't be read.
     """
+    keys = Keys.of(settings.api_keys.get_secret_value() if settings.api_keys else "", settings.api_keys_file)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -80,12 +87,7 @@ def build(service: Service, observers: Sequence[Callable[[Call], None]] = ()) ->
         service.ready = True
         yield
         service.ready = False
-        for pipeline in service.pipelines.values():
-            pipeline.worker.stop()
-        for (
-            pipeline
-        ) in service.pipelines.values():  # they may share a pool, and what a worker finishes is rendered there
-            pipeline.pool.shutdown()
+        await _stop(service)
 
     app: FastAPI = FastAPIOffline(
         title="Pellucid",
@@ -113,8 +115,50 @@ def build(service: Service, observers: Sequence[Callable[[Call], None]] = ()) ->
 
     for kind in (PellucidError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _on_error)
-    app.add_middleware(RequestContext, tell=(service.metrics.tell, *observers))
+    # The last is the outermost: everything has an id, and a page of another origin may read also why it is refused.
+    app.add_middleware(Gate, keys=keys, rate=rate_of(settings.rate_limit), docs=settings.docs, metrics=settings.metrics)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-ID"],
+            expose_headers=["Retry-After", "Server-Timing", "X-Request-ID", *documented.PICTURE_HEADERS],
+            max_age=3600,
+        )
+    app.add_middleware(PageHeaders)
+    observers = (service.metrics.tell, *observers)
+    app.add_middleware(RequestContext, stopping=lambda: not service.ready, tell=observers)
+    documented.secure(app, required=bool(keys))
+    app.state.service = service
     return app
+
+
+async def _stop(service: Service) -> None:
+    """Let what was accepted finish, then end the workers, and the pool, which their results are drawn in, last.
+
+    Whatever does not finish in time is left to end with the process: its threads are waited for in a thread of their
+    own, since the loop has still to send replies.
+    """
+    with suppress(TimeoutError):
+        async with asyncio.timeout(service.grace_s):
+            await service.admission.empty()
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+
+    def end() -> None:
+        for pipeline in service.pipelines.values():
+            pipeline.worker.stop()
+        for pipeline in service.pipelines.values():
+            pipeline.pool.shutdown()
+        with suppress(RuntimeError):  # the loop may have gone
+            loop.call_soon_threadsafe(ended.set)
+
+    threading.Thread(target=end, name="stop", daemon=True).start()
+    try:
+        async with asyncio.timeout(service.grace_s):
+            await ended.wait()
+    except TimeoutError:
+        log.error("the engine or a decoder did not end within %g s", service.grace_s)
 
 
 def _watch(service: Service) -> None:
@@ -187,11 +231,21 @@ def _assemble(settings: Settings, on_death: Callable[[], None]) -> Service:
     forecast = Forecast(decoders)
     return Service(
         pipelines={pipeline.spec.name: pipeline for pipeline in pipelines},
-        admission=Admission(settings.max_in_flight, forecast.seconds_for),
+        admission=Admission(
+            settings.max_in_flight,
+            settings.max_in_flight_mib * 2**20,
+            forecast.seconds_for,
+        ),
+        limits=Limits(
+            settings.max_body_mib * 2**20,
+            min(settings.max_images, settings.max_in_flight),
+            settings.max_json_values,
+            settings.max_json_depth,
+        ),
         forecast=forecast,
         metrics=metrics,
-        limits=Limits(settings.max_body_mib * 2**20, min(settings.max_images, settings.max_in_flight)),
         timeout_ms=settings.timeout_ms,
+        grace_s=settings.grace_s,
     )
 
 
@@ -228,6 +282,7 @@ def _pipeline(
         worker=worker,
         pool=pool,
         max_pixels=settings.max_megapixels * 1_000_000,
+        max_side=settings.max_side_pixels,
     )
 
 

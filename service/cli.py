@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import ctypes
-import gc
 import json
 import logging
+import math
 import os
 import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any, Final
 
 import httpx
@@ -23,6 +24,8 @@ import typer
 import uvicorn
 from pydantic import ValidationError
 
+from service import process
+from service.api.connection import BoundedProtocol, ConnectionLimits
 from service.config import Settings
 from service.telemetry import logs
 
@@ -32,9 +35,6 @@ log = logging.getLogger("pellucid")
 
 # sysexits.h calls it an internal error of the software.
 _DIED: Final = os.EX_SOFTWARE
-# Of glibc's malloc.h. Pillow keeps pixels in blocks of 16 MiB.
-_M_MMAP_THRESHOLD: Final = -3
-_LARGE_BLOCK: Final = 8 * 2**20
 
 main = typer.Typer(
     add_completion=False,
@@ -88,7 +88,7 @@ def serve() -> None:
     died = threading.Event()
     for stop in (signal.SIGINT, signal.SIGTERM):  # uvicorn drains, then raises the signal anew: to stop is no failure
         signal.signal(stop, lambda *_: sys.exit(_DIED if died.is_set() else 0))
-    _give_back_large_blocks()
+    process.give_back_large_blocks()
     address = _bound(settings)
     typer.echo(f"Loading {', '.join(dict.fromkeys((settings.model, *settings.models)))} ...")
 
@@ -98,21 +98,29 @@ def serve() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     app = _create_app(settings, end)
-    # What is loaded by now stays. Unfrozen, the collector would search all of torch now and then, for 0.1 s each time.
-    gc.collect()
-    gc.freeze()
-    _Server(uvicorn.Config(app, log_level="warning", access_log=False, log_config=None)).run([address])
+    process.settle()
+    config = uvicorn.Config(
+        app,
+        http=_protocol(settings),
+        ws="none",
+        log_level="warning",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_graceful_shutdown=settings.grace_s,
+    )
+    _Server(config, app.state.service, settings.drain_delay_s).run([address])
 
 
-def _give_back_large_blocks() -> None:
-    """Have glibc return what is as large as a picture's pixels to the system as soon as it is freed.
-
-    By itself it keeps such blocks for later once some were freed, in a heap for each thread: after a few of the largest
-    pictures, one to two GB that are never given back.
-    """
-    set_option = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have none
-    if set_option is not None:
-        set_option(_M_MMAP_THRESHOLD, _LARGE_BLOCK)
+def _protocol(settings: Settings) -> type[BoundedProtocol]:
+    limits = ConnectionLimits(
+        head_bytes=settings.max_head_kib * 1024,
+        headers=settings.max_headers,
+        head_s=settings.head_timeout_s,
+        connections=settings.max_connections,
+        unread_bytes=settings.max_body_mib * 2**20,
+    )
+    return type("Protocol", (BoundedProtocol,), {"limits": limits})
 
 
 def _bound(settings: Settings) -> socket.socket:
@@ -130,7 +138,26 @@ def _bound(settings: Settings) -> socket.socket:
 
 
 class _Server(uvicorn.Server):
-    """Says where it listens, once it does: the port may have been chosen by the system."""
+    """Says where it listens, once it does, and stops in two steps: it refuses in words, then it no longer listens."""
+
+    def __init__(self, config: uvicorn.Config, service: Any, drain_delay_s: float) -> None:
+        super().__init__(config)
+        self._service = service
+        self._drain_delay_s = drain_delay_s
+        self._closes = math.inf
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """SIGTERM drains first: a balancer needs a while to send callers elsewhere. SIGINT, or a second, ends."""
+        self._service.ready = False
+        if sig == signal.SIGTERM and math.isinf(self._closes):
+            self._captured_signals.append(sig)
+            self._closes = time.monotonic() + self._drain_delay_s
+        else:
+            super().handle_exit(sig, frame)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second: whether to stop listening."""
+        return time.monotonic() >= self._closes or await super().on_tick(counter)
 
     async def startup(self, sockets: Any = None) -> None:
         await super().startup(sockets)
@@ -145,6 +172,15 @@ class _Server(uvicorn.Server):
 
 
 @main.command()
+def new_key() -> None:
+    """Make an API key: give the first line to a caller, and the second to PELLUCID_API_KEYS or its file."""
+    from service.api.auth import new_key
+
+    for line in new_key():
+        typer.echo(line)
+
+
+@main.command()
 def explain(
     images: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False, help="Photographs.")],
     out: Annotated[Path, typer.Option(help="Folder for the pictures and the numbers; made if it is not there.")],
@@ -153,7 +189,8 @@ def explain(
 
     Predictions, attention, overlay, mask and feature maps of each go to a folder of its name.
     """
-    asyncio.run(_explain(_create_app(_settings()), images, out))
+    ours = {"api_keys": None, "api_keys_file": None, "rate_limit": None}  # the app is asked by this command alone
+    asyncio.run(_explain(_create_app(_settings().model_copy(update=ours)), images, out))
 
 
 async def _explain(app: Any, images: list[Path], out: Path) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
@@ -55,9 +56,48 @@ class Settings(BaseSettings):
         le=600_000,
         description="Deadline in milliseconds of a request that names none, and the longest it may name.",
     )
+    max_in_flight_mib: int = Field(
+        512,
+        ge=1,
+        description="MiB of bodies, and of pictures that are kept to be drawn over, held at once; above it, 429.",
+    )
     max_body_mib: int = Field(32, ge=1, description="Largest request body in MiB; above it, 413.")
     max_images: int = Field(32, ge=1, description="Most images in one request; above it, 413.")
     max_megapixels: int = Field(64, ge=1, description="Largest picture in millions of pixels; above it, 413.")
+    max_side_pixels: int = Field(32_768, ge=1, description="Longest side of a picture; above it, 413.")
+    max_json_values: int = Field(10_000, ge=1, description="Most values in a JSON body; above it, 413.")
+    max_json_depth: int = Field(16, ge=2, description="Deepest nesting of a JSON body; above it, 413.")
+    max_head_kib: int = Field(
+        32, ge=1, le=1024, description="Largest head of a request, its line and headers, in KiB; above it, 431."
+    )
+    max_headers: int = Field(100, ge=10, description="Most headers of a request; above it, 431.")
+    head_timeout_s: int = Field(
+        10, ge=1, description="Seconds in which the head of a request must arrive on an open connection."
+    )
+    max_connections: int = Field(768, ge=1, description="Connections open at once; above it, 503.")
+    drain_delay_s: float = Field(
+        1,
+        ge=0,
+        le=600,
+        description="Seconds from SIGTERM in which the port stays open, /readyz fails and new work gets 503.",
+    )
+    grace_s: int = Field(20, ge=1, description="Seconds in which accepted requests may finish after that.")
+    api_keys: SecretStr | None = Field(
+        None, description="API keys, or sha256: and their hashes, between commas; with any, a caller needs one of them."
+    )
+    api_keys_file: Path | None = Field(None, description="File with further keys, or their hashes, one a line.")
+    rate_limit: str | None = Field(
+        None, description="Requests for each key, or for each address without keys, as 60/minute; above it, 429."
+    )
+    docs: Literal["open", "key", "off"] = Field(
+        "open", description="Who may see /docs, /redoc and /openapi.json: all, callers with a key, nobody."
+    )
+    metrics: Literal["open", "key", "off"] = Field(
+        "key", description="Who may see /metrics: all, callers with a key (all, where there are none), nobody."
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Origins whose pages may call, between commas; * is all of them."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe level that is logged."
     )
@@ -72,7 +112,7 @@ class Settings(BaseSettings):
     def _in_any_case(cls, given: Any) -> Any:
         return given.lower() if isinstance(given, str) else given
 
-    @field_validator("models", mode="before")
+    @field_validator("models", "cors_origins", mode="before")
     @classmethod
     def _between_commas(cls, given: Any) -> Any:
         return [name.strip() for name in given.split(",") if name.strip()] if isinstance(given, str) else given

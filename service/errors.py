@@ -33,6 +33,15 @@ class MalformedRequest(PellucidError):
     status, slug, title = 400, "malformed-request", "The request can't be read"
 
 
+class Unauthorized(PellucidError):
+    """No key was sent, or one that is not known."""
+
+    status, slug, title = 401, "unauthorized", "A key is needed"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail, headers={"WWW-Authenticate": 'Bearer realm="pellucid"'})
+
+
 class NotFound(PellucidError):
     """No such route."""
 
@@ -55,6 +64,18 @@ class NotAcceptable(PellucidError):
     """The reply can't be given as what the Accept header asks for."""
 
     status, slug, title = 406, "not-acceptable", "The reply has no such form"
+
+
+class HeadTimeout(PellucidError):
+    """The request's line and headers did not come in time."""
+
+    status, slug, title = 408, "head-timeout", "The request came too slowly"
+
+
+class HeadTooLarge(PellucidError):
+    """The request's line and headers are larger, or more, than this service takes."""
+
+    status, slug, title = 431, "head-too-large", "The headers are too large"
 
 
 class ContentTooLarge(PellucidError):
@@ -112,12 +133,21 @@ class UnknownName(InvalidOption):
 
 
 class QueueFull(PellucidError):
-    """As many images are in flight as the service takes."""
+    """As many images, or as many bytes, are in flight as the service takes."""
 
-    status, slug, title = 429, "queue-full", "Too many images in flight"
+    status, slug, title = 429, "queue-full", "Too much in flight"
 
     def __init__(self, detail: str, retry_after_s: float) -> None:
         super().__init__(detail, headers={"Retry-After": str(max(1, math.ceil(retry_after_s)))})
+
+
+class RateLimited(PellucidError):
+    """The caller asks more often than the operator allows."""
+
+    status, slug, title = 429, "rate-limited", "Too many requests"
+
+    def __init__(self, detail: str, retry_after_s: int) -> None:
+        super().__init__(detail, headers={"Retry-After": str(retry_after_s)})
 
 
 class TooLate(QueueFull):

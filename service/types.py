@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
+Integers = NDArray[np.intp]
 Pixels = NDArray[np.uint8]
 Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels of the upright source picture; x1 and y1 lie outside
 
@@ -112,6 +113,7 @@ class Prediction:
 class GateReading:
     """The weight ``[C]`` by which a channel-attention gate multiplied each channel for this image.
 
+    ``ascending`` ``[C]``: the channels, that of the least weight first.
     ``effects`` ``[C]``: the logit's gradient by the gated activation times that activation, summed over positions.
     ``restored`` ``[C]``: the logit with that channel's weight set to 1, less the logit as it is. None where not asked
     for.
@@ -120,6 +122,7 @@ class GateReading:
     layer: str
     type: str
     weights: Floats
+    ascending: Integers
     effects: Floats | None = None
     restored: Floats | None = None
 

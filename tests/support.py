@@ -34,6 +34,9 @@ PARTS = {
 }
 ROUTES = tuple(PARTS)
 
+# On any free port, which a stopped server closes without a delay.
+_AT_ONCE = {"PELLUCID_HOST": "127.0.0.1", "PELLUCID_PORT": "0", "PELLUCID_DRAIN_DELAY_S": "0"}
+
 S = TypeVar("S", bound=BaseModel)
 
 
@@ -59,7 +62,7 @@ def serving(**settings: str) -> Iterator[Server]:
         subprocess.Popen(
             [sys.executable, "-m", "service"],
             cwd=REPOSITORY,
-            env={**environment, "PELLUCID_HOST": "127.0.0.1", "PELLUCID_PORT": "0", **settings},
+            env={**environment, **_AT_ONCE, **settings},
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,

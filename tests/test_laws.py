@@ -23,8 +23,17 @@ MAY_IMPORT = {
     "service.types": set(),
     "service.errors": set(),
     "service.config": set(),
+    "service.process": set(),
     "service.telemetry": set(),
-    "service.cli": {"service.app", "service.config", "service.telemetry", "models"},
+    "service.cli": {
+        "service.api.auth",
+        "service.api.connection",
+        "service.app",
+        "service.config",
+        "service.process",
+        "service.telemetry",
+        "models",
+    },
     "service.app": {"service", "models"},
     "service.__main__": {"service.cli"},
 }

@@ -23,7 +23,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, field_validator
 from torch import nn
 
 from models.sources import lite0_source, timm_source, torchvision_source
@@ -41,11 +41,11 @@ ARCHITECTURES: dict[str, ModuleType] = {
 class _Preprocess(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    size: int | tuple[int, int] | None = None
-    resize: int | None = None
+    size: PositiveInt | tuple[PositiveInt, PositiveInt] | None = None
+    resize: PositiveInt | None = None
     interpolation: Interpolation | None = None
     mean: tuple[float, float, float] | None = None
-    std: tuple[float, float, float] | None = None
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
     squash: bool | None = None
 
 
@@ -128,7 +128,10 @@ def _labels(described: Path, description: _Description) -> tuple[str, ...]:
         file = described.with_name(labels)
         if not file.is_file():
             raise WeightsError(f"{described}: no file of labels at {file}")
-        labels = file.read_text("utf-8").splitlines()
+        try:
+            labels = file.read_text("utf-8").splitlines()
+        except UnicodeDecodeError as error:
+            raise WeightsError(f"{file} is not a file of labels in UTF-8: {error}") from error
     labels = labels or [f"class {index}" for index in range(description.classes or 0)]
     if not labels:
         raise WeightsError(f"{described}: labels, or at least classes, must say how many classes there are")
@@ -138,10 +141,13 @@ def _labels(described: Path, description: _Description) -> tuple[str, ...]:
 
 
 def _preprocess(published: PreprocessSpec, own: _Preprocess) -> PreprocessSpec:
-    """The published preprocessing with what the description changes; a new size alone keeps the share that is seen."""
+    """The published preprocessing with what the description changes; a new size alone keeps the share that is seen.
+
+    Of an oblong one the longer side counts, so that a square picture is cropped to it and not stretched.
+    """
     changes = own.model_dump(exclude_none=True)
     if isinstance(own.size, int):
         changes["size"] = (own.size, own.size)
     if own.size is not None and own.resize is None:
-        changes["resize"] = round(min(changes["size"]) * published.resize / min(published.size))
+        changes["resize"] = round(max(changes["size"]) * published.resize / max(published.size))
     return PreprocessSpec(**(asdict(published) | changes))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.reply import problem_response
-from service.errors import PellucidError
+from service.errors import Draining, PellucidError
 from service.telemetry.call import NO_ROUTE, Call
 
 log = logging.getLogger("pellucid.access")
@@ -22,10 +23,14 @@ _ID: Final = re.compile(r"[\w.-]{1,64}")
 
 
 class RequestContext:
-    """Pure ASGI, so that a caller's leaving stays visible to the routes. ``tell`` is told each request at its end."""
+    """Pure ASGI, so that a caller's leaving stays visible to the routes. ``tell`` is told each request at its end.
 
-    def __init__(self, app: ASGIApp, tell: Sequence[Callable[[Call], None]] = ()) -> None:
+    ``stopping`` says whether connections are to end with the reply that they wait for.
+    """
+
+    def __init__(self, app: ASGIApp, stopping: Callable[[], bool], tell: Sequence[Callable[[Call], None]] = ()) -> None:
         self._app = app
+        self._stopping = stopping
         self._tell = tell
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -44,7 +49,10 @@ class RequestContext:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["X-Request-ID"] = request_id
+                sending = MutableHeaders(scope=message)
+                sending["X-Request-ID"] = request_id
+                if self._stopping():
+                    sending["Connection"] = "close"
             await send(message)
 
         # The server sends no body in answer to HEAD, so whatever answers GET answers it.
@@ -53,6 +61,12 @@ class RequestContext:
             await self._app(inner, receive, send_with_id)
         except ClientDisconnect:
             status = status or 499  # nobody is there to be answered; the log uses nginx's number for it
+        except asyncio.CancelledError:  # the server's grace has ended
+            if status:
+                raise
+            stopped = Draining("The service is shutting down.")
+            call.problems.append(stopped.slug)
+            await problem_response(stopped, request_id)(scope, receive, send_with_id)
         except Exception:
             log.exception("request %s failed", request_id, extra={"fields": {"request_id": request_id}})
             if status:

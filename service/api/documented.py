@@ -9,11 +9,21 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, Final
 
+from fastapi import FastAPI
+
 from service.api.intake import JsonImage
 from service.api.options import Options
 from service.api.problems import POST_PROBLEMS, POST_PROBLEMS_WITH_NAMES
 
 _JSON_NOTE: Final = "The images in base64, and any option of the route beside them; options here win over the query's."
+_KEY_NOTE: Final = "A key, where the operator asks for one."
+PICTURE_HEADERS: Final = {
+    "Pellucid-Layer": "the layer that it shows.",
+    "Pellucid-Target": "the index of the class that it explains.",
+    "Pellucid-Box": "the box of the source that a mask covers: x0,y0,x1,y1.",
+    "Pellucid-All-Negative": "whether all evidence is against the class, true or false.",
+    "Pellucid-Channels": "the channels of a grid, in its order.",
+}
 
 
 @cache
@@ -56,6 +66,7 @@ def request_body(options: type[Options]) -> dict[str, Any]:
             }
         },
         "image/*": {"schema": {**binary, "description": "The bytes of one image."}},
+        "application/octet-stream": {"schema": {**binary, "description": "The bytes of one image, of any type."}},
         "application/json": {
             "schema": json_schema,
             "example": {"images": [{"data": _ONE_PIXEL_PNG, "filename": "dot.png"}]},
@@ -83,9 +94,35 @@ def responses(route: str, *, pictures: bool = True) -> dict[int | str, dict[str,
         ok["content"] |= {"image/png": picture, "image/webp": picture}
         ok["description"] += (
             " With `Accept: image/png` or `image/webp`, and one picture asked for, that picture itself, what it shows "
-            "in the headers Pellucid-Layer, Pellucid-Target, Pellucid-Box, Pellucid-All-Negative and Pellucid-Channels."
+            "in the headers whose names begin with Pellucid."
         )
+        ok["headers"] |= {
+            name: {"description": f"Of a picture alone: {said}", "schema": {"type": "string"}}
+            for name, said in PICTURE_HEADERS.items()
+        }
     return {200: ok, **(POST_PROBLEMS_WITH_NAMES if pictures else POST_PROBLEMS)}
+
+
+def secure(app: FastAPI, *, required: bool) -> None:
+    """State in the app's document the two ways to send a key, which are ``required`` or may be left out."""
+    plain = app.openapi
+    schemes = {
+        "bearer": {"type": "http", "scheme": "bearer", "description": _KEY_NOTE},
+        "header": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": _KEY_NOTE},
+    }
+    ways: list[dict[str, list[str]]] = [{name: []} for name in schemes]
+    if not required:
+        ways.append({})
+
+    def with_keys() -> dict[str, Any]:
+        document = plain()
+        document["components"]["securitySchemes"] = schemes
+        for path, methods in document["paths"].items():
+            for operation in methods.values() if path.startswith("/v1/") else ():
+                operation["security"] = ways
+        return document
+
+    app.openapi = with_keys  # type: ignore[method-assign]
 
 
 # A whole PNG file of one white pixel, so that the JSON example is a request that works.

@@ -9,12 +9,13 @@ from fastapi import APIRouter, Query, Request, Response
 from service.api import documented
 from service.api.handler import Service, answer
 from service.api.options import PARTS, AttentionOptions, ExplainOptions, FeatureMapOptions, GradCamOptions
+from service.api.route import OptionsRoute
 from service.api.schemas import Reply
 
 
 def router(service: Service) -> APIRouter:
     """Routes that explain."""
-    routes = APIRouter(tags=["explain"])
+    routes = APIRouter(tags=["explain"], route_class=OptionsRoute)
 
     @routes.post(
         "/v1/attention",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import binascii
 from base64 import b64decode
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -18,7 +18,10 @@ from starlette.requests import Request
 from service.errors import ContentTooLarge, MalformedRequest, UnsupportedMediaType
 from service.types import Upload
 
-TYPES: Final = ("multipart/form-data", "image/*", "application/octet-stream", "application/json")
+_MULTIPART: Final = "multipart/form-data"
+_JSON: Final = "application/json"
+_OCTETS: Final = "application/octet-stream"
+TYPES: Final = (_MULTIPART, "image/*", _OCTETS, _JSON)
 
 
 class JsonImage(BaseModel):
@@ -36,10 +39,12 @@ class JsonImage(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one request may hold."""
+    """What one request may hold. ``json_values`` and ``json_depth`` bound what a JSON body unfolds to in memory."""
 
     body_bytes: int
     images: int
+    json_values: int
+    json_depth: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,24 +55,37 @@ class Intake:
     fields: dict[str, Any] = field(default_factory=dict)
 
 
-async def read(request: Request, limits: Limits) -> Intake:
-    """Read the body as its Content-Type says.
+def announced(request: Request, limits: Limits) -> int:
+    """The bytes that the body is said to have, 0 where nothing is said.
 
-    Raises MalformedRequest, ContentTooLarge, UnsupportedMediaType, InvalidOption.
+    Raises UnsupportedMediaType and ContentTooLarge for a body that need not be read to be refused.
     """
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding != "identity":
-        raise UnsupportedMediaType(f"The Content-Encoding {encoding!r} is not served: send the body as it is.")
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type == "multipart/form-data":
-        intake = Intake(await _multipart(request, limits))
-    elif media_type == "application/json":
-        intake = await asyncio.to_thread(_json, await _bytes(request, limits), limits)
-    elif media_type.startswith("image/") or media_type == "application/octet-stream":
-        intake = Intake((Upload(await _bytes(request, limits)),))
-    else:
-        said = f"The Content-Type {media_type!r} is not served." if media_type else "The request has no Content-Type."
+        raise UnsupportedMediaType(f"The Content-Encoding {encoding[:40]!r} is not served: send the body as it is.")
+    media_type = _media_type(request)
+    if media_type not in (_MULTIPART, _JSON, _OCTETS) and not media_type.startswith("image/"):
+        said = f"The Content-Type {media_type[:80]!r} is not served." if media_type else "There is no Content-Type."
         raise UnsupportedMediaType(f"{said} Allowed are {', '.join(TYPES)}.", allowed=TYPES)
+    length = request.headers.get("content-length", "")
+    size = int(length) if length.isdecimal() and len(length) < 20 else 0
+    if size > limits.body_bytes:
+        raise _too_large(limits)
+    return size
+
+
+async def read(request: Request, limits: Limits, hold: Callable[[int], None]) -> Intake:
+    """Read the body as its Content-Type says; ``announced`` has passed it. ``hold`` is told of bytes as they come.
+
+    Raises MalformedRequest, ContentTooLarge, and what ``hold`` raises.
+    """
+    media_type = _media_type(request)
+    if media_type == _MULTIPART:
+        intake = Intake(await _multipart(request, limits, hold))
+    elif media_type == _JSON:
+        intake = await asyncio.to_thread(_from_json, await _bytes(request, limits, hold), limits)
+    else:
+        intake = Intake((Upload(await _bytes(request, limits, hold)),))
     if len(intake.uploads) > limits.images:
         raise _too_many(limits)
     if any(not upload.data for upload in intake.uploads):
@@ -75,42 +93,54 @@ async def read(request: Request, limits: Limits) -> Intake:
     return intake
 
 
+def _media_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
 def _too_many(limits: Limits) -> ContentTooLarge:
     return ContentTooLarge(f"At most {limits.images} images are taken in one request.")
 
 
-async def _counted(request: Request, limits: Limits) -> AsyncGenerator[bytes, None]:
-    """The body's chunks, refused as soon as they, or the length that is announced, pass the limit."""
-    too_large = ContentTooLarge(f"The body is larger than {limits.body_bytes / 2**20:g} MiB.")
-    announced = request.headers.get("content-length", "")
-    if announced.isdigit() and int(announced) > limits.body_bytes:
-        raise too_large
+def _too_large(limits: Limits) -> ContentTooLarge:
+    return ContentTooLarge(f"The body is larger than {limits.body_bytes / 2**20:g} MiB.")
+
+
+async def _counted(request: Request, limits: Limits, hold: Callable[[int], None]) -> AsyncGenerator[bytes, None]:
+    """The body's chunks, refused as soon as they pass the limit."""
     received = 0
     async for chunk in request.stream():
         received += len(chunk)
         if received > limits.body_bytes:
-            raise too_large
+            raise _too_large(limits)
+        hold(len(chunk))
         yield chunk
 
 
-async def _bytes(request: Request, limits: Limits) -> bytes:
-    return b"".join([chunk async for chunk in _counted(request, limits)])
+async def _bytes(request: Request, limits: Limits, hold: Callable[[int], None]) -> bytes:
+    return b"".join([chunk async for chunk in _counted(request, limits, hold)])
 
 
-async def _multipart(request: Request, limits: Limits) -> tuple[Upload, ...]:
-    parser = MultiPartParser(request.headers, _counted(request, limits), max_files=limits.images + 1, max_fields=8)
+class _MultiPartParser(MultiPartParser):
+    spool_max_size = 0  # never to a disk: it may be full, and what callers send is not to lie about
+
+
+async def _multipart(request: Request, limits: Limits, hold: Callable[[int], None]) -> tuple[Upload, ...]:
+    stream = _counted(request, limits, hold)
+    parser = _MultiPartParser(request.headers, stream, max_files=limits.images + 1, max_fields=8)
     try:
         form = await parser.parse()
     except MultiPartException as error:
         if "Too many files" in error.message:
             raise _too_many(limits) from error
+        if "Maximum header" in str(error.__cause__):
+            raise ContentTooLarge("A part has more than 8 headers, or one of more than 4 KiB.") from error
         raise MalformedRequest(f"The multipart body can't be read: {error.message}") from error
     uploads = []
     for name, part in form.multi_items():
         if name != "images" or not isinstance(part, UploadFile):
             what = "has no filename, so it is no file" if name == "images" else "is not known"
             raise MalformedRequest(
-                f"The part {name!r} {what}. Images go into file parts named 'images', one or several "
+                f"The part {name[:80]!r} {what}. Images go into file parts named 'images', one or several "
                 "(curl -F images=@FILE); options go into the query string."
             )
         uploads.append(Upload(await part.read(), part.filename or None))
@@ -120,7 +150,10 @@ async def _multipart(request: Request, limits: Limits) -> tuple[Upload, ...]:
     return tuple(uploads)
 
 
-def _json(body: bytes, limits: Limits) -> Intake:
+def _from_json(body: bytes, limits: Limits) -> Intake:
+    # Counted before they are made: as objects, 32 MiB of brackets would take a gigabyte. Base64 has none of the three.
+    if sum(body.count(mark) for mark in (b",", b"[", b"{")) > limits.json_values:
+        raise ContentTooLarge(f"The JSON body holds more than {limits.json_values} values.")
     try:
         fields = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -131,8 +164,18 @@ def _json(body: bytes, limits: Limits) -> Intake:
         )
     if len(fields["images"]) > limits.images:
         raise _too_many(limits)
+    if _deeper_than(limits.json_depth, fields):
+        raise ContentTooLarge(f"The JSON body is nested deeper than {limits.json_depth}.")
     images = fields.pop("images")
     return Intake(tuple(_decode(image, number) for number, image in enumerate(images)), fields)
+
+
+def _deeper_than(depth: int, value: Any) -> bool:
+    level = [value]
+    for _ in range(depth):
+        held = [entry for entry in level if isinstance(entry, (dict, list))]
+        level = [inner for entry in held for inner in (entry.values() if isinstance(entry, dict) else entry)]
+    return any(isinstance(entry, (dict, list)) for entry in level)
 
 
 def _decode(image: Any, number: int) -> Upload:

@@ -29,19 +29,22 @@ def _known_colormap(name: str) -> str:
 ColormapName = Annotated[str, AfterValidator(_known_colormap), Field(json_schema_extra={"enum": list(colormap.NAMES)})]
 
 
-def _as_list(value: Any) -> Any:
-    return list(value) if isinstance(value, (list, tuple)) else [value]
+def _as_strings(value: Any) -> list[str]:
+    values = list(value) if isinstance(value, (list, tuple)) else [value]
+    for entry in values:
+        if isinstance(entry, bool) or not isinstance(entry, (str, int, float)):
+            raise ValueError("Should be text, a number, or a list of them")
+    return [str(entry) for entry in values]
 
 
-def _split(value: Any) -> Any:
+def _split(value: Any) -> list[str]:
     """One value or several, each of which may hold several between commas."""
-    return [part.strip() for item in _as_list(value) for part in str(item).split(",") if part.strip()]
+    return [part.strip() for entry in _as_strings(value) for part in entry.split(",") if part.strip()]
 
 
-def _as_strings(value: Any) -> Any:
-    return [str(item) for item in _as_list(value)]
-
-
+# Longer than any name of a class or layer, and short enough to be looked for among all of them.
+Name = Annotated[str, Field(max_length=256)]
+Names = Annotated[list[Name], BeforeValidator(_as_strings)]
 CommaSeparated = BeforeValidator(_split)
 
 
@@ -58,7 +61,7 @@ class Options(BaseModel):
         examples=[2000],
     )
 
-    model: str | None = Field(
+    model: Name | None = Field(
         None,
         description="The network to ask, by a name from /v1/models. Default: the first of them.",
         examples=["lite0"],
@@ -75,7 +78,7 @@ class Options(BaseModel):
                 raise PydanticCustomError(
                     "unknown_option",
                     "Unknown option {name}.{guess} This route takes {allowed}.",
-                    {"name": repr(name), "guess": guess, "allowed": ", ".join(cls.model_fields)},
+                    {"name": _shown(name), "guess": guess, "allowed": ", ".join(cls.model_fields)},
                 )
         return given
 
@@ -109,8 +112,13 @@ def _sentence(error: Mapping[str, Any]) -> str:
         return f"{message}."
     if "input" not in error:
         return f"{name}: {message}."
-    shown = repr(error["input"])
-    return f"{name}: {message}, got {shown if len(shown) <= 80 else shown[:77] + '...'}."
+    return f"{name}: {message}, got {_shown(error['input'])}."
+
+
+def _shown(value: Any) -> str:
+    """What a caller sent, as far as it helps: it may be as long as a body."""
+    shown = repr(value[:80] if isinstance(value, (str, list)) else value)
+    return shown if len(shown) <= 80 else shown[:77] + "..."
 
 
 class PredictOptions(Options):
@@ -122,14 +130,14 @@ class PredictOptions(Options):
 class TargetOptions(Options):
     """Which class is explained, and at which layer."""
 
-    target: Annotated[list[str], BeforeValidator(_as_strings)] = Field(
+    target: Names = Field(
         default_factory=list,
         max_length=20,
         description="Class to explain, by index or by label (case does not matter). Repeat it for several. Default: "
         "the most probable class.",
         examples=[["Egyptian cat"], ["285", "281"]],
     )
-    layer: str | None = Field(
+    layer: Name | None = Field(
         None,
         description="Layer to explain at, by a name from /v1/models/{name}. Default: the last layer with a spatial "
         "extent.",
@@ -143,10 +151,10 @@ class GateOptions(TargetOptions):
     effects: bool = Field(
         False,
         description="Also say what each channel of each gate did for the class: gradient x activation behind the gate. "
-        "Costs a backward pass through the network.",
+        "Costs a backward pass through the network. Here off unless asked for, on /v1/attention on.",
         examples=[True],
     )
-    restore: str | None = Field(
+    restore: Name | None = Field(
         None,
         description="A gate, by its `layer`, of which the effect is measured: the change of the class's logit when one "
         "channel's weight is set back to 1, channel by channel. Costs a forward pass behind the gate for each channel, "
@@ -158,7 +166,7 @@ class GateOptions(TargetOptions):
 class AttentionOptions(GateOptions):
     """Options of /v1/attention."""
 
-    target: Annotated[list[str], BeforeValidator(_as_strings)] = Field(
+    target: Names = Field(
         default_factory=list,
         max_length=1,
         description="Class to explain, by index or by label. Default: the most probable class.",
@@ -167,7 +175,8 @@ class AttentionOptions(GateOptions):
     effects: bool = Field(
         True,
         description="Say what each channel of each gate did for the class: gradient x activation behind it. Costs "
-        "a backward pass through the network, which a network without gates is spared.",
+        "a backward pass through the network, which a network without gates is spared. Here on unless told, on "
+        "/v1/explain off.",
         examples=[True],
     )
 
@@ -175,14 +184,14 @@ class AttentionOptions(GateOptions):
 class FeatureMapOptions(Options):
     """Options of /v1/feature-maps."""
 
-    layers: Annotated[list[str], CommaSeparated] = Field(
+    layers: Annotated[list[Name], CommaSeparated] = Field(
         default_factory=list,
         max_length=16,
         description="Layers to show, by names from /v1/models/{name}; several between commas or repeated. Default: "
         "an early, a middle and a late one.",
         examples=[["stem", "blocks.4", "head"]],
     )
-    gates: Annotated[list[str], CommaSeparated] = Field(
+    gates: Annotated[list[Name], CommaSeparated] = Field(
         default_factory=list,
         max_length=16,
         description="Channel-attention gates, by the `layer` of /v1/models/{name}: the same channels before the gate, "
@@ -232,7 +241,7 @@ class FeatureMapOptions(Options):
 class GradCamOptions(TargetOptions):
     """Options of /v1/grad-cam."""
 
-    method: str = Field(
+    method: Name = Field(
         "grad-cam", description="How the map is made, by a name from /v1/models/{name}.", examples=["grad-cam"]
     )
     signed: bool = Field(

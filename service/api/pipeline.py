@@ -63,6 +63,7 @@ class Pipeline:
     worker: Worker
     pool: Executor
     max_pixels: int
+    max_side: int
 
     def run(
         self,
@@ -85,7 +86,7 @@ class Pipeline:
                 return
             side = look.max_side if look.overlay else None
             with stages.timed("decode"):
-                image = decode(upload, self.spec.preprocess, self.max_pixels, side)
+                image = decode(upload, self.spec.preprocess, self.max_pixels, side, self.max_side)
             job = self.worker.submit(image.pixels, plan, deadline)
             # Weakly, since the job holds the picture until it is answered: a ring would keep it for the collector.
             running = weakref.ref(job)

@@ -141,7 +141,7 @@ def resolve(
         targets=targets,
         method=method,
     )
-    shown = {name: getattr(options, name) for name in Look.__dataclass_fields__ if hasattr(options, name)}
+    shown = {name: getattr(options, name) for name in Look.__dataclass_fields__ if name in type(options).model_fields}
     return plan, Look(parts=parts, **shown)
 
 

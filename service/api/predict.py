@@ -9,12 +9,13 @@ from fastapi import APIRouter, Query, Request, Response
 from service.api import documented
 from service.api.handler import Service, answer
 from service.api.options import PredictOptions
+from service.api.route import OptionsRoute
 from service.api.schemas import Reply
 
 
 def router(service: Service) -> APIRouter:
     """Routes that answer with predictions alone."""
-    routes = APIRouter(tags=["predict"])
+    routes = APIRouter(tags=["predict"], route_class=OptionsRoute)
 
     @routes.post(
         "/v1/predict",

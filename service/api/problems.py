@@ -17,7 +17,9 @@ from service.errors import (
     OutOfMemory,
     PellucidError,
     QueueFull,
+    RateLimited,
     TooLate,
+    Unauthorized,
     UndecodableImage,
     UnknownModel,
     UnknownName,
@@ -28,10 +30,13 @@ from service.errors import (
 _SCHEMA: Final = {"$ref": "#/components/schemas/Problem"}
 _EXAMPLE_ID: Final = "b1f5c0de7a3e4c55"
 
+_NO_KEY: Final = Unauthorized("A key is needed, as `Authorization: Bearer KEY` or `X-API-Key: KEY`.")
+_TOO_OFTEN: Final = RateLimited("More than 60 per 1 minute are not taken.", retry_after_s=7)
 _DRAINING: Final = Draining("The service is starting up or shutting down.")
 _DOWN: Final = EngineDown("The engine hangs.")
 _EXAMPLES: Final[tuple[PellucidError, ...]] = (
     MalformedRequest("The body holds no image. Images go into file parts named 'images', one or several."),
+    _NO_KEY,
     NotAcceptable("This route answers as application/json, not as 'text/html'.", allowed=["application/json"]),
     ContentTooLarge("The picture has 20000 x 20000 pixels; at most 64 million are taken."),
     UnsupportedMediaType(
@@ -41,6 +46,7 @@ _EXAMPLES: Final[tuple[PellucidError, ...]] = (
     InvalidOption("Unknown option 'tmeout_ms'. Did you mean 'timeout_ms'? This route takes timeout_ms, model."),
     UndecodableImage("The JPEG data are broken or cut off: image file is truncated (3 bytes not processed)"),
     QueueFull("256 images are in flight and 1 more would pass the limit of 256.", retry_after_s=2),
+    _TOO_OFTEN,
     TooLate(
         "40 images are in flight: the answer would take about 3.2 s, and its deadline is in 2.0 s.", retry_after_s=1.2
     ),
@@ -51,6 +57,11 @@ _EXAMPLES: Final[tuple[PellucidError, ...]] = (
     DeadlineExceeded("The queue was too long to answer by the deadline."),
 )
 _NO_MODEL: Final = UnknownModel("No model 'lite1' is served. Served are lite0.", allowed=["lite0"])
+
+_HEADERS: Final = {
+    "Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}},
+    "WWW-Authenticate": {"description": "How a key is sent.", "schema": {"type": "string"}},
+}
 
 
 def _responses(errors: tuple[PellucidError, ...]) -> dict[int | str, dict[str, Any]]:
@@ -66,8 +77,9 @@ def _responses(errors: tuple[PellucidError, ...]) -> dict[int | str, dict[str, A
             "summary": kind.title,
             "value": problem(error, _EXAMPLE_ID),
         }
-        if "Retry-After" in error.headers:
-            entry["headers"] = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}}
+        for name, stated in _HEADERS.items():
+            if name in error.headers:
+                entry.setdefault("headers", {})[name] = stated
     return documented
 
 
@@ -78,6 +90,10 @@ POST_PROBLEMS: Final = _responses(_EXAMPLES)
 POST_PROBLEMS_WITH_NAMES: Final = _responses(_WITH_NAMES)
 _ANY_OTHER: Final = {"description": "Any other error.", "content": {"application/problem+json": {"schema": _SCHEMA}}}
 
-MODEL_PROBLEMS: Final = {**_responses((_NO_MODEL,)), "default": _ANY_OTHER}  # without it FastAPI adds a 422 of its own
+MODELS_PROBLEMS: Final = _responses((_NO_KEY, _TOO_OFTEN))
+MODEL_PROBLEMS: Final = {
+    **_responses((_NO_KEY, _TOO_OFTEN, _NO_MODEL)),
+    "default": _ANY_OTHER,  # without it FastAPI adds a 422 of its own
+}
 READY_PROBLEMS: Final = _responses((_DRAINING, _DOWN))
 LIVE_PROBLEMS: Final = _responses((_DOWN,))

@@ -17,6 +17,7 @@ from service.render.encode import MEDIA_TYPES, Picture, encode
 from service.types import DecodedImage, Explanation, FeatureMaps, GateReading, ImageInfo, Outcome, Plan, Prediction
 
 JSON: Final = "application/json"
+PROBLEM: Final = "application/problem+json"
 # How many channels are named as a gate's strongest and weakest.
 _EXTREMES: Final = 5
 # The axis of a gate's bars goes from 1 at least this far.
@@ -85,7 +86,7 @@ def _attention(outcome: Outcome, labels: Sequence[str]) -> dict[str, Any]:
 
 
 def _gate(gate: GateReading) -> dict[str, Any]:
-    order = np.argsort(gate.weights, kind="stable").tolist()
+    order = gate.ascending.tolist()
 
     def named(channels: list[int]) -> list[dict[str, Any]]:
         return [{"channel": channel, "weight": gate.weights[channel]} for channel in channels]
@@ -257,5 +258,5 @@ def problem_response(error: PellucidError, request_id: str) -> Response:
         orjson.dumps(problem(error, request_id)),
         status_code=error.status,
         headers=error.headers,
-        media_type="application/problem+json",
+        media_type=PROBLEM,
     )

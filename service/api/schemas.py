@@ -263,6 +263,9 @@ class Preprocess(Schema):
     """From a picture to the network's input, in this order."""
 
     resize: int = Field(description="Pixels that the short side becomes.", examples=[256])
+    squash: bool = Field(
+        description="Whether both sides become `resize`, instead of the short side alone.", examples=[False]
+    )
     interpolation: Literal["nearest", "bilinear", "bicubic"] = Field(description="How.", examples=["bicubic"])
     crop: list[int] = Field(description="Height and width of the centre crop.", examples=[[224, 224]])
     mean: list[float] = Field(

@@ -9,7 +9,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from service.api.handler import Service
 from service.api.pipeline import Pipeline
-from service.api.problems import LIVE_PROBLEMS, MODEL_PROBLEMS, READY_PROBLEMS
+from service.api.problems import LIVE_PROBLEMS, MODEL_PROBLEMS, MODELS_PROBLEMS, READY_PROBLEMS
 from service.api.schemas import (
     DefaultLayer,
     GateShape,
@@ -27,7 +27,7 @@ def router(service: Service) -> APIRouter:
     """The catalogue and the probes."""
     routes = APIRouter()
 
-    @routes.get("/v1/models", tags=["models"], summary="The served networks")
+    @routes.get("/v1/models", tags=["models"], summary="The served networks", responses=MODELS_PROBLEMS)
     async def models() -> ModelList:
         """The networks that answer here."""
         default, *others = service.pipelines.values()
@@ -105,6 +105,7 @@ def _detail(pipeline: Pipeline, default: bool) -> ModelDetail:
         engine=pipeline.engine,
         preprocess=Preprocess(
             resize=spec.preprocess.resize,
+            squash=spec.preprocess.squash,
             interpolation=spec.preprocess.interpolation,
             crop=list(spec.preprocess.size),
             mean=list(spec.preprocess.mean),

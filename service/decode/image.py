@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import math
-import struct
 from typing import Final
 
 import numpy as np
@@ -13,9 +12,10 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from models.spec import PreprocessSpec
 from service.decode import jpeg
+from service.decode.colour import to_rgb, transform_of
 from service.decode.preprocess import Frame, as_image, size_of, to_input
 from service.errors import ContentTooLarge, UndecodableImage, UnsupportedMediaType
-from service.types import DecodedImage, ImageInfo, Pixels, Upload
+from service.types import Box, DecodedImage, ImageInfo, Pixels, Upload
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 
@@ -33,22 +33,12 @@ _TURNS: Final = {
 }
 _SIDEWAYS: Final = tuple(_TURNS[orientation] for orientation in (5, 6, 7, 8))
 
-# What Pillow's decoders raise on broken files, besides the OSError that they document.
-_DECODER_ERRORS = (
-    OSError,
-    ValueError,
-    TypeError,
-    IndexError,
-    KeyError,
-    AttributeError,
-    SyntaxError,
-    MemoryError,
-    OverflowError,
-    ZeroDivisionError,
-    EOFError,
-    struct.error,
-    Image.DecompressionBombError,
-)
+# Above it a picture is shrunk in strips as it becomes RGB: at 8 bytes for each pixel, it is never held twice.
+_LARGE: Final = 8_000_000
+# libwebp holds a picture four times, other decoders at most once.
+_SHARE_OF_WEBP: Final = 0.5
+# A progressive JPEG goes over its pixels some ten times; one made to keep a processor busy, thousands of times.
+_MOST_PASSES: Final = 16
 
 # Limits are ours, in megapixels from the header, so Pillow's own warning would only repeat them.
 Image.MAX_IMAGE_PIXELS = None
@@ -59,73 +49,87 @@ def identify(upload: Upload) -> ImageInfo:
     return ImageInfo(filename=upload.filename, sha256=hashlib.sha256(upload.data).hexdigest())
 
 
-def decode(upload: Upload, spec: PreprocessSpec, max_pixels: int, picture_side: int | None = None) -> DecodedImage:
+def decode(
+    upload: Upload, spec: PreprocessSpec, max_pixels: int, picture_side: int | None = None, max_side: int = 32_768
+) -> DecodedImage:
     """The picture in ``upload``, prepared for the network that ``spec`` describes.
 
     ``picture_side`` asks for the source picture too, its longer side at most that many pixels. Raises
     UnsupportedMediaType for bytes that are no picture of a served format, ContentTooLarge (read from the header,
-    before decoding) above ``max_pixels``, UndecodableImage for a broken file.
+    before decoding) above ``max_pixels`` or ``max_side``, UndecodableImage for a broken file.
+
+    Takes up to 8 bytes of memory for each pixel, 16 for WebP, of which half as many are taken.
     """
-    image, file_format = _open(upload.data, max_pixels)
+    image, file_format = _open(upload.data, max_pixels, max_side)
     try:
         turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
         width, height = image.size[::-1] if turn in _SIDEWAYS else image.size
         frame = Frame.of(width, height, spec)
-        scaled = _scale_while_decoding(image, spec, picture_side)
-        array = None if scaled or turn is not None else jpeg.decoded(upload.data, image)
-        rgb = _to_rgb(image if turn is None else image.transpose(turn)) if array is None else array
-        pixels = to_input(rgb, frame, spec)
-        picture = None if picture_side is None else _thumbnail(rgb, picture_side)
-    except _DECODER_ERRORS as error:
-        raise UndecodableImage(f"The {file_format} data are broken or cut off: {error}") from error
+        rgb = _upright_rgb(upload.data, image, turn, spec, picture_side)
+    except Exception as error:  # of every kind: Pillow's decoders have no one error for what strangers send
+        raise UndecodableImage(f"The {file_format} data are broken or cut off{_said(error)}.") from error
+    pixels = to_input(rgb, frame, spec)
+    picture = None if picture_side is None else _thumbnail(rgb, picture_side)
     info = ImageInfo(upload.filename, hashlib.sha256(upload.data).hexdigest(), file_format, width, height)
-    x0, y0, x1, y1 = frame.box(width, height)
-    return DecodedImage(info, pixels, (round(x0), round(y0), round(x1), round(y1)), picture)
+    return DecodedImage(info, pixels, _whole_pixels(frame.box(width, height), width, height), picture)
 
 
-def _scale_while_decoding(image: Image.Image, spec: PreprocessSpec, picture_side: int | None) -> bool:
-    """Let a large JPEG be decoded at a half, a quarter or an eighth: faster by as much squared, and the same picture.
+def _upright_rgb(
+    data: bytes, image: Image.Image, turn: Image.Transpose | None, spec: PreprocessSpec, picture_side: int | None
+) -> Image.Image | Pixels:
+    """The picture decoded, at less than its size where it is large. A common JPEG is an array at once."""
+    scale = _needed(image, spec, picture_side)
+    if image.format == "JPEG" and scale <= 0.5:
+        # At a half, a quarter or an eighth: faster by as much squared, and the same picture.
+        image.draft(None, (math.ceil(image.width * scale), math.ceil(image.height * scale)))
+    elif turn is None and transform_of(image) is None:
+        array = jpeg.decoded(data, image)
+        if array is not None:
+            return array
+    image.load()
+    large = image.width * image.height > _LARGE
+    rgb = to_rgb(image, max(1, int(1 / _needed(image, spec, picture_side))) if large else 1)
+    del image
+    return rgb if turn is None else rgb.transpose(turn)
 
-    Never below twice the size that is needed, so that the resize that follows still does the smoothing. True if it is.
-    """
-    needed = max(2 * spec.resize / min(image.size), (picture_side or 0) / max(image.size))
-    if image.format != "JPEG" or needed > 0.5:
-        return False
-    image.draft(None, (math.ceil(image.width * needed), math.ceil(image.height * needed)))
-    return True
+
+def _whole_pixels(box: tuple[float, float, float, float], width: int, height: int) -> Box:
+    """The box in whole pixels, at least one wide and high."""
+    x0, y0 = min(round(box[0]), width - 1), min(round(box[1]), height - 1)
+    return x0, y0, max(round(box[2]), x0 + 1), max(round(box[3]), y0 + 1)
 
 
-def _open(data: bytes, max_pixels: int) -> tuple[Image.Image, str]:
+def _needed(image: Image.Image, spec: PreprocessSpec, picture_side: int | None) -> float:
+    """The scale down to which nothing is lost: twice what is needed, so that the resize that follows still smooths."""
+    return max(2 * spec.resize / min(image.size), (picture_side or 0) / max(image.size))
+
+
+def _said(error: Exception) -> str:
+    """What a decoder says of the data, where that is meant for people."""
+    said = str(error)
+    return f": {said}" if isinstance(error, (OSError, SyntaxError, ValueError)) and "<" not in said else ""
+
+
+def _open(data: bytes, max_pixels: int, max_side: int) -> tuple[Image.Image, str]:
     """The picture, its header read and nothing more, and its format."""
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
+        file_format = "JPEG" if image.format == "MPO" else str(image.format)  # a JPEG with further ones behind it
     except UnidentifiedImageError as error:
         raise UnsupportedMediaType(
             f"The bytes are no image of a type that is served. Served are {', '.join(FORMATS)}.", allowed=FORMATS
         ) from error
-    except _DECODER_ERRORS as error:
-        raise UndecodableImage(f"The image's header is broken: {error}") from error
-    if image.width * image.height > max_pixels:
-        raise ContentTooLarge(
-            f"The picture has {image.width} x {image.height} pixels; at most {max_pixels / 1e6:g} million are taken."
-        )
-    return image, image.format or "unknown"
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    """8-bit RGB.
-
-    Transparency is laid over white; 16-bit greyscale keeps its high byte, where Pillow alone would clip.
-    """
-    if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-    if image.mode in ("I", "F"):
-        raise ValueError(f"pixels of mode {image.mode} have no known range; 8 and 16 bits are read")
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, rgba).convert("RGB")
-    return image.convert("RGB")
+    except Exception as error:
+        raise UndecodableImage(f"The image's header is broken{_said(error)}.") from error
+    size = f"The picture has {image.width} x {image.height} pixels"
+    if max(image.size) > max_side:
+        raise ContentTooLarge(f"{size}; at most {max_side} to a side are taken.")
+    most = max_pixels * _SHARE_OF_WEBP if file_format == "WEBP" else max_pixels
+    if image.width * image.height > most:
+        raise ContentTooLarge(f"{size}; at most {most / 1e6:g} million are taken of {file_format}.")
+    if file_format == "JPEG" and data.count(b"\xff\xda") * image.width * image.height > _MOST_PASSES * max_pixels:
+        raise ContentTooLarge(f"{size} and goes over them too many times.")
+    return image, file_format
 
 
 def _thumbnail(source: Image.Image | Pixels, side: int) -> Pixels:

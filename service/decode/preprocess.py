@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,9 @@ from PIL import Image
 
 from models.spec import PreprocessSpec
 from service.types import Pixels
+
+# torch's resize takes several copies of a picture, for which larger ones have no room.
+_LARGEST_IN_TORCH = 8_000_000
 
 # Pictures longer than this are cropped before they are resized, so that a thin one costs no more than a square one.
 _LONGEST_WHOLE = 4.0
@@ -69,7 +73,8 @@ def to_input(source: Image.Image | Pixels, frame: Frame, spec: PreprocessSpec) -
     height, width = spec.size
     long = max(frame.width, frame.height) > _LONGEST_WHOLE * min(frame.width, frame.height)
     x0, y0, x1, y1 = frame.crop
-    if long or spec.interpolation == "nearest" or (x1 - x0, y1 - y0) != (width, height):
+    large = math.prod(size_of(source)) > _LARGEST_IN_TORCH
+    if long or large or spec.interpolation == "nearest" or (x1 - x0, y1 - y0) != (width, height):
         box = frame.box(*size_of(source))
         return np.asarray(as_image(source).resize((width, height), _RESAMPLING[spec.interpolation], box))
     pixels = torch.from_numpy(np.array(source, copy=None if isinstance(source, np.ndarray) else True))

@@ -82,7 +82,8 @@ class TorchEngine:
         """See Engine.run. The plans of a batch are of one lane, so at most one layer among them needs its head."""
         with self._counting:
             self._running += 1
-            alone = self._running == 1
+            # Of several images another thread would have got its share: only one that is single leaves it idle.
+            alone = self._running == 1 and (len(batch.plans) == 1 or self.slots == 1)
         try:
             return self._run(batch, alone)
         finally:

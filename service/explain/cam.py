@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-import torch
 from torch import Tensor
 
 from service.explain.evidence import Evidence
@@ -22,7 +21,9 @@ def channel_weights(evidence: Evidence) -> Tensor:
 
 def grad_cam(evidence: Evidence) -> Tensor:
     """heat[k] = sum_c alpha[k, c] A[c]. Selvaraju et al., "Grad-CAM", arXiv 1610.02391, eq. 1 and 2 before the ReLU."""
-    return torch.einsum("kc,chw->khw", channel_weights(evidence), evidence.activation)
+    activation = evidence.activation
+    heat = channel_weights(evidence) @ activation.flatten(1)  # K C @ C hw
+    return heat.view(-1, *activation.shape[1:])
 
 
 METHODS: Final[dict[str, Callable[[Evidence], Tensor]]] = {"grad-cam": grad_cam}

@@ -87,10 +87,9 @@ def gather(crossing: tuple[Tensor, ...], targets: list[list[int]], head: Head) -
     activation = crossing[0]  # B C h w
     if head.linear is not None:
         positions = activation.shape[2] * activation.shape[3]
-        return [
-            Evidence(activation[image], head.linear[classes][:, :, None, None] / positions)  # K C 1 1
-            for image, classes in enumerate(targets)
-        ]
+        constant = head.linear[[index for classes in targets for index in classes]][:, :, None, None] / positions
+        of_images = torch.split(constant, [len(classes) for classes in targets])  # each K C 1 1
+        return [Evidence(*of_image) for of_image in zip(activation, of_images, strict=True)]
     gradients = _differentiate(crossing, targets, head)  # K B C h w
     return [Evidence(activation[image], gradients[: len(classes), image]) for image, classes in enumerate(targets)]
 

@@ -113,8 +113,12 @@ def _gates(record: ForwardRecord, plans: Sequence[Plan], targets: list[int], vie
     """Each image's gates with their weights; what they did, for the images that ask."""
     # Copies: an engine may use the record's memory for its next pass.
     read = [attention.weights(record.values[gate.weights]).float().cpu().numpy().copy() for gate in view.gates]  # B C
+    ascending = [values.argsort(1, kind="stable") for values in read]  # of all images at once
     readings = [
-        [GateReading(gate.spec.layer, gate.spec.type, values[i]) for gate, values in zip(view.gates, read, strict=True)]
+        [
+            GateReading(gate.spec.layer, gate.spec.type, values[i], order[i])
+            for gate, values, order in zip(view.gates, read, ascending, strict=True)
+        ]
         if plan.gates
         else []
         for i, plan in enumerate(plans)

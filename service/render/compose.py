@@ -131,9 +131,10 @@ def value_range(groups: Sequence[Floats], per_layer: bool) -> Range:
 
     ``per_layer``: those that all channels have in common, as ``[1, 1, 1]``.
     """
-    together = np.stack(groups, 1)  # n groups h w
-    axes = None if per_layer else (1, 2, 3)
-    return together.min(axes).reshape(-1, 1, 1), together.max(axes).reshape(-1, 1, 1)
+    axes = None if per_layer else (1, 2)
+    low = np.minimum.reduce([values.min(axes) for values in groups])
+    high = np.maximum.reduce([values.max(axes) for values in groups])
+    return low.reshape(-1, 1, 1), high.reshape(-1, 1, 1)
 
 
 def grid(maps: FeatureMaps, shown: Range, colormap: str, tile_side: int, columns: int | None) -> Grid:
@@ -146,15 +147,20 @@ def grid(maps: FeatureMaps, shown: Range, colormap: str, tile_side: int, columns
     low, high = shown
     count = len(maps.values)
     scale = (_GAP_LEVEL - 1) / np.where(high > low, high - low, 1)
-    tiles = _tiles(np.round((maps.values - low) * scale).astype(np.uint8), tile_side)
+    stretched = maps.values - low
+    stretched *= scale
+    stretched += 0.5  # all are positive: cut off, they are rounded
+    tiles = _tiles(stretched.astype(np.uint8), tile_side)
     tile_h, tile_w = tiles.shape[1:]
     columns = min(columns or math.ceil(math.sqrt(count)), count)
     rows = math.ceil(count / columns)
     step_y, step_x = tile_h + _GAP, tile_w + _GAP
-    levels = np.full((rows * step_y - _GAP, columns * step_x - _GAP), _GAP_LEVEL, np.uint8)
-    for n, tile in enumerate(tiles):
-        y, x = n // columns * step_y, n % columns * step_x
-        levels[y : y + tile_h, x : x + tile_w] = tile
+    cells = np.full((rows, step_y, columns, step_x), _GAP_LEVEL, np.uint8)
+    whole, rest = divmod(count, columns)  # rows that are full, tiles in the last
+    cells[:whole, :tile_h, :, :tile_w] = tiles[: whole * columns].reshape(whole, columns, tile_h, tile_w).swapaxes(1, 2)
+    if rest:
+        cells[whole, :tile_h, :rest, :tile_w] = tiles[whole * columns :].swapaxes(0, 1)
+    levels = cells.reshape(rows * step_y, columns * step_x)[:-_GAP, :-_GAP]
     palette = np.vstack((table(colormap, _GAP_LEVEL), np.full((1, 3), _GAP_COLOUR, np.uint8)))
     return Grid(levels, palette, columns, rows, (tile_w, tile_h), _GAP)
 

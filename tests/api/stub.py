@@ -117,11 +117,16 @@ class Stub:
 
         await asyncio.to_thread(watch)
 
-    async def until(self, *, in_flight: int = 0, submitted: int = 0) -> None:
-        """Wait for that many images to have been let in, or to have reached the engine's queue."""
+    async def until(self, *, in_flight: int = 0, submitted: int = 0, bytes_in_flight: int = 0) -> None:
+        """Wait for that many images, or bytes, to have been let in, or to have reached the engine's queue."""
+        door = self.service.admission
 
         def watch() -> None:
-            while self.service.admission.in_flight < in_flight or self.worker.submitted < submitted:
+            while (
+                door.in_flight < in_flight
+                or door.bytes_in_flight < bytes_in_flight
+                or self.worker.submitted < submitted
+            ):
                 time.sleep(0.001)
 
         await asyncio.to_thread(watch)
@@ -142,17 +147,18 @@ async def running(*observers: Callable[[Call], None], **settings: Any) -> AsyncI
         on_death=died.set,
     )
     pool = ThreadPoolExecutor(2)
-    pipeline = Pipeline(_SPEC, _NETWORK, ("grad-cam",), "by hand", worker, pool, chosen.max_megapixels * 1_000_000)
+    pixels, side = chosen.max_megapixels * 1_000_000, chosen.max_side_pixels
+    pipeline = Pipeline(_SPEC, _NETWORK, ("grad-cam",), "by hand", worker, pool, pixels, side)
     forecast = Forecast(2)
     service = Service(
         {"stub": pipeline},
-        Admission(chosen.max_in_flight, forecast.seconds_for),
+        Admission(chosen.max_in_flight, chosen.max_in_flight_mib * 2**20, forecast.seconds_for),
         forecast,
-        Limits(chosen.max_body_mib * 2**20, chosen.max_images),
+        Limits(chosen.max_body_mib * 2**20, chosen.max_images, chosen.max_json_values, chosen.max_json_depth),
         metrics,
         chosen.timeout_ms,
     )
-    app = build(service, observers)
+    app = build(service, chosen, observers)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with (
         httpx.AsyncClient(transport=transport, base_url="http://stub") as client,

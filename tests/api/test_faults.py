@@ -69,7 +69,7 @@ def test_an_engine_whose_thread_has_ended_fails_the_probes_and_everybody() -> No
         stub.engine.gate.set()
         stub.engine.broken = SystemExit("the end")
         problem(await stub.predict(), 503, "engine-down")
-        assert stub.died.is_set()
+        assert await asyncio.to_thread(stub.died.wait, 10)
         for probe in ("/livez", "/readyz"):
             problem(await stub.client.get(probe), 503, "engine-down")
         problem(await stub.predict(), 503, "engine-down")

@@ -19,7 +19,7 @@ MIB = 2**20
 
 def _refused(**request: object) -> Problem:
     async def send() -> httpx.Response:
-        async with running(max_body_mib=1, max_images=2, max_megapixels=1) as stub:
+        async with running(max_body_mib=1, max_images=2, max_megapixels=1, max_side_pixels=2000) as stub:
             response = await stub.client.post("/v1/predict", **request)  # type: ignore[arg-type]
             assert stub.engine.sizes == []
             return response
@@ -63,3 +63,26 @@ def test_pixels_are_counted_from_the_header_before_decoding() -> None:
     """A torn file of too many pixels would be undecodable, had it been decoded."""
     header = encoded(np.zeros((1001, 1000, 3), np.uint8))[:100]
     assert "1000 x 1001" in _refused(files={"images": header}).detail
+
+
+def test_a_side_that_is_too_long_is_refused() -> None:
+    assert "2001 x 1" in _refused(files={"images": encoded(np.zeros((1, 2001), np.uint8))}).detail
+
+
+@pytest.mark.parametrize("filler", [b"[],", b"{},", b'"",', b"0,"])
+def test_json_of_too_many_values_is_refused_before_they_are_made(filler: bytes) -> None:
+    body = b'{"images": [' + filler * 10_001 + b'""]}'
+    assert "10000 values" in _refused(content=body, headers={"Content-Type": "application/json"}).detail
+
+
+def test_json_that_is_nested_too_deep_is_refused() -> None:
+    body = {"images": [b64encode(BLACK).decode()], "target": [[]]}
+    for _ in range(16):
+        body = {**body, "target": [body["target"]]}
+    assert "deeper than 16" in _refused(json=body).detail
+
+
+@pytest.mark.parametrize("headers", [b"X: y\r\n" * 8, b"X: " + b"y" * 5000 + b"\r\n"], ids=["many", "long"])
+def test_a_part_with_too_much_of_headers_is_refused(headers: bytes) -> None:
+    part = b'--x\r\nContent-Disposition: form-data; name="images"; filename="a"\r\n' + headers + b"\r\na\r\n--x--\r\n"
+    assert "headers" in _refused(content=part, headers={"Content-Type": "multipart/form-data; boundary=x"}).detail

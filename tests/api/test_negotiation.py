@@ -116,6 +116,12 @@ def test_other_types_are_not_acceptable(client: httpx.Client, cat: bytes, route:
     assert "application/json" in allowed
 
 
+def test_several_accept_headers_are_one_list(client: httpx.Client, cat: bytes) -> None:
+    headers = [("Accept", "application/json;q=0.1"), ("Accept", "image/webp"), ("Accept", "image/png;q=0.2")]
+    response = client.post("/v1/grad-cam", files={"images": cat}, headers=headers)
+    assert response.headers["content-type"] == "image/webp"
+
+
 @pytest.mark.parametrize("accept", ["image/png", "image/webp"])
 def test_an_error_is_a_problem_whatever_was_asked_for(client: httpx.Client, accept: str) -> None:
     problem(post(client, "/v1/grad-cam", b"text", accept=accept), 415, "unsupported-media-type")

@@ -89,7 +89,7 @@ def test_every_schema_and_each_of_its_fields_is_described(document: dict[str, An
 def test_a_post_route_states_its_three_kinds_of_body_with_their_options(document: dict[str, Any], route: str) -> None:
     operation = document["paths"][route]["post"]
     content = operation["requestBody"]["content"]
-    assert set(content) == {"multipart/form-data", "image/*", "application/json"}
+    assert set(content) == {"multipart/form-data", "image/*", "application/octet-stream", "application/json"}
     in_query = {parameter["name"] for parameter in operation["parameters"]}
     in_json = set(content["application/json"]["schema"]["properties"])
     assert in_json == in_query | {"images"}
@@ -99,7 +99,7 @@ def test_a_post_route_states_its_three_kinds_of_body_with_their_options(document
 def test_every_error_is_stated_as_a_problem_with_an_example(document: dict[str, Any], route: str) -> None:
     responses = document["paths"][route]["post"]["responses"]
     errors = {int(status): response for status, response in responses.items() if status != "200"}
-    assert set(errors) == {400, 406, 413, 415, 422, 429, 500, 503, 504}
+    assert set(errors) == {400, 401, 406, 413, 415, 422, 429, 500, 503, 504}
     for status, response in errors.items():
         content = response["content"]["application/problem+json"]
         assert content["schema"] == {"$ref": "#/components/schemas/Problem"}

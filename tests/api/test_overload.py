@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import httpx
@@ -46,6 +46,74 @@ def test_a_request_of_several_images_takes_a_place_for_each() -> None:
         envelope(await waiting)
 
     _with_stub(scene, max_in_flight=3)
+
+
+async def _slowly(*chunks: bytes, then: asyncio.Event) -> AsyncIterator[bytes]:
+    for chunk in chunks:
+        yield chunk
+    await then.wait()
+
+
+PNG = {"Content-Type": "image/png"}
+
+
+def test_a_full_service_refuses_before_it_reads() -> None:
+    async def scene(stub: Stub) -> None:
+        waiting = stub.predict()
+        await stub.until(in_flight=1)
+        never = asyncio.Event()
+        problem(await stub.client.post("/v1/predict", content=_slowly(then=never), headers=PNG), 429, "queue-full")
+        stub.engine.gate.set()
+        envelope(await waiting)
+
+    _with_stub(scene, max_in_flight=1)
+
+
+def test_bodies_are_held_up_to_so_many_bytes_together() -> None:
+    async def scene(stub: Stub) -> None:
+        arrived = asyncio.Event()
+        content = _slowly(BLACK, bytes(2**20 - len(BLACK)), then=arrived)
+        slow = asyncio.create_task(stub.client.post("/v1/predict", content=content, headers=PNG))
+        await stub.until(bytes_in_flight=2**20)
+        refused = await stub.client.post("/v1/predict", content=b"x", headers=PNG)
+        assert "MiB" in problem(refused, 429, "queue-full").detail
+        arrived.set()
+        stub.engine.gate.set()
+        envelope(await slow)
+        assert stub.service.admission.bytes_in_flight == 0
+        envelope(await stub.predict())
+
+    _with_stub(scene, max_in_flight_mib=1)
+
+
+def test_pictures_that_are_kept_to_be_drawn_over_are_counted() -> None:
+    async def scene(stub: Stub) -> None:
+        response = await stub.client.post(
+            "/v1/grad-cam", params={"overlay": True, "max_side": 4096}, content=BLACK, headers=PNG
+        )
+        problem(response, 429, "queue-full")
+
+    _with_stub(scene, max_in_flight_mib=40)
+
+
+def test_a_body_that_comes_too_slowly_is_given_up_at_the_deadline_and_takes_no_place() -> None:
+    async def scene(stub: Stub) -> None:
+        stub.engine.gate.set()
+        never = asyncio.Event()
+        slow = [
+            asyncio.create_task(
+                stub.client.post("/v1/predict?timeout_ms=500", content=_slowly(BLACK, then=never), headers=PNG)
+            )
+            for _ in range(8)
+        ]
+        await stub.until(bytes_in_flight=8 * len(BLACK))
+        envelope(await stub.predict())
+        for response in await asyncio.gather(*slow):
+            assert "body" in problem(response, 504, "deadline-exceeded").detail
+            assert response.headers["connection"] == "close"
+        assert stub.service.admission.bytes_in_flight == 0
+
+    _with_stub(scene, max_in_flight=1)
 
 
 def test_whatever_waits_is_taken_as_one_batch_up_to_the_largest() -> None:

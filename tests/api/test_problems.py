@@ -124,6 +124,19 @@ def test_a_value_outside_its_range_is_named(
     assert said in problem(post(client, route, cat, **options), 422, "invalid-option").detail
 
 
+@pytest.mark.parametrize("route", ["/v1/grad-cam", "/v1/attention"])
+@pytest.mark.parametrize("target", [None, [None], True, {}, [[]]])
+def test_what_is_neither_text_nor_a_number_is_no_name(client: httpx.Client, route: str, target: Any) -> None:
+    response = client.post(route, json={"images": ["/9j/"], "target": target})
+    assert "target: Should be text" in problem(response, 422, "invalid-option").detail
+
+
+@pytest.mark.parametrize("name", ["target", "layer", "method", "restore", "model", "layers", "gates", "n" * 300])
+def test_a_name_longer_than_any_is_refused_before_it_is_looked_for(client: httpx.Client, name: str) -> None:
+    found = problem(client.post("/v1/explain", json={"images": ["/9j/"], name: "x" * 300}), 422, "invalid-option")
+    assert len(found.detail) < 1000
+
+
 @pytest.mark.parametrize("route", ROUTES)
 def test_text_sent_as_an_image_is_answered_with_the_served_types(client: httpx.Client, route: str) -> None:
     found = problem(post(client, route, b"Dear service,\nthis is a letter.\n"), 415, "unsupported-media-type")

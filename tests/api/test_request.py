@@ -86,6 +86,6 @@ def test_a_word_of_a_label_suggests_the_labels_that_have_it(client: httpx.Client
     assert "'Egyptian cat'" in problem(response, 422, "unknown-name").detail
 
 
-@pytest.mark.parametrize("target", ["\u00b2", "--5", "9" * 5000, "-1", "1000"])
+@pytest.mark.parametrize("target", ["\u00b2", "--5", "9" * 250, "-1", "1000"])
 def test_numbers_that_are_no_class_are_refused_as_unknown(client: httpx.Client, cat: bytes, target: str) -> None:
     problem(client.post("/v1/grad-cam", params={"target": target}, files={"images": cat}), 422, "unknown-name")

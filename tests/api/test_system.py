@@ -31,7 +31,7 @@ def test_the_catalogue_lists_the_served_networks_the_default_first(client: httpx
 
 
 def test_a_network_states_the_whole_of_its_preprocessing(model: ModelDetail) -> None:
-    assert model.preprocess.resize == 256
+    assert (model.preprocess.resize, model.preprocess.squash) == (256, False)
     assert model.preprocess.interpolation == "bicubic"
     assert model.preprocess.crop == [224, 224]
     assert model.preprocess.mean == pytest.approx([127 / 255] * 3)

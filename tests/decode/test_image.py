@@ -45,6 +45,9 @@ def quadrants() -> Image.Image:
     return Image.fromarray(array)
 
 
+_PNG = encoded(quadrants(), "PNG")
+
+
 @pytest.mark.parametrize("name", ["cat", "coffee", "rocket"])
 def test_pixels_are_those_of_torchvisions_resize_and_crop(name: str) -> None:
     data = (SAMPLES / f"{name}.jpg").read_bytes()
@@ -141,30 +144,6 @@ def test_a_turned_picture_is_reported_upright() -> None:
     assert (info.width, info.height) == (20, 40)
 
 
-def test_transparency_is_laid_over_white() -> None:
-    image = quadrants().convert("RGBA")
-    image.putalpha(0)
-    assert (pixels_of(encoded(image, "PNG")) == 255).all()
-
-
-def test_a_transparent_palette_colour_is_laid_over_white() -> None:
-    image = Image.new("P", (8, 8), 1)
-    image.putpalette([255, 0, 0, 0, 0, 255])
-    assert tuple(pixels_of(encoded(image, "PNG", transparency=1))[0, 0]) == (255, 255, 255)
-
-
-def test_sixteen_bit_grey_keeps_its_high_byte() -> None:
-    image = Image.fromarray(np.full((8, 8), 0x80FF, np.uint16))
-    assert tuple(pixels_of(encoded(image, "PNG"))[0, 0]) == (0x80, 0x80, 0x80)
-
-
-@pytest.mark.parametrize("mode", ["L", "1", "P", "LA", "CMYK"])
-def test_other_modes_become_rgb(mode: str) -> None:
-    image = Image.new("RGB", (8, 8), (255, 255, 255)).convert(mode)
-    data = encoded(image, "TIFF" if mode == "CMYK" else "PNG")
-    assert (pixels_of(data) == 255).all()
-
-
 def test_the_picture_is_kept_whole_but_no_larger_than_wanted() -> None:
     data = encoded(Image.new("RGB", (400, 200)), "PNG")
     assert decode(Upload(data), SPEC, 10_000_000).picture is None
@@ -194,3 +173,39 @@ def test_pixels_are_counted_from_the_header_before_any_is_decoded() -> None:
     data = encoded(Image.new("1", (4000, 4000)), "PNG")[:200]  # no pixel data to speak of
     with pytest.raises(ContentTooLarge, match="4000 x 4000"):
         decode(Upload(data), SPEC, 15_000_000)
+
+
+def test_webp_is_taken_of_half_as_many_pixels() -> None:
+    data = encoded(Image.new("RGB", (100, 100)), "WEBP")
+    assert decode(Upload(data), SPEC, 20_000).info.width == 100
+    with pytest.raises(ContentTooLarge, match="of WEBP"):
+        decode(Upload(data), SPEC, 19_999)
+
+
+def test_a_jpeg_that_goes_over_its_pixels_for_ever_is_refused() -> None:
+    data = encoded(quadrants().resize((64, 64)), "JPEG", progressive=True)
+    scan = data.index(b"\xff\xda")
+    assert decode(Upload(data), SPEC, 4096).info.width == 64
+    with pytest.raises(ContentTooLarge, match="too many times"):
+        decode(Upload(data[:scan] + data[scan:-2] * 100 + data[-2:]), SPEC, 4096)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 600), (600, 1)])
+def test_the_box_of_the_thinnest_picture_has_a_pixel(size: tuple[int, int]) -> None:
+    x0, y0, x1, y1 = decode(Upload(encoded(Image.new("RGB", size), "PNG")), SPEC, 10_000_000).box
+    assert 0 <= x0 < x1 <= size[0]
+    assert 0 <= y0 < y1 <= size[1]
+
+
+@pytest.mark.parametrize("error", [IndexError, MemoryError, struct.error, RecursionError, Image.DecompressionBombError])
+def test_whatever_a_decoder_raises_is_the_pictures_fault(
+    monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def fail(_: Image.Image) -> None:
+        raise error("<PIL.Image object at 0x7f>")
+
+    monkeypatch.setattr(Image.Image, "load", fail)
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", fail)
+    with pytest.raises(UndecodableImage) as refused:
+        pixels_of(_PNG)
+    assert "0x7f" not in refused.value.detail

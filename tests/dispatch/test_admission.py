@@ -10,21 +10,50 @@ from service.errors import QueueFull
 
 
 def test_images_beyond_the_limit_are_refused_until_others_leave() -> None:
-    door = Admission(3, lambda images: images * 2.0)
-    with door.enter(2):
-        with pytest.raises(QueueFull) as refused, door.enter(2):
-            pass
+    door = Admission(3, 100, lambda images: images * 2.0)
+    with door.enter() as place:
+        place.hold(images=2)
+        with pytest.raises(QueueFull) as refused, door.enter() as second:
+            second.hold(images=2)
         assert refused.value.headers == {"Retry-After": "4"}
-        with door.enter(1):
-            assert door.in_flight == 3
+        with door.enter() as third:
+            third.hold(images=1)
+            with pytest.raises(QueueFull), door.enter():
+                pass
     assert door.in_flight == 0
 
 
-def test_an_error_inside_gives_the_places_back() -> None:
-    door = Admission(1, lambda _images: 0.0)
-    with pytest.raises(ValueError, match="inside"), door.enter(1):
-        raise ValueError("inside")
-    assert door.in_flight == 0
+def test_bytes_beyond_the_limit_are_refused_as_they_come_and_when_they_are_announced() -> None:
+    door = Admission(3, 100, lambda _images: 0.0)
+    with door.enter(100) as place:
+        place.hold(size=60)
+        with pytest.raises(QueueFull, match="MiB"), door.enter(41):
+            pass
+        with door.enter(40) as second:
+            second.hold(size=40)
+            with pytest.raises(QueueFull, match="MiB"):
+                place.hold(size=1)
+        assert door.bytes_in_flight == 60
+    assert door.bytes_in_flight == 0
+
+
+def test_what_is_only_announced_keeps_nobody_out() -> None:
+    door = Admission(1, 100, lambda _images: 0.0)
+    with door.enter(100), door.enter(100) as second:
+        second.hold(images=1, size=100)
+
+
+def test_an_error_inside_gives_everything_back() -> None:
+    door = Admission(1, 100, lambda _images: 0.0)
+
+    def fail() -> None:
+        with door.enter() as place:
+            place.hold(images=1, size=100)
+            raise ValueError("inside")
+
+    with pytest.raises(ValueError, match="inside"):
+        fail()
+    assert (door.in_flight, door.bytes_in_flight) == (0, 0)
 
 
 def test_a_line_is_fitted_through_batch_sizes_and_seconds() -> None:

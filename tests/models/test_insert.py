@@ -131,6 +131,25 @@ def test_a_layer_gets_one_gate_only() -> None:
         with_gates(gated, {"stem": "channel"}, SIZE)
 
 
+class Reused(nn.Module):
+    """One ReLU behind two convolutions of different widths."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 16, 3, 1, 1)
+        self.relu, self.classifier = nn.ReLU(), nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.classifier(self.relu(self.second(self.relu(self.first(x)))).mean((2, 3)))
+        return logits
+
+
+def test_a_layer_that_runs_several_times_is_refused() -> None:
+    with pytest.raises(InsertionError, match="'relu' runs 2 times"):
+        with_gates(Reused(), {"relu": "channel"}, SIZE)
+    with_gates(Reused(), {"second": "channel"}, SIZE)
+
+
 def test_gate_weights_load_strictly() -> None:
     trained = with_gates(small_network(), {"stem": "channel"}, SIZE)
     train_at_random(trained)

@@ -216,3 +216,16 @@ def test_a_network_whose_answer_depends_on_chance_or_company_is_refused(kind: ty
     served_with = "can't be served with pixels of 16x16: it computes other logits"
     with pytest.raises(UntraceableError, match=f"{kind.__name__} {served_with} {why}"):
         served(kind())
+
+
+class Fixed(nn.Module):
+    """Has no parameters at all."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x * 2).mean((2, 3))
+
+
+def test_a_network_without_parameters_is_served() -> None:
+    spec = served(Fixed()).spec
+    assert [layer.name for layer in spec.layers] == ["mul"]
+    assert "no heat map" in spec.default_layer_reason

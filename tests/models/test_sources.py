@@ -149,6 +149,10 @@ def test_keys_and_shapes_that_do_not_fit_are_refused_by_their_names(tmp_path: Pa
         ({"name": ".."}, "name: .*it needs letters"),
         ({"colour": "red"}, "colour: Extra inputs are not permitted"),
         ({"architecture": None}, "architecture: Field required"),
+        ({"preprocess": {"size": 0}}, "preprocess.size.*greater than 0"),
+        ({"preprocess": {"size": [224, -1]}}, "preprocess.size.*greater than 0"),
+        ({"preprocess": {"resize": 0}}, "preprocess.resize: .*greater than 0"),
+        ({"preprocess": {"std": [0, 1, 1]}}, "preprocess.std.0: .*greater than 0"),
         ({"preprocess": {"interpolation": "sinc"}}, "preprocess.interpolation: Input should be"),
         (
             {"architecture": "torchvision:resnet18", "arguments": {"depth": 9}},
@@ -159,6 +163,17 @@ def test_keys_and_shapes_that_do_not_fit_are_refused_by_their_names(tmp_path: Pa
 def test_a_wrong_description_is_refused_with_what_is_wrong(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
     with pytest.raises(WeightsError, match=told):
         catalog.load(described(tmp_path, small().state_dict(), **changes))
+
+
+def test_labels_that_are_not_utf_8_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "labels.txt").write_bytes("café\nb\nc\n".encode("latin-1"))
+    with pytest.raises(WeightsError, match=r"labels\.txt is not a file of labels in UTF-8"):
+        catalog.load(described(tmp_path, small().state_dict(), labels="labels.txt"))
+
+
+def test_a_square_picture_is_large_enough_for_an_oblong_crop(tmp_path: Path) -> None:
+    _, spec = catalog.load(described(tmp_path, small().state_dict(), preprocess={"size": [160, 224]}))
+    assert (spec.preprocess.size, spec.preprocess.resize) == ((160, 224), 256)
 
 
 def test_missing_files_are_named(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def test_every_image_is_timed_in_every_stage_and_every_batch_measured() -> None:
         busy = await read(stub)
         assert busy["pellucid_queue_images{model=stub}"] == 3
         assert busy["pellucid_in_flight_images{}"] == 4
-        assert busy["pellucid_in_flight_bytes{}"] == 4 * len(BLACK)
+        assert busy["pellucid_in_flight_bytes{}"] > 4 * len(BLACK)  # the bodies that they came in
         stub.engine.gate.set()
         await asyncio.gather(first, *waiting)
         idle = await read(stub)

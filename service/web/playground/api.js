@@ -10,6 +10,23 @@ export class Problem extends Error {
   }
 }
 
+let key = "";
+try {
+  key = sessionStorage.getItem("key") ?? "";
+} catch {
+  // storage may be forbidden: the key is asked for again after a reload
+}
+
+/** Send this API key from now on, until the tab is closed. */
+export function useKey(given) {
+  key = given;
+  try {
+    sessionStorage.setItem("key", key);
+  } catch {
+    // as above
+  }
+}
+
 const running = new Map();
 
 /** A signal for a request that makes every earlier one of the same `kind` needless, which is aborted. */
@@ -23,10 +40,10 @@ export function supersede(kind) {
 /** An address of the service, also behind a path prefix: relative to the page. */
 export const address = (path) => new URL(path, document.baseURI).href;
 
-async function answered(path, options) {
+async function answered(path, options = {}) {
   let reply;
   try {
-    reply = await fetch(address(path), options);
+    reply = await fetch(address(path), {...options, headers: key ? {"X-API-Key": key} : {}});
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Problem({title: "unreachable"});

@@ -1,6 +1,6 @@
 // The page's course: address -> state -> one request -> a view that every panel draws its part of.
 
-import {Problem, ask, explainQuery, get, supersede} from "./api.js";
+import {Problem, ask, explainQuery, get, supersede, useKey} from "./api.js";
 import {renderAttention} from "./attention.js";
 import {renderCompare} from "./compare.js";
 import {renderControls} from "./controls.js";
@@ -65,9 +65,22 @@ async function attempt(work, again = () => attempt(work)) {
       error.requestId && h("p", {class: "muted"}, t("problem.request", {id: error.requestId})),
       (unreachable || PASSING.includes(error.status)) &&
         h("button", {type: "button", class: "link", onclick: again}, t("again")),
+      error.status === 401 && keyField(again),
     );
     return false;
   }
+}
+
+/** A form for the API key that the service asks for; `again` runs with it. */
+function keyField(again) {
+  const visible = "[!-~]+";  // what a header can carry
+  const field = h("input", {type: "password", required: true, pattern: visible, autocomplete: "off"});
+  const submit = (event) => {
+    event.preventDefault();
+    useKey(field.value);
+    again();
+  };
+  return h("form", {class: "control", onsubmit: submit}, h("label", {}, t("key"), field), h("button", {}, t("key.use")));
 }
 
 /** Change the state and show what it now says. */

@@ -1,0 +1,188 @@
+"""Raw figures -> the tables of the pages. Pure: dictionaries in, Markdown out."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable
+from typing import Any
+
+Figures = dict[str, Any]
+TITLES = {
+    "pellucid": "Pellucid",
+    "fastapi": "FastAPI, torch, pytorch-grad-cam",
+    "litserve": "LitServe, torch, captum",
+}
+DISCIPLINES = {"served": "greedy, as served", "greedy": "greedy, one batch at a time", "window": "10 ms window"}
+
+
+def fill(page: str, name: str, content: str) -> str:
+    """The page with ``content`` between its marks of that name. Raises ValueError if it has none."""
+    opening = f"<!-- {name}: written by `make bench` -->\n"
+    before, found, rest = page.partition(opening)
+    if not found or "<!-- end -->" not in rest:
+        raise ValueError(f"the page has no marks for {name}")
+    return f"{before}{opening}\n{content}\n\n<!-- end -->{rest.partition('<!-- end -->')[2]}"
+
+
+def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A Markdown table; columns of numbers are aligned right."""
+    head, *lines = [list(header), *map(list, rows)]
+    right = [all(line[n][:1].isdigit() or line[n] == "-" for line in lines) for n in range(len(head))]
+    rule = ["--:" if aligned else "---" for aligned in right]
+    return "\n".join("| " + " | ".join(line) + " |" for line in (head, rule, *lines))
+
+
+def machine_line(machine: Figures) -> str:
+    """The machine in words."""
+    flags = [flag for flag in ("amx_bf16", "avx512_bf16", "avx512_vnni", "avx512f", "avx2") if flag in machine["flags"]]
+    versions = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
+    settings = "".join(f", {name}={value}" for name, value in machine["settings"].items())
+    return (
+        f"{machine['processor']}, {machine['cores']} cores ({', '.join(flags[:2])}), {machine['memory_gib']:.0f} GiB, "
+        f"{machine['system']}, Python {machine['python']}, {versions}{settings}; load average before the run "
+        f"{machine['load_average']:.1f}, measured {machine['date']}."
+    )
+
+
+def medians(cells: list[Figures]) -> dict[tuple[str, int, str], dict[str, float]]:
+    """(route, callers, server) -> medians over rounds; of refusals, errors and answers the sums."""
+    grouped: dict[tuple[str, int, str], list[Figures]] = {}
+    for cell in cells:
+        grouped.setdefault((cell["route"], cell["callers"], cell["server"]), []).append(cell)
+    found = {}
+    for key, rounds in grouped.items():
+        answered = [each for each in rounds if each["answers"]]
+        found[key] = {
+            "rate": statistics.median(each["rate"] for each in rounds),
+            "p50_ms": statistics.median([each["p50_ms"] for each in answered] or [0.0]),
+            "p99_ms": statistics.median([each["p99_ms"] for each in answered] or [0.0]),
+            **{name: float(sum(each[name] for each in rounds)) for name in ("refused", "errors", "answers")},
+            "unanswered": float(max(each["unanswered"] for each in rounds)),
+        }
+    return found
+
+
+def ceiling_rate(figures: Figures, decoder: str = "rate") -> float:
+    """Images a second without HTTP: with the service's decoder (``rate``) or torchvision's (``plain``)."""
+    rates: list[float] = [each[decoder] for each in figures["ceiling"]]
+    return statistics.median(rates)
+
+
+def comparison(figures: Figures) -> str:
+    """Requests a second, latencies and ratios of the service and its rivals, with what must be known beside them."""
+    ceiling, plain = ceiling_rate(figures), ceiling_rate(figures, "plain")
+    found = medians(figures["cells"])
+    rows = []
+    for (route, callers, server), cell in found.items():
+        ours = found.get((route, callers, "pellucid"))
+        faster = ours["rate"] / cell["rate"] if ours and cell["rate"] and server != "pellucid" else None
+        rows.append(
+            (
+                route,
+                str(callers),
+                TITLES[server],
+                f"{cell['rate']:.1f}",
+                f"{cell['rate'] / ceiling:.2f}",
+                f"{cell['rate'] / plain:.2f}",
+                "-" if faster is None else f"{faster:.1f}",
+                _latency(cell, "p50_ms"),
+                _latency(cell, "p99_ms"),
+                f"{cell['refused']:.0f}",
+                f"{cell['errors']:.0f}",
+            )
+        )
+    header = ("route", "callers", "server", "req/s", "of the ceiling", "of the plain one", "Pellucid × faster")
+    lines = [
+        f"The ceiling is {ceiling:.0f} images a second ({figures['engine']}), {plain:.0f} with the plain decoder.",
+        _agreement(figures["top_classes"]),
+        table((*header, "p50 ms", "p99 ms", "429", "errors"), rows),
+        "\\* Some callers got no answer in all of the measured time: what those waited is not in the percentile.",
+    ]
+    if figures["generator"]:
+        own, others = (statistics.median(each[name] for each in figures["generator"]) for name in ("own", "wrk"))
+        lines.append(f"The same load by wrk (predict, 16 callers): {others:.0f} requests a second, by ours {own:.0f}.")
+    return "\n\n".join(filter(None, lines))
+
+
+def _agreement(classes: dict[str, list[int]]) -> str:
+    """In how many photographs each rival finds the top class that the service finds."""
+    ours = classes.get("pellucid", [])
+    same = [
+        f"{TITLES[server]} in {sum(a == b for a, b in zip(ours, theirs, strict=True))}"
+        for server, theirs in classes.items()
+        if ours and server != "pellucid"
+    ]
+    return f"The same top class as Pellucid's, of {len(ours)} photographs: {', '.join(same)}." if same else ""
+
+
+def _latency(cell: dict[str, float], name: str) -> str:
+    return f"{cell[name]:.0f}{'*' if cell['unanswered'] else ''}" if cell["answers"] else "-"
+
+
+def summary(figures: Figures) -> str:
+    """One row for each route and crowd, servers side by side."""
+    ceiling = ceiling_rate(figures)
+    found = medians(figures["cells"])
+    servers = list(dict.fromkeys(server for _, _, server in found))
+    rows = []
+    for route, callers in dict.fromkeys((route, callers) for route, callers, _ in found):
+        cells = [found.get((route, callers, server)) for server in servers]
+        ours = found[route, callers, servers[0]]
+        rates = [f"{cell['rate']:.0f}" if cell else "-" for cell in cells]
+        latencies = f"{_latency(ours, 'p50_ms')} / {_latency(ours, 'p99_ms')}"
+        rows.append((route, str(callers), *rates, f"{ours['rate'] / ceiling:.2f}", latencies))
+    header = ("route", "callers", *(f"{TITLES[server]}, req/s" for server in servers))
+    return table((*header, "Pellucid of the ceiling", "Pellucid p50 / p99 ms"), rows)
+
+
+def cost(figures: Figures) -> str:
+    """Engine time of each plan, and beside a prediction's."""
+    times = {(cell["plan"], cell["batch"]): statistics.median(cell["seconds"]) * 1000 for cell in figures["cells"]}
+    sizes = sorted({size for _, size in times})
+    rows = []
+    for plan in dict.fromkeys(plan for plan, _ in times):
+        row = [plan]
+        for size in sizes:
+            row += [f"{times[plan, size]:.2f}", f"{times[plan, size] / times['predict', size]:.2f}"]
+        rows.append(row)
+    header = [text for size in sizes for text in (f"batch of {size}, ms", "of predict")]
+    return f"{figures['engine']}.\n\n{table(['engine time', *header], rows)}"
+
+
+def batching(figures: Figures) -> str:
+    """Mean latency by offered load."""
+    means = latency_by_load(figures["cells"])
+    rows = [
+        (
+            f"{each['load']:.0%}",
+            *(f"{means[name, each['load']]:.1f}" for name in DISCIPLINES),
+            f"{each['simulated_ms']:.1f}",
+            f"{each['bound_ms']:.1f}",
+        )
+        for each in figures["theory"]
+    ]
+    fitted = (
+        f"A batch of n takes {figures['a_ms']:.2f} + {figures['b_ms']:.2f}·n ms, so one batch at a time can do "
+        f"{figures['capacity']:.0f} images a second in batches of {figures['max_batch']}; as served, up to "
+        f"{figures['slots']} batches run side by side."
+    )
+    header = ("offered load", *DISCIPLINES.values(), "simulated a + b·n", "bound (Inoue)")
+    return f"{fitted}\n\n{table(header, rows)}"
+
+
+def latency_by_load(cells: list[Figures]) -> dict[tuple[str, float], float]:
+    """(discipline, load) -> the median over rounds of the mean latency in ms."""
+    grouped: dict[tuple[str, float], list[float]] = {}
+    for cell in cells:
+        grouped.setdefault((cell["discipline"], cell["load"]), []).append(cell["mean_ms"])
+    return {key: statistics.median(values) for key, values in grouped.items()}
+
+
+def starts(figures: Figures) -> str:
+    """Seconds to ready and memory, by the state of the cache."""
+    rows = []
+    for kind in ("cold", "warm"):
+        cells = [cell for cell in figures["starts"] if cell["cache"] == kind]
+        values = [statistics.median(cell[name] for cell in cells) for name in ("ready_s", "ready_mib", "load_mib")]
+        rows.append((f"{kind} cache", f"{values[0]:.1f}", f"{values[1]:.0f}", f"{values[2]:.0f}"))
+    return table(("start", "ready after, s", "resident at ready, MiB", "most under load, MiB"), rows)

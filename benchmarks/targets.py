@@ -1,0 +1,76 @@
+"""What the figures were asked to show, and what they showed."""
+
+from __future__ import annotations
+
+import statistics
+
+from benchmarks.report import Figures, ceiling_rate, medians, table
+
+# Least share of the ceiling with 16 and 64 callers.
+_SHARES = {"predict": 0.85, "grad-cam": 0.75, "explain": 0.4}
+_FIVE_CLASSES, _ONE_CALLER, _CROWD = 1.15, 1.6, 0.9
+_READY_S, _MEMORY_MB = 6.0, 1200.0
+
+
+def targets(parts: dict[str, Figures]) -> str:
+    """One row for each target whose part was measured."""
+    rows: list[tuple[str, str, str, bool]] = []
+    if "service" in parts:
+        rows += _service(parts["service"])
+    if "cost" in parts:
+        rows += _cost(parts["cost"])
+    if "start" in parts:
+        rows += _start(parts["start"])
+    header = ("what", "asked for", "measured", "")
+    return table(header, [(*said, "met" if met else "**missed**") for *said, met in rows])
+
+
+def _service(figures: Figures) -> list[tuple[str, str, str, bool]]:
+    ceiling = ceiling_rate(figures)
+    cells = {key[:2]: cell for key, cell in medians(figures["cells"]).items() if key[2] == "pellucid"}
+    rows = []
+    for (route, callers), cell in cells.items():
+        share = cell["rate"] / ceiling
+        if callers in (16, 64):
+            least = _SHARES[route]
+            rows.append((f"{route}, {callers} callers", f"≥ {least} of the ceiling", f"{share:.2f}", share >= least))
+    for (route, callers), cell in cells.items():
+        if callers == 512:
+            best = max(other["rate"] for (name, _), other in cells.items() if name == route)
+            share, errors = cell["rate"] / best, cell["errors"]
+            rows.append(
+                (
+                    f"{route}, 512 callers",
+                    f"≥ {_CROWD} of the best, no error but 429",
+                    f"{share:.2f}, {errors:.0f} errors",
+                    share >= _CROWD and not errors,
+                )
+            )
+    if ("predict", 1) in cells:
+        alone = sum(statistics.median(each[name] for each in figures["ceiling"]) for name in ("decode", "infer")) * 1000
+        p50 = cells["predict", 1]["p50_ms"]
+        asked = f"p50 ≤ {_ONE_CALLER} × (one decode + one inference)"
+        measured = f"{p50:.1f} ms = {p50 / alone:.2f} × {alone:.1f} ms"
+        rows.append(("predict, one caller", asked, measured, p50 <= _ONE_CALLER * alone))
+    return rows
+
+
+def _cost(figures: Figures) -> list[tuple[str, str, str, bool]]:
+    times = {(cell["plan"], cell["batch"]): statistics.median(cell["seconds"]) for cell in figures["cells"]}
+    rows = []
+    for plan, size in times:
+        if plan.startswith("grad-cam, 5 classes") and "default" in plan:
+            ratio = times[plan, size] / times["predict", size]
+            what = f"engine time of 5 classes' maps at the default layer, batch of {size}"
+            rows.append((what, f"≤ {_FIVE_CLASSES} × predict", f"{ratio:.2f}", ratio <= _FIVE_CLASSES))
+    return rows
+
+
+def _start(figures: Figures) -> list[tuple[str, str, str, bool]]:
+    warm = [cell for cell in figures["starts"] if cell["cache"] == "warm"]
+    ready = statistics.median(cell["ready_s"] for cell in warm)
+    memory = statistics.median(cell["load_mib"] for cell in warm) * 2**20 / 1e6
+    return [
+        ("ready after, warm cache", f"≤ {_READY_S:.0f} s", f"{ready:.1f} s", ready <= _READY_S),
+        ("resident memory under load", f"< {_MEMORY_MB:.0f} MB", f"{memory:.0f} MB", memory < _MEMORY_MB),
+    ]

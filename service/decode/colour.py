@@ -1,0 +1,68 @@
+"""Pixels of any mode -> 8-bit RGB in the colours of sRGB, in strips, so that a large picture is never held twice."""
+
+from __future__ import annotations
+
+import io
+from functools import lru_cache
+from typing import Final
+
+import numpy as np
+from PIL import Image, ImageCms
+
+# Pixels that are converted at once.
+_STRIP: Final = 1 << 20
+# Larger colour profiles are ignored: those of cameras and screens have some kilobytes, those of printers some hundred.
+_LARGEST_PROFILE: Final = 4 << 20
+
+
+def to_rgb(image: Image.Image, factor: int = 1) -> Image.Image:
+    """The picture in RGB, each side shrunk ``factor`` times by averaging.
+
+    Transparency is laid over white; 16-bit greyscale keeps its high byte, where Pillow alone would clip. An embedded
+    colour profile is followed, unless it can't be. Raises ValueError for pixels without a known range.
+    """
+    if image.mode in ("I", "F"):
+        raise ValueError(f"pixels of mode {image.mode} have no known range; 8 and 16 bits are read")
+    if image.mode == "RGB" and factor == 1 and not image.has_transparency_data and transform_of(image) is None:
+        return image
+    rows = max(1, _STRIP // image.width // factor) * factor
+    if rows >= image.height:
+        return _converted(image).reduce(factor)
+    whole = Image.new("RGB", (-(-image.width // factor), -(-image.height // factor)))
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+        whole.paste(_converted(strip).reduce(factor), (0, top // factor))
+    return whole
+
+
+def transform_of(image: Image.Image) -> ImageCms.ImageCmsTransform | None:
+    """What turns the picture's pixels into sRGB, where it has a profile that says so and can be followed."""
+    profile = image.info.get("icc_profile")
+    return _to_srgb(profile, image.mode) if profile and len(profile) <= _LARGEST_PROFILE else None
+
+
+def _converted(image: Image.Image) -> Image.Image:
+    flat = image
+    if image.mode.startswith("I;16"):
+        flat = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        flat = Image.new("RGB", rgba.size, (255, 255, 255))
+        flat.paste(rgba, mask=rgba.getchannel("A"))
+    elif image.mode in ("P", "1", "LAB", "YCbCr", "HSV"):
+        flat = image.convert("RGB")
+    flat.info = image.info
+    transform = transform_of(flat)
+    return flat.convert("RGB") if transform is None else transform.apply(flat)
+
+
+@lru_cache(16)
+def _to_srgb(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
+    """What turns pixels of ``mode`` into sRGB; None for a profile that is sRGB's, is broken, or is of another mode."""
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if "sRGB" in (source.profile.profile_description or ""):
+            return None
+        return ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
+    except Exception:  # lcms and its wrapper have no one error for what strangers embed
+        return None

@@ -1,0 +1,149 @@
+"""What a connection may send, and how long it may take, on a server of small limits; and how that server stops."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from service.api.schemas import Problem
+from tests.support import Server, photograph, serving
+
+TYPED = "Host: test\r\nContent-Type: image/jpeg\r\n"
+
+
+@pytest.fixture(scope="module")
+def small() -> Iterator[Server]:
+    limits = {"HEAD_KIB": "4", "HEADERS": "20", "CONNECTIONS": "4", "BODY_MIB": "1"}
+    settings = {f"PELLUCID_MAX_{name}": value for name, value in limits.items()}
+    with serving(**settings, PELLUCID_HEAD_TIMEOUT_S="1", PELLUCID_TIMEOUT_MS="20000") as server:
+        yield server
+
+
+def _connect(server: Server) -> socket.socket:
+    return socket.create_connection((server.host, server.port), timeout=60)
+
+
+def _answer(connection: socket.socket) -> tuple[bytes, bytes]:
+    """All that a server says until it closes: status line with headers, and body."""
+    head, _, body = b"".join(iter(lambda: connection.recv(65536), b"")).partition(b"\r\n\r\n")
+    return head, body
+
+
+def _refusal(connection: socket.socket, status: int) -> Problem:
+    head, body = _answer(connection)
+    assert head.startswith(f"HTTP/1.1 {status} ".encode())
+    assert b"application/problem+json" in head
+    assert b"connection: close" in head.lower()
+    return Problem.model_validate_json(body)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        f"GET /livez HTTP/1.1\r\nX: {'y' * 5000}\r\n\r\n",
+        f"GET /livez HTTP/1.1\r\nX: {'y' * 5000}",  # and never an end
+        f"GET /{'y' * 5000} HTTP/1.1\r\n\r\n",
+        "GET /livez HTTP/1.1\r\n" + "X: y\r\n" * 21 + "\r\n",
+    ],
+    ids=["large", "endless", "path", "many"],
+)
+def test_a_head_that_is_too_large_is_refused(small: Server, head: str) -> None:
+    with _connect(small) as caller:
+        caller.sendall(head.encode())
+        assert _refusal(caller, 431).type == "urn:pellucid:problem:head-too-large"
+
+
+def test_what_is_no_http_is_a_problem_too(small: Server) -> None:
+    with _connect(small) as caller:
+        caller.sendall(b"\x16\x03\x01 hello\r\n\r\n")
+        assert _refusal(caller, 400).type == "urn:pellucid:problem:malformed-request"
+
+
+@pytest.mark.parametrize("begun", ["", "GET /livez HTTP/1.1\r\nX: "])
+def test_a_head_that_does_not_come_is_not_waited_for(small: Server, begun: str) -> None:
+    with _connect(small) as caller:
+        caller.sendall(begun.encode())
+        assert "1 seconds" in _refusal(caller, 408).detail
+
+
+def test_a_connection_too_many_is_told_to_come_again(small: Server) -> None:
+    held = [_connect(small) for _ in range(4)]
+    for connection in held:
+        connection.sendall(b"GET /livez HTTP/1.1\r\nHost: test\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+    with _connect(small) as one_more:
+        head, _ = _answer(one_more)
+    assert head.startswith(b"HTTP/1.1 503")
+    assert b"retry-after: 1" in head.lower()
+    for connection in held:
+        connection.close()
+
+
+def test_a_body_that_is_refused_is_not_taken_for_ever(small: Server) -> None:
+    with _connect(small) as caller:
+        caller.sendall(f"POST /v1/predict HTTP/1.1\r\n{TYPED}Content-Length: {2**40}\r\n\r\n".encode())
+        assert caller.recv(65536).startswith(b"HTTP/1.1 413")
+        with pytest.raises(ConnectionError):
+            caller.sendall(bytes(2**26))
+
+
+def test_a_stopped_server_loses_nothing_that_it_let_in_and_refuses_the_rest_in_words(cat: bytes) -> None:
+    """64 callers who never stop asking; then SIGTERM. Whoever got through is answered, all others are told to wait."""
+    outcomes: Counter[str] = Counter()
+    wrong: list[str] = []
+
+    async def call(client: httpx.AsyncClient, all_asked: asyncio.Event, stopped: asyncio.Event) -> None:
+        while True:
+            if sum(outcomes.values()) >= 64:
+                all_asked.set()
+            try:
+                response = await client.post("/v1/predict", content=cat, headers={"Content-Type": "image/jpeg"})
+            except httpx.ConnectError:
+                return  # nobody listens any more
+            except httpx.TransportError as error:
+                wrong.append(f"{error!r}")
+                return
+            outcomes[f"{response.status_code} {'after' if stopped.is_set() else 'before'}"] += 1
+            if response.status_code == 503:
+                if not (response.headers.get("retry-after") and response.headers["connection"] == "close"):
+                    wrong.append(f"{response.headers}")
+            elif response.status_code != 200:
+                wrong.append(response.text)
+
+    async def scene(server: Server) -> None:
+        all_asked, stopped = asyncio.Event(), asyncio.Event()
+        limits = httpx.Limits(max_connections=64)
+        async with httpx.AsyncClient(base_url=server.url, timeout=60, limits=limits) as client:
+            callers = [asyncio.create_task(call(client, all_asked, stopped)) for _ in range(64)]
+            await all_asked.wait()
+            server.process.send_signal(signal.SIGTERM)
+            stopped.set()
+            ready = await asyncio.to_thread(httpx.get, f"{server.url}/readyz")
+            assert ready.status_code == 503
+            await asyncio.gather(*callers)
+
+    with serving(PELLUCID_DRAIN_DELAY_S="1", PELLUCID_TIMEOUT_MS="60000", PELLUCID_GRACE_S="60") as server:
+        asyncio.run(scene(server))
+        began = time.monotonic()
+        assert server.process.wait(timeout=60) == 0
+        assert time.monotonic() - began < 30
+    assert wrong == []
+    assert set(outcomes) == {"200 before", "200 after", "503 after"}
+
+
+def test_what_outlasts_the_grace_is_told_and_the_process_ends_in_order() -> None:
+    photo = photograph("cat")
+    with serving(PELLUCID_GRACE_S="1", PELLUCID_TIMEOUT_MS="60000") as server, _connect(server) as caller:
+        caller.sendall(f"POST /v1/predict HTTP/1.1\r\n{TYPED}Content-Length: {len(photo)}\r\n\r\n".encode())
+        caller.sendall(photo[:100])
+        httpx.get(f"{server.url}/readyz").raise_for_status()
+        server.process.send_signal(signal.SIGTERM)
+        assert "shutting down" in _refusal(caller, 503).detail
+        assert server.process.wait(timeout=60) == 0

@@ -1,0 +1,76 @@
+"""The tables say what the raw figures say, misses included."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from benchmarks import report, targets
+
+
+def cell(server: str, rate: float, callers: int = 16, **other: Any) -> dict[str, Any]:
+    usual = {"p50_ms": 10.0, "p99_ms": 20.0, "answers": 100, "refused": 0, "errors": 0, "unanswered": 0}
+    return {"route": "predict", "callers": callers, "server": server, "rate": rate, **usual, **other}
+
+
+def service(*cells: dict[str, Any]) -> dict[str, Any]:
+    ceiling = [{"rate": rate, "plain": rate / 2, "decode": 0.001, "infer": 0.002} for rate in (190.0, 200.0, 500.0)]
+    classes = {"pellucid": [1, 2, 3], "fastapi": [1, 2, 4]}
+    return {"engine": "an engine", "top_classes": classes, "ceiling": ceiling, "cells": list(cells), "generator": []}
+
+
+def rows(markdown: str) -> list[list[str]]:
+    """The cells of a table's rows, its header and rule left out."""
+    lines = [line for line in markdown.splitlines() if line.startswith("| ")]
+    return [[text.strip() for text in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def test_ratios_are_of_medians_over_rounds() -> None:
+    figures = service(*(cell("pellucid", rate) for rate in (90.0, 100.0, 170.0)), cell("fastapi", 20.0))
+    ours, theirs = rows(report.comparison(figures))
+    assert ours[3:7] == ["100.0", "0.50", "1.00", "-"]
+    assert theirs[3:7] == ["20.0", "0.10", "0.20", "5.0"]
+
+
+def test_how_often_a_rival_sees_the_same_is_said() -> None:
+    said = report.comparison(service(cell("pellucid", 100.0)))
+    assert "of 3 photographs: FastAPI, torch, pytorch-grad-cam in 2." in said
+
+
+def test_refusals_errors_and_callers_without_an_answer_are_shown() -> None:
+    figures = service(cell("pellucid", 100, refused=3, errors=1), cell("pellucid", 100, refused=4, unanswered=9))
+    ((*_, p50, p99, refused, errors),) = rows(report.comparison(figures))
+    assert (p50, p99, refused, errors) == ("10*", "20*", "7", "1")
+
+
+def test_a_server_that_answers_nobody_has_no_latency() -> None:
+    nothing = cell("litserve", 0.0, answers=0, p50_ms=float("nan"), p99_ms=float("nan"), unanswered=16)
+    ours, theirs = rows(report.comparison(service(cell("pellucid", 100.0), nothing)))
+    assert ours[6] == "-"
+    assert theirs[3:9] == ["0.0", "0.00", "0.00", "-", "-", "-"]
+
+
+@pytest.mark.parametrize(("rate", "said"), [(171.0, "met"), (169.0, "**missed**")])
+def test_a_missed_target_is_called_missed(rate: float, said: str) -> None:
+    ((what, _, _, verdict),) = rows(targets.targets({"service": service(cell("pellucid", rate))}))
+    assert (what, verdict) == ("predict, 16 callers", said)
+
+
+def test_a_crowd_may_be_refused_but_not_failed() -> None:
+    best = cell("pellucid", 170.0, callers=64)
+    for crowd, said in (
+        (cell("pellucid", 160.0, 512, refused=50), "met"),
+        (cell("pellucid", 160.0, 512, errors=1), "**missed**"),
+    ):
+        verdicts = {row[0]: row[3] for row in rows(targets.targets({"service": service(best, crowd)}))}
+        assert verdicts["predict, 512 callers"] == said
+
+
+def test_only_what_lies_between_the_marks_is_written_anew() -> None:
+    page = "before\n<!-- cost: written by `make bench` -->\nold\n<!-- end -->\nafter\n<!-- end -->"
+    filled = report.fill(page, "cost", "new")
+    assert filled == "before\n<!-- cost: written by `make bench` -->\n\nnew\n\n<!-- end -->\nafter\n<!-- end -->"
+    assert report.fill(filled, "cost", "new") == filled
+    with pytest.raises(ValueError, match="no marks for start"):
+        report.fill(page, "start", "new")

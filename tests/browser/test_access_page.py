@@ -1,0 +1,41 @@
+"""The playground of a service that asks for a key."""
+
+from __future__ import annotations
+
+import re
+
+from playwright.sync_api import Browser, expect
+
+from service.api.auth import new_key
+from tests.browser.visit import Visit
+from tests.support import serving
+
+KEY, ENTRY = new_key()
+
+
+def test_the_playground_asks_for_the_key_and_keeps_it_for_the_tab_alone(chromium: Browser) -> None:
+    settings = {"PELLUCID_MODEL": "lite0-plain", "PELLUCID_PRECISION": "fp32", "PELLUCID_TIMEOUT_MS": "200000"}
+    with (
+        serving(PELLUCID_API_KEYS=ENTRY, **settings) as server,
+        chromium.new_page(base_url=server.url, locale="en-GB") as page,
+    ):
+        visit = Visit(page)
+        page.goto("/?sample=cat")
+        problem = page.locator("#problem")
+        expect(problem).to_contain_text("A key is needed")
+        field = problem.get_by_label("API key")
+        field.fill("not-" + KEY)
+        field.press("Enter")
+        expect(problem).to_contain_text("The key is not known")
+        field.fill(KEY)
+        problem.get_by_role("button", name="Use this key").click()
+        expect(page.locator("#predictions .class").first).to_have_text(re.compile("^Egyptian cat"))
+        expect(problem).to_be_empty()
+        page.reload()
+        expect(page.locator("#predictions .class").first).to_have_text(re.compile("^Egyptian cat"))
+        assert KEY not in page.url
+        assert page.evaluate("localStorage.length") == 0
+        assert visit.refused == []
+        # Nothing but the refusals themselves, which the browser notes: the page's policy stopped nothing.
+        assert visit.errors
+        assert all("401" in error for error in visit.errors)
