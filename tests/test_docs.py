@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -14,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import httpx
+import playwright
 import pytest
 
 from service.cli import main
@@ -23,7 +23,13 @@ from tests.support import REPOSITORY, ROUTES, SAMPLES
 
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(console|python|javascript)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-INTERPRETER = {"console": ["bash", "-euo", "pipefail", "-c"], "python": [sys.executable, "-c"]}
+# Playwright brings a Node.js along, so that no machine need have one.
+NODE = Path(playwright.__file__).parent / "driver" / "node"
+INTERPRETER = {
+    "console": ["bash", "-euo", "pipefail", "-c"],
+    "python": [sys.executable, "-c"],
+    "javascript": [str(NODE), "--input-type=module", "-e"],
+}
 
 
 def blocks() -> list[tuple[str, str, str]]:
@@ -34,13 +40,6 @@ def blocks() -> list[tuple[str, str, str]]:
 
 @pytest.mark.parametrize(("source", "language", "code"), blocks())
 def test_every_example_runs_as_pasted(source: str, language: str, code: str, server: str, tmp_path: Path) -> None:
-    if language == "javascript":
-        node = shutil.which("node")
-        if node is None:
-            pytest.skip("there is no node here to run JavaScript with")
-        command = [node, "--input-type=module", "-e"]
-    else:
-        command = INTERPRETER[language]
     samples = tmp_path / SAMPLES.relative_to(REPOSITORY)
     samples.parent.mkdir(parents=True)
     samples.symlink_to(SAMPLES)
@@ -49,7 +48,7 @@ def test_every_example_runs_as_pasted(source: str, language: str, code: str, ser
         "curl ", "curl --silent --show-error --fail-with-body "
     )
     pasted = pasted.replace("8001", str(free_port()))  # of a service that the example starts itself
-    status, said, errors = run([*command, pasted], tmp_path)
+    status, said, errors = run([*INTERPRETER[language], pasted], tmp_path)
     if "layer=haed" in code:  # the guide's example of an error
         assert status != 0
         assert "Did you mean 'head'" in said
