@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import sys
 import tempfile
@@ -20,8 +21,10 @@ from torch import Tensor, fx, nn
 
 from models.spec import ModelSpec, PreprocessSpec
 from service.engine.torch_engine import TorchEngine
-from service.explain.evidence import ForwardRecord, View
+from service.explain.evidence import ForwardRecord
 from service.types import Batch, Pixels, Plan
+
+log = logging.getLogger(__name__)
 
 # The lanes that are compiled: what most requests look at, and that with the default feature maps.
 _USUAL, _MAPS = "", "maps"
@@ -36,7 +39,7 @@ def has_bf16() -> bool:
 
 
 class OpenVINOEngine(TorchEngine):
-    """A TorchEngine whose trunk runs under OpenVINO for plans that look at the usual values alone.
+    """A TorchEngine whose trunk runs under OpenVINO for the usual values; torch runs as much of it as others need.
 
     A plan's lane depends on the plan alone, and a lane runs one compiled graph. So an answer never depends on what
     else was in the batch, not even by the rounding of bfloat16.
@@ -52,8 +55,10 @@ class OpenVINOEngine(TorchEngine):
         maps = [network.value(layer) for layer in network.spec.feature_layers]
         self._precision = "bf16" if bf16 else "fp32"
         core = ov.Core()
+        if cache is not None and not _writable(cache):
+            log.warning("no graphs are kept between starts, so this one takes longer: %s can't be written to", cache)
+            cache = None
         if cache is not None:
-            cache.mkdir(parents=True, exist_ok=True)
             core.set_property({"CACHE_DIR": str(cache)})
         options = {
             "INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32",
@@ -90,11 +95,16 @@ class OpenVINOEngine(TorchEngine):
         # OpenVINO's threads spin on for a while after a pass: the little that torch does then is fastest done by one.
         return 1 if self.lane(batch.plans[0]) in self._compiled else super()._threads_for(batch, alone)
 
-    def _forward(self, batch: Batch, view: View, alone: bool) -> ForwardRecord:
-        graph = self._compiled.get(self.lane(batch.plans[0]))
+    def _forward(self, batch: Batch, names: tuple[str, ...], alone: bool) -> ForwardRecord:
+        graph = self._compiled.get(self.lane(batch.plans[0]), self._compiled.get(_USUAL))
         if graph is None:
-            return super()._forward(batch, view, alone)
-        return ForwardRecord(graph(batch.pixels, self._names(batch.plans, view), alone))
+            return super()._forward(batch, names, alone)
+        # Whatever is asked for beside them, a picture's class, gates and default map are those of the usual graph.
+        values = graph(batch.pixels, tuple(name for name in names if name in graph.names), alone)
+        others = tuple(name for name in names if name not in graph.names)
+        if others:
+            values.update(super()._forward(batch, others, alone).values)
+        return ForwardRecord(values)
 
 
 class _Compiled:
@@ -136,6 +146,16 @@ class _Compiled:
             self._threads.request = self._shared.create_infer_request()
         request: ov.InferRequest = self._threads.request
         return request
+
+
+def _writable(folder: Path) -> bool:
+    """Whether files can be made in the folder, which is made if it is not there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
 
 
 def _stand_back() -> None:

@@ -100,7 +100,7 @@ class TorchEngine:
         torch.set_num_threads(self._threads_for(batch, alone))
         view = self._view(batch.plans)
         with torch.no_grad(), self._in_stream():  # not inference_mode, whose tensors can't become a leaf of the head
-            record = self._forward(batch, view, alone)
+            record = self._forward(batch, self._names(batch.plans, view), alone)
             if self._stream is not None:
                 self._stream.synchronize()  # else the time of the pass would be counted as explaining
             infer_s = time.perf_counter() - started
@@ -140,9 +140,8 @@ class TorchEngine:
             effects=_head(self._cut_before_gates()) if gates and any(plan.effects for plan in plans) else None,
         )
 
-    def _forward(self, batch: Batch, view: View, alone: bool) -> ForwardRecord:
-        """One pass of the trunk, for every value that the batch looks at and no other."""
-        names = self._names(batch.plans, view)
+    def _forward(self, batch: Batch, names: tuple[str, ...], alone: bool) -> ForwardRecord:
+        """One pass of the trunk, for the named values and no other."""
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
             values = self._trunk(names)(self._pixels(batch))
         return ForwardRecord(

@@ -33,14 +33,15 @@ def effects(crossing: tuple[Tensor, ...], targets: Sequence[int], head: Head) ->
 
 
 def restored(
-    before: Tensor, crossing: tuple[Tensor, ...], target: int, logit: float, head: Head, void: Callable[[], bool]
+    before: Tensor, crossing: tuple[Tensor, ...], target: int, head: Head, void: Callable[[], bool]
 ) -> Tensor | None:
-    """The class's logit with one channel's weight set to 1, less ``logit``, the one as it is: ``[C]``, for one image.
+    """The class's logit with one channel's weight set to 1, less the one as it is: ``[C]``, for one image.
 
     ``before`` ``[1, C, h, w]`` is what the gate receives, ``crossing[0]`` what it puts out. Each channel is one copy
     of the image in a batch through the head alone. None as soon as the image is ``void``, asked before each batch.
     """
     after, *bypass = crossing
+    unchanged = head.forward(*crossing)[:, target]  # by the same head: what computed the trunk may round otherwise
     channels = after.shape[1]
     changes = []
     for start in range(0, channels, _COPIES):
@@ -50,7 +51,7 @@ def restored(
         copies = after.repeat(len(chosen), 1, 1, 1)  # n C h w
         copies[torch.arange(len(chosen), device=after.device), chosen] = before[0, chosen]
         others = [value.expand(len(chosen), *value.shape[1:]) for value in bypass]
-        changes.append(head.forward(copies, *others)[:, target] - logit)
+        changes.append(head.forward(copies, *others)[:, target] - unchanged)
     return torch.cat(changes)
 
 

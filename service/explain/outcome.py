@@ -26,7 +26,7 @@ def explain(record: ForwardRecord, batch: Batch, view: View, infer_s: float) -> 
     if view.head is not None:
         explanations = _explanations(record, plans, targets, scores, view.head)
     gates = _gates(record, plans, [classes[0] for classes in targets], view)
-    given_up = _restore(record, batch, [classes[0] for classes in targets], scores, view, gates)
+    given_up = _restore(record, batch, [classes[0] for classes in targets], view, gates)
     feature_maps = _feature_maps(record, plans, view)
     explain_s = time.perf_counter() - started
     finite = scores.logits.isfinite().all(1).tolist()
@@ -139,7 +139,6 @@ def _restore(
     record: ForwardRecord,
     batch: Batch,
     targets: list[int],
-    scores: _Scores,
     view: View,
     readings: list[list[GateReading]],
 ) -> set[int]:
@@ -154,8 +153,7 @@ def _restore(
             if plan.gates and gate.spec.layer in plan.restore:
                 head = attention.measured(gate)
                 (before,), crossing = record.rows((gate.before,), [i]), record.rows(head.inputs, [i])
-                logit = float(scores.logits[i, targets[i]])
-                changes = attention.restored(before, crossing, targets[i], logit, head, void)
+                changes = attention.restored(before, crossing, targets[i], head, void)
                 if changes is None:
                     given_up.add(i)
                     break

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -41,22 +42,42 @@ def test_usual_plans_are_answered_as_torch_answers_them(engine: OpenVINOEngine, 
         assert_same(one, other)
 
 
-@pytest.mark.parametrize(
-    "plan",
-    [
-        Plan(taps=(Tap("gate"), Tap("head"))),
-        Plan(taps=(Tap("block"),)),
-        Plan(taps=(Tap("gate", gate=True),)),
-        Plan(layer="stem", targets=(1,)),
-        Plan(gates=True, effects=True),
-        Plan(gates=True, restore=("gate",)),
-    ],
-    ids=["default layers", "other layer", "gate", "deep cut", "effects", "restore"],
-)
+OTHERS = {
+    "default layers": Plan(taps=(Tap("gate"), Tap("head"))),
+    "other layer": Plan(taps=(Tap("block"),)),
+    "gate": Plan(taps=(Tap("gate", gate=True),)),
+    "deep cut": Plan(layer="stem", targets=(1,)),
+    "effects": Plan(gates=True, effects=True),
+    "restore": Plan(gates=True, restore=("gate",)),
+}
+
+
+@pytest.mark.parametrize("plan", OTHERS.values(), ids=OTHERS)
 def test_every_other_plan_is_answered_too(engine: OpenVINOEngine, reference: TorchEngine, plan: Plan) -> None:
     batch = Batch(PIXELS[:2], (plan, plan))
     for one, other in zip(engine.run(batch), reference.run(batch), strict=True):
         assert_same(one, other)
+
+
+@pytest.mark.parametrize("name", [name for name in OTHERS if name != "default layers"])
+def test_what_a_picture_shows_is_the_same_whatever_is_asked_for_beside_it(cache: Path, name: str) -> None:
+    coarse = OpenVINOEngine(network("tiny"), SPEC, bf16=True, threads=1, cache=cache)
+    asked = dataclasses.replace(OTHERS[name], top_k=5, gates=True)
+    for one, other in zip(
+        coarse.run(Batch(PIXELS[:2], (Plan(top_k=5, gates=True),) * 2)),
+        coarse.run(Batch(PIXELS[:2], (asked, asked))),
+        strict=True,
+    ):
+        assert one.predictions == other.predictions
+        for gate, same in zip(one.gates, other.gates, strict=True):
+            np.testing.assert_array_equal(gate.weights, same.weights)
+
+
+def test_a_cache_that_can_not_be_written_is_done_without(tmp_path: Path, reference: TorchEngine) -> None:
+    (tmp_path / "file").touch()
+    engine = OpenVINOEngine(network("tiny"), SPEC, bf16=False, threads=1, cache=tmp_path / "file" / "cache")
+    batch = Batch(PIXELS[:1], USUAL[:1])
+    assert_same(engine.run(batch)[0], reference.run(batch)[0])
 
 
 def test_plans_share_a_lane_only_if_one_graph_answers_them(engine: OpenVINOEngine) -> None:
