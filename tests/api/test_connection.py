@@ -44,6 +44,16 @@ def _refusal(connection: socket.socket, status: int) -> Problem:
     return Problem.model_validate_json(body)
 
 
+def test_a_caller_whose_body_is_late_may_send_it_whole_and_is_told(small: Server) -> None:
+    data = photograph("cat")
+    with _connect(small) as caller:
+        caller.sendall(f"POST /v1/predict?timeout_ms=1 HTTP/1.1\r\n{TYPED}Content-Length: {len(data)}\r\n\r\n".encode())
+        for start in range(0, len(data), 8192):
+            caller.sendall(data[start : start + 8192])
+            time.sleep(0.01)
+        assert _refusal(caller, 504).type == "urn:pellucid:problem:deadline-exceeded"
+
+
 @pytest.mark.parametrize(
     "head",
     [

@@ -61,8 +61,12 @@ class Traffic:
             await asyncio.gather(*(caller() for _ in range(CALLERS)))
 
     async def _post(self, client: httpx.AsyncClient, kind: str, route: str, **request: Any) -> None:
-        response = await client.post(route, **request)
-        self.answers[f"{kind} {response.status_code}"] += 1
+        try:
+            response = await client.post(route, **request)
+        except httpx.TransportError:  # refused, or late, while it was still being sent
+            self.answers[f"{kind} closed"] += 1
+        else:
+            self.answers[f"{kind} {response.status_code}"] += 1
 
     def _photograph(self) -> bytes:
         return photograph(self.chance.choice(("cat", "coffee", "rocket")))
@@ -97,10 +101,7 @@ class Traffic:
             {"content": bytes(40 * 2**20), "headers": {"Content-Type": "image/png"}},
             {"params": {"target": "no such class"}, "files": {"images": ("a.jpg", self._photograph())}},
         )
-        try:
-            await self._post(client, "broken", "/v1/grad-cam", **self.chance.choice(requests))
-        except httpx.TransportError:  # refused while it was still being sent
-            self.answers["broken, connection closed"] += 1
+        await self._post(client, "broken", "/v1/grad-cam", **self.chance.choice(requests))
 
     async def _late(self, client: httpx.AsyncClient, _: list[str]) -> None:
         options = {"timeout_ms": self.chance.choice((1, 5, 20, 100))}
@@ -155,7 +156,8 @@ async def _soak(seconds: float, said: Callable[[str], Any]) -> list[str]:
         end = await _quiet(server)
         said(f"at the end:        {end}")
         said(f"answers: {dict(sorted(traffic.answers.items()))}")
-        wrong = [f"{number} answers were {name}" for name, number in traffic.answers.items() if name.endswith(" 500")]
+        never = ("good closed", "bad closed", *(f"{kind} 500" for kind in ("good", "bad", "broken", "late")))
+        wrong = [f"{traffic.answers[name]} answers were {name}" for name in never if traffic.answers[name]]
         if end.memory_mib > warm.memory_mib * (1 + MEMORY_BOUND):
             wrong.append(f"memory grew by {end.memory_mib - warm.memory_mib:.0f} MiB")
         if end.threads > warm.threads + THREADS_BOUND:
