@@ -50,6 +50,8 @@ from service.types import Batch, Plan, Tap
 log = logging.getLogger("pellucid")
 
 ASSETS = "/assets/docs"
+# Of a path that is none, so much is compared with those that there are.
+_LONGEST_PATH = 256
 
 DESCRIPTION = """\
 Predictions, the weight of every channel, grids of feature maps, and Grad-CAM masks, from one forward pass.
@@ -196,7 +198,7 @@ def _of_routing(request: Request, error: HTTPException) -> PellucidError:
             f"{request.url.path} takes {' or '.join(methods)}, not {request.method}.", allowed=methods, headers=headers
         )
     paths = [*request.app.openapi()["paths"]]
-    close = get_close_matches(request.url.path, paths, n=1)
+    close = get_close_matches(request.url.path[:_LONGEST_PATH], paths, n=1)
     guess = f" Did you mean {close[0]}?" if close else ""
     return NotFound(f"There is nothing at {request.url.path}.{guess}", allowed=paths, headers=headers)
 
