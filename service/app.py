@@ -128,9 +128,9 @@ def build(service: Service, settings: Settings, observers: Sequence[Callable[[Ca
             expose_headers=["Retry-After", "Server-Timing", "X-Request-ID", *documented.PICTURE_HEADERS],
             max_age=3600,
         )
-    app.add_middleware(PageHeaders)
     observers = (service.metrics.tell, *observers)
     app.add_middleware(RequestContext, stopping=lambda: not service.ready, tell=observers)
+    app.add_middleware(PageHeaders)  # around all: a failure's reply has them too
     documented.secure(app, required=bool(keys))
     app.state.service = service
     return app

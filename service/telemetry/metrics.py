@@ -108,6 +108,6 @@ class Metrics:
         """All metrics, and their media type: Prometheus' text format, or OpenMetrics for who asks for it."""
         try:
             encode, media_type = choose_encoder(accept)
-        except ValueError:  # a version that is no number
+        except (TypeError, ValueError):  # a version that is no number
             encode, media_type = choose_encoder("")
         return encode(self.registry), media_type
