@@ -52,6 +52,8 @@ log = logging.getLogger("pellucid")
 ASSETS = "/assets/docs"
 # Of a path that is none, so much is compared with those that there are.
 _LONGEST_PATH = 256
+# Threads have so long to end once nobody waits for them.
+_END_S = 5.0
 
 DESCRIPTION = """\
 Predictions, the weight of every channel, grids of feature maps, and Grad-CAM masks, from one forward pass.
@@ -140,7 +142,7 @@ async def _stop(service: Service) -> None:
     """Let what was accepted finish, then end the workers, and the pool, which their results are drawn in, last.
 
     Whatever does not finish in time is left to end with the process: its threads are waited for in a thread of their
-    own, since the loop has still to send replies.
+    own, since the loop has still to send replies, and not for long, since what they still do is for nobody.
     """
     with suppress(TimeoutError):
         async with asyncio.timeout(service.grace_s):
@@ -157,10 +159,10 @@ async def _stop(service: Service) -> None:
 
     threading.Thread(target=end, name="stop", daemon=True).start()
     try:
-        async with asyncio.timeout(service.grace_s):
+        async with asyncio.timeout(_END_S):
             await ended.wait()
     except TimeoutError:
-        log.error("the engine or a decoder did not end within %g s", service.grace_s)
+        log.error("the engine or a decoder did not end within %g s", _END_S)
 
 
 def _watch(service: Service) -> None:

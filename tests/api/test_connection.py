@@ -156,6 +156,24 @@ def _is_empty(server: Server) -> None:
     assert "pellucid_in_flight_bytes 0.0" in metrics
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+        "Content-Length: 5\r\nContent-Length: 6\r\n",
+        "Content-Length: +5\r\n",
+        "Transfer-Encoding : chunked\r\n",
+        "Transfer-Encoding: chunked, gzip\r\n",
+        "X: a\r\n b\r\nContent-Length: 5\r\n",
+        "X: a\rContent-Length: 5\r\n",
+    ],
+)
+def test_a_request_that_two_servers_could_read_in_two_ways_is_refused(small: Server, headers: str) -> None:
+    with _connect(small) as caller:
+        caller.sendall(f"POST /v1/predict HTTP/1.1\r\n{TYPED}{headers}\r\nabcde".encode())
+        assert _refusal(caller, 400).type == "urn:pellucid:problem:malformed-request"
+
+
 def test_what_follows_a_body_in_chunks_is_no_header(small: Server) -> None:
     with _connect(small) as caller:
         body = "5\r\nabcde\r\n0\r\nX-Request-ID: trailer\r\n\r\n"
@@ -240,10 +258,23 @@ def test_a_stopped_server_loses_nothing_that_it_let_in_and_refuses_the_rest_in_w
 
 def test_what_outlasts_the_grace_is_told_and_the_process_ends_in_order() -> None:
     photo = photograph("cat")
-    with serving(PELLUCID_GRACE_S="1", PELLUCID_TIMEOUT_MS="60000") as server, _connect(server) as caller:
+    settings = {"GRACE_S": "1", "TIMEOUT_MS": "60000", "DRAIN_DELAY_S": "600"}  # SIGINT skips the delay
+    with (
+        serving(**{f"PELLUCID_{name}": value for name, value in settings.items()}) as server,
+        _connect(server) as caller,
+    ):
         caller.sendall(f"POST /v1/predict HTTP/1.1\r\n{TYPED}Content-Length: {len(photo)}\r\n\r\n".encode())
         caller.sendall(photo[:100])
         httpx.get(f"{server.url}/readyz").raise_for_status()
-        server.process.send_signal(signal.SIGTERM)
+        server.process.send_signal(signal.SIGINT)
         assert "shutting down" in _refusal(caller, 503).detail
+        assert server.process.wait(timeout=60) == 0
+
+
+def test_a_second_sigterm_skips_the_delay() -> None:
+    with serving(PELLUCID_DRAIN_DELAY_S="600") as server:
+        server.process.send_signal(signal.SIGTERM)
+        while httpx.get(f"{server.url}/readyz").status_code == 200:
+            time.sleep(0.01)
+        server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(timeout=60) == 0

@@ -95,6 +95,20 @@ def test_a_part_with_too_much_of_headers_is_refused(headers: bytes) -> None:
     assert "headers" in _refused(content=part, headers={"Content-Type": "multipart/form-data; boundary=x"}).detail
 
 
+def test_a_large_upload_stays_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def to_disk(*_: object, **__: object) -> None:
+        raise AssertionError("something is written to a disk")
+
+    async def send() -> httpx.Response:
+        async with running() as stub:
+            stub.engine.gate.set()
+            return await stub.client.post("/v1/predict", files={"images": ("a.png", BLACK + bytes(4 * MIB))})
+
+    monkeypatch.setattr("tempfile.SpooledTemporaryFile.rollover", to_disk)
+    monkeypatch.setattr("tempfile.TemporaryFile", to_disk)
+    envelope(asyncio.run(send()))
+
+
 @pytest.mark.parametrize("charset", ["raw_unicode_escape", "utf-7", "undefined", "utf-16", "no-such-codec"])
 def test_a_charset_of_names_is_neither_looked_up_nor_used(charset: str) -> None:
     """Some codecs make text that no JSON can hold; and Python never forgets the name of one that there isn't."""
