@@ -50,6 +50,10 @@ from service.types import Batch, Plan, Tap
 log = logging.getLogger("pellucid")
 
 ASSETS = "/assets/docs"
+# Of a path that is none, so much is compared with those that there are.
+_LONGEST_PATH = 256
+# Threads have so long to end once nobody waits for them.
+_END_S = 5.0
 
 DESCRIPTION = """\
 Predictions, the weight of every channel, grids of feature maps, and Grad-CAM masks, from one forward pass.
@@ -128,9 +132,9 @@ def build(service: Service, settings: Settings, observers: Sequence[Callable[[Ca
             expose_headers=["Retry-After", "Server-Timing", "X-Request-ID", *documented.PICTURE_HEADERS],
             max_age=3600,
         )
-    app.add_middleware(PageHeaders)
     observers = (service.metrics.tell, *observers)
     app.add_middleware(RequestContext, stopping=lambda: not service.ready, tell=observers)
+    app.add_middleware(PageHeaders)  # around all: a failure's reply has them too
     documented.secure(app, required=bool(keys))
     app.state.service = service
     return app
@@ -140,7 +144,7 @@ async def _stop(service: Service) -> None:
     """Let what was accepted finish, then end the workers, and the pool, which their results are drawn in, last.
 
     Whatever does not finish in time is left to end with the process: its threads are waited for in a thread of their
-    own, since the loop has still to send replies.
+    own, since the loop has still to send replies, and not for long, since what they still do is for nobody.
     """
     with suppress(TimeoutError):
         async with asyncio.timeout(service.grace_s):
@@ -157,10 +161,10 @@ async def _stop(service: Service) -> None:
 
     threading.Thread(target=end, name="stop", daemon=True).start()
     try:
-        async with asyncio.timeout(service.grace_s):
+        async with asyncio.timeout(_END_S):
             await ended.wait()
     except TimeoutError:
-        log.error("the engine or a decoder did not end within %g s", service.grace_s)
+        log.error("the engine or a decoder did not end within %g s", _END_S)
 
 
 def _watch(service: Service) -> None:
@@ -198,7 +202,7 @@ def _of_routing(request: Request, error: HTTPException) -> PellucidError:
             f"{request.url.path} takes {' or '.join(methods)}, not {request.method}.", allowed=methods, headers=headers
         )
     paths = [*request.app.openapi()["paths"]]
-    close = get_close_matches(request.url.path, paths, n=1)
+    close = get_close_matches(request.url.path[:_LONGEST_PATH], paths, n=1)
     guess = f" Did you mean {close[0]}?" if close else ""
     return NotFound(f"There is nothing at {request.url.path}.{guess}", allowed=paths, headers=headers)
 

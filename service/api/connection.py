@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 from uuid import uuid4
 
+import httptools
 import orjson
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service.api.reply import PROBLEM, problem
-from service.errors import Draining, HeadTimeout, HeadTooLarge, MalformedRequest, PellucidError
+from service.errors import Draining, HeadTimeout, HeadTooLarge, MalformedRequest, PellucidError, QueueFull
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +23,8 @@ _LEAST_READ: Final = 64 * 1024
 _LOOK_S: Final = 10.0
 # A stopping server waits so long for a request that may be on its way over an idle connection, to refuse it in words.
 _LINGER_S: Final = 0.5
+# So many requests may follow one that is being answered: each is kept, and uvicorn reads on after every reply.
+_MOST_WAITING: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,11 @@ class BoundedProtocol(HttpToolsProtocol):
         self._outside_body = 0
         self._unread = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._reader: asyncio.TimerHandle | None = None
         self._refusal: PellucidError | None = None
+        self._in_head = False
+        self._upgrading = False
+        self._data = b""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Refuse a connection too many, and wait for the head of a request."""
@@ -60,13 +68,18 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the timer."""
         self._head_is_there()
+        self._reader_reads()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Count what is no body: heads, but also what frames a body in chunks and may follow it."""
+        if self._refusal is not None:  # nothing can be told apart in what follows
+            return
         self._outside_body += len(data)
+        self._data = data
         super().data_received(data)
-        if self.transport.is_closing():
+        self._data = b""
+        if self.transport.is_closing() or self._refusal is not None:
             return
         if self._outside_body > self.limits.head_bytes:
             self._refuse(self._too_large())
@@ -77,9 +90,15 @@ class BoundedProtocol(HttpToolsProtocol):
         """A request begins."""
         super().on_message_begin()
         self._unread = 0
+        self._in_head = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Count the headers; the error leaves through ``send_400_response``."""
+        """Count the headers; the error leaves through ``send_400_response``.
+
+        What follows a body in chunks looks like headers, but no proxy has seen it as such: it is left out.
+        """
+        if not self._in_head:
+            return
         super().on_header(name, value)
         if len(self.headers) > self.limits.headers:
             self._refusal = HeadTooLarge(f"More than {self.limits.headers} headers are not taken.")
@@ -88,12 +107,38 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The head is whole: measure it."""
         self._head_is_there()
+        self._in_head = False
         self._outside_body = 0
         size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         if size > self.limits.head_bytes:
             self._refusal = self._too_large()
             raise self._refusal
-        super().on_headers_complete()
+        if len(self.pipeline) >= _MOST_WAITING:
+            self._refusal = QueueFull(f"More than {_MOST_WAITING} requests wait on this connection.", 1)
+            raise self._refusal
+        self._upgrading = self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
+        if not self._upgrading:
+            super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """The request is whole."""
+        if not self._upgrading:
+            super().on_message_complete()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Serve a request that asks for another protocol (some clients ask each time for HTTP/2) as if it did not.
+
+        httptools takes what follows such a head for that protocol, even a body; so a new parser gets the head without
+        the wish, and what follows. uvicorn calls this where it handles httptools' exception.
+        """
+        asked = sys.exception()
+        assert isinstance(asked, httptools.HttpParserUpgrade)
+        version = self.parser.get_http_version().encode()
+        kept = b"".join(b"%s: %s\r\n" % header for header in self.headers if header[0] != b"upgrade")
+        head = b"%s %s HTTP/%s\r\n%s\r\n" % (self.parser.get_method(), self.url, version, kept)
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+        self.data_received(head + self._data[asked.args[0] :])
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of the body; of one that has been refused, only so much."""
@@ -106,10 +151,22 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """See that the reply is read, too."""
+        last = not self.pipeline
         super().on_response_complete()
-        waiting = self.transport.get_write_buffer_size()
-        if waiting:
-            self.loop.call_later(_LOOK_S, self._look, waiting)
+        self._await_reader()
+        if self._refusal is not None and last and not self.transport.is_closing():
+            self._tell(self._refusal)
+
+    def pause_writing(self) -> None:
+        """A reply is larger than what is buffered of it: see that it is read."""
+        super().pause_writing()
+        self._await_reader()
+
+    def resume_writing(self) -> None:
+        """The caller reads."""
+        self._reader_reads()
+        super().resume_writing()
+        self._await_reader()
 
     def send_400_response(self, msg: str) -> None:
         """uvicorn's answer to a head that it can't read, as a problem."""
@@ -142,18 +199,41 @@ class BoundedProtocol(HttpToolsProtocol):
         if not self.transport.is_closing():
             self._refuse(HeadTimeout(f"No whole request came within {self.limits.head_s:g} seconds."))
 
-    def _look(self, waited: int) -> None:
+    def _await_reader(self) -> None:
         waiting = self.transport.get_write_buffer_size()
-        if waiting > max(0, waited - _LEAST_READ):
+        if waiting and self._reader is None:
+            self._reader = self.loop.call_later(_LOOK_S, self._look, waiting)
+
+    def _reader_reads(self) -> None:
+        if self._reader is not None:
+            self._reader.cancel()
+            self._reader = None
+
+    def _look(self, waited: int) -> None:
+        self._reader = None
+        if self.transport.get_write_buffer_size() > max(0, waited - _LEAST_READ):
             self.transport.abort()
-        elif waiting:
-            self.loop.call_later(_LOOK_S, self._look, waiting)
+        else:
+            self._await_reader()
 
     def _refuse(self, error: PellucidError) -> None:
+        """Read no more, and say why: after the replies to requests that are whole, which are under way."""
+        self._refusal = error
+        if self.pipeline:
+            if self.cycle.more_body:  # the last of them never will be whole
+                self.pipeline.popleft()
+        elif self._idle():
+            self._tell(error)
+        elif self.cycle.more_body:
+            if self.cycle.response_started:
+                self.transport.abort()
+                return
+            self.cycle.disconnected = True  # the application waits for the rest of a body
+            self.cycle.message_event.set()
+            self._tell(error)
+
+    def _tell(self, error: PellucidError) -> None:
         """Send a problem past the application, and close."""
-        if not self._idle():  # a reply is under way, which nothing may be written into
-            self.transport.abort()
-            return
         request_id = uuid4().hex
         log.info("refused a connection: %d %s", error.status, request_id)
         body = orjson.dumps(problem(error, request_id))
@@ -161,6 +241,7 @@ class BoundedProtocol(HttpToolsProtocol):
             **error.headers,
             "Content-Type": PROBLEM,
             "Content-Length": str(len(body)),
+            "X-Content-Type-Options": "nosniff",
             "X-Request-ID": request_id,
             "Connection": "close",
         }

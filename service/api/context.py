@@ -19,7 +19,7 @@ from service.telemetry.call import NO_ROUTE, Call
 
 log = logging.getLogger("pellucid.access")
 
-_ID: Final = re.compile(r"[\w.-]{1,64}")
+_ID: Final = re.compile(r"[\w.-]{1,64}", re.ASCII)
 
 
 class RequestContext:

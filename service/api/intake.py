@@ -11,7 +11,8 @@ from typing import Any, Final
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from starlette.datastructures import UploadFile
+from python_multipart.multipart import parse_options_header
+from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
@@ -122,6 +123,17 @@ async def _bytes(request: Request, limits: Limits, hold: Callable[[int], None]) 
 
 class _MultiPartParser(MultiPartParser):
     spool_max_size = 0  # never to a disk: it may be full, and what callers send is not to lie about
+
+    async def parse(self) -> FormData:
+        """Names are in UTF-8 (RFC 7578): a ``charset`` that is stated is not looked up.
+
+        Python keeps the name of every codec that it was ever asked for, and some make text that no reply can hold.
+        """
+        _, options = parse_options_header(self.headers["content-type"])
+        if b"charset" in options and b"boundary" in options:
+            boundary = options[b"boundary"].decode("latin-1").replace("\\", "\\\\").replace('"', '\\"')
+            self.headers = Headers({"content-type": f'{_MULTIPART}; boundary="{boundary}"'})
+        return await super().parse()
 
 
 async def _multipart(request: Request, limits: Limits, hold: Callable[[int], None]) -> tuple[Upload, ...]:

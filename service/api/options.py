@@ -5,6 +5,7 @@ Names only; plan.py checks them against the network.
 
 from __future__ import annotations
 
+import reprlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
@@ -43,7 +44,8 @@ def _split(value: Any) -> list[str]:
 
 
 # Longer than any name of a class or layer, and short enough to be looked for among all of them.
-Name = Annotated[str, Field(max_length=256)]
+_LONGEST_NAME: Final = 256
+Name = Annotated[str, Field(max_length=_LONGEST_NAME)]
 Names = Annotated[list[Name], BeforeValidator(_as_strings)]
 CommaSeparated = BeforeValidator(_split)
 
@@ -73,7 +75,7 @@ class Options(BaseModel):
         """Say which options there are, where pydantic would only say that one is extra."""
         for name in given if isinstance(given, Mapping) else ():
             if name not in cls.model_fields:
-                close = get_close_matches(str(name), cls.model_fields, n=1)
+                close = get_close_matches(str(name)[:_LONGEST_NAME], cls.model_fields, n=1)
                 guess = f" Did you mean {close[0]!r}?" if close else ""
                 raise PydanticCustomError(
                     "unknown_option",
@@ -105,6 +107,11 @@ def invalid(errors: Any) -> InvalidOption:
     return InvalidOption(" ".join(_sentence(error) for error in errors))
 
 
+# Of a text it keeps both ends, of a list the first few: whatever is shown costs as little as what is left of it.
+_SHORT: Final = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 80
+
+
 def _sentence(error: Mapping[str, Any]) -> str:
     name = ".".join(str(part) for part in error["loc"] if part not in ("query", "body"))
     message = str(error["msg"]).removeprefix("Value error, ").rstrip(".")
@@ -117,7 +124,7 @@ def _sentence(error: Mapping[str, Any]) -> str:
 
 def _shown(value: Any) -> str:
     """What a caller sent, as far as it helps: it may be as long as a body."""
-    shown = repr(value[:80] if isinstance(value, (str, list)) else value)
+    shown = _SHORT.repr(value)
     return shown if len(shown) <= 80 else shown[:77] + "..."
 
 

@@ -16,8 +16,6 @@ _WEB: Final = Path(__file__).parents[1] / "web"
 HEADERS: Final = {
     "Content-Security-Policy": "default-src 'self'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
     "object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
     # Asked for again each time and answered with 304: a page never runs with another version's modules.
     "Cache-Control": "no-cache",
 }

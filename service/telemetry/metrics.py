@@ -106,5 +106,8 @@ class Metrics:
 
     def page(self, accept: str) -> tuple[bytes, str]:
         """All metrics, and their media type: Prometheus' text format, or OpenMetrics for who asks for it."""
-        encode, media_type = choose_encoder(accept)
+        try:
+            encode, media_type = choose_encoder(accept)
+        except (TypeError, ValueError):  # a version that is no number
+            encode, media_type = choose_encoder("")
         return encode(self.registry), media_type

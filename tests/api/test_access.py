@@ -175,13 +175,31 @@ def _inline(page: str) -> list[str]:
     return re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
 
 
-@pytest.mark.parametrize("request_", [{}, {"path": "/docs"}, {"path": "/nothing"}, {"path": "/openapi.json"}])
+PATHS = ("/", "/assets/playground/colormaps.json", "/assets/docs/swagger-ui.css", "/docs", "/nothing", "/openapi.json")
+
+
+@pytest.mark.parametrize("request_", [{}, *({"path": path} for path in PATHS)])
 def test_every_reply_is_to_be_taken_for_what_it_says_it_is(request_: dict[str, Any]) -> None:
-    (response,) = _ask(request_)
-    assert response.headers["x-content-type-options"] == "nosniff"
-    assert response.headers["x-frame-options"] == "DENY"
-    assert response.headers["referrer-policy"] == "no-referrer"
-    assert "'unsafe-eval'" not in response.headers["content-security-policy"]
+    _states_what_it_is(*_ask(request_))
+
+
+def test_the_reply_to_a_failure_inside_the_service_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> None:
+        raise RuntimeError("secret")
+
+    monkeypatch.setattr("service.api.pipeline.decode", broken)
+    (response,) = _ask({})
+    problem(response, 500, "internal-error")
+    _states_what_it_is(response)
+
+
+def _states_what_it_is(response: httpx.Response) -> None:
+    """Each header once: two of a kind are read differently by different browsers."""
+    assert response.headers.get_list("x-content-type-options") == ["nosniff"]
+    assert response.headers.get_list("x-frame-options") == ["DENY"]
+    assert response.headers.get_list("referrer-policy") == ["no-referrer"]
+    (policy,) = response.headers.get_list("content-security-policy")
+    assert "'unsafe-eval'" not in policy
 
 
 def test_neither_keys_nor_bodies_nor_queries_are_logged(caplog: pytest.LogCaptureFixture) -> None:

@@ -11,7 +11,11 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
+import uvicorn
+from starlette.types import Receive, Scope, Send
+from uvicorn.server import ServerState
 
+from service.api.connection import BoundedProtocol, ConnectionLimits
 from service.api.schemas import Problem
 from tests.support import Server, photograph, serving
 
@@ -104,6 +108,120 @@ def test_a_body_that_is_refused_is_not_taken_for_ever(small: Server) -> None:
             caller.sendall(bytes(2**26))
 
 
+UPGRADE = "Host: test\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMA\r\n"
+
+
+@pytest.mark.parametrize("cut", [None, 0, 7])
+def test_a_request_that_would_rather_speak_http_2_is_served_whole(small: Server, cat: bytes, cut: int | None) -> None:
+    """As `curl --http2` and Java's client ask; the body comes with the head, or later."""
+    head = f"POST /v1/predict?top_k=1 HTTP/1.1\r\n{UPGRADE}{TYPED}Content-Length: {len(cat)}\r\n\r\n".encode()
+    probe = f"GET /livez HTTP/1.1\r\n{UPGRADE}\r\n".encode()
+    last = b"GET /readyz HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"
+    with _connect(small) as caller:
+        if cut is None:
+            caller.sendall(head + cat + probe + last)
+        else:
+            caller.sendall(head + cat[:cut])
+            time.sleep(0.05)
+            caller.sendall(cat[cut:] + probe + last)
+        said = b"".join(iter(lambda: caller.recv(65536), b""))
+    assert said.count(b"HTTP/1.1 200 OK") == 3
+    assert said.count(b'{"status":"ok"}') == 2
+    assert b'"predictions":[{"index"' in said
+
+
+def test_more_requests_than_are_kept_waiting_are_not_taken(small: Server) -> None:
+    """Each that waits is kept in memory; those that were taken are answered, and then the caller is told."""
+    with _connect(small) as caller:
+        caller.sendall(b"GET /livez HTTP/1.1\r\nHost: test\r\n\r\n" * 1000)
+        said = b"".join(iter(lambda: caller.recv(65536), b""))
+    assert said.count(b"HTTP/1.1 200 OK") == 17
+    assert b"HTTP/1.1 429 " in said
+    assert b"retry-after: 1" in said.lower()
+
+
+@pytest.mark.parametrize("framing", ["zz\r\nabc", "ffffffffffffffffff\r\nabc", "1\r\nabc\r\n"])
+def test_a_body_that_is_framed_wrongly_is_told_so(small: Server, framing: str) -> None:
+    with _connect(small) as caller:
+        caller.sendall(f"POST /v1/predict HTTP/1.1\r\n{TYPED}Transfer-Encoding: chunked\r\n\r\n{framing}".encode())
+        assert _refusal(caller, 400).type == "urn:pellucid:problem:malformed-request"
+    _is_empty(small)
+
+
+def test_what_follows_a_whole_request_costs_it_nothing(small: Server, cat: bytes) -> None:
+    with _connect(small) as caller:
+        head = f"POST /v1/predict?top_k=1 HTTP/1.1\r\n{TYPED}Content-Length: {len(cat)}\r\n\r\n".encode()
+        caller.sendall(head + cat + b"\0 no request\r\n\r\n")
+        said = b"".join(iter(lambda: caller.recv(65536), b""))
+    assert said.startswith(b"HTTP/1.1 200 OK")
+    assert b'"predictions":[{"index"' in said
+    assert said.count(b"HTTP/1.1 400 ") == 1
+    assert said.endswith(b"}")
+    _is_empty(small)
+
+
+def _is_empty(server: Server) -> None:
+    metrics = httpx.get(f"{server.url}/metrics").text
+    assert "pellucid_in_flight_images 0.0" in metrics
+    assert "pellucid_in_flight_bytes 0.0" in metrics
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+        "Content-Length: 5\r\nContent-Length: 6\r\n",
+        "Content-Length: +5\r\n",
+        "Transfer-Encoding : chunked\r\n",
+        "Transfer-Encoding: chunked, gzip\r\n",
+        "X: a\r\n b\r\nContent-Length: 5\r\n",
+        "X: a\rContent-Length: 5\r\n",
+    ],
+)
+def test_a_request_that_two_servers_could_read_in_two_ways_is_refused(small: Server, headers: str) -> None:
+    with _connect(small) as caller:
+        caller.sendall(f"POST /v1/predict HTTP/1.1\r\n{TYPED}{headers}\r\nabcde".encode())
+        assert _refusal(caller, 400).type == "urn:pellucid:problem:malformed-request"
+
+
+def test_what_follows_a_body_in_chunks_is_no_header(small: Server) -> None:
+    with _connect(small) as caller:
+        body = "5\r\nabcde\r\n0\r\nX-Request-ID: trailer\r\n\r\n"
+        caller.sendall(f"POST /nothing HTTP/1.1\r\n{TYPED}Transfer-Encoding: chunked\r\n\r\n{body}".encode())
+        assert b"trailer" not in caller.recv(65536)
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["at once", "in pieces"])
+def test_a_caller_who_does_not_read_the_reply_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, whole: bool) -> None:
+    monkeypatch.setattr("service.api.connection._LOOK_S", 0.05)
+    ended = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for _ in range(1 if whole else 256):
+            await send({"type": "http.response.body", "body": bytes(2**26 if whole else 2**18), "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    class Protocol(BoundedProtocol):
+        limits = ConnectionLimits(head_bytes=4096, headers=20, head_s=60, connections=4, unread_bytes=0)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            ended.set()
+
+    async def scene() -> None:
+        config, state = uvicorn.Config(app, log_config=None), ServerState()
+        server = await asyncio.get_running_loop().create_server(lambda: Protocol(config, state, {}), "127.0.0.1")
+        async with server:
+            _, writer = await asyncio.open_connection(*server.sockets[0].getsockname()[:2], limit=1024)
+            writer.write(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+            await asyncio.wait_for(ended.wait(), 60)
+            writer.transport.abort()
+            await asyncio.gather(*state.tasks)
+
+    asyncio.run(scene())
+
+
 def test_a_stopped_server_loses_nothing_that_it_let_in_and_refuses_the_rest_in_words(cat: bytes) -> None:
     """64 callers who never stop asking; then SIGTERM. Whoever got through is answered, all others are told to wait."""
     outcomes: Counter[str] = Counter()
@@ -150,10 +268,23 @@ def test_a_stopped_server_loses_nothing_that_it_let_in_and_refuses_the_rest_in_w
 
 def test_what_outlasts_the_grace_is_told_and_the_process_ends_in_order() -> None:
     photo = photograph("cat")
-    with serving(PELLUCID_GRACE_S="1", PELLUCID_TIMEOUT_MS="60000") as server, _connect(server) as caller:
+    settings = {"GRACE_S": "1", "TIMEOUT_MS": "60000", "DRAIN_DELAY_S": "600"}  # SIGINT skips the delay
+    with (
+        serving(**{f"PELLUCID_{name}": value for name, value in settings.items()}) as server,
+        _connect(server) as caller,
+    ):
         caller.sendall(f"POST /v1/predict HTTP/1.1\r\n{TYPED}Content-Length: {len(photo)}\r\n\r\n".encode())
         caller.sendall(photo[:100])
         httpx.get(f"{server.url}/readyz").raise_for_status()
-        server.process.send_signal(signal.SIGTERM)
+        server.process.send_signal(signal.SIGINT)
         assert "shutting down" in _refusal(caller, 503).detail
+        assert server.process.wait(timeout=60) == 0
+
+
+def test_a_second_sigterm_skips_the_delay() -> None:
+    with serving(PELLUCID_DRAIN_DELAY_S="600") as server:
+        server.process.send_signal(signal.SIGTERM)
+        while httpx.get(f"{server.url}/readyz").status_code == 200:
+            time.sleep(0.01)
+        server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(timeout=60) == 0

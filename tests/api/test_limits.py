@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import encodings
+import gc
+import time
+import weakref
 from base64 import b64encode
 from collections.abc import AsyncIterator
 
@@ -10,9 +14,12 @@ import httpx
 import numpy as np
 import pytest
 
+from service.api import options
 from service.api.schemas import Problem
+from service.errors import InvalidOption
+from service.types import Upload
 from tests.api.stub import BLACK, running
-from tests.support import encoded, problem
+from tests.support import encoded, envelope, problem
 
 MIB = 2**20
 
@@ -86,3 +93,86 @@ def test_json_that_is_nested_too_deep_is_refused() -> None:
 def test_a_part_with_too_much_of_headers_is_refused(headers: bytes) -> None:
     part = b'--x\r\nContent-Disposition: form-data; name="images"; filename="a"\r\n' + headers + b"\r\na\r\n--x--\r\n"
     assert "headers" in _refused(content=part, headers={"Content-Type": "multipart/form-data; boundary=x"}).detail
+
+
+def test_a_large_upload_stays_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def to_disk(*_: object, **__: object) -> None:
+        raise AssertionError("something is written to a disk")
+
+    async def send() -> httpx.Response:
+        async with running() as stub:
+            stub.engine.gate.set()
+            return await stub.client.post("/v1/predict", files={"images": ("a.png", BLACK + bytes(4 * MIB))})
+
+    monkeypatch.setattr("tempfile.SpooledTemporaryFile.rollover", to_disk)
+    monkeypatch.setattr("tempfile.TemporaryFile", to_disk)
+    envelope(asyncio.run(send()))
+
+
+@pytest.mark.parametrize("charset", ["raw_unicode_escape", "utf-7", "undefined", "utf-16", "no-such-codec"])
+def test_a_charset_of_names_is_neither_looked_up_nor_used(charset: str) -> None:
+    """Some codecs make text that no JSON can hold; and Python never forgets the name of one that there isn't."""
+
+    async def send() -> httpx.Response:
+        async with running() as stub:
+            stub.engine.gate.set()
+            part = b'--"x\r\nContent-Disposition: form-data; name="images"; filename="\\ud800+2AA-"\r\n\r\n'
+            headers = {"Content-Type": f'multipart/form-data; charset={charset}; boundary="\\"x"'}
+            content = part + BLACK + b'\r\n--"x--\r\n'
+            return await stub.client.post("/v1/predict", content=content, headers=headers)
+
+    (result,) = envelope(asyncio.run(send())).results
+    assert result.image.filename == "\\ud800+2AA-"
+    assert "no-such-codec" not in vars(encodings)["_cache"]
+
+
+def test_a_name_as_long_as_a_body_is_not_compared_with_the_known_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[str] = []
+
+    def noting(name: str, *_: object, **__: object) -> list[str]:
+        compared.append(name)
+        return []
+
+    monkeypatch.setattr(options, "get_close_matches", noting)
+    for name in ("x" * MIB, "targe"):
+        with pytest.raises(InvalidOption, match="Unknown option"):
+            options.PredictOptions().merged({name: 1})
+    assert list(map(len, compared)) == [256, 5]
+
+
+@pytest.mark.parametrize("value", ["x" * MIB, ["x" * MIB] * 9, {"x": "x" * MIB}, {"x" * MIB: [[["x"]]]}])
+def test_a_value_as_long_as_a_body_is_shown_in_short(value: object) -> None:
+    with pytest.raises(InvalidOption, match="top_k") as refused:
+        options.PredictOptions().merged({"top_k": value})
+    assert len(str(refused.value)) < 300
+
+
+def test_a_body_that_is_refused_is_freed_with_the_answer_and_not_by_the_collector(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[weakref.ref[Upload]] = []
+
+    class Noted(Upload):
+        def __init__(self, data: bytes) -> None:
+            super().__init__(data)
+            seen.append(weakref.ref(self))
+
+    async def scene() -> None:
+        async with running() as stub:
+            png = {"Content-Type": "image/png"}
+            problem(
+                await stub.client.post("/v1/predict", content=BLACK[:8] + b"x" * 99, headers=png),
+                422,
+                "undecodable-image",
+            )
+            until = time.monotonic() + 30
+            while seen[0]() is not None and time.monotonic() < until:  # the threads let go of it a moment later
+                await asyncio.to_thread(time.sleep, 0.001)
+            assert seen[0]() is None
+
+    monkeypatch.setattr("service.api.intake.Upload", Noted)
+    gc.disable()
+    try:
+        asyncio.run(scene())
+    finally:
+        gc.enable()

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from service import app
 from tests.api.stub import BLACK, POISON, Stub, running
 from tests.support import envelope, problem
 
@@ -229,6 +230,23 @@ def test_a_failure_inside_the_service_is_a_problem_without_its_cause(monkeypatch
 
 def _broken(*_: Any) -> None:
     raise RuntimeError("secret")
+
+
+def test_a_batch_that_nobody_waits_for_does_not_keep_the_service_from_stopping(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(app, "_END_S", 0.05)
+
+    async def scene(stub: Stub) -> None:
+        left = stub.predict()
+        await stub.engine_is_busy()
+        left.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await left
+        await app._stop(stub.service)
+
+    _with_stub(scene)
+    assert "did not end within 0.05 s" in caplog.text
 
 
 @pytest.mark.parametrize("path", ["/readyz", "/v1/predict"])

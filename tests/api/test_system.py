@@ -118,15 +118,16 @@ def test_wrong_settings_are_named_all_at_once() -> None:
     assert "Traceback" not in stopped.stderr
 
 
-def test_a_network_that_is_not_there_is_named() -> None:
+def test_a_network_that_is_not_there_is_named_and_so_is_a_setting_that_is_none() -> None:
     stopped = subprocess.run(
         [sys.executable, "-m", "service"],
         cwd=REPOSITORY,
-        env={**os.environ, "PELLUCID_MODEL": "lite1"},
+        env={**os.environ, "PELLUCID_MODEL": "lite1", "PELLUCID_MAX_BACTH": "9"},
         capture_output=True,
         text=True,
     )
     assert stopped.returncode == 1
+    assert "PELLUCID_MAX_BACTH is no setting and is ignored. Is PELLUCID_MAX_BATCH meant?" in stopped.stderr
     assert "lite1" in stopped.stderr
     assert "lite0" in stopped.stderr
     assert "Traceback" not in stopped.stderr

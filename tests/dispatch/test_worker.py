@@ -246,6 +246,39 @@ def test_an_engine_that_hangs_is_noticed_and_nobody_waits_for_it(engine: EchoEng
         assert worker.submit(pixel(3), Plan(), FOREVER).result(30).outcome.predictions[0].index == 3
 
 
+class TwoSlots(EchoEngine):
+    """Its second slot is free while a batch of zeros is held."""
+
+    @property
+    def slots(self) -> int:
+        return 2
+
+    def run(self, batch: Batch) -> list[Outcome]:
+        return super().run(batch) if not batch.pixels.any() else _echoed(batch)
+
+
+def _echoed(batch: Batch) -> list[Outcome]:
+    values = batch.pixels[:, 0, 0, 0].tolist()
+    return [Outcome((Prediction(value, 1.0, 0.0),), (), (), (), 0.0, 0.0) for value in values]
+
+
+def test_while_one_of_two_slots_hangs_nothing_is_taken_and_then_both_work_again() -> None:
+    engine = TwoSlots()
+    with running(engine, hang_limit_s=0.2) as worker:
+        stuck = worker.submit(pixel(0), Plan(), FOREVER)
+        assert engine.entered.wait(30)
+        worker.submit(pixel(1), Plan(), FOREVER).result(30)  # the other slot
+        with pytest.raises(EngineDown, match="hangs"):
+            stuck.result(30)
+        with pytest.raises(EngineDown):
+            worker.submit(pixel(2), Plan(), FOREVER).result(30)
+        engine.open.set()
+        while worker.fault:
+            time.sleep(0.001)
+        both = [worker.submit(pixel(value), Plan(), FOREVER) for value in (0, 3)]
+        assert [future.result(30).outcome.predictions[0].index for future in both] == [0, 3]
+
+
 def test_an_engine_that_hangs_does_not_keep_the_service_from_stopping(engine: EchoEngine) -> None:
     worker = Worker(engine, 8, hang_limit_s=0.05)
     worker.start()

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import httpx
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.api.stub import BLACK, POISON, Stub, running
@@ -56,6 +57,16 @@ def test_requests_are_counted_by_route_and_status_and_refusals_by_reason() -> No
         assert seen["pellucid_refused_total{reason=inference-failed}"] == 1
         assert seen["pellucid_refused_total{reason=unknown-model}"] == 1
         assert seen["pellucid_request_seconds_count{route=/v1/predict}"] == 3
+
+    _with_stub(scene)
+
+
+@pytest.mark.parametrize("wanted", ["application/openmetrics-text;version=x", "text/plain;version=a.b"])
+def test_a_version_that_is_none_gets_the_usual_one(wanted: str) -> None:
+    async def scene(stub: Stub) -> None:
+        response = await stub.client.get("/metrics", headers={"Accept": wanted})
+        assert response.status_code == 200
+        assert response.headers["content-type"].startswith("text/plain; version=0.0.4")
 
     _with_stub(scene)
 
