@@ -16,21 +16,11 @@ from service.config import Settings
 from service.dispatch.batcher import Batcher
 from service.dispatch.worker import Worker
 from service.engine.base import Engine
-from service.types import Batch, Finished, Job, Outcome, Pixels, Plan
+from service.types import Batch, Finished, Job, Pixels, Plan
 
 WINDOW_S = 0.010
 LOADS = (0.1, 0.3, 0.5, 0.7, 0.9)
 SIZES = (1, 2, 4, 6, 8)
-
-
-class OneSlot:
-    """The engine with one batch at a time, on all cores: the queue that the theory is of."""
-
-    slots = 1
-
-    def __init__(self, engine: Engine) -> None:
-        self.run: Callable[[Batch], list[Outcome]] = engine.run
-        self.lane: Callable[[Plan], str] = engine.lane
 
 
 class WindowBatcher(Batcher):
@@ -56,15 +46,16 @@ def measure(seconds: float, rounds: int, say: Callable[[str], None]) -> dict[str
     """Raw figures: a and b of the engine, and for each load and discipline the mean latency of each round."""
     settings = Settings()
     engine, spec = load_engine(settings)
+    one_at_a_time, _ = load_engine(settings, slots=1)  # each batch on all cores: the queue that the theory is of
     images = inputs(spec)
     most = settings.max_batch
     sizes = [size for size in SIZES if size <= most]
-    a, b = fit(sizes, _service_times(engine, images, sizes))
+    a, b = fit(sizes, _service_times(one_at_a_time, images, sizes))
     capacity = most / (a + b * most)
     say(f"a + b·n: {a * 1000:.2f} + {b * 1000:.2f}·n ms, {capacity:.0f} images a second in batches of {most}")
     disciplines: dict[str, tuple[type[Worker], Engine]] = {
-        "greedy": (Worker, OneSlot(engine)),
-        "window": (WindowWorker, OneSlot(engine)),
+        "greedy": (Worker, one_at_a_time),
+        "window": (WindowWorker, one_at_a_time),
         "served": (Worker, engine),
     }
     cells = []

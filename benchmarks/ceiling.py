@@ -42,7 +42,7 @@ class Ceiling:
         self._process.wait(60)
 
     def measure(self, seconds: float) -> dict[str, float]:
-        """Images a second: ``rate`` with the service's decoder, ``plain`` with torchvision's.
+        """Images a second: ``rate`` the service's way, ``plain`` with torchvision's decoder and one batch at a time.
 
         ``decode`` and ``infer`` are seconds of one image alone on the idle machine.
         """
@@ -61,7 +61,10 @@ class Ceiling:
 
 
 def main() -> None:
-    """Measure as often as asked: full batches of predictions, as many side by side as the engine has slots."""
+    """Measure as often as asked: full batches of predictions, as many side by side as the engine has slots.
+
+    The plain way is what one would write first: a decoder at hand, and one batch at a time.
+    """
     import numpy as np
     import torch
     from torchvision.io import decode_jpeg
@@ -73,10 +76,12 @@ def main() -> None:
     from service.config import Settings
     from service.decode.image import decode
     from service.engine import cores
+    from service.engine.torch_engine import TorchEngine
     from service.types import Batch, Pixels, Plan, Upload
 
     settings = Settings()
     engine, spec = load_engine(settings)
+    one_at_a_time, _ = load_engine(settings, slots=1)
     uploads = [Upload(data) for data in photographs()]
     plan = Plan(top_k=5)
     size = settings.max_batch
@@ -95,10 +100,10 @@ def main() -> None:
         taken: Pixels = transforms.center_crop(image, list(sizes.size)).permute(1, 2, 0).contiguous().numpy()
         return taken
 
-    def infer(images: list[Pixels]) -> None:
+    def infer(images: list[Pixels], engine: TorchEngine = engine) -> None:
         engine.run(Batch(np.stack(images), (plan,) * len(images)))
 
-    def throughput(seconds: float, source: Callable[[int], Pixels]) -> float:
+    def throughput(seconds: float, source: Callable[[int], Pixels], engine: TorchEngine) -> float:
         ready: queue.Queue[Pixels] = queue.Queue(2 * size * engine.slots)
         over, emptying = threading.Event(), threading.Event()
         finished: list[float] = []
@@ -112,7 +117,7 @@ def main() -> None:
 
         def inferring() -> None:
             while not over.is_set():
-                infer([ready.get() for _ in range(size)])
+                infer([ready.get() for _ in range(size)], engine)
                 finished.append(time.perf_counter())
 
         runners = [threading.Thread(target=inferring) for _ in range(engine.slots)]
@@ -143,9 +148,10 @@ def main() -> None:
     for _ in range(3):
         infer(images[:size])
         infer(images[:1])
+        infer(images[:size], one_at_a_time)
     print(json.dumps({"engine": engine.description}), flush=True)
     for line in sys.stdin:
-        rate, plain = (throughput(float(line), source) for source in (pixels, plain_pixels))
+        rate, plain = throughput(float(line), pixels, engine), throughput(float(line), plain_pixels, one_at_a_time)
         torch.set_num_threads(1)
         decode_s = alone(pixels)
         infer_s = alone(lambda number: infer([images[number % len(images)]]))

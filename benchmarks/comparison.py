@@ -66,7 +66,7 @@ def compare(choice: Choice, say: Callable[[str], None]) -> dict[str, Any]:
                 if measured != route:
                     ceilings.append(ceiling.measure(choice.seconds))
                     rate, plain = ceilings[-1]["rate"], ceilings[-1]["plain"]
-                    say(f"round {number + 1}: ceiling {rate:.0f}/s, {plain:.0f}/s with the plain decoder")
+                    say(f"round {number + 1}: ceiling {rate:.0f}/s, {plain:.0f}/s the plain way")
                     measured = route
                 server = running[spec.name]
                 server.resume()

@@ -36,7 +36,7 @@ def plans(network: NetworkSpec) -> dict[str, Plan]:
 
 def measure(rounds: int, say: Callable[[str], None]) -> dict[str, Any]:
     """Raw figures: for each plan and batch size, seconds of a batch in each round."""
-    engine, spec = load_engine(Settings())
+    engine, spec = load_engine(Settings(), slots=1)  # a batch on all cores
     images = inputs(spec)
     cells: dict[tuple[str, int], list[float]] = {}
     for number in range(-1, rounds):  # the first one builds graphs and warms up

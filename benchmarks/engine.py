@@ -17,8 +17,8 @@ from service.engine.torch_engine import TorchEngine
 from service.types import Pixels, Upload
 
 
-def load_engine(settings: Settings) -> tuple[TorchEngine, ModelSpec]:
-    """The engine that the service would use with these settings."""
+def load_engine(settings: Settings, slots: int | None = None) -> tuple[TorchEngine, ModelSpec]:
+    """The engine that the service would use with these settings, or one of so many ``slots``."""
     net, spec = catalog.load(settings.model)
     engine = create(
         net,
@@ -27,6 +27,7 @@ def load_engine(settings: Settings) -> tuple[TorchEngine, ModelSpec]:
         device=settings.device,
         precision=settings.precision,
         threads=settings.threads or cores.available(),
+        slots=slots,
         cache=Path(settings.cache_dir).expanduser() if settings.cache_dir else None,
     )
     return engine, spec

@@ -63,7 +63,7 @@ def medians(cells: list[Figures]) -> dict[tuple[str, int, str], dict[str, float]
 
 
 def ceiling_rate(figures: Figures, decoder: str = "rate") -> float:
-    """Images a second without HTTP: with the service's decoder (``rate``) or torchvision's (``plain``)."""
+    """Images a second without HTTP: the service's way (``rate``) or the plain one (``plain``)."""
     rates: list[float] = [each[decoder] for each in figures["ceiling"]]
     return statistics.median(rates)
 
@@ -93,7 +93,7 @@ def comparison(figures: Figures) -> str:
         )
     header = ("route", "callers", "server", "req/s", "of the ceiling", "of the plain one", "Pellucid × faster")
     lines = [
-        f"The ceiling is {ceiling:.0f} images a second ({figures['engine']}), {plain:.0f} with the plain decoder.",
+        f"The ceiling is {ceiling:.0f} images a second ({figures['engine']}), {plain:.0f} the plain way.",
         _agreement(figures["top_classes"]),
         table((*header, "p50 ms", "p99 ms", "429", "errors"), rows),
         "\\* Some callers got no answer in all of the measured time: what those waited is not in the percentile.",

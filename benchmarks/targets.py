@@ -26,14 +26,15 @@ def targets(parts: dict[str, Figures]) -> str:
 
 
 def _service(figures: Figures) -> list[tuple[str, str, str, bool]]:
-    ceiling = ceiling_rate(figures)
+    ceiling, plain = ceiling_rate(figures), ceiling_rate(figures, "plain")
     cells = {key[:2]: cell for key, cell in medians(figures["cells"]).items() if key[2] == "pellucid"}
     rows = []
     for (route, callers), cell in cells.items():
         share = cell["rate"] / ceiling
         if callers in (16, 64):
             least = _SHARES[route]
-            rows.append((f"{route}, {callers} callers", f"≥ {least} of the ceiling", f"{share:.2f}", share >= least))
+            measured = f"{share:.2f} ({cell['rate'] / plain:.2f} of the plain one)"
+            rows.append((f"{route}, {callers} callers", f"≥ {least} of the ceiling", measured, share >= least))
     for (route, callers), cell in cells.items():
         if callers == 512:
             best = max(other["rate"] for (name, _), other in cells.items() if name == route)

@@ -23,7 +23,15 @@ def pick_device(name: str) -> torch.device:
 
 
 def create(
-    net: nn.Module, spec: ModelSpec, *, engine: str, device: str, precision: str, threads: int, cache: Path | None
+    net: nn.Module,
+    spec: ModelSpec,
+    *,
+    engine: str,
+    device: str,
+    precision: str,
+    threads: int,
+    cache: Path | None,
+    slots: int | None = None,
 ) -> TorchEngine:
     """The engine that the settings ask for; see service.config. Raises ValueError for one that can't be had here."""
     chosen = pick_device(device)
@@ -33,11 +41,11 @@ def create(
         raise ValueError(f"there is no OpenVINO engine: {missing}")
     if engine == "torch" or not installed or chosen.type != "cpu":
         bf16 = precision == "bf16" or (precision == "auto" and _pays(chosen))
-        return TorchEngine(net, spec, chosen, bf16=bf16, threads=threads)
+        return TorchEngine(net, spec, chosen, bf16=bf16, threads=threads, slots=slots)
     from service.engine.openvino_engine import OpenVINOEngine, has_bf16  # an optional package
 
     bf16 = precision == "bf16" or (precision == "auto" and has_bf16())
-    return OpenVINOEngine(net, spec, bf16=bf16, threads=threads, cache=cache)
+    return OpenVINOEngine(net, spec, bf16=bf16, threads=threads, cache=cache, slots=slots)
 
 
 def _pays(device: torch.device) -> bool:

@@ -45,9 +45,18 @@ class OpenVINOEngine(TorchEngine):
     else was in the batch, not even by the rounding of bfloat16.
     """
 
-    def __init__(self, net: nn.Module, spec: ModelSpec, *, bf16: bool, threads: int, cache: Path | None) -> None:
+    def __init__(
+        self,
+        net: nn.Module,
+        spec: ModelSpec,
+        *,
+        bf16: bool,
+        threads: int,
+        cache: Path | None,
+        slots: int | None = None,
+    ) -> None:
         """``cache`` is a folder that keeps converted and compiled graphs between starts; None keeps none."""
-        super().__init__(net, spec, torch.device("cpu"), threads=threads)
+        super().__init__(net, spec, torch.device("cpu"), threads=threads, slots=slots)
         network = self._network
         default = network.spec.default_layer
         usual = [network.logits, *(self._cut(default).inputs if default else ())]

@@ -31,10 +31,19 @@ class TorchEngine:
     """
 
     def __init__(
-        self, net: nn.Module, spec: ModelSpec, device: torch.device, *, bf16: bool = False, threads: int = 1
+        self,
+        net: nn.Module,
+        spec: ModelSpec,
+        device: torch.device,
+        *,
+        bf16: bool = False,
+        threads: int = 1,
+        slots: int | None = None,
     ) -> None:
+        """``slots``: see Engine.slots; by default one on a CUDA device, on a CPU as many as threads, four at most."""
         self._device = device
         self._threads = threads
+        self._slots = slots or (1 if device.type == "cuda" else min(threads, _MOST_SLOTS))
         self._running = 0
         self._counting = threading.Lock()
         self._bf16 = bf16
@@ -62,7 +71,7 @@ class TorchEngine:
     @property
     def slots(self) -> int:
         """See Engine.slots."""
-        return 1 if self._device.type == "cuda" else min(self._threads, _MOST_SLOTS)
+        return self._slots
 
     @property
     def description(self) -> str:
