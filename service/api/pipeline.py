@@ -16,6 +16,7 @@ from service.api.plan import Look
 from service.api.reply import result
 from service.decode.image import decode
 from service.dispatch.worker import Worker
+from service.errors import PellucidError
 from service.telemetry.call import STAGES
 from service.types import DecodedImage, Finished, Plan, Upload
 
@@ -118,6 +119,8 @@ class Pipeline:
             try:
                 stage(*args)
             except BaseException as error:
+                if isinstance(error, PellucidError):  # the frames of its traceback hold the upload, and the answer it
+                    error.__cause__ = error.__context__ = error.__traceback__ = None
                 if answer.set_running_or_notify_cancel():
                     answer.set_exception(error)
 
