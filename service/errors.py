@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from difflib import get_close_matches
-from typing import ClassVar
+from typing import ClassVar, Final
+
+# As many names as fit into a sentence; more stand in `allowed` alone.
+_FEW: Final = 8
 
 
 class PellucidError(Exception):
@@ -127,9 +130,8 @@ class UnknownName(InvalidOption):
         alike = [by_folded[key] for key in get_close_matches(folded, by_folded, n=3, cutoff=0.6)]
         close = list(dict.fromkeys([*worded, *alike]))[:4]
         guess = f" Did you mean {' or '.join(repr(entry) for entry in close)}?" if close else ""
-        return cls(
-            f"Unknown {kind} {name!r}.{guess} Allowed are the {len(allowed)} in `allowed`{hint}.", allowed=allowed
-        )
+        known = f"Allowed are {', '.join(allowed)}" if len(allowed) <= _FEW else f"There are {len(allowed)}"
+        return cls(f"Unknown {kind} {name!r}.{guess} {known}{hint}.", allowed=allowed)
 
 
 class QueueFull(PellucidError):

@@ -31,6 +31,8 @@ from service.types import Plan, Upload
 _BYTES_PER_PIXEL = 3
 # A caller who is refused is read on for so long, so that the refusal is not lost with a connection cut in mid-send.
 _LINGER_S = 2.0
+# So long the rest of a body may take whose deadline has passed.
+_LATE_BODY_S = 0.5
 
 T = TypeVar("T")
 
@@ -67,7 +69,7 @@ async def answer(
 ) -> Response:
     """The reply to a POST of images. ``parts`` are what the route fills; /v1/explain's options choose among them."""
     if not service.ready:
-        await _spend(request, service.limits)
+        await _spend(request, service.limits, _LINGER_S)
         raise Draining("The service is starting up or shutting down.")
     arrived = time.monotonic()
 
@@ -148,14 +150,16 @@ async def _read(request: Request, limits: intake.Limits, place: Place, deadline:
         async with asyncio.timeout(max(0, deadline - time.monotonic())):
             return await intake.read(request, limits, lambda size: place.hold(size=size))
     except TimeoutError as error:
+        with suppress(RuntimeError):  # raised where it is whole after all, but not taken apart yet
+            await _spend(request, limits, _LATE_BODY_S)
         raise DeadlineExceeded("The body was not whole by the deadline.", headers={"Connection": "close"}) from error
 
 
-async def _spend(request: Request, limits: intake.Limits) -> None:
-    """Read what a caller still sends, and keep none of it."""
+async def _spend(request: Request, limits: intake.Limits, seconds: float) -> None:
+    """Read what a caller still sends, and keep none of it: closed while it sends, it would not see the answer."""
     received = 0
     with suppress(TimeoutError):
-        async with asyncio.timeout(_LINGER_S):
+        async with asyncio.timeout(seconds):
             async for chunk in request.stream():
                 received += len(chunk)
                 if received > limits.body_bytes:

@@ -69,7 +69,7 @@ def class_index(name: str, spec: ModelSpec) -> int:
             "class",
             name,
             spec.labels,
-            hint=f"; so are indices to {classes - 1}. Repeat it for several",
+            hint=f"; indices to {classes - 1} are taken, too",
         )
     return indices[0]
 

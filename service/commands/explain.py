@@ -57,12 +57,16 @@ def explain(
     Each gets a folder of its name in --out: predictions.json, overlay.png, mask.png, a grid of feature maps for each
     layer, attention.png, and explanation.json with all the numbers. Folders are searched for pictures.
 
-    Exit codes: 0, all were explained; 1, some could not be and the others were; 2, nothing could be done as asked.
+    Exit codes: 0, all were explained; 1, some could not be, and what could be was; 2, it could not be done as asked.
     """
     found = files.pictures(images, out)
     if not found:
         console.print(f"There is no picture ({', '.join(files.SUFFIXES)}) in {', '.join(map(str, images))}.")
         raise typer.Exit(2)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise typer.BadParameter(f"{out} can't be made: {error.strerror}.", param_hint="--out") from error
     options = {
         "target": target,
         "layer": layer,

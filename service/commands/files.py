@@ -10,6 +10,15 @@ from typing import Any, Final
 
 from service.api.schemas import Picture, Result
 
+# What write() writes.
+_EARLIER: Final = (
+    "predictions.json",
+    "explanation.json",
+    "attention.png",
+    "features-*.png",
+    "mask*.png",
+    "overlay*.png",
+)
 SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
@@ -42,9 +51,12 @@ def _found(given: Sequence[Path], out: Path) -> Iterator[tuple[Path, Path]]:
 
 def write(result: Result, plot: bytes, folder: Path) -> list[str]:
     """All that was found: pictures as files, ``predictions.json``, and in ``explanation.json`` everything, with the
-    pictures' files in their place. The names of what was written.
+    pictures' files in their place. Files of an earlier run are removed. The names of what was written.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    for earlier in _EARLIER:
+        for file in folder.glob(earlier):
+            file.unlink()
     written: list[str] = []
 
     def save(name: str, content: bytes) -> str:

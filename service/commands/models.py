@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from rich.console import Console
@@ -12,6 +12,8 @@ from rich.table import Table
 
 from service.api.schemas import ModelDetail, ModelSummary
 from service.commands.session import ApiKey, AsJson, Url, explained_errors, print_json, session
+
+_WIDE: Final = 1000
 
 
 def models(url: Url = None, api_key: ApiKey = None, as_json: AsJson = False) -> None:
@@ -30,7 +32,7 @@ def models(url: Url = None, api_key: ApiKey = None, as_json: AsJson = False) -> 
     for model in served:
         name = f"{model.name} (default)" if model.default else model.name
         table.add_row(name, str(model.classes), _shape(model.input), model.title)
-    Console().print(table)
+    _print(table)
 
 
 def layers(
@@ -63,22 +65,26 @@ def layers(
         }
         default = ", ".join(name for name, holds in notes.items() if holds)
         table.add_row(layer.name, layer.kind, _shape(layer.shape), f"default of {default}" if default else "")
-    console = Console()
-    console.print(table)
+    _print(table)
     if not detail.default_layer.name:
-        console.print(f"No heat maps: {detail.default_layer.why}.", markup=False)
+        Console().print(f"No heat maps: {detail.default_layer.why}.", markup=False)
     if detail.gates:
         table = _table("gate", "kind", "channels x height x width", "squash")
         for gate in detail.gates:
             table.add_row(gate.layer, gate.type, _shape(gate.shape), gate.squash)
-        console.print(table)
+        _print(table)
 
 
 def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False)
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(column, no_wrap=True)
     return table
+
+
+def _print(table: Table) -> None:
+    """As wide as its names are, whatever the terminal: a name in two pieces can't be copied or searched for."""
+    Console(width=_WIDE, soft_wrap=True).print(table, crop=False)
 
 
 def _shape(shape: list[int]) -> str:

@@ -50,7 +50,7 @@ async def session(
     ours = {"timeout_ms": 600_000, "log_level": "warning", "models": ()} | ({"model": model} if model else {})
     ours |= {"api_keys": None, "api_keys_file": None, "rate_limit": None}
     with console.status(f"Loading {model or chosen.model} ..."):
-        app = start.create_app(chosen.model_copy(update=ours))
+        app = start.create_app(chosen.model_copy(update=ours), failed="the network can't be loaded", code=2)
     transport = httpx.ASGITransport(app=app)
     async with (
         app.router.lifespan_context(app),
@@ -66,7 +66,7 @@ def explained_errors(url: str | None) -> Iterator[None]:
         yield
     except ApiError as error:
         console.print(f"[red]{escape(error.title)}.[/] {escape(error.detail)}", soft_wrap=True)
-        if error.allowed and error.kind in _USAGE:
+        if error.allowed and error.kind in _USAGE and "Did you mean" not in error.detail:
             more = f" and {len(error.allowed) - _SHOWN} more" if len(error.allowed) > _SHOWN else ""
             console.print(escape(f"Allowed: {', '.join(error.allowed[:_SHOWN])}{more}"), soft_wrap=True)
         if error.status == 401:

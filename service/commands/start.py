@@ -35,8 +35,14 @@ def settings() -> Settings:
     return found
 
 
-def create_app(chosen: Settings, on_death: Callable[[], None] = lambda: None) -> Any:
-    """The app; ends the program with 1 if it can't be made of these settings."""
+def create_app(
+    chosen: Settings,
+    on_death: Callable[[], None] = lambda: None,
+    *,
+    failed: str = "pellucid can't start",
+    code: int = 1,
+) -> Any:
+    """The app; ends the program with ``code`` if it can't be made of these settings."""
     logs.configure(chosen.log_level, chosen.log_format)
     # torch is slow to import: --help and a wrong setting needn't wait for it
     from models.catalog import UnknownModelError
@@ -46,5 +52,5 @@ def create_app(chosen: Settings, on_death: Callable[[], None] = lambda: None) ->
     try:
         return assemble(chosen, on_death)
     except (UnknownModelError, WeightsError, ValueError) as error:
-        typer.echo(f"pellucid can't start: {error}", err=True)
-        raise typer.Exit(1) from error
+        typer.echo(f"{failed}: {error}", err=True)
+        raise typer.Exit(code) from error
