@@ -63,10 +63,6 @@ def explain(
     if not found:
         console.print(f"There is no picture ({', '.join(files.SUFFIXES)}) in {', '.join(map(str, images))}.")
         raise typer.Exit(2)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise typer.BadParameter(f"{out} can't be made: {error.strerror}.", param_hint="--out") from error
     options = {
         "target": target,
         "layer": layer,

@@ -102,7 +102,7 @@ def test_a_script_gets_json(server: str, folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        (("--layer", "haed"), ("Did you mean 'head'?", "Allowed: stem.pad, stem.conv")),
+        (("--layer", "haed"), ("Did you mean 'head'? There are 225.",)),
         (("--target", "tabbyy"), ("Unknown class 'tabbyy'.",)),
         (("--model", "resnet"), ("Allowed: lite0, lite0-plain",)),
         (("--colormap", "rainbow"), ("colormap: Should be one of",)),
@@ -177,3 +177,14 @@ def test_without_a_server_the_network_is_loaded_here(folder: Path, tmp_path: Pat
     assert names(tmp_path / "out" / "cat") == FILES
     assert names(tmp_path / "out" / "morning" / "coffee") == FILES
     assert "broken.png: Not a type that is served." in ended.stderr
+
+
+def test_a_folder_holds_the_files_of_one_run(server: str, tmp_path: Path) -> None:
+    command = ("explain", SAMPLES / "cat.jpg", "--out", tmp_path, "--timeout", "200")
+    pellucid(*command, "--layers", "stem", url=server)
+    (tmp_path / "cat" / "notes.txt").touch()
+    pellucid(*command, "--layers", "head", url=server)
+    left = {file.name for file in (tmp_path / "cat").iterdir()}
+    assert "features-head.png" in left
+    assert "features-stem.png" not in left
+    assert "notes.txt" in left
