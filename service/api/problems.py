@@ -35,7 +35,7 @@ _TOO_OFTEN: Final = RateLimited("More than 60 per 1 minute are not taken.", retr
 _DRAINING: Final = Draining("The service is starting up or shutting down.")
 _DOWN: Final = EngineDown("The engine hangs.")
 _EXAMPLES: Final[tuple[PellucidError, ...]] = (
-    MalformedRequest("The body holds no image. Images go into file parts named 'images', one or several."),
+    MalformedRequest("The body holds no image. Images go into file parts named 'images'."),
     _NO_KEY,
     NotAcceptable("This route answers as application/json, not as 'text/html'.", allowed=["application/json"]),
     ContentTooLarge("The picture has 20000 x 20000 pixels; at most 64 million are taken."),

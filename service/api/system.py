@@ -20,7 +20,7 @@ from service.api.schemas import (
     ModelSummary,
     Preprocess,
 )
-from service.errors import Draining, EngineDown, UnknownModel
+from service.errors import Draining, EngineDown
 
 
 def router(service: Service) -> APIRouter:
@@ -44,10 +44,7 @@ def router(service: Service) -> APIRouter:
         name: Annotated[str, Path(description="A name from /v1/models.", examples=["lite0"])],
     ) -> ModelDetail:
         """Input and preprocessing, labels, layers with their shapes, gates, the default layer and why."""
-        served = [*service.pipelines]
-        if name not in served:
-            raise UnknownModel(f"No model {name!r} is served. Served are {', '.join(served)}.", allowed=served)
-        return _detail(service.pipelines[name], default=name == served[0])
+        return _detail(service.addressed(name), default=name == next(iter(service.pipelines)))
 
     @routes.get("/livez", tags=["health"], summary="Is the process alive?", responses=LIVE_PROBLEMS)
     async def livez() -> Health:
