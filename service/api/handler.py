@@ -22,7 +22,7 @@ from service.api.plan import Look, bound_drawing, resolve
 from service.decode.image import identify
 from service.dispatch.admission import Admission, Place
 from service.dispatch.forecast import Forecast
-from service.errors import DeadlineExceeded, Draining, PellucidError, UnknownModel, UnknownName
+from service.errors import DeadlineExceeded, Draining, EngineDown, PellucidError, UnknownModel, UnknownName
 from service.telemetry.call import Call
 from service.telemetry.metrics import Metrics
 from service.types import DecodedImage, Outcome, Plan, Prepared, Upload
@@ -68,6 +68,18 @@ class Service:
             served = [*self.pipelines]
             raise UnknownModel(f"No model {name!r} is served. Served are {', '.join(served)}.", allowed=served)
         return self.pipelines[name]
+
+    def require_engines(self) -> None:
+        """Raise EngineDown where a network does not answer."""
+        for name, pipeline in self.pipelines.items():
+            if fault := pipeline.worker.fault:
+                raise EngineDown(f"{name}: {fault}")
+
+    def require_ready(self) -> None:
+        """Raise Draining while no work is taken, and EngineDown."""
+        if not self.ready:
+            raise Draining("The service is starting up or shutting down.")
+        self.require_engines()
 
 
 @dataclass(frozen=True, slots=True)

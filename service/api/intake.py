@@ -94,7 +94,7 @@ async def read(request: Request, limits: Limits, hold: Callable[[int], None]) ->
 def require_images(uploads: Sequence[Upload | Prepared], limits: Limits) -> None:
     """Raise ContentTooLarge where there are too many, MalformedRequest where there is none, or one without bytes."""
     if len(uploads) > limits.images:
-        raise _too_many(limits)
+        raise too_many(limits)
     if not uploads:
         raise MalformedRequest("The request holds no image.")
     if any(isinstance(upload, Upload) and not upload.data for upload in uploads):
@@ -106,7 +106,8 @@ def media_type_of(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-def _too_many(limits: Limits) -> ContentTooLarge:
+def too_many(limits: Limits) -> ContentTooLarge:
+    """The error for more images than one request may hold."""
     return ContentTooLarge(f"At most {limits.images} images are taken in one request.")
 
 
@@ -144,7 +145,7 @@ async def multipart(
         form = await parser.parse()
     except MultiPartException as error:
         if "Too many files" in error.message:
-            raise _too_many(limits) from error
+            raise too_many(limits) from error
         if "Maximum header" in str(error.__cause__):
             raise ContentTooLarge("A part has more than 8 headers, or one of more than 4 KiB.") from error
         raise MalformedRequest(f"The multipart body can't be read: {error.message}") from error
@@ -188,7 +189,7 @@ def _from_json(body: bytes, limits: Limits) -> Intake:
             'The body must be a JSON object with a list of "images", each {"data": base64} or base64 alone.'
         )
     if len(fields["images"]) > limits.images:
-        raise _too_many(limits)
+        raise too_many(limits)
     images = fields.pop("images")
     return Intake(tuple(json_image(image, f"images[{number}]") for number, image in enumerate(images)), fields)
 

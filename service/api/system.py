@@ -20,7 +20,6 @@ from service.api.schemas import (
     ModelSummary,
     Preprocess,
 )
-from service.errors import Draining, EngineDown
 
 
 def router(service: Service) -> APIRouter:
@@ -49,15 +48,13 @@ def router(service: Service) -> APIRouter:
     @routes.get("/livez", tags=["health"], summary="Is the process alive?", responses=LIVE_PROBLEMS)
     async def livez() -> Health:
         """For an orchestrator's liveness probe: it fails where only a restart helps, as when the network hangs."""
-        _require_engines(service)
+        service.require_engines()
         return Health(status="ok")
 
     @routes.get("/readyz", tags=["health"], summary="Does it take work?", responses=READY_PROBLEMS)
     async def readyz() -> Health:
         """Ready once the network is loaded and warm, as long as it answers, until the service stops."""
-        if not service.ready:
-            raise Draining("The service is starting up or shutting down.")
-        _require_engines(service)
+        service.require_ready()
         return Health(status="ok")
 
     @routes.get(
@@ -73,12 +70,6 @@ def router(service: Service) -> APIRouter:
         return Response(page, headers={"Content-Type": media_type})
 
     return routes
-
-
-def _require_engines(service: Service) -> None:
-    for name, pipeline in service.pipelines.items():
-        if fault := pipeline.worker.fault:
-            raise EngineDown(f"{name}: {fault}")
 
 
 def _summary(pipeline: Pipeline, default: bool) -> dict[str, Any]:

@@ -34,20 +34,23 @@ def from_normalised(values: NDArray[Any], spec: PreprocessSpec) -> tuple[Prepare
     _require_shape(values.shape, (3, *spec.size))
     if values.dtype.kind not in "iuf":
         raise InvalidOption("FP32 pixels must be numbers.")
+    return tuple(_levels(picture, number, spec) for number, picture in enumerate(values))
+
+
+def _levels(values: NDArray[Any], number: int, spec: PreprocessSpec) -> Prepared:
     mean, std = (np.array(each, np.float64)[:, None, None] for each in (spec.mean, spec.std))
     with np.errstate(all="ignore"):  # infinities and NaN are no levels either
         levels = (values * std + mean) * 255
         whole = np.rint(levels)
         off = ~((np.abs(levels - whole) <= _ROUNDING) & (whole >= 0) & (whole <= 255))
     if off.any():
-        image, channel, row, column = (int(index) for index in np.argwhere(off)[0])
+        at = tuple(int(index) for index in np.argwhere(off)[0])
         raise InvalidOption(
             f"FP32 pixels must be 8-bit levels, normalised by (level / 255 - mean) / std with mean "
-            f"{_shown(spec.mean)} and std {_shown(spec.std)}, but {values[image, channel, row, column]:g} at "
-            f"[{image}, {channel}, {row}, {column}] would be the level {levels[image, channel, row, column]:g}. Send "
-            "the 8-bit pixels as UINT8, or the image's file as BYTES."
+            f"{_shown(spec.mean)} and std {_shown(spec.std)}, but {values[at]:g} at {[number, *at]} would be the "
+            f"level {levels[at]:g}. Send the 8-bit pixels as UINT8, or the image's file as BYTES."
         )
-    return tuple(Prepared(picture) for picture in np.ascontiguousarray(whole.transpose(0, 2, 3, 1), np.uint8))
+    return Prepared(np.ascontiguousarray(whole.transpose(1, 2, 0), np.uint8))
 
 
 def as_decoded(picture: Prepared) -> DecodedImage:
