@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: serve test demo bench soak fuzz install check examples lock clean help
+.PHONY: serve test demo bench soak fuzz install check examples screenshots lock clean help
 
 serve: .venv/.serve  ## install and serve on 127.0.0.1:8000
 	$(BIN)/python -m service
@@ -32,6 +32,9 @@ install: .venv/.dev  ## prepare .venv with everything
 
 examples: .venv/.serve  ## record the API docs' examples and the README's pictures anew
 	$(BIN)/python docs/record_examples.py
+
+screenshots: .venv/.dev  ## take the README's pictures of the playground anew
+	$(BIN)/python docs/record_screenshots.py
 
 lock:  ## write constraints.txt anew from pyproject.toml
 	rm -rf .venv.lock

@@ -104,6 +104,8 @@ def build(service: Service, settings: Settings, observers: Sequence[Callable[[Ca
             {"name": "health", "description": "Probes for an orchestrator."},
         ],
         lifespan=lifespan,
+        # Generators of clients make names of it: `predict`, not `predict_v1_predict_post`.
+        generate_unique_id_function=lambda route: route.name,
         static_url=ASSETS,
         redoc_url=None,
         redirect_slashes=False,

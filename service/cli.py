@@ -1,10 +1,7 @@
-"""The command line: ``pellucid serve`` and ``pellucid explain``."""
+"""The command line: ``pellucid``. ``serve`` is here; the commands that ask are in ``commands``."""
 
 from __future__ import annotations
 
-import asyncio
-import base64
-import json
 import logging
 import math
 import os
@@ -13,21 +10,21 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
-from difflib import get_close_matches
+from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, Final
 
-import httpx
 import typer
 import uvicorn
-from pydantic import ValidationError
 
 from service import process
 from service.api.connection import BoundedProtocol, ConnectionLimits
+from service.commands import start
+from service.commands.bench import bench
+from service.commands.explain import explain
+from service.commands.models import layers, models
 from service.config import Settings
-from service.telemetry import logs
 
 SAMPLES = Path(__file__).parent / "web" / "samples"
 
@@ -44,47 +41,28 @@ main = typer.Typer(
 )
 
 
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"pellucid {version('pellucid')}")
+        raise typer.Exit
+
+
 @main.callback()
-def _default(context: typer.Context) -> None:
+def _default(
+    context: typer.Context,
+    _: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
     """Without a command, serve."""
     if context.invoked_subcommand is None:
         serve()
 
 
-def _settings() -> Settings:
-    try:
-        settings = Settings()
-    except ValidationError as error:
-        for problem in error.errors():
-            name = "PELLUCID_" + "_".join(map(str, problem["loc"])).upper()
-            typer.echo(f"{name}: {problem['msg']}, got {problem['input']!r}", err=True)
-        raise typer.Exit(2) from error
-    for name in os.environ:
-        known = [f"PELLUCID_{field.upper()}" for field in Settings.model_fields]
-        if name.startswith("PELLUCID_") and name not in known:
-            close = get_close_matches(name, known, n=1)
-            typer.echo(f"{name} is no setting and is ignored.{f' Is {close[0]} meant?' if close else ''}", err=True)
-    logs.configure(settings.log_level, settings.log_format)
-    return settings
-
-
-def _create_app(settings: Settings, on_death: Callable[[], None] = lambda: None) -> Any:
-    # torch is slow to import: --help and a wrong setting needn't wait for it
-    from models.catalog import UnknownModelError
-    from models.weights import WeightsError
-    from service.app import create_app
-
-    try:
-        return create_app(settings, on_death)
-    except (UnknownModelError, WeightsError, ValueError) as error:
-        typer.echo(f"pellucid can't start: {error}", err=True)
-        raise typer.Exit(1) from error
-
-
 @main.command()
 def serve() -> None:
     """Serve over HTTP, as the PELLUCID_* environment variables say."""
-    settings = _settings()
+    settings = start.settings()
     died = threading.Event()
     for stop in (signal.SIGINT, signal.SIGTERM):  # uvicorn drains, then raises the signal anew: to stop is no failure
         signal.signal(stop, lambda *_: sys.exit(_DIED if died.is_set() else 0))
@@ -97,7 +75,7 @@ def serve() -> None:
         log.critical("the process ends with exit code %d: nothing could be answered any more", _DIED)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    app = _create_app(settings, end)
+    app = start.create_app(settings, end)
     process.settle()
     config = uvicorn.Config(
         app,
@@ -180,61 +158,5 @@ def new_key() -> None:
         typer.echo(line)
 
 
-@main.command()
-def explain(
-    images: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False, help="Photographs.")],
-    out: Annotated[Path, typer.Option(help="Folder for the pictures and the numbers; made if it is not there.")],
-) -> None:
-    """Explain photographs without a server.
-
-    Predictions, attention, overlay, mask and feature maps of each go to a folder of its name.
-    """
-    ours = {"api_keys": None, "api_keys_file": None, "rate_limit": None}  # the app is asked by this command alone
-    asyncio.run(_explain(_create_app(_settings().model_copy(update=ours)), images, out))
-
-
-async def _explain(app: Any, images: list[Path], out: Path) -> None:
-    """Through the public API in this process, so that the answers are the server's."""
-    transport = httpx.ASGITransport(app=app)
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://pellucid") as client,
-    ):
-        for path, folder in zip(images, _folders(images, out), strict=True):
-            files = {"images": (path.name, path.read_bytes())}
-            response = await client.post("/v1/explain", params={"overlay": True}, files=files)
-            if response.is_error:
-                problem = response.json()
-                typer.echo(f"{path}: {problem['title']}. {problem['detail']}", err=True)
-                raise typer.Exit(1)
-            (result,) = response.json()["results"]
-            _write(result, folder)
-            best = result["predictions"][0]
-            typer.echo(f"{path}: {best['label']} ({best['probability']:.0%}) -> {folder}")
-
-
-def _folders(images: list[Path], out: Path) -> list[Path]:
-    """One folder for each image, of its name; of a name that has been there, with a number behind it."""
-    folders: list[Path] = []
-    for path in images:
-        folder, number = out / path.stem, 2
-        while folder in folders:
-            folder, number = out / f"{path.stem}-{number}", number + 1
-        folders.append(folder)
-    return folders
-
-
-def _write(result: dict[str, Any], folder: Path) -> None:
-    """Pictures as files of their own, in explanation.json their names in their place."""
-    folder.mkdir(parents=True, exist_ok=True)
-
-    def to_file(holder: dict[str, Any], key: str, name: str) -> None:
-        (folder / name).write_bytes(base64.b64decode(holder[key].pop("data")))
-        holder[key]["file"] = name
-
-    for cam in result["grad_cam"]:
-        to_file(cam, "mask", f"mask-{cam['target']['index']}.png")
-        to_file(cam, "overlay", f"overlay-{cam['target']['index']}.png")
-    for maps in result["feature_maps"]:
-        to_file(maps, "grid", f"features-{maps['layer']}.png")
-    (folder / "explanation.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+for command in (explain, models, layers, bench):
+    main.command()(command)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -14,14 +13,23 @@ from contextlib import suppress
 from pathlib import Path
 
 import httpx
+import playwright
 import pytest
 
+from service.cli import main
+from service.client import AsyncClient, Client
 from service.config import Settings
-from tests.support import REPOSITORY, SAMPLES
+from tests.support import REPOSITORY, ROUTES, SAMPLES
 
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(console|python|javascript)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-INTERPRETER = {"console": ["bash", "-euo", "pipefail", "-c"], "python": [sys.executable, "-c"]}
+# Playwright brings a Node.js along, so that no machine need have one.
+NODE = Path(playwright.__file__).parent / "driver" / "node"
+INTERPRETER = {
+    "console": ["bash", "-euo", "pipefail", "-c"],
+    "python": [sys.executable, "-c"],
+    "javascript": [str(NODE), "--input-type=module", "-e"],
+}
 
 
 def blocks() -> list[tuple[str, str, str]]:
@@ -32,13 +40,6 @@ def blocks() -> list[tuple[str, str, str]]:
 
 @pytest.mark.parametrize(("source", "language", "code"), blocks())
 def test_every_example_runs_as_pasted(source: str, language: str, code: str, server: str, tmp_path: Path) -> None:
-    if language == "javascript":
-        node = shutil.which("node")
-        if node is None:
-            pytest.skip("there is no node here to run JavaScript with")
-        command = [node, "--input-type=module", "-e"]
-    else:
-        command = INTERPRETER[language]
     samples = tmp_path / SAMPLES.relative_to(REPOSITORY)
     samples.parent.mkdir(parents=True)
     samples.symlink_to(SAMPLES)
@@ -47,15 +48,17 @@ def test_every_example_runs_as_pasted(source: str, language: str, code: str, ser
         "curl ", "curl --silent --show-error --fail-with-body "
     )
     pasted = pasted.replace("8001", str(free_port()))  # of a service that the example starts itself
-    status, said, errors = run([*command, pasted], tmp_path)
+    status, said, errors = run([*INTERPRETER[language], pasted], tmp_path)
     if "layer=haed" in code:  # the guide's example of an error
         assert status != 0
         assert "Did you mean 'head'" in said
         assert json.loads(said)["detail"] in (REPOSITORY / "docs" / "api.md").read_text("utf-8")
     else:
         assert status == 0, errors
-        if language == "console" and "-o " not in code:
+        if code.startswith("curl ") and "-o " not in code:
             assert '"results"' in said or '"layers"' in said
+        if "echo 'no picture'" in code:  # the guide's example of a picture that fails
+            assert "exit code 1" in said
 
 
 def free_port() -> int:
@@ -101,6 +104,26 @@ def test_every_route_is_documented(client: httpx.Client) -> None:
     readme = (REPOSITORY / "README.md").read_text("utf-8")
     for path in client.get("/openapi.json").json()["paths"]:
         assert f"{path}`" in readme, path
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_the_api_guide_asks_every_route_in_every_language(route: str) -> None:
+    guide = (REPOSITORY / "docs" / "api.md").read_text("utf-8")
+    method = route.removeprefix("/v1/").replace("-", "_")
+    asks = {"console": route, "javascript": route, "python": f".{method}("}
+    for language, asked in asks.items():
+        assert any(asked in code for written, code in BLOCK.findall(guide) if written == language), language
+
+
+def test_every_command_and_every_method_is_documented() -> None:
+    commands = (REPOSITORY / "docs" / "cli.md").read_text("utf-8")
+    for command in main.registered_commands:
+        assert command.callback is not None
+        name = command.name or command.callback.__name__.replace("_", "-")
+        assert f"| `pellucid {name}" in commands
+    methods = (REPOSITORY / "docs" / "client.md").read_text("utf-8")
+    for method in (*vars(Client), *vars(AsyncClient)):
+        assert method.startswith("_") or method == "close" or f"`{method}(" in methods, method
 
 
 def test_links_between_pages_lead_somewhere() -> None:

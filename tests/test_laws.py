@@ -25,20 +25,27 @@ MAY_IMPORT = {
     "service.config": set(),
     "service.process": set(),
     "service.telemetry": set(),
+    "service.client": {"service.api.schemas"},
+    "service.commands": {
+        "service.api.schemas",
+        "service.app",
+        "service.client",
+        "service.config",
+        "service.telemetry",
+        "models",
+    },
     "service.cli": {
         "service.api.auth",
         "service.api.connection",
-        "service.app",
+        "service.commands",
         "service.config",
         "service.process",
-        "service.telemetry",
-        "models",
     },
     "service.app": {"service", "models"},
     "service.__main__": {"service.cli"},
 }
 # Packages that know nothing of tensors.
-WITHOUT_TORCH = {"service.api", "service.dispatch", "service.render", "service.telemetry", *EVERYONE}
+WITHOUT_TORCH = {"service.api", "service.dispatch", "service.render", "service.telemetry", "service.client", *EVERYONE}
 
 
 def sources() -> list[Path]:

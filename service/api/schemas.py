@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import io
+from base64 import b64decode
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 BoxField = Annotated[
     list[int],
@@ -62,6 +67,18 @@ class Picture(Schema):
     width: int = Field(description="Pixels.", examples=[263])
     height: int = Field(description="Pixels.", examples=[262])
     data: str = Field(description="The picture's bytes in base64.", examples=["iVBORw0KGgo…"])
+
+    def content(self) -> bytes:
+        """The picture as a file's bytes. Raises ValueError if ``data`` is not base64."""
+        return b64decode(self.data, validate=True)
+
+    def to_pil(self) -> Image.Image:
+        """The picture as Pillow's, decoded: ``L`` for a mask, ``P`` or ``RGB`` in colour."""
+        from PIL import Image  # a reader of numbers needn't have it
+
+        picture = Image.open(io.BytesIO(self.content()))
+        picture.load()
+        return picture
 
 
 class ClassName(Schema):

@@ -175,6 +175,20 @@ def test_pixels_are_counted_from_the_header_before_any_is_decoded() -> None:
         decode(Upload(data), SPEC, 15_000_000)
 
 
+def test_a_gif_is_refused_before_a_frame_is_made_that_is_larger_than_its_canvas(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    control, frame = b"!\xf9\x04" + bytes((2 << 2, 0, 0, 0, 0)), b"," + struct.pack("<HHHHB", 0, 0, 65_535, 65_535, 0)
+    data = b"GIF89a" + struct.pack("<HHBBB", 8, 8, 0x80, 0, 0) + bytes(6) + control + frame + b"\x08\x01\0\0;"
+
+    def fill(*_: object) -> None:
+        raise AssertionError("its memory is taken")
+
+    monkeypatch.setattr("PIL.Image.core.fill", fill)
+    with pytest.raises(ContentTooLarge, match="more than twice"):
+        decode(Upload(data), SPEC, 10_000_000)
+
+
 def test_webp_is_taken_of_half_as_many_pixels() -> None:
     data = encoded(Image.new("RGB", (100, 100)), "WEBP")
     assert decode(Upload(data), SPEC, 20_000).info.width == 100

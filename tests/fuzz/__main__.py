@@ -14,30 +14,33 @@ from tests.fuzz.attack import Attack
 from tests.load.level import level
 from tests.support import serving
 
-# More memory at the end than after every kind of request has been seen, as a share.
+# More memory at the end than after the first round, when all has been seen once, as a share.
 MEMORY_BOUND = 0.1
 _QUIET_S = 6  # an idle connection is closed after five
 
 
+def _round(attack: Attack, number: int) -> None:
+    print(f"seed {number}", flush=True)
+    attack.hostile()
+    attack.mutants(1000, number)
+    attack.contract(20, number)
+    attack.large()
+
+
 def main() -> None:
-    """Print each round's seed, by which it can be sent again; fail where an answer or the process is not in order."""
+    """Send rounds, their seeds printed so that one can be sent again; fail where an answer or the process is wrong."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("minutes", type=float)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32), help="of the first round")
     chosen = parser.parse_args()
     end = time.monotonic() + chosen.minutes * 60
     with serving(PELLUCID_LOG_LEVEL="warning") as server, Attack(server) as attack:
-        attack.large()
-        attack.mutants(100, chosen.seed)
+        _round(attack, chosen.seed)
         before = level(server)
         number = chosen.seed
         while time.monotonic() < end:
             number += 1
-            print(f"seed {number}")
-            attack.hostile()
-            attack.mutants(1000, number)
-            attack.contract(20, number)
-            attack.large()
+            _round(attack, number)
         time.sleep(_QUIET_S)
         after = level(server)
         alive = server.process.poll() is None

@@ -70,6 +70,13 @@ def _gif(width: int, height: int) -> bytes:
     return data[:6] + struct.pack("<HH", width, height) + data[10:]
 
 
+def gif_of_a_large_frame() -> bytes:
+    """A small canvas with a frame of 65535 x 65535, which is to be cleared after it was shown."""
+    control = b"!\xf9\x04" + bytes((2 << 2, 0, 0, 0, 0))
+    frame = b"," + struct.pack("<HHHHB", 0, 0, 65_535, 65_535, 0) + b"\x08\x01\0\0;"
+    return b"GIF89a" + struct.pack("<HHBBB", 8, 8, 0x80, 0, 0) + bytes(6) + control + frame
+
+
 def _frames(count: int) -> bytes:
     buffer = io.BytesIO()
     frames = [Image.new("L", (8, 8), index % 256) for index in range(count)]
@@ -124,6 +131,7 @@ def pictures() -> dict[str, bytes]:
         "jpeg turned by 65535": _exif(tiff((0x0112, 3, 1, 65_535))),
         "gif of the largest sides": _gif(65_535, 65_535),
         "gif of no size": _gif(0, 0),
+        "gif of one frame of the largest sides": gif_of_a_large_frame(),
         "gif of 2000 frames": _frames(2000),
         "webp of the largest sides": _webp(2**24, 2**24),
         "webp of another canvas": _webp(7000, 2000),

@@ -1,0 +1,95 @@
+"""Records the README's pictures of the playground, as a browser shows it. Run by ``make screenshots``.
+
+It needs Chromium, and a font with Chinese characters: the page names its other language.
+"""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import uvicorn
+from playwright.sync_api import Browser, expect, sync_playwright
+
+from service.app import create_app
+from service.config import Settings
+
+ROOT = Path(__file__).parents[1]
+IMAGES = ROOT / "docs" / "images"
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A view of the page: its address, and the window in CSS pixels, each ``scale`` pixels of the picture."""
+
+    file: str
+    address: str
+    width: int
+    height: int
+    scale: int
+    scheme: Literal["light", "dark"]
+
+
+SHOTS = (
+    Shot("playground.jpg", "/?sample=cat&target=Egyptian+cat&versus=tabby", 1440, 1270, 1, "light"),
+    Shot("playground-phone.jpg", "/?sample=coffee", 390, 844, 2, "dark"),
+)
+
+
+@contextmanager
+def serving() -> Iterator[str]:
+    """The service on a free port, in a thread of this process."""
+    app = create_app(Settings(precision="fp32"))  # as exact on every machine
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+    with socket.create_server(("127.0.0.1", 0)) as address:
+        thread = threading.Thread(target=server.run, args=([address],))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{address.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+def take(browser: Browser, url: str, shot: Shot) -> Path:
+    """One picture, once every panel is drawn."""
+    context = browser.new_context(
+        base_url=url,
+        viewport={"width": shot.width, "height": shot.height},
+        device_scale_factor=shot.scale,
+        color_scheme=shot.scheme,
+        locale="en-GB",
+        reduced_motion="reduce",
+    )
+    with context:
+        page = context.new_page()
+        page.goto(shot.address)
+        expect(page.locator(".sides canvas").first).to_be_visible(timeout=60_000)
+        page.wait_for_load_state("networkidle")
+        path = IMAGES / shot.file
+        page.screenshot(path=path, type="jpeg", quality=85)
+    return path
+
+
+def main() -> None:
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if chromium is None:
+        raise SystemExit("there is no chromium here to take pictures with")
+    if not subprocess.run(["fc-list", ":lang=zh"], capture_output=True, check=True).stdout:
+        raise SystemExit("no font here has Chinese characters; Debian's fonts-wqy-microhei does")
+    with serving() as url, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        for shot in SHOTS:
+            print("wrote", take(browser, url, shot).relative_to(ROOT))
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()

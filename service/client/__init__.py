@@ -1,0 +1,26 @@
+"""A client of the service: typed replies, images as they lie at hand, retries that wait as long as they are told.
+
+::
+
+    from service.client import Client
+
+    with Client("http://127.0.0.1:8000") as pellucid:
+        for prediction in pellucid.predict("cat.jpg", top_k=3):
+            print(f"{prediction.label}: {prediction.probability:.1%}")
+        pellucid.grad_cam("cat.jpg", overlay=True)[0].overlay.to_pil().show()
+
+It needs httpx, pydantic and tenacity, and Pillow where it is given or asked for its pictures; no network is loaded.
+
+- sync, asynchronous: the two clients; calls: what both send and how they read the answer
+- images: what may be sent as an image; options: what may be asked, by route
+- retry: when the same is asked again; errors: what the service says instead of an answer
+- many: many pictures, some at a time
+"""
+
+from service.client.asynchronous import AsyncClient
+from service.client.errors import ApiError
+from service.client.images import ImageSource
+from service.client.many import Explained
+from service.client.sync import Client
+
+__all__ = ["ApiError", "AsyncClient", "Client", "Explained", "ImageSource"]

@@ -1,0 +1,41 @@
+"""What may be sent as an image: a file, its bytes, a picture of Pillow, an array."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, Union
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from PIL import Image
+
+ImageSource: TypeAlias = Union[str, "os.PathLike[str]", bytes, "Image.Image", "NDArray[Any]"]
+"""A path, a file's bytes, a picture of Pillow, or uint8 ``[height, width, 3]``, RGB, or ``[height, width]``, grey."""
+
+
+def read(source: ImageSource) -> tuple[str, bytes]:
+    """A name and a file's bytes. Pictures and arrays become PNG, which loses nothing.
+
+    Raises OSError for a file that can't be read, TypeError and ValueError for what is no image.
+    """
+    if isinstance(source, (str, os.PathLike)):
+        path = Path(source)
+        return path.name, path.read_bytes()
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return "image", bytes(source)
+
+    from PIL import Image  # a caller of files and bytes needn't have it
+
+    if isinstance(source, Image.Image):
+        picture = source
+    elif hasattr(source, "__array_interface__"):
+        if source.dtype.name != "uint8":
+            raise ValueError(f"an array must be uint8, 0 to 255, not {source.dtype}")
+        picture = Image.fromarray(source)
+    else:
+        raise TypeError(f"an image is a path, bytes, a PIL image or a uint8 array, not {type(source).__name__}")
+    file = io.BytesIO()
+    (picture.convert("RGB") if picture.mode in ("CMYK", "YCbCr", "HSV", "LAB", "F") else picture).save(file, "PNG")
+    return "image.png", file.getvalue()

@@ -1,0 +1,123 @@
+"""``pellucid bench``: how many pictures a second, and how long each waits, by route."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import statistics
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from service.client import ApiError, AsyncClient
+from service.commands.session import (
+    ApiKey,
+    AsJson,
+    Timeout,
+    Url,
+    explained_errors,
+    misused,
+    print_json,
+    session,
+)
+
+SAMPLE: Final = Path(__file__).parents[1] / "web" / "samples" / "cat.jpg"
+_ROUTES: Final = ("predict", "attention", "feature-maps", "grad-cam", "explain")
+
+
+@dataclass
+class _Seen:
+    """Seconds of each answer, and what was refused, by its status."""
+
+    seconds: list[float] = field(default_factory=list)
+    refused: Counter[int] = field(default_factory=Counter)
+    took: float = 0
+
+    def as_json(self, route: str) -> dict[str, Any]:
+        cuts = statistics.quantiles(self.seconds * 2, n=100, method="inclusive") if self.seconds else [0.0] * 99
+        return {
+            "route": f"/v1/{route}",
+            "answers": len(self.seconds),
+            "per_second": round(len(self.seconds) / self.took, 2),
+            "p50_ms": round(cuts[49] * 1000, 1),
+            "p99_ms": round(cuts[98] * 1000, 1),
+            "refused": dict(self.refused),
+        }
+
+
+def bench(
+    image: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="Photograph to send.")] = SAMPLE,
+    route: Annotated[
+        list[str] | None, typer.Option(help=f"One of {', '.join(_ROUTES)}; may be repeated. Default: all, one by one.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=0.1, max=3600, help="How long to ask each route.")] = 5,
+    concurrency: Annotated[int, typer.Option(min=1, max=1024, help="Callers at once.")] = 8,
+    timeout: Timeout = 60,
+    url: Url = None,
+    api_key: ApiKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask each route for a while and say how fast it answers: a probe of one photograph, not a benchmark.
+
+    With --url over HTTP; without it, of a service in this process, so what HTTP costs is left out.
+    """
+    routes = route or list(_ROUTES)
+    for name in routes:
+        if name not in _ROUTES:
+            raise typer.BadParameter(f"{name!r} is none of {', '.join(_ROUTES)}.", param_hint="--route")
+    data = image.read_bytes()
+
+    async def run() -> list[dict[str, Any]]:
+        async with session(url, api_key, timeout_s=timeout, retries=0) as client:
+            ask = {name: _asking(client, name, data) for name in routes}
+            return [(await _probe(ask[name], seconds, concurrency)).as_json(name) for name in routes]
+
+    with explained_errors(url):
+        rows = asyncio.run(run())
+    if as_json:
+        print_json(json.dumps(rows, indent=1))
+        return
+    table = Table(box=None, pad_edge=False)
+    for column in ("route", "answers", "a second", "p50 ms", "p99 ms", "refused"):
+        table.add_column(column, justify="left" if column == "route" else "right")
+    for row in rows:
+        refused = ", ".join(f"{status}: {count}" for status, count in row["refused"].items())
+        table.add_row(
+            *(str(row[key]) for key in ("route", "answers", "per_second", "p50_ms", "p99_ms")), refused or "0"
+        )
+    Console().print(table)
+
+
+def _asking(client: AsyncClient, route: str, data: bytes) -> Callable[[], Awaitable[Any]]:
+    ask: Callable[[bytes], Awaitable[Any]] = getattr(client, route.replace("-", "_"))
+    return lambda: ask(data)
+
+
+async def _probe(ask: Callable[[], Awaitable[Any]], seconds: float, concurrency: int) -> _Seen:
+    """So many callers, each asking anew when it is answered, until the time is over and all have their answers."""
+    await ask()  # the first of its kind warms what is cold
+    seen = _Seen()
+    started = time.perf_counter()
+
+    async def call() -> None:
+        while (begun := time.perf_counter()) < started + seconds:
+            try:
+                await ask()
+            except ApiError as error:
+                if misused(error):
+                    raise
+                seen.refused[error.status] += 1
+                await asyncio.sleep(min(error.retry_after_s or 0, seconds / 10))  # as a caller who is told to wait
+            else:
+                seen.seconds.append(time.perf_counter() - begun)
+
+    await asyncio.gather(*(call() for _ in range(concurrency)))
+    seen.took = time.perf_counter() - started
+    return seen

@@ -1,0 +1,159 @@
+"""``pellucid explain``: pictures and numbers of every photograph, each in a folder of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from service.api.schemas import Prediction
+from service.client import ApiError, AsyncClient
+from service.client.many import FAILURES
+from service.client.options import AttentionOptions, ExplainOptions
+from service.commands import files
+from service.commands.session import (
+    ApiKey,
+    AsJson,
+    Timeout,
+    Url,
+    console,
+    explained_errors,
+    misused,
+    print_json,
+    session,
+)
+
+
+def explain(
+    images: Annotated[list[Path], typer.Argument(exists=True, help="Photographs, and folders of them.")],
+    out: Annotated[Path, typer.Option(file_okay=False, help="Folder to write to; made if it is not there.")],
+    target: Annotated[
+        list[str] | None,
+        typer.Option(help="Class to explain, by label or index; may be repeated. Default: the most probable."),
+    ] = None,
+    layer: Annotated[str | None, typer.Option(help="Layer to explain at; `pellucid layers` lists them.")] = None,
+    layers: Annotated[
+        list[str] | None,
+        typer.Option(help="Layer whose feature maps are shown; may be repeated. Default: some."),
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="The network: of the server's, or any that can be loaded.")] = None,
+    method: Annotated[str | None, typer.Option(help="How the heat map is made.")] = None,
+    colormap: Annotated[str | None, typer.Option(help="Colours of overlays and feature maps.")] = None,
+    top_k: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 5,
+    concurrency: Annotated[int, typer.Option(min=1, max=256, help="Pictures in flight at once.")] = 4,
+    timeout: Timeout = 60,
+    url: Url = None,
+    api_key: ApiKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Explain photographs, of a server or without one.
+
+    Each gets a folder of its name in --out: predictions.json, overlay.png, mask.png, a grid of feature maps for each
+    layer, attention.png, and explanation.json with all the numbers. Folders are searched for pictures.
+
+    Exit codes: 0, all were explained; 1, some could not be and the others were; 2, nothing could be done as asked.
+    """
+    found = files.pictures(images, out)
+    if not found:
+        console.print(f"There is no picture ({', '.join(files.SUFFIXES)}) in {', '.join(map(str, images))}.")
+        raise typer.Exit(2)
+    options = {
+        "target": target,
+        "layer": layer,
+        "layers": layers,
+        "method": method,
+        "colormap": colormap,
+        "model": model if url else None,
+    }
+    given = ExplainOptions(top_k=top_k, overlay=True)
+    given.update({name: value for name, value in options.items() if value})  # type: ignore[typeddict-item]
+
+    async def run() -> list[_Done]:
+        async with session(url, api_key, model=model, timeout_s=timeout) as client:
+            await client.models()  # whether anybody answers
+            return await _explain(client, found, given, concurrency)
+
+    with explained_errors(url):
+        done = asyncio.run(run())
+    failed = [one for one in done if one.error]
+    if as_json:
+        report = {
+            "explained": len(done) - len(failed),
+            "failed": len(failed),
+            "pictures": [one.as_json() for one in done],
+        }
+        print_json(json.dumps(report, indent=1, ensure_ascii=False))
+    else:
+        console.print(f"{len(done) - len(failed)} explained, in {out}" + (f"; {len(failed)} failed" if failed else ""))
+    if failed:
+        raise typer.Exit(1)
+
+
+@dataclass(frozen=True)
+class _Done:
+    """What became of one picture: the files in ``folder`` and the most probable class, or why there is nothing."""
+
+    source: Path
+    folder: Path
+    written: tuple[str, ...] = ()
+    best: Prediction | None = None
+    error: Exception | None = None
+
+    def words(self) -> str:
+        if self.best:
+            return f"{self.best.label} ({self.best.probability:.0%}) -> {self.folder}"
+        if isinstance(self.error, ApiError):
+            return f"{self.error.title}. {self.error.detail}"
+        return str(self.error) or type(self.error).__name__
+
+    def as_json(self) -> dict[str, Any]:
+        if self.best:
+            best = self.best.model_dump()
+            return {"source": str(self.source), "folder": str(self.folder), "files": self.written, "best": best}
+        problem = self.error.problem.model_dump(exclude_none=True) if isinstance(self.error, ApiError) else None
+        return {"source": str(self.source), "error": problem or {"title": self.words()}}
+
+
+async def _explain(
+    client: AsyncClient, found: list[tuple[Path, Path]], options: ExplainOptions, concurrency: int
+) -> list[_Done]:
+    """Each picture on its own, so many at a time. Raises the error that every picture would meet."""
+    places = asyncio.Semaphore(concurrency)
+    plotted = AttentionOptions(effects=False)  # the plot is of weights, and for one class
+    for name in ("layer", "model"):
+        if name in options:
+            plotted[name] = options[name]
+    if targets := options.get("target"):
+        plotted["target"] = targets if isinstance(targets, (int, str)) else targets[0]
+
+    async def one(source: Path, folder: Path) -> _Done:
+        async with places:
+            try:
+                result = await client.explain(source, **options)
+                plot = await client.picture("attention", source, **plotted)
+                written = await asyncio.to_thread(files.write, result, plot, folder)
+            except FAILURES as error:
+                return _Done(source, folder, error=error)
+            return _Done(source, folder, tuple(written), (result.predictions or [])[0])
+
+    columns = (TextColumn("Explaining"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    tasks = [asyncio.ensure_future(one(*pair)) for pair in found]
+    with Progress(*columns, console=console, transient=True, disable=len(found) == 1) as bar:
+        row = bar.add_task("", total=len(found))
+        try:
+            for following in asyncio.as_completed(tasks):
+                done = await following
+                if done.error and misused(done.error):
+                    raise done.error
+                bar.advance(row)
+                console.print(f"{escape(str(done.source))}: {escape(done.words())}", soft_wrap=True)
+            return [task.result() for task in tasks]
+        finally:
+            for task in tasks:
+                task.cancel()

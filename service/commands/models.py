@@ -1,0 +1,85 @@
+"""``pellucid models`` and ``pellucid layers``: what is served, and every name in it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from service.api.schemas import ModelDetail, ModelSummary
+from service.commands.session import ApiKey, AsJson, Url, explained_errors, print_json, session
+
+
+def models(url: Url = None, api_key: ApiKey = None, as_json: AsJson = False) -> None:
+    """List the networks of a server, or the one that this process would load."""
+
+    async def run() -> list[ModelSummary]:
+        async with session(url, api_key) as client:
+            return await client.models()
+
+    with explained_errors(url):
+        served = asyncio.run(run())
+    if as_json:
+        print_json(json.dumps([model.model_dump() for model in served], indent=1))
+        return
+    table = _table("model", "classes", "input", "what it is")
+    for model in served:
+        name = f"{model.name} (default)" if model.default else model.name
+        table.add_row(name, str(model.classes), _shape(model.input), model.title)
+    Console().print(table)
+
+
+def layers(
+    model: Annotated[
+        str | None, typer.Argument(help="The network: of the server's, or any that can be loaded.")
+    ] = None,
+    url: Url = None,
+    api_key: ApiKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """List a network's layers and channel-attention gates, by the names that --layer and --layers take."""
+
+    async def run() -> ModelDetail:
+        async with session(url, api_key, model=model) as client:
+            name = model if model and url else next(served.name for served in await client.models() if served.default)
+            return await client.model(name)
+
+    with explained_errors(url):
+        detail = asyncio.run(run())
+    if as_json:
+        print_json(
+            detail.model_dump_json(include={"name", "layers", "gates", "default_layer", "feature_layers"}, indent=1)
+        )
+        return
+    table = _table("layer", "kind", "channels x height x width", "")
+    for layer in detail.layers:
+        notes = {
+            "heat map": layer.name == detail.default_layer.name,
+            "feature maps": layer.name in detail.feature_layers,
+        }
+        default = ", ".join(name for name, holds in notes.items() if holds)
+        table.add_row(layer.name, layer.kind, _shape(layer.shape), f"default of {default}" if default else "")
+    console = Console()
+    console.print(table)
+    if not detail.default_layer.name:
+        console.print(f"No heat maps: {detail.default_layer.why}.", markup=False)
+    if detail.gates:
+        table = _table("gate", "kind", "channels x height x width", "squash")
+        for gate in detail.gates:
+            table.add_row(gate.layer, gate.type, _shape(gate.shape), gate.squash)
+        console.print(table)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _shape(shape: list[int]) -> str:
+    return " x ".join(map(str, shape))

@@ -1,0 +1,50 @@
+"""Settings and networks, with words for whoever set them wrongly."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from difflib import get_close_matches
+from typing import Any, Final
+
+import typer
+from pydantic import ValidationError
+
+from service.config import Settings
+from service.telemetry import logs
+
+# What clients of a server read, and not the server itself.
+URL_VARIABLE: Final = "PELLUCID_URL"
+KEY_VARIABLE: Final = "PELLUCID_API_KEY"
+
+
+def settings() -> Settings:
+    """Those of the environment; ends the program with 2 if one is wrong."""
+    try:
+        found = Settings()
+    except ValidationError as error:
+        for problem in error.errors():
+            name = "PELLUCID_" + "_".join(map(str, problem["loc"])).upper()
+            typer.echo(f"{name}: {problem['msg']}, got {problem['input']!r}", err=True)
+        raise typer.Exit(2) from error
+    known = [f"PELLUCID_{field.upper()}" for field in Settings.model_fields]
+    for name in os.environ:
+        if name.startswith("PELLUCID_") and name not in (*known, URL_VARIABLE, KEY_VARIABLE):
+            close = get_close_matches(name, known, n=1)
+            typer.echo(f"{name} is no setting and is ignored.{f' Is {close[0]} meant?' if close else ''}", err=True)
+    return found
+
+
+def create_app(chosen: Settings, on_death: Callable[[], None] = lambda: None) -> Any:
+    """The app; ends the program with 1 if it can't be made of these settings."""
+    logs.configure(chosen.log_level, chosen.log_format)
+    # torch is slow to import: --help and a wrong setting needn't wait for it
+    from models.catalog import UnknownModelError
+    from models.weights import WeightsError
+    from service.app import create_app as assemble
+
+    try:
+        return assemble(chosen, on_death)
+    except (UnknownModelError, WeightsError, ValueError) as error:
+        typer.echo(f"pellucid can't start: {error}", err=True)
+        raise typer.Exit(1) from error

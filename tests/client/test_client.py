@@ -1,0 +1,133 @@
+"""The client: typed replies for whatever an image is at hand as, and errors in the service's words."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+from typing import get_type_hints
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from service.api import options as served
+from service.api.schemas import Result
+from service.client import ApiError, AsyncClient, Client
+from service.client import options as offered
+from tests.client.scripted import PREDICTIONS, ask, both, refusal, reply
+from tests.support import REPOSITORY, SAMPLES, decoded, problem
+
+
+def test_importing_it_loads_no_network_and_no_arrays() -> None:
+    heavy = ("torch", "openvino", "numpy", "fastapi", "PIL")
+    code = f"import sys, service.client; print([name for name in {heavy} if name in sys.modules])"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=True)
+    assert loaded.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", ["Predict", "Attention", "FeatureMap", "GradCam", "Explain"])
+def test_it_takes_the_options_that_the_service_takes(name: str) -> None:
+    taken = get_type_hints(getattr(offered, f"{name}Options"))
+    assert set(taken) == set(getattr(served, f"{name}Options").model_fields)
+
+
+def test_an_image_may_be_a_path_its_bytes_a_picture_or_an_array(server: str, cat: bytes) -> None:
+    path = SAMPLES / "cat.jpg"
+    picture = Image.open(io.BytesIO(cat)).convert("RGB")
+    with Client(server, timeout_s=200) as client:
+        exact = [client.predict(image, top_k=3) for image in (path, str(path), cat)]
+        assert exact[0] == exact[1] == exact[2]
+        # Pillow decodes a JPEG a level away from the service's decoder
+        near = [client.predict(image, top_k=3) for image in (picture, np.asarray(picture))]
+    assert near[0] == near[1]
+    assert [p.label for p in near[0]] == [p.label for p in exact[0]]
+    assert near[0][0].probability == pytest.approx(exact[0][0].probability, abs=0.05)
+
+
+def test_what_is_no_image_says_what_is_one() -> None:
+    with Client() as client:
+        with pytest.raises(TypeError, match="a path, bytes, a PIL image or a uint8 array, not list"):
+            client.predict([1, 2])  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="must be uint8, 0 to 255, not float64"):
+            client.predict(np.zeros((8, 8, 3)))
+
+
+def test_every_route_has_its_typed_answer(server: str, cat: bytes) -> None:
+    with Client(server, timeout_s=200) as client:
+        everything = client.explain(cat, target=["tabby", "tiger cat"], overlay=True, count=4, tile=28)
+        assert isinstance(everything, Result)
+        assert client.predict(cat) == everything.predictions
+        assert client.attention(cat, effects=False).gates[0].layer == "blocks.0.gate"
+        (maps,) = client.feature_maps(cat, layers=["head"], channels=[1, 2], tile=28)
+        assert maps.channels == [1, 2]
+        cams = client.grad_cam(cat, target=["tabby", "tiger cat"], overlay=True)
+        assert [cam.target.label for cam in cams] == ["tabby", "tiger cat"]
+        default = next(model for model in client.models() if model.default)
+        assert client.model(default.name).labels[281] == "tabby"
+        plot = client.picture("attention", cat, effects=False)
+    assert Image.open(io.BytesIO(plot)).format == "PNG"
+    mask = cams[0].mask
+    assert np.array_equal(np.asarray(mask.to_pil()), decoded(mask))
+
+
+@both
+def test_the_key_and_the_time_that_is_waited_are_sent(client_type: type[Client] | type[AsyncClient]) -> None:
+    seen: list[httpx.Request] = []
+
+    def respond(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        return reply(**PREDICTIONS)
+
+    (prediction,) = ask(client_type, respond, api_key="secret", timeout_s=7)
+    assert prediction.label == "dark"
+    assert seen[0].headers["authorization"] == "Bearer secret"
+    told = int(seen[0].url.params["timeout_ms"])
+    assert 6000 < told <= 7000
+    assert seen[0].extensions["timeout"]["read"] > told / 1000  # what the service says of being late is waited for
+    assert seen[0].url.params["top_k"] == "1"
+
+
+@both
+def test_a_problem_is_an_error_in_the_services_words(client_type: type[Client] | type[AsyncClient]) -> None:
+    with pytest.raises(ApiError, match=r"No\. Not so\. \(status 422, request r1\)") as caught:
+        ask(client_type, lambda _: refusal(422))
+    error = caught.value
+    assert (error.status, error.kind, error.title, error.detail) == (422, "some-kind", "No", "Not so.")
+    assert (error.request_id, error.allowed) == ("r1", ["so"])
+
+
+def test_a_page_of_a_proxy_is_an_error_too() -> None:
+    with pytest.raises(ApiError, match=r"Bad Gateway\. stub answered with text/html") as caught:
+        ask(Client, lambda _: httpx.Response(502, html="<h1>Bad Gateway</h1>"))
+    assert (caught.value.status, caught.value.kind) == (502, "")
+
+
+def test_an_answer_of_something_else_is_an_error_too() -> None:
+    with pytest.raises(ApiError, match=r"Not an answer of this service\. stub answered with text/html"):
+        ask(Client, lambda _: httpx.Response(200, html="<h1>Welcome</h1>"))
+
+
+def test_a_real_problem_is_the_same_to_the_client(
+    server: str, client: httpx.Client, cat: bytes, tmp_path: Path
+) -> None:
+    file = tmp_path / "cat.jpg"
+    file.write_bytes(cat)
+    with Client(server) as pellucid, pytest.raises(ApiError) as caught:
+        pellucid.grad_cam(file, layer="haed")
+    response = client.post("/v1/grad-cam", params={"layer": "haed"}, files={"images": cat})
+    expected = problem(response, 422, "unknown-name").model_dump(exclude={"request_id"})
+    assert caught.value.problem.model_dump(exclude={"request_id"}) == expected
+    assert caught.value.kind == "unknown-name"
+
+
+def test_what_a_newer_service_adds_is_no_error() -> None:
+    (prediction,) = ask(Client, lambda _: reply(**PREDICTIONS, new_part={"some": "thing"}))
+    assert prediction.index == 0
+
+
+def test_where_nobody_answers_it_says_so(server: str) -> None:
+    with Client("http://127.0.0.1:1") as client, pytest.raises(httpx.ConnectError):
+        client.models()

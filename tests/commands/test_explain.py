@@ -1,0 +1,179 @@
+"""`pellucid explain`: all files of every picture, a word on each that fails, and an exit code that says so."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from service.api.schemas import Reply
+from service.commands import files
+from tests.commands.invoke import pellucid
+from tests.support import REPOSITORY, SAMPLES, decoded, explained
+
+FILES = {
+    "predictions.json",
+    "explanation.json",
+    "overlay.png",
+    "mask.png",
+    "attention.png",
+    "features-stem.png",
+    "features-blocks.4.png",
+    "features-head.png",
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two photographs, one of them in a folder of its own, and a file that is called a photograph."""
+    made = tmp_path / "photographs"
+    (made / "morning").mkdir(parents=True)
+    (made / "cat.jpg").write_bytes((SAMPLES / "cat.jpg").read_bytes())
+    (made / "morning" / "coffee.JPG").write_bytes((SAMPLES / "coffee.jpg").read_bytes())
+    (made / "broken.png").write_text("no picture")
+    (made / "notes.txt").write_text("no picture either")
+    return made
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_a_folder_is_explained_but_for_its_broken_picture(server: str, folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = pellucid("explain", folder, "--out", out, "--timeout", "200", url=server)
+    assert result.exit_code == 1
+    assert names(out) == {"cat", "morning"}
+    assert names(out / "cat") == FILES
+    assert names(out / "morning" / "coffee") == FILES
+    assert "broken.png: Not a type that is served." in result.stderr
+    assert "2 explained" in result.stderr
+    assert "1 failed" in result.stderr
+
+
+def test_what_is_written_is_what_the_api_answers(server: str, client: httpx.Client, cat: bytes, tmp_path: Path) -> None:
+    photograph = SAMPLES / "cat.jpg"
+    assert pellucid("explain", photograph, "--out", tmp_path, "--timeout", "200", url=server).exit_code == 0
+    answer = explained(client, "/v1/explain", cat, overlay=True)
+    assert answer.grad_cam
+    assert answer.feature_maps
+    written = tmp_path / "cat"
+    numbers = json.loads((written / "explanation.json").read_text())
+    assert answer.predictions is not None
+    labels = [prediction.label for prediction in answer.predictions]
+    assert [prediction["label"] for prediction in numbers["predictions"]] == labels
+    assert [p["label"] for p in json.loads((written / "predictions.json").read_text())["predictions"]] == labels
+    assert numbers["grad_cam"][0]["raw"]["max"] == pytest.approx(answer.grad_cam[0].raw.max, rel=1e-3)
+    for name, picture in (
+        (numbers["grad_cam"][0]["mask"]["file"], answer.grad_cam[0].mask),
+        (numbers["feature_maps"][0]["grid"]["file"], answer.feature_maps[0].grid),
+    ):
+        shown = np.asarray(Image.open(written / name).convert("RGB")).astype(int)
+        other = decoded(picture).astype(int)
+        assert np.abs(shown - (other if other.ndim == 3 else other[..., None])).max() <= 12
+
+
+def test_several_classes_have_a_picture_each(server: str, tmp_path: Path) -> None:
+    chosen = ("--target", "tabby", "--target", "espresso", "--layers", "stem", "--layer", "blocks.10")
+    out = ("--out", tmp_path, "--timeout", "200")
+    assert pellucid("explain", SAMPLES / "cat.jpg", *out, *chosen, url=server).exit_code == 0
+    found = names(tmp_path / "cat")
+    assert {"mask-281.png", "overlay-281.png", "mask-967.png", "overlay-967.png", "features-stem.png"} <= found
+    assert "mask.png" not in found
+
+
+def test_a_script_gets_json(server: str, folder: Path, tmp_path: Path) -> None:
+    result = pellucid("explain", folder, "--out", tmp_path / "out", "--timeout", "200", "--json", url=server)
+    report = json.loads(result.stdout)
+    assert (report["explained"], report["failed"]) == (2, 1)
+    pictures = {Path(picture["source"]).name: picture for picture in report["pictures"]}
+    assert pictures["cat.jpg"]["best"]["label"] == "Egyptian cat"
+    assert set(pictures["cat.jpg"]["files"]) == FILES
+    assert pictures["broken.png"]["error"]["type"] == "urn:pellucid:problem:unsupported-media-type"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (("--layer", "haed"), ("Did you mean 'head'?", "Allowed: stem.pad, stem.conv")),
+        (("--target", "tabbyy"), ("Unknown class 'tabbyy'.",)),
+        (("--model", "resnet"), ("Allowed: lite0, lite0-plain",)),
+        (("--colormap", "rainbow"), ("colormap: Should be one of",)),
+    ],
+)
+def test_what_would_fail_with_every_picture_ends_it_at_once(
+    server: str, folder: Path, tmp_path: Path, wrong: tuple[str, str], words: tuple[str, ...]
+) -> None:
+    result = pellucid("explain", folder, "--out", tmp_path / "out", "--timeout", "200", *wrong, url=server)
+    assert result.exit_code == 2
+    assert all(said in result.stderr for said in words), result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_where_no_server_is_it_says_what_to_do(tmp_path: Path) -> None:
+    result = pellucid("explain", SAMPLES / "cat.jpg", "--out", tmp_path, url="http://127.0.0.1:1")
+    assert result.exit_code == 2
+    assert "No answer from http://127.0.0.1:1" in result.stderr
+    assert "`pellucid serve` starts one" in result.stderr
+
+
+@pytest.mark.parametrize("arguments", [("nowhere.jpg", "--out", "out"), ("--out", "out"), (SAMPLES / "cat.jpg",)])
+def test_a_call_that_is_not_complete_is_explained(arguments: tuple[str | Path, ...]) -> None:
+    assert pellucid("explain", *arguments).exit_code == 2
+
+
+def test_a_folder_without_pictures_is_no_success(tmp_path: Path) -> None:
+    result = pellucid("explain", tmp_path, "--out", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "There is no picture" in result.stderr
+
+
+def test_pictures_of_one_name_do_not_overwrite_each_other(tmp_path: Path) -> None:
+    given = [Path("a.jpg"), Path("a.png"), Path("b/a.jpg")]
+    assert [folder.name for _, folder in files.pictures(given, tmp_path)] == ["a", "a-2", "a-3"]
+
+
+def test_what_it_wrote_itself_is_not_explained_again(folder: Path) -> None:
+    (folder / "out" / "cat").mkdir(parents=True)
+    (folder / "out" / "cat" / "mask.png").write_text("")
+    assert [source.name for source, _ in files.pictures([folder], folder / "out")] == [
+        "broken.png",
+        "cat.jpg",
+        "coffee.JPG",
+    ]
+
+
+def test_a_layers_name_leads_to_no_other_folder(client: httpx.Client, cat: bytes, tmp_path: Path) -> None:
+    response = client.post("/v1/explain", params={"layers": "head", "overlay": True}, files={"images": cat})
+    answer: dict[str, Any] = response.json()
+    answer["results"][0]["feature_maps"][0]["layer"] = "../../head"
+    (result,) = Reply.model_validate(answer).results
+    written = files.write(result, b"", tmp_path / "cat")  # type: ignore[arg-type]
+    assert "features-.._.._head.png" in written
+    assert {path.name for path in tmp_path.iterdir()} == {"cat"}
+
+
+def test_without_a_server_the_network_is_loaded_here(folder: Path, tmp_path: Path) -> None:
+    command: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "service",
+        "explain",
+        folder,
+        "--out",
+        tmp_path / "out",
+        "--timeout",
+        "200",
+    ]
+    ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=200)
+    assert ended.returncode == 1, ended.stderr
+    assert names(tmp_path / "out" / "cat") == FILES
+    assert names(tmp_path / "out" / "morning" / "coffee") == FILES
+    assert "broken.png: Not a type that is served." in ended.stderr

@@ -1,0 +1,79 @@
+"""`pellucid models`, `layers`, `bench` and `--version`: for people and for scripts."""
+
+from __future__ import annotations
+
+import json
+from importlib.metadata import version
+
+import httpx
+import pytest
+
+from service.api.schemas import ModelDetail
+from service.commands import start
+from service.config import Settings
+from tests.commands.invoke import pellucid
+
+
+def test_the_version_is_said() -> None:
+    result = pellucid("--version")
+    assert (result.exit_code, result.stdout) == (0, f"pellucid {version('pellucid')}\n")
+
+
+def test_the_served_networks_are_listed(server: str, client: httpx.Client) -> None:
+    served = client.get("/v1/models").json()["models"]
+    assert json.loads(pellucid("models", "--json", url=server).stdout) == served
+    table = pellucid("models", url=server).stdout
+    assert "lite0 (default)" in table
+    assert all(model["title"] in table for model in served)
+
+
+@pytest.mark.parametrize("name", ["lite0", "lite0-plain"])
+def test_layers_and_gates_are_listed(server: str, client: httpx.Client, name: str) -> None:
+    detail = ModelDetail.model_validate_json(client.get(f"/v1/models/{name}").content)
+    result = pellucid("layers", name, url=server)
+    assert result.exit_code == 0
+    rows = {line.split()[0] for line in result.stdout.splitlines() if line.strip()}
+    assert {layer.name for layer in detail.layers} | {gate.layer for gate in detail.gates} <= rows
+    told = json.loads(pellucid("layers", name, "--json", url=server).stdout)
+    assert [layer["name"] for layer in told["layers"]] == [layer.name for layer in detail.layers]
+    assert told["default_layer"]["name"] == "head"
+
+
+def test_without_a_name_the_default_network_is_meant(server: str) -> None:
+    assert json.loads(pellucid("layers", "--json", url=server).stdout)["name"] == "lite0"
+
+
+def test_an_unknown_network_names_those_there_are(server: str) -> None:
+    result = pellucid("layers", "resnet50", url=server)
+    assert result.exit_code == 2
+    assert "Allowed: lite0, lite0-plain" in result.stderr
+
+
+def test_the_probe_counts_answers_and_their_times(server: str) -> None:
+    chosen = ("--route", "predict", "--route", "grad-cam", "--seconds", "0.2", "--concurrency", "2", "--timeout", "200")
+    rows = json.loads(pellucid("bench", *chosen, "--json", url=server).stdout)
+    assert [row["route"] for row in rows] == ["/v1/predict", "/v1/grad-cam"]
+    for row in rows:
+        assert row["answers"] >= 2  # of each caller one
+        assert row["per_second"] > 0
+        assert 0 < row["p50_ms"] <= row["p99_ms"]
+        assert row["refused"] == {}
+    assert "/v1/predict" in pellucid("bench", *chosen[:2], *chosen[4:], url=server).stdout
+
+
+def test_the_probe_takes_no_other_routes(server: str) -> None:
+    result = pellucid("bench", "--route", "predcit", url=server)
+    assert result.exit_code == 2
+    assert "none of predict, attention, feature-maps" in result.stderr
+
+
+def test_a_variable_of_the_client_is_no_setting_that_is_ignored(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(start.URL_VARIABLE, "http://127.0.0.1:8000")
+    monkeypatch.setenv(start.KEY_VARIABLE, "key")
+    assert start.settings() == Settings()
+    assert capsys.readouterr().err == ""
+    monkeypatch.setenv("PELLUCID_MODLE", "lite0")
+    start.settings()
+    assert "PELLUCID_MODLE is no setting and is ignored. Is PELLUCID_MODEL meant?" in capsys.readouterr().err
