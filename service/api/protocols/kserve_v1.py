@@ -29,6 +29,7 @@ def router(service: Service) -> APIRouter:
 
     @routes.post(
         "/v1/models/{name}:predict",
+        name="kserve_v1_predict",
         summary="KServe v1: the most probable classes",
         responses=documented.kserve_v1("predictions", "Those of /v1/predict."),
         openapi_extra=documented.instances(),
@@ -39,6 +40,7 @@ def router(service: Service) -> APIRouter:
 
     @routes.post(
         "/v1/models/{name}:explain",
+        name="kserve_v1_explain",
         summary="KServe v1: why",
         responses=documented.kserve_v1("explanations", "Those of /v1/explain."),
         openapi_extra=documented.instances(),

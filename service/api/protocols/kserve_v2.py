@@ -50,30 +50,42 @@ def router(service: Service) -> APIRouter:
     routes = APIRouter(tags=["protocols"])
     inference = APIRouter(route_class=OptionsRoute)
 
-    @routes.get("/v2", summary="KServe v2: the server", responses=documented.SERVER)
+    @routes.get("/v2", name="kserve_v2_server", summary="KServe v2: the server", responses=documented.SERVER)
     async def server() -> dict[str, Any]:
         """Name, version, and the extensions of the protocol that are spoken."""
         return {"name": "pellucid", "version": version("pellucid"), "extensions": _EXTENSIONS}
 
-    @routes.get("/v2/health/live", summary="KServe v2: is the process alive?", responses=documented.LIVE)
+    @routes.get(
+        "/v2/health/live", name="kserve_v2_live", summary="KServe v2: is the process alive?", responses=documented.LIVE
+    )
     async def live() -> dict[str, bool]:
         """An alias of /livez."""
         service.require_engines()
         return {"live": True}
 
-    @routes.get("/v2/health/ready", summary="KServe v2: does it take work?", responses=documented.READY)
+    @routes.get(
+        "/v2/health/ready", name="kserve_v2_ready", summary="KServe v2: does it take work?", responses=documented.READY
+    )
     async def ready() -> dict[str, bool]:
         """An alias of /readyz."""
         service.require_ready()
         return {"ready": True}
 
-    @routes.get("/v2/models/{name}", summary="KServe v2: a network's tensors", responses=documented.MODEL)
+    @routes.get(
+        "/v2/models/{name}",
+        name="kserve_v2_model",
+        summary="KServe v2: a network's tensors",
+        responses=documented.MODEL,
+    )
     async def model(name: ModelName) -> dict[str, Any]:
         """The inputs, of which a request gives one, and all outputs that it may ask for."""
         return _metadata(service.addressed(name))
 
     @routes.get(
-        "/v2/models/{name}/ready", summary="KServe v2: does a network take work?", responses=documented.MODEL_READY
+        "/v2/models/{name}/ready",
+        name="kserve_v2_model_ready",
+        summary="KServe v2: does a network take work?",
+        responses=documented.MODEL_READY,
     )
     async def model_ready(name: ModelName) -> dict[str, Any]:
         """Ready as long as the service is, and this network answers."""
@@ -86,6 +98,7 @@ def router(service: Service) -> APIRouter:
 
     @inference.post(
         "/v2/models/{name}/infer",
+        name="kserve_v2_infer",
         summary="KServe v2: infer",
         responses=documented.INFER,
         openapi_extra=documented.infer(),
@@ -146,7 +159,7 @@ def _images(
         raise InvalidOption(f"The datatype of {tensor.name!r} is {INPUTS[tensor.name]}, not {tensor.datatype!r}.")
     if tensor.datatype == "BYTES":
         return tuple(map(Upload, tensors.files(tensor, behind, limits.images)))
-    if tensor.shape[0] > limits.images:  # before they are unpacked
+    if len(tensor.shape) == 4 and tensor.shape[0] > limits.images:  # before they are unpacked
         raise intake.too_many(limits)
     values = tensors.numbers(tensor, behind)
     read = from_levels if tensor.datatype == "UINT8" else from_normalised

@@ -28,29 +28,26 @@ def router(service: Service) -> APIRouter:
     async def predict(request: Request, options: Annotated[PredictOptions, Query()], name: ModelName) -> Response:
         """An alias of /v1/predict for one image: the `top_k` most probable labels with their probabilities.
 
-        A label that several classes share has the class's index behind it, as `crane (134)`.
+        A label that several classes share has the class's index behind it, as `crane (134)`. PUT does the same.
         """
         return await _answer(request, service, name, options, frozenset({"predictions"}), probabilities)
 
     async def explain(request: Request, options: Annotated[ExplainOptions, Query()], name: ModelName) -> Response:
-        """An alias of /v1/explain for one image: the entry that /v1/explain has in `results`."""
+        """An alias of /v1/explain for one image: the entry that /v1/explain has in `results`. PUT does the same."""
         return await _answer(request, service, name, options, frozenset(PARTS), lambda entry, _: entry)
 
-    for method in ("POST", "PUT"):  # one at a time: an operation's id names its method
-        routes.add_api_route(
-            "/predictions/{name}",
-            predict,
-            methods=[method],
-            summary="TorchServe: the most probable classes",
-            responses=documented.torchserve("Probabilities by label, the most probable first."),
-            openapi_extra=documented.one_image(),
-        )
-        routes.add_api_route(
-            "/explanations/{name}",
-            explain,
-            methods=[method],
-            summary="TorchServe: why",
-            responses=documented.torchserve("The explanation."),
+    for path, endpoint, summary, said in (
+        ("/predictions/{name}", predict, "the most probable classes", "Probabilities by label, the highest first."),
+        ("/explanations/{name}", explain, "why", "The explanation."),
+    ):
+        routes.add_api_route(path, endpoint, methods=["POST", "PUT"], include_in_schema=False)
+        routes.add_api_route(  # for the document, which can't have one operation under two methods
+            path,
+            endpoint,
+            name=f"torchserve_{endpoint.__name__}",
+            methods=["POST"],
+            summary=f"TorchServe: {summary}",
+            responses=documented.torchserve(said),
             openapi_extra=documented.one_image(),
         )
     return routes
