@@ -57,7 +57,7 @@ def as_tensor(name: str, values: NDArray[Any], *, binary: bool = True) -> triton
 
 def normalised(pixels: Pixels) -> NDArray[np.float32]:
     """As torchvision's transforms leave an 8-bit picture."""
-    mean, std = np.float32(PREPROCESS.mean), np.float32(PREPROCESS.std)
+    mean, std = np.array(PREPROCESS.mean, np.float32), np.array(PREPROCESS.std, np.float32)
     values = (pixels.astype(np.float32) / np.float32(255) - mean) / std
     return np.ascontiguousarray(values.transpose(0, 3, 1, 2), np.float32)
 

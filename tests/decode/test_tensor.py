@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from models.spec import PreprocessSpec
 from service.decode.tensor import as_decoded, from_levels, from_normalised
@@ -25,21 +28,21 @@ def test_levels_stay_what_they_are() -> None:
 
 def test_every_level_of_every_channel_survives_the_normalisation() -> None:
     levels = np.repeat(np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1), 3, 3)
-    values = (levels.astype(np.float32) / np.float32(255) - np.float32(MEAN)) / np.float32(STD)
+    values = (levels / np.float32(255) - np.array(MEAN, np.float32)) / np.array(STD, np.float32)
     (picture,) = from_normalised(values.transpose(0, 3, 1, 2), EVERY_LEVEL)
     assert np.array_equal(picture.pixels, levels[0])
 
 
 @pytest.mark.parametrize("wrong", [np.full((1, 6, 4, 3), 256), np.full((1, 6, 4, 3), -1), np.full((1, 6, 4, 3), 0.5)])
-def test_what_is_no_level_is_refused(wrong: np.ndarray) -> None:
+def test_what_is_no_level_is_refused(wrong: NDArray[Any]) -> None:
     with pytest.raises(InvalidOption, match="0 to 255"):
         from_levels(wrong, SPEC)
 
 
-@pytest.mark.parametrize("scale", [1, 1 / 255, np.inf, np.nan])
-def test_another_normalisation_or_none_is_refused(scale: float) -> None:
+@pytest.mark.parametrize("values", [PIXELS, PIXELS / 255, np.full(PIXELS.shape, np.inf), np.full(PIXELS.shape, np.nan)])
+def test_another_normalisation_or_none_is_refused(values: NDArray[Any]) -> None:
     with pytest.raises(InvalidOption, match=r"mean \[0.485, 0.456, 0.406\] and std \[0.229, 0.224, 0.225\]"):
-        from_normalised(PIXELS.transpose(0, 3, 1, 2) * np.float32(scale), SPEC)
+        from_normalised(values.transpose(0, 3, 1, 2).astype(np.float32), SPEC)
 
 
 def test_the_first_value_that_is_none_is_named_with_its_place() -> None:
