@@ -33,7 +33,8 @@ from service.api.intake import Limits
 from service.api.options import invalid
 from service.api.pages import PageHeaders
 from service.api.pipeline import Pipeline
-from service.api.reply import problem_response
+from service.api.protocols import kserve_v1, kserve_v2, torchserve
+from service.api.protocols.errors import error_response
 from service.config import Settings
 from service.dispatch.admission import Admission
 from service.dispatch.forecast import Forecast
@@ -103,6 +104,7 @@ def build(service: Service, settings: Settings, observers: Sequence[Callable[[Ca
             {"name": "predict", "description": "What is in the picture."},
             {"name": "explain", "description": "Why the network says so."},
             {"name": "models", "description": "What is served, and every name that a request may use."},
+            {"name": "protocols", "description": "The same in the words of KServe, Triton and TorchServe."},
             {"name": "health", "description": "Probes for an orchestrator."},
         ],
         lifespan=lifespan,
@@ -113,7 +115,7 @@ def build(service: Service, settings: Settings, observers: Sequence[Callable[[Ca
         redirect_slashes=False,
     )
     _watch(service)
-    for routes in (predict, explain, system):
+    for routes in (predict, explain, kserve_v1, kserve_v2, torchserve, system):
         app.include_router(routes.router(service))
 
     app.include_router(redoc.router(ASSETS))
@@ -190,7 +192,7 @@ async def _on_error(request: Request, error: Exception) -> Response:
         error = _of_routing(request, error)
     assert isinstance(error, PellucidError)
     request.state.call.problems.append(error.slug)
-    return problem_response(error, request.state.request_id)
+    return error_response(request.scope, error)
 
 
 def _of_routing(request: Request, error: HTTPException) -> PellucidError:

@@ -28,6 +28,13 @@ class Upload:
 
 
 @dataclass(frozen=True, slots=True)
+class Prepared:
+    """One picture that came as the network takes it: ``pixels`` is ``[H, W, 3]``, RGB; nothing is left to decode."""
+
+    pixels: Pixels
+
+
+@dataclass(frozen=True, slots=True)
 class ImageInfo:
     """What is known of an upload.
 

@@ -15,6 +15,8 @@ EVERYONE = {"service.types", "service.errors", "models.spec"}  # nouns and error
 MAY_IMPORT = {
     "models": {"models"},
     "service.api": {"service.decode", "service.dispatch", "service.render", "service.telemetry"},
+    # Neither the door nor the worker nor a decoder: the flow is the handler's, for every protocol.
+    "service.api.protocols": {"service.api", "service.decode.tensor"},
     "service.decode": set(),
     "service.dispatch": {"service.engine.base"},
     "service.engine": {"service.explain", "models"},

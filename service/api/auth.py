@@ -18,7 +18,7 @@ from limits.strategies import MovingWindowRateLimiter
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.api.reply import problem_response
+from service.api.protocols.errors import error_response, path_of
 from service.errors import NotFound, PellucidError, RateLimited, Unauthorized
 
 Access = Literal["open", "key", "off"]
@@ -26,7 +26,9 @@ Access = Literal["open", "key", "off"]
 _HASHED: Final = re.compile(r"sha256:([0-9a-f]{64})")
 # SHA-256 is no slow hash: it protects keys that can't be guessed, not passwords.
 _SHORTEST: Final = 20
-_PROBES: Final = {"/livez", "/readyz"}
+PROBES: Final = {"/livez", "/readyz", "/v2/health/live", "/v2/health/ready"}
+# Beginnings of the paths that a rate is for.
+LIMITED: Final = ("/v1/", "/v2", "/predictions/", "/explanations/")
 _DOCS: Final = {"/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"}
 
 
@@ -103,13 +105,13 @@ class Gate:
                 self._require(scope)
             except PellucidError as error:
                 scope["state"]["call"].problems.append(error.slug)
-                await problem_response(error, scope["state"]["request_id"])(scope, receive, send)
+                await error_response(scope, error)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
     def _require(self, scope: Scope) -> None:
-        path = scope["path"].removeprefix(scope.get("root_path", ""))
-        if path == "/" or path in _PROBES or path.startswith("/assets/"):
+        path = path_of(scope)
+        if path == "/" or path in PROBES or path.startswith("/assets/"):
             return
         access = self._access.get(path, "key")
         if access == "off":
@@ -117,7 +119,7 @@ class Gate:
         caller = (scope.get("client") or ("unknown",))[0]
         if self._keys and access == "key":
             caller = scope["state"]["api_key"] = self._keys.whose(Headers(scope=scope))
-        if self._limiter and self._rate and path.startswith("/v1/") and not self._limiter.hit(self._rate, caller):
+        if self._limiter and self._rate and path.startswith(LIMITED) and not self._limiter.hit(self._rate, caller):
             free_at = self._limiter.get_window_stats(self._rate, caller).reset_time
             raise RateLimited(f"More than {self._rate} are not taken.", max(1, math.ceil(free_at - time.time())))
 

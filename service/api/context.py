@@ -13,7 +13,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.reply import problem_response
+from service.api.protocols.errors import error_response
 from service.errors import Draining, PellucidError
 from service.telemetry.call import NO_ROUTE, Call
 
@@ -66,14 +66,14 @@ class RequestContext:
                 raise
             stopped = Draining("The service is shutting down.")
             call.problems.append(stopped.slug)
-            await problem_response(stopped, request_id)(scope, receive, send_with_id)
+            await error_response(scope, stopped)(scope, receive, send_with_id)
         except Exception:
             log.exception("request %s failed", request_id, extra={"fields": {"request_id": request_id}})
             if status:
                 raise
             error = PellucidError("The service failed; its log has the cause under this request's id.")
             call.problems.append(error.slug)
-            await problem_response(error, request_id)(scope, receive, send_with_id)
+            await error_response(scope, error)(scope, receive, send_with_id)
         finally:
             # The route's template, not the path: a caller may write anything into that, also a line's end.
             call.end(getattr(inner.get("route"), "path", NO_ROUTE), status)

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from fastapi import FastAPI
 
+from service.api.auth import LIMITED, PROBES
 from service.api.intake import JsonImage
 from service.api.options import Options
 from service.api.problems import POST_PROBLEMS, POST_PROBLEMS_WITH_NAMES
@@ -69,7 +70,7 @@ def request_body(options: type[Options]) -> dict[str, Any]:
         "application/octet-stream": {"schema": {**binary, "description": "The bytes of one image, of any type."}},
         "application/json": {
             "schema": json_schema,
-            "example": {"images": [{"data": _ONE_PIXEL_PNG, "filename": "dot.png"}]},
+            "example": {"images": [{"data": ONE_PIXEL_PNG, "filename": "dot.png"}]},
         },
     }
     return {"requestBody": {"required": True, "description": "One image, or several.", "content": content}}
@@ -118,7 +119,7 @@ def secure(app: FastAPI, *, required: bool) -> None:
         document = plain()
         document["components"]["securitySchemes"] = schemes
         for path, methods in document["paths"].items():
-            for operation in methods.values() if path.startswith("/v1/") else ():
+            for operation in methods.values() if path.startswith(LIMITED) and path not in PROBES else ():
                 operation["security"] = ways
         return document
 
@@ -126,4 +127,4 @@ def secure(app: FastAPI, *, required: bool) -> None:
 
 
 # A whole PNG file of one white pixel, so that the JSON example is a request that works.
-_ONE_PIXEL_PNG: Final = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4//8/AAX+Av4N70a4AAAAAElFTkSuQmCC"
+ONE_PIXEL_PNG: Final = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4//8/AAX+Av4N70a4AAAAAElFTkSuQmCC"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import orjson
 from starlette.requests import ClientDisconnect, Request
@@ -22,10 +22,10 @@ from service.api.plan import Look, bound_drawing, resolve
 from service.decode.image import identify
 from service.dispatch.admission import Admission, Place
 from service.dispatch.forecast import Forecast
-from service.errors import DeadlineExceeded, Draining, PellucidError, UnknownName
+from service.errors import DeadlineExceeded, Draining, EngineDown, PellucidError, UnknownModel, UnknownName
 from service.telemetry.call import Call
 from service.telemetry.metrics import Metrics
-from service.types import Plan, Upload
+from service.types import DecodedImage, Outcome, Plan, Prepared, Upload
 
 # Of the pictures that are kept to be drawn over: RGB.
 _BYTES_PER_PIXEL = 3
@@ -35,6 +35,7 @@ _LINGER_S = 2.0
 _LATE_BODY_S = 0.5
 
 T = TypeVar("T")
+B = TypeVar("B", bound=intake.Intake)
 
 log = logging.getLogger(__name__)
 
@@ -63,92 +64,197 @@ class Service:
             raise UnknownName.among("model", name, [*self.pipelines])
         return self.pipelines[name]
 
+    def addressed(self, name: str) -> Pipeline:
+        """The network of that name, which stands in a path. Raises UnknownModel."""
+        if name not in self.pipelines:
+            served = [*self.pipelines]
+            raise UnknownModel(f"No model {name!r} is served. Served are {', '.join(served)}.", allowed=served)
+        return self.pipelines[name]
+
+    def require_engines(self) -> None:
+        """Raise EngineDown where a network does not answer."""
+        for name, pipeline in self.pipelines.items():
+            if fault := pipeline.worker.fault:
+                raise EngineDown(f"{name}: {fault}")
+
+    def require_ready(self) -> None:
+        """Raise Draining while no work is taken, and EngineDown."""
+        if not self.ready:
+            raise Draining("The service is starting up or shutting down.")
+        self.require_engines()
+
+
+@dataclass(frozen=True, slots=True)
+class Order(Generic[T]):
+    """What a request turned out to ask of a network, and how its answer is written.
+
+    ``form`` makes an image's entry, in the pool, and ``reply`` the answer of all entries in their order. ``failed``
+    makes the entry of an image that failed beside others; without it the request fails as its image does.
+    """
+
+    pipeline: Pipeline
+    plan: Plan
+    look: Look
+    form: Callable[[DecodedImage, Outcome], T]
+    reply: Callable[[Sequence[T]], Response]
+    failed: Callable[[Upload | Prepared, PellucidError], T] | None = None
+    timeout_ms: int | None = None
+
 
 async def answer(
     request: Request, service: Service, options: Options, parts: frozenset[Part], *, pictures: bool = True
 ) -> Response:
     """The reply to a POST of images. ``parts`` are what the route fills; /v1/explain's options choose among them."""
+    media_type = reply.negotiate(", ".join(request.headers.getlist("accept")), pictures)
+    request_id: str = request.state.request_id
+
+    def order(body: intake.Intake) -> Order[Any]:
+        merged = options.merged(body.fields)
+        pipeline = service.pipeline(merged.model)
+        plan, look = planned(pipeline, merged, parts, len(body.uploads))
+        if media_type != reply.JSON:
+            reply.require_one_picture(len(body.uploads), plan, look, media_type)
+            look = replace(look, media_type=media_type)
+
+            def picture(image: DecodedImage, outcome: Outcome) -> Response:
+                return reply.picture(reply.result(image, outcome, look, pipeline.spec.labels), media_type)
+
+            return Order(pipeline, plan, look, picture, lambda pictures: pictures[0], timeout_ms=merged.timeout_ms)
+
+        def failure(image: Upload | Prepared, error: PellucidError) -> orjson.Fragment:
+            assert isinstance(image, Upload)
+            return reply.failure(identify(image), reply.problem(error, request_id))
+
+        return Order(
+            pipeline,
+            plan,
+            look,
+            lambda image, outcome: reply.fragment(reply.result(image, outcome, look, pipeline.spec.labels)),
+            partial(reply.envelope, pipeline.spec.name, request_id),
+            failure,
+            merged.timeout_ms,
+        )
+
+    return await serve(request, service, options.timeout_ms, intake.read, order)
+
+
+def planned(pipeline: Pipeline, options: Options, parts: frozenset[Part], images: int) -> tuple[Plan, Look]:
+    """What the options ask of a network for so many images. Raises UnknownName, InvalidOption and Unexplainable."""
+    if isinstance(options, ExplainOptions):
+        parts &= frozenset(options.include)
+    plan, look = resolve(options, parts, pipeline.spec, pipeline.network, pipeline.methods)
+    bound_drawing(images, plan, look)
+    return plan, look
+
+
+async def serve(
+    request: Request,
+    service: Service,
+    timeout_ms: int | None,
+    read: Callable[[Request, intake.Limits, Callable[[int], None]], Awaitable[B]],
+    order: Callable[[B], Order[Any]],
+    *,
+    any_type: bool = False,
+) -> Response:
+    """The way of every request with images, whatever protocol it speaks: ``read`` its body, and do its ``order``.
+
+    ``timeout_ms`` is what is known before the body is; ``any_type`` says that the body's type need not be told.
+    """
     if not service.ready:
         await _spend(request, service.limits, _LINGER_S)
         raise Draining("The service is starting up or shutting down.")
     arrived = time.monotonic()
 
-    def deadline_by(chosen: Options) -> float:
-        return arrived + min(chosen.timeout_ms or service.timeout_ms, service.timeout_ms) / 1000
+    def deadline_by(chosen_ms: int | None) -> float:
+        return arrived + min(chosen_ms or service.timeout_ms, service.timeout_ms) / 1000
 
-    media_type = reply.negotiate(", ".join(request.headers.getlist("accept")), pictures)
-    with service.admission.enter(intake.announced(request, service.limits)) as place:
-        body = await _read(request, service.limits, place, deadline_by(options))
-        options = options.merged(body.fields)
-        pipeline = service.pipeline(options.model)
-        if isinstance(options, ExplainOptions):
-            parts &= frozenset(options.include)
-        plan, look = resolve(options, parts, pipeline.spec, pipeline.network, pipeline.methods)
-        bound_drawing(len(body.uploads), plan, look)
-        if media_type != reply.JSON:
-            reply.require_one_picture(len(body.uploads), plan, look, media_type)
-            look = replace(look, media_type=media_type)
+    with service.admission.enter(intake.announced(request, service.limits, any_type=any_type)) as place:
+        body = await _read(request, service.limits, place, deadline_by(timeout_ms), read)
+        asked = order(body)
+        look, images = asked.look, body.uploads
         kept = _BYTES_PER_PIXEL * look.max_side**2 if look.overlay else 0
-        place.hold(images=len(body.uploads), size=kept * len(body.uploads))
+        place.hold(images=len(images), size=kept * len(images))
         call: Call = request.state.call
-        stages = [Stages() for _ in body.uploads]
-        call.model, call.stages = pipeline.spec.name, stages
-        deadline = deadline_by(options)
-        with service.forecast.expect(pipeline.worker, plan, len(body.uploads), deadline) as answered:
-            work = _Work(pipeline, plan, look, deadline, call, stages, answered)
-            response = await _while_connected(request, work.reply(body.uploads, media_type))
+        stages = [Stages() for _ in images]
+        call.model, call.stages = asked.pipeline.spec.name, stages
+        deadline = deadline_by(asked.timeout_ms)
+        with service.forecast.expect(asked.pipeline.worker, asked.plan, len(images), deadline) as answered:
+            work = _Work(asked, deadline, call, stages, answered)
+            response = await _while_connected(request, work.reply(images))
     response.headers["Server-Timing"] = Stages.header(stages)
     return response
 
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """What one request has the pipeline do, until ``deadline``. ``answered`` is the forecast's."""
+    """An order that is being done, until ``deadline``. ``answered`` is the forecast's."""
 
-    pipeline: Pipeline
-    plan: Plan
-    look: Look
+    order: Order[Any]
     deadline: float
     call: Call
     stages: Sequence[Stages]
     answered: Callable[[float], None]
 
-    async def reply(self, uploads: Sequence[Upload], media_type: str) -> Response:
-        """The reply to a request: the envelope of all results, or the one picture that it asks for."""
-        if media_type != reply.JSON:
-            return await self._one(uploads[0], self.stages[0], partial(reply.picture, media_type=media_type))
-        if len(uploads) == 1:
-            results = [await self._one(uploads[0], self.stages[0], reply.fragment)]
+    async def reply(self, images: Sequence[Upload | Prepared]) -> Response:
+        """The reply to a request: of one image, or of all, of which one's failure need not be that of the others."""
+        if len(images) == 1:
+            entries = [await self._one(images[0], self.stages[0])]
+        elif self.order.failed is not None:
+            entries = await asyncio.gather(*map(self._one_of_several, images, self.stages))
         else:
-            results = await asyncio.gather(*map(self._one_of_several, uploads, self.stages))
-        return reply.envelope(self.call.model, self.call.request_id, results)
+            entries = await self._all_or_none(images)
+        return self.order.reply(entries)
 
-    async def _one_of_several(self, upload: Upload, times: Stages) -> orjson.Fragment:
+    async def _all_or_none(self, images: Sequence[Upload | Prepared]) -> list[Any]:
+        """The entries of all; the first error names its image and stops the others."""
+        tasks = [asyncio.ensure_future(self._one(*each)) for each in zip(images, self.stages, strict=True)]
         try:
-            return await self._one(upload, times, reply.fragment)
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            errors = {number: task.exception() for number, task in enumerate(tasks) if task in done}
+            for number, error in errors.items():
+                if error is not None:
+                    if isinstance(error, PellucidError):
+                        error.detail = f"Image {number}: {error.detail}"
+                    raise error
+            return [task.result() for task in tasks]
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _one_of_several(self, image: Upload | Prepared, times: Stages) -> Any:
+        try:
+            return await self._one(image, times)
         except Exception as error:
             if not isinstance(error, PellucidError):  # nobody foresaw it: its neighbours are not to suffer
                 log.exception("request %s failed on one of its images", self.call.request_id)
                 error = PellucidError("The service failed on this image; its log has the cause under the request's id.")
             self.call.problems.append(error.slug)
-            info = await asyncio.to_thread(identify, upload)
-            return reply.failure(info, reply.problem(error, self.call.request_id))
+            assert self.order.failed is not None
+            return await asyncio.to_thread(self.order.failed, image, error)
 
-    async def _one(self, upload: Upload, times: Stages, form: Callable[[dict[str, Any]], T]) -> T:
+    async def _one(self, image: Upload | Prepared, times: Stages) -> Any:
+        order = self.order
         try:
             async with asyncio.timeout(max(0, self.deadline - time.monotonic())):
-                return await self.pipeline.run(upload, self.plan, self.look, form, self.deadline, times)
+                side = order.look.max_side if order.look.overlay else None
+                return await order.pipeline.run(image, order.plan, side, order.form, self.deadline, times)
         except TimeoutError as error:
             raise DeadlineExceeded("The answer was not ready by the deadline.") from error
         finally:
             self.answered(sum(times.seconds.get(stage, 0.0) for stage in ("decode", "render")))
 
 
-async def _read(request: Request, limits: intake.Limits, place: Place, deadline: float) -> intake.Intake:
+async def _read(
+    request: Request,
+    limits: intake.Limits,
+    place: Place,
+    deadline: float,
+    read: Callable[[Request, intake.Limits, Callable[[int], None]], Awaitable[B]],
+) -> B:
     """The body, whole by the deadline, its bytes held in ``place`` as they come."""
     try:
         async with asyncio.timeout(max(0, deadline - time.monotonic())):
-            return await intake.read(request, limits, lambda size: place.hold(size=size))
+            return await read(request, limits, lambda size: place.hold(size=size))
     except TimeoutError as error:
         with suppress(RuntimeError):  # raised where it is whole after all, but not taken apart yet
             await _spend(request, limits, _LATE_BODY_S)

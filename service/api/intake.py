@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import binascii
 from base64 import b64decode
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -17,12 +17,12 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from service.errors import ContentTooLarge, MalformedRequest, UnsupportedMediaType
-from service.types import Upload
+from service.types import Prepared, Upload
 
-_MULTIPART: Final = "multipart/form-data"
-_JSON: Final = "application/json"
+MULTIPART: Final = "multipart/form-data"
+JSON: Final = "application/json"
 _OCTETS: Final = "application/octet-stream"
-TYPES: Final = (_MULTIPART, "image/*", _OCTETS, _JSON)
+TYPES: Final = (MULTIPART, "image/*", _OCTETS, JSON)
 
 
 class JsonImage(BaseModel):
@@ -52,20 +52,21 @@ class Limits:
 class Intake:
     """The pictures of a request, at least one, and the options that came in its body."""
 
-    uploads: tuple[Upload, ...]
+    uploads: tuple[Upload | Prepared, ...]
     fields: dict[str, Any] = field(default_factory=dict)
 
 
-def announced(request: Request, limits: Limits) -> int:
+def announced(request: Request, limits: Limits, *, any_type: bool = False) -> int:
     """The bytes that the body is said to have, 0 where nothing is said.
 
-    Raises UnsupportedMediaType and ContentTooLarge for a body that need not be read to be refused.
+    Raises UnsupportedMediaType, unless ``any_type`` goes, and ContentTooLarge for a body that need not be read to be
+    refused.
     """
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding != "identity":
         raise UnsupportedMediaType(f"The Content-Encoding {encoding[:40]!r} is not served: send the body as it is.")
-    media_type = _media_type(request)
-    if media_type not in (_MULTIPART, _JSON, _OCTETS) and not media_type.startswith("image/"):
+    media_type = media_type_of(request)
+    if not any_type and media_type not in (MULTIPART, JSON, _OCTETS) and not media_type.startswith("image/"):
         said = f"The Content-Type {media_type[:80]!r} is not served." if media_type else "There is no Content-Type."
         raise UnsupportedMediaType(f"{said} Allowed are {', '.join(TYPES)}.", allowed=TYPES)
     length = request.headers.get("content-length", "")
@@ -80,25 +81,34 @@ async def read(request: Request, limits: Limits, hold: Callable[[int], None]) ->
 
     Raises MalformedRequest, ContentTooLarge, and what ``hold`` raises.
     """
-    media_type = _media_type(request)
-    if media_type == _MULTIPART:
-        intake = Intake(await _multipart(request, limits, hold))
-    elif media_type == _JSON:
-        intake = await asyncio.to_thread(_from_json, await _bytes(request, limits, hold), limits)
+    media_type = media_type_of(request)
+    if media_type == MULTIPART:
+        intake = Intake(await multipart(request, limits, hold, "images"))
+    elif media_type == JSON:
+        intake = await asyncio.to_thread(_from_json, await whole(request, limits, hold), limits)
     else:
-        intake = Intake((Upload(await _bytes(request, limits, hold)),))
-    if len(intake.uploads) > limits.images:
-        raise _too_many(limits)
-    if any(not upload.data for upload in intake.uploads):
-        raise MalformedRequest("An image is empty: it has no bytes.")
+        intake = Intake((Upload(await whole(request, limits, hold)),))
+    require_images(intake.uploads, limits)
     return intake
 
 
-def _media_type(request: Request) -> str:
+def require_images(uploads: Sequence[Upload | Prepared], limits: Limits) -> None:
+    """Raise ContentTooLarge where there are too many, MalformedRequest where there is none, or one without bytes."""
+    if len(uploads) > limits.images:
+        raise too_many(limits)
+    if not uploads:
+        raise MalformedRequest("The request holds no image.")
+    if any(isinstance(upload, Upload) and not upload.data for upload in uploads):
+        raise MalformedRequest("An image is empty: it has no bytes.")
+
+
+def media_type_of(request: Request) -> str:
+    """The body's, in lower case and without parameters; empty where none is said."""
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-def _too_many(limits: Limits) -> ContentTooLarge:
+def too_many(limits: Limits) -> ContentTooLarge:
+    """The error for more images than one request may hold."""
     return ContentTooLarge(f"At most {limits.images} images are taken in one request.")
 
 
@@ -117,7 +127,8 @@ async def _counted(request: Request, limits: Limits, hold: Callable[[int], None]
         yield chunk
 
 
-async def _bytes(request: Request, limits: Limits, hold: Callable[[int], None]) -> bytes:
+async def whole(request: Request, limits: Limits, hold: Callable[[int], None]) -> bytes:
+    """The body as it is. Raises ContentTooLarge, and what ``hold`` raises."""
     return b"".join([chunk async for chunk in _counted(request, limits, hold)])
 
 
@@ -136,50 +147,63 @@ class _MultiPartParser(MultiPartParser):
         return await super().parse()
 
 
-async def _multipart(request: Request, limits: Limits, hold: Callable[[int], None]) -> tuple[Upload, ...]:
+async def multipart(
+    request: Request, limits: Limits, hold: Callable[[int], None], field_name: str
+) -> tuple[Upload, ...]:
+    """The files of a form, in parts of that name. Raises as ``read`` does."""
     stream = _counted(request, limits, hold)
     parser = _MultiPartParser(request.headers, stream, max_files=limits.images + 1, max_fields=8)
     try:
         form = await parser.parse()
     except MultiPartException as error:
         if "Too many files" in error.message:
-            raise _too_many(limits) from error
+            raise too_many(limits) from error
         if "Maximum header" in str(error.__cause__):
             raise ContentTooLarge("A part has more than 8 headers, or one of more than 4 KiB.") from error
         raise MalformedRequest(f"The multipart body can't be read: {error.message}") from error
     uploads = []
     for name, part in form.multi_items():
-        if name != "images" or not isinstance(part, UploadFile):
-            what = "has no filename, so it is no file" if name == "images" else "is not known"
+        if name != field_name or not isinstance(part, UploadFile):
+            what = "has no filename, so it is no file" if name == field_name else "is not known"
             raise MalformedRequest(
-                f"The part {name[:80]!r} {what}. Images go into file parts named 'images', one or several "
-                "(curl -F images=@FILE); options go into the query string."
+                f"The part {name[:80]!r} {what}. Images go into file parts named {field_name!r} "
+                f"(curl -F {field_name}=@FILE); options go into the query string."
             )
         uploads.append(Upload(await part.read(), part.filename or None))
         await part.close()
     if not uploads:
-        raise MalformedRequest("The body holds no image. Images go into file parts named 'images', one or several.")
+        raise MalformedRequest(f"The body holds no image. Images go into file parts named {field_name!r}.")
     return tuple(uploads)
 
 
-def _from_json(body: bytes, limits: Limits) -> Intake:
+def from_json(body: bytes, limits: Limits, more_values: int = 0) -> Any:
+    """What the JSON says; ``more_values`` go beside those that the limits allow.
+
+    Raises ContentTooLarge and MalformedRequest.
+    """
     # Counted before they are made: as objects, 32 MiB of brackets would take a gigabyte. Base64 has none of the three.
-    if sum(body.count(mark) for mark in (b",", b"[", b"{")) > limits.json_values:
-        raise ContentTooLarge(f"The JSON body holds more than {limits.json_values} values.")
+    most = limits.json_values + more_values
+    if sum(body.count(mark) for mark in (b",", b"[", b"{")) > most:
+        raise ContentTooLarge(f"The JSON body holds more than {most} values.")
     try:
-        fields = orjson.loads(body)
+        said = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise MalformedRequest(f"The body is not JSON in UTF-8: {error}") from error
+    if _deeper_than(limits.json_depth, said):
+        raise ContentTooLarge(f"The JSON body is nested deeper than {limits.json_depth}.")
+    return said
+
+
+def _from_json(body: bytes, limits: Limits) -> Intake:
+    fields = from_json(body, limits)
     if not isinstance(fields, dict) or not isinstance(fields.get("images"), list) or not fields["images"]:
         raise MalformedRequest(
             'The body must be a JSON object with a list of "images", each {"data": base64} or base64 alone.'
         )
     if len(fields["images"]) > limits.images:
-        raise _too_many(limits)
-    if _deeper_than(limits.json_depth, fields):
-        raise ContentTooLarge(f"The JSON body is nested deeper than {limits.json_depth}.")
+        raise too_many(limits)
     images = fields.pop("images")
-    return Intake(tuple(_decode(image, number) for number, image in enumerate(images)), fields)
+    return Intake(tuple(json_image(image, f"images[{number}]") for number, image in enumerate(images)), fields)
 
 
 def _deeper_than(depth: int, value: Any) -> bool:
@@ -190,15 +214,16 @@ def _deeper_than(depth: int, value: Any) -> bool:
     return any(isinstance(entry, (dict, list)) for entry in level)
 
 
-def _decode(image: Any, number: int) -> Upload:
+def json_image(image: Any, where: str) -> Upload:
+    """An image that stands in JSON, as an object or as base64 alone. Raises MalformedRequest, which says ``where``."""
     try:
         named = JsonImage.model_validate({"data": image} if isinstance(image, str) else image)
     except ValidationError as error:
         raise MalformedRequest(
-            f'images[{number}] must be base64 or {{"data": base64, "filename": a name}}; URLs are never fetched.'
+            f'{where} must be base64 or {{"data": base64, "filename": a name}}; URLs are never fetched.'
         ) from error
     text = named.data.partition(",")[2] if named.data.startswith("data:") else named.data
     try:
         return Upload(b64decode(text, validate=True), named.filename)
     except (binascii.Error, ValueError) as error:
-        raise MalformedRequest(f"images[{number}].data is not base64: {error}. URLs are never fetched.") from error
+        raise MalformedRequest(f"{where}.data is not base64: {error}. URLs are never fetched.") from error

@@ -101,6 +101,12 @@ class Options(BaseModel):
         except ValidationError as error:
             raise invalid(error.errors(include_url=False, include_context=False)) from error
 
+    def addressed_to(self, name: str) -> Self:
+        """These options, at a path that names the network. Raises InvalidOption where ``model`` names another."""
+        if self.model not in (None, name):
+            raise InvalidOption(f"model: The path names {name!r}, so it can't be {_shown(self.model)}.")
+        return self
+
 
 def invalid(errors: Any) -> InvalidOption:
     """pydantic's or FastAPI's list of errors as one InvalidOption."""

@@ -12,13 +12,12 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from models.spec import ModelSpec, NetworkSpec
-from service.api.plan import Look
-from service.api.reply import result
 from service.decode.image import decode
+from service.decode.tensor import as_decoded
 from service.dispatch.worker import Worker
 from service.errors import PellucidError
 from service.telemetry.call import STAGES
-from service.types import DecodedImage, Finished, Plan, Upload
+from service.types import DecodedImage, Finished, Outcome, Plan, Prepared, Upload
 
 T = TypeVar("T")
 
@@ -68,14 +67,16 @@ class Pipeline:
 
     def run(
         self,
-        upload: Upload,
+        upload: Upload | Prepared,
         plan: Plan,
-        look: Look,
-        form: Callable[[dict[str, Any]], T],
+        picture_side: int | None,
+        form: Callable[[DecodedImage, Outcome], T],
         deadline: float,
         stages: Stages,
     ) -> asyncio.Future[T]:
         """The result for one image in the ``form`` in which it is sent. It raises PellucidError.
+
+        ``picture_side`` asks for the source picture too, as ``decode`` does.
 
         Each stage starts the next from its own thread, and the last settles the answer: the event loop is woken once
         for each image, not for each stage. Cancelling the answer cancels the job: what has not started is not done.
@@ -85,9 +86,11 @@ class Pipeline:
         def decoding() -> None:
             if answer.cancelled():
                 return
-            side = look.max_side if look.overlay else None
             with stages.timed("decode"):
-                image = decode(upload, self.spec.preprocess, self.max_pixels, side, self.max_side)
+                if isinstance(upload, Prepared):
+                    image = as_decoded(upload)
+                else:
+                    image = decode(upload, self.spec.preprocess, self.max_pixels, picture_side, self.max_side)
             job = self.worker.submit(image.pixels, plan, deadline)
             # Weakly, since the job holds the picture until it is answered: a ring would keep it for the collector.
             running = weakref.ref(job)
@@ -110,7 +113,7 @@ class Pipeline:
             if answer.cancelled():
                 return
             with stages.timed("render"):
-                formed = form(result(image, outcome, look, self.spec.labels))
+                formed = form(image, outcome)
             if answer.set_running_or_notify_cancel():
                 answer.set_result(formed)
 

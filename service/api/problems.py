@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from service.api.reply import problem
+from service.api.reply import PROBLEM, problem
 from service.errors import (
     ContentTooLarge,
     DeadlineExceeded,
@@ -30,13 +31,13 @@ from service.errors import (
 _SCHEMA: Final = {"$ref": "#/components/schemas/Problem"}
 _EXAMPLE_ID: Final = "b1f5c0de7a3e4c55"
 
-_NO_KEY: Final = Unauthorized("A key is needed, as `Authorization: Bearer KEY` or `X-API-Key: KEY`.")
-_TOO_OFTEN: Final = RateLimited("More than 60 per 1 minute are not taken.", retry_after_s=7)
-_DRAINING: Final = Draining("The service is starting up or shutting down.")
-_DOWN: Final = EngineDown("The engine hangs.")
-_EXAMPLES: Final[tuple[PellucidError, ...]] = (
-    MalformedRequest("The body holds no image. Images go into file parts named 'images', one or several."),
-    _NO_KEY,
+NO_KEY: Final = Unauthorized("A key is needed, as `Authorization: Bearer KEY` or `X-API-Key: KEY`.")
+TOO_OFTEN: Final = RateLimited("More than 60 per 1 minute are not taken.", retry_after_s=7)
+DRAINING: Final = Draining("The service is starting up or shutting down.")
+DOWN: Final = EngineDown("The engine hangs.")
+EXAMPLES: Final[tuple[PellucidError, ...]] = (
+    MalformedRequest("The body holds no image. Images go into file parts named 'images'."),
+    NO_KEY,
     NotAcceptable("This route answers as application/json, not as 'text/html'.", allowed=["application/json"]),
     ContentTooLarge("The picture has 20000 x 20000 pixels; at most 64 million are taken."),
     UnsupportedMediaType(
@@ -46,17 +47,17 @@ _EXAMPLES: Final[tuple[PellucidError, ...]] = (
     InvalidOption("Unknown option 'tmeout_ms'. Did you mean 'timeout_ms'? This route takes timeout_ms, model."),
     UndecodableImage("The JPEG data are broken or cut off: image file is truncated (3 bytes not processed)"),
     QueueFull("256 images are in flight and 1 more would pass the limit of 256.", retry_after_s=2),
-    _TOO_OFTEN,
+    TOO_OFTEN,
     TooLate(
         "40 images are in flight: the answer would take about 3.2 s, and its deadline is in 2.0 s.", retry_after_s=1.2
     ),
     InferenceFailed("The network could not be run on this image."),
-    _DRAINING,
-    _DOWN,
+    DRAINING,
+    DOWN,
     OutOfMemory("There is not enough memory for this image at the moment."),
     DeadlineExceeded("The queue was too long to answer by the deadline."),
 )
-_NO_MODEL: Final = UnknownModel("No model 'lite1' is served. Served are lite0.", allowed=["lite0"])
+NO_MODEL: Final = UnknownModel("No model 'lite1' is served. Served are lite0.", allowed=["lite0"])
 
 _HEADERS: Final = {
     "Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}},
@@ -64,19 +65,22 @@ _HEADERS: Final = {
 }
 
 
-def _responses(errors: tuple[PellucidError, ...]) -> dict[int | str, dict[str, Any]]:
+def responses(
+    errors: Sequence[PellucidError],
+    media_type: str = PROBLEM,
+    schema: Mapping[str, Any] = _SCHEMA,
+    form: Callable[[PellucidError], dict[str, Any]] = lambda error: problem(error, _EXAMPLE_ID),
+) -> dict[int | str, dict[str, Any]]:
+    """The replies to these errors, by status, in the form in which they are sent."""
     documented: dict[int | str, dict[str, Any]] = {}
     for error in errors:
         kind = type(error)
         entry = documented.setdefault(
             kind.status,
-            {"description": "", "content": {"application/problem+json": {"schema": _SCHEMA, "examples": {}}}},
+            {"description": "", "content": {media_type: {"schema": schema, "examples": {}}}},
         )
         entry["description"] = f"{entry['description']} {(kind.__doc__ or '').splitlines()[0]}".strip()
-        entry["content"]["application/problem+json"]["examples"][kind.slug] = {
-            "summary": kind.title,
-            "value": problem(error, _EXAMPLE_ID),
-        }
+        entry["content"][media_type]["examples"][kind.slug] = {"summary": kind.title, "value": form(error)}
         for name, stated in _HEADERS.items():
             if name in error.headers:
                 entry.setdefault("headers", {})[name] = stated
@@ -84,16 +88,16 @@ def _responses(errors: tuple[PellucidError, ...]) -> dict[int | str, dict[str, A
 
 
 # Those of a route that takes names of the network's parts differ in what a 422 may say.
-_WITH_NAMES: Final = (*_EXAMPLES, UnknownName.among("layer", "haed", ["stem", "blocks.0", "head"]))
+UNKNOWN_LAYER: Final = UnknownName.among("layer", "haed", ["stem", "blocks.0", "head"])
 
-POST_PROBLEMS: Final = _responses(_EXAMPLES)
-POST_PROBLEMS_WITH_NAMES: Final = _responses(_WITH_NAMES)
+POST_PROBLEMS: Final = responses(EXAMPLES)
+POST_PROBLEMS_WITH_NAMES: Final = responses((*EXAMPLES, UNKNOWN_LAYER))
 _ANY_OTHER: Final = {"description": "Any other error.", "content": {"application/problem+json": {"schema": _SCHEMA}}}
 
-MODELS_PROBLEMS: Final = _responses((_NO_KEY, _TOO_OFTEN))
+MODELS_PROBLEMS: Final = responses((NO_KEY, TOO_OFTEN))
 MODEL_PROBLEMS: Final = {
-    **_responses((_NO_KEY, _TOO_OFTEN, _NO_MODEL)),
+    **responses((NO_KEY, TOO_OFTEN, NO_MODEL)),
     "default": _ANY_OTHER,  # without it FastAPI adds a 422 of its own
 }
-READY_PROBLEMS: Final = _responses((_DRAINING, _DOWN))
-LIVE_PROBLEMS: Final = _responses((_DOWN,))
+READY_PROBLEMS: Final = responses((DRAINING, DOWN))
+LIVE_PROBLEMS: Final = responses((DOWN,))

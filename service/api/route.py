@@ -22,6 +22,8 @@ _LONGEST_KEPT: Final = 256
 class OptionsRoute(APIRoute):
     """A route with an endpoint ``(request, options) -> Response``, where ``options`` is a model of query parameters.
 
+    What its path names comes after them, as text.
+
     Does what FastAPI does for such a signature, without resolving dependencies anew for each request.
     """
 
@@ -36,7 +38,7 @@ class OptionsRoute(APIRoute):
         async def handle(request: Request) -> Response:
             query: bytes = request.scope["query_string"]
             read = _cached if len(query) <= _LONGEST_KEPT else parse
-            response: Response = await endpoint(request, read(kind, query))
+            response: Response = await endpoint(request, read(kind, query), **request.path_params)
             return response
 
         return handle

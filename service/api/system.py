@@ -20,7 +20,6 @@ from service.api.schemas import (
     ModelSummary,
     Preprocess,
 )
-from service.errors import Draining, EngineDown, UnknownModel
 
 
 def router(service: Service) -> APIRouter:
@@ -44,23 +43,18 @@ def router(service: Service) -> APIRouter:
         name: Annotated[str, Path(description="A name from /v1/models.", examples=["lite0"])],
     ) -> ModelDetail:
         """Input and preprocessing, labels, layers with their shapes, gates, the default layer and why."""
-        served = [*service.pipelines]
-        if name not in served:
-            raise UnknownModel(f"No model {name!r} is served. Served are {', '.join(served)}.", allowed=served)
-        return _detail(service.pipelines[name], default=name == served[0])
+        return _detail(service.addressed(name), default=name == next(iter(service.pipelines)))
 
     @routes.get("/livez", tags=["health"], summary="Is the process alive?", responses=LIVE_PROBLEMS)
     async def livez() -> Health:
         """For an orchestrator's liveness probe: it fails where only a restart helps, as when the network hangs."""
-        _require_engines(service)
+        service.require_engines()
         return Health(status="ok")
 
     @routes.get("/readyz", tags=["health"], summary="Does it take work?", responses=READY_PROBLEMS)
     async def readyz() -> Health:
         """Ready once the network is loaded and warm, as long as it answers, until the service stops."""
-        if not service.ready:
-            raise Draining("The service is starting up or shutting down.")
-        _require_engines(service)
+        service.require_ready()
         return Health(status="ok")
 
     @routes.get(
@@ -76,12 +70,6 @@ def router(service: Service) -> APIRouter:
         return Response(page, headers={"Content-Type": media_type})
 
     return routes
-
-
-def _require_engines(service: Service) -> None:
-    for name, pipeline in service.pipelines.items():
-        if fault := pipeline.worker.fault:
-            raise EngineDown(f"{name}: {fault}")
 
 
 def _summary(pipeline: Pipeline, default: bool) -> dict[str, Any]:

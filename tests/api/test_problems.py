@@ -190,7 +190,7 @@ def test_a_post_route_takes_no_other_method(client: httpx.Client, route: str, me
     assert response.headers["allow"] == "POST"
 
 
-@pytest.mark.parametrize("path", ["/v1/predictions", "/v2/predict", "/nothing"])
+@pytest.mark.parametrize("path", ["/v1/predictions", "/v3/predict", "/nothing"])
 def test_an_unknown_path_is_not_found(client: httpx.Client, path: str) -> None:
     problem(client.get(path), 404, "not-found")
 
