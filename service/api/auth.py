@@ -12,7 +12,7 @@ from hmac import compare_digest
 from pathlib import Path
 from typing import Final, Literal, Self
 
-from limits import RateLimitItem, parse
+from limits import RateLimitItem, parse_many
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
 from starlette.datastructures import Headers
@@ -51,7 +51,9 @@ class Keys:
             try:
                 entries += [line.partition("#")[0] for line in file.read_text("utf-8").splitlines()]
             except OSError as error:
-                raise ValueError(f"the file of API keys can't be read: {error.strerror}") from error
+                raise ValueError(f"{file} can't be read: {error.strerror}") from error
+            except UnicodeDecodeError as error:
+                raise ValueError(f"{file} is no text in UTF-8") from error
         return cls([entry.strip() for entry in entries if entry.strip()])
 
     def __bool__(self) -> bool:
@@ -123,5 +125,15 @@ class Gate:
 
 
 def rate_of(text: str | None) -> RateLimitItem | None:
-    """``60/minute`` and the like. Raises ValueError."""
-    return parse(text) if text else None
+    """One rate, as ``60/minute``. Raises ValueError."""
+    if not text:
+        return None
+    try:
+        (rate,) = parse_many(text)
+        if rate.amount < 1:
+            raise ValueError("nobody would be let in")
+    except ValueError as error:
+        raise ValueError(
+            f"{text!r} is no rate: one number of at least 1, a slash and second, minute, hour or day, as 60/minute"
+        ) from error
+    return rate
