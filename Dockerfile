@@ -11,12 +11,13 @@ ENV PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     PELLUCID_HOST=0.0.0.0 \
     PELLUCID_PORT=8000 \
-    PELLUCID_LOG_FORMAT=json
+    PELLUCID_LOG_FORMAT=json \
+    PELLUCID_CACHE_DIR=
 
 # The dependencies first, by the lock: this layer is rebuilt only when they change.
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 RUN mkdir service models && touch service/__init__.py models/__init__.py \
-    && python -m pip install --no-cache-dir --constraint constraints.txt . \
+    && python -m pip install --no-cache-dir --constraint constraints.txt '.[cpu]' \
     && python -m pip uninstall --yes pellucid \
     && rm -r service models build *.egg-info
 

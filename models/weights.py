@@ -6,6 +6,7 @@ No pickle runs.
 from __future__ import annotations
 
 import hashlib
+import pickle
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,11 @@ def read_state(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
             state = safetensors.torch.load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:  # torch's message advises to run the code
+        raise WeightsError(
+            f"{path.name} is not a file of weights that loads without running code: if a whole network was saved, save "
+            "its model.state_dict() instead"
+        ) from error
     except Exception as error:  # torch and safetensors raise a dozen types for a file that isn't theirs
         raise WeightsError(f"{path.name} is not a file of weights that loads without running code: {error}") from error
     if isinstance(state, dict):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import os
@@ -10,6 +11,7 @@ import socket
 import sys
 import threading
 import time
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
@@ -130,12 +132,21 @@ class _Server(uvicorn.Server):
         if sig == signal.SIGTERM and math.isinf(self._closes):
             self._captured_signals.append(sig)
             self._closes = time.monotonic() + self._drain_delay_s
+            said = f"stopping: new work gets 503, and the port closes in {self._drain_delay_s:g} s"
         else:
             super().handle_exit(sig, frame)
+            said = "stopping: the port closes at once"
+        # A signal comes between any two steps, also while a line is being logged: this one waits for the loop.
+        asyncio.get_running_loop().call_soon_threadsafe(partial(log.info, said))
 
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second: whether to stop listening."""
         return time.monotonic() >= self._closes or await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close the port, wait for what was accepted, and say that it is over."""
+        await super().shutdown(sockets)
+        log.info("stopped")
 
     async def startup(self, sockets: Any = None) -> None:
         await super().startup(sockets)

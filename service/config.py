@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from service.api.auth import Keys, rate_of
+
+_ORIGIN: Final = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/?#@\s*]+")
 
 
 class Settings(BaseSettings):
     """What an operator may choose. Each field is the environment variable ``PELLUCID_`` + its name in capitals."""
 
-    model_config = SettingsConfigDict(env_prefix="PELLUCID_", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix="PELLUCID_", frozen=True, extra="forbid", hide_input_in_errors=True)
 
     host: str = Field("127.0.0.1", min_length=1, description="Address to listen on; 0.0.0.0 listens on all.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
@@ -116,3 +121,35 @@ class Settings(BaseSettings):
     @classmethod
     def _between_commas(cls, given: Any) -> Any:
         return [name.strip() for name in given.split(",") if name.strip()] if isinstance(given, str) else given
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _as_browsers_send_them(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        origins = tuple(origin.lower() for origin in given)
+        for origin in origins:
+            if not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"{origin!r} is no origin: https://app.example, with its port if it has one and without a path or "
+                    "a slash at its end, or * for all"
+                )
+        return origins
+
+    @field_validator("rate_limit")
+    @classmethod
+    def _a_rate(cls, given: str | None) -> str | None:
+        rate_of(given)
+        return given
+
+    @field_validator("api_keys")
+    @classmethod
+    def _keys_that_can_not_be_guessed(cls, given: SecretStr | None) -> SecretStr | None:
+        if given is not None:
+            Keys.of(given.get_secret_value(), None)
+        return given
+
+    @field_validator("api_keys_file")
+    @classmethod
+    def _a_file_of_keys(cls, given: Path | None) -> Path | None:
+        if given is not None and not Keys.of("", given):
+            raise ValueError(f"{given} holds no key, so everybody would be let in")
+        return given

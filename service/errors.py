@@ -37,12 +37,18 @@ class MalformedRequest(PellucidError):
 
 
 class Unauthorized(PellucidError):
-    """No key was sent, or one that is not known."""
+    """No key was sent."""
 
     status, slug, title = 401, "unauthorized", "A key is needed"
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail, headers={"WWW-Authenticate": 'Bearer realm="pellucid"'})
+
+
+class WrongKey(Unauthorized):
+    """The key that was sent is not known."""
+
+    slug, title = "wrong-key", "The key is wrong"
 
 
 class NotFound(PellucidError):

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import httpx
 import numpy as np
@@ -45,12 +45,19 @@ class Server:
     """A process that serves, and where."""
 
     process: subprocess.Popen[str]
+    log: IO[str]
     host: str
     port: int
 
     @property
     def url(self) -> str:
         return f"http://{self.host}:{self.port}"
+
+    def logged(self) -> list[str]:
+        """All lines of the log, once the process has been told to end and did."""
+        self.process.wait(timeout=60)  # it writes where this reads
+        self.log.seek(0)
+        return self.log.read().splitlines()
 
 
 @contextmanager
@@ -76,7 +83,7 @@ def serving(**settings: str) -> Iterator[Server]:
                 raise AssertionError(f"the server did not start: {log.read()}")
             told = httpx.URL(said.partition("serves at ")[2].partition(";")[0])
             assert told.port is not None
-            server = Server(process, told.host, told.port)
+            server = Server(process, log, told.host, told.port)
             assert httpx.get(f"{server.url}/readyz").json() == {"status": "ok"}
             yield server
         finally:

@@ -43,6 +43,7 @@ def test_every_example_runs_as_pasted(source: str, language: str, code: str, ser
     samples = tmp_path / SAMPLES.relative_to(REPOSITORY)
     samples.parent.mkdir(parents=True)
     samples.symlink_to(SAMPLES)
+    (tmp_path / ".venv").symlink_to(sys.prefix)
     # curl exits with 0 after an error, unless told otherwise
     pasted = code.replace("http://127.0.0.1:8000", server).replace(
         "curl ", "curl --silent --show-error --fail-with-body "
@@ -98,7 +99,8 @@ def run(command: list[str], folder: Path) -> tuple[int, str, str]:
 def test_every_setting_is_documented_with_its_default(setting: str) -> None:
     operations = (REPOSITORY / "docs" / "operations.md").read_text("utf-8")
     default = Settings.model_fields[setting].default
-    assert f"| `PELLUCID_{setting.upper()}` | `{default}` |" in operations
+    written = "empty" if default == () else "none" if default is None else f"`{default}`"
+    assert f"| `PELLUCID_{setting.upper()}` | {written} |" in operations
 
 
 def test_every_route_is_documented(client: httpx.Client) -> None:

@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "service.render": set(),
     "service.types": set(),
     "service.errors": set(),
-    "service.config": set(),
+    "service.config": {"service.api.auth"},
     "service.process": set(),
     "service.telemetry": set(),
     "service.client": {"service.api.schemas"},

@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 import tomllib
 from dataclasses import asdict
+from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -116,10 +117,21 @@ def _read_description(path: Path) -> tuple[Path, _Description]:
         text = found.read_text("utf-8")
         return found, _Description.model_validate(tomllib.loads(text) if found.suffix == ".toml" else json.loads(text))
     except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}" for entry in error.errors())
+        wrong = "; ".join(_said(entry["loc"], entry["type"], entry["msg"]) for entry in error.errors())
         raise WeightsError(f"{found}: {wrong}") from error
     except ValueError as error:  # neither TOML nor JSON, or not UTF-8
         raise WeightsError(f"{found} can't be read: {error}") from error
+
+
+def _said(place: tuple[int | str, ...], kind: str, message: str) -> str:
+    """What is wrong at a place of the description; of a field that is none, which fields there are."""
+    where = ".".join(map(str, place))
+    if kind != "extra_forbidden":
+        return f"{where}: {message}"
+    fields = [*(_Preprocess if len(place) > 1 else _Description).model_fields]
+    close = get_close_matches(str(place[-1]), fields, n=1)
+    guess = f" Did you mean {close[0]}?" if close else ""
+    return f"{where} is no field.{guess} There are {', '.join(fields)}"
 
 
 def _labels(described: Path, description: _Description) -> tuple[str, ...]:

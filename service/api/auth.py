@@ -12,14 +12,14 @@ from hmac import compare_digest
 from pathlib import Path
 from typing import Final, Literal, Self
 
-from limits import RateLimitItem, parse
+from limits import RateLimitItem, parse_many
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.api.protocols.errors import error_response, path_of
-from service.errors import NotFound, PellucidError, RateLimited, Unauthorized
+from service.errors import NotFound, PellucidError, RateLimited, Unauthorized, WrongKey
 
 Access = Literal["open", "key", "off"]
 
@@ -53,7 +53,9 @@ class Keys:
             try:
                 entries += [line.partition("#")[0] for line in file.read_text("utf-8").splitlines()]
             except OSError as error:
-                raise ValueError(f"the file of API keys can't be read: {error.strerror}") from error
+                raise ValueError(f"{file} can't be read: {error.strerror}") from error
+            except UnicodeDecodeError as error:
+                raise ValueError(f"{file} is no text in UTF-8") from error
         return cls([entry.strip() for entry in entries if entry.strip()])
 
     def __bool__(self) -> bool:
@@ -71,15 +73,18 @@ class Keys:
         return hashlib.sha256(entry.encode()).digest()
 
     def whose(self, headers: Headers) -> str:
-        """What the caller's key is called in logs and by the rate: the beginning of its hash. Raises Unauthorized."""
+        """What the caller's key is called in logs and by the rate: the beginning of its hash.
+
+        Raises Unauthorized, or WrongKey.
+        """
         scheme, _, token = headers.get("authorization", "").partition(" ")
         key = token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
         if not key:
-            raise Unauthorized("A key is needed, as `Authorization: Bearer KEY` or `X-API-Key: KEY`.")
+            raise Unauthorized("Send a key as the header X-API-Key: KEY, or as Authorization: Bearer KEY.")
         sent = hashlib.sha256(key.encode("latin-1")).digest()
         # All of them, each in constant time: how long it takes tells nothing of how much is right.
         if not sum(compare_digest(sent, known) for known in self._hashes):
-            raise Unauthorized("The key is not known.")
+            raise WrongKey("The key that was sent is not known here.")
         return sent.hex()[:8]
 
 
@@ -121,9 +126,27 @@ class Gate:
             caller = scope["state"]["api_key"] = self._keys.whose(Headers(scope=scope))
         if self._limiter and self._rate and path.startswith(LIMITED) and not self._limiter.hit(self._rate, caller):
             free_at = self._limiter.get_window_stats(self._rate, caller).reset_time
-            raise RateLimited(f"More than {self._rate} are not taken.", max(1, math.ceil(free_at - time.time())))
+            raise _too_often(self._rate, max(1, math.ceil(free_at - time.time())))
+
+
+def _too_often(rate: RateLimitItem, wait_s: int) -> RateLimited:
+    """What a caller above the rate is told."""
+    requests = f"{rate.amount} request{'s' if rate.amount > 1 else ''}"
+    unit = rate.GRANULARITY.name
+    span = f"each {unit}" if rate.multiples == 1 else f"every {rate.multiples} {unit}s"
+    return RateLimited(f"One caller may send {requests} {span}; the next will be taken in {wait_s} s.", wait_s)
 
 
 def rate_of(text: str | None) -> RateLimitItem | None:
-    """``60/minute`` and the like. Raises ValueError."""
-    return parse(text) if text else None
+    """One rate, as ``60/minute``. Raises ValueError."""
+    if not text:
+        return None
+    try:
+        (rate,) = parse_many(text)
+        if rate.amount < 1:
+            raise ValueError("nobody would be let in")
+    except ValueError as error:
+        raise ValueError(
+            f"{text!r} is no rate: one number of at least 1, a slash and second, minute, hour or day, as 60/minute"
+        ) from error
+    return rate

@@ -143,7 +143,7 @@ class _MultiPartParser(MultiPartParser):
         _, options = parse_options_header(self.headers["content-type"])
         if b"charset" in options and b"boundary" in options:
             boundary = options[b"boundary"].decode("latin-1").replace("\\", "\\\\").replace('"', '\\"')
-            self.headers = Headers({"content-type": f'{_MULTIPART}; boundary="{boundary}"'})
+            self.headers = Headers({"content-type": f'{MULTIPART}; boundary="{boundary}"'})
         return await super().parse()
 
 

@@ -25,19 +25,24 @@ from service.errors import (
     UnknownModel,
     UnknownName,
     UnsupportedMediaType,
+    WrongKey,
 )
 
 # By reference: given as a FastAPI model, it would be stated as application/json.
 _SCHEMA: Final = {"$ref": "#/components/schemas/Problem"}
 _EXAMPLE_ID: Final = "b1f5c0de7a3e4c55"
 
-NO_KEY: Final = Unauthorized("A key is needed, as `Authorization: Bearer KEY` or `X-API-Key: KEY`.")
-TOO_OFTEN: Final = RateLimited("More than 60 per 1 minute are not taken.", retry_after_s=7)
+NO_KEY: Final = Unauthorized("Send a key as the header X-API-Key: KEY, or as Authorization: Bearer KEY.")
+WRONG_KEY: Final = WrongKey("The key that was sent is not known here.")
+TOO_OFTEN: Final = RateLimited(
+    "One caller may send 60 requests each minute; the next will be taken in 7 s.", retry_after_s=7
+)
 DRAINING: Final = Draining("The service is starting up or shutting down.")
 DOWN: Final = EngineDown("The engine hangs.")
 EXAMPLES: Final[tuple[PellucidError, ...]] = (
     MalformedRequest("The body holds no image. Images go into file parts named 'images'."),
     NO_KEY,
+    WRONG_KEY,
     NotAcceptable("This route answers as application/json, not as 'text/html'.", allowed=["application/json"]),
     ContentTooLarge("The picture has 20000 x 20000 pixels; at most 64 million are taken."),
     UnsupportedMediaType(
@@ -94,9 +99,9 @@ POST_PROBLEMS: Final = responses(EXAMPLES)
 POST_PROBLEMS_WITH_NAMES: Final = responses((*EXAMPLES, UNKNOWN_LAYER))
 _ANY_OTHER: Final = {"description": "Any other error.", "content": {"application/problem+json": {"schema": _SCHEMA}}}
 
-MODELS_PROBLEMS: Final = responses((NO_KEY, TOO_OFTEN))
+MODELS_PROBLEMS: Final = responses((NO_KEY, WRONG_KEY, TOO_OFTEN))
 MODEL_PROBLEMS: Final = {
-    **responses((NO_KEY, TOO_OFTEN, NO_MODEL)),
+    **responses((NO_KEY, WRONG_KEY, TOO_OFTEN, NO_MODEL)),
     "default": _ANY_OTHER,  # without it FastAPI adds a 422 of its own
 }
 READY_PROBLEMS: Final = responses((DRAINING, DOWN))

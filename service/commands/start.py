@@ -25,7 +25,10 @@ def settings() -> Settings:
     except ValidationError as error:
         for problem in error.errors():
             name = "PELLUCID_" + "_".join(map(str, problem["loc"])).upper()
-            typer.echo(f"{name}: {problem['msg']}, got {problem['input']!r}", err=True)
+            # Our own validators quote what may be shown, and a key may not.
+            own = problem.get("ctx", {}).get("error")
+            wrong = own or f"{problem['msg']}, got {problem['input']!r}"
+            typer.echo(f"{name}: {wrong}", err=True)
         raise typer.Exit(2) from error
     known = [f"PELLUCID_{field.upper()}" for field in Settings.model_fields]
     for name in os.environ:

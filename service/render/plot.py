@@ -37,11 +37,11 @@ class Strip:
 
 
 def bars(strips: Sequence[Strip]) -> Pixels:
-    """The strips below one another, RGB. Above neutral is orange, below it blue.
+    """The strips below one another, and what their colours mean, RGB.
 
     Where there are more channels than pixels, a column shows the range of those that fall into it.
     """
-    height = _MARGIN + sum(_TITLE + _STRIP + _MARGIN for _ in strips)
+    height = _MARGIN + sum(_TITLE + _STRIP + _MARGIN for _ in strips) + _TITLE
     image = Image.new("RGB", (_WIDTH, height), "white")
     draw = ImageDraw.Draw(image)
     top = _MARGIN
@@ -49,6 +49,11 @@ def bars(strips: Sequence[Strip]) -> Pixels:
         draw.text((_MARGIN, top), strip.title, _INK, ImageFont.load_default(15))
         _draw(draw, strip, top + _TITLE)
         top += _TITLE + _STRIP + _MARGIN
+    left = _MARGIN + _AXIS
+    for colour, meaning in ((_ABOVE, "above 1, or for the class"), (_BELOW, "below 1, or against it")):
+        draw.rectangle((left, top - 4, left + 10, top + 6), colour)
+        draw.text((left + 18, top + 1), meaning, _INK, ImageFont.load_default(12), anchor="lm")
+        left += 190
     return np.asarray(image)
 
 

@@ -65,8 +65,10 @@ def test_each_of_several_keys_opens_in_both_ways(settings: dict[str, Any], key: 
     ],
 )
 def test_without_a_known_key_nothing_is_answered(headers: dict[str, str]) -> None:
+    sent = "X_API_Key" in headers or headers.get("Authorization", "").startswith("Bearer ")
+    kind, title = ("wrong-key", "The key is wrong") if sent else ("unauthorized", "A key is needed")
     for response in _ask(headers, {"path": "/v1/models", **headers}, api_keys=ENTRY):
-        problem(response, 401, "unauthorized")
+        assert problem(response, 401, kind).title == title
         assert response.headers["www-authenticate"] == 'Bearer realm="pellucid"'
 
 
@@ -116,8 +118,10 @@ def test_a_key_is_let_in_so_often_and_others_are_not_kept_out() -> None:
     first, second, refused, other = _ask(mine, mine, mine, others, api_keys=f"{KEY},{OTHER}", rate_limit="2/minute")
     for response in (first, second, other):
         envelope(response)
-    problem(refused, 429, "rate-limited")
-    assert 1 <= int(refused.headers["retry-after"]) <= 60
+    wait_s = int(refused.headers["retry-after"])
+    assert 1 <= wait_s <= 60
+    told = f"One caller may send 2 requests each minute; the next will be taken in {wait_s} s."
+    assert problem(refused, 429, "rate-limited").detail == told
 
 
 def test_without_keys_the_rate_is_an_addresses() -> None:
@@ -128,7 +132,7 @@ def test_without_keys_the_rate_is_an_addresses() -> None:
 
 
 def test_a_rate_that_can_not_be_read_stops_the_start() -> None:
-    with pytest.raises(ValueError, match="couldn't parse"):
+    with pytest.raises(ValueError, match="is no rate: one number"):
         _ask({}, rate_limit="often")
 
 

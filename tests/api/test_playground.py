@@ -8,7 +8,7 @@ import re
 import httpx
 import pytest
 
-from tests.support import REPOSITORY, problem
+from tests.support import REPOSITORY, decoded_bytes, post, problem
 
 FOLDER = REPOSITORY / "service" / "web" / "playground"
 FILES = sorted(path.name for path in FOLDER.iterdir())
@@ -65,3 +65,13 @@ def test_every_text_exists_in_every_language_and_is_used() -> None:
         assert key in named or any(key.startswith(prefix) for prefix in made), f"{key} is used nowhere"
     asked = set(re.findall(r'data-t(?:-label)?="([^"]+)"', code)) | set(re.findall(r'\bt\("([^"]+)"', code))
     assert asked <= english.keys()
+
+
+def test_bars_have_the_colours_of_the_plot(client: httpx.Client, cat: bytes) -> None:
+    """In light; orange is above 1 or for the class, blue below or against it."""
+    styles = client.get("/assets/playground/base.css").text
+    picture = post(client, "/v1/attention", cat, accept="image/png").content
+    plot = {tuple(colour) for colour in decoded_bytes(picture, "image/png").reshape(-1, 3).tolist()}
+    for name in ("for", "against"):
+        (shown,) = re.findall(rf"--{name}: light-dark\(#(\w{{6}}),", styles)
+        assert tuple(bytes.fromhex(shown)) in plot

@@ -95,6 +95,9 @@ def test_a_stopped_server_finishes_what_it_let_in_and_lets_nothing_more_in(cat: 
             time.sleep(0.01)
         caller.sendall(cat)
         answer = b"".join(iter(lambda: caller.recv(65536), b""))
+        told = [line.partition(" INFO pellucid: ")[2] for line in server.logged()]
+    assert "stopping: new work gets 503, and the port closes in 0 s" in told
+    assert told[-1] == "stopped"
     status, _, body = answer.partition(b"\r\n\r\n")
     assert status.startswith(b"HTTP/1.1 200")
     assert Reply.model_validate_json(body).results

@@ -26,7 +26,7 @@ def test_the_playground_asks_for_the_key_and_keeps_it_for_the_tab_alone(chromium
         field = problem.get_by_label("API key")
         field.fill("not-" + KEY)
         field.press("Enter")
-        expect(problem).to_contain_text("The key is not known")
+        expect(problem).to_contain_text("The key is wrong")
         field.fill(KEY)
         problem.get_by_role("button", name="Use this key").click()
         expect(page.locator("#predictions .class").first).to_have_text(re.compile("^Egyptian cat"))

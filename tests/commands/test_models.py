@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from importlib.metadata import version
 
 import httpx
 import pytest
+import typer
 
 from service.api.schemas import ModelDetail
 from service.commands import start
@@ -65,6 +67,38 @@ def test_the_probe_takes_no_other_routes(server: str) -> None:
     result = pellucid("bench", "--route", "predcit", url=server)
     assert result.exit_code == 2
     assert "none of predict, attention, feature-maps" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("setting", "wrong", "named"),
+    [
+        ("CORS_ORIGINS", "https://shop.example,app.example", "'app.example' is no origin: https://app.example"),
+        ("CORS_ORIGINS", "https://app.example/", "without a path or a slash at its end"),
+        ("CORS_ORIGINS", "https://*.example", "or * for all"),
+        ("RATE_LIMIT", "abc", "'abc' is no rate: one number of at least 1, a slash and second, minute, hour or day"),
+        ("RATE_LIMIT", "0/minute", "as 60/minute"),
+        ("RATE_LIMIT", "60/minute;5/second", "as 60/minute"),
+        ("API_KEYS_FILE", "/no/such/keys", "/no/such/keys can't be read: No such file or directory"),
+        ("API_KEYS_FILE", os.devnull, "/dev/null holds no key, so everybody would be let in"),
+        ("API_KEYS", "tooshort", "API key 1 is neither sha256: and 64 hexadecimal digits nor a key of at least 20"),
+    ],
+)
+def test_who_may_call_is_checked_before_anything_is_loaded(
+    setting: str, wrong: str, named: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(f"PELLUCID_{setting}", wrong)
+    with pytest.raises(typer.Exit) as ended:
+        start.settings()
+    said = capsys.readouterr().err
+    assert ended.value.exit_code == 2
+    assert said.startswith(f"PELLUCID_{setting}: ")
+    assert named in said
+    assert "tooshort" not in said
+
+
+def test_an_origin_is_written_as_browsers_send_it() -> None:
+    chosen = Settings.model_validate({"cors_origins": "https://App.example:8443, http://[::1]:3000,*"})
+    assert chosen.cors_origins == ("https://app.example:8443", "http://[::1]:3000", "*")
 
 
 def test_a_variable_of_the_client_is_no_setting_that_is_ignored(

@@ -80,7 +80,7 @@ function keyField(again) {
     useKey(field.value);
     again();
   };
-  return h("form", {class: "control", onsubmit: submit}, h("label", {}, t("key"), field), h("button", {}, t("key.use")));
+  return h("form", {class: "control", onsubmit: submit}, h("label", {}, t("key"), field), h("button", {class: "button plain"}, t("key.use")));
 }
 
 /** Change the state and show what it now says. */
