@@ -33,6 +33,10 @@ def test_the_playground_asks_for_the_key_and_keeps_it_for_the_tab_alone(chromium
         expect(problem).to_be_empty()
         page.reload()
         expect(page.locator("#predictions .class").first).to_have_text(re.compile("^Egyptian cat"))
+        curl, python = page.locator(".code pre").all_inner_texts()
+        assert "-H 'X-API-Key: YOUR_KEY'" in curl
+        assert 'headers={"X-API-Key": "YOUR_KEY"}' in python
+        assert KEY not in page.content()
         assert KEY not in page.url
         assert page.evaluate("localStorage.length") == 0
         assert visit.refused == []

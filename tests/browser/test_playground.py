@@ -192,7 +192,7 @@ def test_an_error_is_shown_in_the_services_words_and_the_view_stays(visit: Visit
     page.locator("[data-choose]").last.set_input_files(FilePayload(name="a.txt", mimeType="text/plain", buffer=text))
     said = client.post("/v1/predict", files={"images": ("a.txt", text)}).json()
     alert = page.get_by_role("alert")
-    expect(alert).to_contain_text(said["title"])
+    expect(alert).to_contain_text(f"a.txt: {said['title']}")
     expect(alert).to_contain_text(said["detail"])
     expect(classes(page).first).to_contain_text("Egyptian cat")
     assert [error for error in visit.errors if "415" not in error] == []

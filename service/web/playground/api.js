@@ -2,9 +2,12 @@
 
 /** An answer that is no success: a problem+json, or no answer at all. */
 export class Problem extends Error {
-  constructor({title, detail, status, request_id}) {
+  constructor({type, title, detail, status, request_id}) {
     super(title);
     this.status = status;
+    // another try, or a key, would not help
+    this.refused = status >= 400 && status < 500 && ![401, 408, 429].includes(status);
+    this.ofOption = /:(unknown-name|unknown-model|invalid-option|unexplainable)$/.test(type);
     this.detail = detail;
     this.requestId = request_id;
   }
@@ -26,6 +29,8 @@ export function useKey(given) {
     // as above
   }
 }
+
+export const hasKey = () => key !== "";
 
 const running = new Map();
 

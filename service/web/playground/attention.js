@@ -6,6 +6,7 @@ import {byId, fill, h} from "./dom.js";
 import {number, signed, t} from "./i18n.js";
 import {tiles} from "./pictures.js";
 import {enlarge} from "./stage.js";
+import {channelsOf} from "./state.js";
 import {ordered, strip} from "./strip.js";
 
 const AT_ONCE = 16;         // gates that one request may name
@@ -14,7 +15,8 @@ const PAUSE = 120;          // milliseconds that a held arrow key rests on a cha
 
 const body = byId("attention").querySelector(".body");
 
-// What was asked of the current photograph, network and colours: key of a strip -> its channel and the channel's maps.
+// What was asked of the current photograph, network and colours: key of a strip -> its channel, whether it was chosen,
+// and the channel's maps.
 let known = new Map();
 let about = {};
 
@@ -31,15 +33,29 @@ export async function renderAttention(view) {
   }
   const signal = supersede("gates");
   const {gates, importance} = result.attention;
-  const missing = gates.map(({layer}) => layer).filter((layer) => !known.has(layer));
-  while (missing.length) {
-    const maps = await mapsOf(view, {gates: missing.splice(0, AT_ONCE).join(","), count: 1}, signal);
+  const wanted = channelsOf(state.channels);
+  const own = `${importance.layer}/${importance.target.index}`;
+  const counts = new Map(gates.map(({layer, weights}) => [layer, weights.length]));
+  counts.set(own, importance.weights.length);
+  for (const [key, channel] of wanted) if (!(channel < counts.get(key))) wanted.delete(key);
+  const missing = [...counts.keys()].filter((key) => {
+    const {channel, chosen} = known.get(key) ?? {};
+    return channel === undefined || (wanted.has(key) ? channel !== wanted.get(key) : chosen);
+  });
+  const chosen = missing.filter((key) => wanted.has(key));
+  await Promise.all(chosen.map(async (key) => {
+    const channel = wanted.get(key);
+    const strip = key === own ? {layers: importance.layer} : {gates: key};
+    known.set(key, {channel, chosen: true, maps: await mapsOf(view, {...strip, channels: channel}, signal)});
+  }));
+  const usual = missing.filter((key) => !wanted.has(key) && key !== own);
+  while (usual.length) {
+    const maps = await mapsOf(view, {gates: usual.splice(0, AT_ONCE).join(","), count: 1}, signal);
     for (const [layer, sides] of Map.groupBy(maps, (side) => side.layer)) {
       known.set(layer, {channel: sides[0].channels[0], maps: sides});
     }
   }
-  const own = `${importance.layer}/${importance.target.index}`;
-  if (!known.has(own)) {
+  if (missing.includes(own) && !wanted.has(own)) {
     const channel = telling(result, importance);
     known.set(own, {channel, maps: await mapsOf(view, {layers: importance.layer, channels: channel}, signal)});
   }
@@ -132,12 +148,13 @@ function row(view, {key, title, facts, asked, bars}) {
     timer = setTimeout(async () => {
       await view.attempt(async () => {
         const maps = await mapsOf(view, {...asked, channels: channel}, supersede(`channel-${key}`));
-        known.set(key, {channel, maps});
+        known.set(key, {channel, chosen: true, maps});
         draw();
+        view.look({channels: choices()});
       });
     }, PAUSE);
   };
-  const {node, readout} = strip({
+  const bar = strip({
     key: `strip-${key}`,
     label: t("attention.strip", {layer: title}),
     selected: known.get(key).channel,
@@ -148,9 +165,13 @@ function row(view, {key, title, facts, asked, bars}) {
   return h(
     "article", {class: "gate"},
     h("header", {}, h("h3", {}, title), h("p", {class: "muted"}, facts)),
-    h("div", {class: "bars"}, node, readout), sides,
+    h("div", {class: "bars"}, bar), sides,
   );
 }
+
+/** The channels that the visitor chose, as an address holds them. */
+const choices = () =>
+  [...known].filter(([, {chosen}]) => chosen).map(([key, {channel}]) => `${key}:${channel}`).join(",");
 
 function side(maps, key) {
   const [channel] = maps.channels;

@@ -11,15 +11,16 @@ import {renderMaps} from "./maps.js";
 import {greys, loadColours} from "./pictures.js";
 import {renderPredictions, suggestLabels} from "./predictions.js";
 import {renderRecipe} from "./recipe.js";
-import {redraw, showHeat, showPhoto} from "./stage.js";
-import {read, write} from "./state.js";
+import {onLook, redraw, showHeat, showPhoto, wear} from "./stage.js";
+import {isPlain, looks, read, without, write} from "./state.js";
 
 const PATIENCE = 150;  // milliseconds before a wait is shown: what is quicker needs no sign
 
 const PASSING = [429, 500, 502, 503, 504];  // what may be gone when it is asked again
 
 let state = read();
-let photo = null;
+let photo = null;      // the one that is asked about
+let presented = null;  // the one on the stage
 let own = null;   // the visitor's last photograph, for "back"
 let models = [];
 let view = null;  // the last answer with what it was asked for
@@ -48,27 +49,37 @@ function catalogue() {
   return loaded;
 }
 
-/** Run `work`; a problem is shown, and what was superseded is nobody's concern. True if it ended well. */
-async function attempt(work, again = () => attempt(work)) {
-  fill(byId("problem"));
+/**
+ * Run `work`; a problem is shown, and what was superseded is nobody's concern. The problem, if it did not end well.
+ * `again` is offered where another try may help; `keeps`: what was said before stays; `name` is the file it is about.
+ */
+async function attempt(work, {again = () => attempt(work), keeps = false, name = ""} = {}) {
+  if (!keeps) fill(byId("problem"));
   try {
     await work();
-    return true;
+    return null;
   } catch (error) {
-    if (error.name === "AbortError") return false;
+    if (error.name === "AbortError") return error;
     if (!(error instanceof Problem)) throw error;
     const unreachable = error.message === "unreachable";
+    const title = unreachable ? t("unreachable") : error.message;
     fill(
       byId("problem"),
-      h("strong", {}, unreachable ? t("unreachable") : error.message),
+      h("strong", {}, name && error.refused ? t("problem.file", {name, title}) : title),
       h("p", {}, unreachable ? t("unreachable.detail") : error.detail ?? ""),
       error.requestId && h("p", {class: "muted"}, t("problem.request", {id: error.requestId})),
       (unreachable || PASSING.includes(error.status)) &&
         h("button", {type: "button", class: "link", onclick: again}, t("again")),
       error.status === 401 && keyField(again),
+      h("button", {type: "button", class: "quiet dismiss", "aria-label": t("dismiss"), onclick: dismiss}, "×"),
     );
-    return false;
+    return error;
   }
+}
+
+function dismiss() {
+  fill(byId("problem"));
+  byId("main").focus({preventScroll: true});
 }
 
 /** A form for the API key that the service asks for; `again` runs with it. */
@@ -84,12 +95,27 @@ function keyField(again) {
 }
 
 /** Change the state and show what it now says. */
-const update = (patch) => ("model" in patch ? attempt(() => changeModel(patch.model)) : change(patch));
+async function update(patch) {
+  if (!("model" in patch)) return change(patch);
+  const problem = await attempt(() => changeModel(patch.model), {again: () => update(patch)});
+  if (problem && view) renderView();
+}
 
 function change(patch) {
   state = {...state, ...patch};
-  write(state, {step: true, own: Boolean(photo) && !photo.sample});
-  return explain();
+  return explain({step: true});
+}
+
+/** Change how the answer is looked at, which asks nothing of the service. */
+function look(patch) {
+  state = {...state, ...patch};
+  note(false);
+}
+
+/** Put what is shown into the address: it follows the answers, so nothing refused is ever in it. */
+function note(step) {
+  const shown = view ?? {state, photo};
+  write({...shown.state, ...looks(state)}, {step, own: Boolean(shown.photo) && !shown.photo.sample});
 }
 
 /** Names that another network has no use for are dropped when it is chosen. */
@@ -105,16 +131,24 @@ async function changeModel(model) {
     target: sameClasses ? state.target : "",
     versus: sameClasses ? state.versus : "",
     method: after.methods.includes(state.method) ? state.method : "",
+    channels: "",
   });
 }
 
-/** Ask about the photograph as the state says, and draw the answer, `arrived` called just before. True if one came. */
-async function explain(arrived) {
+/** Ask about the photograph as the state says, draw the answer. `step`: "back" undoes it; `keeps`: see `attempt`. */
+async function explain({step = false, keeps = false} = {}) {
   const signal = supersede("view");
   const asked = {state, photo};
   const waiting = setTimeout(() => busy(true), PATIENCE);
   signal.addEventListener("abort", () => clearTimeout(waiting));
-  const worked = await attempt(async () => {
+  const again = () => {
+    photo = asked.photo;
+    state = {...asked.state, ...looks(state)};
+    if (photo.bitmap) present(photo);
+    return explain({step});
+  };
+  const name = photo !== view?.photo && !photo.sample ? photo.name : "";
+  const problem = await attempt(async () => {
     await catalogue();
     const detail = await detailOf(asked.state.model);
     const query = explainQuery(asked.state, detail);
@@ -122,22 +156,62 @@ async function explain(arrived) {
     const cam = reply.result.grad_cam?.[0];
     const mask = cam && await greys(cam.mask);
     if (signal.aborted) return;
-    arrived?.();
-    view = {...asked, detail, query, reply, result: reply.result, update, attempt};
     const isSigned = asked.state.signed === "true";
-    showHeat(reply.result.image, cam, mask, asked.state.colormap || (isSigned ? "coolwarm" : "turbo"), isSigned);
+    const colours = asked.state.colormap || (isSigned ? "coolwarm" : "turbo");
+    const heat = [reply.result.image, cam, mask, colours, isSigned];
+    view = {...asked, detail, query, reply, heat, result: reply.result, update, attempt, look};
+    if (!photo.sample) own = photo;
+    note(step);
+    present(photo);
+    showHeat(...heat);
     suggestLabels(detail.labels);
     renderView();
     const [top] = reply.result.predictions;
     byId("status").textContent = t("done", {label: top.label, share: percent(top.probability)});
-  }, () => explain(arrived));
-  if (signal.aborted) return false;
+  }, {again, keeps, name});
+  if (signal.aborted) return;
   clearTimeout(waiting);
   busy(false);
-  const blank = view?.photo !== photo;
-  document.body.classList.toggle("blank", blank);
-  if (blank && details.size) drawControls();  // so that what was wrong with the request can be put right
-  return worked;
+  if (problem) await recover(problem);
+  document.body.classList.toggle("blank", view?.photo !== photo);
+}
+
+/** After a request that failed: back to the last answer; without one, on with what was not refused. */
+async function recover(problem) {
+  if (view) {
+    photo = view.photo;
+    state = {...view.state, ...looks(state)};
+    if (present(photo)) showHeat(...view.heat);
+    renderView();
+    note(false);
+  } else if (problem.ofOption && !isPlain(state)) {
+    state = without(state, problem.detail);
+    byId("problem").append(h("p", {}, t("problem.instead")));
+    await explain({keeps: true});
+  } else if (problem.refused) {
+    clear();
+  } else if (details.size) {
+    drawControls();
+  }
+}
+
+/** Show the photograph, also before there is an answer. False if it is there already. */
+function present(next) {
+  if (presented === next) return false;
+  presented = next;
+  document.body.dataset.step = "work";
+  document.body.classList.remove("blank");
+  showPhoto(next.bitmap);
+  renderIntake(next);
+  return true;
+}
+
+/** The page as it is without a photograph. */
+function clear() {
+  photo = view = presented = null;
+  supersede("view");
+  busy(false);
+  document.body.dataset.step = "start";
 }
 
 function drawControls() {
@@ -146,12 +220,13 @@ function drawControls() {
 }
 
 function renderView() {
+  const shown = {...view, state: {...view.state, ...looks(state)}};
   renderIntake(view.photo);
   drawControls();
-  renderPredictions(view);
-  renderCompare(view);
-  renderRecipe(view);
-  attempt(() => Promise.all([renderMaps(view), renderAttention(view)]));
+  renderPredictions(shown);
+  renderCompare(shown);
+  renderRecipe(shown);
+  attempt(() => Promise.all([renderMaps(shown), renderAttention(shown)]), {keeps: true});
 }
 
 function busy(is) {
@@ -160,57 +235,41 @@ function busy(is) {
   if (is) byId("status").textContent = t("busy");
 }
 
-/** Take a photograph in and explain it. What neither the browser nor the service can read leaves all as it was. */
-async function take(next, nextState) {
-  const before = {photo, state};
+/** Take a photograph in and explain it. What the service can't read leaves all as it was. */
+async function take(next, nextState, {step = true} = {}) {
   const signal = supersede("photo");
-  const bitmap = await createImageBitmap(next.blob).catch(() => null);  // null: a TIFF, say, which the service can read
+  // null: a TIFF, say, which the service can read
+  next.bitmap ??= await createImageBitmap(next.blob).catch(() => null);
   if (signal.aborted) return;
   photo = next;
   state = nextState;
-  if (bitmap) receive(bitmap);
-  const worked = await explain(bitmap ? undefined : () => receive(null));
-  if (!worked && !bitmap && photo === next) {
-    ({photo, state} = before);
-    document.body.classList.toggle("blank", view?.photo !== photo);
-  }
+  if (photo.bitmap) present(photo);
+  await explain({step});
 }
 
-function receive(bitmap) {
-  if (!photo.sample) own = photo;
-  write(state, {step: true, own: !photo.sample});
-  document.body.dataset.step = "work";
-  document.body.classList.remove("blank");
-  showPhoto(bitmap);
-  renderIntake(photo);
-}
-
-const takeSample = (name, nextState) => attempt(async () => take(await loadSample(name), nextState));
+const takeSample = (name, nextState, how) => attempt(async () => take(await loadSample(name), nextState, how));
 
 /** Show what the address says: at the start, and after "back". */
 async function restore() {
   const next = read();
   if (!SAMPLES.includes(next.sample)) next.sample = "";
+  wear(next);
   if (next.sample && next.sample !== photo?.sample) {
-    await takeSample(next.sample, next);
+    await takeSample(next.sample, next, {step: false});
   } else if (!next.sample && history.state?.own && own && own !== photo) {
-    await take(own, next);
-  } else if (!next.sample && !history.state?.own) {
-    photo = view = null;
-    state = next;
-    supersede("view");
-    busy(false);
-    document.body.dataset.step = "start";
-  } else {
+    await take(own, next, {step: false});
+  } else if (photo && (next.sample || history.state?.own)) {
     state = next;
     await explain();
+  } else {
+    clear();
+    state = next;
   }
 }
 
 async function switchLanguage() {
   const names = Object.keys(LANGUAGES);
-  state = {...state, lang: names[(names.indexOf(spoken()) + 1) % names.length]};
-  write(state, {step: false, own: Boolean(photo) && !photo.sample});
+  look({lang: names[(names.indexOf(spoken()) + 1) % names.length]});
   await tell();
 }
 
@@ -229,10 +288,11 @@ async function tell() {
 
 byId("language").addEventListener("click", switchLanguage);
 addEventListener("popstate", restore);
+onLook(look);
 listen(
-  // another photograph, another question: the class is chosen anew
-  (name) => takeSample(name, {...state, sample: name, target: "", versus: ""}),
-  (file) => take(file, {...state, sample: "", target: "", versus: ""}),
+  // another photograph, another question: the class and the gates' channels are chosen anew
+  (name) => takeSample(name, {...state, sample: name, target: "", versus: "", channels: ""}),
+  (file) => take(file, {...state, sample: "", target: "", versus: "", channels: ""}),
 );
 
 async function start() {

@@ -1,6 +1,6 @@
 // How a view was made: the exact request, to be pasted, and where the time went.
 
-import {address, readable} from "./api.js";
+import {address, hasKey, readable} from "./api.js";
 import {byId, fill, h} from "./dom.js";
 import {t} from "./i18n.js";
 import {sampleFile} from "./intake.js";
@@ -15,7 +15,9 @@ const part = (name) => `images=@${/[",;\\]/.test(name) ? `"${name.replace(/["\\]
 /** The request as lines for a shell; a shipped photograph is fetched first, the visitor's own lies in the folder. */
 export function asCurl({photo, query}) {
   const fetched = photo.sample ? `curl -sO ${quoted(address(sampleFile(photo.sample)))}\n` : "";
-  return `${fetched}curl -F ${quoted(part(photo.name))} \\\n  ${quoted(`${address("v1/explain")}?${readable(query)}`)}`;
+  const url = `${address("v1/explain")}?${readable(query)}`;
+  const key = hasKey() ? "  -H 'X-API-Key: YOUR_KEY' \\\n" : "";
+  return `${fetched}curl -F ${quoted(part(photo.name))} \\\n${key}  ${quoted(url)}`;
 }
 
 /** The same in Python. JSON's strings are Python's, too. */
@@ -38,6 +40,7 @@ export function asPython({photo, query}) {
     "reply = httpx.post(",
     `    ${JSON.stringify(address("v1/explain"))},`,
     `    params=params, files={"images": (${JSON.stringify(photo.name)}, photograph)}, timeout=60,`,
+    ...(hasKey() ? ["    headers={\"X-API-Key\": \"YOUR_KEY\"},"] : []),
     ")",
     "reply.raise_for_status()",
     "(result,) = reply.json()[\"results\"]",
@@ -64,6 +67,7 @@ export function renderRecipe(view) {
     code("curl", asCurl(view)),
     code("Python", asPython(view)),
     h("p", {class: "muted"}, t(photo.sample ? "recipe.sample" : "recipe.own", {name: photo.name})),
+    hasKey() && h("p", {class: "muted"}, t("recipe.key")),
   );
 }
 

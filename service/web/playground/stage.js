@@ -18,6 +18,26 @@ let size = [3, 2];    // of the source, in its own pixels
 let heat = null;      // {cam, mask, tinted, colours}
 let extra = null;     // {pixels, caption, legend, from}: what lies over the photograph in place of the heat map
 let view = "overlay";
+let told = () => {};
+
+const OPACITY = slider.value;  // as the page comes
+const VIEWS = [...views.children].map((button) => button.dataset.view);
+
+/** Be told of every choice of view and opacity, as the address holds them. */
+export function onLook(listener) {
+  told = listener;
+}
+
+const tell = () => told({
+  view: view === VIEWS[0] ? "" : view, opacity: slider.value === OPACITY ? "" : slider.value,
+});
+
+/** Choose the view and the opacity that an address holds. */
+export function wear(state) {
+  view = VIEWS.includes(state.view) ? state.view : VIEWS[0];
+  slider.value = /^\d+$/.test(state.opacity) ? state.opacity : OPACITY;
+  draw();
+}
 
 /** The photograph alone; what was over the last one is gone. */
 export function showPhoto(bitmap) {
@@ -39,6 +59,7 @@ export function showHeat(image, cam, mask, colours, isSigned) {
 export function enlarge(shown) {
   extra = shown;
   if (view === "original") view = "overlay";
+  tell();
   draw();
   const top = figure.getBoundingClientRect().top;
   if (top < 0 || top > innerHeight / 2) figure.scrollIntoView({block: "start"});
@@ -151,9 +172,11 @@ export function overBox(pixels, opacity) {
 }
 
 slider.addEventListener("input", draw);
+slider.addEventListener("change", tell);  // once let go: browsers count what is written into an address
 views.addEventListener("click", (event) => {
   view = event.target.closest("button")?.dataset.view ?? view;
   if (view !== "overlay") extra = null;
+  tell();
   draw();
 });
 close.addEventListener("click", leave);

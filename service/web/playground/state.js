@@ -1,8 +1,29 @@
 // What a view shows is in its address, so that it can be shared: all but the visitor's own photograph.
 
-const NAMES = [
-  "sample", "model", "target", "versus", "layer", "method", "signed", "colormap", "top_k", "layers", "sort", "lang",
-];
+const OPTIONS = ["model", "target", "versus", "layer", "method", "signed", "colormap", "top_k", "layers", "sort"];
+const LOOKS = ["view", "opacity", "channels", "lang"];
+const NAMES = ["sample", ...OPTIONS, ...LOOKS];
+
+/** The part of a state that is about how an answer is looked at: no request depends on it. */
+export const looks = (state) => Object.fromEntries(LOOKS.map((name) => [name, state[name]]));
+
+/** Whether a state leaves every option of the request to the service. */
+export const isPlain = (state) => OPTIONS.every((name) => !state[name]);
+
+/** A state without the options that a refusal quotes; without all, where it quotes none of them. */
+export function without(state, detail) {
+  const quoted = (name) => [state[name], ...state[name].split(",")].some((value) => detail?.includes(`'${value}'`));
+  const set = OPTIONS.filter((name) => state[name]);
+  const bad = set.some(quoted) ? set.filter(quoted) : set;
+  const rest = {...state, ...Object.fromEntries(bad.map((name) => [name, ""]))};
+  return rest.target ? rest : {...rest, versus: ""};
+}
+
+/** `head:3,stem:0` as a map of 3 and 0 by name. */
+export function channelsOf(text) {
+  const pairs = text.split(",").map((pair) => /^(.+):(\d{1,6})$/.exec(pair)).filter(Boolean);
+  return new Map(pairs.map(([, key, channel]) => [key, Number(channel)]));
+}
 
 /** The state that the address holds; a name that it lacks is an empty string. */
 export function read() {
@@ -19,8 +40,8 @@ export function read() {
 export function write(state, {step, own}) {
   const query = new URLSearchParams();
   for (const name of NAMES) if (state[name]) query.set(name, state[name]);
-  // commas stay readable: they are legal in a query
-  const text = query.toString().replaceAll("%2C", ",");
+  // what is legal in a query stays readable
+  const text = query.toString().replaceAll("%2C", ",").replaceAll("%3A", ":").replaceAll("%2F", "/");
   const address = text ? `?${text}` : location.pathname;
   if (address === (location.search || location.pathname)) return;
   history[step ? "pushState" : "replaceState"]({own}, "", address);

@@ -1,6 +1,7 @@
 // All channels of a gate as bars; one is selected, by pointer or by key.
 
 import {h, svg} from "./dom.js";
+import {t} from "./i18n.js";
 
 const HALF = 50;  // the strip is 100 high in its own units, its base in the middle
 const KEYS = {ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, PageDown: -10, PageUp: 10};
@@ -32,6 +33,12 @@ export function strip({key, label, weights, base, reach, channels, selected, say
   const cursor = svg("rect", {class: "cursor", y: 0, height: 2 * HALF, width: Math.max(1, count / 160)});
   const chosen = svg("rect", {class: "chosen", y: 0, height: 2 * HALF, width: Math.max(1, count / 160)});
   const readout = h("p", {class: "readout"});
+  // hundreds of channels are narrower than a finger
+  const step = (by, sign, name) => h("button", {
+    type: "button", class: "quiet step", "data-key": `${key}-${name}`, "aria-label": t(name, {strip: label}),
+    onclick: () => choose(position + by),
+  }, sign);
+  const told = h("div", {class: "told"}, step(-1, "‹", "channel.previous"), step(1, "›", "channel.next"), readout);
   const node = h(
     "div",
     {
@@ -72,13 +79,13 @@ export function strip({key, label, weights, base, reach, channels, selected, say
   node.addEventListener("pointerleave", () => hover(null));
   node.addEventListener("click", (event) => choose(under(event)));
   node.addEventListener("keydown", (event) => {
-    const step = KEYS[event.key];
-    if (step) choose(position + step);
+    const by = KEYS[event.key];
+    if (by) choose(position + by);
     else if (event.key === "Home") choose(0);
     else if (event.key === "End") choose(count - 1);
     else return;
     event.preventDefault();
   });
   settle();
-  return {node, readout};
+  return [node, told];
 }
