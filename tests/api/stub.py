@@ -120,6 +120,7 @@ class Stub:
     async def until(self, *, in_flight: int = 0, submitted: int = 0, bytes_in_flight: int = 0) -> None:
         """Wait for that many images, or bytes, to have been let in, or to have reached the engine's queue."""
         door = self.service.admission
+        late = time.monotonic() + 60
 
         def watch() -> None:
             while (
@@ -127,6 +128,7 @@ class Stub:
                 or door.bytes_in_flight < bytes_in_flight
                 or self.worker.submitted < submitted
             ):
+                assert time.monotonic() < late, "what was to be let in has not been, or has left again"
                 time.sleep(0.001)
 
         await asyncio.to_thread(watch)

@@ -103,7 +103,7 @@ def test_a_body_that_comes_too_slowly_is_given_up_at_the_deadline_and_takes_no_p
         never = asyncio.Event()
         slow = [
             asyncio.create_task(
-                stub.client.post("/v1/predict?timeout_ms=500", content=_slowly(BLACK, then=never), headers=PNG)
+                stub.client.post("/v1/predict?timeout_ms=2000", content=_slowly(BLACK, then=never), headers=PNG)
             )
             for _ in range(8)
         ]
