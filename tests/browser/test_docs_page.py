@@ -30,7 +30,7 @@ def test_swagger_ui_shows_every_route(visit: Visit) -> None:
 def test_redoc_shows_every_route(visit: Visit) -> None:
     visit.page.goto("/redoc")
     for title in ("The most probable classes", "Where the evidence for a class lies"):
-        expect(visit.page.get_by_role("heading", name=title)).to_be_visible()
+        expect(visit.page.get_by_role("heading", name=title).first).to_be_visible()  # protocols have headings like it
     for route in ROUTES:
         expect(visit.page.get_by_text(route, exact=True).locator("visible=true").first).to_be_visible()
 
