@@ -236,7 +236,9 @@ def test_a_stopped_server_loses_nothing_that_it_let_in_and_refuses_the_rest_in_w
             except httpx.ConnectError:
                 return  # nobody listens any more
             except httpx.TransportError as error:
-                wrong.append(f"{error!r}")
+                # As the port closes, the system resets connections that nobody has taken from its queue.
+                if not (isinstance(error, httpx.ReadError) and stopped.is_set()):
+                    wrong.append(f"{error!r}")
                 return
             outcomes[f"{response.status_code} {'after' if stopped.is_set() else 'before'}"] += 1
             if response.status_code == 503:
