@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 
 import httpx
@@ -45,3 +46,12 @@ def coffee() -> bytes:
 def rocket() -> bytes:
     """640 x 427 pixels of a rocket at its launch pad."""
     return photograph("rocket")
+
+
+@pytest.fixture
+def frozen_heap() -> Iterator[None]:
+    """As `serve` does it: else the collector stops the event loop to search what all the other tests have loaded."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()

@@ -222,6 +222,7 @@ def test_a_caller_who_does_not_read_the_reply_is_not_waited_for(monkeypatch: pyt
     asyncio.run(scene())
 
 
+@pytest.mark.usefixtures("frozen_heap")  # a caller who connects and pauses as the port closes is cut off unheard
 def test_a_stopped_server_loses_nothing_that_it_let_in_and_refuses_the_rest_in_words(cat: bytes) -> None:
     """64 callers who never stop asking; then SIGTERM. Whoever got through is answered, all others are told to wait."""
     outcomes: Counter[str] = Counter()
@@ -236,9 +237,7 @@ def test_a_stopped_server_loses_nothing_that_it_let_in_and_refuses_the_rest_in_w
             except httpx.ConnectError:
                 return  # nobody listens any more
             except httpx.TransportError as error:
-                # As the port closes, the system resets connections that nobody has taken from its queue.
-                if not (isinstance(error, httpx.ReadError) and stopped.is_set()):
-                    wrong.append(f"{error!r}")
+                wrong.append(f"{error!r}")
                 return
             outcomes[f"{response.status_code} {'after' if stopped.is_set() else 'before'}"] += 1
             if response.status_code == 503:

@@ -8,7 +8,7 @@ import math
 import time
 import weakref
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from typing import Any
 
@@ -94,15 +94,6 @@ def test_what_can_not_be_answered_by_its_deadline_is_refused_before_it_is_decode
             envelope(response)
 
     _with_stub(scene, timeout_ms=60_000)
-
-
-@pytest.fixture
-def frozen_heap() -> Iterator[None]:
-    """As `serve` does it: else the collector stops the event loop to search what all the other tests have loaded."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.mark.usefixtures("frozen_heap")
