@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from typing import Any
 
 Figures = dict[str, Any]
+_UNANSWERED = "\\* Some callers got no answer in all of the measured time: what those waited is not in the percentile."
+
 TITLES = {
     "pellucid": "Pellucid",
     "fastapi": "FastAPI, torch, pytorch-grad-cam",
@@ -96,7 +98,7 @@ def comparison(figures: Figures) -> str:
         f"The ceiling is {ceiling:.0f} images a second ({figures['engine']}), {plain:.0f} the plain way.",
         _agreement(figures["top_classes"]),
         table((*header, "p50 ms", "p99 ms", "429", "errors"), rows),
-        "\\* Some callers got no answer in all of the measured time: what those waited is not in the percentile.",
+        _UNANSWERED,
     ]
     if figures["generator"]:
         own, others = (statistics.median(each[name] for each in figures["generator"]) for name in ("own", "wrk"))
@@ -132,7 +134,8 @@ def summary(figures: Figures) -> str:
         latencies = f"{_latency(ours, 'p50_ms')} / {_latency(ours, 'p99_ms')}"
         rows.append((route, str(callers), *rates, f"{ours['rate'] / ceiling:.2f}", latencies))
     header = ("route", "callers", *(f"{TITLES[server]}, req/s" for server in servers))
-    return table((*header, "Pellucid of the ceiling", "Pellucid p50 / p99 ms"), rows)
+    shown = table((*header, "Pellucid of the ceiling", "Pellucid p50 / p99 ms"), rows)
+    return f"{shown}\n\n{_UNANSWERED}"
 
 
 def cost(figures: Figures) -> str:
