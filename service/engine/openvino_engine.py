@@ -41,8 +41,8 @@ def has_bf16() -> bool:
 class OpenVINOEngine(TorchEngine):
     """A TorchEngine whose trunk runs under OpenVINO for the usual values; torch runs as much of it as others need.
 
-    A plan's lane depends on the plan alone, and a lane runs one compiled graph. So an answer never depends on what
-    else was in the batch, not even by the rounding of bfloat16.
+    A plan's lane depends on the plan alone, and so does what computes each of its values. So an answer never depends on
+    what else was in the batch, not even by the rounding of bfloat16.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class OpenVINOEngine(TorchEngine):
         return f"OpenVINO {ov.__version__.partition('-')[0]} on cpu, {self._precision}"
 
     def lane(self, plan: Plan) -> str:
-        """See TorchEngine.lane; plans that look at other layers have a lane of their own, which torch runs."""
+        """See TorchEngine.lane; plans that look at other layers have a lane of their own, in which torch runs too."""
         return self._lane(plan)
 
     def _find_lane(self, plan: Plan) -> str:
@@ -134,7 +134,8 @@ class _Compiled:
             return core.compile_model(model, "CPU", {**options, "NUM_STREAMS": streams})
 
         with ThreadPoolExecutor(1, initializer=_stand_back) as pool:  # the threads that it starts are as nice as it is
-            by_streams = dict(zip((1, slots), pool.map(compiled, sorted({1, slots})), strict=False))
+            counts = sorted({1, slots})
+            by_streams = dict(zip(counts, pool.map(compiled, counts), strict=True))
         self._whole = by_streams[1].create_infer_request()
         self._shared = by_streams[slots] if slots > 1 else None
         self._threads = threading.local()
