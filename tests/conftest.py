@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
 
-from tests.support import Server, photograph, serving
+from tests.support import Server, explained, photograph, serving
 
 
 @pytest.fixture(scope="session")
@@ -55,3 +56,9 @@ def frozen_heap() -> Iterator[None]:
     gc.freeze()
     yield
     gc.unfreeze()
+
+
+@pytest.fixture(scope="session")
+def predicted(client: httpx.Client, cat: bytes) -> list[Any]:
+    """What /v1/predict says of the cat."""
+    return list(explained(client, "/v1/predict", cat).predictions or [])
