@@ -6,8 +6,8 @@ import asyncio
 import logging
 import re
 from collections.abc import Callable, Sequence
+from random import getrandbits
 from typing import Final
-from uuid import uuid4
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
@@ -40,7 +40,8 @@ class RequestContext:
             return
         headers = Headers(scope=scope)
         sent = headers.get("x-request-id", "")
-        request_id = sent if _ID.fullmatch(sent) else uuid4().hex
+        # No secret, so the operating system need not be asked for chance.
+        request_id = sent if _ID.fullmatch(sent) else f"{getrandbits(128):032x}"
         call = Call(request_id, scope["method"], headers.get("traceparent", ""))
         scope.setdefault("state", {}).update(request_id=request_id, call=call)
         status = 0

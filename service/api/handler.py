@@ -34,6 +34,9 @@ _LINGER_S = 2.0
 # So long the rest of a body may take whose deadline has passed.
 _LATE_BODY_S = 0.5
 
+# So many classes take microseconds to write down.
+_FEW = 20
+
 T = TypeVar("T")
 B = TypeVar("B", bound=intake.Intake)
 
@@ -237,7 +240,9 @@ class _Work:
         try:
             async with asyncio.timeout(max(0, self.deadline - time.monotonic())):
                 side = order.look.max_side if order.look.overlay else None
-                return await order.pipeline.run(image, order.plan, side, order.form, self.deadline, times)
+                brief = not order.look.drawn and order.plan.top_k <= _FEW
+                run = order.pipeline.run
+                return await run(image, order.plan, side, order.form, self.deadline, times, brief=brief)
         except TimeoutError as error:
             raise DeadlineExceeded("The answer was not ready by the deadline.") from error
         finally:

@@ -7,7 +7,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -73,15 +73,21 @@ class Pipeline:
         form: Callable[[DecodedImage, Outcome], T],
         deadline: float,
         stages: Stages,
+        *,
+        brief: bool = False,
     ) -> asyncio.Future[T]:
         """The result for one image in the ``form`` in which it is sent. It raises PellucidError.
 
-        ``picture_side`` asks for the source picture too, as ``decode`` does.
+        ``picture_side`` asks for the source picture too, as ``decode`` does. Where the ``form`` is ``brief``, the
+        engine's thread makes it: handing it to another would cost more.
 
         Each stage starts the next from its own thread, and the last settles the answer: the event loop is woken once
         for each image, not for each stage. Cancelling the answer cancels the job: what has not started is not done.
         """
-        answer: Future[T] = Future()
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[T] = loop.create_future()  # other threads only ask whether it is cancelled
+        # Weakly, since the job holds the picture until it is answered: a ring would keep it for the collector.
+        running: list[weakref.ref[Future[Finished]]] = []
 
         def decoding() -> None:
             if answer.cancelled():
@@ -92,15 +98,15 @@ class Pipeline:
                 else:
                     image = decode(upload, self.spec.preprocess, self.max_pixels, picture_side, self.max_side)
             job = self.worker.submit(image.pixels, plan, deadline)
-            # Weakly, since the job holds the picture until it is answered: a ring would keep it for the collector.
-            running = weakref.ref(job)
-            answer.add_done_callback(lambda done: done.cancelled() and (job := running()) and job.cancel())
+            running.append(weakref.ref(job))
+            if answer.cancelled():  # before the job was there to be cancelled
+                job.cancel()
             job.add_done_callback(lambda job: following(image, job))
 
         def following(image: DecodedImage, job: Future[Finished]) -> None:
             if job.cancelled():
                 return
-            if job.exception() is not None:  # nothing to render, and the pool may be closed by now
+            if brief or job.exception() is not None:  # nothing to draw, and the pool may be closed by now
                 settling(rendering, image, job)
             else:
                 self.pool.submit(settling, rendering, image, job)
@@ -114,8 +120,7 @@ class Pipeline:
                 return
             with stages.timed("render"):
                 formed = form(image, outcome)
-            if answer.set_running_or_notify_cancel():
-                answer.set_result(formed)
+            settle(answer.set_result, formed)
 
         def settling(stage: Callable[..., None], *args: Any) -> None:
             """Run a stage; what it raises is the answer."""
@@ -124,8 +129,20 @@ class Pipeline:
             except BaseException as error:
                 if isinstance(error, PellucidError):  # the frames of its traceback hold the upload, and the answer it
                     error.__cause__ = error.__context__ = error.__traceback__ = None
-                if answer.set_running_or_notify_cancel():
-                    answer.set_exception(error)
+                settle(answer.set_exception, error)
 
+        def settle(setter: Callable[[Any], None], value: Any) -> None:
+            def unless_cancelled() -> None:
+                if not answer.done():
+                    setter(value)
+
+            with suppress(RuntimeError):  # the loop may have gone
+                loop.call_soon_threadsafe(unless_cancelled)
+
+        def leaving(answer: asyncio.Future[T]) -> None:
+            if answer.cancelled() and running and (job := running[0]()):
+                job.cancel()
+
+        answer.add_done_callback(leaving)
         self.pool.submit(settling, decoding)
-        return asyncio.wrap_future(answer)
+        return answer

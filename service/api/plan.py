@@ -22,6 +22,7 @@ from service.types import Plan, Tap
 
 # Pixels of all pictures of one request: some seconds of one core.
 _MOST_DRAWN: Final = 128_000_000
+_PREDICTIONS: Final = frozenset[Part]({"predictions"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,11 @@ class Look:
     overlay: bool = False
     alpha: float = 0.5
     max_side: int = 1024
+
+    @property
+    def drawn(self) -> bool:
+        """Whether anything is shown beside predictions: pictures, or the numbers behind them."""
+        return self.parts != _PREDICTIONS
 
 
 def class_index(name: str, spec: ModelSpec) -> int:
