@@ -46,7 +46,7 @@ def built(target: str) -> Iterator[str]:
     _make_base()
     with tempfile.TemporaryDirectory() as scratch:
         buildah(
-            *("bud", "--isolation", "chroot", "--format", "docker"),  # the other format knows no HEALTHCHECK
+            *("bud", "--isolation", "chroot", "--force-rm", "--format", "docker"),  # the other format knows no HEALTHCHECK
             *("--build-arg", f"PYTHON_IMAGE={BASE}", "--build-arg", "TORCH_INDEX="),
             *_as_this_machine_installs(Path(scratch)),
             *("--target", target, "--tag", name, str(REPOSITORY)),
@@ -95,7 +95,7 @@ def _make_base() -> None:
 
 
 def _as_this_machine_installs(scratch: Path) -> list[str]:
-    """Options that lend the build this machine's pip configuration and CA certificates, as mounts that no image keeps."""
+    """Options that lend the build this machine's pip configuration and CA certificates: mounts that no image keeps."""
     listed = subprocess.run(
         [sys.executable, "-m", "pip", "config", "list"], check=True, text=True, stdout=subprocess.PIPE
     ).stdout
@@ -106,7 +106,8 @@ def _as_this_machine_installs(scratch: Path) -> list[str]:
     lent = {_CA_BUNDLE: os.environ.get("SSL_CERT_FILE", _CA_BUNDLE)}
     for value in settings.values():
         for part in value.split():
-            path = part.removeprefix("file://")
+            # A folder that is an index may link to files beside it.
+            path = os.path.dirname(part.removeprefix("file://")) if part.startswith("file://") else part
             if path.startswith("/") and os.path.exists(path):
                 lent.setdefault(path, path)
     written = configparser.RawConfigParser()

@@ -33,7 +33,9 @@ class Running:
     def healthcheck(self, command: list[str]) -> bool:
         """Whether the image's HEALTHCHECK, run beside the service in its network, finds it healthy."""
         beside = ["nsenter", f"--net=/proc/{self.pid}/ns/net"] if self.pid_lives() else []
-        return subprocess.run(beside + _in(self.container, self.environment, command), capture_output=True).returncode == 0
+        return (
+            subprocess.run(beside + _in(self.container, self.environment, command), capture_output=True).returncode == 0
+        )
 
     def pid_lives(self) -> bool:
         return os.path.exists(f"/proc/{self.pid}/ns/net") and self.process.poll() is None
@@ -90,6 +92,8 @@ def _read(log: IO[bytes]) -> bytes:
 def _served(pid: int) -> int:
     """The last of the line of processes that begins with this one: buildah, its helper in the chroot, the service."""
     children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    others = [int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()]
+    others = [
+        int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()
+    ]
     descendants = children or others
     return _served(descendants[0]) if descendants else pid
