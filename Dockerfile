@@ -18,15 +18,6 @@ ENV PATH=/opt/pellucid/bin:$PATH \
     PIP_NO_CACHE_DIR=1 \
     PIP_DISABLE_PIP_VERSION_CHECK=1
 
-# PyPI's torch for x86 is one for CUDA, with several GB of NVIDIA's libraries; the version is the same.
-FROM venv AS cpu-packages
-ARG TORCH_INDEX=
-COPY --from=requirements /requirements/torch.txt /requirements/
-RUN python -m pip install --no-deps ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} --requirement /requirements/torch.txt
-COPY --from=requirements /requirements /requirements
-RUN python -m pip install --constraint /requirements/constraints.txt \
-    --requirement /requirements/all.txt --requirement /requirements/cpu.txt
-
 # The service alone, as files that lie over those of the environment.
 FROM venv AS service
 WORKDIR /source
@@ -34,6 +25,22 @@ COPY pyproject.toml README.md LICENSE ./
 COPY models models
 COPY service service
 RUN python -m pip install --no-deps --prefix /service .
+
+# PyPI's torch for x86 is one for CUDA, with several GB of NVIDIA's libraries; the version is the same.
+FROM venv AS cpu-builder
+ARG TORCH_INDEX=
+COPY --from=requirements /requirements/torch.txt /requirements/
+RUN python -m pip install --no-deps ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} --requirement /requirements/torch.txt
+COPY --from=requirements /requirements /requirements
+RUN python -m pip install --constraint /requirements/constraints.txt \
+    --requirement /requirements/all.txt --requirement /requirements/cpu.txt
+# An explanation converts the networks for OpenVINO. What OpenVINO compiles of them is for the processor that builds, and
+# is left out; compiling takes seconds at each start. The service stays out of the environment, whose layer is kept so.
+COPY --from=service /service /service
+RUN export PYTHONDONTWRITEBYTECODE=1 PELLUCID_CACHE_DIR=/cache PYTHONPATH="$(echo /service/lib/python3*/site-packages)" \
+    && python -m service explain "$PYTHONPATH/service/web/samples/cat.jpg" --out /tmp/explained \
+    && rm -f /cache/*.blob \
+    && chmod -R a=rX /cache
 
 # An image of the service with nothing in it yet.
 FROM ${PYTHON_IMAGE} AS base
@@ -55,22 +62,13 @@ HEALTHCHECK --interval=10s --timeout=3s --start-period=60s --retries=3 \
 ENTRYPOINT ["pellucid"]
 CMD ["serve"]
 
-FROM base AS unconverted
+FROM base AS cpu
 ENV PELLUCID_CACHE_DIR=/opt/pellucid/cache
-COPY --from=cpu-packages /opt/pellucid /opt/pellucid
+COPY --from=cpu-builder /opt/pellucid /opt/pellucid
 COPY --from=service /service /opt/pellucid
+COPY --from=cpu-builder /cache /opt/pellucid/cache
 
-# An explanation converts the networks for OpenVINO. What OpenVINO compiles of them is for the processor that builds, and
-# is left out; compiling takes seconds at each start.
-FROM unconverted AS converted
-RUN PELLUCID_CACHE_DIR=/tmp/cache pellucid explain /opt/pellucid/lib/python3*/site-packages/service/web/samples/cat.jpg --out /tmp/explained \
-    && rm -f /tmp/cache/*.blob \
-    && chmod -R a=rX /tmp/cache
-
-FROM unconverted AS cpu
-COPY --from=converted --chown=0:0 /tmp/cache /opt/pellucid/cache
-
-FROM venv AS cuda-packages
+FROM venv AS cuda-builder
 COPY --from=requirements /requirements /requirements
 RUN python -m pip install --constraint /requirements/constraints.txt --requirement /requirements/all.txt
 
@@ -80,7 +78,7 @@ ENV PELLUCID_DEVICE=cuda \
     PELLUCID_CACHE_DIR= \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
-COPY --from=cuda-packages /opt/pellucid /opt/pellucid
+COPY --from=cuda-builder /opt/pellucid /opt/pellucid
 COPY --from=service /service /opt/pellucid
 
 # What is built where no target is named. (Older builders run all stages up to the target: so CUDA's come after it.)

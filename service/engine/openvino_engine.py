@@ -174,7 +174,7 @@ class _Kept:
             self.writable = False
 
     def model(self, name: str, convert: Callable[[], ov.Model]) -> ov.Model | str:
-        """The path of the graph of this name; if it is not there, ``convert`` makes it, to be kept where that can be."""
+        """The path of the graph of this name. What is not there is made by ``convert``, and kept where that can be."""
         path = self.folder / name / "model.xml"
         if os.access(path, os.R_OK):
             return str(path)

@@ -46,7 +46,8 @@ def built(target: str) -> Iterator[str]:
     _make_base()
     with tempfile.TemporaryDirectory() as scratch:
         buildah(
-            *("bud", "--isolation", "chroot", "--no-cache", "--force-rm", "--format", "docker"),  # the other format knows no HEALTHCHECK
+            *("bud", "--isolation", "chroot", "--no-cache", "--force-rm"),
+            *("--format", "docker"),  # the other knows no HEALTHCHECK
             *("--build-arg", f"PYTHON_IMAGE={BASE}", "--build-arg", "TORCH_INDEX="),
             *_as_this_machine_installs(Path(scratch)),
             *("--target", target, "--tag", name, str(REPOSITORY)),

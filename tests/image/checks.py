@@ -24,6 +24,9 @@ from tests.load.test_load import test_under_load_every_answer_is_its_solo_answer
 from tests.support import PARTS, envelope, explained, post
 from tests.test_docs import free_port
 
+# The first of them waits for the image to be built.
+pytestmark = pytest.mark.timeout(3600)
+
 UID = 10001
 # Exact and patient, as the servers of all tests.
 SETTINGS = {"PELLUCID_HOST": "127.0.0.1", "PELLUCID_PRECISION": "fp32", "PELLUCID_TIMEOUT_MS": "200000"}
@@ -58,7 +61,7 @@ def served(
 ) -> Iterator[Running]:
     """The image's server, on a port that this machine reaches. At its end it has written nothing."""
     port = str(free_port())
-    with running(container, config, PELLUCID_PORT=port, **SETTINGS) as found:
+    with running(container, config, {**SETTINGS, "PELLUCID_PORT": port}) as found:
         began = tmp_path_factory.mktemp("image") / "began"
         began.touch()
         yield found
@@ -122,7 +125,7 @@ def test_it_explains_a_photograph(client: httpx.Client, cat: bytes) -> None:
 
 def test_without_a_network_it_is_healthy_until_it_stops(container: str, config: dict[str, Any]) -> None:
     probe = config["Healthcheck"]["Test"][1:]
-    with running(container, config, offline=True) as alone:  # with the environment of the image and nothing else
+    with running(container, config, {}, offline=True) as alone:  # with the environment of the image and nothing else
         assert alone.healthcheck(probe)
         assert alone.stop() == 0, alone.logged()
         assert not alone.healthcheck(probe)
@@ -134,7 +137,7 @@ def test_on_sigterm_it_answers_what_it_accepted_and_exits_with_0(
     port = str(free_port())
     answers: list[httpx.Response] = []
     with (
-        running(container, config, PELLUCID_PORT=port, **SETTINGS) as served,
+        running(container, config, {**SETTINGS, "PELLUCID_PORT": port}) as served,
         httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=200) as client,
     ):
         asked = threading.Thread(target=lambda: answers.append(post(client, "/v1/explain", *[cat] * 32)))

@@ -56,7 +56,9 @@ class Running:
 
 
 @contextmanager
-def running(container: str, config: dict[str, Any], *, offline: bool = False, **settings: str) -> Iterator[Running]:
+def running(
+    container: str, config: dict[str, Any], settings: dict[str, str], *, offline: bool = False
+) -> Iterator[Running]:
     """The image's Entrypoint and Cmd, as its user and with its environment, until ready; ``settings`` are added to it.
 
     ``offline``: in a network of its own, in which there is nothing but itself.
