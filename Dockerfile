@@ -37,7 +37,8 @@ RUN python -m pip install --constraint /requirements/constraints.txt \
 # An explanation converts the networks for OpenVINO. What OpenVINO compiles of them is for the processor that builds, and
 # is left out; compiling takes seconds at each start. The service stays out of the environment, whose layer is kept so.
 COPY --from=service /service /service
-RUN export PYTHONDONTWRITEBYTECODE=1 PELLUCID_CACHE_DIR=/cache PYTHONPATH="$(echo /service/lib/python3*/site-packages)" \
+RUN PYTHONPATH="$(echo /service/lib/python3*/site-packages)" \
+    && export PYTHONPATH PYTHONDONTWRITEBYTECODE=1 PELLUCID_CACHE_DIR=/cache \
     && python -m service explain "$PYTHONPATH/service/web/samples/cat.jpg" --out /tmp/explained \
     && rm -f /cache/*.blob \
     && chmod -R a=rX /cache

@@ -14,7 +14,7 @@ demo: .venv/.serve  ## explain a shipped photograph once, into demo/
 test: .venv/.dev  ## install and pass all the tests
 	$(BIN)/python -m pytest
 
-image-test: .venv/.dev  ## build the image by buildah and try it: root, ten minutes, 40 GB of disk
+image-test: .venv/.dev  ## build the image by buildah and try it: root, ten minutes, 20 GB of disk
 	$(BIN)/python -m pytest tests/image/checks.py
 
 soak: .venv/.dev  ## good and bad traffic for MINUTES: nothing may grow
