@@ -53,7 +53,7 @@ def container(image: str) -> Iterator[str]:
 def root(container: str) -> Path:
     """The container's file system, in which nobody but root may write but at /tmp: as if it were read-only."""
     path = Path(buildah.buildah("mount", container))
-    others = ["-xdev", "-type", "d", "-perm", "-0002", "!", "-path", path / "tmp"]
+    others = ["-xdev", "-type", "d", "-perm", "-0002", "!", "-path", f"{path}/tmp"]
     subprocess.run(["find", path, *others, "-exec", "chmod", "o-w", "{}", "+"], check=True)
     return path
 
@@ -69,7 +69,7 @@ def served(
         began.touch()
         yield found
         assert found.stop() == 0, found.logged()
-        written = ["-xdev", "-type", "f", "-newer", began, "!", "-path", root / "tmp" / "*"]
+        written = ["-xdev", "-type", "f", "-newer", str(began), "!", "-path", f"{root}/tmp/*"]
         newer = subprocess.run(["find", root, *written], text=True, stdout=subprocess.PIPE, check=True)
         assert newer.stdout == ""
 
