@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: serve test demo bench soak fuzz install check examples screenshots lock clean help
+.PHONY: serve test image-test demo bench soak fuzz install check examples screenshots lock clean help
 
 serve: .venv/.serve  ## install and serve on 127.0.0.1:8000
 	$(BIN)/python -m service
@@ -13,6 +13,9 @@ demo: .venv/.serve  ## explain a shipped photograph once, into demo/
 
 test: .venv/.dev  ## install and pass all the tests
 	$(BIN)/python -m pytest
+
+image-test: .venv/.dev  ## build the image by buildah and try it: root, ten minutes, 20 GB of disk
+	$(BIN)/python -m pytest tests/image/checks.py
 
 soak: .venv/.dev  ## good and bad traffic for MINUTES: nothing may grow
 	$(BIN)/python -m tests.load.soak $(or $(MINUTES),3)
@@ -44,7 +47,7 @@ lock:  ## write constraints.txt anew from pyproject.toml
 	rm -rf .venv.lock
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
 
 clean:  ## remove all that these commands made
 	rm -rf .venv .venv.lock demo .mypy_cache .ruff_cache .pytest_cache *.egg-info

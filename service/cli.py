@@ -83,6 +83,7 @@ def serve() -> None:
         app,
         http=_protocol(settings),
         ws="none",
+        lifespan="on",  # by itself uvicorn takes a start that fails for an app without one, and serves
         log_level="warning",
         access_log=False,
         log_config=None,

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import threading
 import warnings
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -55,7 +56,11 @@ class OpenVINOEngine(TorchEngine):
         cache: Path | None,
         slots: int | None = None,
     ) -> None:
-        """``cache`` is a folder that keeps converted and compiled graphs between starts; None keeps none."""
+        """``cache`` is a folder that keeps converted and compiled graphs between starts; None keeps none.
+
+        Converted graphs are read from it even where it can't be written to. Compiled ones are not: they are of one
+        processor, and what can't be written was filled on another, as when an image was built.
+        """
         super().__init__(net, spec, torch.device("cpu"), threads=threads, slots=slots)
         network = self._network
         default = network.spec.default_layer
@@ -64,11 +69,9 @@ class OpenVINOEngine(TorchEngine):
         maps = [network.value(layer) for layer in network.spec.feature_layers]
         self._precision = "bf16" if bf16 else "fp32"
         core = ov.Core()
-        if cache is not None and not _writable(cache):
-            log.warning("no graphs are kept between starts, so this one takes longer: %s can't be written to", cache)
-            cache = None
-        if cache is not None:
-            core.set_property({"CACHE_DIR": str(cache)})
+        kept = _Kept(cache) if cache is not None else None
+        if kept is not None and kept.writable:
+            core.set_property({"CACHE_DIR": str(kept.folder)})
         options = {
             "INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32",
             "INFERENCE_NUM_THREADS": threads,
@@ -80,7 +83,7 @@ class OpenVINOEngine(TorchEngine):
         # A network without layers could not be traced: it may branch on its pixels, and a conversion would freeze that.
         for lane, values in ((_USUAL, usual), (_MAPS, [*usual, *maps])) if network.spec.layers else ():
             names = tuple(sorted(set(values)))
-            model = _converted(core, network.trunk(names), spec.preprocess, weights, cache)
+            model = _converted(network.trunk(names), spec.preprocess, weights, kept)
             self._compiled[lane] = _Compiled(core, model, names, options, self.slots)
         self._lane = lru_cache(4096)(self._find_lane)
 
@@ -158,14 +161,35 @@ class _Compiled:
         return request
 
 
-def _writable(folder: Path) -> bool:
-    """Whether files can be made in the folder, which is made if it is not there."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return True
-    except OSError:
-        return False
+class _Kept:
+    """A folder of converted graphs, which is made if it is not there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                self.writable = True
+        except OSError:
+            self.writable = False
+
+    def model(self, name: str, convert: Callable[[], ov.Model]) -> ov.Model | str:
+        """The path of the graph of this name. What is not there is made by ``convert``, and kept where that can be."""
+        path = self.folder / name / "model.xml"
+        if os.access(path, os.R_OK):
+            return str(path)
+        if not self.writable:
+            log.warning("a graph is not kept, so this start takes longer: %s can't be written to", self.folder)
+            return convert()
+        with tempfile.TemporaryDirectory(dir=self.folder) as scratch:
+            ov.save_model(convert(), Path(scratch, path.name), compress_to_fp16=False)
+            try:
+                os.rename(scratch, path.parent)  # whole or not at all, also when two processes start at once
+                os.mkdir(scratch)  # for TemporaryDirectory to remove
+            except OSError:
+                if not path.exists():
+                    raise
+        return str(path)
 
 
 def _stand_back() -> None:
@@ -175,24 +199,12 @@ def _stand_back() -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(niceness + _NICENESS, 19))
 
 
-def _converted(
-    core: ov.Core, trunk: fx.GraphModule, spec: PreprocessSpec, weights: str, cache: Path | None
-) -> ov.Model | str:
+def _converted(trunk: fx.GraphModule, spec: PreprocessSpec, weights: str, kept: _Kept | None) -> ov.Model | str:
     """The trunk as an OpenVINO model that takes uint8 pixels; from the cache, as its path, where it is there."""
-    if cache is None:
+    if kept is None:
         return _convert(trunk, spec)
     parts = (weights, trunk.code, repr(spec), ov.__version__, torch.__version__)
-    kept = cache / f"{hashlib.sha256('|'.join(parts).encode()).hexdigest()[:32]}"
-    if not (kept / "model.xml").exists():
-        with tempfile.TemporaryDirectory(dir=cache) as scratch:
-            ov.save_model(_convert(trunk, spec), Path(scratch, "model.xml"), compress_to_fp16=False)
-            try:
-                os.rename(scratch, kept)  # whole or not at all, also when two processes start at once
-                os.mkdir(scratch)  # for TemporaryDirectory to remove
-            except OSError:
-                if not (kept / "model.xml").exists():
-                    raise
-    return str(kept / "model.xml")
+    return kept.model(hashlib.sha256("|".join(parts).encode()).hexdigest()[:32], lambda: _convert(trunk, spec))
 
 
 def _convert(trunk: fx.GraphModule, spec: PreprocessSpec) -> ov.Model:

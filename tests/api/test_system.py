@@ -121,6 +121,35 @@ def test_wrong_settings_are_named_all_at_once() -> None:
     assert "Traceback" not in stopped.stderr
 
 
+BROKEN = """
+from types import SimpleNamespace
+from service import cli
+
+class App:
+    state = SimpleNamespace(service=SimpleNamespace(ready=False))
+
+    async def __call__(self, scope, receive, send):
+        raise RuntimeError("this app has no lifespan")
+
+cli.start.create_app = lambda *_: App()
+cli.main()
+"""
+
+
+def test_a_lifespan_that_can_not_begin_ends_the_process_and_is_not_served_without() -> None:
+    stopped = subprocess.run(
+        [sys.executable, "-c", BROKEN],
+        cwd=REPOSITORY,
+        env={**os.environ, "PELLUCID_PORT": "0"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert stopped.returncode == 3  # uvicorn's
+    assert "this app has no lifespan" in stopped.stderr
+    assert "serves at" not in stopped.stdout
+
+
 def test_a_network_that_is_not_there_is_named_and_so_is_a_setting_that_is_none() -> None:
     stopped = subprocess.run(
         [sys.executable, "-m", "service"],

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import tempfile
 from pathlib import Path
 
 import numpy as np
+import openvino as ov
 import pytest
 import torch
 
@@ -78,6 +81,30 @@ def test_a_cache_that_can_not_be_written_is_done_without(tmp_path: Path, referen
     engine = OpenVINOEngine(network("tiny"), SPEC, bf16=False, threads=1, cache=tmp_path / "file" / "cache")
     batch = Batch(PIXELS[:1], USUAL[:1])
     assert_same(engine.run(batch)[0], reference.run(batch)[0])
+
+
+def test_what_an_image_was_built_with_is_read_from_a_folder_that_is_never_written(
+    tmp_path: Path, reference: TorchEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def engine() -> OpenVINOEngine:
+        return OpenVINOEngine(network("tiny"), SPEC, bf16=False, threads=1, cache=tmp_path)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    def files() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+
+    engine()
+    for blob in tmp_path.glob("*.blob"):  # of this processor, so no image has it
+        blob.unlink()
+    before = files()
+    for writer in ("TemporaryFile", "TemporaryDirectory"):
+        monkeypatch.setattr(tempfile, writer, refuse)
+    monkeypatch.setattr(ov, "convert_model", refuse)
+    batch = Batch(PIXELS[:1], USUAL[:1])
+    assert_same(engine().run(batch)[0], reference.run(batch)[0])
+    assert files() == before
 
 
 def test_plans_share_a_lane_only_if_one_graph_answers_them(engine: OpenVINOEngine) -> None:
