@@ -11,8 +11,8 @@ from captum.attr import LayerGradCam
 from pytorch_grad_cam import GradCAM
 from torch import Tensor
 
-from service.explain.cam import channel_weights, grad_cam
 from service.explain.evidence import Evidence, Head, gather
+from service.explain.methods.gradient import channel_weights, grad_cam
 from service.render.compose import positive
 from tests.networks import SIZE, images, network, traced
 
