@@ -324,8 +324,8 @@ class MethodDetail(Schema):
     needs: Literal["activation", "gradient", "gradients", "forwards", "network forwards"] = Field(
         description="Beyond the pass that predicts. `activation`: nothing. `gradient`: one backward pass for each "
         "class behind the layer, none at a default layer that has the gradient in closed form. `gradients`: `samples` "
-        "of them. `forwards`: a pass behind the layer for each of its channels. `network forwards`: a pass of the whole "
-        "network for each of them.",
+        "of them. `forwards`: a pass behind the layer for each of its channels. `network forwards`: a pass of the "
+        "whole network for each of them.",
         examples=["gradient"],
     )
     at: list[Literal["layers", "pixels"]] = Field(

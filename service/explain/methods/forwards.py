@@ -32,15 +32,16 @@ def ablation_cam(probe: Probe) -> Tensor:
 def score_cam(probe: Probe) -> Tensor:
     """heat[k] = sum_c w[k, c] A[c] with w = softmax_c y_k(X s(A[c])), X the picture: a pass of the whole network each.
 
-    s enlarges a channel to the picture and stretches it to 0 to 1. Wang et al., "Score-CAM", arXiv 1910.01279, eq. 4 to
-    6: of the baseline's score, which is the same for all channels, softmax takes no notice.
+    s stretches a channel to 0 to 1 and enlarges it to the picture. Wang et al., "Score-CAM", arXiv 1910.01279, eq. 4 to
+    6, in torch-cam's order: the paper enlarges first. Of the baseline's score, the same for all channels, softmax takes
+    no notice.
     """
     picture = probe.crossing[0]  # 1 3 H W
     found = []
     for part in probe.parts(len(probe.activation)):
-        channels = probe.activation[part, None]  # n 1 h w
-        masks = interpolate(channels, picture.shape[2:], mode="bilinear", align_corners=False)
-        found.append(probe.scores(picture * _stretched(masks)))
+        masks = _stretched(probe.activation[part, None])  # n 1 h w
+        enlarged = interpolate(masks, picture.shape[2:], mode="bilinear", align_corners=False)
+        found.append(probe.scores(picture * enlarged))
     return weighted(torch.cat(found).softmax(0).T, probe.activation)
 
 

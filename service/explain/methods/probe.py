@@ -11,7 +11,7 @@ from torch import Tensor
 from service.explain.evidence import Head, differentiate, scalars
 from service.types import Contrast
 
-# Copies of one image that are sent through a head together; half as many where their gradient is kept.
+# Copies of one image that are sent through a head together; a quarter of them where their gradient is kept.
 _COPIES = 32
 
 
@@ -37,7 +37,7 @@ class Probe:
 
     def parts(self, count: int, *, gradient: bool = False) -> Iterator[slice]:
         """``count`` copies in parts that are run together."""
-        size = _COPIES // 2 if gradient else _COPIES
+        size = _COPIES // 4 if gradient else _COPIES
         for start in range(0, count, size):
             if self.void():
                 raise GivenUpError
