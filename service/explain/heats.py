@@ -39,12 +39,15 @@ def heats(
     """
     plans = batch.plans
     found = Heats([() for _ in plans], [None for _ in plans])
-    evidences = _evidences(record, plans, targets, view)
+    void = batch.void or (lambda: False,) * len(plans)
+    evidences = _evidences(record, plans, targets, view, void, found.given_up)
     for i, plan in enumerate(plans):
+        if i in found.given_up:
+            continue
         if plan.gates and plan.layer is not None:
             weights = channel_weights(evidences[i][plan.layer])[0].float().cpu().numpy()
             found.importances[i] = Importance(score(i, targets[i][0]), plan.layer, weights)
-        image = _Image(i, plan, targets[i], record, view, evidences[i], batch.void[i] if batch.void else lambda: False)
+        image = _Image(i, plan, targets[i], record, view, evidences[i], void[i])
         try:
             found.explanations[i] = image.explanations(score)
         except GivenUpError:
@@ -53,15 +56,28 @@ def heats(
 
 
 def _evidences(
-    record: ForwardRecord, plans: Sequence[Plan], targets: list[list[int]], view: View
+    record: ForwardRecord,
+    plans: Sequence[Plan],
+    targets: list[list[int]],
+    view: View,
+    void: Sequence[Callable[[], bool]],
+    given_up: set[int],
 ) -> list[dict[str, Evidence]]:
-    """For each image its evidence by layer; each head is run once, on the images that ask for a gradient there."""
+    """For each image its evidence by layer; each head is run once, on the images that ask for a gradient there.
+
+    From the second head on those that became void meanwhile are left out, and put among those ``given_up``.
+    """
     asking: dict[str, dict[int, list[str]]] = defaultdict(lambda: defaultdict(list))  # value -> image -> its names
     for i, plan in enumerate(plans):
         for layer in differentiated(plan):
             asking[view.layers[layer]][i].append(layer)
     found: list[dict[str, Evidence]] = [{} for _ in plans]
-    for images in asking.values():
+    for number, images in enumerate(asking.values()):
+        if number:
+            given_up |= {i for i in images if void[i]()}
+        images = {i: names for i, names in images.items() if i not in given_up}
+        if not images:
+            continue
         head = view.heads[next(iter(images.values()))[0]]
         crossing = record.rows(head.inputs, list(images))
         contrasts = [plans[i].contrast for i in images]

@@ -166,6 +166,13 @@ def test_an_image_that_is_given_up_says_so_and_its_neighbour_is_answered(engine:
     assert len(stays.explanations) == 2
 
 
+def test_maps_at_several_layers_end_between_them_where_nobody_waits(engine: TorchEngine) -> None:
+    several = replace(plan("hirescam", "stem"), heats=tuple(Heat("hirescam", (layer,)) for layer in LAYERS))
+    gone, stays = engine.run(Batch(PICTURES[:2], (several,) * 2, (lambda: True, lambda: False)))
+    assert gone.given_up
+    assert (stays.given_up, len(stays.explanations)) == (False, 6)
+
+
 def test_methods_that_share_a_gradient_are_each_as_by_itself(engine: TorchEngine) -> None:
     names = [name for name, method in OF_EVIDENCE.items() if method.spec.needs == "gradient"]
     together = replace(plan(names[0], "stem"), heats=tuple(Heat(name, ("stem",)) for name in names))
