@@ -17,9 +17,12 @@ TITLES = {
 DISCIPLINES = {"served": "greedy, as served", "greedy": "greedy, one batch at a time", "window": "10 ms window"}
 
 
-def fill(page: str, name: str, content: str) -> str:
-    """The page with ``content`` between its marks of that name. Raises ValueError if it has none."""
-    opening = f"<!-- {name}: written by `make bench` -->\n"
+def fill(page: str, name: str, content: str, by: str = "make bench") -> str:
+    """The page with ``content`` between its marks of that name, which say who writes it.
+
+    Raises ValueError if it has none.
+    """
+    opening = f"<!-- {name}: written by `{by}` -->\n"
     before, found, rest = page.partition(opening)
     if not found or "<!-- end -->" not in rest:
         raise ValueError(f"the page has no marks for {name}")

@@ -18,7 +18,7 @@ from models.attention import Gate, find_gates, names_without_gates
 from models.heads import linear_behind
 from models.in_place import out_of_place
 from models.layout import MapViews, find_layouts, kind_of, positions_are_read
-from models.spec import GateSpec, LayerSpec, NetworkSpec
+from models.spec import PIXELS, GateSpec, LayerSpec, NetworkSpec
 from models.stages import (
     NO_WAIST,
     ancestors,
@@ -137,8 +137,8 @@ class TracedNetwork:
         return str(self._logits.name)
 
     def value(self, layer: str) -> str:
-        """The graph value ``[B, C, h, w]`` of a layer. Raises KeyError for a name that is not in ``spec.layers``."""
-        return self._map(self._layers[layer]).name
+        """The graph value ``[B, C, h, w]`` of a layer, or of PIXELS. Raises KeyError for any other name."""
+        return self._map(self._layer(layer)).name
 
     def trunk(self, outputs: Sequence[str]) -> fx.GraphModule:
         """pixels ``[B, 3, H, W]``, normalised -> the graph values named in ``outputs``, as a tuple.
@@ -152,11 +152,11 @@ class TracedNetwork:
         return self._linear_behind(self._layers[layer]) is not None
 
     def cut(self, layer: str) -> Cut:
-        """Split the network at ``layer``, behind which the logits are computed again.
+        """Split the network at ``layer``, behind which the logits are computed again. At PIXELS the head is all of it.
 
         Raises KeyError for an unknown name.
         """
-        return self._cut(self._layers[layer])
+        return self._cut(self._layer(layer))
 
     def cut_behind(self, gate: TracedGate) -> Cut:
         """Split the network at a gate's output."""
@@ -172,6 +172,9 @@ class TracedNetwork:
         return self._cut(first if self._depending_on(first).issuperset(weights) else self._pixels, weights)
 
     # -- parts of the graph
+
+    def _layer(self, name: str) -> fx.Node:
+        return self._pixels if name == PIXELS and name not in self._layers else self._layers[name]
 
     def _cut(self, node: fx.Node, also: Sequence[fx.Node] = ()) -> Cut:
         extra = [self._views.extras[node]] if node in self._views.extras else []

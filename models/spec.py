@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Final, Literal
+
+# The network's own input, where a layer's name may stand. (A layer that is so called goes first.)
+PIXELS: Final = "pixels"
 
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
 

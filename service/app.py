@@ -43,7 +43,7 @@ from service.engine import cores
 from service.engine.choose import create
 from service.engine.torch_engine import TorchEngine
 from service.errors import MethodNotAllowed, NotFound, PellucidError
-from service.explain.cam import METHODS
+from service.explain.methods import METHODS
 from service.telemetry.call import Call
 from service.telemetry.metrics import Metrics
 from service.types import Batch, Plan, Tap
@@ -285,7 +285,7 @@ def _pipeline(
     return Pipeline(
         spec=spec,
         network=network,
-        methods=tuple(METHODS),
+        methods=tuple(method.spec for method in METHODS.values()),
         engine=engine.description,
         worker=worker,
         pool=pool,

@@ -76,12 +76,60 @@ class Tap:
     gate: bool = False
 
 
+Needs = Literal["activation", "gradient", "gradients", "forwards", "network forwards"]
+
+
+@dataclass(frozen=True, slots=True)
+class MethodSpec:
+    """A method of making heat maps, as callers may choose it.
+
+    ``needs``, beyond the pass that predicts: ``activation``, nothing; ``gradient``, one backward pass for each class
+    from the logits to the layer (at a layer before global pooling and a linear classifier none: it is known);
+    ``gradients``, so many of them as ``samples``; ``forwards``, a pass behind the layer for each of its channels;
+    ``network forwards``, a pass of the whole network for each of them.
+    ``at_pixels`` and ``at_layers`` say where it is offered: where both, its default are the pixels. ``signed`` maps
+    hold evidence against the class as well; one that is not ``of_class`` is the same for every class.
+    """
+
+    name: str
+    title: str
+    needs: Needs
+    formula: str
+    paper: str
+    at_layers: bool = True
+    at_pixels: bool = False
+    signed: bool = True
+    of_class: bool = True
+
+
+Fusion = Literal["mean", "max", "product"]
+
+
+@dataclass(frozen=True, slots=True)
+class Heat:
+    """A heat map that is wanted of each target: by this method, at this layer, or at several, fused into one."""
+
+    method: str
+    layers: tuple[str, ...]
+    fuse: Fusion = "mean"
+
+
+@dataclass(frozen=True, slots=True)
+class Contrast:
+    """What speaks for a class and not for others: y - weight * mean of the logits of ``against`` in place of y."""
+
+    against: tuple[int, ...]
+    weight: float = 1.0
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to compute for one image in one forward pass. ``layer`` None means that nothing is explained.
+    """What to compute for one image in one forward pass. ``layer`` None means that nothing is explained at a layer.
 
-    ``targets`` are class indices; empty means the class with the largest logit. ``effects`` asks what each gate's
-    channels did for the first target, ``restore`` names gates of which that is measured, channel by channel.
+    ``layer`` is where the importance of channels is told, and where Grad-CAM is taken if ``heats`` names no maps.
+    ``targets`` are class indices; empty means the class with the largest logit. ``samples`` is how many gradients the
+    methods take that need several. ``effects`` asks what each gate's channels did for the first target, ``restore``
+    names gates of which that is measured, channel by channel.
     """
 
     top_k: int = 1
@@ -91,7 +139,14 @@ class Plan:
     taps: tuple[Tap, ...] = ()
     layer: str | None = None
     targets: tuple[int, ...] = ()
-    method: str = "grad-cam"
+    heats: tuple[Heat, ...] = ()
+    contrast: Contrast | None = None
+    samples: int = 32
+
+    @property
+    def wanted(self) -> tuple[Heat, ...]:
+        """The heat maps that are wanted, in the order of the reply."""
+        return self.heats or ((Heat("grad-cam", (self.layer,)),) if self.layer is not None else ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,17 +191,31 @@ class GateReading:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Evidence for one class at one layer.
+    """Evidence for one class at one layer, or at several, fused as ``fuse`` says.
 
-    ``heat`` ``[h, w]`` is the weighted sum over channels before any ReLU or scaling, in units of the logit's gradient
-    times the activation. ``channel_weights`` ``[C]`` are Grad-CAM's: the mean over positions of the logit's gradient.
+    ``heat`` ``[h, w]`` is as the method defines it, before any ReLU or scaling; a fused one lies in 0 to 1.
     """
 
     target: Prediction
-    layer: str
+    layers: tuple[str, ...]
     method: str
     heat: Floats
-    channel_weights: Floats
+    fuse: Fusion | None = None
+    contrast: Contrast | None = None
+
+    @property
+    def layer(self) -> str:
+        """The layer, or the layers with a plus between them."""
+        return " + ".join(self.layers)
+
+
+@dataclass(frozen=True, slots=True)
+class Importance:
+    """Grad-CAM's weight of each channel ``[C]`` of a layer: the mean over positions of the logit's gradient by it."""
+
+    target: Prediction
+    layer: str
+    weights: Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +253,7 @@ class Outcome:
     explain_s: float
     given_up: bool = False
     fault: str = ""
+    importance: Importance | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,8 +22,8 @@ from tqdm import tqdm
 
 from models.graph import TracedNetwork, UntraceableError
 from models.spec import LayerSpec
-from service.explain.cam import grad_cam
 from service.explain.evidence import Head, gather
+from service.explain.methods.gradient import grad_cam
 from tests.surveyed import Entry, entries
 
 # Of a map's, a gate's or the logits' largest value.

@@ -141,7 +141,7 @@ class PredictOptions(Options):
 
 
 class TargetOptions(Options):
-    """Which class is explained, and at which layer."""
+    """Which class is explained."""
 
     target: Names = Field(
         default_factory=list,
@@ -150,6 +150,11 @@ class TargetOptions(Options):
         "the most probable class.",
         examples=[["Egyptian cat"], ["285", "281"]],
     )
+
+
+class LayerOptions(TargetOptions):
+    """Which class is explained, and at which layer."""
+
     layer: Name | None = Field(
         None,
         description="Layer to explain at, by a name from /v1/models/{name}. Default: the last layer with a spatial "
@@ -176,7 +181,7 @@ class GateOptions(TargetOptions):
     )
 
 
-class AttentionOptions(GateOptions):
+class AttentionOptions(GateOptions, LayerOptions):
     """Options of /v1/attention."""
 
     target: Names = Field(
@@ -254,8 +259,44 @@ class FeatureMapOptions(Options):
 class GradCamOptions(TargetOptions):
     """Options of /v1/grad-cam."""
 
-    method: Name = Field(
-        "grad-cam", description="How the map is made, by a name from /v1/models/{name}.", examples=["grad-cam"]
+    layer: Annotated[list[Name], CommaSeparated] = Field(
+        default_factory=list,
+        max_length=8,
+        description="Layer to explain at, by a name from /v1/models/{name}, or `pixels`, the network's input; several "
+        "between commas or repeated, each with maps of its own unless `fuse` makes one of them. Default: the last "
+        "layer with a spatial extent; the pixels for methods that are offered there.",
+        examples=[["head"], ["blocks.10", "head"]],
+    )
+    method: Annotated[list[Name], CommaSeparated] = Field(
+        default_factory=lambda: ["grad-cam"],
+        min_length=1,
+        max_length=32,
+        description="How the map is made, by a name from /v1/models/{name}; several between commas or repeated. All "
+        "that need one gradient share it.",
+        examples=[["grad-cam"], ["grad-cam", "hirescam"]],
+    )
+    fuse: Literal["mean", "max", "product"] | None = Field(
+        None,
+        description="One map of several layers, each stretched to 0 to 1 and enlarged to the finest of them: their "
+        "`mean`, the `max` of them, or their `product`, which keeps what all of them show.",
+        examples=["mean"],
+    )
+    against: Names = Field(
+        default_factory=list,
+        max_length=20,
+        description="Explain what speaks for the class and not for this one, by index or by label: the target's logit "
+        "less `against_weight` times this one's (the mean of them, where it is repeated) in place of the logit.",
+        examples=[["tabby"]],
+    )
+    against_weight: float = Field(
+        1.0, ge=0, le=10, description="How much `against` weighs. Finer-CAM's authors use 0.6.", examples=[1.0]
+    )
+    samples: int = Field(
+        32,
+        ge=1,
+        le=256,
+        description="How many gradients `smoothgrad` and `integrated-gradients` take: more are finer, and take longer.",
+        examples=[32],
     )
     signed: bool = Field(
         False,
@@ -288,7 +329,7 @@ class GradCamOptions(TargetOptions):
     )
 
 
-class ExplainOptions(PredictOptions, GateOptions, GradCamOptions, FeatureMapOptions):
+class ExplainOptions(PredictOptions, GradCamOptions, GateOptions, FeatureMapOptions):
     """Options of /v1/explain: those of all its parts."""
 
     include: Annotated[list[Part], CommaSeparated] = Field(

@@ -17,7 +17,7 @@ from service.decode.tensor import as_decoded
 from service.dispatch.worker import Worker
 from service.errors import PellucidError
 from service.telemetry.call import STAGES
-from service.types import DecodedImage, Finished, Outcome, Plan, Prepared, Upload
+from service.types import DecodedImage, Finished, MethodSpec, Outcome, Plan, Prepared, Upload
 
 T = TypeVar("T")
 
@@ -58,7 +58,7 @@ class Pipeline:
 
     spec: ModelSpec
     network: NetworkSpec
-    methods: tuple[str, ...]
+    methods: tuple[MethodSpec, ...]
     engine: str
     worker: Worker
     pool: Executor

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
-from models.spec import ModelSpec, NetworkSpec
+from models.spec import PIXELS, ModelSpec, NetworkSpec
 from service.api.options import (
     FeatureMapOptions,
     GateOptions,
     GradCamOptions,
+    LayerOptions,
     Options,
     Part,
     PredictOptions,
     TargetOptions,
 )
 from service.errors import InvalidOption, Unexplainable, UnknownName
-from service.types import Plan, Tap
+from service.types import Contrast, Heat, MethodSpec, Plan, Tap
 
 # Pixels of all pictures of one request: some seconds of one core.
 _MOST_DRAWN: Final = 128_000_000
@@ -120,35 +121,89 @@ def taps(options: FeatureMapOptions, network: NetworkSpec) -> tuple[Tap, ...]:
     return (*(Tap(name, *shown) for name in layers), *(Tap(name, *shown, gate=True) for name in gates))
 
 
+def heats(options: GradCamOptions, network: NetworkSpec, methods: Mapping[str, MethodSpec]) -> tuple[Heat, ...]:
+    """The heat maps that are asked for, method by method, each layer by layer.
+
+    Raises UnknownName, Unexplainable for a network without layers, and InvalidOption for what does not go together.
+    """
+    named = [name if _is_pixels(name, network) else layer_name(name, network) for name in dict.fromkeys(options.layer)]
+    if options.fuse and len(named) < 2:
+        raise InvalidOption("fuse: Name several layers in `layer`: their maps are fused into one.")
+    found: list[Heat] = []
+    for name in dict.fromkeys(options.method):
+        if name not in methods:
+            raise UnknownName.among("method", name, [*methods])
+        layers = named or [PIXELS if methods[name].at_pixels else layer_name(network.default_layer, network)]
+        for layer in layers:
+            _require_offered(methods, name, layer, network)
+        found += [Heat(name, tuple(layers), options.fuse)] if options.fuse else [Heat(name, (one,)) for one in layers]
+    return tuple(found)
+
+
+def _is_pixels(layer: str, network: NetworkSpec) -> bool:
+    return layer == PIXELS and layer not in network.by_name
+
+
+def _require_offered(methods: Mapping[str, MethodSpec], name: str, layer: str, network: NetworkSpec) -> None:
+    if _is_pixels(layer, network) and not methods[name].at_pixels:
+        offered = [spec.name for spec in methods.values() if spec.at_pixels]
+        raise InvalidOption(
+            f"The method {name!r} is offered at layers, not at the pixels. Offered there: {', '.join(offered)}."
+        )
+
+
+def contrast(options: GradCamOptions, targets: Sequence[int], spec: ModelSpec) -> Contrast | None:
+    """What the classes are explained against. Raises UnknownName, and InvalidOption for a class against itself."""
+    against = tuple(dict.fromkeys(class_index(name, spec) for name in options.against))
+    for index in targets:
+        if index in against:
+            raise InvalidOption(
+                f"against: The class {index} ({spec.labels[index]}) is a target: nothing would be left."
+            )
+    return Contrast(against, options.against_weight) if against else None
+
+
 def resolve(
-    options: Options, parts: frozenset[Part], spec: ModelSpec, network: NetworkSpec, methods: Sequence[str]
+    options: Options, parts: frozenset[Part], spec: ModelSpec, network: NetworkSpec, methods: Sequence[MethodSpec]
 ) -> tuple[Plan, Look]:
-    """What to compute and how to show it. Raises UnknownName."""
+    """What to compute and how to show it. Raises UnknownName, InvalidOption, Unexplainable."""
     layer: str | None = None
     targets: tuple[int, ...] = ()
-    if isinstance(options, TargetOptions) and parts & {"attention", "grad_cam"}:
-        layer = layer_name(options.layer or network.default_layer, network)
-        targets = tuple(dict.fromkeys(class_index(name, spec) for name in options.target))
-    effects = False
-    restore: tuple[str, ...] = ()
-    if isinstance(options, GateOptions) and "attention" in parts:
-        effects = options.effects and bool(network.gates)
-        restore = gate_names([options.restore] if options.restore else [], network)
-    method = options.method if isinstance(options, GradCamOptions) else methods[0]
-    if method not in methods:
-        raise UnknownName.among("method", method, methods)
     plan = Plan(
         top_k=options.top_k if isinstance(options, PredictOptions) and "predictions" in parts else 1,
-        gates="attention" in parts,
-        effects=effects,
-        restore=restore,
         taps=taps(options, network) if isinstance(options, FeatureMapOptions) and "feature_maps" in parts else (),
-        layer=layer,
-        targets=targets,
-        method=method,
     )
+    if isinstance(options, TargetOptions) and parts & {"attention", "grad_cam"}:
+        targets = tuple(dict.fromkeys(class_index(name, spec) for name in options.target))
+        plan = replace(plan, targets=targets)
+    if isinstance(options, GradCamOptions) and "grad_cam" in parts:
+        plan = replace(
+            plan,
+            heats=heats(options, network, {method.name: method for method in methods}),
+            contrast=contrast(options, targets, spec),
+            samples=options.samples,
+        )
+    if isinstance(options, GateOptions) and "attention" in parts:
+        layer = _importance_layer(options, network)
+        plan = replace(
+            plan,
+            gates=True,
+            layer=layer,
+            effects=options.effects and bool(network.gates),
+            restore=gate_names([options.restore] if options.restore else [], network),
+        )
     shown = {name: getattr(options, name) for name in Look.__dataclass_fields__ if name in type(options).model_fields}
     return plan, Look(parts=parts, **shown)
+
+
+def _importance_layer(options: GateOptions, network: NetworkSpec) -> str:
+    """The layer of which the importance of channels is told: the first that is named, the pixels aside."""
+    given: Sequence[str] = ()
+    if isinstance(options, GradCamOptions):
+        given = [name for name in options.layer if not _is_pixels(name, network)]
+    elif isinstance(options, LayerOptions) and options.layer:
+        given = [options.layer]
+    return layer_name(given[0] if given else network.default_layer, network)
 
 
 def bound_drawing(images: int, plan: Plan, look: Look) -> None:
@@ -157,10 +212,11 @@ def bound_drawing(images: int, plan: Plan, look: Look) -> None:
     A picture that is being drawn can't be stopped, so what it may cost is known before it begins.
     """
     tiles = sum((len(tap.channels) or tap.count) * (3 if tap.gate else 1) for tap in plan.taps) * look.tile**2
-    sides = max(1, len(plan.targets)) * (2 if look.overlay else 1) * look.max_side**2 if "grad_cam" in look.parts else 0
+    drawn = max(1, len(plan.targets)) * max(1, len(plan.wanted)) if "grad_cam" in look.parts else 0
+    sides = drawn * (2 if look.overlay else 1) * look.max_side**2
     pixels = images * (tiles + sides)
     if pixels > _MOST_DRAWN:
         raise InvalidOption(
             f"The pictures could have {pixels // 10**6} million pixels, at most {_MOST_DRAWN // 10**6} are drawn for a "
-            "request. Ask for fewer images, targets, layers or channels, or for a smaller `max_side` or `tile`."
+            "request. Ask for fewer images, targets, methods, layers or channels, or a smaller `max_side` or `tile`."
         )

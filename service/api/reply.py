@@ -77,15 +77,20 @@ def target(prediction: Prediction, labels: Sequence[str]) -> dict[str, Any]:
 
 
 def _attention(outcome: Outcome, labels: Sequence[str]) -> dict[str, Any]:
-    first = outcome.explanations[0]
+    importance = outcome.importance
+    assert importance is not None  # whoever plans this part asks for it
     return {
         "gates": [_gate(gate) for gate in outcome.gates],
         "importance": {
-            "layer": first.layer,
-            "target": {"index": first.target.index, "label": labels[first.target.index]},
-            "weights": first.channel_weights,
+            "layer": importance.layer,
+            "target": _class(importance.target.index, labels),
+            "weights": importance.weights,
         },
     }
+
+
+def _class(index: int, labels: Sequence[str]) -> dict[str, Any]:
+    return {"index": index, "label": labels[index]}
 
 
 def _gate(gate: GateReading) -> dict[str, Any]:
@@ -144,10 +149,12 @@ def _grad_cam(image: DecodedImage, explanation: Explanation, look: Look, labels:
         size = (image.info.width or 0, image.info.height or 0)
         colours = look.colormap or ("coolwarm" if look.signed else "turbo")
         overlay = encode(compose.overlay(image.picture, size, image.box, levels, colours, look.alpha), look.media_type)
-    heat = explanation.heat
+    heat, contrast = explanation.heat, explanation.contrast
     return {
         "target": target(explanation.target, labels),
+        **({"against": [_class(index, labels) for index in contrast.against]} if contrast else {}),
         "layer": explanation.layer,
+        **({"fused": explanation.fuse} if explanation.fuse else {}),
         "method": explanation.method,
         "mask": encode(levels, look.media_type),
         "overlay": overlay,
@@ -188,12 +195,12 @@ def require_one_picture(images: int, plan: Plan, look: Look, media_type: str) ->
     """Raise NotAcceptable, before any work is done, if the answer would hold more or fewer pictures than one."""
     plots = int("attention" in look.parts)
     grids = sum(3 if tap.gate else 1 for tap in plan.taps)
-    masks = max(1, len(plan.targets)) if "grad_cam" in look.parts else 0
+    masks = max(1, len(plan.targets)) * len(plan.wanted) if "grad_cam" in look.parts else 0
     pictures = images * (plots + grids + masks)
     if pictures != 1:
         raise NotAcceptable(
             f"The answer would hold {pictures} pictures, which can't be one {media_type}. "
-            f"Ask for one image and one part with one target or one layer, or for {JSON}.",
+            f"Ask for one image and one part with one target, method and layer, or for {JSON}.",
             allowed=[JSON],
         )
 

@@ -196,7 +196,7 @@ class FeatureMap(Schema):
 
 
 class RawMap(Schema):
-    """The map as it was computed: the weighted sum over channels, before ReLU, scaling and resizing."""
+    """The map as the method defines it, before ReLU, scaling and resizing; a fused one lies in 0 to 1."""
 
     shape: list[int] = Field(description="Height and width.", examples=[[7, 7]])
     values: list[list[float]] = Field(description="Rows from the top.", examples=[[[0.11, -0.02], [0.31, 0.25]]])
@@ -212,7 +212,16 @@ class GradCam(Schema):
     """Where the evidence for one class lies."""
 
     target: Target = Field(description="The class that is explained.")
-    layer: str = Field(description="The layer whose activations are weighed.", examples=["head"])
+    against: list[ClassName] | None = Field(
+        None, description="The classes that it is explained against. Only there with `against`."
+    )
+    layer: str = Field(
+        description="The layer whose activations are weighed, `pixels`, or the fused layers with ` + ` between them.",
+        examples=["head"],
+    )
+    fused: Literal["mean", "max", "product"] | None = Field(
+        None, description="How the maps of several layers became this one. Only there with `fuse`.", examples=["mean"]
+    )
     method: str = Field(description="How the map was made.", examples=["grad-cam"])
     mask: Picture = Field(
         description="8-bit grey, as large as `box` (or `max_side`): 255 is the most evidence for the class, 0 none. "
@@ -232,7 +241,9 @@ class Result(Schema):
     predictions: list[Prediction] | None = Field(None, description="The most probable classes, best first.")
     attention: Attention | None = Field(None, description="Weights of channels.")
     feature_maps: list[FeatureMap] | None = Field(None, description="Feature maps by layer, in the order asked for.")
-    grad_cam: list[GradCam] | None = Field(None, description="One map for each target, in the order asked for.")
+    grad_cam: list[GradCam] | None = Field(
+        None, description="Heat maps: method by method, layer by layer, target by target, each in the order asked for."
+    )
 
 
 class Failure(Schema):
@@ -305,6 +316,47 @@ class DefaultLayer(Schema):
     )
 
 
+class MethodDetail(Schema):
+    """A method of making heat maps."""
+
+    name: str = Field(description="The name to use in `method`.", examples=["grad-cam"])
+    title: str = Field(description="What its authors call it.", examples=["Grad-CAM"])
+    needs: Literal["activation", "gradient", "gradients", "forwards", "network forwards"] = Field(
+        description="Beyond the pass that predicts. `activation`: nothing. `gradient`: one backward pass for each "
+        "class behind the layer, none at a default layer that has the gradient in closed form. `gradients`: `samples` "
+        "of them. `forwards`: a pass behind the layer for each of its channels. `network forwards`: a pass of the "
+        "whole network for each of them.",
+        examples=["gradient"],
+    )
+    at: list[Literal["layers", "pixels"]] = Field(
+        description="Where it is offered: at every layer, at the network's input (`layer=pixels`), or both.",
+        examples=[["layers"]],
+    )
+    default_layer: str = Field(description="Where it is taken unless a request names a layer.", examples=["head"])
+    signed: bool = Field(description="Whether its maps hold evidence against the class as well.", examples=[True])
+    of_class: bool = Field(description="Whether its maps depend on the class.", examples=[True])
+    formula: str = Field(
+        description="What it computes, in words.",
+        examples=["channels weighted by the mean of their gradient over positions"],
+    )
+    paper: str = Field(description="Whose it is.", examples=["Selvaraju et al. 2017, arXiv 1610.02391"])
+    cost: MethodCost | None = Field(
+        description="What it was measured to cost. Null for networks of which nobody has measured it."
+    )
+
+
+class MethodCost(Schema):
+    """Seconds of the engine for one image with one map, divided by those of a prediction alone."""
+
+    default_layer: float = Field(description="At `default_layer`.", examples=[1.02])
+    middle_layer: float | None = Field(
+        description="At the network's middle feature layer; null where that is not offered.", examples=[1.8]
+    )
+    measured: str = Field(
+        description="Where: engine and processor.", examples=["OpenVINO 2026.4.1 on cpu, bf16; 2 cores of an EPYC"]
+    )
+
+
 class ModelSummary(Schema):
     """A served network, briefly."""
 
@@ -343,7 +395,8 @@ class ModelDetail(ModelSummary):
         description="The layers that /v1/feature-maps shows by default: early, middle, late.",
         examples=[["stem", "blocks.4", "head"]],
     )
-    methods: list[str] = Field(description="Allowed values of `method`.", examples=[["grad-cam"]])
+    methods: list[str] = Field(description="Allowed values of `method`.", examples=[["grad-cam", "hirescam"]])
+    method_details: list[MethodDetail] = Field(description="What each method is and needs, in the order of `methods`.")
 
 
 class Health(Schema):

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Request
 from starlette.responses import PlainTextResponse, Response
 
+from service.api import methods
 from service.api.handler import Service
 from service.api.pipeline import Pipeline
 from service.api.problems import LIVE_PROBLEMS, MODEL_PROBLEMS, MODELS_PROBLEMS, READY_PROBLEMS
@@ -118,5 +119,6 @@ def _detail(pipeline: Pipeline, default: bool) -> ModelDetail:
             why=network.default_layer_reason,
         ),
         feature_layers=list(network.feature_layers),
-        methods=list(pipeline.methods),
+        methods=[method.name for method in pipeline.methods],
+        method_details=methods.details(pipeline),
     )

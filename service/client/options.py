@@ -27,14 +27,17 @@ class PredictOptions(Options, total=False):
 
 class _Target(Options, total=False):
     target: Several
-    layer: str
 
 
-class AttentionOptions(_Target, total=False):
-    """Options of /v1/attention."""
-
+class _Gates(_Target, total=False):
     effects: bool
     restore: str
+
+
+class AttentionOptions(_Gates, total=False):
+    """Options of /v1/attention."""
+
+    layer: str
 
 
 class FeatureMapOptions(Options, total=False):
@@ -53,7 +56,12 @@ class FeatureMapOptions(Options, total=False):
 class GradCamOptions(_Target, total=False):
     """Options of /v1/grad-cam."""
 
-    method: str
+    layer: str | Sequence[str]
+    method: str | Sequence[str]
+    fuse: Literal["mean", "max", "product"]
+    against: Several
+    against_weight: float
+    samples: int
     signed: bool
     overlay: bool
     colormap: str
@@ -61,7 +69,7 @@ class GradCamOptions(_Target, total=False):
     max_side: int
 
 
-class ExplainOptions(PredictOptions, AttentionOptions, FeatureMapOptions, GradCamOptions, total=False):
+class ExplainOptions(PredictOptions, _Gates, FeatureMapOptions, GradCamOptions, total=False):
     """Options of /v1/explain: those of all its parts."""
 
     include: Part | Sequence[Part]

@@ -126,9 +126,10 @@ async def _explain(
     """Each picture on its own, so many at a time. Raises the error that every picture would meet."""
     places = asyncio.Semaphore(concurrency)
     plotted = AttentionOptions(effects=False)  # the plot is of weights, and for one class
-    for name in ("layer", "model"):
-        if name in options:
-            plotted[name] = options[name]
+    if model := options.get("model"):
+        plotted["model"] = model
+    if layer := options.get("layer"):
+        plotted["layer"] = layer if isinstance(layer, str) else layer[0]
     if targets := options.get("target"):
         plotted["target"] = targets if isinstance(targets, (int, str)) else targets[0]
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from models.graph import Cut, TracedNetwork
 from models.spec import ModelSpec, NetworkSpec
 from service.explain.evidence import ForwardRecord, GateView, Head, View
+from service.explain.methods import METHODS, costly, differentiated, explained
 from service.explain.outcome import explain
 from service.types import Batch, Outcome, Plan
 
@@ -85,15 +86,23 @@ class TorchEngine:
 
     def lane(self, plan: Plan) -> str:
         """The heads that must be run again for a plan; empty where none is."""
-        value = None if plan.layer is None else self._network.value(plan.layer)
-        explained = "" if value is None or value == self._free_cut else value
-        if explained:
-            # A batch pays for as many backward passes as its image with the most targets: like goes with like.
-            explained += f"*{1 << (max(1, len(plan.targets)) - 1).bit_length()}"
-        return ",".join(filter(None, (explained, "effects" * plan.effects, *plan.restore)))
+        return ",".join((*self._cuts(plan), *["effects"] * plan.effects, *plan.restore))
+
+    def _cuts(self, plan: Plan) -> list[str]:
+        """The gradients that need a backward pass, and the methods with passes of their own.
+
+        A batch pays for as many backward passes as its image with the most targets: like goes with like.
+        """
+        targets = _rounded_up(len(plan.targets))
+        values = dict.fromkeys(map(self._network.value, differentiated(plan)))
+        cuts = [f"{value}*{targets}" for value in values if value != self._free_cut]
+        for method, layer in costly(plan):
+            several = f"*{targets}*{_rounded_up(plan.samples)}" if METHODS[method].spec.needs == "gradients" else ""
+            cuts.append(f"{method}@{self._network.value(layer)}{several}")
+        return cuts
 
     def run(self, batch: Batch) -> list[Outcome]:
-        """See Engine.run. The plans of a batch are of one lane, so at most one layer among them needs its head."""
+        """See Engine.run. The plans of a batch are of one lane, so those that explain need the same heads."""
         with self._counting:
             self._running += 1
             # Of several images another thread would have got its share: only one that is single leaves it idle.
@@ -124,9 +133,10 @@ class TorchEngine:
 
     def _view(self, plans: tuple[Plan, ...]) -> View:
         """What of the network these plans look at."""
-        explained = {self._network.value(plan.layer): plan.layer for plan in plans if plan.layer is not None}
-        if len(explained) > 1:
-            raise ValueError(f"one batch can be cut at one layer only, not at {sorted(explained.values())}")
+        cuts = {tuple(self._cuts(plan)) for plan in plans if differentiated(plan) or costly(plan)}
+        if len({tuple(cut.partition("*")[0] for cut in of_plan) for of_plan in cuts}) > 1:
+            raise ValueError(f"the plans of one batch must need the same passes, not {sorted(cuts)}")
+        layers = dict.fromkeys(layer for plan in plans for layer in explained(plan))
         taps = [tap for plan in plans for tap in plan.taps]
         restore = {layer for plan in plans for layer in plan.restore}
         gates: tuple[GateView, ...] = ()
@@ -143,8 +153,8 @@ class TorchEngine:
             )
         return View(
             logits=self._network.logits,
-            layers={tap.layer: self._network.value(tap.layer) for tap in taps if not tap.gate},
-            head=_head(self._cut(explained.popitem()[1])) if explained else None,
+            layers={name: self._network.value(name) for name in (*(t.layer for t in taps if not t.gate), *layers)},
+            heads={layer: _head(self._cut(layer)) for layer in layers},
             gates=gates,
             effects=_head(self._cut_before_gates()) if gates and any(plan.effects for plan in plans) else None,
         )
@@ -169,7 +179,7 @@ class TorchEngine:
         for gate in view.gates:
             if gate.spec.layer in sides or gate.head is not None:
                 names += [gate.before, gate.after]
-        for head in (view.head, view.effects, *(gate.head for gate in view.gates)):
+        for head in (*view.heads.values(), view.effects, *(gate.head for gate in view.gates)):
             names += head.inputs if head is not None else ()
         return tuple(sorted(set(names)))
 
@@ -180,6 +190,11 @@ class TorchEngine:
             pixels = pixels.pin_memory()  # else the copy would wait, and take longer
         pixels = pixels.to(self._device, non_blocking=True).permute(0, 3, 1, 2)
         return pixels * self._scale + self._shift
+
+
+def _rounded_up(count: int) -> int:
+    """To a power of two, 1 at least."""
+    return 1 << (max(1, count) - 1).bit_length()
 
 
 def _head(cut: Cut) -> Head:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from models.spec import GateSpec
+from service.types import Contrast
 
 
 @dataclass(frozen=True)
@@ -39,14 +40,14 @@ class GateView:
 class View:
     """What of the network the plans of one batch look at. Names are those of values in the ForwardRecord.
 
-    ``layers``: tapped layer -> value. ``head``: behind the layer that is explained. ``gates``: in the network's order,
-    empty where no plan asks for them. ``effects``: the head before the first gate; it returns logits and all gates'
-    weights.
+    ``layers``: layer that is tapped or explained -> value. ``heads``: layer that is explained -> the head behind it.
+    ``gates``: in the network's order, empty where no plan asks for them. ``effects``: the head before the first gate;
+    it returns logits and all gates' weights.
     """
 
     logits: str
     layers: Mapping[str, str]
-    head: Head | None = None
+    heads: Mapping[str, Head] = field(default_factory=dict)
     gates: tuple[GateView, ...] = ()
     effects: Head | None = None
 
@@ -78,39 +79,64 @@ class Evidence:
     gradient: Tensor
 
 
-def gather(crossing: tuple[Tensor, ...], targets: list[list[int]], head: Head) -> list[Evidence]:
-    """Evidence for each of B images and its own classes ``targets[b]``.
+def weighted(weights: Tensor, activation: Tensor) -> Tensor:
+    """sum_c weights[k, c] A[c]: ``[K, C]`` and ``[C, h, w]`` -> ``[K, h, w]``."""
+    heat = weights @ activation.flatten(1)  # K C @ C hw
+    return heat.view(-1, *activation.shape[1:])
+
+
+def gather(
+    crossing: tuple[Tensor, ...],
+    targets: Sequence[Sequence[int]],
+    head: Head,
+    contrasts: Sequence[Contrast | None] | None = None,
+) -> list[Evidence]:
+    """Evidence for each of B images and its own classes ``targets[b]``, less what ``contrasts[b]`` subtracts of each.
 
     Global average pooling and a linear classifier behind the cut have the gradient W[k, c] / (h * w) at every position;
     any other head is run once and differentiated once for all images and classes.
     """
     activation = crossing[0]  # B C h w
+    contrasts = contrasts or [None] * len(targets)
     if head.linear is not None:
         positions = activation.shape[2] * activation.shape[3]
-        constant = head.linear[[index for classes in targets for index in classes]][:, :, None, None] / positions
-        of_images = torch.split(constant, [len(classes) for classes in targets])  # each K C 1 1
-        return [Evidence(*of_image) for of_image in zip(activation, of_images, strict=True)]
-    gradients = _differentiate(crossing, targets, head)  # K B C h w
+        rows = head.linear[[index for classes in targets for index in classes]]  # of all images at once
+        of_images = list(torch.split(rows[:, :, None, None] / positions, [len(classes) for classes in targets]))
+        for image, contrast in enumerate(contrasts):
+            if contrast is not None:
+                others = head.linear[list(contrast.against)].mean(0)[:, None, None]
+                of_images[image] = of_images[image] - contrast.weight * others / positions
+        return [Evidence(*of_image) for of_image in zip(activation, of_images, strict=True)]  # each K C 1 1
+    most = max(len(classes) for classes in targets)
+    leaf = activation.detach().requires_grad_()
+    with torch.enable_grad():
+        logits: Tensor = head.forward(leaf, *crossing[1:])
+    # Images with fewer classes repeat their last.
+    padded = [[*classes, *[classes[-1]] * (most - len(classes))] for classes in targets]
+    wanted = [scalars(*of_image, logits) for of_image in zip(padded, contrasts, strict=True)]
+    gradients = differentiate(logits, leaf, torch.stack(wanted, 1))  # K B C h w
     return [Evidence(activation[image], gradients[: len(classes), image]) for image, classes in enumerate(targets)]
 
 
-def _differentiate(crossing: tuple[Tensor, ...], targets: list[list[int]], head: Head) -> Tensor:
-    """d logit / d activation ``[K, B, C, h, w]`` for the k-th class of every image, K the most that any image asks for.
+def scalars(targets: Sequence[int], contrast: Contrast | None, logits: Tensor) -> Tensor:
+    """The scalars that are explained, as weights of the logits ``[..., classes]``: ``[K, classes]``."""
+    weights = torch.zeros(len(targets), logits.shape[-1], dtype=logits.dtype, device=logits.device)
+    weights[range(len(targets)), list(targets)] = 1
+    if contrast is not None:
+        weights[:, list(contrast.against)] -= contrast.weight / len(contrast.against)
+    return weights
 
-    Images don't influence each other in eval mode, so the gradient of a sum over the batch is each image's own. Images
-    with fewer classes repeat their last. ``grad`` and not ``backward``: that would write into the shared parameters.
+
+def differentiate(logits: Tensor, leaf: Tensor, wanted: Tensor, *, keep: bool = False) -> Tensor:
+    """d (wanted[k] . logits) / d leaf ``[K, B, C, h, w]``; ``wanted`` is ``[K, B, classes]``.
+
+    Images don't influence each other in eval mode, so the gradient of a sum over the batch is each image's own.
+    ``grad`` and not ``backward``: that would write into the shared parameters. ``keep`` allows a further call.
     """
-    most = max(len(classes) for classes in targets)
-    padded = torch.tensor([[*classes, *[classes[-1]] * (most - len(classes))] for classes in targets])
-    leaf = crossing[0].detach().requires_grad_()
-    with torch.enable_grad():
-        logits: Tensor = head.forward(leaf, *crossing[1:])
-        if not logits.requires_grad:  # behind a comparison or a rounding: the logits don't follow the activation
-            return leaf.new_zeros(most, *leaf.shape)
-        wanted = torch.zeros(most, *logits.shape, dtype=logits.dtype, device=logits.device)  # K B classes
-        wanted.scatter_(2, padded.to(logits.device).T[:, :, None], 1)
-        if most == 1:
-            (gradient,) = torch.autograd.grad(logits, leaf, wanted[0])
-            return gradient[None]
-        (gradient,) = torch.autograd.grad(logits, leaf, wanted, is_grads_batched=True)
-        return gradient
+    if not logits.requires_grad:  # behind a comparison or a rounding: the logits don't follow the activation
+        return leaf.new_zeros(len(wanted), *leaf.shape)
+    if len(wanted) == 1:
+        (gradient,) = torch.autograd.grad(logits, leaf, wanted[0], retain_graph=keep)
+        return gradient[None]
+    (gradient,) = torch.autograd.grad(logits, leaf, wanted, retain_graph=keep, is_grads_batched=True)
+    return gradient

@@ -10,9 +10,20 @@ import numpy as np
 from torch import Tensor
 
 from service.explain import attention, maps
-from service.explain.cam import METHODS, channel_weights
-from service.explain.evidence import ForwardRecord, Head, View, gather
-from service.types import Batch, Explanation, FeatureMaps, Floats, GateReading, Outcome, Plan, Prediction, Tap
+from service.explain.evidence import ForwardRecord, View
+from service.explain.heats import heats
+from service.types import (
+    Batch,
+    Explanation,
+    FeatureMaps,
+    Floats,
+    GateReading,
+    Importance,
+    Outcome,
+    Plan,
+    Prediction,
+    Tap,
+)
 
 
 def explain(record: ForwardRecord, batch: Batch, view: View, infer_s: float) -> list[Outcome]:
@@ -22,11 +33,9 @@ def explain(record: ForwardRecord, batch: Batch, view: View, infer_s: float) -> 
     scores = _Scores.of_logits(record.values[view.logits].float().cpu())
     predictions = scores.top([plan.top_k for plan in plans])
     targets = [list(plan.targets) or [predictions[i][0].index] for i, plan in enumerate(plans)]
-    explanations: list[tuple[Explanation, ...]] = [() for _ in plans]
-    if view.head is not None:
-        explanations = _explanations(record, plans, targets, scores, view.head)
+    found = heats(record, batch, targets, view, scores.of)
     gates = _gates(record, plans, [classes[0] for classes in targets], view)
-    given_up = _restore(record, batch, [classes[0] for classes in targets], view, gates)
+    given_up = found.given_up | _restore(record, batch, [classes[0] for classes in targets], view, gates)
     feature_maps = _feature_maps(record, plans, view)
     explain_s = time.perf_counter() - started
     finite = scores.logits.isfinite().all(1).tolist()
@@ -34,12 +43,13 @@ def explain(record: ForwardRecord, batch: Batch, view: View, infer_s: float) -> 
         Outcome(
             tuple(predictions[i]),
             tuple(gates[i]),
-            explanations[i],
+            found.explanations[i],
             feature_maps[i],
             infer_s,
             explain_s,
             i in given_up,
-            _fault(finite[i], gates[i], explanations[i], feature_maps[i]),
+            _fault(finite[i], gates[i], found.explanations[i], found.importances[i], feature_maps[i]),
+            found.importances[i],
         )
         for i in range(len(plans))
     ]
@@ -49,12 +59,14 @@ def _fault(
     finite_logits: bool,
     gates: Sequence[GateReading],
     explanations: Sequence[Explanation],
+    importance: Importance | None,
     feature_maps: Sequence[FeatureMaps],
 ) -> str:
     """Which numbers are NaN or infinite: NaN would be drawn as a plausible black mask, and JSON has no word for it."""
     parts = {
         "logits": finite_logits,
-        "heat map": _finite(values for found in explanations for values in (found.heat, found.channel_weights)),
+        "heat map": _finite(found.heat for found in explanations),
+        "importance": importance is None or _finite([importance.weights]),
         "gates": _finite(values for gate in gates for values in (gate.weights, gate.effects, gate.restored)),
         "feature maps": _finite(found.mean for found in feature_maps),  # over all positions of each channel
     }
@@ -89,24 +101,6 @@ class _Scores:
             [Prediction(*each) for each in zip(*(column[:count] for column in row), strict=True)]
             for count, row in zip(counts, rows, strict=True)
         ]
-
-
-def _explanations(
-    record: ForwardRecord, plans: Sequence[Plan], targets: list[list[int]], scores: _Scores, head: Head
-) -> list[tuple[Explanation, ...]]:
-    """Explanations of the images that ask for them; the head runs on those alone."""
-    asking = [i for i, plan in enumerate(plans) if plan.layer is not None]
-    found: list[tuple[Explanation, ...]] = [() for _ in plans]
-    evidences = gather(record.rows(head.inputs, asking), [targets[i] for i in asking], head)
-    for i, evidence in zip(asking, evidences, strict=True):
-        plan = plans[i]
-        heat = METHODS[plan.method](evidence).float().cpu().numpy()  # K h w
-        weights = channel_weights(evidence).float().cpu().numpy()  # K C
-        found[i] = tuple(
-            Explanation(scores.of(i, index), plan.layer or "", plan.method, heat[k], weights[k])
-            for k, index in enumerate(targets[i])
-        )
-    return found
 
 
 def _gates(record: ForwardRecord, plans: Sequence[Plan], targets: list[int], view: View) -> list[list[GateReading]]:

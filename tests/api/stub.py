@@ -24,6 +24,7 @@ from service.config import Settings
 from service.dispatch.admission import Admission
 from service.dispatch.forecast import Forecast
 from service.dispatch.worker import Worker
+from service.explain.methods import METHODS
 from service.telemetry.call import Call
 from service.telemetry.metrics import Metrics
 from service.types import Batch, Finished, Outcome, Pixels, Plan, Prediction
@@ -150,7 +151,7 @@ async def running(*observers: Callable[[Call], None], **settings: Any) -> AsyncI
     )
     pool = ThreadPoolExecutor(2)
     pixels, side = chosen.max_megapixels * 1_000_000, chosen.max_side_pixels
-    pipeline = Pipeline(_SPEC, _NETWORK, ("grad-cam",), "by hand", worker, pool, pixels, side)
+    pipeline = Pipeline(_SPEC, _NETWORK, (METHODS["grad-cam"].spec,), "by hand", worker, pool, pixels, side)
     forecast = Forecast(2)
     service = Service(
         {"stub": pipeline},

@@ -202,7 +202,7 @@ def test_feature_maps_have_the_statistics_of_their_channels(engine: TorchEngine)
 
 
 def test_two_cuts_in_one_batch_are_a_mistake_of_the_caller(engine: TorchEngine) -> None:
-    with pytest.raises(ValueError, match="one layer only"):
+    with pytest.raises(ValueError, match="the same passes"):
         engine.run(Batch(PIXELS[:2], (Plan(layer="stem"), Plan(layer="head"))))
 
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.graph import TracedNetwork, UntraceableError
-from service.explain.cam import grad_cam
 from service.explain.evidence import Head, gather
+from service.explain.methods.gradient import grad_cam
 from tests.networks import Odd, images
 
 SIZE = (16, 16)

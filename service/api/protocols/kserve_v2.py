@@ -15,7 +15,7 @@ from pydantic import Field
 
 from service.api import intake
 from service.api.handler import Order, Service, serve
-from service.api.options import Name, PredictOptions, TargetOptions
+from service.api.options import LayerOptions, Name, PredictOptions
 from service.api.pipeline import Pipeline
 from service.api.protocols import documented, outputs, tensors
 from service.api.protocols.kserve_v1 import ModelName
@@ -29,7 +29,7 @@ INPUTS: Final = {"image": "BYTES", "pixels": "UINT8", "normalized": "FP32"}
 _EXTENSIONS: Final = ["binary_tensor_data", "classification"]
 
 
-class InferOptions(PredictOptions, TargetOptions):
+class InferOptions(PredictOptions, LayerOptions):
     """Options of /v2/models/{name}/infer, in its `parameters` or in the query."""
 
     method: Name = Field(

@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from service.api.options import ExplainOptions, Options, Part, TargetOptions
+from service.api.options import ExplainOptions, LayerOptions, Options, Part
 from service.api.pipeline import Pipeline
 from service.api.plan import Look, layer_name, resolve
 from service.api.protocols import tensors
@@ -99,7 +99,7 @@ def planned(pipeline: Pipeline, options: Options, asked: Sequence[Wanted], image
     if any(name.startswith(GATE) for name in names):
         plan = replace(plan, gates=True)
     if "activation" in names:
-        assert isinstance(options, TargetOptions)
+        assert isinstance(options, LayerOptions)
         layer = layer_name(options.layer or pipeline.network.default_layer, pipeline.network)
         shape = pipeline.network.by_name[layer].shape
         if images * math.prod(shape) > _MOST_ACTIVATIONS:

@@ -1,0 +1,39 @@
+"""The methods of making heat maps, as /v1/models/{name} tells of them."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from models.spec import PIXELS
+from service.api.pipeline import Pipeline
+from service.api.schemas import MethodCost, MethodDetail
+
+
+@cache
+def _costs() -> dict[str, Any]:
+    """Measured costs by network and method; `make methods` measures them anew."""
+    found: dict[str, Any] = json.loads(files("service.api").joinpath("method_costs.json").read_text("utf-8"))
+    return found
+
+
+def details(pipeline: Pipeline) -> list[MethodDetail]:
+    """What each method is, needs and costs with this network."""
+    measured = _costs().get(pipeline.spec.name, {})
+    return [
+        MethodDetail(
+            name=method.name,
+            title=method.title,
+            needs=method.needs,
+            at=[*["layers"] * method.at_layers, *["pixels"] * method.at_pixels],
+            default_layer=PIXELS if method.at_pixels else pipeline.network.default_layer,
+            signed=method.signed,
+            of_class=method.of_class,
+            formula=method.formula,
+            paper=method.paper,
+            cost=MethodCost(**measured[method.name]) if method.name in measured else None,
+        )
+        for method in pipeline.methods
+    ]

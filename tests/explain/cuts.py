@@ -1,0 +1,31 @@
+"""Seeded networks cut at a layer: the evidence and the probes that methods take."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from service.explain.evidence import Evidence, Head, gather
+from service.explain.methods.probe import Probe
+from tests.networks import images, traced
+
+
+def evidence(name: str, layer: str, pixels: Tensor, targets: list[list[int]]) -> list[Evidence]:
+    """Of each image for its own classes."""
+    net = traced(name)
+    cut = net.cut(layer)
+    with torch.no_grad():
+        crossing = net.trunk(cut.inputs)(pixels)
+        return gather(crossing, targets, Head(cut.inputs, cut.head, cut.linear))
+
+
+def probe(
+    name: str, layer: str, pixels: Tensor | None = None, *, varied: str | None = None, linear: bool = True
+) -> Probe:
+    """Of one image, for the classes 3 and 1; ``linear`` False runs a head of which the gradient would be known."""
+    net = traced(name)
+    cut = net.cut(varied or layer)
+    with torch.no_grad():
+        activation, *crossing = net.trunk((net.value(layer), *cut.inputs))(images(1) if pixels is None else pixels)
+    head = Head(cut.inputs, cut.head, cut.linear if linear else None)
+    return Probe(activation[0], tuple(crossing), [3, 1], None, head, 8, lambda: False)
