@@ -5,7 +5,7 @@ Shapes: B images in a batch, K targets, C channels, H and W the network's input,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Literal
@@ -82,6 +82,7 @@ class Plan:
 
     ``targets`` are class indices; empty means the class with the largest logit. ``effects`` asks what each gate's
     channels did for the first target, ``restore`` names gates of which that is measured, channel by channel.
+    ``reproducible`` asks that no bit depend on what else runs: a batch of its own, by one thread.
     """
 
     top_k: int = 1
@@ -92,6 +93,7 @@ class Plan:
     layer: str | None = None
     targets: tuple[int, ...] = ()
     method: str = "grad-cam"
+    reproducible: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,11 @@ class Batch:
     pixels: Pixels
     plans: tuple[Plan, ...]
     void: tuple[Callable[[], bool], ...] = ()
+
+    def singles(self) -> Iterator[Batch]:
+        """Each image as a batch of its own."""
+        for i, plan in enumerate(self.plans):
+            yield Batch(self.pixels[i : i + 1], (plan,), self.void[i : i + 1])
 
 
 @dataclass(frozen=True, slots=True)
