@@ -39,6 +39,7 @@ class Look:
     overlay: bool = False
     alpha: float = 0.5
     max_side: int = 1024
+    provenance: bool = False
 
     @property
     def drawn(self) -> bool:
@@ -146,6 +147,7 @@ def resolve(
         layer=layer,
         targets=targets,
         method=method,
+        reproducible=options.provenance,
     )
     shown = {name: getattr(options, name) for name in Look.__dataclass_fields__ if name in type(options).model_fields}
     return plan, Look(parts=parts, **shown)

@@ -51,7 +51,7 @@ def _installed(names: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _device(name: str) -> str:
-    return f"{torch.cuda.get_device_name(name)}, CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"
+    return f"{torch.cuda.get_device_name(name)}, CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"  # type: ignore[no-untyped-call]
 
 
 def _processor() -> str:

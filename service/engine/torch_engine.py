@@ -121,7 +121,11 @@ class TorchEngine:
         torch.set_num_threads(self._threads_for(batch, alone))
         view = self._view(batch.plans)
         exact = self._exactly() if batch.plans[0].reproducible else nullcontext()
-        with torch.no_grad(), self._in_stream(), exact:  # not inference_mode, whose tensors can't become a leaf of the head
+        with (
+            torch.no_grad(),
+            self._in_stream(),
+            exact,
+        ):  # not inference_mode, whose tensors can't become a leaf of the head
             record = self._forward(batch, self._names(batch.plans, view), alone)
             if self._stream is not None:
                 self._stream.synchronize()  # else the time of the pass would be counted as explaining
@@ -136,7 +140,7 @@ class TorchEngine:
         """Where cuDNN could choose an algorithm that adds in any order, it chooses another."""
         if self._device.type != "cuda":
             return nullcontext()
-        flags: AbstractContextManager[object] = torch.backends.cudnn.flags(benchmark=False, deterministic=True)  # type: ignore[no-untyped-call]
+        flags: AbstractContextManager[object] = torch.backends.cudnn.flags(benchmark=False, deterministic=True)
         return flags
 
     def _threads_for(self, batch: Batch, alone: bool) -> int:
