@@ -46,7 +46,8 @@ def reproduce(
 ) -> None:
     """Compute a reply again, and compare: its picture, weights and versions, then every number and every byte.
 
-    Exit codes: 0, all is identical; 1, something is not, or a photograph is not the reply's; 2, it could not be done.
+    Exit codes: 0, all is identical; 1, something is not, the weights are others than the reply names, or a photograph
+    is not the reply's; 2, it could not be done.
     """
     then, origin = _read(reply)
     pairs = _paired(then, images)
@@ -85,14 +86,22 @@ def reproduce(
     with explained_errors(server):
         done = asyncio.run(run())
     identical = all(again.identical for again in done)
+    weights = all(again.reply.provenance and _digests(again.reply.provenance) == _digests(origin) for again in done)
     if as_json:
-        print_json(json.dumps({"identical": identical, "pictures": [again.told(origin) for again in done]}, indent=1))
+        print_json(
+            json.dumps(
+                {"identical": identical, "same_weights": weights, "pictures": [again.told(origin) for again in done]},
+                indent=1,
+            )
+        )
     else:
         for again in done:
             for line in again.lines(origin):
                 console.print(line, soft_wrap=True)
         console.print("[green]Identical, to the bit.[/]" if identical else "[red]Not identical.[/]")
-    if not identical:
+        if not weights:
+            console.print("[red]The reply names other weights[/] than those that were run.")
+    if not (identical and weights):
         raise typer.Exit(1)
 
 
@@ -124,8 +133,8 @@ class _Again:
         """What the two were made of: weights, input, engine, versions."""
         assert self.reply.provenance is not None
         then, now = origin.model_dump(), self.reply.provenance.model_dump()
-        yield "weights sha256", *(each["network"]["weights_sha256"] for each in (then, now))
-        yield "parameters sha256", *(each["network"]["parameters_sha256"] for each in (then, now))
+        for name, key in (("weights sha256", "weights_sha256"), ("parameters sha256", "parameters_sha256")):
+            yield name, then["network"][key], now["network"][key]
         yield "preprocessing", then["preprocess"], now["preprocess"]
         if self.then.frame and self.now.frame:
             yield "network's input sha256", self.then.frame.pixels_sha256, self.now.frame.pixels_sha256
@@ -162,6 +171,10 @@ class _Again:
                 for part in self.parts
             ],
         }
+
+
+def _digests(origin: Provenance) -> tuple[str | None, str | None]:
+    return origin.network.weights_sha256, origin.network.parameters_sha256
 
 
 def _read(path: Path) -> tuple[Reply, Provenance]:

@@ -57,6 +57,7 @@ def test_other_weights_are_named_first(reply: Path, server: str) -> None:
     result = pellucid("reproduce", reply, CAT, "--server", server)
     assert f"weights sha256: {'0' * 64} then, 579344248a93" in result.stderr
     assert "raw: identical" in result.stderr
+    assert (result.exit_code, "names other weights" in result.stderr) == (1, True)
 
 
 def test_numbers_and_pictures_that_differ_are_said_to_by_how_much(reply: Path, server: str) -> None:
