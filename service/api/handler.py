@@ -5,22 +5,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 
-from service.api import intake, provenance, reply
+from service.api import forms, intake, provenance, reply, waiting
 from service.api.cache import Keep, ReplyCache
 from service.api.options import ExplainOptions, Options, Part
 from service.api.pipeline import Pipeline, Stages
 from service.api.plan import Look, bound_drawing, resolve
 from service.decode.image import identify
-from service.dispatch.admission import Admission, Place
+from service.dispatch.admission import Admission
 from service.dispatch.forecast import Forecast
 from service.errors import DeadlineExceeded, Draining, EngineDown, PellucidError, UnknownModel, UnknownName
 from service.render.encode import MEDIA_TYPES
@@ -32,9 +32,6 @@ from service.types import DecodedImage, Outcome, Plan, Prepared, Upload
 _BYTES_PER_PIXEL = 3
 # A caller who is refused is read on for so long, so that the refusal is not lost with a connection cut in mid-send.
 _LINGER_S = 2.0
-# So long the rest of a body may take whose deadline has passed.
-_LATE_BODY_S = 0.5
-
 # So many classes take microseconds to write down.
 _FEW = 20
 
@@ -126,7 +123,7 @@ async def answer(
         pipeline = service.pipeline(merged.model)
         plan, look = planned(pipeline, merged, parts, len(body.uploads))
         if media_type != reply.JSON:
-            reply.require_one_picture(len(body.uploads), plan, look, media_type)
+            forms.require_one_picture(len(body.uploads), plan, look, media_type)
             if media_type in MEDIA_TYPES:
                 look = replace(look, media_type=media_type)
         origin = None
@@ -142,8 +139,8 @@ async def answer(
             pipeline,
             plan,
             look,
-            partial(reply.written, look=look, labels=pipeline.spec.labels, media_type=media_type, origin=origin),
-            partial(reply.envelope, pipeline.spec.name, request_id, origin) if as_json else reply.file,
+            partial(forms.written, look=look, labels=pipeline.spec.labels, media_type=media_type, origin=origin),
+            partial(reply.envelope, pipeline.spec.name, request_id, origin) if as_json else forms.file,
             failure if as_json else None,
             merged.timeout_ms,
             None
@@ -177,7 +174,7 @@ async def serve(
     ``timeout_ms`` is what is known before the body is; ``any_type`` says that the body's type need not be told.
     """
     if not service.ready:
-        await _spend(request, service.limits, _LINGER_S)
+        await waiting.spend(request, service.limits, _LINGER_S)
         raise Draining("The service is starting up or shutting down.")
     arrived = time.monotonic()
 
@@ -185,7 +182,7 @@ async def serve(
         return arrived + min(chosen_ms or service.timeout_ms, service.timeout_ms) / 1000
 
     with service.admission.enter(intake.announced(request, service.limits, any_type=any_type)) as place:
-        body = await _read(request, service.limits, place, deadline_by(timeout_ms), read)
+        body = await waiting.read(request, service.limits, place, deadline_by(timeout_ms), read)
         asked = order(body)
         look, images = asked.look, body.uploads
         kept = _BYTES_PER_PIXEL * look.max_side**2 if look.overlay else 0
@@ -203,7 +200,7 @@ async def serve(
                     service.forecast.expect(asked.pipeline.worker, asked.plan, len(missing), deadline)
                 )
             work = _Work(asked, deadline, call, stages, keys, answered)
-            response = await _while_connected(request, work.reply(images))
+            response = await waiting.while_connected(request, work.reply(images))
     if timing := Stages.header(stages):
         response.headers["Server-Timing"] = timing
     if asked.keep is not None and not call.problems:
@@ -280,55 +277,3 @@ class _Work:
             return await run(image, order.plan, side, order.form, self.deadline, times, brief=brief)
         finally:
             self.answered(sum(times.seconds.get(stage, 0.0) for stage in ("decode", "render")))
-
-
-async def _read(
-    request: Request,
-    limits: intake.Limits,
-    place: Place,
-    deadline: float,
-    read: Callable[[Request, intake.Limits, Callable[[int], None]], Awaitable[B]],
-) -> B:
-    """The body, whole by the deadline, its bytes held in ``place`` as they come."""
-    try:
-        async with asyncio.timeout(max(0, deadline - time.monotonic())):
-            return await read(request, limits, lambda size: place.hold(size=size))
-    except TimeoutError as error:
-        with suppress(RuntimeError):  # raised where it is whole after all, but not taken apart yet
-            await _spend(request, limits, _LATE_BODY_S)
-        raise DeadlineExceeded("The body was not whole by the deadline.", headers={"Connection": "close"}) from error
-
-
-async def _spend(request: Request, limits: intake.Limits, seconds: float) -> None:
-    """Read what a caller still sends, and keep none of it: closed while it sends, it would not see the answer."""
-    received = 0
-    with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            async for chunk in request.stream():
-                received += len(chunk)
-                if received > limits.body_bytes:
-                    return
-
-
-async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """The result of ``work``, or ClientDisconnect as soon as the caller has gone, ``work`` cancelled."""
-    task = asyncio.current_task()
-    assert task is not None
-    left = False
-
-    async def gone() -> None:
-        nonlocal left
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-        left = True
-        task.cancel()
-
-    leaving = asyncio.ensure_future(gone())
-    try:
-        return await work
-    except asyncio.CancelledError:
-        if left and task.uncancel() == 0:  # else the server cancels as well
-            raise ClientDisconnect from None
-        raise
-    finally:
-        leaving.cancel()
