@@ -77,6 +77,8 @@ class Metrics:
             ("result",),
             registry=registry,
         )
+        for result in ("hit", "miss", "shared"):
+            self._cached.labels(result)
         self._cache_bytes = Gauge("pellucid_cache_bytes", "Bytes of replies that are kept.", registry=registry)
         self._models = Gauge(
             "pellucid_model_info",

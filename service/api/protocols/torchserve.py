@@ -75,7 +75,11 @@ async def _answer(
         plan, look = planned(pipeline, options.addressed_to(name), parts, 1)
 
         def form(image: DecodedImage, outcome: Outcome) -> bytes:
-            return reply.as_json(shown(reply.result(image, outcome, look, pipeline.spec.labels), pipeline.spec))
+            entry = {
+                "image": reply.image_info(image.info),
+                **reply.result(image, outcome, look, pipeline.spec.labels),
+            }
+            return reply.as_json(shown(entry, pipeline.spec))
 
         return Order(pipeline, plan, look, form, _reply, timeout_ms=options.timeout_ms)
 
