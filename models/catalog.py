@@ -15,7 +15,7 @@ from models.lite0 import GATED_LAYERS, PREPROCESS, EfficientNetLite0, rename_pub
 from models.sources import file_source, timm_source, torchvision_source
 from models.sources.errors import UnknownModelError
 from models.spec import ModelSpec
-from models.weights import WeightsError, load_strict, read_state
+from models.weights import WeightsError, digest_of, load_strict, read_state
 
 __all__ = ["UnknownModelError", "load"]
 
@@ -74,4 +74,4 @@ def load(name: str) -> tuple[nn.Module, ModelSpec]:
     else:
         known = ", ".join((*_NETWORKS, "torchvision:NAME", "timm:NAME", "file:PATH"))
         raise UnknownModelError(f"unknown model {name!r}; known: {known}")
-    return net.eval(), spec
+    return net.eval(), replace(spec, parameters_sha256=digest_of(net))

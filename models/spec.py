@@ -31,7 +31,10 @@ class PreprocessSpec:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A network's name, class labels (the index is the class), preprocessing, and where its weights come from."""
+    """A network's name, class labels (the index is the class), preprocessing, and where its weights come from.
+
+    ``weights_sha256`` is of the file of weights, ``parameters_sha256`` of all that the network holds once it is loaded.
+    """
 
     name: str
     title: str
@@ -39,6 +42,7 @@ class ModelSpec:
     preprocess: PreprocessSpec
     source: str
     weights_sha256: str | None = None
+    parameters_sha256: str | None = None
 
     @cached_property
     def indices(self) -> dict[str, tuple[int, ...]]:

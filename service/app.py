@@ -27,6 +27,7 @@ from threadpoolctl import threadpool_limits
 from models import catalog
 from service.api import documented, explain, playground, predict, redoc, system
 from service.api.auth import Gate, Keys, rate_of
+from service.api.cache import ReplyCache
 from service.api.context import RequestContext
 from service.api.handler import Service
 from service.api.intake import Limits
@@ -41,6 +42,7 @@ from service.dispatch.forecast import Forecast
 from service.dispatch.worker import Worker
 from service.engine import cores
 from service.engine.choose import create
+from service.engine.facts import versions
 from service.engine.torch_engine import TorchEngine
 from service.errors import MethodNotAllowed, NotFound, PellucidError
 from service.explain.methods import METHODS
@@ -130,8 +132,15 @@ def build(service: Service, settings: Settings, observers: Sequence[Callable[[Ca
             CORSMiddleware,
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "POST"],
-            allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-ID"],
-            expose_headers=["Retry-After", "Server-Timing", "X-Request-ID", *documented.PICTURE_HEADERS],
+            allow_headers=["Authorization", "Content-Type", "If-None-Match", "X-API-Key", "X-Request-ID"],
+            expose_headers=[
+                "Cache-Status",
+                "ETag",
+                "Retry-After",
+                "Server-Timing",
+                "X-Request-ID",
+                *documented.PICTURE_HEADERS,
+            ],
             max_age=3600,
         )
     observers = (service.metrics.tell, *observers)
@@ -173,6 +182,8 @@ def _watch(service: Service) -> None:
     """Let the metrics ask for what changes by itself."""
     door = service.admission
     service.metrics.watch_door(lambda: door.in_flight, lambda: door.bytes_in_flight)
+    if service.cache is not None:
+        service.metrics.watch_cache(partial(getattr, service.cache, "size"))
     for name, pipeline in service.pipelines.items():
         service.metrics.watch_model(
             name,
@@ -254,6 +265,7 @@ def _assemble(settings: Settings, on_death: Callable[[], None]) -> Service:
         metrics=metrics,
         timeout_ms=settings.timeout_ms,
         grace_s=settings.grace_s,
+        cache=ReplyCache(settings.cache_mib * 2**20, metrics.cached) if settings.cache_mib else None,
     )
 
 
@@ -291,6 +303,7 @@ def _pipeline(
         pool=pool,
         max_pixels=settings.max_megapixels * 1_000_000,
         max_side=settings.max_side_pixels,
+        runtime={"engine": engine.facts.told(), "versions": versions()},
     )
 
 

@@ -26,6 +26,7 @@ from service.commands import start
 from service.commands.bench import bench
 from service.commands.explain import explain
 from service.commands.models import layers, models
+from service.commands.reproduce import reproduce
 from service.config import Settings
 
 SAMPLES = Path(__file__).parent / "web" / "samples"
@@ -170,5 +171,5 @@ def new_key() -> None:
         typer.echo(line)
 
 
-for command in (explain, models, layers, bench):
+for command in (explain, reproduce, models, layers, bench):
     main.command()(command)

@@ -5,7 +5,7 @@ Shapes: B images in a batch, K targets, C channels, H and W the network's input,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Literal
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 Integers = NDArray[np.intp]
 Pixels = NDArray[np.uint8]
+Levels = NDArray[np.uint16]
 Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels of the upright source picture; x1 and y1 lie outside
 
 
@@ -130,6 +131,7 @@ class Plan:
     ``targets`` are class indices; empty means the class with the largest logit. ``samples`` is how many gradients the
     methods take that need several. ``effects`` asks what each gate's channels did for the first target, ``restore``
     names gates of which that is measured, channel by channel.
+    ``reproducible`` asks that no bit depend on what else runs: a batch of its own, by one thread.
     """
 
     top_k: int = 1
@@ -142,6 +144,7 @@ class Plan:
     heats: tuple[Heat, ...] = ()
     contrast: Contrast | None = None
     samples: int = 32
+    reproducible: bool = False
 
     @property
     def wanted(self) -> tuple[Heat, ...]:
@@ -160,6 +163,11 @@ class Batch:
     pixels: Pixels
     plans: tuple[Plan, ...]
     void: tuple[Callable[[], bool], ...] = ()
+
+    def singles(self) -> Iterator[Batch]:
+        """Each image as a batch of its own."""
+        for i, plan in enumerate(self.plans):
+            yield Batch(self.pixels[i : i + 1], (plan,), self.void[i : i + 1])
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from fastapi import FastAPI
 
+from service.api import numbers_file
 from service.api.auth import LIMITED, PROBES
 from service.api.intake import JsonImage
 from service.api.options import Options
@@ -24,6 +25,8 @@ PICTURE_HEADERS: Final = {
     "Pellucid-Box": "the box of the source that a mask covers: x0,y0,x1,y1.",
     "Pellucid-All-Negative": "whether all evidence is against the class, true or false.",
     "Pellucid-Channels": "the channels of a grid, in its order.",
+    "Pellucid-Scale": "of a 16-bit map: what one level is worth.",
+    "Pellucid-Offset": "of a 16-bit map: what level 0 is worth.",
 }
 
 
@@ -76,7 +79,7 @@ def request_body(options: type[Options]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "description": "One image, or several.", "content": content}}
 
 
-def responses(route: str, *, pictures: bool = True) -> dict[int | str, dict[str, Any]]:
+def responses(route: str, *, pictures: bool = True, numbers: bool = False) -> dict[int | str, dict[str, Any]]:
     """The replies of a POST route: the envelope with its recorded example, the picture alone, and the problems."""
     recorded = examples().get(route)
     ok: dict[str, Any] = {
@@ -88,6 +91,14 @@ def responses(route: str, *, pictures: bool = True) -> dict[int | str, dict[str,
                 "description": "Milliseconds in decode, queue, infer, explain and render, of the slowest image.",
                 "schema": {"type": "string"},
             },
+            "ETag": {
+                "description": "Where replies are kept: names this one, for If-None-Match.",
+                "schema": {"type": "string"},
+            },
+            "Cache-Status": {
+                "description": "Where replies are kept: whether this one was there (RFC 9211).",
+                "schema": {"type": "string"},
+            },
         },
     }
     if pictures:
@@ -97,6 +108,8 @@ def responses(route: str, *, pictures: bool = True) -> dict[int | str, dict[str,
             " With `Accept: image/png` or `image/webp`, and one picture asked for, that picture itself, what it shows "
             "in the headers whose names begin with Pellucid."
         )
+        if numbers:
+            ok["content"][numbers_file.NPZ] = picture
         ok["headers"] |= {
             name: {"description": f"Of a picture alone: {said}", "schema": {"type": "string"}}
             for name, said in PICTURE_HEADERS.items()

@@ -55,16 +55,19 @@ def router(service: Service) -> APIRouter:
         "/v1/grad-cam",
         summary="Where the evidence for a class lies",
         response_model=Reply,
-        responses=documented.responses("/v1/grad-cam"),
+        responses=documented.responses("/v1/grad-cam", numbers=True),
         openapi_extra=documented.request_body(GradCamOptions),
     )
     async def grad_cam(request: Request, options: Annotated[GradCamOptions, Query()]) -> Response:
         """Grad-CAM (arXiv 1610.02391) for one class or several: a mask, an overlay on request, and the raw map.
 
+        The raw maps alone come as numpy's `.npz` with `Accept: application/x-npz`, one of them as a 16-bit PNG with
+        `Accept: image/png;depth=16`: value = `Pellucid-Offset` + `Pellucid-Scale` x level.
+
         The mask covers `box` of the source picture. It is stretched to full contrast, so look at `raw.min`, `raw.max`
         and `raw.all_negative` before comparing the masks of two pictures.
         """
-        return await answer(request, service, options, frozenset({"grad_cam"}))
+        return await answer(request, service, options, frozenset({"grad_cam"}), numbers=True)
 
     @routes.post(
         "/v1/explain",

@@ -5,24 +5,25 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-import orjson
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 
-from service.api import intake, reply
+from service.api import forms, intake, provenance, reply, waiting
+from service.api.cache import Keep, ReplyCache
 from service.api.options import ExplainOptions, Options, Part
 from service.api.pipeline import Pipeline, Stages
 from service.api.plan import Look, bound_drawing, resolve
 from service.decode.image import identify
-from service.dispatch.admission import Admission, Place
+from service.dispatch.admission import Admission
 from service.dispatch.forecast import Forecast
 from service.errors import DeadlineExceeded, Draining, EngineDown, PellucidError, UnknownModel, UnknownName
+from service.render.encode import MEDIA_TYPES
 from service.telemetry.call import Call
 from service.telemetry.metrics import Metrics
 from service.types import DecodedImage, Outcome, Plan, Prepared, Upload
@@ -31,9 +32,6 @@ from service.types import DecodedImage, Outcome, Plan, Prepared, Upload
 _BYTES_PER_PIXEL = 3
 # A caller who is refused is read on for so long, so that the refusal is not lost with a connection cut in mid-send.
 _LINGER_S = 2.0
-# So long the rest of a body may take whose deadline has passed.
-_LATE_BODY_S = 0.5
-
 # So many classes take microseconds to write down.
 _FEW = 20
 
@@ -58,6 +56,7 @@ class Service:
     timeout_ms: int
     grace_s: float = 20.0
     ready: bool = False
+    cache: ReplyCache | None = None
 
     def pipeline(self, name: str | None) -> Pipeline:
         """The network of that name, or the default. Raises UnknownName."""
@@ -92,7 +91,8 @@ class Order(Generic[T]):
     """What a request turned out to ask of a network, and how its answer is written.
 
     ``form`` makes an image's entry, in the pool, and ``reply`` the answer of all entries in their order. ``failed``
-    makes the entry of an image that failed beside others; without it the request fails as its image does.
+    makes the entry of an image that failed beside others; without it the request fails as its image does. ``keep``,
+    of entries that are ``reply.Entry``, is how they are kept for the next who asks the same.
     """
 
     pipeline: Pipeline
@@ -102,40 +102,50 @@ class Order(Generic[T]):
     reply: Callable[[Sequence[T]], Response]
     failed: Callable[[Upload | Prepared, PellucidError], T] | None = None
     timeout_ms: int | None = None
+    keep: Keep | None = None
 
 
 async def answer(
-    request: Request, service: Service, options: Options, parts: frozenset[Part], *, pictures: bool = True
+    request: Request,
+    service: Service,
+    options: Options,
+    parts: frozenset[Part],
+    *,
+    pictures: bool = True,
+    numbers: bool = False,
 ) -> Response:
     """The reply to a POST of images. ``parts`` are what the route fills; /v1/explain's options choose among them."""
-    media_type = reply.negotiate(", ".join(request.headers.getlist("accept")), pictures)
+    media_type = reply.negotiate(", ".join(request.headers.getlist("accept")), pictures, numbers)
     request_id: str = request.state.request_id
 
-    def order(body: intake.Intake) -> Order[Any]:
+    def order(body: intake.Intake) -> Order[reply.Entry]:
         merged = options.merged(body.fields)
         pipeline = service.pipeline(merged.model)
         plan, look = planned(pipeline, merged, parts, len(body.uploads))
         if media_type != reply.JSON:
-            reply.require_one_picture(len(body.uploads), plan, look, media_type)
-            look = replace(look, media_type=media_type)
+            forms.require_one_picture(len(body.uploads), plan, look, media_type)
+            if media_type in MEDIA_TYPES:
+                look = replace(look, media_type=media_type)
+        origin = None
+        if look.provenance:
+            origin = provenance.of_reply(request.scope["route"].path, merged, plan, look, pipeline)
 
-            def picture(image: DecodedImage, outcome: Outcome) -> Response:
-                return reply.picture(reply.result(image, outcome, look, pipeline.spec.labels), media_type)
-
-            return Order(pipeline, plan, look, picture, lambda pictures: pictures[0], timeout_ms=merged.timeout_ms)
-
-        def failure(image: Upload | Prepared, error: PellucidError) -> orjson.Fragment:
+        def failure(image: Upload | Prepared, error: PellucidError) -> reply.Entry:
             assert isinstance(image, Upload)
             return reply.failure(identify(image), reply.problem(error, request_id))
 
+        as_json = media_type == reply.JSON
         return Order(
             pipeline,
             plan,
             look,
-            lambda image, outcome: reply.fragment(reply.result(image, outcome, look, pipeline.spec.labels)),
-            partial(reply.envelope, pipeline.spec.name, request_id),
-            failure,
+            partial(forms.written, look=look, labels=pipeline.spec.labels, media_type=media_type, origin=origin),
+            partial(reply.envelope, pipeline.spec.name, request_id, origin) if as_json else forms.file,
+            failure if as_json else None,
             merged.timeout_ms,
+            None
+            if service.cache is None
+            else Keep.of(service.cache, request, pipeline.identity, plan, look, media_type),
         )
 
     return await serve(request, service, options.timeout_ms, intake.read, order)
@@ -164,7 +174,7 @@ async def serve(
     ``timeout_ms`` is what is known before the body is; ``any_type`` says that the body's type need not be told.
     """
     if not service.ready:
-        await _spend(request, service.limits, _LINGER_S)
+        await waiting.spend(request, service.limits, _LINGER_S)
         raise Draining("The service is starting up or shutting down.")
     arrived = time.monotonic()
 
@@ -172,7 +182,7 @@ async def serve(
         return arrived + min(chosen_ms or service.timeout_ms, service.timeout_ms) / 1000
 
     with service.admission.enter(intake.announced(request, service.limits, any_type=any_type)) as place:
-        body = await _read(request, service.limits, place, deadline_by(timeout_ms), read)
+        body = await waiting.read(request, service.limits, place, deadline_by(timeout_ms), read)
         asked = order(body)
         look, images = asked.look, body.uploads
         kept = _BYTES_PER_PIXEL * look.max_side**2 if look.overlay else 0
@@ -181,36 +191,50 @@ async def serve(
         stages = [Stages() for _ in images]
         call.model, call.stages = asked.pipeline.spec.name, stages
         deadline = deadline_by(asked.timeout_ms)
-        with service.forecast.expect(asked.pipeline.worker, asked.plan, len(images), deadline) as answered:
-            work = _Work(asked, deadline, call, stages, answered)
-            response = await _while_connected(request, work.reply(images))
-    response.headers["Server-Timing"] = Stages.header(stages)
+        keys = await asked.keep.keys(images) if asked.keep is not None else [""] * len(images)
+        missing = [key for key in keys if asked.keep is None or key not in asked.keep.cache]
+        with ExitStack() as expected:
+            answered: Callable[[float], None] = lambda seconds: None  # noqa: E731
+            if missing:
+                answered = expected.enter_context(
+                    service.forecast.expect(asked.pipeline.worker, asked.plan, len(missing), deadline)
+                )
+            work = _Work(asked, deadline, call, stages, keys, answered)
+            response = await waiting.while_connected(request, work.reply(images))
+    if timing := Stages.header(stages):
+        response.headers["Server-Timing"] = timing
+    if asked.keep is not None and not call.problems:
+        response.headers.update(asked.keep.headers(keys, missing))
     return response
 
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """An order that is being done, until ``deadline``. ``answered`` is the forecast's."""
+    """An order that is being done, until ``deadline``. ``keys`` are those of its images where entries are kept.
+
+    ``answered`` is the forecast's.
+    """
 
     order: Order[Any]
     deadline: float
     call: Call
     stages: Sequence[Stages]
+    keys: Sequence[str]
     answered: Callable[[float], None]
 
     async def reply(self, images: Sequence[Upload | Prepared]) -> Response:
         """The reply to a request: of one image, or of all, of which one's failure need not be that of the others."""
         if len(images) == 1:
-            entries = [await self._one(images[0], self.stages[0])]
+            entries = [await self._one(images[0], self.stages[0], self.keys[0])]
         elif self.order.failed is not None:
-            entries = await asyncio.gather(*map(self._one_of_several, images, self.stages))
+            entries = await asyncio.gather(*map(self._one_of_several, images, self.stages, self.keys))
         else:
             entries = await self._all_or_none(images)
         return self.order.reply(entries)
 
     async def _all_or_none(self, images: Sequence[Upload | Prepared]) -> list[Any]:
         """The entries of all; the first error names its image and stops the others."""
-        tasks = [asyncio.ensure_future(self._one(*each)) for each in zip(images, self.stages, strict=True)]
+        tasks = [asyncio.ensure_future(self._one(*each)) for each in zip(images, self.stages, self.keys, strict=True)]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
             errors = {number: task.exception() for number, task in enumerate(tasks) if task in done}
@@ -224,9 +248,9 @@ class _Work:
             for task in tasks:
                 task.cancel()
 
-    async def _one_of_several(self, image: Upload | Prepared, times: Stages) -> Any:
+    async def _one_of_several(self, image: Upload | Prepared, times: Stages, key: str) -> Any:
         try:
-            return await self._one(image, times)
+            return await self._one(image, times, key)
         except Exception as error:
             if not isinstance(error, PellucidError):  # nobody foresaw it: its neighbours are not to suffer
                 log.exception("request %s failed on one of its images", self.call.request_id)
@@ -235,67 +259,21 @@ class _Work:
             assert self.order.failed is not None
             return await asyncio.to_thread(self.order.failed, image, error)
 
-    async def _one(self, image: Upload | Prepared, times: Stages) -> Any:
-        order = self.order
+    async def _one(self, image: Upload | Prepared, times: Stages, key: str) -> Any:
         try:
             async with asyncio.timeout(max(0, self.deadline - time.monotonic())):
-                side = order.look.max_side if order.look.overlay else None
-                brief = not order.look.drawn and order.plan.top_k <= _FEW
-                run = order.pipeline.run
-                return await run(image, order.plan, side, order.form, self.deadline, times, brief=brief)
+                if self.order.keep is None:
+                    return await self._computed(image, times)
+                return await self.order.keep.entry(key, image, partial(self._computed, image, times))
         except TimeoutError as error:
             raise DeadlineExceeded("The answer was not ready by the deadline.") from error
+
+    async def _computed(self, image: Upload | Prepared, times: Stages) -> Any:
+        order = self.order
+        try:
+            side = order.look.max_side if order.look.overlay else None
+            brief = not order.look.drawn and order.plan.top_k <= _FEW
+            run = order.pipeline.run
+            return await run(image, order.plan, side, order.form, self.deadline, times, brief=brief)
         finally:
             self.answered(sum(times.seconds.get(stage, 0.0) for stage in ("decode", "render")))
-
-
-async def _read(
-    request: Request,
-    limits: intake.Limits,
-    place: Place,
-    deadline: float,
-    read: Callable[[Request, intake.Limits, Callable[[int], None]], Awaitable[B]],
-) -> B:
-    """The body, whole by the deadline, its bytes held in ``place`` as they come."""
-    try:
-        async with asyncio.timeout(max(0, deadline - time.monotonic())):
-            return await read(request, limits, lambda size: place.hold(size=size))
-    except TimeoutError as error:
-        with suppress(RuntimeError):  # raised where it is whole after all, but not taken apart yet
-            await _spend(request, limits, _LATE_BODY_S)
-        raise DeadlineExceeded("The body was not whole by the deadline.", headers={"Connection": "close"}) from error
-
-
-async def _spend(request: Request, limits: intake.Limits, seconds: float) -> None:
-    """Read what a caller still sends, and keep none of it: closed while it sends, it would not see the answer."""
-    received = 0
-    with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            async for chunk in request.stream():
-                received += len(chunk)
-                if received > limits.body_bytes:
-                    return
-
-
-async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """The result of ``work``, or ClientDisconnect as soon as the caller has gone, ``work`` cancelled."""
-    task = asyncio.current_task()
-    assert task is not None
-    left = False
-
-    async def gone() -> None:
-        nonlocal left
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-        left = True
-        task.cancel()
-
-    leaving = asyncio.ensure_future(gone())
-    try:
-        return await work
-    except asyncio.CancelledError:
-        if left and task.uncancel() == 0:  # else the server cancels as well
-            raise ClientDisconnect from None
-        raise
-    finally:
-        leaving.cancel()

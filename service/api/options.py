@@ -69,6 +69,14 @@ class Options(BaseModel):
         examples=["lite0"],
     )
 
+    provenance: bool = Field(
+        False,
+        description="Also say what computed the answer, in enough detail for `pellucid reproduce` to compute it again "
+        "to the bit. Each picture is run as a batch of its own, by one thread, so that no bit depends on what else is "
+        "asked at the time: it takes longer. On routes under /v1.",
+        examples=[True],
+    )
+
     @model_validator(mode="before")
     @classmethod
     def _known_names(cls, given: Any) -> Any:
@@ -102,7 +110,12 @@ class Options(BaseModel):
             raise invalid(error.errors(include_url=False, include_context=False)) from error
 
     def addressed_to(self, name: str) -> Self:
-        """These options, at a path that names the network. Raises InvalidOption where ``model`` names another."""
+        """These options, at a path of another protocol, which names the network.
+
+        Raises InvalidOption where ``model`` names another, and for provenance, which its replies have no place for.
+        """
+        if self.provenance:
+            raise InvalidOption("provenance: Only replies of routes under /v1 carry it.")
         if self.model not in (None, name):
             raise InvalidOption(f"model: The path names {name!r}, so it can't be {_shown(self.model)}.")
         return self

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, TypeVar
+
+import orjson
 
 from models.spec import ModelSpec, NetworkSpec
 from service.decode.image import decode
@@ -54,7 +58,9 @@ class Stages:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """One served network and the way through it. ``engine`` says what runs it, for people to read."""
+    """One served network and the way through it. ``engine`` says what runs it, for people to read;
+    ``runtime`` what of it decides the bits of an answer, as ``schemas.Provenance`` has it.
+    """
 
     spec: ModelSpec
     network: NetworkSpec
@@ -64,6 +70,12 @@ class Pipeline:
     pool: Executor
     max_pixels: int
     max_side: int
+    runtime: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def identity(self) -> str:
+        """A digest of all that an answer follows from but the picture and what is asked."""
+        return hashlib.sha256(orjson.dumps((self.spec, self.runtime))).hexdigest()
 
     def run(
         self,

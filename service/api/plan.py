@@ -40,6 +40,7 @@ class Look:
     overlay: bool = False
     alpha: float = 0.5
     max_side: int = 1024
+    provenance: bool = False
 
     @property
     def drawn(self) -> bool:
@@ -172,6 +173,7 @@ def resolve(
     plan = Plan(
         top_k=options.top_k if isinstance(options, PredictOptions) and "predictions" in parts else 1,
         taps=taps(options, network) if isinstance(options, FeatureMapOptions) and "feature_maps" in parts else (),
+        reproducible=options.provenance,
     )
     if isinstance(options, TargetOptions) and parts & {"attention", "grad_cam"}:
         targets = tuple(dict.fromkeys(class_index(name, spec) for name in options.target))

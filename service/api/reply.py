@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import mimeparse
@@ -10,27 +11,45 @@ import numpy as np
 import orjson
 from starlette.responses import Response
 
+from service.api import numbers_file, provenance
 from service.api.plan import Look
 from service.errors import NotAcceptable, PellucidError
-from service.render import compose, plot
+from service.render import compose
 from service.render.encode import MEDIA_TYPES, Picture, encode
-from service.types import DecodedImage, Explanation, FeatureMaps, GateReading, ImageInfo, Outcome, Plan, Prediction
+from service.types import DecodedImage, Explanation, FeatureMaps, GateReading, ImageInfo, Outcome, Prediction
 
 JSON: Final = "application/json"
 PROBLEM: Final = "application/problem+json"
 # How many channels are named as a gate's strongest and weakest.
 _EXTREMES: Final = 5
-# The axis of a gate's bars goes from 1 at least this far.
-_LEAST_REACH: Final = 0.75
 _LONGEST_ACCEPT: Final = 1024
 
 
-def negotiate(accept: str | None, pictures: bool) -> str:
-    """The media type of the reply: JSON unless the Accept header prefers a picture and the route has one.
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One image's part of a reply: the rest of its entry as JSON, or a file of ``media_type`` with what it shows in
+    ``headers``. Nothing in it but ``info.filename`` is of the request.
+    """
+
+    info: ImageInfo
+    content: bytes
+    media_type: str = JSON
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def sent_as(self, filename: str | None) -> Entry:
+        """The same for who calls the picture so."""
+        return replace(self, info=replace(self.info, filename=filename))
+
+
+def negotiate(accept: str | None, pictures: bool, numbers: bool = False) -> str:
+    """The media type of the reply: JSON unless the Accept header prefers a picture and the route has one, or, where it
+    has maps of ``numbers``, a file of those.
 
     Raises NotAcceptable.
     """
-    offered = [*MEDIA_TYPES[::-1], JSON] if pictures else [JSON]  # mimeparse lets the last of equals win
+    offered = [JSON]
+    if pictures:  # mimeparse lets the last of equals win
+        offered = [*(numbers_file.TYPES if numbers else ()), *MEDIA_TYPES[::-1], JSON]
     if accept and len(accept) > _LONGEST_ACCEPT:  # mimeparse takes 50 ms of the event loop for 30 KiB
         raise NotAcceptable(f"The Accept header has more than {_LONGEST_ACCEPT} characters.", allowed=offered)
     try:
@@ -43,8 +62,11 @@ def negotiate(accept: str | None, pictures: bool) -> str:
 
 
 def result(image: DecodedImage, outcome: Outcome, look: Look, labels: Sequence[str]) -> dict[str, Any]:
-    """One entry of ``results``; pictures are still Pictures, so that a caller can also have their bytes."""
-    entry: dict[str, Any] = {"image": image_info(image.info)}
+    """One entry of ``results`` but for what is known of the upload.
+
+    Pictures are still Pictures, so that a caller can also have their bytes.
+    """
+    entry: dict[str, Any] = {}
     if "predictions" in look.parts:
         entry["predictions"] = [{**target(p, labels), "logit": np.float32(p.logit)} for p in outcome.predictions]
     if "attention" in look.parts:
@@ -53,6 +75,8 @@ def result(image: DecodedImage, outcome: Outcome, look: Look, labels: Sequence[s
         entry["feature_maps"] = [_feature_maps(maps, outcome.maps, look) for maps in outcome.maps]
     if "grad_cam" in look.parts:
         entry["grad_cam"] = [_grad_cam(image, explanation, look, labels) for explanation in outcome.explanations]
+    if look.provenance:
+        entry["frame"] = provenance.frame(image)
     return entry
 
 
@@ -169,83 +193,40 @@ def _grad_cam(image: DecodedImage, explanation: Explanation, look: Look, labels:
     }
 
 
-def failure(info: ImageInfo, problem: dict[str, Any]) -> orjson.Fragment:
+def failure(info: ImageInfo, problem: dict[str, Any]) -> Entry:
     """The entry of an image that could not be explained, among others that could."""
-    return fragment({"image": image_info(info), "error": problem})
+    return entry(info, {"error": problem})
 
 
-def fragment(entry: dict[str, Any]) -> orjson.Fragment:
-    """An entry of ``results`` as JSON, made in the pool: long lists and pictures cost the event loop nothing."""
+def entry(info: ImageInfo, found: dict[str, Any]) -> Entry:
+    """An entry of ``results``, but for what is known of the upload, as JSON."""
+    return Entry(info, as_json(found))
+
+
+def as_json(found: dict[str, Any]) -> bytes:
+    """Results as JSON, made in the pool: long lists and pictures cost the event loop nothing."""
     options = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_PASSTHROUGH_DATACLASS
-    return orjson.Fragment(orjson.dumps(entry, default=_as_json, option=options))
+    return orjson.dumps(found, default=_picture_as_json, option=options)
 
 
-def envelope(model: str, request_id: str, results: Sequence[orjson.Fragment]) -> Response:
-    """The JSON reply."""
-    return Response(orjson.dumps({"model": model, "request_id": request_id, "results": results}), media_type=JSON)
+def envelope(model: str, request_id: str, origin: dict[str, Any] | None, results: Sequence[Entry]) -> Response:
+    """The JSON reply. ``origin`` is its provenance, where that is asked for."""
+    head: dict[str, Any] = {"model": model, "request_id": request_id}
+    if origin is not None:
+        head["provenance"] = origin
+    body: list[bytes | memoryview] = [orjson.dumps(head)[:-1], b',"results":[']
+    for number, each in enumerate(results):
+        image = orjson.dumps(image_info(each.info))
+        # The picture's name and then the rest, which may be another's that sent the same picture.
+        body += [b',{"image":' if number else b'{"image":', image, b",", memoryview(each.content)[1:]]
+    body.append(b"]}")
+    return Response(b"".join(body), media_type=JSON)
 
 
-def _as_json(value: Any) -> Any:
+def _picture_as_json(value: Any) -> Any:
     if isinstance(value, Picture):
         return value.as_json()
     raise TypeError(f"{type(value).__name__} has no JSON form")
-
-
-def require_one_picture(images: int, plan: Plan, look: Look, media_type: str) -> None:
-    """Raise NotAcceptable, before any work is done, if the answer would hold more or fewer pictures than one."""
-    plots = int("attention" in look.parts)
-    grids = sum(3 if tap.gate else 1 for tap in plan.taps)
-    masks = max(1, len(plan.targets)) * len(plan.wanted) if "grad_cam" in look.parts else 0
-    pictures = images * (plots + grids + masks)
-    if pictures != 1:
-        raise NotAcceptable(
-            f"The answer would hold {pictures} pictures, which can't be one {media_type}. "
-            f"Ask for one image and one part with one target, method and layer, or for {JSON}.",
-            allowed=[JSON],
-        )
-
-
-def picture(entry: dict[str, Any], media_type: str) -> Response:
-    """The one picture of a result, with what it shows in headers.
-
-    The plot of the channels' weights, the grid of feature maps, the overlay where one was asked for, or the mask.
-    """
-    headers = {}
-    if "attention" in entry:
-        shown = encode(plot.bars(_strips(entry["attention"])), media_type)
-        part = entry["attention"]["importance"]
-        headers["Pellucid-Target"] = str(part["target"]["index"])
-    elif "feature_maps" in entry:
-        (part,) = entry["feature_maps"]
-        shown = part["grid"]
-        headers["Pellucid-Channels"] = ",".join(map(str, part["channels"]))
-    else:
-        (part,) = entry["grad_cam"]
-        shown = part["overlay"] or part["mask"]
-        headers |= {
-            "Pellucid-Box": ",".join(map(str, part["box"])),
-            "Pellucid-Target": str(part["target"]["index"]),
-            "Pellucid-All-Negative": str(part["raw"]["all_negative"]).lower(),
-        }
-    return Response(shown.data, media_type=shown.media_type, headers={"Pellucid-Layer": part["layer"], **headers})
-
-
-def _strips(attention: dict[str, Any]) -> list[plot.Strip]:
-    # All gates on one axis, and most pictures on the same: a bar's length means the same everywhere.
-    reach = max([_LEAST_REACH, *(float(np.abs(gate["weights"] - 1).max()) for gate in attention["gates"])])
-    strips = [
-        plot.Strip(
-            f"{gate['layer']}: {gate['channels']} channels, {gate['weights'].min():.2f} to {gate['weights'].max():.2f}",
-            gate["weights"],
-            neutral=1,
-            reach=reach,
-        )
-        for gate in attention["gates"]
-    ]
-    importance = attention["importance"]
-    largest = float(np.abs(importance["weights"]).max()) or 1.0
-    title = f"Grad-CAM channel weights at {importance['layer']} for {importance['target']['label']} (not a gate)"
-    return [*strips, plot.Strip(title, importance["weights"], neutral=0, reach=largest)]
 
 
 def problem(error: PellucidError, request_id: str) -> dict[str, Any]:

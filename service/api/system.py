@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Request
 from starlette.responses import PlainTextResponse, Response
 
-from service.api import methods
+from service.api import methods, provenance
 from service.api.handler import Service
 from service.api.pipeline import Pipeline
 from service.api.problems import LIVE_PROBLEMS, MODEL_PROBLEMS, MODELS_PROBLEMS, READY_PROBLEMS
@@ -19,7 +19,6 @@ from service.api.schemas import (
     ModelDetail,
     ModelList,
     ModelSummary,
-    Preprocess,
 )
 
 
@@ -92,14 +91,8 @@ def _detail(pipeline: Pipeline, default: bool) -> ModelDetail:
         source=spec.source,
         weights_sha256=spec.weights_sha256,
         engine=pipeline.engine,
-        preprocess=Preprocess(
-            resize=spec.preprocess.resize,
-            squash=spec.preprocess.squash,
-            interpolation=spec.preprocess.interpolation,
-            crop=list(spec.preprocess.size),
-            mean=list(spec.preprocess.mean),
-            std=list(spec.preprocess.std),
-        ),
+        parameters_sha256=spec.parameters_sha256,
+        preprocess=provenance.preprocess(spec.preprocess),
         labels=list(spec.labels),
         layers=[Layer(name=layer.name, kind=layer.kind, shape=list(layer.shape)) for layer in network.layers],
         gates=[

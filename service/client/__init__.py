@@ -14,13 +14,15 @@ It needs httpx, pydantic and tenacity, and Pillow where it is given or asked for
 - sync, asynchronous: the two clients; calls: what both send and how they read the answer
 - images: what may be sent as an image; options: what may be asked, by route
 - retry: when the same is asked again; errors: what the service says instead of an answer
+- heat_maps: maps as numbers, read from the files that the service gives
 - many: many pictures, some at a time
 """
 
 from service.client.asynchronous import AsyncClient
 from service.client.errors import ApiError
+from service.client.heat_maps import HeatMaps
 from service.client.images import ImageSource
 from service.client.many import Explained
 from service.client.sync import Client
 
-__all__ = ["ApiError", "AsyncClient", "Client", "Explained", "ImageSource"]
+__all__ = ["ApiError", "AsyncClient", "Client", "Explained", "HeatMaps", "ImageSource"]

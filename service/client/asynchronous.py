@@ -12,9 +12,20 @@ from typing import Any, Self, Unpack
 import httpx
 import tenacity
 
-from service.api.schemas import Attention, FeatureMap, GradCam, ModelDetail, ModelList, ModelSummary, Prediction, Result
+from service.api.schemas import (
+    Attention,
+    FeatureMap,
+    GradCam,
+    ModelDetail,
+    ModelList,
+    ModelSummary,
+    Prediction,
+    Reply,
+    Result,
+)
 from service.client import calls, retry
 from service.client.calls import Call, PictureRoute
+from service.client.heat_maps import NPZ, HeatMaps, read_npz
 from service.client.images import ImageSource
 from service.client.many import FAILURES, Explained, Progress
 from service.client.options import (
@@ -81,6 +92,14 @@ class AsyncClient:
     ) -> bytes:
         """A route's one picture as a file's bytes: the plot of the channels' weights, a grid, an overlay or a mask."""
         return (await self._post(route, image, options, media_type)).content
+
+    async def heat_maps(self, image: ImageSource, **options: Unpack[GradCamOptions]) -> HeatMaps:
+        """The maps of /v1/grad-cam as arrays, each number as it was computed. Needs numpy."""
+        return read_npz((await self._send(calls.post("grad-cam", image, options, NPZ))).content)
+
+    async def reply(self, route: str, image: ImageSource, **options: Any) -> Reply:
+        """The whole reply of a route, as /v1/grad-cam, with its provenance where ``options`` ask for it."""
+        return calls.parsed(await self._send(calls.post(route.removeprefix("/v1/"), image, options)), Reply)
 
     async def models(self) -> list[ModelSummary]:
         """The served networks."""

@@ -17,6 +17,7 @@ class Options(TypedDict, total=False):
 
     timeout_ms: int
     model: str
+    provenance: bool
 
 
 class PredictOptions(Options, total=False):

@@ -8,14 +8,25 @@ import time
 from collections import deque
 from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Self, Unpack
+from typing import Any, Self, Unpack
 
 import httpx
 import tenacity
 
-from service.api.schemas import Attention, FeatureMap, GradCam, ModelDetail, ModelList, ModelSummary, Prediction, Result
+from service.api.schemas import (
+    Attention,
+    FeatureMap,
+    GradCam,
+    ModelDetail,
+    ModelList,
+    ModelSummary,
+    Prediction,
+    Reply,
+    Result,
+)
 from service.client import calls, retry
 from service.client.calls import Call, PictureRoute
+from service.client.heat_maps import NPZ, HeatMaps, read_npz
 from service.client.images import ImageSource
 from service.client.many import FAILURES, Explained, Progress
 from service.client.options import (
@@ -82,6 +93,14 @@ class Client:
     ) -> bytes:
         """A route's one picture as a file's bytes: the plot of the channels' weights, a grid, an overlay or a mask."""
         return self._send(calls.post(route, image, options, media_type)).content
+
+    def heat_maps(self, image: ImageSource, **options: Unpack[GradCamOptions]) -> HeatMaps:
+        """The maps of /v1/grad-cam as arrays, each number as it was computed. Needs numpy."""
+        return read_npz((self._send(calls.post("grad-cam", image, options, NPZ))).content)
+
+    def reply(self, route: str, image: ImageSource, **options: Any) -> Reply:
+        """The whole reply of a route, as /v1/grad-cam, with its provenance where ``options`` ask for it."""
+        return calls.parsed(self._send(calls.post(route.removeprefix("/v1/"), image, options)), Reply)
 
     def models(self) -> list[ModelSummary]:
         """The served networks."""

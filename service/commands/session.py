@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import httpx
 import typer
@@ -36,11 +36,18 @@ console = Console(stderr=True, highlight=False)
 
 @asynccontextmanager
 async def session(
-    url: str | None, api_key: str | None, *, model: str | None = None, timeout_s: float = 60, retries: int = 5
+    url: str | None,
+    api_key: str | None,
+    *,
+    model: str | None = None,
+    timeout_s: float = 60,
+    retries: int = 5,
+    settings: Mapping[str, Any] | None = None,
 ) -> AsyncIterator[AsyncClient]:
     """A client. Without a ``url``, of a service in this process, of ``model`` or the one that the settings name.
 
-    That service is asked by this command alone: it waits as long as the command does.
+    That service is asked by this command alone: it waits as long as the command does. ``settings`` are those in which
+    it differs from what the environment says.
     """
     if url:
         async with AsyncClient(url, api_key=api_key, timeout_s=timeout_s, retries=retries) as client:
@@ -48,7 +55,7 @@ async def session(
         return
     chosen = start.settings()
     ours = {"timeout_ms": 600_000, "log_level": "warning", "models": ()} | ({"model": model} if model else {})
-    ours |= {"api_keys": None, "api_keys_file": None, "rate_limit": None}
+    ours |= {"api_keys": None, "api_keys_file": None, "rate_limit": None, **(settings or {})}
     with console.status(f"Loading {model or chosen.model} ..."):
         app = start.create_app(chosen.model_copy(update=ours), failed="the network can't be loaded", code=2)
     transport = httpx.ASGITransport(app=app)

@@ -11,6 +11,7 @@ import threading
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from openvino.preprocess import PrePostProcessor
 from torch import Tensor, fx, nn
 
 from models.spec import ModelSpec, PreprocessSpec
+from models.weights import digest_of
+from service.engine.facts import EngineFacts
 from service.engine.torch_engine import TorchEngine
 from service.explain.evidence import ForwardRecord
 from service.types import Batch, Pixels, Plan
@@ -78,7 +81,7 @@ class OpenVINOEngine(TorchEngine):
             # Pinned, the calling thread and all that it starts would share one core: torch would crawl beside it.
             "ENABLE_CPU_PINNING": False,
         }
-        weights = _digest(net)
+        weights = spec.parameters_sha256 or digest_of(net)
         self._compiled = {}
         # A network without layers could not be traced: it may branch on its pixels, and a conversion would freeze that.
         for lane, values in ((_USUAL, usual), (_MAPS, [*usual, *maps])) if network.spec.layers else ():
@@ -92,12 +95,17 @@ class OpenVINOEngine(TorchEngine):
         """See TorchEngine.description."""
         return f"OpenVINO {ov.__version__.partition('-')[0]} on cpu, {self._precision}"
 
-    def lane(self, plan: Plan) -> str:
-        """See TorchEngine.lane; plans that look at other layers have a lane of their own, in which torch runs too."""
+    @property
+    def facts(self) -> EngineFacts:
+        """See TorchEngine.facts."""
+        return replace(super().facts, engine="openvino", precision=self._precision)
+
+    def _computed(self, plan: Plan) -> str:
+        """See TorchEngine; plans that look at other layers have a lane of their own, in which torch runs too."""
         return self._lane(plan)
 
     def _find_lane(self, plan: Plan) -> str:
-        heads = super().lane(plan)
+        heads = super()._computed(plan)
         if heads:
             return heads
         needed = set(self._names((plan,), self._view((plan,))))
@@ -105,10 +113,10 @@ class OpenVINOEngine(TorchEngine):
 
     def _threads_for(self, batch: Batch, alone: bool) -> int:
         # OpenVINO's threads spin on for a while after a pass: the little that torch does then is fastest done by one.
-        return 1 if self.lane(batch.plans[0]) in self._compiled else super()._threads_for(batch, alone)
+        return 1 if self._computed(batch.plans[0]) in self._compiled else super()._threads_for(batch, alone)
 
     def _forward(self, batch: Batch, names: tuple[str, ...], alone: bool) -> ForwardRecord:
-        graph = self._compiled.get(self.lane(batch.plans[0]), self._compiled.get(_USUAL))
+        graph = self._compiled.get(self._computed(batch.plans[0]), self._compiled.get(_USUAL))
         if graph is None:
             return super()._forward(batch, names, alone)
         # Whatever is asked for beside them, a picture's class, gates and default map are those of the usual graph.
@@ -218,12 +226,3 @@ def _convert(trunk: fx.GraphModule, spec: PreprocessSpec) -> ov.Model:
     steps: Any = with_pixels.input().preprocess().convert_element_type(ov.Type.f32)
     steps.mean([255 * mean for mean in spec.mean]).scale([255 * std for std in spec.std])
     return with_pixels.build()
-
-
-def _digest(net: nn.Module) -> str:
-    """SHA-256 over all parameters and buffers: what a cached graph has in it."""
-    digest = hashlib.sha256()
-    for name, value in net.state_dict().items():
-        digest.update(name.encode())
-        digest.update(value.detach().contiguous().numpy().tobytes())
-    return digest.hexdigest()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from models.graph import Cut, TracedNetwork
 from models.spec import ModelSpec, NetworkSpec
+from service.engine.facts import EngineFacts
 from service.explain.evidence import ForwardRecord, GateView, Head, View
 from service.explain.methods import METHODS, costly, differentiated, explained
 from service.explain.outcome import explain
@@ -80,11 +81,20 @@ class TorchEngine:
         return f"torch {torch.__version__} on {self._device}, {'bf16' if self._bf16 else 'fp32'}"
 
     @property
+    def facts(self) -> EngineFacts:
+        """What runs the network, for whoever wants to do the same again."""
+        return EngineFacts("torch", str(self._device), "bf16" if self._bf16 else "fp32", self._threads)
+
+    @property
     def network(self) -> NetworkSpec:
         """Layers, gates and defaults of the network."""
         return self._network.spec
 
     def lane(self, plan: Plan) -> str:
+        """See Engine.lane: what is computed; what is to be reproducible shares no batch with what is not."""
+        return ",".join(filter(None, (self._computed(plan), "reproducible" * plan.reproducible)))
+
+    def _computed(self, plan: Plan) -> str:
         """The heads that must be run again for a plan; empty where none is."""
         return ",".join((*self._cuts(plan), *["effects"] * plan.effects, *plan.restore))
 
@@ -108,6 +118,8 @@ class TorchEngine:
             # Of several images another thread would have got its share: only one that is single leaves it idle.
             alone = self._running == 1 and (len(batch.plans) == 1 or self.slots == 1)
         try:
+            if batch.plans[0].reproducible:
+                return [outcome for single in batch.singles() for outcome in self._run(single, alone=False)]
             return self._run(batch, alone)
         finally:
             with self._counting:
@@ -117,7 +129,12 @@ class TorchEngine:
         started = time.perf_counter()
         torch.set_num_threads(self._threads_for(batch, alone))
         view = self._view(batch.plans)
-        with torch.no_grad(), self._in_stream():  # not inference_mode, whose tensors can't become a leaf of the head
+        exact = self._exactly() if batch.plans[0].reproducible else nullcontext()
+        with (
+            torch.no_grad(),
+            self._in_stream(),
+            exact,
+        ):  # not inference_mode, whose tensors can't become a leaf of the head
             record = self._forward(batch, self._names(batch.plans, view), alone)
             if self._stream is not None:
                 self._stream.synchronize()  # else the time of the pass would be counted as explaining
@@ -128,7 +145,16 @@ class TorchEngine:
         """A stream of the engine's own: nothing that runs beside it on the device is waited for."""
         return torch.cuda.stream(self._stream) if self._stream is not None else nullcontext()
 
+    def _exactly(self) -> AbstractContextManager[object]:
+        """Where cuDNN could choose an algorithm that adds in any order, it chooses another."""
+        if self._device.type != "cuda":
+            return nullcontext()
+        flags: AbstractContextManager[object] = torch.backends.cudnn.flags(benchmark=False, deterministic=True)
+        return flags
+
     def _threads_for(self, batch: Batch, alone: bool) -> int:
+        if batch.plans[0].reproducible:
+            return 1  # the number of threads decides where sums are split
         return self._threads if alone else self._threads // self.slots
 
     def _view(self, plans: tuple[Plan, ...]) -> View:

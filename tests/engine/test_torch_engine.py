@@ -240,3 +240,12 @@ def test_a_device_that_is_not_there_is_named() -> None:
     assert pick_device("auto").type in ("cpu", "cuda")
     with pytest.raises(ValueError, match="there is no device cuda:99"):
         pick_device("cuda:99")
+
+
+def test_a_reproducible_image_has_the_same_bits_alone_and_among_others() -> None:
+    plan = Plan(top_k=5, gates=True, effects=True, layer="stem", targets=(1, 3), reproducible=True)
+    engines = [TorchEngine(network("tiny"), SPEC, torch.device("cpu"), threads=threads) for threads in (1, 3)]
+    found = [engine.run(Batch(PIXELS[i:], (plan,) * (len(PIXELS) - i)))[-1] for engine in engines for i in range(6)]
+    assert len({outcome.explanations[0].heat.tobytes() for outcome in found}) == 1
+    assert len({outcome.predictions for outcome in found}) == 1
+    assert engines[0].lane(plan) != engines[0].lane(dataclasses.replace(plan, reproducible=False))

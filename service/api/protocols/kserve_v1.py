@@ -64,7 +64,14 @@ async def _answer(
             pipeline,
             plan,
             look,
-            lambda image, outcome: reply.fragment(reply.result(image, outcome, look, pipeline.spec.labels)),
+            lambda image, outcome: orjson.Fragment(
+                reply.as_json(
+                    {
+                        "image": reply.image_info(image.info),
+                        **reply.result(image, outcome, look, pipeline.spec.labels),
+                    }
+                )
+            ),
             partial(_reply, key),
             timeout_ms=chosen.timeout_ms,
         )

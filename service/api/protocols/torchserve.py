@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import numpy as np
-import orjson
 from fastapi import APIRouter, Query, Request, Response
 
 from models.spec import ModelSpec
@@ -72,19 +71,24 @@ async def _answer(
 ) -> Response:
     pipeline = service.addressed(name)
 
-    def order(body: intake.Intake) -> Order[orjson.Fragment]:
+    def order(body: intake.Intake) -> Order[bytes]:
         plan, look = planned(pipeline, options.addressed_to(name), parts, 1)
 
-        def form(image: DecodedImage, outcome: Outcome) -> orjson.Fragment:
-            return reply.fragment(shown(reply.result(image, outcome, look, pipeline.spec.labels), pipeline.spec))
+        def form(image: DecodedImage, outcome: Outcome) -> bytes:
+            entry = {
+                "image": reply.image_info(image.info),
+                **reply.result(image, outcome, look, pipeline.spec.labels),
+            }
+            return reply.as_json(shown(entry, pipeline.spec))
 
-        return Order(pipeline, plan, look, form, lambda entries: _reply(*entries), timeout_ms=options.timeout_ms)
+        return Order(pipeline, plan, look, form, _reply, timeout_ms=options.timeout_ms)
 
     return await serve(request, service, options.timeout_ms, _read, order, any_type=True)
 
 
-def _reply(entry: orjson.Fragment) -> Response:
-    return Response(orjson.dumps(entry), media_type=reply.JSON)
+def _reply(entries: Sequence[bytes]) -> Response:
+    (entry,) = entries
+    return Response(entry, media_type=reply.JSON)
 
 
 async def _read(request: Request, limits: intake.Limits, hold: Callable[[int], None]) -> intake.Intake:

@@ -1,0 +1,204 @@
+"""``pellucid reproduce``: compute again what a reply says, and say whether it came out the same to the bit."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+from rich.markup import escape
+
+from service.api.schemas import Failure, Provenance, Reply, Result
+from service.commands.compared import Difference, differences
+from service.commands.session import ApiKey, AsJson, Timeout, console, explained_errors, print_json, session
+from service.commands.start import URL_VARIABLE
+
+Origin = tuple[str, Any, Any]  # what, then, now
+
+
+def reproduce(
+    reply: Annotated[
+        Path, typer.Argument(exists=True, dir_okay=False, help="A reply that was asked for with provenance=true.")
+    ],
+    images: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False, help="The photographs that it is of.")],
+    server: Annotated[
+        str | None,
+        typer.Option(
+            "--server",
+            "--url",
+            envvar=URL_VARIABLE,
+            help="Server to ask. Without it, the network is loaded into this process, on the reply's engine, device, "
+            "precision and threads.",
+        ),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="What to load, where that is no name: file:PATH. Default: as the reply says.")
+    ] = None,
+    timeout: Timeout = 60,
+    api_key: ApiKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compute a reply again, and compare: its picture, weights and versions, then every number and every byte.
+
+    Exit codes: 0, all is identical; 1, something is not, the weights are others than the reply names, or a photograph
+    is not the reply's; 2, it could not be done.
+    """
+    then, origin = _read(reply)
+    pairs = _paired(then, images)
+    strangers = [image for image, result in pairs if result is None]
+    if strangers:
+        known = [result.image.sha256 for result in _results(then)]
+        for image in strangers:
+            found = hashlib.sha256(image.read_bytes()).hexdigest()
+            console.print(f"[red]{escape(str(image))} is another picture:[/] its sha256 is {found},", soft_wrap=True)
+        console.print(f"the reply is of {', '.join(known)}. Nothing was computed.", soft_wrap=True)
+        if as_json:
+            print_json(
+                json.dumps({"identical": False, "pictures": known, "strangers": [*map(str, strangers)]}, indent=1)
+            )
+        raise typer.Exit(1)
+
+    async def run() -> list[_Again]:
+        engine = origin.engine
+        settings = {
+            "engine": engine.name,
+            "device": engine.device,
+            "precision": engine.precision,
+            "threads": engine.threads,
+        }
+        chosen = None if server else model or origin.network.name
+        async with session(server, api_key, model=chosen, timeout_s=timeout, settings=settings) as client:
+            options = {**origin.options, "provenance": True}
+            if not server:
+                options["model"] = None  # there is one, whatever it is called
+            return [
+                _Again(image, result, await client.reply(origin.route, image, **options))
+                for image, result in pairs
+                if result is not None
+            ]
+
+    with explained_errors(server):
+        done = asyncio.run(run())
+    identical = all(again.identical for again in done)
+    weights = all(again.reply.provenance and _digests(again.reply.provenance) == _digests(origin) for again in done)
+    if as_json:
+        print_json(
+            json.dumps(
+                {"identical": identical, "same_weights": weights, "pictures": [again.told(origin) for again in done]},
+                indent=1,
+            )
+        )
+    else:
+        for again in done:
+            for line in again.lines(origin):
+                console.print(line, soft_wrap=True)
+        console.print("[green]Identical, to the bit.[/]" if identical else "[red]Not identical.[/]")
+        if not weights:
+            console.print("[red]The reply names other weights[/] than those that were run.")
+    if not (identical and weights):
+        raise typer.Exit(1)
+
+
+@dataclass(frozen=True)
+class _Again:
+    """One picture's result as it was, and the reply as it is now."""
+
+    image: Path
+    then: Result
+    reply: Reply
+
+    @property
+    def now(self) -> Result:
+        (found,) = self.reply.results
+        assert isinstance(found, Result)
+        return found
+
+    @property
+    def parts(self) -> list[Difference]:
+        exclude = {"image", "frame"}
+        then, now = (each.model_dump(exclude=exclude, exclude_unset=True) for each in (self.then, self.now))
+        return differences(then, now)
+
+    @property
+    def identical(self) -> bool:
+        return all(part.identical for part in self.parts)
+
+    def origins(self, origin: Provenance) -> Iterator[Origin]:
+        """What the two were made of: weights, input, engine, versions."""
+        assert self.reply.provenance is not None
+        then, now = origin.model_dump(), self.reply.provenance.model_dump()
+        for name, key in (("weights sha256", "weights_sha256"), ("parameters sha256", "parameters_sha256")):
+            yield name, then["network"][key], now["network"][key]
+        yield "preprocessing", then["preprocess"], now["preprocess"]
+        if self.then.frame and self.now.frame:
+            yield "network's input sha256", self.then.frame.pixels_sha256, self.now.frame.pixels_sha256
+        for key in then["engine"]:
+            yield f"engine's {key}", then["engine"][key], now["engine"].get(key)
+        for name in dict.fromkeys((*then["versions"], *now["versions"])):
+            yield f"version of {name}", then["versions"].get(name), now["versions"].get(name)
+
+    def lines(self, origin: Provenance) -> Iterator[str]:
+        """For people."""
+        yield f"[bold]{escape(str(self.image))}[/]: the reply's picture, sha256 {self.then.image.sha256}"
+        origins = [*self.origins(origin)]
+        others = [each for each in origins if each[1] != each[2]]
+        for what, then, now in others:
+            yield f"  [yellow]{what}[/]: {escape(str(then))} then, {escape(str(now))} now"
+        same = [what for what, then, now in origins if then == now]
+        yield f"  the same: {', '.join(same)}"
+        for part in self.parts:
+            colour = "green" if part.identical else "red"
+            yield f"  {escape(part.part)}: [{colour}]{escape(part.words())}[/]"
+
+    def told(self, origin: Provenance) -> dict[str, Any]:
+        """For scripts."""
+        return {
+            "source": str(self.image),
+            "sha256": self.then.image.sha256,
+            "identical": self.identical,
+            "origin": [
+                {"what": what, "then": then, "now": now, "same": then == now}
+                for what, then, now in self.origins(origin)
+            ],
+            "parts": [
+                {"part": part.part, "identical": part.identical, "largest": part.largest, "note": part.note or None}
+                for part in self.parts
+            ],
+        }
+
+
+def _digests(origin: Provenance) -> tuple[str | None, str | None]:
+    return origin.network.weights_sha256, origin.network.parameters_sha256
+
+
+def _read(path: Path) -> tuple[Reply, Provenance]:
+    try:
+        reply = Reply.model_validate_json(path.read_bytes(), extra="ignore")
+    except ValidationError as error:
+        console.print(
+            f"[red]{escape(str(path))} is no reply of a route under /v1:[/] {error.error_count()} fields differ."
+        )
+        raise typer.Exit(2) from error
+    if reply.provenance is None:
+        console.print(f"[red]{escape(str(path))} does not say what computed it:[/] ask with provenance=true.")
+        raise typer.Exit(2)
+    if not any(_results(reply)):
+        console.print(f"[red]{escape(str(path))} explains no picture.[/]")
+        raise typer.Exit(2)
+    return reply, reply.provenance
+
+
+def _results(reply: Reply) -> list[Result]:
+    return [result for result in reply.results if not isinstance(result, Failure)]
+
+
+def _paired(reply: Reply, images: Sequence[Path]) -> list[tuple[Path, Result | None]]:
+    """Each photograph with the reply's result for its bytes, None where there is none."""
+    by_digest = {result.image.sha256: result for result in _results(reply)}
+    return [(image, by_digest.get(hashlib.sha256(image.read_bytes()).hexdigest())) for image in images]
