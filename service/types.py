@@ -81,7 +81,8 @@ class Plan:
     """What to compute for one image in one forward pass. ``layer`` None means that nothing is explained.
 
     ``targets`` are class indices; empty means the class with the largest logit. ``effects`` asks what each gate's
-    channels did for the first target, ``restore`` names gates of which that is measured, channel by channel.
+    channels did for the first target, ``restore`` names gates of which that is measured, channel by channel. ``scored``
+    are classes whose scores are wanted besides the ``top_k``, ``random_heads`` asks for as many maps of each target.
     """
 
     top_k: int = 1
@@ -92,6 +93,8 @@ class Plan:
     layer: str | None = None
     targets: tuple[int, ...] = ()
     method: str = "grad-cam"
+    scored: tuple[int, ...] = ()
+    random_heads: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +143,7 @@ class Explanation:
 
     ``heat`` ``[h, w]`` is the weighted sum over channels before any ReLU or scaling, in units of the logit's gradient
     times the activation. ``channel_weights`` ``[C]`` are Grad-CAM's: the mean over positions of the logit's gradient.
+    ``randomised`` ``[n, h, w]`` are the maps that heads with random weights would have; None where not asked for.
     """
 
     target: Prediction
@@ -147,6 +151,7 @@ class Explanation:
     method: str
     heat: Floats
     channel_weights: Floats
+    randomised: Floats | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +178,7 @@ class Outcome:
     """What one forward pass found in one image. ``infer_s`` and ``explain_s`` are seconds of the whole batch.
 
     ``given_up`` says that it is incomplete, because nobody waited for it any more; ``fault`` why its numbers are no
-    answer, empty where they are one.
+    answer, empty where they are one. ``scored`` are the classes that the plan names.
     """
 
     predictions: tuple[Prediction, ...]
@@ -184,6 +189,7 @@ class Outcome:
     explain_s: float
     given_up: bool = False
     fault: str = ""
+    scored: tuple[Prediction, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

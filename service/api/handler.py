@@ -15,7 +15,7 @@ import orjson
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from service.api import intake, reply
+from service.api import intake, reply, trials
 from service.api.options import ExplainOptions, Options, Part
 from service.api.pipeline import Pipeline, Stages
 from service.api.plan import Look, bound_drawing, resolve
@@ -25,6 +25,7 @@ from service.dispatch.forecast import Forecast
 from service.errors import DeadlineExceeded, Draining, EngineDown, PellucidError, UnknownModel, UnknownName
 from service.telemetry.call import Call
 from service.telemetry.metrics import Metrics
+from service.trust.trials import Design
 from service.types import DecodedImage, Outcome, Plan, Prepared, Upload
 
 # Of the pictures that are kept to be drawn over: RGB.
@@ -91,14 +92,15 @@ class Service:
 class Order(Generic[T]):
     """What a request turned out to ask of a network, and how its answer is written.
 
-    ``form`` makes an image's entry, in the pool, and ``reply`` the answer of all entries in their order. ``failed``
-    makes the entry of an image that failed beside others; without it the request fails as its image does.
+    ``form`` makes an image's entry, in the pool, of the picture, its outcome, and, where the look has a design, what
+    was measured of each map; ``reply`` makes the answer of all entries in their order. ``failed`` makes the entry of an
+    image that failed beside others; without it the request fails as its image does.
     """
 
     pipeline: Pipeline
     plan: Plan
     look: Look
-    form: Callable[[DecodedImage, Outcome], T]
+    form: Callable[..., T]
     reply: Callable[[Sequence[T]], Response]
     failed: Callable[[Upload | Prepared, PellucidError], T] | None = None
     timeout_ms: int | None = None
@@ -132,7 +134,9 @@ async def answer(
             pipeline,
             plan,
             look,
-            lambda image, outcome: reply.fragment(reply.result(image, outcome, look, pipeline.spec.labels)),
+            lambda image, outcome, trusted=(): reply.fragment(
+                reply.result(image, outcome, look, pipeline.spec.labels, trusted)
+            ),
             partial(reply.envelope, pipeline.spec.name, request_id),
             failure,
             merged.timeout_ms,
@@ -182,7 +186,7 @@ async def serve(
         call.model, call.stages = asked.pipeline.spec.name, stages
         deadline = deadline_by(asked.timeout_ms)
         with service.forecast.expect(asked.pipeline.worker, asked.plan, len(images), deadline) as answered:
-            work = _Work(asked, deadline, call, stages, answered)
+            work = _Work(asked, deadline, call, stages, answered, service.forecast, asyncio.Semaphore(1))
             response = await _while_connected(request, work.reply(images))
     response.headers["Server-Timing"] = Stages.header(stages)
     return response
@@ -190,13 +194,18 @@ async def serve(
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """An order that is being done, until ``deadline``. ``answered`` is the forecast's."""
+    """An order that is being done, until ``deadline``. ``answered`` is the forecast's.
+
+    ``trying`` lets the maps of one image be tried at a time.
+    """
 
     order: Order[Any]
     deadline: float
     call: Call
     stages: Sequence[Stages]
     answered: Callable[[float], None]
+    forecast: Forecast
+    trying: asyncio.Semaphore
 
     async def reply(self, images: Sequence[Upload | Prepared]) -> Response:
         """The reply to a request: of one image, or of all, of which one's failure need not be that of the others."""
@@ -240,6 +249,8 @@ class _Work:
         try:
             async with asyncio.timeout(max(0, self.deadline - time.monotonic())):
                 side = order.look.max_side if order.look.overlay else None
+                if design := order.look.design:
+                    return await self._tried(image, side, design, times)
                 brief = not order.look.drawn and order.plan.top_k <= _FEW
                 run = order.pipeline.run
                 return await run(image, order.plan, side, order.form, self.deadline, times, brief=brief)
@@ -247,6 +258,22 @@ class _Work:
             raise DeadlineExceeded("The answer was not ready by the deadline.") from error
         finally:
             self.answered(sum(times.seconds.get(stage, 0.0) for stage in ("decode", "render")))
+
+    async def _tried(self, image: Upload | Prepared, side: int | None, design: Design, times: Stages) -> Any:
+        """The entry of an image whose maps are tried before they are drawn."""
+        pipeline = self.order.pipeline
+
+        def both(decoded: DecodedImage, outcome: Outcome) -> tuple[DecodedImage, Outcome]:
+            return decoded, outcome
+
+        decoded, outcome = await pipeline.run(image, self.order.plan, side, both, self.deadline, times, brief=True)
+        async with self.trying:
+            with times.timed("trust"):
+                found = await trials.examined(
+                    pipeline, self.forecast, decoded, outcome, design, self.deadline, len(self.stages)
+                )
+        with times.timed("render"):
+            return await asyncio.wrap_future(pipeline.pool.submit(self.order.form, decoded, outcome, found))
 
 
 async def _read(

@@ -287,6 +287,24 @@ class GradCamOptions(TargetOptions):
         examples=[1024],
     )
 
+    trust: bool = Field(
+        False,
+        description="Also say how far each map can be trusted: deletion, insertion and ROAD curves beside those of "
+        "random maps and of a spot in the middle, and a sanity check. Costs some hundred passes through the network, "
+        "of which /v1/models/{name} says how long they take.",
+        examples=[True],
+    )
+    trust_steps: int = Field(
+        8, ge=2, le=32, description="With `trust`: in how many steps pixels are taken away and put back.", examples=[8]
+    )
+    trust_maps: int = Field(
+        8,
+        ge=4,
+        le=32,
+        description="With `trust`: how many random maps the map is compared with.",
+        examples=[8],
+    )
+
 
 class ExplainOptions(PredictOptions, GateOptions, GradCamOptions, FeatureMapOptions):
     """Options of /v1/explain: those of all its parts."""

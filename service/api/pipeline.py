@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from models.spec import ModelSpec, NetworkSpec
 from service.decode.image import decode
 from service.decode.tensor import as_decoded
+from service.dispatch.cost import CostModel
 from service.dispatch.worker import Worker
 from service.errors import PellucidError
 from service.telemetry.call import STAGES
@@ -54,7 +55,10 @@ class Stages:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """One served network and the way through it. ``engine`` says what runs it, for people to read."""
+    """One served network and the way through it. ``engine`` says what runs it, for people to read.
+
+    ``trials`` learns what it takes to try maps, from the first picture that is made to the last that is scored.
+    """
 
     spec: ModelSpec
     network: NetworkSpec
@@ -64,6 +68,7 @@ class Pipeline:
     pool: Executor
     max_pixels: int
     max_side: int
+    trials: CostModel = field(default_factory=CostModel)
 
     def run(
         self,

@@ -18,11 +18,14 @@ from service.api.options import (
     TargetOptions,
 )
 from service.errors import InvalidOption, Unexplainable, UnknownName
+from service.trust.trials import Design
 from service.types import Plan, Tap
 
 # Pixels of all pictures of one request: some seconds of one core.
 _MOST_DRAWN: Final = 128_000_000
 _PREDICTIONS: Final = frozenset[Part]({"predictions"})
+# With whose maps a map is compared that is tried.
+_RANDOM_HEADS: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,15 @@ class Look:
     overlay: bool = False
     alpha: float = 0.5
     max_side: int = 1024
+    trust: bool = False
+    trust_steps: int = 8
+    trust_maps: int = 8
+
+    @property
+    def design(self) -> Design | None:
+        """How the maps are tried; None where they are not."""
+        wanted = self.trust and "grad_cam" in self.parts
+        return Design(self.trust_steps, self.trust_maps) if wanted else None
 
     @property
     def drawn(self) -> bool:
@@ -137,6 +149,8 @@ def resolve(
     method = options.method if isinstance(options, GradCamOptions) else methods[0]
     if method not in methods:
         raise UnknownName.among("method", method, methods)
+    shown = {name: getattr(options, name) for name in Look.__dataclass_fields__ if name in type(options).model_fields}
+    look = Look(parts=parts, **shown)
     plan = Plan(
         top_k=options.top_k if isinstance(options, PredictOptions) and "predictions" in parts else 1,
         gates="attention" in parts,
@@ -146,9 +160,9 @@ def resolve(
         layer=layer,
         targets=targets,
         method=method,
+        random_heads=_RANDOM_HEADS if look.design else 0,
     )
-    shown = {name: getattr(options, name) for name in Look.__dataclass_fields__ if name in type(options).model_fields}
-    return plan, Look(parts=parts, **shown)
+    return plan, look
 
 
 def bound_drawing(images: int, plan: Plan, look: Look) -> None:

@@ -11,6 +11,8 @@ import orjson
 from starlette.responses import Response
 
 from service.api.plan import Look
+from service.api.trials import Trusted
+from service.api.trust_reply import trust
 from service.errors import NotAcceptable, PellucidError
 from service.render import compose, plot
 from service.render.encode import MEDIA_TYPES, Picture, encode
@@ -42,8 +44,13 @@ def negotiate(accept: str | None, pictures: bool) -> str:
     return str(chosen)
 
 
-def result(image: DecodedImage, outcome: Outcome, look: Look, labels: Sequence[str]) -> dict[str, Any]:
-    """One entry of ``results``; pictures are still Pictures, so that a caller can also have their bytes."""
+def result(
+    image: DecodedImage, outcome: Outcome, look: Look, labels: Sequence[str], trusted: Sequence[Trusted] = ()
+) -> dict[str, Any]:
+    """One entry of ``results``; pictures are still Pictures, so that a caller can also have their bytes.
+
+    ``trusted`` has what was measured of each map, where it was.
+    """
     entry: dict[str, Any] = {"image": image_info(image.info)}
     if "predictions" in look.parts:
         entry["predictions"] = [{**target(p, labels), "logit": np.float32(p.logit)} for p in outcome.predictions]
@@ -53,6 +60,8 @@ def result(image: DecodedImage, outcome: Outcome, look: Look, labels: Sequence[s
         entry["feature_maps"] = [_feature_maps(maps, outcome.maps, look) for maps in outcome.maps]
     if "grad_cam" in look.parts:
         entry["grad_cam"] = [_grad_cam(image, explanation, look, labels) for explanation in outcome.explanations]
+        for cam, found in zip(entry["grad_cam"], trusted, strict=False):
+            cam["trust"] = trust(found, cam["target"]["label"])
     return entry
 
 
@@ -189,6 +198,8 @@ def require_one_picture(images: int, plan: Plan, look: Look, media_type: str) ->
     plots = int("attention" in look.parts)
     grids = sum(3 if tap.gate else 1 for tap in plan.taps)
     masks = max(1, len(plan.targets)) if "grad_cam" in look.parts else 0
+    if look.design:
+        raise NotAcceptable(f"`trust` is numbers, which {media_type} can't hold: ask for {JSON}.", allowed=[JSON])
     pictures = images * (plots + grids + masks)
     if pictures != 1:
         raise NotAcceptable(

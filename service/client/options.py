@@ -59,6 +59,9 @@ class GradCamOptions(_Target, total=False):
     colormap: str
     alpha: float
     max_side: int
+    trust: bool
+    trust_steps: int
+    trust_maps: int
 
 
 class ExplainOptions(PredictOptions, AttentionOptions, FeatureMapOptions, GradCamOptions, total=False):

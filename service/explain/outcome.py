@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from torch import Tensor
 
-from service.explain import attention, maps
+from service.explain import attention, maps, randomised
 from service.explain.cam import METHODS, channel_weights
 from service.explain.evidence import ForwardRecord, Head, View, gather
 from service.types import Batch, Explanation, FeatureMaps, Floats, GateReading, Outcome, Plan, Prediction, Tap
@@ -23,10 +23,12 @@ def explain(record: ForwardRecord, batch: Batch, view: View, infer_s: float) -> 
     predictions = scores.top([plan.top_k for plan in plans])
     targets = [list(plan.targets) or [predictions[i][0].index] for i, plan in enumerate(plans)]
     explanations: list[tuple[Explanation, ...]] = [() for _ in plans]
+    given_up: set[int] = set()
     if view.head is not None:
         explanations = _explanations(record, plans, targets, scores, view.head)
+        given_up |= _randomise(record, batch, targets, view.head, explanations)
     gates = _gates(record, plans, [classes[0] for classes in targets], view)
-    given_up = _restore(record, batch, [classes[0] for classes in targets], view, gates)
+    given_up |= _restore(record, batch, [classes[0] for classes in targets], view, gates)
     feature_maps = _feature_maps(record, plans, view)
     explain_s = time.perf_counter() - started
     finite = scores.logits.isfinite().all(1).tolist()
@@ -40,6 +42,7 @@ def explain(record: ForwardRecord, batch: Batch, view: View, infer_s: float) -> 
             explain_s,
             i in given_up,
             _fault(finite[i], gates[i], explanations[i], feature_maps[i]),
+            tuple(scores.of(i, index) for index in plans[i].scored),
         )
         for i in range(len(plans))
     ]
@@ -109,6 +112,37 @@ def _explanations(
     return found
 
 
+def _randomise(
+    record: ForwardRecord,
+    batch: Batch,
+    targets: list[list[int]],
+    head: Head,
+    explanations: list[tuple[Explanation, ...]],
+) -> set[int]:
+    """Put the maps of random heads into the explanations that ask for them.
+
+    Returns the images that nobody waited for any more.
+    """
+    given_up: set[int] = set()
+    for i, plan in enumerate(batch.plans):
+        if not plan.random_heads or plan.layer is None:
+            continue
+        crossing = record.rows(head.inputs, [i])
+        found = randomised.maps(crossing, targets[i], head, METHODS[plan.method], plan.random_heads, _void(batch, i))
+        if found is None:
+            given_up.add(i)
+            continue
+        by_target = found.float().cpu().numpy().swapaxes(0, 1)
+        explanations[i] = tuple(
+            replace(each, randomised=of_target) for each, of_target in zip(explanations[i], by_target, strict=True)
+        )
+    return given_up
+
+
+def _void(batch: Batch, image: int) -> Callable[[], bool]:
+    return batch.void[image] if batch.void else lambda: False
+
+
 def _gates(record: ForwardRecord, plans: Sequence[Plan], targets: list[int], view: View) -> list[list[GateReading]]:
     """Each image's gates with their weights; what they did, for the images that ask."""
     # Copies: an engine may use the record's memory for its next pass.
@@ -148,12 +182,11 @@ def _restore(
     """
     given_up: set[int] = set()
     for i, plan in enumerate(batch.plans):
-        void = batch.void[i] if batch.void else lambda: False
         for n, gate in enumerate(view.gates):
             if plan.gates and gate.spec.layer in plan.restore:
                 head = attention.measured(gate)
                 (before,), crossing = record.rows((gate.before,), [i]), record.rows(head.inputs, [i])
-                changes = attention.restored(before, crossing, targets[i], head, void)
+                changes = attention.restored(before, crossing, targets[i], head, _void(batch, i))
                 if changes is None:
                     given_up.add(i)
                     break

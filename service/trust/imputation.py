@@ -21,7 +21,7 @@ _SMALLEST: Final = 4
 
 
 def imputed(pixels: Pixels, removed: NDArray[np.bool_], generator: np.random.Generator) -> Pixels:
-    """``pixels`` ``[H, W, 3]`` with those that are ``removed`` ``[H, W]`` imputed, and noise of NOISE levels on them."""
+    """``pixels`` ``[H, W, 3]``, those that are ``removed`` ``[H, W]`` imputed, with noise of NOISE levels on them."""
     filled = linear(pixels, removed).transpose(1, 2, 0)
     filled += generator.normal(0, NOISE, filled.shape) * removed[:, :, None]
     return np.rint(np.clip(filled, 0, 255)).astype(np.uint8)
@@ -59,7 +59,7 @@ def linear(pixels: Pixels, removed: NDArray[np.bool_]) -> Floats:
 
 
 def _around(x: Floats) -> Floats:
-    """The sum of the eight neighbours of every pixel of ``[n, H, W]``, by their weights 2 and 1; none beyond the edge."""
+    """Sums of the eight neighbours of each pixel of ``[n, H, W]`` by their weights 2 and 1; none beyond the edge."""
     down = x + x
     down[:, 1:] += x[:, :-1]
     down[:, :-1] += x[:, 1:]
@@ -128,6 +128,6 @@ def _guess(values: Floats, known: NDArray[np.bool_]) -> Floats:
     if known.all():
         return values
     counts = _blocks(known[None].astype(np.float32))
-    means = _blocks(values * known) / np.maximum(counts, 1)
+    means = (_blocks(values * known) / np.maximum(counts, 1)).astype(np.float32)
     coarse = _guess(means, counts[0] > 0)
     return np.where(known, values, _spread(coarse, *known.shape))

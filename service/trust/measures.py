@@ -24,8 +24,8 @@ _CLEAR: Final = 2.0
 class Curve:
     """A class's probability ``[n]`` over the shares ``[n]`` of the pixels that were taken away, or put back.
 
-    ``map``, ``gaussian`` ``[n]``, ``random`` ``[R, n]``; their areas under the curve lie between 0 and 1, ``random_auc``
-    is ``[R]``.
+    ``map``, ``gaussian`` ``[n]``, ``random`` ``[R, n]``. The areas under them lie between 0 and 1; ``random_auc`` is
+    ``[R]``.
     """
 
     test: Test

@@ -17,9 +17,9 @@ def ranks(values: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def spearman(one: NDArray[Any], other: NDArray[Any]) -> float | None:
-    """Spearman's rank correlation of two arrays of one size, -1 to 1; None where one of them is constant, or not finite.
+    """Spearman's rank correlation of two arrays of one size, -1 to 1: Pearson's of the ranks.
 
-    Pearson's correlation of the ranks.
+    None where one of them is constant, or not finite.
     """
     if not (np.isfinite(one).all() and np.isfinite(other).all()):
         return None

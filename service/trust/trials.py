@@ -27,8 +27,8 @@ _BLUR: Final = 5 / 224
 class Design:
     """How much is tried. ``steps`` on the way from the whole picture to nothing, ``random_maps`` as rivals."""
 
-    steps: int
-    random_maps: int
+    steps: int = 8
+    random_maps: int = 8
 
     @property
     def fractions(self) -> tuple[float, ...]:
@@ -137,7 +137,8 @@ class Trials:
 def centred_gaussian(height: int, width: int) -> Floats:
     """A spot in the middle ``[height, width]``, its standard deviation a quarter of each side."""
     down, across = ((np.arange(size) + 0.5) / size - 0.5 for size in (height, width))
-    return np.exp(-8 * (down[:, None] ** 2 + across[None] ** 2)).astype(np.float32)
+    spot: Floats = np.exp(-8 * (down[:, None] ** 2 + across[None] ** 2)).astype(np.float32)
+    return spot
 
 
 def _blur(size: int) -> Floats:
@@ -145,4 +146,5 @@ def _blur(size: int) -> Floats:
     radius = max(1.0, _BLUR * size)
     distance = np.abs(np.subtract.outer(np.arange(size), np.arange(size))).astype(np.float32)
     weights = np.where(distance <= radius, np.exp(-((distance / radius) ** 2) / 2), 0)
-    return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
+    matrix: Floats = (weights / weights.sum(1, keepdims=True)).astype(np.float32)
+    return matrix

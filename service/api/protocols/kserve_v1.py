@@ -64,7 +64,9 @@ async def _answer(
             pipeline,
             plan,
             look,
-            lambda image, outcome: reply.fragment(reply.result(image, outcome, look, pipeline.spec.labels)),
+            lambda image, outcome, trusted=(): reply.fragment(
+                reply.result(image, outcome, look, pipeline.spec.labels, trusted)
+            ),
             partial(_reply, key),
             timeout_ms=chosen.timeout_ms,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from service.api.options import PARTS, ExplainOptions, Options, Part, PredictOpt
 from service.api.protocols import documented
 from service.api.protocols.kserve_v1 import ModelName
 from service.api.route import OptionsRoute
+from service.api.trials import Trusted
 from service.errors import MalformedRequest
 from service.types import DecodedImage, Outcome, Upload
 
@@ -75,8 +76,9 @@ async def _answer(
     def order(body: intake.Intake) -> Order[orjson.Fragment]:
         plan, look = planned(pipeline, options.addressed_to(name), parts, 1)
 
-        def form(image: DecodedImage, outcome: Outcome) -> orjson.Fragment:
-            return reply.fragment(shown(reply.result(image, outcome, look, pipeline.spec.labels), pipeline.spec))
+        def form(image: DecodedImage, outcome: Outcome, trusted: Sequence[Trusted] = ()) -> orjson.Fragment:
+            entry = reply.result(image, outcome, look, pipeline.spec.labels, trusted)
+            return reply.fragment(shown(entry, pipeline.spec))
 
         return Order(pipeline, plan, look, form, lambda entries: _reply(*entries), timeout_ms=options.timeout_ms)
 
