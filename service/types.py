@@ -77,12 +77,26 @@ class Tap:
 
 
 @dataclass(frozen=True, slots=True)
+class Edit:
+    """A change of the activation at the plan's layer: ``channels`` and their factors; all ``others`` have one as well.
+
+    ``ranked`` asks for each channel what muting it alone would do; ``gate`` names the gate that ends at the layer.
+    """
+
+    channels: tuple[tuple[int, float], ...] = ()
+    others: float = 1.0
+    gate: str = ""
+    ranked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What to compute for one image in one forward pass. ``layer`` None means that nothing is explained.
 
     ``targets`` are class indices; empty means the class with the largest logit. ``effects`` asks what each gate's
     channels did for the first target, ``restore`` names gates of which that is measured, channel by channel. ``scored``
-    are classes whose scores are wanted besides the ``top_k``, ``random_heads`` asks for as many maps of each target.
+    are classes whose scores are wanted besides the ``top_k``, ``random_heads`` asks for as many maps of each target,
+    ``edit`` for what a change of the layer's channels would do.
     """
 
     top_k: int = 1
@@ -95,6 +109,7 @@ class Plan:
     method: str = "grad-cam"
     scored: tuple[int, ...] = ()
     random_heads: int = 0
+    edit: Edit | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +189,45 @@ class FeatureMaps:
 
 
 @dataclass(frozen=True, slots=True)
+class ChannelRanking:
+    """Of each channel ``[C]``, for one class.
+
+    ``muted``: the logit with that channel alone at zero, less the logit as it is, both measured; ``gradient_weights``:
+    Grad-CAM's; ``gradient_activation``: gradient times activation, summed over positions; ``gate_weights``: of the gate
+    that ends there, None where none does.
+    """
+
+    muted: Floats
+    gradient_weights: Floats
+    gradient_activation: Floats
+    gate_weights: Floats | None
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A class's scores and its map ``[h, w]``."""
+
+    target: Prediction
+    heat: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class WhatIf:
+    """What the head makes of the activation as it is, and as edited.
+
+    ``before`` and ``after`` are the most probable classes; ``targets`` has each target before and after. ``ranking`` is
+    of the first target, None where not asked for.
+    """
+
+    layer: str
+    edit: Edit
+    before: tuple[Prediction, ...]
+    after: tuple[Prediction, ...]
+    targets: tuple[tuple[Seen, Seen], ...]
+    ranking: ChannelRanking | None
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """What one forward pass found in one image. ``infer_s`` and ``explain_s`` are seconds of the whole batch.
 
@@ -190,6 +244,7 @@ class Outcome:
     given_up: bool = False
     fault: str = ""
     scored: tuple[Prediction, ...] = ()
+    what_if: WhatIf | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,7 +76,7 @@ def request_body(options: type[Options]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "description": "One image, or several.", "content": content}}
 
 
-def responses(route: str, *, pictures: bool = True) -> dict[int | str, dict[str, Any]]:
+def responses(route: str, *, pictures: bool = True, names: bool = True) -> dict[int | str, dict[str, Any]]:
     """The replies of a POST route: the envelope with its recorded example, the picture alone, and the problems."""
     recorded = examples().get(route)
     ok: dict[str, Any] = {
@@ -101,7 +101,7 @@ def responses(route: str, *, pictures: bool = True) -> dict[int | str, dict[str,
             name: {"description": f"Of a picture alone: {said}", "schema": {"type": "string"}}
             for name, said in PICTURE_HEADERS.items()
         }
-    return {200: ok, **(POST_PROBLEMS_WITH_NAMES if pictures else POST_PROBLEMS)}
+    return {200: ok, **(POST_PROBLEMS_WITH_NAMES if names else POST_PROBLEMS)}
 
 
 def secure(app: FastAPI, *, required: bool) -> None:

@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from service.api import intake, reply, trials
-from service.api.options import ExplainOptions, Options, Part
+from service.api.options import ExplainOptions, Options, RoutePart
 from service.api.pipeline import Pipeline, Stages
 from service.api.plan import Look, bound_drawing, resolve
 from service.decode.image import identify
@@ -107,7 +107,7 @@ class Order(Generic[T]):
 
 
 async def answer(
-    request: Request, service: Service, options: Options, parts: frozenset[Part], *, pictures: bool = True
+    request: Request, service: Service, options: Options, parts: frozenset[RoutePart], *, pictures: bool = True
 ) -> Response:
     """The reply to a POST of images. ``parts`` are what the route fills; /v1/explain's options choose among them."""
     media_type = reply.negotiate(", ".join(request.headers.getlist("accept")), pictures)
@@ -145,7 +145,7 @@ async def answer(
     return await serve(request, service, options.timeout_ms, intake.read, order)
 
 
-def planned(pipeline: Pipeline, options: Options, parts: frozenset[Part], images: int) -> tuple[Plan, Look]:
+def planned(pipeline: Pipeline, options: Options, parts: frozenset[RoutePart], images: int) -> tuple[Plan, Look]:
     """What the options ask of a network for so many images. Raises UnknownName, InvalidOption and Unexplainable."""
     if isinstance(options, ExplainOptions):
         parts &= frozenset(options.include)

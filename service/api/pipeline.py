@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from models.spec import ModelSpec, NetworkSpec
 from service.decode.image import decode
@@ -21,6 +21,9 @@ from service.telemetry.call import STAGES
 from service.types import DecodedImage, Finished, Outcome, Plan, Prepared, Upload
 
 T = TypeVar("T")
+
+# What older trials took counts so much beside the latest: there are few, and one in a busy minute is soon forgotten.
+_FORGETTING: Final = 0.7
 
 
 @dataclass(slots=True)
@@ -68,7 +71,7 @@ class Pipeline:
     pool: Executor
     max_pixels: int
     max_side: int
-    trials: CostModel = field(default_factory=CostModel)
+    trials: CostModel = field(default_factory=lambda: CostModel(_FORGETTING))
 
     def run(
         self,

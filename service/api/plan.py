@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -13,13 +14,14 @@ from service.api.options import (
     GateOptions,
     GradCamOptions,
     Options,
-    Part,
     PredictOptions,
+    RoutePart,
     TargetOptions,
+    WhatIfOptions,
 )
 from service.errors import InvalidOption, Unexplainable, UnknownName
 from service.trust.trials import Design
-from service.types import Plan, Tap
+from service.types import Edit, Plan, Tap
 
 # Pixels of all pictures of one request: some seconds of one core.
 _MOST_DRAWN: Final = 128_000_000
@@ -32,7 +34,7 @@ _RANDOM_HEADS: Final = 5
 class Look:
     """How an outcome is shown; the fields are those of the options, and the type of its pictures."""
 
-    parts: frozenset[Part]
+    parts: frozenset[RoutePart]
     media_type: str = "image/png"
     colormap: str | None = None
     scale: str = "channel"
@@ -132,15 +134,46 @@ def taps(options: FeatureMapOptions, network: NetworkSpec) -> tuple[Tap, ...]:
     return (*(Tap(name, *shown) for name in layers), *(Tap(name, *shown, gate=True) for name in gates))
 
 
+def edited(options: WhatIfOptions, network: NetworkSpec) -> tuple[str, Edit]:
+    """The layer whose channels are edited, and how.
+
+    Raises UnknownName for what the network does not have, and InvalidOption for two changes of one channel.
+    """
+    if options.gate and options.layer:
+        raise InvalidOption("Name a `layer` or a `gate` to edit, not both.")
+    if options.gate:
+        gate_names([options.gate], network)
+        (layer,) = (gate.after for gate in network.gates if gate.layer == options.gate)
+    else:
+        layer = layer_name(options.layer or network.default_layer, network)
+    gate = options.gate or next((gate.layer for gate in network.gates if gate.after == layer), "")
+    count = network.by_name[layer].shape[0]
+    pairs = [(channel, 0.0) for channel in options.mute] + [(channel, 1.0) for channel in options.keep]
+    for entry in options.scale:
+        name, _, factor = entry.partition(":")
+        pairs.append((int(name), float(factor)))
+    for channel, times in Counter(channel for channel, _ in pairs).items():
+        if not 0 <= channel < count:
+            raise UnknownName(
+                f"Unknown channel {channel} of layer {layer!r}. Channels from 0 to {count - 1} are allowed."
+            )
+        if times > 1:
+            raise InvalidOption(f"Channel {channel} is named {times} times among `mute`, `keep` and `scale`.")
+    return layer, Edit(tuple(sorted(pairs)), 0.0 if options.keep else 1.0, gate, options.rank)
+
+
 def resolve(
-    options: Options, parts: frozenset[Part], spec: ModelSpec, network: NetworkSpec, methods: Sequence[str]
+    options: Options, parts: frozenset[RoutePart], spec: ModelSpec, network: NetworkSpec, methods: Sequence[str]
 ) -> tuple[Plan, Look]:
     """What to compute and how to show it. Raises UnknownName."""
     layer: str | None = None
     targets: tuple[int, ...] = ()
-    if isinstance(options, TargetOptions) and parts & {"attention", "grad_cam"}:
+    if isinstance(options, TargetOptions) and parts & {"attention", "grad_cam", "what_if"}:
         layer = layer_name(options.layer or network.default_layer, network)
         targets = tuple(dict.fromkeys(class_index(name, spec) for name in options.target))
+    edit: Edit | None = None
+    if isinstance(options, WhatIfOptions):
+        layer, edit = edited(options, network)
     effects = False
     restore: tuple[str, ...] = ()
     if isinstance(options, GateOptions) and "attention" in parts:
@@ -152,14 +185,15 @@ def resolve(
     shown = {name: getattr(options, name) for name in Look.__dataclass_fields__ if name in type(options).model_fields}
     look = Look(parts=parts, **shown)
     plan = Plan(
-        top_k=options.top_k if isinstance(options, PredictOptions) and "predictions" in parts else 1,
-        gates="attention" in parts,
+        top_k=options.top_k if isinstance(options, PredictOptions) and parts & {"predictions", "what_if"} else 1,
+        gates="attention" in parts or bool(edit and edit.gate),
         effects=effects,
         restore=restore,
         taps=taps(options, network) if isinstance(options, FeatureMapOptions) and "feature_maps" in parts else (),
         layer=layer,
         targets=targets,
         method=method,
+        edit=edit,
         random_heads=_RANDOM_HEADS if look.design else 0,
     )
     return plan, look

@@ -10,13 +10,15 @@ import numpy as np
 import orjson
 from starlette.responses import Response
 
+from service.api.classes import prediction, target
 from service.api.plan import Look
 from service.api.trials import Trusted
 from service.api.trust_reply import trust
+from service.api.what_if import what_if
 from service.errors import NotAcceptable, PellucidError
 from service.render import compose, plot
 from service.render.encode import MEDIA_TYPES, Picture, encode
-from service.types import DecodedImage, Explanation, FeatureMaps, GateReading, ImageInfo, Outcome, Plan, Prediction
+from service.types import DecodedImage, Explanation, FeatureMaps, GateReading, ImageInfo, Outcome, Plan
 
 JSON: Final = "application/json"
 PROBLEM: Final = "application/problem+json"
@@ -53,7 +55,7 @@ def result(
     """
     entry: dict[str, Any] = {"image": image_info(image.info)}
     if "predictions" in look.parts:
-        entry["predictions"] = [{**target(p, labels), "logit": np.float32(p.logit)} for p in outcome.predictions]
+        entry["predictions"] = [prediction(each, labels) for each in outcome.predictions]
     if "attention" in look.parts:
         entry["attention"] = _attention(outcome, labels)
     if "feature_maps" in look.parts:
@@ -62,6 +64,8 @@ def result(
         entry["grad_cam"] = [_grad_cam(image, explanation, look, labels) for explanation in outcome.explanations]
         for cam, found in zip(entry["grad_cam"], trusted, strict=False):
             cam["trust"] = trust(found, cam["target"]["label"])
+    if outcome.what_if is not None:
+        entry["what_if"] = what_if(outcome.what_if, image.box, look, labels)
     return entry
 
 
@@ -73,15 +77,6 @@ def image_info(info: ImageInfo) -> dict[str, Any]:
         "width": info.width,
         "height": info.height,
         "sha256": info.sha256,
-    }
-
-
-def target(prediction: Prediction, labels: Sequence[str]) -> dict[str, Any]:
-    """A class with its probability, as JSON: single precision, so that no digits are sent that mean nothing."""
-    return {
-        "index": prediction.index,
-        "label": labels[prediction.index],
-        "probability": np.float32(prediction.probability),
     }
 
 

@@ -91,7 +91,8 @@ class TorchEngine:
             # A batch pays for as many backward passes as its image with the most targets: like goes with like.
             explained += f"*{1 << (max(1, len(plan.targets)) - 1).bit_length()}"
         sanity = f"random*{plan.random_heads}" if explained and plan.random_heads else ""  # in closed form it is cheap
-        return ",".join(filter(None, (explained, sanity, "effects" * plan.effects, *plan.restore)))
+        edit = "" if plan.edit is None else f"what-if {value}{' ranked' * plan.edit.ranked}"
+        return ",".join(filter(None, (explained, sanity, edit, "effects" * plan.effects, *plan.restore)))
 
     def run(self, batch: Batch) -> list[Outcome]:
         """See Engine.run. The plans of a batch are of one lane, so at most one layer among them needs its head."""

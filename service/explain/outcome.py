@@ -10,9 +10,22 @@ import numpy as np
 from torch import Tensor
 
 from service.explain import attention, maps, randomised
+from service.explain import what_if as what_ifs
 from service.explain.cam import METHODS, channel_weights
 from service.explain.evidence import ForwardRecord, Head, View, gather
-from service.types import Batch, Explanation, FeatureMaps, Floats, GateReading, Outcome, Plan, Prediction, Tap
+from service.types import (
+    Batch,
+    Explanation,
+    FeatureMaps,
+    Floats,
+    GateReading,
+    Outcome,
+    Plan,
+    Prediction,
+    Seen,
+    Tap,
+    WhatIf,
+)
 
 
 def explain(record: ForwardRecord, batch: Batch, view: View, infer_s: float) -> list[Outcome]:
@@ -27,6 +40,7 @@ def explain(record: ForwardRecord, batch: Batch, view: View, infer_s: float) -> 
     if view.head is not None:
         explanations = _explanations(record, plans, targets, scores, view.head)
         given_up |= _randomise(record, batch, targets, view.head, explanations)
+    what_if = _what_if(record, batch, targets, view, given_up)
     gates = _gates(record, plans, [classes[0] for classes in targets], view)
     given_up |= _restore(record, batch, [classes[0] for classes in targets], view, gates)
     feature_maps = _feature_maps(record, plans, view)
@@ -43,6 +57,7 @@ def explain(record: ForwardRecord, batch: Batch, view: View, infer_s: float) -> 
             i in given_up,
             _fault(finite[i], gates[i], explanations[i], feature_maps[i]),
             tuple(scores.of(i, index) for index in plans[i].scored),
+            what_if.get(i),
         )
         for i in range(len(plans))
     ]
@@ -137,6 +152,34 @@ def _randomise(
             replace(each, randomised=of_target) for each, of_target in zip(explanations[i], by_target, strict=True)
         )
     return given_up
+
+
+def _what_if(
+    record: ForwardRecord, batch: Batch, targets: list[list[int]], view: View, given_up: set[int]
+) -> dict[int, WhatIf]:
+    """What a change of channels would do, by image; those that nobody waited for any more go into ``given_up``."""
+    found = {}
+    gates = {gate.spec.layer: gate for gate in view.gates}
+    for i, plan in enumerate(batch.plans):
+        if plan.edit is None or view.head is None:
+            continue
+        crossing = record.rows(view.head.inputs, [i])
+        answer = what_ifs.edited(crossing, targets[i], plan.edit, view.head, METHODS[plan.method])
+        scores = _Scores.of_logits(answer.logits.float().cpu())
+        before, after = scores.top([plan.top_k, plan.top_k])
+        heat = answer.heat.float().cpu().numpy()
+        ranking = None
+        if plan.edit.ranked:
+            gate = attention.weights(record.values[gates[plan.edit.gate].weights])[i] if plan.edit.gate else None
+            ranking = what_ifs.ranking(crossing, targets[i][0], view.head, gate, _void(batch, i))
+            if ranking is None:
+                given_up.add(i)
+        of_targets = tuple(
+            (Seen(scores.of(0, index), heat[0, k]), Seen(scores.of(1, index), heat[1, k]))
+            for k, index in enumerate(targets[i])
+        )
+        found[i] = WhatIf(plan.layer or "", plan.edit, tuple(before), tuple(after), of_targets, ranking)
+    return found
 
 
 def _void(batch: Batch, image: int) -> Callable[[], bool]:

@@ -1,6 +1,15 @@
 """The replies as types: what the OpenAPI document states, and what a Python caller can parse a reply with."""
 
-from service.api.schemas.base import BoxField, ClassName, ImageInfo, Picture, Prediction, Problem, Schema, Target
+from service.api.schemas.base import (
+    BoxField,
+    ClassName,
+    ImageInfo,
+    Picture,
+    Prediction,
+    Problem,
+    Schema,
+    Target,
+)
 from service.api.schemas.catalogue import (
     DefaultLayer,
     GateShape,
@@ -19,7 +28,6 @@ from service.api.schemas.results import (
     Gate,
     GradCam,
     Importance,
-    RawMap,
     Reply,
     Result,
     Stats,
@@ -36,11 +44,27 @@ from service.api.schemas.trust import (
     TrustCost,
     TrustCurve,
 )
+from service.api.schemas.what_if import (
+    Agreement,
+    AppliedEdit,
+    ChannelFactor,
+    ChannelRanking,
+    MapOnScale,
+    MutedChannel,
+    RawMap,
+    SideBySide,
+    TargetChange,
+    WhatIf,
+)
 
 __all__ = [
+    "Agreement",
+    "AppliedEdit",
     "Areas",
     "Attention",
     "BoxField",
+    "ChannelFactor",
+    "ChannelRanking",
     "ChannelWeight",
     "ClassName",
     "Confidence",
@@ -54,10 +78,12 @@ __all__ = [
     "ImageInfo",
     "Importance",
     "Layer",
+    "MapOnScale",
     "MaskedConfidence",
     "ModelDetail",
     "ModelList",
     "ModelSummary",
+    "MutedChannel",
     "Picture",
     "Prediction",
     "Preprocess",
@@ -69,10 +95,13 @@ __all__ = [
     "Result",
     "Sanity",
     "Schema",
+    "SideBySide",
     "Stats",
     "Target",
+    "TargetChange",
     "Tiles",
     "Trust",
     "TrustCost",
     "TrustCurve",
+    "WhatIf",
 ]

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from service.api.schemas.base import BoxField, ClassName, ImageInfo, Picture, Prediction, Problem, Schema, Target
 from service.api.schemas.trust import Trust
+from service.api.schemas.what_if import RawMap, WhatIf
 
 
 class ChannelWeight(Schema):
@@ -105,19 +106,6 @@ class FeatureMap(Schema):
     stats: Stats = Field(description="What the channels are like, in numbers.")
 
 
-class RawMap(Schema):
-    """The map as it was computed: the weighted sum over channels, before ReLU, scaling and resizing."""
-
-    shape: list[int] = Field(description="Height and width.", examples=[[7, 7]])
-    values: list[list[float]] = Field(description="Rows from the top.", examples=[[[0.11, -0.02], [0.31, 0.25]]])
-    min: float = Field(description="The smallest value.", examples=[-0.02])
-    max: float = Field(description="The largest value.", examples=[0.31])
-    all_negative: bool = Field(
-        description="No position speaks for the class: the mask is 0 throughout, whatever its contrast would suggest.",
-        examples=[False],
-    )
-
-
 class GradCam(Schema):
     """Where the evidence for one class lies."""
 
@@ -144,6 +132,7 @@ class Result(Schema):
     attention: Attention | None = Field(None, description="Weights of channels.")
     feature_maps: list[FeatureMap] | None = Field(None, description="Feature maps by layer, in the order asked for.")
     grad_cam: list[GradCam] | None = Field(None, description="One map for each target, in the order asked for.")
+    what_if: WhatIf | None = Field(None, description="What a change of channels would do.")
 
 
 class Failure(Schema):
