@@ -5,6 +5,7 @@ Names only; plan.py checks them against the network.
 
 from __future__ import annotations
 
+import re
 import reprlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -48,8 +49,15 @@ def _split(value: Any) -> list[str]:
 # Longer than any name of a class or layer, and short enough to be looked for among all of them.
 _LONGEST_NAME: Final = 256
 Name = Annotated[str, Field(max_length=_LONGEST_NAME)]
-# A channel and its factor, the largest that any layer's numbers would bear.
-Scaled = Annotated[str, Field(pattern=r"^\s*\d{1,5}\s*:\s*-?\d{1,3}(\.\d{1,6})?\s*$")]
+
+
+def _scaled(text: str) -> str:
+    if not re.fullmatch(r"\s*\d{1,5}\s*:\s*-?\d{1,3}(\.\d{1,6})?\s*", text):
+        raise ValueError("Should be CHANNEL:FACTOR, as 12:0.5, the factor between -1000 and 1000")
+    return text
+
+
+Scaled = Annotated[str, AfterValidator(_scaled)]
 _MOST_EDITED: Final = 4096
 Names = Annotated[list[Name], BeforeValidator(_as_strings)]
 CommaSeparated = BeforeValidator(_split)
