@@ -85,7 +85,7 @@ def responses(route: str, *, pictures: bool = True, names: bool = True) -> dict[
         "headers": {
             "X-Request-ID": {"description": "The request's id: yours, or a new one.", "schema": {"type": "string"}},
             "Server-Timing": {
-                "description": "Milliseconds in decode, queue, infer, explain and render, of the slowest image.",
+                "description": "Milliseconds in decode, queue, infer, explain, trust and render, of the slowest image.",
                 "schema": {"type": "string"},
             },
         },

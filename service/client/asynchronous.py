@@ -12,7 +12,17 @@ from typing import Any, Self, Unpack
 import httpx
 import tenacity
 
-from service.api.schemas import Attention, FeatureMap, GradCam, ModelDetail, ModelList, ModelSummary, Prediction, Result
+from service.api.schemas import (
+    Attention,
+    FeatureMap,
+    GradCam,
+    ModelDetail,
+    ModelList,
+    ModelSummary,
+    Prediction,
+    Result,
+    WhatIf,
+)
 from service.client import calls, retry
 from service.client.calls import Call, PictureRoute
 from service.client.images import ImageSource
@@ -23,6 +33,7 @@ from service.client.options import (
     FeatureMapOptions,
     GradCamOptions,
     PredictOptions,
+    WhatIfOptions,
 )
 
 
@@ -70,6 +81,10 @@ class AsyncClient:
     async def explain(self, image: ImageSource, **options: Unpack[ExplainOptions]) -> Result:
         """All of these from one forward pass, or the parts that ``include`` names; others are None."""
         return calls.result(await self._post("explain", image, options))
+
+    async def what_if(self, image: ImageSource, **options: Unpack[WhatIfOptions]) -> WhatIf:
+        """What the network would have said, had some channels weighed more, less, or nothing."""
+        return calls.what_if(await self._post("what-if", image, options))
 
     async def picture(
         self,

@@ -64,6 +64,18 @@ class GradCamOptions(_Target, total=False):
     trust_maps: int
 
 
+class WhatIfOptions(PredictOptions, _Target, total=False):
+    """Options of /v1/what-if."""
+
+    gate: str
+    mute: int | Sequence[int]
+    keep: int | Sequence[int]
+    scale: str | Sequence[str]
+    rank: bool
+    signed: bool
+    max_side: int
+
+
 class ExplainOptions(PredictOptions, AttentionOptions, FeatureMapOptions, GradCamOptions, total=False):
     """Options of /v1/explain: those of all its parts."""
 

@@ -13,7 +13,17 @@ from typing import Self, Unpack
 import httpx
 import tenacity
 
-from service.api.schemas import Attention, FeatureMap, GradCam, ModelDetail, ModelList, ModelSummary, Prediction, Result
+from service.api.schemas import (
+    Attention,
+    FeatureMap,
+    GradCam,
+    ModelDetail,
+    ModelList,
+    ModelSummary,
+    Prediction,
+    Result,
+    WhatIf,
+)
 from service.client import calls, retry
 from service.client.calls import Call, PictureRoute
 from service.client.images import ImageSource
@@ -24,6 +34,7 @@ from service.client.options import (
     FeatureMapOptions,
     GradCamOptions,
     PredictOptions,
+    WhatIfOptions,
 )
 
 
@@ -71,6 +82,10 @@ class Client:
     def explain(self, image: ImageSource, **options: Unpack[ExplainOptions]) -> Result:
         """All of these from one forward pass, or the parts that ``include`` names; others are None."""
         return calls.result(self._send(calls.post("explain", image, options)))
+
+    def what_if(self, image: ImageSource, **options: Unpack[WhatIfOptions]) -> WhatIf:
+        """What the network would have said, had some channels weighed more, less, or nothing."""
+        return calls.what_if(self._send(calls.post("what-if", image, options)))
 
     def picture(
         self,

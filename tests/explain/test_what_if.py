@@ -79,9 +79,9 @@ def test_scaling_a_gates_weight_is_scaling_the_gate() -> None:
     edited = copy.deepcopy(network("tiny"))
     gate = edited.get_submodule("gate")
     assert isinstance(gate, ChannelAttention)
-    gate.register_forward_hook(
-        lambda _, __, output: output * torch.ones(8).index_fill(0, torch.tensor(5), 0.25)[:, None, None]
-    )
+    factors = torch.ones(8, 1, 1)
+    factors[5] = 0.25
+    gate.register_forward_hook(lambda _, __, output: output * factors)
     torch.testing.assert_close(scores(asked("tiny", plan)), logits_of(edited), rtol=1e-4, atol=1e-5)
 
 
