@@ -83,7 +83,8 @@ def _of_target(trials: Trials, scores: NDArray[Any], target: int) -> Measured:
     for trial, score in found.items():
         by_map.setdefault((trial.kind, trial.map), []).append(score)
     original, blank, blurred = (by_map[kind, -1] for kind in ("original", "blank", "blurred"))
-    rows = [target, *range(trials.targets, len(trials.maps))]  # the map, the Gaussian, the random ones
+    rivals = len(trials.maps) - trials.targets
+    rows = [rivals + target, *range(rivals)]  # the map, the Gaussian, the random ones
     whole = (0.0, *trials.design.fractions, 1.0)
 
     def curve(test: Test, fractions: Sequence[float], before: list[float], after: list[float]) -> Curve:
@@ -107,7 +108,7 @@ def _of_target(trials: Trials, scores: NDArray[Any], target: int) -> Measured:
     random = advantages[2:]
     noise = float(random.std(ddof=1) * np.sqrt(1 + 1 / len(random)))
     confidences = [_confidence(original[0], by_map["masked", row][0]) for row in rows]
-    heat = trials.maps[target]
+    heat = trials.maps[rows[0]]
     total = float(np.abs(heat).sum())
     return Measured(
         finding=finding(float(advantages[0]), noise),

@@ -56,7 +56,7 @@ class Trials:
     """The trials of one image: ``pixels`` ``[H, W, 3]``, with one map ``[h, w]`` for each target.
 
     ``mean`` is the colour that the network takes for nothing, in levels. All that is by chance is seeded by the pixels.
-    ``maps``: those given, a Gaussian in the middle, and normal noise as coarse as the maps, ``random_maps`` times.
+    ``maps``: a Gaussian in the middle, normal noise as coarse as the maps, ``random_maps`` times, and the maps given.
     """
 
     def __init__(self, pixels: Pixels, maps: Sequence[Floats], mean: Sequence[float], design: Design) -> None:
@@ -68,7 +68,8 @@ class Trials:
         generator = np.random.default_rng((self._seed, 0))
         shape = maps[0].shape
         rivals = generator.standard_normal((design.random_maps, *shape)).astype(np.float32)
-        self.maps: tuple[Floats, ...] = (*maps, centred_gaussian(*pixels.shape[:2]), *rivals)
+        # The rivals first: what chance does to them does not depend on how many targets there are.
+        self.maps: tuple[Floats, ...] = (centred_gaussian(*pixels.shape[:2]), *rivals, *maps)
         self._orders: list[NDArray[np.int32] | None] = [None] * len(self.maps)
         self.plan = self._plan()
 
