@@ -56,7 +56,7 @@ class ChannelFactor(Schema):
 
 
 class AppliedEdit(Schema):
-    """What was changed."""
+    """Channels and their factors."""
 
     channels: list[ChannelFactor] = Field(description="The channels that were named.")
     others: float = Field(description="The factor of all others: 1, or 0 where some were to be kept.", examples=[1.0])
