@@ -25,7 +25,7 @@ from service.types import Edit, Plan, Tap
 
 # Pixels of all pictures of one request: some seconds of one core.
 _MOST_DRAWN: Final = 128_000_000
-_PREDICTIONS: Final = frozenset[Part]({"predictions"})
+_PREDICTIONS: Final = frozenset[RoutePart]({"predictions"})
 # With whose maps a map is compared that is tried.
 _RANDOM_HEADS: Final = 5
 
