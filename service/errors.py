@@ -120,6 +120,12 @@ class InvalidOption(PellucidError):
     status, slug, title = 422, "invalid-option", "An option is not valid"
 
 
+class TooCostly(InvalidOption):
+    """What is asked for takes longer than the deadline allows, whatever else is in flight."""
+
+    slug, title = "too-costly", "This takes longer than the deadline allows"
+
+
 class Unexplainable(PellucidError):
     """The network predicts, but offers no layer for what was asked."""
 

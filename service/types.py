@@ -124,14 +124,29 @@ class Contrast:
 
 
 @dataclass(frozen=True, slots=True)
+class Edit:
+    """A change of the activation at the plan's layer: ``channels`` and their factors; all ``others`` have one as well.
+
+    ``ranked`` asks for each channel what muting it alone would do; ``gate`` names the gate that ends at the layer.
+    """
+
+    channels: tuple[tuple[int, float], ...] = ()
+    others: float = 1.0
+    gate: str = ""
+    ranked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What to compute for one image in one forward pass. ``layer`` None means that nothing is explained at a layer.
 
     ``layer`` is where the importance of channels is told, and where Grad-CAM is taken if ``heats`` names no maps.
     ``targets`` are class indices; empty means the class with the largest logit. ``samples`` is how many gradients the
     methods take that need several. ``effects`` asks what each gate's channels did for the first target, ``restore``
-    names gates of which that is measured, channel by channel.
-    ``reproducible`` asks that no bit depend on what else runs: a batch of its own, by one thread.
+    names gates of which that is measured, channel by channel. ``scored`` are classes whose scores are wanted besides
+    the ``top_k``, ``random_heads`` asks for as many maps of each target that need one gradient or none, ``edit`` for
+    what a change of the layer's channels would do. ``reproducible`` asks that no bit depend on what else runs: a batch
+    of its own, by one thread.
     """
 
     top_k: int = 1
@@ -145,6 +160,9 @@ class Plan:
     contrast: Contrast | None = None
     samples: int = 32
     reproducible: bool = False
+    scored: tuple[int, ...] = ()
+    random_heads: int = 0
+    edit: Edit | None = None
 
     @property
     def wanted(self) -> tuple[Heat, ...]:
@@ -202,6 +220,8 @@ class Explanation:
     """Evidence for one class at one layer, or at several, fused as ``fuse`` says.
 
     ``heat`` ``[h, w]`` is as the method defines it, before any ReLU or scaling; a fused one lies in 0 to 1.
+    ``randomised`` ``[n, h, w]`` are the maps that heads with random weights would have; None where not asked for, or
+    where the method has passes of its own.
     """
 
     target: Prediction
@@ -210,6 +230,7 @@ class Explanation:
     heat: Floats
     fuse: Fusion | None = None
     contrast: Contrast | None = None
+    randomised: Floats | None = None
 
     @property
     def layer(self) -> str:
@@ -246,11 +267,50 @@ class FeatureMaps:
 
 
 @dataclass(frozen=True, slots=True)
+class ChannelRanking:
+    """Of each channel ``[C]``, for one class.
+
+    ``muted``: the logit with that channel alone at zero, less the logit as it is, both measured; ``gradient_weights``:
+    Grad-CAM's; ``gradient_activation``: gradient times activation, summed over positions; ``gate_weights``: of the gate
+    that ends there, None where none does.
+    """
+
+    muted: Floats
+    gradient_weights: Floats
+    gradient_activation: Floats
+    gate_weights: Floats | None
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A class's scores and its map ``[h, w]``."""
+
+    target: Prediction
+    heat: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class WhatIf:
+    """What the head makes of the activation as it is, and as edited.
+
+    ``before`` and ``after`` are the most probable classes; ``targets`` has each target before and after. ``ranking`` is
+    of the first target, None where not asked for.
+    """
+
+    layer: str
+    edit: Edit
+    before: tuple[Prediction, ...]
+    after: tuple[Prediction, ...]
+    targets: tuple[tuple[Seen, Seen], ...]
+    ranking: ChannelRanking | None
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """What one forward pass found in one image. ``infer_s`` and ``explain_s`` are seconds of the whole batch.
 
     ``given_up`` says that it is incomplete, because nobody waited for it any more; ``fault`` why its numbers are no
-    answer, empty where they are one.
+    answer, empty where they are one. ``scored`` are the classes that the plan names.
     """
 
     predictions: tuple[Prediction, ...]
@@ -262,6 +322,8 @@ class Outcome:
     given_up: bool = False
     fault: str = ""
     importance: Importance | None = None
+    scored: tuple[Prediction, ...] = ()
+    what_if: WhatIf | None = None
 
 
 @dataclass(frozen=True, slots=True)

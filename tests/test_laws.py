@@ -14,7 +14,7 @@ EVERYONE = {"service.types", "service.errors", "models.spec"}  # nouns and error
 # package or module -> what of ours it may import, besides itself and EVERYONE
 MAY_IMPORT = {
     "models": {"models"},
-    "service.api": {"service.decode", "service.dispatch", "service.render", "service.telemetry"},
+    "service.api": {"service.decode", "service.dispatch", "service.render", "service.telemetry", "service.trust"},
     # Neither the door nor the worker nor a decoder: the flow is the handler's, for every protocol.
     "service.api.protocols": {"service.api", "service.decode.tensor"},
     "service.decode": set(),
@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "service.engine": {"service.explain", "models"},
     "service.explain": set(),
     "service.render": set(),
+    "service.trust": {"service.render.compose"},  # a map is tried as it is drawn
     "service.types": set(),
     "service.errors": set(),
     "service.config": {"service.api.auth"},
@@ -47,7 +48,15 @@ MAY_IMPORT = {
     "service.__main__": {"service.cli"},
 }
 # Packages that know nothing of tensors.
-WITHOUT_TORCH = {"service.api", "service.dispatch", "service.render", "service.telemetry", "service.client", *EVERYONE}
+WITHOUT_TORCH = {
+    "service.api",
+    "service.dispatch",
+    "service.render",
+    "service.telemetry",
+    "service.trust",
+    "service.client",
+    *EVERYONE,
+}
 
 
 def sources() -> list[Path]:

@@ -79,7 +79,9 @@ def request_body(options: type[Options]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "description": "One image, or several.", "content": content}}
 
 
-def responses(route: str, *, pictures: bool = True, numbers: bool = False) -> dict[int | str, dict[str, Any]]:
+def responses(
+    route: str, *, pictures: bool = True, numbers: bool = False, names: bool = True
+) -> dict[int | str, dict[str, Any]]:
     """The replies of a POST route: the envelope with its recorded example, the picture alone, and the problems."""
     recorded = examples().get(route)
     ok: dict[str, Any] = {
@@ -88,7 +90,7 @@ def responses(route: str, *, pictures: bool = True, numbers: bool = False) -> di
         "headers": {
             "X-Request-ID": {"description": "The request's id: yours, or a new one.", "schema": {"type": "string"}},
             "Server-Timing": {
-                "description": "Milliseconds in decode, queue, infer, explain and render, of the slowest image.",
+                "description": "Milliseconds in decode, queue, infer, explain, trust and render, of the slowest image.",
                 "schema": {"type": "string"},
             },
             "ETag": {
@@ -114,7 +116,7 @@ def responses(route: str, *, pictures: bool = True, numbers: bool = False) -> di
             name: {"description": f"Of a picture alone: {said}", "schema": {"type": "string"}}
             for name, said in PICTURE_HEADERS.items()
         }
-    return {200: ok, **(POST_PROBLEMS_WITH_NAMES if pictures else POST_PROBLEMS)}
+    return {200: ok, **(POST_PROBLEMS_WITH_NAMES if names else POST_PROBLEMS)}
 
 
 def secure(app: FastAPI, *, required: bool) -> None:

@@ -8,7 +8,14 @@ from fastapi import APIRouter, Query, Request, Response
 
 from service.api import documented
 from service.api.handler import Service, answer
-from service.api.options import PARTS, AttentionOptions, ExplainOptions, FeatureMapOptions, GradCamOptions
+from service.api.options import (
+    PARTS,
+    AttentionOptions,
+    ExplainOptions,
+    FeatureMapOptions,
+    GradCamOptions,
+    WhatIfOptions,
+)
 from service.api.route import OptionsRoute
 from service.api.schemas import Reply
 
@@ -68,6 +75,19 @@ def router(service: Service) -> APIRouter:
         and `raw.all_negative` before comparing the masks of two pictures.
         """
         return await answer(request, service, options, frozenset({"grad_cam"}), numbers=True)
+
+    @routes.post(
+        "/v1/what-if",
+        summary="What if some channels weighed more, less, or nothing?",
+        response_model=Reply,
+        responses=documented.responses("/v1/what-if", pictures=False),
+        openapi_extra=documented.request_body(WhatIfOptions),
+    )
+    async def what_if(request: Request, options: Annotated[WhatIfOptions, Query()]) -> Response:
+        """Predictions and maps before and after channels of a layer, or weights of a gate, are muted, kept alone or
+        scaled, from one pass up to there. With `rank=true` also which channels mattered.
+        """
+        return await answer(request, service, options, frozenset({"what_if"}), pictures=False)
 
     @routes.post(
         "/v1/explain",

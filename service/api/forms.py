@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from service.api import numbers_file, provenance, reply
 from service.api.plan import Look
+from service.api.trials import Trusted
 from service.errors import InvalidOption, NotAcceptable
 from service.render import plot, png
 from service.render.encode import encode
@@ -22,19 +23,24 @@ _LEAST_REACH: Final = 0.75
 def written(
     image: DecodedImage,
     outcome: Outcome,
+    trusted: Sequence[Trusted] = (),
+    *,
     look: Look,
     labels: Sequence[str],
     media_type: str,
     origin: dict[str, Any] | None,
 ) -> reply.Entry:
-    """One image's part of a reply of this type. ``origin`` is the reply's provenance, if that is asked for."""
+    """One image's part of a reply of this type. ``origin`` is the reply's provenance, if that is asked for.
+
+    ``trusted`` as in ``reply.result``.
+    """
     if media_type == numbers_file.NPZ:
         data = numbers_file.npz(image, outcome, origin, provenance.frame(image))
         return reply.Entry(image.info, data, numbers_file.NPZ)
     if media_type == numbers_file.PNG16:
         data, headers = numbers_file.png16(image, outcome, origin, provenance.frame(image))
         return reply.Entry(image.info, data, "image/png", headers)
-    found = reply.result(image, outcome, look, labels)
+    found = reply.result(image, outcome, look, labels, trusted)
     return (
         reply.entry(image.info, found) if media_type == reply.JSON else picture(image.info, found, media_type, origin)
     )
@@ -47,6 +53,10 @@ def require_one_picture(images: int, plan: Plan, look: Look, media_type: str) ->
     """
     if look.provenance and media_type == "image/webp":
         raise InvalidOption("provenance: A WebP picture can't carry it; image/png and application/json can.")
+    if look.design:
+        raise NotAcceptable(
+            f"`trust` is numbers, which {media_type} can't hold: ask for {reply.JSON}.", allowed=[reply.JSON]
+        )
     if media_type == numbers_file.NPZ and images == 1:  # of any number of maps
         if len({heat.layers for heat in plan.wanted}) > 1:
             raise InvalidOption(

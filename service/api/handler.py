@@ -14,9 +14,9 @@ from typing import Any, Generic, TypeVar
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.api import forms, intake, provenance, reply, waiting
+from service.api import forms, intake, provenance, reply, trials, waiting
 from service.api.cache import Keep, ReplyCache
-from service.api.options import ExplainOptions, Options, Part
+from service.api.options import ExplainOptions, Options, RoutePart
 from service.api.pipeline import Pipeline, Stages
 from service.api.plan import Look, bound_drawing, resolve
 from service.decode.image import identify
@@ -26,6 +26,7 @@ from service.errors import DeadlineExceeded, Draining, EngineDown, PellucidError
 from service.render.encode import MEDIA_TYPES
 from service.telemetry.call import Call
 from service.telemetry.metrics import Metrics
+from service.trust.trials import Design
 from service.types import DecodedImage, Outcome, Plan, Prepared, Upload
 
 # Of the pictures that are kept to be drawn over: RGB.
@@ -90,15 +91,16 @@ class Service:
 class Order(Generic[T]):
     """What a request turned out to ask of a network, and how its answer is written.
 
-    ``form`` makes an image's entry, in the pool, and ``reply`` the answer of all entries in their order. ``failed``
-    makes the entry of an image that failed beside others; without it the request fails as its image does. ``keep``,
-    of entries that are ``reply.Entry``, is how they are kept for the next who asks the same.
+    ``form`` makes an image's entry, in the pool, of the picture, its outcome, and, where the look has a design, what
+    was measured of each map; ``reply`` makes the answer of all entries in their order. ``failed`` makes the entry of an
+    image that failed beside others; without it the request fails as its image does. ``keep``, of entries that are
+    ``reply.Entry``, is how they are kept for the next who asks the same.
     """
 
     pipeline: Pipeline
     plan: Plan
     look: Look
-    form: Callable[[DecodedImage, Outcome], T]
+    form: Callable[..., T]
     reply: Callable[[Sequence[T]], Response]
     failed: Callable[[Upload | Prepared, PellucidError], T] | None = None
     timeout_ms: int | None = None
@@ -109,7 +111,7 @@ async def answer(
     request: Request,
     service: Service,
     options: Options,
-    parts: frozenset[Part],
+    parts: frozenset[RoutePart],
     *,
     pictures: bool = True,
     numbers: bool = False,
@@ -151,7 +153,7 @@ async def answer(
     return await serve(request, service, options.timeout_ms, intake.read, order)
 
 
-def planned(pipeline: Pipeline, options: Options, parts: frozenset[Part], images: int) -> tuple[Plan, Look]:
+def planned(pipeline: Pipeline, options: Options, parts: frozenset[RoutePart], images: int) -> tuple[Plan, Look]:
     """What the options ask of a network for so many images. Raises UnknownName, InvalidOption and Unexplainable."""
     if isinstance(options, ExplainOptions):
         parts &= frozenset(options.include)
@@ -199,7 +201,7 @@ async def serve(
                 answered = expected.enter_context(
                     service.forecast.expect(asked.pipeline.worker, asked.plan, len(missing), deadline)
                 )
-            work = _Work(asked, deadline, call, stages, keys, answered)
+            work = _Work(asked, deadline, call, stages, keys, answered, service.forecast, asyncio.Semaphore(1))
             response = await waiting.while_connected(request, work.reply(images))
     if timing := Stages.header(stages):
         response.headers["Server-Timing"] = timing
@@ -212,7 +214,7 @@ async def serve(
 class _Work:
     """An order that is being done, until ``deadline``. ``keys`` are those of its images where entries are kept.
 
-    ``answered`` is the forecast's.
+    ``answered`` is the forecast's; ``trying`` lets the maps of one image be tried at a time.
     """
 
     order: Order[Any]
@@ -221,6 +223,8 @@ class _Work:
     stages: Sequence[Stages]
     keys: Sequence[str]
     answered: Callable[[float], None]
+    forecast: Forecast
+    trying: asyncio.Semaphore
 
     async def reply(self, images: Sequence[Upload | Prepared]) -> Response:
         """The reply to a request: of one image, or of all, of which one's failure need not be that of the others."""
@@ -272,8 +276,26 @@ class _Work:
         order = self.order
         try:
             side = order.look.max_side if order.look.overlay else None
+            if design := order.look.design:
+                return await self._tried(image, side, design, times)
             brief = not order.look.drawn and order.plan.top_k <= _FEW
             run = order.pipeline.run
             return await run(image, order.plan, side, order.form, self.deadline, times, brief=brief)
         finally:
             self.answered(sum(times.seconds.get(stage, 0.0) for stage in ("decode", "render")))
+
+    async def _tried(self, image: Upload | Prepared, side: int | None, design: Design, times: Stages) -> Any:
+        """The entry of an image whose maps are tried before they are drawn."""
+        pipeline = self.order.pipeline
+
+        def both(decoded: DecodedImage, outcome: Outcome) -> tuple[DecodedImage, Outcome]:
+            return decoded, outcome
+
+        decoded, outcome = await pipeline.run(image, self.order.plan, side, both, self.deadline, times, brief=True)
+        async with self.trying:
+            with times.timed("trust"):
+                found = await trials.examined(
+                    pipeline, self.forecast, decoded, outcome, design, self.deadline, len(self.stages)
+                )
+        with times.timed("render"):
+            return await asyncio.wrap_future(pipeline.pool.submit(self.order.form, decoded, outcome, found))

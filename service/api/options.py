@@ -5,6 +5,7 @@ Names only; plan.py checks them against the network.
 
 from __future__ import annotations
 
+import re
 import reprlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,8 @@ from service.errors import InvalidOption
 from service.render import colormap
 
 Part = Literal["predictions", "attention", "feature_maps", "grad_cam"]
+# What a route may fill that no other has.
+RoutePart = Part | Literal["what_if", "compare"]
 PARTS: Final[tuple[Part, ...]] = ("predictions", "attention", "feature_maps", "grad_cam")
 
 
@@ -46,6 +49,16 @@ def _split(value: Any) -> list[str]:
 # Longer than any name of a class or layer, and short enough to be looked for among all of them.
 _LONGEST_NAME: Final = 256
 Name = Annotated[str, Field(max_length=_LONGEST_NAME)]
+
+
+def _scaled(text: str) -> str:
+    if not re.fullmatch(r"\s*\d{1,5}\s*:\s*-?\d{1,3}(\.\d{1,6})?\s*", text):
+        raise ValueError("Should be CHANNEL:FACTOR, as 12:0.5, the factor between -1000 and 1000")
+    return text
+
+
+Scaled = Annotated[str, AfterValidator(_scaled)]
+_MOST_EDITED: Final = 4096
 Names = Annotated[list[Name], BeforeValidator(_as_strings)]
 CommaSeparated = BeforeValidator(_split)
 
@@ -340,6 +353,62 @@ class GradCamOptions(TargetOptions):
         description="Longest side of mask and overlay in pixels. Up to it they have the resolution of the source.",
         examples=[1024],
     )
+
+    trust: bool = Field(
+        False,
+        description="Also say how far each map can be trusted: deletion, insertion and ROAD curves beside those of "
+        "random maps and of a spot in the middle, and a sanity check. Costs some hundred passes through the network, "
+        "of which /v1/models/{name} says how long they take.",
+        examples=[True],
+    )
+    trust_steps: int = Field(
+        8, ge=2, le=32, description="With `trust`: in how many steps pixels are taken away and put back.", examples=[8]
+    )
+    trust_maps: int = Field(
+        8,
+        ge=4,
+        le=32,
+        description="With `trust`: how many random maps the map is compared with.",
+        examples=[8],
+    )
+
+
+class WhatIfOptions(PredictOptions, LayerOptions):
+    """Options of /v1/what-if."""
+
+    gate: Name | None = Field(
+        None,
+        description="Edit the weights of this channel-attention gate, by the `layer` of /v1/models/{name}, in place of "
+        "a layer's channels.",
+        examples=["blocks.15.gate"],
+    )
+    mute: Annotated[list[int], CommaSeparated] = Field(
+        default_factory=list,
+        max_length=_MOST_EDITED,
+        description="Channels that are set to zero, counted from 0; several between commas or repeated.",
+        examples=[[12, 40]],
+    )
+    keep: Annotated[list[int], CommaSeparated] = Field(
+        default_factory=list,
+        max_length=_MOST_EDITED,
+        description="Channels that stay as they are while all that are not named become zero.",
+        examples=[[3, 7]],
+    )
+    scale: Annotated[list[Scaled], CommaSeparated] = Field(
+        default_factory=list,
+        max_length=_MOST_EDITED,
+        description="Channels and the factors that they are multiplied by, as CHANNEL:FACTOR; several between commas "
+        "or repeated.",
+        examples=[["12:0.5", "40:2"]],
+    )
+    rank: bool = Field(
+        False,
+        description="Also measure for every channel of the layer what muting it alone does to the first target's "
+        "logit. Costs a pass behind the layer for each, save where the head is linear.",
+        examples=[True],
+    )
+    signed: bool = Field(False, description="Keep evidence against the class in the masks.", examples=[False])
+    max_side: int = Field(1024, ge=8, le=4096, description="Longest side of the masks in pixels.", examples=[1024])
 
 
 class ExplainOptions(PredictOptions, GradCamOptions, GateOptions, FeatureMapOptions):

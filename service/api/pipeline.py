@@ -11,19 +11,23 @@ from concurrent.futures import Executor, Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import orjson
 
 from models.spec import ModelSpec, NetworkSpec
 from service.decode.image import decode
 from service.decode.tensor import as_decoded
+from service.dispatch.cost import CostModel
 from service.dispatch.worker import Worker
 from service.errors import PellucidError
 from service.telemetry.call import STAGES
 from service.types import DecodedImage, Finished, MethodSpec, Outcome, Plan, Prepared, Upload
 
 T = TypeVar("T")
+
+# What older trials took counts so much beside the latest: there are few, and one in a busy minute is soon forgotten.
+_FORGETTING: Final = 0.7
 
 
 @dataclass(slots=True)
@@ -59,7 +63,8 @@ class Stages:
 @dataclass(frozen=True)
 class Pipeline:
     """One served network and the way through it. ``engine`` says what runs it, for people to read;
-    ``runtime`` what of it decides the bits of an answer, as ``schemas.Provenance`` has it.
+    ``runtime`` what of it decides the bits of an answer, as ``schemas.Provenance`` has it. ``trials`` learns what it
+    takes to try maps, from the first picture that is made to the last that is scored.
     """
 
     spec: ModelSpec
@@ -71,6 +76,7 @@ class Pipeline:
     max_pixels: int
     max_side: int
     runtime: Mapping[str, Any] = field(default_factory=dict)
+    trials: CostModel = field(default_factory=lambda: CostModel(_FORGETTING))
 
     @cached_property
     def identity(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -14,23 +15,27 @@ from service.api.options import (
     GradCamOptions,
     LayerOptions,
     Options,
-    Part,
     PredictOptions,
+    RoutePart,
     TargetOptions,
+    WhatIfOptions,
 )
 from service.errors import InvalidOption, Unexplainable, UnknownName
-from service.types import Contrast, Heat, MethodSpec, Plan, Tap
+from service.trust.trials import Design
+from service.types import Contrast, Edit, Heat, MethodSpec, Plan, Tap
 
 # Pixels of all pictures of one request: some seconds of one core.
 _MOST_DRAWN: Final = 128_000_000
-_PREDICTIONS: Final = frozenset[Part]({"predictions"})
+_PREDICTIONS: Final = frozenset[RoutePart]({"predictions"})
+# With whose maps a map is compared that is tried.
+_RANDOM_HEADS: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
     """How an outcome is shown; the fields are those of the options, and the type of its pictures."""
 
-    parts: frozenset[Part]
+    parts: frozenset[RoutePart]
     media_type: str = "image/png"
     colormap: str | None = None
     scale: str = "channel"
@@ -41,6 +46,15 @@ class Look:
     alpha: float = 0.5
     max_side: int = 1024
     provenance: bool = False
+    trust: bool = False
+    trust_steps: int = 8
+    trust_maps: int = 8
+
+    @property
+    def design(self) -> Design | None:
+        """How the maps are tried; None where they are not."""
+        wanted = self.trust and "grad_cam" in self.parts
+        return Design(self.trust_steps, self.trust_maps) if wanted else None
 
     @property
     def drawn(self) -> bool:
@@ -164,18 +178,52 @@ def contrast(options: GradCamOptions, targets: Sequence[int], spec: ModelSpec) -
     return Contrast(against, options.against_weight) if against else None
 
 
+def edited(options: WhatIfOptions, network: NetworkSpec) -> tuple[str, Edit]:
+    """The layer whose channels are edited, and how.
+
+    Raises UnknownName for what the network does not have, and InvalidOption for two changes of one channel.
+    """
+    if options.gate and options.layer:
+        raise InvalidOption("Name a `layer` or a `gate` to edit, not both.")
+    if options.gate:
+        gate_names([options.gate], network)
+        (layer,) = (gate.after for gate in network.gates if gate.layer == options.gate)
+    else:
+        layer = layer_name(options.layer or network.default_layer, network)
+    gate = options.gate or next((gate.layer for gate in network.gates if gate.after == layer), "")
+    count = network.by_name[layer].shape[0]
+    pairs = [(channel, 0.0) for channel in options.mute] + [(channel, 1.0) for channel in options.keep]
+    for entry in options.scale:
+        name, _, factor = entry.partition(":")
+        pairs.append((int(name), float(factor)))
+    for channel, times in Counter(channel for channel, _ in pairs).items():
+        if not 0 <= channel < count:
+            raise UnknownName(
+                f"Unknown channel {channel} of layer {layer!r}. Channels from 0 to {count - 1} are allowed."
+            )
+        if times > 1:
+            raise InvalidOption(f"Channel {channel} is named {times} times among `mute`, `keep` and `scale`.")
+    return layer, Edit(tuple(sorted(pairs)), 0.0 if options.keep else 1.0, gate, options.rank)
+
+
 def resolve(
-    options: Options, parts: frozenset[Part], spec: ModelSpec, network: NetworkSpec, methods: Sequence[MethodSpec]
+    options: Options, parts: frozenset[RoutePart], spec: ModelSpec, network: NetworkSpec, methods: Sequence[MethodSpec]
 ) -> tuple[Plan, Look]:
     """What to compute and how to show it. Raises UnknownName, InvalidOption, Unexplainable."""
-    layer: str | None = None
     targets: tuple[int, ...] = ()
     plan = Plan(
-        top_k=options.top_k if isinstance(options, PredictOptions) and "predictions" in parts else 1,
+        top_k=options.top_k if isinstance(options, PredictOptions) and parts & {"predictions", "what_if"} else 1,
         taps=taps(options, network) if isinstance(options, FeatureMapOptions) and "feature_maps" in parts else (),
         reproducible=options.provenance,
     )
-    if isinstance(options, TargetOptions) and parts & {"attention", "grad_cam"}:
+    shown = {name: getattr(options, name) for name in Look.__dataclass_fields__ if name in type(options).model_fields}
+    look = Look(parts=parts, **shown)
+    if look.design and look.provenance:
+        raise InvalidOption(
+            "provenance: The trials of `trust` run in batches with others', so they can't be reproduced to the bit. "
+            "Ask for one of the two."
+        )
+    if isinstance(options, TargetOptions) and parts & {"attention", "grad_cam", "what_if"}:
         targets = tuple(dict.fromkeys(class_index(name, spec) for name in options.target))
         plan = replace(plan, targets=targets)
     if isinstance(options, GradCamOptions) and "grad_cam" in parts:
@@ -184,18 +232,20 @@ def resolve(
             heats=heats(options, network, {method.name: method for method in methods}),
             contrast=contrast(options, targets, spec),
             samples=options.samples,
+            random_heads=_RANDOM_HEADS if look.design else 0,
         )
     if isinstance(options, GateOptions) and "attention" in parts:
-        layer = _importance_layer(options, network)
         plan = replace(
             plan,
             gates=True,
-            layer=layer,
+            layer=_importance_layer(options, network),
             effects=options.effects and bool(network.gates),
             restore=gate_names([options.restore] if options.restore else [], network),
         )
-    shown = {name: getattr(options, name) for name in Look.__dataclass_fields__ if name in type(options).model_fields}
-    return plan, Look(parts=parts, **shown)
+    if isinstance(options, WhatIfOptions):
+        layer, edit = edited(options, network)
+        plan = replace(plan, layer=layer, edit=edit, gates=bool(edit.gate))
+    return plan, look
 
 
 def _importance_layer(options: GateOptions, network: NetworkSpec) -> str:

@@ -21,7 +21,7 @@ def router(service: Service) -> APIRouter:
         "/v1/predict",
         summary="The most probable classes",
         response_model=Reply,
-        responses=documented.responses("/v1/predict", pictures=False),
+        responses=documented.responses("/v1/predict", pictures=False, names=False),
         openapi_extra=documented.request_body(PredictOptions),
     )
     async def predict(request: Request, options: Annotated[PredictOptions, Query()]) -> Response:

@@ -12,11 +12,15 @@ import orjson
 from starlette.responses import Response
 
 from service.api import numbers_file, provenance
+from service.api.classes import prediction, target
 from service.api.plan import Look
+from service.api.trials import Trusted
+from service.api.trust_reply import trust
+from service.api.what_if import what_if
 from service.errors import NotAcceptable, PellucidError
 from service.render import compose
 from service.render.encode import MEDIA_TYPES, Picture, encode
-from service.types import DecodedImage, Explanation, FeatureMaps, GateReading, ImageInfo, Outcome, Prediction
+from service.types import DecodedImage, Explanation, FeatureMaps, GateReading, ImageInfo, Outcome
 
 JSON: Final = "application/json"
 PROBLEM: Final = "application/problem+json"
@@ -61,20 +65,27 @@ def negotiate(accept: str | None, pictures: bool, numbers: bool = False) -> str:
     return str(chosen)
 
 
-def result(image: DecodedImage, outcome: Outcome, look: Look, labels: Sequence[str]) -> dict[str, Any]:
+def result(
+    image: DecodedImage, outcome: Outcome, look: Look, labels: Sequence[str], trusted: Sequence[Trusted] = ()
+) -> dict[str, Any]:
     """One entry of ``results`` but for what is known of the upload.
 
-    Pictures are still Pictures, so that a caller can also have their bytes.
+    Pictures are still Pictures, so that a caller can also have their bytes. ``trusted`` has what was measured of each
+    map, where it was.
     """
     entry: dict[str, Any] = {}
     if "predictions" in look.parts:
-        entry["predictions"] = [{**target(p, labels), "logit": np.float32(p.logit)} for p in outcome.predictions]
+        entry["predictions"] = [prediction(each, labels) for each in outcome.predictions]
     if "attention" in look.parts:
         entry["attention"] = _attention(outcome, labels)
     if "feature_maps" in look.parts:
         entry["feature_maps"] = [_feature_maps(maps, outcome.maps, look) for maps in outcome.maps]
     if "grad_cam" in look.parts:
         entry["grad_cam"] = [_grad_cam(image, explanation, look, labels) for explanation in outcome.explanations]
+        for cam, found in zip(entry["grad_cam"], trusted, strict=False):
+            cam["trust"] = trust(found, cam["target"]["label"])
+    if outcome.what_if is not None:
+        entry["what_if"] = what_if(outcome.what_if, image.box, look, labels)
     if look.provenance:
         entry["frame"] = provenance.frame(image)
     return entry
@@ -88,15 +99,6 @@ def image_info(info: ImageInfo) -> dict[str, Any]:
         "width": info.width,
         "height": info.height,
         "sha256": info.sha256,
-    }
-
-
-def target(prediction: Prediction, labels: Sequence[str]) -> dict[str, Any]:
-    """A class with its probability, as JSON: single precision, so that no digits are sent that mean nothing."""
-    return {
-        "index": prediction.index,
-        "label": labels[prediction.index],
-        "probability": np.float32(prediction.probability),
     }
 
 

@@ -19,7 +19,10 @@ from service.api.schemas import (
     ModelDetail,
     ModelList,
     ModelSummary,
+    TrustCost,
 )
+from service.api.trials import estimate
+from service.trust.trials import Design
 
 
 def router(service: Service) -> APIRouter:
@@ -114,4 +117,11 @@ def _detail(pipeline: Pipeline, default: bool) -> ModelDetail:
         feature_layers=list(network.feature_layers),
         methods=[method.name for method in pipeline.methods],
         method_details=methods.details(pipeline),
+        trust=_trust_cost(pipeline),
     )
+
+
+def _trust_cost(pipeline: Pipeline) -> TrustCost:
+    passes = Design().passes(targets=1)
+    seconds = estimate(pipeline, passes)
+    return TrustCost(passes=passes, estimated_ms=round(1000 * seconds) if seconds else None)

@@ -22,6 +22,7 @@ from service.api.schemas import (
     Prediction,
     Reply,
     Result,
+    WhatIf,
 )
 from service.client import calls, retry
 from service.client.calls import Call, PictureRoute
@@ -34,6 +35,7 @@ from service.client.options import (
     FeatureMapOptions,
     GradCamOptions,
     PredictOptions,
+    WhatIfOptions,
 )
 
 
@@ -81,6 +83,10 @@ class AsyncClient:
     async def explain(self, image: ImageSource, **options: Unpack[ExplainOptions]) -> Result:
         """All of these from one forward pass, or the parts that ``include`` names; others are None."""
         return calls.result(await self._post("explain", image, options))
+
+    async def what_if(self, image: ImageSource, **options: Unpack[WhatIfOptions]) -> WhatIf:
+        """What the network would have said, had some channels weighed more, less, or nothing."""
+        return calls.what_if(await self._post("what-if", image, options))
 
     async def picture(
         self,

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from service.api.schemas import Attention, Failure, FeatureMap, GradCam, Prediction, Reply, Result
+from service.api.schemas import Attention, Failure, FeatureMap, GradCam, Prediction, Reply, Result, WhatIf
 from service.client.errors import ApiError
 from service.client.images import ImageSource, read
 
@@ -104,3 +104,10 @@ def feature_maps(response: httpx.Response) -> list[FeatureMap]:
 def grad_cam(response: httpx.Response) -> list[GradCam]:
     """The part that /v1/grad-cam fills."""
     return result(response).grad_cam or []
+
+
+def what_if(response: httpx.Response) -> WhatIf:
+    """The part that /v1/what-if fills."""
+    found = result(response).what_if
+    assert found is not None
+    return found

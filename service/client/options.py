@@ -68,6 +68,22 @@ class GradCamOptions(_Target, total=False):
     colormap: str
     alpha: float
     max_side: int
+    trust: bool
+    trust_steps: int
+    trust_maps: int
+
+
+class WhatIfOptions(PredictOptions, _Target, total=False):
+    """Options of /v1/what-if."""
+
+    layer: str
+    gate: str
+    mute: int | Sequence[int]
+    keep: int | Sequence[int]
+    scale: str | Sequence[str]
+    rank: bool
+    signed: bool
+    max_side: int
 
 
 class ExplainOptions(PredictOptions, _Gates, FeatureMapOptions, GradCamOptions, total=False):

@@ -23,6 +23,7 @@ from service.api.schemas import (
     Prediction,
     Reply,
     Result,
+    WhatIf,
 )
 from service.client import calls, retry
 from service.client.calls import Call, PictureRoute
@@ -35,6 +36,7 @@ from service.client.options import (
     FeatureMapOptions,
     GradCamOptions,
     PredictOptions,
+    WhatIfOptions,
 )
 
 
@@ -82,6 +84,10 @@ class Client:
     def explain(self, image: ImageSource, **options: Unpack[ExplainOptions]) -> Result:
         """All of these from one forward pass, or the parts that ``include`` names; others are None."""
         return calls.result(self._send(calls.post("explain", image, options)))
+
+    def what_if(self, image: ImageSource, **options: Unpack[WhatIfOptions]) -> WhatIf:
+        """What the network would have said, had some channels weighed more, less, or nothing."""
+        return calls.what_if(self._send(calls.post("what-if", image, options)))
 
     def picture(
         self,

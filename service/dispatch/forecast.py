@@ -29,12 +29,12 @@ class Forecast:
         self._threads = threads
         self._picture_s = 0.0  # of one thread, to decode and render one image
         self._lanes: defaultdict[Worker, Counter[str]] = defaultdict(Counter)
+        self._images = 0
 
     def seconds_for(self, images: int) -> float:
         """Seconds until so many of the images in flight are done."""
-        in_flight = self._in_flight()
         engine = sum(worker.seconds_for(lanes) for worker, lanes in self._lanes.items())
-        return max(engine * images / max(in_flight, images, 1), self._pictures(images))
+        return max(engine * images / max(self._images, images, 1), self._pictures(images))
 
     @contextmanager
     def expect(self, worker: Worker, plan: Plan, images: int, deadline: float) -> Iterator[Callable[[float], None]]:
@@ -50,12 +50,14 @@ class Forecast:
         self._check(worker, lane, images, deadline - time.monotonic())
         lanes, left = self._lanes[worker], images
         lanes[lane] += images
+        self._images += images
 
         def answered(picture_s: float) -> None:
             nonlocal left
             if left:  # none is, once the caller has gone: what was stopped then says so afterwards
                 left -= 1
                 lanes[lane] -= 1
+                self._images -= 1
             if picture_s:  # a picture that could not be decoded has none
                 self._picture_s += (_SHARE if self._picture_s else 1) * (picture_s - self._picture_s)
 
@@ -63,12 +65,35 @@ class Forecast:
             yield answered
         finally:
             lanes[lane] -= left
+            self._images -= left
             left = 0
             if not lanes[lane]:
                 del lanes[lane]
 
+    @contextmanager
+    def passes(self, worker: Worker, plan: Plan, count: int) -> Iterator[Callable[[int], None]]:
+        """Count passes through the network that an image in flight still asks for, of pictures that nobody sent.
+
+        Yields what is to be called with the number of those that are done.
+        """
+        lane = worker.lane(plan)
+        lanes, left = self._lanes[worker], count
+        lanes[lane] += count
+
+        def passed(done: int) -> None:
+            nonlocal left
+            left -= done
+            lanes[lane] -= done
+
+        try:
+            yield passed
+        finally:
+            lanes[lane] -= left
+            if not lanes[lane]:
+                del lanes[lane]
+
     def _check(self, worker: Worker, lane: str, images: int, seconds_left: float) -> None:
-        in_flight = self._in_flight()
+        in_flight = self._images
         if not in_flight or seconds_left <= 0:  # a forecast that nothing tests again would stay wrong
             return
         ahead = Counter(self._lanes[worker])
@@ -81,9 +106,6 @@ class Forecast:
                 f"{seconds_left:.1f} s.",
                 retry_after_s=needed - seconds_left,
             )
-
-    def _in_flight(self) -> int:
-        return sum(lanes.total() for lanes in self._lanes.values())
 
     def _pictures(self, images: int) -> float:
         return images * self._picture_s / self._threads

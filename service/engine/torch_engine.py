@@ -96,7 +96,13 @@ class TorchEngine:
 
     def _computed(self, plan: Plan) -> str:
         """The heads that must be run again for a plan; empty where none is."""
-        return ",".join((*self._cuts(plan), *["effects"] * plan.effects, *plan.restore))
+        cuts = self._cuts(plan)
+        # Where the gradient is known, so is that of a random head.
+        sanity = f"random*{plan.random_heads}" if cuts and plan.random_heads else ""
+        edit = ""
+        if plan.edit is not None and plan.layer is not None:
+            edit = f"what-if {self._network.value(plan.layer)}{' ranked' * plan.edit.ranked}"
+        return ",".join(filter(None, (*cuts, sanity, edit, "effects" * plan.effects, *plan.restore)))
 
     def _cuts(self, plan: Plan) -> list[str]:
         """The gradients that need a backward pass, and the methods with passes of their own.

@@ -6,15 +6,17 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from models.spec import PIXELS
+from service.explain import randomised
 from service.explain.evidence import Evidence, ForwardRecord, View, gather
 from service.explain.methods import METHODS, ProbingMethod, differentiated
 from service.explain.methods.fusion import fused
 from service.explain.methods.gradient import channel_weights
 from service.explain.methods.probe import GivenUpError, Probe
-from service.types import Batch, Explanation, Importance, Plan, Prediction
+from service.types import Batch, Explanation, Floats, Heat, Importance, Plan, Prediction
 
 
 @dataclass
@@ -106,13 +108,38 @@ class _Image:
             maps = [self._map(heat.method, layer) for layer in heat.layers]
             fuse = heat.fuse if len(maps) > 1 else None
             values = (fused(maps, fuse) if fuse else maps[0]).float().cpu().numpy()  # K h w
+            random = self._random(heat)  # n K h w
             found += [
                 Explanation(
-                    score(self.number, index), heat.layers, heat.method, values[k], fuse, contrast=self.plan.contrast
+                    score(self.number, index),
+                    heat.layers,
+                    heat.method,
+                    values[k],
+                    fuse,
+                    self.plan.contrast,
+                    None if random is None else random[:, k],
                 )
                 for k, index in enumerate(self.targets)
             ]
         return tuple(found)
+
+    def _random(self, heat: Heat) -> Floats | None:
+        """The maps ``[n, K, h, w]`` that random heads would have, of a method that takes Evidence."""
+        method = METHODS[heat.method]
+        if not self.plan.random_heads or isinstance(method, ProbingMethod):
+            return None
+        of_layers = []
+        for layer in heat.layers:
+            head = self.view.heads[layer]
+            crossing = self.record.rows(head.inputs, [self.number])
+            draws, contrast = self.plan.random_heads, self.plan.contrast
+            found = randomised.maps(crossing, self.targets, contrast, head, method.heat, draws, self.void)
+            if found is None:
+                raise GivenUpError
+            of_layers.append(found)
+        drawn = [fused(maps, heat.fuse) if len(maps) > 1 else maps[0] for maps in zip(*of_layers, strict=True)]
+        random: Floats = torch.stack(drawn).float().cpu().numpy()
+        return random
 
     def _map(self, name: str, layer: str) -> Tensor:
         method = METHODS[name]

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from torch import Tensor
 
 from service.explain import attention, maps
+from service.explain import what_if as what_ifs
 from service.explain.evidence import ForwardRecord, View
 from service.explain.heats import heats
+from service.explain.methods.gradient import grad_cam
 from service.types import (
     Batch,
     Explanation,
@@ -22,7 +24,9 @@ from service.types import (
     Outcome,
     Plan,
     Prediction,
+    Seen,
     Tap,
+    WhatIf,
 )
 
 
@@ -34,6 +38,7 @@ def explain(record: ForwardRecord, batch: Batch, view: View, infer_s: float) -> 
     predictions = scores.top([plan.top_k for plan in plans])
     targets = [list(plan.targets) or [predictions[i][0].index] for i, plan in enumerate(plans)]
     found = heats(record, batch, targets, view, scores.of)
+    what_if = _what_if(record, batch, targets, view, found.given_up)
     gates = _gates(record, plans, [classes[0] for classes in targets], view)
     given_up = found.given_up | _restore(record, batch, [classes[0] for classes in targets], view, gates)
     feature_maps = _feature_maps(record, plans, view)
@@ -50,6 +55,8 @@ def explain(record: ForwardRecord, batch: Batch, view: View, infer_s: float) -> 
             i in given_up,
             _fault(finite[i], gates[i], found.explanations[i], found.importances[i], feature_maps[i]),
             found.importances[i],
+            tuple(scores.of(i, index) for index in plans[i].scored),
+            what_if.get(i),
         )
         for i in range(len(plans))
     ]
@@ -103,6 +110,39 @@ class _Scores:
         ]
 
 
+def _what_if(
+    record: ForwardRecord, batch: Batch, targets: list[list[int]], view: View, given_up: set[int]
+) -> dict[int, WhatIf]:
+    """What a change of channels would do, by image; those that nobody waited for any more go into ``given_up``."""
+    found = {}
+    gates = {gate.spec.layer: gate for gate in view.gates}
+    for i, plan in enumerate(batch.plans):
+        if plan.edit is None or plan.layer is None:
+            continue
+        head = view.heads[plan.layer]
+        crossing = record.rows(head.inputs, [i])
+        answer = what_ifs.edited(crossing, targets[i], plan.edit, head, grad_cam)
+        scores = _Scores.of_logits(answer.logits.float().cpu())
+        before, after = scores.top([plan.top_k, plan.top_k])
+        heat = answer.heat.float().cpu().numpy()
+        ranking = None
+        if plan.edit.ranked:
+            gate = attention.weights(record.values[gates[plan.edit.gate].weights])[i] if plan.edit.gate else None
+            ranking = what_ifs.ranking(crossing, targets[i][0], head, gate, _void(batch, i))
+            if ranking is None:
+                given_up.add(i)
+        of_targets = tuple(
+            (Seen(scores.of(0, index), heat[0, k]), Seen(scores.of(1, index), heat[1, k]))
+            for k, index in enumerate(targets[i])
+        )
+        found[i] = WhatIf(plan.layer, plan.edit, tuple(before), tuple(after), of_targets, ranking)
+    return found
+
+
+def _void(batch: Batch, image: int) -> Callable[[], bool]:
+    return batch.void[image] if batch.void else lambda: False
+
+
 def _gates(record: ForwardRecord, plans: Sequence[Plan], targets: list[int], view: View) -> list[list[GateReading]]:
     """Each image's gates with their weights; what they did, for the images that ask."""
     # Copies: an engine may use the record's memory for its next pass.
@@ -142,12 +182,11 @@ def _restore(
     """
     given_up: set[int] = set()
     for i, plan in enumerate(batch.plans):
-        void = batch.void[i] if batch.void else lambda: False
         for n, gate in enumerate(view.gates):
             if plan.gates and gate.spec.layer in plan.restore:
                 head = attention.measured(gate)
                 (before,), crossing = record.rows((gate.before,), [i]), record.rows(head.inputs, [i])
-                changes = attention.restored(before, crossing, targets[i], head, void)
+                changes = attention.restored(before, crossing, targets[i], head, _void(batch, i))
                 if changes is None:
                     given_up.add(i)
                     break

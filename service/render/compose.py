@@ -91,6 +91,17 @@ def mask(heat: Floats, size: tuple[int, int], keep_sign: bool) -> Pixels:
     return np.rint(levels, out=levels).astype(np.uint8)
 
 
+def shared_mask(heat: Floats, size: tuple[int, int], reach: float, keep_sign: bool) -> Pixels:
+    """An 8-bit mask of ``size`` (width, height) on a scale that several share: ``reach``, more than 0, is 255.
+
+    With ``keep_sign`` 128 is none, and -``reach`` 1.
+    """
+    levels = upsample(heat, *size) / np.float32(reach)
+    levels = 128 + 127 * np.clip(levels, -1, 1) if keep_sign else 255 * np.clip(levels, 0, 1)
+    rounded: Pixels = np.rint(levels).astype(np.uint8)
+    return rounded
+
+
 def overlay(
     picture: Pixels, source_size: tuple[int, int], box: Box, levels: Pixels, colormap: str, alpha: float
 ) -> Pixels:

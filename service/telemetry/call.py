@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-STAGES: Final = ("decode", "queue", "infer", "explain", "render")
+STAGES: Final = ("decode", "queue", "infer", "explain", "trust", "render")
 # What is told of a path that no route has: callers choose paths, and no metric may grow by what they choose.
 NO_ROUTE: Final = "other"
 

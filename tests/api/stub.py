@@ -76,7 +76,8 @@ class HeldEngine:
             raise self.broken
         if batch.pixels.max() == 255:
             raise RuntimeError("a white picture")
-        return [Outcome((Prediction(0, 1.0, 2.0),), (), (), (), 0.0, 0.0) for _ in batch.plans]
+        dark = Prediction(0, 1.0, 2.0)
+        return [Outcome((dark,), (), (), (), 0.0, 0.0, scored=(dark,) * len(plan.scored)) for plan in batch.plans]
 
 
 class CountingWorker(Worker):

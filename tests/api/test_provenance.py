@@ -50,7 +50,7 @@ def test_without_being_asked_nothing_is_said(client: httpx.Client, cat: bytes) -
 def test_defaults_and_names_are_resolved_and_asking_so_again_gives_the_same(client: httpx.Client, cat: bytes) -> None:
     reply = envelope(post(client, "/v1/explain", cat, target="tabby", gates="blocks.4.gate", provenance=True))
     options = carried(reply).options
-    assert (options["model"], options["layer"], options["target"]) == ("lite0", "head", ["281"])
+    assert (options["model"], options["layer"], options["target"]) == ("lite0", ["head"], ["281"])
     assert options["include"] == ["predictions", "attention", "feature_maps", "grad_cam"]
     assert (options["method"], options["max_side"], options["effects"]) == ("grad-cam", 1024, False)
     assert "timeout_ms" not in options

@@ -28,7 +28,7 @@ def test_importing_it_loads_no_network_and_no_arrays() -> None:
     assert loaded.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("name", ["Predict", "Attention", "FeatureMap", "GradCam", "Explain"])
+@pytest.mark.parametrize("name", ["Predict", "Attention", "FeatureMap", "GradCam", "WhatIf", "Explain"])
 def test_it_takes_the_options_that_the_service_takes(name: str) -> None:
     taken = get_type_hints(getattr(offered, f"{name}Options"))
     assert set(taken) == set(getattr(served, f"{name}Options").model_fields)
@@ -65,6 +65,8 @@ def test_every_route_has_its_typed_answer(server: str, cat: bytes) -> None:
         assert maps.channels == [1, 2]
         cams = client.grad_cam(cat, target=["tabby", "tiger cat"], overlay=True)
         assert [cam.target.label for cam in cams] == ["tabby", "tiger cat"]
+        changed = client.what_if(cat, mute=[3], layer="blocks.0", target="tabby")
+        assert [each.before.label for each in changed.targets] == ["tabby"]
         default = next(model for model in client.models() if model.default)
         assert client.model(default.name).labels[281] == "tabby"
         plot = client.picture("attention", cat, effects=False)

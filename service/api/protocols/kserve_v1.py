@@ -64,11 +64,11 @@ async def _answer(
             pipeline,
             plan,
             look,
-            lambda image, outcome: orjson.Fragment(
+            lambda image, outcome, trusted=(): orjson.Fragment(
                 reply.as_json(
                     {
                         "image": reply.image_info(image.info),
-                        **reply.result(image, outcome, look, pipeline.spec.labels),
+                        **reply.result(image, outcome, look, pipeline.spec.labels, trusted),
                     }
                 )
             ),

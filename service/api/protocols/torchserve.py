@@ -16,6 +16,7 @@ from service.api.options import PARTS, ExplainOptions, Options, Part, PredictOpt
 from service.api.protocols import documented
 from service.api.protocols.kserve_v1 import ModelName
 from service.api.route import OptionsRoute
+from service.api.trials import Trusted
 from service.errors import MalformedRequest
 from service.types import DecodedImage, Outcome, Upload
 
@@ -74,10 +75,10 @@ async def _answer(
     def order(body: intake.Intake) -> Order[bytes]:
         plan, look = planned(pipeline, options.addressed_to(name), parts, 1)
 
-        def form(image: DecodedImage, outcome: Outcome) -> bytes:
+        def form(image: DecodedImage, outcome: Outcome, trusted: Sequence[Trusted] = ()) -> bytes:
             entry = {
                 "image": reply.image_info(image.info),
-                **reply.result(image, outcome, look, pipeline.spec.labels),
+                **reply.result(image, outcome, look, pipeline.spec.labels, trusted),
             }
             return reply.as_json(shown(entry, pipeline.spec))
 

@@ -1,0 +1,100 @@
+"""What all replies are made of: pictures, classes, and problems."""
+
+from __future__ import annotations
+
+import io
+from base64 import b64decode
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+BoxField = Annotated[
+    list[int],
+    Field(
+        min_length=4,
+        max_length=4,
+        description="The box of the source picture that the network saw and the mask covers: x0, y0, x1, y1 in "
+        "pixels, the origin at the top left, EXIF orientation applied; x1 and y1 lie just outside.",
+        examples=[[94, 19, 357, 281]],
+    ),
+]
+
+
+class Schema(BaseModel):
+    """A part of a reply."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Problem(Schema):
+    """An error (RFC 9457)."""
+
+    type: str = Field(description="The kind of error, as a URN.", examples=["urn:pellucid:problem:unknown-name"])
+    title: str = Field(description="The kind of error, in words.", examples=["The network has nothing of that name"])
+    status: int = Field(description="The HTTP status.", examples=[422])
+    detail: str = Field(
+        description="What was wrong with this request, and what is allowed.",
+        examples=["Unknown class 'tabbyy'. Did you mean 'tabby'? 1000 are allowed, as are the indices from 0 to 999."],
+    )
+    request_id: str = Field(description="The request's id, as in X-Request-ID.", examples=["b1f5c0de7a3e4c55"])
+    allowed: list[str] | None = Field(
+        None,
+        description="All that is allowed in place of what was sent, where a list of it helps.",
+        examples=[["JPEG", "PNG"]],
+    )
+
+
+class ImageInfo(Schema):
+    """The picture as it was received. Format and size are null where it could not be decoded."""
+
+    filename: str | None = Field(description="The name that the sender gave it.", examples=["cat.jpg"])
+    format: str | None = Field(description="What the bytes are.", examples=["JPEG"])
+    width: int | None = Field(description="Pixels, EXIF orientation applied.", examples=[451])
+    height: int | None = Field(description="Pixels, EXIF orientation applied.", examples=[300])
+    sha256: str = Field(
+        description="SHA-256 of the bytes received, in hexadecimal.",
+        examples=["596aa1e7cb875eb79f437e310381d26b338a81c2da23439704a73c4651e8c4bb"],
+    )
+
+
+class Picture(Schema):
+    """An encoded picture."""
+
+    media_type: str = Field(description="The type of `data`.", examples=["image/png"])
+    width: int = Field(description="Pixels.", examples=[263])
+    height: int = Field(description="Pixels.", examples=[262])
+    data: str = Field(description="The picture's bytes in base64.", examples=["iVBORw0KGgo…"])
+
+    def content(self) -> bytes:
+        """The picture as a file's bytes. Raises ValueError if ``data`` is not base64."""
+        return b64decode(self.data, validate=True)
+
+    def to_pil(self) -> Image.Image:
+        """The picture as Pillow's, decoded: ``L`` for a mask, ``P`` or ``RGB`` in colour."""
+        from PIL import Image  # a reader of numbers needn't have it
+
+        picture = Image.open(io.BytesIO(self.content()))
+        picture.load()
+        return picture
+
+
+class ClassName(Schema):
+    """A class of the network."""
+
+    index: int = Field(description="The class's index.", examples=[285])
+    label: str = Field(description="The class's label.", examples=["Egyptian cat"])
+
+
+class Target(ClassName):
+    """A class, and how probable the network finds it in this picture."""
+
+    probability: float = Field(description="Softmax over all classes.", examples=[0.355])
+
+
+class Prediction(Target):
+    """A class with its probability and its logit."""
+
+    logit: float = Field(description="The network's output before softmax.", examples=[9.12])

@@ -1,0 +1,171 @@
+"""The verdict: a right map is told from a wrong one, a random one has nothing, and all of it can be had again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from pytorch_grad_cam.metrics.cam_mult_image import DropInConfidence, IncreaseInConfidence
+from pytorch_grad_cam.metrics.road import ROADMostRelevantFirstAverage
+from scipy.stats import spearmanr  # type: ignore[import-untyped]
+from torch import Tensor, nn
+
+from service.render.compose import positive
+from service.trust.measures import Measured, finding, measured, sentence
+from service.trust.ranks import spearman
+from service.trust.trials import Design, Trials
+from service.types import Floats, Pixels
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array_wrap__")  # the oracle hands numpy tensors
+
+SIDE = 56
+MEAN = (0.0, 0.0, 0.0)
+# What the synthetic class is made of: bright pixels in one corner of the picture.
+SPOT = np.zeros((SIDE, SIDE), bool)
+SPOT[4:20, 36:52] = True
+
+
+def noise(seed: int) -> Pixels:
+    return np.random.default_rng(seed).integers(100, 156, (SIDE, SIDE, 3), np.uint8)
+
+
+def score(pixels: Pixels) -> float:
+    """The synthetic network's probability: how bright the spot is, and nothing else."""
+    return float(pixels[SPOT].mean() / 255)
+
+
+def examined(
+    pixels: Pixels, maps: list[Floats], design: Design | None = None, network: Callable[[Pixels], float] = score
+) -> tuple[Measured, ...]:
+    trials = Trials(pixels, maps, MEAN, design or Design())
+    scores = [network(trials.picture(number)) for number in range(len(trials))]
+    return measured(trials, np.repeat(np.array(scores)[:, None], len(maps), 1))
+
+
+def picture() -> Pixels:
+    pixels = noise(0) // 4
+    pixels[SPOT] = 250
+    return pixels
+
+
+PERFECT = SPOT.reshape(14, 4, 14, 4).mean((1, 3)).astype(np.float32)
+
+
+def test_the_perfect_map_is_followed_and_the_opposite_contradicted() -> None:
+    perfect, opposite = examined(picture(), [PERFECT, -PERFECT])
+    assert perfect.finding == "follows"
+    assert opposite.finding == "contradicts"
+    assert perfect.beaten == 8
+    assert perfect.advantage > perfect.gaussian
+    for curve in perfect.curves:
+        areas = [curve.gaussian_auc, *curve.random_auc]
+        assert curve.map_auc > max(areas) if curve.test == "insertion" else curve.map_auc < min(areas)
+    assert perfect.confidence.drop < 0.2 < perfect.gaussian_confidence.drop  # the map's edges are soft
+    assert perfect.positive_share == 1
+    assert opposite.positive_share == 0
+    assert "'espresso'" in sentence(perfect, "espresso")
+    assert "beats 8 of 8" in sentence(perfect, "espresso")
+
+
+def test_random_maps_centre_at_zero() -> None:
+    generator = np.random.default_rng(5)
+    found = examined(picture(), list(generator.standard_normal((30, 14, 14)).astype(np.float32)), Design(3, 16))
+    advantages = np.array([each.advantage for each in found])
+    # The mean of the rivals has an error of its own, which all these share.
+    assert abs(advantages.mean()) < 3 * found[0].noise * np.sqrt(1 / 30 + 1 / 16)
+    assert advantages.std() == pytest.approx(found[0].noise, rel=0.5)
+    assert sum(each.finding == "unclear" for each in found) > 0.8 * len(found)
+
+
+def test_the_same_picture_has_the_same_trials_and_another_others() -> None:
+    heat = np.random.default_rng(1).standard_normal((7, 7)).astype(np.float32)
+    one, again, other = (Trials(noise(seed), [heat], MEAN, Design()) for seed in (0, 0, 1))
+    assert len(one) == Design().passes(targets=1) == 193
+    for number in range(0, len(one), 7):
+        assert np.array_equal(one.picture(number), again.picture(number))
+    assert not np.array_equal(one.maps[1], other.maps[1])
+
+
+def test_a_flat_map_is_tried_in_an_order_by_chance() -> None:
+    (found,) = examined(picture(), [np.zeros((14, 14), np.float32)])
+    assert found.finding == "unclear"
+    assert found.positive_share == 0
+
+
+def test_every_share_of_the_pixels_is_taken_those_that_the_map_marks_first() -> None:
+    heat = np.random.default_rng(1).standard_normal((7, 7)).astype(np.float32)
+    pixels = noise(0)
+    trials = Trials(pixels, [heat], MEAN, Design(4, 4))
+    before: NDArray[np.bool_] = np.zeros((SIDE, SIDE), bool)
+    for number, trial in enumerate(trials.plan):
+        if trial.kind == "deletion" and trial.map == len(trials.maps) - 1:
+            taken = (trials.picture(number) == 0).all(2)
+            assert taken.mean() == pytest.approx(trial.fraction, abs=1e-3)
+            assert taken[before].all()
+            before = taken
+
+
+class Bright(nn.Module):
+    """Three seeded convolutions, so that there is something to agree about."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = nn.Sequential(
+            nn.Conv2d(3, 8, 5, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        probabilities: Tensor = (20 * self.net(x)).softmax(1)
+        return probabilities
+
+
+def test_drop_increase_and_road_are_those_of_pytorch_grad_cam() -> None:
+    net = Bright().eval()
+    pixels = noise(3)
+    heat = np.random.default_rng(1).standard_normal((7, 7)).astype(np.float32)
+
+    def tensor(picture: Pixels) -> Tensor:
+        return torch.from_numpy(picture.transpose(2, 0, 1)[None].astype(np.float32) / 255)
+
+    def network(picture: Pixels) -> float:
+        with torch.no_grad():
+            return float(net(tensor(picture))[0, 1])
+
+    (found,) = examined(pixels, [heat], network=network)
+    mask = positive(heat, SIDE, SIDE)[None]
+    targets = [lambda probabilities: probabilities[1]]
+    drop = DropInConfidence()(tensor(pixels), mask, targets, net)[0]
+    increase = IncreaseInConfidence()(tensor(pixels), mask, targets, net)[0]
+    # The oracle leaves out the division by the whole picture's probability. Ours rounds pixels to levels.
+    assert found.confidence.drop * network(pixels) == pytest.approx(drop, abs=0.01)
+    assert found.confidence.increase == bool(increase)
+    # The oracle orders a mask, in which all that is against the class is alike: it is given the order itself.
+    trials = Trials(pixels, [heat], MEAN, Design())
+    order = trials._order(len(trials.maps) - 1)
+    oracle = ROADMostRelevantFirstAverage(percentiles=[80, 60, 40, 20])
+    torch.manual_seed(0)
+    change = oracle(tensor(pixels), (1 - order / order.size)[None].astype(np.float32), targets, net)[0]
+    road = next(curve for curve in found.curves if curve.test == "road")
+    assert float(np.mean(road.map[1:] - road.map[0])) == pytest.approx(float(change), abs=0.01)
+
+
+def test_a_finding_needs_more_than_twice_the_noise() -> None:
+    assert [finding(advantage, 0.1) for advantage in (0.21, 0.2, -0.2, -0.21)] == [
+        "follows",
+        "unclear",
+        "unclear",
+        "contradicts",
+    ]
+
+
+def test_rank_correlation_is_scipys_with_ties_too() -> None:
+    generator = np.random.default_rng(0)
+    one, other = generator.integers(0, 9, (2, 7, 7))
+    assert spearman(one, other) == pytest.approx(float(spearmanr(one.ravel(), other.ravel()).statistic))
+    assert spearman(one, 3.0 * one) == pytest.approx(1)
+    assert spearman(one, np.zeros((7, 7))) is None
+    assert spearman(one, np.full((7, 7), np.nan)) is None
