@@ -1,6 +1,6 @@
 # docker build .                                             the service on the CPU, by OpenVINO
 # docker build --target cuda .                               on a CUDA device, by torch
-# docker build --build-arg TORCH_INDEX= .                    torch from PyPI, not from PyTorch's index of CPU builds
+# docker build --build-arg TORCH_INDEX=URL .                 torch from PyTorch's index of CPU builds: 4 GB less
 ARG PYTHON_IMAGE=python:3.11-slim
 
 # What is to be installed, of both files that change for other reasons too: the layers below are rebuilt only if this is.
@@ -26,7 +26,7 @@ COPY models models
 COPY service service
 RUN python -m pip install --no-deps --prefix /service .
 
-# PyPI's torch for x86 is one for CUDA, with several GB of NVIDIA's libraries; the version is the same.
+# PyPI's torch for x86 is one for CUDA, with several GB of NVIDIA's libraries; one from an index of CPU builds has none.
 FROM venv AS cpu-builder
 ARG TORCH_INDEX=
 COPY --from=requirements /requirements/torch.txt /requirements/
