@@ -41,7 +41,7 @@ class Effort:
 
     scenes: int = 32
     curves: int = 8
-    passes: int = 600
+    passes: int = 400
     least: int = 3
 
 
