@@ -1,0 +1,69 @@
+"""Anybody's pictures with labelled boxes, as scenes.
+
+A folder of pictures and ``boxes.csv``, a line for each box, its corners in pixels of the upright picture:
+
+    file,label,x0,y0,x1,y1
+    street.jpg,traffic light,310,42,355,170
+
+A label is one of the network's, or the number of a class. Lines of one file and label are one scene.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from pathlib import Path
+
+from benchmarks.quality.scenes import Scene
+from models.spec import ModelSpec
+from service.decode.image import decode
+from service.types import Box, Upload
+
+COLUMNS = ("file", "label", "x0", "y0", "x1", "y1")
+
+
+def read(folder: Path, spec: ModelSpec, max_pixels: int) -> list[Scene]:
+    """The scenes of a folder, in the file's order. Boxes are cut off where the network's crop ends; one that lies
+    outside is left out, and so is a scene with none.
+
+    Raises ValueError that names the line, FileNotFoundError, and what a picture that can't be decoded raises.
+    """
+    found: dict[tuple[str, int], list[Box]] = defaultdict(list)
+    with (folder / "boxes.csv").open(encoding="utf-8", newline="") as file:
+        rows = csv.DictReader(file)
+        if tuple(rows.fieldnames or ()) != COLUMNS:
+            raise ValueError(f"boxes.csv: the first line must be {','.join(COLUMNS)}")
+        for row in rows:
+            try:
+                x0, y0, x1, y1 = (int(row[name]) for name in COLUMNS[2:])
+            except (TypeError, ValueError):
+                raise ValueError(f"boxes.csv, line {rows.line_num}: corners are four whole numbers") from None
+            if not (0 <= x0 < x1 and 0 <= y0 < y1):
+                raise ValueError(f"boxes.csv, line {rows.line_num}: x0 < x1 and y0 < y1 must hold, and none be below 0")
+            found[row["file"], _class(row["label"], spec, rows.line_num)].append((x0, y0, x1, y1))
+    scenes = []
+    for (name, target), boxes in found.items():
+        image = decode(Upload((folder / name).read_bytes(), name), spec.preprocess, max_pixels)
+        seen = [box for each in boxes if (box := _seen(each, image.box, spec)) is not None]
+        if seen:
+            scenes.append(Scene(name, "labelled", image.pixels, target, tuple(seen)))
+    return scenes
+
+
+def _class(label: str, spec: ModelSpec, line: int) -> int:
+    indices = spec.indices.get(label.strip().casefold(), ())
+    if len(indices) == 1:
+        return indices[0]
+    if label.strip().isdecimal() and int(label) < len(spec.labels):
+        return int(label)
+    several = f", it is the label of {' and '.join(map(str, indices))}" if indices else ""
+    raise ValueError(f"boxes.csv, line {line}: {label!r} names no one class of {spec.name}{several}; a number does")
+
+
+def _seen(box: Box, crop: Box, spec: ModelSpec) -> Box | None:
+    """A box of the source in the pixels of the network, which sees its ``crop``."""
+    height, width = spec.preprocess.size
+    across, down = width / (crop[2] - crop[0]), height / (crop[3] - crop[1])
+    x0, x1 = (min(max(round((x - crop[0]) * across), 0), width) for x in (box[0], box[2]))
+    y0, y1 = (min(max(round((y - crop[1]) * down), 0), height) for y in (box[1], box[3]))
+    return (x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None

@@ -1,0 +1,158 @@
+"""Raw figures -> the tables of docs/quality.md. Pure: dictionaries in, Markdown out."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from benchmarks.quality.makers import OURS
+from benchmarks.quality.measure import BASELINE
+from benchmarks.quality.scores import interval
+from benchmarks.report import Figures, table
+from models.spec import PIXELS
+
+
+def overview(figures: Figures, agreement: dict[str, dict[str, float]]) -> str:
+    """Every method where it is taken by default: agreement with the oracles, cost, and what its maps are worth."""
+    default = figures["default_layer"]
+    rows = []
+    for row in _of(figures, OURS):
+        if row["layer"] == (PIXELS if (OURS, row["method"], PIXELS) in _by_key(figures) else default):
+            agreed = ", ".join(f"{whose} {worst:.0e}" for whose, worst in agreement.get(row["method"], {}).items())
+            rows.append(
+                (
+                    f"`{row['method']}`",
+                    f"`{row['layer']}`",
+                    agreed or "in the tests",
+                    _short(cost(row)),
+                    _mean(row["deletion"]),
+                    _mean(row["insertion"]),
+                    _mean(row["hits"]),
+                    _mean(row["energy"]),
+                    str(len(row["hits"])),
+                )
+            )
+    rows += [
+        (row["method"], "", "", "", *(_mean(row[name]) for name in ("deletion", "insertion", "hits", "energy")), n)
+        for row in _of(figures, BASELINE)
+        for n in [str(len(row["hits"]))]
+    ]
+    header = ("method", "layer", "oracles, largest difference", "cost, of a prediction", "deletion AUC ↓")
+    return table((*header, "insertion AUC ↑", "pointing game ↑", "energy in the box ↑", "scenes"), rows)
+
+
+def layers(figures: Figures) -> str:
+    """Every method at every layer, with intervals."""
+    rows = []
+    for row in [*_of(figures, OURS), *_of(figures, BASELINE)]:
+        names = [scene["picture"] for scene in figures["scenes"]]
+        seconds = statistics.median(row["seconds"]) if row["seconds"] else None
+        rows.append(
+            (
+                f"`{row['method']}`" if row["by"] == OURS else row["method"],
+                f"`{row['layer']}`" if row["layer"] else "",
+                str(len(row["hits"])),
+                _with_interval(row["hits"], names),
+                _with_interval(row["energy"], names),
+                str(len(row["deletion"])),
+                _with_interval(row["deletion"], names),
+                _with_interval(row["insertion"], names),
+                _with_interval(row["road"], names),
+                f"{1000 * seconds:.0f}" if seconds else "-",
+                _short(cost(row)) if seconds else "-",
+            )
+        )
+    header = ("method", "layer", "scenes", "pointing game ↑", "energy in the box ↑", "of curves", "deletion AUC ↓")
+    return table((*header, "insertion AUC ↑", "ROAD AUC ↓", "ms", "of a prediction"), rows)
+
+
+def libraries(figures: Figures) -> str:
+    """The other libraries' methods beside ours, on the scenes that both had."""
+    own = _by_key(figures)
+    rows = []
+    for row in figures["rows"]:
+        if row["by"] in (OURS, BASELINE):
+            continue
+        ours = own[OURS, row["method"], row["layer"]]
+        n = min(len(row["hits"]), len(ours["hits"]))
+        seconds = [statistics.median(each["seconds"][:n]) for each in (row, ours)]
+
+        def both(name: str, count: int, row: Figures = row, ours: Figures = ours) -> str:
+            return f"{_mean(row[name][:count])} / {_mean(ours[name][:count])}"
+
+        rows.append(
+            (
+                row["by"],
+                f"`{row['method']}`",
+                f"`{row['layer']}`",
+                str(n),
+                f"{statistics.mean(row['cosine']):.3f} ({min(row['cosine']):.3f})",
+                both("hits", n),
+                both("energy", n),
+                *(_beside(row, ours, name) for name in ("deletion", "insertion")),
+                f"{1000 * seconds[0]:.0f} / {1000 * seconds[1]:.0f}",
+                f"{seconds[0] / seconds[1]:.1f}",
+            )
+        )
+    header = ("library", "method", "layer", "scenes", "cosine with ours (least)", "pointing game, theirs / ours")
+    more = ("energy", "deletion AUC", "insertion AUC", "ms", "theirs of ours")
+    return table((*header, *more), rows)
+
+
+def _beside(row: Figures, ours: Figures, name: str) -> str:
+    """A curve's area, theirs and ours, on the scenes on which theirs was taken: where their map is not ours."""
+    taken = [number for number, value in enumerate(row[name]) if value is not None]
+    theirs = [row[name][number] for number in taken]
+    return f"{_mean(theirs)} / {_mean([ours[name][number] for number in taken])}" if taken else "the same"
+
+
+def scenes(figures: Figures) -> str:
+    """What was measured on, in words."""
+    kinds: dict[str, int] = {}
+    for scene in figures["scenes"]:
+        name = f"{scene['kind']}, {scene['target']}"
+        kinds[name] = kinds.get(name, 0) + 1
+    listed = "; ".join(f"{name}: {count}" for name, count in sorted(kinds.items()))
+    pictures = len({scene["picture"] for scene in figures["scenes"]})
+    ours, theirs = (
+        1000
+        * statistics.median(
+            seconds for row in figures["rows"] if (row["by"] == OURS) is own for seconds in row["prediction"]
+        )
+        for own in (True, False)
+    )
+    return (
+        f"`{figures['network']}`, {len(figures['scenes'])} scenes in {pictures} pictures ({listed}); the boxes cover "
+        f"{figures['share']:.0%} of them. Maps: {figures['engine']}; curves scored by {figures['scorer']}. "
+        f"A prediction takes {ours:.1f} ms by the engine, {theirs:.1f} ms by the plain network "
+        "that the libraries have."
+    )
+
+
+def cost(row: Figures) -> float:
+    """The time of a map, the prediction in it, by that of a prediction alone."""
+    return float(statistics.median(row["seconds"]) / statistics.median(row["prediction"]))
+
+
+def _of(figures: Figures, by: str) -> list[Figures]:
+    return [row for row in figures["rows"] if row["by"] == by]
+
+
+def _by_key(figures: Figures) -> dict[tuple[str, str, str], Figures]:
+    return {(row["by"], row["method"], row["layer"]): row for row in figures["rows"]}
+
+
+def _mean(values: Sequence[float]) -> str:
+    return f"{statistics.mean(values):.2f}" if values else "-"
+
+
+def _short(value: float) -> str:
+    return f"{value:.1f}" if value < 10 else f"{value:.0f}"
+
+
+def _with_interval(values: Sequence[float], pictures: Sequence[Any]) -> str:
+    if not values:
+        return "-"
+    low, high = interval(values, pictures[: len(values)])
+    return f"{statistics.mean(values):.2f} ({low:.2f}–{high:.2f})"

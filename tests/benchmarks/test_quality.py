@@ -1,0 +1,201 @@
+"""What the quality benchmark says of a map: known places, known scores, and tables that say what was measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from benchmarks.quality import boxes, report, scores
+from benchmarks.quality.makers import OURS, Maker, ours
+from benchmarks.quality.measure import BASELINE, Effort, Row, _maps
+from benchmarks.quality.scenes import THINGS, Scene, composed, recognised, spread
+from models.spec import PIXELS, ModelSpec
+from service.engine.torch_engine import TorchEngine
+from service.types import Box, Floats
+from tests.benchmarks.test_report import rows
+from tests.engine.test_torch_engine import SPEC
+from tests.networks import network
+
+IMAGENET = ModelSpec("three", "", tuple(thing.label for thing in THINGS), SPEC.preprocess, "")
+
+
+def scene(*found: Box, side: int = 100) -> Scene:
+    return Scene("a picture", "test", np.zeros((side, side, 3), np.uint8), 1, found)
+
+
+def spot(x: int, y: int, side: int = 100) -> Floats:
+    heat = np.zeros((side, side), np.float32)
+    heat[y, x] = 1
+    return heat
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "said"),
+    [(20, 30, True), (39, 49, True), (42, 40, True), (43, 40, False), (42, 52, False), (17, 40, True), (80, 90, True)],
+)
+def test_the_pointing_game_allows_three_percent_around_any_box(x: int, y: int, said: bool) -> None:
+    assert scores.hit(spot(x, y), scene((20, 30, 40, 50), (75, 85, 90, 95))) is said
+
+
+def test_a_coarse_map_points_at_the_middle_of_its_cell_and_a_flat_one_nowhere() -> None:
+    coarse = np.array([[0, 0], [0, 2.0]], np.float32)
+    assert scores.hit(coarse, scene((70, 70, 80, 80)))
+    assert not scores.hit(coarse, scene((0, 0, 50, 50)))
+    assert not scores.hit(np.ones((2, 2), np.float32), scene((0, 0, 100, 100)))
+
+
+def test_energy_is_the_share_of_the_positive_map_in_the_boxes_counted_once() -> None:
+    heat = np.full((100, 100), -5, np.float32)
+    heat[:, :40] = 1
+    assert scores.energy(heat, scene((0, 0, 10, 100))) == pytest.approx(0.25)
+    assert scores.energy(heat, scene((0, 0, 10, 100), (5, 0, 20, 100))) == pytest.approx(0.5)
+    assert scores.energy(heat, scene((40, 0, 100, 100))) == 0
+    assert scores.energy(-np.abs(heat), scene((0, 0, 100, 100))) == 0
+
+
+def test_two_maps_are_compared_as_masks() -> None:
+    heat = np.random.default_rng(0).normal(size=(7, 7)).astype(np.float32)
+    assert scores.cosine(heat, 3 * heat, scene()) == pytest.approx(1, abs=1e-6)
+    assert scores.cosine(spot(1, 1), spot(60, 60), scene()) == 0
+
+
+def test_the_interval_covers_the_mean_and_widens_where_few_pictures_hold_many_scenes() -> None:
+    values = [0.0, 1.0] * 20
+    low, high = scores.interval(values, [str(n) for n in range(40)])
+    assert 0.3 < low < 0.5 < high < 0.7
+    wide = scores.interval(values, [str(n % 4) for n in range(40)])
+    assert wide[1] - wide[0] > high - low
+    assert scores.interval([0.5] * 4, ["a", "b", "c", "d"]) == (0.5, 0.5)
+
+
+@pytest.fixture(scope="module")
+def found() -> list[Scene]:
+    return composed(IMAGENET)
+
+
+def test_the_boxes_of_composed_scenes_hold_the_object_that_was_put_there(found: list[Scene]) -> None:
+    """The cup is red, the sky blue, and every box lies in the picture, off the other object's."""
+    pasted = [each for each in found if each.kind == "pasted"]
+    cups_on_sky = [each for each in pasted if each.picture.startswith("coffee.jpg on rocket.jpg")]
+    assert len(cups_on_sky) == 8
+    for each in cups_on_sky:
+        redder = each.pixels[..., 0] > each.pixels[..., 2].astype(int)
+        inside = each.inside()
+        assert redder[inside].mean() > 0.9
+        assert redder[~inside].mean() < 0.1
+    for each in found:
+        ((x0, y0, x1, y1),) = each.boxes
+        height, width = each.pixels.shape[:2]
+        assert 0 <= x0 < x1 <= width
+        assert 0 <= y0 < y1 <= height
+    for one, other in zip(*[iter(each for each in found if each.kind == "side by side")] * 2, strict=True):
+        assert one.picture == other.picture
+        assert one.target != other.target
+        assert not (one.inside() & other.inside()).any()
+
+
+def test_every_beginning_of_the_scenes_is_of_all_kinds_and_classes(found: list[Scene]) -> None:
+    ordered = spread(found)
+    assert {id(each) for each in ordered} == {id(each) for each in found}
+    assert len({(each.kind, each.target) for each in ordered[:10]}) == 6
+    kept = recognised(found, lambda pictures: [(0,) for _ in pictures])
+    assert {each.target for each in kept} == {0}
+
+
+def test_boxes_of_a_folder_are_moved_into_what_the_network_sees(tmp_path: Path) -> None:
+    Image.new("RGB", (128, 64)).save(tmp_path / "wide.png")
+    # 64 x 64 pixels from the middle are seen of it: 32 to 96
+    lines = ("file,label,x0,y0,x1,y1", "wide.png,b,32,0,48,16", "wide.png,B,90,60,128,64", "wide.png,2,0,0,9,9")
+    (tmp_path / "boxes.csv").write_text("\n".join(lines), "utf-8")
+    spec = ModelSpec("five", "", ("a", "b", "c", "a", "e"), SPEC.preprocess, "")
+    size = SPEC.preprocess.size[0]
+    (only,) = boxes.read(tmp_path, spec, 10**6)
+    assert only.target == 1
+    assert only.pixels.shape == (size, size, 3)
+    assert only.boxes == ((0, 0, 16, 16), (58, 60, 64, 64))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("file,label\n", "first line must be file,label,x0"),
+        ("file,label,x0,y0,x1,y1\nx.png,b,1,2,3\n", "line 2: corners are four whole numbers"),
+        ("file,label,x0,y0,x1,y1\nx.png,b,5,2,5,9\n", "line 2: x0 < x1"),
+        ("file,label,x0,y0,x1,y1\nx.png,dog,1,2,3,4\n", "line 2: 'dog' names no one class of five"),
+        ("file,label,x0,y0,x1,y1\nx.png,a,1,2,3,4\n", "it is the label of 0 and 3; a number does"),
+    ],
+)
+def test_what_is_wrong_in_a_folder_is_named_with_its_line(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "boxes.csv").write_text(text, "utf-8")
+    with pytest.raises(ValueError, match=said):
+        boxes.read(tmp_path, ModelSpec("five", "", ("a", "b", "c", "a", "e"), SPEC.preprocess, ""), 10**6)
+
+
+def test_every_method_is_measured_at_its_places_and_long_ones_on_fewer_scenes() -> None:
+    engine = TorchEngine(network("tiny"), SPEC, torch.device("cpu"))
+    makers = {(maker.method, maker.layer): maker for maker in ours(engine, ["stem", "head"])}
+    assert {layer for _, layer in makers} == {"stem", "head", PIXELS}
+    size = SPEC.preprocess.size[0]
+    scenes = [scene((0, 0, size // 2, size), side=size)] * 3
+    heats: list[dict[tuple[str, str, str], Floats]] = [{} for _ in scenes]
+    effort = Effort(scenes=3, passes=6, least=1)
+    row = _maps(makers["grad-cam", "stem"], makers["grad-cam", "stem"].make, scenes, effort, heats)
+    assert [len(row.hits), len(row.energy), len(row.seconds)] == [2, 2, 2]
+    assert heats[0][OURS, "grad-cam", "stem"].shape == (size // 2, size // 2)
+    # 8 channels, 8 passes
+    assert len(_maps(makers["score-cam", "stem"], makers["grad-cam", "stem"].make, scenes, effort, heats).hits) == 1
+    theirs = Maker("another", "grad-cam", "stem", 1, makers["grad-cam", "stem"].make)
+    assert _maps(theirs, makers["grad-cam", "stem"].make, scenes, effort, heats).cosine == pytest.approx(
+        [1, 1], abs=1e-5
+    )
+
+
+def test_the_tables_say_what_was_measured() -> None:
+    def row(
+        by: str,
+        method: str,
+        layer: str,
+        hits: list[float],
+        seconds: float,
+        deletion: list[float | None] | None = None,
+        cosine: list[float] | None = None,
+    ) -> Row:
+        return Row(
+            by,
+            method,
+            layer,
+            [seconds] * len(hits),
+            [0.01] * len(hits),
+            hits,
+            hits,
+            deletion=deletion or [0.25],
+            cosine=cosine or [],
+        )
+
+    own = row(OURS, "grad-cam", "head", [1.0, 1.0, 0.0, 1.0], 0.02)
+    at_pixels = row(OURS, "smoothgrad", PIXELS, [0.0, 1.0], 0.5)
+    theirs = row("captum", "grad-cam", "head", [1.0, 0.0], 0.05, [0.75, None], cosine=[0.5, 1.0])
+    baseline = Row(BASELINE, "random", "", hits=[0.0] * 4, energy=[0.0] * 4)
+    figures = {
+        "network": "lite0",
+        "engine": "torch",
+        "scorer": "OpenVINO",
+        "default_layer": "head",
+        "share": 0.3,
+        "scenes": [{"picture": str(n // 2), "kind": "pasted", "target": "cat"} for n in range(4)],
+        "rows": [vars(each) for each in (own, at_pixels, theirs, baseline)],
+    }
+    overview = rows(report.overview(figures, {"grad-cam": {"captum": 1e-6}}))
+    assert overview[0] == ["`grad-cam`", "`head`", "captum 1e-06", "2.0", "0.25", "-", "0.75", "0.75", "4"]
+    assert overview[1][:4] == ["`smoothgrad`", "`pixels`", "in the tests", "50"]
+    assert overview[2][0] == "random"
+    assert rows(report.layers(figures))[0][:4] == ["`grad-cam`", "`head`", "4", "0.75 (0.50–1.00)"]
+    (line,) = rows(report.libraries(figures))
+    # On the two scenes that both have, ours hits both.
+    assert line[:6] == ["captum", "`grad-cam`", "`head`", "2", "0.750 (0.500)", "0.50 / 1.00"]
+    assert line[7:] == ["0.75 / 0.25", "the same", "50 / 20", "2.5"]
+    assert "4 scenes in 2 pictures (pasted, cat: 4); the boxes cover 30%" in report.scenes(figures)
