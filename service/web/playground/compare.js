@@ -18,7 +18,7 @@ export function renderCompare({result, update}) {
   const names = {one: one.target.label, other: other.target.label};
   fill(
     panel.querySelector(".body"),
-    trio([
+    ...trio([
       {values: first, box, caption: names.one, key: "compare-one"},
       {values: second, box, caption: names.other, key: "compare-other"},
       {values: difference, box, caption: t("compare.difference", names), key: "compare-difference"},

@@ -37,7 +37,9 @@ const price = ({cost}) => (cost ? t("method.cost", {times: number(cost.default_l
 
 /** What a method is, needs and costs. */
 function about({title, needs, formula, paper, cost, default_layer: place}) {
-  const measured = cost && t("method.measured", {times: number(cost.default_layer), layer: place, where: cost.measured});
+  const measured = cost && t("method.measured", {
+    times: number(cost.default_layer), layer: place, where: cost.measured,
+  });
   return h(
     "p", {class: "muted about-method", id: "about-method"}, h("strong", {}, title), ` – ${formula} (${paper}). `,
     t(`needs.${needs.replace(" ", "_")}`), " ", measured ?? t("method.unmeasured"),
@@ -76,11 +78,11 @@ export function renderControls({state, detail, models, update}) {
       known(methods.map(({name}) => name), state.method), method?.name,
       (name) => [name, price(methods.find((each) => each.name === name) ?? {})].filter(Boolean).join("  "),
     )),
-    method && about(method),
     row("colormap", choice(
       known(["", ...colourMaps()], state.colormap), state.colormap, (name) => name || t("control.automatic"),
     )),
     row("top_k", choice(top, state.top_k || "5")),
+    method && about(method),
     h(
       "label", {class: "control check"},
       h("input", {

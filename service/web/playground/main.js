@@ -2,6 +2,7 @@
 
 import {ask, explainQuery, supersede} from "./api.js";
 import {renderAttention} from "./attention.js";
+import {renderBeside} from "./beside.js";
 import {catalogue, detailOf, known, served, usual} from "./catalogue.js";
 import {renderCompare} from "./compare.js";
 import {renderControls} from "./controls.js";
@@ -161,6 +162,7 @@ function renderView() {
   renderCompare(shown);
   renderTrust(shown);
   renderWhatIf(shown);
+  renderBeside(shown);
   renderRecipe(shown);
   attempt(() => Promise.all([renderMaps(shown), renderAttention(shown)]), {keeps: true});
 }

@@ -16,7 +16,7 @@ export function suggestLabels(all) {
   fill(labels, [...named.keys()].map((value) => h("option", {value})));
 }
 
-/** What the service is asked for a class that was typed: what is no label goes there as it is; its answer says what is. */
+/** How the service is asked for a class that was typed: what is no label goes as it is, and the answer says what is. */
 const classOf = (text) => named.get(text) ?? text;
 
 /** Draw the predictions of a view, and below them explained classes that are not among the first. */
@@ -62,19 +62,18 @@ export function renderPredictions({state, result, update}) {
   fill(
     body,
     h("ol", {class: "classes"}, result.predictions.map(row), further.map(row)),
-    target && h(
-      "label", {class: "control other"}, h("span", {}, t("predictions.other")),
+    target && h("div", {class: "others"}, h(
+      "label", {class: "control"}, h("span", {}, t("predictions.other")),
       h("input", {
         list: "labels", "data-key": "other", autocomplete: "off", spellcheck: "false",
         placeholder: t("predictions.example"), onchange: typed,
       }),
-    ),
-    target && h(
-      "label", {class: "control other"}, h("span", {}, t("predictions.against")),
+    ), h(
+      "label", {class: "control"}, h("span", {}, t("predictions.against")),
       h("input", {
         type: "search", list: "labels", "data-key": "against", autocomplete: "off", spellcheck: "false",
         value: against?.label ?? "", placeholder: t("predictions.example"), onchange: contrasted,
       }),
-    ),
+    )),
   );
 }

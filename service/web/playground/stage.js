@@ -158,7 +158,7 @@ function ofHeat({cam, colours, isSigned}) {
   };
 }
 
-/** A canvas with the part of a photograph, of the one here by default, that the network saw, faint; `pixels` over it. */
+/** A canvas with the part of a photograph (the one here, unless told) that the network saw, faint; `pixels` over it. */
 export function overBox(pixels, opacity, under = {photo, box: heat.cam.box}) {
   const made = canvas(pixels.width, pixels.height);
   const context = made.getContext("2d");

@@ -1,11 +1,13 @@
 // What a view shows is in its address, so that it can be shared: all but the visitor's own photograph.
 
-const OPTIONS = ["model", "target", "versus", "against", "layer", "method", "signed", "colormap", "top_k", "layers", "sort"];
+const OPTIONS = [
+  "model", "target", "versus", "against", "layer", "method", "signed", "colormap", "top_k", "layers", "sort",
+];
 const ASIDES = ["trust", "gate", "scale", "rank", "beside", "beside_model"];  // what is asked beside the view
 const LOOKS = ["view", "opacity", "channels", "lang", ...ASIDES];
 const NAMES = ["sample", ...OPTIONS, ...LOOKS];
 
-/** The part of a state that is about how an answer is looked at, and what else is asked: the view depends on none. */
+/** The part of a state that no view depends on: how an answer is looked at, and what is asked beside it. */
 export const looks = (state) => Object.fromEntries(LOOKS.map((name) => [name, state[name]]));
 
 /** Whether a state leaves every option of the request to the service. */

@@ -8,12 +8,16 @@ import {enlarge, overBox} from "./stage.js";
 const COLOURS = "coolwarm";
 const SIDE = 256;
 
+// A map at the pixels has more values than a function may have arguments.
+const least = (values) => values.reduce((one, other) => Math.min(one, other));
+const most = (values) => values.reduce((one, other) => Math.max(one, other));
+
 /** The end of a scale that holds all values of these maps. */
-export const reachOf = (maps) => Math.max(...maps.flat(2).map(Math.abs));
+export const reachOf = (maps) => most(maps.flat(2).map(Math.abs));
 
 /**
- * Figures of maps `{values, box, caption, key, photo}` whose scale ends at `reach`, and their legend. `photo` is a bitmap
- * that is not on the stage; such a map can't be shown over it.
+ * Figures of maps `{values, box, caption, key, photo}` whose scale ends at `reach`, and their legend. `photo` is a
+ * bitmap that is not on the stage; its map can't be shown there.
  */
 export function trio(maps, reach) {
   const legend = {colours: COLOURS, low: signed(-reach), high: signed(reach), note: t("compare.scale")};
@@ -24,7 +28,7 @@ export function trio(maps, reach) {
     const shown = overBox(pixels, 0.7, photo && {photo, box});
     shown.setAttribute("aria-hidden", "true");
     const flat = values.flat();
-    const range = t("compare.range", {min: number(Math.min(...flat)), max: number(Math.max(...flat))});
+    const range = t("compare.range", {min: number(least(flat)), max: number(most(flat))});
     const button = {
       type: "button", class: "picture", "data-key": key,
       "aria-label": t("enlarge", {what: `${caption}, ${range}`}),

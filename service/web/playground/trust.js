@@ -135,7 +135,8 @@ function areas(curves) {
     "table", {class: "figures"}, h("caption", {class: "muted"}, t("trust.areas")),
     h("thead", {}, h("tr", {}, head(t("trust.test")), LINES.map((name) => head(t(`curve.${name}`))))),
     h("tbody", {}, curves.map(({test, auc}) => h(
-      "tr", {}, h("th", {scope: "row"}, t(`test.${test}`), " ", h("span", {class: "muted"}, t(`better.${BETTER[test]}`))),
+      "tr", {},
+      h("th", {scope: "row"}, t(`test.${test}`), " ", h("span", {class: "muted"}, t(`better.${BETTER[test]}`))),
       [auc.map, auc.gaussian, mean(auc.random)].map((value) => h("td", {}, number(value))),
     ))),
   );

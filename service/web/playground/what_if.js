@@ -6,7 +6,7 @@ import {number, percent, signed, t} from "./i18n.js";
 import {factorsOf} from "./state.js";
 import {trio} from "./trio.js";
 
-const STRONGEST = 8;  // channels with a slider of their own
+const STRONGEST = 6;  // channels with a slider of their own
 const MOST = 3;       // the sliders' end
 const PAUSE = 150;    // milliseconds that a slider rests before its edit is asked about
 
@@ -43,8 +43,13 @@ export function renderWhatIf(view) {
     results: h("div", {class: "results", "aria-live": "polite"}),
   };
   const scene = {view, place, frame, importance};
-  fill(body, places(view, place, importance), h("p", {class: "act"}, measure(scene), reset(scene)), frame.rows,
-    adding(scene), frame.agreement, frame.results);
+  fill(
+    body,
+    places(view, place, importance),
+    h("p", {class: "act"}, measure(scene), reset(scene),
+      h("span", {class: "muted", id: "measure-cost"}, t("what_if.measure.cost"))),
+    frame.rows, adding(scene), frame.agreement, frame.results,
+  );
   drawRows(scene);
   if (factors.size || (state.rank && !ranking)) change(scene, {keeps: true});
 }
@@ -56,7 +61,7 @@ function strongest({result}, gateName) {
   const shown = result.feature_maps?.find(({layer}) => layer === importance.layer);
   let sizes;
   if (gate) sizes = [...(gate.effects ?? gate.weights.map((weight) => weight - 1)).entries()];
-  else if (shown) sizes = shown.channels.map((channel, n) => [channel, importance.weights[channel] * shown.stats.mean[n]]);
+  else if (shown) sizes = shown.channels.map((each, n) => [each, importance.weights[each] * shown.stats.mean[n]]);
   else sizes = [...importance.weights.entries()];
   sizes.sort(([, one], [, other]) => Math.abs(other) - Math.abs(one));
   return sizes.slice(0, STRONGEST).map(([channel]) => channel);
@@ -81,7 +86,7 @@ function places(view, {gate}, {layer}) {
 }
 
 const measure = (scene) => h("button", {
-  type: "button", class: "button plain", "data-key": "measure", title: t("what_if.measure.cost"),
+  type: "button", class: "button plain", "data-key": "measure", "aria-describedby": "measure-cost",
   onclick: () => change(scene, {rank: true}),
 }, t("what_if.measure"));
 
@@ -99,8 +104,9 @@ function adding(scene) {
   const [count] = place.gate
     ? detail.gates.find(({layer}) => layer === place.gate).shape
     : detail.layers.find(({name}) => name === place.layer).shape;
-  return h("label", {class: "control other"}, h("span", {}, t("what_if.add")), h("input", {
-    type: "number", min: 0, max: count - 1, placeholder: t("what_if.range", {last: count - 1}), "data-key": "add-channel",
+  return h("label", {class: "control place"}, h("span", {}, t("what_if.add")), h("input", {
+    type: "number", min: 0, max: count - 1, placeholder: t("what_if.range", {last: count - 1}),
+    "data-key": "add-channel",
     onchange: (event) => {
       if (!event.target.value || !event.target.validity.valid) return;
       channels = [...new Set([...channels, Number(event.target.value)])];
@@ -149,7 +155,8 @@ function drawRows(scene) {
     tell();
     const weight = number((gate ?? importance).weights[channel]);
     const facts = ranking ? measured(channel, reach) : t(gate ? "attention.weight" : "what_if.weight", {weight});
-    return h("li", {}, h("span", {class: "name"}, name), slider, output, mute, h("span", {class: "muted about"}, facts));
+    const about = h("span", {class: "muted about"}, facts);
+    return h("li", {}, h("span", {class: "name"}, name), slider, output, mute, about);
   }));
   fill(frame.agreement, ranking ? agreement(ranking.agreement) : "");
 }
@@ -210,21 +217,25 @@ async function change(scene, {rank = false, keeps = false} = {}) {
 function outcome({before, after, targets: [{before: was, after: is, change: by, maps}]}) {
   const rows = new Map();
   for (const [side, list] of [["before", [...before, was]], ["after", [...after, is]]]) {
-    for (const each of list) rows.set(each.index, {...rows.get(each.index), label: each.label, [side]: each.probability});
+    for (const {index, label, probability} of list) rows.set(index, {...rows.get(index), label, [side]: probability});
   }
   const share = (value) => h("td", {}, value === undefined ? "–" : percent(value));
-  const delta = ({before: one, after: other}) =>
-    h("td", {}, one === undefined || other === undefined ? "–" : t("what_if.points", {points: signed(100 * (other - one))}));
+  const delta = ({before: one, after: other}) => {
+    const isKnown = one !== undefined && other !== undefined;
+    return h("td", {}, isKnown ? t("what_if.points", {points: signed(100 * (other - one))}) : "–");
+  };
   const head = (text) => h("th", {scope: "col"}, text);
   const {box, reach, first, second, difference} = maps;
   return [
-    h("p", {}, t("what_if.logit", {label: was.label, was: number(was.logit), is: number(is.logit), change: signed(by)})),
+    h("p", {}, t("what_if.logit", {
+      label: was.label, was: number(was.logit), is: number(is.logit), change: signed(by),
+    })),
     h("table", {class: "figures"},
       h("thead", {}, h("tr", {}, head(t("what_if.class")), head(t("side.before")), head(t("side.after")), head("Δ"))),
       h("tbody", {}, [...rows.values()].map((row) => h(
         "tr", {}, h("th", {scope: "row"}, row.label), share(row.before), share(row.after), delta(row),
       )))),
-    trio([
+    ...trio([
       {values: first.raw.values, box, caption: t("side.before"), key: "what-if-before"},
       {values: second.raw.values, box, caption: t("side.after"), key: "what-if-after"},
       {values: difference.raw.values, box, caption: t("side.difference"), key: "what-if-difference"},
