@@ -67,6 +67,20 @@ def test_the_methods_of_a_place_are_offered_with_what_they_need(visit: Visit, cl
     expect(page).to_have_url(re.compile(rf"layer=pixels&method={pixels[0]}$"))
 
 
+def test_all_methods_of_one_gradient_stand_side_by_side(visit: Visit, client: httpx.Client) -> None:
+    details = client.get("/v1/models/lite0").json()["method_details"]
+    page = opened(visit, "/?sample=cat&layer=blocks.10")
+    panel = page.get_by_role("region", name="By other methods")
+    panel.get_by_role("button", name="Draw them all").click()
+    cheap = [each["name"] for each in details if each["needs"] in ("activation", "gradient")]
+    expect(panel.locator(".name")).to_have_text(cheap)
+    expect(panel.get_by_role("button", pressed=True)).to_contain_text("grad-cam")
+    panel.get_by_role("button", name="hirescam").click()
+    expect(page).to_have_url(re.compile(r"layer=blocks\.10&method=hirescam&several=true$"))
+    expect(panel.get_by_role("button", pressed=True)).to_contain_text("hirescam")
+    expect(setting(page, "Method")).to_have_value("hirescam")
+
+
 def test_the_measured_cost_of_a_method_is_told(visit: Visit) -> None:
     def costly(route: Any) -> None:
         body = route.fetch().json()
@@ -219,14 +233,18 @@ def test_another_photograph_and_another_network_stand_beside_the_view(
     expect(panel.locator("figcaption").last).to_contain_text("lite0-plain − lite0")
     plain = explained(client, "/v1/predict", cat, model="lite0-plain").predictions
     assert plain
-    expect(panel.locator(".pair > div").last.locator("li span").first).to_have_text(f"{100 * plain[0].probability:.1f} %")
+    expect(panel.locator(".pair > div").last.locator("li span").first).to_have_text(
+        f"{100 * plain[0].probability:.1f} %"
+    )
     panel.locator("input[type=file]").set_input_files(SAMPLES / "rocket.jpg")
     expect(panel.locator("figcaption").last).to_contain_text("rocket.jpg, lite0-plain − Cat")
     expect(page).to_have_url(re.compile(r"target=285&beside_model=lite0-plain$"))
 
 
 def test_what_is_tried_is_accessible_and_fits_a_phone(visit: Visit) -> None:
-    page = opened(visit, "/?sample=cat&trust=true&gate=blocks.15.gate&scale=3:0.5&rank=true&beside=coffee")
+    few = "trust_steps=2&trust_maps=4"  # as many as a picture of the curves needs
+    visit.page.route("**/v1/grad-cam?*", lambda route: route.continue_(url=f"{route.request.url}&{few}"))
+    page = opened(visit, "/?sample=cat&trust=true&gate=blocks.15.gate&scale=3:0.5&rank=true&beside=coffee&several=true")
     for region in ("How far to trust the map", "What if", "Beside another"):
         expect(page.get_by_role("region", name=region).locator("figure")).to_have_count(3)
     for scheme in ("light", "dark"):

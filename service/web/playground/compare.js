@@ -8,7 +8,8 @@ const panel = byId("compare");
 
 /** Draw the comparison, if the view has a second class. */
 export function renderCompare({result, update}) {
-  const [one, other] = result.grad_cam ?? [];
+  const [one] = result.grad_cam ?? [];
+  const other = result.grad_cam?.find(({target}) => target.index !== one.target.index);
   panel.hidden = !other;
   if (!other) return;
   const {box} = one;

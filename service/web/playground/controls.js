@@ -27,8 +27,8 @@ const choice = (values, chosen, label = (value) => value) =>
 
 const PIXELS = "pixels";
 
-/** The methods that are offered where a state explains: each has its own place, unless a layer was chosen. */
-function offered({layer}, {method_details: all}) {
+/** The methods that are offered at a layer, or at the pixels. Each has its own place where none was chosen. */
+export function methodsAt(layer, {method_details: all}) {
   return layer ? all.filter(({at}) => at.includes(layer === PIXELS ? PIXELS : "layers")) : all;
 }
 
@@ -52,14 +52,14 @@ export function renderControls({state, detail, models, update}) {
     "label", {class: `control control-${name}`}, h("span", {}, t(`control.${name}`)),
     h("select", {"data-key": name, onchange}, options),
   );
-  const methods = offered(state, detail);
+  const methods = methodsAt(state.layer, detail);
   const method = detail.method_details.find(({name}) => name === (state.method || detail.methods[0]));
   const layer = state.layer || method?.default_layer || detail.default_layer.name;
   const named = detail.layers.map(({name}) => name);
   const pixels = detail.method_details.some(({at}) => at.includes(PIXELS)) && !named.includes(PIXELS);
   const onLayer = (event) => {
     const chosen = event.target.value;
-    const still = offered({layer: chosen}, detail);
+    const still = methodsAt(chosen, detail);
     const fits = still.some(({name}) => name === method?.name);
     update({layer: chosen, ...(fits ? {} : {method: still[0].name})});
   };

@@ -10,6 +10,7 @@ import {byId, h} from "./dom.js";
 import {LANGUAGES, percent, speak, spoken, t} from "./i18n.js";
 import {SAMPLES, listen, loadSample, renderIntake} from "./intake.js";
 import {renderMaps} from "./maps.js";
+import {renderMethods} from "./methods.js";
 import {greys} from "./pictures.js";
 import {renderPredictions, suggestLabels} from "./predictions.js";
 import {attempt} from "./problems.js";
@@ -160,6 +161,7 @@ function renderView() {
   drawControls();
   renderPredictions(shown);
   renderCompare(shown);
+  renderMethods(shown);
   renderTrust(shown);
   renderWhatIf(shown);
   renderBeside(shown);

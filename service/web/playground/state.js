@@ -3,7 +3,7 @@
 const OPTIONS = [
   "model", "target", "versus", "against", "layer", "method", "signed", "colormap", "top_k", "layers", "sort",
 ];
-const ASIDES = ["trust", "gate", "scale", "rank", "beside", "beside_model"];  // what is asked beside the view
+const ASIDES = ["trust", "gate", "scale", "rank", "beside", "beside_model", "several"];  // what is asked beside the view
 const LOOKS = ["view", "opacity", "channels", "lang", ...ASIDES];
 const NAMES = ["sample", ...OPTIONS, ...LOOKS];
 
