@@ -91,8 +91,8 @@ def test_the_measured_cost_of_a_method_is_told(visit: Visit) -> None:
 
     visit.page.route("**/v1/models/lite0", costly)
     page = opened(visit, "/?sample=cat")
-    expect(setting(page, "Method").locator("option").first).to_have_text("grad-cam  ×1.250")
-    expect(page.locator("#about-method")).to_contain_text("Measured at head: 1.250 times a prediction (somewhere).")
+    expect(setting(page, "Method").locator("option").first).to_have_text("grad-cam  ×1.25")
+    expect(page.locator("#about-method")).to_contain_text("Measured at head: 1.25 times a prediction (somewhere).")
 
 
 def test_a_class_is_explained_against_another(visit: Visit, client: httpx.Client, cat: bytes) -> None:

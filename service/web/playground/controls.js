@@ -1,7 +1,7 @@
 // What is asked: network, layer, method, sign, colours, how many classes.
 
 import {byId, fill, h} from "./dom.js";
-import {number, t} from "./i18n.js";
+import {t} from "./i18n.js";
 import {colourMaps} from "./pictures.js";
 
 const TOP = ["3", "5", "10", "20"];
@@ -32,13 +32,15 @@ export function methodsAt(layer, {method_details: all}) {
   return layer ? all.filter(({at}) => at.includes(layer === PIXELS ? PIXELS : "layers")) : all;
 }
 
+const digits = (value) => String(Number(value.toPrecision(3)));
+
 /** What a method costs, by what a prediction does. */
-const price = ({cost}) => (cost ? t("method.cost", {times: number(cost.default_layer)}) : "");
+const price = ({cost}) => (cost ? t("method.cost", {times: digits(cost.default_layer)}) : "");
 
 /** What a method is, needs and costs. */
 function about({title, needs, formula, paper, cost, default_layer: place}) {
-  const measured = cost && t("method.measured", {
-    times: number(cost.default_layer), layer: place, where: cost.measured,
+  const measured = cost && t(cost.middle_layer === null ? "method.measured" : "method.measured.both", {
+    times: digits(cost.default_layer), layer: place, middle: digits(cost.middle_layer ?? 0), where: cost.measured,
   });
   return h(
     "p", {class: "muted about-method", id: "about-method"}, h("strong", {}, title), ` – ${formula} (${paper}). `,
