@@ -56,7 +56,7 @@ SHOTS = (
 @contextmanager
 def serving() -> Iterator[str]:
     """The service on a free port, in a thread of this process."""
-    app = create_app(Settings(precision="fp32"))  # as exact on every machine
+    app = create_app(Settings(precision="fp32", timeout_ms=300_000))  # as exact on every machine, and patient
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
     with socket.create_server(("127.0.0.1", 0)) as address:
         thread = threading.Thread(target=server.run, args=([address],))
