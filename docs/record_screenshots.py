@@ -9,14 +9,14 @@ import shutil
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import uvicorn
-from playwright.sync_api import Browser, expect, sync_playwright
+from playwright.sync_api import Browser, FloatRect, Page, expect, sync_playwright
 
 from service.app import create_app
 from service.config import Settings
@@ -35,18 +35,28 @@ class Shot:
     height: int
     scale: int
     scheme: Literal["light", "dark"]
+    panels: tuple[str, ...] = ()  # these alone are in the picture, one below the other
 
 
 SHOTS = (
     Shot("playground.jpg", "/?sample=cat&target=Egyptian+cat&versus=tabby", 1440, 1270, 1, "light"),
     Shot("playground-phone.jpg", "/?sample=coffee", 390, 844, 2, "dark"),
+    Shot(
+        "playground-trials.jpg",
+        "/?sample=coffee&layer=blocks.10&method=layercam&trust=true&gate=blocks.15.gate&rank=true&scale=3:0&beside=cat",
+        1440,
+        900,
+        1,
+        "light",
+        ("trust", "what-if", "beside"),
+    ),
 )
 
 
 @contextmanager
 def serving() -> Iterator[str]:
     """The service on a free port, in a thread of this process."""
-    app = create_app(Settings(precision="fp32"))  # as exact on every machine
+    app = create_app(Settings(precision="fp32", timeout_ms=300_000))  # as exact on every machine, and patient
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
     with socket.create_server(("127.0.0.1", 0)) as address:
         thread = threading.Thread(target=server.run, args=([address],))
@@ -56,6 +66,18 @@ def serving() -> Iterator[str]:
         finally:
             server.should_exit = True
             thread.join()
+
+
+def around(page: Page, panels: Sequence[str]) -> FloatRect | None:
+    """The part of the page that these panels take, with a margin; None where none is named."""
+    boxes = [box for panel in panels if (box := page.locator(f"#{panel}").bounding_box())]
+    if not boxes:
+        return None
+    margin = 16
+    x, y = min(box["x"] for box in boxes) - margin, min(box["y"] for box in boxes) - margin
+    right = max(box["x"] + box["width"] for box in boxes) + margin
+    bottom = max(box["y"] + box["height"] for box in boxes) + margin
+    return {"x": x, "y": y, "width": right - x, "height": bottom - y}
 
 
 def take(browser: Browser, url: str, shot: Shot) -> Path:
@@ -72,9 +94,11 @@ def take(browser: Browser, url: str, shot: Shot) -> Path:
         page = context.new_page()
         page.goto(shot.address)
         expect(page.locator(".sides canvas").first).to_be_visible(timeout=60_000)
+        for panel in shot.panels:
+            expect(page.locator(f"#{panel} figure")).to_have_count(3, timeout=60_000)
         page.wait_for_load_state("networkidle")
         path = IMAGES / shot.file
-        page.screenshot(path=path, type="jpeg", quality=85)
+        page.screenshot(path=path, type="jpeg", quality=85, full_page=bool(shot.panels), clip=around(page, shot.panels))
     return path
 
 

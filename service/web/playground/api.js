@@ -94,7 +94,7 @@ export function explainQuery(state, detail) {
   const layer = state.layer || detail.default_layer.name;
   const parts = ["predictions", layer && "attention", layer && "grad_cam", detail.layers.length && "feature_maps"];
   const query = new URLSearchParams({include: parts.filter(Boolean).join(",")});
-  for (const name of ["model", "layer", "method", "signed", "colormap", "layers", "top_k"]) {
+  for (const name of ["model", "layer", "method", "against", "signed", "colormap", "layers", "top_k"]) {
     if (state[name]) query.set(name, state[name]);
   }
   if (state.sort === "effect" && detail.gates.length) query.set("effects", "true");

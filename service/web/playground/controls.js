@@ -25,13 +25,46 @@ export function layerOptions(layers, chosen, skip = []) {
 const choice = (values, chosen, label = (value) => value) =>
   values.map((value) => h("option", {value, selected: value === chosen}, label(value)));
 
+const PIXELS = "pixels";
+
+/** The methods that are offered at a layer, or at the pixels. Each has its own place where none was chosen. */
+export function methodsAt(layer, {method_details: all}) {
+  return layer ? all.filter(({at}) => at.includes(layer === PIXELS ? PIXELS : "layers")) : all;
+}
+
+const digits = (value) => String(Number(value.toPrecision(3)));
+
+/** What a method costs, by what a prediction does. */
+const price = ({cost}) => (cost ? t("method.cost", {times: digits(cost.default_layer)}) : "");
+
+/** What a method is, needs and costs. */
+function about({title, needs, formula, paper, cost, default_layer: place}) {
+  const measured = cost && t(cost.middle_layer === null ? "method.measured" : "method.measured.both", {
+    times: digits(cost.default_layer), layer: place, middle: digits(cost.middle_layer ?? 0), where: cost.measured,
+  });
+  return h(
+    "p", {class: "muted about-method", id: "about-method"}, h("strong", {}, title), ` – ${formula} (${paper}). `,
+    t(`needs.${needs.replace(" ", "_")}`), " ", measured ?? t("method.unmeasured"),
+  );
+}
+
 /** Draw the controls of a view. */
 export function renderControls({state, detail, models, update}) {
-  const row = (name, options) => h(
+  const row = (name, options, onchange = (event) => update({[name]: event.target.value})) => h(
     "label", {class: `control control-${name}`}, h("span", {}, t(`control.${name}`)),
-    h("select", {"data-key": name, onchange: (event) => update({[name]: event.target.value})}, options),
+    h("select", {"data-key": name, onchange}, options),
   );
-  const layer = state.layer || detail.default_layer.name;
+  const methods = methodsAt(state.layer, detail);
+  const method = detail.method_details.find(({name}) => name === (state.method || detail.methods[0]));
+  const layer = state.layer || method?.default_layer || detail.default_layer.name;
+  const named = detail.layers.map(({name}) => name);
+  const pixels = detail.method_details.some(({at}) => at.includes(PIXELS)) && !named.includes(PIXELS);
+  const onLayer = (event) => {
+    const chosen = event.target.value;
+    const still = methodsAt(chosen, detail);
+    const fits = still.some(({name}) => name === method?.name);
+    update({layer: chosen, ...(fits ? {} : {method: still[0].name})});
+  };
   const top = state.top_k && !TOP.includes(state.top_k) ? [...TOP, state.top_k] : TOP;
   // what a shared address asks for is shown, also where there is no such thing: the service's answer says so
   const known = (names, name) => (name && !names.includes(name) ? [...names, name] : names);
@@ -39,14 +72,19 @@ export function renderControls({state, detail, models, update}) {
     byId("controls"),
     row("model", choice(known(models.map(({name}) => name), state.model), state.model || detail.name)),
     row("layer", [
+      pixels && h("option", {value: PIXELS, selected: layer === PIXELS}, t("control.pixels")),
       ...layerOptions(detail.layers, layer),
-      ...choice(known(detail.layers.map(({name}) => name), layer).slice(detail.layers.length), layer),
-    ]),
-    row("method", choice(known(detail.methods, state.method), state.method || detail.methods[0])),
+      ...choice(known(named, layer).slice(named.length), layer).slice(Number(pixels && layer === PIXELS)),
+    ], onLayer),
+    row("method", choice(
+      known(methods.map(({name}) => name), state.method), method?.name,
+      (name) => [name, price(methods.find((each) => each.name === name) ?? {})].filter(Boolean).join("  "),
+    )),
     row("colormap", choice(
       known(["", ...colourMaps()], state.colormap), state.colormap, (name) => name || t("control.automatic"),
     )),
     row("top_k", choice(top, state.top_k || "5")),
+    method && about(method),
     h(
       "label", {class: "control check"},
       h("input", {

@@ -1,98 +1,32 @@
 // The page's course: address -> state -> one request -> a view that every panel draws its part of.
 
-import {Problem, ask, explainQuery, get, supersede, useKey} from "./api.js";
+import {ask, explainQuery, supersede} from "./api.js";
 import {renderAttention} from "./attention.js";
+import {renderBeside} from "./beside.js";
+import {catalogue, detailOf, known, served, usual} from "./catalogue.js";
 import {renderCompare} from "./compare.js";
 import {renderControls} from "./controls.js";
-import {byId, fill, h} from "./dom.js";
+import {byId, h} from "./dom.js";
 import {LANGUAGES, percent, speak, spoken, t} from "./i18n.js";
 import {SAMPLES, listen, loadSample, renderIntake} from "./intake.js";
 import {renderMaps} from "./maps.js";
-import {greys, loadColours} from "./pictures.js";
+import {renderMethods} from "./methods.js";
+import {greys} from "./pictures.js";
 import {renderPredictions, suggestLabels} from "./predictions.js";
+import {attempt} from "./problems.js";
 import {renderRecipe} from "./recipe.js";
 import {onLook, redraw, showHeat, showPhoto, wear} from "./stage.js";
-import {isPlain, looks, read, without, write} from "./state.js";
+import {another, changed, isPlain, looks, read, without, write} from "./state.js";
+import {renderTrust} from "./trust.js";
+import {renderWhatIf} from "./what_if.js";
 
 const PATIENCE = 150;  // milliseconds before a wait is shown: what is quicker needs no sign
-
-const PASSING = [429, 500, 502, 503, 504];  // what may be gone when it is asked again
 
 let state = read();
 let photo = null;      // the one that is asked about
 let presented = null;  // the one on the stage
 let own = null;   // the visitor's last photograph, for "back"
-let models = [];
 let view = null;  // the last answer with what it was asked for
-const details = new Map();
-
-const usual = () => models.find((model) => model.default).name;
-
-/** Everything in a network that has a name; asked for once. */
-async function detailOf(name) {
-  const wanted = name || usual();
-  if (!details.has(wanted)) details.set(wanted, await get(`v1/models/${encodeURIComponent(wanted)}`));
-  return details.get(wanted);
-}
-
-let loaded;
-
-/** What every view needs to know: the networks and the colour maps. Asked for once, again only after a failure. */
-function catalogue() {
-  loaded ??= Promise.all([get("v1/models"), loadColours()]).then(async ([{models: served}]) => {
-    models = served;
-    await detailOf("");
-  }).catch((error) => {
-    loaded = undefined;
-    throw error;
-  });
-  return loaded;
-}
-
-/**
- * Run `work`; a problem is shown, and what was superseded is nobody's concern. The problem, if it did not end well.
- * `again` is offered where another try may help; `keeps`: what was said before stays; `name` is the file it is about.
- */
-async function attempt(work, {again = () => attempt(work), keeps = false, name = ""} = {}) {
-  if (!keeps) fill(byId("problem"));
-  try {
-    await work();
-    return null;
-  } catch (error) {
-    if (error.name === "AbortError") return error;
-    if (!(error instanceof Problem)) throw error;
-    const unreachable = error.message === "unreachable";
-    const title = unreachable ? t("unreachable") : error.message;
-    fill(
-      byId("problem"),
-      h("strong", {}, name && error.refused ? t("problem.file", {name, title}) : title),
-      h("p", {}, unreachable ? t("unreachable.detail") : error.detail ?? ""),
-      error.requestId && h("p", {class: "muted"}, t("problem.request", {id: error.requestId})),
-      (unreachable || PASSING.includes(error.status)) &&
-        h("button", {type: "button", class: "link", onclick: again}, t("again")),
-      error.status === 401 && keyField(again),
-      h("button", {type: "button", class: "quiet dismiss", "aria-label": t("dismiss"), onclick: dismiss}, "×"),
-    );
-    return error;
-  }
-}
-
-function dismiss() {
-  fill(byId("problem"));
-  byId("main").focus({preventScroll: true});
-}
-
-/** A form for the API key that the service asks for; `again` runs with it. */
-function keyField(again) {
-  const visible = "[!-~]+";  // what a header can carry
-  const field = h("input", {type: "password", required: true, pattern: visible, autocomplete: "off"});
-  const submit = (event) => {
-    event.preventDefault();
-    useKey(field.value);
-    again();
-  };
-  return h("form", {class: "control", onsubmit: submit}, h("label", {}, t("key"), field), h("button", {class: "button plain"}, t("key.use")));
-}
 
 /** Change the state and show what it now says. */
 async function update(patch) {
@@ -102,7 +36,7 @@ async function update(patch) {
 }
 
 function change(patch) {
-  state = {...state, ...patch};
+  state = changed(state, patch);
   return explain({step: true});
 }
 
@@ -120,7 +54,7 @@ function note(step) {
 
 /** Names that another network has no use for are dropped when it is chosen. */
 async function changeModel(model) {
-  const before = details.get(state.model || usual());
+  const before = known(state.model);
   const after = await detailOf(model);
   const has = (name) => after.layers.some((layer) => layer.name === name);
   const sameClasses = before?.labels.join() === after.labels.join();
@@ -130,6 +64,8 @@ async function changeModel(model) {
     layers: state.layers.split(",").every(has) ? state.layers : "",
     target: sameClasses ? state.target : "",
     versus: sameClasses ? state.versus : "",
+    against: sameClasses ? state.against : "",
+    beside_model: "",
     method: after.methods.includes(state.method) ? state.method : "",
     channels: "",
   });
@@ -190,7 +126,7 @@ async function recover(problem) {
     await explain({keeps: true});
   } else if (problem.refused) {
     clear();
-  } else if (details.size) {
+  } else if (known("")) {
     drawControls();
   }
 }
@@ -215,8 +151,8 @@ function clear() {
 }
 
 function drawControls() {
-  const detail = details.get(state.model || usual()) ?? details.get(usual());
-  renderControls({state, detail, models, update});
+  const detail = known(state.model) ?? known("");
+  renderControls({state, detail, models: served(), update});
 }
 
 function renderView() {
@@ -225,6 +161,10 @@ function renderView() {
   drawControls();
   renderPredictions(shown);
   renderCompare(shown);
+  renderMethods(shown);
+  renderTrust(shown);
+  renderWhatIf(shown);
+  renderBeside(shown);
   renderRecipe(shown);
   attempt(() => Promise.all([renderMaps(shown), renderAttention(shown)]), {keeps: true});
 }
@@ -283,16 +223,15 @@ async function tell() {
   renderIntake(photo);
   redraw();
   if (view) renderView();
-  else if (photo && details.size) drawControls();
+  else if (photo && known("")) drawControls();
 }
 
 byId("language").addEventListener("click", switchLanguage);
 addEventListener("popstate", restore);
 onLook(look);
 listen(
-  // another photograph, another question: the class and the gates' channels are chosen anew
-  (name) => takeSample(name, {...state, sample: name, target: "", versus: "", channels: ""}),
-  (file) => take(file, {...state, sample: "", target: "", versus: "", channels: ""}),
+  (name) => takeSample(name, another(state, name)),
+  (file) => take(file, another(state, "")),
 );
 
 async function start() {

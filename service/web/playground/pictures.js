@@ -50,23 +50,23 @@ export function coloured({width, height, levels}, name) {
   return made;
 }
 
-/** A map's values, from -reach to reach, as levels of a map enlarged between pixel centres, as the service does it. */
-export function signedLevels(values, reach, width, height) {
-  const rows = values.length;
-  const columns = values[0].length;
-  const across = Array.from({length: width}, (_, x) => between(x, width, columns));
-  const levels = new Uint8Array(width * height);
-  for (let y = 0; y < height; y++) {
-    const [top, bottom, down] = between(y, height, rows);
-    for (let x = 0; x < width; x++) {
-      const [left, right, along] = across[x];
+/** A map's rows enlarged between pixel centres, as the service does it. */
+export function enlarged(values, width, height) {
+  const across = Array.from({length: width}, (_, x) => between(x, width, values[0].length));
+  return Array.from({length: height}, (_, y) => {
+    const [top, bottom, down] = between(y, height, values.length);
+    return across.map(([left, right, along]) => {
       const upper = values[top][left] * (1 - along) + values[top][right] * along;
       const lower = values[bottom][left] * (1 - along) + values[bottom][right] * along;
-      const value = upper * (1 - down) + lower * down;
-      levels[y * width + x] = Math.round(127.5 + (reach > 0 ? (127.5 * value) / reach : 0));
-    }
-  }
-  return {width, height, levels};
+      return upper * (1 - down) + lower * down;
+    });
+  });
+}
+
+/** A map's values, from -reach to reach, as levels of the enlarged map. */
+export function signedLevels(values, reach, width, height) {
+  const level = (value) => Math.round(127.5 + (reach > 0 ? (127.5 * value) / reach : 0));
+  return {width, height, levels: Uint8Array.from(enlarged(values, width, height).flat(), level)};
 }
 
 /** Of `cells` over `length` pixels: the two whose centres a pixel lies between, and how far it is along. */

@@ -16,6 +16,9 @@ export function suggestLabels(all) {
   fill(labels, [...named.keys()].map((value) => h("option", {value})));
 }
 
+/** How the service is asked for a class that was typed: what is no label goes as it is, and the answer says what is. */
+const classOf = (text) => named.get(text) ?? text;
+
 /** Draw the predictions of a view, and below them explained classes that are not among the first. */
 export function renderPredictions({state, result, update}) {
   const explained = result.grad_cam?.map(({target}) => target) ?? [];
@@ -49,20 +52,28 @@ export function renderPredictions({state, result, update}) {
       ),
     );
   };
+  const against = result.grad_cam?.[0].against?.[0];
   const typed = (event) => {
     const text = event.target.value.trim();
-    // what is no label goes to the service, whose answer says what is
-    if (text) update({target: named.get(text) ?? text, versus: ""});
+    if (text) update({target: classOf(text), versus: ""});
   };
+  // a contrast needs a class to begin with: the first, unless one was chosen
+  const contrasted = (event) => update({target: String(target.index), against: classOf(event.target.value.trim())});
   fill(
     body,
     h("ol", {class: "classes"}, result.predictions.map(row), further.map(row)),
-    target && h(
-      "label", {class: "control other"}, h("span", {}, t("predictions.other")),
+    target && h("div", {class: "others"}, h(
+      "label", {class: "control"}, h("span", {}, t("predictions.other")),
       h("input", {
         list: "labels", "data-key": "other", autocomplete: "off", spellcheck: "false",
         placeholder: t("predictions.example"), onchange: typed,
       }),
-    ),
+    ), h(
+      "label", {class: "control"}, h("span", {}, t("predictions.against")),
+      h("input", {
+        type: "search", list: "labels", "data-key": "against", autocomplete: "off", spellcheck: "false",
+        value: against?.label ?? "", placeholder: t("predictions.example"), onchange: contrasted,
+      }),
+    )),
   );
 }

@@ -129,7 +129,9 @@ function paint() {
 }
 
 function describe() {
-  const ofClass = heat && t("stage.caption", {label: heat.cam.target.label, layer: heat.cam.layer});
+  const ofClass = heat && t(heat.cam.against ? "stage.contrast" : "stage.caption", {
+    label: heat.cam.target.label, other: heat.cam.against?.[0].label, layer: heat.cam.layer,
+  });
   const caption = extra?.caption ?? ofClass ?? "";
   fill(byId("caption"), caption || " ");
   picture.setAttribute("aria-label", caption ? `${t(`view.${view}`)}: ${caption}` : t("stage.photo"));
@@ -156,14 +158,14 @@ function ofHeat({cam, colours, isSigned}) {
   };
 }
 
-/** A canvas with the part of the photograph that the network saw, faint, and `pixels` over it. */
-export function overBox(pixels, opacity) {
+/** A canvas with the part of a photograph (the one here, unless told) that the network saw, faint; `pixels` over it. */
+export function overBox(pixels, opacity, under = {photo, box: heat.cam.box}) {
   const made = canvas(pixels.width, pixels.height);
   const context = made.getContext("2d");
-  const [x0, y0, x1, y1] = heat.cam.box;
-  if (photo) {
+  const [x0, y0, x1, y1] = under.box;
+  if (under.photo) {
     context.filter = "grayscale(1)";
-    context.drawImage(photo, x0, y0, x1 - x0, y1 - y0, 0, 0, made.width, made.height);
+    context.drawImage(under.photo, x0, y0, x1 - x0, y1 - y0, 0, 0, made.width, made.height);
     context.filter = "none";
     context.globalAlpha = opacity;
   }

@@ -1,10 +1,13 @@
 // What a view shows is in its address, so that it can be shared: all but the visitor's own photograph.
 
-const OPTIONS = ["model", "target", "versus", "layer", "method", "signed", "colormap", "top_k", "layers", "sort"];
-const LOOKS = ["view", "opacity", "channels", "lang"];
+const OPTIONS = [
+  "model", "target", "versus", "against", "layer", "method", "signed", "colormap", "top_k", "layers", "sort",
+];
+const ASIDES = ["trust", "gate", "scale", "rank", "beside", "beside_model", "several"];  // what is asked beside the view
+const LOOKS = ["view", "opacity", "channels", "lang", ...ASIDES];
 const NAMES = ["sample", ...OPTIONS, ...LOOKS];
 
-/** The part of a state that is about how an answer is looked at: no request depends on it. */
+/** The part of a state that no view depends on: how an answer is looked at, and what is asked beside it. */
 export const looks = (state) => Object.fromEntries(LOOKS.map((name) => [name, state[name]]));
 
 /** Whether a state leaves every option of the request to the service. */
@@ -17,6 +20,27 @@ export function without(state, detail) {
   const bad = set.some(quoted) ? set.filter(quoted) : set;
   const rest = {...state, ...Object.fromEntries(bad.map((name) => [name, ""]))};
   return rest.target ? rest : {...rest, versus: ""};
+}
+
+/**
+ * The state after a change. What was asked beside the view goes where it would mean nothing in the next: trials, which
+ * cost, with every question; channels with their layer.
+ */
+export function changed(state, patch) {
+  const next = {...state, trust: "", ...patch};
+  if (next.against && next.against === next.target) next.against = "";
+  if (!("layer" in patch && !state.gate) && !("model" in patch) && !("sample" in patch)) return next;
+  return {...next, gate: "", scale: "", rank: ""};
+}
+
+/** The state for another photograph: the classes and channels are chosen anew. */
+export const another = (state, sample) =>
+  changed(state, {sample, target: "", versus: "", against: "", channels: "", beside: ""});
+
+/** `3:0.5,40:0` as a map of 0.5 and 0 by channel. */
+export function factorsOf(text) {
+  const pairs = text.split(",").map((pair) => /^(\d{1,5}):(\d{1,3}(?:\.\d{1,6})?)$/.exec(pair)).filter(Boolean);
+  return new Map(pairs.map(([, channel, factor]) => [Number(channel), Number(factor)]));
 }
 
 /** `head:3,stem:0` as a map of 3 and 0 by name. */

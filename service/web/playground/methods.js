@@ -1,0 +1,73 @@
+// Several opinions: the map by every method that takes one gradient at most, at the same place, each on its own scale.
+
+import {ask, supersede} from "./api.js";
+import {methodsAt} from "./controls.js";
+import {byId, fill, h} from "./dom.js";
+import {number, t} from "./i18n.js";
+import {coloured, greys} from "./pictures.js";
+import {overBox} from "./stage.js";
+
+const CHEAP = ["activation", "gradient"];
+const SIDE = 160;
+
+const panel = byId("methods");
+const body = panel.querySelector(".body");
+
+let last = {};  // the last answer, and the question that it is an answer to
+
+/** Draw a view's map by other methods, or the offer to. */
+export function renderMethods(view) {
+  const cam = view.result.grad_cam?.[0];
+  const cheap = cam ? methodsAt(cam.layer, view.detail).filter(({needs}) => CHEAP.includes(needs)) : [];
+  panel.hidden = cheap.length < 2;
+  supersede("methods");
+  if (panel.hidden) return;
+  if (view.state.several) draw(view, cam, cheap);
+  else offer(view, cam, cheap);
+}
+
+function offer(view, cam, cheap) {
+  const press = () => {
+    view.look({several: "true"});
+    draw(view, cam, cheap);
+  };
+  fill(body, h("p", {class: "act"},
+    h("button", {type: "button", class: "button plain", "data-key": "several", onclick: press}, t("methods.ask")),
+    h("span", {class: "muted"}, t("methods.cost", {count: cheap.length}))));
+}
+
+async function draw(view, cam, cheap) {
+  const signal = supersede("methods");
+  const query = new URLSearchParams({
+    model: view.detail.name, target: cam.target.index, layer: cam.layer, max_side: SIDE,
+    method: cheap.map(({name}) => name).join(","),
+  });
+  for (const name of ["against", "signed"]) if (view.state[name]) query.set(name, view.state[name]);
+  const asked = query.toString();
+  const isLast = last.photo === view.photo && last.asked === asked;
+  const problem = isLast ? null : await view.attempt(async () => {
+    const {result} = await ask("v1/grad-cam", view.photo, query, signal);
+    const masks = await Promise.all(result.grad_cam.map(({mask}) => greys(mask)));
+    if (!signal.aborted) last = {photo: view.photo, asked, cams: result.grad_cam, masks};
+  }, {again: () => draw(view, cam, cheap), keeps: true});
+  if (signal.aborted) return;
+  if (problem) {
+    view.look({several: ""});
+    offer(view, cam, cheap);
+    return;
+  }
+  const colours = view.state.colormap || (view.state.signed ? "coolwarm" : "turbo");
+  fill(body, h("ul", {class: "opinions"}, last.cams.map(({method, raw}, n) => {
+    const shown = overBox(coloured(last.masks[n], colours), 0.6);
+    shown.setAttribute("aria-hidden", "true");
+    return h("li", {}, h(
+      "button",
+      {
+        type: "button", class: "picture", "data-key": `method-${method}`, "aria-pressed": String(method === cam.method),
+        onclick: () => view.update({method: method === view.detail.methods[0] ? "" : method}),
+      },
+      shown, h("span", {class: "name"}, method),
+      h("span", {class: "muted"}, t("compare.range", {min: number(raw.min), max: number(raw.max)})),
+    ));
+  })));
+}

@@ -1,0 +1,48 @@
+// Maps side by side on one scale, blue against and red for, each over what it is a map of.
+
+import {h} from "./dom.js";
+import {number, signed, t} from "./i18n.js";
+import {coloured, ramp, signedLevels} from "./pictures.js";
+import {enlarge, overBox} from "./stage.js";
+
+const COLOURS = "coolwarm";
+const SIDE = 256;
+
+// A map at the pixels has more values than a function may have arguments.
+const least = (values) => values.reduce((one, other) => Math.min(one, other));
+const most = (values) => values.reduce((one, other) => Math.max(one, other));
+
+/** The end of a scale that holds all values of these maps. */
+export const reachOf = (maps) => most(maps.flat(2).map(Math.abs));
+
+/**
+ * Figures of maps `{values, box, caption, key, photo}` whose scale ends at `reach`, and their legend. `photo` is a
+ * bitmap that is not on the stage; its map can't be shown there.
+ */
+export function trio(maps, reach) {
+  const legend = {colours: COLOURS, low: signed(-reach), high: signed(reach), note: t("compare.scale")};
+  const figure = ({values, box, caption, key, photo}) => {
+    const [x0, y0, x1, y1] = box;
+    const height = Math.round((SIDE * (y1 - y0)) / (x1 - x0));
+    const pixels = coloured(signedLevels(values, reach, SIDE, height), COLOURS);
+    const shown = overBox(pixels, 0.7, photo && {photo, box});
+    shown.setAttribute("aria-hidden", "true");
+    const flat = values.flat();
+    const range = t("compare.range", {min: number(least(flat)), max: number(most(flat))});
+    const button = {
+      type: "button", class: "picture", "data-key": key,
+      "aria-label": t("enlarge", {what: `${caption}, ${range}`}),
+      onclick: (event) => enlarge({pixels, caption, legend, from: event.currentTarget}),
+    };
+    return h(
+      "figure", {}, photo ? h("div", {class: "picture"}, shown) : h("button", button, shown),
+      h("figcaption", {}, caption, h("span", {class: "muted"}, range)),
+    );
+  };
+  return [
+    h("div", {class: "trio"}, maps.map(figure)),
+    h("div", {class: "legend"}, ramp(COLOURS),
+      h("p", {class: "ends"}, h("span", {}, t("compare.against", {value: legend.low})),
+        h("span", {}, t("compare.for", {value: legend.high})))),
+  ];
+}

@@ -1,0 +1,163 @@
+// How far the map can be trusted: it costs, so it is tried when asked for, and the cost is said before.
+
+import {ask, supersede} from "./api.js";
+import {byId, fill, h, svg} from "./dom.js";
+import {number, percent, signed, t} from "./i18n.js";
+
+const WIDTH = 120;  // of a chart, in its own units
+const HEIGHT = 72;
+const LINES = ["map", "gaussian", "random"];
+const BETTER = {deletion: "lower", insertion: "higher", road: "lower"};
+
+const panel = byId("trust");
+const body = panel.querySelector(".body");
+
+let last = {};          // the map that was tried last, and what was found: {photo, asked, trust}
+const lately = new Map();  // what trying took, by network, as the service told with its last answer
+
+/** Draw what was found of a view's map, or what finding it would cost. */
+export function renderTrust(view) {
+  const [cam] = view.result.grad_cam ?? [];
+  panel.hidden = !cam;
+  const asked = cam && questionOf(view, cam);
+  if (last.photo !== view.photo || last.asked !== asked) {
+    supersede("trust");
+    last = {photo: view.photo, asked};
+  }
+  if (!cam) return;
+  if (last.trust) draw(last.trust, cam);
+  else if (view.state.trust) find(view, cam, true);
+  else offer(view, cam);
+}
+
+/** The map's own request, with trust: its picture is there already, so the smallest will do. */
+function questionOf({query}, {target}) {
+  const asked = new URLSearchParams({target: target.index, trust: "true", max_side: 8});
+  for (const name of ["model", "layer", "method", "against"]) {
+    for (const value of query.getAll(name)) asked.append(name, value);
+  }
+  return asked.toString();
+}
+
+function priceOf({detail}) {
+  const {passes, estimated_ms: ms} = lately.get(detail.name) ?? detail.trust;
+  if (!ms) return t("trust.cost.unknown", {passes});
+  return t("trust.cost", {passes, seconds: ms < 950 ? (ms / 1000).toFixed(1) : Math.round(ms / 1000)});
+}
+
+function offer(view, cam) {
+  fill(
+    body,
+    h("p", {}, t("trust.offer", {label: cam.target.label})),
+    h("p", {class: "act"}, h(
+      "button", {type: "button", class: "button plain", "data-key": "trust", onclick: () => find(view, cam)},
+      t("trust.ask"),
+    ), h("span", {class: "muted", id: "trust-cost"}, priceOf(view))),
+  );
+}
+
+async function find(view, cam, keeps = false) {
+  const signal = supersede("trust");
+  const mine = last;
+  fill(body, h("p", {class: "act", role: "status"}, h(
+    "button", {type: "button", class: "button plain", "data-key": "trust", onclick: () => stop()}, t("trust.stop"),
+  ), h("span", {class: "muted"}, t("trust.busy", {cost: priceOf(view)}))));
+  const stop = () => {
+    supersede("trust");
+    view.look({trust: ""});
+    offer(view, cam);
+  };
+  const problem = await view.attempt(async () => {
+    const {result} = await ask("v1/grad-cam", view.photo, mine.asked, signal);
+    mine.trust = result.grad_cam[0].trust;
+    lately.set(view.detail.name, mine.trust.cost);
+  }, {again: () => find(view, cam), keeps});
+  if (mine !== last || signal.aborted) return;
+  view.look({trust: problem ? "" : "true"});
+  if (problem) offer(view, cam);
+  else draw(mine.trust, cam);
+}
+
+function draw(trust, cam) {
+  const {advantage, noise, gaussian, beaten, random_maps: random, curves, finding} = trust;
+  const top = Math.max(...curves.flatMap(({map, gaussian: spot, random: {max}}) => [...map, ...spot, ...max])) || 1;
+  fill(
+    body,
+    h("div", {class: `finding finding-${finding}`},
+      h("p", {class: "advantage"}, signed(advantage)),
+      h("div", {},
+        h("p", {}, h("strong", {}, t(`finding.${finding}`)), " ",
+          t(`finding.${finding}.why`, {label: cam.target.label})),
+        h("p", {class: "muted"}, t("trust.advantage", {
+          noise: number(noise), beaten, random, gaussian: signed(gaussian),
+        })))),
+    h("ul", {class: "keys", "aria-hidden": "true"}, LINES.map((name) => h(
+      "li", {class: `key-${name}`}, t(`curve.${name}`),
+    ))),
+    h("div", {class: "charts"}, curves.map((curve) => chart(curve, top))),
+    areas(curves),
+    facts(trust),
+  );
+}
+
+/** The probability against the share of pixels that are gone, or back. */
+function chart({test, fractions, map, gaussian, random, auc}, top) {
+  const line = (values) => values.map(
+    (value, n) => `${n ? "L" : "M"}${(WIDTH * fractions[n]).toFixed(2)} ${(HEIGHT * (1 - value / top)).toFixed(2)}`,
+  ).join("");
+  const back = random.min.map((value, n) => [fractions[n], value]).reverse().map(
+    ([share, value]) => `L${(WIDTH * share).toFixed(2)} ${(HEIGHT * (1 - value / top)).toFixed(2)}`,
+  ).join("");
+  const values = {
+    test: t(`test.${test}`), map: number(auc.map), gaussian: number(auc.gaussian), random: number(mean(auc.random)),
+  };
+  return h(
+    "figure", {class: "chart"},
+    h("figcaption", {}, h("strong", {}, t(`test.${test}`)), h("span", {}, t(`better.${BETTER[test]}`))),
+    h("p", {class: "ends", "aria-hidden": "true"}, percent(top)),
+    svg(
+      "svg", {viewBox: `0 -2 ${WIDTH} ${HEIGHT + 4}`, role: "img", "aria-label": t("curve.summary", values)},
+      svg("path", {class: "axis", d: `M0 0V${HEIGHT}H${WIDTH}`}),
+      svg("path", {class: "span", d: `${line(random.max)}${back}Z`}),
+      svg("path", {class: "random", d: line(random.mean)}),
+      svg("path", {class: "gaussian", d: line(gaussian)}),
+      svg("path", {class: "map", d: line(map)}),
+    ),
+    h("p", {class: "ends", "aria-hidden": "true"}, h("span", {}, "0 %"), h("span", {}, t(`pixels.${test}`))),
+  );
+}
+
+const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
+
+function areas(curves) {
+  const head = (text) => h("th", {scope: "col"}, text);
+  return h(
+    "table", {class: "figures"}, h("caption", {class: "muted"}, t("trust.areas")),
+    h("thead", {}, h("tr", {}, head(t("trust.test")), LINES.map((name) => head(t(`curve.${name}`))))),
+    h("tbody", {}, curves.map(({test, auc}) => h(
+      "tr", {},
+      h("th", {scope: "row"}, t(`test.${test}`), " ", h("span", {class: "muted"}, t(`better.${BETTER[test]}`))),
+      [auc.map, auc.gaussian, mean(auc.random)].map((value) => h("td", {}, number(value))),
+    ))),
+  );
+}
+
+/** What no curve says: confidence, the share of positive evidence, the sanity check, and the price. */
+function facts({confidence: {map, gaussian, random}, positive_share: share, sanity, cost}) {
+  const likeness = sanity.mean_magnitude;
+  const rows = [
+    ["trust.confidence", t("trust.drop", {
+      share: percent(map.probability), map: percent(map.drop), gaussian: percent(gaussian.drop),
+      random: percent(random.drop),
+    })],
+    ["trust.positive", percent(share)],
+    ["trust.sanity", likeness === null
+      ? t("sanity.none")
+      : t("sanity.read", {
+        likeness: number(likeness),
+        all: sanity.correlations.map((each) => (each === null ? "–" : number(each))).join(", "),
+      })],
+    ["trust.spent", t("trust.passes", {passes: cost.passes})],
+  ];
+  return h("dl", {class: "facts"}, rows.map(([name, value]) => h("div", {}, h("dt", {}, t(name)), h("dd", {}, value))));
+}

@@ -1,0 +1,256 @@
+"""What the playground tries out: methods, trust in a map, other weights of channels, another picture or network."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, cast
+
+import httpx
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Locator, Page, Response, expect
+
+from tests.browser.visit import Visit
+from tests.support import SAMPLES, explained
+
+
+def opened(visit: Visit, address: str) -> Page:
+    """The page at an address with a photograph, all its panels drawn."""
+    visit.page.goto(address)
+    expect(visit.page.locator(".sides canvas").first).to_be_visible()
+    return visit.page
+
+
+def shown(value: float) -> str:
+    """A number as the page writes it."""
+    if value == 0:
+        return "0"
+    if abs(value) < 0.001:
+        return re.sub("e-0*", "e-", f"{value:.1e}").replace("-", "−")
+    return f"{value:.{4 if abs(value) < 0.1 else 3 if abs(value) < 10 else 1}f}".replace("-", "−")
+
+
+def signed(value: float) -> str:
+    return f"+{shown(value)}" if value > 0 else shown(value)
+
+
+def setting(page: Page, label: str) -> Locator:
+    return page.locator("#controls").get_by_role("combobox", name=label, exact=True)
+
+
+def options(select: Locator) -> list[str]:
+    return [str(option.get_attribute("value")) for option in select.locator("option").all()]
+
+
+def result(response: Response) -> dict[str, Any]:
+    """What the service answered for the one image."""
+    (found,) = response.json()["results"]
+    return cast(dict[str, Any], found)
+
+
+def test_the_methods_of_a_place_are_offered_with_what_they_need(visit: Visit, client: httpx.Client) -> None:
+    details = client.get("/v1/models/lite0").json()["method_details"]
+    page = opened(visit, "/?sample=cat&layer=blocks.10")
+    method, layer = setting(page, "Method"), setting(page, "Layer")
+    assert options(method) == [each["name"] for each in details if "layers" in each["at"]]
+    method.select_option("layercam")
+    detail = next(each for each in details if each["name"] == "layercam")
+    about = page.locator("#about-method")
+    expect(about).to_contain_text(f"{detail['title']} – {detail['formula']} ({detail['paper']})")
+    expect(about).to_contain_text("Needs one gradient behind the layer.")
+    page.route("**/v1/explain?*", lambda route: route.continue_(url=f"{route.request.url}&samples=2"))  # to be quick
+    with page.expect_response(re.compile("/v1/explain")) as answer:
+        layer.select_option("pixels")
+    pixels = [each["name"] for each in details if "pixels" in each["at"]]
+    assert f"method={pixels[0]}" in answer.value.url, "a method that is not offered there gives way to one that is"
+    expect(page.locator("#caption")).to_contain_text("at layer pixels")
+    assert options(setting(page, "Method")) == pixels
+    expect(page).to_have_url(re.compile(rf"layer=pixels&method={pixels[0]}$"))
+
+
+def test_all_methods_of_one_gradient_stand_side_by_side(visit: Visit, client: httpx.Client) -> None:
+    details = client.get("/v1/models/lite0").json()["method_details"]
+    page = opened(visit, "/?sample=cat&layer=blocks.10")
+    panel = page.get_by_role("region", name="By other methods")
+    panel.get_by_role("button", name="Draw them all").click()
+    cheap = [each["name"] for each in details if each["needs"] in ("activation", "gradient")]
+    expect(panel.locator(".name")).to_have_text(cheap)
+    expect(panel.get_by_role("button", pressed=True)).to_contain_text("grad-cam")
+    panel.get_by_role("button", name="hirescam").click()
+    expect(page).to_have_url(re.compile(r"layer=blocks\.10&method=hirescam&several=true$"))
+    expect(panel.get_by_role("button", pressed=True)).to_contain_text("hirescam")
+    expect(setting(page, "Method")).to_have_value("hirescam")
+
+
+def test_the_measured_cost_of_a_method_is_told(visit: Visit) -> None:
+    def costly(route: Any) -> None:
+        body = route.fetch().json()
+        for each in body["method_details"]:
+            each["cost"] = {"default_layer": 1.25, "middle_layer": None, "measured": "somewhere"}
+        route.fulfill(json=body)
+
+    visit.page.route("**/v1/models/lite0", costly)
+    page = opened(visit, "/?sample=cat")
+    expect(setting(page, "Method").locator("option").first).to_have_text("grad-cam  ×1.25")
+    expect(page.locator("#about-method")).to_contain_text("Measured at head: 1.25 times a prediction (somewhere).")
+
+
+def test_a_class_is_explained_against_another(visit: Visit, client: httpx.Client, cat: bytes) -> None:
+    page = opened(visit, "/?sample=cat&target=281&versus=285")
+    page.get_by_role("button", name="As one map").click()
+    expect(page.locator("#caption")).to_have_text("Where “tabby” is seen and not “Egyptian cat”, at layer head")
+    (cam,) = explained(client, "/v1/grad-cam", cat, target="tabby", against="Egyptian cat").grad_cam or ()
+    expect(page.locator("#legend")).to_contain_text(f"from {shown(cam.raw.min)} to {shown(cam.raw.max)}")
+    expect(page).to_have_url(re.compile(r"target=281&against=285$"))
+    field = page.get_by_role("combobox", name="And not")
+    expect(field).to_have_value("Egyptian cat")
+    field.fill("lynx")
+    field.press("Enter")
+    expect(page.locator("#caption")).to_contain_text("“lynx”")
+    page.locator("#predictions .class").filter(has_text="lynx").click()
+    expect(page.locator("#caption")).to_have_text("Where the network sees “lynx”, at layer head")
+
+
+def test_a_map_is_tried_when_asked_for_and_the_cost_is_said_before(visit: Visit, client: httpx.Client) -> None:
+    passes = client.get("/v1/models/lite0").json()["trust"]["passes"]
+    page = opened(visit, "/?sample=cat")
+    panel = page.get_by_role("region", name="How far to trust the map")
+    expect(panel).to_contain_text(f"{passes} passes through the network")
+    with page.expect_response(re.compile("trust=true")) as answer:
+        panel.get_by_role("button", name="Try it out").click()
+        expect(panel).to_contain_text("Trying:")
+    trust = result(answer.value)["grad_cam"][0]["trust"]
+    expect(panel.locator(".advantage")).to_have_text(signed(trust["advantage"]))
+    expect(panel).to_contain_text(f"It beats {trust['beaten']} of {trust['random_maps']}.")
+    for row, curve in zip(panel.locator("tbody tr").all(), trust["curves"], strict=True):
+        auc = curve["auc"]
+        random = sum(auc["random"]) / len(auc["random"])
+        expect(row.locator("td")).to_have_text([shown(value) for value in (auc["map"], auc["gaussian"], random)])
+    for chart, curve in zip(panel.locator(".chart").all(), trust["curves"], strict=True):
+        for line in ("map", "gaussian", "random"):
+            path = chart.locator(f"path.{line}").get_attribute("d")
+            assert path
+            assert len(re.findall("[ML]", path)) == len(curve["fractions"])
+    expect(page).to_have_url(re.compile(r"\?sample=cat&trust=true$"))
+    setting(page, "Classes").select_option("3")
+    expect(page.locator("#predictions .class")).to_have_count(3)
+    expect(panel.locator(".advantage")).to_have_text(signed(trust["advantage"]))  # the same map: nothing is asked again
+    page.locator("#predictions .class").nth(1).click()
+    expect(panel.get_by_role("button", name="Try it out")).to_be_visible()
+    expect(page).not_to_have_url(re.compile("trust"))
+
+
+def test_a_trial_can_be_stopped_and_one_that_costs_too_much_says_so(visit: Visit) -> None:
+    page = opened(visit, "/?sample=cat")
+    panel = page.get_by_role("region", name="How far to trust the map")
+    page.route("**/v1/grad-cam?*trust=true*", lambda route: None, times=1)  # never answered
+    panel.get_by_role("button", name="Try it out").click()
+    panel.get_by_role("button", name="Stop").click()
+    expect(panel.get_by_role("button", name="Try it out")).to_be_visible()
+    problem = '{"type": "urn:pellucid:problem:too-costly", "title": "Too much for the deadline", "status": 422}'
+    page.route(
+        "**/v1/grad-cam?*trust=true*",
+        lambda route: route.fulfill(status=422, content_type="application/problem+json", body=problem),
+        times=1,
+    )
+    panel.get_by_role("button", name="Try it out").click()
+    expect(page.get_by_role("alert")).to_contain_text("Too much for the deadline")
+    expect(panel.get_by_role("button", name="Try it out")).to_be_visible()
+    expect(page).to_have_url(re.compile(r"\?sample=cat$"))
+    assert [error for error in visit.errors if "422" not in error] == []
+    visit.errors.clear()  # the browser itself logs every status above 399
+
+
+def test_a_channel_is_muted_and_the_answer_follows_and_is_in_the_address(visit: Visit) -> None:
+    page = opened(visit, "/?sample=cat&gate=blocks.15.gate")
+    panel = page.get_by_role("region", name="What if")
+    rows = panel.locator(".channels li")
+    with page.expect_response(re.compile("rank=true")) as answer:
+        panel.get_by_role("button", name="Which channels mattered?").click()
+    ranking = result(answer.value)["what_if"]["ranking"]
+    for row, each in zip(rows.all(), ranking["most"], strict=False):
+        expect(row).to_contain_text(f"channel {each['channel']}")
+        expect(row).to_contain_text(f"muted alone {signed(each['muted'])}")
+    expect(panel).to_contain_text(f"gradient × activation {signed(ranking['agreement']['gradient_activation'])}")
+    strongest = ranking["most"][0]["channel"]
+    with page.expect_response(re.compile("scale=")) as answer:
+        panel.get_by_role("button", name=f"Mute channel {strongest}").click()
+    found = result(answer.value)["what_if"]
+    assert found["edit"]["channels"] == [{"channel": strongest, "factor": 0.0}]
+    (change,) = found["targets"]
+    assert change["change"] == pytest.approx(ranking["most"][0]["muted"], rel=1e-3), "alone, as it was measured"
+    expect(panel.locator(".results")).to_contain_text(f"({signed(change['change'])})")
+    expect(panel.locator("figcaption")).to_have_count(3)
+    expect(page).to_have_url(re.compile(rf"\?sample=cat&gate=blocks\.15\.gate&scale={strongest}:0&rank=true$"))
+    page.reload()
+    slider = panel.get_by_role("slider", name=f"Factor of channel {strongest}")
+    expect(slider).to_have_value("0")
+    expect(panel.locator(".results")).to_contain_text(f"({signed(change['change'])})")
+    expect(panel).to_contain_text("muted alone")
+    slider.press("ArrowRight")
+    slider.press("ArrowRight")
+    expect(page).to_have_url(re.compile(rf"scale={strongest}:0\.1&"))
+    expect(slider).to_be_focused()
+    expect(slider).to_have_attribute("aria-valuetext", "× 0.10")
+    panel.get_by_role("button", name="Reset").click()
+    expect(panel.locator(".results")).to_be_empty()
+    expect(slider).to_have_value("1")
+    expect(page).not_to_have_url(re.compile("scale"))
+
+
+def test_only_the_last_position_of_a_slider_is_answered(visit: Visit) -> None:
+    page = opened(visit, "/?sample=cat")
+    panel = page.get_by_role("region", name="What if")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url) if "what-if" in request.url else None)
+    slider = panel.get_by_role("slider").first
+    for _ in range(12):
+        slider.press("ArrowLeft")
+    expect(panel.locator("figcaption")).to_have_count(3)
+    assert len(asked) < 12, "a slider that moves asks nothing"
+    expect(page).to_have_url(re.compile(r"scale=\d+:0\.4$"))
+
+
+def test_another_photograph_and_another_network_stand_beside_the_view(
+    visit: Visit, client: httpx.Client, cat: bytes, coffee: bytes
+) -> None:
+    page = opened(visit, "/?sample=cat&target=285")
+    panel = page.get_by_role("region", name="Beside another")
+    panel.get_by_role("button", name="Beside: Coffee").click()
+    expect(panel.locator("figcaption")).to_have_count(3)
+    (first,) = explained(client, "/v1/grad-cam", cat, target="285").grad_cam or ()
+    (second,) = explained(client, "/v1/grad-cam", coffee, target="285").grad_cam or ()
+    expect(panel.locator(".pair")).to_contain_text("espresso")
+    one, other = ([value for row in cam.raw.values for value in row] for cam in (first, second))
+    change = [right - left for left, right in zip(one, other, strict=True)]
+    for figure, values in zip(panel.locator("figcaption").all(), (one, other, change), strict=True):
+        expect(figure).to_contain_text(f"{shown(min(values))} to {shown(max(values))}")
+    expect(page).to_have_url(re.compile(r"target=285&beside=coffee$"))
+    page.reload()
+    expect(panel.locator("figcaption").last).to_contain_text("Coffee − Cat")
+    panel.get_by_role("button", name="Beside: Coffee").click()
+    expect(panel.locator("figcaption")).to_have_count(0)
+    panel.get_by_label("By network").select_option("lite0-plain")
+    expect(panel.locator("figcaption").last).to_contain_text("lite0-plain − lite0")
+    plain = explained(client, "/v1/predict", cat, model="lite0-plain").predictions
+    assert plain
+    expect(panel.locator(".pair > div").last.locator("li span").first).to_have_text(
+        f"{100 * plain[0].probability:.1f} %"
+    )
+    panel.locator("input[type=file]").set_input_files(SAMPLES / "rocket.jpg")
+    expect(panel.locator("figcaption").last).to_contain_text("rocket.jpg, lite0-plain − Cat")
+    expect(page).to_have_url(re.compile(r"target=285&beside_model=lite0-plain$"))
+
+
+def test_what_is_tried_is_accessible_and_fits_a_phone(visit: Visit) -> None:
+    few = "trust_steps=2&trust_maps=4"  # as many as a picture of the curves needs
+    visit.page.route("**/v1/grad-cam?*", lambda route: route.continue_(url=f"{route.request.url}&{few}"))
+    page = opened(visit, "/?sample=cat&trust=true&gate=blocks.15.gate&scale=3:0.5&rank=true&beside=coffee&several=true")
+    for region in ("How far to trust the map", "What if", "Beside another"):
+        expect(page.get_by_role("region", name=region).locator("figure")).to_have_count(3)
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=cast(Any, scheme), reduced_motion="reduce")
+        violations = cast(list[dict[str, object]], Axe().run(page).response["violations"])
+        assert [(found["id"], found["nodes"]) for found in violations] == []
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
