@@ -26,8 +26,8 @@ class ComparedMaps(SideBySide):
 
     frame: Literal["picture", "input"] = Field(
         description="Where a position of these maps lies. `picture`: both sides are of one picture, and the maps are "
-        "resampled to `box`, which both networks saw. `input`: the pictures are two, and the maps cover what the network "
-        "was given, so a position of the masks is one of each side's own `box`.",
+        "resampled to `box`, which both networks saw. `input`: the pictures are two, and the maps cover what the "
+        "network was given, so a position of the masks is one of each side's own `box`.",
         examples=["picture"],
     )
     box: Annotated[
@@ -41,8 +41,8 @@ class ComparedMaps(SideBySide):
         ),
     ]
     picture: Picture = Field(
-        description="The difference in colour, as large as its mask: the middle of the colour map is no difference, its "
-        "upper end more evidence in the second, by `reach`, its lower end in the first."
+        description="The difference in colour, as large as its mask: the middle of the colour map is no difference, "
+        "its upper end more evidence in the second, by `reach`, its lower end in the first."
     )
 
 
@@ -84,8 +84,8 @@ class Comparison(Schema):
     second: ComparedSide = Field(description="The second.")
     maps: ComparedMaps = Field(description="Both maps on one scale, and their difference.")
     gates: list[ComparedGate] = Field(
-        description="The gates that both sides have, in order of execution; empty where they share none. Of two classes "
-        "always empty: a gate sees the picture, and no class."
+        description="The gates that both sides have, in order of execution; empty where they share none. Of two "
+        "classes always empty: a gate sees the picture, and no class."
     )
 
 
