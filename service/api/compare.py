@@ -86,9 +86,9 @@ def _kind(options: CompareOptions, images: int) -> Kind:
     if (images, networks, targets) == (1, 1, 2):
         return "classes"
     raise InvalidOption(
-        f"Images: {images}, targets: {targets}, networks: {networks}. They can't be compared. Allowed are one image and "
-        "two `target` (two classes), two images and at most one `target` (two pictures), and one image, `against_model` "
-        "and at most one `target` (two networks)."
+        f"Images: {images}, targets: {targets}, networks: {networks}. They can't be compared. Allowed are one image "
+        "and two `target` (two classes), two images and at most one `target` (two pictures), and one image, "
+        "`against_model` and at most one `target` (two networks)."
     )
 
 

@@ -94,7 +94,7 @@ class AsyncClient:
         self, image: ImageSource, other: ImageSource | None = None, **options: Unpack[CompareOptions]
     ) -> Comparison:
         """Two classes (two ``target``), two pictures (``image`` and ``other``), or two networks (``against_model``)."""
-        return calls.comparison(await self._send(calls.compare(image, other, options)))
+        return calls.comparison(await self._send(await asyncio.to_thread(calls.compare, image, other, options)))
 
     async def picture(
         self,
