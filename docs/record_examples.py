@@ -25,17 +25,18 @@ README = ROOT / "README.md"
 PICTURE = ROOT / "docs" / "images" / "cat.jpg"
 REQUEST_ID = "b1f5c0de7a3e4c55"
 
-QUERIES: dict[str, dict[str, str]] = {
+QUERIES: dict[str, dict[str, str | list[str]]] = {
     "/v1/predict": {"top_k": "3"},
     "/v1/attention": {"layer": "blocks.0", "target": "Egyptian cat"},
     "/v1/feature-maps": {"layers": "blocks.0", "count": "4", "tile": "28"},
     "/v1/grad-cam": {"target": "Egyptian cat", "overlay": "true", "max_side": "48"},
     "/v1/what-if": {"mute": "795", "target": "Egyptian cat", "top_k": "2", "max_side": "48"},
+    "/v1/compare": {"target": ["Egyptian cat", "goldfish"], "top_k": "2", "max_side": "48"},
     "/v1/explain": {"include": "predictions,grad_cam", "top_k": "2", "overlay": "true", "max_side": "48"},
 }
 
 
-async def post(client: httpx.AsyncClient, route: str, query: dict[str, str]) -> dict[str, Any]:
+async def post(client: httpx.AsyncClient, route: str, query: dict[str, str | list[str]]) -> dict[str, Any]:
     files = {"images": (SAMPLE.name, SAMPLE.read_bytes())}
     response = await client.post(route, params=query, files=files, headers={"X-Request-ID": REQUEST_ID})
     response.raise_for_status()

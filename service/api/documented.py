@@ -119,6 +119,18 @@ def responses(
     return {200: ok, **(POST_PROBLEMS_WITH_NAMES if names else POST_PROBLEMS)}
 
 
+def joint_responses(route: str) -> dict[int | str, dict[str, Any]]:
+    """The replies of a POST route of which all images make one answer, as JSON; none of them is kept."""
+    stated = responses(route, pictures=False)
+    answer = stated[200]
+    kept = ("ETag", "Cache-Status")
+    answer |= {
+        "description": "What was found in all images together.",
+        "headers": {name: said for name, said in answer["headers"].items() if name not in kept},
+    }
+    return {status: said for status, said in stated.items() if status != 412}
+
+
 def secure(app: FastAPI, *, required: bool) -> None:
     """State in the app's document the two ways to send a key, which are ``required`` or may be left out."""
     plain = app.openapi

@@ -7,17 +7,19 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 
 from service.api import documented
+from service.api.compare import comparison
 from service.api.handler import Service, answer
 from service.api.options import (
     PARTS,
     AttentionOptions,
+    CompareOptions,
     ExplainOptions,
     FeatureMapOptions,
     GradCamOptions,
     WhatIfOptions,
 )
 from service.api.route import OptionsRoute
-from service.api.schemas import Reply
+from service.api.schemas import CompareReply, Reply
 
 
 def router(service: Service) -> APIRouter:
@@ -88,6 +90,21 @@ def router(service: Service) -> APIRouter:
         scaled, from one pass up to there. With `rank=true` also which channels mattered.
         """
         return await answer(request, service, options, frozenset({"what_if"}), pictures=False)
+
+    @routes.post(
+        "/v1/compare",
+        summary="Two classes, two pictures or two networks beside each other",
+        response_model=CompareReply,
+        responses=documented.joint_responses("/v1/compare"),
+        openapi_extra=documented.request_body(CompareOptions),
+    )
+    async def compare(request: Request, options: Annotated[CompareOptions, Query()]) -> Response:
+        """Both sides' predictions and maps, the maps on one scale with their difference, and what their gates did.
+
+        One picture and two `target`s compare classes, two pictures compare those, one picture and `against_model`
+        compares networks. A difference is the second side less the first.
+        """
+        return await comparison(request, service, options)
 
     @routes.post(
         "/v1/explain",

@@ -16,11 +16,12 @@ from starlette.responses import Response
 
 from service.api import forms, intake, provenance, reply, trials, waiting
 from service.api.cache import Keep, ReplyCache
+from service.api.joint import Joint, all_or_none
 from service.api.options import ExplainOptions, Options, RoutePart
 from service.api.pipeline import Pipeline, Stages
 from service.api.plan import Look, bound_drawing, resolve
 from service.decode.image import identify
-from service.dispatch.admission import Admission
+from service.dispatch.admission import Admission, Place
 from service.dispatch.forecast import Forecast
 from service.errors import DeadlineExceeded, Draining, EngineDown, PellucidError, UnknownModel, UnknownName
 from service.render.encode import MEDIA_TYPES
@@ -167,7 +168,7 @@ async def serve(
     service: Service,
     timeout_ms: int | None,
     read: Callable[[Request, intake.Limits, Callable[[int], None]], Awaitable[B]],
-    order: Callable[[B], Order[Any]],
+    order: Callable[[B], Order[Any] | Joint],
     *,
     any_type: bool = False,
 ) -> Response:
@@ -186,13 +187,15 @@ async def serve(
     with service.admission.enter(intake.announced(request, service.limits, any_type=any_type)) as place:
         body = await waiting.read(request, service.limits, place, deadline_by(timeout_ms), read)
         asked = order(body)
+        call: Call = request.state.call
+        deadline = deadline_by(asked.timeout_ms)
+        if isinstance(asked, Joint):
+            return await _joint(request, service, place, call, asked, deadline)
         look, images = asked.look, body.uploads
         kept = _BYTES_PER_PIXEL * look.max_side**2 if look.overlay else 0
         place.hold(images=len(images), size=kept * len(images))
-        call: Call = request.state.call
         stages = [Stages() for _ in images]
         call.model, call.stages = asked.pipeline.spec.name, stages
-        deadline = deadline_by(asked.timeout_ms)
         keys = await asked.keep.keys(images) if asked.keep is not None else [""] * len(images)
         missing = [key for key in keys if asked.keep is None or key not in asked.keep.cache]
         with ExitStack() as expected:
@@ -207,6 +210,24 @@ async def serve(
         response.headers["Server-Timing"] = timing
     if asked.keep is not None and not call.problems:
         response.headers.update(asked.keep.headers(keys, missing))
+    return response
+
+
+async def _joint(
+    request: Request, service: Service, place: Place, call: Call, asked: Joint, deadline: float
+) -> Response:
+    """The reply to what takes several passes, each of which counts at the door as an image does."""
+    place.hold(images=len(asked.sides))
+    stages = [Stages() for _ in asked.sides]
+    call.model, call.stages = asked.sides[0].pipeline.spec.name, stages
+    with ExitStack() as expected:
+        answered = [
+            expected.enter_context(service.forecast.expect(side.pipeline.worker, side.plan, 1, deadline))
+            for side in asked.sides
+        ]
+        response = await waiting.while_connected(request, asked.reply(deadline, stages, answered))
+    if timing := Stages.header(stages):
+        response.headers["Server-Timing"] = timing
     return response
 
 
@@ -238,19 +259,8 @@ class _Work:
 
     async def _all_or_none(self, images: Sequence[Upload | Prepared]) -> list[Any]:
         """The entries of all; the first error names its image and stops the others."""
-        tasks = [asyncio.ensure_future(self._one(*each)) for each in zip(images, self.stages, self.keys, strict=True)]
-        try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-            errors = {number: task.exception() for number, task in enumerate(tasks) if task in done}
-            for number, error in errors.items():
-                if error is not None:
-                    if isinstance(error, PellucidError):
-                        error.detail = f"Image {number}: {error.detail}"
-                    raise error
-            return [task.result() for task in tasks]
-        finally:
-            for task in tasks:
-                task.cancel()
+        each = zip(images, self.stages, self.keys, strict=True)
+        return await all_or_none([(f"Image {number}", self._one(*one)) for number, one in enumerate(each)])
 
     async def _one_of_several(self, image: Upload | Prepared, times: Stages, key: str) -> Any:
         try:

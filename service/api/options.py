@@ -411,6 +411,50 @@ class WhatIfOptions(PredictOptions, LayerOptions):
     max_side: int = Field(1024, ge=8, le=4096, description="Longest side of the masks in pixels.", examples=[1024])
 
 
+class CompareOptions(PredictOptions, TargetOptions):
+    """Options of /v1/compare."""
+
+    target: Names = Field(
+        default_factory=list,
+        max_length=2,
+        description="Class to explain, by index or by label. Two of them with one picture compare the classes. With "
+        "two pictures, or with `against_model`, at most one. Default: the most probable class of the first side.",
+        examples=[["Egyptian cat", "tabby"]],
+    )
+    against_model: Name | None = Field(
+        None,
+        description="A second network to ask, by a name from /v1/models: compares the networks on one picture.",
+        examples=["lite0-plain"],
+    )
+    layer: Name | None = Field(
+        None,
+        description="Layer to explain at, by a name from /v1/models/{name}, or `pixels`. Default: the last layer with "
+        "a spatial extent; the pixels for methods that are offered there.",
+        examples=["head"],
+    )
+    against_layer: Name | None = Field(
+        None,
+        description="With `against_model`: the layer of that network. Default: the one that `layer` names, or else "
+        "its own default.",
+        examples=["head"],
+    )
+    method: Name = Field(
+        "grad-cam", description="How both maps are made, by a name from /v1/models/{name}.", examples=["grad-cam"]
+    )
+    samples: int = Field(
+        32,
+        ge=1,
+        le=256,
+        description="How many gradients `smoothgrad` and `integrated-gradients` take.",
+        examples=[32],
+    )
+    signed: bool = Field(
+        False, description="Keep evidence against the class in both masks; their difference always has a sign."
+    )
+    colormap: ColormapName = Field("coolwarm", description="Colours of the difference.", examples=["coolwarm"])
+    max_side: int = Field(1024, ge=8, le=4096, description="Longest side of the pictures in pixels.", examples=[1024])
+
+
 class ExplainOptions(PredictOptions, GradCamOptions, GateOptions, FeatureMapOptions):
     """Options of /v1/explain: those of all its parts."""
 

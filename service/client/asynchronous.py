@@ -14,6 +14,7 @@ import tenacity
 
 from service.api.schemas import (
     Attention,
+    Comparison,
     FeatureMap,
     GradCam,
     ModelDetail,
@@ -31,6 +32,7 @@ from service.client.images import ImageSource
 from service.client.many import FAILURES, Explained, Progress
 from service.client.options import (
     AttentionOptions,
+    CompareOptions,
     ExplainOptions,
     FeatureMapOptions,
     GradCamOptions,
@@ -87,6 +89,12 @@ class AsyncClient:
     async def what_if(self, image: ImageSource, **options: Unpack[WhatIfOptions]) -> WhatIf:
         """What the network would have said, had some channels weighed more, less, or nothing."""
         return calls.what_if(await self._post("what-if", image, options))
+
+    async def compare(
+        self, image: ImageSource, other: ImageSource | None = None, **options: Unpack[CompareOptions]
+    ) -> Comparison:
+        """Two classes (two ``target``), two pictures (``image`` and ``other``), or two networks (``against_model``)."""
+        return calls.comparison(await self._send(await asyncio.to_thread(calls.compare, image, other, options)))
 
     async def picture(
         self,

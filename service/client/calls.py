@@ -10,7 +10,18 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from service.api.schemas import Attention, Failure, FeatureMap, GradCam, Prediction, Reply, Result, WhatIf
+from service.api.schemas import (
+    Attention,
+    CompareReply,
+    Comparison,
+    Failure,
+    FeatureMap,
+    GradCam,
+    Prediction,
+    Reply,
+    Result,
+    WhatIf,
+)
 from service.client.errors import ApiError
 from service.client.images import ImageSource, read
 
@@ -28,19 +39,19 @@ class Call:
     method: str
     path: str
     options: Mapping[str, Any] = field(default_factory=dict)
-    image: tuple[str, bytes] | None = None
+    images: tuple[tuple[str, bytes], ...] = ()
     accept: str = "application/json"
 
     def arguments(self, remaining_s: float) -> dict[str, Any]:
         """Those of httpx: the service is told how long the answer is waited for, unless the caller said so."""
         options = {name: value for name, value in self.options.items() if value is not None}
-        if self.image:
+        if self.images:
             options.setdefault("timeout_ms", max(1, int(remaining_s * 1000)))
         return {
             "method": self.method,
             "url": self.path,
             "params": options,
-            "files": {"images": self.image} if self.image else None,
+            "files": [("images", image) for image in self.images] or None,
             "headers": {"Accept": self.accept},
             "timeout": remaining_s + _GRACE_S,
         }
@@ -48,7 +59,13 @@ class Call:
 
 def post(route: str, image: ImageSource, options: Mapping[str, Any], accept: str = "application/json") -> Call:
     """A POST of one image. Raises what ``images.read`` does."""
-    return Call("POST", f"/v1/{route}", options, read(image), accept)
+    return Call("POST", f"/v1/{route}", options, (read(image),), accept)
+
+
+def compare(image: ImageSource, other: ImageSource | None, options: Mapping[str, Any]) -> Call:
+    """A POST of one image or two that are compared. Raises what ``images.read`` does."""
+    images = (image,) if other is None else (image, other)
+    return Call("POST", "/v1/compare", options, tuple(map(read, images)))
 
 
 def get_model(name: str) -> Call:
@@ -111,3 +128,8 @@ def what_if(response: httpx.Response) -> WhatIf:
     found = result(response).what_if
     assert found is not None
     return found
+
+
+def comparison(response: httpx.Response) -> Comparison:
+    """What /v1/compare found."""
+    return parsed(response, CompareReply).compare

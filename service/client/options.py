@@ -86,6 +86,19 @@ class WhatIfOptions(PredictOptions, _Target, total=False):
     max_side: int
 
 
+class CompareOptions(PredictOptions, _Target, total=False):
+    """Options of /v1/compare."""
+
+    against_model: str
+    layer: str
+    against_layer: str
+    method: str
+    samples: int
+    signed: bool
+    colormap: str
+    max_side: int
+
+
 class ExplainOptions(PredictOptions, _Gates, FeatureMapOptions, GradCamOptions, total=False):
     """Options of /v1/explain: those of all its parts."""
 

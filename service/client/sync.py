@@ -15,6 +15,7 @@ import tenacity
 
 from service.api.schemas import (
     Attention,
+    Comparison,
     FeatureMap,
     GradCam,
     ModelDetail,
@@ -32,6 +33,7 @@ from service.client.images import ImageSource
 from service.client.many import FAILURES, Explained, Progress
 from service.client.options import (
     AttentionOptions,
+    CompareOptions,
     ExplainOptions,
     FeatureMapOptions,
     GradCamOptions,
@@ -88,6 +90,12 @@ class Client:
     def what_if(self, image: ImageSource, **options: Unpack[WhatIfOptions]) -> WhatIf:
         """What the network would have said, had some channels weighed more, less, or nothing."""
         return calls.what_if(self._send(calls.post("what-if", image, options)))
+
+    def compare(
+        self, image: ImageSource, other: ImageSource | None = None, **options: Unpack[CompareOptions]
+    ) -> Comparison:
+        """Two classes (two ``target``), two pictures (``image`` and ``other``), or two networks (``against_model``)."""
+        return calls.comparison(self._send(calls.compare(image, other, options)))
 
     def picture(
         self,

@@ -47,6 +47,7 @@ def test_the_document_is_valid(document: dict[str, Any]) -> None:
 def test_every_route_is_documented(document: dict[str, Any]) -> None:
     assert {name for name, _ in _operations(document)} == {
         *(f"POST {route}" for route in ROUTES),
+        "POST /v1/compare",
         "GET /v1/models",
         "GET /v1/models/{name}",
         "POST /v1/models/{name}:predict",

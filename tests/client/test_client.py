@@ -67,6 +67,7 @@ def test_every_route_has_its_typed_answer(server: str, cat: bytes) -> None:
         assert [cam.target.label for cam in cams] == ["tabby", "tiger cat"]
         changed = client.what_if(cat, mute=[3], layer="blocks.0", target="tabby")
         assert [each.before.label for each in changed.targets] == ["tabby"]
+        assert client.compare(cat, target=["tabby", "lynx"], max_side=8).second.target.label == "lynx"
         default = next(model for model in client.models() if model.default)
         assert client.model(default.name).labels[281] == "tabby"
         plot = client.picture("attention", cat, effects=False)

@@ -21,6 +21,7 @@ from service.api.schemas.catalogue import (
     ModelList,
     ModelSummary,
 )
+from service.api.schemas.compare import ComparedGate, ComparedMaps, ComparedSide, CompareReply, Comparison, GateChange
 from service.api.schemas.provenance import Engine, Frame, Preprocess, Provenance, Weights
 from service.api.schemas.results import (
     Attention,
@@ -35,6 +36,7 @@ from service.api.schemas.results import (
     Stats,
     Tiles,
 )
+from service.api.schemas.side_by_side import MapOnScale, RawMap, SideBySide
 from service.api.schemas.trust import (
     Areas,
     Confidence,
@@ -51,10 +53,7 @@ from service.api.schemas.what_if import (
     AppliedEdit,
     ChannelFactor,
     ChannelRanking,
-    MapOnScale,
     MutedChannel,
-    RawMap,
-    SideBySide,
     TargetChange,
     WhatIf,
 )
@@ -69,6 +68,11 @@ __all__ = [
     "ChannelRanking",
     "ChannelWeight",
     "ClassName",
+    "CompareReply",
+    "ComparedGate",
+    "ComparedMaps",
+    "ComparedSide",
+    "Comparison",
     "Confidence",
     "DefaultLayer",
     "Engine",
@@ -76,6 +80,7 @@ __all__ = [
     "FeatureMap",
     "Frame",
     "Gate",
+    "GateChange",
     "GateShape",
     "GradCam",
     "Health",

@@ -8,8 +8,9 @@ from pydantic import Field
 
 from service.api.schemas.base import BoxField, ClassName, ImageInfo, Picture, Prediction, Problem, Schema, Target
 from service.api.schemas.provenance import Frame, Provenance
+from service.api.schemas.side_by_side import RawMap
 from service.api.schemas.trust import Trust
-from service.api.schemas.what_if import RawMap, WhatIf
+from service.api.schemas.what_if import WhatIf
 
 
 class ChannelWeight(Schema):

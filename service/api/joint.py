@@ -1,0 +1,91 @@
+"""Several passes through networks that make one answer together, which fails if one of them does."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from starlette.responses import Response
+
+from service.api.pipeline import Pipeline, Stages
+from service.errors import DeadlineExceeded, PellucidError
+from service.types import DecodedImage, Outcome, Plan, Prepared, Upload
+
+T = TypeVar("T")
+Seen = tuple[DecodedImage, Outcome]
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One of the passes. ``name`` is what an error calls it."""
+
+    name: str
+    pipeline: Pipeline
+    plan: Plan
+    image: Upload | Prepared
+
+
+@dataclass(frozen=True, slots=True)
+class Joint:
+    """Sides, and how they are written together, in the pool.
+
+    ``target`` gives the class that the other sides explain, of a side and the first's outcome: they wait for it. None
+    where all is known, and all run side by side.
+    """
+
+    sides: tuple[Side, ...]
+    write: Callable[[Sequence[Seen]], Response]
+    target: Callable[[Side, Outcome], int] | None = None
+    timeout_ms: int | None = None
+
+    async def reply(
+        self, deadline: float, stages: Sequence[Stages], answered: Sequence[Callable[[float], None]]
+    ) -> Response:
+        """The answer, by the ``deadline``. ``answered`` are the forecast's, one for each side, as are ``stages``."""
+        try:
+            async with asyncio.timeout(max(0, deadline - time.monotonic())):
+                rest = list(zip(self.sides, stages, answered, strict=True))
+                seen: list[Seen] = []
+                if self.target is not None:
+                    first, *rest = rest
+                    seen = await all_or_none([(first[0].name, _seen(*first, deadline))])
+                    rest = [(self._aimed(side, seen[0][1]), times, told) for side, times, told in rest]
+                seen += await all_or_none([(each[0].name, _seen(*each, deadline)) for each in rest])
+                with stages[0].timed("render"):
+                    return await asyncio.wrap_future(self.sides[0].pipeline.pool.submit(self.write, seen))
+        except TimeoutError as error:
+            raise DeadlineExceeded("The answer was not ready by the deadline.") from error
+
+    def _aimed(self, side: Side, outcome: Outcome) -> Side:
+        assert self.target is not None
+        return replace(side, plan=replace(side.plan, targets=(self.target(side, outcome),)))
+
+
+async def _seen(side: Side, times: Stages, answered: Callable[[float], None], deadline: float) -> Seen:
+    def both(image: DecodedImage, outcome: Outcome) -> Seen:
+        return image, outcome
+
+    try:
+        return await side.pipeline.run(side.image, side.plan, None, both, deadline, times, brief=True)
+    finally:
+        answered(times.seconds.get("decode", 0.0))
+
+
+async def all_or_none(named: Sequence[tuple[str, Coroutine[Any, Any, T]]]) -> list[T]:
+    """What all come to; the first error names whose it is, and stops the others."""
+    tasks = [asyncio.ensure_future(each) for _, each in named]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        for (name, _), task in zip(named, tasks, strict=True):
+            error = task.exception() if task in done else None
+            if error is not None:
+                if isinstance(error, PellucidError):
+                    error.detail = f"{name}: {error.detail}"
+                raise error
+        return [task.result() for task in tasks]
+    finally:
+        for task in tasks:
+            task.cancel()
