@@ -43,7 +43,7 @@ SHOTS = (
     Shot("playground-phone.jpg", "/?sample=coffee", 390, 844, 2, "dark"),
     Shot(
         "playground-trials.jpg",
-        "/?sample=coffee&layer=blocks.10&method=layercam&trust=true&gate=blocks.15.gate&rank=true&scale=3:0&beside=cat",
+        "/?sample=coffee&layer=blocks.10&method=layercam&trust=true&gate=blocks.15.gate&rank=true&scale=292:0,42:0.5,193:0&beside=cat",
         1440,
         900,
         1,
