@@ -5,11 +5,11 @@ Adebayo et al., "Sanity Checks for Saliency Maps", arXiv 1810.03292.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from service.explain.evidence import Evidence, Head, gather
 from service.types import Contrast
@@ -58,11 +58,17 @@ def _evidence(
 
 
 def _shuffled(head: Head, generator: torch.Generator) -> Callable[..., Tensor]:
-    """The head with the values of each of its parameters in another order. Norms keep their statistics."""
+    """The head with the values of each of its parameters in another order. Norms keep their statistics.
+
+    A copy: the head's parameters are every request's, and torch.func.functional_call would swap them for all threads
+    as long as it runs.
+    """
     module = head.forward
     assert isinstance(module, nn.Module)
-    parameters = {
-        name: value.flatten()[torch.randperm(value.numel(), generator=generator).to(value.device)].view_as(value)
-        for name, value in module.named_parameters()
-    }
-    return lambda *inputs: functional_call(module, parameters, inputs)
+    shuffled = copy.deepcopy(module)
+    with torch.no_grad():
+        for value in shuffled.parameters():
+            value.copy_(
+                value.flatten()[torch.randperm(value.numel(), generator=generator).to(value.device)].view_as(value)
+            )
+    return shuffled

@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from torch import nn
 
 from service.explain.evidence import Head, gather
 from service.explain.methods.gradient import grad_cam
@@ -36,6 +37,24 @@ def test_random_heads_make_other_maps_and_leave_the_network_alone(name: str, lay
         assert len({None if each is None else round(each, 6) for each in likeness}) > 1
     for key, value in network(name).state_dict().items():
         assert torch.equal(value, before[key])
+
+
+def test_the_weights_that_all_requests_share_are_never_swapped_not_even_for_a_moment() -> None:
+    shared = nn.Linear(4, 3)
+    weights = shared.weight.detach().clone()
+    kept: list[bool] = []
+
+    class Bystander(nn.Module):
+        """Looks at the network's own weights while a random head runs, as another thread may."""
+
+        def forward(self, logits: torch.Tensor) -> torch.Tensor:
+            kept.append(torch.equal(shared.weight, weights))
+            return logits
+
+    head = Head(("layer",), nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), shared, nn.Tanh(), Bystander()), None)
+    generator = torch.Generator().manual_seed(0)
+    assert maps((torch.rand(1, 4, 5, 5, generator=generator),), [1], None, head, grad_cam, 3, lambda: False) is not None
+    assert kept == [True] * 3
 
 
 def test_a_map_that_needs_no_weights_is_seen_through() -> None:
