@@ -28,7 +28,7 @@ def test_importing_it_loads_no_network_and_no_arrays() -> None:
     assert loaded.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("name", ["Predict", "Attention", "FeatureMap", "GradCam", "WhatIf", "Explain"])
+@pytest.mark.parametrize("name", ["Predict", "Attention", "FeatureMap", "GradCam", "WhatIf", "Compare", "Explain"])
 def test_it_takes_the_options_that_the_service_takes(name: str) -> None:
     taken = get_type_hints(getattr(offered, f"{name}Options"))
     assert set(taken) == set(getattr(served, f"{name}Options").model_fields)
