@@ -148,22 +148,30 @@ def test_an_error_says_which_picture_it_is_of(client: httpx.Client, cat: bytes) 
     assert problem(response, response.status_code, "undecodable-image").detail.startswith("The second picture: ")
 
 
-async def test_both_sides_count_at_the_door_until_the_deadline() -> None:
-    async with running() as stub:
-        files = [("images", ("black.png", BLACK))] * 2
-        options = {"target": "dark", "timeout_ms": 300}
-        asked = asyncio.create_task(stub.client.post("/v1/compare", files=files, params=options))
-        await stub.until(in_flight=2)
-        problem(await asked, 504, "deadline-exceeded")
-        assert stub.service.admission.in_flight == 0
+def test_both_sides_count_at_the_door_until_the_deadline() -> None:
+    async def scene() -> httpx.Response:
+        async with running() as stub:
+            files = [("images", ("black.png", BLACK))] * 2
+            query = {"target": "dark", "timeout_ms": "300"}
+            asked = asyncio.create_task(stub.client.post("/v1/compare", files=files, params=query))
+            await stub.until(in_flight=2)
+            answer = await asked
+            assert stub.service.admission.in_flight == 0
+            return answer
+
+    problem(asyncio.run(scene()), 504, "deadline-exceeded")
 
 
-async def test_when_one_side_fails_nobody_waits_for_the_other() -> None:
-    async with running() as stub:  # whose engine never answers
-        files = [("images", ("no-picture", b"nothing")), ("images", ("black.png", BLACK))]
-        refused = await stub.client.post("/v1/compare", files=files, params={"target": "dark"})
-        assert problem(refused, refused.status_code, "undecodable-image").detail.startswith("The first picture: ")
-        assert stub.service.admission.in_flight == 0
+def test_when_one_side_fails_nobody_waits_for_the_other() -> None:
+    async def scene() -> httpx.Response:
+        async with running() as stub:  # whose engine never answers
+            files = [("images", ("no-picture", b"nothing")), ("images", ("black.png", BLACK))]
+            answer = await stub.client.post("/v1/compare", files=files, params={"target": "dark"})
+            assert stub.service.admission.in_flight == 0
+            return answer
+
+    refused = asyncio.run(scene())
+    assert problem(refused, 415, "unsupported-media-type").detail.startswith("The first picture: ")
 
 
 def test_the_recorded_example_is_what_the_service_answers(client: httpx.Client) -> None:

@@ -71,7 +71,7 @@ def test_head_is_answered_wherever_get_is(client: httpx.Client, path: str) -> No
 
 
 def test_an_option_that_takes_one_value_is_refused_twice(client: httpx.Client, cat: bytes) -> None:
-    response = client.post("/v1/grad-cam", params=[("layer", "head"), ("layer", "stem")], files={"images": cat})
+    response = client.post("/v1/attention", params=[("layer", "head"), ("layer", "stem")], files={"images": cat})
     assert "layer is given 2 times" in problem(response, 422, "invalid-option").detail
 
 
