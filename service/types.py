@@ -167,6 +167,8 @@ class Plan:
     @property
     def wanted(self) -> tuple[Heat, ...]:
         """The heat maps that are wanted, in the order of the reply."""
+        if self.edit is not None:  # which has maps of its own
+            return ()
         return self.heats or ((Heat("grad-cam", (self.layer,)),) if self.layer is not None else ())
 
 

@@ -294,6 +294,10 @@ class _Work:
         finally:
             self.answered(sum(times.seconds.get(stage, 0.0) for stage in ("decode", "render")))
 
+    def _untried(self) -> int:
+        """How many images' maps are still to be tried."""
+        return sum("trust" not in times.seconds for times in self.stages)
+
     async def _tried(self, image: Upload | Prepared, side: int | None, design: Design, times: Stages) -> Any:
         """The entry of an image whose maps are tried before they are drawn."""
         pipeline = self.order.pipeline
@@ -305,7 +309,7 @@ class _Work:
         async with self.trying:
             with times.timed("trust"):
                 found = await trials.examined(
-                    pipeline, self.forecast, decoded, outcome, design, self.deadline, len(self.stages)
+                    pipeline, self.forecast, decoded, outcome, design, self.deadline, self._untried()
                 )
         with times.timed("render"):
             return await asyncio.wrap_future(pipeline.pool.submit(self.order.form, decoded, outcome, found))

@@ -63,6 +63,15 @@ Names = Annotated[list[Name], BeforeValidator(_as_strings)]
 CommaSeparated = BeforeValidator(_split)
 
 
+def _single(name: str) -> str:
+    if "," in name:
+        raise ValueError("Should be one name")
+    return name
+
+
+OneName = Annotated[Name, AfterValidator(_single)]
+
+
 class Options(BaseModel):
     """Options of every POST route."""
 
@@ -311,7 +320,8 @@ class GradCamOptions(TargetOptions):
         default_factory=list,
         max_length=20,
         description="Explain what speaks for the class and not for this one, by index or by label: the target's logit "
-        "less `against_weight` times this one's (the mean of them, where it is repeated) in place of the logit.",
+        "less `against_weight` times this one's (the mean of them, where it is repeated) in place of the logit. "
+        "Without `target`, the most probable of the other classes is explained.",
         examples=[["tabby"]],
     )
     against_weight: float = Field(
@@ -426,19 +436,19 @@ class CompareOptions(PredictOptions, TargetOptions):
         description="A second network to ask, by a name from /v1/models: compares the networks on one picture.",
         examples=["lite0-plain"],
     )
-    layer: Name | None = Field(
+    layer: OneName | None = Field(
         None,
         description="Layer to explain at, by a name from /v1/models/{name}, or `pixels`. Default: the last layer with "
         "a spatial extent; the pixels for methods that are offered there.",
         examples=["head"],
     )
-    against_layer: Name | None = Field(
+    against_layer: OneName | None = Field(
         None,
         description="With `against_model`: the layer of that network. Default: the one that `layer` names, or else "
         "its own default.",
         examples=["head"],
     )
-    method: Name = Field(
+    method: OneName = Field(
         "grad-cam", description="How both maps are made, by a name from /v1/models/{name}.", examples=["grad-cam"]
     )
     samples: int = Field(

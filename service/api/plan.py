@@ -266,6 +266,8 @@ def bound_drawing(images: int, plan: Plan, look: Look) -> None:
     tiles = sum((len(tap.channels) or tap.count) * (3 if tap.gate else 1) for tap in plan.taps) * look.tile**2
     drawn = max(1, len(plan.targets)) * max(1, len(plan.wanted)) if "grad_cam" in look.parts else 0
     sides = drawn * (2 if look.overlay else 1) * look.max_side**2
+    if plan.edit is not None:  # the maps before and after, and their difference
+        sides += 3 * max(1, len(plan.targets)) * look.max_side**2
     pixels = images * (tiles + sides)
     if pixels > _MOST_DRAWN:
         raise InvalidOption(

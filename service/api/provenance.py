@@ -57,7 +57,7 @@ def _resolved(options: Options, plan: Plan, look: Look, pipeline: Pipeline) -> d
     """The options of which asking again gives the same plan, wherever defaults are others by then."""
     known = {
         "model": pipeline.spec.name,
-        "layer": _layers(plan) if plan.heats else plan.layer,
+        "layer": _layers(plan) if plan.heats else plan.layer if plan.edit is None or not plan.edit.gate else None,
         "against": [str(index) for index in plan.contrast.against] if plan.contrast else None,
         "target": [str(index) for index in plan.targets],
         "layers": [tap.layer for tap in plan.taps if not tap.gate],

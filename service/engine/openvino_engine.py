@@ -156,15 +156,14 @@ class _Compiled:
 
         The values lie in memory that this thread's next pass writes into.
         """
-        request = self._whole if alone else self._own_request()
+        shared = self._shared
+        request = self._whole if alone or shared is None else self._own_request(shared)
         request.infer([pixels], share_inputs=True)
         return {name: torch.from_numpy(request.get_output_tensor(self._outputs[name]).data) for name in wanted}
 
-    def _own_request(self) -> ov.InferRequest:
-        if self._shared is None:
-            raise RuntimeError("two batches run at once on an engine of one slot")
+    def _own_request(self, shared: ov.CompiledModel) -> ov.InferRequest:
         if not hasattr(self._threads, "request"):
-            self._threads.request = self._shared.create_infer_request()
+            self._threads.request = shared.create_infer_request()
         request: ov.InferRequest = self._threads.request
         return request
 

@@ -46,8 +46,12 @@ def heats(
     for i, plan in enumerate(plans):
         if i in found.given_up:
             continue
-        if plan.gates and plan.layer is not None:
-            weights = channel_weights(evidences[i][plan.layer])[0].float().cpu().numpy()
+        if plan.gates and plan.layer is not None and plan.edit is None:
+            evidence = evidences[i][plan.layer]
+            if plan.contrast is not None:  # the importance is the class's own
+                head = view.heads[plan.layer]
+                (evidence,) = gather(record.rows(head.inputs, [i]), [targets[i][:1]], head)
+            weights = channel_weights(evidence)[0].float().cpu().numpy()
             found.importances[i] = Importance(score(i, targets[i][0]), plan.layer, weights)
         image = _Image(i, plan, targets[i], record, view, evidences[i], void[i])
         try:

@@ -16,6 +16,7 @@ from service.explain.heats import heats
 from service.explain.methods.gradient import grad_cam
 from service.types import (
     Batch,
+    Contrast,
     Explanation,
     FeatureMaps,
     Floats,
@@ -36,7 +37,7 @@ def explain(record: ForwardRecord, batch: Batch, view: View, infer_s: float) -> 
     plans = batch.plans
     scores = _Scores.of_logits(record.values[view.logits].float().cpu())
     predictions = scores.top([plan.top_k for plan in plans])
-    targets = [list(plan.targets) or [predictions[i][0].index] for i, plan in enumerate(plans)]
+    targets = [list(plan.targets) or [scores.best(i, plan.contrast)] for i, plan in enumerate(plans)]
     found = heats(record, batch, targets, view, scores.of)
     what_if = _what_if(record, batch, targets, view, found.given_up)
     gates = _gates(record, plans, [classes[0] for classes in targets], view)
@@ -99,6 +100,12 @@ class _Scores:
     def of(self, image: int, index: int) -> Prediction:
         return Prediction(index, float(self.probabilities[image, index]), float(self.logits[image, index]))
 
+    def best(self, image: int, contrast: Contrast | None) -> int:
+        """The class with the largest logit, of those that it is not to be explained against."""
+        others = () if contrast is None else contrast.against
+        ranked: list[int] = self.logits[image].topk(min(len(others) + 1, self.logits.shape[1])).indices.tolist()
+        return next((index for index in ranked if index not in others), ranked[0])
+
     def top(self, counts: Sequence[int]) -> list[list[Prediction]]:
         """For each image its ``count`` classes with the largest logits, largest first; all where there are fewer."""
         values, indices = self.logits.topk(min(max(counts), self.logits.shape[1]))
@@ -118,6 +125,9 @@ def _what_if(
     gates = {gate.spec.layer: gate for gate in view.gates}
     for i, plan in enumerate(batch.plans):
         if plan.edit is None or plan.layer is None:
+            continue
+        if _void(batch, i)():
+            given_up.add(i)
             continue
         head = view.heads[plan.layer]
         crossing = record.rows(head.inputs, [i])

@@ -182,3 +182,9 @@ def test_the_recorded_example_is_what_the_service_answers(client: httpx.Client) 
         for side in ("first", "second"):
             del found["compare"][side]["image"]["filename"]
     assert difference(recorded["reply"]["compare"], answer["compare"]) is None
+
+
+@pytest.mark.parametrize("option", ["method", "layer", "against_layer"])
+def test_several_names_in_one_are_refused(client: httpx.Client, cat: bytes, option: str) -> None:
+    response = post(client, "/v1/compare", cat, cat, **{option: "grad-cam,hirescam"})
+    assert "one name" in problem(response, 422, "invalid-option").detail

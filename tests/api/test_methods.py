@@ -138,3 +138,21 @@ def test_what_takes_too_long_ends_at_its_deadline(client: httpx.Client, cat: byt
     slow = post(client, "/v1/grad-cam", cat, method="score-cam", timeout_ms=500)
     problem(slow, 504, "deadline-exceeded")
     assert _cams(client, cat)
+
+
+def test_without_a_target_the_best_of_the_other_classes_is_explained(client: httpx.Client, cat: bytes) -> None:
+    best, second = [each.index for each in (explained(client, "/v1/predict", cat).predictions or [])[:2]]
+    (cam,) = explained(client, "/v1/grad-cam", cat, against=str(best)).grad_cam or []
+    assert cam.target.index == second
+    assert not cam.raw.all_negative
+
+
+def test_the_importance_of_channels_is_the_class_s_own_whatever_it_is_explained_against(
+    client: httpx.Client, cat: bytes
+) -> None:
+    options = {"include": "attention,grad_cam", "target": "tabby"}
+    contrasted = explained(client, "/v1/explain", cat, **options, against="tiger cat").attention
+    alone = explained(client, "/v1/explain", cat, **options).attention
+    assert contrasted is not None
+    assert alone is not None
+    assert contrasted.importance == alone.importance

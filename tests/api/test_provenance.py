@@ -52,7 +52,7 @@ def test_defaults_and_names_are_resolved_and_asking_so_again_gives_the_same(clie
     options = carried(reply).options
     assert (options["model"], options["layer"], options["target"]) == ("lite0", ["head"], ["281"])
     assert options["include"] == ["predictions", "attention", "feature_maps", "grad_cam"]
-    assert (options["method"], options["max_side"], options["effects"]) == ("grad-cam", 1024, False)
+    assert (options["method"], options["max_side"], options["effects"]) == (["grad-cam"], 1024, False)
     assert "timeout_ms" not in options
     again = envelope(post(client, "/v1/explain", cat, **options))
     assert again.results == reply.results

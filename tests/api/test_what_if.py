@@ -69,3 +69,9 @@ def test_what_can_not_be_edited_is_told(
     client: httpx.Client, cat: bytes, options: dict[str, Any], slug: str, said: str
 ) -> None:
     assert said in problem(post(client, "/v1/what-if", cat, **options), 422, slug).detail
+
+
+def test_more_than_can_be_drawn_is_refused_before_any_work(client: httpx.Client, cat: bytes) -> None:
+    targets = [str(number) for number in range(20)]
+    response = post(client, "/v1/what-if", cat, mute=1, max_side=4096, target=targets)
+    assert "million pixels" in problem(response, 422, "invalid-option").detail

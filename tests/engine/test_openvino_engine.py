@@ -153,3 +153,10 @@ def test_bf16_sees_the_same_in_the_sample_photographs_as_fp32(cache: Path) -> No
         assert one.predictions[0].index == other.predictions[0].index
         a, b = (np.maximum(outcome.explanations[0].heat, 0).ravel() for outcome in (one, other))
         assert a @ b / np.linalg.norm(a) / np.linalg.norm(b) >= 0.99
+
+
+def test_an_engine_of_one_thread_computes_reproducibly_too(engine: OpenVINOEngine) -> None:
+    assert engine.slots == 1
+    (found,) = engine.run(Batch(PIXELS[:1], (Plan(top_k=3, reproducible=True),)))
+    (usual,) = engine.run(Batch(PIXELS[:1], (Plan(top_k=3),)))
+    assert [each.index for each in found.predictions] == [each.index for each in usual.predictions]

@@ -182,7 +182,7 @@ def _places(plan: Plan) -> Iterable[tuple[MethodSpec, str]]:
 def differentiated(plan: Plan) -> tuple[str, ...]:
     """The layers at which one gradient of each class is needed: for heat maps, or the importance of channels."""
     layers = [layer for spec, layer in _places(plan) if spec.needs == "gradient"]
-    if plan.gates and plan.layer is not None:
+    if plan.gates and plan.layer is not None and plan.edit is None:
         layers.append(plan.layer)
     return tuple(dict.fromkeys(layers))
 
@@ -190,6 +190,8 @@ def differentiated(plan: Plan) -> tuple[str, ...]:
 def explained(plan: Plan) -> tuple[str, ...]:
     """The layers whose activation is needed; PIXELS among them where the whole network is run again."""
     layers = [*differentiated(plan)]
+    if plan.edit is not None and plan.layer is not None:
+        layers.append(plan.layer)
     for spec, layer in _places(plan):
         layers += [layer, PIXELS] if spec.needs == "network forwards" else [layer]
     return tuple(dict.fromkeys(layers))
