@@ -19,6 +19,7 @@ from service import process
 from service.api.handler import Service
 from service.app import create_app
 from service.config import Settings
+from service.scale.behind_proxy import BehindProxy
 from service.scale.metrics import export
 from service.telemetry import logs
 
@@ -26,8 +27,8 @@ log = logging.getLogger("pellucid")
 
 # Ray counts a replica as stopped once its lifespan has ended: after the grace, the engine may take so much longer.
 _END_S: Final = 10.0
-# A replica that has so many requests a core is busy: batches are full, and more only wait.
-_ONGOING_PER_CPU: Final = 8
+# A replica of one core that has so many requests is busy: its batches are full, and more only wait.
+_BUSY: Final = 8
 
 
 @serve.deployment
@@ -47,6 +48,7 @@ class Pellucid:
         process.settle()
         self._service: Service = app.state.service
         export(self._service.metrics.registry)
+        app.add_middleware(BehindProxy)
         return app
 
     def check_health(self) -> None:
@@ -74,16 +76,12 @@ def app(settings: Settings) -> serve.Application:
 
     What a deployment may be told (replicas, processors, GPUs, autoscaling) is Ray's own: `deployments` in the file.
     """
-    cpus = Pellucid.ray_actor_options.get("num_cpus") or 1
     application: serve.Application = Pellucid.options(
         # A replica refuses by itself what would come too late; Ray's own queue knows no deadlines.
         max_ongoing_requests=settings.max_in_flight,
         graceful_shutdown_timeout_s=settings.grace_s + _END_S,
-        autoscaling_config={
-            "min_replicas": 1,
-            "max_replicas": 8,
-            "target_ongoing_requests": cpus * _ONGOING_PER_CPU,
-        },
+        autoscaling_config={"min_replicas": 1, "max_replicas": 8, "target_ongoing_requests": _BUSY},
+        logging_config={"enable_access_log": False},  # the app has its own
         health_check_period_s=5,
         health_check_timeout_s=15,
     ).bind(settings)
