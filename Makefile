@@ -15,7 +15,7 @@ test: .venv/.dev  ## install and pass all the tests
 	$(BIN)/python -m pytest
 
 ray-test: .venv/.dev  ## pass the tests on a Ray cluster of two nodes
-	$(BIN)/python -m pytest -m ray
+	$(BIN)/python -m pytest tests/scale
 
 image-test: .venv/.dev  ## build the image by buildah and try it: root, ten minutes, 20 GB of disk
 	$(BIN)/python -m pytest tests/image/checks.py

@@ -1,4 +1,4 @@
-"""When the same is asked again: where it may be answered then, after the time that the answer names, and not for ever."""
+"""When the same is asked again: where it may be answered then, when the answer says, and not for ever."""
 
 from __future__ import annotations
 

@@ -7,9 +7,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class BehindProxy:
-    """Pure ASGI: the proxy gives every request an id and every answer that id, so the app's own would stand there twice.
+    """Pure ASGI: the proxy gives each request an id and writes it into the answer, where it would stand twice.
 
-    Where the app takes another, since a caller may send anything as one, both are sent: its own is in the log.
+    Where the app takes another, since a caller may send anything as one, both are sent: the app's is in the log.
     """
 
     def __init__(self, app: ASGIApp) -> None:
