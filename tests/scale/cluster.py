@@ -10,11 +10,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import httpx
 import ray
 import yaml
 from ray import serve
 from ray.cluster_utils import Cluster
+from ray.serve.context import _get_global_client
+from ray.serve.schema import ServeDeploySchema
 
 from tests.support import REPOSITORY
 
@@ -37,28 +38,30 @@ class Replica:
 class RayCluster:
     """Nodes with one processor each; a proxy on each listens on the same port, and the kernel balances them."""
 
-    def __init__(self, cluster: Cluster, dashboard: str) -> None:
+    def __init__(self, cluster: Cluster) -> None:
         self.nodes = cluster
-        self._dashboard = httpx.Client(base_url=f"http://{dashboard}", timeout=60)
-        self._port = _free_port()
-        self.url = f"http://127.0.0.1:{self._port}"
+        port = _free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        config = yaml.safe_load(SHIPPED.read_text("utf-8"))
+        options = config["http_options"] | {"host": "127.0.0.1", "port": port, "request_timeout_s": 100}
+        serve.start(proxy_location=config["proxy_location"], http_options=options)
+        # What the dashboard's REST API calls; the dashboard itself is a dozen processes, and takes half a minute here.
+        self._client = _get_global_client()
 
     def deploy(self, **arguments: Any) -> None:
         """What `serve deploy` does with the shipped file: these arguments, one processor a replica, two at most."""
         config = yaml.safe_load(SHIPPED.read_text("utf-8"))
-        config["http_options"].update(host="127.0.0.1", port=self._port, request_timeout_s=100)
         (application,) = config["applications"]
         application["args"] = arguments
         (deployment,) = application["deployments"]
         deployment["ray_actor_options"] = {"num_cpus": 1}
         deployment["autoscaling_config"] |= {"min_replicas": 1, "max_replicas": 2, "target_ongoing_requests": 2}
         deployment["autoscaling_config"] |= {"upscale_delay_s": 0.5, "metrics_interval_s": 0.5, "look_back_period_s": 2}
-        self._dashboard.put("/api/serve/applications/", json=config).raise_for_status()
+        self._client.deploy_apps(ServeDeploySchema.model_validate(config))
 
     def status(self) -> dict[str, Any]:
-        """The application, as Ray's dashboard tells of it."""
-        applications = self._dashboard.get("/api/serve/applications/").raise_for_status().json()["applications"]
-        found: dict[str, Any] = applications.get("pellucid", {})
+        """The application, as Ray tells of it."""
+        found: dict[str, Any] = self._client.get_serve_details()["applications"].get("pellucid", {})
         return found
 
     def replicas(self) -> list[Replica]:
@@ -96,12 +99,11 @@ def ray_cluster() -> Iterator[RayCluster]:
     """Two nodes; nothing of them outlives the context."""
     os.environ["PYTHONPATH"] = str(REPOSITORY)  # of all that Ray starts
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    port = _free_port()
-    head = {"num_cpus": 1, "include_dashboard": True, "dashboard_port": port, "_system_config": _PATIENT}
+    head = {"num_cpus": 1, "include_dashboard": False, "_system_config": _PATIENT}
     cluster = Cluster(initialize_head=True, connect=True, head_node_args=head)
     try:
         cluster.add_node(num_cpus=1)
-        yield RayCluster(cluster, f"127.0.0.1:{port}")
+        yield RayCluster(cluster)
     finally:
         serve.shutdown()
         ray.shutdown()
