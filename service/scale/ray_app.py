@@ -7,7 +7,6 @@ What Ray does, and what differs behind its proxy, is in docs/scaling.md.
 
 # No `from __future__ import annotations`: Ray looks at the builder's annotation as it stands.
 
-import logging
 import math
 from typing import Any, Final
 
@@ -23,18 +22,14 @@ from service.scale.behind_proxy import BehindProxy
 from service.scale.metrics import export
 from service.telemetry import logs
 
-log = logging.getLogger("pellucid")
-
 # Ray counts a replica as stopped once its lifespan has ended: after the grace, the engine may take so much longer.
 _END_S: Final = 10.0
 # A replica of one core that has so many requests is busy: its batches are full, and more only wait.
 _BUSY: Final = 8
 
 
-@serve.deployment
-@serve.ingress()
-class Pellucid:
-    """A replica: the app of these settings on the processors, or the GPU, that Ray gave it."""
+class Replica:
+    """One process with one engine: the app of these settings on the processors, or the GPU, that Ray gave it."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -76,7 +71,9 @@ def app(settings: Settings) -> serve.Application:
 
     What a deployment may be told (replicas, processors, GPUs, autoscaling) is Ray's own: `deployments` in the file.
     """
-    application: serve.Application = Pellucid.options(
+    deployment = serve.deployment(
+        serve.ingress()(Replica),
+        name="Pellucid",
         # A replica refuses by itself what would come too late; Ray's own queue knows no deadlines.
         max_ongoing_requests=settings.max_in_flight,
         graceful_shutdown_timeout_s=settings.grace_s + _END_S,
@@ -84,5 +81,6 @@ def app(settings: Settings) -> serve.Application:
         logging_config={"enable_access_log": False},  # the app has its own
         health_check_period_s=5,
         health_check_timeout_s=15,
-    ).bind(settings)
+    )
+    application: serve.Application = deployment.bind(settings)
     return application

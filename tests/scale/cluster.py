@@ -56,7 +56,7 @@ class RayCluster:
         (deployment,) = application["deployments"]
         deployment["ray_actor_options"] = {"num_cpus": 1}
         deployment["autoscaling_config"] |= {"min_replicas": 1, "max_replicas": 2, "target_ongoing_requests": 2}
-        deployment["autoscaling_config"] |= {"upscale_delay_s": 0.5, "metrics_interval_s": 0.5, "look_back_period_s": 2}
+        deployment["autoscaling_config"] |= {"upscale_delay_s": 0.5, "look_back_period_s": 2}
         self._client.deploy_apps(ServeDeploySchema.model_validate(config))
 
     def status(self) -> dict[str, Any]:
@@ -99,6 +99,8 @@ def ray_cluster() -> Iterator[RayCluster]:
     """Two nodes; nothing of them outlives the context."""
     os.environ["PYTHONPATH"] = str(REPOSITORY)  # of all that Ray starts
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ["RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S"] = "0.5"
+    os.environ["RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S"] = "0.5"
     head = {"num_cpus": 1, "include_dashboard": False, "_system_config": _PATIENT}
     cluster = Cluster(initialize_head=True, connect=True, head_node_args=head)
     try:

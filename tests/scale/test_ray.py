@@ -111,7 +111,7 @@ def load(url: str, retries: int = 5) -> Iterator[Seen]:
 def answers(url: str) -> dict[str, Any]:
     """What every route says of photographs, and of what it can't answer, without ids and times."""
     cat, found = photograph("cat"), {}
-    raw = {"headers": {"Content-Type": "image/jpeg"}, "content": cat}
+    jpeg = {"Content-Type": "image/jpeg"}
     instances = {"instances": [{"b64": b64encode(cat).decode()}]}
     with httpx.Client(base_url=url, timeout=100) as client:
         for route in ROUTES:
@@ -119,7 +119,7 @@ def answers(url: str) -> dict[str, Any]:
         overlay = post(client, "/v1/grad-cam", cat, accept="image/png", overlay=1)
         found["pixels"] = decoded_bytes(overlay.content, overlay.headers["content-type"]).shape
         for route in ("/predictions/pets", "/explanations/pets"):
-            found[route] = client.post(route, **raw).json()
+            found[route] = client.post(route, content=cat, headers=jpeg).json()
         for verb in ("predict", "explain"):
             found[verb] = client.post(f"/v1/models/pets:{verb}", json=instances).json()
         for route in ("/v1/models", "/v1/models/pets", "/v2", "/v2/models/pets", "/livez", "/readyz", "/openapi.json"):
