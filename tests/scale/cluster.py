@@ -56,7 +56,7 @@ class RayCluster:
         (deployment,) = application["deployments"]
         deployment["ray_actor_options"] = {"num_cpus": 1}
         deployment["autoscaling_config"] |= {"min_replicas": 1, "max_replicas": 2, "target_ongoing_requests": 2}
-        deployment["autoscaling_config"] |= {"upscale_delay_s": 0.5, "look_back_period_s": 2}
+        deployment["autoscaling_config"] |= {"upscale_delay_s": 0.5, "look_back_period_s": 11}
         self._client.deploy_apps(ServeDeploySchema.model_validate(config))
 
     def status(self) -> dict[str, Any]:
