@@ -20,8 +20,6 @@ from ray.serve.schema import ServeDeploySchema
 from tests.support import REPOSITORY
 
 SHIPPED = REPOSITORY / "deploy" / "ray" / "serve.yaml"
-# A busy machine is no broken one.
-_PATIENT = {"health_check_failure_threshold": 60, "health_check_initial_delay_ms": 60_000}
 _LATEST_S = 120
 
 
@@ -101,8 +99,9 @@ def ray_cluster() -> Iterator[RayCluster]:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ["RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S"] = "0.5"
     os.environ["RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S"] = "0.5"
-    head = {"num_cpus": 1, "include_dashboard": False, "_system_config": _PATIENT}
-    cluster = Cluster(initialize_head=True, connect=True, head_node_args=head)
+    cluster = Cluster(
+        initialize_head=True, connect=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
+    )
     try:
         cluster.add_node(num_cpus=1)
         yield RayCluster(cluster)

@@ -205,12 +205,15 @@ def test_a_replica_that_is_killed_under_load_costs_no_answer_and_is_replaced(clu
 def test_a_replica_whose_engine_has_ended_is_replaced(cluster: RayCluster) -> None:
     faulty, _ = cluster.running(2)
 
-    def end(_: Any) -> None:
-        for worker in [found for found in gc.get_objects() if isinstance(found, Worker)]:
+    def end(_: Any) -> int:
+        gc.unfreeze()  # frozen objects are not found
+        workers = [found for found in gc.get_objects() if isinstance(found, Worker)]
+        for worker in workers:
             worker._died = True
+        return len(workers)
 
     actor = ray.get_actor(faulty.actor, namespace="serve")
-    ray.get(actor.__ray_call__.remote(end))
+    assert ray.get(actor.__ray_call__.remote(end)) == 1
     cluster.running(2, without=[faulty.name])
 
 
