@@ -127,6 +127,7 @@ def answers(url: str) -> dict[str, Any]:
     with httpx.Client(base_url=url, timeout=100) as client:
         for route in ROUTES:
             found[route] = post(client, route, cat, photograph("coffee")).json()["results"]
+        found["compare"] = post(client, "/v1/compare", cat, photograph("coffee")).json()["compare"]
         overlay = post(client, "/v1/grad-cam", cat, accept="image/png", overlay=1)
         found["pixels"] = decoded_bytes(overlay.content, overlay.headers["content-type"]).shape
         for route in ("/predictions/pets", "/explanations/pets"):
