@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: serve test image-test demo bench methods quality soak fuzz install check examples screenshots lock clean help
+.PHONY: serve test ray-test image-test demo bench methods quality soak fuzz install check examples screenshots lock clean help
 
 serve: .venv/.serve  ## install and serve on 127.0.0.1:8000
 	$(BIN)/python -m service
@@ -13,6 +13,9 @@ demo: .venv/.serve  ## explain a shipped photograph once, into demo/
 
 test: .venv/.dev  ## install and pass all the tests
 	$(BIN)/python -m pytest
+
+ray-test: .venv/.dev  ## pass the tests on a Ray cluster of two nodes
+	$(BIN)/python -m pytest tests/scale
 
 image-test: .venv/.dev  ## build the image by buildah and try it: root, ten minutes, 20 GB of disk
 	$(BIN)/python -m pytest tests/image/checks.py

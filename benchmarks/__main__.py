@@ -18,6 +18,7 @@ from benchmarks import batching as batching_part
 from benchmarks import comparison, machine, plot, targets
 from benchmarks import cost as cost_part
 from benchmarks import report as tables
+from benchmarks import scaling as scaling_part
 from benchmarks import start as start_part
 from benchmarks.servers import ROOT, SPECS
 
@@ -26,7 +27,7 @@ TRIAL = RESULTS / "quick"
 PICTURE = ROOT / "docs" / "images" / "performance.png"
 _SHOWN = "![Requests a second by callers, for each route; mean latency by offered load](images/performance.png)"
 _BEGUN = time.perf_counter()
-PARTS = ("service", "cost", "batching", "start")
+PARTS = ("service", "cost", "batching", "start", "scaling")
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, invoke_without_command=True, help=__doc__)
 
@@ -57,7 +58,13 @@ def everything(
 
 
 def _measure(part: str) -> None:
-    measure: dict[str, Callable[[], None]] = {"service": service, "cost": cost, "batching": batching, "start": start}
+    measure: dict[str, Callable[[], None]] = {
+        "service": service,
+        "cost": cost,
+        "batching": batching,
+        "start": start,
+        "scaling": scaling,
+    }
     measure[part]()
 
 
@@ -68,6 +75,7 @@ def _try(part: str) -> None:
         "cost": lambda: cost_part.measure(1, _say),
         "batching": lambda: batching_part.measure(0.5, 1, _say),
         "start": lambda: start_part.measure(0.5, 1, _say),
+        "scaling": lambda: scaling_part.measure(0.5, 1, _say),
     }
     _keep(part, measure[part], TRIAL)
 
@@ -110,27 +118,37 @@ def start(seconds: Seconds = 4.0, rounds: Rounds = 2) -> None:
 
 
 @app.command()
+def scaling(seconds: Seconds = 4.0, rounds: Rounds = 3) -> None:
+    """One replica of Ray Serve against two, and against none: what its proxy costs."""
+    _keep("scaling", lambda: scaling_part.measure(seconds, rounds, _say))
+
+
+@app.command()
 def report() -> None:
-    """Write what was measured last into docs/performance.md, the README and the plot."""
+    """Write what was measured last into docs/performance.md, docs/scaling.md, the README and the plot."""
     parts = _kept(RESULTS)
     content = {part: f"{tables.machine_line(parts[part]['machine'])}\n\n{_table(part, parts[part])}" for part in parts}
     content["targets"] = targets.targets(parts)
     if plot.draw(parts, PICTURE):
         content["plot"] = _SHOWN
-    page = ROOT / "docs" / "performance.md"
-    text = page.read_text("utf-8")
     for name, written in content.items():
-        text = tables.fill(text, name, written)
-    page.write_text(text, "utf-8")
+        page = ROOT / "docs" / ("scaling.md" if name == "scaling" else "performance.md")
+        page.write_text(tables.fill(page.read_text("utf-8"), name, written), "utf-8")
     if "service" in parts:
         readme = ROOT / "README.md"
         named = f"{tables.summary(parts['service'])}\n\n{tables.machine_line(parts['service']['machine'])}"
         readme.write_text(tables.fill(readme.read_text("utf-8"), "benchmarks", named), "utf-8")
-    _say("written: docs/performance.md, README.md, docs/images/performance.png")
+    _say("written: docs/performance.md, docs/scaling.md, README.md, docs/images/performance.png")
 
 
 def _table(part: str, figures: tables.Figures) -> str:
-    write = {"service": tables.comparison, "cost": tables.cost, "batching": tables.batching, "start": tables.starts}
+    write = {
+        "service": tables.comparison,
+        "cost": tables.cost,
+        "batching": tables.batching,
+        "start": tables.starts,
+        "scaling": tables.scaling,
+    }
     return write[part](figures)
 
 
@@ -140,7 +158,7 @@ def _keep(part: str, measure: Callable[[], tables.Figures], folder: Path = RESUL
     figures = {"machine": machine.describe(), **measure()}
     (folder / f"{part}.json").write_text(json.dumps(figures, indent=1) + "\n", "utf-8")
     written = [tables.machine_line(figures["machine"]), _table(part, figures)]
-    if part != "batching":
+    if part not in ("batching", "scaling"):
         written.append(targets.targets({part: figures}))
     print("\n", "\n\n".join(written), "\n", sep="", flush=True)
 

@@ -15,7 +15,7 @@ from service.engine import cores
 
 # What the processor computes in, of what matters to a network.
 _FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
-_PACKAGES = ("torch", "openvino", "fastapi", "uvicorn", "grad-cam", "litserve", "captum")
+_PACKAGES = ("torch", "openvino", "fastapi", "uvicorn", "grad-cam", "litserve", "captum", "ray")
 
 
 def describe() -> dict[str, Any]:

@@ -14,6 +14,7 @@ TITLES = {
     "fastapi": "FastAPI, torch, pytorch-grad-cam",
     "litserve": "LitServe, torch, captum",
 }
+SCALED = {"alone": "one process without Ray", "ray-1": "Ray, 1 replica", "ray-2": "Ray, 2 replicas"}
 DISCIPLINES = {"served": "greedy, as served", "greedy": "greedy, one batch at a time", "window": "10 ms window"}
 
 
@@ -192,3 +193,19 @@ def starts(figures: Figures) -> str:
         values = [statistics.median(cell[name] for cell in cells) for name in ("ready_s", "ready_mib", "load_mib")]
         rows.append((f"{kind} cache", f"{values[0]:.1f}", f"{values[1]:.0f}", f"{values[2]:.0f}"))
     return table(("start", "ready after, s", "resident at ready, MiB", "most under load, MiB"), rows)
+
+
+def scaling(figures: Figures) -> str:
+    """Requests a second, latency, and milliseconds of processor time for a request, with and without Ray."""
+    grouped: dict[tuple[int, str], list[Figures]] = {}
+    for cell in figures["cells"]:
+        grouped.setdefault((cell["callers"], cell["kind"]), []).append(cell)
+    rows = []
+    for (callers, kind), rounds in sorted(grouped.items(), key=lambda item: item[0][0]):
+        beside = statistics.median(each["rate"] for each in grouped[callers, "alone"])
+        rate, p50, p99 = (statistics.median(each[name] for each in rounds) for name in ("rate", "p50_ms", "p99_ms"))
+        spent = [statistics.median(each["cpu_ms"][part] for each in rounds) for part in ("replicas", "proxy", "rest")]
+        first = (str(callers), SCALED[kind], f"{rate:.0f}", f"{rate / beside:.2f}", f"{p50:.1f}", f"{p99:.1f}")
+        rows.append((*first, *(f"{each:.2f}" for each in spent), str(sum(each["errors"] for each in rounds))))
+    header = ("callers", "server", "req/s", "of one process", "p50 ms", "p99 ms")
+    return table((*header, "CPU ms in replicas", "in the proxy", "in the rest of Ray", "errors"), rows)

@@ -37,6 +37,14 @@ MAY_IMPORT = {
         "service.telemetry",
         "models",
     },
+    # Wraps a whole app, as `cli` does for one process.
+    "service.scale": {
+        "service.api.handler",
+        "service.app",
+        "service.config",
+        "service.process",
+        "service.telemetry",
+    },
     "service.cli": {
         "service.api.auth",
         "service.api.connection",

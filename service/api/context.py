@@ -62,8 +62,9 @@ class RequestContext:
             await self._app(inner, receive, send_with_id)
         except ClientDisconnect:
             status = status or 499  # nobody is there to be answered; the log uses nginx's number for it
-        except asyncio.CancelledError:  # the server's grace has ended
-            if status:
+        except asyncio.CancelledError:  # the server's grace has ended, or a proxy (Ray's) has lost the caller
+            if status or not self._stopping():
+                status = status or 499
                 raise
             stopped = Draining("The service is shutting down.")
             call.problems.append(stopped.slug)

@@ -1,14 +1,19 @@
-"""When the same is asked again: on 429 and 503, after the time that the answer names, and not for ever."""
+"""When the same is asked again: where it may be answered then, when the answer says, and not for ever."""
 
 from __future__ import annotations
 
 from typing import Any, Final
 
+import httpx
 import tenacity
 
 from service.client.errors import ApiError
 
 _BUSY: Final = (429, 503)
+# What a proxy says whose server has gone; the service's own errors of these numbers would come again.
+_GATEWAY: Final = (500, 502, 504)
+# The connection ended before the answer did. A request changes nothing, so it may be sent twice.
+_BROKEN: Final = (httpx.ReadError, httpx.WriteError, httpx.CloseError, httpx.RemoteProtocolError)
 # Where the answer names no time: seconds, doubled each time, with as much chance.
 _BACKOFF: Final = tenacity.wait_random_exponential(multiplier=0.5, max=10)
 
@@ -19,11 +24,17 @@ def policy(retries: int, seconds: float) -> dict[str, Any]:
     What the last attempt raised is raised.
     """
     return {
-        "retry": tenacity.retry_if_exception(lambda error: isinstance(error, ApiError) and error.status in _BUSY),
+        "retry": tenacity.retry_if_exception(_passes),
         "wait": _wait,
         "stop": tenacity.stop_after_attempt(retries + 1) | tenacity.stop_before_delay(seconds),
         "reraise": True,
     }
+
+
+def _passes(error: BaseException) -> bool:
+    if isinstance(error, ApiError):
+        return error.status in _BUSY or (error.status in _GATEWAY and not error.kind)
+    return isinstance(error, _BROKEN)
 
 
 def _wait(state: tenacity.RetryCallState) -> float:

@@ -60,7 +60,7 @@ class Client:
     ) -> None:
         """``timeout_s``: of a call with its retries; the service is told it, and does nothing for an answer too late.
 
-        ``retries``: how often a call is tried again, at most, after 429 or 503.
+        ``retries``: how often a call is tried again, at most, where it may be answered then; see ``retry``.
         """
         self._timeout_s = timeout_s
         self._retries = retries

@@ -33,6 +33,36 @@ def test_a_refusal_for_now_is_tried_again(client_type: type[Client] | type[Async
     assert prediction.label == "dark"
 
 
+@both
+@pytest.mark.parametrize("status", [500, 502, 503, 504])
+def test_a_proxy_whose_server_has_gone_is_asked_again(
+    client_type: type[Client] | type[AsyncClient], status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.client.retry._BACKOFF", lambda _: 0)
+    coming = answers(httpx.Response(status, text="Internal Server Error"), reply(**PREDICTIONS))
+    (prediction,) = ask(client_type, lambda _: next(coming))
+    assert prediction.label == "dark"
+
+
+@both
+def test_a_connection_that_breaks_is_tried_again_and_one_that_nobody_takes_is_not(
+    client_type: type[Client] | type[AsyncClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.client.retry._BACKOFF", lambda _: 0)
+    errors: list[Exception] = [httpx.ConnectError("refused"), httpx.ReadError("reset"), httpx.WriteError("reset")]
+    errors.append(httpx.RemoteProtocolError("disconnected"))
+
+    def respond(_: httpx.Request) -> httpx.Response:
+        if errors:
+            raise errors.pop()
+        return reply(**PREDICTIONS)
+
+    with pytest.raises(httpx.ConnectError):
+        ask(client_type, respond)
+    (prediction,) = ask(client_type, respond)
+    assert prediction.label == "dark"
+
+
 def test_it_waits_for_as_long_as_it_is_told(waits: list[float]) -> None:
     refusals = [refusal(429, **{"Retry-After": seconds}) for seconds in ("3", "7")]
     coming = answers(*refusals, reply(**PREDICTIONS))

@@ -1,0 +1,95 @@
+"""One replica of one core against two behind Ray's proxy, and against the same without Ray."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import psutil
+
+from benchmarks.comparison import figures
+from benchmarks.load import run
+from benchmarks.photographs import photographs
+from benchmarks.servers import SPECS, Server, Spec
+
+ROUTE, CALLERS = "predict", (1, 16)
+_REPLICA, _PROXY = "ray::ServeReplica", "ray::ProxyActor"
+_OURS = SPECS["pellucid"]
+_SHARE = {"PELLUCID_THREADS": "1", "PELLUCID_DECODE_THREADS": "1"}
+KINDS = ("alone", "ray-1", "ray-2")
+
+
+def _spec(kind: str) -> Spec:
+    if kind == "alone":
+        return _OURS
+    command = ("-m", "benchmarks.ray_server", kind.removeprefix("ray-"))
+    return Spec(kind, kind, command, _OURS.ready, _OURS.routes)
+
+
+def measure(seconds: float, rounds: int, say: Callable[[str], None]) -> dict[str, Any]:
+    """Raw figures of each round, in which all take turns; each is started anew, since an idle cluster is not idle."""
+    cells = []
+    for number in range(rounds):
+        for kind in KINDS:
+            spec = _spec(kind)
+            server = Server(spec, **_SHARE)
+            try:
+                for callers in CALLERS:
+                    cell = {"round": number, "kind": kind, "callers": callers, **_cell(server, callers, seconds)}
+                    cells.append(cell)
+                    say(f"round {number + 1}: {kind}, {callers} callers, {cell['rate']:.0f} requests a second")
+            finally:
+                server.stop()
+    return {"cells": cells}
+
+
+def _cell(server: Server, callers: int, seconds: float) -> dict[str, Any]:
+    """What the callers saw, and milliseconds of processor time that a request took in each kind of process."""
+    processes = _processes(server)
+    _pin(processes)
+    requests = server.spec.requests(ROUTE, photographs())
+    run(server.port, requests, callers, 1.0)  # warm
+    before, started = _used(processes), time.perf_counter()
+    load = run(server.port, requests, callers, seconds, lead_in=0.0)
+    after, took = _used(processes), time.perf_counter() - started
+    answered = max(1, len(load.latencies))
+    spent = {part: (after[part] - before[part]) * 1000 / answered for part in ("replicas", "proxy", "rest")}
+    return {**figures(load), "cpu_ms": spent, "took": took}
+
+
+def _processes(server: Server) -> list[tuple[str, psutil.Process]]:
+    """All of a server's processes, by part. Without Ray there is one."""
+    parent = psutil.Process(server.process.pid)
+    if server.spec is _OURS:
+        return [("replicas", parent)]
+    found = []
+    for process in (parent, *parent.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):
+            title = " ".join(process.cmdline())
+            part = "replicas" if _REPLICA in title else "proxy" if _PROXY in title else "rest"
+            found.append((part, process))
+    return found
+
+
+def _pin(processes: list[tuple[str, psutil.Process]]) -> None:
+    """Give each replica one core of its own; what stands before them takes what it finds."""
+    cores = sorted(os.sched_getaffinity(0))
+    replicas = [process for part, process in processes if part == "replicas"]
+    for core, replica in zip(cores, replicas, strict=False):
+        for thread in replica.threads():
+            with suppress(ProcessLookupError):
+                os.sched_setaffinity(thread.id, {core})
+
+
+def _used(processes: list[tuple[str, psutil.Process]]) -> Counter[str]:
+    """Seconds of processor time that each part has used since its start."""
+    used: Counter[str] = Counter()
+    for part, process in processes:
+        with suppress(psutil.NoSuchProcess):
+            times = process.cpu_times()
+            used[part] += times.user + times.system
+    return used

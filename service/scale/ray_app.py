@@ -1,0 +1,86 @@
+"""The service as a Ray Serve application. A replica is one process with one engine, and the app that `serve` runs.
+
+    serve run service.scale.ray_app:app model=lite0
+
+What Ray does, and what differs behind its proxy, is in docs/scaling.md.
+"""
+
+# No `from __future__ import annotations`: Ray looks at the builder's annotation as it stands.
+
+import math
+from typing import Any, Final
+
+import ray
+from fastapi import FastAPI
+from ray import serve
+
+from service import process
+from service.api.handler import Service
+from service.app import create_app
+from service.config import Settings
+from service.scale.behind_proxy import BehindProxy
+from service.scale.metrics import export
+from service.telemetry import logs
+
+# Ray counts a replica as stopped once its lifespan has ended: after the grace, the engine may take so much longer.
+_END_S: Final = 10.0
+# A replica of one core that has so many requests is busy: its batches are full, and more only wait.
+_BUSY: Final = 8
+
+
+class Replica:
+    """One process with one engine: the app of these settings on the processors, or the GPU, that Ray gave it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def __serve_build_asgi_app__(self) -> Any:
+        """Load the networks; Ray runs the app's lifespan. Raises what ``create_app`` raises, and Ray tries again."""
+        settings = own_share(self._settings, ray.get_runtime_context().get_assigned_resources())
+        logs.configure(settings.log_level, settings.log_format)
+        process.give_back_large_blocks()
+        app: FastAPI = create_app(settings)
+        process.settle()
+        self._service: Service = app.state.service
+        export(self._service.metrics.registry)
+        app.add_middleware(BehindProxy)
+        return app
+
+    def check_health(self) -> None:
+        """Ray asks now and then, and starts another replica in place of one that raises (service.errors.EngineDown)."""
+        self._service.require_engines()
+
+
+def own_share(settings: Settings, resources: dict[str, float]) -> Settings:
+    """The settings with as many threads as a replica has processors, and on the GPU if it has one; what was set stays.
+
+    ``resources`` are those that Ray assigned. Without this each replica would take the whole machine for its own.
+    """
+    cpus = max(1, math.floor(resources.get("CPU", 1)))
+    return settings.model_copy(
+        update={
+            "threads": settings.threads or cpus,
+            "decode_threads": settings.decode_threads or max(2, cpus),
+            "device": ("cuda" if resources.get("GPU") else "cpu") if settings.device == "auto" else settings.device,
+        }
+    )
+
+
+def app(settings: Settings) -> serve.Application:
+    """The application; ``settings`` are the arguments of `serve run` or of the YAML file over ``PELLUCID_*``.
+
+    What a deployment may be told (replicas, processors, GPUs, autoscaling) is Ray's own: `deployments` in the file.
+    """
+    deployment = serve.deployment(
+        serve.ingress()(Replica),
+        name="Pellucid",
+        # A replica refuses by itself what would come too late; Ray's own queue knows no deadlines.
+        max_ongoing_requests=settings.max_in_flight,
+        graceful_shutdown_timeout_s=settings.grace_s + _END_S,
+        autoscaling_config={"min_replicas": 1, "max_replicas": 8, "target_ongoing_requests": _BUSY},
+        logging_config={"enable_access_log": False},  # the app has its own
+        health_check_period_s=5,
+        health_check_timeout_s=15,
+    )
+    application: serve.Application = deployment.bind(settings)
+    return application
