@@ -24,8 +24,8 @@ from service.telemetry import logs
 
 # Ray counts a replica as stopped once its lifespan has ended: after the grace, the engine may take so much longer.
 _END_S: Final = 10.0
-# A replica of one core that has so many requests is busy: its batches are full, and more only wait.
-_BUSY: Final = 8
+# A core that works on so many requests has some 60 % of what it can do to do: time for another replica to start.
+_BUSY: Final = 2
 
 
 class Replica:
@@ -74,8 +74,10 @@ def app(settings: Settings) -> serve.Application:
     deployment = serve.deployment(
         serve.ingress()(Replica),
         name="Pellucid",
-        # A replica refuses by itself what would come too late; Ray's own queue knows no deadlines.
-        max_ongoing_requests=settings.max_in_flight,
+        # A replica refuses by itself what would come too late, so it is given more than it takes; Ray's own queue knows
+        # no deadlines, and ends.
+        max_ongoing_requests=2 * settings.max_in_flight,
+        max_queued_requests=settings.max_in_flight,
         graceful_shutdown_timeout_s=settings.grace_s + _END_S,
         autoscaling_config={"min_replicas": 1, "max_replicas": 8, "target_ongoing_requests": _BUSY},
         logging_config={"enable_access_log": False},  # the app has its own
