@@ -240,6 +240,7 @@ def test_a_batch_that_nobody_waits_for_does_not_keep_the_service_from_stopping(
     async def scene(stub: Stub) -> None:
         left = stub.predict()
         await stub.engine_is_busy()
+        stub.service.ready = False
         left.cancel()  # as the server does when the grace is over
         problem(await left, 503, "not-ready")
         await app._stop(stub.service)
