@@ -26,6 +26,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "/v1/attention": [{}, {"target": "espresso"}],
     "/v1/feature-maps": [{"layers": "head", "count": 4, "tile": 28}, {"layers": "stem", "channels": "1,5", "tile": 56}],
     "/v1/grad-cam": [{}, {"target": ["281", "tabby", "missile"], "max_side": 64}, {"layer": "blocks.10", "signed": 1}],
+    "/v1/what-if": [{"mute": "3", "max_side": 64}, {"layer": "blocks.10", "scale": "5:2", "max_side": 64}],
     "/v1/explain": [{"include": "predictions,grad_cam"}, {"count": 4, "tile": 28, "max_side": 128, "overlay": 1}],
 }
 
