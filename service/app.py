@@ -31,7 +31,7 @@ from service.api.cache import ReplyCache
 from service.api.context import RequestContext
 from service.api.handler import Service
 from service.api.intake import Limits
-from service.api.options import invalid
+from service.api.option_types import invalid
 from service.api.pages import PageHeaders
 from service.api.pipeline import Pipeline
 from service.api.protocols import kserve_v1, kserve_v2, torchserve

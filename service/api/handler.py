@@ -17,7 +17,8 @@ from starlette.responses import Response
 from service.api import forms, intake, provenance, reply, trials, waiting
 from service.api.cache import Keep, ReplyCache
 from service.api.joint import Joint, all_or_none
-from service.api.options import ExplainOptions, Options, RoutePart
+from service.api.option_types import Options
+from service.api.options import ExplainOptions, RoutePart
 from service.api.pipeline import Pipeline, Stages
 from service.api.plan import Look, bound_drawing, resolve
 from service.decode.image import identify

@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from models.spec import PIXELS, ModelSpec, NetworkSpec
+from service.api.option_types import Options
 from service.api.options import (
     FeatureMapOptions,
     GateOptions,
     GradCamOptions,
     LayerOptions,
-    Options,
     PredictOptions,
     RoutePart,
     TargetOptions,

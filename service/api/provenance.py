@@ -6,7 +6,8 @@ import hashlib
 from typing import Any
 
 from models.spec import PreprocessSpec
-from service.api.options import PARTS, Options
+from service.api.option_types import Options
+from service.api.options import PARTS
 from service.api.pipeline import Pipeline
 from service.api.plan import Look
 from service.api.schemas import Preprocess

@@ -14,7 +14,7 @@ import httpx
 import numpy as np
 import pytest
 
-from service.api import options
+from service.api import option_types, options
 from service.api.schemas import Problem
 from service.errors import InvalidOption
 from service.types import Upload
@@ -133,7 +133,7 @@ def test_a_name_as_long_as_a_body_is_not_compared_with_the_known_ones(monkeypatc
         compared.append(name)
         return []
 
-    monkeypatch.setattr(options, "get_close_matches", noting)
+    monkeypatch.setattr(option_types, "get_close_matches", noting)
     for name in ("x" * MIB, "targe"):
         with pytest.raises(InvalidOption, match="Unknown option"):
             options.PredictOptions().merged({name: 1})

@@ -12,7 +12,8 @@ from fastapi import APIRouter, Path, Query, Request, Response
 
 from service.api import intake, reply
 from service.api.handler import Order, Service, planned, serve
-from service.api.options import PARTS, ExplainOptions, Options, Part, PredictOptions
+from service.api.option_types import Options
+from service.api.options import PARTS, ExplainOptions, Part, PredictOptions
 from service.api.protocols import documented
 from service.api.route import OptionsRoute
 from service.errors import MalformedRequest

@@ -15,7 +15,8 @@ from pydantic import Field
 
 from service.api import intake
 from service.api.handler import Order, Service, serve
-from service.api.options import LayerOptions, Name, PredictOptions
+from service.api.option_types import Name
+from service.api.options import LayerOptions, PredictOptions
 from service.api.pipeline import Pipeline
 from service.api.protocols import documented, outputs, tensors
 from service.api.protocols.kserve_v1 import ModelName

@@ -9,7 +9,8 @@ from typing import Final
 
 import numpy as np
 
-from service.api.options import ExplainOptions, LayerOptions, Options, Part
+from service.api.option_types import Options
+from service.api.options import ExplainOptions, LayerOptions, Part
 from service.api.pipeline import Pipeline
 from service.api.plan import Look, layer_name, resolve
 from service.api.protocols import tensors

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.responses import Response
 
 from service.api import intake
-from service.api.options import invalid
+from service.api.option_types import invalid
 from service.api.reply import JSON
 from service.errors import MalformedRequest
 

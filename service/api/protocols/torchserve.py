@@ -12,7 +12,8 @@ from fastapi import APIRouter, Query, Request, Response
 from models.spec import ModelSpec
 from service.api import intake, reply
 from service.api.handler import Order, Service, planned, serve
-from service.api.options import PARTS, ExplainOptions, Options, Part, PredictOptions
+from service.api.option_types import Options
+from service.api.options import PARTS, ExplainOptions, Part, PredictOptions
 from service.api.protocols import documented
 from service.api.protocols.kserve_v1 import ModelName
 from service.api.route import OptionsRoute
