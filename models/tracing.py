@@ -1,9 +1,11 @@
-"""Symbolic tracing with known shapes: torch.fx, and beside every symbol what it would be for 2 and for 3 images.
+"""Symbolic tracing with known shapes: torch.fx, and beside every symbol what it is for 2 and for 3 images.
 
 Plain torch.fx gives up where a network asks for a shape: TensorFlow's SAME padding, windows of attention, a gate that
-looks whether its map is 1x1. Here every operation is also run on fake tensors (shapes, no arithmetic), so such a
-question has its answer at once and leaves nothing in the graph. Numbers that differ between the two runs depend on the
-batch: they stay symbols, written as a multiple of one node, the batch size. The graph is for one input size, any batch.
+looks whether its map is 1x1. Here every operation is also run, on noise, so such a question has its answer at once and
+leaves nothing in the graph. Numbers that differ between the two runs depend on the batch: they stay symbols, written as
+a multiple of one node, the batch size. The graph is for one input size, any batch.
+
+(torch's fake tensors would know shapes without arithmetic, but they load its compiler: a second, and 150 MiB for good.)
 """
 
 from __future__ import annotations
@@ -14,13 +16,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 from torch import fx, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.node import map_arg
 from torch.fx.proxy import Attribute
-from torchvision.models.feature_extraction import NodePathTracer
 
 from models.attention import Gated
 from models.in_place import overwritten, setitem
@@ -28,6 +29,8 @@ from models.in_place import overwritten, setitem
 BATCHES = (2, 3)
 # Operations that hand on the same numbers, and would keep a gradient from what lies before them.
 _SAME = ("detach", "detach_", "requires_grad_", torch.detach)
+# Operations whose answer is no tensor and depends on the pixels: of noise it would say nothing.
+_OF_PIXELS = {"allclose", "equal", "is_nonzero", "item", "numpy", "tolist"}
 
 
 @dataclass(frozen=True)
@@ -58,9 +61,7 @@ def trace(net: nn.Module, size: tuple[int, int]) -> Trace:
     finally:
         net.eval()  # where timm's networks drop what they have cached: symbols of this trace
     (pixels,) = (node for node in graph.nodes if node.op == "placeholder")
-    for node in graph.nodes:
-        node.meta.pop("values", None)
-    return Trace(fx.GraphModule(net, graph), pixels, tracer.batch, tracer.node_to_qualname, tracer.returned)
+    return Trace(fx.GraphModule(net, graph), pixels, tracer.batch, tracer.qualnames, tracer.returned)
 
 
 def opaque(net: nn.Module, size: tuple[int, int]) -> Trace:
@@ -110,14 +111,14 @@ def _compare(found: torch.Tensor, expected: torch.Tensor, when: str) -> None:
 
 
 class _Known(fx.Proxy):
-    """A symbol whose shape, type and device are known."""
+    """A symbol and what it is for each of ``BATCHES``. With it go the values: one lives as long as in the network."""
+
+    known: tuple[Any, ...]
 
     def __getattr__(self, name: str) -> Any:
         if name == "data":
             return self
-        values = self.node.meta["values"]
-        found = [getattr(value, name) for value in values]
-        if callable(found[0]) or isinstance(found[0], torch.Tensor):
+        if callable(getattr(self.known[0], name)):
             return Attribute(self, name)
         return self.tracer.create_proxy("call_function", getattr, (self, name), {})
 
@@ -125,18 +126,21 @@ class _Known(fx.Proxy):
         self.tracer.create_proxy("call_function", setitem, (self, index, part), {})
 
 
-class _Tracer(NodePathTracer):  # type: ignore[misc]  # torchvision is not typed
-    """Also remembers which value each module returned, so that ``layer3`` names what layer3 puts out."""
+class _Tracer(fx.Tracer):
+    """Also remembers where each operation stands, and which value each module returned, so that ``layer3`` names what
+    layer3 puts out.
+    """
 
     def __init__(self, net: nn.Module, size: tuple[int, int]) -> None:
         super().__init__()
+        self.qualnames: dict[fx.Node, str] = {}
         self.returned: dict[str, tuple[fx.Node, str]] = {}
         parameter = _any_parameter(net)
-        self._fake = FakeTensorMode(allow_non_fake_inputs=True)
-        with self._fake:
-            self._inputs = tuple(
-                torch.empty(count, 3, *size, dtype=parameter.dtype, device=parameter.device) for count in BATCHES
-            )
+        noise = torch.randn(max(BATCHES), 3, *size, generator=torch.Generator().manual_seed(0))
+        noise = noise.to(parameter.device, parameter.dtype)
+        self._inputs = tuple(noise[:count].clone() for count in BATCHES)
+        self._symbols: WeakValueDictionary[fx.Node, _Known] = WeakValueDictionary()
+        self._numbers: dict[fx.Node, tuple[Any, ...]] = {}
         self._running = False
         self._modules = {path for path, _ in net.named_modules()}
         self._runs: Counter[str] = Counter()
@@ -167,15 +171,13 @@ class _Tracer(NodePathTracer):  # type: ignore[misc]  # torchvision is not typed
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
         return attr_val if self._running else super().getattr(attr, attr_val, parameter_proxy_cache)
 
-    def _get_node_qualname(self, module_qualname: str, node: fx.Node) -> str:
-        """The module's path, and behind it the operation's name unless the module is the operation.
-
-        (torchvision's own numbering calls a module ``ln_1`` ``ln``, and ``ln_2`` ``ln_1``.)
-        """
+    def _qualname(self, node: fx.Node) -> str:
+        """The path of the module whose code runs, and behind it the operation's name where it is another."""
+        path = self.scope.module_path
         if node.op == "call_module":
-            return self._numbered(module_qualname)
+            return self._numbered(path)
         operation = re.sub(r"_\d+$", "", node.name)
-        return self._numbered(f"{module_qualname}.{operation}".strip("."), is_module=False)
+        return self._numbered(f"{path}.{operation}".strip("."), is_module=False)
 
     def _numbered(self, path: str, is_module: bool = True) -> str:
         """``path``, numbered from its second run on. The path of a module names what that module returns at its first
@@ -193,7 +195,8 @@ class _Tracer(NodePathTracer):  # type: ignore[misc]  # torchvision is not typed
         return _Known(node, self)
 
     def iter(self, obj: fx.Proxy) -> Iterator[Any]:
-        lengths = {len(value) for value in obj.node.meta["values"]}
+        assert isinstance(obj, _Known)
+        lengths = {len(value) for value in obj.known}
         if len(lengths) != 1:
             raise TypeError("a loop over the images of a batch can't be traced")
         return iter([operator.getitem(obj, i) for i in range(lengths.pop())])
@@ -203,40 +206,51 @@ class _Tracer(NodePathTracer):  # type: ignore[misc]  # torchvision is not typed
         if target in _SAME:
             return args[0]
         proxy = super().create_proxy(kind, target, args, kwargs, *more, **named)
+        assert isinstance(proxy, _Known)
         node = proxy.node
+        self.qualnames[node] = self._qualname(node)
         if kind == "placeholder":
-            node.meta["values"] = self._inputs
-            _note_shape(node)
+            self._learn(proxy, self._inputs)
             self.batch = self.create_node("call_method", "size", (node, 0), {}, "batch")
-            self.batch.meta.update(values=BATCHES, number=True)
+            self.batch.meta["number"] = True
+            self._numbers[self.batch] = BATCHES
             return proxy
         if node.target in ("squeeze", torch.squeeze) and len(node.args) == 1:
             # Of one image it would take the batch away.
-            shapes = [value.shape for value in node.args[0].meta["values"]]
+            shapes = [value.shape for value in args[0].known]
             node.args = (
                 *node.args,
                 tuple(axis for axis, sides in enumerate(zip(*shapes, strict=True)) if {*sides} == {1}),
             )
-        node.meta["values"] = values = tuple(self._run(node, i) for i in range(len(BATCHES)))
-        _note_shape(node)
+        if (target if isinstance(target, str) else getattr(target, "__name__", "")) in _OF_PIXELS:
+            raise TypeError(f"what depends on the pixels ({target}) can't be traced")
+        values = tuple(self._run(node, i) for i in range(len(BATCHES)))
+        self._learn(proxy, values)
         before = overwritten(node, self.root)
         if before is not None:
             self._overwritten[self._as_it_is(before)] = node
         return proxy if _holds_tensors(values[0]) else self._settled(values)
 
+    def _learn(self, proxy: _Known, values: tuple[Any, ...]) -> None:
+        proxy.known = values
+        self._symbols[proxy.node] = proxy
+        _note_shape(proxy.node, values)
+
     def _run(self, node: fx.Node, i: int) -> Any:
         self._running = True  # torch.fx has replaced nn.Module's __call__ and __getattr__ by its own for the while
         try:
-            with self._fake, torch.no_grad():
+            with torch.no_grad():
                 return self._execute(node, i)
         finally:
             self._running = False
 
     def _execute(self, node: fx.Node, i: int) -> Any:
         def value(source: fx.Node) -> Any:
-            if "values" not in source.meta:  # a buffer or a constant, of which torch.fx makes a node by itself
-                source.meta["values"] = (_attribute(self.root, str(source.target)),) * len(BATCHES)
-            return source.meta["values"][i]
+            if source in self._numbers:
+                return self._numbers[source][i]
+            if source in self._symbols:
+                return self._symbols[source].known[i]
+            return _attribute(self.root, str(source.target))  # a buffer or a constant: torch.fx has made a node of it
 
         if node.op == "get_attr":
             return _attribute(self.root, str(node.target))
@@ -256,11 +270,14 @@ class _Tracer(NodePathTracer):  # type: ignore[misc]  # torchvision is not typed
             return two
         if not isinstance(two, int) or two * 3 != three * 2 or two % 2:
             raise TypeError(f"a value that is {two} for 2 images and {three} for 3 can't be traced")
-        if two == BATCHES[0]:
-            return self.proxy(self.batch)
-        node = self.create_node("call_function", _times, (self.batch, two // 2), {})
-        node.meta.update(values=values, number=True)
-        return self.proxy(node)
+        node = self.batch
+        if two != BATCHES[0]:
+            node = self.create_node("call_function", _times, (self.batch, two // 2), {})
+            node.meta["number"] = True
+            self._numbers[node] = values
+        number = _Known(node, self)
+        number.known = values
+        return number
 
 
 def _times(batch: int, count: int) -> int:
@@ -278,8 +295,8 @@ def _holds_tensors(value: Any) -> bool:
     return isinstance(value, torch.Tensor) or (isinstance(value, (tuple, list)) and any(map(_holds_tensors, value)))
 
 
-def _note_shape(node: fx.Node) -> None:
-    numbers = [value for value in node.meta["values"] if isinstance(value, torch.Tensor) and value.is_floating_point()]
+def _note_shape(node: fx.Node, values: tuple[Any, ...]) -> None:
+    numbers = [value for value in values if isinstance(value, torch.Tensor) and value.is_floating_point()]
     shapes = [tuple(value.shape) for value in numbers]
     if shapes and all(shape[:1] == (count,) for shape, count in zip(shapes, BATCHES, strict=True)):
         node.meta["shape"] = shapes[0]

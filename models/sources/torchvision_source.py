@@ -13,7 +13,6 @@ from typing import Any
 from urllib.error import URLError
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from models.sources.errors import UnknownModelError
@@ -57,7 +56,7 @@ def blank(name: str, classes: int, arguments: dict[str, Any], keys: Collection[s
     if name in _AUXILIARY:
         has_heads = any(key.startswith(_AUXILIARY[name]) for key in keys)
         options = {"aux_logits": has_heads, "init_weights": False} | options
-    net: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=classes, **options)
+    net: nn.Module = _models().get_model(name, weights=None, num_classes=classes, **options)
     return net
 
 
@@ -80,15 +79,22 @@ def preprocess(name: str) -> PreprocessSpec:
     )
 
 
+def _models() -> Any:
+    """torchvision's networks, imported by who asks for one: with them comes torch's compiler, a second and 150 MiB."""
+    from torchvision import models
+
+    return models
+
+
 def _names() -> list[str]:
-    names: list[str] = torchvision.models.list_models(module=torchvision.models)
+    names: list[str] = _models().list_models(module=_models())
     return names
 
 
 def _weights(name: str) -> Any:
     if name not in _names():
         raise UnknownModelError.among("torchvision", name, _names())
-    return torchvision.models.get_model_weights(name).DEFAULT
+    return _models().get_model_weights(name).DEFAULT
 
 
 def _cached(name: str, url: str) -> Path:

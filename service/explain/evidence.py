@@ -132,11 +132,16 @@ def differentiate(logits: Tensor, leaf: Tensor, wanted: Tensor, *, keep: bool = 
 
     Images don't influence each other in eval mode, so the gradient of a sum over the batch is each image's own.
     ``grad`` and not ``backward``: that would write into the shared parameters. ``keep`` allows a further call.
+
+    One pass for each k: on CPUs all at once (``is_grads_batched``) takes as long behind a late layer, and twice as long
+    behind an early one. And of sums, since with gradients of the logits given, torch loads SymPy to compare shapes.
     """
     if not logits.requires_grad:  # behind a comparison or a rounding: the logits don't follow the activation
         return leaf.new_zeros(len(wanted), *leaf.shape)
-    if len(wanted) == 1:
-        (gradient,) = torch.autograd.grad(logits, leaf, wanted[0], retain_graph=keep)
-        return gradient[None]
-    (gradient,) = torch.autograd.grad(logits, leaf, wanted, retain_graph=keep, is_grads_batched=True)
-    return gradient
+    with torch.enable_grad():
+        sums = [(logits * weights).sum() for weights in wanted]
+    last = len(sums) - 1
+    gradients = [
+        torch.autograd.grad(each, leaf, retain_graph=keep or number < last)[0] for number, each in enumerate(sums)
+    ]
+    return torch.stack(gradients)

@@ -195,6 +195,25 @@ def test_what_would_be_wrong_in_the_service_is_served_for_predictions_alone_or_n
     assert why in said
 
 
+class Normalised(Odd):
+    """Reads a number from its pixels, which is another for each picture."""
+
+    def odd(self, x: Tensor) -> Tensor:
+        return x if x.amax().item() > 1e9 else x * 2
+
+
+class Compared(Odd):
+    """Asks whether its pixels are all the same, which noise never is."""
+
+    def odd(self, x: Tensor) -> Tensor:
+        return x * 2 if torch.equal(x, x[:, :1]) else x
+
+
+@pytest.mark.parametrize("kind", [Normalised, Compared])
+def test_what_asks_for_a_picture_s_numbers_is_not_traced_with_the_answer_of_another(kind: type[Odd]) -> None:
+    assert "what depends on the pixels" in (served(kind()).spec.default_layer_reason or "")
+
+
 class ByChance(Odd):
     def odd(self, x: Tensor) -> Tensor:
         return F.dropout(x)

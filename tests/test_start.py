@@ -1,0 +1,46 @@
+"""What a start takes along."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+from torchvision.models import EfficientNet_B0_Weights
+
+from models.catalog import IMAGENET_LABELS
+from tests.support import REPOSITORY
+
+# They come with torch's compiler, which takes a second and 150 MiB.
+HEAVY = ("torch._dynamo", "torch._inductor", "sympy", "torchvision", "triton")
+
+ANSWERED = """
+import json, sys
+from pathlib import Path
+from fastapi.testclient import TestClient
+from service.app import create_app
+from service.config import Settings
+
+with TestClient(create_app(Settings(precision="fp32"))) as client:
+    photograph = Path("service/web/samples/cat.jpg").read_bytes()
+    kinds = ["", "?layer=blocks.4", "?target=tabby&target=espresso&layer=blocks.10", "?method=smoothgrad&samples=2&layer=blocks.10"]
+    statuses = [
+        client.post("/v1/explain" + kind, content=photograph, headers={"Content-Type": "image/jpeg"}).status_code
+        for kind in kinds
+    ]
+print(json.dumps([statuses, sorted(sys.modules)]))
+"""
+
+
+def test_torchs_compiler_is_loaded_neither_at_the_start_nor_by_a_request() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", ANSWERED], cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=True
+    )
+    statuses, modules = json.loads(done.stdout.splitlines()[-1])
+    assert statuses == [200] * 4
+    assert not {*HEAVY} & {*modules}
+
+
+def test_the_labels_are_those_that_torchvision_publishes() -> None:
+    published = EfficientNet_B0_Weights.IMAGENET1K_V1.meta["categories"]
+    assert IMAGENET_LABELS.read_text("utf-8").splitlines() == published
