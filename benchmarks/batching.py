@@ -14,7 +14,7 @@ from benchmarks.engine import inputs, load_engine
 from benchmarks.queueing import fit, mean_latency_bound, simulate
 from service.config import Settings
 from service.dispatch.batcher import Batcher
-from service.dispatch.worker import Worker
+from service.dispatch.worker import SPARE, Worker
 from service.engine.base import Engine
 from service.types import Batch, Finished, Job, Pixels, Plan
 
@@ -39,7 +39,7 @@ class WindowWorker(Worker):
 
     def __init__(self, engine: Engine, max_batch: int) -> None:
         super().__init__(engine, max_batch)
-        self._batcher = WindowBatcher(self._costs.predict)
+        self._batcher = WindowBatcher(self._costs.predict, spare=SPARE)
 
 
 def measure(seconds: float, rounds: int, say: Callable[[str], None]) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def measure(seconds: float, rounds: int, say: Callable[[str], None]) -> dict[str
     engine, spec = load_engine(settings)
     one_at_a_time, _ = load_engine(settings, slots=1)  # each batch on all cores: the queue that the theory is of
     images = inputs(spec)
-    most = settings.max_batch
+    most = settings.max_batch or engine.paying_batch
     sizes = [size for size in SIZES if size <= most]
     a, b = fit(sizes, _service_times(one_at_a_time, images, sizes))
     capacity = most / (a + b * most)

@@ -17,9 +17,11 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from benchmarks.servers import ROOT
+
+_PLAIN_BATCH: Final = 8
 
 
 class Ceiling:
@@ -61,9 +63,9 @@ class Ceiling:
 
 
 def main() -> None:
-    """Measure as often as asked: full batches of predictions, as many side by side as the engine has slots.
+    """Measure as often as asked: full batches of predictions, as many side by side as the service hands to the engine.
 
-    The plain way is what one would write first: a decoder at hand, and one batch at a time.
+    The plain way is what one would write first: a decoder at hand, and one batch of eight at a time.
     """
     import numpy as np
     import torch
@@ -75,6 +77,7 @@ def main() -> None:
     from benchmarks.photographs import photographs
     from service.config import Settings
     from service.decode.image import decode
+    from service.dispatch.worker import SPARE
     from service.engine import cores
     from service.engine.torch_engine import TorchEngine
     from service.types import Batch, Pixels, Plan, Upload
@@ -84,7 +87,7 @@ def main() -> None:
     one_at_a_time, _ = load_engine(settings, slots=1)
     uploads = [Upload(data) for data in photographs()]
     plan = Plan(top_k=5)
-    size = settings.max_batch
+    size = settings.max_batch or engine.paying_batch
     decoders = settings.decode_threads or max(2, cores.available())
 
     def pixels(number: int) -> Pixels:
@@ -103,8 +106,10 @@ def main() -> None:
     def infer(images: list[Pixels], engine: TorchEngine = engine) -> None:
         engine.run(Batch(np.stack(images), (plan,) * len(images)))
 
-    def throughput(seconds: float, source: Callable[[int], Pixels], engine: TorchEngine) -> float:
-        ready: queue.Queue[Pixels] = queue.Queue(2 * size * engine.slots)
+    def throughput(
+        seconds: float, source: Callable[[int], Pixels], engine: TorchEngine, size: int, side_by_side: int
+    ) -> float:
+        ready: queue.Queue[Pixels] = queue.Queue(2 * size * side_by_side)
         over, emptying = threading.Event(), threading.Event()
         finished: list[float] = []
 
@@ -120,7 +125,7 @@ def main() -> None:
                 infer([ready.get() for _ in range(size)], engine)
                 finished.append(time.perf_counter())
 
-        runners = [threading.Thread(target=inferring) for _ in range(engine.slots)]
+        runners = [threading.Thread(target=inferring) for _ in range(side_by_side)]
         feeders = [threading.Thread(target=decoding, args=(first,)) for first in range(decoders)]
         for thread in (*runners, *feeders):
             thread.start()
@@ -148,10 +153,12 @@ def main() -> None:
     for _ in range(3):
         infer(images[:size])
         infer(images[:1])
-        infer(images[:size], one_at_a_time)
+        infer(images[:_PLAIN_BATCH], one_at_a_time)
     print(json.dumps({"engine": engine.description}), flush=True)
     for line in sys.stdin:
-        rate, plain = throughput(float(line), pixels, engine), throughput(float(line), plain_pixels, one_at_a_time)
+        queued = SPARE if engine.queues(engine.lane(plan)) else 0
+        rate = throughput(float(line), pixels, engine, size, engine.slots + queued)
+        plain = throughput(float(line), plain_pixels, one_at_a_time, _PLAIN_BATCH, 1)
         torch.set_num_threads(1)
         decode_s = alone(pixels)
         infer_s = alone(lambda number: infer([images[number % len(images)]]))

@@ -330,10 +330,13 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """An outcome as the worker hands it back, with the seconds it waited and the size of the batch that it ran in."""
+    """An outcome as the worker hands it back, with the seconds that it waited and that the network took, and the size
+    of the batch that it ran in. (The outcome's own ``infer_s`` may have begun before the batch's turn came.)
+    """
 
     outcome: Outcome
     queue_s: float
+    infer_s: float
     batch_size: int
 
 

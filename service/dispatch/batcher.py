@@ -1,7 +1,8 @@
 """What to run next. Greedy and work-conserving: whoever asks gets everything that waits, up to the largest batch.
 
 There is no window to wait for company: with service time a + b·n a window only adds latency, and under load the queue
-fills by itself while the engine works.
+fills by itself while the engine works. Once it has filled a batch, waiting for a slot gains that batch nothing: it goes
+ahead to an engine that takes it, and starts there the moment a slot is free.
 """
 
 from __future__ import annotations
@@ -23,10 +24,20 @@ class Batcher:
     Jobs of one lane share a trunk and a cut, so a job that needs a backward pass never slows those that do not. A job
     whose future is done, because its caller has gone, leaves its lane at once, and its pixels with it. All methods may
     be called from any thread.
+
+    ``spare`` of those who take are more than the engine has slots: the last to be idle get full batches alone, and only
+    of lanes that ``queues`` says yes to.
     """
 
-    def __init__(self, seconds_for: Callable[[str, int], float]) -> None:
+    def __init__(
+        self,
+        seconds_for: Callable[[str, int], float],
+        queues: Callable[[str], bool] = lambda lane: False,
+        spare: int = 0,
+    ) -> None:
         self._seconds_for = seconds_for
+        self._queues = queues
+        self._spare = spare
         self._lanes: dict[str, OrderedDict[Job, None]] = {}
         self._changed = threading.Condition()  # re-entrant: a future that is failed calls _leave in the same thread
         self._closed = False
@@ -76,7 +87,7 @@ class Batcher:
         with self._changed:
             while True:
                 self._idle += 1
-                while not self._lanes and not self._closed:
+                while not self._may_take(limit):
                     self._changed.wait()
                 self._idle -= 1
                 if not self._lanes:
@@ -85,9 +96,20 @@ class Batcher:
                 if batch:
                     return batch
 
+    def _may_take(self, limit: int) -> bool:
+        if not self._lanes:
+            return self._closed
+        if self._idle > self._spare:
+            return True
+        name = self._next_lane()
+        return len(self._lanes[name]) >= limit and self._queues(name)
+
+    def _next_lane(self) -> str:
+        return min(self._lanes, key=lambda lane: next(iter(self._lanes[lane])).submitted)
+
     def _next_batch(self, limit: int) -> list[Job]:
-        name = min(self._lanes, key=lambda lane: next(iter(self._lanes[lane])).submitted)
-        most = min(limit, math.ceil(len(self._lanes[name]) / (1 + self._idle)))
+        name = self._next_lane()
+        most = min(limit, math.ceil(len(self._lanes[name]) / max(1, 1 + self._idle - self._spare)))
         batch: list[Job] = []
         while name in self._lanes and len(batch) < most:
             job = self._pop(name)
@@ -103,13 +125,17 @@ class Batcher:
 
     def _pop(self, name: str) -> Job:
         job, _ = self._lanes[name].popitem(last=False)
-        if not self._lanes[name]:
-            del self._lanes[name]
+        self._forget_if_empty(name)
         return job
 
     def _leave(self, job: Job | None) -> None:
         with self._changed:
             if job is not None and job in (lane := self._lanes.get(job.lane, OrderedDict())):
                 del lane[job]
-                if not lane:
-                    del self._lanes[job.lane]
+                self._forget_if_empty(job.lane)
+
+    def _forget_if_empty(self, name: str) -> None:
+        if not self._lanes[name]:
+            del self._lanes[name]
+            if self._closed and not self._lanes:
+                self._changed.notify_all()  # who was to take no part of a batch may end

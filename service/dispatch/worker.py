@@ -1,4 +1,8 @@
-"""The threads that run the engine: each takes a batch, runs it, and hands each image its own result."""
+"""The threads that run the engine: each takes a batch, runs it, and hands each image its own result.
+
+There is one more than the engine has slots: a full batch is at hand in the engine when a slot becomes free, and no core
+waits until a thread has woken, answered and taken the next.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +12,22 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import replace
+from typing import Final
 
 import numpy as np
 
 from service.dispatch.batcher import Batcher
 from service.dispatch.cost import LaneCosts
 from service.dispatch.memory import BatchCap, is_out_of_memory
+from service.dispatch.turns import Turn, Turns
 from service.dispatch.watch import Watch
 from service.engine.base import Engine
 from service.errors import DeadlineExceeded, Draining, EngineDown, InferenceFailed, OutOfMemory, PellucidError
 from service.types import Batch, Finished, Job, Outcome, Pixels, Plan
 
 log = logging.getLogger(__name__)
+
+SPARE: Final = 1
 
 
 class _Answer(Future[Finished]):
@@ -55,9 +63,10 @@ class Worker:
         self._on_death = on_death
         self._costs = LaneCosts()
         self._cap = BatchCap(max_batch)
-        self._batcher = Batcher(self._costs.predict)
+        self._batcher = Batcher(self._costs.predict, engine.queues, SPARE)
+        self._turns = Turns(engine.slots)
         self._watch = Watch(hang_limit_s, self._fail_all)
-        self._running: list[list[Job]] = [[] for _ in range(engine.slots)]
+        self._running: list[list[Job]] = [[] for _ in range(engine.slots + SPARE)]
         self._died = False
         self._threads: list[threading.Thread] = []
 
@@ -67,8 +76,8 @@ class Worker:
         self._batcher.open()
         self._watch.start()
         self._threads = [
-            threading.Thread(target=self._loop, args=(slot,), name=f"engine-{slot}", daemon=True)
-            for slot in range(self._engine.slots)
+            threading.Thread(target=self._loop, args=(number,), name=f"engine-{number}", daemon=True)
+            for number in range(len(self._running))
         ]
         for thread in self._threads:
             thread.start()
@@ -109,7 +118,7 @@ class Worker:
 
     def seconds_for(self, images: Mapping[str, int]) -> float:
         """Predicted seconds for so many ``images`` of each lane; lanes that have not been run yet count as nothing."""
-        return self._costs.seconds_for(images, self._cap.now) / len(self._running)
+        return self._costs.seconds_for(images, self._cap.now) / self._engine.slots
 
     def submit(self, pixels: Pixels, plan: Plan, deadline: float) -> Future[Finished]:
         """Queue one image ``[H, W, 3]``. Cancelling the future before its batch starts costs the engine nothing; later,
@@ -131,20 +140,20 @@ class Worker:
             self._batcher.fail(EngineDown(fault))
         return job.future
 
-    def _loop(self, slot: int) -> None:
+    def _loop(self, number: int) -> None:
         try:
-            while self._take(slot):
-                self._run(self._running[slot])
-                self._running[slot] = []  # no name here may hold its pictures while the thread waits
+            while self._take(number):
+                self._run(self._running[number])
+                self._running[number] = []  # no name here may hold its pictures while the thread waits
         except BaseException:  # whatever it is, nobody else would see it, and callers would wait for ever
             log.critical("a thread of the engine ended by an error: nothing can be computed any more", exc_info=True)
             self._died = True
             self._fail_all()
             self._on_death()
 
-    def _take(self, slot: int) -> bool:
-        self._running[slot] = self._batcher.take(self._cap.current())
-        return bool(self._running[slot])
+    def _take(self, number: int) -> bool:
+        self._running[number] = self._batcher.take(self._cap.current())
+        return bool(self._running[number])
 
     def _fail_all(self) -> None:
         error = EngineDown(self.fault or "The engine hangs.")
@@ -173,9 +182,8 @@ class Worker:
 
         The cause is not handed on: its traceback holds the tensors that the next attempt needs room for.
         """
-        started = time.monotonic()
         try:
-            outcomes = self._outcomes(jobs)
+            outcomes, turn = self._outcomes(jobs)
         except Exception as error:
             if is_out_of_memory(error):
                 self._cap.lower(len(jobs))
@@ -187,7 +195,7 @@ class Worker:
                 log.exception("the network failed on one image")
                 self._check_engine(jobs[0])
             return InferenceFailed("The network could not be run on this image.")
-        seconds = time.monotonic() - started
+        seconds = time.monotonic() - turn.began
         lane, size = jobs[0].lane, len(jobs)
         # One that was given up ended early: it only tells that such batches take longer than that.
         if seconds > self._costs.predict(lane, size) or not any(outcome.given_up for outcome in outcomes):
@@ -199,7 +207,8 @@ class Worker:
             elif outcome.fault:
                 _settle(job.future, InferenceFailed(outcome.fault))
             else:
-                _settle(job.future, Finished(outcome, started - job.submitted, len(jobs)))
+                infer_s = max(0.0, outcome.infer_s - turn.waited_s)
+                _settle(job.future, Finished(outcome, turn.began - job.submitted, infer_s, len(jobs)))
         return None
 
     def _check_engine(self, failed: Job) -> None:
@@ -213,13 +222,13 @@ class Worker:
             if not is_out_of_memory(error):
                 raise RuntimeError("the engine fails on every image") from error
 
-    def _outcomes(self, jobs: list[Job]) -> list[Outcome]:
+    def _outcomes(self, jobs: list[Job]) -> tuple[list[Outcome], Turn]:
         pixels, plans, void = zip(*((job.pixels, job.plan, job.void) for job in jobs), strict=True)
-        with self._watch.running():
+        with self._watch.running(), self._turns.turn() as turn:
             outcomes = self._engine.run(Batch(np.stack(pixels), plans, void))
         if len(outcomes) != len(jobs):
             raise RuntimeError(f"the engine returned {len(outcomes)} outcomes for {len(jobs)} images")
-        return outcomes
+        return outcomes, turn
 
 
 def _settle(future: Future[Finished], answer: Finished | PellucidError) -> None:

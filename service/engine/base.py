@@ -11,7 +11,7 @@ class Engine(Protocol):
     """A network loaded once. ``run`` explains as well as predicts: an autograd graph can't leave the process that
     built it.
 
-    At most ``slots`` threads may call it at a time.
+    At most ``slots`` threads may call ``run`` at a time, and one more with a batch of a lane that it ``queues``.
     """
 
     @property
@@ -28,4 +28,8 @@ class Engine(Protocol):
 
     def lane(self, plan: Plan) -> str:
         """Plans with the same lane may share a batch without one paying for what only another needs."""
+        ...
+
+    def queues(self, lane: str) -> bool:
+        """Whether a batch of this lane may be handed over while all slots are busy, to begin when the first is free."""
         ...

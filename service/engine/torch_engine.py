@@ -22,6 +22,8 @@ from service.types import Batch, Outcome, Plan
 _KEPT_GRAPHS = 64
 # Batches that run side by side on a CPU. Each has its own activations in memory.
 _MOST_SLOTS = 4
+# On a CPU an image costs as much in a batch of four as in one of eight, whose activations fall out of the caches.
+_PAYING_BATCH = {"cpu": 4, "cuda": 8}
 
 
 class TorchEngine:
@@ -74,6 +76,15 @@ class TorchEngine:
     def slots(self) -> int:
         """See Engine.slots."""
         return self._slots
+
+    @property
+    def paying_batch(self) -> int:
+        """The largest batch that pays: in larger ones an image costs no less."""
+        return _PAYING_BATCH.get(self._device.type, 8)
+
+    def queues(self, lane: str) -> bool:
+        """See Engine.queues: here a thread more would only share the cores of the others."""
+        return False
 
     @property
     def description(self) -> str:

@@ -62,6 +62,9 @@ class HeldEngine:
     def slots(self) -> int:
         return 1
 
+    def queues(self, lane: str) -> bool:
+        return False
+
     def lane(self, plan: Plan) -> str:
         return ""
 

@@ -14,6 +14,7 @@ import pytest
 from service.dispatch.batcher import Batcher
 from service.errors import DeadlineExceeded, EngineDown
 from service.types import Job, Plan
+from tests.dispatch.echo import until
 
 NOW = time.monotonic()
 
@@ -136,3 +137,43 @@ def test_a_closed_queue_can_be_opened_again() -> None:
     queue.open()
     assert queue.put(waiting)
     assert queue.take(4) == [waiting]
+
+
+def test_a_spare_taker_gets_no_part_of_a_batch_but_a_full_one_that_the_engine_takes() -> None:
+    queue = Batcher(lambda _lane, _size: 0.0, lambda lane: lane == "queues", spare=1)
+    waits, goes = [job("waits", NOW) for _ in range(2)], [job("queues", NOW + 1) for _ in range(2)]
+    taken: list[list[Job]] = []
+
+    def take() -> None:
+        while batch := queue.take(2):
+            taken.append(batch)
+
+    taker = threading.Thread(target=take, daemon=True)  # the only one that is idle: the slots are busy
+    taker.start()
+    queue.put(goes[0])
+    queue.put(goes[1])
+    until(lambda: taken == [goes])
+    last = job("queues", NOW + 2)
+    for one in (*waits, last):
+        queue.put(one)
+    assert len(queue) == 3
+    # A slot becomes free: whoever comes back takes what waits.
+    assert queue.take(2) == waits
+    assert queue.take(2) == [last]
+    assert taken == [goes]
+    queue.close()
+    taker.join(30)
+    assert not taker.is_alive()
+
+
+def test_a_spare_taker_ends_once_others_have_drained_a_closed_queue() -> None:
+    queue = Batcher(lambda _lane, _size: 0.0, spare=1)
+    queue.put(job())
+    ended = threading.Thread(target=queue.take, args=(4,), daemon=True)
+    ended.start()
+    until(lambda: queue._idle == 1)
+    queue.close()
+    assert len(queue) == 1
+    assert len(queue.take(4)) == 1
+    ended.join(30)
+    assert not ended.is_alive()

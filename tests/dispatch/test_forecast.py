@@ -20,6 +20,9 @@ class NoEngine:
     def slots(self) -> int:
         return 1
 
+    def queues(self, lane: str) -> bool:
+        return False
+
     def lane(self, plan: Plan) -> str:
         return plan.layer or ""
 

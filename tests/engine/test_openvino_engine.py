@@ -133,6 +133,14 @@ def test_batches_side_by_side_do_not_write_into_each_others_answers(cache: Path)
     assert_callers_get_their_own(engine)
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_batch_that_waits_in_the_engine_writes_into_no_other_answers(cache: Path, threads: int) -> None:
+    engine = OpenVINOEngine(network("tiny"), SPEC, bf16=False, threads=threads, cache=cache)
+    assert engine.queues(engine.lane(Plan()))
+    assert not engine.queues(engine.lane(OTHERS["deep cut"]))
+    assert_callers_get_their_own(engine, max_batch=1)  # every batch is full, so one is always ahead
+
+
 def test_the_cache_is_used_by_the_same_network_and_by_no_other(cache: Path, engine: OpenVINOEngine) -> None:
     folders = {path.parent.name for path in cache.rglob("model.xml")}
     assert len(folders) == 2

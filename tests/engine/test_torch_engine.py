@@ -110,10 +110,10 @@ def test_a_plan_gets_what_it_asks_for_and_nothing_else(engine: TorchEngine) -> N
     assert everything.explanations
 
 
-def assert_callers_get_their_own(engine: TorchEngine) -> None:
+def assert_callers_get_their_own(engine: TorchEngine, max_batch: int = 4) -> None:
     """Eight callers at once, through a worker, get what each image gives by itself."""
     solo = [engine.run(Batch(PIXELS[i : i + 1], (plan,)))[0] for i, plan in enumerate(PLANS)]
-    worker = Worker(engine, max_batch=4)
+    worker = Worker(engine, max_batch)
     failures: list[BaseException] = []
 
     def caller(seed: int) -> None:

@@ -1,0 +1,69 @@
+"""A full batch goes ahead to an engine whose slots are busy, and to no other."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from service.types import Batch, Outcome, Plan
+from tests.dispatch.echo import FOREVER, EchoEngine, pixel, running, until
+
+
+class QueueingEngine(EchoEngine):
+    """Takes batches while its one slot is busy, but for those of the lane ``deep``; begins them one after the other.
+
+    What the network takes is counted from the handing over.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.handed_over: list[int] = []
+
+    def queues(self, lane: str) -> bool:
+        return lane != "deep"
+
+    def run(self, batch: Batch) -> list[Outcome]:
+        self.handed_over.append(len(batch.plans))
+        return super().run(batch)
+
+
+@pytest.mark.parametrize(("layer", "count", "handed_over"), [("", 2, [1, 2]), ("", 1, [1]), ("deep", 2, [1])])
+def test_only_a_full_batch_of_a_lane_that_the_engine_takes_goes_ahead(
+    layer: str, count: int, handed_over: list[int]
+) -> None:
+    engine = QueueingEngine()
+    with running(engine, max_batch=2) as worker:
+        first = worker.submit(pixel(0), Plan(), FOREVER)
+        assert engine.entered.wait(30)
+        rest = [worker.submit(pixel(value), Plan(layer=layer or None), FOREVER) for value in range(1, count + 1)]
+        if len(handed_over) > 1:
+            until(lambda: engine.handed_over == handed_over)
+        else:
+            time.sleep(0.05)
+            assert engine.handed_over == handed_over
+        engine.open.set()
+        found = [future.result(30).outcome.predictions[0].index for future in (first, *rest)]
+        assert found == [*range(count + 1)]
+        assert engine.handed_over == [1, count]
+
+
+def test_its_seconds_count_from_when_its_turn_came() -> None:
+    engine = QueueingEngine()
+    with running(engine, max_batch=1) as worker:
+        worker.submit(pixel(0), Plan(), FOREVER)
+        assert engine.entered.wait(30)
+        ahead = worker.submit(pixel(1), Plan(), FOREVER)
+        until(lambda: engine.handed_over == [1, 1])
+        time.sleep(0.2)
+        engine.open.set()
+        assert ahead.result(30).queue_s >= 0.2
+        assert worker.seconds_for({"": 1}) < 0.2  # the first was held, the second was not
+
+
+def test_a_worker_with_a_batch_ahead_finishes_it_when_it_is_stopped() -> None:
+    engine = QueueingEngine()
+    with running(engine, max_batch=1) as worker:
+        futures = [worker.submit(pixel(value), Plan(), FOREVER) for value in range(5)]
+        until(lambda: len(engine.handed_over) == 2)
+    assert [future.result(0).outcome.predictions[0].index for future in futures] == [*range(5)]
