@@ -115,6 +115,8 @@ def build(service: Service, settings: Settings, observers: Sequence[Callable[[Ca
         static_url=ASSETS,
         redoc_url=None,
         redirect_slashes=False,
+        # The service tells of its requests itself; asking for each whether FastAPI is to costs as much as its routing.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     _watch(service)
     for routes in (predict, explain, kserve_v1, kserve_v2, torchserve, system):
@@ -285,11 +287,12 @@ def _pipeline(
         cache=Path(settings.cache_dir).expanduser() if settings.cache_dir else None,
     )
     network = engine.network
-    _warm_up(engine, spec.preprocess.size, settings.max_batch)
+    max_batch = settings.max_batch or engine.paying_batch
+    _warm_up(engine, spec.preprocess.size, max_batch)
     log.info("%s runs on %s, ready after %.1f s", spec.name, engine.description, time.perf_counter() - started)
     worker = Worker(
         engine,
-        settings.max_batch,
+        max_batch,
         hang_limit_s=settings.hang_limit_s,
         on_batch=metrics.batches(spec.name),
         on_death=on_death,
@@ -308,10 +311,13 @@ def _pipeline(
 
 
 def _warm_up(engine: TorchEngine, size: tuple[int, int], max_batch: int) -> None:
-    """Run what most requests ask for, so that the first of them finds its graphs built and the memory pools filled."""
+    """Run what most requests ask for, so that the first of them finds its graphs built and the memory pools filled.
+
+    Batches of each size that is usual, since OpenVINO prepares for every size once.
+    """
     network = engine.network
     layer = network.default_layer or None
     everything = Plan(gates=True, layer=layer, taps=tuple(map(Tap, network.feature_layers)))
-    for plan in (Plan(), Plan(layer=layer), everything):
-        for count in (1, max_batch):
+    for count in sorted({*range(1, min(max_batch, engine.paying_batch) + 1), max_batch}):
+        for plan in (Plan(layer=layer), everything):
             engine.run(Batch(np.zeros((count, *size, 3), np.uint8), (plan,) * count))

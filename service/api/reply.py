@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any, Final
 
 import mimeparse
@@ -51,18 +52,23 @@ def negotiate(accept: str | None, pictures: bool, numbers: bool = False) -> str:
 
     Raises NotAcceptable.
     """
-    offered = [JSON]
+    offered = (JSON,)
     if pictures:  # mimeparse lets the last of equals win
-        offered = [*(numbers_file.TYPES if numbers else ()), *MEDIA_TYPES[::-1], JSON]
+        offered = (*(numbers_file.TYPES if numbers else ()), *MEDIA_TYPES[::-1], JSON)
     if accept and len(accept) > _LONGEST_ACCEPT:  # mimeparse takes 50 ms of the event loop for 30 KiB
         raise NotAcceptable(f"The Accept header has more than {_LONGEST_ACCEPT} characters.", allowed=offered)
     try:
-        chosen = mimeparse.best_match(offered, accept or "*/*")
+        chosen = _best_match(offered, accept or "*/*")
     except mimeparse.MimeTypeParseException as error:
         raise NotAcceptable(f"The Accept header can't be read: {error}.", allowed=offered) from error
     if not chosen:
         raise NotAcceptable(f"This route answers as {', '.join(offered)}, not as {accept!r}.", allowed=offered)
-    return str(chosen)
+    return chosen
+
+
+@lru_cache(256)  # callers send a few headers again and again
+def _best_match(offered: tuple[str, ...], accept: str) -> str:
+    return str(mimeparse.best_match(offered, accept))
 
 
 def result(

@@ -40,6 +40,8 @@ _LARGE: Final = 8_000_000
 _SHARE_OF_WEBP: Final = 0.5
 # A progressive JPEG goes over its pixels some ten times; one made to keep a processor busy, thousands of times.
 _MOST_PASSES: Final = 16
+# So many bytes the header of a scan has, at least: marker, length, one component, and the band of frequencies.
+_LEAST_SCAN: Final = 10
 
 # Limits are ours, from the header. Up to twice its own limit Pillow only warns: one more line in the log for each size.
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -133,9 +135,18 @@ def _open(data: bytes, max_pixels: int, max_side: int) -> tuple[Image.Image, str
     most = max_pixels * _SHARE_OF_WEBP if file_format == "WEBP" else max_pixels
     if image.width * image.height > most:
         raise ContentTooLarge(f"{size}; at most {most / 1e6:g} million are taken of {file_format}.")
-    if file_format == "JPEG" and data.count(b"\xff\xda") * image.width * image.height > _MOST_PASSES * max_pixels:
+    if (
+        file_format == "JPEG"
+        and _passes(data, most := _MOST_PASSES * max_pixels // (image.width * image.height)) > most
+    ):
         raise ContentTooLarge(f"{size} and goes over them too many times.")
     return image, file_format
+
+
+def _passes(data: bytes, most: int) -> int:
+    """How many times a JPEG goes over its pixels; of a file too short for more than ``most``, as many as it could."""
+    longest = len(data) // _LEAST_SCAN
+    return longest if longest <= most else data.count(b"\xff\xda")
 
 
 def _thumbnail(source: Image.Image | Pixels, side: int) -> Pixels:

@@ -37,7 +37,12 @@ def explain(record: ForwardRecord, batch: Batch, view: View, infer_s: float) -> 
     plans = batch.plans
     scores = _Scores.of_logits(record.values[view.logits].float().cpu())
     predictions = scores.top([plan.top_k for plan in plans])
-    targets = [list(plan.targets) or [scores.best(i, plan.contrast)] for i, plan in enumerate(plans)]
+    targets = [
+        list(plan.targets)
+        # Who wants no explanation needs no more than the first of the predictions, which is known.
+        or [predictions[i][0].index if predictions[i] and plan.contrast is None else scores.best(i, plan.contrast)]
+        for i, plan in enumerate(plans)
+    ]
     found = heats(record, batch, targets, view, scores.of)
     what_if = _what_if(record, batch, targets, view, found.given_up)
     gates = _gates(record, plans, [classes[0] for classes in targets], view)

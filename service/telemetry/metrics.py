@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Final
 
 from prometheus_client import (
@@ -87,16 +88,20 @@ class Metrics:
             registry=registry,
         )
         Info("pellucid_build", "What serves.", registry=registry).info({"version": version})
+        # Found anew for each request they would cost more than the counting. There are few of them.
+        self._requests_of = lru_cache(1024)(self._requests.labels)
+        self._seconds_of = lru_cache(1024)(self._seconds.labels)
+        self._stages_of = lru_cache(1024)(self._stages.labels)
 
     def tell(self, call: Call) -> None:
         """Count a request that is over."""
-        self._requests.labels(call.route, str(call.status)).inc()
-        self._seconds.labels(call.route).observe(call.seconds)
+        self._requests_of(call.route, str(call.status)).inc()
+        self._seconds_of(call.route).observe(call.seconds)
         for reason in call.problems:
             self._refused.labels(reason).inc()
         for image in call.stages:
             for stage, seconds in image.seconds.items():
-                self._stages.labels(call.model, stage).observe(seconds)
+                self._stages_of(call.model, stage).observe(seconds)
 
     def batches(self, model: str) -> Callable[[int], None]:
         """What is to be told the size of each batch of this network."""
