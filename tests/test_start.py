@@ -23,7 +23,12 @@ from service.config import Settings
 
 with TestClient(create_app(Settings(precision="fp32"))) as client:
     photograph = Path("service/web/samples/cat.jpg").read_bytes()
-    kinds = ["", "?layer=blocks.4", "?target=tabby&target=espresso&layer=blocks.10", "?method=smoothgrad&samples=2&layer=blocks.10"]
+    kinds = [
+        "",
+        "?layer=blocks.4",
+        "?target=tabby&target=espresso&layer=blocks.10",
+        "?method=smoothgrad&samples=2&layer=blocks.10",
+    ]
     statuses = [
         client.post("/v1/explain" + kind, content=photograph, headers={"Content-Type": "image/jpeg"}).status_code
         for kind in kinds
