@@ -23,7 +23,7 @@ _KEPT_GRAPHS = 64
 # Batches that run side by side on a CPU. Each has its own activations in memory.
 _MOST_SLOTS = 4
 # On a CPU an image costs as much in a batch of four as in one of eight, whose activations fall out of the caches.
-_PAYING_BATCH = {"cpu": 4, "cuda": 8}
+PAYING_BATCH = {"cpu": 4, "cuda": 8}
 
 
 class TorchEngine:
@@ -80,7 +80,7 @@ class TorchEngine:
     @property
     def paying_batch(self) -> int:
         """The largest batch that pays: in larger ones an image costs no less."""
-        return _PAYING_BATCH.get(self._device.type, 8)
+        return PAYING_BATCH.get(self._device.type, 8)
 
     def queues(self, lane: str) -> bool:
         """See Engine.queues: here a thread more would only share the cores of the others."""

@@ -25,6 +25,7 @@ from service.config import Settings
 from service.dispatch.admission import Admission
 from service.dispatch.forecast import Forecast
 from service.dispatch.worker import Worker
+from service.engine.torch_engine import PAYING_BATCH
 from service.explain.methods import METHODS
 from service.telemetry.call import Call
 from service.telemetry.metrics import Metrics
@@ -149,7 +150,7 @@ async def running(*observers: Callable[[Call], None], **settings: Any) -> AsyncI
     metrics = Metrics("0")
     worker = CountingWorker(
         engine,
-        chosen.max_batch,
+        chosen.max_batch or PAYING_BATCH["cpu"],
         hang_limit_s=chosen.hang_limit_s,
         on_batch=metrics.batches("stub"),
         on_death=died.set,

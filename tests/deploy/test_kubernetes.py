@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from service.config import Settings
+from service.engine.torch_engine import PAYING_BATCH
 from tests.support import REPOSITORY
 
 FOLDER = REPOSITORY / "deploy" / "kubernetes"
@@ -114,5 +115,5 @@ def test_the_autoscaler_counts_what_waits_for_the_network(client: httpx.Client) 
     assert "replicas" not in target["spec"]  # else every `apply` would undo what the autoscaler chose
     pods, processor = spec["metrics"]
     assert f"\n{pods['pods']['metric']['name']}{{" in client.get("/metrics").text
-    assert int(pods["pods"]["target"]["averageValue"]) == Settings.model_fields["max_batch"].default
+    assert int(pods["pods"]["target"]["averageValue"]) == PAYING_BATCH["cpu"]
     assert processor["resource"]["name"] in CONTAINER["resources"]["requests"]  # what its share is taken of
