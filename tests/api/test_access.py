@@ -46,7 +46,7 @@ def test_without_keys_everybody_is_let_in() -> None:
 
 
 @pytest.mark.parametrize("settings", [{"api_keys": f"{ENTRY},{OTHER}"}, {"api_keys": f"{OTHER}, {KEY}"}])
-@pytest.mark.parametrize("key", [KEY, OTHER])
+@pytest.mark.parametrize("key", [KEY, OTHER], ids=["new", "other"])
 def test_each_of_several_keys_opens_in_both_ways(settings: dict[str, Any], key: str) -> None:
     for response in _ask({"Authorization": f"Bearer {key}"}, {"X_API_Key": key}, **settings):
         envelope(response)

@@ -31,7 +31,7 @@ POD: dict[str, Any] = MANIFESTS["Deployment"]["spec"]["template"]
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("kind", MANIFESTS.keys() - CUSTOM)
+@pytest.mark.parametrize("kind", sorted(MANIFESTS.keys() - CUSTOM))
 def test_a_cluster_takes_every_manifest(kind: str, version: str) -> None:
     kubernetes_validate.validate(MANIFESTS[kind], version, strict=True)
 
