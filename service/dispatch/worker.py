@@ -217,7 +217,7 @@ class Worker:
         A CUDA device after an illegal access is like that.
         """
         try:
-            self._outcomes([replace(failed, pixels=np.zeros_like(failed.pixels), plan=Plan())])
+            self._outcomes([replace(failed, pixels=np.zeros(failed.pixels.shape, np.uint8), plan=Plan())])
         except Exception as error:
             if not is_out_of_memory(error):
                 raise RuntimeError("the engine fails on every image") from error

@@ -16,6 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import openvino as ov
 import torch
 from openvino.preprocess import PrePostProcessor
@@ -162,6 +163,7 @@ class _Compiled:
         """
         request = self._whole if alone else self._own_request()
         # Not ``infer``, which wraps, and copies, every output of the graph: half a millisecond for a batch.
+        pixels = np.ascontiguousarray(pixels)  # a batch of turned pictures lies in memory as they do
         request.set_input_tensor(ov.Tensor(pixels, shared_memory=True))
         request.start_async()
         request.wait()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import pytest
@@ -11,21 +12,22 @@ from tests.dispatch.echo import FOREVER, EchoEngine, pixel, running, until
 
 
 class QueueingEngine(EchoEngine):
-    """Takes batches while its one slot is busy, but for those of the lane ``deep``; begins them one after the other.
-
-    What the network takes is counted from the handing over.
-    """
+    """Takes batches while its one slot is busy, but for those of the lane ``deep``; runs one after the other."""
 
     def __init__(self) -> None:
         super().__init__()
         self.handed_over: list[int] = []
+        self._slot = threading.Lock()
 
     def queues(self, lane: str) -> bool:
         return lane != "deep"
 
     def run(self, batch: Batch) -> list[Outcome]:
         self.handed_over.append(len(batch.plans))
-        return super().run(batch)
+        with self._slot:
+            outcomes = super().run(batch)
+            time.sleep(0.02)
+        return outcomes
 
 
 @pytest.mark.parametrize(("layer", "count", "handed_over"), [("", 2, [1, 2]), ("", 1, [1]), ("deep", 2, [1])])

@@ -45,6 +45,12 @@ def test_usual_plans_are_answered_as_torch_answers_them(engine: OpenVINOEngine, 
         assert_same(one, other)
 
 
+def test_a_picture_may_lie_in_memory_in_any_order(engine: OpenVINOEngine) -> None:
+    turned = np.asfortranarray(PIXELS[:2])
+    for one, other in zip(*(engine.run(Batch(each, USUAL[:2])) for each in (PIXELS[:2], turned)), strict=True):
+        assert_same(one, other)
+
+
 OTHERS = {
     "default layers": Plan(taps=(Tap("gate"), Tap("head"))),
     "other layer": Plan(taps=(Tap("block"),)),
