@@ -112,7 +112,7 @@ def _lets_in(server: Server) -> bool:
 
 
 def test_wrong_settings_are_named_all_at_once() -> None:
-    wrong = {"PELLUCID_PORT": "many", "PELLUCID_DEVICE": "abacus", "PELLUCID_MAX_BATCH": "0"}
+    wrong = {"PELLUCID_PORT": "many", "PELLUCID_DEVICE": "abacus", "PELLUCID_MAX_BATCH": "-1"}
     stopped = subprocess.run(
         [sys.executable, "-m", "service"], cwd=REPOSITORY, env={**os.environ, **wrong}, capture_output=True, text=True
     )
