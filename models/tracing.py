@@ -22,6 +22,7 @@ import torch
 from torch import fx, nn
 from torch.fx.node import map_arg
 from torch.fx.proxy import Attribute
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from models.attention import Gated
 from models.in_place import overwritten, setitem
@@ -29,8 +30,8 @@ from models.in_place import overwritten, setitem
 BATCHES = (2, 3)
 # Operations that hand on the same numbers, and would keep a gradient from what lies before them.
 _SAME = ("detach", "detach_", "requires_grad_", torch.detach)
-# Operations whose answer is no tensor and depends on the pixels: of noise it would say nothing.
-_OF_PIXELS = {"allclose", "equal", "is_nonzero", "item", "numpy", "tolist"}
+# Operations that hand out numbers past torch's dispatcher, which would tell.
+_OF_PIXELS = {"numpy", "tolist"}
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,8 @@ def check_same(net: nn.Module, served: fx.GraphModule, size: tuple[int, int]) ->
     no service can promise: an answer that depends on the images beside it (batch norm without running statistics).
     """
     parameter = _any_parameter(net)
-    images = torch.randn(4, 3, *size, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(4, 3, *size, generator=torch.Generator().manual_seed(1))  # not those that were traced
+    images += torch.linspace(-1, 2, 4)[:, None, None, None]  # from dark to bright
     images = images.to(parameter.device, parameter.dtype)
     first = images[:1]
     with torch.no_grad():
@@ -110,6 +112,26 @@ def _compare(found: torch.Tensor, expected: torch.Tensor, when: str) -> None:
         raise ValueError(f"it computes other logits {when}")
 
 
+class _Shapes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Refuses what depends on the pixels and is no tensor, or is a tensor of a size that depends on them: what noise
+    has says nothing of pictures.
+    """
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """To skip torch's compiler, torch would load it."""
+        return False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        by_masks = func is torch.ops.aten.index.Tensor and any(
+            index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1]
+        )
+        of_pixels = torch.Tag.data_dependent_output in func.tags or torch.Tag.dynamic_output_shape in func.tags
+        if by_masks or (of_pixels and func is not torch.ops.aten.index.Tensor):
+            raise TypeError(f"what depends on the pixels ({func}) can't be traced")
+        return func(*args, **(kwargs or {}))
+
+
 class _Known(fx.Proxy):
     """A symbol and what it is for each of ``BATCHES``. With it go the values: one lives as long as in the network."""
 
@@ -123,7 +145,9 @@ class _Known(fx.Proxy):
         return self.tracer.create_proxy("call_function", getattr, (self, name), {})
 
     def __setitem__(self, index: Any, part: Any) -> None:
-        self.tracer.create_proxy("call_function", setitem, (self, index, part), {})
+        changed = self.tracer.create_proxy("call_function", setitem, (self, index, part), {})
+        assert isinstance(changed, _Known)
+        self.known = changed.known  # whoever reads it later reads what was written, as in the network
 
 
 class _Tracer(fx.Tracer):
@@ -239,7 +263,7 @@ class _Tracer(fx.Tracer):
     def _run(self, node: fx.Node, i: int) -> Any:
         self._running = True  # torch.fx has replaced nn.Module's __call__ and __getattr__ by its own for the while
         try:
-            with torch.no_grad():
+            with torch.no_grad(), _Shapes():  # type: ignore[no-untyped-call]
                 return self._execute(node, i)
         finally:
             self._running = False

@@ -313,11 +313,16 @@ def _pipeline(
 def _warm_up(engine: TorchEngine, size: tuple[int, int], max_batch: int) -> None:
     """Run what most requests ask for, so that the first of them finds its graphs built and the memory pools filled.
 
-    Batches of each size that is usual, since OpenVINO prepares for every size once.
+    Batches of each size that is usual, side by side, since OpenVINO prepares for each size once; in threads that end
+    with it, and what they hold with them.
     """
     network = engine.network
     layer = network.default_layer or None
     everything = Plan(gates=True, layer=layer, taps=tuple(map(Tap, network.feature_layers)))
-    for count in sorted({*range(1, min(max_batch, engine.paying_batch) + 1), max_batch}):
-        for plan in (Plan(layer=layer), everything):
-            engine.run(Batch(np.zeros((count, *size, 3), np.uint8), (plan,) * count))
+    with ThreadPoolExecutor(engine.slots) as pool:
+        for count in sorted({*range(1, min(max_batch, engine.paying_batch) + 1), max_batch}):
+            for plan in (Plan(layer=layer), everything):
+                batch = Batch(np.zeros((count, *size, 3), np.uint8), (plan,) * count)
+                if count == 1:  # alone it has all cores, by a graph of its own
+                    pool.submit(engine.run, batch).result()
+                list(pool.map(engine.run, [batch] * engine.slots))

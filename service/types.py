@@ -309,7 +309,8 @@ class WhatIf:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one forward pass found in one image. ``infer_s`` and ``explain_s`` are seconds of the whole batch.
+    """What one forward pass found in one image. ``infer_s`` and ``explain_s`` are seconds of the whole batch, as are
+    ``waited_s``, in which the engine had it and could not begin.
 
     ``given_up`` says that it is incomplete, because nobody waited for it any more; ``fault`` why its numbers are no
     answer, empty where they are one. ``scored`` are the classes that the plan names.
@@ -326,17 +327,15 @@ class Outcome:
     importance: Importance | None = None
     scored: tuple[Prediction, ...] = ()
     what_if: WhatIf | None = None
+    waited_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """An outcome as the worker hands it back, with the seconds that it waited and that the network took, and the size
-    of the batch that it ran in. (The outcome's own ``infer_s`` may have begun before the batch's turn came.)
-    """
+    """An outcome as the worker hands it back, with the seconds it waited and the size of the batch that it ran in."""
 
     outcome: Outcome
     queue_s: float
-    infer_s: float
     batch_size: int
 
 

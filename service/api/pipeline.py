@@ -133,7 +133,7 @@ class Pipeline:
             finished = job.result()
             outcome = finished.outcome
             stages.batch_size = finished.batch_size
-            stages.seconds |= {"queue": finished.queue_s, "infer": finished.infer_s, "explain": outcome.explain_s}
+            stages.seconds |= {"queue": finished.queue_s, "infer": outcome.infer_s, "explain": outcome.explain_s}
             if answer.cancelled():
                 return
             with stages.timed("render"):

@@ -93,6 +93,8 @@ class Batcher:
                 if not self._lanes:
                     return []
                 batch = self._next_batch(limit)
+                if self._lanes:  # another lane has become the next, and may have a batch for who waits
+                    self._changed.notify()
                 if batch:
                     return batch
 

@@ -19,7 +19,6 @@ import numpy as np
 from service.dispatch.batcher import Batcher
 from service.dispatch.cost import LaneCosts
 from service.dispatch.memory import BatchCap, is_out_of_memory
-from service.dispatch.turns import Turn, Turns
 from service.dispatch.watch import Watch
 from service.engine.base import Engine
 from service.errors import DeadlineExceeded, Draining, EngineDown, InferenceFailed, OutOfMemory, PellucidError
@@ -63,8 +62,7 @@ class Worker:
         self._on_death = on_death
         self._costs = LaneCosts()
         self._cap = BatchCap(max_batch)
-        self._batcher = Batcher(self._costs.predict, engine.queues, SPARE)
-        self._turns = Turns(engine.slots)
+        self._batcher = Batcher(self._costs.predict, self._goes_ahead, SPARE)
         self._watch = Watch(hang_limit_s, self._fail_all)
         self._running: list[list[Job]] = [[] for _ in range(engine.slots + SPARE)]
         self._died = False
@@ -121,8 +119,8 @@ class Worker:
         return self._costs.seconds_for(images, self._cap.now) / self._engine.slots
 
     def submit(self, pixels: Pixels, plan: Plan, deadline: float) -> Future[Finished]:
-        """Queue one image ``[H, W, 3]``. Cancelling the future before its batch starts costs the engine nothing; later,
-        it stops what takes long.
+        """Queue one image ``[H, W, 3]``. Cancelling the future before its batch is handed to the engine costs nothing;
+        later, it stops what takes long.
 
         The future raises DeadlineExceeded, InferenceFailed, OutOfMemory, EngineDown, or, when the worker has been
         stopped, Draining.
@@ -150,6 +148,10 @@ class Worker:
             self._died = True
             self._fail_all()
             self._on_death()
+
+    def _goes_ahead(self, lane: str) -> bool:
+        """Whether a full batch of this lane may be handed to an engine that is busy: not where memory has run out."""
+        return self._cap.now == self._max_batch and self._engine.queues(lane)
 
     def _take(self, number: int) -> bool:
         self._running[number] = self._batcher.take(self._cap.current())
@@ -182,8 +184,9 @@ class Worker:
 
         The cause is not handed on: its traceback holds the tensors that the next attempt needs room for.
         """
+        started = time.monotonic()
         try:
-            outcomes, turn = self._outcomes(jobs)
+            outcomes = self._outcomes(jobs)
         except Exception as error:
             if is_out_of_memory(error):
                 self._cap.lower(len(jobs))
@@ -195,7 +198,8 @@ class Worker:
                 log.exception("the network failed on one image")
                 self._check_engine(jobs[0])
             return InferenceFailed("The network could not be run on this image.")
-        seconds = time.monotonic() - turn.began
+        started += outcomes[0].waited_s  # of a batch that was ahead, what it takes is counted from its turn
+        seconds = time.monotonic() - started
         lane, size = jobs[0].lane, len(jobs)
         # One that was given up ended early: it only tells that such batches take longer than that.
         if seconds > self._costs.predict(lane, size) or not any(outcome.given_up for outcome in outcomes):
@@ -207,8 +211,7 @@ class Worker:
             elif outcome.fault:
                 _settle(job.future, InferenceFailed(outcome.fault))
             else:
-                infer_s = max(0.0, outcome.infer_s - turn.waited_s)
-                _settle(job.future, Finished(outcome, turn.began - job.submitted, infer_s, len(jobs)))
+                _settle(job.future, Finished(outcome, started - job.submitted, len(jobs)))
         return None
 
     def _check_engine(self, failed: Job) -> None:
@@ -222,13 +225,13 @@ class Worker:
             if not is_out_of_memory(error):
                 raise RuntimeError("the engine fails on every image") from error
 
-    def _outcomes(self, jobs: list[Job]) -> tuple[list[Outcome], Turn]:
+    def _outcomes(self, jobs: list[Job]) -> list[Outcome]:
         pixels, plans, void = zip(*((job.pixels, job.plan, job.void) for job in jobs), strict=True)
-        with self._watch.running(), self._turns.turn() as turn:
+        with self._watch.running():
             outcomes = self._engine.run(Batch(np.stack(pixels), plans, void))
         if len(outcomes) != len(jobs):
             raise RuntimeError(f"the engine returned {len(outcomes)} outcomes for {len(jobs)} images")
-        return outcomes, turn
+        return outcomes
 
 
 def _settle(future: Future[Finished], answer: Finished | PellucidError) -> None:

@@ -26,6 +26,7 @@ from models.spec import ModelSpec, PreprocessSpec
 from models.weights import digest_of
 from service.engine.facts import EngineFacts
 from service.engine.torch_engine import TorchEngine
+from service.engine.turns import Turns
 from service.explain.evidence import ForwardRecord
 from service.types import Batch, Pixels, Plan
 
@@ -125,11 +126,11 @@ class OpenVINOEngine(TorchEngine):
         if graph is None:
             return super()._forward(batch, names, alone)
         # Whatever is asked for beside them, a picture's class, gates and default map are those of the usual graph.
-        values = graph(batch.pixels, tuple(name for name in names if name in graph.names), alone)
+        values, waited_s = graph(batch.pixels, tuple(name for name in names if name in graph.names), alone)
         others = tuple(name for name in names if name not in graph.names)
         if others:
             values.update(super()._forward(batch, others, alone).values)
-        return ForwardRecord(values)
+        return ForwardRecord(values, waited_s)
 
 
 class _Compiled:
@@ -155,19 +156,23 @@ class _Compiled:
         self._whole = by_streams[1].create_infer_request()
         self._shared = by_streams[slots]
         self._threads = threading.local()
+        self._turns = Turns(slots)
 
-    def __call__(self, pixels: Pixels, wanted: tuple[str, ...], alone: bool) -> dict[str, Tensor]:
-        """``alone``: no other thread runs a batch, so the pass may have all the cores.
+    def __call__(self, pixels: Pixels, wanted: tuple[str, ...], alone: bool) -> tuple[dict[str, Tensor], float]:
+        """The values, and the seconds in which the pass waited for others.
 
-        The values lie in memory that this thread's next pass writes into.
+        ``alone``: no other thread runs a batch, so the pass may have all the cores. The values lie in memory that the
+        next pass of this thread, or the next one that is alone, writes into.
         """
         request = self._whole if alone else self._own_request()
         # Not ``infer``, which wraps, and copies, every output of the graph: half a millisecond for a batch.
-        pixels = np.ascontiguousarray(pixels)  # a batch of turned pictures lies in memory as they do
+        pixels = np.require(pixels, requirements=("C", "W"))  # a batch of turned pictures lies in memory as they do
         request.set_input_tensor(ov.Tensor(pixels, shared_memory=True))
-        request.start_async()
-        request.wait()
-        return {name: torch.from_numpy(request.get_output_tensor(self._outputs[name]).data) for name in wanted}
+        with self._turns.turn() as turn:
+            request.start_async()
+            request.wait()
+        outputs = {name: request.get_output_tensor(self._outputs[name]).data for name in wanted}
+        return {name: torch.from_numpy(output) for name, output in outputs.items()}, turn.waited_s
 
     def _own_request(self) -> ov.InferRequest:
         if not hasattr(self._threads, "request"):

@@ -56,10 +56,11 @@ class View:
 class ForwardRecord:
     """What one pass of the trunk left behind, for B images: values by name, each ``[B, ...]``.
 
-    They may be overwritten by the same thread's next pass, so what outlives this one is copied.
+    They may be overwritten by a later pass, so what outlives this one is copied. ``waited_s``: seconds before it began.
     """
 
     values: Mapping[str, Tensor]
+    waited_s: float = 0.0
 
     def rows(self, names: Sequence[str], images: Sequence[int]) -> tuple[Tensor, ...]:
         """The named values of these images alone."""

@@ -39,7 +39,6 @@ def explain(record: ForwardRecord, batch: Batch, view: View, infer_s: float) -> 
     predictions = scores.top([plan.top_k for plan in plans])
     targets = [
         list(plan.targets)
-        # Who wants no explanation needs no more than the first of the predictions, which is known.
         or [predictions[i][0].index if predictions[i] and plan.contrast is None else scores.best(i, plan.contrast)]
         for i, plan in enumerate(plans)
     ]
@@ -63,6 +62,7 @@ def explain(record: ForwardRecord, batch: Batch, view: View, infer_s: float) -> 
             found.importances[i],
             tuple(scores.of(i, index) for index in plans[i].scored),
             what_if.get(i),
+            record.waited_s,
         )
         for i in range(len(plans))
     ]
@@ -108,12 +108,16 @@ class _Scores:
     def best(self, image: int, contrast: Contrast | None) -> int:
         """The class with the largest logit, of those that it is not to be explained against."""
         others = () if contrast is None else contrast.against
-        ranked: list[int] = self.logits[image].topk(min(len(others) + 1, self.logits.shape[1])).indices.tolist()
+        ranked: list[int] = self.logits[image].argsort(descending=True, stable=True)[: len(others) + 1].tolist()
         return next((index for index in ranked if index not in others), ranked[0])
 
     def top(self, counts: Sequence[int]) -> list[list[Prediction]]:
-        """For each image its ``count`` classes with the largest logits, largest first; all where there are fewer."""
-        values, indices = self.logits.topk(min(max(counts), self.logits.shape[1]))
+        """For each image its ``count`` classes with the largest logits, largest first; all where there are fewer.
+
+        Of equals the first comes first: which of them ``topk`` takes depends on how many are asked for beside it.
+        """
+        ranked = self.logits.sort(dim=1, descending=True, stable=True)
+        values, indices = ranked.values[:, : max(counts)], ranked.indices[:, : max(counts)]
         probabilities = self.probabilities.gather(1, indices)
         rows = zip(indices.tolist(), probabilities.tolist(), values.tolist(), strict=True)
         return [

@@ -57,7 +57,10 @@ class Metrics:
             "pellucid_batch_images", "Images in each forward pass.", ("model",), buckets=_SIZES, registry=registry
         )
         self._waiting = Gauge(
-            "pellucid_queue_images", "Images that wait for the network.", ("model",), registry=registry
+            "pellucid_queue_images",
+            "Images that wait for the network, but for a batch that the engine has ahead.",
+            ("model",),
+            registry=registry,
         )
         self._cap = Gauge(
             "pellucid_batch_limit_images",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -24,10 +25,10 @@ class QueueingEngine(EchoEngine):
 
     def run(self, batch: Batch) -> list[Outcome]:
         self.handed_over.append(len(batch.plans))
+        started = time.monotonic()
         with self._slot:
-            outcomes = super().run(batch)
-            time.sleep(0.02)
-        return outcomes
+            waited_s = time.monotonic() - started
+            return [replace(outcome, waited_s=waited_s) for outcome in super().run(batch)]
 
 
 @pytest.mark.parametrize(("layer", "count", "handed_over"), [("", 2, [1, 2]), ("", 1, [1]), ("deep", 2, [1])])
@@ -69,3 +70,16 @@ def test_a_worker_with_a_batch_ahead_finishes_it_when_it_is_stopped() -> None:
         futures = [worker.submit(pixel(value), Plan(), FOREVER) for value in range(5)]
         until(lambda: len(engine.handed_over) == 2)
     assert [future.result(0).outcome.predictions[0].index for future in futures] == [*range(5)]
+
+
+def test_after_memory_ran_out_nothing_goes_ahead() -> None:
+    engine = QueueingEngine()
+    with running(engine, max_batch=2) as worker:
+        worker._cap.lower(2)
+        worker.submit(pixel(0), Plan(), FOREVER)
+        assert engine.entered.wait(30)
+        rest = [worker.submit(pixel(value), Plan(), FOREVER) for value in (1, 2)]
+        time.sleep(0.05)
+        assert engine.handed_over == [1]
+        engine.open.set()
+        assert [future.result(30).batch_size for future in rest] == [1, 1]

@@ -177,3 +177,18 @@ def test_a_spare_taker_ends_once_others_have_drained_a_closed_queue() -> None:
     assert len(queue.take(4)) == 1
     ended.join(30)
     assert not ended.is_alive()
+
+
+def test_a_full_batch_behind_the_oldest_lane_is_taken_as_soon_as_that_is() -> None:
+    queue = Batcher(lambda _lane, _size: 0.0, lambda lane: lane == "queues", spare=1)
+    old, full = job("old", NOW), [job("queues", NOW + 1) for _ in range(2)]
+    taken: list[list[Job]] = []
+    spare = threading.Thread(target=lambda: taken.append(queue.take(2)), daemon=True)
+    spare.start()
+    for one in (old, *full):
+        queue.put(one)
+    time.sleep(0.05)
+    assert not taken
+    assert queue.take(2) == [old]
+    spare.join(30)
+    assert taken == [full]

@@ -209,9 +209,42 @@ class Compared(Odd):
         return x * 2 if torch.equal(x, x[:, :1]) else x
 
 
-@pytest.mark.parametrize("kind", [Normalised, Compared])
+class Counted(Odd):
+    """Does more where a picture is bright, which noise never is."""
+
+    def odd(self, x: Tensor) -> Tensor:
+        bright = (x.mean((1, 2, 3)) > 10).nonzero()
+        return x if bright.shape[0] == 0 else x.index_fill(0, bright[:, 0], 7.0)
+
+
+class ByMask(Odd):
+    def odd(self, x: Tensor) -> Tensor:
+        return x * float(x[x > 1e9].shape[0] + 1)
+
+
+class Sliced(Odd):
+    def odd(self, x: Tensor) -> Tensor:
+        return x * float(x[:, : x.argmax().clamp(max=2)].shape[1] + 1)
+
+
+@pytest.mark.parametrize("kind", [Normalised, Compared, Counted, ByMask, Sliced])
 def test_what_asks_for_a_picture_s_numbers_is_not_traced_with_the_answer_of_another(kind: type[Odd]) -> None:
     assert "what depends on the pixels" in (served(kind()).spec.default_layer_reason or "")
+
+
+class Filled(Odd):
+    """Makes an index by writing it."""
+
+    def odd(self, x: Tensor) -> Tensor:
+        order = torch.full_like(x[0, :, 0, 0], 10**6).long()
+        order[:] = torch.arange(x.shape[1])
+        return x[:, order]
+
+
+def test_what_is_written_is_read_later() -> None:
+    assert (
+        served(Filled()).spec.default_layer_reason is None or "can't" not in served(Filled()).spec.default_layer_reason
+    )
 
 
 class ByChance(Odd):

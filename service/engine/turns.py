@@ -1,4 +1,4 @@
-"""When a batch's turn comes: one that is handed over while all slots are busy begins as the first of them is free."""
+"""When a pass's turn comes: one that is handed over while all slots are busy begins as the first of them is free."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from dataclasses import dataclass
 
 @dataclass(eq=False, slots=True)
 class Turn:
-    """When a batch was handed over and when it began, in ``time.monotonic`` seconds."""
+    """When a pass was handed over and when it began, in ``time.perf_counter`` seconds."""
 
     handed_over: float
     began: float
 
     @property
     def waited_s(self) -> float:
-        """Seconds in which it waited inside the engine."""
+        """Seconds in which it waited for a slot."""
         return self.began - self.handed_over
 
 
 class Turns:
-    """Counts the batches that an engine of so many ``slots`` has at a time. May be used from several threads."""
+    """Counts the passes that a graph of so many ``slots`` has at a time. May be used from several threads."""
 
     def __init__(self, slots: int) -> None:
         self._slots = slots
@@ -34,8 +34,8 @@ class Turns:
 
     @contextmanager
     def turn(self) -> Iterator[Turn]:
-        """What happens inside is a batch's run. Its turn is known at the end."""
-        now = time.monotonic()
+        """What happens inside is a pass. When its turn came is known at the end."""
+        now = time.perf_counter()
         turn = Turn(now, now)
         with self._lock:
             if self._taken >= self._slots:
@@ -46,7 +46,7 @@ class Turns:
         finally:
             with self._lock:
                 self._taken -= 1
-                if turn in self._waiting:  # it failed before its turn came
+                if turn in self._waiting:  # over before another's thread had woken to say so; or it failed
                     self._waiting.remove(turn)
                 elif self._waiting:
-                    self._waiting.popleft().began = time.monotonic()
+                    self._waiting.popleft().began = time.perf_counter()
