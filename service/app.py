@@ -289,7 +289,10 @@ def _pipeline(
     network = engine.network
     max_batch = settings.max_batch or engine.paying_batch
     _warm_up(engine, spec.preprocess.size, max_batch)
-    log.info("%s runs on %s, ready after %.1f s", spec.name, engine.description, time.perf_counter() - started)
+    took_s = time.perf_counter() - started
+    log.info(
+        "%s runs on %s, up to %d images a batch, ready after %.1f s", spec.name, engine.description, max_batch, took_s
+    )
     worker = Worker(
         engine,
         max_batch,

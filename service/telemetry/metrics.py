@@ -64,7 +64,7 @@ class Metrics:
         )
         self._cap = Gauge(
             "pellucid_batch_limit_images",
-            "Largest batch at the moment; lower for a while after memory ran out.",
+            "Largest batch at the moment: that of the settings, lower for a while after memory ran out.",
             ("model",),
             registry=registry,
         )
