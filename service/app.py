@@ -115,7 +115,7 @@ def build(service: Service, settings: Settings, observers: Sequence[Callable[[Ca
         static_url=ASSETS,
         redoc_url=None,
         redirect_slashes=False,
-        # The service tells of its requests itself; asking for each whether FastAPI is to costs as much as its routing.
+        # The service tells of its requests itself; FastAPI would ask for each of them whether it is to.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     _watch(service)

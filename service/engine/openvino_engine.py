@@ -165,10 +165,9 @@ class _Compiled:
         next pass of this thread, or the next one that is alone, writes into.
         """
         request = self._whole if alone else self._own_request()
-        # Not ``infer``, which wraps, and copies, every output of the graph: half a millisecond for a batch.
         pixels = np.require(pixels, requirements=("C", "W"))  # a batch of turned pictures lies in memory as they do
         request.set_input_tensor(ov.Tensor(pixels, shared_memory=True))
-        with self._turns.turn() as turn:
+        with self._turns.turn() as turn:  # not by ``infer``, which wraps, and copies, every output of the graph
             request.start_async()
             request.wait()
         outputs = {name: request.get_output_tensor(self._outputs[name]).data for name in wanted}

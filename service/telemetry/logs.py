@@ -29,7 +29,7 @@ class JsonLines(logging.Formatter):
 def configure(level: str, style: Literal["text", "json"]) -> None:
     """Send all records of at least this level to standard error.
 
-    Records don't say where in the code, and in which thread, they were made: a third of what a line costs.
+    Records don't say where in the code, and in which thread, they were made: no line shows it, and each would pay.
     """
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging._srcfile = None  # so the logging HOWTO has it, under "Optimization"
