@@ -32,7 +32,7 @@ from models.tracing import Trace, check_same, opaque, trace
 
 
 class UntraceableError(ValueError):
-    """The network can't run on pixels of the given size, returns no logits, or returns others beside other images.
+    """The network can't run on pixels of the given size, returns no logits or a single one, or returns others beside other images.
 
     The message says which.
     """
@@ -91,6 +91,11 @@ class TracedNetwork:
         logits = _logits_of(traced)
         if logits is None:
             raise UntraceableError(f"{type(net).__name__} returns no single tensor of logits [B, classes]")
+        if logits.meta["shape"][1] == 1:
+            raise UntraceableError(
+                f"{type(net).__name__} returns a single logit, whose softmax is always 1: give its last layer two "
+                "outputs, the first with weights and bias of 0, and a label for each, for what its sigmoid says"
+            )
 
         self._logits = logits
         layouts = find_layouts(graph, self._root)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import zipfile
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 # Under which trainers save the state dict beside an optimiser's, an epoch and the like.
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and of torch.compile
+_SERVED = "served are a .safetensors file, and the network's state_dict() as torch.save writes it"
 _NAMED = 8  # keys of each kind that an error names
 
 
@@ -41,6 +43,9 @@ def read_state(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
         found = digest(path)
         if found != sha256:
             raise WeightsError(f"{path.name} has sha256 {found}, expected {sha256}: fetch the file again")
+    program = _program(path)
+    if program:
+        raise WeightsError(f"{path.name} holds a program ({program}), which isn't run: {_SERVED}")
     try:
         state: Any
         if path.suffix == ".safetensors":
@@ -52,8 +57,10 @@ def read_state(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
             f"{path.name} is not a file of weights that loads without running code: if a whole network was saved, save "
             "its model.state_dict() instead"
         ) from error
-    except Exception as error:  # torch and safetensors raise a dozen types for a file that isn't theirs
-        raise WeightsError(f"{path.name} is not a file of weights that loads without running code: {error}") from error
+    except PermissionError as error:
+        raise WeightsError(f"{path.name} can't be read: {error.strerror}") from error
+    except Exception as error:  # torch and safetensors raise a dozen types, and words of torch's advise to run the code
+        raise WeightsError(f"{path.name} is damaged, or no file of weights: {_SERVED}") from error
     if isinstance(state, dict):
         state = next((state[key] for key in _WRAPPERS if isinstance(state.get(key), dict)), state)
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
@@ -62,6 +69,16 @@ def read_state(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
         if state and all(key.startswith(prefix) for key in state):
             state = {key.removeprefix(prefix): value for key, value in state.items()}
     return dict(state)
+
+
+def _program(path: Path) -> str:
+    """What wrote a whole network into this zip, or "" where no such thing did."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = {name.partition("/")[2] for name in archive.namelist()}
+    except (zipfile.BadZipFile, OSError):
+        return ""
+    return "TorchScript" if "constants.pkl" in members else "torch.export" if "archive_format" in members else ""
 
 
 def digest(path: Path) -> str:

@@ -86,6 +86,7 @@ def load(name: str) -> tuple[nn.Module, ModelSpec]:
         )
     factory = ARCHITECTURES[source]
     labels = _labels(described, description)
+    published = factory.preprocess(architecture)
     state = read_state(path, description.sha256)
     try:
         net = factory.blank(architecture, len(labels), description.arguments, state)
@@ -98,7 +99,7 @@ def load(name: str) -> tuple[nn.Module, ModelSpec]:
         name=description.name or path.stem,
         title=description.title or f"{description.architecture}, {path.name}",
         labels=labels,
-        preprocess=_preprocess(factory.preprocess(architecture), description.preprocess),
+        preprocess=_preprocess(published, description.preprocess),
         source=path.name,
         weights_sha256=digest(path),
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
+from difflib import get_close_matches
 from typing import Any, cast, get_args
 
 from torch import nn
@@ -20,10 +21,11 @@ from models.weights import WeightsError
 def load(name: str) -> tuple[nn.Module, ModelSpec]:
     """The network with pretrained weights, downloaded if they are not in the cache.
 
-    Raises UnknownModelError, or WeightsError where the weights can't be had or do not fit.
+    Raises UnknownModelError, or WeightsError where there are no weights, no classes, or the weights can't be had.
     """
     timm = _timm(name)
     _check(timm, name)
+    _check_weights(timm, name)
     try:
         net: nn.Module = timm.create_model(name, pretrained=True)
     except Exception as error:  # timm, huggingface_hub and httpx raise a dozen types for a hub that can't be reached
@@ -52,10 +54,21 @@ def blank(name: str, classes: int, arguments: dict[str, Any], keys: Collection[s
 
 
 def preprocess(name: str) -> PreprocessSpec:
-    """What the pretrained weights were evaluated with."""
+    """What the pretrained weights were evaluated with.
+
+    Raises UnknownModelError for a name without a pretrained configuration, as timm's deprecated names are.
+    """
     timm = _timm(name)
     _check(timm, name)
-    return _preprocess(timm, timm.get_pretrained_cfg(name).to_dict(), name)
+    configuration = timm.get_pretrained_cfg(name)
+    if configuration is None:
+        close = get_close_matches(name, timm.list_models(), n=3, cutoff=0.5)
+        hint = f"; close to it: {', '.join(f'timm:{other}' for other in close)}" if close else ""
+        raise UnknownModelError(
+            f"timm has no pretrained configuration for timm:{name}, which says how pictures are prepared; a checkpoint "
+            f"of a network that has one is served{hint}"
+        )
+    return _preprocess(timm, configuration.to_dict(), name)
 
 
 def _timm(name: str) -> Any:
@@ -73,6 +86,17 @@ def _check(timm: Any, name: str) -> None:
     known = [entry for entry in timm.list_pretrained(f"{architecture}.*") if entry.partition(".")[0] == architecture]
     if tag and name not in known:
         raise UnknownModelError.among("timm", name, known)
+
+
+def _check_weights(timm: Any, name: str) -> None:
+    configuration = timm.get_pretrained_cfg(name)
+    if configuration is None:  # a deprecated name: timm knows the one that it stands for
+        return
+    own = "serve file:PATH, a checkpoint of your own with two classes or more (docs/your-own-model.md)"
+    if not timm.is_model_pretrained(name):
+        raise WeightsError(f"timm has no pretrained weights for timm:{name}: {own}")
+    if configuration.num_classes < 1:
+        raise WeightsError(f"timm:{name} computes features and no classes: {own}")
 
 
 def _preprocess(timm: Any, configuration: dict[str, Any], name: str) -> PreprocessSpec:

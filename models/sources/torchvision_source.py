@@ -21,6 +21,14 @@ from models.weights import WeightsError, digest, load_strict, read_state
 
 # Heads that help in training alone. Checkpoints may have them or not; they are loaded strictly and then removed.
 _AUXILIARY = {"googlenet": ("aux1", "aux2"), "inception_v3": ("AuxLogits",)}
+# torchvision's packages of other networks, and what those do.
+_OTHERS = {
+    "detection": "detects objects",
+    "optical_flow": "computes optical flow",
+    "quantization": "is quantized",
+    "segmentation": "segments pictures",
+    "video": "classifies videos",
+}
 
 
 def load(name: str) -> tuple[nn.Module, ModelSpec]:
@@ -50,8 +58,7 @@ def load(name: str) -> tuple[nn.Module, ModelSpec]:
 
 def blank(name: str, classes: int, arguments: dict[str, Any], keys: Collection[str]) -> nn.Module:
     """The network with random weights, with auxiliary heads only where ``keys`` has them."""
-    if name not in _names():
-        raise UnknownModelError.among("torchvision", name, _names())
+    _check(name)
     options = dict(arguments)
     if name in _AUXILIARY:
         has_heads = any(key.startswith(_AUXILIARY[name]) for key in keys)
@@ -91,9 +98,23 @@ def _names() -> list[str]:
     return names
 
 
+def _check(name: str) -> None:
+    names = _names()
+    if name in names:
+        return
+    models = _models()
+    for package, does in _OTHERS.items():
+        if name in models.list_models(module=getattr(models, package)):
+            inside = [f"torchvision:{known}" for known in names if known in name]
+            hint = f"; close to it: {', '.join(inside)}" if inside else ""
+            raise UnknownModelError(
+                f"torchvision:{name} {does}; torchvision's float networks that classify pictures are served{hint}"
+            )
+    raise UnknownModelError.among("torchvision", name, names)
+
+
 def _weights(name: str) -> Any:
-    if name not in _names():
-        raise UnknownModelError.among("torchvision", name, _names())
+    _check(name)
     return _models().get_model_weights(name).DEFAULT
 
 

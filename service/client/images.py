@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from PIL import Image
 
 ImageSource: TypeAlias = Union[str, "os.PathLike[str]", bytes, "Image.Image", "NDArray[Any]"]
-"""A path, a file's bytes, a picture of Pillow, or uint8 ``[height, width, 3]``, RGB, or ``[height, width]``, grey."""
+"""A path, a file's bytes, a picture of Pillow, or uint8 ``[height, width, 3]``, RGB, ``[height, width, 4]``, RGBA, or
+``[height, width]``, grey.
+"""
 
 
 def read(source: ImageSource) -> tuple[str, bytes]:
@@ -31,11 +33,21 @@ def read(source: ImageSource) -> tuple[str, bytes]:
     if isinstance(source, Image.Image):
         picture = source
     elif hasattr(source, "__array_interface__"):
-        if source.dtype.name != "uint8":
-            raise ValueError(f"an array must be uint8, 0 to 255, not {source.dtype}")
+        _check(source.dtype.name, source.shape)
         picture = Image.fromarray(source)
     else:
         raise TypeError(f"an image is a path, bytes, a PIL image or a uint8 array, not {type(source).__name__}")
     file = io.BytesIO()
     (picture.convert("RGB") if picture.mode in ("CMYK", "YCbCr", "HSV", "LAB", "F") else picture).save(file, "PNG")
     return "image.png", file.getvalue()
+
+
+def _check(dtype: str, shape: tuple[int, ...]) -> None:
+    if dtype == "uint8" and len(shape) in (2, 3) and shape[2:] in ((), (3,), (4,)) and 0 not in shape:
+        return
+    channels_first = len(shape) == 3 and shape[0] in (3, 4) and shape[2] not in (3, 4)
+    hint = "; channels come last: array.transpose(1, 2, 0)" if channels_first else ""
+    raise ValueError(
+        "an array must be uint8, 0 to 255, of shape [height, width, 3] (RGB), [height, width, 4] (RGBA) or "
+        f"[height, width] (grey), not {dtype} {list(shape)}{hint}"
+    )

@@ -27,16 +27,18 @@ def refusal(status: int, **headers: str) -> httpx.Response:
     return httpx.Response(status, json={**body, "request_id": "r1", "allowed": ["so"]}, headers=headers)
 
 
-def ask(client_type: type[Client] | type[AsyncClient], respond: Respond, **settings: Any) -> Any:
+def ask(
+    client_type: type[Client] | type[AsyncClient], respond: Respond, image: Any = b"picture", **settings: Any
+) -> Any:
     """What ``predict`` returns or raises, whichever client it is."""
     transport = httpx.MockTransport(respond)
     if issubclass(client_type, Client):
         with client_type("http://stub", transport=transport, **settings) as client:
-            return client.predict(b"picture", top_k=1)
+            return client.predict(image, top_k=1)
 
     async def run() -> Any:
         async with client_type("http://stub", transport=transport, **settings) as client:
-            return await client.predict(b"picture", top_k=1)
+            return await client.predict(image, top_k=1)
 
     return asyncio.run(run())
 

@@ -6,7 +6,7 @@ import io
 import subprocess
 import sys
 from pathlib import Path
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 import httpx
 import numpy as np
@@ -51,8 +51,26 @@ def test_what_is_no_image_says_what_is_one() -> None:
     with Client() as client:
         with pytest.raises(TypeError, match="a path, bytes, a PIL image or a uint8 array, not list"):
             client.predict([1, 2])  # type: ignore[arg-type]
-        with pytest.raises(ValueError, match="must be uint8, 0 to 255, not float64"):
-            client.predict(np.zeros((8, 8, 3)))
+
+
+@both
+@pytest.mark.parametrize(
+    ("array", "told"),
+    [
+        (np.zeros((8, 9, 3)), r"not float64 \[8, 9, 3\]$"),
+        (np.zeros((3, 8, 9), np.uint8), r"not uint8 \[3, 8, 9\]; channels come last: array\.transpose\(1, 2, 0\)$"),
+        (np.zeros((8, 9, 5), np.uint8), r"not uint8 \[8, 9, 5\]$"),
+        (np.zeros((1, 8, 9, 3), np.uint8), r"not uint8 \[1, 8, 9, 3\]$"),
+        (np.zeros(8, np.uint8), r"not uint8 \[8\]$"),
+        (np.zeros((0, 9, 3), np.uint8), r"not uint8 \[0, 9, 3\]$"),
+    ],
+)
+def test_an_array_that_is_no_image_says_which_arrays_are(
+    client_type: type[Client] | type[AsyncClient], array: Any, told: str
+) -> None:
+    allowed = r"uint8, 0 to 255, of shape \[height, width, 3\] .*, \[height, width, 4\] .* or \[height, width\] "
+    with pytest.raises(ValueError, match=f"^an array must be {allowed}.*, {told}"):
+        ask(client_type, lambda _: reply(**PREDICTIONS), image=array)
 
 
 def test_every_route_has_its_typed_answer(server: str, cat: bytes) -> None:

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from models import catalog
 from models.catalog import UnknownModelError
-from models.graph import TracedNetwork
+from models.graph import TracedNetwork, UntraceableError
 from models.lite0 import EfficientNetLite0
 from models.sources import timm_source, torchvision_source
-from models.weights import WeightsError, digest
+from models.weights import WeightsError, digest, read_state
 from tests.networks import images
 
 pytestmark = pytest.mark.filterwarnings("ignore:The default weight initialization of:FutureWarning")
@@ -199,11 +199,53 @@ def test_a_checkpoint_that_would_run_code_is_refused(tmp_path: Path) -> None:
         catalog.load(described(tmp_path, {"net": small()}, ".pth"))
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
+def test_a_program_of_torch_or_a_damaged_file_is_refused_with_what_is_served(tmp_path: Path) -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(12, 2)).eval()
+    pixels = torch.zeros(1, 3, 2, 2)
+    torch.jit.trace(net, pixels).save(str(tmp_path / "script.pt"))
+    torch.export.save(torch.export.export(net, (pixels,)), tmp_path / "exported.pt2")
+    torch.save(net.state_dict(), tmp_path / "whole.pth")
+    (tmp_path / "half.pth").write_bytes((tmp_path / "whole.pth").read_bytes()[:500])
+    (tmp_path / "empty.pth").write_bytes(b"")
+    program = r"holds a program \((TorchScript|torch\.export)\), which isn't run"
+    damaged = "is damaged, or no file of weights"
+    served = r": served are a \.safetensors file, and the network's state_dict\(\) as torch\.save writes it$"
+    for name, told in {
+        "script.pt": program,
+        "exported.pt2": program,
+        "half.pth": damaged,
+        "empty.pth": damaged,
+    }.items():
+        with pytest.raises(WeightsError, match=f"^{name} {told}{served}"):
+            read_state(tmp_path / name)
+
+
+def test_a_single_output_is_refused_with_how_to_make_two_of_it(tmp_path: Path) -> None:
+    """The softmax of one logit is 1, whatever the picture."""
+    net = small(classes=1)
+    loaded, _ = catalog.load(described(tmp_path, net.state_dict(), labels=["cat"]))
+    with pytest.raises(UntraceableError, match="MobileNetV3 returns a single logit, whose softmax is always 1: .* two"):
+        TracedNetwork(loaded, (64, 64))
+    state = net.state_dict()
+    for key in ("classifier.3.weight", "classifier.3.bias"):  # what the error advises
+        state[key] = torch.cat([torch.zeros_like(state[key]), state[key]])
+    two, _ = catalog.load(described(tmp_path, state, labels=["other", "cat"]))
+    TracedNetwork(two, (64, 64))
+    with torch.no_grad():
+        torch.testing.assert_close(two(images(2)).softmax(1)[:, 1:], net(images(2)).sigmoid())
+
+
 @pytest.mark.parametrize(
     ("name", "told"),
     [
         ("resnet18", "known: lite0, lite0-plain, torchvision:NAME, timm:NAME, file:PATH"),
         ("torchvision:resnet19", "close to it: torchvision:resnet1"),
+        ("torchvision:lraspp_mobilenet_v3_large", "segments pictures; .* close to it: torchvision:mobilenet_v3_large$"),
+        ("torchvision:fcn_resnet50", "segments pictures; .* close to it: torchvision:resnet50$"),
+        ("torchvision:fasterrcnn_resnet50_fpn", "detects objects; .* close to it: torchvision:resnet50$"),
+        ("torchvision:quantized_resnet18", "is quantized; .* close to it: torchvision:resnet18$"),
+        ("torchvision:r3d_18", "classifies videos; torchvision's float networks that classify pictures are served$"),
         ("timm:seresnet51", "close to it: timm:seresnet"),
         ("timm:resnet18.no_such_tag", r"close to it: timm:resnet18\."),
     ],
@@ -299,6 +341,33 @@ def test_timms_weights_bring_their_own_labels_and_preprocessing(monkeypatch: pyt
     assert (spec.preprocess.size, spec.preprocess.resize) == ((224, 224), 256)
     assert spec.preprocess.interpolation == "bicubic"
     assert not spec.preprocess.squash
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("coatnet_0_224", "timm has no pretrained weights for timm:coatnet_0_224: serve file:PATH,"),
+        (
+            "vit_small_patch16_224.dino",
+            "timm:vit_small_patch16_224.dino computes features and no classes: serve file:PATH,",
+        ),
+    ],
+)
+def test_a_network_of_timm_without_weights_or_classes_is_refused_before_a_download(
+    name: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(timm, "create_model")
+    with pytest.raises(WeightsError, match=told):
+        catalog.load(f"timm:{name}")
+
+
+def test_a_checkpoint_of_a_network_that_timm_has_no_configuration_for_is_refused(tmp_path: Path) -> None:
+    name = "tv_densenet121"  # an old name
+    assert timm.is_model(name)
+    assert timm.get_pretrained_cfg(name) is None
+    told = f"timm has no pretrained configuration for timm:{name}, .* that has one is served; close .* timm:densenet121"
+    with pytest.raises(UnknownModelError, match=told):
+        catalog.load(described(tmp_path, small().state_dict(), architecture=f"timm:{name}"))
 
 
 def test_timms_squashing_crop_is_kept() -> None:
