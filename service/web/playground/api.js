@@ -5,9 +5,10 @@ export class Problem extends Error {
   constructor({type, title, detail, status, request_id}) {
     super(title);
     this.status = status;
+    this.slug = type?.split(":").at(-1) ?? "";
     // another try, or a key, would not help
     this.refused = status >= 400 && status < 500 && ![401, 408, 429].includes(status);
-    this.ofOption = /:(unknown-name|unknown-model|invalid-option|unexplainable)$/.test(type);
+    this.ofOption = ["unknown-name", "unknown-model", "invalid-option", "unexplainable"].includes(this.slug);
     this.detail = detail;
     this.requestId = request_id;
   }

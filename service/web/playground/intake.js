@@ -13,11 +13,11 @@ export async function loadSample(name) {
   return {blob: await getBlob(sampleFile(name)), name: `${name}.jpg`, sample: name};
 }
 
-/** Listen for photographs: `onSample(name)` and `onPhoto({blob, name})` are told. */
+/** Listen for photographs: `onSample(name)` and `onPhoto({blob, name, leftOut})` are told. */
 export function listen(onSample, onPhoto) {
   const take = (files) => {
-    const [file] = files;
-    if (file) onPhoto({blob: file, name: file.name});
+    const [file, ...others] = files;
+    if (file) onPhoto({blob: file, name: file.name, leftOut: others.length});
   };
   for (const input of document.querySelectorAll("[data-choose]")) {
     input.addEventListener("change", () => {
@@ -70,6 +70,7 @@ export function renderIntake(photo) {
       byId("source-name"),
       h("strong", {}, photo.sample ? t(`sample.${photo.sample}`) : photo.name),
       !photo.sample && h("span", {class: "muted"}, t("source.own")),
+      Boolean(photo.leftOut) && h("span", {class: "muted"}, t("source.left_out", {count: photo.leftOut})),
     );
   }
 }

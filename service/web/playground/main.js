@@ -108,6 +108,7 @@ async function explain({step = false, keeps = false} = {}) {
   if (signal.aborted) return;
   clearTimeout(waiting);
   busy(false);
+  if (problem && asked.photo.leftOut) byId("problem").append(h("p", {}, t("source.left_out", {count: asked.photo.leftOut})));
   if (problem) await recover(problem);
   document.body.classList.toggle("blank", view?.photo !== photo);
 }

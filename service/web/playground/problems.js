@@ -19,11 +19,11 @@ export async function attempt(work, {again = () => attempt(work), keeps = false,
     if (error.name === "AbortError") return error;
     if (!(error instanceof Problem)) throw error;
     const unreachable = error.message === "unreachable";
-    const title = unreachable ? t("unreachable") : error.message;
+    const [title, detail] = unreachable ? [t("unreachable"), t("unreachable.detail")] : words(error);
     fill(
       byId("problem"),
       h("strong", {}, name && error.refused ? t("problem.file", {name, title}) : title),
-      h("p", {}, unreachable ? t("unreachable.detail") : error.detail ?? ""),
+      detail && h("p", {lang: unreachable ? null : "en"}, detail),
       error.requestId && h("p", {class: "muted"}, t("problem.request", {id: error.requestId})),
       (unreachable || PASSING.includes(error.status)) &&
         h("button", {type: "button", class: "link", onclick: again}, t("again")),
@@ -32,6 +32,13 @@ export async function attempt(work, {again = () => attempt(work), keeps = false,
     );
     return error;
   }
+}
+
+/** The title in the visitor's language; the service's English detail where that says more: what is allowed, say. */
+function words(error) {
+  const key = `error.${error.slug}`;
+  const title = t(key);
+  return title === key ? [error.message, error.detail] : [title, error.refused && error.detail];
 }
 
 function dismiss() {
