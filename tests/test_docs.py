@@ -27,7 +27,7 @@ BLOCK = re.compile(r"^```(console|python|javascript)\n(.*?)^```$", re.MULTILINE 
 NODE = Path(playwright.__file__).parent / "driver" / "node"
 INTERPRETER = {
     "console": ["bash", "-euo", "pipefail", "-c"],
-    "python": [sys.executable, "-c"],
+    "python": [".venv/bin/python", "-c"],  # as every page with such examples says
     "javascript": [str(NODE), "--input-type=module", "-e"],
 }
 
@@ -64,6 +64,12 @@ def test_every_example_runs_as_pasted(source: str, language: str, code: str, ser
             assert "exit code 1" in said
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_page_says_what_runs_its_python(page: Path) -> None:
+    before, *examples = page.read_text("utf-8").split("```python\n")
+    assert not examples or "`.venv/bin/python`" in before
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -72,12 +78,16 @@ def free_port() -> int:
 
 
 def run(command: list[str], folder: Path) -> tuple[int, str, str]:
-    """Exit status, output and errors of a command with this checkout's Python; nothing that it started outlives it."""
+    """Exit status, output and errors of a command in a shell of no virtual environment; nothing that it started
+    outlives it.
+    """
+    activated = Path(sys.prefix, "bin").resolve()
+    path = [entry for entry in os.environ["PATH"].split(os.pathsep) if Path(entry).resolve() != activated]
     environment = {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"},
         "HOME": str(folder),
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "PYTHONPATH": str(REPOSITORY),
+        "PATH": os.pathsep.join(path),
+        "PYTHONPATH": str(REPOSITORY),  # where .venv was installed from another checkout
     }
     with subprocess.Popen(
         command,

@@ -48,9 +48,9 @@ def test_an_image_may_be_a_path_its_bytes_a_picture_or_an_array(server: str, cat
 
 
 def test_what_is_no_image_says_what_is_one() -> None:
-    with Client() as client:
-        with pytest.raises(TypeError, match="a path, bytes, a PIL image or a uint8 array, not list"):
-            client.predict([1, 2])  # type: ignore[arg-type]
+    told = "a path, bytes, a PIL image or a uint8 array, not list"
+    with Client() as client, pytest.raises(TypeError, match=told):
+        client.predict([1, 2])  # type: ignore[arg-type]
 
 
 @both

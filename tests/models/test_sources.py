@@ -225,7 +225,9 @@ def test_a_single_output_is_refused_with_how_to_make_two_of_it(tmp_path: Path) -
     """The softmax of one logit is 1, whatever the picture."""
     net = small(classes=1)
     loaded, _ = catalog.load(described(tmp_path, net.state_dict(), labels=["cat"]))
-    with pytest.raises(UntraceableError, match="MobileNetV3 returns a single logit, whose softmax is always 1: .* two"):
+    with pytest.raises(
+        UntraceableError, match=r"MobileNetV3 returns a single logit, whose softmax is always 1: .* two"
+    ):
         TracedNetwork(loaded, (64, 64))
     state = net.state_dict()
     for key in ("classifier.3.weight", "classifier.3.bias"):  # what the error advises

@@ -108,7 +108,8 @@ async function explain({step = false, keeps = false} = {}) {
   if (signal.aborted) return;
   clearTimeout(waiting);
   busy(false);
-  if (problem && asked.photo.leftOut) byId("problem").append(h("p", {}, t("source.left_out", {count: asked.photo.leftOut})));
+  const count = asked.photo.leftOut;
+  if (problem && count) byId("problem").append(h("p", {}, t("source.left_out", {count})));
   if (problem) await recover(problem);
   document.body.classList.toggle("blank", view?.photo !== photo);
 }
