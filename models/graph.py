@@ -32,7 +32,7 @@ from models.tracing import Trace, check_same, opaque, trace
 
 
 class UntraceableError(ValueError):
-    """The network can't run on pixels of the given size, returns no logits, a single one, or others beside other images.
+    """The network can't run on pixels of that size, or returns no logits, a single one, or others beside other images.
 
     The message says which.
     """
