@@ -203,7 +203,7 @@ def test_a_checkpoint_that_would_run_code_is_refused(tmp_path: Path) -> None:
 def test_a_program_of_torch_or_a_damaged_file_is_refused_with_what_is_served(tmp_path: Path) -> None:
     net = nn.Sequential(nn.Flatten(), nn.Linear(12, 2)).eval()
     pixels = torch.zeros(1, 3, 2, 2)
-    torch.jit.trace(net, pixels).save(str(tmp_path / "script.pt"))
+    torch.jit.trace(net, pixels).save(str(tmp_path / "script.pt"))  # type: ignore[no-untyped-call]
     torch.export.save(torch.export.export(net, (pixels,)), tmp_path / "exported.pt2")
     torch.save(net.state_dict(), tmp_path / "whole.pth")
     (tmp_path / "half.pth").write_bytes((tmp_path / "whole.pth").read_bytes()[:500])
