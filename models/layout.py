@@ -136,7 +136,7 @@ def to_map(value: Tensor, axes: str, extra: int, height: int, width: int) -> Ten
         return value.permute(0, 3, 1, 2)
     if axes == "BPCHW":
         return value.flatten(1, 2)
-    return value[:, extra:].transpose(1, 2).unflatten(2, (height, width))
+    return torch.unflatten(value[:, extra:].transpose(1, 2), 2, (height, width))
 
 
 def from_map(grid: Tensor, axes: str, paths: int, extra: Tensor | None) -> Tensor:
@@ -144,7 +144,7 @@ def from_map(grid: Tensor, axes: str, paths: int, extra: Tensor | None) -> Tenso
     if axes == "BHWC":
         return grid.permute(0, 2, 3, 1)
     if axes == "BPCHW":
-        return grid.unflatten(1, (paths, -1))
+        return torch.unflatten(grid, 1, (paths, -1))
     tokens = grid.flatten(2).transpose(1, 2)  # B hw C
     return tokens if extra is None else torch.cat((extra, tokens), 1)
 

@@ -162,7 +162,7 @@ class _Compiled:
         self._usual, self._exact = (slots, threads), (single, single)  # streams, and the threads that they share
         self._whole = self._compiled(1, threads).create_infer_request()
         self._compiled(*self._usual)
-        self._requests = threading.local()
+        self._own = _OwnRequests()
         self._turns = Turns(slots)
 
     def __call__(
@@ -184,11 +184,17 @@ class _Compiled:
         return {name: torch.from_numpy(output) for name, output in outputs.items()}, turn.waited_s
 
     def _own_request(self, form: tuple[int, int]) -> ov.InferRequest:
-        own: dict[tuple[int, int], ov.InferRequest] = self._requests.__dict__
-        if form not in own:
+        if form not in self._own.requests:
             with self._compiling:  # the exact form, where it is another, only once it is asked for: it takes memory
-                own[form] = self._compiled(*form).create_infer_request()
-        return own[form]
+                self._own.requests[form] = self._compiled(*form).create_infer_request()
+        return self._own.requests[form]
+
+
+class _OwnRequests(threading.local):
+    """The calling thread's requests, by the streams of their graph and the threads that these share."""
+
+    def __init__(self) -> None:
+        self.requests: dict[tuple[int, int], ov.InferRequest] = {}
 
 
 class _Kept:

@@ -63,7 +63,7 @@ class Traces:
                     continue
                 began = image.begun.get(stage, ended)  # the engine's stages follow one another without a gap
                 ended = began + image.seconds[stage]
-                of = {"pellucid.image": number, "pellucid.model": image.model}
+                of: dict[str, int | str] = {"pellucid.image": number, "pellucid.model": image.model}
                 child = self._tracer.start_span(stage, inside, attributes=of, start_time=at(began))
                 if stage == "infer":
                     child.set_attribute("pellucid.batch_images", image.batch_size)
