@@ -128,12 +128,15 @@ def _from_shape(shape: tuple[int, ...], near: Layout) -> Layout | None:
 
 
 def to_map(value: Tensor, axes: str, extra: int, height: int, width: int) -> Tensor:
-    """A value of layout BHWC, BPCHW or BNC -> its positions as a map ``[B, C, h, w]``."""
+    """A value of layout BHWC, BPCHW or BNC -> its positions as a map ``[B, C, h, w]``.
+
+    Written without a number of images, which a conversion of the graph would take for a constant.
+    """
     if axes == "BHWC":
         return value.permute(0, 3, 1, 2)
     if axes == "BPCHW":
         return value.flatten(1, 2)
-    return value[:, extra:].transpose(1, 2).reshape(len(value), -1, height, width)
+    return torch.unflatten(value[:, extra:].transpose(1, 2), 2, (height, width))
 
 
 def from_map(grid: Tensor, axes: str, paths: int, extra: Tensor | None) -> Tensor:
@@ -141,7 +144,7 @@ def from_map(grid: Tensor, axes: str, paths: int, extra: Tensor | None) -> Tenso
     if axes == "BHWC":
         return grid.permute(0, 2, 3, 1)
     if axes == "BPCHW":
-        return grid.reshape(len(grid), paths, -1, *grid.shape[2:])
+        return torch.unflatten(grid, 1, (paths, -1))
     tokens = grid.flatten(2).transpose(1, 2)  # B hw C
     return tokens if extra is None else torch.cat((extra, tokens), 1)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from difflib import get_close_matches
-from typing import ClassVar, Final
+from typing import ClassVar, Final, Self
 
 # As many names as fit into a sentence; more stand in `allowed` alone.
 _FEW: Final = 8
@@ -28,6 +28,13 @@ class PellucidError(Exception):
         self.detail = detail
         self.allowed = allowed
         self.headers = headers or {}
+
+    def about(self, subject: str) -> Self:
+        """A new error of this kind whose ``detail`` begins with the ``subject``. The error itself stays as it is."""
+        detail = f"{subject}: {self.detail}"
+        error = type(self).__new__(type(self), detail)
+        error.__dict__.update(self.__dict__, detail=detail)
+        return error
 
 
 class MalformedRequest(PellucidError):

@@ -99,7 +99,7 @@ def _naming(side: str) -> Iterator[None]:
         yield
     except PellucidError as error:
         if side:
-            error.detail = f"{side}: {error.detail}"
+            raise error.about(side) from None
         raise
 
 

@@ -195,8 +195,8 @@ async def serve(
         look, images = asked.look, body.uploads
         kept = _BYTES_PER_PIXEL * look.max_side**2 if look.overlay else 0
         place.hold(images=len(images), size=kept * len(images))
-        stages = [Stages() for _ in images]
-        call.model, call.stages = asked.pipeline.spec.name, stages
+        call.model = asked.pipeline.spec.name
+        call.stages = stages = [Stages(call.model) for _ in images]
         keys = await asked.keep.keys(images) if asked.keep is not None else [""] * len(images)
         missing = [key for key in keys if asked.keep is None or key not in asked.keep.cache]
         with ExitStack() as expected:
@@ -219,8 +219,8 @@ async def _joint(
 ) -> Response:
     """The reply to what takes several passes, each of which counts at the door as an image does."""
     place.hold(images=len(asked.sides))
-    stages = [Stages() for _ in asked.sides]
-    call.model, call.stages = asked.sides[0].pipeline.spec.name, stages
+    call.model = asked.sides[0].pipeline.spec.name
+    call.stages = stages = [Stages(side.pipeline.spec.name) for side in asked.sides]
     with ExitStack() as expected:
         answered = [
             expected.enter_context(service.forecast.expect(side.pipeline.worker, side.plan, 1, deadline))

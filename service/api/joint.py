@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -75,17 +76,22 @@ async def _seen(side: Side, times: Stages, answered: Callable[[float], None], de
 
 
 async def all_or_none(named: Sequence[tuple[str, Coroutine[Any, Any, T]]]) -> list[T]:
-    """What all come to; the first error names whose it is, and stops the others."""
-    tasks = [asyncio.ensure_future(each) for _, each in named]
+    """The results of all. The first error stops the others, and is raised with its name once they have ended."""
+    tasks: dict[asyncio.Task[T], str] = {}
     try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-        for (name, _), task in zip(named, tasks, strict=True):
-            error = task.exception() if task in done else None
-            if error is not None:
-                if isinstance(error, PellucidError):
-                    error.detail = f"{name}: {error.detail}"
-                raise error
-        return [task.result() for task in tasks]
-    finally:
-        for task in tasks:
-            task.cancel()
+        with first_error():
+            async with asyncio.TaskGroup() as group:
+                tasks = {group.create_task(work): name for name, work in named}
+    except PellucidError as error:
+        name = next(name for task, name in tasks.items() if not task.cancelled() and task.exception() is error)
+        raise error.about(name) from None
+    return [task.result() for task in tasks]
+
+
+@contextmanager
+def first_error() -> Iterator[None]:
+    """Raise the first error of the TaskGroup inside, and not the group."""
+    try:
+        yield
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None

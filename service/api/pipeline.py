@@ -32,11 +32,12 @@ _FORGETTING: Final = 0.7
 
 @dataclass(slots=True)
 class Stages:
-    """Seconds that an image spent in each stage, and the size of the batch that it ran in.
+    """Seconds that an image spent in each stage on its way through ``model``, and the size of the batch that it ran in.
 
     ``begun``: when the stages that are timed here began, by ``time.perf_counter``.
     """
 
+    model: str
     seconds: dict[str, float] = field(default_factory=dict)
     begun: dict[str, float] = field(default_factory=dict)
     batch_size: int = 0

@@ -12,6 +12,7 @@ from typing import Final, TypeVar
 
 import numpy as np
 
+from service.api.joint import first_error
 from service.api.pipeline import Pipeline
 from service.dispatch.forecast import Forecast
 from service.errors import TooCostly
@@ -81,13 +82,12 @@ async def examined(
         stack.callback(observe)
         pictures = await _made(pipeline, trials, groups[0])
         for group, following in zip(groups, [*groups[1:], range(0)], strict=True):
-            running = asyncio.gather(
-                *(asyncio.wrap_future(pipeline.worker.submit(pixels, plan, deadline)) for pixels in pictures)
-            )
-            stack.callback(running.cancel)
-            pictures = await _made(pipeline, trials, following)
-            finished: list[Finished] = await running
-            scores[group] = [[each.probability for each in one.outcome.scored] for one in finished]
+            with first_error():
+                async with asyncio.TaskGroup() as both:
+                    running = both.create_task(_run(pipeline, pictures, plan, deadline))
+                    making = both.create_task(_made(pipeline, trials, following))
+            pictures = making.result()
+            scores[group] = [[each.probability for each in one.outcome.scored] for one in running.result()]
             passed(len(group))
             if not done:
                 # Only now: these few tell whether a forecast that was too dark still is.
@@ -118,6 +118,11 @@ def _require_time(pipeline: Pipeline, trials: Trials, done: int, started: float,
         )
 
 
+async def _run(pipeline: Pipeline, pictures: Sequence[Pixels], plan: Plan, deadline: float) -> list[Finished]:
+    jobs = [asyncio.wrap_future(pipeline.worker.submit(pixels, plan, deadline)) for pixels in pictures]
+    return await asyncio.gather(*jobs)
+
+
 async def _made(pipeline: Pipeline, trials: Trials, numbers: Sequence[int]) -> list[Pixels]:
     """The pictures of these trials, a few made at a time, each a task of its own in the pool."""
     made: list[Pixels | None] = [None] * len(numbers)
@@ -126,9 +131,10 @@ async def _made(pipeline: Pipeline, trials: Trials, numbers: Sequence[int]) -> l
         for place in range(first, len(numbers), _MAKERS):
             made[place] = await _in_pool(pipeline, trials.picture, numbers[place])
 
-    async with asyncio.TaskGroup() as makers:
-        for first in range(_MAKERS):
-            makers.create_task(some(first))
+    with first_error():
+        async with asyncio.TaskGroup() as makers:
+            for first in range(_MAKERS):
+                makers.create_task(some(first))
     return [pixels for pixels in made if pixels is not None]
 
 

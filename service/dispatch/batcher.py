@@ -70,17 +70,18 @@ class Batcher:
             self._closed = True
             self._changed.notify_all()
 
-    def fail(self, error: PellucidError) -> None:
-        """Give every job that waits this error."""
+    def fail(self, error: Callable[[], PellucidError]) -> None:
+        """Give every job that waits an error of its own."""
         with self._changed:
             while self._lanes:
                 job = self._pop(next(iter(self._lanes)))
                 if job.future.set_running_or_notify_cancel():
-                    job.future.set_exception(error)
+                    job.future.set_exception(error())
 
-    def take(self, limit: int) -> list[Job]:
-        """Wait for work and return one batch of one lane, at most ``limit`` jobs. Empty means closed and drained.
+    def take(self, limit: Callable[[], int]) -> list[Job]:
+        """Wait for work and return one batch of one lane, at most ``limit()`` jobs. Empty means closed and drained.
 
+        The limit is asked when the batch is taken, under the lock: it may have changed during the wait.
         Who else is waiting for work gets an equal share of what there is. Jobs whose caller has gone are dropped;
         those that can't be done by their deadline fail with DeadlineExceeded.
         """
@@ -92,19 +93,19 @@ class Batcher:
                 self._idle -= 1
                 if not self._lanes:
                     return []
-                batch = self._next_batch(limit)
+                batch = self._next_batch(limit())
                 if self._lanes:  # another lane has become the next, and may have a batch for who waits
                     self._changed.notify()
                 if batch:
                     return batch
 
-    def _may_take(self, limit: int) -> bool:
+    def _may_take(self, limit: Callable[[], int]) -> bool:
         if not self._lanes:
             return self._closed
         if self._idle > self._spare:
             return True
         name = self._next_lane()
-        return len(self._lanes[name]) >= limit and self._queues(name)
+        return len(self._lanes[name]) >= limit() and self._queues(name)
 
     def _next_lane(self) -> str:
         return min(self._lanes, key=lambda lane: next(iter(self._lanes[lane])).submitted)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -135,7 +136,7 @@ class Worker:
         if not self._batcher.put(job):
             job.future.set_exception(Draining("The service is shutting down."))
         elif fault := self.fault:  # looked at after it was queued: whoever finds a fault later fails it as well
-            self._batcher.fail(EngineDown(fault))
+            self._batcher.fail(partial(EngineDown, fault))
         return job.future
 
     def _loop(self, number: int) -> None:
@@ -154,14 +155,14 @@ class Worker:
         return self._cap.now == self._max_batch and self._engine.queues(lane)
 
     def _take(self, number: int) -> bool:
-        self._running[number] = self._batcher.take(self._cap.current())
+        self._running[number] = self._batcher.take(self._cap.current)
         return bool(self._running[number])
 
     def _fail_all(self) -> None:
-        error = EngineDown(self.fault or "The engine hangs.")
+        down = partial(EngineDown, self.fault or "The engine hangs.")  # a new error for each future
         for job in [job for jobs in self._running for job in jobs]:
-            _settle(job.future, error)
-        self._batcher.fail(error)
+            _settle(job.future, down())
+        self._batcher.fail(down)
 
     def _run(self, jobs: list[Job]) -> None:
         """Run a batch; where it fails, run its halves, so that one bad item never fails its neighbours."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import logging
 import os
 import sys
@@ -22,6 +23,7 @@ import torch
 from openvino.preprocess import PrePostProcessor
 from torch import Tensor, fx, nn
 
+from models import in_place, layout
 from models.spec import ModelSpec, PreprocessSpec
 from models.weights import digest_of
 from service.engine.facts import EngineFacts
@@ -126,7 +128,8 @@ class OpenVINOEngine(TorchEngine):
         if graph is None:
             return super()._forward(batch, names, alone)
         # Whatever is asked for beside them, a picture's class, gates and default map are those of the usual graph.
-        values, waited_s = graph(batch.pixels, tuple(name for name in names if name in graph.names), alone)
+        wanted = tuple(name for name in names if name in graph.names)
+        values, waited_s = graph(batch.pixels, wanted, alone, exact=batch.plans[0].reproducible)
         others = tuple(name for name in names if name not in graph.names)
         if others:
             values.update(super()._forward(batch, others, alone).values)
@@ -147,24 +150,31 @@ class _Compiled:
         self.names = names
         self._outputs = {name: index for index, name in enumerate(names)}
 
-        def compiled(streams: int) -> ov.CompiledModel:
-            return core.compile_model(model, "CPU", {**options, "NUM_STREAMS": streams})
+        def compiled(streams: int, num_threads: int) -> ov.CompiledModel:
+            chosen = {**options, "NUM_STREAMS": streams, "INFERENCE_NUM_THREADS": num_threads}
+            with ThreadPoolExecutor(1, initializer=_stand_back) as pool:  # the threads it starts are as nice as it is
+                return pool.submit(core.compile_model, model, "CPU", chosen).result()
 
-        with ThreadPoolExecutor(1, initializer=_stand_back) as pool:  # the threads that it starts are as nice as it is
-            counts = sorted({1, slots})
-            by_streams = dict(zip(counts, pool.map(compiled, counts), strict=True))
-        self._whole = by_streams[1].create_infer_request()
-        self._shared = by_streams[slots]
-        self._threads = threading.local()
+        threads = options["INFERENCE_NUM_THREADS"]
+        single = min(slots, threads)
+        self._compiled = lru_cache(None)(compiled)
+        self._compiling = threading.Lock()
+        self._usual, self._exact = (slots, threads), (single, single)  # streams, and the threads that they share
+        self._whole = self._compiled(1, threads).create_infer_request()
+        self._compiled(*self._usual)
+        self._own = _OwnRequests()
         self._turns = Turns(slots)
 
-    def __call__(self, pixels: Pixels, wanted: tuple[str, ...], alone: bool) -> tuple[dict[str, Tensor], float]:
+    def __call__(
+        self, pixels: Pixels, wanted: tuple[str, ...], alone: bool, exact: bool
+    ) -> tuple[dict[str, Tensor], float]:
         """The values, and the seconds in which the pass waited for others.
 
-        ``alone``: no other thread runs a batch, so the pass may have all the cores. The values lie in memory that the
-        next pass of this thread, or the next one that is alone, writes into.
+        ``alone``: no other thread runs a batch, so the pass may have all the cores. ``exact``: the pass has one thread,
+        since their number may decide where sums are split. The values lie in memory that the next pass of this thread,
+        or the next one that is alone, writes into.
         """
-        request = self._whole if alone else self._own_request()
+        request = self._whole if alone and not exact else self._own_request(self._exact if exact else self._usual)
         pixels = np.require(pixels, requirements=("C", "W"))  # a batch of turned pictures lies in memory as they do
         request.set_input_tensor(ov.Tensor(pixels, shared_memory=True))
         with self._turns.turn() as turn:  # not by ``infer``, which wraps, and copies, every output of the graph
@@ -173,11 +183,18 @@ class _Compiled:
         outputs = {name: request.get_output_tensor(self._outputs[name]).data for name in wanted}
         return {name: torch.from_numpy(output) for name, output in outputs.items()}, turn.waited_s
 
-    def _own_request(self) -> ov.InferRequest:
-        if not hasattr(self._threads, "request"):
-            self._threads.request = self._shared.create_infer_request()
-        request: ov.InferRequest = self._threads.request
-        return request
+    def _own_request(self, form: tuple[int, int]) -> ov.InferRequest:
+        if form not in self._own.requests:
+            with self._compiling:  # the exact form, where it is another, only once it is asked for: it takes memory
+                self._own.requests[form] = self._compiled(*form).create_infer_request()
+        return self._own.requests[form]
+
+
+class _OwnRequests(threading.local):
+    """The calling thread's requests, by the streams of their graph and the threads that these share."""
+
+    def __init__(self) -> None:
+        self.requests: dict[tuple[int, int], ov.InferRequest] = {}
 
 
 class _Kept:
@@ -222,7 +239,8 @@ def _converted(trunk: fx.GraphModule, spec: PreprocessSpec, weights: str, kept: 
     """The trunk as an OpenVINO model that takes uint8 pixels; from the cache, as its path, where it is there."""
     if kept is None:
         return _convert(trunk, spec)
-    parts = (weights, trunk.code, repr(spec), ov.__version__, torch.__version__)
+    called = (inspect.getsource(module) for module in (layout, in_place))  # of which the code has the names alone
+    parts = (weights, trunk.code, *called, repr(spec), ov.__version__, torch.__version__)
     return kept.model(hashlib.sha256("|".join(parts).encode()).hexdigest()[:32], lambda: _convert(trunk, spec))
 
 

@@ -13,8 +13,9 @@ NO_ROUTE: Final = "other"
 
 
 class StageTimes(Protocol):
-    """Of one image: seconds by stage, and when those that are timed began (``time.perf_counter``)."""
+    """Of one image: the network, seconds by stage, and when those that are timed began (``time.perf_counter``)."""
 
+    model: str
     seconds: dict[str, float]
     begun: dict[str, float]
     batch_size: int

@@ -104,7 +104,7 @@ class Metrics:
             self._refused.labels(reason).inc()
         for image in call.stages:
             for stage, seconds in image.seconds.items():
-                self._stages_of(call.model, stage).observe(seconds)
+                self._stages_of(image.model, stage).observe(seconds)
 
     def batches(self, model: str) -> Callable[[int], None]:
         """What is to be told the size of each batch of this network."""

@@ -63,9 +63,8 @@ class Traces:
                     continue
                 began = image.begun.get(stage, ended)  # the engine's stages follow one another without a gap
                 ended = began + image.seconds[stage]
-                child = self._tracer.start_span(
-                    stage, inside, attributes={"pellucid.image": number}, start_time=at(began)
-                )
+                of: dict[str, int | str] = {"pellucid.image": number, "pellucid.model": image.model}
+                child = self._tracer.start_span(stage, inside, attributes=of, start_time=at(began))
                 if stage == "infer":
                     child.set_attribute("pellucid.batch_images", image.batch_size)
                 child.end(at(ended))

@@ -11,14 +11,17 @@ import httpx
 import numpy as np
 import pytest
 import safetensors.torch
+import timm
 import torch
 import torchvision
 from captum.attr import LayerGradCam
 from torch import nn
 
+from models.graph import TracedNetwork
 from service.app import create_app
 from service.config import Settings
 from tests.support import encoded
+from tests.survey import oracle
 
 LABELS = ["cat", "dog", "rat"]
 PIXELS = np.random.default_rng(0).integers(0, 256, (224, 224, 3), np.uint8)
@@ -27,11 +30,11 @@ FILES = {"images": ("noise.png", encoded(PIXELS))}
 T = TypeVar("T")
 
 
-def checkpoint(folder: Path, architecture: str, net: nn.Module, **preprocess: Any) -> Settings:
+def checkpoint(folder: Path, architecture: str, net: nn.Module, arguments: str = "{}", **preprocess: Any) -> Settings:
     """Settings that serve ``net`` from a file."""
     path = folder / "pets.safetensors"
     safetensors.torch.save_file(net.state_dict(), path)
-    text = f'architecture = "{architecture}"\nlabels = {LABELS}\n[preprocess]\n'
+    text = f'architecture = "{architecture}"\nlabels = {LABELS}\narguments = {arguments}\n[preprocess]\n'
     path.with_suffix(".toml").write_text(text + "".join(f"{key} = {value}\n" for key, value in preprocess.items()))
     return Settings(model=f"file:{path}", max_batch=1, threads=1, precision="fp32")
 
@@ -82,22 +85,56 @@ MEAN = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
 STD = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
 
 
-def test_a_vision_transformer_has_heat_maps_of_its_token_grid(tmp_path: Path) -> None:
+TRANSFORMERS = ("vit_tiny_patch16_224", "deit_tiny_distilled_patch16_224", "cait_xxs24_224")  # with a class token
+
+
+@pytest.mark.parametrize("name", TRANSFORMERS)
+def test_a_vision_transformer_starts_and_answers_on_every_route(tmp_path: Path, name: str) -> None:
     torch.manual_seed(0)
-    net = torchvision.models.vit_b_32(num_classes=3)
-    nn.init.normal_(net.heads.head.weight)
-    settings = checkpoint(tmp_path, "torchvision:vit_b_32", net)
+    side = 64
+    net = timm.create_model(name, num_classes=3, img_size=side, depth=3).eval()
+    for parameter in net.parameters():  # what is initialised with zeros would make all classes and maps alike
+        if not parameter.any() and parameter.ndim > 1:
+            nn.init.normal_(parameter, std=0.1)
+    pixel = {"size": side, "resize": side, "mean": [0.5] * 3, "std": [0.25] * 3}
+    settings = checkpoint(tmp_path, f"timm:{name}", net, f"{{ img_size = {side}, depth = 3 }}", **pixel)
+    settings = settings.model_copy(update={"max_batch": 4})  # the warm-up runs batches of 1 to 4
+    images = np.random.default_rng(1).integers(0, 256, (4, side, side, 3), np.uint8)
+    files = [("images", (f"{number}.png", encoded(image))) for number, image in enumerate(images)]
 
-    async def ask_it(client: httpx.AsyncClient) -> Any:
-        answer = await client.post("/v1/grad-cam", params={"target": ["cat", "rat"]}, files=FILES)
-        assert answer.status_code == 200, answer.text
-        return answer.json()["results"][0]["grad_cam"]
+    async def ask_it(client: httpx.AsyncClient) -> tuple[str, list[Any], list[Any]]:
+        async def answer(route: str, some: list[Any], **options: Any) -> Any:
+            response = await client.post(route, params=options, files=some)
+            assert response.status_code == 200, response.text
+            return response.json()["results"]
 
-    cat, rat = ask(settings, ask_it)
-    assert cat["layer"] == "encoder.layers.encoder_layer_10"
-    assert cat["raw"]["shape"] == [7, 7]
-    assert not np.allclose(cat["raw"]["values"], rat["raw"]["values"])
-    assert np.ptp(cat["raw"]["values"]) > 0
+        model = (await client.get("/v1/models/pets")).json()
+        everything = {"target": LABELS, "include": PARTS}
+        (attention,) = await answer("/v1/attention", files[:1])
+        assert attention["attention"]["gates"] == []
+        (edited,) = await answer("/v1/what-if", files[:1], mute=[0, 1])
+        assert edited["what_if"]["targets"][0]["change"] != 0
+        (maps,) = await answer("/v1/feature-maps", files[:1])
+        assert len(maps["feature_maps"]) == len(model["feature_layers"])
+        assert (await answer("/v1/predict", files[:1]))[0]["predictions"]
+        together = await answer("/v1/explain", files, **everything)
+        alone = [(await answer("/v1/explain", [file], **everything))[0] for file in files]
+        return model["default_layer"]["name"], together, alone
+
+    layer, together, alone = ask(settings, ask_it)
+    pixels = (torch.from_numpy(images).permute(0, 3, 1, 2) / 255 - 0.5) / 0.25
+    traced = TracedNetwork(net, (side, side))
+    with torch.no_grad():
+        logits = net(pixels)
+    for index in range(len(LABELS)):
+        _, maps = oracle(net, traced, traced.spec.by_name[layer], pixels, [[index]] * len(files))
+        for results in (together, alone):
+            for image, result in enumerate(results):
+                cam = result["grad_cam"][index]
+                expected = maps[image].numpy()
+                np.testing.assert_allclose(cam["raw"]["values"], expected, atol=1e-3 * np.abs(expected).max())
+                (found,) = (each["logit"] for each in result["predictions"] if each["index"] == index)
+                assert found == pytest.approx(float(logits[image, index]), abs=1e-3 * float(logits.abs().max()))
 
 
 def test_what_a_network_cant_do_is_said_and_answered_with_422(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,10 +9,13 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from service.api.documented import examples
+from service.api.joint import all_or_none
 from service.api.schemas import CompareReply, Comparison
 from service.api.side_by_side import common, over
+from service.errors import DeadlineExceeded
 from service.types import Floats
 from tests.api.stub import BLACK, running
 from tests.support import decoded, difference, explained, parsed, photograph, post, problem
@@ -172,6 +175,45 @@ def test_when_one_side_fails_nobody_waits_for_the_other() -> None:
 
     refused = asyncio.run(scene())
     assert problem(refused, 415, "unsupported-media-type").detail.startswith("The first picture: ")
+
+
+def test_each_network_has_its_own_times(client: httpx.Client, cat: bytes) -> None:
+    def counted() -> dict[str, float]:
+        return {
+            model: sum(
+                sample.value
+                for family in text_string_to_metric_families(client.get("/metrics").text)
+                for sample in family.samples
+                if sample.name == "pellucid_stage_seconds_count" and sample.labels == {"model": model, "stage": "infer"}
+            )
+            for model in ("lite0", "lite0-plain")
+        }
+
+    before = counted()
+    compared(client, cat, against_model="lite0-plain", target="tabby")
+    assert counted() == {model: count + 1 for model, count in before.items()}
+
+
+def test_what_is_stopped_has_ended_before_the_error_is_raised() -> None:
+    ended = []
+
+    async def fails() -> None:
+        raise DeadlineExceeded("Too late.")
+
+    async def stopped() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)  # an end that takes a turn of the loop
+            ended.append(True)
+
+    async def scene() -> None:
+        await all_or_none([("The first", stopped()), ("The second", fails())])
+
+    with pytest.raises(DeadlineExceeded) as raised:
+        asyncio.run(scene())
+    assert ended == [True]
+    assert raised.value.detail == str(raised.value) == "The second: Too late."
 
 
 def test_the_recorded_example_is_what_the_service_answers(client: httpx.Client) -> None:

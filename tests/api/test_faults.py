@@ -64,6 +64,17 @@ def test_an_engine_that_hangs_fails_the_probes_and_everybody_at_once() -> None:
     _with_stub(scene, hang_limit_s=0.2)
 
 
+def test_each_caller_of_an_engine_that_hangs_reads_an_error_of_its_own() -> None:
+    async def scene(stub: Stub) -> None:
+        files = [("images", ("image.png", BLACK))] * 2
+        asked = [stub.client.post("/v1/compare", files=files, params={"target": "dark"}) for _ in range(4)]
+        for response in await asyncio.gather(*asked):
+            detail = problem(response, 503, "engine-down").detail
+            assert detail in ("The first picture: The engine hangs.", "The second picture: The engine hangs.")
+
+    _with_stub(scene, hang_limit_s=0.2)
+
+
 def test_an_engine_whose_thread_has_ended_fails_the_probes_and_everybody() -> None:
     async def scene(stub: Stub) -> None:
         stub.engine.gate.set()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import threading
+from concurrent.futures import Future
 
 import httpx
 import numpy as np
@@ -12,8 +15,8 @@ from service.api.schemas import ModelDetail, Trust
 from service.api.trials import examined
 from service.dispatch.forecast import Forecast
 from service.errors import DeadlineExceeded, TooCostly
-from service.trust.trials import Design
-from service.types import DecodedImage, Explanation, ImageInfo, Outcome, Prediction
+from service.trust.trials import Design, Trials
+from service.types import DecodedImage, Explanation, Finished, ImageInfo, Outcome, Pixels, Prediction
 from tests.api.stub import Stub, running
 from tests.support import envelope, explained, post, problem
 
@@ -108,5 +111,36 @@ def test_trials_end_at_the_deadline() -> None:
                 await trial(stub, 1)
             assert sum(stub.engine.sizes) <= 12
             assert isinstance(stub.service.forecast, Forecast)
+
+    asyncio.run(main())
+
+
+def test_trials_end_with_the_first_error_and_leave_none_that_nobody_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = threading.Event()
+    picture = Trials.picture
+
+    def held(trials: Trials, number: int) -> Pixels:
+        assert number < 4 or drawn.wait(30)  # the second batch is still made when the first has failed
+        return picture(trials, number)
+
+    def late(*_: object) -> Future[Finished]:
+        failed: Future[Finished] = Future()
+        failed.set_exception(DeadlineExceeded("Late."))
+        return failed
+
+    async def main() -> None:
+        unread: list[str] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: unread.append(context["message"]))
+        monkeypatch.setattr(Trials, "picture", held)
+        async with running(max_batch=4) as stub:
+            monkeypatch.setattr(stub.worker, "submit", late)
+            try:
+                with pytest.raises(DeadlineExceeded):
+                    await asyncio.wait_for(trial(stub, 60), 10)
+            finally:
+                drawn.set()
+        gc.collect()
+        await asyncio.sleep(0)
+        assert unread == []
 
     asyncio.run(main())

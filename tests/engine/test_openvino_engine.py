@@ -169,6 +169,25 @@ def test_bf16_sees_the_same_in_the_sample_photographs_as_fp32(cache: Path) -> No
         assert a @ b / np.linalg.norm(a) / np.linalg.norm(b) >= 0.99
 
 
+@pytest.mark.parametrize(("threads", "slots"), [(1, 1), (2, 2), (4, 2), (4, 1)])
+def test_a_reproducible_image_is_computed_by_one_thread(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, threads: int, slots: int
+) -> None:
+    engine = OpenVINOEngine(network("tiny"), SPEC, bf16=False, threads=threads, cache=cache, slots=slots)
+    plan = Plan(top_k=5, gates=True, layer="head", reproducible=True)
+    start, passes = ov.InferRequest.start_async, []
+
+    def noted(request: ov.InferRequest) -> None:
+        chosen = request.get_compiled_model()
+        passes.append(chosen.get_property("INFERENCE_NUM_THREADS") / chosen.get_property("NUM_STREAMS"))
+        start(request)
+
+    monkeypatch.setattr(ov.InferRequest, "start_async", noted)
+    found = engine.run(Batch(PIXELS[:2], (plan, plan)))
+    assert passes == [1, 1]  # each image is a batch of its own
+    assert_same(found[1], engine.run(Batch(PIXELS[1:2], (dataclasses.replace(plan, reproducible=False),)))[0])
+
+
 def test_an_engine_of_one_thread_computes_reproducibly_too(engine: OpenVINOEngine) -> None:
     assert engine.slots == 1
     (found,) = engine.run(Batch(PIXELS[:1], (Plan(top_k=3, reproducible=True),)))

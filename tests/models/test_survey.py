@@ -1,4 +1,4 @@
-"""One network of each family through the survey: traced, cut, its gates and its Grad-CAM right.
+"""One network of each family through the survey: traced, cut, its gates and its Grad-CAM right, also under OpenVINO.
 
 ``python -m tests.survey`` does the same with all of them, and writes docs/networks.md.
 """
@@ -14,7 +14,7 @@ from tests.surveyed import Entry, of_timm, of_torchvision, with_attention
 TORCHVISION = (
     *("alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "googlenet", "inception_v3"),
     *("mnasnet0_5", "mobilenet_v2", "mobilenet_v3_small", "regnet_y_400mf", "resnet18"),
-    *("shufflenet_v2_x0_5", "squeezenet1_1", "swin_t", "vgg11", "vit_b_16"),
+    *("shufflenet_v2_x0_5", "squeezenet1_1", "swin_t", "vgg11", "vit_b_32"),
 )
 # A network and the type of its gates, or none.
 TIMM = {
@@ -54,8 +54,9 @@ def test_every_gate_of_timm_is_found_and_is_what_multiplied_the_channels(entry: 
     assert [*row.gates] == ([kind] if kind else [])
 
 
-def test_timms_transformer_is_explained_on_its_token_grid() -> None:
-    row = examine(of_timm("vit_tiny_patch16_224", 224))
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "deit_tiny_distilled_patch16_224", "cait_xxs24_224"])
+def test_timms_transformers_are_explained_on_their_token_grid(name: str) -> None:
+    row = examine(of_timm(name, 224))
     assert not row.errors
     assert len(row.cams) == 2
 
