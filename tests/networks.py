@@ -90,7 +90,7 @@ def network(name: str, dtype: torch.dtype = torch.float32) -> nn.Module:
     torch.manual_seed(0)
     of_ours: dict[str, Callable[[], nn.Module]] = {"tiny": TinyNet, "tiny-relu": partial(TinyNet, activation=nn.ReLU)}
     of_torchvision = partial(torchvision.models.get_model, name, weights=None, num_classes=10)
-    net = of_ours.get(name, of_torchvision)()
+    net: nn.Module = of_ours[name]() if name in of_ours else of_torchvision()
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 1.0

@@ -91,7 +91,7 @@ STD = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
 def test_a_vision_transformer_has_heat_maps_of_its_token_grid(tmp_path: Path) -> None:
     torch.manual_seed(0)
     net = timm.create_model("vit_tiny_patch16_224", num_classes=3)
-    nn.init.normal_(net.head.weight)
+    nn.init.normal_(net.get_parameter("head.weight"))
     settings = checkpoint(tmp_path, "timm:vit_tiny_patch16_224", net)
 
     async def ask_it(client: httpx.AsyncClient) -> Any:
