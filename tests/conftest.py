@@ -1,6 +1,13 @@
 """One real server for all tests that speak HTTP, and the sample photographs."""
 
+# ruff: noqa: E402
 from __future__ import annotations
+
+import os
+
+# Several files are tested at once, each by one thread. Libraries read these as they are imported; servers inherit them.
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[name] = "1"
 
 import gc
 from collections.abc import Iterator
@@ -8,8 +15,15 @@ from typing import Any
 
 import httpx
 import pytest
+import torch
 
 from tests.support import Server, explained, photograph, serving
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """An engine of another test may have left torch with more."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,17 @@
-"""Small seeded networks that tests share. Random weights: the maths must hold for any."""
+"""Small seeded networks that tests share. Random weights: the maths must hold for any.
+
+A gradient jumps where an activation has a kink. Two passes that round differently (another runtime, batch size, number
+of threads or processor) may fall on different sides of it, and then differ by far more than rounding. So gradients in
+float32 are compared in ``tiny``, which has no kinks, and those of networks with a ReLU in float64, where rounding is
+smaller than the distance of any of their values from its kink.
+"""
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 
 import torch
 import torchvision
@@ -26,12 +34,13 @@ def trained_gate(channels: int) -> ChannelAttention:
 class TinyNet(nn.Module):
     """A residual connection, a channel gate, in-place activations; global average pooling and one linear layer."""
 
-    def __init__(self, classes: int = 5) -> None:
+    def __init__(self, classes: int = 5, activation: type[nn.SiLU | nn.ReLU] = nn.SiLU) -> None:
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(inplace=True))
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), activation(inplace=True))
         self.block = nn.Conv2d(8, 8, 3, 1, 1)
         self.gate = trained_gate(8)
-        self.head = nn.Sequential(nn.Conv2d(8, 12, 3, 2, 1), nn.ReLU(inplace=True))
+        self.activation = activation(inplace=True)
+        self.head = nn.Sequential(nn.Conv2d(8, 12, 3, 2, 1), activation(inplace=True))
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Linear(12, classes)
 
@@ -39,7 +48,7 @@ class TinyNet(nn.Module):
         x = self.stem(x)
         y = self.block(x)
         y += x
-        y = self.gate(y.relu_())
+        y = self.gate(self.activation(y))
         logits: Tensor = self.classifier(self.pool(self.head(y)).flatten(1))
         return logits
 
@@ -70,13 +79,18 @@ class Odd(nn.Module, ABC):
 
 
 @cache
-def network(name: str) -> nn.Module:
-    """``tiny``, or a network of torchvision, with seeded weights and norms fitted to seeded noise.
+def network(name: str, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """``tiny``, ``tiny-relu`` or a network of torchvision, with seeded weights and norms fitted to seeded noise.
 
     With unfitted norms a deep random network's activations hardly depend on the picture, and maps are all cancellation.
+    An engine changes how its network's weights lie in memory, so what is compared with no engine takes float64.
     """
+    if dtype != torch.float32:
+        return copy.deepcopy(network(name)).to(dtype)
     torch.manual_seed(0)
-    net: nn.Module = TinyNet() if name == "tiny" else torchvision.models.get_model(name, weights=None, num_classes=10)
+    of_ours: dict[str, Callable[[], nn.Module]] = {"tiny": TinyNet, "tiny-relu": partial(TinyNet, activation=nn.ReLU)}
+    of_torchvision = partial(torchvision.models.get_model, name, weights=None, num_classes=10)
+    net: nn.Module = of_ours[name]() if name in of_ours else of_torchvision()
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 1.0
@@ -86,11 +100,11 @@ def network(name: str) -> nn.Module:
 
 
 @cache
-def traced(name: str) -> TracedNetwork:
+def traced(name: str, dtype: torch.dtype = torch.float32) -> TracedNetwork:
     """The network of that name, traced at SIZE."""
-    return TracedNetwork(network(name), SIZE)
+    return TracedNetwork(network(name, dtype), SIZE)
 
 
-def images(count: int, size: tuple[int, int] = SIZE) -> Tensor:
+def images(count: int, size: tuple[int, int] = SIZE, dtype: torch.dtype = torch.float32) -> Tensor:
     """Seeded normal noise ``[count, 3, H, W]``."""
-    return torch.randn(count, 3, *size, generator=torch.Generator().manual_seed(1))
+    return torch.randn(count, 3, *size, generator=torch.Generator().manual_seed(1)).to(dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,9 @@ WITHOUT_TORCH = {
     "service.client",
     *EVERYONE,
 }
+# Modules that may load it wherever they are imported, and why.
+MAY_LOAD_TORCH = {"service.decode.preprocess": "torch's resize of bytes is several times faster than Pillow's"}
+HEAVY = {"torch", "torchvision", "openvino"}
 
 
 def sources() -> list[Path]:
@@ -75,15 +79,44 @@ def module_name(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
-def imports(path: Path) -> set[str]:
+def imports(path: Path, *, at_once: bool = False) -> set[str]:
+    """What a module imports anywhere, or ``at_once``: before it is loaded, which leaves functions and types out."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    waiting: list[ast.AST] = [ast.parse(path.read_text("utf-8"))]
+    while waiting:
+        node = waiting.pop()
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path} imports relatively"
             # `from service.api import intake` may name a module of the package
             found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif at_once and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        elif at_once and isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            waiting += node.orelse
+            continue
+        waiting += ast.iter_child_nodes(node)
+    return found
+
+
+@cache
+def loaded_by(module: str) -> dict[str, str]:
+    """All modules that importing ``module`` imports, of ours and of others, each with the module that imports it."""
+    files = {module_name(path): path for path in sources()}
+    found, waiting = {module: ""}, [module]
+    while waiting:
+        importing = waiting.pop()
+        names = imports(files[importing], at_once=True) if importing in files else set()
+        if importing in MAY_LOAD_TORCH:
+            names = {name for name in names if name.partition(".")[0] not in HEAVY}
+        # A module's packages are loaded before it. Of others' modules the first part will do.
+        parts = [name.split(".") for name in (importing, *names)]
+        for name in {".".join(each[: end + 1]) for each in parts for end in range(len(each))}:
+            ours = name in files
+            if name not in found and (ours or "." not in name):
+                found[name] = importing
+                waiting += [name] * ours
     return found
 
 
@@ -107,7 +140,24 @@ def test_every_module_imports_only_what_the_law_allows(path: Path) -> None:
     assert not forbidden, f"{module} may not import {sorted(forbidden)}"
 
 
+def way_to(target: str, module: str) -> str:
+    """The chain of imports by which importing ``module`` loads ``target``."""
+    chain, loaded = [target], loaded_by(module)
+    while chain[-1] != module:
+        chain.append(loaded[chain[-1]])
+    return " <- ".join(chain)
+
+
 @pytest.mark.parametrize("path", sources(), ids=module_name)
-def test_the_http_side_imports_no_torch(path: Path) -> None:
-    if inside(module_name(path), WITHOUT_TORCH):
-        assert not {name for name in imports(path) if inside(name, {"torch", "torchvision"})}
+def test_the_http_side_loads_no_torch(path: Path) -> None:
+    module = module_name(path)
+    if inside(module, WITHOUT_TORCH):
+        heavy = HEAVY & {*loaded_by(module)}
+        assert not heavy, [way_to(name, module) for name in heavy]
+
+
+@pytest.mark.parametrize("module", MAY_LOAD_TORCH)
+def test_what_may_load_torch_does(module: str) -> None:
+    """Else the exception would hide the next module that does."""
+    (path,) = (path for path in sources() if module_name(path) == module)
+    assert {name.partition(".")[0] for name in imports(path, at_once=True)} & HEAVY

@@ -71,8 +71,13 @@ def test_a_checkpoint_of_mobilenet_is_served_with_its_gates_and_captums_grad_cam
     assert [gate["type"] for gate in result["attention"]["gates"]] == ["SqueezeExcitation"] * 9
 
     pixels = (torch.from_numpy(PIXELS).permute(2, 0, 1)[None] / 255 - MEAN) / STD
+    kinks: list[torch.Tensor] = []
+    (hardswish,) = (module for module in net.classifier if isinstance(module, nn.Hardswish))
+    hardswish.register_forward_pre_hook(lambda _, inputs: kinks.append((inputs[0].abs() - 3).abs()))
     with torch.no_grad():
         logits = net(pixels)[0]
+    # Its gradient jumps at -3 and 3. All values stay so far from there that no runtime's rounding reaches them.
+    assert kinks[0].min() > 0.01
     found = sorted(result["predictions"], key=lambda entry: entry["index"])
     np.testing.assert_allclose([entry["logit"] for entry in found], logits, atol=1e-4)
     (cam,) = result["grad_cam"]

@@ -17,7 +17,7 @@ from uvicorn.server import ServerState
 
 from service.api.connection import BoundedProtocol, ConnectionLimits
 from service.api.schemas import Problem
-from tests.support import Server, photograph, serving
+from tests.support import LIGHT, Server, photograph, serving
 
 TYPED = "Host: test\r\nContent-Type: image/jpeg\r\n"
 
@@ -26,7 +26,7 @@ TYPED = "Host: test\r\nContent-Type: image/jpeg\r\n"
 def small() -> Iterator[Server]:
     limits = {"HEAD_KIB": "4", "HEADERS": "20", "CONNECTIONS": "4", "BODY_MIB": "1"}
     settings = {f"PELLUCID_MAX_{name}": value for name, value in limits.items()}
-    with serving(**settings, PELLUCID_HEAD_TIMEOUT_S="1", PELLUCID_TIMEOUT_MS="20000") as server:
+    with serving(**LIGHT, **settings, PELLUCID_HEAD_TIMEOUT_S="1", PELLUCID_TIMEOUT_MS="20000") as server:
         yield server
 
 
@@ -258,7 +258,7 @@ def test_a_stopped_server_loses_nothing_that_it_let_in_and_refuses_the_rest_in_w
             assert ready.status_code == 503
             await asyncio.gather(*callers)
 
-    with serving(PELLUCID_DRAIN_DELAY_S="1", PELLUCID_TIMEOUT_MS="60000", PELLUCID_GRACE_S="60") as server:
+    with serving(**LIGHT, PELLUCID_DRAIN_DELAY_S="1", PELLUCID_TIMEOUT_MS="60000", PELLUCID_GRACE_S="60") as server:
         asyncio.run(scene(server))
         began = time.monotonic()
         assert server.process.wait(timeout=60) == 0
@@ -271,7 +271,7 @@ def test_what_outlasts_the_grace_is_told_and_the_process_ends_in_order() -> None
     photo = photograph("cat")
     settings = {"GRACE_S": "1", "TIMEOUT_MS": "60000", "DRAIN_DELAY_S": "600"}  # SIGINT skips the delay
     with (
-        serving(**{f"PELLUCID_{name}": value for name, value in settings.items()}) as server,
+        serving(**LIGHT, **{f"PELLUCID_{name}": value for name, value in settings.items()}) as server,
         _connect(server) as caller,
     ):
         caller.sendall(f"POST /v1/predict HTTP/1.1\r\n{TYPED}Content-Length: {len(photo)}\r\n\r\n".encode())
@@ -283,7 +283,7 @@ def test_what_outlasts_the_grace_is_told_and_the_process_ends_in_order() -> None
 
 
 def test_a_second_sigterm_skips_the_delay() -> None:
-    with serving(PELLUCID_DRAIN_DELAY_S="600") as server:
+    with serving(**LIGHT, PELLUCID_DRAIN_DELAY_S="600") as server:
         server.process.send_signal(signal.SIGTERM)
         while httpx.get(f"{server.url}/readyz").status_code == 200:
             time.sleep(0.01)

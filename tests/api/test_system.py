@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from service.api.schemas import Health, ModelDetail, ModelList, Reply
-from tests.support import REPOSITORY, Server, parsed, problem, serving
+from tests.support import LIGHT, REPOSITORY, Server, parsed, problem, serving
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_the_probes_of_a_ready_service_are_well(client: httpx.Client, path: str)
 
 
 def test_a_stopped_server_finishes_what_it_let_in_and_lets_nothing_more_in(cat: bytes) -> None:
-    with serving() as server, socket.create_connection((server.host, server.port), timeout=60) as caller:
+    with serving(**LIGHT) as server, socket.create_connection((server.host, server.port), timeout=60) as caller:
         head = f"POST /v1/predict HTTP/1.1\r\nHost: test\r\nContent-Type: image/jpeg\r\nContent-Length: {len(cat)}\r\n"
         caller.sendall(f"{head}Expect: 100-continue\r\n\r\n".encode())
         assert caller.recv(1024).startswith(b"HTTP/1.1 100")
@@ -179,7 +179,7 @@ main()
 
 
 def test_a_process_whose_network_can_not_be_run_any_more_ends_and_says_why(cat: bytes) -> None:
-    environment = {**os.environ, "PELLUCID_PORT": "0", "PELLUCID_ENGINE": "torch", "PELLUCID_LOG_FORMAT": "json"}
+    environment = {**os.environ, **LIGHT, "PELLUCID_PORT": "0", "PELLUCID_LOG_FORMAT": "json"}
     with subprocess.Popen(
         [sys.executable, "-c", _ENDS],
         cwd=REPOSITORY,

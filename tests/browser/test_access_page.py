@@ -8,15 +8,14 @@ from playwright.sync_api import Browser, expect
 
 from service.api.auth import new_key
 from tests.browser.visit import Visit
-from tests.support import serving
+from tests.support import LIGHT, serving
 
 KEY, ENTRY = new_key()
 
 
 def test_the_playground_asks_for_the_key_and_keeps_it_for_the_tab_alone(chromium: Browser) -> None:
-    settings = {"PELLUCID_MODEL": "lite0-plain", "PELLUCID_PRECISION": "fp32", "PELLUCID_TIMEOUT_MS": "200000"}
     with (
-        serving(PELLUCID_API_KEYS=ENTRY, **settings) as server,
+        serving(**LIGHT, PELLUCID_API_KEYS=ENTRY, PELLUCID_TIMEOUT_MS="200000") as server,
         chromium.new_page(base_url=server.url, locale="en-GB") as page,
     ):
         visit = Visit(page)

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from service.dispatch.worker import Worker
 from service.types import Batch, Outcome, Plan
 from tests.dispatch.echo import FOREVER, EchoEngine, pixel, running, until
 
@@ -31,20 +32,32 @@ class QueueingEngine(EchoEngine):
             return [replace(outcome, waited_s=waited_s) for outcome in super().run(batch)]
 
 
-@pytest.mark.parametrize(("layer", "count", "handed_over"), [("", 2, [1, 2]), ("", 1, [1]), ("deep", 2, [1])])
+def decisions(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bool]]:
+    """From now on: how many images waited each time that a thread looked for work, and whether it might take some."""
+    made: list[tuple[int, bool]] = []
+    may_take = worker._batcher._may_take
+
+    def decide(limit: int) -> bool:
+        made.append((len(worker._batcher), may_take(limit)))
+        return made[-1][1]
+
+    monkeypatch.setattr(worker._batcher, "_may_take", decide)
+    return made
+
+
+@pytest.mark.parametrize(("layer", "count", "ahead"), [("", 2, True), ("", 1, False), ("deep", 2, False)])
 def test_only_a_full_batch_of_a_lane_that_the_engine_takes_goes_ahead(
-    layer: str, count: int, handed_over: list[int]
+    layer: str, count: int, ahead: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = QueueingEngine()
     with running(engine, max_batch=2) as worker:
         first = worker.submit(pixel(0), Plan(), FOREVER)
         assert engine.entered.wait(30)
+        made = decisions(worker, monkeypatch)
         rest = [worker.submit(pixel(value), Plan(layer=layer or None), FOREVER) for value in range(1, count + 1)]
-        if len(handed_over) > 1:
-            until(lambda: engine.handed_over == handed_over)
-        else:
-            time.sleep(0.05)
-            assert engine.handed_over == handed_over
+        until(lambda: count in dict(made))
+        assert dict(made)[count] == ahead
+        until(lambda: engine.handed_over == [1, count][: 1 + ahead])
         engine.open.set()
         found = [future.result(30).outcome.predictions[0].index for future in (first, *rest)]
         assert found == [*range(count + 1)]
@@ -72,14 +85,16 @@ def test_a_worker_with_a_batch_ahead_finishes_it_when_it_is_stopped() -> None:
     assert [future.result(0).outcome.predictions[0].index for future in futures] == [*range(5)]
 
 
-def test_after_memory_ran_out_nothing_goes_ahead() -> None:
+def test_after_memory_ran_out_nothing_goes_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = QueueingEngine()
     with running(engine, max_batch=2) as worker:
         worker._cap.lower(2)
         worker.submit(pixel(0), Plan(), FOREVER)
         assert engine.entered.wait(30)
+        made = decisions(worker, monkeypatch)
         rest = [worker.submit(pixel(value), Plan(), FOREVER) for value in (1, 2)]
-        time.sleep(0.05)
+        until(lambda: 2 in dict(made))
+        assert not dict(made)[2]
         assert engine.handed_over == [1]
         engine.open.set()
         assert [future.result(30).batch_size for future in rest] == [1, 1]

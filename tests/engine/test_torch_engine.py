@@ -25,7 +25,7 @@ from tests.networks import SIZE, network, traced
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)
 SPEC = ModelSpec("tiny", "Tiny", tuple("abcde"), PreprocessSpec(SIZE, 64, "bilinear", MEAN, STD), "a seed")
-RESNET = ModelSpec("resnet18", "ResNet", tuple("abcdefghij"), SPEC.preprocess, "a seed")
+OF_TEN = ModelSpec("ten", "Of ten classes", tuple("abcdefghij"), SPEC.preprocess, "a seed")
 PLANS = (
     Plan(top_k=3),
     Plan(gates=True),
@@ -181,15 +181,16 @@ def test_numbers_that_are_none_are_a_fault_of_their_image_alone() -> None:
 
 
 def test_plans_without_an_explanation_may_run_beside_a_deep_cut() -> None:
-    engine = TorchEngine(network("resnet18"), RESNET, torch.device("cpu"))
-    plans = (Plan(), Plan(layer="layer2", targets=(1, 2, 3)), Plan(layer="layer2"))
+    engine = TorchEngine(network("tiny"), SPEC, torch.device("cpu"))
+    plans = (Plan(), Plan(layer="block", targets=(1, 2, 3)), Plan(layer="block"))
     together = engine.run(Batch(PIXELS[:3], plans))
     for i, plan in enumerate(plans):
         assert_same(together[i], engine.run(Batch(PIXELS[i : i + 1], (plan,)))[0])
-    assert together[1].explanations[0].heat.shape == traced("resnet18").spec.by_name["layer2"].shape[1:]
+    assert together[1].explanations[0].heat.shape == traced("tiny").spec.by_name["block"].shape[1:]
 
 
-def test_feature_maps_have_the_statistics_of_their_channels(engine: TorchEngine) -> None:
+def test_feature_maps_have_the_statistics_of_their_channels() -> None:
+    engine = TorchEngine(network("tiny-relu"), SPEC, torch.device("cpu"))
     (outcome,) = engine.run(Batch(PIXELS[:1], (Plan(taps=(Tap("stem", count=8),)),)))
     (maps,) = outcome.maps
     assert sorted(maps.channels) == list(range(8))

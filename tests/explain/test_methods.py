@@ -18,9 +18,9 @@ from service.explain.methods import METHODS, Method, ProbingMethod, costly, diff
 from service.explain.methods.fusion import fused
 from service.explain.methods.probe import GivenUpError
 from service.types import Batch, Contrast, Explanation, Floats, Fusion, Heat, Plan
+from tests.engine.test_torch_engine import OF_TEN, SPEC
 from tests.engine.test_torch_engine import PIXELS as PICTURES
-from tests.engine.test_torch_engine import RESNET, SPEC
-from tests.explain.cuts import evidence, probe
+from tests.explain.cuts import evidence, exact, pictures, probe
 from tests.networks import images, network, traced
 
 OF_EVIDENCE = {name: method for name, method in METHODS.items() if isinstance(method, Method)}
@@ -101,8 +101,9 @@ def test_several_classes_at_once_are_each_as_by_itself(engine: TorchEngine, name
 
 @pytest.mark.parametrize("name", [name for name, method in METHODS.items() if not method.spec.signed])
 @pytest.mark.parametrize("layer", ["stem", "head"])  # behind a ReLU
-def test_a_map_that_is_not_signed_has_nothing_below_zero(engine: TorchEngine, name: str, layer: str) -> None:
-    (found,) = heats(engine, plan(name, layer))
+def test_a_map_that_is_not_signed_has_nothing_below_zero(name: str, layer: str) -> None:
+    behind_relu = TorchEngine(network("tiny-relu"), SPEC, torch.device("cpu"))
+    (found,) = heats(behind_relu, plan(name, layer))
     assert min(heat.min() for heat in found) >= 0
 
 
@@ -133,10 +134,9 @@ def test_a_gradient_that_is_the_same_everywhere_may_come_as_one_number(name: str
     same(heat(Evidence(activation, gradient)), heat(Evidence(activation, gradient.expand(2, 6, 5, 4))))
 
 
-@pytest.mark.parametrize("name", PROBING)
+# A method of "network forwards" runs the whole network wherever it is.
+@pytest.mark.parametrize("name", [name for name in PROBING if PROBING[name].spec.needs != "network forwards"])
 def test_the_closed_form_equals_running_the_head(name: str) -> None:
-    if PROBING[name].spec.needs == "network forwards":
-        return  # it runs the whole network wherever it is
     closed, run = probe("tiny", "head", linear=True), probe("tiny", "head", linear=False)
     assert closed.linear is not None
     assert run.linear is None
@@ -152,7 +152,7 @@ def test_nobody_waiting_any_more_ends_it_between_its_passes(name: str) -> None:
         asked += 1
         return asked > 1
 
-    of_image = replace(probe("resnet18", "layer1"), samples=64, void=void)
+    of_image = replace(probe("resnet18", "layer1", dtype=torch.float32), samples=64, void=void)
     with pytest.raises(GivenUpError):
         PROBING[name].heat(of_image)
     assert asked == 2
@@ -214,9 +214,9 @@ def test_a_class_against_itself_leaves_nothing(engine: TorchEngine, name: str) -
 
 
 def test_hirescam_sums_to_the_logit_less_its_bias() -> None:
-    net = network("resnet18")
+    net = exact("resnet18")
     assert isinstance(net.fc, nn.Linear)
-    pixels = images(2)
+    pixels = pictures(2)
     for image, found in enumerate(evidence("resnet18", "layer4", pixels, [[0, 5], [7, 2]])):
         logits = net(pixels)[image]
         for k, target in enumerate(([0, 5], [7, 2])[image]):
@@ -226,7 +226,7 @@ def test_hirescam_sums_to_the_logit_less_its_bias() -> None:
 
 @pytest.mark.parametrize(("name", "layer"), [("tiny", PIXELS), ("tiny", "stem"), ("resnet18", "layer3")])
 def test_integrated_gradients_sum_to_the_difference_from_the_baseline(name: str, layer: str) -> None:
-    of_image = replace(probe(name, layer), samples=128)
+    of_image = replace(probe(name, layer, dtype=torch.float32), samples=128)
     heat = PROBING["integrated-gradients"].heat(of_image)
     whole = of_image.crossing[0]
     with torch.no_grad():
@@ -235,18 +235,18 @@ def test_integrated_gradients_sum_to_the_difference_from_the_baseline(name: str,
 
 
 def test_xgrad_cam_sums_to_gradient_times_activation() -> None:
-    (found,) = evidence("resnet18", "layer2", images(1), [[0, 5]])
+    (found,) = evidence("resnet18", "layer2", pictures(1), [[0, 5]])
     same(OF_EVIDENCE["xgrad-cam"].heat(found).sum((1, 2)), (found.gradient * found.activation).sum((1, 2, 3)))
 
 
 def test_every_channel_that_ablation_weighs_is_measured_in_the_plain_network() -> None:
     of_image = probe("tiny", "stem")
-    net = network("tiny")
+    net = exact("tiny")
     activation = of_image.activation
     expected = torch.zeros(2, *activation.shape[1:])
-    behind = traced("tiny").cut("stem").head
+    behind = traced("tiny", torch.float64).cut("stem").head
     with torch.no_grad():
-        whole = net(images(1))[0, [3, 1]]
+        whole = net(pictures(1))[0, [3, 1]]
         for c in range(len(activation)):
             hidden = activation.clone()
             hidden[c] = 0
@@ -266,10 +266,10 @@ def test_fused_maps_are_as_fine_as_the_finest_and_lie_in_0_to_1(how: Fusion) -> 
 
 @pytest.mark.parametrize("how", ["mean", "max", "product"])
 def test_several_layers_are_fused_from_one_pass(how: Fusion) -> None:
-    engine = TorchEngine(network("resnet18"), RESNET, torch.device("cpu"))
-    several = Plan(targets=(3,), heats=(Heat("layercam", ("layer4", "layer2", "layer3"), how),))
+    engine = TorchEngine(network("efficientnet_b0"), OF_TEN, torch.device("cpu"))
+    several = Plan(targets=(3,), heats=(Heat("layercam", ("features", "features.3", "features.5"), how),))
     ((found,),) = explained(engine, several)
     alone = [plan("layercam", layer, targets=(3,)) for layer in found.layers]
     apart = [torch.from_numpy(heats(engine, each)[0][0])[None] for each in alone]
     same(found.heat, fused(apart, how)[0], within=1e-3)
-    assert (found.layer, found.fuse) == ("layer4 + layer2 + layer3", how)
+    assert (found.layer, found.fuse) == ("features + features.3 + features.5", how)

@@ -46,13 +46,16 @@ def scores(found: WhatIf) -> Tensor:
     return torch.tensor([each.logit for each in sorted(found.after, key=lambda each: each.index)])
 
 
-@pytest.mark.parametrize(("name", "layer"), [("tiny", "stem"), ("tiny", "head"), ("resnet18", "layer2")])
+@pytest.mark.parametrize(("name", "layer"), [("tiny", "stem"), ("tiny", "head"), ("efficientnet_b0", "features.5")])
 def test_keeping_all_channels_changes_nothing(name: str, layer: str) -> None:
     edit = Edit(tuple((channel, 1.0) for channel in range(engine(network(name)).network.by_name[layer].shape[0])), 0.0)
     found = asked(name, Plan(top_k=10, layer=layer, edit=edit))
-    assert found.before == found.after
-    for before, after in found.targets:
-        assert np.array_equal(before.heat, after.heat)
+    assert [each.index for each in found.before] == [each.index for each in found.after]
+    # Near, not equal: the place in a batch may decide in which order a sum is taken.
+    before, after = ([each.logit for each in side] for side in (found.before, found.after))
+    np.testing.assert_allclose(before, after, rtol=1e-4, atol=1e-6)
+    for one, other in found.targets:
+        np.testing.assert_allclose(one.heat, other.heat, rtol=1e-4, atol=1e-5 * np.abs(other.heat).max())
     torch.testing.assert_close(scores(found), logits_of(network(name))[: len(found.after)], rtol=1e-4, atol=1e-4)
 
 

@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32), help="of the first round")
     chosen = parser.parse_args()
     end = time.monotonic() + chosen.minutes * 60
-    with serving(PELLUCID_LOG_LEVEL="warning") as server, Attack(server) as attack:
+    with serving(PELLUCID_LOG_LEVEL="warning", PELLUCID_THREADS="0") as server, Attack(server) as attack:
         _round(attack, chosen.seed)
         before = level(server)
         number = chosen.seed

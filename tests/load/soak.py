@@ -38,7 +38,7 @@ DESCRIPTORS_BOUND = 2
 # The longest deadline and then the five seconds for which an idle connection is kept.
 _QUIET_S = 16
 _WARM_UP_S = 90
-SETTINGS = {"PELLUCID_MAX_IN_FLIGHT": "16", "PELLUCID_LOG_LEVEL": "warning"}
+SETTINGS = {"PELLUCID_MAX_IN_FLIGHT": "16", "PELLUCID_LOG_LEVEL": "warning", "PELLUCID_THREADS": "0"}
 
 
 @dataclass

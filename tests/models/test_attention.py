@@ -50,10 +50,10 @@ def test_channel_attention_is_twice_the_sigmoid_of_a_shared_mlp_over_both_poolin
     ],
 )
 def test_gates_read_out_equal_gates_computed_by_hand(name: str, count: int, kind: str, squash: str) -> None:
-    net, pixels = traced(name), images(2)
+    net, pixels = traced(name, torch.float64), images(2, dtype=torch.float64)
     specs = [gate.spec for gate in net.gates]
     assert [(spec.type, spec.squash) for spec in specs] == [(kind, squash)] * count
-    by_hand = recorded_ratios(network(name), [spec.layer for spec in specs], pixels)
+    by_hand = recorded_ratios(network(name, torch.float64), [spec.layer for spec in specs], pixels)
     for spec, read, expected in zip(specs, readings(net, pixels), by_hand, strict=True):
         assert read.shape == (2, spec.shape[0])
         dead = expected.isnan()  # a channel that is zero everywhere has no ratio

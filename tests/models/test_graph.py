@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import partial
 
 import pytest
 import torch
@@ -18,18 +19,18 @@ pytestmark = pytest.mark.filterwarnings("ignore:The default weight initializatio
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_logits_are_those_of_the_plain_network(name: str) -> None:
-    net, pixels = traced(name), images(2)
+    net, pixels = traced(name, torch.float64), images(2, dtype=torch.float64)
     with torch.no_grad():
         (logits,) = net.trunk([net.logits])(pixels)
-        torch.testing.assert_close(logits, network(name)(pixels))
+        torch.testing.assert_close(logits, network(name, torch.float64)(pixels))
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_trunk_and_head_together_are_the_network_wherever_it_is_cut(name: str) -> None:
-    net, pixels = traced(name), images(2)
+    net, pixels = traced(name, torch.float64), images(2, dtype=torch.float64)
     layers = net.spec.layers
     with torch.no_grad():
-        expected = network(name)(pixels)
+        expected = network(name, torch.float64)(pixels)
         for layer in layers[:: max(1, len(layers) // 12)]:
             cut = net.cut(layer.name)
             crossing = net.trunk(cut.inputs)(pixels)
@@ -39,14 +40,14 @@ def test_trunk_and_head_together_are_the_network_wherever_it_is_cut(name: str) -
 
 @pytest.mark.parametrize("name", ["resnet18", "efficientnet_b0"])
 def test_a_layers_value_is_what_its_module_returns(name: str) -> None:
-    net, pixels = traced(name), images(1)
-    modules = dict(network(name).named_modules())
+    net, pixels = traced(name, torch.float64), images(1, dtype=torch.float64)
+    modules = dict(network(name, torch.float64).named_modules())
     for layer in [layer for layer in net.spec.layers if layer.name in modules][::7]:
         returned: list[Tensor] = []
         # A copy: the network itself may overwrite the value in place right after.
         handle = modules[layer.name].register_forward_hook(lambda _m, _i, out, to=returned: to.append(out.clone()))
         with torch.no_grad():
-            network(name)(pixels)
+            network(name, torch.float64)(pixels)
             (value,) = net.trunk([net.value(layer.name)])(pixels)
         handle.remove()
         # A module that runs several times (a block's one ReLU) goes by its first run; later ones have a suffix.
@@ -145,14 +146,20 @@ def test_shapes_that_a_network_asks_for_leave_one_graph_for_any_batch() -> None:
             torch.testing.assert_close(cut.head(*traced_net.trunk(cut.inputs)(pixels)), net(pixels))
 
 
-@pytest.mark.parametrize("name", ["convnext_tiny", "swin_t", "vit_b_32"])
+def transformer(num_classes: int) -> nn.Module:
+    """torchvision's vision transformer, of four layers."""
+    net: nn.Module = torchvision.models.VisionTransformer(64, 16, 4, 2, 32, 64, num_classes=num_classes)
+    return net
+
+
+@pytest.mark.parametrize("name", ["convnext_tiny", "swin_t", "vision transformer"])
 def test_tokens_and_maps_with_channels_last_are_offered_as_maps(name: str) -> None:
     """A layer's value is its module's, moved to [B, C, h, w]; trunk and head together are the network."""
-    size = 224 if name == "vit_b_32" else 64
     torch.manual_seed(0)
-    net = torchvision.models.get_model(name, num_classes=5).eval()
-    traced_net = TracedNetwork(net, (size, size))
-    pixels = images(2, (size, size))
+    make = partial(torchvision.models.get_model, name) if name != "vision transformer" else transformer
+    net = make(num_classes=5).eval()
+    traced_net = TracedNetwork(net, SIZE)
+    pixels = images(2)
     modules = dict(net.named_modules())
     layers = [layer for layer in traced_net.spec.layers if type(modules.get(layer.name)) is nn.LayerNorm]
     for layer in layers[:: len(layers) // 3]:
@@ -171,9 +178,9 @@ def test_tokens_and_maps_with_channels_last_are_offered_as_maps(name: str) -> No
 
 def test_a_vision_transformers_default_layer_is_the_last_whose_positions_are_read() -> None:
     """Behind its last attention the class token alone is read: there a map would be zero."""
-    net = TracedNetwork(torchvision.models.vit_b_32(num_classes=5), (224, 224))
-    assert net.spec.default_layer == "encoder.layers.encoder_layer_10"
-    assert net.spec.by_name[net.spec.default_layer].shape == (768, 7, 7)
+    net = TracedNetwork(transformer(num_classes=5), SIZE)
+    assert net.spec.default_layer == "encoder.layers.encoder_layer_2"
+    assert net.spec.by_name[net.spec.default_layer].shape == (32, 4, 4)
 
 
 class Overwriting(nn.Module, ABC):
