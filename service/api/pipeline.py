@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, Final, TypeVar
-
-import orjson
 
 from models.spec import ModelSpec, NetworkSpec
 from service.decode.image import decode
@@ -77,11 +73,6 @@ class Pipeline:
     max_side: int
     runtime: Mapping[str, Any] = field(default_factory=dict)
     trials: CostModel = field(default_factory=lambda: CostModel(_FORGETTING))
-
-    @cached_property
-    def identity(self) -> str:
-        """A digest of all that an answer follows from but the picture and what is asked."""
-        return hashlib.sha256(orjson.dumps((self.spec, self.runtime))).hexdigest()
 
     def run(
         self,
