@@ -274,11 +274,12 @@ class _Work:
             run = order.pipeline.run
             return await run(image, order.plan, side, order.form, self.deadline, times, brief=brief)
         finally:
+            times.over = True
             self.answered(sum(times.seconds.get(stage, 0.0) for stage in ("decode", "render")))
 
     def _untried(self) -> int:
-        """How many images' maps are still to be tried."""
-        return sum("trust" not in times.seconds for times in self.stages)
+        """How many images' maps are still to be tried; an image that failed has none."""
+        return sum("trust" not in times.seconds and not times.over for times in self.stages)
 
     async def _tried(self, image: Upload | Prepared, side: int | None, design: Design, times: Stages) -> Any:
         """The entry of an image whose maps are tried before they are drawn."""
@@ -291,7 +292,7 @@ class _Work:
         async with self.trying:
             with times.timed("trust"):
                 found = await trials.examined(
-                    pipeline, self.forecast, decoded, outcome, design, self.deadline, self._untried()
+                    pipeline, self.forecast, decoded, outcome, design, self.deadline, self._untried
                 )
         with times.timed("render"):
             return await asyncio.wrap_future(pipeline.pool.submit(self.order.form, decoded, outcome, found))
