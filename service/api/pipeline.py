@@ -30,8 +30,8 @@ _FORGETTING: Final = 0.7
 class Stages:
     """Seconds that an image spent in each stage, and the size of the batch that it ran in.
 
-    ``begun``: when the stages that are timed here began, by ``time.perf_counter``. ``over``: whether the image's part of
-    the reply is there, or has failed.
+    ``begun``: when the stages that are timed here began, by ``time.perf_counter``. ``over``: whether the image's part
+    of the reply is there, or has failed.
     """
 
     seconds: dict[str, float] = field(default_factory=dict)

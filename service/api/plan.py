@@ -250,9 +250,7 @@ def resolve(
 def _look(options: Options, parts: frozenset[RoutePart]) -> Look:
     look = Look(parts, provenance=options.provenance)
     if isinstance(options, FeatureMapOptions):
-        look = replace(
-            look, colormap=options.colormap, scale=options.scale, columns=options.columns, tile=options.tile
-        )
+        look = replace(look, colormap=options.colormap, scale=options.scale, columns=options.columns, tile=options.tile)
     if isinstance(options, GradCamOptions):
         look = replace(
             look,

@@ -58,8 +58,8 @@ async def examined(
     """How far the outcome's maps can be trusted, one for each target.
 
     The worker never has more of an image's pictures than fit into one batch. Raises TooCostly as soon as it is known
-    that the trials of the request's ``untried`` images, this one among them, can't be done by the deadline, and what the
-    worker raises.
+    that the trials of the request's ``untried`` images, this one among them, can't be done by the deadline, and what
+    the worker raises.
     """
     started = time.monotonic()
     spec = pipeline.spec.preprocess

@@ -46,7 +46,7 @@ def explain(
         typer.Option(help="Layer whose feature maps are shown; may be repeated. Default: some."),
     ] = None,
     model: Annotated[str | None, typer.Option(help="The network: of the server's, or any that can be loaded.")] = None,
-    method: Annotated[str | None, typer.Option(help="How the heat map is made, or several ways between commas.")] = None,
+    method: Annotated[str | None, typer.Option(help="How the heat map is made, or several between commas.")] = None,
     colormap: Annotated[str | None, typer.Option(help="Colours of overlays and feature maps.")] = None,
     top_k: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 5,
     concurrency: Annotated[int, typer.Option(min=1, max=256, help="Pictures in flight at once.")] = 4,

@@ -183,8 +183,8 @@ def _read(path: Path) -> tuple[Reply, Provenance]:
     except ValidationError as error:
         if error.errors()[0]["type"] == "json_invalid":
             console.print(
-                f"[red]{escape(str(path))} is no JSON.[/] Only JSON replies can be computed again, not pictures or .npz "
-                "files that carry provenance. Send its request with Accept: application/json.",
+                f"[red]{escape(str(path))} is no JSON.[/] Only JSON replies can be computed again, not pictures or "
+                ".npz files that carry provenance. Send its request with Accept: application/json.",
                 soft_wrap=True,
             )
         else:

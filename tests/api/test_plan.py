@@ -93,7 +93,9 @@ GRID_LOOK = {"colormap": "magma", "scale": "layer", "columns": 3, "tile": 32}
         (WhatIfOptions, "what_if", {"signed": True, "max_side": 64}),
     ],
 )
-def test_every_option_of_how_it_is_shown_arrives(kind: type[Options], part: RoutePart, shown: dict[str, object]) -> None:
+def test_every_option_of_how_it_is_shown_arrives(
+    kind: type[Options], part: RoutePart, shown: dict[str, object]
+) -> None:
     assert look(kind.model_validate(shown), part) == Look(frozenset({part}), **shown)  # type: ignore[arg-type]
 
 
