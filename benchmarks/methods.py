@@ -168,14 +168,17 @@ def main(rounds: int = 7) -> None:
     """Measure and write."""
     figures = {"machine": machine.describe(), "cost": costs(rounds), "agreement": agreements()}
     seconds = figures["cost"]["seconds"]
-    measured = f"{figures['cost']['engine']}; {figures['machine']['cores']} cores of {figures['machine']['processor']}"
     of_model = {
-        name: {
-            "default_layer": round(seconds[f"{name} default"] / seconds["predict"], 2),
-            "middle_layer": round(seconds[f"{name} middle"] / seconds["predict"], 2),
-            "measured": measured,
-        }
-        for name in METHODS
+        "engine": figures["cost"]["engine"],
+        "machine": f"{figures['machine']['cores']} cores of {figures['machine']['processor']}",
+        "date": figures["machine"]["date"],
+        "methods": {
+            name: {
+                "default_layer": round(seconds[f"{name} default"] / seconds["predict"], 2),
+                "middle_layer": round(seconds[f"{name} middle"] / seconds["predict"], 2),
+            }
+            for name in METHODS
+        },
     }
     COSTS.write_text(json.dumps({figures["cost"]["model"]: of_model}, indent=1) + "\n", "utf-8")
     text = PAGE.read_text("utf-8")

@@ -27,7 +27,6 @@ from threadpoolctl import threadpool_limits
 from models import catalog
 from service.api import documented, explain, playground, predict, redoc, system
 from service.api.auth import Gate, Keys, rate_of
-from service.api.cache import ReplyCache
 from service.api.context import RequestContext
 from service.api.handler import Service
 from service.api.intake import Limits
@@ -134,15 +133,8 @@ def build(service: Service, settings: Settings, observers: Sequence[Callable[[Ca
             CORSMiddleware,
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "POST"],
-            allow_headers=["Authorization", "Content-Type", "If-None-Match", "X-API-Key", "X-Request-ID"],
-            expose_headers=[
-                "Cache-Status",
-                "ETag",
-                "Retry-After",
-                "Server-Timing",
-                "X-Request-ID",
-                *documented.PICTURE_HEADERS,
-            ],
+            allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-ID"],
+            expose_headers=["Retry-After", "Server-Timing", "X-Request-ID", *documented.PICTURE_HEADERS],
             max_age=3600,
         )
     observers = (service.metrics.tell, *observers)
@@ -184,8 +176,6 @@ def _watch(service: Service) -> None:
     """Let the metrics ask for what changes by itself."""
     door = service.admission
     service.metrics.watch_door(lambda: door.in_flight, lambda: door.bytes_in_flight)
-    if service.cache is not None:
-        service.metrics.watch_cache(partial(getattr, service.cache, "size"))
     for name, pipeline in service.pipelines.items():
         service.metrics.watch_model(
             name,
@@ -267,7 +257,6 @@ def _assemble(settings: Settings, on_death: Callable[[], None]) -> Service:
         metrics=metrics,
         timeout_ms=settings.timeout_ms,
         grace_s=settings.grace_s,
-        cache=ReplyCache(settings.cache_mib * 2**20, metrics.cached) if settings.cache_mib else None,
     )
 
 

@@ -71,9 +71,6 @@ class Settings(BaseSettings):
         ge=1,
         description="MiB of bodies, and of pictures that are kept to be drawn over, held at once; above it, 429.",
     )
-    cache_mib: int = Field(
-        0, ge=0, description="MiB of replies that are kept for whoever asks the same of the same picture; 0 keeps none."
-    )
     max_body_mib: int = Field(32, ge=1, description="Largest request body in MiB; above it, 413.")
     max_images: int = Field(32, ge=1, description="Most images in one request; above it, 413.")
     max_megapixels: int = Field(64, ge=1, description="Largest picture in millions of pixels; above it, 413.")

@@ -82,15 +82,6 @@ class NotAcceptable(PellucidError):
     status, slug, title = 406, "not-acceptable", "The reply has no such form"
 
 
-class AlreadyKnown(PellucidError):
-    """The caller's If-None-Match names the reply that this request has."""
-
-    status, slug, title = 412, "already-known", "You have this reply"
-
-    def __init__(self, detail: str, tag: str) -> None:
-        super().__init__(detail, headers={"ETag": tag})
-
-
 class HeadTimeout(PellucidError):
     """The request's line and headers did not come in time."""
 

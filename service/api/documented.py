@@ -93,14 +93,6 @@ def responses(
                 "description": "Milliseconds in decode, queue, infer, explain, trust and render, of the slowest image.",
                 "schema": {"type": "string"},
             },
-            "ETag": {
-                "description": "Where replies are kept: names this one, for If-None-Match.",
-                "schema": {"type": "string"},
-            },
-            "Cache-Status": {
-                "description": "Where replies are kept: whether this one was there (RFC 9211).",
-                "schema": {"type": "string"},
-            },
         },
     }
     if pictures:
@@ -120,15 +112,10 @@ def responses(
 
 
 def joint_responses(route: str) -> dict[int | str, dict[str, Any]]:
-    """The replies of a POST route of which all images make one answer, as JSON; none of them is kept."""
+    """The replies of a POST route of which all images make one answer, as JSON."""
     stated = responses(route, pictures=False)
-    answer = stated[200]
-    kept = ("ETag", "Cache-Status")
-    answer |= {
-        "description": "What was found in all images together.",
-        "headers": {name: said for name, said in answer["headers"].items() if name not in kept},
-    }
-    return {status: said for status, said in stated.items() if status != 412}
+    stated[200]["description"] = "What was found in all images together."
+    return stated
 
 
 def secure(app: FastAPI, *, required: bool) -> None:

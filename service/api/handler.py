@@ -15,7 +15,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.api import forms, intake, provenance, reply, trials, waiting
-from service.api.cache import Keep, ReplyCache
 from service.api.joint import Joint, all_or_none
 from service.api.option_types import Options
 from service.api.options import ExplainOptions, RoutePart
@@ -59,7 +58,6 @@ class Service:
     timeout_ms: int
     grace_s: float = 20.0
     ready: bool = False
-    cache: ReplyCache | None = None
 
     def pipeline(self, name: str | None) -> Pipeline:
         """The network of that name, or the default. Raises UnknownName."""
@@ -95,8 +93,7 @@ class Order(Generic[T]):
 
     ``form`` makes an image's entry, in the pool, of the picture, its outcome, and, where the look has a design, what
     was measured of each map; ``reply`` makes the answer of all entries in their order. ``failed`` makes the entry of an
-    image that failed beside others; without it the request fails as its image does. ``keep``, of entries that are
-    ``reply.Entry``, is how they are kept for the next who asks the same.
+    image that failed beside others; without it the request fails as its image does.
     """
 
     pipeline: Pipeline
@@ -106,7 +103,6 @@ class Order(Generic[T]):
     reply: Callable[[Sequence[T]], Response]
     failed: Callable[[Upload | Prepared, PellucidError], T] | None = None
     timeout_ms: int | None = None
-    keep: Keep | None = None
 
 
 async def answer(
@@ -147,9 +143,6 @@ async def answer(
             partial(reply.envelope, pipeline.spec.name, request_id, origin) if as_json else forms.file,
             failure if as_json else None,
             merged.timeout_ms,
-            None
-            if service.cache is None
-            else Keep.of(service.cache, request, pipeline.identity, plan, look, media_type),
         )
 
     return await serve(request, service, options.timeout_ms, intake.read, order)
@@ -197,20 +190,11 @@ async def serve(
         place.hold(images=len(images), size=kept * len(images))
         call.model = asked.pipeline.spec.name
         call.stages = stages = [Stages(call.model) for _ in images]
-        keys = await asked.keep.keys(images) if asked.keep is not None else [""] * len(images)
-        missing = [key for key in keys if asked.keep is None or key not in asked.keep.cache]
-        with ExitStack() as expected:
-            answered: Callable[[float], None] = lambda seconds: None  # noqa: E731
-            if missing:
-                answered = expected.enter_context(
-                    service.forecast.expect(asked.pipeline.worker, asked.plan, len(missing), deadline)
-                )
-            work = _Work(asked, deadline, call, stages, keys, answered, service.forecast, asyncio.Semaphore(1))
+        with service.forecast.expect(asked.pipeline.worker, asked.plan, len(images), deadline) as answered:
+            work = _Work(asked, deadline, call, stages, answered, service.forecast, asyncio.Semaphore(1))
             response = await waiting.while_connected(request, work.reply(images))
     if timing := Stages.header(stages):
         response.headers["Server-Timing"] = timing
-    if asked.keep is not None and not call.problems:
-        response.headers.update(asked.keep.headers(keys, missing))
     return response
 
 
@@ -234,7 +218,7 @@ async def _joint(
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """An order that is being done, until ``deadline``. ``keys`` are those of its images where entries are kept.
+    """An order that is being done, until ``deadline``.
 
     ``answered`` is the forecast's; ``trying`` lets the maps of one image be tried at a time.
     """
@@ -243,7 +227,6 @@ class _Work:
     deadline: float
     call: Call
     stages: Sequence[Stages]
-    keys: Sequence[str]
     answered: Callable[[float], None]
     forecast: Forecast
     trying: asyncio.Semaphore
@@ -251,21 +234,21 @@ class _Work:
     async def reply(self, images: Sequence[Upload | Prepared]) -> Response:
         """The reply to a request: of one image, or of all, of which one's failure need not be that of the others."""
         if len(images) == 1:
-            entries = [await self._one(images[0], self.stages[0], self.keys[0])]
+            entries = [await self._one(images[0], self.stages[0])]
         elif self.order.failed is not None:
-            entries = await asyncio.gather(*map(self._one_of_several, images, self.stages, self.keys))
+            entries = await asyncio.gather(*map(self._one_of_several, images, self.stages))
         else:
             entries = await self._all_or_none(images)
         return self.order.reply(entries)
 
     async def _all_or_none(self, images: Sequence[Upload | Prepared]) -> list[Any]:
         """The entries of all; the first error names its image and stops the others."""
-        each = zip(images, self.stages, self.keys, strict=True)
+        each = zip(images, self.stages, strict=True)
         return await all_or_none([(f"Image {number}", self._one(*one)) for number, one in enumerate(each)])
 
-    async def _one_of_several(self, image: Upload | Prepared, times: Stages, key: str) -> Any:
+    async def _one_of_several(self, image: Upload | Prepared, times: Stages) -> Any:
         try:
-            return await self._one(image, times, key)
+            return await self._one(image, times)
         except Exception as error:
             if not isinstance(error, PellucidError):  # nobody foresaw it: its neighbours are not to suffer
                 log.exception("request %s failed on one of its images", self.call.request_id)
@@ -274,12 +257,10 @@ class _Work:
             assert self.order.failed is not None
             return await asyncio.to_thread(self.order.failed, image, error)
 
-    async def _one(self, image: Upload | Prepared, times: Stages, key: str) -> Any:
+    async def _one(self, image: Upload | Prepared, times: Stages) -> Any:
         try:
             async with asyncio.timeout(max(0, self.deadline - time.monotonic())):
-                if self.order.keep is None:
-                    return await self._computed(image, times)
-                return await self.order.keep.entry(key, image, partial(self._computed, image, times))
+                return await self._computed(image, times)
         except TimeoutError as error:
             raise DeadlineExceeded("The answer was not ready by the deadline.") from error
 
@@ -293,11 +274,12 @@ class _Work:
             run = order.pipeline.run
             return await run(image, order.plan, side, order.form, self.deadline, times, brief=brief)
         finally:
+            times.over = True
             self.answered(sum(times.seconds.get(stage, 0.0) for stage in ("decode", "render")))
 
     def _untried(self) -> int:
-        """How many images' maps are still to be tried."""
-        return sum("trust" not in times.seconds for times in self.stages)
+        """How many images' maps are still to be tried; an image that failed has none."""
+        return sum("trust" not in times.seconds and not times.over for times in self.stages)
 
     async def _tried(self, image: Upload | Prepared, side: int | None, design: Design, times: Stages) -> Any:
         """The entry of an image whose maps are tried before they are drawn."""
@@ -310,7 +292,7 @@ class _Work:
         async with self.trying:
             with times.timed("trust"):
                 found = await trials.examined(
-                    pipeline, self.forecast, decoded, outcome, design, self.deadline, self._untried()
+                    pipeline, self.forecast, decoded, outcome, design, self.deadline, self._untried
                 )
         with times.timed("render"):
             return await asyncio.wrap_future(pipeline.pool.submit(self.order.form, decoded, outcome, found))

@@ -14,14 +14,15 @@ from service.api.schemas import MethodCost, MethodDetail
 
 @cache
 def _costs() -> dict[str, Any]:
-    """Measured costs by network and method; `make methods` measures them anew."""
+    """The costs that come with the package, by network: whose they are, and by method. `make methods` measures them."""
     found: dict[str, Any] = json.loads(files("service.api").joinpath("method_costs.json").read_text("utf-8"))
     return found
 
 
 def details(pipeline: Pipeline) -> list[MethodDetail]:
     """What each method is, needs and costs with this network."""
-    measured = _costs().get(pipeline.spec.name, {})
+    origin = dict(_costs().get(pipeline.spec.name, {}))
+    measured = origin.pop("methods", {})
     return [
         MethodDetail(
             name=method.name,
@@ -33,7 +34,7 @@ def details(pipeline: Pipeline) -> list[MethodDetail]:
             of_class=method.of_class,
             formula=method.formula,
             paper=method.paper,
-            cost=MethodCost(**measured[method.name]) if method.name in measured else None,
+            cost=MethodCost(**origin, **measured[method.name]) if method.name in measured else None,
         )
         for method in pipeline.methods
     ]

@@ -56,7 +56,7 @@ CommaSeparated = BeforeValidator(_split)
 
 
 def _single(name: str) -> str:
-    if "," in name:
+    if "," in name or not name.strip():
         raise ValueError("Should be one name")
     return name
 

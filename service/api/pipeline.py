@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, Final, TypeVar
-
-import orjson
 
 from models.spec import ModelSpec, NetworkSpec
 from service.decode.image import decode
@@ -34,13 +30,15 @@ _FORGETTING: Final = 0.7
 class Stages:
     """Seconds that an image spent in each stage on its way through ``model``, and the size of the batch that it ran in.
 
-    ``begun``: when the stages that are timed here began, by ``time.perf_counter``.
+    ``begun``: when the stages that are timed here began, by ``time.perf_counter``. ``over``: whether the image's part
+    of the reply is there, or has failed.
     """
 
     model: str
     seconds: dict[str, float] = field(default_factory=dict)
     begun: dict[str, float] = field(default_factory=dict)
     batch_size: int = 0
+    over: bool = False
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -78,11 +76,6 @@ class Pipeline:
     max_side: int
     runtime: Mapping[str, Any] = field(default_factory=dict)
     trials: CostModel = field(default_factory=lambda: CostModel(_FORGETTING))
-
-    @cached_property
-    def identity(self) -> str:
-        """A digest of all that an answer follows from but the picture and what is asked."""
-        return hashlib.sha256(orjson.dumps((self.spec, self.runtime))).hexdigest()
 
     def run(
         self,

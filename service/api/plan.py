@@ -216,8 +216,7 @@ def resolve(
         taps=taps(options, network) if isinstance(options, FeatureMapOptions) and "feature_maps" in parts else (),
         reproducible=options.provenance,
     )
-    shown = {name: getattr(options, name) for name in Look.__dataclass_fields__ if name in type(options).model_fields}
-    look = Look(parts=parts, **shown)
+    look = _look(options, parts)
     if look.design and look.provenance:
         raise InvalidOption(
             "provenance: The trials of `trust` run in batches with others', so they can't be reproduced to the bit. "
@@ -246,6 +245,25 @@ def resolve(
         layer, edit = edited(options, network)
         plan = replace(plan, layer=layer, edit=edit, gates=bool(edit.gate))
     return plan, look
+
+
+def _look(options: Options, parts: frozenset[RoutePart]) -> Look:
+    look = Look(parts, provenance=options.provenance)
+    if isinstance(options, FeatureMapOptions):
+        look = replace(look, colormap=options.colormap, scale=options.scale, columns=options.columns, tile=options.tile)
+    if isinstance(options, GradCamOptions):
+        look = replace(
+            look,
+            colormap=options.colormap,
+            overlay=options.overlay,
+            alpha=options.alpha,
+            trust=options.trust,
+            trust_steps=options.trust_steps,
+            trust_maps=options.trust_maps,
+        )
+    if isinstance(options, (GradCamOptions, WhatIfOptions)):
+        look = replace(look, signed=options.signed, max_side=options.max_side)
+    return look
 
 
 def _importance_layer(options: GateOptions, network: NetworkSpec) -> str:

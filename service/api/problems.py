@@ -7,7 +7,6 @@ from typing import Any, Final
 
 from service.api.reply import PROBLEM, problem
 from service.errors import (
-    AlreadyKnown,
     ContentTooLarge,
     DeadlineExceeded,
     Draining,
@@ -96,9 +95,8 @@ def responses(
 # Those of a route that takes names of the network's parts differ in what a 422 may say.
 UNKNOWN_LAYER: Final = UnknownName.among("layer", "haed", ["stem", "blocks.0", "head"])
 
-KNOWN: Final = AlreadyKnown("If-None-Match names the reply to this request: yours is up to date.", 'W/"5b1f0c"')
-POST_PROBLEMS: Final = responses((*EXAMPLES, KNOWN))
-POST_PROBLEMS_WITH_NAMES: Final = responses((*EXAMPLES, KNOWN, UNKNOWN_LAYER))
+POST_PROBLEMS: Final = responses(EXAMPLES)
+POST_PROBLEMS_WITH_NAMES: Final = responses((*EXAMPLES, UNKNOWN_LAYER))
 _ANY_OTHER: Final = {"description": "Any other error.", "content": {"application/problem+json": {"schema": _SCHEMA}}}
 
 MODELS_PROBLEMS: Final = responses((NO_KEY, WRONG_KEY, TOO_OFTEN))

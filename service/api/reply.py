@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final
 
@@ -40,10 +40,6 @@ class Entry:
     content: bytes
     media_type: str = JSON
     headers: Mapping[str, str] = field(default_factory=dict)
-
-    def sent_as(self, filename: str | None) -> Entry:
-        """The same for who calls the picture so."""
-        return replace(self, info=replace(self.info, filename=filename))
 
 
 def negotiate(accept: str | None, pictures: bool, numbers: bool = False) -> str:
@@ -225,7 +221,6 @@ def envelope(model: str, request_id: str, origin: dict[str, Any] | None, results
     body: list[bytes | memoryview] = [orjson.dumps(head)[:-1], b',"results":[']
     for number, each in enumerate(results):
         image = orjson.dumps(image_info(each.info))
-        # The picture's name and then the rest, which may be another's that sent the same picture.
         body += [b',{"image":' if number else b'{"image":', image, b",", memoryview(each.content)[1:]]
     body.append(b"]}")
     return Response(b"".join(body), media_type=JSON)

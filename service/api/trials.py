@@ -54,12 +54,13 @@ async def examined(
     outcome: Outcome,
     design: Design,
     deadline: float,
-    images: int,
+    untried: Callable[[], int],
 ) -> tuple[Trusted, ...]:
     """How far the outcome's maps can be trusted, one for each target.
 
     The worker never has more of an image's pictures than fit into one batch. Raises TooCostly as soon as it is known
-    that the trials of so many ``images`` can't be done by the deadline, and what the worker raises.
+    that the trials of the request's ``untried`` images, this one among them, can't be done by the deadline, and what
+    the worker raises.
     """
     started = time.monotonic()
     spec = pipeline.spec.preprocess
@@ -91,7 +92,7 @@ async def examined(
             passed(len(group))
             if not done:
                 # Only now: these few tell whether a forecast that was too dark still is.
-                _require_time(pipeline, trials, len(group), started, deadline, images)
+                _require_time(pipeline, trials, len(group), started, deadline, untried())
             done += len(group)
     found = await _in_pool(pipeline, measured, trials, scores)
     return tuple(

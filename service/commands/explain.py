@@ -12,6 +12,7 @@ import typer
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from models.spec import PIXELS
 from service.api.schemas import Prediction
 from service.client import ApiError, AsyncClient
 from service.client.many import FAILURES
@@ -37,13 +38,15 @@ def explain(
         list[str] | None,
         typer.Option(help="Class to explain, by label or index; may be repeated. Default: the most probable."),
     ] = None,
-    layer: Annotated[str | None, typer.Option(help="Layer to explain at; `pellucid layers` lists them.")] = None,
+    layer: Annotated[
+        str | None, typer.Option(help="Layer to explain at, or several between commas; `pellucid layers` lists them.")
+    ] = None,
     layers: Annotated[
         list[str] | None,
         typer.Option(help="Layer whose feature maps are shown; may be repeated. Default: some."),
     ] = None,
     model: Annotated[str | None, typer.Option(help="The network: of the server's, or any that can be loaded.")] = None,
-    method: Annotated[str | None, typer.Option(help="How the heat map is made.")] = None,
+    method: Annotated[str | None, typer.Option(help="How the heat map is made, or several between commas.")] = None,
     colormap: Annotated[str | None, typer.Option(help="Colours of overlays and feature maps.")] = None,
     top_k: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 5,
     concurrency: Annotated[int, typer.Option(min=1, max=256, help="Pictures in flight at once.")] = 4,
@@ -128,8 +131,10 @@ async def _explain(
     plotted = AttentionOptions(effects=False)  # the plot is of weights, and for one class
     if model := options.get("model"):
         plotted["model"] = model
-    if layer := options.get("layer"):
-        plotted["layer"] = layer if isinstance(layer, str) else layer[0]
+    given = options.get("layer") or []
+    layers = given.split(",") if isinstance(given, str) else given
+    if inner := [name.strip() for name in layers if name.strip() not in ("", PIXELS)]:  # the pixels have no channels
+        plotted["layer"] = inner[0]
     if targets := options.get("target"):
         plotted["target"] = targets if isinstance(targets, (int, str)) else targets[0]
 

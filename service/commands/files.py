@@ -60,6 +60,10 @@ def write(result: Result, plot: bytes, folder: Path) -> list[str]:
     written: list[str] = []
 
     def save(name: str, content: bytes) -> str:
+        stem, dot, suffix = name.rpartition(".")
+        number = 2
+        while name in written:  # two names may differ only in letters that a file's name can't have
+            name, number = f"{stem}-{number}{dot}{suffix}", number + 1
         (folder / name).write_bytes(content)
         written.append(name)
         return name
@@ -77,11 +81,13 @@ def write(result: Result, plot: bytes, folder: Path) -> list[str]:
     ]
     cams = result.grad_cam or []
     everything["grad_cam"] = []
-    for cam in cams:
-        of = str(cam.target.index) if len(cams) > 1 else None
-        shown = {"mask": saved(cam.mask, _name("mask", of) + ".png")}
+    facts = [(str(cam.target.index), cam.layer, cam.method) for cam in cams]
+    varying = [len(set(column)) > 1 for column in zip(*facts, strict=True)]
+    for cam, of in zip(cams, facts, strict=True):
+        told = [fact for fact, varies in zip(of, varying, strict=True) if varies]
+        shown = {"mask": saved(cam.mask, _name("mask", *told) + ".png")}
         if cam.overlay:
-            shown["overlay"] = saved(cam.overlay, _name("overlay", of) + ".png")
+            shown["overlay"] = saved(cam.overlay, _name("overlay", *told) + ".png")
         everything["grad_cam"].append(cam.model_dump(exclude={"mask", "overlay"}) | shown)
     save("explanation.json", _json(everything))
     return written

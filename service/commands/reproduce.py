@@ -181,9 +181,16 @@ def _read(path: Path) -> tuple[Reply, Provenance]:
     try:
         reply = Reply.model_validate_json(path.read_bytes(), extra="ignore")
     except ValidationError as error:
-        console.print(
-            f"[red]{escape(str(path))} is no reply of a route under /v1:[/] {error.error_count()} fields differ."
-        )
+        if error.errors()[0]["type"] == "json_invalid":
+            console.print(
+                f"[red]{escape(str(path))} is no JSON.[/] Only JSON replies can be computed again, not pictures or "
+                ".npz files that carry provenance. Send its request with Accept: application/json.",
+                soft_wrap=True,
+            )
+        else:
+            console.print(
+                f"[red]{escape(str(path))} is no reply of a route under /v1:[/] {error.error_count()} fields differ."
+            )
         raise typer.Exit(2) from error
     if reply.provenance is None:
         console.print(f"[red]{escape(str(path))} does not say what computed it:[/] ask with provenance=true.")

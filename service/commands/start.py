@@ -16,6 +16,7 @@ from service.telemetry import logs
 # What clients of a server read, and not the server itself.
 URL_VARIABLE: Final = "PELLUCID_URL"
 KEY_VARIABLE: Final = "PELLUCID_API_KEY"
+_REMOVED: Final = {"PELLUCID_CACHE_MIB": "Replies are no longer kept."}
 
 
 def settings() -> Settings:
@@ -34,7 +35,8 @@ def settings() -> Settings:
     for name in os.environ:
         if name.startswith("PELLUCID_") and name not in (*known, URL_VARIABLE, KEY_VARIABLE):
             close = get_close_matches(name, known, n=1)
-            typer.echo(f"{name} is no setting and is ignored.{f' Is {close[0]} meant?' if close else ''}", err=True)
+            hint = _REMOVED.get(name) or (f"Is {close[0]} meant?" if close else "")
+            typer.echo(f"{name} is no setting and is ignored. {hint}".rstrip(), err=True)
     return found
 
 

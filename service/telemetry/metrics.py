@@ -75,15 +75,6 @@ class Metrics:
         self._bytes = Gauge(
             "pellucid_in_flight_bytes", "Bytes held for requests that are not yet answered.", registry=registry
         )
-        self._cached = Counter(
-            "pellucid_cache_images",
-            "Images looked for among the replies that are kept: hit, miss, or shared with the same one in flight.",
-            ("result",),
-            registry=registry,
-        )
-        for result in ("hit", "miss", "shared"):
-            self._cached.labels(result)
-        self._cache_bytes = Gauge("pellucid_cache_bytes", "Bytes of replies that are kept.", registry=registry)
         self._models = Gauge(
             "pellucid_model_info",
             "1 for each served network.",
@@ -129,14 +120,6 @@ class Metrics:
         """Show what is in flight."""
         self._images.set_function(images)
         self._bytes.set_function(size)
-
-    def cached(self, result: str) -> None:
-        """Count an image that was looked for among the replies that are kept."""
-        self._cached.labels(result).inc()
-
-    def watch_cache(self, size: Callable[[], float]) -> None:
-        """Show how much is kept."""
-        self._cache_bytes.set_function(size)
 
     def page(self, accept: str) -> tuple[bytes, str]:
         """All metrics, and their media type: Prometheus' text format, or OpenMetrics for who asks for it."""

@@ -135,17 +135,19 @@ def finding(advantage: float, noise: float) -> Finding:
 def sentence(found: Measured, label: str) -> str:
     """What the advantage means, for people."""
     random = len(found.random_confidence)
-    spread = f"{abs(found.advantage) / found.noise:.1f} times" if found.noise else "beyond"
+    spread = "random maps have no spread"
+    if found.noise:
+        spread = f"{abs(found.advantage) / found.noise:.1f} times the spread of random maps"
     said = {
         "follows": f"The network follows this map for {label!r}: taking away what it marks costs more of the class's "
-        "probability, and showing it brings more back, than with a random map",
-        "unclear": f"It is unclear whether the network follows this map for {label!r}: a random map could have done as "
-        "well",
-        "contradicts": f"The network contradicts this map for {label!r}: a random map does better",
+        "probability, and showing it brings more back, than with random maps on average",
+        "unclear": f"It is unclear whether the network follows this map for {label!r}: its advantage is within "
+        "twice the spread of random maps, too little to tell it from chance",
+        "contradicts": f"The network contradicts this map for {label!r}: random maps do better on average",
     }[found.finding]
     gaussian = "less" if found.gaussian < found.advantage else "more"
     return (
-        f"{said} (advantage {found.advantage:+.3f} of probability, {spread} the spread of random maps; it beats "
+        f"{said} (advantage {found.advantage:+.3f} of probability, {spread}; it beats "
         f"{found.beaten} of {random}). A spot in the middle of the picture does {gaussian} ({found.gaussian:+.3f})."
     )
 

@@ -16,7 +16,6 @@ import numpy as np
 from fastapi import FastAPI
 
 from models.spec import LayerSpec, ModelSpec, NetworkSpec, PreprocessSpec
-from service.api.cache import ReplyCache
 from service.api.handler import Service
 from service.api.intake import Limits
 from service.api.pipeline import Pipeline
@@ -166,7 +165,6 @@ async def running(*observers: Callable[[Call], None], **settings: Any) -> AsyncI
         Limits(chosen.max_body_mib * 2**20, chosen.max_images, chosen.max_json_values, chosen.max_json_depth),
         metrics,
         chosen.timeout_ms,
-        cache=ReplyCache(chosen.cache_mib * 2**20, metrics.cached) if chosen.cache_mib else None,
     )
     app = build(service, chosen, observers)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)

@@ -137,6 +137,7 @@ ALLOWED = "Allowed are one image and two `target`"
         (1, {"against_model": "lite0-plain", "layer": "haed"}, "unknown-name", "The first network: "),
         (2, {"against_layer": "head"}, "invalid-option", "name that in `against_model`"),
         (2, {"method": "grad-kam"}, "unknown-name", "grad-cam"),
+        (2, {"method": " "}, "invalid-option", "method: Should be one name"),
         (2, {"provenance": True}, "invalid-option", "ask /v1/grad-cam for each side"),
     ],
 )

@@ -184,6 +184,10 @@ def test_tensors_that_are_no_picture_are_refused_in_words(
         ({"parameters": {"topk": 3}}, "Did you mean 'top_k'?"),
         ({"parameters": {"model": "lite0-plain"}}, "The path names 'lite0'"),
         ({"parameters": {"timeout": 0}}, "microseconds"),
+        ({"parameters": {"layer": "blocks.10,head"}, "outputs": [{"name": "heat_map"}]}, "layer: Should be one name"),
+        ({"parameters": {"layer": "blocks.10,head"}, "outputs": [{"name": "activation"}]}, "layer: Should be one name"),
+        ({"parameters": {"method": "grad-cam,hirescam"}, "outputs": [{"name": "heat_map"}]}, "method: Should be one"),
+        ({"parameters": {"method": " "}}, "method: Should be one name"),
         ({"parameters": {"layer": "stem"}, "outputs": [{"name": "activation"}], "times": 12}, "at most 4000000"),
     ],
 )
@@ -196,6 +200,15 @@ def test_a_wrong_request_of_v2_is_answered_as_that_protocol_has_errors(
     assert response.status_code in (400, 422), response.text
     assert said in response.json()["error"]
     assert set(response.json()) <= {"error", "allowed"}
+
+
+@pytest.mark.parametrize("query", ["layer=blocks.10,head", "method=grad-cam,layercam", "method=", "layer=,"])
+def test_the_query_of_v2_takes_one_layer_and_one_method(client: httpx.Client, cat: bytes, query: str) -> None:
+    image = {"name": "image", "shape": [1], "datatype": "BYTES", "data": [b64encode(cat).decode()]}
+    body = {"inputs": [image], "outputs": [{"name": "heat_map"}]}
+    response = client.post(f"/v2/models/{MODEL}/infer?{query}", json=body)
+    assert response.status_code == 422, response.text
+    assert f"{query.partition('=')[0]}: Should be one name" in response.json()["error"]
 
 
 @pytest.mark.parametrize("length", ["x", "-1", "9999999", "²"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from datetime import UTC, date, datetime
 from typing import Any
 
 import httpx
@@ -59,6 +61,10 @@ def test_what_a_method_is_stands_in_the_catalogue(client: httpx.Client, model: M
     for detail in model.method_details:
         assert detail.cost is not None, "run `make methods`"
         assert detail.cost.default_layer > 0
+        # Whose figure it is: this server may run another engine, precision or processor.
+        assert re.fullmatch(r"\w+ [\d.]+ on \w+, (fp32|bf16)", detail.cost.engine)
+        assert re.fullmatch(r"\d+ cores of .+", detail.cost.machine)
+        assert date.fromisoformat(detail.cost.date) <= datetime.now(UTC).date()
         assert "layers" in detail.at
     plain = parsed(client.get("/v1/models/lite0-plain"), ModelDetail)
     assert plain.methods == model.methods

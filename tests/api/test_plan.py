@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from models.spec import ModelSpec, PreprocessSpec
-from service.api.options import Part
-from service.api.plan import Look, bound_drawing, class_index
+from models.spec import LayerSpec, ModelSpec, NetworkSpec, PreprocessSpec
+from service.api.option_types import Options
+from service.api.options import ExplainOptions, FeatureMapOptions, GradCamOptions, Part, RoutePart, WhatIfOptions
+from service.api.plan import Look, bound_drawing, class_index, resolve
 from service.errors import InvalidOption, UnknownName
+from service.explain.methods import METHODS
 from service.types import Plan, Tap
 
 LABELS = ("golden_retriever", "tiger cat", "Cardigan", "cardigan")
@@ -66,3 +68,41 @@ def test_what_callers_usually_ask_for_is_drawn(images: int, plan: Plan, look: Lo
 def test_pictures_that_would_hold_up_everybody_are_refused(images: int, plan: Plan, look: Look) -> None:
     with pytest.raises(InvalidOption, match="million pixels"):
         bound_drawing(images, plan, look)
+
+
+MAP_LOOK = {
+    "colormap": "viridis",
+    "signed": True,
+    "overlay": True,
+    "alpha": 0.25,
+    "max_side": 64,
+    "trust": True,
+    "trust_steps": 3,
+    "trust_maps": 5,
+}
+GRID_LOOK = {"colormap": "magma", "scale": "layer", "columns": 3, "tile": 32}
+
+
+@pytest.mark.parametrize(
+    ("kind", "part", "shown"),
+    [
+        (GradCamOptions, "grad_cam", MAP_LOOK),
+        (FeatureMapOptions, "feature_maps", GRID_LOOK),
+        (ExplainOptions, "grad_cam", GRID_LOOK | MAP_LOOK),
+        (GradCamOptions, "grad_cam", {"provenance": True}),
+        (WhatIfOptions, "what_if", {"signed": True, "max_side": 64}),
+    ],
+)
+def test_every_option_of_how_it_is_shown_arrives(
+    kind: type[Options], part: RoutePart, shown: dict[str, object]
+) -> None:
+    assert look(kind.model_validate(shown), part) == Look(frozenset({part}), **shown)  # type: ignore[arg-type]
+
+
+def test_the_factors_of_an_edit_are_no_scale_of_colours() -> None:
+    assert look(WhatIfOptions(scale=["0:2"]), "what_if").scale == "channel"
+
+
+def look(options: Options, part: RoutePart) -> Look:
+    network = NetworkSpec((LayerSpec("only", "Conv2d", (1, 2, 2)),), (), "only", "there is no other", ("only",))
+    return resolve(options, frozenset({part}), SPEC, network, [METHODS["grad-cam"].spec])[1]

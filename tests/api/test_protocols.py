@@ -50,6 +50,22 @@ def test_kserve_v1_explains_what_explain_does(client: httpx.Client, cat: bytes) 
     np.testing.assert_allclose(entry["grad_cam"][0]["raw"]["values"], cam.raw.values, atol=1e-3)
 
 
+@pytest.mark.parametrize("path", [f"/v1/models/{MODEL}:explain", f"/explanations/{MODEL}"])
+def test_several_layers_and_methods_have_a_map_each(client: httpx.Client, cat: bytes, path: str) -> None:
+    asked = {"include": "grad_cam", "layer": "blocks.10,head", "method": "grad-cam,hirescam"}
+    if path.startswith("/v1"):
+        body = {"instances": [{"b64": b64encode(cat).decode()}]}
+        (entry,) = client.post(path, json=body, params=asked).json()["explanations"]
+    else:
+        entry = client.post(path, content=cat, params=asked).json()
+    assert [(cam["layer"], cam["method"]) for cam in entry["grad_cam"]] == [
+        ("blocks.10", "grad-cam"),
+        ("head", "grad-cam"),
+        ("blocks.10", "hirescam"),
+        ("head", "hirescam"),
+    ]
+
+
 @pytest.mark.parametrize("verb", ["predict", "explain"])
 @pytest.mark.parametrize(
     ("body", "said"),

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+import time
 from concurrent.futures import Future
+from typing import Any
 
 import httpx
 import numpy as np
@@ -17,7 +19,7 @@ from service.dispatch.forecast import Forecast
 from service.errors import DeadlineExceeded, TooCostly
 from service.trust.trials import Design, Trials
 from service.types import DecodedImage, Explanation, Finished, ImageInfo, Outcome, Pixels, Prediction
-from tests.api.stub import Stub, running
+from tests.api.stub import BLACK, POISON, Stub, running
 from tests.support import envelope, explained, post, problem
 
 FEW = {"trust": True, "trust_steps": 2, "trust_maps": 4}
@@ -83,7 +85,7 @@ OUTCOME = Outcome((), (), (Explanation(Prediction(0, 1.0, 2.0), ("only",), "grad
 async def trial(stub: Stub, seconds: float) -> None:
     (pipeline,) = stub.service.pipelines.values()
     deadline = asyncio.get_running_loop().time() + seconds
-    await examined(pipeline, stub.service.forecast, IMAGE, OUTCOME, Design(2, 4), deadline, 1)
+    await examined(pipeline, stub.service.forecast, IMAGE, OUTCOME, Design(2, 4), deadline, lambda: 1)
 
 
 def test_no_more_than_a_batch_of_a_maps_pictures_waits_at_a_time() -> None:
@@ -144,3 +146,33 @@ def test_trials_end_with_the_first_error_and_leave_none_that_nobody_reads(monkey
         assert unread == []
 
     asyncio.run(main())
+
+
+def test_images_that_can_not_be_decoded_are_no_trials_to_wait_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[int] = []
+
+    async def counting(*arguments: Any) -> tuple[()]:
+        left = arguments[-1]
+        counted.append(left())
+        late = time.monotonic() + 30
+
+        def watch() -> None:
+            while left() != 1:
+                assert time.monotonic() < late, "images that have failed still count"
+                time.sleep(0.001)
+
+        await asyncio.to_thread(watch)
+        return ()
+
+    monkeypatch.setattr("service.api.trials.examined", counting)
+
+    async def main() -> None:
+        async with running() as stub:
+            stub.engine.gate.set()
+            files = [("images", ("image.png", data)) for data in (BLACK, b"no picture", BLACK[:40], POISON)]
+            response = await stub.client.post("/v1/grad-cam", files=files, params={"trust": True})
+            assert response.status_code == 200, response.text
+            assert ["error" in each for each in response.json()["results"]] == [False, True, True, True]
+
+    asyncio.run(main())
+    assert len(counted) == 1

@@ -88,17 +88,31 @@ def test_all_methods_of_one_gradient_stand_side_by_side(visit: Visit, client: ht
     expect(setting(page, "Method")).to_have_value("hirescam")
 
 
-def test_the_measured_cost_of_a_method_is_told(visit: Visit) -> None:
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_the_cost_of_a_method_is_told_as_that_of_the_machine_it_was_measured_on(
+    visit: Visit, client: httpx.Client, elsewhere: bool
+) -> None:
+    here = client.get("/v1/models/lite0").json()["engine"]
+    engine = "another engine, bf16" if elsewhere else here
+    cost = {"default_layer": 1.25, "middle_layer": None, "engine": engine, "machine": "a desk", "date": "2026-11-24"}
+
     def costly(route: Any) -> None:
         body = route.fetch().json()
         for each in body["method_details"]:
-            each["cost"] = {"default_layer": 1.25, "middle_layer": None, "measured": "somewhere"}
+            each["cost"] = cost
         route.fulfill(json=body)
 
     visit.page.route("**/v1/models/lite0", costly)
     page = opened(visit, "/?sample=cat")
-    expect(setting(page, "Method").locator("option").first).to_have_text("grad-cam  ×1.25")
-    expect(page.locator("#about-method")).to_contain_text("Measured at head: 1.25 times a prediction (somewhere).")
+    # In the list it would look like this server's own.
+    expect(setting(page, "Method").locator("option").first).to_have_text("grad-cam" if elsewhere else "grad-cam  ×1.25")
+    about = page.locator("#about-method")
+    expect(about).to_contain_text("Measured for the package, not on this server: 1.25 times a prediction at head")
+    expect(about).to_contain_text(f"({engine}; a desk; 2026-11-24).")
+    if elsewhere:
+        expect(about).to_contain_text(f"This server runs {here}.")
+    else:
+        expect(about).not_to_contain_text("This server runs")
 
 
 def test_a_class_is_explained_against_another(visit: Visit, client: httpx.Client, cat: bytes) -> None:

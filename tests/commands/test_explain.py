@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.api.schemas import Reply
+from service.api.schemas import Reply, Result
 from service.commands import files
 from tests.commands.invoke import pellucid
-from tests.support import REPOSITORY, SAMPLES, decoded, explained
+from tests.support import REPOSITORY, SAMPLES, decoded, explained, post
 
 FILES = {
     "predictions.json",
@@ -88,6 +88,61 @@ def test_several_classes_have_a_picture_each(server: str, tmp_path: Path) -> Non
     found = names(tmp_path / "cat")
     assert {"mask-281.png", "overlay-281.png", "mask-967.png", "overlay-967.png", "features-stem.png"} <= found
     assert "mask.png" not in found
+
+
+def test_every_map_has_a_file_of_its_own(server: str, tmp_path: Path) -> None:
+    chosen = ("--target", "tabby", "--target", "espresso", "--layer", "blocks.10,head", "--method", "grad-cam,hirescam")
+    out = ("--out", tmp_path, "--timeout", "200")
+    result = pellucid("explain", SAMPLES / "cat.jpg", *out, *chosen, "--layers", "stem", url=server)
+    assert result.exit_code == 0, result.stderr
+    maps = json.loads((tmp_path / "cat" / "explanation.json").read_text())["grad_cam"]
+    assert len(maps) == 8
+    assert maps[0]["mask"]["file"] == "mask-281-blocks.10-grad-cam.png"
+    for kind in ("mask", "overlay"):
+        named = {each[kind]["file"] for each in maps}
+        assert len(named) == 8
+        assert {path.name for path in (tmp_path / "cat").glob(f"{kind}*")} == named
+    for each in maps:  # the file shows the map that names it: its brightest place is the map's
+        heat = np.asarray(each["raw"]["values"])
+        with Image.open(tmp_path / "cat" / each["mask"]["file"]) as mask:
+            shown = np.asarray(mask.resize(heat.shape[::-1], Image.Resampling.BOX), float)
+        assert np.corrcoef(shown.ravel(), heat.clip(0).ravel())[0, 1] > 0.8
+
+
+def test_maps_of_the_pixels_are_written_beside_the_plot_of_the_default_layer(server: str, tmp_path: Path) -> None:
+    chosen = ("--layer", "pixels", "--method", "smoothgrad", "--out", tmp_path, "--timeout", "200")
+    result = pellucid("explain", SAMPLES / "cat.jpg", *chosen, url=server)
+    assert result.exit_code == 0, result.stderr
+    assert {"mask.png", "attention.png"} <= names(tmp_path / "cat")
+
+
+@pytest.mark.parametrize(
+    ("layer", "method", "example"),
+    [("blocks.10,head", "grad-cam", "mask-blocks.10.png"), ("head", "grad-cam,hirescam", "mask-hirescam.png")],
+)
+def test_a_maps_file_is_named_by_what_tells_it_from_the_others(
+    client: httpx.Client, cat: bytes, tmp_path: Path, layer: str, method: str, example: str
+) -> None:
+    asked = {"layer": layer, "method": method, "include": "predictions,grad_cam"}
+    (result,) = Reply.model_validate_json(post(client, "/v1/explain", cat, **asked).content).results
+    assert isinstance(result, Result)
+    written = files.write(result, b"", tmp_path / "cat")
+    assert len(set(written)) == len(written)
+    assert example in written
+
+
+def test_names_that_differ_only_in_what_a_file_can_not_be_called_do_not_meet(
+    client: httpx.Client, cat: bytes, tmp_path: Path
+) -> None:
+    answer: dict[str, Any] = post(client, "/v1/explain", cat, layer="blocks.10,head", layers="stem,head").json()
+    part = answer["results"][0]
+    for entries in (part["grad_cam"], part["feature_maps"]):
+        for entry, name in zip(entries, ("a b", "a/b"), strict=True):
+            entry["layer"] = name
+    (result,) = Reply.model_validate(answer).results
+    assert isinstance(result, Result)
+    written = files.write(result, b"", tmp_path / "cat")
+    assert {"mask-a_b.png", "mask-a_b-2.png", "features-a_b.png", "features-a_b-2.png"} <= set(written)
 
 
 def test_a_script_gets_json(server: str, folder: Path, tmp_path: Path) -> None:

@@ -111,3 +111,12 @@ def test_a_variable_of_the_client_is_no_setting_that_is_ignored(
     monkeypatch.setenv("PELLUCID_MODLE", "lite0")
     start.settings()
     assert "PELLUCID_MODLE is no setting and is ignored. Is PELLUCID_MODEL meant?" in capsys.readouterr().err
+
+
+def test_a_setting_that_was_removed_is_ignored_in_one_line_that_says_why(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PELLUCID_CACHE_MIB", "64")
+    assert start.settings() == Settings()
+    said = capsys.readouterr().err
+    assert said == "PELLUCID_CACHE_MIB is no setting and is ignored. Replies are no longer kept.\n"

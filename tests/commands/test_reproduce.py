@@ -90,3 +90,16 @@ def test_what_is_no_reply_or_has_no_provenance_is_said_so(tmp_path: Path, client
     file.write_text("[]")
     result = pellucid("reproduce", file, CAT)
     assert (result.exit_code, "is no reply" in result.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("accept", ["image/png", "image/png;depth=16", "application/x-npz"])
+def test_a_picture_that_carries_provenance_is_refused_with_what_to_send_instead(
+    tmp_path: Path, client: httpx.Client, accept: str
+) -> None:
+    file = tmp_path / "map"
+    file.write_bytes(post(client, "/v1/grad-cam", photograph("cat"), accept=accept, provenance=True).content)
+    result = pellucid("reproduce", file, CAT)
+    assert result.exit_code == 2
+    said = " ".join(result.stderr.split())
+    assert "is no JSON. Only JSON replies can be computed again" in said
+    assert "Send its request with Accept: application/json" in said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -160,6 +161,26 @@ def test_a_finding_needs_more_than_twice_the_noise() -> None:
         "unclear",
         "contradicts",
     ]
+
+
+@pytest.mark.parametrize(
+    ("advantage", "noise", "beaten", "said", "not_said"),
+    [
+        (0.2, 0.1, 8, "within twice the spread of random maps", "could have done as well"),
+        (0.0, 0.0, 0, "random maps have no spread", "beyond"),
+        (0.1, 0.0, 8, "random maps have no spread", "times the spread"),
+        (-0.3, 0.1, 1, "random maps do better on average", "a random map does better"),
+    ],
+)
+def test_the_sentence_agrees_with_its_numbers(
+    advantage: float, noise: float, beaten: int, said: str, not_said: str
+) -> None:
+    (found,) = examined(picture(), [PERFECT])
+    chosen = finding(advantage, noise)
+    words = sentence(replace(found, finding=chosen, advantage=advantage, noise=noise, beaten=beaten), "espresso")
+    assert said in words
+    assert not_said not in words
+    assert f"it beats {beaten} of 8" in words
 
 
 def test_rank_correlation_is_scipys_with_ties_too() -> None:

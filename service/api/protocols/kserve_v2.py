@@ -15,7 +15,7 @@ from pydantic import Field
 
 from service.api import intake
 from service.api.handler import Order, Service, serve
-from service.api.option_types import Name
+from service.api.option_types import OneName
 from service.api.options import LayerOptions, PredictOptions
 from service.api.pipeline import Pipeline
 from service.api.protocols import documented, outputs, tensors
@@ -33,7 +33,14 @@ _EXTENSIONS: Final = ["binary_tensor_data", "classification"]
 class InferOptions(PredictOptions, LayerOptions):
     """Options of /v2/models/{name}/infer, in its `parameters` or in the query."""
 
-    method: Name = Field(
+    # One tensor holds the maps of one layer by one method.
+    layer: OneName | None = Field(
+        None,
+        description="Layer to explain at, by a name from /v1/models/{name}. Default: the last layer with a spatial "
+        "extent.",
+        examples=["head", "blocks.10"],
+    )
+    method: OneName = Field(
         "grad-cam", description="How the heat map is made, by a name from /v1/models/{name}.", examples=["grad-cam"]
     )
 

@@ -76,20 +76,27 @@ class MethodDetail(Schema):
     )
     paper: str = Field(description="Whose it is.", examples=["Selvaraju et al. 2017, arXiv 1610.02391"])
     cost: MethodCost | None = Field(
-        description="What it was measured to cost. Null for networks of which nobody has measured it."
+        description="What it cost on the machine that measured it for the package. Null for networks that were not "
+        "measured."
     )
 
 
 class MethodCost(Schema):
-    """Seconds of the engine for one image with one map, divided by those of a prediction alone."""
+    """Seconds of the engine for one image with one map, divided by those of a prediction alone.
+
+    Measured for the package on the machine named here, not by this server, whose ratios may differ.
+    """
 
     default_layer: float = Field(description="At `default_layer`.", examples=[1.02])
     middle_layer: float | None = Field(
         description="At the network's middle feature layer; null where that is not offered.", examples=[1.8]
     )
-    measured: str = Field(
-        description="Where: engine and processor.", examples=["OpenVINO 2026.4.1 on cpu, bf16; 2 cores of an EPYC"]
+    engine: str = Field(
+        description="Engine, device and precision that it was measured with. This server's are the model's `engine`.",
+        examples=["OpenVINO 2026.4.1 on cpu, bf16"],
     )
+    machine: str = Field(description="Processor that it was measured on.", examples=["2 cores of AMD EPYC"])
+    date: str = Field(description="Day on which it was measured.", examples=["2026-11-24"])
 
 
 class ModelSummary(Schema):

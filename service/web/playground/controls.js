@@ -34,17 +34,20 @@ export function methodsAt(layer, {method_details: all}) {
 
 const digits = (value) => String(Number(value.toPrecision(3)));
 
-/** What a method costs, by what a prediction does. */
-const price = ({cost}) => (cost ? t("method.cost", {times: digits(cost.default_layer)}) : "");
+/** What a method costs, by what a prediction does; nothing where another engine or precision was measured. */
+const price = ({cost}, engine) => (
+  cost && cost.engine === engine ? t("method.cost", {times: digits(cost.default_layer)}) : "");
 
-/** What a method is, needs and costs. */
-function about({title, needs, formula, paper, cost, default_layer: place}) {
+/** What a method is, needs and costs, and whose figure that is. */
+function about({title, needs, formula, paper, cost, default_layer: place}, engine) {
   const measured = cost && t(cost.middle_layer === null ? "method.measured" : "method.measured.both", {
-    times: digits(cost.default_layer), layer: place, middle: digits(cost.middle_layer ?? 0), where: cost.measured,
+    times: digits(cost.default_layer), layer: place, middle: digits(cost.middle_layer ?? 0),
+    engine: cost.engine, machine: cost.machine, date: cost.date,
   });
+  const other = cost && cost.engine !== engine ? ` ${t("method.here", {engine})}` : "";
   return h(
     "p", {class: "muted about-method", id: "about-method"}, h("strong", {}, title), ` – ${formula} (${paper}). `,
-    t(`needs.${needs.replace(" ", "_")}`), " ", measured ?? t("method.unmeasured"),
+    t(`needs.${needs.replace(" ", "_")}`), " ", measured ?? t("method.unmeasured"), other,
   );
 }
 
@@ -78,13 +81,13 @@ export function renderControls({state, detail, models, update}) {
     ], onLayer),
     row("method", choice(
       known(methods.map(({name}) => name), state.method), method?.name,
-      (name) => [name, price(methods.find((each) => each.name === name) ?? {})].filter(Boolean).join("  "),
+      (name) => [name, price(methods.find((each) => each.name === name) ?? {}, detail.engine)].filter(Boolean).join("  "),
     )),
     row("colormap", choice(
       known(["", ...colourMaps()], state.colormap), state.colormap, (name) => name || t("control.automatic"),
     )),
     row("top_k", choice(top, state.top_k || "5")),
-    method && about(method),
+    method && about(method, detail.engine),
     h(
       "label", {class: "control check"},
       h("input", {
