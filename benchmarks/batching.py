@@ -12,11 +12,11 @@ from typing import Any
 
 from benchmarks.engine import inputs, load_engine
 from benchmarks.queueing import fit, mean_latency_bound, simulate
+from pellucid.types import Batch, Finished, Job, Pixels, Plan
 from service.config import Settings
 from service.dispatch.batcher import Batcher
 from service.dispatch.worker import SPARE, Worker
 from service.engine.base import Engine
-from service.types import Batch, Finished, Job, Pixels, Plan
 
 WINDOW_S = 0.010
 LOADS = (0.1, 0.3, 0.5, 0.7, 0.9)

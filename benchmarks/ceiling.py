@@ -75,12 +75,12 @@ def main() -> None:
 
     from benchmarks.engine import load_engine
     from benchmarks.photographs import photographs
+    from pellucid.decode.image import decode
+    from pellucid.types import Batch, Pixels, Plan, Upload
     from service.config import Settings
-    from service.decode.image import decode
     from service.dispatch.worker import SPARE
     from service.engine import cores
     from service.engine.torch_engine import TorchEngine
-    from service.types import Batch, Pixels, Plan, Upload
 
     settings = Settings()
     engine, spec = load_engine(settings)

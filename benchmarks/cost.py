@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 from benchmarks.engine import inputs, load_engine
-from models.spec import NetworkSpec
+from pellucid.network.spec import NetworkSpec
+from pellucid.types import Batch, Plan, Tap
 from service.config import Settings
-from service.types import Batch, Plan, Tap
 
 SIZES = (1, 8)
 _FIVE = (285, 281, 282, 967, 657)

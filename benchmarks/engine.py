@@ -8,13 +8,13 @@ import numpy as np
 
 from benchmarks.photographs import photographs
 from models import catalog
-from models.spec import ModelSpec
+from pellucid.decode.image import decode
+from pellucid.network.spec import ModelSpec
+from pellucid.types import Pixels, Upload
 from service.config import Settings
-from service.decode.image import decode
 from service.engine import cores
 from service.engine.choose import create
 from service.engine.torch_engine import TorchEngine
-from service.types import Pixels, Upload
 
 
 def load_engine(settings: Settings, slots: int | None = None) -> tuple[TorchEngine, ModelSpec]:

@@ -22,13 +22,13 @@ from benchmarks.oracles import ORACLES, SAMPLES, SIGNLESS, Enlarged, difference,
 from benchmarks.report import fill, machine_line
 from benchmarks.servers import ROOT
 from models import catalog
-from models.graph import TracedNetwork
-from models.spec import PIXELS, NetworkSpec
+from pellucid.compile.graph import TracedNetwork
+from pellucid.explain.evidence import Head, gather
+from pellucid.explain.methods import METHODS, Method
+from pellucid.explain.methods.probe import Probe
+from pellucid.network.spec import PIXELS, NetworkSpec
+from pellucid.types import Batch, Floats, Heat, Plan
 from service.config import Settings
-from service.explain.evidence import Head, gather
-from service.explain.methods import METHODS, Method
-from service.explain.methods.probe import Probe
-from service.types import Batch, Floats, Heat, Plan
 
 PAGE: Final = ROOT / "docs" / "methods.md"
 COSTS: Final = ROOT / "service" / "api" / "method_costs.json"

@@ -22,8 +22,8 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 from torchcam.methods import ScoreCAM
 
-from service.explain.evidence import Evidence
-from service.types import Floats
+from pellucid.explain.evidence import Evidence
+from pellucid.types import Floats
 
 SAMPLES: Final = 8
 Oracle = Callable[[nn.Module, str | None, Tensor, int], Floats]

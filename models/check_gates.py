@@ -19,15 +19,16 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from models import catalog
-from models.attention import ChannelAttention, names_without_gates
-from models.graph import TracedNetwork
+from models.attention import ChannelAttention
 from models.insert import gates_of, load_gates, with_gates
 from models.lite0 import GATED_LAYERS
-from models.spec import PreprocessSpec
 from models.training.corruptions import HELD_OUT, TRAINED, Picture
 from models.training.pictures import Labelled, centre_crop, find_pictures, random_crop, to_pixels
 from models.training.recipe import frozen
 from models.weights import read_state
+from pellucid.compile.gates import names_without_gates
+from pellucid.compile.graph import TracedNetwork
+from pellucid.network.spec import PreprocessSpec
 
 CORRUPTIONS = TRAINED | HELD_OUT
 # One of each of ImageNet-C's four families, then two that no gate was trained on.

@@ -9,9 +9,10 @@ from collections.abc import Iterable, Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from models.attention import ChannelAttention, Gated
-from models.graph import TracedNetwork
+from models.attention import ChannelAttention
 from models.weights import WeightsError, load_strict
+from pellucid.compile.gates import Gated
+from pellucid.compile.graph import TracedNetwork
 
 # A gate's type -> its module, made for a number of channels.
 GATE_TYPES = {"channel": ChannelAttention}

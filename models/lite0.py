@@ -14,7 +14,7 @@ from itertools import accumulate
 
 from torch import Tensor, nn
 
-from models.spec import PreprocessSpec
+from pellucid.network.spec import PreprocessSpec
 
 # kernel, stride of the first block, expansion, output channels, blocks
 STAGES = (

@@ -20,12 +20,12 @@ from torch import nn
 from tqdm import tqdm
 
 from models import catalog
-from models.graph import TracedNetwork
 from models.insert import gate_state, load_gates, with_gates
 from models.lite0 import GATED_LAYERS
-from models.spec import PreprocessSpec
 from models.training.pictures import Sampler, find_pictures
 from models.training.recipe import Batch, Lesson, draw_batch, fold, standardise
+from pellucid.compile.graph import TracedNetwork
+from pellucid.network.spec import PreprocessSpec
 
 WARM_UP = 30
 CHECKPOINT_EVERY = 50

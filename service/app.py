@@ -25,12 +25,15 @@ from starlette.responses import Response
 from threadpoolctl import threadpool_limits
 
 from models import catalog
+from pellucid.errors import MethodNotAllowed, NotFound, PellucidError
+from pellucid.explain.methods import METHODS
+from pellucid.parts.option_types import invalid
+from pellucid.types import Batch, Plan, Tap
 from service.api import documented, explain, playground, predict, redoc, system
 from service.api.auth import Gate, Keys, rate_of
 from service.api.context import RequestContext
 from service.api.handler import Service
 from service.api.intake import Limits
-from service.api.option_types import invalid
 from service.api.pages import PageHeaders
 from service.api.pipeline import Pipeline
 from service.api.protocols import kserve_v1, kserve_v2, torchserve
@@ -43,11 +46,8 @@ from service.engine import cores
 from service.engine.choose import create
 from service.engine.facts import versions
 from service.engine.torch_engine import TorchEngine
-from service.errors import MethodNotAllowed, NotFound, PellucidError
-from service.explain.methods import METHODS
 from service.telemetry.call import Call
 from service.telemetry.metrics import Metrics
-from service.types import Batch, Plan, Tap
 
 log = logging.getLogger("pellucid")
 

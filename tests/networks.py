@@ -18,7 +18,7 @@ import torchvision
 from torch import Tensor, nn
 
 from models.attention import ChannelAttention
-from models.graph import TracedNetwork
+from pellucid.compile.graph import TracedNetwork
 
 SIZE = (64, 64)
 

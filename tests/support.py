@@ -20,8 +20,8 @@ import numpy as np
 from PIL import Image
 from pydantic import BaseModel
 
-from service.api.schemas import Picture, Problem, Reply, Result
-from service.types import Pixels
+from pellucid.schemas import Picture, Problem, Reply, Result
+from pellucid.types import Pixels
 
 REPOSITORY = Path(__file__).parents[1]
 SAMPLES = REPOSITORY / "service" / "web" / "samples"

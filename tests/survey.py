@@ -22,12 +22,12 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from tqdm import tqdm
 
-from models.graph import TracedNetwork, UntraceableError
-from models.spec import LayerSpec, ModelSpec, PreprocessSpec
+from pellucid.compile.graph import TracedNetwork, UntraceableError
+from pellucid.explain.evidence import Head, gather
+from pellucid.explain.methods.gradient import grad_cam
+from pellucid.network.spec import LayerSpec, ModelSpec, PreprocessSpec
+from pellucid.types import Batch, Plan
 from service.engine.choose import create
-from service.explain.evidence import Head, gather
-from service.explain.methods.gradient import grad_cam
-from service.types import Batch, Plan
 from tests.surveyed import Entry, entries
 
 # Of a map's, a gate's or the logits' largest value.

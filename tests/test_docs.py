@@ -16,8 +16,8 @@ import httpx
 import playwright
 import pytest
 
+from pellucid.client import AsyncClient, Client
 from service.cli import main
-from service.client import AsyncClient, Client
 from service.config import Settings
 from tests.support import REPOSITORY, ROUTES, SAMPLES
 

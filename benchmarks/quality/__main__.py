@@ -17,8 +17,8 @@ from benchmarks.quality.measure import Effort, Network, measure
 from benchmarks.quality.scenes import Scene, composed, recognised, spread
 from benchmarks.report import Figures, fill, machine_line
 from benchmarks.servers import ROOT
+from pellucid.errors import PellucidError
 from service.config import Settings
-from service.errors import PellucidError
 
 RESULTS: Final = ROOT / "benchmarks" / "results"
 # An early one, a middle one, and the default one of the default network. The libraries are compared at all but the

@@ -15,9 +15,9 @@ from collections import defaultdict
 from pathlib import Path
 
 from benchmarks.quality.scenes import Scene
-from models.spec import ModelSpec
-from service.decode.image import decode
-from service.types import Box, Upload
+from pellucid.decode.image import decode
+from pellucid.network.spec import ModelSpec
+from pellucid.types import Box, Upload
 
 COLUMNS = ("file", "label", "x0", "y0", "x1", "y1")
 

@@ -17,10 +17,10 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 
 from benchmarks.quality.scenes import Scene
-from models.spec import PIXELS, ModelSpec
+from pellucid.explain.methods import METHODS
+from pellucid.network.spec import PIXELS, ModelSpec
+from pellucid.types import Batch, Floats, Heat, MethodSpec, Plan
 from service.engine.torch_engine import TorchEngine
-from service.explain.methods import METHODS
-from service.types import Batch, Floats, Heat, MethodSpec, Plan
 
 OURS: Final = "Pellucid"
 PGC: Final = "pytorch-grad-cam"

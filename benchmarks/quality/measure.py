@@ -15,14 +15,14 @@ from benchmarks.quality.makers import OURS, Libraries, Maker, ours
 from benchmarks.quality.scenes import Scene
 from benchmarks.quality.scores import cosine, energy, hit
 from models import catalog
-from models.spec import ModelSpec
+from pellucid.network.spec import ModelSpec
+from pellucid.trust.measures import measured
+from pellucid.trust.trials import Design, Trials
+from pellucid.types import Batch, Floats, Pixels, Plan
 from service.config import Settings
 from service.engine import cores
 from service.engine.choose import create
 from service.engine.torch_engine import TorchEngine
-from service.trust.measures import measured
-from service.trust.trials import Design, Trials
-from service.types import Batch, Floats, Pixels, Plan
 
 BASELINE: Final = "baseline"
 _BATCH: Final = 16

@@ -19,10 +19,10 @@ from benchmarks.quality.report import cost
 from benchmarks.quality.scenes import Scene
 from benchmarks.quality.scores import interval
 from benchmarks.report import Figures
-from models.spec import PIXELS
-from service.explain.methods import METHODS
-from service.render.compose import positive
-from service.types import Floats
+from pellucid.explain.methods import METHODS
+from pellucid.network.spec import PIXELS
+from pellucid.render.compose import positive
+from pellucid.types import Floats
 
 _COLOURS: Final = ("#6b6b6b", "#d9730d", "#0b6e99", "#7b3f9e")
 _PANELS: Final = (

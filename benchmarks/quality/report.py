@@ -10,7 +10,7 @@ from benchmarks.quality.makers import OURS
 from benchmarks.quality.measure import BASELINE
 from benchmarks.quality.scores import interval
 from benchmarks.report import Figures, table
-from models.spec import PIXELS
+from pellucid.network.spec import PIXELS
 
 
 def overview(figures: Figures, agreement: dict[str, dict[str, float]]) -> str:

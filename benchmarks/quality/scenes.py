@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from benchmarks.photographs import SAMPLES
-from models.spec import ModelSpec
-from service.types import Box, Pixels
+from pellucid.network.spec import ModelSpec
+from pellucid.types import Box, Pixels
 
 
 @dataclass(frozen=True)

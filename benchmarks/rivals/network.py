@@ -12,7 +12,7 @@ from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
 from models import catalog
-from models.spec import ModelSpec
+from pellucid.network.spec import ModelSpec
 
 
 class Network:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from models.lite0 import PREPROCESS, EfficientNetLite0
-from models.spec import PreprocessSpec
+from pellucid.network.spec import PreprocessSpec
 
 
 def blank(name: str, classes: int, arguments: dict[str, Any], keys: Collection[str]) -> nn.Module:

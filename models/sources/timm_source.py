@@ -14,8 +14,8 @@ from typing import Any, cast, get_args
 from torch import nn
 
 from models.sources.errors import UnknownModelError
-from models.spec import Interpolation, ModelSpec, PreprocessSpec
 from models.weights import WeightsError
+from pellucid.network.spec import Interpolation, ModelSpec, PreprocessSpec
 
 
 def load(name: str) -> tuple[nn.Module, ModelSpec]:

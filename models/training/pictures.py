@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from models.spec import PreprocessSpec
 from models.training.corruptions import Picture
+from pellucid.network.spec import PreprocessSpec
 
 Part = Literal["all", "fit", "dev"]
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 from torch.nn import functional as F
 
-from models.attention import ChannelAttention, names_without_gates
-from models.graph import TracedNetwork
+from models.attention import ChannelAttention
 from models.insert import gates_of
-from models.spec import PreprocessSpec
 from models.training.corruptions import TRAINED
 from models.training.pictures import Sampler, random_crop, to_pixels
+from pellucid.compile.gates import names_without_gates
+from pellucid.compile.graph import TracedNetwork
+from pellucid.network.spec import PreprocessSpec
 
 LABEL_WEIGHT = 0.1
 # Below this a channel hardly varies, and dividing by its deviation would only amplify rounding.

@@ -18,8 +18,8 @@ from limits.strategies import MovingWindowRateLimiter
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from pellucid.errors import NotFound, PellucidError, RateLimited, Unauthorized, WrongKey
 from service.api.protocols.errors import error_response, path_of
-from service.errors import NotFound, PellucidError, RateLimited, Unauthorized, WrongKey
 
 Access = Literal["open", "key", "off"]
 

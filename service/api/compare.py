@@ -11,17 +11,18 @@ import numpy as np
 from starlette.requests import Request
 from starlette.responses import Response
 
-from models.spec import ModelSpec
-from service.api import intake, reply, side_by_side
-from service.api.classes import prediction
+from pellucid.errors import InvalidOption, PellucidError
+from pellucid.network.spec import ModelSpec
+from pellucid.parts import result, side_by_side
+from pellucid.parts.classes import prediction
+from pellucid.parts.options import CompareOptions, GradCamOptions
+from pellucid.parts.plan import class_index
+from pellucid.trust.ranks import spearman
+from pellucid.types import Box, Explanation, GateReading, Outcome, Plan
+from service.api import intake, reply
 from service.api.handler import Service, planned, serve
 from service.api.joint import Joint, Seen, Side
-from service.api.options import CompareOptions, GradCamOptions
 from service.api.pipeline import Pipeline
-from service.api.plan import class_index
-from service.errors import InvalidOption, PellucidError
-from service.trust.ranks import spearman
-from service.types import Box, Explanation, GateReading, Outcome, Plan
 
 Kind = Literal["classes", "pictures", "models"]
 _NAMES: Final = {"pictures": "picture", "models": "network"}
@@ -69,7 +70,7 @@ def _joint(service: Service, options: CompareOptions, body: intake.Intake, reque
             "request_id": request_id,
             "compare": _compared(kind, sides, seen, options),
         }
-        return Response(reply.as_json(found), media_type=reply.JSON)
+        return Response(result.as_json(found), media_type=reply.JSON)
 
     return Joint(tuple(sides), write, None if targets else follows, options.timeout_ms)
 
@@ -142,7 +143,7 @@ class _Found:
         labels = self.side.pipeline.spec.labels
         return {
             "model": self.side.pipeline.spec.name,
-            "image": reply.image_info(image.info),
+            "image": result.image_info(image.info),
             "box": image.box,
             "predictions": [prediction(each, labels) for each in outcome.predictions],
             "target": prediction(self.explanation.target, labels),

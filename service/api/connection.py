@@ -13,8 +13,8 @@ import httptools
 import orjson
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from pellucid.errors import Draining, HeadTimeout, HeadTooLarge, MalformedRequest, PellucidError, QueueFull
 from service.api.reply import PROBLEM, problem
-from service.errors import Draining, HeadTimeout, HeadTooLarge, MalformedRequest, PellucidError, QueueFull
 
 log = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from pellucid.errors import Draining, PellucidError
 from service.api.protocols.errors import error_response
-from service.errors import Draining, PellucidError
 from service.telemetry.call import NO_ROUTE, Call
 
 log = logging.getLogger("pellucid.access")

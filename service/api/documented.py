@@ -11,10 +11,10 @@ from typing import Any, Final
 
 from fastapi import FastAPI
 
-from service.api import numbers_file
+from pellucid.parts import numbers_file
+from pellucid.parts.option_types import Options
 from service.api.auth import LIMITED, PROBES
 from service.api.intake import JsonImage
-from service.api.option_types import Options
 from service.api.problems import POST_PROBLEMS, POST_PROBLEMS_WITH_NAMES
 
 _JSON_NOTE: Final = "The images in base64, and any option of the route beside them; options here win over the query's."

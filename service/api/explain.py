@@ -6,10 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from service.api import documented
-from service.api.compare import comparison
-from service.api.handler import Service, answer
-from service.api.options import (
+from pellucid.parts.options import (
     PARTS,
     AttentionOptions,
     CompareOptions,
@@ -18,8 +15,11 @@ from service.api.options import (
     GradCamOptions,
     WhatIfOptions,
 )
+from pellucid.schemas import CompareReply, Reply
+from service.api import documented
+from service.api.compare import comparison
+from service.api.handler import Service, answer
 from service.api.route import OptionsRoute
-from service.api.schemas import CompareReply, Reply
 
 
 def router(service: Service) -> APIRouter:

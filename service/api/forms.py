@@ -8,13 +8,14 @@ from typing import Any, Final
 import numpy as np
 from starlette.responses import Response
 
-from service.api import numbers_file, provenance, reply
-from service.api.plan import Look
-from service.api.trials import Trusted
-from service.errors import InvalidOption, NotAcceptable
-from service.render import plot, png
-from service.render.encode import encode
-from service.types import DecodedImage, ImageInfo, Outcome, Plan
+from pellucid.errors import InvalidOption, NotAcceptable
+from pellucid.parts import numbers_file, result
+from pellucid.parts.plan import Look
+from pellucid.parts.trust import Trusted
+from pellucid.render import plot, png
+from pellucid.render.encode import encode
+from pellucid.types import DecodedImage, ImageInfo, Outcome, Plan
+from service.api import reply
 
 # The axis of a gate's bars goes from 1 at least this far.
 _LEAST_REACH: Final = 0.75
@@ -32,15 +33,15 @@ def written(
 ) -> reply.Entry:
     """One image's part of a reply of this type. ``origin`` is the reply's provenance, if that is asked for.
 
-    ``trusted`` as in ``reply.result``.
+    ``trusted`` as in ``result.result``.
     """
     if media_type == numbers_file.NPZ:
-        data = numbers_file.npz(image, outcome, origin, provenance.frame(image))
+        data = numbers_file.npz(image, outcome, origin, result.frame(image))
         return reply.Entry(image.info, data, numbers_file.NPZ)
     if media_type == numbers_file.PNG16:
-        data, headers = numbers_file.png16(image, outcome, origin, provenance.frame(image))
+        data, headers = numbers_file.png16(image, outcome, origin, result.frame(image))
         return reply.Entry(image.info, data, "image/png", headers)
-    found = reply.result(image, outcome, look, labels, trusted)
+    found = result.result(image, outcome, look, labels, trusted)
     return (
         reply.entry(image.info, found) if media_type == reply.JSON else picture(image.info, found, media_type, origin)
     )

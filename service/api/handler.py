@@ -14,21 +14,21 @@ from typing import Any, Generic, TypeVar
 from starlette.requests import Request
 from starlette.responses import Response
 
+from pellucid.decode.image import identify
+from pellucid.errors import DeadlineExceeded, Draining, EngineDown, PellucidError, UnknownModel, UnknownName
+from pellucid.parts.option_types import Options
+from pellucid.parts.options import ExplainOptions, RoutePart
+from pellucid.parts.plan import Look, bound_drawing, resolve
+from pellucid.render.encode import MEDIA_TYPES
+from pellucid.trust.trials import Design
+from pellucid.types import DecodedImage, Outcome, Plan, Prepared, Upload
 from service.api import forms, intake, provenance, reply, trials, waiting
 from service.api.joint import Joint, all_or_none
-from service.api.option_types import Options
-from service.api.options import ExplainOptions, RoutePart
 from service.api.pipeline import Pipeline, Stages
-from service.api.plan import Look, bound_drawing, resolve
-from service.decode.image import identify
 from service.dispatch.admission import Admission, Place
 from service.dispatch.forecast import Forecast
-from service.errors import DeadlineExceeded, Draining, EngineDown, PellucidError, UnknownModel, UnknownName
-from service.render.encode import MEDIA_TYPES
 from service.telemetry.call import Call
 from service.telemetry.metrics import Metrics
-from service.trust.trials import Design
-from service.types import DecodedImage, Outcome, Plan, Prepared, Upload
 
 # Of the pictures that are kept to be drawn over: RGB.
 _BYTES_PER_PIXEL = 3

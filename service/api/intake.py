@@ -16,8 +16,8 @@ from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from service.errors import ContentTooLarge, MalformedRequest, UnsupportedMediaType
-from service.types import Prepared, Upload
+from pellucid.errors import ContentTooLarge, MalformedRequest, UnsupportedMediaType
+from pellucid.types import Prepared, Upload
 
 MULTIPART: Final = "multipart/form-data"
 JSON: Final = "application/json"

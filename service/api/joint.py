@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 
 from starlette.responses import Response
 
+from pellucid.errors import DeadlineExceeded, PellucidError
+from pellucid.types import DecodedImage, Outcome, Plan, Prepared, Upload
 from service.api.pipeline import Pipeline, Stages
-from service.errors import DeadlineExceeded, PellucidError
-from service.types import DecodedImage, Outcome, Plan, Prepared, Upload
 
 T = TypeVar("T")
 Seen = tuple[DecodedImage, Outcome]

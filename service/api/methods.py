@@ -7,9 +7,9 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from models.spec import PIXELS
+from pellucid.network.spec import PIXELS
+from pellucid.schemas import MethodCost, MethodDetail
 from service.api.pipeline import Pipeline
-from service.api.schemas import MethodCost, MethodDetail
 
 
 @cache

@@ -11,14 +11,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
-from models.spec import ModelSpec, NetworkSpec
-from service.decode.image import decode
-from service.decode.tensor import as_decoded
+from pellucid.decode.image import decode
+from pellucid.decode.tensor import as_decoded
+from pellucid.errors import PellucidError
+from pellucid.network.spec import ModelSpec, NetworkSpec
+from pellucid.types import DecodedImage, Finished, MethodSpec, Outcome, Plan, Prepared, Upload
 from service.dispatch.cost import CostModel
 from service.dispatch.worker import Worker
-from service.errors import PellucidError
 from service.telemetry.call import STAGES
-from service.types import DecodedImage, Finished, MethodSpec, Outcome, Plan, Prepared, Upload
 
 T = TypeVar("T")
 

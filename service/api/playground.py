@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 from starlette.responses import FileResponse, JSONResponse
 from starlette.staticfiles import StaticFiles
 
-from service.render import colormap
+from pellucid.render import colormap
 
 _WEB: Final = Path(__file__).parents[1] / "web"
 # Everything on the page is the service's own: no inline script or style, nothing evaluated, nobody else's frame.

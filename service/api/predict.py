@@ -6,11 +6,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
+from pellucid.parts.options import PredictOptions
+from pellucid.schemas import Reply
 from service.api import documented
 from service.api.handler import Service, answer
-from service.api.options import PredictOptions
 from service.api.route import OptionsRoute
-from service.api.schemas import Reply
 
 
 def router(service: Service) -> APIRouter:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from service.api.reply import PROBLEM, problem
-from service.errors import (
+from pellucid.errors import (
     ContentTooLarge,
     DeadlineExceeded,
     Draining,
@@ -27,6 +26,7 @@ from service.errors import (
     UnsupportedMediaType,
     WrongKey,
 )
+from service.api.reply import PROBLEM, problem
 
 # By reference: given as a FastAPI model, it would be stated as application/json.
 _SCHEMA: Final = {"$ref": "#/components/schemas/Problem"}

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
-from models.spec import PreprocessSpec
-from service.api.option_types import Options
-from service.api.options import PARTS
+from pellucid.network.spec import PreprocessSpec
+from pellucid.parts.option_types import Options
+from pellucid.parts.options import PARTS
+from pellucid.parts.plan import Look
+from pellucid.schemas import Preprocess
+from pellucid.types import Plan
 from service.api.pipeline import Pipeline
-from service.api.plan import Look
-from service.api.schemas import Preprocess
-from service.types import DecodedImage, Plan
 
 
 def of_reply(route: str, options: Options, plan: Plan, look: Look, pipeline: Pipeline) -> dict[str, Any]:
@@ -28,17 +27,6 @@ def of_reply(route: str, options: Options, plan: Plan, look: Look, pipeline: Pip
         },
         "preprocess": preprocess(spec.preprocess).model_dump(),
         **pipeline.runtime,
-    }
-
-
-def frame(image: DecodedImage) -> dict[str, Any]:
-    """What of a picture the network was given, as ``schemas.Frame`` has it."""
-    x0, y0, x1, y1 = image.box
-    height, width = image.pixels.shape[:2]
-    return {
-        "box": image.box,
-        "scale": [width / (x1 - x0), height / (y1 - y0)],
-        "pixels_sha256": hashlib.sha256(image.pixels.tobytes()).hexdigest(),
     }
 
 

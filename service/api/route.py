@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.api.option_types import Options, invalid
+from pellucid.parts.option_types import Options, invalid
 
 # Callers repeat a few queries; a long one is likely to be the only one of its kind, and not worth its memory.
 _KEPT: Final = 1024

@@ -7,11 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Request
 from starlette.responses import PlainTextResponse, Response
 
-from service.api import methods, provenance
-from service.api.handler import Service
-from service.api.pipeline import Pipeline
-from service.api.problems import LIVE_PROBLEMS, MODEL_PROBLEMS, MODELS_PROBLEMS, READY_PROBLEMS
-from service.api.schemas import (
+from pellucid.schemas import (
     DefaultLayer,
     GateShape,
     Health,
@@ -21,8 +17,12 @@ from service.api.schemas import (
     ModelSummary,
     TrustCost,
 )
+from pellucid.trust.trials import Design
+from service.api import methods, provenance
+from service.api.handler import Service
+from service.api.pipeline import Pipeline
+from service.api.problems import LIVE_PROBLEMS, MODEL_PROBLEMS, MODELS_PROBLEMS, READY_PROBLEMS
 from service.api.trials import estimate
-from service.trust.trials import Design
 
 
 def router(service: Service) -> APIRouter:

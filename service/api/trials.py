@@ -7,35 +7,23 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import Final, TypeVar
 
 import numpy as np
 
+from pellucid.errors import TooCostly
+from pellucid.parts.trust import Trusted
+from pellucid.trust.measures import measured, sanity
+from pellucid.trust.trials import Design, Trials
+from pellucid.types import DecodedImage, Finished, Outcome, Pixels, Plan
 from service.api.joint import first_error
 from service.api.pipeline import Pipeline
 from service.dispatch.forecast import Forecast
-from service.errors import TooCostly
-from service.trust.measures import Measured, measured, sanity
-from service.trust.trials import Design, Trials
-from service.types import DecodedImage, Finished, Outcome, Pixels, Plan
 
 T = TypeVar("T")
 
 # Pictures of one image's trials that are made at once. The pool decodes others' pictures as well.
 _MAKERS: Final = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Trusted:
-    """What the trials said of one target's map. ``sanity``: its rank correlation with each random head's map.
-
-    ``estimated_s`` is what the trials of the image were expected to take before they began, 0 where nothing was known.
-    """
-
-    measured: Measured
-    sanity: tuple[float | None, ...]
-    estimated_s: float
 
 
 def estimate(pipeline: Pipeline, passes: int) -> float:

@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
+from pellucid.errors import DeadlineExceeded
 from service.api import intake
 from service.dispatch.admission import Place
-from service.errors import DeadlineExceeded
 
 # So long the rest of a body may take whose deadline has passed.
 _LATE_BODY_S = 0.5

@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from service.client import ApiError, AsyncClient
+from pellucid.client import ApiError, AsyncClient
 from service.commands.session import (
     ApiKey,
     AsJson,

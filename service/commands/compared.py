@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from service.api.schemas import Picture
+from pellucid.schemas import Picture
 
 # Of an entry, what it is called by among its kind.
 _NAMES: Final = ("layer", "side", "method")

@@ -12,11 +12,11 @@ import typer
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from models.spec import PIXELS
-from service.api.schemas import Prediction
-from service.client import ApiError, AsyncClient
-from service.client.many import FAILURES
-from service.client.options import AttentionOptions, ExplainOptions
+from pellucid.client import ApiError, AsyncClient
+from pellucid.client.many import FAILURES
+from pellucid.client.options import AttentionOptions, ExplainOptions
+from pellucid.network.spec import PIXELS
+from pellucid.schemas import Prediction
 from service.commands import files
 from service.commands.session import (
     ApiKey,

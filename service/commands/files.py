@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from service.api.schemas import Picture, Result
+from pellucid.schemas import Picture, Result
 
 # What write() writes.
 _EARLIER: Final = (

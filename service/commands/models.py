@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from service.api.schemas import ModelDetail, ModelSummary
+from pellucid.schemas import ModelDetail, ModelSummary
 from service.commands.session import ApiKey, AsJson, Url, explained_errors, print_json, session
 
 _WIDE: Final = 1000

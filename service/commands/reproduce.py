@@ -14,7 +14,7 @@ import typer
 from pydantic import ValidationError
 from rich.markup import escape
 
-from service.api.schemas import Failure, Provenance, Reply, Result
+from pellucid.schemas import Failure, Provenance, Reply, Result
 from service.commands.compared import Difference, differences
 from service.commands.session import ApiKey, AsJson, Timeout, console, explained_errors, print_json, session
 from service.commands.start import URL_VARIABLE

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from service.client import ApiError, AsyncClient
+from pellucid.client import ApiError, AsyncClient
 from service.commands import start
 
 Url = Annotated[

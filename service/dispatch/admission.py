@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from service.errors import QueueFull
+from pellucid.errors import QueueFull
 
 
 class Admission:

@@ -14,8 +14,8 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable
 
-from service.errors import DeadlineExceeded, PellucidError
-from service.types import Job
+from pellucid.errors import DeadlineExceeded, PellucidError
+from pellucid.types import Job
 
 
 class Batcher:

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from pellucid.errors import EngineDown, TooLate
+from pellucid.types import Plan
 from service.dispatch.worker import Worker
-from service.errors import EngineDown, TooLate
-from service.types import Plan
 
 # What a new image's seconds weigh in the mean: it is one of the last twenty or so.
 _SHARE: Final = 0.05

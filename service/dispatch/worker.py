@@ -17,13 +17,13 @@ from typing import Final
 
 import numpy as np
 
+from pellucid.errors import DeadlineExceeded, Draining, EngineDown, InferenceFailed, OutOfMemory, PellucidError
+from pellucid.types import Batch, Finished, Job, Outcome, Pixels, Plan
 from service.dispatch.batcher import Batcher
 from service.dispatch.cost import LaneCosts
 from service.dispatch.memory import BatchCap, is_out_of_memory
 from service.dispatch.watch import Watch
 from service.engine.base import Engine
-from service.errors import DeadlineExceeded, Draining, EngineDown, InferenceFailed, OutOfMemory, PellucidError
-from service.types import Batch, Finished, Job, Outcome, Pixels, Plan
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from service.types import Batch, Outcome, Plan
+from pellucid.types import Batch, Outcome, Plan
 
 
 class Engine(Protocol):

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from models.spec import ModelSpec
+from pellucid.network.spec import ModelSpec
 from service.engine.torch_engine import TorchEngine
 
 

@@ -23,14 +23,14 @@ import torch
 from openvino.preprocess import PrePostProcessor
 from torch import Tensor, fx, nn
 
-from models import in_place, layout
-from models.spec import ModelSpec, PreprocessSpec
 from models.weights import digest_of
+from pellucid.compile import in_place, layout
+from pellucid.explain.evidence import ForwardRecord
+from pellucid.network.spec import ModelSpec, PreprocessSpec
+from pellucid.types import Batch, Pixels, Plan
 from service.engine.facts import EngineFacts
 from service.engine.torch_engine import TorchEngine
 from service.engine.turns import Turns
-from service.explain.evidence import ForwardRecord
-from service.types import Batch, Pixels, Plan
 
 log = logging.getLogger(__name__)
 

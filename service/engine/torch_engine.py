@@ -10,13 +10,13 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
-from models.graph import Cut, TracedNetwork
-from models.spec import ModelSpec, NetworkSpec
+from pellucid.compile.graph import Cut, TracedNetwork
+from pellucid.explain.evidence import ForwardRecord, GateView, Head, View
+from pellucid.explain.methods import METHODS, costly, differentiated, explained
+from pellucid.explain.outcome import explain
+from pellucid.network.spec import ModelSpec, NetworkSpec
+from pellucid.types import Batch, Outcome, Plan
 from service.engine.facts import EngineFacts
-from service.explain.evidence import ForwardRecord, GateView, Head, View
-from service.explain.methods import METHODS, costly, differentiated, explained
-from service.explain.outcome import explain
-from service.types import Batch, Outcome, Plan
 
 # Graphs that are kept: one for each set of outputs that callers ask for together.
 _KEPT_GRAPHS = 64

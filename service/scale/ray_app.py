@@ -47,7 +47,7 @@ class Replica:
         return app
 
     def check_health(self) -> None:
-        """Ray asks now and then, and starts another replica in place of one that raises (service.errors.EngineDown)."""
+        """Ray asks now and then, and starts another replica in place of one that raises EngineDown."""
         self._service.require_engines()
 
 

@@ -15,7 +15,9 @@ import httpx
 import numpy as np
 from fastapi import FastAPI
 
-from models.spec import LayerSpec, ModelSpec, NetworkSpec, PreprocessSpec
+from pellucid.explain.methods import METHODS
+from pellucid.network.spec import LayerSpec, ModelSpec, NetworkSpec, PreprocessSpec
+from pellucid.types import Batch, Finished, Outcome, Pixels, Plan, Prediction
 from service.api.handler import Service
 from service.api.intake import Limits
 from service.api.pipeline import Pipeline
@@ -25,10 +27,8 @@ from service.dispatch.admission import Admission
 from service.dispatch.forecast import Forecast
 from service.dispatch.worker import Worker
 from service.engine.torch_engine import PAYING_BATCH
-from service.explain.methods import METHODS
 from service.telemetry.call import Call
 from service.telemetry.metrics import Metrics
-from service.types import Batch, Finished, Outcome, Pixels, Plan, Prediction
 from tests.support import encoded
 
 BLACK = encoded(np.zeros((8, 8, 3), np.uint8))

@@ -8,7 +8,7 @@ import httpx
 import numpy as np
 import pytest
 
-from service.api.schemas import Attention, ModelDetail
+from pellucid.schemas import Attention, ModelDetail
 from tests.support import decoded_bytes, encoded, explained, parsed, post, problem
 
 

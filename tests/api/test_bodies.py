@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from service.api.schemas import Failure, Result
+from pellucid.schemas import Failure, Result
 from tests.support import ROUTES, difference, envelope, explained, post, problem
 
 

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from pellucid.errors import DeadlineExceeded
+from pellucid.parts.side_by_side import common, over
+from pellucid.schemas import CompareReply, Comparison
+from pellucid.types import Floats
 from service.api.documented import examples
 from service.api.joint import all_or_none
-from service.api.schemas import CompareReply, Comparison
-from service.api.side_by_side import common, over
-from service.errors import DeadlineExceeded
-from service.types import Floats
 from tests.api.stub import BLACK, running
 from tests.support import decoded, difference, explained, parsed, photograph, post, problem
 

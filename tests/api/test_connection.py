@@ -15,8 +15,8 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
+from pellucid.schemas import Problem
 from service.api.connection import BoundedProtocol, ConnectionLimits
-from service.api.schemas import Problem
 from tests.support import LIGHT, Server, photograph, serving
 
 TYPED = "Host: test\r\nContent-Type: image/jpeg\r\n"

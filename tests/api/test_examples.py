@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
+from pellucid.schemas import Reply
 from service.api.documented import examples
-from service.api.schemas import Reply
 from tests.support import REPOSITORY, ROUTES, difference, photograph
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from service.types import Finished, Pixels, Plan
+from pellucid.types import Finished, Pixels, Plan
 from tests.api.stub import BLACK, POISON, Stub, running
 from tests.support import envelope, problem
 

@@ -8,8 +8,8 @@ import httpx
 import numpy as np
 import pytest
 
-from service.api.schemas import FeatureMap, ModelDetail
-from service.types import Pixels
+from pellucid.schemas import FeatureMap, ModelDetail
+from pellucid.types import Pixels
 from tests.support import decoded, explained, parsed
 
 DARKEST, BRIGHTEST = (68, 1, 84), (253, 231, 37)  # the ends of viridis

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.api.schemas import GradCam, ModelDetail
-from service.types import Pixels
+from pellucid.schemas import GradCam, ModelDetail
+from pellucid.types import Pixels
 from tests.support import decoded, decoded_bytes, encoded, explained, parsed, photograph
 
 FACE = (slice(60, 275), slice(130, 350))  # rows and columns of the cat's face in its photograph

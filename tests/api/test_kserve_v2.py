@@ -14,7 +14,7 @@ import tritonclient.http as triton
 from numpy.typing import NDArray
 
 from models.lite0 import PREPROCESS
-from service.types import Pixels
+from pellucid.types import Pixels
 from tests.support import encoded, explained
 
 MODEL = "lite0"

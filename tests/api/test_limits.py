@@ -14,10 +14,10 @@ import httpx
 import numpy as np
 import pytest
 
-from service.api import option_types, options
-from service.api.schemas import Problem
-from service.errors import InvalidOption
-from service.types import Upload
+from pellucid.errors import InvalidOption
+from pellucid.parts import option_types, options
+from pellucid.schemas import Problem
+from pellucid.types import Upload
 from tests.api.stub import BLACK, running
 from tests.support import encoded, envelope, problem
 

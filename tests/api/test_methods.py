@@ -10,7 +10,7 @@ import httpx
 import numpy as np
 import pytest
 
-from service.api.schemas import GradCam, ModelDetail
+from pellucid.schemas import GradCam, ModelDetail
 from tests.support import decoded, explained, parsed, post, problem
 
 SMALL = {"max_side": 8}

@@ -10,9 +10,9 @@ import httpx
 import numpy as np
 import pytest
 
-from service.client import AsyncClient, Client
-from service.client.heat_maps import NPZ, PNG16, read_npz, read_png
-from service.render.numbers import png16
+from pellucid.client import AsyncClient, Client
+from pellucid.client.heat_maps import NPZ, PNG16, read_npz, read_png
+from pellucid.render.numbers import png16
 from tests.support import decoded_bytes, envelope, explained, post, problem
 
 ASKED: dict[str, Any] = {"layer": "blocks.10", "target": ["281", "Egyptian cat"]}

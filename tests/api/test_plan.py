@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from models.spec import LayerSpec, ModelSpec, NetworkSpec, PreprocessSpec
-from service.api.option_types import Options
-from service.api.options import ExplainOptions, FeatureMapOptions, GradCamOptions, Part, RoutePart, WhatIfOptions
-from service.api.plan import Look, bound_drawing, class_index, resolve
-from service.errors import InvalidOption, UnknownName
-from service.explain.methods import METHODS
-from service.types import Plan, Tap
+from pellucid.errors import InvalidOption, UnknownName
+from pellucid.explain.methods import METHODS
+from pellucid.network.spec import LayerSpec, ModelSpec, NetworkSpec, PreprocessSpec
+from pellucid.parts.option_types import Options
+from pellucid.parts.options import ExplainOptions, FeatureMapOptions, GradCamOptions, Part, RoutePart, WhatIfOptions
+from pellucid.parts.plan import Look, bound_drawing, class_index, resolve
+from pellucid.types import Plan, Tap
 
 LABELS = ("golden_retriever", "tiger cat", "Cardigan", "cardigan")
 SPEC = ModelSpec("own", "Own", LABELS, PreprocessSpec((8, 8), 8, "bilinear", (0, 0, 0), (1, 1, 1)), "this test")

@@ -8,7 +8,7 @@ import re
 import httpx
 import pytest
 
-from service.errors import PellucidError
+from pellucid.errors import PellucidError
 from tests.support import REPOSITORY, decoded_bytes, post, problem
 
 FOLDER = REPOSITORY / "service" / "web" / "playground"

@@ -7,7 +7,7 @@ import math
 import httpx
 import pytest
 
-from service.api.schemas import Prediction
+from pellucid.schemas import Prediction
 from tests.support import envelope, explained, photograph, post, problem
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.api.schemas import ModelDetail
+from pellucid.schemas import ModelDetail
 from tests.support import ROUTES, encoded, parsed, post, problem
 
 EXPLAINING = ["/v1/attention", "/v1/grad-cam", "/v1/explain"]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from models.lite0 import PREPROCESS
-from models.spec import ModelSpec
+from pellucid.network.spec import ModelSpec
 from service.api.protocols.torchserve import probabilities
 from tests.api.stub import BLACK, POISON, Stub, running
 from tests.support import explained

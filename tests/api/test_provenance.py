@@ -12,7 +12,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from service.api.schemas import Provenance, Reply
+from pellucid.schemas import Provenance, Reply
 from tests.support import PARTS, ROUTES, envelope, explained, post, problem
 
 

@@ -13,7 +13,7 @@ import time
 import httpx
 import pytest
 
-from service.api.schemas import Health, ModelDetail, ModelList, Reply
+from pellucid.schemas import Health, ModelDetail, ModelList, Reply
 from tests.support import LIGHT, REPOSITORY, Server, parsed, problem, serving
 
 

@@ -13,12 +13,12 @@ import httpx
 import numpy as np
 import pytest
 
-from service.api.schemas import ModelDetail, Trust
+from pellucid.errors import DeadlineExceeded, TooCostly
+from pellucid.schemas import ModelDetail, Trust
+from pellucid.trust.trials import Design, Trials
+from pellucid.types import DecodedImage, Explanation, Finished, ImageInfo, Outcome, Pixels, Prediction
 from service.api.trials import examined
 from service.dispatch.forecast import Forecast
-from service.errors import DeadlineExceeded, TooCostly
-from service.trust.trials import Design, Trials
-from service.types import DecodedImage, Explanation, Finished, ImageInfo, Outcome, Pixels, Prediction
 from tests.api.stub import BLACK, POISON, Stub, running
 from tests.support import envelope, explained, post, problem
 

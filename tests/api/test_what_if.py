@@ -8,7 +8,7 @@ import httpx
 import numpy as np
 import pytest
 
-from service.api.schemas import WhatIf
+from pellucid.schemas import WhatIf
 from tests.support import decoded, explained, post, problem
 
 

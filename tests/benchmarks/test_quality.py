@@ -13,9 +13,9 @@ from benchmarks.quality import boxes, report, scores
 from benchmarks.quality.makers import OURS, Maker, ours
 from benchmarks.quality.measure import BASELINE, Effort, Row, _maps
 from benchmarks.quality.scenes import THINGS, Scene, composed, recognised, spread
-from models.spec import PIXELS, ModelSpec
+from pellucid.network.spec import PIXELS, ModelSpec
+from pellucid.types import Box, Floats
 from service.engine.torch_engine import TorchEngine
-from service.types import Box, Floats
 from tests.benchmarks.test_report import rows
 from tests.engine.test_torch_engine import SPEC
 from tests.networks import network

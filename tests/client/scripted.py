@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from service.client import AsyncClient, Client
+from pellucid.client import AsyncClient, Client
 
 Respond = Callable[[httpx.Request], httpx.Response]
 

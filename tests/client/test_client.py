@@ -13,17 +13,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.api import options as served
-from service.api.schemas import Result
-from service.client import ApiError, AsyncClient, Client
-from service.client import options as offered
+from pellucid.client import ApiError, AsyncClient, Client
+from pellucid.client import options as offered
+from pellucid.parts import options as served
+from pellucid.schemas import Result
 from tests.client.scripted import PREDICTIONS, ask, both, refusal, reply
 from tests.support import REPOSITORY, SAMPLES, decoded, problem
 
 
 def test_importing_it_loads_no_network_and_no_arrays() -> None:
     heavy = ("torch", "openvino", "numpy", "fastapi", "PIL")
-    code = f"import sys, service.client; print([name for name in {heavy} if name in sys.modules])"
+    code = f"import sys, pellucid.client; print([name for name in {heavy} if name in sys.modules])"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=True)
     assert loaded.stdout.strip() == "[]"
 

@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from service.client import ApiError, AsyncClient, Client, Explained
-from service.client.images import ImageSource
+from pellucid.client import ApiError, AsyncClient, Client, Explained
+from pellucid.client.images import ImageSource
 from tests.client.scripted import both, refusal, reply
 from tests.support import SAMPLES
 

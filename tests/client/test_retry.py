@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from service.client import ApiError, AsyncClient, Client
+from pellucid.client import ApiError, AsyncClient, Client
 from tests.client.scripted import PREDICTIONS, ask, both, refusal, reply
 
 
@@ -38,7 +38,7 @@ def test_a_refusal_for_now_is_tried_again(client_type: type[Client] | type[Async
 def test_a_proxy_whose_server_has_gone_is_asked_again(
     client_type: type[Client] | type[AsyncClient], status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.client.retry._BACKOFF", lambda _: 0)
+    monkeypatch.setattr("pellucid.client.retry._BACKOFF", lambda _: 0)
     coming = answers(httpx.Response(status, text="Internal Server Error"), reply(**PREDICTIONS))
     (prediction,) = ask(client_type, lambda _: next(coming))
     assert prediction.label == "dark"
@@ -48,7 +48,7 @@ def test_a_proxy_whose_server_has_gone_is_asked_again(
 def test_a_connection_that_breaks_is_tried_again_and_one_that_nobody_takes_is_not(
     client_type: type[Client] | type[AsyncClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.client.retry._BACKOFF", lambda _: 0)
+    monkeypatch.setattr("pellucid.client.retry._BACKOFF", lambda _: 0)
     errors: list[Exception] = [httpx.ConnectError("refused"), httpx.ReadError("reset"), httpx.WriteError("reset")]
     errors.append(httpx.RemoteProtocolError("disconnected"))
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.api.schemas import Reply, Result
+from pellucid.schemas import Reply, Result
 from service.commands import files
 from tests.commands.invoke import pellucid
 from tests.support import REPOSITORY, SAMPLES, decoded, explained, post

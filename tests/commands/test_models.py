@@ -10,7 +10,7 @@ import httpx
 import pytest
 import typer
 
-from service.api.schemas import ModelDetail
+from pellucid.schemas import ModelDetail
 from service.commands import start
 from service.config import Settings
 from tests.commands.invoke import pellucid

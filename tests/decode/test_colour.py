@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.decode.image import decode
-from service.types import Upload
+from pellucid.decode.image import decode
+from pellucid.types import Upload
 from tests.decode.test_image import SPEC, encoded, pixels_of, quadrants
 from tests.support import REPOSITORY
 
@@ -141,8 +141,8 @@ def test_a_large_picture_is_shrunk_before_its_transparency_goes_and_shows_the_sa
 
 _MEASURE = """
 import resource, sys
-from service.decode.image import decode
-from service.types import Upload
+from pellucid.decode.image import decode
+from pellucid.types import Upload
 from tests.decode.test_image import SPEC
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -16,11 +16,11 @@ from PIL import Image, ImageOps
 from torchvision.transforms import v2
 from torchvision.transforms.functional import pil_to_tensor
 
-from models.spec import PreprocessSpec
-from service.decode.image import FORMATS, decode
-from service.decode.preprocess import Frame
-from service.errors import ContentTooLarge, UndecodableImage, UnsupportedMediaType
-from service.types import Pixels, Upload
+from pellucid.decode.image import FORMATS, decode
+from pellucid.decode.preprocess import Frame
+from pellucid.errors import ContentTooLarge, UndecodableImage, UnsupportedMediaType
+from pellucid.network.spec import PreprocessSpec
+from pellucid.types import Pixels, Upload
 
 SPEC = PreprocessSpec((224, 224), 256, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 # The whole picture, unscaled, so that a test can look at single pixels.

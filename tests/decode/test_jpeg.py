@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.decode import jpeg
+from pellucid.decode import jpeg
 from tests.support import SAMPLES
 
 

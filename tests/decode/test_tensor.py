@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models.spec import PreprocessSpec
-from service.decode.tensor import as_decoded, from_levels, from_normalised
-from service.errors import InvalidOption
+from pellucid.decode.tensor import as_decoded, from_levels, from_normalised
+from pellucid.errors import InvalidOption
+from pellucid.network.spec import PreprocessSpec
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SPEC = PreprocessSpec((6, 4), 8, "bilinear", MEAN, STD)

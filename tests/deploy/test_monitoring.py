@@ -14,7 +14,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from service import errors
+from pellucid import errors
 from tests.support import REPOSITORY, explained, post, problem
 
 DEPLOY = REPOSITORY / "deploy"

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from pellucid.types import Batch, Outcome, Pixels, Plan, Prediction
 from service.dispatch.worker import Worker
-from service.types import Batch, Outcome, Pixels, Plan, Prediction
 
 POISON = 255
 FOREVER = time.monotonic() + 3600

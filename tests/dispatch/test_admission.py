@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from pellucid.errors import QueueFull
 from service.dispatch.admission import Admission
 from service.dispatch.cost import CostModel, LaneCosts
-from service.errors import QueueFull
 
 
 def test_images_beyond_the_limit_are_refused_until_others_leave() -> None:

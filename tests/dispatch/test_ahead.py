@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
+from pellucid.types import Batch, Outcome, Plan
 from service.dispatch.worker import Worker
-from service.types import Batch, Outcome, Plan
 from tests.dispatch.echo import FOREVER, EchoEngine, pixel, running, until
 
 
@@ -37,7 +38,7 @@ def decisions(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int
     made: list[tuple[int, bool]] = []
     may_take = worker._batcher._may_take
 
-    def decide(limit: int) -> bool:
+    def decide(limit: Callable[[], int]) -> bool:
         made.append((len(worker._batcher), may_take(limit)))
         return made[-1][1]
 

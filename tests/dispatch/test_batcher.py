@@ -11,9 +11,9 @@ from concurrent.futures import Future
 import numpy as np
 import pytest
 
+from pellucid.errors import DeadlineExceeded, EngineDown
+from pellucid.types import Job, Plan
 from service.dispatch.batcher import Batcher
-from service.errors import DeadlineExceeded, EngineDown
-from service.types import Job, Plan
 from tests.dispatch.echo import until
 
 NOW = time.monotonic()

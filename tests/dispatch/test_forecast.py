@@ -7,10 +7,10 @@ from collections.abc import Mapping
 
 import pytest
 
+from pellucid.errors import EngineDown, TooLate
+from pellucid.types import Batch, Outcome, Plan
 from service.dispatch.forecast import Forecast
 from service.dispatch.worker import Worker
-from service.errors import EngineDown, TooLate
-from service.types import Batch, Outcome, Plan
 
 
 class NoEngine:

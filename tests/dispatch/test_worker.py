@@ -9,9 +9,9 @@ from dataclasses import replace
 
 import pytest
 
+from pellucid.errors import DeadlineExceeded, Draining, EngineDown, InferenceFailed, OutOfMemory
+from pellucid.types import Batch, Outcome, Plan, Prediction
 from service.dispatch.worker import Worker
-from service.errors import DeadlineExceeded, Draining, EngineDown, InferenceFailed, OutOfMemory
-from service.types import Batch, Outcome, Plan, Prediction
 from tests.dispatch.echo import FOREVER, POISON, EchoEngine, pixel, running, until
 
 

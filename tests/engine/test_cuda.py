@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from models.spec import ModelSpec, PreprocessSpec
+from pellucid.network.spec import ModelSpec, PreprocessSpec
+from pellucid.types import Batch, Plan, Tap
 from service.engine.torch_engine import TorchEngine
-from service.types import Batch, Plan, Tap
 from tests.networks import SIZE, network
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")

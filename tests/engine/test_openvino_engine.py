@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from models import catalog
-from service.decode.image import decode
+from pellucid.decode.image import decode
+from pellucid.types import Batch, Floats, Outcome, Plan, Tap, Upload
 from service.engine.openvino_engine import OpenVINOEngine
 from service.engine.torch_engine import TorchEngine
-from service.types import Batch, Floats, Outcome, Plan, Tap, Upload
 from tests.engine.test_torch_engine import PIXELS, SPEC, assert_callers_get_their_own, assert_same
 from tests.networks import network
 from tests.support import SAMPLES, photograph

@@ -16,11 +16,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.spec import ModelSpec, PreprocessSpec
+from pellucid.network.spec import ModelSpec, PreprocessSpec
+from pellucid.types import Batch, Outcome, Plan, Tap
 from service.dispatch.worker import Worker
 from service.engine.choose import pick_device
 from service.engine.torch_engine import TorchEngine
-from service.types import Batch, Outcome, Plan, Tap
 from tests.networks import SIZE, network, traced
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from service.explain.evidence import Evidence, Head, gather
-from service.explain.methods.probe import Probe
+from pellucid.explain.evidence import Evidence, Head, gather
+from pellucid.explain.methods.probe import Probe
 from tests.networks import images, network, traced
 
 

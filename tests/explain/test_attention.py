@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.spec import ModelSpec, PreprocessSpec
+from pellucid.network.spec import ModelSpec, PreprocessSpec
+from pellucid.types import Batch, Outcome, Plan, Tap
 from service.engine.torch_engine import TorchEngine
-from service.types import Batch, Outcome, Plan, Tap
 from tests.networks import SIZE, images, network, traced
 
 # Preprocessing that leaves nothing to rounding: the network sees pixel / 255.

@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.spec import PIXELS
+from pellucid.explain.evidence import Evidence
+from pellucid.explain.methods import METHODS, Method, ProbingMethod, costly, differentiated
+from pellucid.explain.methods.fusion import fused
+from pellucid.explain.methods.probe import GivenUpError
+from pellucid.network.spec import PIXELS
+from pellucid.types import Batch, Contrast, Explanation, Floats, Fusion, Heat, Plan
 from service.engine.torch_engine import TorchEngine
-from service.explain.evidence import Evidence
-from service.explain.methods import METHODS, Method, ProbingMethod, costly, differentiated
-from service.explain.methods.fusion import fused
-from service.explain.methods.probe import GivenUpError
-from service.types import Batch, Contrast, Explanation, Floats, Fusion, Heat, Plan
 from tests.engine.test_torch_engine import OF_TEN, SPEC
 from tests.engine.test_torch_engine import PIXELS as PICTURES
 from tests.explain.cuts import evidence, exact, pictures, probe

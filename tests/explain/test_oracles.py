@@ -18,13 +18,13 @@ from torch import Tensor, nn
 
 from benchmarks.oracles import ENLARGED, ORACLES, SAMPLES, Enlarged, difference, enlarged
 from models import catalog
-from models.graph import TracedNetwork
-from models.spec import PIXELS
-from service.explain.evidence import Evidence, Head, gather
-from service.explain.methods import METHODS, Method
-from service.explain.methods.gradient import channel_weights, grad_cam
-from service.explain.methods.probe import Probe
-from service.render.compose import positive
+from pellucid.compile.graph import TracedNetwork
+from pellucid.explain.evidence import Evidence, Head, gather
+from pellucid.explain.methods import METHODS, Method
+from pellucid.explain.methods.gradient import channel_weights, grad_cam
+from pellucid.explain.methods.probe import Probe
+from pellucid.network.spec import PIXELS
+from pellucid.render.compose import positive
 from tests.explain.cuts import evidence, exact, pictures, probe
 from tests.networks import SIZE, images, network, traced
 

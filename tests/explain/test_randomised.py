@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from service.explain.evidence import Head, gather
-from service.explain.methods.gradient import grad_cam
-from service.explain.randomised import maps
-from service.trust.measures import sanity
+from pellucid.explain.evidence import Head, gather
+from pellucid.explain.methods.gradient import grad_cam
+from pellucid.explain.randomised import maps
+from pellucid.trust.measures import sanity
 from tests.networks import images, network, traced
 
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from models.attention import ChannelAttention
-from models.spec import ModelSpec, PreprocessSpec
+from pellucid.network.spec import ModelSpec, PreprocessSpec
+from pellucid.trust.ranks import spearman
+from pellucid.types import Batch, Edit, Outcome, Plan, WhatIf
 from service.engine.torch_engine import TorchEngine
-from service.trust.ranks import spearman
-from service.types import Batch, Edit, Outcome, Plan, WhatIf
 from tests.networks import SIZE, network
 
 PREPROCESS = PreprocessSpec(SIZE, 64, "bilinear", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))

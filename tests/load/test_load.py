@@ -21,7 +21,7 @@ import httpx
 import numpy as np
 import pytest
 
-from service.api.schemas import Reply
+from pellucid.schemas import Reply
 from tests.support import ROUTES, difference, photograph, serving
 
 CALLERS = 64

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torchvision.models import resnet18
 
 from models.attention import ChannelAttention
-from models.graph import TracedNetwork
 from models.insert import InsertionError, gate_state, gates_of, load_gates, with_gates
 from models.weights import WeightsError
+from pellucid.compile.graph import TracedNetwork
 
 SIZE = (32, 32)
 

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from models import catalog
-from models.graph import TracedNetwork
 from models.insert import gate_state
 from models.lite0 import GATED_LAYERS
-from models.spec import ModelSpec
 from models.training.corruptions import Corruption, Picture, brightness, noise
 from models.training.pictures import centre_crop, to_pixels
 from models.weights import WeightsError
+from pellucid.compile.graph import TracedNetwork
+from pellucid.network.spec import ModelSpec
 from tests.support import SAMPLES
 
 PHOTOGRAPHS = ("cat", "coffee", "rocket")

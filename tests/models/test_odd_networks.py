@@ -8,9 +8,9 @@ from captum.attr import LayerGradCam
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.graph import TracedNetwork, UntraceableError
-from service.explain.evidence import Head, gather
-from service.explain.methods.gradient import grad_cam
+from pellucid.compile.graph import TracedNetwork, UntraceableError
+from pellucid.explain.evidence import Head, gather
+from pellucid.explain.methods.gradient import grad_cam
 from tests.networks import Odd, images
 
 SIZE = (16, 16)

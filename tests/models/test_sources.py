@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from models import catalog
 from models.catalog import UnknownModelError
-from models.graph import TracedNetwork, UntraceableError
 from models.lite0 import EfficientNetLite0
 from models.sources import timm_source, torchvision_source
 from models.weights import WeightsError, digest, read_state
+from pellucid.compile.graph import TracedNetwork, UntraceableError
 from tests.networks import images
 
 pytestmark = pytest.mark.filterwarnings("ignore:The default weight initialization of:FutureWarning")

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from models import catalog, train_gates
 from models.insert import gate_state, gates_of, with_gates
-from models.spec import ModelSpec, PreprocessSpec
 from models.training.corruptions import HELD_OUT, TRAINED
 from models.training.pictures import Sampler, centre_crop, find_pictures, to_pixels
 from models.training.recipe import StandardisedAttention, draw_batch, fold
+from pellucid.network.spec import ModelSpec, PreprocessSpec
 from tests.models.test_insert import SIZE, pixels, small_network
 
 PREPROCESS = PreprocessSpec((32, 32), 36, "bilinear", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.render import colormap, png
+from pellucid.render import colormap, png
 from tests.support import SAMPLES
 
 RNG = np.random.default_rng(0)

@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from service.render import colormap, compose
-from service.render.encode import MEDIA_TYPES, encode
-from service.types import FeatureMaps, Floats, Pixels
+from pellucid.render import colormap, compose
+from pellucid.render.encode import MEDIA_TYPES, encode
+from pellucid.types import FeatureMaps, Floats, Pixels
 
 HEAT = np.array([[-1.0, 0.0, 0.5], [0.25, 1.0, -0.5]], np.float32)
 

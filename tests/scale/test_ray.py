@@ -29,7 +29,7 @@ import tritonclient.http as triton
 import yaml
 from torch import nn
 
-from service.client import Client
+from pellucid.client import Client
 from service.dispatch.worker import Worker
 from tests.networks import images
 from tests.scale.cluster import SHIPPED, RayCluster, eventually, ray_cluster

@@ -8,11 +8,11 @@ import torch
 from numpy.typing import NDArray
 from pytorch_grad_cam.metrics.road import NoisyLinearImputer
 
-from models.spec import PreprocessSpec
-from service.decode.image import decode
-from service.render.compose import upsample
-from service.trust.imputation import NOISE, imputed, linear
-from service.types import Pixels, Upload
+from pellucid.decode.image import decode
+from pellucid.network.spec import PreprocessSpec
+from pellucid.render.compose import upsample
+from pellucid.trust.imputation import NOISE, imputed, linear
+from pellucid.types import Pixels, Upload
 from tests.support import photograph
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array_wrap__")  # the oracle hands numpy tensors

@@ -14,11 +14,11 @@ from pytorch_grad_cam.metrics.road import ROADMostRelevantFirstAverage
 from scipy.stats import spearmanr  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
-from service.render.compose import positive
-from service.trust.measures import Measured, finding, measured, sentence
-from service.trust.ranks import spearman
-from service.trust.trials import Design, Trials
-from service.types import Floats, Pixels
+from pellucid.render.compose import positive
+from pellucid.trust.measures import Measured, finding, measured, sentence
+from pellucid.trust.ranks import spearman
+from pellucid.trust.trials import Design, Trials
+from pellucid.types import Floats, Pixels
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array_wrap__")  # the oracle hands numpy tensors
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from pellucid.errors import PellucidError
 from service.api.documented import ONE_PIXEL_PNG
 from service.api.problems import DOWN, DRAINING, EXAMPLES, NO_KEY, NO_MODEL, TOO_OFTEN, UNKNOWN_LAYER, responses
 from service.api.protocols import errors
-from service.errors import PellucidError
 
 _ALLOWED: Final = {"type": "array", "items": {"type": "string"}, "description": "What is allowed, where a list helps."}
 _KSERVE_ERROR: Final = {

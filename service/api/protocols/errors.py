@@ -9,8 +9,8 @@ from typing import Any, Final
 import orjson
 from starlette.responses import Response
 
+from pellucid.errors import PellucidError
 from service.api.reply import JSON, problem_response
-from service.errors import PellucidError
 
 _KSERVE: Final = re.compile(r"/v2(/.*)?|/v1/models/.*:(predict|explain)", re.DOTALL)
 _TORCHSERVE: Final = re.compile(r"/(predictions|explanations)/.*", re.DOTALL)

@@ -10,14 +10,15 @@ from typing import Annotated, Any, Final
 import orjson
 from fastapi import APIRouter, Path, Query, Request, Response
 
+from pellucid.errors import MalformedRequest
+from pellucid.parts import result
+from pellucid.parts.option_types import Options
+from pellucid.parts.options import PARTS, ExplainOptions, Part, PredictOptions
+from pellucid.types import Upload
 from service.api import intake, reply
 from service.api.handler import Order, Service, planned, serve
-from service.api.option_types import Options
-from service.api.options import PARTS, ExplainOptions, Part, PredictOptions
 from service.api.protocols import documented
 from service.api.route import OptionsRoute
-from service.errors import MalformedRequest
-from service.types import Upload
 
 ModelName = Annotated[str, Path(description="A name from /v1/models.", examples=["lite0"])]
 # An instance is an image, or an object of one input, which callers call by one of these.
@@ -66,10 +67,10 @@ async def _answer(
             plan,
             look,
             lambda image, outcome, trusted=(): orjson.Fragment(
-                reply.as_json(
+                result.as_json(
                     {
-                        "image": reply.image_info(image.info),
-                        **reply.result(image, outcome, look, pipeline.spec.labels, trusted),
+                        "image": result.image_info(image.info),
+                        **result.result(image, outcome, look, pipeline.spec.labels, trusted),
                     }
                 )
             ),

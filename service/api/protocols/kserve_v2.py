@@ -13,17 +13,17 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field
 
+from pellucid.decode.tensor import from_levels, from_normalised
+from pellucid.errors import Draining, EngineDown, InvalidOption, UnknownName
+from pellucid.parts.option_types import OneName
+from pellucid.parts.options import LayerOptions, PredictOptions
+from pellucid.types import DecodedImage, Outcome, Prepared, Upload
 from service.api import intake
 from service.api.handler import Order, Service, serve
-from service.api.option_types import OneName
-from service.api.options import LayerOptions, PredictOptions
 from service.api.pipeline import Pipeline
 from service.api.protocols import documented, outputs, tensors
 from service.api.protocols.kserve_v1 import ModelName
 from service.api.route import OptionsRoute
-from service.decode.tensor import from_levels, from_normalised
-from service.errors import Draining, EngineDown, InvalidOption, UnknownName
-from service.types import DecodedImage, Outcome, Prepared, Upload
 
 # input's name -> its datatype
 INPUTS: Final = {"image": "BYTES", "pixels": "UINT8", "normalized": "FP32"}

@@ -9,13 +9,13 @@ from typing import Final
 
 import numpy as np
 
-from service.api.option_types import Options
-from service.api.options import ExplainOptions, LayerOptions, Part
+from pellucid.errors import InvalidOption, UnknownName
+from pellucid.parts.option_types import Options
+from pellucid.parts.options import ExplainOptions, LayerOptions, Part
+from pellucid.parts.plan import Look, layer_name, resolve
+from pellucid.types import Floats, Outcome, Plan, Prediction, Tap
 from service.api.pipeline import Pipeline
-from service.api.plan import Look, layer_name, resolve
 from service.api.protocols import tensors
-from service.errors import InvalidOption, UnknownName
-from service.types import Floats, Outcome, Plan, Prediction, Tap
 
 GATE: Final = "gate:"
 _OF_CLASSES: Final = ("classes", "labels", "probabilities", "logits")

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.responses import Response
 
+from pellucid.errors import MalformedRequest
+from pellucid.parts.option_types import invalid
 from service.api import intake
-from service.api.option_types import invalid
 from service.api.reply import JSON
-from service.errors import MalformedRequest
 
 HEADER: Final = "Inference-Header-Content-Length"
 _DTYPES: Final[dict[str, np.dtype[Any]]] = {"UINT8": np.dtype("u1"), "FP32": np.dtype("<f4"), "INT64": np.dtype("<i8")}

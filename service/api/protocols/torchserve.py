@@ -9,17 +9,18 @@ from typing import Annotated, Any
 import numpy as np
 from fastapi import APIRouter, Query, Request, Response
 
-from models.spec import ModelSpec
+from pellucid.errors import MalformedRequest
+from pellucid.network.spec import ModelSpec
+from pellucid.parts import result
+from pellucid.parts.option_types import Options
+from pellucid.parts.options import PARTS, ExplainOptions, Part, PredictOptions
+from pellucid.parts.trust import Trusted
+from pellucid.types import DecodedImage, Outcome, Upload
 from service.api import intake, reply
 from service.api.handler import Order, Service, planned, serve
-from service.api.option_types import Options
-from service.api.options import PARTS, ExplainOptions, Part, PredictOptions
 from service.api.protocols import documented
 from service.api.protocols.kserve_v1 import ModelName
 from service.api.route import OptionsRoute
-from service.api.trials import Trusted
-from service.errors import MalformedRequest
-from service.types import DecodedImage, Outcome, Upload
 
 
 def router(service: Service) -> APIRouter:
@@ -78,10 +79,10 @@ async def _answer(
 
         def form(image: DecodedImage, outcome: Outcome, trusted: Sequence[Trusted] = ()) -> bytes:
             entry = {
-                "image": reply.image_info(image.info),
-                **reply.result(image, outcome, look, pipeline.spec.labels, trusted),
+                "image": result.image_info(image.info),
+                **result.result(image, outcome, look, pipeline.spec.labels, trusted),
             }
-            return reply.as_json(shown(entry, pipeline.spec))
+            return result.as_json(shown(entry, pipeline.spec))
 
         return Order(pipeline, plan, look, form, _reply, timeout_ms=options.timeout_ms)
 

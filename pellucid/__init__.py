@@ -1,0 +1,1 @@
+"""What a convolutional network sees in an image, and why: the library."""

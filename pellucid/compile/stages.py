@@ -1,0 +1,100 @@
+"""Which layers are taken where a caller names none: the default one, and an early, a middle and a late one."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Sequence
+
+from torch import fx, nn
+
+from pellucid.network.spec import LayerSpec
+
+NO_WAIST = "there is no heat map by default: the network has no layer with a spatial extent that all passes through"
+
+# Kinds of modules that hand their input on, pooled or padded at most: no features of their own.
+_COPIES = ("Identity", "Dropout", "AdaptiveAvgPool", "ZeroPad", "ReflectionPad", "ConstantPad", "ReplicationPad")
+
+
+def waists(graph: fx.Graph, live: set[fx.Node]) -> set[fx.Node]:
+    """The values that everything passes through, of those ``live``, which the pixels influence: nothing by-passes
+    them. There a picture is whole.
+    """
+    nodes = [node for node in graph.nodes if node in live]
+    last_use = {source: i for i, node in enumerate(nodes) for source in node.all_input_nodes}
+    found = set()
+    ends: list[int] = []  # when each value that is still needed is used for the last time
+    for i, node in enumerate(nodes):
+        ends = [end for end in ends if end > i]
+        if not ends:
+            found.add(node)
+        if last_use.get(node, i) > i:
+            ends.append(last_use[node])
+    return found
+
+
+def only_hands_on(kind: str, node: fx.Node) -> bool:
+    """Whether the value is a mere copy, padding or pooling of another."""
+    copied = node.op == "call_module" and kind.startswith(_COPIES)
+    return copied or kind in ("pad", "adaptive_avg_pool2d", "getitem")
+
+
+def has_weights_behind(behind: set[fx.Node], live: set[fx.Node], root: nn.Module) -> bool:
+    """Whether weights are among the values ``behind`` a layer, or what they read besides those ``live``.
+
+    False where channels are already classes, as in squeezenet: only pooling and reshaping follow.
+    """
+    modules = [str(other.target) for other in behind if other.op == "call_module"]
+    fixed = {source for other in behind for source in other.all_input_nodes} - live
+    return any(_has_parameters(root, path) for path in modules) or any(
+        source.op == "get_attr" for source in ancestors(fixed)
+    )
+
+
+def why_default(layer: LayerSpec, tokens: bool, linear: bool) -> str:
+    """Why it is the default layer. ``linear``: global average pooling and one linear layer follow it."""
+    channels, height, width = layer.shape
+    what = "whose positions are read" if tokens else "with a spatial extent"
+    reason = f"the last layer {what} ({height}x{width}, {channels} channels): the most class-specific map"
+    if not linear:
+        return reason
+    return (
+        f"{reason}; global average pooling and a linear classifier follow, so the Grad-CAM weight of channel c "
+        f"for class k is exactly W[k, c] / {height * width}"
+    )
+
+
+def early_middle_late(waists: list[LayerSpec], default: LayerSpec | None, modules: Container[str]) -> tuple[str, ...]:
+    """Of the last waists at each resolution the first and the middle one, and the default layer; of a network of one
+    resolution, waists that lie evenly, preferably ``modules``.
+    """
+    if default is None:
+        return ()
+    until = waists[: waists.index(default) + 1]
+    stages: dict[tuple[int, int], LayerSpec] = {}
+    for layer in until:
+        best = stages.get(layer.shape[1:])
+        if not layer.kind.lower().endswith(("pad", "pad2d")) and (
+            best is None or layer.name.count(".") <= best.name.count(".")
+        ):
+            stages[layer.shape[1:]] = layer
+    in_order = sorted(stages.values(), key=lambda layer: -layer.shape[1] * layer.shape[2])
+    if len(in_order) == 1:
+        even = [layer for layer in until if layer.name in modules] or until
+        in_order = even[:: max(1, len(even) // 2)]
+    return tuple(dict.fromkeys(layer.name for layer in (in_order[0], in_order[len(in_order) // 2], default)))
+
+
+def ancestors(nodes: Iterable[fx.Node], stop: Sequence[fx.Node] = ()) -> set[fx.Node]:
+    """``nodes`` and everything that they are computed from, up to and including ``stop``."""
+    found: set[fx.Node] = set()
+    waiting = list(nodes)
+    while waiting:
+        node = waiting.pop()
+        if node not in found:
+            found.add(node)
+            if node not in stop:
+                waiting.extend(node.all_input_nodes)
+    return found
+
+
+def _has_parameters(root: nn.Module, path: str) -> bool:
+    return next(root.get_submodule(path).parameters(), None) is not None

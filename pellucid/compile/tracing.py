@@ -1,0 +1,326 @@
+"""Symbolic tracing with known shapes: torch.fx, and beside every symbol what it is for 2 and for 3 images.
+
+Plain torch.fx gives up where a network asks for a shape: TensorFlow's SAME padding, windows of attention, a gate that
+looks whether its map is 1x1. Here every operation is also run, on noise, so such a question has its answer at once and
+leaves nothing in the graph. Numbers that differ between the two runs depend on the batch: they stay symbols, written as
+a multiple of one node, the batch size. The graph is for one input size, any batch.
+
+(torch's fake tensors would know shapes without arithmetic, but they load its compiler: a second, and 150 MiB for good.)
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakValueDictionary
+
+import torch
+from torch import fx, nn
+from torch.fx.node import map_arg
+from torch.fx.proxy import Attribute
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from pellucid.compile.gates import Gated
+from pellucid.compile.in_place import overwritten, setitem
+
+BATCHES = (2, 3)
+# Operations that hand on the same numbers, and would keep a gradient from what lies before them.
+_SAME = ("detach", "detach_", "requires_grad_", torch.detach)
+# Operations that hand out numbers past torch's dispatcher, which would tell.
+_OF_PIXELS = {"numpy", "tolist"}
+
+
+@dataclass(frozen=True)
+class Trace:
+    """``pixels`` is the input and ``batch`` its number of images. ``qualnames`` names each node's operation within its
+    module; ``returned`` has what each module that is no operation by itself returned, and its class.
+
+    A node's ``meta["shape"]`` is its value's shape for two images; it is missing where the value is no tensor of
+    floating point or has not one entry for each image. ``meta["number"]`` marks what is computed from the batch size
+    alone.
+    """
+
+    module: fx.GraphModule
+    pixels: fx.Node
+    batch: fx.Node
+    qualnames: dict[fx.Node, str]
+    returned: dict[str, tuple[fx.Node, str]]
+
+
+def trace(net: nn.Module, size: tuple[int, int]) -> Trace:
+    """The graph of ``net`` for pixels ``[B, 3, *size]``.
+
+    Raises whatever the network's code raises when it meets a symbol.
+    """
+    tracer = _Tracer(net, size)
+    try:
+        graph = tracer.trace(net)
+    finally:
+        net.eval()  # where timm's networks drop what they have cached: symbols of this trace
+    (pixels,) = (node for node in graph.nodes if node.op == "placeholder")
+    return Trace(fx.GraphModule(net, graph), pixels, tracer.batch, tracer.qualnames, tracer.returned)
+
+
+def opaque(net: nn.Module, size: tuple[int, int]) -> Trace:
+    """The network as one operation, for one that can't be traced. Raises what it raises on such pixels."""
+    parameter = _any_parameter(net)
+    with torch.no_grad():
+        logits = net(torch.zeros(1, 3, *size, dtype=parameter.dtype, device=parameter.device))
+    graph = fx.Graph()
+    pixels = graph.placeholder("x")
+    pixels.meta["shape"] = (BATCHES[0], 3, *size)
+    batch = graph.call_method("size", (pixels, 0))
+    whole = graph.call_module("net", (graph.call_method("contiguous", (pixels,)),))  # it may ask for a view of them
+    if isinstance(logits, torch.Tensor):
+        whole.meta["shape"] = (BATCHES[0], *logits.shape[1:])
+    graph.output(whole)
+    return Trace(fx.GraphModule(nn.ModuleDict({"net": net}), graph), pixels, batch, {}, {})
+
+
+def check_same(net: nn.Module, served: fx.GraphModule, size: tuple[int, int]) -> None:
+    """Run the network on four seeded images and on one, and the graph that is served in its place on the same.
+
+    Raises ValueError where they differ. What a trace misses: writing through a view
+    (``a, b = y.chunk(2, 1); a.mul_(3)``), ``z += 1`` on another name of a value, dropout that is on in eval mode. What
+    no service can promise: an answer that depends on the images beside it (batch norm without running statistics).
+    """
+    parameter = _any_parameter(net)
+    images = torch.randn(4, 3, *size, generator=torch.Generator().manual_seed(1))  # not those that were traced
+    images += torch.linspace(-1, 2, 4)[:, None, None, None]  # from dark to bright
+    images = images.to(parameter.device, parameter.dtype)
+    first = images[:1]
+    with torch.no_grad():
+        # Each is compared with a run of as many images: what computes otherwise may round otherwise.
+        expected, alone = net(images.clone()), net(first.clone())
+        _compare(served(images.clone()), expected, "from the same images")
+        _compare(served(first.clone()), alone.reshape(1, *expected.shape[1:]), "from one image")
+        _compare(served(torch.cat((first, -images[1:])))[:1], expected[:1], "for an image beside other images")
+
+
+def _any_parameter(net: nn.Module) -> torch.Tensor:
+    """What tells the type and device of the pixels. A network without parameters takes those that are usual."""
+    return next(net.parameters(), torch.empty(0))
+
+
+def _compare(found: torch.Tensor, expected: torch.Tensor, when: str) -> None:
+    atol = 1e-3 * float(expected.abs().max()) + 1e-6
+    if found.shape != expected.shape or not torch.allclose(found, expected, rtol=0, atol=atol, equal_nan=True):
+        raise ValueError(f"it computes other logits {when}")
+
+
+class _Shapes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Refuses what depends on the pixels and is no tensor, or is a tensor of a size that depends on them: what noise
+    has says nothing of pictures.
+    """
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """To skip torch's compiler, torch would load it."""
+        return False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        by_masks = func is torch.ops.aten.index.Tensor and any(
+            index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1]
+        )
+        of_pixels = torch.Tag.data_dependent_output in func.tags or torch.Tag.dynamic_output_shape in func.tags
+        if by_masks or (of_pixels and func is not torch.ops.aten.index.Tensor):
+            raise TypeError(f"what depends on the pixels ({func}) can't be traced")
+        return func(*args, **(kwargs or {}))
+
+
+class _Known(fx.Proxy):
+    """A symbol and what it is for each of ``BATCHES``. With it go the values: one lives as long as in the network."""
+
+    known: tuple[Any, ...]
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "data":
+            return self
+        if callable(getattr(self.known[0], name)):
+            return Attribute(self, name)
+        return self.tracer.create_proxy("call_function", getattr, (self, name), {})
+
+    def __setitem__(self, index: Any, part: Any) -> None:
+        changed = self.tracer.create_proxy("call_function", setitem, (self, index, part), {})
+        assert isinstance(changed, _Known)
+        self.known = changed.known  # whoever reads it later reads what was written, as in the network
+
+
+class _Tracer(fx.Tracer):
+    """Also remembers where each operation stands, and which value each module returned, so that ``layer3`` names what
+    layer3 puts out.
+    """
+
+    def __init__(self, net: nn.Module, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.qualnames: dict[fx.Node, str] = {}
+        self.returned: dict[str, tuple[fx.Node, str]] = {}
+        parameter = _any_parameter(net)
+        noise = torch.randn(max(BATCHES), 3, *size, generator=torch.Generator().manual_seed(0))
+        noise = noise.to(parameter.device, parameter.dtype)
+        self._inputs = tuple(noise[:count].clone() for count in BATCHES)
+        self._symbols: WeakValueDictionary[fx.Node, _Known] = WeakValueDictionary()
+        self._numbers: dict[fx.Node, tuple[Any, ...]] = {}
+        self._running = False
+        self._modules = {path for path, _ in net.named_modules()}
+        self._runs: Counter[str] = Counter()
+        self._names: set[str] = set()
+        self._overwritten: dict[fx.Node, fx.Node] = {}
+        self.batch: fx.Node
+
+    def create_args_for_root(self, root_fn: Callable[..., Any], is_module: bool, concrete_args: Any = None) -> Any:
+        """Pixels alone: what else a network's forward may take keeps its default."""
+        return root_fn, [self.root, self.create_proxy("placeholder", "x", (), {})]
+
+    def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        if self._running:
+            return forward(*args, **kwargs)
+        value = super().call_module(m, forward, args, kwargs)
+        path = self.path_of_module(m)
+        # A leaf's value has its name already; so has that of a gated layer: the gate's.
+        if isinstance(value, fx.Proxy) and not isinstance(m, Gated) and not self.is_leaf_module(m, path):
+            self.returned[self._numbered(path)] = self._as_it_is(value.node), type(m).__name__
+        return value
+
+    def _as_it_is(self, node: fx.Node) -> fx.Node:
+        """The value that stands by now where ``node`` put its own: that of the last operation that overwrote it."""
+        while node in self._overwritten:
+            node = self._overwritten[node]
+        return node
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        return attr_val if self._running else super().getattr(attr, attr_val, parameter_proxy_cache)
+
+    def _qualname(self, node: fx.Node) -> str:
+        """The path of the module whose code runs, and behind it the operation's name where it is another."""
+        path = self.scope.module_path
+        if node.op == "call_module":
+            return self._numbered(path)
+        operation = re.sub(r"_\d+$", "", node.name)
+        return self._numbered(f"{path}.{operation}".strip("."), is_module=False)
+
+    def _numbered(self, path: str, is_module: bool = True) -> str:
+        """``path``, numbered from its second run on. The path of a module names what that module returns at its first
+        run, and nothing else.
+        """
+        run, name = self._runs[path], path
+        while name in self._names or (name in self._modules and not (is_module and name == path)):
+            run += 1
+            name = f"{path}_{run}"
+        self._runs[path] = run
+        self._names.add(name)
+        return name
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Known(node, self)
+
+    def iter(self, obj: fx.Proxy) -> Iterator[Any]:
+        assert isinstance(obj, _Known)
+        lengths = {len(value) for value in obj.known}
+        if len(lengths) != 1:
+            raise TypeError("a loop over the images of a batch can't be traced")
+        return iter([operator.getitem(obj, i) for i in range(lengths.pop())])
+
+    def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *more: Any, **named: Any) -> Any:
+        """A symbol for the operation's value; the value itself where the input's size alone decides it."""
+        if target in _SAME:
+            return args[0]
+        proxy = super().create_proxy(kind, target, args, kwargs, *more, **named)
+        assert isinstance(proxy, _Known)
+        node = proxy.node
+        self.qualnames[node] = self._qualname(node)
+        if kind == "placeholder":
+            self._learn(proxy, self._inputs)
+            self.batch = self.create_node("call_method", "size", (node, 0), {}, "batch")
+            self.batch.meta["number"] = True
+            self._numbers[self.batch] = BATCHES
+            return proxy
+        if node.target in ("squeeze", torch.squeeze) and len(node.args) == 1:
+            # Of one image it would take the batch away.
+            shapes = [value.shape for value in args[0].known]
+            node.args = (
+                *node.args,
+                tuple(axis for axis, sides in enumerate(zip(*shapes, strict=True)) if {*sides} == {1}),
+            )
+        if (target if isinstance(target, str) else getattr(target, "__name__", "")) in _OF_PIXELS:
+            raise TypeError(f"what depends on the pixels ({target}) can't be traced")
+        values = tuple(self._run(node, i) for i in range(len(BATCHES)))
+        self._learn(proxy, values)
+        before = overwritten(node, self.root)
+        if before is not None:
+            self._overwritten[self._as_it_is(before)] = node
+        return proxy if _holds_tensors(values[0]) else self._settled(values)
+
+    def _learn(self, proxy: _Known, values: tuple[Any, ...]) -> None:
+        proxy.known = values
+        self._symbols[proxy.node] = proxy
+        _note_shape(proxy.node, values)
+
+    def _run(self, node: fx.Node, i: int) -> Any:
+        self._running = True  # torch.fx has replaced nn.Module's __call__ and __getattr__ by its own for the while
+        try:
+            with torch.no_grad(), _Shapes():  # type: ignore[no-untyped-call]
+                return self._execute(node, i)
+        finally:
+            self._running = False
+
+    def _execute(self, node: fx.Node, i: int) -> Any:
+        def value(source: fx.Node) -> Any:
+            if source in self._numbers:
+                return self._numbers[source][i]
+            if source in self._symbols:
+                return self._symbols[source].known[i]
+            return _attribute(self.root, str(source.target))  # a buffer or a constant: torch.fx has made a node of it
+
+        if node.op == "get_attr":
+            return _attribute(self.root, str(node.target))
+        args, kwargs = map_arg((node.args, node.kwargs), value)
+        if node.op == "call_module":
+            return self.root.get_submodule(str(node.target))(*args, **kwargs)
+        if node.op == "call_method":
+            return getattr(args[0], str(node.target))(*args[1:], **kwargs)
+        return node.target(*args, **kwargs)  # type: ignore[operator]  # a call_function's target is a function
+
+    def _settled(self, values: tuple[Any, ...]) -> Any:
+        """A value that is no tensor, from what it is for 2 and for 3 images: itself, or a multiple of the batch."""
+        two, three = values
+        if isinstance(two, (tuple, list)):
+            return tuple(map(self._settled, zip(two, three, strict=True)))
+        if two == three:
+            return two
+        if not isinstance(two, int) or two * 3 != three * 2 or two % 2:
+            raise TypeError(f"a value that is {two} for 2 images and {three} for 3 can't be traced")
+        node = self.batch
+        if two != BATCHES[0]:
+            node = self.create_node("call_function", _times, (self.batch, two // 2), {})
+            node.meta["number"] = True
+            self._numbers[node] = values
+        number = _Known(node, self)
+        number.known = values
+        return number
+
+
+def _times(batch: int, count: int) -> int:
+    return batch * count
+
+
+def _attribute(root: nn.Module, path: str) -> Any:
+    owner, _, name = path.rpartition(".")
+    return getattr(root.get_submodule(owner), name)
+
+
+def _holds_tensors(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(_holds_tensors, value.values()))
+    return isinstance(value, torch.Tensor) or (isinstance(value, (tuple, list)) and any(map(_holds_tensors, value)))
+
+
+def _note_shape(node: fx.Node, values: tuple[Any, ...]) -> None:
+    numbers = [value for value in values if isinstance(value, torch.Tensor) and value.is_floating_point()]
+    shapes = [tuple(value.shape) for value in numbers]
+    if shapes and all(shape[:1] == (count,) for shape, count in zip(shapes, BATCHES, strict=True)):
+        node.meta["shape"] = shapes[0]

@@ -1,0 +1,70 @@
+"""Pictures that come as the network's own input instead of as files: nothing is decoded, so everything is checked."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pellucid.errors import InvalidOption
+from pellucid.network.spec import PreprocessSpec
+from pellucid.types import DecodedImage, ImageInfo, Prepared
+
+# How far from a whole level a normalised value may lie: single precision leaves less than a thousandth.
+_ROUNDING: Final = 0.02
+
+
+def from_levels(values: NDArray[Any], spec: PreprocessSpec) -> tuple[Prepared, ...]:
+    """Pictures ``[N, H, W, 3]`` of 8-bit RGB, of the size that the network takes. Raises InvalidOption."""
+    _require_shape(values.shape, (*spec.size, 3))
+    if values.dtype.kind not in "iu" or (values.size and (values.min() < 0 or values.max() > 255)):
+        raise InvalidOption("UINT8 pixels must be whole numbers from 0 to 255.")
+    return tuple(Prepared(picture) for picture in np.ascontiguousarray(values, np.uint8))
+
+
+def from_normalised(values: NDArray[Any], spec: PreprocessSpec) -> tuple[Prepared, ...]:
+    """Pictures ``[N, 3, H, W]`` of 8-bit RGB after the network's normalisation, (value / 255 - mean) / std.
+
+    The network is given 8 bits, and normalises by itself; so each value must lead back to one of 256 levels, which
+    also tells another normalisation, or none, from the network's own. Raises InvalidOption.
+    """
+    _require_shape(values.shape, (3, *spec.size))
+    if values.dtype.kind not in "iuf":
+        raise InvalidOption("FP32 pixels must be numbers.")
+    return tuple(_levels(picture, number, spec) for number, picture in enumerate(values))
+
+
+def _levels(values: NDArray[Any], number: int, spec: PreprocessSpec) -> Prepared:
+    mean, std = (np.array(each, np.float64)[:, None, None] for each in (spec.mean, spec.std))
+    with np.errstate(all="ignore"):  # infinities and NaN are no levels either
+        levels = (values * std + mean) * 255
+        whole = np.rint(levels)
+        off = ~((np.abs(levels - whole) <= _ROUNDING) & (whole >= 0) & (whole <= 255))
+    if off.any():
+        at = tuple(int(index) for index in np.argwhere(off)[0])
+        raise InvalidOption(
+            f"FP32 pixels must be 8-bit levels, normalised by (level / 255 - mean) / std with mean "
+            f"{_shown(spec.mean)} and std {_shown(spec.std)}, but {values[at]:g} at {[number, *at]} would be the "
+            f"level {levels[at]:g}. Send the 8-bit pixels as UINT8, or the image's file as BYTES."
+        )
+    return Prepared(np.ascontiguousarray(whole.transpose(1, 2, 0), np.uint8))
+
+
+def as_decoded(picture: Prepared) -> DecodedImage:
+    """The picture as if it had been decoded: all of it is seen."""
+    height, width, _ = picture.pixels.shape
+    info = ImageInfo(None, hashlib.sha256(picture.pixels.tobytes()).hexdigest(), None, width, height)
+    return DecodedImage(info, picture.pixels, (0, 0, width, height))
+
+
+def _require_shape(shape: Sequence[int], of_one: tuple[int, ...]) -> None:
+    if len(shape) != 4 or tuple(shape[1:]) != of_one:
+        expected = ", ".join(map(str, of_one))
+        raise InvalidOption(f"Pixels must have the shape [N, {expected}], not [{', '.join(map(str, shape))}].")
+
+
+def _shown(values: Sequence[float]) -> str:
+    return "[" + ", ".join(f"{value:.6g}" for value in values) + "]"

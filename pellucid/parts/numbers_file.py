@@ -1,0 +1,70 @@
+"""Heat maps as files of numbers: ``.npz``, or a 16-bit PNG with the scale and the offset of its levels."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+import orjson
+
+from pellucid.render import numbers, png
+from pellucid.types import DecodedImage, ImageInfo, Outcome
+
+NPZ: Final = "application/x-npz"
+# The 8-bit mask is image/png as well; what is sent is image/png all the same.
+PNG16: Final = "image/png;depth=16"
+TYPES: Final = (PNG16, NPZ)
+# The keyword under which a PNG, and the name under which an .npz, carries its provenance.
+PROVENANCE: Final = "pellucid-provenance"
+
+
+def npz(image: DecodedImage, outcome: Outcome, origin: dict[str, Any] | None, frame: dict[str, Any]) -> bytes:
+    """All maps of one image, K of them, as arrays that need no pickle.
+
+    ``heat`` [K, h, w] float32; ``targets`` [K], ``probabilities`` [K], ``layers`` [K] and ``methods`` [K]; ``box`` [4];
+    ``size`` [2], the source's width and height; ``sha256`` of the source's bytes.
+    """
+    found = outcome.explanations
+    arrays: dict[str, Any] = {
+        "heat": np.stack([each.heat for each in found]),
+        "targets": np.array([each.target.index for each in found], np.int64),
+        "probabilities": np.array([each.target.probability for each in found], np.float32),
+        "layers": np.array([each.layer for each in found]),
+        "methods": np.array([each.method for each in found]),
+        "box": np.array(image.box, np.int64),
+        "size": np.array([image.info.width, image.info.height], np.int64),
+        "sha256": np.array(image.info.sha256),
+    }
+    if origin is not None:
+        arrays[PROVENANCE] = np.array(told(image.info, {"frame": frame}, origin))
+    return numbers.npz(arrays)
+
+
+def png16(
+    image: DecodedImage, outcome: Outcome, origin: dict[str, Any] | None, frame: dict[str, Any]
+) -> tuple[bytes, dict[str, str]]:
+    """The one map of one image, and its headers; what they say stands in text chunks of the PNG as well."""
+    (found,) = outcome.explanations
+    data, scale, offset = numbers.png16(found.heat)
+    headers = {
+        "Pellucid-Scale": repr(scale),
+        "Pellucid-Offset": repr(offset),
+        "Pellucid-Layer": found.layer,
+        "Pellucid-Target": str(found.target.index),
+        "Pellucid-Box": ",".join(map(str, image.box)),
+    }
+    texts = {name.lower(): value for name, value in headers.items()}
+    texts |= {
+        "pellucid-method": found.method,
+        "pellucid-probability": repr(found.target.probability),
+        "pellucid-size": f"{image.info.width},{image.info.height}",
+        "pellucid-sha256": image.info.sha256,
+    }
+    if origin is not None:
+        texts[PROVENANCE] = told(image.info, {"frame": frame}, origin)
+    return png.annotated(data, texts), headers
+
+
+def told(info: ImageInfo, entry: dict[str, Any], origin: dict[str, Any]) -> str:
+    """The provenance of a file: that of a reply, with the one picture's digest and frame."""
+    return orjson.dumps({**origin, "image_sha256": info.sha256, "frame": entry["frame"]}).decode()

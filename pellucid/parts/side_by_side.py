@@ -1,0 +1,83 @@
+"""Two maps on one scale, and the second less the first."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from pellucid.render import compose
+from pellucid.render.colormap import table
+from pellucid.render.encode import encode
+from pellucid.trust.ranks import spearman
+from pellucid.types import Box, Floats
+
+
+def maps(
+    first: Floats, second: Floats, box: Box, max_side: int, keep_sign: bool, colours: str | None = None
+) -> dict[str, Any]:
+    """The maps ``[h, w]``, which may differ in size, as masks over ``box``; the difference in ``colours`` as well.
+
+    ``reach`` is the largest magnitude of both and of the difference, and the end of all masks' scale.
+    """
+    height, width = (max(sides) for sides in zip(first.shape, second.shape, strict=True))
+    one, other = (
+        heat if heat.shape == (height, width) else compose.upsample(heat, width, height) for heat in (first, second)
+    )
+    difference = other - one
+    reach = float(max(np.abs(values).max() for values in (one, other, difference)))
+    x0, y0, x1, y1 = box
+    size = compose.scaled_size(x1 - x0, y1 - y0, max_side)
+
+    def entry(heat: Floats, signed: bool) -> dict[str, Any]:
+        return {
+            "mask": encode(compose.shared_mask(heat, size, reach or 1.0, signed)),
+            "raw": {
+                "shape": heat.shape,
+                "values": heat,
+                "min": heat.min(),
+                "max": heat.max(),
+                "all_negative": bool(heat.max() <= 0),
+            },
+        }
+
+    agreement = spearman(one, other)
+    coloured = {}
+    if colours:
+        levels = compose.shared_mask(difference, size, reach or 1.0, True)
+        coloured["picture"] = encode(levels, palette=table(colours))
+    return {
+        "box": box,
+        "reach": np.float32(reach),
+        "first": entry(first, keep_sign),
+        "second": entry(second, keep_sign),
+        "difference": entry(difference, True),
+        "rank_agreement": None if agreement is None else np.float32(agreement),
+        **coloured,
+    }
+
+
+def common(one: Box, other: Box) -> Box:
+    """What two boxes of one picture share. Networks see the middle of a picture or all of it, so they share some."""
+    return max(one[0], other[0]), max(one[1], other[1]), min(one[2], other[2]), min(one[3], other[3])
+
+
+def over(heat: Floats, box: Box, part: Box) -> Floats:
+    """A map ``[h, w]`` of ``box`` at as many positions of ``part``, which lies in it, bilinear between centres."""
+    if part == box:
+        return heat
+    across, down = (
+        _between(
+            size,
+            (part[axis] - box[axis]) / (box[axis + 2] - box[axis]),
+            (part[axis + 2] - box[axis]) / (box[axis + 2] - box[axis]),
+        )
+        for axis, size in ((0, heat.shape[1]), (1, heat.shape[0]))
+    )
+    return np.asarray(down @ heat @ across.T, np.float32)
+
+
+def _between(size: int, begin: float, end: float) -> Floats:
+    """``[size, size]``: the weight of each of ``size`` cells at the centres of as many between two fractions of all."""
+    at = size * (begin + (end - begin) * (np.arange(size) + 0.5) / size) - 0.5
+    return np.array([np.interp(at, np.arange(size), unit) for unit in np.eye(size)], np.float32).T

@@ -1,0 +1,79 @@
+"""What was measured of a map -> the reply's ``trust``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pellucid.trust.measures import Confidence, Curve, Measured, sentence
+
+
+@dataclass(frozen=True, slots=True)
+class Trusted:
+    """What the trials said of one target's map. ``sanity``: its rank correlation with each random head's map.
+
+    ``estimated_s`` is what the trials of the image were expected to take before they began, 0 where nothing was known.
+    """
+
+    measured: Measured
+    sanity: tuple[float | None, ...]
+    estimated_s: float
+
+
+def trust(found: Trusted, label: str) -> dict[str, Any]:
+    """The part of a map's entry that says how far it can be trusted."""
+    measured = found.measured
+    known = [abs(each) for each in found.sanity if each is not None]
+    random = measured.random_confidence
+    return {
+        "finding": measured.finding,
+        "sentence": sentence(measured, label),
+        "advantage": np.float32(measured.advantage),
+        "noise": np.float32(measured.noise),
+        "gaussian": np.float32(measured.gaussian),
+        "beaten": measured.beaten,
+        "random_maps": len(random),
+        "curves": [_curve(curve) for curve in measured.curves],
+        "confidence": {
+            "map": _confidence(measured.confidence),
+            "gaussian": _confidence(measured.gaussian_confidence),
+            "random": {
+                "drop": np.float32(np.mean([each.drop for each in random])),
+                "increases": sum(each.increase for each in random),
+            },
+        },
+        "positive_share": np.float32(measured.positive_share),
+        "sanity": {
+            "correlations": [None if each is None else np.float32(each) for each in found.sanity],
+            "mean_magnitude": np.float32(np.mean(known)) if known else None,
+        },
+        "cost": {
+            "passes": measured.passes,
+            "estimated_ms": round(1000 * found.estimated_s) if found.estimated_s else None,
+        },
+    }
+
+
+def _curve(curve: Curve) -> dict[str, Any]:
+    return {
+        "test": curve.test,
+        "fractions": curve.fractions,
+        "map": curve.map,
+        "gaussian": curve.gaussian,
+        "random": {"mean": curve.random.mean(0), "min": curve.random.min(0), "max": curve.random.max(0)},
+        "auc": {
+            "map": np.float32(curve.map_auc),
+            "gaussian": np.float32(curve.gaussian_auc),
+            "random": curve.random_auc,
+        },
+    }
+
+
+def _confidence(found: Confidence) -> dict[str, Any]:
+    return {
+        "probability": np.float32(found.probability),
+        "drop": np.float32(found.drop),
+        "increase": found.increase,
+    }

@@ -1,0 +1,1 @@
+"""Runs the graph of a compiled network: one runtime a module behind the seam in ``base``."""

@@ -1,0 +1,171 @@
+"""Scores of the trials -> curves, their areas, and one number that says whether the network follows the map."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pellucid.trust.ranks import spearman
+from pellucid.trust.trials import ROAD_FRACTIONS, Trials
+from pellucid.types import Floats
+
+Test = Literal["deletion", "insertion", "road"]
+Finding = Literal["follows", "unclear", "contradicts"]
+
+# Advantages within so many standard deviations of random maps could be one's.
+_CLEAR: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A class's probability ``[n]`` over the shares ``[n]`` of the pixels that were taken away, or put back.
+
+    ``map``, ``gaussian`` ``[n]``, ``random`` ``[R, n]``. The areas under them lie between 0 and 1; ``random_auc`` is
+    ``[R]``.
+    """
+
+    test: Test
+    fractions: Floats
+    map: Floats
+    gaussian: Floats
+    random: Floats
+    map_auc: float
+    gaussian_auc: float
+    random_auc: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Confidence:
+    """The class's probability where all but what the map marks is blank: Grad-CAM++'s, arXiv 1710.11063, section 4.1.
+
+    ``drop``: max(0, Y - O) / Y of the whole picture's Y and the masked one's O; ``increase``: whether O is more than Y.
+    """
+
+    probability: float
+    drop: float
+    increase: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """How far the map of one target can be trusted.
+
+    ``advantage``: the mean over the tests of how far the map's area is on the better side of the mean random map's, in
+    probability. ``noise``: the standard deviation of what another random map would have there. ``gaussian``: the
+    advantage of the spot in the middle. ``beaten`` counts the random maps with a lower one.
+    """
+
+    finding: Finding
+    advantage: float
+    noise: float
+    gaussian: float
+    beaten: int
+    curves: tuple[Curve, ...]
+    confidence: Confidence
+    gaussian_confidence: Confidence
+    random_confidence: tuple[Confidence, ...]
+    positive_share: float
+    passes: int
+
+
+def measured(trials: Trials, scores: NDArray[Any]) -> tuple[Measured, ...]:
+    """One for each target. ``scores`` ``[trials, targets]`` are the classes' probabilities in the trials' pictures."""
+    return tuple(_of_target(trials, scores[:, target], target) for target in range(trials.targets))
+
+
+def _of_target(trials: Trials, scores: NDArray[Any], target: int) -> Measured:
+    found = {trial: float(score) for trial, score in zip(trials.plan, scores, strict=True)}
+    by_map: dict[tuple[str, int], list[float]] = {}
+    for trial, score in found.items():
+        by_map.setdefault((trial.kind, trial.map), []).append(score)
+    original, blank, blurred = (by_map[kind, -1] for kind in ("original", "blank", "blurred"))
+    rivals = len(trials.maps) - trials.targets
+    rows = [rivals + target, *range(rivals)]  # the map, the Gaussian, the random ones
+    whole = (0.0, *trials.design.fractions, 1.0)
+
+    def curve(test: Test, fractions: Sequence[float], before: list[float], after: list[float]) -> Curve:
+        values = np.array([before + by_map[test, row] + after for row in rows], np.float32)
+        areas = _areas(values, np.asarray(fractions))
+        return Curve(
+            test,
+            np.asarray(fractions, np.float32),
+            *(values[0], values[1], values[2:]),
+            *(float(areas[0]), float(areas[1]), areas[2:].astype(np.float32)),
+        )
+
+    curves = (
+        curve("deletion", whole, original, blank),
+        curve("insertion", whole, blurred, original),
+        curve("road", (0.0, *ROAD_FRACTIONS), original, []),
+    )
+    signs = {"deletion": -1, "insertion": 1, "road": -1}
+    merits = np.mean([signs[c.test] * np.array([c.map_auc, c.gaussian_auc, *c.random_auc]) for c in curves], 0)
+    advantages = merits - merits[2:].mean()
+    random = advantages[2:]
+    noise = float(random.std(ddof=1) * np.sqrt(1 + 1 / len(random)))
+    confidences = [_confidence(original[0], by_map["masked", row][0]) for row in rows]
+    heat = trials.maps[rows[0]]
+    total = float(np.abs(heat).sum())
+    return Measured(
+        finding=finding(float(advantages[0]), noise),
+        advantage=float(advantages[0]),
+        noise=noise,
+        gaussian=float(advantages[1]),
+        beaten=int((random < advantages[0]).sum()),
+        curves=curves,
+        confidence=confidences[0],
+        gaussian_confidence=confidences[1],
+        random_confidence=tuple(confidences[2:]),
+        positive_share=float(np.maximum(heat, 0).sum()) / total if total else 0.0,
+        passes=len(trials),
+    )
+
+
+def finding(advantage: float, noise: float) -> Finding:
+    """Whether a map's advantage is more than chance could give it."""
+    if abs(advantage) <= _CLEAR * noise:
+        return "unclear"
+    return "follows" if advantage > 0 else "contradicts"
+
+
+def sentence(found: Measured, label: str) -> str:
+    """What the advantage means, for people."""
+    random = len(found.random_confidence)
+    spread = "random maps have no spread"
+    if found.noise:
+        spread = f"{abs(found.advantage) / found.noise:.1f} times the spread of random maps"
+    said = {
+        "follows": f"The network follows this map for {label!r}: taking away what it marks costs more of the class's "
+        "probability, and showing it brings more back, than with random maps on average",
+        "unclear": f"It is unclear whether the network follows this map for {label!r}: its advantage is within "
+        "twice the spread of random maps, too little to tell it from chance",
+        "contradicts": f"The network contradicts this map for {label!r}: random maps do better on average",
+    }[found.finding]
+    gaussian = "less" if found.gaussian < found.advantage else "more"
+    return (
+        f"{said} (advantage {found.advantage:+.3f} of probability, {spread}; it beats "
+        f"{found.beaten} of {random}). A spot in the middle of the picture does {gaussian} ({found.gaussian:+.3f})."
+    )
+
+
+def sanity(heat: Floats, randomised: Floats) -> tuple[float | None, ...]:
+    """Spearman's correlation of a map with each of those ``[n, h, w]`` that heads with random weights have.
+
+    Adebayo et al., "Sanity Checks for Saliency Maps", arXiv 1810.03292. None where such a map is constant.
+    """
+    return tuple(spearman(heat, other) for other in randomised)
+
+
+def _confidence(whole: float, masked: float) -> Confidence:
+    drop = max(0.0, whole - masked) / whole if whole > 0 else 0.0
+    return Confidence(masked, drop, masked > whole)
+
+
+def _areas(values: NDArray[Any], fractions: NDArray[Any]) -> NDArray[np.float64]:
+    """Areas under curves ``[n, points]`` by trapezoids, divided by the length of the axis."""
+    areas: NDArray[np.float64] = np.trapezoid(values.astype(np.float64), fractions, axis=1) / np.ptp(fractions)
+    return areas
