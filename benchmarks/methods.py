@@ -22,7 +22,7 @@ from benchmarks.oracles import ORACLES, SAMPLES, SIGNLESS, Enlarged, difference,
 from benchmarks.report import fill, machine_line
 from benchmarks.servers import ROOT
 from models import catalog
-from pellucid.compile.graph import TracedNetwork
+from pellucid.compiler.graph import TracedNetwork
 from pellucid.explain.evidence import Head, gather
 from pellucid.explain.methods import METHODS, Method
 from pellucid.explain.methods.probe import Probe

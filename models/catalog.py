@@ -14,7 +14,7 @@ from models.insert import insert, load_gates
 from models.lite0 import GATED_CHANNELS, GATED_LAYERS, PREPROCESS, EfficientNetLite0, rename_published
 from models.sources import file_source, timm_source, torchvision_source
 from models.sources.errors import UnknownModelError
-from models.weights import WeightsError, digest_of, load_strict, read_state
+from models.weights import WeightsError, load_strict, read_state
 from pellucid.network.spec import ModelSpec
 
 __all__ = ["UnknownModelError", "load"]
@@ -75,4 +75,4 @@ def load(name: str) -> tuple[nn.Module, ModelSpec]:
     else:
         known = ", ".join((*_NETWORKS, "torchvision:NAME", "timm:NAME", "file:PATH"))
         raise UnknownModelError(f"unknown model {name!r}; known: {known}")
-    return net.eval(), replace(spec, parameters_sha256=digest_of(net))
+    return net.eval(), spec

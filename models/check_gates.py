@@ -26,8 +26,8 @@ from models.training.corruptions import HELD_OUT, TRAINED, Picture
 from models.training.pictures import Labelled, centre_crop, find_pictures, random_crop, to_pixels
 from models.training.recipe import frozen
 from models.weights import read_state
-from pellucid.compile.gates import names_without_gates
-from pellucid.compile.graph import TracedNetwork
+from pellucid.compiler.gates import names_without_gates
+from pellucid.compiler.graph import TracedNetwork
 from pellucid.network.spec import PreprocessSpec
 
 CORRUPTIONS = TRAINED | HELD_OUT

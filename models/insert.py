@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from models.attention import ChannelAttention
 from models.weights import WeightsError, load_strict
-from pellucid.compile.gates import Gated
-from pellucid.compile.graph import TracedNetwork
+from pellucid.compiler.gates import Gated
+from pellucid.compiler.graph import TracedNetwork
 
 # A gate's type -> its module, made for a number of channels.
 GATE_TYPES = {"channel": ChannelAttention}

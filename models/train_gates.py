@@ -24,7 +24,7 @@ from models.insert import gate_state, load_gates, with_gates
 from models.lite0 import GATED_LAYERS
 from models.training.pictures import Sampler, find_pictures
 from models.training.recipe import Batch, Lesson, draw_batch, fold, standardise
-from pellucid.compile.graph import TracedNetwork
+from pellucid.compiler.graph import TracedNetwork
 from pellucid.network.spec import PreprocessSpec
 
 WARM_UP = 30

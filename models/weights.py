@@ -87,16 +87,6 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def digest_of(net: nn.Module) -> str:
-    """SHA-256 in hexadecimal over the names and values of all parameters and buffers: what the network computes with,
-    whatever files it came in."""
-    found = hashlib.sha256()
-    for name, value in net.state_dict().items():
-        found.update(name.encode())
-        found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return found.hexdigest()
-
-
 def load_strict(net: nn.Module, state: dict[str, Tensor], source: str) -> None:
     """Fill ``net`` with ``state``. Raises WeightsError, naming keys and shapes, unless they fit exactly."""
     filled = OrderedDict(state)

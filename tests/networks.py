@@ -18,7 +18,7 @@ import torchvision
 from torch import Tensor, nn
 
 from models.attention import ChannelAttention
-from pellucid.compile.graph import TracedNetwork
+from pellucid.compiler.graph import TracedNetwork
 
 SIZE = (64, 64)
 

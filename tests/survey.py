@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from tqdm import tqdm
 
-from pellucid.compile.graph import TracedNetwork, UntraceableError
+from pellucid.compiler.graph import TracedNetwork, UntraceableError
 from pellucid.explain.evidence import Head, gather
 from pellucid.explain.methods.gradient import grad_cam
 from pellucid.network.spec import LayerSpec, ModelSpec, PreprocessSpec

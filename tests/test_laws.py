@@ -15,7 +15,7 @@ EVERYONE = {"pellucid.types", "pellucid.errors", "pellucid.network.spec"}  # nou
 # package or module -> what of ours it may import, besides itself and EVERYONE
 MAY_IMPORT = {
     "pellucid.client": {"pellucid.schemas"},
-    "pellucid.compile": set(),
+    "pellucid.compiler": set(),
     "pellucid.decode": set(),
     "pellucid.explain": set(),
     "pellucid.network": set(),
@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "pellucid.trust": {"pellucid.render.compose"},  # a map is tried as it is drawn
     "pellucid.types": set(),
     "pellucid.errors": set(),
-    "models": {"pellucid.compile"},
+    "models": {"pellucid.compiler"},
     "service.api": {
         "pellucid.decode",
         "pellucid.parts",
@@ -39,7 +39,7 @@ MAY_IMPORT = {
     # Neither the door nor the worker nor a decoder: the flow is the handler's, for every protocol.
     "service.api.protocols": {"pellucid.parts", "pellucid.schemas", "service.api", "pellucid.decode.tensor"},
     "service.dispatch": {"service.engine.base"},
-    "service.engine": {"pellucid.compile", "pellucid.explain", "models"},
+    "service.engine": {"pellucid.compiler", "pellucid.explain", "models"},
     "service.config": {"service.api.auth"},
     "service.process": set(),
     "service.telemetry": set(),

@@ -15,8 +15,8 @@ from models.attention import ChannelAttention
 from models.insert import gates_of
 from models.training.corruptions import TRAINED
 from models.training.pictures import Sampler, random_crop, to_pixels
-from pellucid.compile.gates import names_without_gates
-from pellucid.compile.graph import TracedNetwork
+from pellucid.compiler.gates import names_without_gates
+from pellucid.compiler.graph import TracedNetwork
 from pellucid.network.spec import PreprocessSpec
 
 LABEL_WEIGHT = 0.1

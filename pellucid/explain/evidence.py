@@ -17,7 +17,7 @@ from pellucid.types import Contrast
 class Head:
     """The network behind a cut. ``forward`` takes the values named in ``inputs``, the activation at the cut first.
 
-    It returns logits ``[B, classes]``. ``linear`` ``[classes, C]`` as in pellucid.compile.graph.Cut.
+    It returns logits ``[B, classes]``. ``linear`` ``[classes, C]`` as in pellucid.compiler.graph.Cut.
     """
 
     inputs: tuple[str, ...]

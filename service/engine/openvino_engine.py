@@ -24,7 +24,7 @@ from openvino.preprocess import PrePostProcessor
 from torch import Tensor, fx, nn
 
 from models.weights import digest_of
-from pellucid.compile import in_place, layout
+from pellucid.compiler import in_place, layout
 from pellucid.explain.evidence import ForwardRecord
 from pellucid.network.spec import ModelSpec, PreprocessSpec
 from pellucid.types import Batch, Pixels, Plan

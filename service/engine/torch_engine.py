@@ -10,7 +10,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
-from pellucid.compile.graph import Cut, TracedNetwork
+from pellucid.compiler.graph import Cut, TracedNetwork
 from pellucid.explain.evidence import ForwardRecord, GateView, Head, View
 from pellucid.explain.methods import METHODS, costly, differentiated, explained
 from pellucid.explain.outcome import explain

@@ -17,7 +17,7 @@ import torchvision
 from captum.attr import LayerGradCam
 from torch import nn
 
-from pellucid.compile.graph import TracedNetwork
+from pellucid.compiler.graph import TracedNetwork
 from service.app import create_app
 from service.config import Settings
 from tests.support import encoded

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from benchmarks.oracles import ENLARGED, ORACLES, SAMPLES, Enlarged, difference, enlarged
 from models import catalog
-from pellucid.compile.graph import TracedNetwork
+from pellucid.compiler.graph import TracedNetwork
 from pellucid.explain.evidence import Evidence, Head, gather
 from pellucid.explain.methods import METHODS, Method
 from pellucid.explain.methods.gradient import channel_weights, grad_cam

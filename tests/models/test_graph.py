@@ -10,7 +10,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from pellucid.compile.graph import TracedNetwork, UntraceableError
+from pellucid.compiler.graph import TracedNetwork, UntraceableError
 from tests.networks import SIZE, images, network, traced
 
 NETWORKS = ["tiny", "resnet18", "mobilenet_v3_small", "efficientnet_b0", "densenet121", "googlenet"]

@@ -8,7 +8,7 @@ from captum.attr import LayerGradCam
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pellucid.compile.graph import TracedNetwork, UntraceableError
+from pellucid.compiler.graph import TracedNetwork, UntraceableError
 from pellucid.explain.evidence import Head, gather
 from pellucid.explain.methods.gradient import grad_cam
 from tests.networks import Odd, images

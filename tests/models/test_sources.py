@@ -20,7 +20,7 @@ from models.catalog import UnknownModelError
 from models.lite0 import EfficientNetLite0
 from models.sources import timm_source, torchvision_source
 from models.weights import WeightsError, digest, read_state
-from pellucid.compile.graph import TracedNetwork, UntraceableError
+from pellucid.compiler.graph import TracedNetwork, UntraceableError
 from tests.networks import images
 
 pytestmark = pytest.mark.filterwarnings("ignore:The default weight initialization of:FutureWarning")

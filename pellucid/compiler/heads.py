@@ -23,7 +23,7 @@ def linear_behind(node: fx.Node, axes: str, logits: fx.Node, within: set[fx.Node
         if module is not None and module._forward_hooks:  # one may change what the module returns
             return None
         if isinstance(module, nn.Linear) and pooled and weight is None:
-            weight = module.weight.detach()
+            weight = module.weight
         elif not pooled and _is_global_average(node, module, axes):
             pooled = True
         elif not _is_identity_on_channels(node, module, pooled):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, fx, nn
 
-from pellucid.compile.layout import Layout, operation
+from pellucid.compiler.layout import Layout, operation
 
 
 class Gated(nn.Module):
@@ -108,7 +108,7 @@ def _gate_behind(node: fx.Node, gated: tuple[int, ...], extent: slice, root: nn.
 
 
 def find_gates(graph: fx.Graph, root: nn.Module, layouts: dict[fx.Node, Layout]) -> Iterator[Gate]:
-    """Every channel-attention gate of a traced graph (pellucid.compile.tracing), in order.
+    """Every channel-attention gate of a traced graph (pellucid.compiler.tracing), in order.
 
     A gate is a product of a map and a factor with one number per image and channel that a sigmoid, or a function like
     it, made. So torchvision's SqueezeExcitation, timm's SE, eSE, ECA, GE, GC and CBAM channel gates, and

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import platform
 from pathlib import Path
 
 
@@ -27,3 +28,14 @@ def _quota(cgroup: Path) -> int | None:
         except OSError:
             return None
     return math.ceil(int(quota) / int(period)) if quota.isdigit() and int(quota) > 0 else None
+
+
+def processor() -> str:
+    """The processor's model."""
+    listed = Path("/proc/cpuinfo")
+    if listed.is_file():
+        lines = (line.partition(":") for line in listed.read_text("utf-8", "replace").splitlines())
+        for name, _, value in lines:
+            if name.strip() == "model name":
+                return value.strip()
+    return platform.processor() or platform.machine()

@@ -24,8 +24,8 @@ from torch.fx.node import map_arg
 from torch.fx.proxy import Attribute
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pellucid.compile.gates import Gated
-from pellucid.compile.in_place import overwritten, setitem
+from pellucid.compiler.gates import Gated
+from pellucid.compiler.in_place import overwritten, setitem
 
 BATCHES = (2, 3)
 # Operations that hand on the same numbers, and would keep a gradient from what lies before them.
@@ -63,22 +63,6 @@ def trace(net: nn.Module, size: tuple[int, int]) -> Trace:
         net.eval()  # where timm's networks drop what they have cached: symbols of this trace
     (pixels,) = (node for node in graph.nodes if node.op == "placeholder")
     return Trace(fx.GraphModule(net, graph), pixels, tracer.batch, tracer.qualnames, tracer.returned)
-
-
-def opaque(net: nn.Module, size: tuple[int, int]) -> Trace:
-    """The network as one operation, for one that can't be traced. Raises what it raises on such pixels."""
-    parameter = _any_parameter(net)
-    with torch.no_grad():
-        logits = net(torch.zeros(1, 3, *size, dtype=parameter.dtype, device=parameter.device))
-    graph = fx.Graph()
-    pixels = graph.placeholder("x")
-    pixels.meta["shape"] = (BATCHES[0], 3, *size)
-    batch = graph.call_method("size", (pixels, 0))
-    whole = graph.call_module("net", (graph.call_method("contiguous", (pixels,)),))  # it may ask for a view of them
-    if isinstance(logits, torch.Tensor):
-        whole.meta["shape"] = (BATCHES[0], *logits.shape[1:])
-    graph.output(whole)
-    return Trace(fx.GraphModule(nn.ModuleDict({"net": net}), graph), pixels, batch, {}, {})
 
 
 def check_same(net: nn.Module, served: fx.GraphModule, size: tuple[int, int]) -> None:

@@ -8,11 +8,12 @@ kernels and split attention hold several maps ``[B, P, C, h, w]``.
 from __future__ import annotations
 
 import operator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
+
+from pellucid.network.layout import Layout
 
 # What only moves or regroups numbers: there a value's axes follow from its shape or from the permutation.
 _REGROUP = {"view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "expand", "stack", "unfold", "sum"}
@@ -20,23 +21,6 @@ _PRODUCTS = {"matmul", "bmm", "einsum", "scaled_dot_product_attention"}
 _PERMUTE = {"permute", "transpose", "swapaxes", "movedim"}
 _MOST_EXTRA_TOKENS = 16
 _MERGES = (1, 2, 4)  # positions on a side that a regrouping may put into one
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """``axes`` is BCHW, BHWC, BPCHW (P maps of C channels), BNC or BCN (N positions).
-
-    The first ``extra`` of N are no positions.
-    """
-
-    axes: str
-    height: int
-    width: int
-    extra: int = 0
-
-    def channels(self, shape: tuple[int, ...]) -> int:
-        """How many channels a value of this layout and shape has."""
-        return shape[self.axes.index("C")] * (shape[1] if self.axes == "BPCHW" else 1)
 
 
 def kind_of(node: fx.Node, root: nn.Module) -> str:
@@ -127,28 +111,6 @@ def _from_shape(shape: tuple[int, ...], near: Layout) -> Layout | None:
     return fitting[0] if fitting else None
 
 
-def to_map(value: Tensor, axes: str, extra: int, height: int, width: int) -> Tensor:
-    """A value of layout BHWC, BPCHW or BNC -> its positions as a map ``[B, C, h, w]``.
-
-    Written without a number of images, which a conversion of the graph would take for a constant.
-    """
-    if axes == "BHWC":
-        return value.permute(0, 3, 1, 2)
-    if axes == "BPCHW":
-        return value.flatten(1, 2)
-    return torch.unflatten(value[:, extra:].transpose(1, 2), 2, (height, width))
-
-
-def from_map(grid: Tensor, axes: str, paths: int, extra: Tensor | None) -> Tensor:
-    """The inverse of ``to_map``, of ``paths`` maps, or with the ``extra`` tokens ``[B, P, C]`` before the positions."""
-    if axes == "BHWC":
-        return grid.permute(0, 2, 3, 1)
-    if axes == "BPCHW":
-        return torch.unflatten(grid, 1, (paths, -1))
-    tokens = grid.flatten(2).transpose(1, 2)  # B hw C
-    return tokens if extra is None else torch.cat((extra, tokens), 1)
-
-
 def positions_are_read(node: fx.Node, layouts: dict[fx.Node, Layout], within: set[fx.Node]) -> bool:
     """Whether what follows tokens, ``within`` these nodes, uses their positions.
 
@@ -169,30 +131,3 @@ def positions_are_read(node: fx.Node, layouts: dict[fx.Node, Layout], within: se
 def _among_first(index: Any, extra: int, tokens: Any) -> bool:
     chosen = torch.arange(tokens.meta["shape"][1])[index]
     return bool((chosen < extra).all())
-
-
-class MapViews:
-    """Views of a graph's values as maps, put into the graph as nodes that only callers use.
-
-    ``maps[node]`` is the node of ``to_map(node)``, ``extras[node]`` that of its tokens that are no positions.
-    """
-
-    def __init__(self, graph: fx.Graph, layouts: dict[fx.Node, Layout]) -> None:
-        self.maps: dict[fx.Node, fx.Node] = {}
-        self.extras: dict[fx.Node, fx.Node] = {}
-        self._layouts = layouts
-        for node, layout in layouts.items():
-            if layout.axes not in ("BHWC", "BPCHW", "BNC") or layout.height * layout.width == 1:
-                continue
-            with graph.inserting_after(node):
-                view = graph.call_function(to_map, (node, layout.axes, layout.extra, layout.height, layout.width))
-                if layout.extra:
-                    some = (slice(None), slice(layout.extra))
-                    self.extras[node] = graph.call_function(operator.getitem, (node, some))
-            self.maps[node] = view
-
-    def rejoin(self, graph: fx.Graph, node: fx.Node, copies: dict[fx.Node, fx.Node]) -> fx.Node:
-        """In another graph that has copies of the views of ``node``: the value of ``node``, made of them."""
-        extra = self.extras.get(node)
-        axes, paths = self._layouts[node].axes, node.meta["shape"][1]
-        return graph.call_function(from_map, (copies[self.maps[node]], axes, paths, copies[extra] if extra else None))

@@ -1,0 +1,231 @@
+"""``pellucid.compile``: a torch module -> the file of a compiled network."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Final
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from pellucid.compiler.digest import parameters_digest
+from pellucid.compiler.graph import TracedNetwork, UntraceableError
+from pellucid.compiler.joint import Joint, record
+from pellucid.network.file import CompiledNetwork, GateValue, Manifest, Value, save
+from pellucid.network.graph import PIXELS_INPUT, WANTED_INPUT, Graph
+from pellucid.network.layout import Layout
+from pellucid.network.spec import Interpolation, ModelSpec, PreprocessSpec
+from pellucid.runtime import convert, torch_runtime
+
+# How far the compiled graph may be from the network, of a value's largest: rounding, and not the flip of a ReLU.
+_TOLERANCE: Final = {torch.float32: 1e-3, torch.float64: 1e-8}
+_STAGES: Final = ("trace", "gradients", "check", "write")
+
+
+class CompileError(ValueError):
+    """A network that can't be compiled. The message says which operation stands in the way, and what to do."""
+
+
+def compile(
+    net: nn.Module,
+    path: str | Path,
+    *,
+    labels: Sequence[str],
+    size: int | tuple[int, int],
+    mean: Sequence[float] = (0.485, 0.456, 0.406),
+    std: Sequence[float] = (0.229, 0.224, 0.225),
+    resize: int | None = None,
+    interpolation: Interpolation = "bilinear",
+    squash: bool = False,
+    name: str | None = None,
+    title: str = "",
+    source: str = "",
+    progress: bool = True,
+) -> CompiledNetwork:
+    """Compile a network that classifies RGB pictures into the file ``path``; serving it needs no torch afterwards.
+
+    ``net`` maps normalised pixels ``[B, 3, H, W]`` to logits ``[B, classes]``. It is copied, so a training script may
+    go on with its own. ``labels`` has one name for each class. ``size`` is (H, W), or the side of a square.
+
+    Pictures are resized so that the short side has ``resize`` pixels (by default ``size`` / 0.875), or with ``squash``
+    both sides; then the centre is cropped, and ``(value / 255 - mean) / std`` is taken of each channel.
+
+    ``name`` is what requests call the network; by default the file's name. ``progress`` shows a bar with the stages.
+    Raises CompileError, and OSError where the file can't be written.
+    """
+    path = Path(path)
+    height, width = (size, size) if isinstance(size, int) else size
+    preprocess = PreprocessSpec(
+        (height, width), resize or round(min(height, width) / 0.875), interpolation, _three(mean), _three(std), squash
+    )
+    model = ModelSpec(
+        name or path.stem,
+        title or type(net).__name__,
+        tuple(labels),
+        preprocess,
+        source or f"compiled from {type(net).__module__}.{type(net).__qualname__}",
+    )
+    return compile_network(net, model, path, progress=progress)
+
+
+def compile_network(net: nn.Module, model: ModelSpec, path: Path | None, *, progress: bool = False) -> CompiledNetwork:
+    """Compile a network that ``model`` describes, into a file or, without a ``path``, in memory. See ``compile``."""
+    with _stages(model.name, progress) as stage:
+        stage("trace")
+        net = copy.deepcopy(net).cpu().eval().requires_grad_(False)
+        if any(each.dtype in (torch.float16, torch.bfloat16) for each in net.parameters()):
+            net = net.float()
+        try:
+            traced = TracedNetwork(net, model.preprocess.size)
+        except UntraceableError as error:
+            raise CompileError(f"{model.name} can't be compiled: {error}") from error
+        if len(model.labels) != traced.classes:
+            raise CompileError(f"{model.name} has {traced.classes} classes, and {len(model.labels)} labels are given")
+        stage("gradients")
+        joint, limits = _recorded(net, traced, model)
+        manifest = _manifest(traced, joint, replace(model, parameters_sha256=parameters_digest(net)), net)
+        weights = {name: value.numpy() for name, value in joint.weights.items()}
+        stage("check")
+        broadcasts = _checked(CompiledNetwork(manifest, joint.graph, weights), net)
+        limits += _limits(manifest, joint.graph)
+        manifest = manifest.model_copy(update={"broadcasts": broadcasts, "limits": tuple(limits)})
+        stage("write")
+        digest = save(path, manifest, joint.graph, weights) if path is not None else ""
+    return CompiledNetwork(manifest, joint.graph, weights, digest)
+
+
+def _three(values: Sequence[float]) -> tuple[float, float, float]:
+    if len(values) != 3:
+        raise CompileError(f"mean and std have a number for each of the three channels, not {len(values)}")
+    red, green, blue = map(float, values)
+    return red, green, blue
+
+
+@contextmanager
+def _stages(name: str, progress: bool) -> Iterator[Callable[[str], None]]:
+    with tqdm(
+        total=len(_STAGES),
+        desc=f"compiling {name}",
+        disable=not progress,
+        bar_format="{desc} {bar} {n_fmt}/{total_fmt} {postfix} {elapsed}",
+    ) as bar:
+
+        def stage(now: str) -> None:
+            bar.n = _STAGES.index(now)
+            bar.set_postfix_str(now)
+
+        yield stage
+        bar.n = len(_STAGES)
+        bar.set_postfix_str("done")
+
+
+def _recorded(net: nn.Module, traced: TracedNetwork, model: ModelSpec) -> tuple[Joint, list[str]]:
+    """The graph, without gradients where those can't be recorded, and a sentence that says why."""
+    names = traced.values()
+    forward = traced.trunk((*names, traced.logits))
+    shape = (3, *model.preprocess.size)
+    try:
+        return record(forward, (PIXELS_INPUT, *names), net, shape, traced.classes), []
+    except Exception as error:  # whatever an operation without a derivative, or its formula, raises
+        reason = f"no gradient can be had of {type(net).__name__}: {str(error).splitlines()[0]}"
+    try:
+        return record(forward, (PIXELS_INPUT, *names), net, shape, traced.classes, gradients=False), [
+            f"methods that need a gradient are not offered: {reason}"
+        ]
+    except Exception as error:
+        raise CompileError(f"{model.name} can't be compiled: {str(error).splitlines()[0]}") from error
+
+
+def _manifest(traced: TracedNetwork, joint: Joint, model: ModelSpec, net: nn.Module) -> Manifest:
+    def value(name: str, layout: Layout, linear: str | None = None) -> Value:
+        return Value(joint.values[name], joint.gradients[name], layout, linear)
+
+    height, width = model.preprocess.size
+    parameters = {name for name, _ in net.named_parameters()}
+    return Manifest(
+        model=model,
+        network=traced.spec,
+        logits=joint.logits,
+        pixels=value(PIXELS_INPUT, Layout("BCHW", height, width)),
+        values={
+            layer.name: value(traced.value(layer.name), traced.layout(layer.name), traced.linear(layer.name))
+            for layer in traced.spec.layers
+        },
+        gate_values={
+            gate.spec.layer: GateValue(joint.values[gate.weights], joint.gradients[gate.weights])
+            for gate in traced.gates
+        },
+        broadcasts=False,
+        buffers=tuple(name for name in joint.weights if name not in parameters),
+        versions=_versions(),
+    )
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in ("pellucid", "torch", "torchvision", "timm"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _checked(network: CompiledNetwork, net: nn.Module) -> bool:
+    """Run the compiled graph beside the network and its autograd; whether several gradients can be had of one image.
+
+    Raises CompileError where the two differ.
+    """
+    manifest = network.manifest
+    classes = len(manifest.model.labels)
+    kind = next((value.dtype for value in net.parameters()), torch.float32)
+    images = torch.randn(2, 3, *manifest.model.preprocess.size, generator=torch.Generator().manual_seed(2)).to(kind)
+    wanted = torch.zeros(2, classes, dtype=kind)
+    wanted[0, -1], wanted[1, 0] = 1, 1
+    deepest = next((value for value in manifest.values.values() if value.gradient), None)
+    outputs = (manifest.logits, *([deepest.gradient] if deepest and deepest.gradient else []))
+    run = torch_runtime.build(
+        network.graph.part((PIXELS_INPUT, WANTED_INPUT), outputs), network.weights, torch.device("cpu"), None
+    )
+    with torch.no_grad():
+        expected, (logits, *found) = net(images), run(images, wanted)
+    scale = float(expected.abs().max()) + 1e-12
+    off = float((logits - expected).abs().max()) / scale
+    if off > _TOLERANCE[kind]:
+        raise CompileError(
+            f"{manifest.model.name}: the compiled graph computes other logits (by {off:.1e} of the largest)"
+        )
+    if not found:
+        return True
+    try:
+        with torch.no_grad():
+            (of_one,) = run(images[:1], wanted)[1:]
+            rows = [run(images[:1], row[None])[1] for row in wanted]
+    except Exception:  # whatever an operation raises for one image and the gradients of two
+        return False
+    scale = max(float(row.abs().max()) for row in rows) + 1e-12
+    return (
+        of_one.shape == (2, *rows[0].shape[1:])
+        and float((of_one - torch.cat(rows)).abs().max()) / scale < _TOLERANCE[kind]
+    )
+
+
+def _limits(manifest: Manifest, graph: Graph) -> list[str]:
+    """What OpenVINO can't be given, which torch has to run then."""
+
+    def unsupported(outputs: Sequence[str]) -> list[str]:
+        needed = graph.ancestors(outputs)
+        return sorted({node.op for name, node in graph.nodes.items() if name in needed and not convert.supports(node)})
+
+    found = []
+    if missing := unsupported([manifest.logits]):
+        found.append(f"OpenVINO can't run the network, torch can: {', '.join(missing)}")
+    elif missing := unsupported([value.gradient for value in manifest.values.values() if value.gradient]):
+        found.append(f"OpenVINO can't compute the gradients at every layer, torch can: {', '.join(missing)}")
+    return found

@@ -1,0 +1,299 @@
+"""The file of a compiled network: ``NAME.pellucid``, written once and read as a stranger's.
+
+An uncompressed zip of three members: ``weights.safetensors``, ``graph.json`` (the nodes of ``network.graph``) and
+``network.json`` (``Manifest``). It holds numbers and names alone: reading it runs no code of its author's.
+docs/compiled-networks.md documents the format.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import struct
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pellucid.network.graph import INPUT, PIXELS_INPUT, WANTED_INPUT, WEIGHT, Graph, GraphError
+from pellucid.network.layout import Layout
+from pellucid.network.spec import PIXELS, ModelSpec, NetworkSpec
+
+Array = NDArray[Any]
+
+FORMAT: Final = "pellucid network"
+VERSION: Final = 1
+SUFFIX: Final = ".pellucid"
+_WEIGHTS, _GRAPH, _MANIFEST = "weights.safetensors", "graph.json", "network.json"
+_LARGEST_JSON: Final = 256 * 2**20
+_TYPES: Final = {"F64": np.float64, "F32": np.float32, "I64": np.int64, "I32": np.int32, "BOOL": np.bool_}
+_ALIGNMENT: Final = 64  # of the weights in the file, so that they can be used where they are mapped into memory
+_LOCAL_HEADER: Final = 30  # bytes of a zip's, before the name
+
+
+class NetworkFileError(ValueError):
+    """A file that is no compiled network, or one that is damaged, altered or of another version. The message says
+    which and what to do.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A layer's value: the graph's node that holds it, and the one that holds the gradient by it, None where there is
+    none. ``linear`` names the weight ``[classes, C]``, where global average pooling and one linear layer follow.
+    """
+
+    node: str
+    gradient: str | None
+    layout: Layout
+    linear: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GateValue:
+    """A gate's weights ``[B, C]`` or ``[B, C, 1, 1]``, and the gradient by them."""
+
+    node: str
+    gradient: str | None
+
+
+class Manifest(BaseModel):
+    """``network.json``: what the network is, expects and offers, and where in the graph each of these is.
+
+    ``values``: layer -> its value, ``pixels``: the network's own input; ``gate_values``: gate -> its. ``broadcasts``: whether the gradients of several rows
+    of ``wanted`` can be had of one image. ``buffers``: arrays that are no parameters. ``limits``: what can't be asked
+    of the network and why, as sentences. ``sha256``: of the other members. ``versions``: of what compiled it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal["pellucid network"] = FORMAT
+    version: Literal[1] = VERSION
+    model: ModelSpec
+    network: NetworkSpec
+    logits: str
+    pixels: Value
+    values: dict[str, Value]
+    gate_values: dict[str, GateValue]
+    broadcasts: bool
+    buffers: tuple[str, ...] = ()
+    limits: tuple[str, ...] = ()
+    sha256: dict[Literal["weights.safetensors", "graph.json"], str] = Field(default_factory=dict)
+    versions: dict[str, str] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class CompiledNetwork:
+    """A compiled network in memory. ``digest``: SHA-256 in hexadecimal of its manifest, and so of all of it."""
+
+    manifest: Manifest
+    graph: Graph
+    weights: Mapping[str, Array]
+    digest: str = ""
+
+    @property
+    def model(self) -> ModelSpec:
+        """What the network is and expects."""
+        return self.manifest.model
+
+    @property
+    def spec(self) -> NetworkSpec:
+        """What it offers by name."""
+        return self.manifest.network
+
+    def value(self, layer: str) -> Value:
+        """The value of a layer, or of PIXELS. Raises KeyError."""
+        return (
+            self.manifest.pixels if layer == PIXELS and layer not in self.spec.by_name else self.manifest.values[layer]
+        )
+
+
+def save(path: Path, manifest: Manifest, graph: Graph, weights: Mapping[str, Array]) -> str:
+    """Write the file, whole or not at all. Returns its digest."""
+    weight_bytes = _safetensors(weights)
+    graph_bytes = json.dumps(graph.as_data(), separators=(",", ":"), allow_nan=False).encode()
+    digests = {_WEIGHTS: _sha256(weight_bytes), _GRAPH: _sha256(graph_bytes)}
+    manifest_bytes = manifest.model_copy(update={"sha256": digests}).model_dump_json(indent=1).encode()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file, zipfile.ZipFile(file, "w") as archive:
+            for name, data in ((_WEIGHTS, weight_bytes), (_GRAPH, graph_bytes), (_MANIFEST, manifest_bytes)):
+                archive.writestr(zipfile.ZipInfo(name), data)
+        os.chmod(scratch, 0o644)
+        os.replace(scratch, path)
+    except BaseException:
+        Path(scratch).unlink(missing_ok=True)
+        raise
+    return _sha256(manifest_bytes)
+
+
+def load(path: Path) -> CompiledNetwork:
+    """Read and check a file of any origin. Its weights stay in the file, mapped into memory.
+
+    Raises NetworkFileError.
+    """
+    name = path.name
+    try:
+        mapped = np.memmap(path, np.uint8, "c")  # OpenVINO shares only what could be written
+        with zipfile.ZipFile(path) as archive:
+            members = {each.filename: each for each in archive.infolist()}
+            _check_members(name, members, len(mapped))
+            manifest_bytes, graph_bytes = archive.read(_MANIFEST), archive.read(_GRAPH)
+    except FileNotFoundError as error:
+        raise NetworkFileError(f"there is no file {path}") from error
+    except OSError as error:
+        raise NetworkFileError(f"{name} can't be read: {error.strerror or error}") from error
+    except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError, RuntimeError) as error:
+        if isinstance(error, NetworkFileError):
+            raise
+        raise NetworkFileError(f"{name} is no compiled network, or is cut off: {error}") from error
+    manifest = _manifest(name, manifest_bytes)
+    weight_bytes = _member(name, mapped, members[_WEIGHTS])
+    for member, data in ((_WEIGHTS, weight_bytes), (_GRAPH, graph_bytes)):
+        if manifest.sha256.get(member) != _sha256(data):
+            raise NetworkFileError(
+                f"{name}: {member} is not the one that the network was compiled with; compile it again"
+            )
+    try:
+        graph = Graph.of_data(json.loads(graph_bytes))
+        weights = _arrays(weight_bytes)
+        _check_graph(manifest, graph, weights)
+    except (GraphError, NetworkFileError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise NetworkFileError(f"{name} holds no network: {error}") from error
+    return CompiledNetwork(manifest, graph, weights, _sha256(manifest_bytes))
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sha256(data: Any) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _check_members(name: str, members: Mapping[str, zipfile.ZipInfo], size: int) -> None:
+    if set(members) != {_WEIGHTS, _GRAPH, _MANIFEST}:
+        raise NetworkFileError(f"{name} is no compiled network: it holds {', '.join([*members][:5]) or 'nothing'}")
+    for member in members.values():
+        if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
+            raise NetworkFileError(
+                f"{name}: {member.filename} is compressed, which a compiled network's members are not"
+            )
+        if member.file_size > size or (member.filename != _WEIGHTS and member.file_size > _LARGEST_JSON):
+            raise NetworkFileError(f"{name}: {member.filename} says that it has {member.file_size} bytes")
+
+
+def _manifest(name: str, data: bytes) -> Manifest:
+    try:
+        said = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise NetworkFileError(f"{name}: {_MANIFEST} is no JSON") from error
+    if not isinstance(said, dict) or said.get("format") != FORMAT:
+        raise NetworkFileError(f"{name} is no compiled network")
+    if said.get("version") != VERSION:
+        raise NetworkFileError(
+            f"{name} has version {str(said.get('version'))[:20]} of the format, and this Pellucid reads version {VERSION}: "
+            "compile the network again"
+        )
+    try:
+        return Manifest.model_validate_json(data, strict=False)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"]))[:80]
+        raise NetworkFileError(f"{name}: {_MANIFEST} is wrong at {place}: {first['msg']}") from error
+
+
+def _member(name: str, mapped: Array, member: zipfile.ZipInfo) -> Array:
+    """The bytes of an uncompressed member, where they lie."""
+    header = mapped[member.header_offset : member.header_offset + _LOCAL_HEADER].tobytes()
+    if len(header) < _LOCAL_HEADER or header[:4] != b"PK\x03\x04":
+        raise NetworkFileError(f"{name} is cut off")
+    name_length, extra_length = struct.unpack("<HH", header[26:30])
+    start = member.header_offset + _LOCAL_HEADER + name_length + extra_length
+    data: Array = mapped[start : start + member.file_size]
+    if len(data) != member.file_size:
+        raise NetworkFileError(f"{name} is cut off")
+    return data
+
+
+def _safetensors(weights: Mapping[str, Array]) -> bytes:
+    """The arrays as safetensors has them, those with the largest numbers first, so that all are aligned."""
+    kinds = {np.dtype(kind): code for code, kind in _TYPES.items()}
+    ordered = sorted(weights.items(), key=lambda item: (-item[1].itemsize, item[0]))
+    header: dict[str, Any] = {}
+    offset = 0
+    for name, array in ordered:
+        header[name] = {
+            "dtype": kinds[array.dtype],
+            "shape": array.shape,
+            "data_offsets": [offset, offset + array.nbytes],
+        }
+        offset += array.nbytes
+    text = json.dumps(header, separators=(",", ":")).encode()
+    before = _LOCAL_HEADER + len(_WEIGHTS) + 8
+    text += b" " * (-(before + len(text)) % _ALIGNMENT)
+    return b"".join(
+        [struct.pack("<Q", len(text)), text, *(np.ascontiguousarray(array).tobytes() for _, array in ordered)]
+    )
+
+
+def _arrays(data: Array) -> dict[str, Array]:
+    """The arrays of a safetensors file, where they lie. Raises NetworkFileError, ValueError, KeyError, TypeError."""
+    length = int(np.frombuffer(data[:8].tobytes(), "<u8")[0]) if len(data) >= 8 else 0
+    if not 0 < length <= min(len(data) - 8, _LARGEST_JSON):
+        raise NetworkFileError("the weights have no header")
+    header = json.loads(data[8 : 8 + length].tobytes())
+    body = data[8 + length :]
+    found: dict[str, Array] = {}
+    for name, entry in header.items():
+        kind, shape = np.dtype(_TYPES[entry["dtype"]]), tuple(entry["shape"])
+        begin, end = entry["data_offsets"]
+        sizes = [*shape, begin, end]
+        if not all(isinstance(each, int) and 0 <= each <= len(body) for each in sizes):
+            raise NetworkFileError(f"the weight {name[:80]} has the shape {str(shape)[:80]} at {begin}")
+        if end - begin != math.prod(shape) * kind.itemsize or begin % kind.itemsize:
+            raise NetworkFileError(f"the weight {name[:80]} of shape {str(shape)[:80]} has {end - begin} bytes")
+        found[name] = body[begin:end].view(kind).reshape(shape)
+    return found
+
+
+def _check_graph(manifest: Manifest, graph: Graph, weights: Mapping[str, Array]) -> None:
+    """Raise NetworkFileError where the members do not fit together."""
+    for node in graph.nodes.values():
+        if node.op == WEIGHT and (len(node.args) != 1 or node.args[0] not in weights):
+            raise NetworkFileError(f"the operation {node.name[:80]} reads a weight that is not there")
+        if node.op == INPUT and node.name not in (PIXELS_INPUT, WANTED_INPUT):
+            raise NetworkFileError(f"the graph has an input {node.name[:80]}")
+    values = [manifest.pixels, *manifest.values.values(), *manifest.gate_values.values()]
+    named = {manifest.logits, *(each.node for each in values), *(each.gradient for each in values if each.gradient)}
+    if missing := named - graph.nodes.keys():
+        raise NetworkFileError(f"there is no operation {min(missing)[:80]}")
+    network = manifest.network
+    layers = {layer.name for layer in network.layers}
+    told = {*network.feature_layers, *(side for gate in network.gates for side in (gate.before, gate.after))}
+    told |= {network.default_layer} - {""}
+    if (
+        not told <= layers
+        or layers != set(manifest.values)
+        or {gate.layer for gate in network.gates} != set(manifest.gate_values)
+    ):
+        raise NetworkFileError("its layers and gates do not fit together")
+    for layer in network.layers:
+        layout = manifest.values[layer.name].layout
+        if layer.shape[1:] != (layout.height, layout.width) or min(layer.shape) < 1:
+            raise NetworkFileError(f"the layer {layer.name[:80]} has the shape {layer.shape}")
+    classes = len(manifest.model.labels)
+    for value in manifest.values.values():
+        if value.linear is not None and (value.linear not in weights or weights[value.linear].shape[:1] != (classes,)):
+            raise NetworkFileError(f"the linear classifier {value.linear[:80]} is not there, or of other classes")

@@ -1,0 +1,315 @@
+"""The graph under OpenVINO, on x86 CPUs: each set of outputs that callers ask for together is a model of its own."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import tempfile
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import openvino as ov
+from numpy.typing import NDArray
+from openvino import opset15 as ops
+
+from pellucid.network.file import CompiledNetwork, Value
+from pellucid.network.graph import PIXELS_INPUT, WANTED_INPUT, Part
+from pellucid.network.spec import PreprocessSpec
+from pellucid.runtime import convert
+from pellucid.runtime.base import Cores, Facts, parts_behind, shuffled_weights
+from pellucid.runtime.cores import processor
+from pellucid.runtime.turns import Turns
+from pellucid.types import Floats, Pixels
+
+log = logging.getLogger(__name__)
+
+Array = NDArray[Any]
+
+# Models that are kept: sets of outputs, and networks behind a cut. Each holds its weights as the processor wants them.
+_KEPT: Final = 16
+# Batches that run side by side. Each has its own activations in memory.
+_MOST_SLOTS: Final = 4
+# An image costs as much in a batch of four as in one of eight, whose activations fall out of the caches.
+_PAYING_BATCH: Final = 4
+# How far OpenVINO's threads stand back (``nice``) from those that feed them: a network never lacks work for the want of
+# a core to decode on, and batches come out larger.
+_NICENESS: Final = 5
+
+
+def has_bf16() -> bool:
+    """Whether OpenVINO computes in bfloat16 on this CPU."""
+    return "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+class OpenVINORuntime:
+    """See Runtime.
+
+    Which model computes a value depends on the set of outputs alone, so an answer never depends on what else was in
+    the batch, not even by the rounding of bfloat16.
+    """
+
+    runs_ahead = True  # OpenVINO starts a pass that waits without asking Python
+
+    def __init__(
+        self, network: CompiledNetwork, *, bf16: bool, threads: int, cache: Path | None = None, slots: int | None = None
+    ) -> None:
+        """``cache`` is a folder that keeps compiled models between starts; None keeps none."""
+        self.network = network
+        self.slots = slots or min(threads, _MOST_SLOTS)
+        self.paying_batch = _PAYING_BATCH
+        self.bf16 = bf16
+        self._threads = threads
+        precision = "bf16" if bf16 else "fp32"
+        description = f"OpenVINO {ov.__version__.partition('-')[0]} on cpu, {precision}"
+        self.facts = Facts("openvino", "cpu", precision, threads, description, processor())
+        self._core = ov.Core()
+        if cache is not None and _writable(cache):
+            self._core.set_property({"CACHE_DIR": str(cache)})
+        self._models = Kept(_KEPT)
+        self._turns = Turns(self.slots)
+        self._layouts = {
+            node: value.layout.axes
+            for value in network.manifest.values.values()
+            for node in (value.node, value.gradient)
+            if node is not None
+        }
+
+    def run(
+        self, images: Pixels, wanted: Floats | None, outputs: Sequence[str], cores: Cores
+    ) -> tuple[dict[str, Array], float]:
+        """See Runtime."""
+        names = _names(outputs)
+        inputs = [images, *([] if wanted is None else [wanted])]
+        with self._turns.turn() as turn:
+            found = dict(zip(names, self._of_images(names)(inputs, cores), strict=True))
+        if PIXELS_INPUT in outputs:
+            found[PIXELS_INPUT] = normalised(images, self.network.model.preprocess)
+        return found, turn.waited_s
+
+    def ready(self, outputs: Sequence[str]) -> bool:
+        """See Runtime."""
+        model = self._models.known(_names(outputs))
+        return model is not None and model.ready
+
+    def prepare(self, outputs: Sequence[str], keep: bool = False) -> None:
+        """See Runtime."""
+        names = _names(outputs)
+        if keep:
+            self._models.pin(names)
+        for cores in ("shared", "whole"):
+            self._of_images(names).compiled(cores)
+
+    def behind(self, value: Value) -> OpenVINOHead:
+        """See Runtime."""
+        return OpenVINOHead(self, value)
+
+    def _of_images(self, outputs: tuple[str, ...]) -> Model:
+        return self.model(outputs, outputs, lambda _: self._from_images(outputs))
+
+    def model(self, key: Hashable, outputs: Sequence[str], build: Callable[[Sequence[Array]], ov.Model]) -> Model:
+        """The model of that key; ``build`` makes it of the first inputs, should it not be there."""
+        return self._models.get(key, lambda: Model(self, outputs, build))
+
+    def _from_images(self, outputs: tuple[str, ...]) -> ov.Model:
+        """uint8 images ``[B, H, W, 3]``, and where a gradient is among the outputs wanted logits -> the outputs."""
+        network = self.network
+        spec, graph = network.model.preprocess, network.graph
+        images = ops.parameter([-1, *spec.size, 3], np.uint8, name="images")
+        wanted = ops.parameter([-1, len(network.model.labels)], np.float32, name="wanted")
+        mean = np.array([255 * each for each in spec.mean], np.float32).reshape(1, 3, 1, 1)
+        std = np.array([255 * each for each in spec.std], np.float32).reshape(1, 3, 1, 1)
+        pixels = ops.transpose(ops.convert(images, np.float32), ops.constant(np.array([0, 3, 1, 2])))
+        pixels = ops.divide(ops.subtract(pixels, ops.constant(mean)), ops.constant(std))
+        inputs = {PIXELS_INPUT: pixels.output(0)}
+        parameters = [images]
+        if not graph.of_wanted.isdisjoint(outputs):
+            inputs[WANTED_INPUT] = wanted.output(0)
+            parameters.append(wanted)
+        return self.built(graph.part(tuple(inputs), outputs), inputs, parameters, network.weights)
+
+    def built(
+        self, part: Part, inputs: Mapping[str, Any], parameters: Sequence[Any], weights: Mapping[str, Array]
+    ) -> ov.Model:
+        """An OpenVINO model of a part. Maps leave it with channels last, as they lie in OpenVINO's memory."""
+        outputs = convert.build(part, inputs, weights, bf16=self.bf16)
+        results = []
+        for name, output in zip(part.outputs, outputs, strict=True):
+            if self._layouts.get(name) == "BCHW":
+                output = ops.transpose(output, ops.constant(np.array([0, 2, 3, 1]))).output(0)
+            if output.get_element_type() == ov.Type.bf16:
+                output = ops.convert(output, np.float32).output(0)
+            results.append(ops.result(output))
+        return ov.Model(results, list(parameters), "pellucid")
+
+    def form(self, cores: Cores) -> tuple[int, int]:
+        """How many streams a model has for these cores, and how many threads they share."""
+        single = min(self.slots, self._threads)
+        return {"shared": (self.slots, self._threads), "whole": (1, self._threads), "exact": (single, single)}[cores]
+
+    def compile(self, model: ov.Model, form: tuple[int, int]) -> ov.CompiledModel:
+        """The model with so many streams and threads."""
+        options = {
+            "INFERENCE_PRECISION_HINT": "bf16" if self.bf16 else "f32",
+            "NUM_STREAMS": form[0],
+            "INFERENCE_NUM_THREADS": form[1],
+            # Pinned, the calling thread and all that it starts would share one core.
+            "ENABLE_CPU_PINNING": False,
+        }
+        with ThreadPoolExecutor(1, initializer=_stand_back) as pool:  # the threads it starts are as nice as it is
+            return pool.submit(self._core.compile_model, model, "CPU", options).result()
+
+    def as_map(self, name: str, value: Array) -> Array:
+        """An output of ``built`` with its axes as the graph has them."""
+        return value.transpose(0, 3, 1, 2) if self._layouts.get(name) == "BCHW" else value
+
+
+class Model:
+    """An OpenVINO model, compiled for the cores that its passes ask for."""
+
+    def __init__(
+        self, runtime: OpenVINORuntime, outputs: Sequence[str], build: Callable[[Sequence[Array]], ov.Model]
+    ) -> None:
+        self._runtime, self._outputs, self._build = runtime, outputs, build
+        self._compiled: dict[tuple[int, int], ov.CompiledModel] = {}
+        self._lock = threading.Lock()
+        self._own = _OwnRequests()
+        self._whole: ov.InferRequest | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether it has been compiled."""
+        return bool(self._compiled)
+
+    def compiled(self, cores: Cores, inputs: Sequence[Array] = ()) -> ov.CompiledModel:
+        """The compiled model, compiled when it is first asked for."""
+        form = self._runtime.form(cores)
+        with self._lock:
+            if form not in self._compiled:
+                self._compiled[form] = self._runtime.compile(self._build(inputs), form)
+            return self._compiled[form]
+
+    def __call__(self, inputs: Sequence[Array], cores: Cores) -> list[Array]:
+        """One pass. The outputs lie in memory that the next pass of the thread, or one with all cores, writes into."""
+        request = self._request(cores, inputs)
+        held = [np.require(array, requirements=("C", "W")) for array in inputs]  # OpenVINO does not hold them
+        for number, array in enumerate(held):
+            request.set_input_tensor(number, ov.Tensor(array, shared_memory=True))
+        request.start_async()  # not by ``infer``, which wraps, and copies, every output
+        request.wait()
+        found = (request.get_output_tensor(number).data for number in range(len(self._outputs)))
+        return [self._runtime.as_map(*output) for output in zip(self._outputs, found, strict=True)]
+
+    def _request(self, cores: Cores, inputs: Sequence[Array]) -> ov.InferRequest:
+        if cores == "whole":  # of which there is one at a time, whatever its thread
+            if self._whole is None:
+                self._whole = self.compiled(cores, inputs).create_infer_request()
+            return self._whole
+        form = self._runtime.form(cores)
+        if form not in self._own.requests:
+            self._own.requests[form] = self.compiled(cores, inputs).create_infer_request()
+        return self._own.requests[form]
+
+
+class _OwnRequests(threading.local):
+    """The calling thread's requests, by the form of their model."""
+
+    def __init__(self) -> None:
+        self.requests: dict[tuple[int, int], ov.InferRequest] = {}
+
+
+class Kept:
+    """Models by key: those that are pinned, and so many of the others as were used last."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._models: OrderedDict[Hashable, Model] = OrderedDict()
+        self._pinned: set[Hashable] = set()
+        self._lock = threading.Lock()
+
+    def known(self, key: Hashable) -> Model | None:
+        """The model of that key, if it is there."""
+        return self._models.get(key)
+
+    def pin(self, key: Hashable) -> None:
+        """Keep the model of that key for good."""
+        self._pinned.add(key)
+
+    def get(self, key: Hashable, make: Callable[[], Model]) -> Model:
+        """The model of that key, made if it is not there; then one that was not used for long may go."""
+        with self._lock:
+            model = self._models.get(key)
+            if model is None:
+                model = self._models[key] = make()
+                loose = [each for each in self._models if each not in self._pinned]
+                for each in loose[: max(0, len(loose) - self._most)]:
+                    del self._models[each]
+            self._models.move_to_end(key)
+            return model
+
+
+class OpenVINOHead:
+    """See Head."""
+
+    def __init__(self, runtime: OpenVINORuntime, value: Value, draw: int | None = None) -> None:
+        self._runtime, self._value, self._draw = runtime, value, draw
+        self.inputs, self._to_logits, self._to_gradient = parts_behind(runtime.network, value)
+
+    def logits(self, crossing: Sequence[Array], cores: Cores) -> Floats:
+        """See Head."""
+        return self._run(self._to_logits, crossing, cores)
+
+    def gradient(self, crossing: Sequence[Array], wanted: Floats, cores: Cores) -> Array:
+        """See Head."""
+        assert self._to_gradient is not None  # whoever offers a layer's gradient has asked
+        return self._run(self._to_gradient, (*crossing, wanted), cores)
+
+    def shuffled(self, draw: int) -> OpenVINOHead:
+        """See Head."""
+        return OpenVINOHead(self._runtime, self._value, draw)
+
+    def _run(self, part: Part, inputs: Sequence[Array], cores: Cores) -> Array:
+        def build(inputs: Sequence[Array]) -> ov.Model:
+            network = self._runtime.network
+            weights = network.weights if self._draw is None else shuffled_weights(network, part, self._draw)
+            parameters = [ops.parameter([-1, *array.shape[1:]], array.dtype) for array in inputs]
+            values = {name: each.output(0) for name, each in zip(part.inputs, parameters, strict=True)}
+            return self._runtime.built(part, values, parameters, weights)
+
+        model = self._runtime.model((part.inputs, part.outputs, self._draw), part.outputs, build)
+        return model(inputs, cores)[0].copy(order="K")
+
+
+def normalised(images: Pixels, spec: PreprocessSpec) -> Floats:
+    """uint8 images ``[B, H, W, 3]`` -> the network's pixels ``[B, 3, H, W]``."""
+    mean, std = np.array(spec.mean, np.float32), np.array(spec.std, np.float32)
+    pixels: Floats = ((images / np.float32(255) - mean) / std).transpose(0, 3, 1, 2)
+    return pixels
+
+
+def _names(outputs: Sequence[str]) -> tuple[str, ...]:
+    """Sorted, so that the order of asking makes no other model. The pixels need none."""
+    return tuple(sorted({*outputs} - {PIXELS_INPUT}))
+
+
+def _writable(folder: Path) -> bool:
+    """Whether files can be kept in the folder, which is made if it is not there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        log.warning("compiled models are not kept, so each start takes longer: %s can't be written to", folder)
+        return False
+
+
+def _stand_back() -> None:
+    """Let the calling thread, and those that it will start, stand back from the process's others."""
+    if sys.platform == "linux":  # elsewhere a process has one niceness for all its threads
+        niceness = os.getpriority(os.PRIO_PROCESS, 0)
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(niceness + _NICENESS, 19))
