@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from pellucid.compiler.sources import SourceError
+
 # Under which trainers save the state dict beside an optimiser's, an epoch and the like.
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and of torch.compile
@@ -24,7 +26,7 @@ _SERVED = "served are a .safetensors file, and the network's state_dict() as tor
 _NAMED = 8  # keys of each kind that an error names
 
 
-class WeightsError(Exception):
+class WeightsError(SourceError):
     """A file of weights that is missing, altered, unreadable, or of another network.
 
     The message says which and what to do.

@@ -15,7 +15,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import torch
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi_offline import FastAPIOffline
@@ -24,10 +23,14 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from threadpoolctl import threadpool_limits
 
-from models import catalog
+from pellucid.engine import Engine
 from pellucid.errors import MethodNotAllowed, NotFound, PellucidError
 from pellucid.explain.methods import METHODS
+from pellucid.network import names
+from pellucid.network.file import load
 from pellucid.parts.option_types import invalid
+from pellucid.runtime import choose, cores
+from pellucid.runtime.facts import told, versions
 from pellucid.types import Batch, Plan, Tap
 from service.api import documented, explain, playground, predict, redoc, system
 from service.api.auth import Gate, Keys, rate_of
@@ -42,10 +45,6 @@ from service.config import Settings
 from service.dispatch.admission import Admission
 from service.dispatch.forecast import Forecast
 from service.dispatch.worker import Worker
-from service.engine import cores
-from service.engine.choose import create
-from service.engine.facts import versions
-from service.engine.torch_engine import TorchEngine
 from service.telemetry.call import Call
 from service.telemetry.metrics import Metrics
 
@@ -72,7 +71,7 @@ def create_app(settings: Settings | None = None, on_death: Callable[[], None] = 
     ``on_death`` is called, in another thread, should the thread that runs a network end by an error: the app can only
     answer 503 from then on, and whoever owns the process had better end it.
 
-    Raises models.catalog.UnknownModelError, models.weights.WeightsError, ValueError (no such device or engine).
+    Raises ValueError: no such network, device or engine.
     """
     settings = settings or Settings()
     return build(_assemble(settings, on_death), settings, _observers(settings))
@@ -229,13 +228,10 @@ def _assemble(settings: Settings, on_death: Callable[[], None]) -> Service:
     pool = ThreadPoolExecutor(
         decoders,
         thread_name_prefix="pictures",
-        # One picture, one core: the parallelism is over pictures.
-        initializer=torch.set_num_threads,
-        initargs=(1,),
     )
-    names = dict.fromkeys((settings.model, *settings.models))
+    wanted = dict.fromkeys((settings.model, *settings.models))
     metrics = Metrics(version("pellucid"))
-    pipelines = [_pipeline(name, settings, pool, metrics, on_death) for name in names]
+    pipelines = [_pipeline(name, settings, pool, metrics, on_death) for name in wanted]
     served = [pipeline.spec.name for pipeline in pipelines]
     if len(set(served)) < len(served):
         raise ValueError(f"two networks have one name among {', '.join(served)}: give one another name beside its file")
@@ -265,22 +261,27 @@ def _pipeline(
 ) -> Pipeline:
     """One network of the catalogue, loaded onto the device and warm."""
     started = time.perf_counter()
-    net, spec = catalog.load(name)
-    engine = create(
-        net,
-        spec,
+    cache = Path(settings.cache_dir).expanduser() if settings.cache_dir else None
+    compiled = load(names.find(name, cache))
+    spec = compiled.model
+    runtime = choose.create(
+        compiled,
         engine=settings.engine,
         device=settings.device,
         precision=settings.precision,
         threads=settings.threads or cores.available(),
-        cache=Path(settings.cache_dir).expanduser() if settings.cache_dir else None,
+        cache=cache,
     )
-    network = engine.network
+    engine = Engine(compiled, runtime)
     max_batch = settings.max_batch or engine.paying_batch
     _warm_up(engine, spec.preprocess.size, max_batch)
     took_s = time.perf_counter() - started
     log.info(
-        "%s runs on %s, up to %d images a batch, ready after %.1f s", spec.name, engine.description, max_batch, took_s
+        "%s runs on %s, up to %d images a batch, ready after %.1f s",
+        spec.name,
+        engine.facts.description,
+        max_batch,
+        took_s,
     )
     worker = Worker(
         engine,
@@ -291,18 +292,18 @@ def _pipeline(
     )
     return Pipeline(
         spec=spec,
-        network=network,
+        network=compiled.spec,
         methods=tuple(method.spec for method in METHODS.values()),
-        engine=engine.description,
+        engine=engine.facts.description,
         worker=worker,
         pool=pool,
         max_pixels=settings.max_megapixels * 1_000_000,
         max_side=settings.max_side_pixels,
-        runtime={"engine": engine.facts.told(), "versions": versions()},
+        runtime={"engine": told(engine.facts), "versions": versions()},
     )
 
 
-def _warm_up(engine: TorchEngine, size: tuple[int, int], max_batch: int) -> None:
+def _warm_up(engine: Engine, size: tuple[int, int], max_batch: int) -> None:
     """Run what most requests ask for, so that the first of them finds its graphs built and the memory pools filled.
 
     Batches of each size that is usual, side by side, since OpenVINO prepares for each size once; in threads that end
@@ -311,6 +312,8 @@ def _warm_up(engine: TorchEngine, size: tuple[int, int], max_batch: int) -> None
     network = engine.network
     layer = network.default_layer or None
     everything = Plan(gates=True, layer=layer, taps=tuple(map(Tap, network.feature_layers)))
+    for plan in (Plan(), Plan(layer=layer), everything):
+        engine.prepare(plan, keep=True)
     with ThreadPoolExecutor(engine.slots) as pool:
         for count in sorted({*range(1, min(max_batch, engine.paying_batch) + 1), max_batch}):
             for plan in (Plan(layer=layer), everything):

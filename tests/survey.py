@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from captum.attr import LayerGradCam
+from service.engine.choose import create
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from tqdm import tqdm
@@ -27,7 +28,6 @@ from pellucid.explain.evidence import Head, gather
 from pellucid.explain.methods.gradient import grad_cam
 from pellucid.network.spec import LayerSpec, ModelSpec, PreprocessSpec
 from pellucid.types import Batch, Plan
-from service.engine.choose import create
 from tests.surveyed import Entry, entries
 
 # Of a map's, a gate's or the logits' largest value.

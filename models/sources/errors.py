@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+from pellucid.compiler.sources import SourceError
 
-class UnknownModelError(Exception):
+
+class UnknownModelError(SourceError):
     """No network has this name. The message lists the names that there are, or the closest."""
 
     @classmethod

@@ -13,13 +13,14 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from pellucid.network.layout import Layout
+from pellucid.network.layout import Axes, Layout
 
 # What only moves or regroups numbers: there a value's axes follow from its shape or from the permutation.
 _REGROUP = {"view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "expand", "stack", "unfold", "sum"}
 _PRODUCTS = {"matmul", "bmm", "einsum", "scaled_dot_product_attention"}
 _PERMUTE = {"permute", "transpose", "swapaxes", "movedim"}
 _MOST_EXTRA_TOKENS = 16
+_PERMUTED: tuple[Axes, ...] = ("BCHW", "BHWC", "BNC", "BCN")
 _MERGES = (1, 2, 4)  # positions on a side that a regrouping may put into one
 
 
@@ -88,19 +89,20 @@ def _permuted(node: fx.Node, layout: Layout, dims: int) -> Layout | None:
     if len(order) == 2 and dims != 2:  # transpose
         one, other = (int(axis) % dims for axis in order)
         order = [other if axis == one else one if axis == other else axis for axis in range(dims)]
-    axes = "".join(layout.axes[axis] for axis in order)
-    return Layout(axes, layout.height, layout.width, layout.extra) if axes in ("BCHW", "BHWC", "BNC", "BCN") else None
+    moved = "".join(layout.axes[axis] for axis in order)
+    found = next((axes for axes in _PERMUTED if axes == moved), None)
+    return Layout(found, layout.height, layout.width, layout.extra) if found else None
 
 
 def _from_shape(shape: tuple[int, ...], near: Layout) -> Layout | None:
     """The layout of a regrouped value, known by the extent of a map that it was made from, or a whole part of it."""
-    extents = {
+    extents: dict[int, list[tuple[Axes, tuple[int, ...]]]] = {
         5: [("BPCHW", shape[3:])],
         4: [("BCHW", shape[2:]), ("BHWC", shape[1:3])],
         3: [("BNC", shape[1:2]), ("BCN", shape[2:])],
-    }.get(len(shape), [])
+    }
     fitting = []
-    for axes, extent in extents:
+    for axes, extent in extents.get(len(shape), []):
         if extent == (near.height * near.width,):
             fitting.append(Layout(axes, near.height, near.width))
         elif len(extent) == 2 and any(

@@ -68,9 +68,10 @@ class GateValue:
 class Manifest(BaseModel):
     """``network.json``: what the network is, expects and offers, and where in the graph each of these is.
 
-    ``values``: layer -> its value, ``pixels``: the network's own input; ``gate_values``: gate -> its. ``broadcasts``: whether the gradients of several rows
-    of ``wanted`` can be had of one image. ``buffers``: arrays that are no parameters. ``limits``: what can't be asked
-    of the network and why, as sentences. ``sha256``: of the other members. ``versions``: of what compiled it.
+    ``pixels``: the network's own input, ``values``: layer -> its value, ``gate_values``: gate -> its. ``broadcasts``:
+    whether the gradients of several rows of ``wanted`` can be had of one image. ``buffers``: arrays that are no
+    parameters. ``limits``: what can't be asked of the network and why, as sentences. ``sha256``: of the other members.
+    ``versions``: of what compiled it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -86,7 +87,7 @@ class Manifest(BaseModel):
     broadcasts: bool
     buffers: tuple[str, ...] = ()
     limits: tuple[str, ...] = ()
-    sha256: dict[Literal["weights.safetensors", "graph.json"], str] = Field(default_factory=dict)
+    sha256: dict[str, str] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)
 
 
@@ -203,8 +204,8 @@ def _manifest(name: str, data: bytes) -> Manifest:
         raise NetworkFileError(f"{name} is no compiled network")
     if said.get("version") != VERSION:
         raise NetworkFileError(
-            f"{name} has version {str(said.get('version'))[:20]} of the format, and this Pellucid reads version {VERSION}: "
-            "compile the network again"
+            f"{name} has version {str(said.get('version'))[:20]} of the format, and this Pellucid reads version "
+            f"{VERSION}: compile the network again"
         )
     try:
         return Manifest.model_validate_json(data, strict=False)
@@ -275,7 +276,7 @@ def _check_graph(manifest: Manifest, graph: Graph, weights: Mapping[str, Array])
             raise NetworkFileError(f"the operation {node.name[:80]} reads a weight that is not there")
         if node.op == INPUT and node.name not in (PIXELS_INPUT, WANTED_INPUT):
             raise NetworkFileError(f"the graph has an input {node.name[:80]}")
-    values = [manifest.pixels, *manifest.values.values(), *manifest.gate_values.values()]
+    values: list[Value | GateValue] = [manifest.pixels, *manifest.values.values(), *manifest.gate_values.values()]
     named = {manifest.logits, *(each.node for each in values), *(each.gradient for each in values if each.gradient)}
     if missing := named - graph.nodes.keys():
         raise NetworkFileError(f"there is no operation {min(missing)[:80]}")

@@ -1,7 +1,7 @@
 """A network as one graph of ATen operations: plain data that any runtime can prune, cut and build. No torch here.
 
-The inputs are ``pixels`` ``[B, C, H, W]``, normalised, and ``wanted`` ``[K, classes]``, weights of the logits. Operations
-have the names and arguments of torch's ATen library (``aten.convolution.default``), which documents them.
+The inputs are ``pixels`` ``[B, C, H, W]``, normalised, and ``wanted`` ``[K, classes]``, weights of the logits.
+Operations have the names and arguments of torch's ATen library (``aten.convolution.default``), which documents them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ WANTED_INPUT: Final = "wanted"
 INPUT: Final = "input"
 WEIGHT: Final = "weight"
 DTYPES: Final = ("float32", "float64", "int64", "int32", "bool")
-# Operations that only move a weight's numbers: built once, where a graph is built.
 _MOST_NODES: Final = 200_000
 _DEEPEST: Final = 4
 _OPERATION: Final = re.compile(r"aten\.[A-Za-z0-9_]{1,60}\.[A-Za-z0-9_]{1,60}")

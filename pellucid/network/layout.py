@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 Array = NDArray[Any]
+Axes = Literal["BCHW", "BHWC", "BPCHW", "BNC", "BCN"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +20,7 @@ class Layout:
     The first ``extra`` of N are no positions: a class token, registers.
     """
 
-    axes: Literal["BCHW", "BHWC", "BPCHW", "BNC", "BCN"]
+    axes: Axes
     height: Annotated[int, Field(ge=1, le=2**20)]
     width: Annotated[int, Field(ge=1, le=2**20)]
     extra: Annotated[int, Field(ge=0, le=2**10)] = 0

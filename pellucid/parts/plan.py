@@ -6,12 +6,13 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Protocol
 
 from pellucid.errors import InvalidOption, Unexplainable, UnknownName
 from pellucid.network.spec import PIXELS, ModelSpec, NetworkSpec
 from pellucid.parts.option_types import Options
 from pellucid.parts.options import (
+    ExplainOptions,
     FeatureMapOptions,
     GateOptions,
     GradCamOptions,
@@ -204,6 +205,32 @@ def edited(options: WhatIfOptions, network: NetworkSpec) -> tuple[str, Edit]:
         if times > 1:
             raise InvalidOption(f"Channel {channel} is named {times} times among `mute`, `keep` and `scale`.")
     return layer, Edit(tuple(sorted(pairs)), 0.0 if options.keep else 1.0, gate, options.rank)
+
+
+class Offer(Protocol):
+    """A network that can be asked: what it is, what it offers, and by which methods."""
+
+    @property
+    def spec(self) -> ModelSpec: ...
+
+    @property
+    def network(self) -> NetworkSpec: ...
+
+    @property
+    def methods(self) -> Sequence[MethodSpec]: ...
+
+
+def planned(offer: Offer, options: Options, parts: frozenset[RoutePart], images: int) -> tuple[Plan, Look]:
+    """What the options ask of a network for so many images. ``parts`` are what is answered; the options of all parts
+    choose among them.
+
+    Raises UnknownName, InvalidOption and Unexplainable.
+    """
+    if isinstance(options, ExplainOptions):
+        parts &= frozenset(options.include)
+    plan, look = resolve(options, parts, offer.spec, offer.network, offer.methods)
+    bound_drawing(images, plan, look)
+    return plan, look
 
 
 def resolve(

@@ -6,8 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from pellucid.trust.measures import Confidence, Curve, Measured, sentence
+from pellucid.network.spec import PreprocessSpec
+from pellucid.trust.measures import Confidence, Curve, Measured, measured, sanity, sentence
+from pellucid.trust.trials import Design, Trials
+from pellucid.types import DecodedImage, Outcome, Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +24,29 @@ class Trusted:
     measured: Measured
     sanity: tuple[float | None, ...]
     estimated_s: float
+
+
+def trials_of(image: DecodedImage, outcome: Outcome, spec: PreprocessSpec, design: Design) -> Trials:
+    """The trials of the outcome's maps."""
+    maps = [explanation.heat for explanation in outcome.explanations]
+    return Trials(image.pixels, maps, [255 * value for value in spec.mean], design)
+
+
+def scoring(outcome: Outcome) -> Plan:
+    """What the network is asked of each picture of a trial."""
+    return Plan(scored=tuple(explanation.target.index for explanation in outcome.explanations))
+
+
+def trusted(trials: Trials, scores: NDArray[np.float64], outcome: Outcome, estimated_s: float) -> tuple[Trusted, ...]:
+    """What the trials' ``scores`` ``[trials, targets]`` say of each of the outcome's maps."""
+    return tuple(
+        Trusted(
+            each,
+            sanity(explanation.heat, explanation.randomised) if explanation.randomised is not None else (),
+            estimated_s,
+        )
+        for each, explanation in zip(measured(trials, scores), outcome.explanations, strict=True)
+    )
 
 
 def trust(found: Trusted, label: str) -> dict[str, Any]:

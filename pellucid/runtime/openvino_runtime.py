@@ -85,7 +85,7 @@ class OpenVINORuntime:
     ) -> tuple[dict[str, Array], float]:
         """See Runtime."""
         names = _names(outputs)
-        inputs = [images, *([] if wanted is None else [wanted])]
+        inputs: list[Array] = [images, *([] if wanted is None else [wanted])]
         with self._turns.turn() as turn:
             found = dict(zip(names, self._of_images(names)(inputs, cores), strict=True))
         if PIXELS_INPUT in outputs:

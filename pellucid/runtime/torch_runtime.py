@@ -78,7 +78,7 @@ def build(
 
 @lru_cache(None)
 def operation(name: str) -> Callable[..., Any]:
-    """The function of an ATen operation. Raises NetworkFileError where it is not known, or could do more than compute."""
+    """The function of an ATen operation. Raises NetworkFileError where it is unknown, or could do more than compute."""
     if name == "aten.getitem.default":
         return lambda values, index: values[index]
     _, packet, overload = _INSTEAD.get(name, name).split(".")
@@ -122,6 +122,14 @@ def pick_device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"there is no device {name}: {torch.cuda.device_count()} CUDA devices were found")
     return device
+
+
+def gains_by_bf16(device: torch.device) -> bool:
+    """Whether torch is faster in bfloat16 here: on CUDA devices and CPUs that compute in it."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
 
 
 class TorchRuntime:

@@ -17,8 +17,8 @@ from starlette.responses import Response
 from pellucid.decode.image import identify
 from pellucid.errors import DeadlineExceeded, Draining, EngineDown, PellucidError, UnknownModel, UnknownName
 from pellucid.parts.option_types import Options
-from pellucid.parts.options import ExplainOptions, RoutePart
-from pellucid.parts.plan import Look, bound_drawing, resolve
+from pellucid.parts.options import RoutePart
+from pellucid.parts.plan import Look, planned
 from pellucid.render.encode import MEDIA_TYPES
 from pellucid.trust.trials import Design
 from pellucid.types import DecodedImage, Outcome, Plan, Prepared, Upload
@@ -146,15 +146,6 @@ async def answer(
         )
 
     return await serve(request, service, options.timeout_ms, intake.read, order)
-
-
-def planned(pipeline: Pipeline, options: Options, parts: frozenset[RoutePart], images: int) -> tuple[Plan, Look]:
-    """What the options ask of a network for so many images. Raises UnknownName, InvalidOption and Unexplainable."""
-    if isinstance(options, ExplainOptions):
-        parts &= frozenset(options.include)
-    plan, look = resolve(options, parts, pipeline.spec, pipeline.network, pipeline.methods)
-    bound_drawing(images, plan, look)
-    return plan, look
 
 
 async def serve(

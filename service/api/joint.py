@@ -12,11 +12,11 @@ from typing import Any, TypeVar
 from starlette.responses import Response
 
 from pellucid.errors import DeadlineExceeded, PellucidError
+from pellucid.parts.compare import Seen
 from pellucid.types import DecodedImage, Outcome, Plan, Prepared, Upload
 from service.api.pipeline import Pipeline, Stages
 
 T = TypeVar("T")
-Seen = tuple[DecodedImage, Outcome]
 
 
 @dataclass(frozen=True, slots=True)

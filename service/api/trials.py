@@ -12,8 +12,7 @@ from typing import Final, TypeVar
 import numpy as np
 
 from pellucid.errors import TooCostly
-from pellucid.parts.trust import Trusted
-from pellucid.trust.measures import measured, sanity
+from pellucid.parts.trust import Trusted, scoring, trials_of, trusted
 from pellucid.trust.trials import Design, Trials
 from pellucid.types import DecodedImage, Finished, Outcome, Pixels, Plan
 from service.api.joint import first_error
@@ -51,12 +50,9 @@ async def examined(
     the worker raises.
     """
     started = time.monotonic()
-    spec = pipeline.spec.preprocess
-    mean = [255 * value for value in spec.mean]
-    maps = [explanation.heat for explanation in outcome.explanations]
-    trials = await _in_pool(pipeline, Trials, image.pixels, maps, mean, design)
+    trials = await _in_pool(pipeline, trials_of, image, outcome, pipeline.spec.preprocess, design)
     estimated_s = estimate(pipeline, len(trials))
-    plan = Plan(scored=tuple(explanation.target.index for explanation in outcome.explanations))
+    plan = scoring(outcome)
     size = pipeline.worker.batch_cap
     groups = [range(len(trials))[start : start + size] for start in range(0, len(trials), size)]
     scores = np.zeros((len(trials), trials.targets))
@@ -82,15 +78,7 @@ async def examined(
                 # Only now: these few tell whether a forecast that was too dark still is.
                 _require_time(pipeline, trials, len(group), started, deadline, untried())
             done += len(group)
-    found = await _in_pool(pipeline, measured, trials, scores)
-    return tuple(
-        Trusted(
-            each,
-            sanity(explanation.heat, explanation.randomised) if explanation.randomised is not None else (),
-            estimated_s,
-        )
-        for each, explanation in zip(found, outcome.explanations, strict=True)
-    )
+    return await _in_pool(pipeline, trusted, trials, scores, outcome, estimated_s)
 
 
 def _require_time(pipeline: Pipeline, trials: Trials, done: int, started: float, deadline: float, images: int) -> None:

@@ -49,13 +49,10 @@ def create_app(
 ) -> Any:
     """The app; ends the program with ``code`` if it can't be made of these settings."""
     logs.configure(chosen.log_level, chosen.log_format)
-    # torch is slow to import: --help and a wrong setting needn't wait for it
-    from models.catalog import UnknownModelError
-    from models.weights import WeightsError
-    from service.app import create_app as assemble
+    from service.app import create_app as assemble  # --help and a wrong setting needn't wait for it
 
     try:
         return assemble(chosen, on_death)
-    except (UnknownModelError, WeightsError, ValueError) as error:
+    except ValueError as error:
         typer.echo(f"{failed}: {error}", err=True)
         raise typer.Exit(code) from error

@@ -40,6 +40,7 @@ class Batcher:
         self._spare = spare
         self._lanes: dict[str, OrderedDict[Job, None]] = {}
         self._changed = threading.Condition()  # re-entrant: a future that is failed calls _leave in the same thread
+        self._held: set[str] = set()
         self._closed = False
         self._idle = 0
 
@@ -58,6 +59,19 @@ class Batcher:
         waiting = weakref.ref(job)  # the future must not hold the job: the two would wait for the garbage collector
         job.future.add_done_callback(lambda _: self._leave(waiting()))
         return True
+
+    def hold(self, lane: str) -> bool:
+        """Hand out no job of a lane until it is released. False where it is held already."""
+        with self._changed:
+            new = lane not in self._held
+            self._held.add(lane)
+            return new
+
+    def release(self, lane: str) -> None:
+        """Hand out the jobs of a lane again."""
+        with self._changed:
+            self._held.discard(lane)
+            self._changed.notify_all()
 
     def open(self) -> None:
         """Take jobs (again)."""
@@ -102,13 +116,16 @@ class Batcher:
     def _may_take(self, limit: Callable[[], int]) -> bool:
         if not self._lanes:
             return self._closed
+        if self._held.issuperset(self._lanes):
+            return False
         if self._idle > self._spare:
             return True
         name = self._next_lane()
         return len(self._lanes[name]) >= limit() and self._queues(name)
 
     def _next_lane(self) -> str:
-        return min(self._lanes, key=lambda lane: next(iter(self._lanes[lane])).submitted)
+        free = self._lanes.keys() - self._held
+        return min(free, key=lambda lane: next(iter(self._lanes[lane])).submitted)
 
     def _next_batch(self, limit: int) -> list[Job]:
         name = self._next_lane()

@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from typing import Final
@@ -21,9 +21,9 @@ from pellucid.errors import DeadlineExceeded, Draining, EngineDown, InferenceFai
 from pellucid.types import Batch, Finished, Job, Outcome, Pixels, Plan
 from service.dispatch.batcher import Batcher
 from service.dispatch.cost import LaneCosts
+from service.dispatch.engine import Engine
 from service.dispatch.memory import BatchCap, is_out_of_memory
 from service.dispatch.watch import Watch
-from service.engine.base import Engine
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +66,8 @@ class Worker:
         self._batcher = Batcher(self._costs.predict, self._goes_ahead, SPARE)
         self._watch = Watch(hang_limit_s, self._fail_all)
         self._running: list[list[Job]] = [[] for _ in range(engine.slots + SPARE)]
+        # One at a time: compiling takes a core, and those of the engine go on meanwhile.
+        self._compiler = ThreadPoolExecutor(1, thread_name_prefix="compile")
         self._died = False
         self._threads: list[threading.Thread] = []
 
@@ -133,6 +135,8 @@ class Worker:
             return future.left or time.monotonic() > deadline
 
         job = Job(pixels, plan, self._engine.lane(plan), deadline, time.monotonic(), future, void)
+        if not self._engine.ready(plan) and self._batcher.hold(job.lane):
+            self._compiler.submit(self._prepare, job.lane, plan)
         if not self._batcher.put(job):
             job.future.set_exception(Draining("The service is shutting down."))
         elif fault := self.fault:  # looked at after it was queued: whoever finds a fault later fails it as well
@@ -153,6 +157,15 @@ class Worker:
     def _goes_ahead(self, lane: str) -> bool:
         """Whether a full batch of this lane may be handed to an engine that is busy: not where memory has run out."""
         return self._cap.now == self._max_batch and self._engine.queues(lane)
+
+    def _prepare(self, lane: str, plan: Plan) -> None:
+        """Compile what a lane needs while its jobs wait, and no thread of the engine does."""
+        try:
+            self._engine.prepare(plan)
+        except Exception:  # its jobs find out, each by itself
+            log.exception("what a plan needs could not be compiled")
+        finally:
+            self._batcher.release(lane)
 
     def _take(self, number: int) -> bool:
         self._running[number] = self._batcher.take(self._cap.current)

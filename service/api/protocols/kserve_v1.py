@@ -14,9 +14,10 @@ from pellucid.errors import MalformedRequest
 from pellucid.parts import result
 from pellucid.parts.option_types import Options
 from pellucid.parts.options import PARTS, ExplainOptions, Part, PredictOptions
+from pellucid.parts.plan import planned
 from pellucid.types import Upload
 from service.api import intake, reply
-from service.api.handler import Order, Service, planned, serve
+from service.api.handler import Order, Service, serve
 from service.api.protocols import documented
 from service.api.route import OptionsRoute
 

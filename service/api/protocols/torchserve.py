@@ -14,10 +14,11 @@ from pellucid.network.spec import ModelSpec
 from pellucid.parts import result
 from pellucid.parts.option_types import Options
 from pellucid.parts.options import PARTS, ExplainOptions, Part, PredictOptions
+from pellucid.parts.plan import planned
 from pellucid.parts.trust import Trusted
 from pellucid.types import DecodedImage, Outcome, Upload
 from service.api import intake, reply
-from service.api.handler import Order, Service, planned, serve
+from service.api.handler import Order, Service, serve
 from service.api.protocols import documented
 from service.api.protocols.kserve_v1 import ModelName
 from service.api.route import OptionsRoute

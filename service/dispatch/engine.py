@@ -1,4 +1,4 @@
-"""The seam behind which a runtime sits."""
+"""What the worker needs of an engine; ``pellucid.engine`` has the one that is served."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ from pellucid.types import Batch, Outcome, Plan
 
 
 class Engine(Protocol):
-    """A network loaded once. ``run`` explains as well as predicts: an autograd graph can't leave the process that
-    built it.
-
-    At most ``slots`` threads may call ``run`` at a time, and one more with a batch of a lane that it ``queues``.
+    """A network loaded once. At most ``slots`` threads may call ``run`` at a time, and one more with a batch of a lane
+    that it ``queues``.
     """
 
     @property
@@ -20,7 +18,7 @@ class Engine(Protocol):
         ...
 
     def run(self, batch: Batch) -> list[Outcome]:
-        """One forward pass over the batch; one outcome for each image, in order, whatever its neighbours.
+        """One outcome for each image of a batch of one lane, in order, whatever its neighbours.
 
         An image that has become void (Batch.void) may have an outcome that was given up.
         """
@@ -32,4 +30,12 @@ class Engine(Protocol):
 
     def queues(self, lane: str) -> bool:
         """Whether a batch of this lane may be handed over while all slots are busy, to begin when the first is free."""
+        ...
+
+    def ready(self, plan: Plan) -> bool:
+        """Whether a plan can be run at once."""
+        ...
+
+    def prepare(self, plan: Plan) -> None:
+        """Compile what a plan needs; it takes no slot."""
         ...

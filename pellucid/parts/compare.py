@@ -1,0 +1,141 @@
+"""Two classes, two pictures or two networks beside each other -> the reply's ``compare``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal
+
+import numpy as np
+
+from pellucid.errors import InvalidOption
+from pellucid.network.spec import ModelSpec
+from pellucid.parts import side_by_side
+from pellucid.parts.classes import prediction
+from pellucid.parts.options import CompareOptions, GradCamOptions
+from pellucid.parts.plan import Offer, class_index, planned
+from pellucid.parts.result import image_info
+from pellucid.trust.ranks import spearman
+from pellucid.types import Box, DecodedImage, Explanation, GateReading, Outcome, Plan
+
+Kind = Literal["classes", "pictures", "models"]
+Seen = tuple[DecodedImage, Outcome]
+# How many channels are named as those that changed most.
+_NAMED: Final = 10
+
+
+def kind_of(options: CompareOptions, images: int) -> Kind:
+    """What is compared. Raises InvalidOption, which says what can be."""
+    if options.provenance:
+        raise InvalidOption("provenance: A comparison does not carry it; ask /v1/grad-cam for each side.")
+    targets, networks = len(options.target), 2 if options.against_model else 1
+    if options.against_layer and networks == 1:
+        raise InvalidOption("against_layer: It is of the second network: name that in `against_model`.")
+    if targets <= 1 and (images, networks) in ((1, 2), (2, 1)):
+        return "models" if networks == 2 else "pictures"
+    if (images, networks, targets) == (1, 1, 2):
+        return "classes"
+    raise InvalidOption(
+        f"Images: {images}, targets: {targets}, networks: {networks}. They can't be compared. Allowed are one image "
+        "and two `target` (two classes), two images and at most one `target` (two pictures), and one image, "
+        "`against_model` and at most one `target` (two networks)."
+    )
+
+
+def counterpart(index: int, spec: ModelSpec, other: ModelSpec) -> int:
+    """The class of ``other`` that is ``spec``'s of that index: by its label, unless all labels are the same."""
+    return index if other.labels == spec.labels else class_index(spec.labels[index], other)
+
+
+def plan_of(offer: Offer, options: CompareOptions, layer: str | None, targets: Sequence[int]) -> Plan:
+    """What one side of a comparison asks of its network."""
+    asked = GradCamOptions(
+        target=[*map(str, targets)],
+        layer=[layer] if layer else [],
+        method=[options.method],
+        samples=options.samples,
+        signed=options.signed,
+        max_side=options.max_side,
+    )
+    plan, _ = planned(offer, asked, frozenset({"grad_cam"}), 1)
+    return replace(plan, top_k=options.top_k, gates=len(targets) < 2 and bool(offer.network.gates))
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """One side: what it is, what was seen, and of that the map that is compared."""
+
+    model: ModelSpec
+    seen: Seen
+    explanation: Explanation
+
+    @property
+    def box(self) -> Box:
+        return self.seen[0].box
+
+    def as_json(self) -> dict[str, Any]:
+        image, outcome = self.seen
+        labels = self.model.labels
+        return {
+            "model": self.model.name,
+            "image": image_info(image.info),
+            "box": image.box,
+            "predictions": [prediction(each, labels) for each in outcome.predictions],
+            "target": prediction(self.explanation.target, labels),
+            "layer": self.explanation.layer,
+        }
+
+
+def compared(kind: Kind, models: Sequence[ModelSpec], seen: Sequence[Seen], options: CompareOptions) -> dict[str, Any]:
+    """The reply's ``compare``; its pictures are still Pictures."""
+    one, other = (
+        _Found(model, each, explanation)
+        for model, each in zip(models, seen, strict=True)
+        for explanation in each[1].explanations
+    )
+    heats = one.explanation.heat, other.explanation.heat
+    if kind == "pictures":
+        height, width = one.seen[0].pixels.shape[:2]
+        box: Box = (0, 0, width, height)
+    else:
+        box = side_by_side.common(one.box, other.box)
+        heats = side_by_side.over(heats[0], one.box, box), side_by_side.over(heats[1], other.box, box)
+    return {
+        "kind": kind,
+        "method": options.method,
+        "first": one.as_json(),
+        "second": other.as_json(),
+        "maps": {
+            "frame": "input" if kind == "pictures" else "picture",
+            **side_by_side.maps(*heats, box, options.max_side, options.signed, options.colormap),
+        },
+        "gates": _gates(one.seen[1].gates, other.seen[1].gates) if kind != "classes" else [],
+    }
+
+
+def _gates(first: Sequence[GateReading], second: Sequence[GateReading]) -> list[dict[str, Any]]:
+    others = {(gate.layer, len(gate.weights)): gate.weights for gate in second}
+    return [
+        _gate(gate.layer, gate.weights, others[key])
+        for gate in first
+        if (key := (gate.layer, len(gate.weights))) in others
+    ]
+
+
+def _gate(layer: str, first: Any, second: Any) -> dict[str, Any]:
+    differences = second - first
+    magnitudes = np.abs(differences)
+    order = np.argsort(-magnitudes, kind="stable")[:_NAMED].tolist()
+    agreement = spearman(first, second)
+    return {
+        "layer": layer,
+        "channels": len(differences),
+        "differences": differences,
+        "mean_absolute": magnitudes.mean(),
+        "rank_agreement": None if agreement is None else np.float32(agreement),
+        "most_changed": [
+            {"channel": channel, "first": first[channel], "second": second[channel], "difference": differences[channel]}
+            for channel in order
+            if magnitudes[channel] > 0
+        ],
+    }

@@ -1,0 +1,58 @@
+"""Which runtime, on which device, in which precision."""
+
+from __future__ import annotations
+
+import ctypes
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+from pellucid.network.file import CompiledNetwork
+from pellucid.runtime.base import Runtime
+
+EngineName = Literal["auto", "torch", "openvino"]
+PrecisionName = Literal["auto", "fp32", "bf16"]
+
+
+def create(
+    network: CompiledNetwork,
+    *,
+    engine: EngineName = "auto",
+    device: str = "auto",
+    precision: PrecisionName = "auto",
+    threads: int,
+    cache: Path | None = None,
+    slots: int | None = None,
+) -> Runtime:
+    """The runtime that is asked for; see service.config. Raises ValueError for one that can't be had here."""
+    on_cuda = device.startswith("cuda") or (device == "auto" and engine != "openvino" and _has_cuda())
+    installed = find_spec("openvino") is not None
+    if engine == "openvino" and (on_cuda or not installed):
+        missing = f"it runs on the CPU, not on {device}" if installed else "install it with pip install 'pellucid[cpu]'"
+        raise ValueError(f"there is no OpenVINO engine: {missing}")
+    limits = [limit for limit in network.manifest.limits if limit.startswith("OpenVINO")]
+    if installed and not on_cuda and (engine == "openvino" or (engine == "auto" and not limits)):
+        from pellucid.runtime.openvino_runtime import OpenVINORuntime, has_bf16
+
+        bf16 = precision == "bf16" or (precision == "auto" and has_bf16())
+        return OpenVINORuntime(network, bf16=bf16, threads=threads, cache=cache, slots=slots)
+    if find_spec("torch") is None:
+        why = f"for {network.model.name}: {limits[0]}" if limits and installed else "or OpenVINO, to run a network"
+        raise ValueError(f"torch is needed {why}; install it with pip install 'pellucid[torch]'")
+    from pellucid.runtime import torch_runtime
+
+    chosen = torch_runtime.pick_device(device)
+    bf16 = precision == "bf16" or (precision == "auto" and torch_runtime.gains_by_bf16(chosen))
+    return torch_runtime.TorchRuntime(network, chosen, bf16=bf16, threads=threads, slots=slots)
+
+
+def _has_cuda() -> bool:
+    """Whether there is a CUDA device, by its driver: torch, which would know, takes seconds to load."""
+    if find_spec("torch") is None:
+        return False
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    count = ctypes.c_int(0)
+    return driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0
