@@ -12,7 +12,6 @@ import sys
 import time
 from typing import Any, Final
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,12 +22,11 @@ from benchmarks.report import fill, machine_line
 from benchmarks.servers import ROOT
 from models import catalog
 from pellucid.compiler.graph import TracedNetwork
-from pellucid.explain.evidence import Head, gather
 from pellucid.explain.methods import METHODS, Method
-from pellucid.explain.methods.probe import Probe
 from pellucid.network.spec import PIXELS, NetworkSpec
 from pellucid.types import Batch, Floats, Heat, Plan
 from service.config import Settings
+from tests.explain.cuts import evidence_at, probe_at
 
 PAGE: Final = ROOT / "docs" / "methods.md"
 COSTS: Final = ROOT / "service" / "api" / "method_costs.json"
@@ -100,15 +98,14 @@ def agreements() -> dict[str, dict[str, float]]:
 
 def _ours(graph: TracedNetwork, name: str, layer: str, picture: Tensor) -> Floats:
     method = METHODS[name]
-    cut = graph.cut(PIXELS if method.spec.needs == "network forwards" else layer)
-    head = Head(cut.inputs, cut.head, cut.linear)
-    with torch.no_grad():
-        activation, *crossing = graph.trunk((graph.value(layer), *cut.inputs))(picture)
-        if isinstance(method, Method):
-            (evidence,) = gather(tuple(crossing), [[_CLASS]], head)
-            return np.asarray(method.heat(enlarged(evidence))[0])
-        probe = Probe(activation[0], tuple(crossing), [_CLASS], None, head, SAMPLES, lambda: False)
-        return np.asarray(method.heat(probe)[0])
+    if isinstance(method, Method):
+        (evidence,) = evidence_at(graph, layer, picture, [[_CLASS]])
+        heats = method.heat(enlarged(evidence))
+    else:
+        varied = PIXELS if method.spec.needs == "network forwards" else layer
+        heats = method.heat(probe_at(graph, layer, picture, [_CLASS], varied=varied, samples=SAMPLES))
+    heat: Floats = heats[0]
+    return heat
 
 
 def _compared(name: str, network: NetworkSpec) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ import contextlib
 import io
 from collections.abc import Callable
 from typing import Any, Final
+from unittest.mock import patch
 
 import numpy as np
 import pytorch_grad_cam as pgc
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from torchcam.methods import ScoreCAM
 
 from pellucid.explain.evidence import Evidence
+from pellucid.explain.methods.sampling import chance
 from pellucid.types import Floats
 
 SAMPLES: Final = 8
@@ -57,11 +59,15 @@ def _captums_integrated_gradients(net: nn.Module, layer: str | None, picture: Te
 
 def _captums_smoothgrad(net: nn.Module, layer: str | None, picture: Tensor, target: int) -> Floats:
     spread = 0.15 * float(picture.max() - picture.min())
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        tunnel = NoiseTunnel(Saliency(net))
+    tunnel = NoiseTunnel(Saliency(net))
+    with patch.object(torch, "normal", _our_noise):
         mean = tunnel.attribute(picture, nt_samples=SAMPLES, stdevs=spread, target=target, abs=False)
     return _array(mean[0].abs().sum(0))
+
+
+def _our_noise(mean: float, spreads: Tensor) -> Tensor:
+    """torch.normal by the noise of our SmoothGrad."""
+    return mean + spreads * torch.from_numpy(chance().standard_normal(spreads.shape, np.float32))
 
 
 def _torchcams_score_cam(net: nn.Module, layer: str | None, picture: Tensor, target: int) -> Floats:

@@ -18,16 +18,16 @@ from typing import Any
 import numpy as np
 import torch
 from captum.attr import LayerGradCam
-from service.engine.choose import create
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from tqdm import tqdm
 
 from pellucid.compiler.graph import TracedNetwork, UntraceableError
-from pellucid.explain.evidence import Head, gather
 from pellucid.explain.methods.gradient import grad_cam
 from pellucid.network.spec import LayerSpec, ModelSpec, PreprocessSpec
 from pellucid.types import Batch, Plan
+from service.engine.choose import create
+from tests.explain.cuts import evidence_at
 from tests.surveyed import Entry, entries
 
 # Of a map's, a gate's or the logits' largest value.
@@ -172,10 +172,7 @@ def _compare_cam(
 ) -> tuple[str, float]:
     """What was compared with, and by how much ours differs from it, relative to the largest value of its map."""
     targets = logits.argmax(1, keepdim=True).tolist()
-    cut = traced.cut(layer.name)
-    with torch.no_grad():
-        crossing = traced.trunk(cut.inputs)(pixels)
-        ours = [grad_cam(evidence)[0] for evidence in gather(crossing, targets, Head(cut.inputs, cut.head, cut.linear))]
+    ours = [torch.from_numpy(grad_cam(each)[0]) for each in evidence_at(traced, layer.name, pixels, targets)]
     against, theirs = oracle(net, traced, layer, pixels, targets)
     return against, max(_difference(one, other) for one, other in zip(ours, theirs, strict=True))
 

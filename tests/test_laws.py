@@ -10,7 +10,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("pellucid", "service", "models")
-EVERYONE = {"pellucid.types", "pellucid.errors", "pellucid.network.spec"}  # nouns and errors, without torch
+# Nouns, errors, and how maps are enlarged: without torch.
+EVERYONE = {"pellucid.types", "pellucid.errors", "pellucid.network.spec", "pellucid.resampling"}
 
 # package or module -> what of ours it may import, besides itself and EVERYONE
 MAY_IMPORT = {
@@ -21,6 +22,7 @@ MAY_IMPORT = {
     "pellucid.network": set(),
     "pellucid.parts": {"pellucid.render", "pellucid.trust"},
     "pellucid.render": set(),
+    "pellucid.resampling": set(),
     "pellucid.runtime": {"pellucid.network"},
     "pellucid.schemas": set(),
     "pellucid.trust": {"pellucid.render.compose"},  # a map is tried as it is drawn
@@ -72,6 +74,7 @@ MAY_IMPORT = {
 # Packages that know nothing of tensors.
 WITHOUT_TORCH = {
     "pellucid.client",
+    "pellucid.explain",
     "pellucid.network",
     "pellucid.parts",
     "pellucid.render",

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.quality.scenes import Scene
-from pellucid.render.compose import positive, upsample
+from pellucid.render.compose import positive
+from pellucid.resampling import upsample
 from pellucid.types import Floats
 
 # Zhang et al. allow 15 pixels, on pictures of about 500 x 375: the same share of the longer side.

@@ -2,61 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 
-import torch
-from torch import Tensor
-
-from pellucid.explain.evidence import GateView, Head
-
-# Copies of one image that are sent through a head together when channels are restored.
-_COPIES = 32
-
-
-def weights(gate: Tensor) -> Tensor:
-    """A gate's value ``[B, C]`` or ``[B, C, 1, 1]`` as ``[B, C]``."""
-    return gate.flatten(1)
+from pellucid.explain.evidence import ForwardRecord, first_alone
+from pellucid.explain.image import Image
+from pellucid.explain.scores import ascending
+from pellucid.network.spec import GateSpec
+from pellucid.types import GateReading
 
 
-def effects(crossing: tuple[Tensor, ...], targets: Sequence[int], head: Head) -> list[Tensor]:
-    """Gradient x activation behind every gate, summed over positions: per gate ``[B, C]``, for one class of each image.
+def readings(
+    record: ForwardRecord, images: Sequence[Image], gates: Sequence[GateSpec]
+) -> list[tuple[GateReading, ...]]:
+    """Each image's gates with their weights, in the network's order; none for an image that does not ask."""
+    if not any(image.plan.gates for image in images):
+        return [()] * len(images)
+    weights = [record.gates[gate.layer].copy() for gate in gates]  # B C each
+    orders = [ascending(values) for values in weights]
+    return [
+        tuple(
+            GateReading(gate.layer, gate.type, values[image.number], order[image.number])
+            for gate, values, order in zip(gates, weights, orders, strict=True)
+        )
+        if image.plan.gates
+        else ()
+        for image in images
+    ]
 
-    With y = s x the gated activation, sum_hw (dlogit/dy) y = s dlogit/ds: the weight times the logit's gradient by
-    it. So one backward pass serves all gates; it takes into account how later gates respond.
+
+def measured(image: Image, gate: GateSpec, reading: GateReading) -> GateReading:
+    """The reading with what the plan asks for of the gate's channels, for the first target.
+
+    ``effects``: gradient x activation behind the gate, summed over positions. With y = s x the gated activation,
+    sum_hw (dlogit/dy) y = s dlogit/ds: the weight times the logit's gradient by it. It takes into account how later
+    gates respond. ``restored``: a pass behind the gate for each channel. Raises GivenUpError.
     """
-    leaf = crossing[0].detach().requires_grad_()
-    with torch.enable_grad():
-        logits, *gates = head.forward(leaf, *crossing[1:])
-        wanted = logits[torch.arange(len(targets)), list(targets)].sum()
-        gradients = torch.autograd.grad(wanted, gates)
-    return [weights(gate.detach() * gradient) for gate, gradient in zip(gates, gradients, strict=True)]
-
-
-def restored(
-    before: Tensor, crossing: tuple[Tensor, ...], target: int, head: Head, void: Callable[[], bool]
-) -> Tensor | None:
-    """The class's logit with one channel's weight set to 1, less the one as it is: ``[C]``, for one image.
-
-    ``before`` ``[1, C, h, w]`` is what the gate receives, ``crossing[0]`` what it puts out. Each channel is one copy
-    of the image in a batch through the head alone. None as soon as the image is ``void``, asked before each batch.
-    """
-    after, *bypass = crossing
-    unchanged = head.forward(*crossing)[:, target]  # by the same head: what computed the trunk may round otherwise
-    channels = after.shape[1]
-    changes = []
-    for start in range(0, channels, _COPIES):
-        if void():
-            return None
-        chosen = torch.arange(start, min(start + _COPIES, channels), device=after.device)
-        copies = after.repeat(len(chosen), 1, 1, 1)  # n C h w
-        copies[torch.arange(len(chosen), device=after.device), chosen] = before[0, chosen]
-        others = [value.expand(len(chosen), *value.shape[1:]) for value in bypass]
-        changes.append(head.forward(copies, *others)[:, target] - unchanged)
-    return torch.cat(changes)
-
-
-def measured(view: GateView) -> Head:
-    """The head behind a gate whose channels are to be restored. Raises ValueError where the view has none."""
-    if view.head is None:
-        raise ValueError(f"the gate {view.spec.layer} was not prepared for restoring channels")
-    return view.head
+    if image.plan.effects:
+        gradient = first_alone(image.plan, image.record.gate_gradients[gate.layer][image.number])
+        reading = replace(reading, effects=reading.weights * gradient)
+    if gate.layer in image.plan.restore:
+        gains = image.own_probe(gate.after).replaced(image.map(gate.before))
+        reading = replace(reading, restored=gains[:, 0])
+    return reading

@@ -1,148 +1,157 @@
-"""Activations at the cut, and the gradients of the wanted logits by them."""
+"""What the passes of one batch left behind, and the gradients of what is explained: arrays, whatever made them.
+
+``Floats`` are float32 from a runtime. What is computed has the dtype of what it is computed from, so tests use float64.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Protocol
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from pellucid.network.spec import GateSpec
-from pellucid.types import Contrast
+from pellucid.types import Contrast, Floats, Integers, Plan
 
 
-@dataclass(frozen=True)
-class Head:
-    """The network behind a cut. ``forward`` takes the values named in ``inputs``, the activation at the cut first.
+class Behind(Protocol):
+    """The network behind a layer, for one image: what by-passes the layer is that image's own."""
 
-    It returns logits ``[B, classes]``. ``linear`` ``[classes, C]`` as in pellucid.compiler.graph.Cut.
-    """
+    @property
+    def linear(self) -> Floats | None:
+        """The weight ``[classes, C]`` where global average pooling and one linear layer follow, else None.
 
-    inputs: tuple[str, ...]
-    forward: Callable[..., Any]
-    linear: Tensor | None = None
+        The gradient of logit k by the map is then ``linear[k] / (h * w)`` at every position.
+        """
+        ...
 
+    def logits(self, maps: Floats) -> Floats:
+        """``[n, C, h, w]`` -> ``[n, classes]``."""
+        ...
 
-@dataclass(frozen=True)
-class GateView:
-    """A gate, the names of its values, and, where channels are to be restored, the head behind it."""
+    def gradients(self, maps: Floats, wanted: Floats) -> Floats:
+        """d (wanted[k] . logits) / d map: ``[n, C, h, w]``, ``[K, classes]`` -> ``[K, n, C, h, w]``."""
+        ...
 
-    spec: GateSpec
-    weights: str
-    before: str
-    after: str
-    head: Head | None = None
+    def shuffled(self, draw: int) -> Behind:
+        """The same with the values of each parameter in another order, seeded by the draw alone.
 
-
-@dataclass(frozen=True)
-class View:
-    """What of the network the plans of one batch look at. Names are those of values in the ForwardRecord.
-
-    ``layers``: layer that is tapped or explained -> value. ``heads``: layer that is explained -> the head behind it.
-    ``gates``: in the network's order, empty where no plan asks for them. ``effects``: the head before the first gate;
-    it returns logits and all gates' weights.
-    """
-
-    logits: str
-    layers: Mapping[str, str]
-    heads: Mapping[str, Head] = field(default_factory=dict)
-    gates: tuple[GateView, ...] = ()
-    effects: Head | None = None
+        Norms keep their statistics. Called only where ``linear`` is None.
+        """
+        ...
 
 
 @dataclass(frozen=True)
 class ForwardRecord:
-    """What one pass of the trunk left behind, for B images: values by name, each ``[B, ...]``.
+    """What the passes of one batch left behind, for B images. R: the rows of ``wanted`` for an image's plan.
 
-    They may be overwritten by a later pass, so what outlives this one is copied. ``waited_s``: seconds before it began.
+    ``logits`` ``[B, classes]``. ``maps``: layer, or PIXELS for the normalised picture -> ``[B, C, h, w]``.
+    ``gradients``: layer -> for each image ``[R, C, h, w]`` or ``[R, C, 1, 1]``, empty where its plan asks for none;
+    no entry for layers in ``linear``. ``gates``: gate -> weights ``[B, C]``. ``gate_gradients``: gate -> for each
+    image ``[R, C]``, empty where its plan asks for no effects. ``behind``: layer or PIXELS, and image -> the network
+    behind it; cheap. ``linear``: layer -> its head's weight ``[classes, C]``, see Behind. ``waited_s``: seconds before
+    the pass began.
+
+    A later pass may overwrite the arrays, so what outlives this one is copied.
     """
 
-    values: Mapping[str, Tensor]
+    logits: Floats
+    maps: Mapping[str, Floats]
+    gradients: Mapping[str, Sequence[Floats]]
+    gates: Mapping[str, Floats]
+    gate_gradients: Mapping[str, Sequence[Floats]]
+    behind: Callable[[str, int], Behind]
+    linear: Mapping[str, Floats]
     waited_s: float = 0.0
-
-    def rows(self, names: Sequence[str], images: Sequence[int]) -> tuple[Tensor, ...]:
-        """The named values of these images alone."""
-        everything = all(len(images) == len(self.values[name]) for name in names)
-        return tuple(self.values[name] if everything else self.values[name][list(images)] for name in names)
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """For one image: the activation ``[C, h, w]`` and, for K classes, the gradient of each one's logit by it.
+    """For one image: the activation ``[C, h, w]`` and, for K classes, the gradient of each one's scalar by it.
 
     ``gradient`` is ``[K, C, h, w]``, or ``[K, C, 1, 1]`` where it is the same at every position; it broadcasts either
     way.
     """
 
-    activation: Tensor
-    gradient: Tensor
+    activation: Floats
+    gradient: Floats
 
 
-def weighted(weights: Tensor, activation: Tensor) -> Tensor:
-    """sum_c weights[k, c] A[c]: ``[K, C]`` and ``[C, h, w]`` -> ``[K, h, w]``."""
-    heat = weights @ activation.flatten(1)  # K C @ C hw
-    return heat.view(-1, *activation.shape[1:])
+def resolved(plan: Plan, logits: Floats) -> list[int]:
+    """The plan's targets, or the class with the largest of the ``logits`` ``[classes]``; of equals the first.
 
-
-def gather(
-    crossing: tuple[Tensor, ...],
-    targets: Sequence[Sequence[int]],
-    head: Head,
-    contrasts: Sequence[Contrast | None] | None = None,
-) -> list[Evidence]:
-    """Evidence for each of B images and its own classes ``targets[b]``, less what ``contrasts[b]`` subtracts of each.
-
-    Global average pooling and a linear classifier behind the cut have the gradient W[k, c] / (h * w) at every position;
-    any other head is run once and differentiated once for all images and classes.
+    With a contrast, one that it is not explained against, if there is any.
     """
-    activation = crossing[0]  # B C h w
-    contrasts = contrasts or [None] * len(targets)
-    if head.linear is not None:
-        positions = activation.shape[2] * activation.shape[3]
-        rows = head.linear[[index for classes in targets for index in classes]]  # of all images at once
-        of_images = list(torch.split(rows[:, :, None, None] / positions, [len(classes) for classes in targets]))
-        for image, contrast in enumerate(contrasts):
-            if contrast is not None:
-                others = head.linear[list(contrast.against)].mean(0)[:, None, None]
-                of_images[image] = of_images[image] - contrast.weight * others / positions
-        return [Evidence(*of_image) for of_image in zip(activation, of_images, strict=True)]  # each K C 1 1
-    most = max(len(classes) for classes in targets)
-    leaf = activation.detach().requires_grad_()
-    with torch.enable_grad():
-        logits: Tensor = head.forward(leaf, *crossing[1:])
-    # Images with fewer classes repeat their last.
-    padded = [[*classes, *[classes[-1]] * (most - len(classes))] for classes in targets]
-    wanted = [scalars(*of_image, logits) for of_image in zip(padded, contrasts, strict=True)]
-    gradients = differentiate(logits, leaf, torch.stack(wanted, 1))  # K B C h w
-    return [Evidence(activation[image], gradients[: len(classes), image]) for image, classes in enumerate(targets)]
+    if plan.targets:
+        return list(plan.targets)
+    if plan.contrast is None:
+        return [int(logits.argmax())]
+    classes = np.arange(len(logits))
+    others = np.delete(classes, plan.contrast.against)
+    classes = others if len(others) else classes
+    return [int(classes[logits[classes].argmax()])]
 
 
-def scalars(targets: Sequence[int], contrast: Contrast | None, logits: Tensor) -> Tensor:
-    """The scalars that are explained, as weights of the logits ``[..., classes]``: ``[K, classes]``."""
-    weights = torch.zeros(len(targets), logits.shape[-1], dtype=logits.dtype, device=logits.device)
-    weights[range(len(targets)), list(targets)] = 1
+def scalars(targets: Sequence[int], contrast: Contrast | None, classes: int) -> Floats:
+    """The scalars that are explained, as weights of the logits: ``[K, classes]``."""
+    rows: Floats = np.zeros((len(targets), classes), np.float32)
+    rows[range(len(targets)), targets] = 1
     if contrast is not None:
-        weights[:, list(contrast.against)] -= contrast.weight / len(contrast.against)
-    return weights
+        rows[:, contrast.against] -= contrast.weight / len(contrast.against)
+    return rows
 
 
-def differentiate(logits: Tensor, leaf: Tensor, wanted: Tensor, *, keep: bool = False) -> Tensor:
-    """d (wanted[k] . logits) / d leaf ``[K, B, C, h, w]``; ``wanted`` is ``[K, B, classes]``.
+def has_importance(plan: Plan) -> bool:
+    """Whether a plan asks for the importance of a layer's channels."""
+    return plan.gates and plan.layer is not None and plan.edit is None
 
-    Images don't influence each other in eval mode, so the gradient of a sum over the batch is each image's own.
-    ``grad`` and not ``backward``: that would write into the shared parameters. ``keep`` allows a further call.
 
-    One pass for each k: on CPUs all at once (``is_grads_batched``) takes as long behind a late layer, and twice as long
-    behind an early one. And of sums, since with gradients of the logits given, torch loads SymPy to compare shapes.
+def wanted(plan: Plan, targets: Sequence[int], classes: int) -> Floats:
+    """The weights of the logits whose gradients a plan needs: ``[R, classes]``, a row for each target, see ``scalars``.
+
+    The importance of channels and the effects of gates are of the first target alone, so with a contrast there is a
+    last row for it.
     """
-    if not logits.requires_grad:  # behind a comparison or a rounding: the logits don't follow the activation
-        return leaf.new_zeros(len(wanted), *leaf.shape)
-    with torch.enable_grad():
-        sums = [(logits * weights).sum() for weights in wanted]
-    last = len(sums) - 1
-    gradients = [
-        torch.autograd.grad(each, leaf, retain_graph=keep or number < last)[0] for number, each in enumerate(sums)
-    ]
-    return torch.stack(gradients)
+    rows = scalars(targets, plan.contrast, classes)
+    if plan.contrast is None or not (has_importance(plan) or (plan.gates and plan.effects)):
+        return rows
+    return np.concatenate((rows, scalars(targets[:1], None, classes)))
+
+
+def first_alone(plan: Plan, rows: Floats) -> Floats:
+    """Of what has a row for each of ``wanted``, that of the first target without a contrast."""
+    row: Floats = rows[0 if plan.contrast is None else -1]
+    return row
+
+
+def classes_of(rows: Floats) -> Integers:
+    """The few classes that have a weight in ``rows`` ``[K, classes]``."""
+    return np.flatnonzero(rows.any(axis=0))
+
+
+def closed(rows: Floats, linear: Floats, maps: Floats) -> Floats:
+    """d (rows[k] . logits) / d map in closed form: ``[K, C, 1, 1]``. ``maps`` is ``[..., C, h, w]``, see Behind."""
+    used = classes_of(rows)
+    gradient: Floats = rows[:, used] @ linear[used] / (maps.shape[-2] * maps.shape[-1])
+    return gradient[:, :, None, None]
+
+
+def gradients(behind: Behind, maps: Floats, rows: Floats) -> Floats:
+    """As Behind.gradients; ``[K, n, C, 1, 1]`` where they are known without a pass."""
+    if behind.linear is None:
+        return behind.gradients(maps, rows)
+    known = closed(rows, behind.linear, maps)[:, None]
+    return np.broadcast_to(known, (len(rows), len(maps), *known.shape[2:]))
+
+
+def weighted(weights: Floats, activation: Floats) -> Floats:
+    """sum_c weights[k, c] A[c]: ``[K, C]`` and ``[C, h, w]`` -> ``[K, h, w]``."""
+    heat: Floats = weights @ activation.reshape(len(activation), -1)  # K C @ C hw
+    return heat.reshape(-1, *activation.shape[1:])
+
+
+def stretched(maps: Floats) -> Floats:
+    """Each map of ``[..., h, w]`` from its smallest value to its largest, 0 to 1; one that is flat is 0."""
+    low, high = maps.min((-2, -1), keepdims=True), maps.max((-2, -1), keepdims=True)
+    unit: Floats = (maps - low) / np.where(high > low, high - low, 1)
+    return unit

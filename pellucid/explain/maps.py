@@ -2,17 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from pellucid.types import FeatureMaps, Tap
+from pellucid.explain.evidence import ForwardRecord
+from pellucid.explain.scores import strongest
+from pellucid.network.spec import GateSpec
+from pellucid.types import FeatureMaps, Floats, Integers, Plan, Tap
 
 Side = Literal["before", "after", "difference"]
 
 
-def of_layer(values: Tensor, tap: Tap) -> list[list[FeatureMaps]]:
+def tapped(record: ForwardRecord, plans: Sequence[Plan], gates: Sequence[GateSpec]) -> list[tuple[FeatureMaps, ...]]:
+    """Each image's feature maps, in the order in which its plan names layers and gates.
+
+    Images that ask for the same are computed together.
+    """
+    by_name = {gate.layer: gate for gate in gates}
+    found: list[dict[Tap, list[FeatureMaps]]] = [{} for _ in plans]
+    for tap in dict.fromkeys(tap for plan in plans for tap in plan.taps):
+        asking = [i for i, plan in enumerate(plans) if tap in plan.taps]
+        if tap.gate:
+            gate = by_name[tap.layer]
+            of_images = of_gate(_rows(record, gate.before, asking), _rows(record, gate.after, asking), tap)
+        else:
+            of_images = of_layer(_rows(record, tap.layer, asking), tap)
+        for i, of_image in zip(asking, of_images, strict=True):
+            found[i][tap] = of_image
+    return [tuple(each for tap in plan.taps for each in of_tap[tap]) for plan, of_tap in zip(plans, found, strict=True)]
+
+
+def of_layer(values: Floats, tap: Tap) -> list[list[FeatureMaps]]:
     """The channels that a tap asks for of a layer ``[B, C, h, w]``, for each image.
 
     The strongest channels are those with the largest mean absolute activation, strongest first.
@@ -20,36 +42,39 @@ def of_layer(values: Tensor, tap: Tap) -> list[list[FeatureMaps]]:
     return [[maps] for maps in _shown(values, tap, _chosen(values, tap), None)]
 
 
-def of_gate(before: Tensor, after: Tensor, tap: Tap) -> list[list[FeatureMaps]]:
+def of_gate(before: Floats, after: Floats, tap: Tap) -> list[list[FeatureMaps]]:
     """The same channels before a gate, after it, and after less before; by default those that it changed most."""
     difference = after - before
     channels = _chosen(difference, tap)
-    sides: tuple[tuple[Tensor, Side], ...] = ((before, "before"), (after, "after"), (difference, "difference"))
+    sides: tuple[tuple[Floats, Side], ...] = ((before, "before"), (after, "after"), (difference, "difference"))
     found = [_shown(values, tap, channels, side) for values, side in sides]
     return [list(of_image) for of_image in zip(*found, strict=True)]
 
 
-def _chosen(values: Tensor, tap: Tap) -> Tensor:
+def _rows(record: ForwardRecord, name: str, images: list[int]) -> Floats:
+    values = record.maps[name]
+    return values if len(images) == len(values) else values[images]
+
+
+def _chosen(values: Floats, tap: Tap) -> Integers:
     """Channels ``[B, n]``."""
     if tap.channels:
-        return torch.tensor(tap.channels, device=values.device).expand(len(values), -1)
-    strength: Tensor = torch.linalg.vector_norm(values, 1, (2, 3))  # a sum: in one pass, with no copy of the map
-    return strength.topk(min(tap.count, values.shape[1])).indices
+        return np.tile(tap.channels, (len(values), 1))
+    strength: Floats = np.abs(values).sum((2, 3))
+    return strongest(strength, tap.count)
 
 
-def _shown(values: Tensor, tap: Tap, channels: Tensor, side: Side | None) -> list[FeatureMaps]:
-    """Chosen where the tensor lies, so that only what is shown leaves the device. All images at once."""
-    images = torch.arange(len(values), device=values.device)[:, None]
-    shown = values[images, channels].float()  # B n h w
-    means, peaks = shown.mean((2, 3)).cpu().numpy(), shown.amax((2, 3)).cpu().numpy()
-    zeros = (shown == 0).mean((2, 3), dtype=torch.float32).cpu().numpy()
-    maps = shown.cpu().numpy()
+def _shown(values: Floats, tap: Tap, channels: Integers, side: Side | None) -> list[FeatureMaps]:
+    """All images at once."""
+    shown = values[np.arange(len(values))[:, None], channels]  # B n h w, a copy
+    means, peaks = shown.mean((2, 3)), shown.max((2, 3))
+    zeros = (shown == 0).mean((2, 3), dtype=shown.dtype)
     return [
         FeatureMaps(
             layer=tap.layer,
             shape=(values.shape[1], values.shape[2], values.shape[3]),
             channels=tuple(chosen),
-            values=maps[image],
+            values=shown[image],
             mean=means[image],
             max=peaks[image],
             zeros=zeros[image],

@@ -1,80 +1,69 @@
-"""What if channels weighed more, less, or nothing? The head behind the cut is asked, without another trunk pass."""
+"""What if channels weighed more, less, or nothing? The network behind the layer is asked, without another pass."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import numpy as np
 
-import torch
-from torch import Tensor
-
-from pellucid.explain import attention
-from pellucid.explain.evidence import Evidence, Head, gather
-from pellucid.types import ChannelRanking, Edit, Floats
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """Logits ``[2, classes]`` and K classes' maps ``[2, K, h, w]``: as it is, and as edited; by the same head."""
-
-    logits: Tensor
-    heat: Tensor
+from pellucid.explain.evidence import Evidence, gradients, scalars
+from pellucid.explain.image import Image
+from pellucid.explain.methods.gradient import grad_cam
+from pellucid.explain.probe import Probe
+from pellucid.explain.scores import Scores
+from pellucid.types import ChannelRanking, Edit, Floats, Seen, WhatIf
 
 
-def edited(
-    crossing: tuple[Tensor, ...], targets: list[int], edit: Edit, head: Head, method: Callable[[Evidence], Tensor]
-) -> Answer:
-    """One image's activation at the cut ``crossing[0]`` ``[1, C, h, w]`` with each channel c times its factor s_c.
+def answer(image: Image) -> WhatIf | None:
+    """What the plan's edit does: logits and maps of both states by the same passes. None without an edit.
 
-    Behind a gate that is the gate's weight times s_c, since its output is weight times input.
+    Raises GivenUpError.
     """
-    activation, *bypass = crossing
-    both = (
-        torch.cat((activation, activation * factors(edit, activation)[None, :, None, None])),
-        *(value.expand(2, *value.shape[1:]) for value in bypass),
-    )
-    logits = head.forward(*both)
-    heat = torch.stack([method(evidence) for evidence in gather(both, [targets, targets], head)])
-    return Answer(logits, heat)
+    plan, layer = image.plan, image.plan.layer
+    if plan.edit is None or layer is None:
+        return None
+    activation, behind = image.map(layer), image.behind(layer)
+    both = np.stack((activation, activation * factors(plan.edit, activation)))  # 2 C h w
+    scores = Scores.of_logits(behind.logits(both))
+    rows = scalars(image.targets, None, scores.logits.shape[1])
+    gradient = gradients(behind, both, rows)  # K 2 C h w
+    heats = [grad_cam(Evidence(both[side], gradient[:, side])) for side in (0, 1)]
+    seen = [
+        [Seen(scores.of(side, target), heats[side][k]) for side in (0, 1)] for k, target in enumerate(image.targets)
+    ]
+    before, after = scores.top([plan.top_k, plan.top_k])
+    ranked = ranking(image.own_probe(layer), _gate(image)) if plan.edit.ranked else None
+    return WhatIf(layer, plan.edit, before, after, tuple((one, other) for one, other in seen), ranked)
 
 
-def factors(edit: Edit, activation: Tensor) -> Tensor:
-    """The factor ``[C]`` of every channel."""
-    values = activation.new_full((activation.shape[1],), edit.others)
+def factors(edit: Edit, activation: Floats) -> Floats:
+    """The factor of every channel: ``[C, 1, 1]``. Behind a gate that is a factor of the gate's weight."""
+    values = np.full((len(activation), 1, 1), edit.others, activation.dtype)
     for channel, factor in edit.channels:
         values[channel] = factor
     return values
 
 
-def ranking(
-    crossing: tuple[Tensor, ...],
-    target: int,
-    head: Head,
-    gate: Tensor | None,
-    void: Callable[[], bool],
-) -> ChannelRanking | None:
+def ranking(probe: Probe, gate: Floats | None) -> ChannelRanking:
     """Which channels mattered for one class of one image, by measurement and by what is taken for it.
 
-    None as soon as the image is ``void``. ``gate`` ``[C]`` are the weights of the gate that ends at the cut.
+    ``gate`` ``[C]`` are the weights of the gate that ends at the cut. Raises GivenUpError.
     """
-    activation = crossing[0]
-    (evidence,) = gather(crossing, [[target]], head)
-    gradient = evidence.gradient[0]  # C h w or C 1 1
-    if head.linear is not None:
-        # The logit is linear in the mean of each channel: what muting takes is its share.
-        muted: Tensor | None = -head.linear[target] * activation[0].mean((1, 2))
-    else:
-        muted = attention.restored(torch.zeros_like(activation), crossing, target, head, void)
-    if muted is None:
-        return None
+    activation = probe.activation
+    gradient = probe.gradients(activation[None])[0, 0]  # C h w or C 1 1
+    if probe.linear is None:
+        muted = probe.replaced(np.zeros_like(activation))[:, 0]
+    else:  # the logit is linear in the mean of each channel: what muting takes is its share
+        muted = -probe.linear[0] * activation.mean((1, 2))
     return ChannelRanking(
-        muted=_array(muted),
-        gradient_weights=_array(gradient.mean((1, 2))),
-        gradient_activation=_array((gradient * activation[0]).sum((1, 2))),
-        gate_weights=None if gate is None else _array(gate),
+        muted=muted,
+        gradient_weights=gradient.mean((1, 2)),
+        gradient_activation=(gradient * activation).sum((1, 2)),
+        gate_weights=gate,
     )
 
 
-def _array(values: Tensor) -> Floats:
-    array: Floats = values.float().cpu().numpy()
-    return array
+def _gate(image: Image) -> Floats | None:
+    edit = image.plan.edit
+    if edit is None or not edit.gate:
+        return None
+    weights: Floats = image.record.gates[edit.gate][image.number].copy()
+    return weights

@@ -9,6 +9,7 @@ import numpy as np
 from pellucid.render import compose
 from pellucid.render.colormap import table
 from pellucid.render.encode import encode
+from pellucid.resampling import upsample
 from pellucid.trust.ranks import spearman
 from pellucid.types import Box, Floats
 
@@ -21,9 +22,7 @@ def maps(
     ``reach`` is the largest magnitude of both and of the difference, and the end of all masks' scale.
     """
     height, width = (max(sides) for sides in zip(first.shape, second.shape, strict=True))
-    one, other = (
-        heat if heat.shape == (height, width) else compose.upsample(heat, width, height) for heat in (first, second)
-    )
+    one, other = (heat if heat.shape == (height, width) else upsample(heat, width, height) for heat in (first, second))
     difference = other - one
     reach = float(max(np.abs(values).max() for values in (one, other, difference)))
     x0, y0, x1, y1 = box

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from PIL import Image
 
 from pellucid.render.colormap import table
+from pellucid.resampling import upsample
 from pellucid.types import Box, FeatureMaps, Floats, Pixels
 
 Range = tuple[Floats, Floats]
@@ -25,27 +25,6 @@ def scaled_size(width: int, height: int, max_side: int) -> tuple[int, int]:
     """(width, height) with the longer side at most ``max_side``, the aspect ratio kept."""
     scale = min(1.0, max_side / max(width, height))
     return max(1, round(width * scale)), max(1, round(height * scale))
-
-
-def upsample(values: Floats, width: int, height: int) -> Floats:
-    """A map ``[h, w]`` at ``[height, width]``, bilinear between pixel centres (torch's ``align_corners=False``)."""
-    down, across = _interpolation(height, values.shape[0]), _interpolation(width, values.shape[1])
-    return np.asarray(down @ values @ across.T, np.float32)
-
-
-@lru_cache(128)
-def _interpolation(size: int, given: int) -> Floats:
-    """The matrix ``[size, given]`` that interpolates ``given`` values linearly at ``size`` places.
-
-    Place i lies at (i + 0.5) given / size - 0.5 among the values, at the ends no further than the outermost.
-    """
-    places = np.clip((np.arange(size) + 0.5) * given / size - 0.5, 0, given - 1)
-    below = places.astype(np.intp)
-    share = places - below
-    matrix: Floats = np.zeros((size, given), np.float32)
-    matrix[np.arange(size), below] = 1 - share
-    matrix[np.arange(size), np.minimum(below + 1, given - 1)] += share
-    return matrix
 
 
 def _stretched(values: Floats) -> Floats:

@@ -11,7 +11,8 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pellucid.render.compose import positive, upsample
+from pellucid.render.compose import positive
+from pellucid.resampling import upsample
 from pellucid.trust import imputation
 from pellucid.types import Floats, Pixels
 

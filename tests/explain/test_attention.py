@@ -2,46 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from pellucid.network.spec import ModelSpec, PreprocessSpec
-from pellucid.types import Batch, Outcome, Plan, Tap
-from service.engine.torch_engine import TorchEngine
-from tests.networks import SIZE, images, network, traced
+from pellucid.types import Contrast, Plan, Tap
+from tests.explain.cuts import Passes, exact, pictures, run
+from tests.networks import traced
 
-# Preprocessing that leaves nothing to rounding: the network sees pixel / 255.
-PREPROCESS = PreprocessSpec(SIZE, 64, "bilinear", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-PIXELS = np.random.default_rng(3).integers(0, 256, (3, *SIZE, 3), np.uint8)
-NETWORKS = ["tiny", "efficientnet_b0"]  # without kinks: an engine computes in float32
-
-
-def engine(name: str) -> TorchEngine:
-    spec = ModelSpec(name, name, tuple(map(str, range(10))), PREPROCESS, "a seed")
-    return TorchEngine(network(name), spec, torch.device("cpu"))
-
-
-def run(name: str, *plans: Plan) -> list[Outcome]:
-    return engine(name).run(Batch(PIXELS[: len(plans)], plans))
-
-
-def tensor(image: int) -> Tensor:
-    return torch.from_numpy(PIXELS[image : image + 1]).permute(0, 3, 1, 2) / 255
+NETWORKS = ["tiny", "efficientnet_b0"]
 
 
 def gated_logit(name: str, layer: str, image: int, target: int, scale: Tensor | None) -> tuple[float, Tensor, Tensor]:
     """(logit, gated activation, its gradient) from the plain network, the gate's output multiplied by ``scale``."""
     kept: list[Tensor] = []
 
-    def replace(_: nn.Module, __: tuple[Tensor], output: Tensor) -> Tensor:
+    def replaced(_: nn.Module, __: tuple[Tensor], output: Tensor) -> Tensor:
         output = (output if scale is None else output * scale).detach().requires_grad_()
         kept.append(output)
         return output.clone()
 
-    handle = network(name).get_submodule(layer).register_forward_hook(replace)
-    logit = network(name)(tensor(image))[0, target]
+    handle = exact(name).get_submodule(layer).register_forward_hook(replaced)
+    logit = exact(name)(pictures(3)[image : image + 1])[0, target]
     handle.remove()
     (gradient,) = torch.autograd.grad(logit, kept[0])
     return float(logit.detach()), kept[0].detach(), gradient
@@ -58,7 +43,7 @@ def test_effects_are_gradient_times_activation_behind_each_gate(name: str) -> No
             _, activation, gradient = gated_logit(name, reading.layer, image, plans[image].targets[0], None)
             expected = (activation * gradient).sum((0, 2, 3)).numpy()
             assert reading.effects is not None
-            np.testing.assert_allclose(reading.effects, expected, rtol=1e-3, atol=1e-5 * np.abs(expected).max() + 1e-9)
+            np.testing.assert_allclose(reading.effects, expected, rtol=1e-9, atol=1e-9 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -70,10 +55,10 @@ def test_restored_is_the_logits_change_with_the_channel_really_set_to_one(name: 
     assert reading.restored.shape == reading.weights.shape
     as_it_is, _, _ = gated_logit(name, gate.layer, 0, 1, None)
     for channel in range(0, len(reading.weights), max(1, len(reading.weights) // 5)):
-        scale = torch.ones(1, len(reading.weights), 1, 1)
+        scale = torch.ones(1, len(reading.weights), 1, 1, dtype=torch.float64)
         scale[0, channel] = 1 / float(reading.weights[channel])
         changed, _, _ = gated_logit(name, gate.layer, 0, 1, scale)
-        assert reading.restored[channel] == pytest.approx(changed - as_it_is, rel=1e-2, abs=2e-5)
+        assert reading.restored[channel] == pytest.approx(changed - as_it_is, rel=1e-6, abs=1e-12)
     assert all(other.restored is None for other in outcome.gates[:-1])
 
 
@@ -90,20 +75,18 @@ def test_maps_of_a_gate_show_the_same_channels_before_after_and_their_difference
     assert [maps.side for maps in outcome.maps] == ["before", "after", "difference"]
     assert before.channels == after.channels == difference.channels
     weights = outcome.gates[0].weights[list(before.channels)][:, None, None]
-    np.testing.assert_allclose(after.values, before.values * weights, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(difference.values, after.values - before.values, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(after.values, before.values * weights, rtol=1e-9)
+    np.testing.assert_allclose(difference.values, after.values - before.values, rtol=1e-9)
     changed = np.abs(difference.values).mean((1, 2))
     assert (np.diff(changed) <= 0).all()  # most changed first
 
 
 def test_a_gates_sides_are_layers_of_the_network() -> None:
-    net = traced("mobilenet_v3_small")
-    for gate in net.gates:
-        with torch.no_grad():
-            before, after, weights = net.trunk([net.value(gate.spec.before), net.value(gate.spec.after), gate.weights])(
-                images(1)
-            )
-        torch.testing.assert_close(after, before * weights.flatten(1)[:, :, None, None])
+    passes = Passes(traced("mobilenet_v3_small", torch.float64), pictures(1))
+    for gate in passes.net.gates:
+        (weights,) = passes.values(gate.weights)
+        gated = passes.map(gate.spec.before) * weights.flatten(1)[:, :, None, None].numpy()
+        np.testing.assert_allclose(passes.map(gate.spec.after), gated, rtol=1e-9)
 
 
 def test_measuring_stops_for_an_image_that_nobody_waits_for_and_for_no_other() -> None:
@@ -116,13 +99,26 @@ def test_measuring_stops_for_an_image_that_nobody_waits_for_and_for_no_other() -
         asked.append(1)
         return len(asked) > 3
 
-    batch = Batch(PIXELS[:2], (plan, plan), (left, lambda: False))
-    given_up, stays = engine("mobilenet_v3_small").run(batch)
+    given_up, stays = run("mobilenet_v3_small", plan, plan, void=(left, lambda: False))
     assert given_up.given_up
     assert len(asked) == 4
     assert not stays.given_up
-    (alone,) = engine("mobilenet_v3_small").run(Batch(PIXELS[1:2], (plan,)))
+    passes = Passes(traced("mobilenet_v3_small", torch.float64), pictures(2)[1:])
+    (alone,) = passes.run(plan)
     measured, expected = stays.gates[-1].restored, alone.gates[-1].restored
     assert measured is not None
     assert expected is not None
-    np.testing.assert_allclose(measured, expected, atol=1e-5)
+    np.testing.assert_allclose(measured, expected, rtol=1e-6, atol=1e-12)
+
+
+def test_effects_and_importance_are_the_classes_own_beside_a_contrast() -> None:
+    alone = Plan(gates=True, effects=True, layer="stem", targets=(1, 3))
+    own, against = run("tiny", alone)[0], run("tiny", replace(alone, contrast=Contrast((0, 2))))[0]
+    assert (own.explanations[0].heat != against.explanations[0].heat).any()
+    assert own.importance is not None
+    assert against.importance is not None
+    np.testing.assert_allclose(against.importance.weights, own.importance.weights, rtol=1e-9)
+    for one, other in zip(own.gates, against.gates, strict=True):
+        assert one.effects is not None
+        assert other.effects is not None
+        np.testing.assert_allclose(other.effects, one.effects, rtol=1e-9)

@@ -2,68 +2,68 @@
 
 from __future__ import annotations
 
-import copy
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
-from torch import nn
 
-from pellucid.explain.evidence import Head, gather
 from pellucid.explain.methods.gradient import grad_cam
+from pellucid.explain.probe import GivenUpError
 from pellucid.explain.randomised import maps
 from pellucid.trust.measures import sanity
-from tests.networks import images, network, traced
+from pellucid.types import Contrast, Heat, Plan
+from tests.explain.cuts import pictures, probe, probe_at, run
+from tests.networks import traced
 
 
 @pytest.mark.parametrize(("name", "layer"), [("tiny", "head"), ("tiny", "stem"), ("resnet18", "layer4")])
-def test_random_heads_make_other_maps_and_leave_the_network_alone(name: str, layer: str) -> None:
-    net = traced(name)
-    cut = net.cut(layer)
-    head = Head(cut.inputs, cut.head, cut.linear)
-    before = copy.deepcopy(network(name).state_dict())
-    with torch.no_grad():
-        crossing = net.trunk(cut.inputs)(images(1))
-        (evidence,) = gather(crossing, [[1, 3]], head)
-        heat = grad_cam(evidence).numpy()
-        found, again = (maps(crossing, [1, 3], None, head, grad_cam, 4, lambda: False) for _ in range(2))
+def test_random_heads_make_other_maps_and_the_same_ones_again(name: str, layer: str) -> None:
+    plan = Plan(targets=(1, 3), heats=(Heat("grad-cam", (layer,)),), random_heads=4)
+    (outcome,), (again,) = run(name, plan), run(name, plan)
+    for explanation, same in zip(outcome.explanations, again.explanations, strict=True):
+        found = explanation.randomised
         assert found is not None
-        assert again is not None
-        assert maps(crossing, [1], None, head, grad_cam, 4, lambda: True) is None
-    assert found.shape == (4, 2, *heat.shape[1:])
-    assert torch.equal(found, again)
-    for k in range(2):
-        likeness = sanity(heat[k], found[:, k].numpy())
+        assert found.shape == (4, *explanation.heat.shape)
+        np.testing.assert_array_equal(found, same.randomised)
+        likeness = sanity(explanation.heat, found)
         assert all(each is None or abs(each) < 0.999 for each in likeness)
         assert len({None if each is None else round(each, 6) for each in likeness}) > 1
-    for key, value in network(name).state_dict().items():
-        assert torch.equal(value, before[key])
 
 
-def test_the_weights_that_all_requests_share_are_never_swapped_not_even_for_a_moment() -> None:
-    shared = nn.Linear(4, 3)
-    weights = shared.weight.detach().clone()
-    kept: list[bool] = []
+def test_nobody_waiting_any_more_ends_it_between_the_draws() -> None:
+    asked: list[int] = []
 
-    class Bystander(nn.Module):
-        """Looks at the network's own weights while a random head runs, as another thread may."""
+    def void() -> bool:
+        asked.append(1)
+        return len(asked) > 2
 
-        def forward(self, logits: torch.Tensor) -> torch.Tensor:
-            kept.append(torch.equal(shared.weight, weights))
-            return logits
+    with pytest.raises(GivenUpError):
+        maps(replace(probe("tiny", "stem"), void=void), grad_cam, 9)
+    assert len(asked) == 3
 
-    head = Head(("layer",), nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), shared, nn.Tanh(), Bystander()), None)
-    generator = torch.Generator().manual_seed(0)
-    assert maps((torch.rand(1, 4, 5, 5, generator=generator),), [1], None, head, grad_cam, 3, lambda: False) is not None
-    assert kept == [True] * 3
+
+@pytest.mark.parametrize("layer", ["stem", "head"])
+def test_a_class_against_itself_leaves_nothing_in_a_random_head_either(layer: str) -> None:
+    plan = Plan(targets=(3,), heats=(Heat("grad-cam", (layer,)),), random_heads=2)
+    for contrast, left in ((Contrast((3,)), False), (Contrast((1,)), True)):
+        (outcome,) = run("tiny", replace(plan, contrast=contrast))
+        found = outcome.explanations[0].randomised
+        assert found is not None
+        assert found.any() == left
+
+
+def test_maps_at_several_layers_are_fused_for_each_draw() -> None:
+    plan = Plan(targets=(3,), heats=(Heat("layercam", ("stem", "head"), "max"),), random_heads=3)
+    (outcome,) = run("tiny", plan)
+    found, heat = outcome.explanations[0].randomised, outcome.explanations[0].heat
+    assert found is not None
+    assert found.shape == (3, *heat.shape)
+    assert 0 <= found.min() < found.max() <= 1
 
 
 def test_a_map_that_needs_no_weights_is_seen_through() -> None:
     """The mean over channels is an edge detector: it looks the same whatever the head has learnt."""
-    net = traced("tiny")
-    cut = net.cut("head")
-    with torch.no_grad():
-        crossing = net.trunk(cut.inputs)(images(1))
-        head = Head(cut.inputs, cut.head, cut.linear)
-        found = maps(crossing, [1], None, head, lambda evidence: evidence.activation.mean(0)[None], 3, lambda: False)
-    assert found is not None
-    assert sanity(crossing[0][0].mean(0).numpy(), found[:, 0].numpy()) == pytest.approx((1, 1, 1))
+    of_image = probe_at(traced("tiny", torch.float64), "head", pictures(1), [1])
+    found = maps(of_image, lambda evidence: evidence.activation.mean(0)[None], 3)
+    assert sanity(of_image.activation.mean(0), found[:, 0]) == pytest.approx((1, 1, 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from captum.attr import LayerGradCam
@@ -9,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pellucid.compiler.graph import TracedNetwork, UntraceableError
-from pellucid.explain.evidence import Head, gather
 from pellucid.explain.methods.gradient import grad_cam
+from tests.explain.cuts import evidence_at
 from tests.networks import Odd, images
 
 SIZE = (16, 16)
@@ -105,18 +106,15 @@ def test_an_odd_network_is_cut_anywhere_and_computes_the_same_for_any_number_of_
                 crossing = traced.trunk(cut.inputs)(some)
                 expected = net(pixels[:count].clone()).reshape(count, 5)
                 torch.testing.assert_close(cut.head(*crossing), expected, msg=layer)
-            heats = [grad_cam(each) for each in gather(crossing, [[1]] * count, Head(cut.inputs, cut.head, cut.linear))]
-            assert all(heat.isfinite().all() for heat in heats)
+            heats = [grad_cam(each) for each in evidence_at(traced, layer, some, [[1]] * count)]
+            assert np.isfinite(heats).all()
 
 
 def compare_with_captum(kind: type[Odd]) -> None:
     net, pixels, traced = kind().eval(), images(1, SIZE), served(kind())
-    cut = traced.cut("second")
-    with torch.no_grad():
-        crossing = traced.trunk(cut.inputs)(pixels)
-    (evidence,) = gather(crossing, [[1]], Head(cut.inputs, cut.head, cut.linear))
+    (evidence,) = evidence_at(traced, "second", pixels, [[1]])
     expected = LayerGradCam(net, net.second).attribute(pixels, target=1)[0, 0].detach()
-    torch.testing.assert_close(grad_cam(evidence)[0], expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(grad_cam(evidence)[0], expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", [View, Assigned, Masked, Cached], ids=lambda kind: kind.__name__)
@@ -159,10 +157,7 @@ class Rounded(Odd):
 
 def test_where_the_logits_dont_follow_an_activation_its_heat_map_is_zero() -> None:
     traced = served(Rounded())
-    cut = traced.cut("first")
-    with torch.no_grad():
-        crossing = traced.trunk(cut.inputs)(images(1, SIZE))
-    (evidence,) = gather(crossing, [[1]], Head(cut.inputs, cut.head, cut.linear))
+    (evidence,) = evidence_at(traced, "first", images(1, SIZE), [[1]])
     assert not grad_cam(evidence).any()
     assert "gt" not in traced.spec.by_name  # truth values are no map
 

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from pellucid.render import colormap, compose
 from pellucid.render.encode import MEDIA_TYPES, encode
+from pellucid.resampling import upsample
 from pellucid.types import FeatureMaps, Floats, Pixels
 
 HEAT = np.array([[-1.0, 0.0, 0.5], [0.25, 1.0, -0.5]], np.float32)
@@ -36,7 +37,7 @@ def rgb(grid: compose.Grid) -> Pixels:
 def test_upsampling_is_torchs_bilinear_without_aligned_corners() -> None:
     values = np.random.default_rng(0).standard_normal((7, 5)).astype(np.float32)
     expected = F.interpolate(torch.from_numpy(values)[None, None], (93, 61), mode="bilinear", align_corners=False)
-    np.testing.assert_allclose(compose.upsample(values, 61, 93), expected[0, 0].numpy(), atol=1e-5)
+    np.testing.assert_allclose(upsample(values, 61, 93), expected[0, 0].numpy(), atol=1e-5)
 
 
 def test_a_mask_cuts_evidence_against_and_stretches_evidence_for() -> None:

@@ -10,7 +10,7 @@ from pytorch_grad_cam.metrics.road import NoisyLinearImputer
 
 from pellucid.decode.image import decode
 from pellucid.network.spec import PreprocessSpec
-from pellucid.render.compose import upsample
+from pellucid.resampling import upsample
 from pellucid.trust.imputation import NOISE, imputed, linear
 from pellucid.types import Pixels, Upload
 from tests.support import photograph

@@ -1,0 +1,67 @@
+"""One image of a batch: its plan, and what the passes left behind for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from pellucid.explain.evidence import Behind, Evidence, ForwardRecord, closed, first_alone, scalars, wanted
+from pellucid.explain.probe import Probe
+from pellucid.types import Floats, Plan, Prediction
+
+
+@dataclass(frozen=True)
+class Image:
+    """The image of this ``number`` in the batch. ``score`` tells a class's probability and logit, ``void`` whether
+    nobody waits for the image any more.
+    """
+
+    number: int
+    plan: Plan
+    targets: list[int]
+    record: ForwardRecord
+    score: Callable[[int], Prediction]
+    void: Callable[[], bool]
+    _gradients: dict[str, Floats] = field(default_factory=dict)
+
+    @cached_property
+    def wanted(self) -> Floats:
+        """The scalars that are explained, see ``evidence.wanted``: ``[R, classes]``."""
+        return wanted(self.plan, self.targets, self.record.logits.shape[1])
+
+    def map(self, layer: str) -> Floats:
+        """A layer's activation ``[C, h, w]``, or the picture."""
+        activation: Floats = self.record.maps[layer][self.number]
+        return activation
+
+    def behind(self, layer: str) -> Behind:
+        """The network behind a layer, or the whole network behind PIXELS."""
+        return self.record.behind(layer, self.number)
+
+    def evidence(self, layer: str) -> Evidence:
+        """For each target."""
+        return Evidence(self.map(layer), self._gradient(layer)[: len(self.targets)])
+
+    def own_evidence(self, layer: str) -> Evidence:
+        """For the first target without a contrast."""
+        return Evidence(self.map(layer), first_alone(self.plan, self._gradient(layer))[None])
+
+    def probe(self, layer: str, varied: str) -> Probe:
+        """For each target, by varying the activation at ``varied``."""
+        rows = self.wanted[: len(self.targets)]
+        return Probe(self.map(layer), self.map(varied), rows, self.behind(varied), self.plan.samples, self.void)
+
+    def own_probe(self, layer: str) -> Probe:
+        """For the first target without a contrast."""
+        row = scalars(self.targets[:1], None, self.record.logits.shape[1])
+        return Probe(self.map(layer), self.map(layer), row, self.behind(layer), self.plan.samples, self.void)
+
+    def _gradient(self, layer: str) -> Floats:
+        """``[R, C, h, w]``, or ``[R, C, 1, 1]`` where it is the same at every position."""
+        linear = self.record.linear.get(layer)
+        if linear is None:
+            return self.record.gradients[layer][self.number]
+        if layer not in self._gradients:
+            self._gradients[layer] = closed(self.wanted, linear, self.record.maps[layer])
+        return self._gradients[layer]
