@@ -288,7 +288,7 @@ class OpenVINOHead:
 def normalised(images: Pixels, spec: PreprocessSpec) -> Floats:
     """uint8 images ``[B, H, W, 3]`` -> the network's pixels ``[B, 3, H, W]``."""
     mean, std = np.array(spec.mean, np.float32), np.array(spec.std, np.float32)
-    pixels: Floats = ((images / np.float32(255) - mean) / std).transpose(0, 3, 1, 2)
+    pixels: Floats = ((images.astype(np.float32) / np.float32(255) - mean) / std).transpose(0, 3, 1, 2)
     return pixels
 
 
