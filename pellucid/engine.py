@@ -94,9 +94,12 @@ class Engine:
         """Whether a plan can be run at once: the model that it needs has been compiled."""
         return self._runtime.ready(self._pass(plan).outputs)
 
-    def prepare(self, plan: Plan, keep: bool = False) -> None:
-        """Compile what a plan needs, and ``keep`` it for good. May take a second; no slot is needed for it."""
-        self._runtime.prepare(self._pass(plan).outputs, keep)
+    def prepare(self, plan: Plan, alone: bool = False, keep: bool = False) -> None:
+        """Compile what a plan needs, beside other batches or ``alone``, and ``keep`` it for good.
+
+        May take a second; no slot is needed for it.
+        """
+        self._runtime.prepare(self._pass(plan).outputs, "whole" if alone else "shared", keep)
 
     def run(self, batch: Batch) -> list[Outcome]:
         """One outcome for each image, in order, whatever its neighbours. The plans of a batch are of one lane.

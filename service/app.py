@@ -313,7 +313,8 @@ def _warm_up(engine: Engine, size: tuple[int, int], max_batch: int) -> None:
     layer = network.default_layer or None
     everything = Plan(gates=True, layer=layer, taps=tuple(map(Tap, network.feature_layers)))
     for plan in (Plan(), Plan(layer=layer), everything):
-        engine.prepare(plan, keep=True)
+        for alone in (False, True):
+            engine.prepare(plan, alone, keep=True)
     with ThreadPoolExecutor(engine.slots) as pool:
         for count in sorted({*range(1, min(max_batch, engine.paying_batch) + 1), max_batch}):
             for plan in (Plan(layer=layer), everything):

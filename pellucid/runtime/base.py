@@ -66,8 +66,8 @@ class Runtime(Protocol):
         """Whether a pass with these outputs can begin at once."""
         ...
 
-    def prepare(self, outputs: Sequence[str], keep: bool = False) -> None:
-        """Build what a pass with these outputs needs, and ``keep`` it for good; may take a second."""
+    def prepare(self, outputs: Sequence[str], cores: Cores, keep: bool = False) -> None:
+        """Build what a pass with these outputs on these cores needs, and ``keep`` it for good; may take a second."""
         ...
 
 

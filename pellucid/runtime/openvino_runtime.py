@@ -97,13 +97,12 @@ class OpenVINORuntime:
         model = self._models.known(_names(outputs))
         return model is not None and model.ready
 
-    def prepare(self, outputs: Sequence[str], keep: bool = False) -> None:
+    def prepare(self, outputs: Sequence[str], cores: Cores, keep: bool = False) -> None:
         """See Runtime."""
         names = _names(outputs)
         if keep:
             self._models.pin(names)
-        for cores in ("shared", "whole"):
-            self._of_images(names).compiled(cores)
+        self._of_images(names).compiled(cores)
 
     def behind(self, value: Value) -> OpenVINOHead:
         """See Runtime."""
@@ -206,11 +205,13 @@ class Model:
         return [self._runtime.as_map(*output) for output in zip(self._outputs, found, strict=True)]
 
     def _request(self, cores: Cores, inputs: Sequence[Array]) -> ov.InferRequest:
-        if cores == "whole":  # of which there is one at a time, whatever its thread
-            if self._whole is None:
+        form = self._runtime.form(cores)
+        if cores == "whole" and (form in self._compiled or not self._compiled):
+            if self._whole is None:  # there is one such pass at a time, whatever its thread
                 self._whole = self.compiled(cores, inputs).create_infer_request()
             return self._whole
-        form = self._runtime.form(cores)
+        if cores == "whole":  # not compiled yet: that of a share of the cores need not wait for it
+            form = self._runtime.form("shared")
         if form not in self._own.requests:
             self._own.requests[form] = self.compiled(cores, inputs).create_infer_request()
         return self._own.requests[form]

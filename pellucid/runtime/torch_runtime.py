@@ -219,7 +219,7 @@ class TorchRuntime:
         """See Runtime: there is nothing to compile."""
         return True
 
-    def prepare(self, outputs: Sequence[str], keep: bool = False) -> None:
+    def prepare(self, outputs: Sequence[str], cores: Cores, keep: bool = False) -> None:
         """See Runtime."""
 
     @contextmanager

@@ -36,6 +36,6 @@ class Engine(Protocol):
         """Whether a plan can be run at once."""
         ...
 
-    def prepare(self, plan: Plan) -> None:
-        """Compile what a plan needs; it takes no slot."""
+    def prepare(self, plan: Plan, alone: bool = False) -> None:
+        """Compile what a plan needs, beside other batches or ``alone``; it takes no slot."""
         ...

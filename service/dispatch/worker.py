@@ -162,6 +162,8 @@ class Worker:
         """Compile what a lane needs while its jobs wait, and no thread of the engine does."""
         try:
             self._engine.prepare(plan)
+            self._batcher.release(lane)
+            self._engine.prepare(plan, alone=True)
         except Exception:  # its jobs find out, each by itself
             log.exception("what a plan needs could not be compiled")
         finally:
