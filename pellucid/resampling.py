@@ -1,4 +1,4 @@
-"""Maps made larger, as torch makes them. For whoever draws a map, and for methods that lay one over a picture."""
+"""Enlarge maps as torch does, to draw them and to mask pictures with them."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""From what a forward pass left behind to explanations. Pure tensor functions; nothing here runs the trunk."""
+"""From what a runtime computed to explanations: numpy arrays in, numpy arrays out."""

@@ -1,4 +1,4 @@
-"""What channel-attention gates did: their weights, the effect of each channel, and that effect measured."""
+"""Channel-attention gates: their weights, each channel's effect by gradient, and the effect of undoing the weight."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pellucid.types import GateReading
 def readings(
     record: ForwardRecord, images: Sequence[Image], gates: Sequence[GateSpec]
 ) -> list[tuple[GateReading, ...]]:
-    """Each image's gates with their weights, in the network's order; none for an image that does not ask."""
+    """Each image's gates with their weights, in the network's order. Empty if its plan does not ask for gates."""
     if not any(image.plan.gates for image in images):
         return [()] * len(images)
     weights = [record.gates[gate.layer].copy() for gate in gates]  # B C each
@@ -32,11 +32,11 @@ def readings(
 
 
 def measured(image: Image, gate: GateSpec, reading: GateReading) -> GateReading:
-    """The reading with what the plan asks for of the gate's channels, for the first target.
+    """The reading with the effects and restored channels that the plan asks for, both for the first target.
 
     ``effects``: gradient x activation behind the gate, summed over positions. With y = s x the gated activation,
-    sum_hw (dlogit/dy) y = s dlogit/ds: the weight times the logit's gradient by it. It takes into account how later
-    gates respond. ``restored``: a pass behind the gate for each channel. Raises GivenUpError.
+    sum_hw (dlogit/dy) y = s dlogit/ds: the weight times the logit's gradient by it, with the response of
+    later gates. ``restored``: a pass behind the gate for each channel. Raises GivenUpError.
     """
     if image.plan.effects:
         gradient = first_alone(image.plan, image.record.gate_gradients[gate.layer][image.number])

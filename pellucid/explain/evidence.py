@@ -1,6 +1,6 @@
-"""What the passes of one batch left behind, and the gradients of what is explained: arrays, whatever made them.
+"""The seam to the runtime: what it must compute, what it hands over, and the gradients of the explained scalars.
 
-``Floats`` are float32 from a runtime. What is computed has the dtype of what it is computed from, so tests use float64.
+A runtime hands over float32. Results keep the dtype of their inputs, so that tests can use float64.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from pellucid.types import Contrast, Floats, Integers, Plan
 
 
 class Behind(Protocol):
-    """The network behind a layer, for one image: what by-passes the layer is that image's own."""
+    """The network behind a layer, for one image. Values that by-pass the layer are that image's."""
 
     @property
     def linear(self) -> Floats | None:
-        """The weight ``[classes, C]`` where global average pooling and one linear layer follow, else None.
+        """The weight ``[classes, C]`` if global average pooling and one linear layer are all that follows, else None.
 
         The gradient of logit k by the map is then ``linear[k] / (h * w)`` at every position.
         """
@@ -34,25 +34,24 @@ class Behind(Protocol):
         ...
 
     def shuffled(self, draw: int) -> Behind:
-        """The same with the values of each parameter in another order, seeded by the draw alone.
+        """A copy with the values of each parameter shuffled. The draw alone is the seed; norms keep their statistics.
 
-        Norms keep their statistics. Called only where ``linear`` is None.
+        Called only if ``linear`` is None.
         """
         ...
 
 
 @dataclass(frozen=True)
 class ForwardRecord:
-    """What the passes of one batch left behind, for B images. R: the rows of ``wanted`` for an image's plan.
+    """What the passes of a batch of B images computed. An image has R rows, those of ``wanted`` for its plan.
 
     ``logits`` ``[B, classes]``. ``maps``: layer, or PIXELS for the normalised picture -> ``[B, C, h, w]``.
-    ``gradients``: layer -> for each image ``[R, C, h, w]`` or ``[R, C, 1, 1]``, empty where its plan asks for none;
-    no entry for layers in ``linear``. ``gates``: gate -> weights ``[B, C]``. ``gate_gradients``: gate -> for each
-    image ``[R, C]``, empty where its plan asks for no effects. ``behind``: layer or PIXELS, and image -> the network
-    behind it; cheap. ``linear``: layer -> its head's weight ``[classes, C]``, see Behind. ``waited_s``: seconds before
-    the pass began.
+    ``gradients``: layer -> for each image ``[R, C, h, w]`` or ``[R, C, 1, 1]``, an empty array if its plan needs none.
+    A layer in ``linear`` has no entry. ``gates``: gate -> weights ``[B, C]``. ``gate_gradients``: gate -> for each
+    image ``[R, C]``, an empty array if its plan asks for no effects. ``behind``: layer or PIXELS, and image -> the
+    network behind it; cheap to call. ``linear``: layer -> Behind.linear. ``waited_s``: seconds before the pass began.
 
-    A later pass may overwrite the arrays, so what outlives this one is copied.
+    The next pass may overwrite the arrays: copy what outlives ``explain``.
     """
 
     logits: Floats
@@ -67,10 +66,9 @@ class ForwardRecord:
 
 @dataclass(frozen=True)
 class Evidence:
-    """For one image: the activation ``[C, h, w]`` and, for K classes, the gradient of each one's scalar by it.
+    """For one image: the activation ``[C, h, w]``, and the gradients of K scalars by it.
 
-    ``gradient`` is ``[K, C, h, w]``, or ``[K, C, 1, 1]`` where it is the same at every position; it broadcasts either
-    way.
+    ``gradient`` is ``[K, C, h, w]``, or ``[K, C, 1, 1]`` if it is the same at every position. It broadcasts either way.
     """
 
     activation: Floats
@@ -78,9 +76,9 @@ class Evidence:
 
 
 def resolved(plan: Plan, logits: Floats) -> list[int]:
-    """The plan's targets, or the class with the largest of the ``logits`` ``[classes]``; of equals the first.
+    """The plan's targets, or the class with the largest of the ``logits`` ``[classes]``. The first of equals wins.
 
-    With a contrast, one that it is not explained against, if there is any.
+    A contrast excludes its own classes, unless it names all.
     """
     if plan.targets:
         return list(plan.targets)
@@ -93,7 +91,7 @@ def resolved(plan: Plan, logits: Floats) -> list[int]:
 
 
 def scalars(targets: Sequence[int], contrast: Contrast | None, classes: int) -> Floats:
-    """The scalars that are explained, as weights of the logits: ``[K, classes]``."""
+    """The explained scalars, one for each target, as weights of the logits: ``[K, classes]``."""
     rows: Floats = np.zeros((len(targets), classes), np.float32)
     rows[range(len(targets)), targets] = 1
     if contrast is not None:
@@ -107,10 +105,10 @@ def has_importance(plan: Plan) -> bool:
 
 
 def wanted(plan: Plan, targets: Sequence[int], classes: int) -> Floats:
-    """The weights of the logits whose gradients a plan needs: ``[R, classes]``, a row for each target, see ``scalars``.
+    """The scalars whose gradients a plan needs, as weights of the logits: ``[R, classes]``.
 
-    The importance of channels and the effects of gates are of the first target alone, so with a contrast there is a
-    last row for it.
+    The first rows are those of ``scalars``. The importance of channels and the effects of gates ignore a contrast: a
+    plan that has one and asks for these needs the first target alone as a last row.
     """
     rows = scalars(targets, plan.contrast, classes)
     if plan.contrast is None or not (has_importance(plan) or (plan.gates and plan.effects)):
@@ -119,7 +117,7 @@ def wanted(plan: Plan, targets: Sequence[int], classes: int) -> Floats:
 
 
 def first_alone(plan: Plan, rows: Floats) -> Floats:
-    """Of what has a row for each of ``wanted``, that of the first target without a contrast."""
+    """The row of the first target without a contrast, out of an array with a row for each of ``wanted``."""
     row: Floats = rows[0 if plan.contrast is None else -1]
     return row
 
@@ -129,15 +127,21 @@ def classes_of(rows: Floats) -> Integers:
     return np.flatnonzero(rows.any(axis=0))
 
 
+def combined(rows: Floats, linear: Floats) -> Floats:
+    """rows @ linear: ``[K, classes]`` and ``[classes, C]`` -> ``[K, C]``."""
+    used = classes_of(rows)
+    weights: Floats = rows[:, used] @ linear[used]
+    return weights
+
+
 def closed(rows: Floats, linear: Floats, maps: Floats) -> Floats:
     """d (rows[k] . logits) / d map in closed form: ``[K, C, 1, 1]``. ``maps`` is ``[..., C, h, w]``, see Behind."""
-    used = classes_of(rows)
-    gradient: Floats = rows[:, used] @ linear[used] / (maps.shape[-2] * maps.shape[-1])
+    gradient: Floats = combined(rows, linear) / (maps.shape[-2] * maps.shape[-1])
     return gradient[:, :, None, None]
 
 
 def gradients(behind: Behind, maps: Floats, rows: Floats) -> Floats:
-    """As Behind.gradients; ``[K, n, C, 1, 1]`` where they are known without a pass."""
+    """As Behind.gradients, but ``[K, n, C, 1, 1]`` and without a pass if the head is linear."""
     if behind.linear is None:
         return behind.gradients(maps, rows)
     known = closed(rows, behind.linear, maps)[:, None]
@@ -151,7 +155,7 @@ def weighted(weights: Floats, activation: Floats) -> Floats:
 
 
 def stretched(maps: Floats) -> Floats:
-    """Each map of ``[..., h, w]`` from its smallest value to its largest, 0 to 1; one that is flat is 0."""
+    """Each map of ``[..., h, w]`` scaled to 0 to 1. A flat map becomes 0."""
     low, high = maps.min((-2, -1), keepdims=True), maps.max((-2, -1), keepdims=True)
     unit: Floats = (maps - low) / np.where(high > low, high - low, 1)
     return unit

@@ -16,7 +16,10 @@ from pellucid.types import Explanation, Floats, Heat, Importance
 
 
 def explanations(image: Image) -> tuple[Explanation, ...]:
-    """Map by map, and of each map target by target. GivenUpError once nobody waits, asked between the maps as well."""
+    """In the order of the plan's maps, and for each map in the order of the targets.
+
+    Raises GivenUpError between maps and between passes if the caller has left.
+    """
     found = []
     for number, heat in enumerate(image.plan.wanted):
         if number and image.void():
@@ -39,7 +42,7 @@ def explanations(image: Image) -> tuple[Explanation, ...]:
 
 
 def importance(image: Image) -> Importance | None:
-    """Of the channels of the plan's layer; None where the plan does not ask for it."""
+    """Of the channels of the plan's layer. None if the plan does not ask for it."""
     layer = image.plan.layer
     if layer is None or not has_importance(image.plan):
         return None
@@ -62,7 +65,7 @@ def _map(image: Image, name: str, layer: str) -> Floats:
 
 
 def _random(image: Image, heat: Heat) -> Floats | None:
-    """The maps ``[n, K, h, w]`` that random heads would have, of a method that takes Evidence."""
+    """The maps ``[n, K, h, w]`` of random heads. None if the plan wants none, or the method has passes of its own."""
     method, draws = METHODS[heat.method], image.plan.random_heads
     if not draws or isinstance(method, ProbingMethod):
         return None

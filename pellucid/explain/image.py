@@ -1,4 +1,4 @@
-"""One image of a batch: its plan, and what the passes left behind for it."""
+"""One image of a batch: its plan, and its share of the record."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pellucid.types import Floats, Plan, Prediction
 
 @dataclass(frozen=True)
 class Image:
-    """The image of this ``number`` in the batch. ``score`` tells a class's probability and logit, ``void`` whether
-    nobody waits for the image any more.
+    """``number`` is the image's place in the batch. ``score`` returns a class's probability and logit, ``void`` whether
+    the caller has left.
     """
 
     number: int
@@ -27,7 +27,7 @@ class Image:
 
     @cached_property
     def wanted(self) -> Floats:
-        """The scalars that are explained, see ``evidence.wanted``: ``[R, classes]``."""
+        """``evidence.wanted`` for this image: ``[R, classes]``."""
         return wanted(self.plan, self.targets, self.record.logits.shape[1])
 
     def map(self, layer: str) -> Floats:
@@ -48,7 +48,7 @@ class Image:
         return Evidence(self.map(layer), first_alone(self.plan, self._gradient(layer))[None])
 
     def probe(self, layer: str, varied: str) -> Probe:
-        """For each target, by varying the activation at ``varied``."""
+        """For each target. It varies the activation at ``varied``."""
         rows = self.wanted[: len(self.targets)]
         return Probe(self.map(layer), self.map(varied), rows, self.behind(varied), self.plan.samples, self.void)
 
@@ -58,7 +58,7 @@ class Image:
         return Probe(self.map(layer), self.map(layer), row, self.behind(layer), self.plan.samples, self.void)
 
     def _gradient(self, layer: str) -> Floats:
-        """``[R, C, h, w]``, or ``[R, C, 1, 1]`` where it is the same at every position."""
+        """``[R, C, h, w]``, or ``[R, C, 1, 1]`` if it is the same at every position."""
         linear = self.record.linear.get(layer)
         if linear is None:
             return self.record.gradients[layer][self.number]

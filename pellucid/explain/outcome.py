@@ -19,13 +19,13 @@ from pellucid.types import Batch, Explanation, FeatureMaps, Floats, GateReading,
 
 
 def explain(record: ForwardRecord, batch: Batch, network: NetworkSpec, infer_s: float) -> list[Outcome]:
-    """What each plan asks for, from the passes of the whole batch. ``record`` must hold what the plans look at.
+    """An outcome for each image of the batch. ``record`` must hold what the plans ask for.
 
-    Nothing of the outcomes lies in the record's memory.
+    The outcomes share no memory with the record.
     """
     started = time.perf_counter()
     plans = batch.plans
-    with np.errstate(all="ignore"):  # a fault tells what is NaN or infinite
+    with np.errstate(all="ignore"):  # the outcome's fault names NaN and infinity
         scores = Scores.of_logits(record.logits)
         predictions = scores.top([plan.top_k for plan in plans])
         void = batch.void or (lambda: False,) * len(plans)
@@ -58,7 +58,7 @@ def explain(record: ForwardRecord, batch: Batch, network: NetworkSpec, infer_s: 
 
 @dataclass
 class _Found:
-    """What one image's plan asks for of its gates and classes; incomplete where it was given up."""
+    """One image's answer so far. It stays incomplete if the caller leaves."""
 
     gates: tuple[GateReading, ...]
     importance: Importance | None = None

@@ -1,4 +1,4 @@
-"""The maps that heads with random weights have: what a map must differ from to tell anything of the network.
+"""Maps of heads with random weights. A map that looks like them says nothing about the network.
 
 Adebayo et al., "Sanity Checks for Saliency Maps", arXiv 1810.03292.
 """
@@ -15,9 +15,9 @@ from pellucid.types import Floats
 
 
 def maps(probe: Probe, method: Callable[[Evidence], Floats], draws: int) -> Floats:
-    """One image's maps ``[draws, K, h, w]``, each of a head whose weights are shuffled among themselves.
+    """One image's maps ``[draws, K, h, w]``. Each draw shuffles the weights of the head among themselves.
 
-    Seeded by the draw alone, so all images meet the same heads. GivenUpError as soon as the image is void.
+    The draw alone is the seed, so all images meet the same heads. Raises GivenUpError between draws.
     """
     found = []
     for draw in range(draws):
@@ -28,12 +28,12 @@ def maps(probe: Probe, method: Callable[[Evidence], Floats], draws: int) -> Floa
 
 
 def _gradient(probe: Probe, draw: int) -> Floats:
-    """``[K, C, h, w]``, or ``[K, C, 1, 1]`` where it is the same at every position."""
+    """``[K, C, h, w]``, or ``[K, C, 1, 1]`` if it is the same at every position."""
     rows, linear = probe.wanted, probe.behind.linear
     if linear is None:
         gradient: Floats = probe.behind.shuffled(draw).gradients(probe.activation[None], rows)[:, 0]
         return gradient
-    # The classes' rows of a shuffled matrix are as many of its weights by chance.
+    # A row of a shuffled matrix is a random choice of its weights.
     used = classes_of(rows)
     chance = np.random.Generator(np.random.PCG64(draw))
     drawn = linear.ravel()[chance.integers(linear.size, size=(len(used), linear.shape[1]))]

@@ -28,7 +28,7 @@ class Scores:
         return Prediction(index, float(self.probabilities[image, index]), float(self.logits[image, index]))
 
     def top(self, counts: Sequence[int]) -> list[tuple[Prediction, ...]]:
-        """For each image its ``count`` classes with the largest logits, largest first; all where there are fewer."""
+        """For each image its ``count`` classes with the largest logits, the largest first."""
         indices = strongest(self.logits, max(counts))
         images = np.arange(len(indices))[:, None]
         columns = (indices, self.probabilities[images, indices], self.logits[images, indices])
@@ -37,18 +37,18 @@ class Scores:
 
 
 def strongest(values: Floats, count: int) -> Integers:
-    """The places of the ``count`` largest of each row of ``[n, m]``, largest first: ``[n, count]``; all of fewer.
+    """The places of the ``count`` largest values of each row ``[n, m]``, the largest first: ``[n, count]``.
 
-    Of equals the first comes first, whatever the count.
+    Equals keep their order, whatever the count. A shorter row has all its places.
     """
     return ascending(-values)[:, :count]
 
 
 def ascending(values: Floats) -> Integers:
-    """The places of the values of each row of ``[n, m]``, the least first, and of equals the first: ``[n, m]``."""
+    """The places of the values of each row ``[n, m]``, the least value first. Equals keep their order."""
     if values.dtype != np.float32:
         return values.argsort(1, kind="stable")
-    # A value and its place as one integer: numpy sorts these about five times faster than it sorts floats stably.
+    # numpy sorts integers of value and place about five times faster than it sorts floats stably.
     bits = (values + 0).view(np.int32)  # -0 + 0 is 0
     keys = (bits ^ (bits >> 31 & 0x7FFFFFFF)).astype(np.int64) << 32 | np.arange(values.shape[1])
     keys.sort(1)

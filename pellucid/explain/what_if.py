@@ -1,4 +1,4 @@
-"""What if channels weighed more, less, or nothing? The network behind the layer is asked, without another pass."""
+"""What if channels weighed more, less, or nothing? The network behind the layer answers."""
 
 from __future__ import annotations
 
@@ -7,19 +7,21 @@ import numpy as np
 from pellucid.explain.evidence import Evidence, gradients, scalars
 from pellucid.explain.image import Image
 from pellucid.explain.methods.gradient import grad_cam
-from pellucid.explain.probe import Probe
+from pellucid.explain.probe import GivenUpError, Probe
 from pellucid.explain.scores import Scores
 from pellucid.types import ChannelRanking, Edit, Floats, Seen, WhatIf
 
 
 def answer(image: Image) -> WhatIf | None:
-    """What the plan's edit does: logits and maps of both states by the same passes. None without an edit.
+    """Logits and maps before and after the plan's edit, from the same pass. None if the plan has no edit.
 
     Raises GivenUpError.
     """
     plan, layer = image.plan, image.plan.layer
     if plan.edit is None or layer is None:
         return None
+    if image.void():
+        raise GivenUpError
     activation, behind = image.map(layer), image.behind(layer)
     both = np.stack((activation, activation * factors(plan.edit, activation)))  # 2 C h w
     scores = Scores.of_logits(behind.logits(both))
@@ -35,7 +37,7 @@ def answer(image: Image) -> WhatIf | None:
 
 
 def factors(edit: Edit, activation: Floats) -> Floats:
-    """The factor of every channel: ``[C, 1, 1]``. Behind a gate that is a factor of the gate's weight."""
+    """The factor of every channel: ``[C, 1, 1]``. At a gate's output it also scales the gate's weight."""
     values = np.full((len(activation), 1, 1), edit.others, activation.dtype)
     for channel, factor in edit.channels:
         values[channel] = factor
@@ -43,15 +45,15 @@ def factors(edit: Edit, activation: Floats) -> Floats:
 
 
 def ranking(probe: Probe, gate: Floats | None) -> ChannelRanking:
-    """Which channels mattered for one class of one image, by measurement and by what is taken for it.
+    """How much each channel matters for the probe's first scalar: measured by muting it, and estimated.
 
-    ``gate`` ``[C]`` are the weights of the gate that ends at the cut. Raises GivenUpError.
+    ``gate`` ``[C]`` are the weights of the gate whose output the layer is. Raises GivenUpError.
     """
     activation = probe.activation
     gradient = probe.gradients(activation[None])[0, 0]  # C h w or C 1 1
     if probe.linear is None:
         muted = probe.replaced(np.zeros_like(activation))[:, 0]
-    else:  # the logit is linear in the mean of each channel: what muting takes is its share
+    else:  # the logit is linear in each channel's mean, so muting takes away the channel's share
         muted = -probe.linear[0] * activation.mean((1, 2))
     return ChannelRanking(
         muted=muted,

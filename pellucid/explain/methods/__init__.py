@@ -11,5 +11,5 @@ from pellucid.explain.methods.registry import METHODS, Method, ProbingMethod, co
 
 __all__ = ["METHODS", "Method", "ProbingMethod", "costly", "differentiated", "explained"]
 
-for _module in ("gradient", "forwards", "sampling"):  # the order of METHODS; sorted imports would make it another
+for _module in ("gradient", "forwards", "sampling"):  # the order of METHODS, which import statements would sort
     import_module(f"{__name__}.{_module}")

@@ -32,18 +32,18 @@ class ProbingMethod:
     heat: OfProbe
 
 
-# In the order in which they are declared.
+# Name -> method, in the order of their declarations.
 METHODS: Final[dict[str, Method | ProbingMethod]] = {}
 
 
 def method(
     name: str, *, title: str, needs: Needs, formula: str, paper: str, **more: bool
 ) -> Callable[[Function], Function]:
-    """Declare the function beneath as a method; see MethodSpec, whose further fields are ``more``."""
+    """Declare the function below as a method. ``more`` are the further fields of MethodSpec."""
     spec = MethodSpec(name, title, needs, formula, paper, **more)
 
     def declare(heat: Function) -> Function:
-        METHODS[name] = (Method if needs in ("activation", "gradient") else ProbingMethod)(spec, heat)  # type: ignore
+        METHODS[name] = (Method if needs in ("activation", "gradient") else ProbingMethod)(spec, heat)  # type: ignore[arg-type]
         return heat
 
     return declare

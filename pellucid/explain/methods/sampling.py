@@ -31,7 +31,7 @@ def smoothgrad(probe: Probe) -> Floats:
     """heat[k] = sum_c |mean over n of dy_k/dx at x + noise|. Smilkov et al., "SmoothGrad", arXiv 1706.03825, sec. 3.
 
     It says how strongly the score reacts to a place, in whichever direction. The noise is normal, its standard
-    deviation 0.15 of x's range, and the same for every picture, so that the same map comes twice.
+    deviation 0.15 of x's range. It is the same for every picture, so a picture has one map.
     """
     x = probe.varied
     spread = _NOISE * (x.max() - x.min())
@@ -45,7 +45,7 @@ def smoothgrad(probe: Probe) -> Floats:
 
 
 def chance() -> np.random.Generator:
-    """Where SmoothGrad's noise comes from."""
+    """The source of SmoothGrad's noise, in its first state."""
     return np.random.Generator(np.random.PCG64(0))
 
 
