@@ -13,6 +13,7 @@ TITLES = {
     "pellucid": "Pellucid",
     "fastapi": "FastAPI, torch, pytorch-grad-cam",
     "litserve": "LitServe, torch, captum",
+    "openvino-xai": "OpenVINO XAI, ReciproCAM",
 }
 SCALED = {"alone": "one process without Ray", "ray-1": "Ray, 1 replica", "ray-2": "Ray, 2 replicas"}
 DISCIPLINES = {"served": "greedy, as served", "greedy": "greedy, one batch at a time", "window": "10 ms window"}
