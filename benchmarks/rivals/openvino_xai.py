@@ -96,8 +96,7 @@ def _recipro_cam(data: bytes) -> bytes:
 def _decode(data: bytes) -> Array:
     """A photograph's bytes -> ``[3, H, W]``, as torchvision's transforms do it."""
     picture = Image.open(io.BytesIO(data)).convert("RGB")
-    scale = around["resize"] / min(picture.size)
-    width, height = (int(side * scale) for side in picture.size)
+    width, height = (side * around["resize"] // min(picture.size) for side in picture.size)
     picture = picture.resize((width, height), Image.Resampling[around["interpolation"].upper()])
     left, top = round((width - size[1]) / 2), round((height - size[0]) / 2)
     picture = picture.crop((left, top, left + size[1], top + size[0]))
