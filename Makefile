@@ -31,7 +31,7 @@ check: .venv/.dev  ## lint, format, types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: .venv/.bench  ## measure beside the ceiling and rivals, a quarter of an hour (PARTS=cost,start for some, QUICK=1 to try)
+bench: .venv/.bench .venv-xai/.bench  ## measure beside the ceiling and rivals, a quarter of an hour (PARTS=cost,start for some, QUICK=1 to try)
 	$(BIN)/python -m benchmarks $(if $(PARTS),--parts $(PARTS)) $(if $(QUICK),--quick)
 
 methods: .venv/.bench  ## measure agreement and cost of every method of heat maps, some minutes, into docs/methods.md
@@ -59,7 +59,7 @@ help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
 
 clean:  ## remove all that these commands made
-	rm -rf .venv .venv.lock demo .mypy_cache .ruff_cache .pytest_cache *.egg-info
+	rm -rf .venv .venv.lock .venv-xai demo .mypy_cache .ruff_cache .pytest_cache *.egg-info
 
 .venv/.serve: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -72,4 +72,10 @@ clean:  ## remove all that these commands made
 
 .venv/.bench: .venv/.serve
 	$(PIP_INSTALL) -e '.[bench,cpu]'
+	touch $@
+
+# The rival that needs another OpenVINO than the service.
+.venv-xai/.bench: benchmarks/rivals/openvino_xai.txt
+	$(PYTHON) -m venv .venv-xai
+	.venv-xai/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
 	touch $@

@@ -77,7 +77,7 @@ def compare(choice: Choice, say: Callable[[str], None]) -> dict[str, Any]:
                 cell = {"round": number, "route": route, "callers": callers, "server": spec.name, **figures(load)}
                 cells.append(cell)
                 say(
-                    f"round {number + 1}: {route:8} {callers:3} callers, {spec.name:8} {cell['rate']:6.1f}/s, "
+                    f"round {number + 1}: {route:8} {callers:3} callers, {spec.name:12} {cell['rate']:6.1f}/s, "
                     f"p50 {cell['p50_ms']:.0f} ms, p99 {cell['p99_ms']:.0f} ms, "
                     f"{cell['refused']} refused, {cell['errors']} errors"
                 )

@@ -5,37 +5,34 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+from benchmarks import timings
 from benchmarks.engine import inputs, load_engine
+from benchmarks.timings import FIVE, LAYERS
 from pellucid.network.spec import NetworkSpec
 from pellucid.types import Batch, Plan, Tap
 from service.config import Settings
 
 SIZES = (1, 8)
-_FIVE = (285, 281, 282, 967, 657)
 
 
 def plans(network: NetworkSpec) -> dict[str, Plan]:
-    """What is timed, by its name in the table: layers are the default, and a middle and an early one."""
-    default = network.default_layer
-    early, middle, _ = network.feature_layers[:3]
+    """What is timed, by its name in the table."""
     taps = tuple(map(Tap, network.feature_layers))
-    return {
-        "predict": Plan(top_k=5),
-        f"grad-cam, 1 class, {default} (default layer)": Plan(layer=default),
-        f"grad-cam, 5 classes, {default} (default layer)": Plan(layer=default, targets=_FIVE),
-        f"grad-cam, 1 class, {middle} (middle)": Plan(layer=middle),
-        f"grad-cam, 5 classes, {middle} (middle)": Plan(layer=middle, targets=_FIVE),
-        f"grad-cam, 1 class, {early} (early)": Plan(layer=early),
-        f"grad-cam, 5 classes, {early} (early)": Plan(layer=early, targets=_FIVE),
-        "all four parts": Plan(top_k=5, gates=True, taps=taps, layer=default),
-        "all four parts, gates' effects": Plan(top_k=5, gates=True, effects=True, taps=taps, layer=default),
-    }
+    found = {"predict": Plan(top_k=5)}
+    for layer in LAYERS:
+        found[f"grad-cam, 1 class, {layer}"] = Plan(layer=layer)
+        found[f"grad-cam, 5 classes, {layer}"] = Plan(layer=layer, targets=FIVE)
+    found["all four parts"] = Plan(top_k=5, gates=True, taps=taps, layer=network.default_layer)
+    found["all four parts, gates' effects"] = replace(found["all four parts"], effects=True)
+    return found
 
 
 def measure(rounds: int, say: Callable[[str], None]) -> dict[str, Any]:
-    """Raw figures: for each plan and batch size, seconds of a batch in each round."""
+    """Raw figures: for each plan and batch size, seconds of a batch in each round; ``served`` is what timings found."""
+    served = timings.measure(rounds, say)
     engine, spec = load_engine(Settings(), slots=1)  # a batch on all cores
     images = inputs(spec)
     cells: dict[tuple[str, int], list[float]] = {}
@@ -53,4 +50,5 @@ def measure(rounds: int, say: Callable[[str], None]) -> dict[str, Any]:
     return {
         "engine": engine.description,
         "cells": [{"plan": name, "batch": size, "seconds": seconds} for (name, size), seconds in cells.items()],
+        "served": served,
     }

@@ -13,6 +13,7 @@ TITLES = {
     "pellucid": "Pellucid",
     "fastapi": "FastAPI, torch, pytorch-grad-cam",
     "litserve": "LitServe, torch, captum",
+    "openvino-xai": "OpenVINO XAI, ReciproCAM",
 }
 SCALED = {"alone": "one process without Ray", "ray-1": "Ray, 1 replica", "ray-2": "Ray, 2 replicas"}
 DISCIPLINES = {"served": "greedy, as served", "greedy": "greedy, one batch at a time", "window": "10 ms window"}
@@ -143,7 +144,7 @@ def summary(figures: Figures) -> str:
 
 
 def cost(figures: Figures) -> str:
-    """Engine time of each plan, and beside a prediction's."""
+    """Engine time of each plan and each request, and beside a prediction's."""
     times = {(cell["plan"], cell["batch"]): statistics.median(cell["seconds"]) * 1000 for cell in figures["cells"]}
     sizes = sorted({size for _, size in times})
     rows = []
@@ -153,7 +154,17 @@ def cost(figures: Figures) -> str:
             row += [f"{times[plan, size]:.2f}", f"{times[plan, size] / times['predict', size]:.2f}"]
         rows.append(row)
     header = [text for size in sizes for text in (f"batch of {size}, ms", "of predict")]
-    return f"{figures['engine']}.\n\n{table(['engine time', *header], rows)}"
+    return f"{figures['engine']}.\n\n{table(['engine time', *header], rows)}\n\n{_served(figures['served'])}"
+
+
+def _served(cells: list[Figures]) -> str:
+    """Milliseconds of each request over HTTP: of the engine, as Server-Timing tells it, and of the whole."""
+    times = {cell["request"]: [statistics.median(cell[part]) * 1000 for part in ("engine", "whole")] for cell in cells}
+    predict, _ = times["predict"]
+    rows = [
+        (name, f"{engine:.2f}", f"{engine / predict:.2f}", f"{whole:.2f}") for name, (engine, whole) in times.items()
+    ]
+    return table(("over HTTP", "engine, ms", "of predict", "whole request, ms"), rows)
 
 
 def batching(figures: Figures) -> str:

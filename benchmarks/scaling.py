@@ -27,7 +27,7 @@ def _spec(kind: str) -> Spec:
     if kind == "alone":
         return _OURS
     command = ("-m", "benchmarks.ray_server", kind.removeprefix("ray-"))
-    return Spec(kind, kind, command, _OURS.ready, _OURS.routes)
+    return Spec(kind, command, _OURS.ready, _OURS.routes)
 
 
 def measure(seconds: float, rounds: int, say: Callable[[str], None]) -> dict[str, Any]:

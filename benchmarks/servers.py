@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +29,18 @@ class Spec:
 
     ``command`` gets the port as its last argument or, where it is ours, in the environment. ``routes`` are the paths
     and what they are asked to accept, by the name that the routes have in the tables. Bodies are the photograph's
-    bytes, or ``multipart``: LitServe reads every other body as JSON.
+    bytes, or ``multipart``: LitServe reads every other body as JSON. ``python`` runs it; one that takes the network
+    ``exported`` gets the folder of `benchmarks.rivals.exported` before the port.
     """
 
     name: str
-    title: str
     command: tuple[str, ...]
     ready: str
     routes: Mapping[str, tuple[str, str]]
     multipart: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
+    python: str = sys.executable
+    exported: bool = False
 
     def requests(self, route: str, photographs: list[bytes]) -> list[bytes]:
         """One HTTP request for each photograph."""
@@ -61,7 +64,6 @@ SPECS = {
     for spec in (
         Spec(
             "pellucid",
-            "Pellucid",
             ("-m", "service"),
             "/readyz",
             {
@@ -72,7 +74,6 @@ SPECS = {
         ),
         Spec(
             "fastapi",
-            "FastAPI + torch + pytorch-grad-cam",
             ("-m", "benchmarks.rivals.fastapi_gradcam"),
             "/health",
             _RIVAL_ROUTES,
@@ -80,12 +81,19 @@ SPECS = {
         ),
         Spec(
             "litserve",
-            "LitServe, batched, torch + captum",
             ("-m", "benchmarks.rivals.litserve_captum"),
             "/health",
             _RIVAL_ROUTES,
             multipart=True,
             environment=_ONE_THREAD,
+        ),
+        Spec(
+            "openvino-xai",
+            ("-m", "benchmarks.rivals.openvino_xai"),
+            "/health",
+            {"predict": ("/predict", _JSON), "grad-cam": ("/recipro-cam", _PNG)},
+            python=str(ROOT / ".venv-xai" / "bin" / "python"),
+            exported=True,
         ),
     )
 }
@@ -99,7 +107,9 @@ class Server:
         self.spec = spec
         self.port = _free_port()
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - as long as the server
-        command = [sys.executable, *spec.command]
+        command = [spec.python, *spec.command]
+        if spec.exported:
+            command.append(_exported().name)
         environment = {**os.environ, **spec.environment, **settings}
         if spec.name == "pellucid":
             environment |= {"PELLUCID_HOST": "127.0.0.1", "PELLUCID_PORT": str(self.port)}
@@ -183,6 +193,15 @@ def quiet(server: Server, request: bytes, restart: Callable[[], Server]) -> Serv
     except OSError:
         server.stop()
         return restart()
+
+
+@cache
+def _exported() -> tempfile.TemporaryDirectory[str]:
+    """The network for rivals without torch, written once and kept as long as this process."""
+    folder = tempfile.TemporaryDirectory()
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.rivals.exported", folder.name]
+    subprocess.run(command, cwd=ROOT, check=True)
+    return folder
 
 
 def _free_port() -> int:

@@ -7,9 +7,19 @@ import statistics
 from benchmarks.report import Figures, ceiling_rate, medians, table
 
 # Least share of the ceiling with 16 and 64 callers.
-_SHARES = {"predict": 0.85, "grad-cam": 0.75, "explain": 0.4}
+_SHARES = {"predict": 0.85, "grad-cam": 0.75, "explain": 0.55}
 _FIVE_CLASSES, _ONE_CALLER, _CROWD = 1.15, 1.6, 0.9
-_READY_S, _MEMORY_MB = 6.0, 1200.0
+_READY_S, _READY_MB, _LOAD_MB = 2.0, 450.0, 600.0
+# Most engine time that a request may take, beside another's.
+_SERVED = (
+    ("grad-cam, 1 class, blocks.9", "predict", 1.6),
+    ("grad-cam, 1 class, blocks.4", "predict", 2.0),
+    ("grad-cam, 1 class, stem", "predict", 3.2),
+    ("grad-cam, 5 classes, blocks.4", "predict", 5.0),
+    ("grad-cam, 5 classes, stem", "predict", 8.0),
+    ("attention, gates' effects", "predict", 3.2),
+    ("all methods of one gradient, blocks.4", "grad-cam, 1 class, blocks.4", 1.1),
+)
 
 
 def targets(parts: dict[str, Figures]) -> str:
@@ -60,18 +70,22 @@ def _cost(figures: Figures) -> list[tuple[str, str, str, bool]]:
     times = {(cell["plan"], cell["batch"]): statistics.median(cell["seconds"]) for cell in figures["cells"]}
     rows = []
     for plan, size in times:
-        if plan.startswith("grad-cam, 5 classes") and "default" in plan:
+        if plan == "grad-cam, 5 classes, head":
             ratio = times[plan, size] / times["predict", size]
             what = f"engine time of 5 classes' maps at the default layer, batch of {size}"
             rows.append((what, f"≤ {_FIVE_CLASSES} × predict", f"{ratio:.2f}", ratio <= _FIVE_CLASSES))
+    served = {cell["request"]: statistics.median(cell["engine"]) for cell in figures["served"]}
+    for request, other, most in _SERVED:
+        ratio = served[request] / served[other]
+        rows.append((f"engine time over HTTP: {request}", f"≤ {most} × {other}", f"{ratio:.2f}", ratio <= most))
     return rows
 
 
 def _start(figures: Figures) -> list[tuple[str, str, str, bool]]:
     warm = [cell for cell in figures["starts"] if cell["cache"] == "warm"]
     ready = statistics.median(cell["ready_s"] for cell in warm)
-    memory = statistics.median(cell["load_mib"] for cell in warm) * 2**20 / 1e6
-    return [
-        ("ready after, warm cache", f"≤ {_READY_S:.0f} s", f"{ready:.1f} s", ready <= _READY_S),
-        ("resident memory under load", f"< {_MEMORY_MB:.0f} MB", f"{memory:.0f} MB", memory < _MEMORY_MB),
-    ]
+    rows = [("ready after, warm cache", f"≤ {_READY_S:.0f} s", f"{ready:.1f} s", ready <= _READY_S)]
+    for what, name, most in (("when ready", "ready_mib", _READY_MB), ("under load", "load_mib", _LOAD_MB)):
+        memory = statistics.median(cell[name] for cell in warm) * 2**20 / 1e6
+        rows.append((f"resident memory {what}, warm cache", f"≤ {most:.0f} MB", f"{memory:.0f} MB", memory <= most))
+    return rows

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks import report, targets
+from benchmarks import plot, report, targets, timings
+from benchmarks.servers import SPECS
 
 
 def cell(server: str, rate: float, callers: int = 16, **other: Any) -> dict[str, Any]:
@@ -74,3 +75,36 @@ def test_only_what_lies_between_the_marks_is_written_anew() -> None:
     assert report.fill(filled, "cost", "new") == filled
     with pytest.raises(ValueError, match="no marks for start"):
         report.fill(page, "start", "new")
+
+
+def test_every_server_has_a_title_and_a_colour() -> None:
+    assert set(SPECS) == set(report.TITLES) == set(plot.COLOURS)
+
+
+def test_the_engines_time_is_its_two_stages() -> None:
+    timing = 'decode;dur=1.00, queue;dur=9.00, infer;desc="batch of 1";dur=4.25, explain;dur=2.25, render;dur=3.00'
+    assert timings.engine_seconds(timing) == pytest.approx(0.0065)
+    assert timings.engine_seconds('decode;dur=1.00, infer;desc="batch of 1";dur=4.00') == pytest.approx(0.004)
+
+
+@pytest.mark.parametrize(("multiple", "said"), [(1.0, "met"), (20.0, "**missed**")])
+def test_what_explains_is_beside_what_predicts(multiple: float, said: str) -> None:
+    """A request's times are medians; methods that share a gradient are beside one of them."""
+    asked = timings.requests(["grad-cam", "layercam"])
+    taken = {name: 0.004 * (multiple if "blocks.9" in name else 1) for name in asked}
+    served = [{"request": name, "engine": [0.0, s, 9.0], "whole": [2 * s]} for name, s in taken.items()]
+    plans = [{"plan": name, "batch": 1, "seconds": [0.004]} for name in ("predict", "grad-cam, 5 classes, head")]
+    figures = {"engine": "an engine", "cells": plans, "served": served}
+    verdicts = {row[0].partition(": ")[2]: row[2:] for row in rows(targets.targets({"cost": figures}))}
+    assert verdicts["grad-cam, 1 class, blocks.9"] == [f"{multiple:.2f}", said]
+    assert verdicts["all methods of one gradient, blocks.4"] == ["1.00", "met"]
+    shown = [row for row in rows(report.cost(figures)) if row[0] == "grad-cam, 1 class, blocks.9"]
+    assert shown == [["grad-cam, 1 class, blocks.9", f"{4 * multiple:.2f}", f"{multiple:.2f}", f"{8 * multiple:.2f}"]]
+
+
+@pytest.mark.parametrize(("ready_s", "mib", "said"), [(1.9, 400.0, "met"), (2.1, 600.0, "**missed**")])
+def test_a_start_and_its_memory_are_of_the_warm_cache(ready_s: float, mib: float, said: str) -> None:
+    warm = {"cache": "warm", "ready_s": ready_s, "ready_mib": mib, "load_mib": mib + 10}
+    cold = {"cache": "cold", "ready_s": 99.0, "ready_mib": 9e9, "load_mib": 9e9}
+    found = rows(targets.targets({"start": {"starts": [cold, warm]}}))
+    assert [row[3] for row in found] == [said] * 3
