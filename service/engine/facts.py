@@ -12,7 +12,18 @@ from typing import Any, Final
 import torch
 
 # From the bytes of a picture to those of the reply.
-_LIBRARIES: Final = ("pellucid", "torch", "torchvision", "openvino", "numpy", "pillow", "simplejpeg", "isal", "timm")
+_LIBRARIES: Final = (
+    "pellucid",
+    "torch",
+    "torchvision",
+    "openvino",
+    "numpy",
+    "pillow",
+    "simplejpeg",
+    "cykooz-resizer",
+    "isal",
+    "timm",
+)
 
 
 @dataclass(frozen=True, slots=True)
