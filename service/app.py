@@ -53,6 +53,8 @@ log = logging.getLogger("pellucid")
 ASSETS = "/assets/docs"
 # Of a path that is none, so much is compared with those that there are.
 _LONGEST_PATH = 256
+# Up to this batch the first feature maps find their memory ready.
+_WARM_MAPS = 2
 # Threads have so long to end once nobody waits for them.
 _END_S = 5.0
 
@@ -317,7 +319,8 @@ def _warm_up(engine: Engine, size: tuple[int, int], max_batch: int) -> None:
             engine.prepare(plan, alone, keep=True)
     with ThreadPoolExecutor(engine.slots) as pool:
         for count in sorted({*range(1, min(max_batch, engine.paying_batch) + 1), max_batch}):
-            for plan in (Plan(layer=layer), everything):
+            # Each size takes 20 MB of every model: feature maps are seldom asked for by as many callers at once.
+            for plan in (Plan(layer=layer), *[everything] * (count <= _WARM_MAPS)):
                 batch = Batch(np.zeros((count, *size, 3), np.uint8), (plan,) * count)
                 if count == 1:  # alone it has all cores, by a graph of its own
                     pool.submit(engine.run, batch).result()
