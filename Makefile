@@ -51,7 +51,7 @@ screenshots: .venv/.dev  ## take the README's pictures of the playground anew
 lock:  ## write constraints.txt anew from pyproject.toml
 	rm -rf .venv.lock
 	$(PYTHON) -m venv .venv.lock
-	.venv.lock/bin/python -m pip install --quiet -e '.[bench,cpu,dev]'
+	.venv.lock/bin/python -m pip install --quiet -e '.[bench,compile,cpu,dev]'
 	.venv.lock/bin/python -m pip freeze --exclude-editable > constraints.txt
 	rm -rf .venv.lock
 
@@ -63,15 +63,15 @@ clean:  ## remove all that these commands made
 
 .venv/.serve: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(PIP_INSTALL) -e '.[cpu]'
+	$(PIP_INSTALL) -e '.[compile,cpu]'
 	touch $@
 
 .venv/.dev: .venv/.serve
-	$(PIP_INSTALL) -e '.[cpu,dev]'
+	$(PIP_INSTALL) -e '.[compile,cpu,dev]'
 	touch $@
 
 .venv/.bench: .venv/.serve
-	$(PIP_INSTALL) -e '.[bench,cpu]'
+	$(PIP_INSTALL) -e '.[bench,compile,cpu]'
 	touch $@
 
 # The rival that needs another OpenVINO than the service.

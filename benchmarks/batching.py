@@ -15,8 +15,8 @@ from benchmarks.queueing import fit, mean_latency_bound, simulate
 from pellucid.types import Batch, Finished, Job, Pixels, Plan
 from service.config import Settings
 from service.dispatch.batcher import Batcher
+from service.dispatch.engine import Engine
 from service.dispatch.worker import SPARE, Worker
-from service.engine.base import Engine
 
 WINDOW_S = 0.010
 LOADS = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -78,7 +78,7 @@ def measure(seconds: float, rounds: int, say: Callable[[str], None]) -> dict[str
         for load in LOADS
     ]
     fitted = {"a_ms": a * 1000, "b_ms": b * 1000, "capacity": capacity, "max_batch": most}
-    return {"engine": engine.description, "slots": engine.slots, **fitted, "cells": cells, "theory": theory}
+    return {"engine": engine.facts.description, "slots": engine.slots, **fitted, "cells": cells, "theory": theory}
 
 
 def _service_times(engine: Engine, images: Pixels, sizes: list[int]) -> list[float]:

@@ -76,11 +76,11 @@ def main() -> None:
     from benchmarks.engine import load_engine
     from benchmarks.photographs import photographs
     from pellucid.decode.image import decode
+    from pellucid.engine import Engine
+    from pellucid.runtime import cores
     from pellucid.types import Batch, Pixels, Plan, Upload
     from service.config import Settings
     from service.dispatch.worker import SPARE
-    from service.engine import cores
-    from service.engine.torch_engine import TorchEngine
 
     settings = Settings()
     engine, spec = load_engine(settings)
@@ -103,11 +103,11 @@ def main() -> None:
         taken: Pixels = transforms.center_crop(image, list(sizes.size)).permute(1, 2, 0).contiguous().numpy()
         return taken
 
-    def infer(images: list[Pixels], engine: TorchEngine = engine) -> None:
+    def infer(images: list[Pixels], engine: Engine = engine) -> None:
         engine.run(Batch(np.stack(images), (plan,) * len(images)))
 
     def throughput(
-        seconds: float, source: Callable[[int], Pixels], engine: TorchEngine, size: int, side_by_side: int
+        seconds: float, source: Callable[[int], Pixels], engine: Engine, size: int, side_by_side: int
     ) -> float:
         ready: queue.Queue[Pixels] = queue.Queue(2 * size * side_by_side)
         over, emptying = threading.Event(), threading.Event()
@@ -154,7 +154,7 @@ def main() -> None:
         infer(images[:size])
         infer(images[:1])
         infer(images[:_PLAIN_BATCH], one_at_a_time)
-    print(json.dumps({"engine": engine.description}), flush=True)
+    print(json.dumps({"engine": engine.facts.description}), flush=True)
     for line in sys.stdin:
         queued = SPARE if engine.queues(engine.lane(plan)) else 0
         rate = throughput(float(line), pixels, engine, size, engine.slots + queued)

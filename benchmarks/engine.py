@@ -7,30 +7,30 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.photographs import photographs
-from models import catalog
 from pellucid.decode.image import decode
+from pellucid.engine import Engine
+from pellucid.network import names
+from pellucid.network.file import load
 from pellucid.network.spec import ModelSpec
+from pellucid.runtime import choose, cores
 from pellucid.types import Pixels, Upload
 from service.config import Settings
-from service.engine import cores
-from service.engine.choose import create
-from service.engine.torch_engine import TorchEngine
 
 
-def load_engine(settings: Settings, slots: int | None = None) -> tuple[TorchEngine, ModelSpec]:
+def load_engine(settings: Settings, slots: int | None = None) -> tuple[Engine, ModelSpec]:
     """The engine that the service would use with these settings, or one of so many ``slots``."""
-    net, spec = catalog.load(settings.model)
-    engine = create(
-        net,
-        spec,
+    cache = Path(settings.cache_dir).expanduser() if settings.cache_dir else None
+    network = load(names.find(settings.model, cache))
+    runtime = choose.create(
+        network,
         engine=settings.engine,
         device=settings.device,
         precision=settings.precision,
         threads=settings.threads or cores.available(),
         slots=slots,
-        cache=Path(settings.cache_dir).expanduser() if settings.cache_dir else None,
+        cache=cache,
     )
-    return engine, spec
+    return Engine(network, runtime), network.model
 
 
 def inputs(spec: ModelSpec) -> Pixels:

@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 
-from service.engine import cores
+from pellucid.runtime import cores
 
 # What the processor computes in, of what matters to a network.
 _FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")

@@ -17,10 +17,10 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 
 from benchmarks.quality.scenes import Scene
+from pellucid.engine import Engine
 from pellucid.explain.methods import METHODS
 from pellucid.network.spec import PIXELS, ModelSpec
 from pellucid.types import Batch, Floats, Heat, MethodSpec, Plan
-from service.engine.torch_engine import TorchEngine
 
 OURS: Final = "Pellucid"
 PGC: Final = "pytorch-grad-cam"
@@ -42,7 +42,7 @@ class Maker:
     make: Callable[[Scene], Floats]
 
 
-def ours(engine: TorchEngine, layers: Sequence[str]) -> list[Maker]:
+def ours(engine: Engine, layers: Sequence[str]) -> list[Maker]:
     """Every method at every one of these layers, and at the pixels where it is offered there."""
     found = []
     for name, method in METHODS.items():
@@ -58,7 +58,7 @@ def _plan(target: int, method: str, layer: str) -> Plan:
     return Plan(targets=(target,), heats=(Heat(method, (layer,)),))
 
 
-def _own(engine: TorchEngine, method: str, layer: str) -> Callable[[Scene], Floats]:
+def _own(engine: Engine, method: str, layer: str) -> Callable[[Scene], Floats]:
     def make(scene: Scene) -> Floats:
         (outcome,) = engine.run(Batch(scene.pixels[None], (_plan(scene.target, method, layer),)))
         return outcome.explanations[0].heat

@@ -15,14 +15,14 @@ from benchmarks.quality.makers import OURS, Libraries, Maker, ours
 from benchmarks.quality.scenes import Scene
 from benchmarks.quality.scores import cosine, energy, hit
 from models import catalog
+from pellucid.compiler.compiling import compile_network
+from pellucid.engine import Engine
 from pellucid.network.spec import ModelSpec
+from pellucid.runtime import choose, cores
 from pellucid.trust.measures import measured
 from pellucid.trust.trials import Design, Trials
 from pellucid.types import Batch, Floats, Pixels, Plan
 from service.config import Settings
-from service.engine import cores
-from service.engine.choose import create
-from service.engine.torch_engine import TorchEngine
 
 BASELINE: Final = "baseline"
 _BATCH: Final = 16
@@ -79,11 +79,13 @@ class Network:
         threads = settings.threads or cores.available()
         self.net, self.spec = catalog.load(settings.model)
 
-        def engine(name: str) -> TorchEngine:
-            net, spec = catalog.load(settings.model)
-            return create(
-                net, spec, engine=name, device=settings.device, precision="fp32", threads=threads, cache=None, slots=1
+        compiled = compile_network(self.net, self.spec, None)
+
+        def engine(name: choose.EngineName) -> Engine:
+            runtime = choose.create(
+                compiled, engine=name, device=settings.device, precision="fp32", threads=threads, slots=1
             )
+            return Engine(compiled, runtime)
 
         self.engine, self.scorer = engine("torch"), engine(settings.engine)
         self.libraries = Libraries(self.net, self.spec, threads)
@@ -129,8 +131,8 @@ def measure(
         say(f"curves of {number + 1} of {min(effort.curves, len(scenes))} scenes")
     figures = {
         "network": network.spec.name,
-        "engine": network.engine.description,
-        "scorer": network.scorer.description,
+        "engine": network.engine.facts.description,
+        "scorer": network.scorer.facts.description,
         "default_layer": network.engine.network.default_layer,
         "layers": {layer: network.engine.network.by_name[layer].shape for layer in layers},
         "scenes": [
@@ -180,7 +182,7 @@ def _baselines(
     scene: Scene,
     layer: str,
     found: dict[tuple[str, str, str], Floats],
-    engine: TorchEngine,
+    engine: Engine,
     rows: dict[tuple[str, str, str], Row],
 ) -> None:
     """Maps that know nothing of the picture: those which the trials have as rivals, noise as coarse as a layer's."""

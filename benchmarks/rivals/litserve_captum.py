@@ -17,7 +17,7 @@ from fastapi import Request, Response
 from torch import Tensor
 
 from benchmarks.rivals.network import Network, mask_png
-from service.engine import cores
+from pellucid.runtime import cores
 
 MAX_BATCH = 8
 # Without a window its workers ask the queue in a busy loop and take a core each.
