@@ -43,7 +43,7 @@ def find(name: str, cache: Path | None = None, *, progress: bool = True) -> Path
     ``cache`` is the folder that keeps what was compiled; what can't be written there is compiled into a temporary
     folder. Raises NetworkNameError.
     """
-    if name.endswith(SUFFIX) or (Path(name).is_file() and ":" not in name):
+    if name.endswith(SUFFIX) and not name.startswith("file:"):
         return Path(name).expanduser()
     folder = (cache or CACHE).expanduser() / "networks"
     path = folder / f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', name)[:80]}-{_key(name)}{SUFFIX}"

@@ -37,6 +37,8 @@ _KEPT: Final = 16
 _MOST_SLOTS: Final = 4
 # An image costs as much in a batch of four as in one of eight, whose activations fall out of the caches.
 _PAYING_BATCH: Final = 4
+# Copies of one image that go through a network behind a cut together: each has its activations in memory.
+_MOST_COPIES: Final = 8
 # How far OpenVINO's threads stand back (``nice``) from those that feed them: a network never lacks work for the want of
 # a core to decode on, and batches come out larger.
 _NICENESS: Final = 5
@@ -283,7 +285,19 @@ class OpenVINOHead:
             return self._runtime.built(part, values, parameters, weights)
 
         model = self._runtime.model((part.inputs, part.outputs, self._draw), part.outputs, build)
-        return model(inputs, cores)[0].copy(order="K")
+        parts = [self._rows(inputs, start) for start in range(0, len(inputs[0]), _MOST_COPIES)]
+        return np.concatenate([model(each, cores)[0].copy() for each in parts])
+
+    @staticmethod
+    def _rows(inputs: Sequence[Array], start: int) -> list[Array]:
+        """Some copies of an image, of each input its part; what has one row for all copies stays whole."""
+        copies = len(inputs[0])
+        return [
+            each[start * (len(each) // copies) : (start + _MOST_COPIES) * (len(each) // copies)]
+            if copies > _MOST_COPIES
+            else each
+            for each in inputs
+        ]
 
 
 def normalised(images: Pixels, spec: PreprocessSpec) -> Floats:
