@@ -38,7 +38,7 @@ def resized(source: Image.Image | Pixels, box: Edges, size: tuple[int, int], nam
     """The ``box`` of an RGB picture at ``size`` (width, height), as ``[height, width, 3]``.
 
     Each row is resized and rounded to bytes, then each column. torch and Pillow before 13 do the same; Pillow 13 does
-    the columns first where that costs less, which differs by several levels beside edges, whose overshoot the first
+    the columns of some tall pictures first, which differs by several levels beside edges, whose overshoot the first
     step cuts off. The result is within two levels of ``by_pillow``'s, and the interpreter's lock is free meanwhile.
     """
     return by_pillow(as_image(source), box, size, name) if simd is None else _by_simd(source, box, size, name)
@@ -79,6 +79,6 @@ def _bytes(source: Image.Image | Pixels, box: tuple[int, int, int, int]) -> byte
 
 
 def _needed(start: float, stop: float, length: int, whole: int, name: Filter) -> tuple[int, int]:
-    """The first pixel of a side, ``whole`` long, that the resize of ``start`` to ``stop`` to ``length`` reads; the end."""
+    """From which pixel of a side ``whole`` long to which the resize of ``start`` .. ``stop`` to ``length`` reads."""
     reach = _REACH[name] * max(1.0, (stop - start) / length)
     return max(0, math.floor(start - reach)), min(whole, math.ceil(stop + reach))
