@@ -38,7 +38,7 @@ def resized(source: Image.Image | Pixels, box: Edges, size: tuple[int, int], nam
     """The ``box`` of an RGB picture at ``size`` (width, height), as ``[height, width, 3]``.
 
     Each row is resized and rounded to bytes, then each column. torch and Pillow before 13 do the same; Pillow 13 does
-    the columns first where that costs less, which differs by several levels beside edges, whose overshoot the first
+    the columns of some tall pictures first, which differs by several levels beside edges, whose overshoot the first
     step cuts off. The result is within two levels of ``by_pillow``'s, and the interpreter's lock is free meanwhile.
     """
     return by_pillow(as_image(source), box, size, name) if simd is None else _by_simd(source, box, size, name)
@@ -46,16 +46,17 @@ def resized(source: Image.Image | Pixels, box: Edges, size: tuple[int, int], nam
 
 def by_pillow(image: Image.Image, box: Edges, size: tuple[int, int], name: Filter) -> Pixels:
     """As ``resized``, by Pillow."""
+    left, right = _needed(box[0], box[2], size[0], image.width, name)
     top, bottom = _needed(box[1], box[3], size[1], image.height, name)
-    way = Image.Resampling[name.upper()]
-    rows = image.resize((size[0], bottom - top), way, (box[0], top, box[2], bottom))
+    part, way = image.crop((left, top, right, bottom)), Image.Resampling[name.upper()]
+    rows = part.resize((size[0], part.height), way, (box[0] - left, 0, box[2] - left, part.height))
     return np.array(rows.resize(size, way, (0, box[1] - top, size[0], box[3] - top)))
 
 
 def _by_simd(source: Image.Image | Pixels, box: Edges, size: tuple[int, int], name: Filter) -> Pixels:
     left, right = _needed(box[0], box[2], size[0], size_of(source)[0], name)
     top, bottom = _needed(box[1], box[3], size[1], size_of(source)[1], name)
-    rgb, resizer = simd.PixelType.U8x3, simd.Resizer()  # which serves one thread at a time
+    rgb, resizer = simd.PixelType.U8x3, simd.Resizer()  # one for each call: it serves one thread at a time
     way = simd.ResizeAlg.convolution(simd.FilterType.bilinear if name == "bilinear" else simd.FilterType.catmull_rom)
     strips = []
     step = max(1, _STRIP // (right - left))
@@ -78,9 +79,6 @@ def _bytes(source: Image.Image | Pixels, box: tuple[int, int, int, int]) -> byte
 
 
 def _needed(start: float, stop: float, length: int, whole: int, name: Filter) -> tuple[int, int]:
-    """The first pixel, of a side of ``whole``, from which ``length`` between ``start`` and ``stop`` are made; the end.
-
-    In whole pixels, one behind the last.
-    """
+    """From which pixel of a side ``whole`` long to which the resize of ``start`` .. ``stop`` to ``length`` reads."""
     reach = _REACH[name] * max(1.0, (stop - start) / length)
     return max(0, math.floor(start - reach)), min(whole, math.ceil(stop + reach))
