@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: serve test ray-test image-test demo bench methods quality soak fuzz install check examples screenshots lock clean help
+.PHONY: serve test ray-test image-test demo bench methods precision quality soak fuzz install check examples screenshots lock clean help
 
 serve: .venv/.serve  ## install and serve on 127.0.0.1:8000
 	$(BIN)/python -m service
@@ -39,6 +39,9 @@ methods: .venv/.bench  ## measure agreement and cost of every method of heat map
 
 quality: .venv/.bench  ## measure what maps are worth, method by method, into docs/quality.md (BOXES=folder for yours, QUICK=1 to try)
 	$(BIN)/python -m benchmarks.quality $(if $(BOXES),--boxes $(BOXES)) $(if $(QUICK),--quick)
+
+precision: .venv/.bench  ## measure what bfloat16 does to maps, into docs/numerics.md (PICTURES=folder or tar for more)
+	$(BIN)/python -m benchmarks.precision $(PICTURES)
 
 install: .venv/.dev  ## prepare .venv with everything
 

@@ -22,7 +22,9 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", min_length=1, description="Address to listen on; 0.0.0.0 listens on all.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     model: str = Field(
-        "lite0", description="The network that answers requests which name none, by its name in the catalogue."
+        "lite0",
+        description="The network that answers requests which name none: the file of a compiled network (.pellucid), or "
+        "a name, which is compiled at the first start.",
     )
     models: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Further networks to serve, between commas; a request names one by `model`."
@@ -39,7 +41,8 @@ class Settings(BaseSettings):
         "auto", description="auto takes bfloat16 where the processor computes in it, else single precision."
     )
     cache_dir: str = Field(
-        "~/.cache/pellucid", description="Folder that keeps converted networks between starts; empty keeps none."
+        "~/.cache/pellucid",
+        description="Folder that keeps what was compiled between starts; empty keeps no model of the engine's.",
     )
     threads: int = Field(0, ge=0, description="CPU threads of the network; 0 takes the cores that the process may use.")
     decode_threads: int = Field(

@@ -1,0 +1,127 @@
+"""What bfloat16 does to explanations: maps and channel weights beside those in float64, into docs/numerics.md.
+
+``python -m benchmarks.precision [PICTURES]`` (``make precision PICTURES=folder``): the shipped photographs, and up to
+``--most`` of a folder's or a tar's. It needs a processor with bfloat16.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from benchmarks import machine
+from benchmarks.photographs import SAMPLES
+from benchmarks.report import fill, machine_line, table
+from benchmarks.servers import ROOT
+from models import catalog
+from pellucid.compiler.compiling import compile_network
+from pellucid.decode.image import decode
+from pellucid.engine import Engine
+from pellucid.network.spec import ModelSpec
+from pellucid.runtime.openvino_runtime import OpenVINORuntime
+from pellucid.runtime.torch_runtime import TorchRuntime
+from pellucid.trust.ranks import spearman
+from pellucid.types import Batch, Floats, Heat, Outcome, Pixels, Plan, Upload
+
+PAGE: Final = ROOT / "docs" / "numerics.md"
+LAYERS: Final = ("head", "blocks.9", "blocks.4", "stem")
+_PICTURES: Final = (".jpg", ".jpeg", ".png")
+
+
+def pictures(source: Path | None, most: int, spec: ModelSpec) -> Iterator[Pixels]:
+    """The shipped photographs, and those of ``source``, evenly chosen, as the network takes them."""
+    found = [path.read_bytes() for path in sorted(SAMPLES.glob("*.jpg"))]
+    if source is not None and source.suffix == ".tar":
+        with tarfile.open(source) as archive:
+            members = [each for each in archive.getmembers() if each.name.lower().endswith(_PICTURES)]
+            chosen = members[:: max(1, len(members) // most)][:most]
+            found += [file.read() for each in chosen if (file := archive.extractfile(each)) is not None]
+    elif source is not None:
+        paths = sorted(path for path in source.rglob("*") if path.suffix.lower() in _PICTURES)
+        found += [path.read_bytes() for path in paths[:: max(1, len(paths) // most)][:most]]
+    for data in found:
+        yield decode(Upload(data), spec.preprocess, 10**8).pixels
+
+
+def plan(layer: str, target: int) -> Plan:
+    """A map at a layer with the importance of its channels, and the effects of the gates."""
+    return Plan(gates=True, effects=True, layer=layer, targets=(target,), heats=(Heat("grad-cam", (layer,)),))
+
+
+def run(engine: Engine, pixels: Pixels, layer: str, target: int) -> Outcome:
+    """One picture alone."""
+    return engine.run(Batch(pixels[None], (plan(layer, target),)))[0]
+
+
+def cosine(one: Floats, other: Floats) -> float:
+    """Of what speaks for the class in two maps; 1 where nothing does in either."""
+    first, second = np.maximum(one, 0).ravel().astype(float), np.maximum(other, 0).ravel().astype(float)
+    norm = np.linalg.norm(first) * np.linalg.norm(second)
+    return float(first @ second / norm) if norm else float(first.any() == second.any())
+
+
+def main() -> None:
+    """Measure, and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("pictures", type=Path, nargs="?")
+    parser.add_argument("--most", type=int, default=200)
+    given = parser.parse_args()
+    net, spec = catalog.load("lite0")
+    single, double = compile_network(net, spec, None), compile_network(net.double(), spec, None)
+    exact = Engine(double, TorchRuntime(double, torch.device("cpu"), threads=2))
+    engines = {
+        "fp32": Engine(single, OpenVINORuntime(single, bf16=False, threads=2)),
+        "bf16": Engine(single, OpenVINORuntime(single, bf16=True, threads=2)),
+    }
+    found: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    effects: dict[str, list[float]] = {}
+    same = dict.fromkeys(engines, 0)
+    shown = list(pictures(given.pictures, given.most, spec))
+    for pixels in tqdm(shown):
+        target = exact.run(Batch(pixels[None], (Plan(),)))[0].predictions[0].index
+        for layer in LAYERS:
+            expected = run(exact, pixels, layer, target)
+            for name, engine in engines.items():
+                outcome = run(engine, pixels, layer, target)
+                assert outcome.importance is not None
+                assert expected.importance is not None
+                ranks = spearman(outcome.importance.weights, expected.importance.weights)
+                map_ = cosine(outcome.explanations[0].heat, expected.explanations[0].heat)
+                found.setdefault((layer, name), []).append((map_, ranks or 0.0))
+                if layer == LAYERS[0]:
+                    same[name] += outcome.predictions[0].index == target
+                    pairs = zip(outcome.gates, expected.gates, strict=True)
+                    effects.setdefault(name, []).extend(
+                        spearman(one.effects, other.effects) or 0.0
+                        for one, other in pairs
+                        if one.effects is not None and other.effects is not None
+                    )
+    rows = []
+    for (layer, name), values in found.items():
+        maps, ranks_of = zip(*values, strict=True)
+        rows.append((f"`{layer}`", name, *_told(maps), *_told(ranks_of)))
+    for name, values_of in effects.items():
+        rows.append(("gates' effects", name, "", "", *_told(values_of)))
+    header = ("layer", "precision", "maps, median cosine", "tenth", "channels, median rank correlation", "tenth")
+    tops = ", ".join(f"{name} {count}" for name, count in same.items())
+    content = (
+        f"{table(header, rows)}\n\n{len(shown)} photographs, Grad-CAM and channel weights of the top class beside those "
+        f"in float64; *tenth*: a tenth of the photographs lie below. The top class is float64's in {tops}. "
+        f"{machine_line(machine.describe())}"
+    )
+    PAGE.write_text(fill(PAGE.read_text("utf-8"), "precision", content, "make precision"), "utf-8")
+
+
+def _told(values: tuple[float, ...] | list[float]) -> tuple[str, str]:
+    return f"{np.median(values):.4f}", f"{np.quantile(values, 0.1):.3f}"
+
+
+if __name__ == "__main__":
+    main()
