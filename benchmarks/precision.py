@@ -113,7 +113,8 @@ def main() -> None:
     tops = ", ".join(f"{name} {count}" for name, count in same.items())
     content = (
         f"{table(header, rows)}\n\n{len(shown)} photographs, Grad-CAM and channel weights of the top class beside those "
-        f"in float64; *tenth*: a tenth of the photographs lie below. The top class is float64's in {tops}. "
+        f"in float64; *tenth*: a tenth of the photographs lie below it. The top class is "
+        f"float64's in {tops}. "
         f"{machine_line(machine.describe())}"
     )
     PAGE.write_text(fill(PAGE.read_text("utf-8"), "precision", content, "make precision"), "utf-8")
