@@ -91,7 +91,7 @@ class Manifest(BaseModel):
     versions: dict[str, str] = Field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CompiledNetwork:
     """A compiled network in memory. ``digest``: SHA-256 in hexadecimal of its manifest, and so of all of it."""
 
