@@ -318,7 +318,7 @@ class Behind:
 
 
 def _none_of_nothing(gradients: Array, wanted: Floats) -> Array:
-    """The ``gradients`` of rows of ``wanted``; zeros for a class less itself, which the graph takes for the top class."""
+    """The ``gradients`` of the rows of ``wanted``. Of zeros, a class less itself, the graph gives the top class's."""
     nothing = ~wanted.any(1)
     if nothing.any():
         gradients = gradients.copy()
