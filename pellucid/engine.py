@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -120,12 +120,16 @@ class Engine:
 
     def _run(self, batch: Batch, cores: Cores) -> list[Outcome]:
         started = time.perf_counter()
-        values, gradients, waited_s = self._values(batch, cores)
-        record = self._record(batch.plans, values, gradients, waited_s, cores)
-        infer_s = time.perf_counter() - started - waited_s
+        record = self.record(batch, cores)
+        infer_s = time.perf_counter() - started - record.waited_s
         return explain(record, batch, self.network, infer_s)
 
     # -- the passes
+
+    def record(self, batch: Batch, cores: Cores) -> ForwardRecord:
+        """What the passes of a batch leave behind: all that its plans look at. The next ones may write over it."""
+        values, gradients, waited_s = self._values(batch, cores)
+        return self._record(batch.plans, values, gradients, waited_s, cores)
 
     def _values(self, batch: Batch, cores: Cores) -> tuple[dict[str, Array], dict[str, list[Array]], float]:
         """The forward values by node, each ``[B, ...]``; the gradients by node, image by image; the time waited."""
@@ -138,9 +142,14 @@ class Engine:
             return values, {}, waited_s
         rows, waited_s = self._rows(batch, passes[0].aimed, cores)
         backward = [name for name in outputs if name in self._network.graph.of_wanted]
+
+        def asked(gradients: Iterable[Array]) -> list[Array]:
+            found = zip(batch.plans, gradients, rows, strict=True)
+            return [each if plan.contrast is None else _none_of_nothing(each, row) for plan, each, row in found]
+
         if all(len(of_image) == 1 for of_image in rows):
             values, more_s = self._runtime.run(batch.pixels, np.concatenate(rows), outputs, cores)
-            return values, {name: [*values[name][:, None]] for name in backward}, waited_s + more_s
+            return values, {name: asked(values[name][:, None]) for name in backward}, waited_s + more_s
         found: list[dict[str, Array]] = []
         for number, of_image in enumerate(rows):  # the trunk once; all classes through the rest in one batch
             copies = 1 if self._manifest.broadcasts else len(of_image)
@@ -155,7 +164,7 @@ class Engine:
                 }
             )
         values = {name: np.concatenate([each[name] for each in found]) for name in outputs if name not in backward}
-        return values, {name: [each[name] for each in found] for name in backward}, waited_s
+        return values, {name: asked([each[name] for each in found]) for name in backward}, waited_s
 
     def _rows(self, batch: Batch, aimed: bool, cores: Cores) -> tuple[list[Floats], float]:
         """For each image the weights of the logits whose gradients its plan needs; zeros stand for the top class."""
@@ -294,9 +303,9 @@ class Behind:
         """See explain.evidence.Behind."""
         crossing, layout = self._crossing(maps), self.value.layout
         if len(maps) == 1 and self.broadcasts:
-            return layout.to_map(self.head.gradient(crossing, wanted, self.cores))[:, None]
+            return _none_of_nothing(layout.to_map(self.head.gradient(crossing, wanted, self.cores))[:, None], wanted)
         found = [self.head.gradient(crossing, np.repeat(row[None], len(maps), 0), self.cores) for row in wanted]
-        return np.stack([layout.to_map(each) for each in found])
+        return _none_of_nothing(np.stack([layout.to_map(each) for each in found]), wanted)
 
     def shuffled(self, draw: int) -> Behind:
         """See explain.evidence.Behind."""
@@ -306,6 +315,15 @@ class Behind:
         first, *others = self.crossing
         copies = [np.tile(each, (len(maps), *[1] * (each.ndim - 1))) for each in others]
         return [self.value.layout.from_map(maps, first), *copies]
+
+
+def _none_of_nothing(gradients: Array, wanted: Floats) -> Array:
+    """The ``gradients`` of the rows of ``wanted``. Of zeros, a class less itself, the graph gives the top class's."""
+    nothing = ~wanted.any(1)
+    if nothing.any():
+        gradients = gradients.copy()
+        gradients[nothing] = 0
+    return gradients
 
 
 def _row(values: Array, image: int, images: int) -> Array:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache, partial
 
 import torch
@@ -18,9 +19,13 @@ import torchvision
 from torch import Tensor, nn
 
 from models.attention import ChannelAttention
+from pellucid.compiler.compiling import compile_network
 from pellucid.compiler.graph import TracedNetwork
+from pellucid.network.file import CompiledNetwork
+from pellucid.network.spec import ModelSpec, PreprocessSpec
 
 SIZE = (64, 64)
+PREPROCESS = PreprocessSpec(SIZE, 64, "bilinear", (0.4, 0.5, 0.6), (0.2, 0.3, 0.4))
 
 
 def trained_gate(channels: int) -> ChannelAttention:
@@ -83,7 +88,6 @@ def network(name: str, dtype: torch.dtype = torch.float32) -> nn.Module:
     """``tiny``, ``tiny-relu`` or a network of torchvision, with seeded weights and norms fitted to seeded noise.
 
     With unfitted norms a deep random network's activations hardly depend on the picture, and maps are all cancellation.
-    An engine changes how its network's weights lie in memory, so what is compared with no engine takes float64.
     """
     if dtype != torch.float32:
         return copy.deepcopy(network(name)).to(dtype)
@@ -103,6 +107,22 @@ def network(name: str, dtype: torch.dtype = torch.float32) -> nn.Module:
 def traced(name: str, dtype: torch.dtype = torch.float32) -> TracedNetwork:
     """The network of that name, traced at SIZE."""
     return TracedNetwork(network(name, dtype), SIZE)
+
+
+@cache
+def compiled(name: str, dtype: torch.dtype = torch.float32) -> CompiledNetwork:
+    """The network of that name, compiled at SIZE in memory."""
+    return in_memory(network(name, dtype))
+
+
+def in_memory(net: nn.Module, size: tuple[int, int] = SIZE) -> CompiledNetwork:
+    """A network compiled in memory. Its classes are called a, b, c and so on."""
+    kind = next(net.parameters()).dtype
+    with torch.no_grad():
+        classes = net.eval()(images(2, size, kind)).shape[1]
+    preprocess = replace(PREPROCESS, size=size)
+    model = ModelSpec(type(net).__name__, "", tuple(map(chr, range(97, 97 + classes))), preprocess, "a seed")
+    return compile_network(net, model, None)
 
 
 def images(count: int, size: tuple[int, int] = SIZE, dtype: torch.dtype = torch.float32) -> Tensor:

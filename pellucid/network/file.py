@@ -14,7 +14,7 @@ import os
 import struct
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -33,8 +33,18 @@ FORMAT: Final = "pellucid network"
 VERSION: Final = 1
 SUFFIX: Final = ".pellucid"
 _WEIGHTS, _GRAPH, _MANIFEST = "weights.safetensors", "graph.json", "network.json"
-_LARGEST_JSON: Final = 256 * 2**20
-_TYPES: Final = {"F64": np.float64, "F32": np.float32, "I64": np.int64, "I32": np.int32, "BOOL": np.bool_}
+_LARGEST_JSON: Final = 32 * 2**20  # a graph of 4000 operations has a fiftieth of it
+_MOST_AXES: Final = 8
+_TYPES: Final = {
+    "F64": np.float64,
+    "F32": np.float32,
+    "I64": np.int64,
+    "I32": np.int32,
+    "I16": np.int16,
+    "I8": np.int8,
+    "U8": np.uint8,
+    "BOOL": np.bool_,
+}
 _ALIGNMENT: Final = 64  # of the weights in the file, so that they can be used where they are mapped into memory
 _LOCAL_HEADER: Final = 30  # bytes of a zip's, before the name
 
@@ -91,7 +101,7 @@ class Manifest(BaseModel):
     versions: dict[str, str] = Field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CompiledNetwork:
     """A compiled network in memory. ``digest``: SHA-256 in hexadecimal of its manifest, and so of all of it."""
 
@@ -118,7 +128,9 @@ class CompiledNetwork:
 
 
 def save(path: Path, manifest: Manifest, graph: Graph, weights: Mapping[str, Array]) -> str:
-    """Write the file, whole or not at all. Returns its digest."""
+    """Write the file, whole or not at all. Returns its digest. Raises NetworkFileError for a type of numbers that a
+    file can't hold, and OSError.
+    """
     weight_bytes = _safetensors(weights)
     graph_bytes = json.dumps(graph.as_data(), separators=(",", ":"), allow_nan=False).encode()
     digests = {_WEIGHTS: _sha256(weight_bytes), _GRAPH: _sha256(graph_bytes)}
@@ -146,8 +158,7 @@ def load(path: Path) -> CompiledNetwork:
     try:
         mapped = np.memmap(path, np.uint8, "c")  # OpenVINO shares only what could be written
         with zipfile.ZipFile(path) as archive:
-            members = {each.filename: each for each in archive.infolist()}
-            _check_members(name, members, len(mapped))
+            members = _members(name, archive.infolist(), len(mapped))
             manifest_bytes, graph_bytes = archive.read(_MANIFEST), archive.read(_GRAPH)
     except FileNotFoundError as error:
         raise NetworkFileError(f"there is no file {path}") from error
@@ -168,7 +179,7 @@ def load(path: Path) -> CompiledNetwork:
         graph = Graph.of_data(json.loads(graph_bytes))
         weights = _arrays(weight_bytes)
         _check_graph(manifest, graph, weights)
-    except (GraphError, NetworkFileError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # GraphError and NetworkFileError among them
         raise NetworkFileError(f"{name} holds no network: {error}") from error
     return CompiledNetwork(manifest, graph, weights, _sha256(manifest_bytes))
 
@@ -183,16 +194,19 @@ def _sha256(data: Any) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _check_members(name: str, members: Mapping[str, zipfile.ZipInfo], size: int) -> None:
-    if set(members) != {_WEIGHTS, _GRAPH, _MANIFEST}:
-        raise NetworkFileError(f"{name} is no compiled network: it holds {', '.join([*members][:5]) or 'nothing'}")
-    for member in members.values():
+def _members(name: str, found: Sequence[zipfile.ZipInfo], size: int) -> dict[str, zipfile.ZipInfo]:
+    names = [member.filename for member in found]
+    if sorted(names) != sorted((_WEIGHTS, _GRAPH, _MANIFEST)):
+        told = ", ".join(repr(each[:40]) for each in names[:5]) or "nothing"
+        raise NetworkFileError(f"{name} is no compiled network: it holds {told}")
+    for member in found:
         if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
             raise NetworkFileError(
                 f"{name}: {member.filename} is compressed, which a compiled network's members are not"
             )
         if member.file_size > size or (member.filename != _WEIGHTS and member.file_size > _LARGEST_JSON):
             raise NetworkFileError(f"{name}: {member.filename} says that it has {member.file_size} bytes")
+    return dict(zip(names, found, strict=True))
 
 
 def _manifest(name: str, data: bytes) -> Manifest:
@@ -203,9 +217,10 @@ def _manifest(name: str, data: bytes) -> Manifest:
     if not isinstance(said, dict) or said.get("format") != FORMAT:
         raise NetworkFileError(f"{name} is no compiled network")
     if said.get("version") != VERSION:
+        version = said.get("version")
         raise NetworkFileError(
-            f"{name} has version {str(said.get('version'))[:20]} of the format, and this Pellucid reads version "
-            f"{VERSION}: compile the network again"
+            f"{name} has {f'version {version}' if version in range(1000) else 'an unknown version'} of the format, and "
+            f"this Pellucid reads version {VERSION}: compile the network again"
         )
     try:
         return Manifest.model_validate_json(data, strict=False)
@@ -235,6 +250,8 @@ def _safetensors(weights: Mapping[str, Array]) -> bytes:
     header: dict[str, Any] = {}
     offset = 0
     for name, array in ordered:
+        if array.dtype not in kinds:
+            raise NetworkFileError(f"the weight {name} has numbers of the type {array.dtype}, which a file can't hold")
         header[name] = {
             "dtype": kinds[array.dtype],
             "shape": array.shape,
@@ -250,22 +267,25 @@ def _safetensors(weights: Mapping[str, Array]) -> bytes:
 
 
 def _arrays(data: Array) -> dict[str, Array]:
-    """The arrays of a safetensors file, where they lie. Raises NetworkFileError, ValueError, KeyError, TypeError."""
+    """The arrays of a safetensors file, where they lie. Raises NetworkFileError and ValueError."""
     length = int(np.frombuffer(data[:8].tobytes(), "<u8")[0]) if len(data) >= 8 else 0
     if not 0 < length <= min(len(data) - 8, _LARGEST_JSON):
         raise NetworkFileError("the weights have no header")
     header = json.loads(data[8 : 8 + length].tobytes())
     body = data[8 + length :]
     found: dict[str, Array] = {}
-    for name, entry in header.items():
-        kind, shape = np.dtype(_TYPES[entry["dtype"]]), tuple(entry["shape"])
-        begin, end = entry["data_offsets"]
-        sizes = [*shape, begin, end]
-        if not all(isinstance(each, int) and 0 <= each <= len(body) for each in sizes):
-            raise NetworkFileError(f"the weight {name[:80]} has the shape {str(shape)[:80]} at {begin}")
-        if end - begin != math.prod(shape) * kind.itemsize or begin % kind.itemsize:
-            raise NetworkFileError(f"the weight {name[:80]} of shape {str(shape)[:80]} has {end - begin} bytes")
-        found[name] = body[begin:end].view(kind).reshape(shape)
+    for name, entry in header.items() if isinstance(header, dict) else [("", header)]:
+        match entry:
+            case {"dtype": str(code), "shape": list(shape), "data_offsets": [int(begin), int(end)]} if code in _TYPES:
+                kind = np.dtype(_TYPES[code])
+            case _:
+                raise NetworkFileError(f"the weight {name[:80]!r} has no type, shape and place")
+        if len(shape) > _MOST_AXES or not all(type(each) is int and 0 <= each <= len(body) for each in shape):
+            raise NetworkFileError(f"the weight {name[:80]!r} can't have its shape")
+        if not 0 <= begin <= end <= len(body) or end - begin != math.prod(shape) * kind.itemsize:
+            raise NetworkFileError(f"the weight {name[:80]!r} does not lie where it says")
+        # A copy where another writer did not align them: runtimes read numbers, not bytes.
+        found[name] = np.require(body[begin:end].view(kind).reshape(shape), requirements="A")
     return found
 
 
@@ -277,9 +297,14 @@ def _check_graph(manifest: Manifest, graph: Graph, weights: Mapping[str, Array])
         if node.op == INPUT and node.name not in (PIXELS_INPUT, WANTED_INPUT):
             raise NetworkFileError(f"the graph has an input {node.name[:80]}")
     values: list[Value | GateValue] = [manifest.pixels, *manifest.values.values(), *manifest.gate_values.values()]
-    named = {manifest.logits, *(each.node for each in values), *(each.gradient for each in values if each.gradient)}
-    if missing := named - graph.nodes.keys():
+    forward = {manifest.logits, *(each.node for each in values)}
+    gradients = {each.gradient for each in values if each.gradient is not None}
+    if missing := (forward | gradients) - graph.nodes.keys():
         raise NetworkFileError(f"there is no operation {min(missing)[:80]}")
+    if manifest.pixels.node != PIXELS_INPUT or manifest.logits not in graph.of_pixels:
+        raise NetworkFileError("its logits are not computed from its pixels")
+    if wrong := (forward & graph.of_wanted) | (gradients - graph.of_wanted):
+        raise NetworkFileError(f"{min(wrong)[:80]} can't be both a value and a gradient")
     network = manifest.network
     layers = {layer.name for layer in network.layers}
     told = {*network.feature_layers, *(side for gate in network.gates for side in (gate.before, gate.after))}
@@ -293,8 +318,10 @@ def _check_graph(manifest: Manifest, graph: Graph, weights: Mapping[str, Array])
     for layer in network.layers:
         layout = manifest.values[layer.name].layout
         if layer.shape[1:] != (layout.height, layout.width) or min(layer.shape) < 1:
-            raise NetworkFileError(f"the layer {layer.name[:80]} has the shape {layer.shape}")
-    classes = len(manifest.model.labels)
-    for value in manifest.values.values():
-        if value.linear is not None and (value.linear not in weights or weights[value.linear].shape[:1] != (classes,)):
-            raise NetworkFileError(f"the linear classifier {value.linear[:80]} is not there, or of other classes")
+            raise NetworkFileError(f"the layer {layer.name[:80]} can't have its shape")
+        linear, classifies = manifest.values[layer.name].linear, (len(manifest.model.labels), layer.shape[0])
+        if linear is not None and (linear not in weights or weights[linear].shape != classifies):
+            raise NetworkFileError(
+                f"the linear classifier {linear[:80]} is not there, or not of {classifies[0]} labels and "
+                f"{classifies[1]} channels"
+            )

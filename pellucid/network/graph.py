@@ -98,9 +98,9 @@ class Graph:
             missing = [name for name in node.refs() if name not in self.nodes]
             if missing or node.name in self.nodes:
                 raise GraphError(
-                    f"the operation {node.name} reads {missing[0]} before it is there"
+                    f"the operation {node.name[:80]} reads {missing[0][:80]} before it is there"
                     if missing
-                    else f"two operations are named {node.name}"
+                    else f"two operations are named {node.name[:80]}"
                 )
             self.nodes[node.name] = node
 

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
+
+from pydantic import Field
 
 # The network's own input, where a layer's name may stand. (A layer that is so called goes first.)
 PIXELS: Final = "pixels"
 
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
+# What a file may say of them; see network.file.
+Side = Annotated[int, Field(ge=1, le=2**13)]
+Mean = Annotated[float, Field(allow_inf_nan=False)]
+Std = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,11 +27,11 @@ class PreprocessSpec:
     the RGB channels.
     """
 
-    size: tuple[int, int]
-    resize: int
+    size: tuple[Side, Side]
+    resize: Side
     interpolation: Interpolation
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[Mean, Mean, Mean]
+    std: tuple[Std, Std, Std]
     squash: bool = False
 
 
@@ -36,9 +42,9 @@ class ModelSpec:
     ``weights_sha256`` is of the file of weights, ``parameters_sha256`` of all that the network holds once it is loaded.
     """
 
-    name: str
+    name: Annotated[str, Field(min_length=1, max_length=200)]
     title: str
-    labels: tuple[str, ...]
+    labels: Annotated[tuple[str, ...], Field(min_length=2, max_length=2**20)]
     preprocess: PreprocessSpec
     source: str
     weights_sha256: str | None = None

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pellucid.types import Contrast, Plan, Tap
 from tests.explain.cuts import Passes, exact, pictures, run
-from tests.networks import traced
+from tests.networks import compiled
 
 NETWORKS = ["tiny", "efficientnet_b0"]
 
@@ -38,7 +38,7 @@ def test_effects_are_gradient_times_activation_behind_each_gate(name: str) -> No
         Plan(gates=True, effects=True, layer="stem" if name == "tiny" else "features.0", targets=(t,)) for t in (2, 0)
     ]
     for image, outcome in enumerate(run(name, *plans)):
-        assert len(outcome.gates) == len(traced(name).gates)
+        assert len(outcome.gates) == len(compiled(name, torch.float64).spec.gates)
         for reading in outcome.gates:
             _, activation, gradient = gated_logit(name, reading.layer, image, plans[image].targets[0], None)
             expected = (activation * gradient).sum((0, 2, 3)).numpy()
@@ -48,8 +48,9 @@ def test_effects_are_gradient_times_activation_behind_each_gate(name: str) -> No
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_restored_is_the_logits_change_with_the_channel_really_set_to_one(name: str) -> None:
-    gate = traced(name).gates[-1].spec
-    (outcome,) = run(name, Plan(gates=True, restore=(gate.layer,), layer=traced(name).spec.default_layer, targets=(1,)))
+    spec = compiled(name, torch.float64).spec
+    gate = spec.gates[-1]
+    (outcome,) = run(name, Plan(gates=True, restore=(gate.layer,), layer=spec.default_layer, targets=(1,)))
     reading = outcome.gates[-1]
     assert reading.restored is not None
     assert reading.restored.shape == reading.weights.shape
@@ -82,15 +83,15 @@ def test_maps_of_a_gate_show_the_same_channels_before_after_and_their_difference
 
 
 def test_a_gates_sides_are_layers_of_the_network() -> None:
-    passes = Passes(traced("mobilenet_v3_small", torch.float64), pictures(1))
-    for gate in passes.net.gates:
-        (weights,) = passes.values(gate.weights)
-        gated = passes.map(gate.spec.before) * weights.flatten(1)[:, :, None, None].numpy()
-        np.testing.assert_allclose(passes.map(gate.spec.after), gated, rtol=1e-9)
+    passes = Passes(compiled("mobilenet_v3_small", torch.float64), pictures(1))
+    for gate in passes.net.spec.gates:
+        weights = passes.value(passes.net.manifest.gate_values[gate.layer].node)
+        gated = passes.map(gate.before) * weights.reshape(1, -1, 1, 1)
+        np.testing.assert_allclose(passes.map(gate.after), gated, rtol=1e-9)
 
 
 def test_measuring_stops_for_an_image_that_nobody_waits_for_and_for_no_other() -> None:
-    gate = traced("mobilenet_v3_small").gates[-1].spec
+    gate = compiled("mobilenet_v3_small", torch.float64).spec.gates[-1]
     assert gate.shape[0] == 576  # of which 32 are measured at a time
     plan = Plan(gates=True, restore=(gate.layer,), targets=(1,))
     asked: list[int] = []
@@ -103,7 +104,7 @@ def test_measuring_stops_for_an_image_that_nobody_waits_for_and_for_no_other() -
     assert given_up.given_up
     assert len(asked) == 4
     assert not stays.given_up
-    passes = Passes(traced("mobilenet_v3_small", torch.float64), pictures(2)[1:])
+    passes = Passes(compiled("mobilenet_v3_small", torch.float64), pictures(2)[1:])
     (alone,) = passes.run(plan)
     measured, expected = stays.gates[-1].restored, alone.gates[-1].restored
     assert measured is not None

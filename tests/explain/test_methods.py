@@ -17,7 +17,7 @@ from pellucid.explain.probe import GivenUpError
 from pellucid.network.spec import PIXELS
 from pellucid.types import Contrast, Floats, Fusion, Heat, Plan
 from tests.explain.cuts import Passes, evidence, exact, pictures, probe, run
-from tests.networks import SIZE, traced
+from tests.networks import SIZE, compiled
 
 OF_EVIDENCE = {name: method for name, method in METHODS.items() if isinstance(method, Method)}
 PROBING = {name: method for name, method in METHODS.items() if isinstance(method, ProbingMethod)}
@@ -79,7 +79,7 @@ def test_a_map_is_as_large_as_its_layer_and_not_flat(name: str, layer: str) -> N
     (found,) = heats(plan(name, layer))
     assert len(found) == 2
     for heat in found:
-        assert heat.shape == traced("tiny").spec.by_name[layer].shape[1:]
+        assert heat.shape == compiled("tiny").spec.by_name[layer].shape[1:]
         assert np.isfinite(heat).all()
         # Where the gradient is the same everywhere, so is its mean over noisy copies.
         assert np.ptp(heat) > 0 or (name, layer) == ("smoothgrad", "head")
@@ -97,7 +97,7 @@ def test_a_map_of_the_pixels_is_as_large_as_the_networks_input(name: str) -> Non
 def test_a_map_depends_on_no_neighbour(name: str, layer: str) -> None:
     plans = [plan(name, layer, targets=targets) for targets in ((1,), (4, 0), (2,))]
     for i, of_image in enumerate(heats(*plans)):
-        (alone,) = Passes(traced("tiny", torch.float64), pictures(3)[i : i + 1]).run(plans[i])
+        (alone,) = Passes(compiled("tiny", torch.float64), pictures(3)[i : i + 1]).run(plans[i])
         for together, single in zip(of_image, alone.explanations, strict=True):
             same(together, single.heat)
 
@@ -246,12 +246,14 @@ def test_every_channel_that_ablation_weighs_is_measured_in_the_plain_network() -
     net = exact("tiny")
     activation = of_image.activation
     expected = 0 * random(2, *activation.shape[1:])
-    behind = traced("tiny", torch.float64).cut("stem").head
     whole = net(pictures(1))[0, [3, 1]]
     for c, channel in enumerate(activation):
         hidden = activation.copy()
         hidden[c] = 0
-        change = whole - behind(torch.from_numpy(hidden[None]))[0, [3, 1]]
+        put = torch.from_numpy(hidden[None])
+        handle = net.get_submodule("stem").register_forward_hook(lambda *_, put=put: put)
+        change = whole - net(pictures(1))[0, [3, 1]]
+        handle.remove()
         expected += change.detach().numpy()[:, None, None] * channel
     same(PROBING["ablation-cam"].heat(of_image), expected)
 

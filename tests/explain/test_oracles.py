@@ -18,16 +18,17 @@ from torch import Tensor, nn
 
 from benchmarks.oracles import ENLARGED, ORACLES, SAMPLES, Enlarged, difference, enlarged
 from models import catalog
-from pellucid.compiler.graph import TracedNetwork
+from pellucid.compiler.compiling import compile_network
 from pellucid.explain.evidence import Evidence, scalars
 from pellucid.explain.methods import METHODS, Method, ProbingMethod
 from pellucid.explain.methods.gradient import channel_weights, grad_cam
 from pellucid.explain.probe import Probe
+from pellucid.network.file import CompiledNetwork
 from pellucid.network.spec import PIXELS
 from pellucid.render.compose import positive
 from pellucid.types import Floats
 from tests.explain.cuts import Passes, TorchBehind, evidence, evidence_at, exact, pictures, probe
-from tests.networks import SIZE, images, network, traced
+from tests.networks import SIZE, compiled, images, network
 
 # Network -> layers: the default one, one from the middle, one from the beginning. None is followed by an in-place
 # operation, which would change what the oracles' hooks recorded.
@@ -79,18 +80,18 @@ def test_a_map_from_one_gradient_equals_the_oracles(name: str, layer: str, metho
 
 
 @cache
-def lite0() -> tuple[nn.Module, TracedNetwork]:
-    """The default network, trained, and its graph: without gates, which the oracles' hooks would see beyond a block."""
+def lite0() -> tuple[nn.Module, CompiledNetwork]:
+    """The default network, trained, and compiled: without gates, which the oracles' hooks would see beyond a block."""
     net, spec = catalog.load("lite0-plain")
     net = net.double()
-    return net, TracedNetwork(net, spec.preprocess.size)
+    return net, compile_network(net, spec, None)
 
 
 @pytest.mark.parametrize("layer", ["head", "blocks.10", "blocks.4"])
 def test_a_map_of_the_default_network_equals_the_oracles(layer: str) -> None:
-    net, graph = lite0()
+    net, network = lite0()
     picture = images(1, (224, 224), torch.float64)
-    (found,) = evidence_at(graph, layer, picture, [[285]])
+    (found,) = evidence_at(network, layer, picture, [[285]])
     # Their decomposition of 1280 channels takes ten seconds.
     for method in [name for name in OF_EVIDENCE if layer != "head" or "eigen" not in name]:
         agree(method, OF_EVIDENCE[method].heat(enlarged(found))[0], Enlarged(net), f"net.{layer}", picture, 285)
@@ -154,7 +155,7 @@ def test_the_scaled_mask_equals_pytorch_grad_cams(name: str, layer: str) -> None
 
 @pytest.mark.parametrize("name", ["tiny", "resnet18", "efficientnet_b0"])
 def test_the_closed_form_equals_autograd(name: str) -> None:
-    net = traced(name, torch.float64)
+    net = compiled(name, torch.float64)
     layer, targets = net.spec.default_layer, [[1], [2, 4]]
     passes = Passes(net, pictures(2))
     for i, closed in enumerate(evidence_at(net, layer, pictures(2), targets)):

@@ -14,7 +14,7 @@ from pellucid.explain.randomised import maps
 from pellucid.trust.measures import sanity
 from pellucid.types import Contrast, Heat, Plan
 from tests.explain.cuts import pictures, probe, probe_at, run
-from tests.networks import traced
+from tests.networks import compiled
 
 
 @pytest.mark.parametrize(("name", "layer"), [("tiny", "head"), ("tiny", "stem"), ("resnet18", "layer4")])
@@ -64,6 +64,6 @@ def test_maps_at_several_layers_are_fused_for_each_draw() -> None:
 
 def test_a_map_that_needs_no_weights_is_seen_through() -> None:
     """The mean over channels is an edge detector: it looks the same whatever the head has learnt."""
-    of_image = probe_at(traced("tiny", torch.float64), "head", pictures(1), [1])
+    of_image = probe_at(compiled("tiny", torch.float64), "head", pictures(1), [1])
     found = maps(of_image, lambda evidence: evidence.activation.mean(0)[None], 3)
     assert sanity(of_image.activation.mean(0), found[:, 0]) == pytest.approx((1, 1, 1))

@@ -13,7 +13,7 @@ from models.attention import ChannelAttention
 from pellucid.trust.ranks import spearman
 from pellucid.types import Edit, Floats, Plan, WhatIf
 from tests.explain.cuts import exact, pictures, run
-from tests.networks import traced
+from tests.networks import compiled
 
 
 def asked(name: str, plan: Plan) -> WhatIf:
@@ -38,7 +38,8 @@ def same(one: Floats, other: Floats) -> None:
 
 @pytest.mark.parametrize(("name", "layer"), [("tiny", "stem"), ("tiny", "head"), ("efficientnet_b0", "features.5")])
 def test_keeping_all_channels_changes_nothing(name: str, layer: str) -> None:
-    edit = Edit(tuple((channel, 1.0) for channel in range(traced(name).spec.by_name[layer].shape[0])), 0.0)
+    channels = compiled(name, torch.float64).spec.by_name[layer].shape[0]
+    edit = Edit(tuple((channel, 1.0) for channel in range(channels)), 0.0)
     found = asked(name, Plan(top_k=10, layer=layer, edit=edit))
     assert [each.index for each in found.before] == [each.index for each in found.after]
     for one, other in found.targets:
