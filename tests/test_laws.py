@@ -74,6 +74,7 @@ MAY_IMPORT = {
 # Packages that know nothing of tensors.
 WITHOUT_TORCH = {
     "pellucid.client",
+    "pellucid.decode",
     "pellucid.explain",
     "pellucid.network",
     "pellucid.parts",
@@ -85,8 +86,6 @@ WITHOUT_TORCH = {
     "service.telemetry",
     *EVERYONE,
 }
-# Modules that may load it wherever they are imported, and why.
-MAY_LOAD_TORCH = {"pellucid.decode.preprocess": "torch's resize of bytes is several times faster than Pillow's"}
 HEAVY = {"torch", "torchvision", "openvino"}
 
 
@@ -127,8 +126,6 @@ def loaded_by(module: str) -> dict[str, str]:
     while waiting:
         importing = waiting.pop()
         names = imports(files[importing], at_once=True) if importing in files else set()
-        if importing in MAY_LOAD_TORCH:
-            names = {name for name in names if name.partition(".")[0] not in HEAVY}
         # A module's packages are loaded before it. Of others' modules the first part will do.
         parts = [name.split(".") for name in (importing, *names)]
         for name in {".".join(each[: end + 1]) for each in parts for end in range(len(each))}:
@@ -173,10 +170,3 @@ def test_the_http_side_loads_no_torch(path: Path) -> None:
     if inside(module, WITHOUT_TORCH):
         heavy = HEAVY & {*loaded_by(module)}
         assert not heavy, [way_to(name, module) for name in heavy]
-
-
-@pytest.mark.parametrize("module", MAY_LOAD_TORCH)
-def test_what_may_load_torch_does(module: str) -> None:
-    """Else the exception would hide the next module that does."""
-    (path,) = (path for path in sources() if module_name(path) == module)
-    assert {name.partition(".")[0] for name in imports(path, at_once=True)} & HEAVY

@@ -13,7 +13,8 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from pellucid.decode import jpeg
 from pellucid.decode.colour import to_rgb, transform_of
-from pellucid.decode.preprocess import Frame, as_image, size_of, to_input
+from pellucid.decode.preprocess import Frame, to_input
+from pellucid.decode.resize import as_image, size_of
 from pellucid.errors import ContentTooLarge, UndecodableImage, UnsupportedMediaType
 from pellucid.network.spec import PreprocessSpec
 from pellucid.types import Box, DecodedImage, ImageInfo, Pixels, Upload

@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from PIL import Image
 
+from pellucid.decode.resize import as_image, resized, size_of
 from pellucid.network.spec import PreprocessSpec
 from pellucid.types import Pixels
-
-# torch's resize takes several copies of a picture, for which larger ones have no room.
-_LARGEST_IN_TORCH = 8_000_000
-
-# Pictures longer than this are cropped before they are resized, so that a thin one costs no more than a square one.
-_LONGEST_WHOLE = 4.0
-
-_RESAMPLING = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,39 +38,12 @@ class Frame:
         """The crop in pixels of a copy of the source that is ``width`` x ``height``: x0, y0, x1, y1."""
         scale_x, scale_y = width / self.resized[0], height / self.resized[1]
         x0, y0, x1, y1 = self.crop
-        return x0 * scale_x, y0 * scale_y, x1 * scale_x, y1 * scale_y
-
-
-def as_image(source: Image.Image | Pixels) -> Image.Image:
-    """A picture that is decoded into an array already, for what Pillow does best."""
-    return source if isinstance(source, Image.Image) else Image.fromarray(source)
-
-
-def size_of(source: Image.Image | Pixels) -> tuple[int, int]:
-    """Width and height."""
-    return source.size if isinstance(source, Image.Image) else (source.shape[1], source.shape[0])
+        return x0 * scale_x, y0 * scale_y, min(x1 * scale_x, width), min(y1 * scale_y, height)
 
 
 def to_input(source: Image.Image | Pixels, frame: Frame, spec: PreprocessSpec) -> Pixels:
-    """What the frame shows of an RGB picture, the source or a smaller copy of it, at the network's size ``[H, W, 3]``.
-
-    torch's resize of bytes is several times faster than Pillow's and equals it within a level, but it can't start
-    between two pixels. So it resizes the whole picture; very long ones go through Pillow, which crops as it resizes.
-    """
-    height, width = spec.size
-    long = max(frame.width, frame.height) > _LONGEST_WHOLE * min(frame.width, frame.height)
-    x0, y0, x1, y1 = frame.crop
-    large = math.prod(size_of(source)) > _LARGEST_IN_TORCH
-    if long or large or spec.interpolation == "nearest" or (x1 - x0, y1 - y0) != (width, height):
-        box = frame.box(*size_of(source))
-        return np.asarray(as_image(source).resize((width, height), _RESAMPLING[spec.interpolation], box))
-    pixels = torch.from_numpy(np.array(source, copy=None if isinstance(source, np.ndarray) else True))
-    resized = torch.nn.functional.interpolate(
-        # The batch's axis first: so the strides say "channels last", and torch needs no copy before or after.
-        pixels[None].permute(0, 3, 1, 2),
-        size=frame.resized[::-1],
-        mode=spec.interpolation,
-        antialias=True,
-        align_corners=False,
-    )
-    return resized[0, :, y0:y1, x0:x1].permute(1, 2, 0).contiguous().numpy()
+    """What the frame shows of an RGB picture, the source or a smaller copy, as the network takes it: ``[H, W, 3]``."""
+    size, box = spec.size[::-1], frame.box(*size_of(source))
+    if spec.interpolation == "nearest":
+        return np.array(as_image(source).resize(size, Image.Resampling.NEAREST, box))
+    return resized(source, box, size, spec.interpolation)
