@@ -37,7 +37,7 @@ _INSTEAD: Final = {"aten.view.default": "aten.reshape.default"}
 def build(
     part: Part, weights: Mapping[str, Array], device: torch.device, dtype: torch.dtype | None
 ) -> Callable[..., list[Tensor]]:
-    """The part as a function of its inputs. ``dtype`` is that of all floating-point numbers but those of a matrix product
+    """The part as a function of its inputs. ``dtype`` is that of all floating-point numbers, but for a matrix product
     that is an output; None leaves each its own.
 
     Raises NetworkFileError for an operation that torch does not have, or that is no plain arithmetic.
