@@ -11,6 +11,7 @@ from typing import Final
 
 import numpy as np
 
+from pellucid.errors import Unexplainable
 from pellucid.explain.evidence import ForwardRecord, resolved, wanted
 from pellucid.explain.methods import METHODS, costly, differentiated, explained
 from pellucid.explain.outcome import explain
@@ -87,7 +88,10 @@ class Engine:
         return self._runtime.runs_ahead and lane in (name for name, _ in self._shared)
 
     def lane(self, plan: Plan) -> str:
-        """Plans with the same lane may share a batch without one paying for what only another needs."""
+        """Plans with the same lane may share a batch without one paying for what only another needs.
+
+        Raises Unexplainable where a plan asks for a gradient that the network does not have.
+        """
         return self._pass(plan).lane
 
     def ready(self, plan: Plan) -> bool:
@@ -246,8 +250,27 @@ class Engine:
             layers |= {layer for layer in differentiated(plan) if layer not in self._linear}
         return layers
 
+    def _require_gradients(self, plan: Plan) -> None:
+        """Raise Unexplainable where there is none at a place where a plan needs one."""
+        manifest = self._manifest
+        layers = {
+            *differentiated(plan),
+            *(layer for method, layer in costly(plan) if METHODS[method].spec.needs == "gradients"),
+        }
+        layers |= {plan.layer} if plan.edit is not None and plan.layer is not None else set()
+        missing = [layer for layer in layers - {*self._linear} if self._value(layer).gradient is None]
+        if plan.effects and plan.gates:
+            missing += [name for name, gate in manifest.gate_values.items() if gate.gradient is None]
+        if missing:
+            limits = [
+                limit.partition(": ")[2].rstrip(".") for limit in manifest.limits if "that need a gradient" in limit
+            ]
+            why = limits[0] if limits else "the logits do not follow it"
+            raise Unexplainable(f"There is no gradient at {min(missing)!r}: {why}.")
+
     def _find_pass(self, plan: Plan) -> Pass:
         manifest = self._manifest
+        self._require_gradients(plan)
         nodes = {manifest.logits, *(self._value(layer).node for layer in self._layers(plan))}
         if plan.gates or any(tap.gate for tap in plan.taps):
             nodes |= {gate.node for gate in manifest.gate_values.values()}

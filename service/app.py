@@ -24,7 +24,7 @@ from starlette.responses import Response
 from threadpoolctl import threadpool_limits
 
 from pellucid.engine import Engine
-from pellucid.errors import MethodNotAllowed, NotFound, PellucidError
+from pellucid.errors import MethodNotAllowed, NotFound, PellucidError, Unexplainable
 from pellucid.explain.methods import METHODS
 from pellucid.network import names
 from pellucid.network.file import load
@@ -314,14 +314,24 @@ def _warm_up(engine: Engine, size: tuple[int, int], max_batch: int) -> None:
     network = engine.network
     layer = network.default_layer or None
     everything = Plan(gates=True, layer=layer, taps=tuple(map(Tap, network.feature_layers)))
-    for plan in (Plan(), Plan(layer=layer), everything):
+    usual = [plan for plan in (Plan(layer=layer), everything) if _explains(engine, plan)] or [Plan()]
+    for plan in (Plan(), *usual):
         for alone in (False, True):
             engine.prepare(plan, alone, keep=True)
     with ThreadPoolExecutor(engine.slots) as pool:
         for count in sorted({*range(1, min(max_batch, engine.paying_batch) + 1), max_batch}):
             # Each size takes 20 MB of every model: feature maps are seldom asked for by as many callers at once.
-            for plan in (Plan(layer=layer), *[everything] * (count <= _WARM_MAPS)):
+            for plan in usual if count <= _WARM_MAPS else usual[:1]:
                 batch = Batch(np.zeros((count, *size, 3), np.uint8), (plan,) * count)
                 if count == 1:  # alone it has all cores, by a graph of its own
                     pool.submit(engine.run, batch).result()
                 list(pool.map(engine.run, [batch] * engine.slots))
+
+
+def _explains(engine: Engine, plan: Plan) -> bool:
+    """Whether the network has the gradients that a plan needs."""
+    try:
+        engine.lane(plan)
+    except Unexplainable:
+        return False
+    return True

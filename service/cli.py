@@ -24,6 +24,7 @@ from service import process
 from service.api.connection import BoundedProtocol, ConnectionLimits
 from service.commands import start
 from service.commands.bench import bench
+from service.commands.compile import compile_network
 from service.commands.explain import explain
 from service.commands.models import layers, models
 from service.commands.reproduce import reproduce
@@ -171,5 +172,6 @@ def new_key() -> None:
         typer.echo(line)
 
 
+main.command(name="compile")(compile_network)
 for command in (explain, reproduce, models, layers, bench):
     main.command()(command)

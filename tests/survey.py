@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from captum.attr import LayerGradCam
+from service.engine.choose import create
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from tqdm import tqdm
@@ -26,7 +27,6 @@ from pellucid.compiler.graph import TracedNetwork, UntraceableError
 from pellucid.explain.methods.gradient import grad_cam
 from pellucid.network.spec import LayerSpec, ModelSpec, PreprocessSpec
 from pellucid.types import Batch, Plan
-from service.engine.choose import create
 from tests.explain.cuts import evidence_at
 from tests.surveyed import Entry, entries
 

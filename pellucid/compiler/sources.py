@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from importlib import import_module
 from importlib.metadata import entry_points
+from typing import Any
 
 from torch import nn
 
@@ -22,3 +24,26 @@ def named(name: str) -> tuple[nn.Module, ModelSpec]:
         raise SourceError("no installed package says which networks there are: install pellucid anew")
     load: Callable[[str], tuple[nn.Module, ModelSpec]] = found[0].load()
     return load(name)
+
+
+def of_class(path: str, arguments: Mapping[str, Any]) -> nn.Module:
+    """The network of a class, given as ``package.module:Class``, that is made with these arguments. Raises SourceError.
+
+    Importing the module and making the network run its code.
+    """
+    module, _, name = path.partition(":")
+    try:
+        found = import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except Exception as error:  # whatever the module's own code raises
+        raise SourceError(f"{path} can't be imported: {error}") from error
+    if not callable(found):
+        raise SourceError(f"{path} is no class")
+    try:
+        net = found(**arguments)
+    except Exception as error:
+        raise SourceError(f"{path} can't be made of {dict(arguments)}: {error}") from error
+    if not isinstance(net, nn.Module):
+        raise SourceError(f"{path} makes no torch.nn.Module, but {type(net).__name__}")
+    return net

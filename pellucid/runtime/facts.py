@@ -9,7 +9,7 @@ from typing import Any, Final
 from pellucid.runtime.base import Facts
 
 # From the bytes of a picture to those of the reply.
-_LIBRARIES: Final = ("pellucid", "torch", "openvino", "numpy", "pillow", "cykooz.resizer", "simplejpeg", "isal")
+_LIBRARIES: Final = ("pellucid", "torch", "openvino", "numpy", "pillow", "simplejpeg", "cykooz-resizer", "isal")
 
 
 def told(facts: Facts) -> dict[str, Any]:

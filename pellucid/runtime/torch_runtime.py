@@ -28,6 +28,8 @@ _MOST_SLOTS: Final = 4
 _PAYING_BATCH: Final = {"cpu": 4, "cuda": 8}
 # Text that an operation may be given: how it rounds, or which of its formulas it takes. A name of a file is none.
 _TEXTS: Final = {"rounding_mode", "approximate", "reduce", "padding_mode", "mode"}
+# What the logits come from: in single precision always, since two classes may be closer than bfloat16 can tell.
+_PRODUCTS: Final = {"aten.addmm.default", "aten.mm.default"}
 # A view is refused of a tensor that lies otherwise in memory; a copy has the same numbers.
 _INSTEAD: Final = {"aten.view.default": "aten.reshape.default"}
 
@@ -35,12 +37,15 @@ _INSTEAD: Final = {"aten.view.default": "aten.reshape.default"}
 def build(
     part: Part, weights: Mapping[str, Array], device: torch.device, dtype: torch.dtype | None
 ) -> Callable[..., list[Tensor]]:
-    """The part as a function of its inputs. ``dtype`` is that of all floating-point numbers; None leaves each its own.
+    """The part as a function of its inputs. ``dtype`` is that of all floating-point numbers, but for a matrix product
+    that is an output; None leaves each its own.
 
     Raises NetworkFileError for an operation that torch does not have, or that is no plain arithmetic.
     """
 
-    def cast(value: Tensor) -> Tensor:
+    def cast(value: Any) -> Any:
+        if isinstance(value, (tuple, list)):
+            return tuple(map(cast, value))
         return value.to(dtype) if dtype is not None and value.is_floating_point() else value
 
     constants: dict[str, Tensor] = {}
@@ -54,9 +59,11 @@ def build(
             arrays[node.name] = _run(node, operation(node.op), arrays, {})
         else:
             steps.append((node, operation(node.op)))
-    read = {name for node, _ in steps for name in node.refs()} | {*part.outputs}
-    for name in read & arrays.keys():
-        value = cast(arrays[name]).to(device)
+    exact = {node.name for node, _ in steps if node.op in _PRODUCTS and node.name in part.outputs and dtype is not None}
+    read_exactly = {name for node, _ in steps if node.name in exact for name in node.refs()}
+    read = {name for node, _ in steps for name in node.refs() if node.name not in exact} | {*part.outputs}
+    for name in (read | read_exactly) & arrays.keys():
+        value = (cast(arrays[name]) if name in read else arrays[name]).to(device)
         constants[name] = value.contiguous(memory_format=torch.channels_last) if value.ndim == 4 else value.contiguous()
     last: dict[str, int] = {name: number for number, (node, _) in enumerate(steps) for name in node.refs()}
     over: dict[int, list[str]] = {}
@@ -68,7 +75,10 @@ def build(
         found = constants | dict(zip(part.inputs, map(cast, inputs), strict=True))
         sizes = {of: len(found[name]) for of, name in part.batches.items() if name in found}
         for number, (node, function) in enumerate(steps):
-            found[node.name] = _run(node, function, found, sizes)
+            if node.name in exact:
+                found[node.name] = _run(node, function, {name: found[name].float() for name in node.refs()}, sizes)
+            else:
+                found[node.name] = cast(_run(node, function, found, sizes))
             for name in over.get(number, ()):
                 del found[name]
         return [found[name] for name in part.outputs]

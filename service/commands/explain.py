@@ -45,7 +45,10 @@ def explain(
         list[str] | None,
         typer.Option(help="Layer whose feature maps are shown; may be repeated. Default: some."),
     ] = None,
-    model: Annotated[str | None, typer.Option(help="The network: of the server's, or any that can be loaded.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="The network: of the server's, or any that can be loaded, by name or as a compiled file."),
+    ] = None,
     method: Annotated[str | None, typer.Option(help="How the heat map is made, or several between commas.")] = None,
     colormap: Annotated[str | None, typer.Option(help="Colours of overlays and feature maps.")] = None,
     top_k: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 5,

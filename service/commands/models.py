@@ -16,11 +16,18 @@ from service.commands.session import ApiKey, AsJson, Url, explained_errors, prin
 _WIDE: Final = 1000
 
 
-def models(url: Url = None, api_key: ApiKey = None, as_json: AsJson = False) -> None:
+def models(
+    model: Annotated[
+        str | None, typer.Option(help="Without a server: the network to load, by name or as a compiled file.")
+    ] = None,
+    url: Url = None,
+    api_key: ApiKey = None,
+    as_json: AsJson = False,
+) -> None:
     """List the networks of a server, or the one that this process would load."""
 
     async def run() -> list[ModelSummary]:
-        async with session(url, api_key) as client:
+        async with session(url, api_key, model=model) as client:
             return await client.models()
 
     with explained_errors(url):
@@ -37,7 +44,8 @@ def models(url: Url = None, api_key: ApiKey = None, as_json: AsJson = False) -> 
 
 def layers(
     model: Annotated[
-        str | None, typer.Argument(help="The network: of the server's, or any that can be loaded.")
+        str | None,
+        typer.Argument(help="The network: of the server's, or any that can be loaded, by name or as a compiled file."),
     ] = None,
     url: Url = None,
     api_key: ApiKey = None,

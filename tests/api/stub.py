@@ -26,7 +26,6 @@ from service.config import Settings
 from service.dispatch.admission import Admission
 from service.dispatch.forecast import Forecast
 from service.dispatch.worker import Worker
-from service.engine.torch_engine import PAYING_BATCH
 from service.telemetry.call import Call
 from service.telemetry.metrics import Metrics
 from tests.support import encoded
@@ -67,6 +66,12 @@ class HeldEngine:
 
     def lane(self, plan: Plan) -> str:
         return ""
+
+    def ready(self, plan: Plan) -> bool:
+        return True
+
+    def prepare(self, plan: Plan, alone: bool = False) -> None:
+        raise NotImplementedError
 
     def run(self, batch: Batch) -> list[Outcome]:
         self.sizes.append(len(batch.plans))
@@ -149,7 +154,7 @@ async def running(*observers: Callable[[Call], None], **settings: Any) -> AsyncI
     metrics = Metrics("0")
     worker = CountingWorker(
         engine,
-        chosen.max_batch or PAYING_BATCH["cpu"],
+        chosen.max_batch or 4,
         hang_limit_s=chosen.hang_limit_s,
         on_batch=metrics.batches("stub"),
         on_death=died.set,

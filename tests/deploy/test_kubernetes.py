@@ -10,7 +10,6 @@ import pytest
 import yaml
 
 from service.config import Settings
-from service.engine.torch_engine import PAYING_BATCH
 from tests.support import REPOSITORY
 
 FOLDER = REPOSITORY / "deploy" / "kubernetes"
@@ -114,6 +113,7 @@ def test_the_autoscaler_counts_what_waits_for_the_network(client: httpx.Client) 
     }
     assert "replicas" not in target["spec"]  # else every `apply` would undo what the autoscaler chose
     pods, processor = spec["metrics"]
-    assert f"\n{pods['pods']['metric']['name']}{{" in client.get("/metrics").text
-    assert int(pods["pods"]["target"]["averageValue"]) == PAYING_BATCH["cpu"]
+    told = client.get("/metrics").text
+    assert f"\n{pods['pods']['metric']['name']}{{" in told
+    assert f'\npellucid_batch_limit_images{{model="lite0"}} {float(pods["pods"]["target"]["averageValue"])}\n' in told
     assert processor["resource"]["name"] in CONTAINER["resources"]["requests"]  # what its share is taken of

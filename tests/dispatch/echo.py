@@ -36,6 +36,12 @@ class EchoEngine:
     def lane(self, plan: Plan) -> str:
         return plan.layer or ""
 
+    def ready(self, plan: Plan) -> bool:
+        return True
+
+    def prepare(self, plan: Plan, alone: bool = False) -> None:
+        raise NotImplementedError
+
     def run(self, batch: Batch) -> list[Outcome]:
         self.entered.set()
         assert self.open.wait(30)

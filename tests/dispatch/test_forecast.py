@@ -26,6 +26,12 @@ class NoEngine:
     def lane(self, plan: Plan) -> str:
         return plan.layer or ""
 
+    def ready(self, plan: Plan) -> bool:
+        return True
+
+    def prepare(self, plan: Plan, alone: bool = False) -> None:
+        raise NotImplementedError
+
     def run(self, batch: Batch) -> list[Outcome]:
         raise NotImplementedError
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from service.engine.torch_engine import TorchEngine
 
 from pellucid.explain.methods import METHODS
 from pellucid.types import Edit, Heat, Plan
-from service.engine.torch_engine import TorchEngine
 from tests.engine.test_torch_engine import SPEC
 from tests.networks import network
 

@@ -1,0 +1,174 @@
+"""`pellucid compile`: a class or a name of the catalogue becomes a file, which other commands then take."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+import pellucid as library
+from pellucid.network.file import load
+from tests.commands.invoke import pellucid
+from tests.support import REPOSITORY, SAMPLES
+
+# Each test has a module of its own name, since an import is remembered.
+SOURCE = """
+import torch
+from torch import nn
+
+class Pets(nn.Module):
+    def __init__(self, classes=2):
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.SiLU(), nn.Conv2d(4, 6, 3, 2), nn.SiLU())
+        self.squeeze, self.excite = nn.Linear(6, 3), nn.Linear(3, 6)
+        self.classifier = nn.Linear(6, classes)
+
+    def forward(self, x):
+        x = self.features(x)
+        gate = self.excite(self.squeeze(x.mean((2, 3))).relu()).sigmoid()
+        return self.classifier((x * gate[:, :, None, None]).mean((2, 3)))
+
+class Undecided(Pets):
+    def forward(self, x):
+        return super().forward(x if x.sum() > 0 else -x)
+
+class Failing:
+    def __init__(self):
+        raise RuntimeError("no disk")
+"""
+USUAL = ("--size", "32", "--labels", "cat,dog,rat", "--arguments", '{"classes": 3}')
+
+
+@pytest.fixture
+def module(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a module in the current folder that defines networks."""
+    name = f"nets_{abs(hash(request.node.nodeid))}"
+    (tmp_path / f"{name}.py").write_text(SOURCE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    return name
+
+
+def network(module: str) -> Any:
+    torch.manual_seed(0)
+    return __import__(module).Pets(classes=3).eval()
+
+
+def test_a_class_with_its_weights_becomes_a_file_that_answers_as_it_does(module: str, tmp_path: Path) -> None:
+    sys.path.insert(0, str(tmp_path))
+    net = network(module)
+    safetensors.torch.save_file(net.state_dict(), "pets.safetensors")
+    Path("labels.txt").write_text("cat\ndog\nrat\n")
+    options = ("--weights", "pets.safetensors", "--labels", "labels.txt", "--size", "24x32", "--resize", "32")
+    more = ("--mean", "0.5,0.5,0.5", "--std", "0.25,0.25,0.25", "--interpolation", "nearest", "--squash")
+    told = ("--name", "animals", "--title", "Three animals", "--arguments", '{"classes": 3}')
+    done = pellucid("compile", f"{module}:Pets", "--out", "pets.pellucid", *options, *more, *told)
+    assert done.exit_code == 0, done.stderr
+    compiled = load(Path("pets.pellucid"))
+    size = Path("pets.pellucid").stat().st_size / 1e6
+    assert done.stdout == f"pets.pellucid: {size:.1f} MB, {len(compiled.spec.layers)} layers, 1 gate\n"
+    for stage in ("trace", "write", "done"):
+        assert stage in done.stderr
+    spec, preprocess = compiled.model, compiled.model.preprocess
+    assert (spec.name, spec.title, spec.labels) == ("animals", "Three animals", ("cat", "dog", "rat"))
+    assert (preprocess.size, preprocess.resize, preprocess.interpolation) == ((24, 32), 32, "nearest")
+    assert (preprocess.mean, preprocess.std, preprocess.squash) == ((0.5,) * 3, (0.25,) * 3, True)
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    found = library.open("pets.pellucid", precision="fp32", threads=1).predict(pixels)
+    with torch.no_grad():
+        expected = net((torch.from_numpy(pixels[4:28]).permute(2, 0, 1)[None] / 255 - 0.5) / 0.25)[0]
+    logits = [each.logit for each in sorted(found, key=lambda each: each.index)]
+    np.testing.assert_allclose(logits, expected, atol=1e-5)
+
+
+def test_what_is_not_given_is_imagenets_and_the_files_name(module: str) -> None:
+    done = pellucid("compile", f"{module}:Pets", "--out", "pets.pellucid", *USUAL)
+    assert done.exit_code == 0, done.stderr
+    spec = load(Path("pets.pellucid")).model
+    assert (spec.name, spec.title, spec.labels) == ("pets", "Pets", ("cat", "dog", "rat"))
+    assert (spec.preprocess.size, spec.preprocess.resize) == ((32, 32), 37)
+    assert spec.preprocess.mean == (0.485, 0.456, 0.406)
+
+
+def test_other_commands_take_the_file_as_their_model(module: str) -> None:
+    assert pellucid("compile", f"{module}:Pets", "--out", "pets.pellucid", *USUAL).exit_code == 0
+    (listed,) = json.loads(pellucid("models", "--model", "pets.pellucid", "--json").stdout)
+    assert (listed["name"], listed["classes"]) == ("pets", 3)
+    assert json.loads(pellucid("layers", "pets.pellucid", "--json").stdout)["gates"]
+    explained = pellucid("explain", SAMPLES / "cat.jpg", "--model", "pets.pellucid", "--out", "explained")
+    assert explained.exit_code == 0, explained.stderr
+    best = json.loads(Path("explained/cat/predictions.json").read_text())["predictions"][0]
+    assert best["label"] in ("cat", "dog", "rat")
+    missing = pellucid("models", "--model", "rats.pellucid")
+    assert missing.exit_code == 2
+    assert "rats.pellucid" in missing.stderr
+
+
+def test_a_name_of_the_catalogue_keeps_what_is_not_given_anew(tmp_path: Path) -> None:
+    out = tmp_path / "small.pellucid"
+    done = pellucid("compile", "lite0-plain", "--size", "64", "--title", "Small", "--out", out)
+    assert done.exit_code == 0, done.stderr
+    spec = load(out).model
+    assert (spec.name, spec.title, len(spec.labels)) == ("lite0-plain", "Small", 1000)
+    assert (spec.preprocess.size, spec.preprocess.resize) == ((64, 64), 73)
+    assert spec.preprocess.interpolation == "bicubic"
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (("lite1",), "unknown model 'lite1'"),
+        (("nowhere:Net", *USUAL), "nowhere:Net can't be imported: No module named 'nowhere'"),
+        (("{}:Net", *USUAL), "can't be imported"),
+        (("{}:SOURCE", *USUAL), "can't be imported"),
+        (("{}:Failing", "--size", "32", "--labels", "a,b"), "no disk"),
+        (("{}:nn.ReLU", "--size", "32", "--labels", "a,b"), "can't be compiled"),
+        (("{}:torch.Size", "--size", "32", "--labels", "a,b"), "makes no torch.nn.Module, but Size"),
+        (("{}:Undecided", "--size", "32", "--labels", "a,b"), "can't be traced"),
+        (("{}:Pets",), "--size"),
+        (("{}:Pets", "--size", "32"), "--labels"),
+        (("{}:Pets", "--size", "32", "--labels", "a,b,c"), "2 classes, and 3 labels"),
+        (("{}:Pets", *USUAL, "--arguments", "[1]"), "--arguments is a JSON object"),
+        (("{}:Pets", *USUAL, "--arguments", '{"clases": 3}'), "clases"),
+        (("lite0", "--arguments", "{}"), "--arguments are of a class"),
+        (("{}:Pets", *USUAL, "--size", "32x"), "--size"),
+        (("{}:Pets", *USUAL, "--mean", "1,2"), "--mean"),
+        (("{}:Pets", *USUAL, "--std", "1,0,1"), "--std"),
+        (("{}:Pets", *USUAL, "--name", "a/b"), "'a/b'"),
+        (("{}:Pets", *USUAL, "--weights", "none.pth"), "none.pth"),
+        (("{}:Pets", *USUAL, "--weights", "other.safetensors"), "do not fit Pets: missing"),
+        (("{}:Pets", *USUAL, "--out", "/dev/null/x.pellucid"), "can't be written"),
+    ],
+)
+def test_what_can_not_be_compiled_is_said_in_one_sentence(module: str, asked: tuple[str, ...], said: str) -> None:
+    safetensors.torch.save_file({"weight": torch.zeros(1)}, "other.safetensors")
+    done = pellucid("compile", "--out", "out.pellucid", *(each.replace("{}:", f"{module}:") for each in asked))
+    assert done.exit_code == 2, done.stderr
+    assert done.stdout == ""
+    last = done.stderr.strip().splitlines()[-1]
+    assert said in last
+    assert not Path("out.pellucid").exists()
+
+
+def test_a_pickled_network_is_not_run(module: str, tmp_path: Path) -> None:
+    sys.path.insert(0, str(tmp_path))
+    torch.save(network(module), "whole.pth")
+    done = pellucid("compile", f"{module}:Pets", "--out", "out.pellucid", *USUAL, "--weights", "whole.pth")
+    assert done.exit_code == 2
+    assert "without running code" in done.stderr
+
+
+def test_without_torch_it_says_what_to_install(tmp_path: Path) -> None:
+    hidden = "import importlib.util as u; find = u.find_spec\nu.find_spec = lambda name, *a: None if name == 'torch' "
+    script = hidden + "else find(name, *a)\nfrom service.cli import main; main()"
+    command = [sys.executable, "-c", script, "compile", "lite0", "--out", str(tmp_path / "out.pellucid")]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "pip install 'pellucid[compile]'" in done.stderr
