@@ -1,11 +1,13 @@
 """The operations of gradients, written in operations that every runtime has.
 
 Each is torch's own formula (tools/autograd/derivatives.yaml), for one input's gradient alone: no parameter's is ever
-asked for. They broadcast: the activations of one image serve the gradients of several classes.
+asked for. They broadcast: the activations of one image serve the gradients of several classes. So what depends on the
+activations alone is computed first, and the gradient comes last.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -13,6 +15,9 @@ import torch
 from torch import Tensor
 
 aten = torch.ops.aten
+
+
+# -- activations
 
 
 def _zero_unless(mask: Tensor, gradient: Tensor) -> Tensor:
@@ -29,8 +34,35 @@ def threshold_backward(gradient: Tensor, x: Tensor, threshold: float) -> Tensor:
     return _zero_unless(x > threshold, gradient)
 
 
+def leaky_relu_backward(gradient: Tensor, x: Tensor, slope: float, is_result: bool) -> Tensor:
+    y = aten.leaky_relu.default(x, slope) if slope > 0 and not is_result else x
+    return torch.where(y > 0, gradient, gradient * slope)
+
+
+def elu_backward(
+    gradient: Tensor, alpha: float, scale: float, input_scale: float, is_result: bool, x: Tensor
+) -> Tensor:
+    if is_result:
+        below = input_scale * (x + alpha * scale)
+    else:
+        below = (input_scale * alpha * scale) * torch.exp(x * input_scale)
+    return gradient * torch.where(x <= 0, below, scale)
+
+
+def prelu_backward(gradient: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, None]:
+    return gradient * torch.where(x > 0, 1.0, weight), None
+
+
 def sigmoid_backward(gradient: Tensor, y: Tensor) -> Tensor:
     return gradient * (y * (1 - y))
+
+
+def hardsigmoid_backward(gradient: Tensor, x: Tensor) -> Tensor:
+    return _zero_unless((x > -3) & (x < 3), gradient * (1 / 6))
+
+
+def hardswish_backward(gradient: Tensor, x: Tensor) -> Tensor:
+    return gradient * torch.where(x < -3, 0.0, torch.where(x <= 3, x * (1 / 3) + 0.5, 1.0))
 
 
 def tanh_backward(gradient: Tensor, y: Tensor) -> Tensor:
@@ -42,9 +74,35 @@ def silu_backward(gradient: Tensor, x: Tensor) -> Tensor:
     return gradient * (s * (1 + x * (1 - s)))
 
 
+def mish_backward(gradient: Tensor, x: Tensor) -> Tensor:
+    t = aten.softplus.default(x).tanh()
+    return gradient * (t + x * x.sigmoid() * (1 - t * t))
+
+
+def softplus_backward(gradient: Tensor, x: Tensor, beta: float, threshold: float) -> Tensor:
+    return gradient * torch.where(x * beta > threshold, 1.0, (x * beta).sigmoid())
+
+
+def gelu_backward(gradient: Tensor, x: Tensor, *, approximate: str = "none") -> Tensor:
+    if approximate == "tanh":
+        scale, cubic = math.sqrt(2 / math.pi), 0.044715
+        square = x * x
+        t = (scale * (x * (1 + cubic * square))).tanh()
+        return gradient * (0.5 * (1 + t) + (0.5 * scale) * x * (1 - t * t) * (1 + (3 * cubic) * square))
+    density = (x * x * -0.5).exp() * (1 / math.sqrt(2 * math.pi))
+    return gradient * (0.5 * (1 + (x * math.sqrt(0.5)).erf()) + x * density)
+
+
 def softmax_backward(gradient: Tensor, y: Tensor, dim: int, dtype: torch.dtype) -> Tensor:
     product = gradient * y
     return product - y * product.sum(dim, keepdim=True)
+
+
+def log_softmax_backward(gradient: Tensor, y: Tensor, dim: int, dtype: torch.dtype) -> Tensor:
+    return gradient - y.exp() * gradient.sum(dim, keepdim=True)
+
+
+# -- convolutions
 
 
 def convolution_backward(
@@ -60,81 +118,106 @@ def convolution_backward(
     groups: int,
     mask: Any,
 ) -> tuple[Tensor | None, None, None]:
-    if not mask[0]:
-        return None, None, None
-    spatial = range(len(stride))
+    if mask[1]:  # the kernel is computed from the image: recorded as it is
+        return NotImplemented
     if transposed:
-        return (
-            aten.convolution(gradient, weight, None, stride, padding, dilation, False, [0] * len(stride), groups),
-            None,
-            None,
-        )
+        flat = [0] * len(stride)
+        return aten.convolution(gradient, weight, None, stride, padding, dilation, False, flat, groups), None, None
+    return convolved_back(gradient, weight, x.shape[2:], stride, padding, dilation, groups), None, None
+
+
+def convolved_back(
+    gradient: Tensor,
+    weight: Tensor,
+    sides: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> Tensor:
+    """The gradient by the input of a convolution, whose spatial ``sides`` are given."""
+    spatial = range(len(stride))
+    flat = [0] * len(stride)
     reach = [dilation[i] * (weight.shape[2 + i] - 1) for i in spatial]
     if all(step == 1 for step in stride) and all(reach[i] >= padding[i] for i in spatial):
         # A convolution with the kernel turned round, which runtimes do faster than a transposed one.
-        turned = weight if all(side == 1 for side in weight.shape[2:]) else weight.flip([2 + i for i in spatial])
-        if groups == 1:
-            turned = turned.transpose(0, 1)
-        elif groups != weight.shape[0] or weight.shape[1] != 1:
-            out, into = weight.shape[0] // groups, weight.shape[1]
-            turned = turned.reshape(groups, out, into, *weight.shape[2:]).transpose(1, 2)
-            turned = turned.reshape(groups * into, out, *weight.shape[2:])
         around = [reach[i] - padding[i] for i in spatial]
-        return (
-            aten.convolution(gradient, turned, None, stride, around, dilation, False, [0] * len(stride), groups),
-            None,
-            None,
-        )
-    rest = [x.shape[2 + i] - ((gradient.shape[2 + i] - 1) * stride[i] - 2 * padding[i] + reach[i] + 1) for i in spatial]
-    return aten.convolution(gradient, weight, None, stride, padding, dilation, True, rest, groups), None, None
+        return aten.convolution(gradient, _turned(weight, groups), None, stride, around, dilation, False, flat, groups)
+    rest = [sides[i] - ((gradient.shape[2 + i] - 1) * stride[i] - 2 * padding[i] + reach[i] + 1) for i in spatial]
+    return aten.convolution(gradient, weight, None, stride, padding, dilation, True, rest, groups)
+
+
+def _turned(weight: Tensor, groups: int) -> Tensor:
+    """A kernel turned round, with its inputs and outputs exchanged within each group."""
+    kernel = weight.shape[2:]
+    turned = weight if all(side == 1 for side in kernel) else weight.flip(list(range(2, weight.ndim)))
+    out, into = weight.shape[0] // groups, weight.shape[1]
+    if groups == 1:
+        return turned.transpose(0, 1)
+    if out == into == 1:
+        return turned
+    turned = turned.reshape(groups, out, into, *kernel).transpose(1, 2)
+    return turned.reshape(groups * into, out, *kernel)
+
+
+# -- norms
 
 
 def batch_norm(
     x: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
-    mean: Tensor,
-    variance: Tensor,
+    mean: Tensor | None,
+    variance: Tensor | None,
     training: bool,
     momentum: float,
     epsilon: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
+    ones = [1] * (x.ndim - 2)
+    if training or mean is None or variance is None:  # an instance norm: images and channels lie in one axis
+        mean, inverse = _moments(x, [0, *range(2, x.ndim)], epsilon)
+        y = (x - mean) * inverse
+        y = y if weight is None else y * weight.view(-1, *ones)
+        return y if bias is None else y + bias.view(-1, *ones), mean.view(-1), inverse.view(-1)
     scale = (variance + epsilon).rsqrt()
     scale = scale if weight is None else scale * weight
     shift = -mean * scale if bias is None else bias - mean * scale
-    ones = [1] * (x.ndim - 2)
-    y = x * scale.view(-1, *ones) + shift.view(-1, *ones)
-    return y, mean, variance
+    return x * scale.view(-1, *ones) + shift.view(-1, *ones), mean, variance
 
 
 def batch_norm_backward(
     gradient: Tensor,
     x: Tensor,
     weight: Tensor | None,
-    mean: Tensor,
-    variance: Tensor,
-    saved_mean: Any,
-    saved_variance: Any,
+    mean: Tensor | None,
+    variance: Tensor | None,
+    saved_mean: Tensor,
+    saved_inverse: Tensor,
     training: bool,
     epsilon: float,
     mask: Any,
 ) -> tuple[Tensor, None, None]:
+    ones = [1] * (x.ndim - 2)
+    if training or mean is None or variance is None:
+        scaled = gradient if weight is None else gradient * weight.view(-1, *ones)
+        dims = [0, *range(2, x.ndim)]
+        return _normalised_back(scaled, x, saved_mean.view(-1, *ones), saved_inverse.view(-1, *ones), dims), None, None
     scale = (variance + epsilon).rsqrt()
     scale = scale if weight is None else scale * weight
-    return gradient * scale.view(-1, *[1] * (x.ndim - 2)), None, None
+    return gradient * scale.view(-1, *ones), None, None
 
 
-def layer_norm(
-    x: Tensor, shape: Sequence[int], weight: Tensor | None, bias: Tensor | None, epsilon: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    dims = list(range(-len(shape), 0))
+def _moments(x: Tensor, dims: Sequence[int], epsilon: float) -> tuple[Tensor, Tensor]:
     mean = x.mean(dims, keepdim=True)
     centred = x - mean
-    inverse = ((centred * centred).mean(dims, keepdim=True) + epsilon).rsqrt()
-    y = centred * inverse
-    y = y if weight is None else y * weight
-    y = y if bias is None else y + bias
-    return y, mean, inverse
+    return mean, ((centred * centred).mean(dims, keepdim=True) + epsilon).rsqrt()
+
+
+def _normalised_back(gradient: Tensor, x: Tensor, mean: Tensor, inverse: Tensor, dims: Sequence[int]) -> Tensor:
+    """The gradient by x of ``(x - mean) * inverse``, with the mean and deviation of x along ``dims``."""
+    unit = (x - mean) * inverse
+    along = unit * (gradient * unit).mean(dims, keepdim=True)
+    return inverse * (gradient - gradient.mean(dims, keepdim=True) - along)
 
 
 def layer_norm_backward(
@@ -148,22 +231,49 @@ def layer_norm_backward(
     mask: Any,
 ) -> tuple[Tensor, None, None]:
     dims = list(range(-len(shape), 0))
-    unit = (x - mean) * inverse
-    of_unit = gradient if weight is None else gradient * weight
-    along = unit * (of_unit * unit).mean(dims, keepdim=True)
-    return inverse * (of_unit - of_unit.mean(dims, keepdim=True) - along), None, None
+    return _normalised_back(gradient if weight is None else gradient * weight, x, mean, inverse, dims), None, None
 
 
-DECOMPOSITIONS: Final[dict[Any, Callable[..., Any]]] = {
+def group_norm_backward(
+    gradient: Tensor,
+    x: Tensor,
+    mean: Tensor,
+    inverse: Tensor,
+    weight: Tensor | None,
+    count: int,
+    channels: int,
+    positions: int,
+    groups: int,
+    mask: Any,
+) -> tuple[Tensor, None, None]:
+    sides = x.shape[1:]
+    if weight is not None:
+        gradient = gradient * weight.view(-1, *[1] * (x.ndim - 2))
+    grouped = gradient.reshape(gradient.shape[0], groups, -1)
+    statistics = (each.reshape(each.shape[0], groups, 1) for each in (mean, inverse))
+    found = _normalised_back(grouped, x.reshape(x.shape[0], groups, -1), *statistics, [2])
+    return found.reshape(found.shape[0], *sides), None, None
+
+
+TABLE: Final[dict[Any, Callable[..., Any]]] = {
     aten.hardtanh_backward.default: hardtanh_backward,
     aten.threshold_backward.default: threshold_backward,
+    aten.leaky_relu_backward.default: leaky_relu_backward,
+    aten.elu_backward.default: elu_backward,
+    aten._prelu_kernel_backward.default: prelu_backward,
     aten.sigmoid_backward.default: sigmoid_backward,
+    aten.hardsigmoid_backward.default: hardsigmoid_backward,
+    aten.hardswish_backward.default: hardswish_backward,
     aten.tanh_backward.default: tanh_backward,
     aten.silu_backward.default: silu_backward,
+    aten.mish_backward.default: mish_backward,
+    aten.softplus_backward.default: softplus_backward,
+    aten.gelu_backward.default: gelu_backward,
     aten._softmax_backward_data.default: softmax_backward,
+    aten._log_softmax_backward_data.default: log_softmax_backward,
     aten.convolution_backward.default: convolution_backward,
     aten.native_batch_norm.default: batch_norm,
     aten.native_batch_norm_backward.default: batch_norm_backward,
-    aten.native_layer_norm.default: layer_norm,
     aten.native_layer_norm_backward.default: layer_norm_backward,
+    aten.native_group_norm_backward.default: group_norm_backward,
 }

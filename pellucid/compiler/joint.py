@@ -6,8 +6,6 @@ differs between the two is a multiple of the batch. So the graph is for any batc
 
 from __future__ import annotations
 
-import hashlib
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,28 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 
-from pellucid.compiler.backward import DECOMPOSITIONS
-from pellucid.network.graph import INPUT, PIXELS_INPUT, WANTED_INPUT, WEIGHT, Batch, Dtype, Graph, Node, Ref
+from pellucid.compiler import backward, moving, pooling
+from pellucid.compiler.kernels import scales_into_kernels
+from pellucid.compiler.writing import BATCHES, Writer
+from pellucid.network.graph import WEIGHT, Graph
 
-aten = torch.ops.aten
-
-_BATCHES = (2, 3)
-# Of these a shape may leave one side open, which is then the batch's.
-_RESHAPES = {aten.view.default, aten._unsafe_view.default, aten.reshape.default}
-# What hands on the same numbers.
-_SAME = {
-    aten.alias.default,
-    aten.detach.default,
-    aten.lift_fresh_copy.default,
-    aten.clone.default,
-    aten.contiguous.default,
-}
-
-
-class TracingError(ValueError):
-    """The operations of a network can't be recorded as one graph. The message says why."""
+_DECOMPOSITIONS = {**backward.TABLE, **pooling.TABLE, **moving.TABLE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,42 +56,60 @@ def record(
     known: list[bool] = []
 
     def both(pixels: Tensor, wanted: Tensor) -> tuple[Tensor, ...]:
-        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), _Plain():
             leaf = pixels.detach().requires_grad_(gradients)
             *values, logits = forward(leaf)
             values = [leaf, *values]
-            if not gradients:
-                return (*values, logits)
-            wanted = _or_the_top_class(wanted, logits.detach())
-            leaves = [value for value in values if value.requires_grad]
-            found = iter(
-                torch.autograd.grad(logits, leaves, wanted, allow_unused=True)
-                if logits.requires_grad and leaves
-                else ()
-            )
-            of_values = [next(found, None) if value.requires_grad else None for value in values]
+            of_values = _gradients(values, logits, wanted) if gradients else []
         known[:] = [value is not None for value in of_values]
         return (*values, logits, *(value for value in of_values if value is not None))
 
     traces = []
-    for count in _BATCHES:
+    for count in BATCHES:
         generator = torch.Generator().manual_seed(count)
         pixels = torch.randn(count, *shape, generator=generator).to(kind)
         wanted = torch.rand(count, classes, generator=generator).to(kind)
-        module = make_fx(both, decomposition_table=DECOMPOSITIONS, tracing_mode="real")(pixels, wanted)
-        module.graph.eliminate_dead_code()
-        traces.append(module)
-    writer = _Writer(traces, root)
+        traces.append(_recorded(both, pixels, wanted))
+    writer = Writer(traces, root)
     outputs = writer.outputs
-    values = dict(zip(names, outputs, strict=False))
     rest = iter(outputs[len(names) + 1 :])
+    graph = Graph(scales_into_kernels(writer.nodes, writer.shapes))
+    needed = graph.ancestors(outputs)
+    nodes = [node for name, node in graph.nodes.items() if name in needed or name in writer.inputs]
+    read = {node.args[0] for node in nodes if node.op == WEIGHT}
     return Joint(
-        Graph(_scales_into_kernels(writer.nodes)),
-        writer.weights,
+        Graph(nodes),
+        {name: value for name, value in writer.weights.items() if name in read},
         outputs[len(names)],
-        values,
+        dict(zip(names, outputs, strict=False)),
         {name: next(rest) if known and known[number] else None for number, name in enumerate(names)},
     )
+
+
+def _recorded(function: Callable[..., Any], *inputs: Tensor) -> fx.GraphModule:
+    """The operations of a function; none of them writes into what is there."""
+    made = make_fx(function, decomposition_table=_DECOMPOSITIONS)(*inputs)
+    made.graph.eliminate_dead_code()
+    if any(_writes(node) for node in made.graph.nodes):
+        without = torch.func.functionalize(made, remove="mutations")
+        made = make_fx(without, decomposition_table=_DECOMPOSITIONS)(*inputs)
+        made.graph.eliminate_dead_code()
+    return made
+
+
+def _writes(node: fx.Node) -> bool:
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and bool(schema.is_mutable)
+
+
+def _gradients(values: Sequence[Tensor], logits: Tensor, wanted: Tensor) -> list[Tensor | None]:
+    """The gradient of ``wanted`` times the logits by each value, None where the logits don't follow it."""
+    leaves = [value for value in values if value.requires_grad]
+    if not logits.requires_grad or not leaves:
+        return [None] * len(values)
+    wanted = _or_the_top_class(wanted, logits.detach())
+    found = iter(torch.autograd.grad(logits, leaves, wanted, allow_unused=True))
+    return [next(found) if value.requires_grad else None for value in values]
 
 
 def _or_the_top_class(wanted: Tensor, logits: Tensor) -> Tensor:
@@ -114,161 +118,13 @@ def _or_the_top_class(wanted: Tensor, logits: Tensor) -> Tensor:
     return torch.where((wanted != 0).any(1, keepdim=True), wanted, top.to(wanted.dtype))
 
 
-class _Writer:
-    """Two recordings of the same operations -> nodes."""
+class _Plain(TorchFunctionMode):
+    """Replaces what torch computes in a way that depends on how its input lies in memory."""
 
-    def __init__(self, traces: Sequence[fx.GraphModule], root: nn.Module) -> None:
-        self.nodes: list[Node] = []
-        self.weights: dict[str, Tensor] = {}
-        self._names: dict[fx.Node, Any] = {}  # of the first trace
-        self._same: dict[str, str] = {}  # an operation as text -> the node that has its result
-        self._of_wanted: set[str] = set()
-        self._modules = traces
-        self._known = {id(value): name for name, value in (*root.named_parameters(), *root.named_buffers())}
-        first, other = (list(trace.graph.nodes) for trace in traces)
-        if [(node.op, str(node.target)) for node in first if node.op != "get_attr"] != [
-            (node.op, str(node.target)) for node in other if node.op != "get_attr"
-        ]:
-            raise TracingError("it runs other operations for two images than for three")
-        for pair in zip(first, other, strict=True):
-            self._add(*pair)
-
-    def _add(self, node: fx.Node, other: fx.Node) -> None:
-        if node.op == "placeholder":
-            name = (PIXELS_INPUT, WANTED_INPUT)[len(self._names)]
-            self._names[node] = Ref(name)
-            self.nodes.append(Node(name, INPUT, (), {}))
-            if name == WANTED_INPUT:
-                self._of_wanted.add(name)
-        elif node.op == "get_attr":
-            self._names[node] = self._weight(node, other)
-        elif node.op == "output":
-            values: Any = node.args[0]
-            self.outputs = [self._names[value].name for value in values]
-        elif node.target in _SAME:
-            self._names[node] = self._names[node.args[0]]  # type: ignore[index]
-        elif getattr(node.target, "__name__", "") == "getitem":
-            self._names[node] = self._operation("aten.getitem.default", node, other)
-        else:
-            self._names[node] = self._operation(str(node.target), node, other)
-
-    def _weight(self, node: fx.Node, other: fx.Node) -> Ref:
-        value, also = (
-            getattr(module, str(each.target)) for module, each in zip(self._modules, (node, other), strict=True)
-        )
-        if value.shape != also.shape or not torch.equal(value, also):
-            raise TracingError("it makes another constant for two images than for three")
-        return self._array(value)
-
-    def _array(self, value: Tensor) -> Ref:
-        """A parameter or buffer by its name, any other array by its contents."""
-        name = self._known.get(id(value), "")
-        value = value.detach()
-        if not name:
-            digest = hashlib.sha256(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)
-            digest.update(repr((value.dtype, value.shape)).encode())
-            name = f"constant.{digest.hexdigest()[:16]}"
-        if name not in self.weights:
-            self.weights[name] = value
-            self.nodes.append(Node(f"weight:{name}", WEIGHT, (name,), {}))
-        return Ref(f"weight:{name}")
-
-    def _operation(self, op: str, node: fx.Node, other: fx.Node) -> Ref:
-        of_wanted = any(self._names[source].name in self._of_wanted for source in node.all_input_nodes)
-        of = WANTED_INPUT if of_wanted else PIXELS_INPUT
-        args = tuple(self._argument(*pair, of) for pair in zip(node.args, other.args, strict=True))
-        kwargs = {
-            key: self._argument(value, other.kwargs[key], of)
-            for key, value in node.kwargs.items()
-            if key not in ("device", "layout", "pin_memory", "memory_format")
-        }
-        if not node.all_input_nodes and "Batch(" not in repr(args):
-            return self._array(node.target(*node.args, **node.kwargs))  # type: ignore[operator]
-        if node.target in _RESHAPES:
-            sides = args[1]
-            if sum(isinstance(side, Batch) for side in sides) == 1 and -1 not in sides:
-                sides = tuple(-1 if isinstance(side, Batch) else side for side in sides)
-            op, args = "aten.view.default", (args[0], sides)
-        if node.target is aten.expand.default:
-            source = node.args[0].meta["val"].shape  # type: ignore[union-attr]
-            padded = (None,) * (len(args[1]) - len(source)) + tuple(source)
-            args = (
-                args[0],
-                tuple(
-                    -1 if isinstance(side, Batch) and given == _BATCHES[0] * side.times else side
-                    for side, given in zip(args[1], padded, strict=True)
-                ),
-            )
-        text = repr((op, args, sorted(kwargs.items())))
-        if text not in self._same:
-            name = node.name
-            self.nodes.append(Node(name, op, args, kwargs))
-            self._same[text] = name
-            if of_wanted:
-                self._of_wanted.add(name)
-        return Ref(self._same[text])
-
-    def _argument(self, value: Any, other: Any, of: str) -> Any:
-        if isinstance(value, fx.Node):
-            return self._names[value]
-        if isinstance(value, (list, tuple)):
-            return tuple(self._argument(*pair, of) for pair in zip(value, other, strict=True))
-        if isinstance(value, torch.dtype):
-            return Dtype(str(value).removeprefix("torch."))
-        if isinstance(value, bool) or value is None or isinstance(value, str):
-            return value
-        if isinstance(value, (int, float)) and value == other:
-            return value
-        if isinstance(value, float) and math.isnan(value):
-            return value
-        if isinstance(value, int) and value * _BATCHES[1] == other * _BATCHES[0] and value % _BATCHES[0] == 0:
-            return Batch(of, value // _BATCHES[0])
-        raise TracingError(f"a number is {value} for two images and {other} for three")
-
-
-def _scales_into_kernels(nodes: Sequence[Node]) -> list[Node]:
-    """Convolutions of a map whose channels are scaled by weights, as those of the map by scaled kernels.
-
-    So the norm's part of a gradient costs nothing.
-    """
-    by_name = {node.name: node for node in nodes}
-    constant: set[str] = set()
-    for node in nodes:
-        if node.op == WEIGHT or (node.op != INPUT and node.refs() and constant.issuperset(node.refs())):
-            constant.add(node.name)
-    made: list[Node] = []
-    for node in nodes:
-        scaled = by_name.get(node.args[0].name) if node.op == "aten.convolution.default" else None
-        if scaled is None or scaled.op != "aten.mul.Tensor" or node.args[2] is not None:
-            made.append(node)
-            continue
-        x, scale = scaled.args
-        kernel, groups, transposed = node.args[1], node.args[8], node.args[6]
-        axis = 0 if transposed or groups > 1 else 1
-        if not isinstance(scale, Ref) or scale.name not in constant or (isinstance(x, Ref) and x.name in constant):
-            made.append(node)
-            continue
-        sides = by_name[scale.name].args[1] if by_name[scale.name].op == "aten.view.default" else ()
-        if (
-            sides[:1] != (-1,)
-            or any(side != 1 for side in sides[1:])
-            or (groups > 1 and not transposed and not _depthwise(node, by_name))
-        ):
-            made.append(node)
-            continue
-        shaped = Node(
-            f"{node.name}.scale",
-            "aten.view.default",
-            (
-                by_name[scale.name].args[0],
-                (-1,) if axis == 1 and False else ((1, -1) if axis else (-1, 1)) + (1,) * (len(sides) - 1),
-            ),
-            {},
-        )
-        product = Node(f"{node.name}.kernel", "aten.mul.Tensor", (kernel, Ref(shaped.name)), {})
-        made += [shaped, product, Node(node.name, node.op, (x, Ref(product.name), *node.args[2:]), node.kwargs)]
-    return made
-
-
-def _depthwise(node: Node, by_name: Any) -> bool:
-    return True
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is F.adaptive_avg_pool2d:
+            x, sides = args[0], args[1] if len(args) > 1 else kwargs["output_size"]
+            if sides in (1, [1, 1], (1, 1)):
+                return x.mean((-2, -1), keepdim=True)
+        return func(*args, **kwargs)

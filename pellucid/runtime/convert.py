@@ -62,7 +62,9 @@ def build(
 
 
 def supports(node: Node) -> bool:
-    """Whether OpenVINO has an operation, by its name."""
+    """Whether OpenVINO has an operation with these arguments."""
+    if node.op == "aten.convolution.default" and not isinstance(node.args[8], int):
+        return False  # a kernel for each image, by groups that follow the batch
     return node.op in _OPERATIONS or node.op in (INPUT, WEIGHT)
 
 
@@ -283,6 +285,155 @@ def _pow(x: Value, y: Any) -> Value:
     return ops.power(*_pair(x, y))
 
 
+def _max_pool(
+    x: Value, kernel: Any, stride: Any = (), padding: Any = (0,), dilation: Any = (1,), ceil_mode: bool = False
+) -> tuple[Value, None]:
+    """The largest of each window. Where it lay is not told: no gradient asks."""
+    stride = stride or kernel
+    kernel, stride, padding, dilation = map(_both, (kernel, stride, padding, dilation))
+    rounding = "ceil_torch" if ceil_mode else "floor"
+    y = ops.max_pool(x, stride, dilation, padding, padding, kernel, rounding, "explicit", "i64", 0)
+    return y.output(0), None
+
+
+def _avg_pool(
+    x: Value,
+    kernel: Any,
+    stride: Any = (),
+    padding: Any = (0,),
+    ceil_mode: bool = False,
+    counts_padding: bool = True,
+    divisor: int | None = None,
+) -> Value:
+    stride = stride or kernel
+    kernel, stride, padding = map(_both, (kernel, stride, padding))
+    rounding = "ceil_torch" if ceil_mode else "floor"
+    if divisor is not None:  # all that a window holds counts, zeros around the map too
+        x = ops.pad(x, _ints([0, 0, *padding]), _ints([0, 0, *padding]), "constant", _like(0.0, x)).output(0)
+        y = ops.avg_pool(x, stride, [0, 0], [0, 0], kernel, False, rounding)
+        return ops.multiply(y, _like(kernel[0] * kernel[1] / divisor, y.output(0)))
+    return ops.avg_pool(x, stride, padding, padding, kernel, not counts_padding, rounding)
+
+
+def _both(values: Any) -> list[int]:
+    return [*values] if len(values) == 2 else [values[0], values[0]]
+
+
+def _nearest(x: Value, sides: Any, rows: Any = None, columns: Any = None) -> Value:
+    """For sides that are multiples of the given ones."""
+    return ops.interpolate(
+        x,
+        _ints(sides),
+        "nearest",
+        "sizes",
+        axes=_ints([2, 3]),
+        coordinate_transformation_mode="asymmetric",
+        nearest_mode="floor",
+    )
+
+
+def _pad_by(mode: str) -> Callable[..., Value]:
+    def made(x: Value, pads: Any) -> Value:
+        left, right, top, bottom = pads
+        return ops.pad(x, _ints([0, 0, top, left]), _ints([0, 0, bottom, right]), mode)
+
+    return made
+
+
+def _layer_norm(x: Value, shape: Any, weight: Any, bias: Any, epsilon: float) -> tuple[Value, ...]:
+    """The normalised value, the mean and 1 / the deviation; what nobody reads is not computed."""
+    rank = _rank(x)
+    axes = _ints(range(rank - len(shape), rank))
+    y = ops.mvn(x, axes, True, epsilon, "INSIDE_SQRT").output(0)
+    return (_affine(y, weight, bias), *_statistics(x, axes, epsilon))
+
+
+def _group_norm(
+    x: Value, weight: Any, bias: Any, count: Any, channels: int, positions: int, groups: int, epsilon: float
+) -> tuple[Value, ...]:
+    grouped = ops.reshape(x, _ints([0, groups, -1]), True).output(0)
+    y = ops.reshape(ops.mvn(grouped, _ints([2]), True, epsilon, "INSIDE_SQRT"), ops.shape_of(x), False).output(0)
+    ones = [1] * (_rank(x) - 2)
+    weight, bias = (
+        None if each is None else ops.reshape(each, _ints([-1, *ones]), False).output(0) for each in (weight, bias)
+    )
+    mean, inverse = _statistics(grouped, _ints([2]), epsilon)
+    flat = [ops.squeeze(each, _ints([2])).output(0) for each in (mean, inverse)]
+    return (_affine(y, weight, bias), *flat)
+
+
+def _affine(y: Value, weight: Any, bias: Any) -> Value:
+    y = y if weight is None else ops.multiply(y, weight).output(0)
+    return y if bias is None else ops.add(y, bias).output(0)
+
+
+def _statistics(x: Value, axes: Value, epsilon: float) -> tuple[Value, Value]:
+    mean = ops.reduce_mean(x, axes, True).output(0)
+    centred = ops.subtract(x, mean)
+    variance = ops.reduce_mean(ops.multiply(centred, centred), axes, True).output(0)
+    return mean, ops.power(ops.add(variance, _like(epsilon, x)), _like(-0.5, x)).output(0)
+
+
+def _index(x: Value, indices: Any) -> Value:
+    """Rows of one axis; of several axes at the places that their indices name together."""
+    axes = [axis for axis, index in enumerate(indices) if index is not None]
+    if len(axes) == 1:
+        return ops.gather(x, indices[axes[0]], _int(axes[0]))
+    if axes != list(range(len(axes))):
+        raise UnsupportedError("aten.index.Tensor of axes that are not the first")
+    rank = max(_rank(index) for index in indices if index is not None)
+    shape: Any = ops.constant(np.ones(rank, np.int64)).output(0)
+    for axis in axes:
+        shape = ops.shape_of(ops.broadcast(indices[axis], shape, broadcast_spec="BIDIRECTIONAL")).output(0)
+    places = [
+        ops.unsqueeze(ops.broadcast(indices[axis], shape, broadcast_spec="BIDIRECTIONAL"), _int(-1)) for axis in axes
+    ]
+    return ops.gather_nd(x, ops.concat([each.output(0) for each in places], -1), 0)
+
+
+def _scaled_elu(x: Value, alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0) -> Value:
+    below = ops.multiply(
+        ops.subtract(ops.exp(ops.multiply(x, _like(input_scale, x))), _like(1.0, x)), _like(alpha * scale, x)
+    )
+    above = ops.multiply(x, _like(scale, x))
+    return ops.select(ops.greater(x, _like(0.0, x)), above, below)
+
+
+def _softplus(x: Value, beta: float = 1.0, threshold: float = 20.0) -> Value:
+    if beta == 1:
+        return ops.softplus(x)
+    return ops.divide(ops.softplus(ops.multiply(x, _like(beta, x))), _like(beta, x))
+
+
+def _masked(x: Value, mask: Value, number: Any) -> Value:
+    return ops.select(mask, _like(number, x), x)
+
+
+def _max_of(x: Value, dim: int, keepdim: bool = False) -> tuple[Value, Value]:
+    return ops.reduce_max(x, _ints([dim]), keepdim).output(0), _as_output(_argmax(x, dim, keepdim))
+
+
+def _as_output(value: Any) -> Value:
+    return value if isinstance(value, ov.Output) else value.output(0)
+
+
+def _stack(values: Any, dim: int = 0) -> Value:
+    rank = _rank(values[0]) + 1
+    return ops.concat([ops.unsqueeze(each, _ints([dim % rank])).output(0) for each in values], dim % rank)
+
+
+def _matmul(x: Value, y: Value) -> Value:
+    return ops.matmul(x, y, False, False)
+
+
+def _gelu(x: Value, *, approximate: str = "none") -> Value:
+    return ops.gelu(x, "tanh" if approximate == "tanh" else "erf")
+
+
+def _remainder(function: Callable[..., Any]) -> Callable[..., Value]:
+    return lambda x, y: function(*_pair(x, y))
+
+
 _OPERATIONS: Final[dict[str, Callable[..., Any]]] = {
     "aten.add.Tensor": _binary(ops.add),
     "aten.sub.Tensor": _binary(ops.subtract),
@@ -295,6 +446,12 @@ _OPERATIONS: Final[dict[str, Callable[..., Any]]] = {
     "aten.eq.Tensor": _binary(ops.equal),
     "aten.eq.Scalar": _binary(ops.equal),
     "aten.ne.Scalar": _binary(ops.not_equal),
+    "aten.ne.Tensor": _binary(ops.not_equal),
+    "aten.gt.Tensor": _binary(ops.greater),
+    "aten.lt.Tensor": _binary(ops.less),
+    "aten.ge.Tensor": _binary(ops.greater_equal),
+    "aten.le.Tensor": _binary(ops.less_equal),
+    "aten.sub.Scalar": _binary(ops.subtract),
     "aten.gt.Scalar": _binary(ops.greater),
     "aten.lt.Scalar": _binary(ops.less),
     "aten.ge.Scalar": _binary(ops.greater_equal),
@@ -307,16 +464,71 @@ _OPERATIONS: Final[dict[str, Callable[..., Any]]] = {
     "aten.sigmoid.default": ops.sigmoid,
     "aten.rsqrt.default": lambda x: ops.power(x, _like(-0.5, x)),
     "aten.neg.default": ops.negative,
+    "aten.abs.default": ops.abs,
+    "aten.exp.default": ops.exp,
+    "aten.log.default": ops.log,
+    "aten.sqrt.default": ops.sqrt,
+    "aten.erf.default": ops.erf,
+    "aten.sin.default": ops.sin,
+    "aten.cos.default": ops.cos,
+    "aten.tanh.default": ops.tanh,
+    "aten.sign.default": ops.sign,
+    "aten.sgn.default": ops.sign,
+    "aten.floor.default": ops.floor,
+    "aten.ceil.default": ops.ceiling,
+    "aten.reciprocal.default": lambda x: ops.power(x, _like(-1.0, x)),
+    "aten.silu.default": ops.swish,
+    "aten.gelu.default": _gelu,
+    "aten.mish.default": ops.mish,
+    "aten.hardswish.default": ops.hswish,
+    "aten.hardsigmoid.default": lambda x: ops.hard_sigmoid(x, _like(1 / 6, x), _like(0.5, x)),
+    "aten.leaky_relu.default": lambda x, slope=0.01: ops.prelu(x, _like([slope], x)),
+    "aten._prelu_kernel.default": lambda x, slope: ops.select(
+        ops.greater(x, _like(0.0, x)), x, ops.multiply(x, slope)
+    ),
+    "aten.elu.default": _scaled_elu,
+    "aten.softplus.default": _softplus,
+    "aten._softmax.default": lambda x, dim, half: ops.softmax(x, dim),
+    # Where a mask hides a whole row torch's has zeros; no row of a network is.
+    "aten._safe_softmax.default": lambda x, dim, dtype=None: ops.softmax(x, dim),
+    "aten._log_softmax.default": lambda x, dim, half: ops.log_softmax(x, dim),
+    "aten.native_layer_norm.default": _layer_norm,
+    "aten.native_group_norm.default": _group_norm,
+    "aten.max_pool2d_with_indices.default": _max_pool,
+    "aten.avg_pool2d.default": _avg_pool,
+    "aten.upsample_nearest2d.default": _nearest,
+    "aten.reflection_pad2d.default": _pad_by("reflect"),
+    "aten.replication_pad2d.default": _pad_by("edge"),
+    "aten.index.Tensor": _index,
+    "aten.index_select.default": lambda x, dim, index: ops.gather(x, index, _int(dim)),
+    "aten.stack.default": _stack,
+    "aten.matmul.default": _matmul,
+    "aten.masked_fill.Scalar": _masked,
+    "aten.masked_fill.Tensor": _masked,
+    "aten.clamp_min.default": lambda x, low: ops.maximum(x, _like(low, x)),
+    "aten.clamp_max.default": lambda x, high: ops.minimum(x, _like(high, x)),
+    "aten.maximum.default": _binary(ops.maximum),
+    "aten.minimum.default": _binary(ops.minimum),
+    "aten.remainder.Scalar": _remainder(ops.floor_mod),
+    "aten.logical_not.default": ops.logical_not,
+    "aten.bitwise_not.default": ops.logical_not,
+    "aten.logical_or.default": ops.logical_or,
+    "aten.bitwise_or.Tensor": ops.logical_or,
     "aten.pow.Tensor_Scalar": _pow,
+    "aten.pow.Tensor_Tensor": _pow,
+    "aten.pow.Scalar": _pow,
     "aten.mean.dim": _reduced(ops.reduce_mean),
     "aten.sum.dim_IntList": _reduced(ops.reduce_sum),
+    "aten.mean.default": _reduced(ops.reduce_mean),
+    "aten.sum.default": _reduced(ops.reduce_sum),
     "aten.amax.default": _reduced(ops.reduce_max),
+    "aten.amin.default": _reduced(ops.reduce_min),
+    "aten.max.dim": _max_of,
     "aten.any.dim": _any,
     "aten.argmax.default": _argmax,
     "aten.convolution.default": _convolution,
     "aten.addmm.default": _addmm,
-    "aten.mm.default": lambda x, y: ops.matmul(x, y, False, False),
-    "aten.bmm.default": lambda x, y: ops.matmul(x, y, False, False),
+    "aten.mm.default": _matmul,
     "aten.t.default": lambda x: _transpose(x, 0, 1),
     "aten.transpose.int": _transpose,
     "aten.permute.default": _permute,
@@ -332,6 +544,7 @@ _OPERATIONS: Final[dict[str, Callable[..., Any]]] = {
     "aten.cat.default": lambda values, dim=0: ops.concat(list(values), dim),
     "aten.where.self": _where,
     "aten.where.ScalarOther": _where,
+    "aten.where.ScalarSelf": _where,
     "aten._to_copy.default": _to,
     "aten.getitem.default": lambda values, index: values[index],
 }

@@ -1,0 +1,261 @@
+"""Pooling, resizing and padding of maps, and their gradients, in operations that every runtime has.
+
+What is linear and treats height and width alike is two products with constant matrices, one for each; its gradient is
+two with the transposed ones. A matrix is what the operation makes of unit vectors, so it is torch's to the last edge.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing
+from torch.nn import functional as F
+
+from pellucid.compiler.backward import convolved_back
+
+aten = torch.ops.aten
+
+Along = Callable[[Tensor], Tensor]  # maps [n, 1, side, 1] -> [n, 1, other side, 1]
+
+
+# -- linear operations, along height and along width
+
+
+def _matrix(function: Along, side: int, like: Tensor) -> Tensor:
+    """``[side, other side]``: what ``function`` makes of each unit vector of that length."""
+    with disable_proxy_modes_tracing(), torch.inference_mode(False), torch.no_grad():
+        units = torch.eye(side, dtype=torch.float64).view(side, 1, side, 1)
+        return function(units).reshape(side, -1).to(like.dtype)
+
+
+def _forward(x: Tensor, rows: Along, columns: Along) -> Tensor:
+    x = x @ _matrix(columns, x.shape[3], x)
+    return (x.mT @ _matrix(rows, x.shape[2], x)).mT
+
+
+def _backward(gradient: Tensor, sides: Sequence[int], rows: Along, columns: Along) -> Tensor:
+    """The gradient by the map, whose ``sides`` are (..., height, width), to which ``_forward`` was applied."""
+    gradient = gradient @ _matrix(columns, sides[-1], gradient).t()
+    return (gradient.mT @ _matrix(rows, sides[-2], gradient).t()).mT
+
+
+def adaptive_avg_pool(x: Tensor, sides: Sequence[int]) -> Tensor:
+    given = x.shape[2:]
+    if all(side % other == 0 for side, other in zip(given, sides, strict=True)):
+        kernel = [side // other for side, other in zip(given, sides, strict=True)]
+        return x if kernel == [1, 1] else aten.avg_pool2d.default(x, kernel, kernel)
+    return _forward(x, *(_adaptive(side) for side in sides))
+
+
+def adaptive_avg_pool_backward(gradient: Tensor, x: Tensor) -> Tensor:
+    return _backward(gradient, x.shape, *(_adaptive(side) for side in gradient.shape[2:]))
+
+
+def _adaptive(side: int) -> Along:
+    return lambda units: F.adaptive_avg_pool2d(units, (side, 1))
+
+
+def avg_pool_backward(
+    gradient: Tensor,
+    x: Tensor,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    ceil_mode: bool,
+    counts_padding: bool,
+    divisor: int | None,
+) -> Tensor:
+    kernel, padding = _pair(kernel), _pair(padding)
+    stride = _pair(stride) if stride else kernel
+    if divisor is not None:
+        gradient = gradient * (1 / divisor)
+    even = all(gradient.shape[2 + i] * kernel[i] == x.shape[2 + i] for i in (0, 1))
+    if even and stride == kernel and padding == [0, 0]:
+        scaled = gradient if divisor is not None else gradient * (1 / math.prod(kernel))
+        return aten.upsample_nearest2d.default(scaled, x.shape[2:])
+
+    def along(i: int) -> Along:
+        return lambda units: F.avg_pool2d(
+            units,
+            (kernel[i], 1),
+            (stride[i], 1),
+            (padding[i], 0),
+            ceil_mode,
+            counts_padding,
+            None if divisor is None else 1,
+        )
+
+    return _backward(gradient, x.shape, along(0), along(1))
+
+
+def _resized(side: int, mode: str, align: bool | None, scale: float | None) -> Along:
+    def along(units: Tensor) -> Tensor:
+        if mode == "nearest":
+            return aten.upsample_nearest2d.default(units, [side, 1], scale, None)
+        function = aten.upsample_bilinear2d if mode == "bilinear" else aten.upsample_bicubic2d
+        return function.default(units, [side, 1], bool(align), scale, None)
+
+    return along
+
+
+def upsample_nearest(x: Tensor, sides: Sequence[int], rows: float | None = None, columns: float | None = None) -> Any:
+    if all(side % given == 0 for side, given in zip(sides, x.shape[2:], strict=True)):
+        return NotImplemented  # every runtime repeats positions
+    return _forward(x, _resized(sides[0], "nearest", None, rows), _resized(sides[1], "nearest", None, columns))
+
+
+def upsample_nearest_backward(
+    gradient: Tensor,
+    sides: Sequence[int],
+    given: Sequence[int],
+    rows: float | None = None,
+    columns: float | None = None,
+) -> Tensor:
+    times = [side // other for side, other in zip(sides, given[2:], strict=True)]
+    if all(side == other * time for side, other, time in zip(sides, given[2:], times, strict=True)):
+        return aten.avg_pool2d.default(gradient, times, times) * math.prod(times)
+    along = _resized(sides[0], "nearest", None, rows), _resized(sides[1], "nearest", None, columns)
+    return _backward(gradient, given, *along)
+
+
+def _upsample(mode: str) -> Callable[..., Tensor]:
+    def made(
+        x: Tensor, sides: Sequence[int], align: bool, rows: float | None = None, columns: float | None = None
+    ) -> Tensor:
+        return _forward(x, _resized(sides[0], mode, align, rows), _resized(sides[1], mode, align, columns))
+
+    return made
+
+
+def _upsample_backward(mode: str) -> Callable[..., Tensor]:
+    def made(
+        gradient: Tensor,
+        sides: Sequence[int],
+        given: Sequence[int],
+        align: bool,
+        rows: float | None = None,
+        columns: float | None = None,
+    ) -> Tensor:
+        along = _resized(sides[0], mode, align, rows), _resized(sides[1], mode, align, columns)
+        return _backward(gradient, given, *along)
+
+    return made
+
+
+def _pad_backward(mode: str) -> Callable[..., Tensor]:
+    def made(gradient: Tensor, x: Tensor, pads: Sequence[int]) -> Tensor:
+        left, right, top, bottom = pads
+
+        def along(before: int, after: int) -> Along:
+            return lambda units: F.pad(units, (0, 0, before, after), mode)
+
+        return _backward(gradient, x.shape, along(top, bottom), along(left, right))
+
+    return made
+
+
+# -- the largest of a window
+
+
+def max_pool_backward(
+    gradient: Tensor,
+    x: Tensor,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    ceil_mode: bool,
+    indices: Tensor,
+) -> Tensor:
+    """The first of a window's largest has its gradient, as in torch; which it is, is seen by comparing with it."""
+    kernel, padding, dilation = _pair(kernel), _pair(padding), _pair(dilation)
+    stride = _pair(stride) if stride else kernel
+    y = aten.max_pool2d_with_indices.default(x, kernel, stride, padding, dilation, ceil_mode)[0]
+    sides = y.shape[2:]
+    offsets = [(i * dilation[0], j * dilation[1]) for i in range(kernel[0]) for j in range(kernel[1])]
+    reach = [(sides[i] - 1) * stride[i] + (kernel[i] - 1) * dilation[i] + 1 for i in (0, 1)]
+    after = [max(0, reach[i] - padding[i] - x.shape[2 + i]) for i in (0, 1)]
+    padded = x
+    if any(padding) or any(after):
+        padded = aten.constant_pad_nd.default(x, [padding[1], after[1], padding[0], after[0]], -math.inf)
+    first: Tensor | float = -1.0
+    for number in reversed(range(len(offsets))):
+        seen = padded
+        for axis, (start, step, side) in enumerate(zip(offsets[number], stride, sides, strict=True)):
+            seen = aten.slice.Tensor(seen, 2 + axis, start, start + step * (side - 1) + 1, step)
+        first = torch.where(seen == y, float(number), first)
+    parts = [torch.where(first == number, gradient, 0.0) for number in range(len(offsets))]
+    columns = torch.stack(parts, 2)
+    columns = columns.reshape(columns.shape[0], -1, *sides)
+    return _folded(columns, x.shape[1:], kernel, stride, padding, dilation)
+
+
+def _folded(
+    columns: Tensor,
+    shape: Sequence[int],
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+) -> Tensor:
+    """Add each of ``columns`` ``[B, C * window, h, w]`` to its place in a map of that ``shape`` (C, height, width)."""
+    return convolved_back(columns, _places(kernel, shape[0], columns), shape[1:], stride, padding, dilation, shape[0])
+
+
+def _places(kernel: Sequence[int], channels: int, like: Tensor) -> Tensor:
+    """Kernels ``[channels * window, 1, *kernel]``, each of which picks one place of the window."""
+    with disable_proxy_modes_tracing(), torch.inference_mode(False), torch.no_grad():
+        window = math.prod(kernel)
+        picks = torch.eye(window, dtype=like.dtype).view(window, 1, *kernel)
+        return picks.repeat(channels, 1, 1, 1)
+
+
+def im2col(
+    x: Tensor, kernel: Sequence[int], dilation: Sequence[int], padding: Sequence[int], stride: Sequence[int]
+) -> Tensor:
+    channels = x.shape[1]
+    places = _places(kernel, channels, x)
+    found = aten.convolution(x, places, None, stride, padding, dilation, False, [0, 0], channels)
+    return found.reshape(found.shape[0], found.shape[1], -1)
+
+
+def col2im(
+    columns: Tensor,
+    sides: Sequence[int],
+    kernel: Sequence[int],
+    dilation: Sequence[int],
+    padding: Sequence[int],
+    stride: Sequence[int],
+) -> Tensor:
+    counts = [
+        (sides[i] + 2 * padding[i] - dilation[i] * (kernel[i] - 1) - 1) // stride[i] + 1 for i in range(len(sides))
+    ]
+    maps = columns.reshape(columns.shape[0], columns.shape[1], *counts)
+    shape = (columns.shape[1] // math.prod(kernel), *sides)
+    return _folded(maps, shape, kernel, stride, padding, dilation)
+
+
+def _pair(values: Sequence[int]) -> list[int]:
+    return [*values] if len(values) == 2 else [values[0], values[0]]
+
+
+TABLE: Final[dict[Any, Callable[..., Any]]] = {
+    aten._adaptive_avg_pool2d.default: adaptive_avg_pool,
+    aten._adaptive_avg_pool2d_backward.default: adaptive_avg_pool_backward,
+    aten.avg_pool2d_backward.default: avg_pool_backward,
+    aten.max_pool2d_with_indices_backward.default: max_pool_backward,
+    aten.upsample_nearest2d.default: upsample_nearest,
+    aten.upsample_nearest2d_backward.default: upsample_nearest_backward,
+    aten.upsample_bilinear2d.default: _upsample("bilinear"),
+    aten.upsample_bilinear2d_backward.default: _upsample_backward("bilinear"),
+    aten.upsample_bicubic2d.default: _upsample("bicubic"),
+    aten.upsample_bicubic2d_backward.default: _upsample_backward("bicubic"),
+    aten.reflection_pad2d_backward.default: _pad_backward("reflect"),
+    aten.replication_pad2d_backward.default: _pad_backward("replicate"),
+    aten.im2col.default: im2col,
+    aten.col2im.default: col2im,
+}
