@@ -113,7 +113,7 @@ def main() -> None:
     tops = ", ".join(f"{name} {count}" for name, count in same.items())
     content = (
         f"{table(header, rows)}\n\n{len(shown)} photographs: Grad-CAM and channel weights of the top class, beside those "
-        f"in float64. A tenth of the photographs lie below *tenth*. The top class is that of float64 in {tops}. "
+        f"in float64. A tenth of the photographs lie below *tenth*. The top class is float64's in {tops}. "
         f"{machine_line(machine.describe())}"
     )
     PAGE.write_text(fill(PAGE.read_text("utf-8"), "precision", content, "make precision"), "utf-8")
