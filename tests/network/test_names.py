@@ -96,7 +96,7 @@ def test_brackets_in_the_name_of_a_checkpoint_are_no_pattern(compiler: Compiler,
 
 def test_a_checkpoint_that_is_not_there_is_told_by_what_compiles(compiler: Compiler, tmp_path: Path) -> None:
     compiler.code, compiler.says = REFUSED, "there is no file of weights at gone.pth\n"
-    with pytest.raises(NetworkNameError, match="^there is no file of weights at gone.pth$"):
+    with pytest.raises(NetworkNameError, match=r"^there is no file of weights at gone\.pth$"):
         find(f"file:{tmp_path / 'nowhere' / 'gone.pth'}", tmp_path)
 
 
