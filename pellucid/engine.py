@@ -15,7 +15,7 @@ from pellucid.errors import Unexplainable
 from pellucid.explain.evidence import ForwardRecord, resolved, wanted
 from pellucid.explain.methods import METHODS, costly, differentiated, explained
 from pellucid.explain.outcome import explain
-from pellucid.network.file import CompiledNetwork, Value
+from pellucid.network.file import CompiledNetwork, NetworkFileError, Value
 from pellucid.network.graph import PIXELS_INPUT
 from pellucid.network.spec import PIXELS, NetworkSpec
 from pellucid.runtime.base import Array, Cores, Facts, Head, Runtime
@@ -191,7 +191,11 @@ class Engine:
         waited_s: float,
         cores: Cores,
     ) -> ForwardRecord:
-        manifest = self._manifest
+        manifest, logits = self._manifest, values[self._manifest.logits]
+        if logits.shape != (len(plans), self._classes):
+            raise NetworkFileError(
+                f"{manifest.model.name} has {logits.shape[-1]} logits of each image, and {self._classes} labels"
+            )
         layers = {layer for plan in plans for layer in self._layers(plan)}
         maps = {layer: self._value(layer).layout.to_map(values[self._value(layer).node]) for layer in layers}
         known = {layer: self._linear[layer] for layer in layers if layer in self._linear}
@@ -202,7 +206,7 @@ class Engine:
             return Behind(head, self._value(layer), crossing, self._linear.get(layer), manifest.broadcasts, cores)
 
         return ForwardRecord(
-            logits=values[manifest.logits],
+            logits=logits,
             maps=maps,
             gradients={
                 layer: [value.layout.to_map(rows) for rows in gradients[value.gradient or ""]]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import re
 import subprocess
 import sys
@@ -43,7 +44,7 @@ def find(name: str, cache: Path | None = None, *, progress: bool = True) -> Path
     ``cache`` is the folder that keeps what was compiled; what can't be written there is compiled into a temporary
     folder. Raises NetworkNameError.
     """
-    if name.endswith(SUFFIX) and not name.startswith("file:"):
+    if name.endswith(SUFFIX) or (":" not in name and os.path.isfile(name)):  # False too where a name is no path
         return Path(name).expanduser()
     folder = (cache or CACHE).expanduser() / "networks"
     path = folder / f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', name)[:80]}-{_key(name)}{SUFFIX}"
@@ -81,8 +82,11 @@ def _key(name: str) -> str:
     kind, _, rest = name.partition(":")
     if kind == "file":
         beside = Path(rest).expanduser()
-        parts += [digest_of(path) for path in sorted(beside.parent.glob(f"{beside.stem}.*")) if path.is_file()]
-        parts += [digest_of(path) for path in sorted(beside.parent.glob("*.txt")) if path.is_file()]
+        parts += [
+            digest_of(path)
+            for path in sorted(beside.parent.glob("*"))
+            if path.is_file() and (path.name.startswith(f"{beside.stem}.") or path.suffix == ".txt")
+        ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -20,8 +21,10 @@ from pellucid.runtime.cores import processor
 from pellucid.types import Floats, Pixels
 
 Array = NDArray[Any]
-# Parts that are kept: one for each set of outputs that callers ask for together.
+# Parts that are kept: one for each set of outputs that callers ask for together. They share their weights.
 _KEPT: Final = 64
+# Networks behind a cut that are kept. One whose weights are shuffled has weights of its own.
+_KEPT_HEADS: Final = 16
 # Batches that run side by side on a CPU. Each has its own activations in memory.
 _MOST_SLOTS: Final = 4
 # On a CPU an image costs as much in a batch of four as in one of eight, whose activations fall out of the caches.
@@ -30,60 +33,86 @@ _PAYING_BATCH: Final = {"cpu": 4, "cuda": 8}
 _TEXTS: Final = {"rounding_mode", "approximate", "reduce", "padding_mode", "mode"}
 # What the logits come from: in single precision always, since two classes may be closer than bfloat16 can tell.
 _PRODUCTS: Final = {"aten.addmm.default", "aten.mm.default"}
+# By chance, or by what lies in memory.
+_NOT_PLAIN: Final = (torch.Tag.nondeterministic_seeded, torch.Tag.data_dependent_output)
+_NO_ARITHMETIC: Final = re.compile("empty|resize|sym_|storage|sparse|nested|quantize|mkldnn|cudnn|pin_memory|from_file")
+# Of those that are torch's own, what networks and their gradients consist of, beside its core set.
+_INNER: Final = re.compile(
+    "_(unsafe|safe|softmax|log_softmax|prelu|adaptive|upsample|fft|cdist|conj|weight_norm|linalg)"
+)
 # A view is refused of a tensor that lies otherwise in memory; a copy has the same numbers.
 _INSTEAD: Final = {"aten.view.default": "aten.reshape.default"}
 
 
 def build(
-    part: Part, weights: Mapping[str, Array], device: torch.device, dtype: torch.dtype | None
+    part: Part,
+    weights: Mapping[str, Array],
+    device: torch.device,
+    dtype: torch.dtype | None,
+    constants: dict[str, Tensor] | None = None,
 ) -> Callable[..., list[Tensor]]:
     """The part as a function of its inputs. ``dtype`` is that of all floating-point numbers, but for a matrix product
     that is an output; None leaves each its own.
 
-    Raises NetworkFileError for an operation that torch does not have, or that is no plain arithmetic.
+    ``constants``: what parts of one graph, with the same weights, have computed from these alone; gains what this one
+    computes. Raises NetworkFileError for an operation that torch does not have, or that is no plain arithmetic.
     """
+    shared = {} if constants is None else constants
 
     def cast(value: Any) -> Any:
         if isinstance(value, (tuple, list)):
             return tuple(map(cast, value))
         return value.to(dtype) if dtype is not None and value.is_floating_point() else value
 
-    constants: dict[str, Tensor] = {}
     steps: list[tuple[Node, Callable[..., Any]]] = []
-    arrays: dict[str, Tensor] = {}
+    fixed: dict[str, Node] = {}
     for node in part.nodes:
-        if node.op == WEIGHT:
-            array = torch.from_numpy(np.array(weights[node.args[0]]))
-            arrays[node.name] = array
-        elif node.refs() and all(name in arrays for name in node.refs()):
-            arrays[node.name] = _run(node, operation(node.op), arrays, {})
+        reads = node.refs()
+        if node.op == WEIGHT or (reads and fixed.keys() >= {*reads} and not _follows_batch(node)):
+            fixed[node.name] = node
         else:
             steps.append((node, operation(node.op)))
     exact = {node.name for node, _ in steps if node.op in _PRODUCTS and node.name in part.outputs and dtype is not None}
-    read_exactly = {name for node, _ in steps if node.name in exact for name in node.refs()}
-    read = {name for node, _ in steps for name in node.refs() if node.name not in exact} | {*part.outputs}
-    for name in (read | read_exactly) & arrays.keys():
-        value = (cast(arrays[name]) if name in read else arrays[name]).to(device)
-        constants[name] = value.contiguous(memory_format=torch.channels_last) if value.ndim == 4 else value.contiguous()
+    read = ({name for node, _ in steps for name in node.refs()} | {*part.outputs}) & fixed.keys()
+    for name, value in _computed(fixed, read - shared.keys(), weights).items():
+        value = cast(value).to(device)
+        shared[name] = value.contiguous(memory_format=torch.channels_last) if value.ndim == 4 else value.contiguous()
     last: dict[str, int] = {name: number for number, (node, _) in enumerate(steps) for name in node.refs()}
     over: dict[int, list[str]] = {}
     for name, number in last.items():
-        if name not in part.outputs and name not in constants:
+        if name not in part.outputs and name not in read:
             over.setdefault(number, []).append(name)
 
     def run(*inputs: Tensor) -> list[Tensor]:
-        found = constants | dict(zip(part.inputs, map(cast, inputs), strict=True))
+        found = {name: shared[name] for name in read} | dict(zip(part.inputs, map(cast, inputs), strict=True))
         sizes = {of: len(found[name]) for of, name in part.batches.items() if name in found}
         for number, (node, function) in enumerate(steps):
             if node.name in exact:
-                found[node.name] = _run(node, function, {name: found[name].float() for name in node.refs()}, sizes)
+                single = {name: found[name].float() for name in node.refs()}
+                found[node.name] = _run(node, function, single, sizes, None)
             else:
-                found[node.name] = cast(_run(node, function, found, sizes))
+                found[node.name] = _run(node, function, found, sizes, dtype)
             for name in over.get(number, ()):
                 del found[name]
         return [found[name] for name in part.outputs]
 
     return run
+
+
+def _computed(fixed: dict[str, Node], names: set[str], weights: Mapping[str, Array]) -> dict[str, Tensor]:
+    """The values called ``names``, which follow from weights alone. ``fixed``: all such operations, in order."""
+    needed = set(names)
+    for name in reversed(fixed):
+        if name in needed:
+            needed.update(fixed[name].refs())
+    values: dict[str, Tensor] = {}
+    for node in (node for name, node in fixed.items() if name in needed):
+        values[node.name] = (
+            torch.from_numpy(np.array(weights[node.args[0]]))
+            if node.op == WEIGHT
+            else _run(node, operation(node.op), values, {}, None)
+        )
+    return {name: values[name] for name in names}
 
 
 @lru_cache(None)
@@ -96,28 +125,52 @@ def operation(name: str) -> Callable[..., Any]:
         found = getattr(getattr(torch.ops.aten, packet), overload)
     except AttributeError as error:
         raise NetworkFileError(f"torch {torch.__version__} has no operation {name}") from error
-    schema = found._schema
+    schema, tags = found._schema, {*found.tags}
     texts = {
         argument.name
         for argument in schema.arguments
         if str(argument.type).removeprefix("Optional[").rstrip("]") == "str"
     }
-    if schema.is_mutable or texts - _TEXTS:
+    inner = (
+        packet.startswith("_") and not _INNER.match(packet) and tags.isdisjoint((torch.Tag.core, torch.Tag.pointwise))
+    )
+    if schema.is_mutable or texts - _TEXTS or inner or not tags.isdisjoint(_NOT_PLAIN) or _NO_ARITHMETIC.search(packet):
         raise NetworkFileError(f"{name} is no operation of a network")
     function: Callable[..., Any] = found
     return function
 
 
-def _run(node: Node, function: Callable[..., Any], values: Mapping[str, Any], sizes: Mapping[str, int]) -> Any:
+def _run(
+    node: Node,
+    function: Callable[..., Any],
+    values: Mapping[str, Any],
+    sizes: Mapping[str, int],
+    dtype: torch.dtype | None,
+) -> Any:
     def leaf(value: Any) -> Any:
         if isinstance(value, Ref):
             return values[value.name]
         if isinstance(value, Batch):
             return value.times * sizes[value.of]
-        return getattr(torch, value.name) if isinstance(value, Dtype) else value
+        if not isinstance(value, Dtype):
+            return value
+        named: torch.dtype = getattr(torch, value.name)
+        return dtype if dtype is not None and named.is_floating_point else named
 
     args = [_listed(walk(value, leaf)) for value in node.args]
     return function(*args, **{key: _listed(walk(value, leaf)) for key, value in node.kwargs.items()})
+
+
+def _follows_batch(node: Node) -> bool:
+    """Whether one of its arguments is a multiple of the batch."""
+    found = False
+
+    def leaf(value: Any) -> None:
+        nonlocal found
+        found |= isinstance(value, Batch)
+
+    walk((node.args, tuple(node.kwargs.values())), leaf)
+    return found
 
 
 def _listed(value: Any) -> Any:
@@ -181,7 +234,8 @@ class TorchRuntime:
         )
         self._scale, self._shift = scale[:, None, None], shift[:, None, None]
         self._parts = lru_cache(_KEPT)(self._built)
-        self._heads = lru_cache(_KEPT)(lambda value, draw: TorchHead(self, value, draw))
+        self._heads = lru_cache(_KEPT_HEADS)(lambda value, draw: TorchHead(self, value, draw))
+        self._constants: dict[str, Tensor] = {}
         self._building = threading.Lock()
         self._stream: Any = None
         if device.type == "cuda":
@@ -215,7 +269,8 @@ class TorchRuntime:
 
     def built(self, part: Part, weights: Mapping[str, Array]) -> Callable[..., list[Tensor]]:
         """A part on this device in this precision."""
-        return build(part, weights, self._device, self._dtype)
+        constants = self._constants if weights is self.network.weights else None
+        return build(part, weights, self._device, self._dtype, constants)
 
     def behind(self, value: Value) -> TorchHead:
         """See Runtime."""
@@ -261,11 +316,13 @@ class TorchHead:
     def __init__(self, runtime: TorchRuntime, value: Value, draw: int | None) -> None:
         self._runtime, self._value = runtime, value
         self.inputs, logits, gradient = parts_behind(runtime.network, value)
-        arrays = (
-            runtime.network.weights if draw is None else shuffled_weights(runtime.network, gradient or logits, draw)
-        )
-        self._logits = runtime.built(logits, arrays)
-        self._gradient = runtime.built(gradient, arrays) if gradient is not None else None
+
+        def built(part: Part) -> Callable[..., list[Tensor]]:
+            network = runtime.network
+            return runtime.built(part, network.weights if draw is None else shuffled_weights(network, part, draw))
+
+        self._logits = built(logits)
+        self._gradient = built(gradient) if gradient is not None else None
 
     def logits(self, crossing: Sequence[Array], cores: Cores) -> Floats:
         """See Head."""

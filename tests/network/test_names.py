@@ -1,0 +1,140 @@
+"""The name of a network is the file of what it was compiled to: kept by what decides it, and compiled once."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pellucid.network import names
+from pellucid.network.names import REFUSED, NetworkNameError, find
+
+
+class Compiler:
+    """Stands in for the process that compiles: writes a file, or fails as it is told."""
+
+    def __init__(self) -> None:
+        self.commands: list[list[str]] = []
+        self.code, self.says, self.writes = 0, "", True
+
+    def run(self, command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        self.commands.append(command)
+        if self.writes and self.code == 0:
+            Path(command[command.index("--out") + 1]).write_text("compiled")
+        return subprocess.CompletedProcess(command, self.code, self.says)
+
+
+@pytest.fixture
+def compiler(monkeypatch: pytest.MonkeyPatch) -> Compiler:
+    compiler = Compiler()
+    monkeypatch.setattr(subprocess, "run", compiler.run)
+    return compiler
+
+
+def described(folder: Path) -> str:
+    """A checkpoint, its description and its labels; the name of the network."""
+    (folder / "pets.safetensors").write_bytes(b"weights")
+    (folder / "pets.json").write_text("{}")
+    (folder / "labels.txt").write_text("cat\ndog\n")
+    return f"file:{folder / 'pets.safetensors'}"
+
+
+def test_a_path_is_that_file(compiler: Compiler, tmp_path: Path) -> None:
+    (tmp_path / "net").touch()
+    assert find(str(tmp_path / "net")) == tmp_path / "net"
+    assert find("~/nowhere.pellucid") == Path("~/nowhere.pellucid").expanduser()
+    assert compiler.commands == []
+
+
+def test_a_name_is_compiled_once_in_a_process_of_its_own(compiler: Compiler, tmp_path: Path) -> None:
+    path = find("torchvision:resnet18", tmp_path)
+    assert find("torchvision:resnet18", tmp_path) == path
+    assert path.parent == tmp_path / "networks"
+    assert re.fullmatch(r"torchvision-resnet18-[0-9a-f]{16}\.pellucid", path.name)
+    command = [sys.executable, "-m", "pellucid.compiler", "torchvision:resnet18", "--out", str(path)]
+    assert compiler.commands == [command]
+    find("lite0", tmp_path, progress=False)
+    assert compiler.commands[1][-1] == "--quiet"
+
+
+def test_names_that_look_alike_as_files_are_kept_apart(compiler: Compiler, tmp_path: Path) -> None:
+    found = {find(name, tmp_path) for name in ("timm:a", "timm-a", "timm/a", "x" * 300, "x" * 301)}
+    assert len(found) == 5
+
+
+def test_what_decides_the_network_decides_the_file(
+    compiler: Compiler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = described(tmp_path)
+    found = [find(name, tmp_path)]
+    for changed in ("pets.safetensors", "pets.json", "labels.txt"):
+        (tmp_path / changed).write_text("other")
+        found.append(find(name, tmp_path))
+    monkeypatch.setattr(names, "version", lambda library: "99")
+    found.append(find(name, tmp_path))
+    monkeypatch.setattr(names, "_code", lambda: "other code")
+    found.append(find(name, tmp_path))
+    assert len({*found}) == len(compiler.commands) == 6
+    (tmp_path / "unrelated.json").write_text("{}")
+    assert find(name, tmp_path) == found[-1]
+
+
+def test_brackets_in_the_name_of_a_checkpoint_are_no_pattern(compiler: Compiler, tmp_path: Path) -> None:
+    folder = tmp_path / "run[1]"
+    folder.mkdir()
+    checkpoint = folder / "pets[best].pth"
+    checkpoint.write_text("one")
+    first = find(f"file:{checkpoint}", tmp_path)
+    checkpoint.write_text("other")
+    assert find(f"file:{checkpoint}", tmp_path) != first
+
+
+def test_a_checkpoint_that_is_not_there_is_told_by_what_compiles(compiler: Compiler, tmp_path: Path) -> None:
+    compiler.code, compiler.says = REFUSED, "there is no file of weights at gone.pth\n"
+    with pytest.raises(NetworkNameError, match=r"^there is no file of weights at gone\.pth$"):
+        find(f"file:{tmp_path / 'nowhere' / 'gone.pth'}", tmp_path)
+
+
+@pytest.mark.parametrize(("code", "writes"), [(1, False), (-9, False), (0, False)])
+def test_a_compilation_that_ends_without_a_word_is_told(
+    compiler: Compiler, tmp_path: Path, code: int, writes: bool
+) -> None:
+    compiler.code, compiler.writes = code, writes
+    with pytest.raises(NetworkNameError, match=f"lite0 could not be compiled: .* exit code {code}$"):
+        find("lite0", tmp_path)
+
+
+def test_without_torch_the_error_says_what_to_do(
+    compiler: Compiler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = find("lite0", tmp_path)
+    monkeypatch.setattr(names, "find_spec", lambda name: None if name == "torch" else pytest.fail(name))
+    assert find("lite0", tmp_path) == kept
+    told = r"lite0-plain has not been compiled yet, which needs torch: pip install 'pellucid\[compile\]', or name"
+    with pytest.raises(NetworkNameError, match=told):
+        find("lite0-plain", tmp_path)
+
+
+def test_where_nothing_can_be_kept_it_is_compiled_into_a_temporary_folder(
+    compiler: Compiler, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    found = find("lite0", tmp_path / "file")
+    assert found.is_file()
+    assert tmp_path not in found.parents
+    assert "lite0 is compiled anew at each start" in caplog.text
+
+
+def test_the_process_that_compiles_says_what_it_cant(tmp_path: Path) -> None:
+    with pytest.raises(NetworkNameError, match="known: lite0, lite0-plain, torchvision:NAME, timm:NAME, file:PATH"):
+        find("lite9", tmp_path)
+    assert not [*tmp_path.rglob("*.pellucid")]
+    (tmp_path / "net.pth").touch()
+    (tmp_path / "net.json").write_text(json.dumps({"architecture": "torchvision:resnet18", "labels": "none.txt"}))
+    with pytest.raises(NetworkNameError, match=r"no file of labels at .*none\.txt"):
+        find(f"file:{tmp_path / 'net.pth'}", tmp_path)
