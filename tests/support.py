@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 from pydantic import BaseModel
 
+from pellucid.network import names
 from pellucid.schemas import Picture, Problem, Reply, Result
 from pellucid.types import Pixels
 
@@ -205,3 +206,8 @@ def _picture_difference(one: Mapping[str, Any], other: Mapping[str, Any], where:
         return f"{where}: {left.shape} and {right.shape}"
     largest = int(np.abs(left - right).max())
     return None if largest <= (2 if left.ndim == 2 else 12) else f"{where}: levels differ by {largest}"
+
+
+def compiled(name: str) -> Path:
+    """The compiled network of that name, from the cache that serves and tests share; compiled if it is not there."""
+    return names.find(name, progress=False)

@@ -47,6 +47,8 @@ MAY_IMPORT = {
     "service.telemetry": set(),
     "service.commands": {
         "pellucid.client",
+        "pellucid.compiler",
+        "pellucid.network",
         "pellucid.schemas",
         "service.app",
         "service.config",

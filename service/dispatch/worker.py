@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
+from concurrent.futures import Future, InvalidStateError
 from dataclasses import replace
 from functools import partial
 from typing import Final
@@ -66,8 +66,7 @@ class Worker:
         self._batcher = Batcher(self._costs.predict, self._goes_ahead, SPARE)
         self._watch = Watch(hang_limit_s, self._fail_all)
         self._running: list[list[Job]] = [[] for _ in range(engine.slots + SPARE)]
-        # One at a time: compiling takes a core, and those of the engine go on meanwhile.
-        self._compiler = ThreadPoolExecutor(1, thread_name_prefix="compile")
+        self._compiling = threading.Lock()
         self._died = False
         self._threads: list[threading.Thread] = []
 
@@ -136,7 +135,7 @@ class Worker:
 
         job = Job(pixels, plan, self._engine.lane(plan), deadline, time.monotonic(), future, void)
         if not self._engine.ready(plan) and self._batcher.hold(job.lane):
-            self._compiler.submit(self._prepare, job.lane, plan)
+            threading.Thread(target=self._prepare, args=(job.lane, plan), name="compile", daemon=True).start()
         if not self._batcher.put(job):
             job.future.set_exception(Draining("The service is shutting down."))
         elif fault := self.fault:  # looked at after it was queued: whoever finds a fault later fails it as well
@@ -161,9 +160,10 @@ class Worker:
     def _prepare(self, lane: str, plan: Plan) -> None:
         """Compile what a lane needs while its jobs wait, and no thread of the engine does."""
         try:
-            self._engine.prepare(plan)
-            self._batcher.release(lane)
-            self._engine.prepare(plan, alone=True)
+            with self._compiling:  # one at a time: it takes a core, and the engine goes on meanwhile
+                self._engine.prepare(plan)
+                self._batcher.release(lane)
+                self._engine.prepare(plan, alone=True)
         except Exception:  # its jobs find out, each by itself
             log.exception("what a plan needs could not be compiled")
         finally:

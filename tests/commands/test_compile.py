@@ -26,7 +26,7 @@ from torch import nn
 class Pets(nn.Module):
     def __init__(self, classes=2):
         super().__init__()
-        self.features = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.SiLU(), nn.Conv2d(4, 6, 3, 2), nn.SiLU())
+        self.features = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.ReLU(), nn.Conv2d(4, 6, 3, 2), nn.ReLU())
         self.squeeze, self.excite = nn.Linear(6, 3), nn.Linear(3, 6)
         self.classifier = nn.Linear(6, classes)
 
@@ -38,6 +38,10 @@ class Pets(nn.Module):
 class Undecided(Pets):
     def forward(self, x):
         return super().forward(x if x.sum() > 0 else -x)
+
+class Underived(Pets):
+    def forward(self, x):
+        return super().forward(torch.special.zeta(x.abs() + 2, torch.ones_like(x)))
 
 class Failing:
     def __init__(self):
@@ -95,6 +99,15 @@ def test_what_is_not_given_is_imagenets_and_the_files_name(module: str) -> None:
     assert (spec.name, spec.title, spec.labels) == ("pets", "Pets", ("cat", "dog", "rat"))
     assert (spec.preprocess.size, spec.preprocess.resize) == ((32, 32), 37)
     assert spec.preprocess.mean == (0.485, 0.456, 0.406)
+
+
+def test_what_can_not_be_asked_of_the_network_is_said(module: str) -> None:
+    done = pellucid("compile", f"{module}:Underived", "--out", "pets.pellucid", *USUAL)
+    assert done.exit_code == 0, done.stderr
+    _, *limits = done.stdout.splitlines()
+    assert limits == [*load(Path("pets.pellucid")).manifest.limits]
+    assert "the derivative for 'zeta' is not implemented" in limits[0]
+    assert "OpenVINO can't run the network" in limits[1]
 
 
 def test_other_commands_take_the_file_as_their_model(module: str) -> None:
