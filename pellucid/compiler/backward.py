@@ -42,10 +42,8 @@ def leaky_relu_backward(gradient: Tensor, x: Tensor, slope: float, is_result: bo
 def elu_backward(
     gradient: Tensor, alpha: float, scale: float, input_scale: float, is_result: bool, x: Tensor
 ) -> Tensor:
-    if is_result:
-        below = input_scale * (x + alpha * scale)
-    else:
-        below = (input_scale * alpha * scale) * torch.exp(x * input_scale)
+    y = x if is_result else (alpha * scale) * (torch.exp(x * input_scale) - 1)
+    below = input_scale * (y + alpha * scale)
     return gradient * torch.where(x <= 0, below, scale)
 
 
@@ -144,7 +142,13 @@ def convolved_back(
         around = [reach[i] - padding[i] for i in spatial]
         return aten.convolution(gradient, _turned(weight, groups), None, stride, around, dilation, False, flat, groups)
     rest = [sides[i] - ((gradient.shape[2 + i] - 1) * stride[i] - 2 * padding[i] + reach[i] + 1) for i in spatial]
-    return aten.convolution(gradient, weight, None, stride, padding, dilation, True, rest, groups)
+    whole = aten.convolution(
+        gradient, weight, None, stride, padding, dilation, True, [max(each, 0) for each in rest], groups
+    )
+    for i in spatial:
+        if rest[i] < 0:  # the last windows of a pooling may reach beyond the map
+            whole = aten.slice.Tensor(whole, 2 + i, 0, sides[i])
+    return whole
 
 
 def _turned(weight: Tensor, groups: int) -> Tensor:

@@ -49,10 +49,12 @@ def build(
         if node.op == WEIGHT:
             found[node.name] = ops.constant(weights[node.args[0]], shared_memory=True).output(0)
             continue
-        made = _OPERATIONS.get(node.op)
-        if made is None:
+        if not supports(node):
             raise UnsupportedError(node.op)
+        made = _OPERATIONS[node.op]
         args = walk(node.args, leaf)
+        if node.op in ("aten.mm.default", "aten.matmul.default"):
+            args = (args[0], _own(args[1]))
         kwargs = {key: walk(value, leaf) for key, value in node.kwargs.items()}
         if made is _convolution:
             kwargs["bf16"] = bf16
@@ -313,6 +315,18 @@ def _avg_pool(
         y = ops.avg_pool(x, stride, [0, 0], [0, 0], kernel, False, rounding)
         return ops.multiply(y, _like(kernel[0] * kernel[1] / divisor, y.output(0)))
     return ops.avg_pool(x, stride, padding, padding, kernel, not counts_padding, rounding)
+
+
+def _own(factor: Value) -> Value:
+    """A square constant as one that no other product reads.
+
+    OpenVINO 2026.4 packs a constant once, and finds it again by its address and shape: so of two products, one with the
+    constant and one with it transposed, the second is wrong where the constant is square.
+    """
+    node, shape = factor.get_node(), factor.get_partial_shape()
+    if node.get_type_name() != "Constant" or len(shape) != 2 or shape[0] != shape[1]:
+        return factor
+    return ops.constant(node.data.copy()).output(0)
 
 
 def _both(values: Any) -> list[int]:

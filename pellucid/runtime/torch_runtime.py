@@ -50,7 +50,7 @@ def build(
         if node.op == WEIGHT:
             array = torch.from_numpy(np.array(weights[node.args[0]]))
             arrays[node.name] = array
-        elif node.refs() and all(name in arrays for name in node.refs()):
+        elif node.refs() and all(name in arrays for name in node.refs()) and not _follows_batch(node):
             arrays[node.name] = _run(node, operation(node.op), arrays, {})
         else:
             steps.append((node, operation(node.op)))
@@ -108,6 +108,17 @@ def _run(node: Node, function: Callable[..., Any], values: Mapping[str, Any], si
 
     args = [_listed(walk(value, leaf)) for value in node.args]
     return function(*args, **{key: _listed(walk(value, leaf)) for key, value in node.kwargs.items()})
+
+
+def _follows_batch(node: Node) -> bool:
+    found = False
+
+    def leaf(value: Any) -> None:
+        nonlocal found
+        found |= isinstance(value, Batch)
+
+    walk((node.args, tuple(node.kwargs.values())), leaf)
+    return found
 
 
 def _listed(value: Any) -> Any:
