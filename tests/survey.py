@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +27,13 @@ from tqdm import tqdm
 from pellucid.compiler.compiling import CompileError, compile_network
 from pellucid.compiler.graph import TracedNetwork
 from pellucid.network.file import Array, CompiledNetwork, Value
-from pellucid.network.graph import Dtype, Graph, walk
 from pellucid.network.layout import Layout
 from pellucid.network.spec import ModelSpec, PreprocessSpec
 from pellucid.runtime.convert import UnsupportedError
 from pellucid.runtime.openvino_runtime import OpenVINORuntime
 from pellucid.runtime.torch_runtime import TorchRuntime
 from pellucid.types import Pixels
+from tests.compiler.recorded import in_float32
 from tests.surveyed import CLASSES, Entry, entries
 
 # Of a map's, a gate's or the logits' largest value.
@@ -275,10 +275,10 @@ class _Seen(nn.Module):
         if layout.axes == "BPCHW":
             return self._probe(value.flatten(1, 2).clone()).reshape(value.shape).clone()  # type: ignore[no-any-return]
         if layout.axes == "BCN":
-            return self._probe(value.unflatten(2, (layout.height, layout.width)).clone()).flatten(2)  # type: ignore[no-any-return]
+            return self._probe(value.reshape(*value.shape[:2], layout.height, layout.width)).flatten(2)  # type: ignore[no-any-return]
         if layout.axes == "BNC":
-            grid = value[:, layout.extra :].mT.unflatten(2, (layout.height, layout.width))
-            return torch.cat((value[:, : layout.extra], self._probe(grid.clone()).flatten(2).mT), 1)
+            grid = value[:, layout.extra :].mT.reshape(len(value), -1, layout.height, layout.width)
+            return torch.cat((value[:, : layout.extra], self._probe(grid).flatten(2).mT), 1)
         return self._probe(value.clone()).clone()  # type: ignore[no-any-return]
 
 
@@ -312,24 +312,11 @@ class _probed:
 # -- the graph under OpenVINO, in float32
 
 
-def _in_float32(network: CompiledNetwork) -> CompiledNetwork:
-    def leaf(value: Any) -> Any:
-        return Dtype("float32") if value == Dtype("float64") else value
-
-    nodes = [
-        replace(node, args=walk(node.args, leaf), kwargs={key: walk(value, leaf) for key, value in node.kwargs.items()})
-        for node in network.graph.nodes.values()
-    ]
-    weights = {
-        name: array.astype(np.float32) if array.dtype == np.float64 else array for name, array in network.weights.items()
-    }
-    return CompiledNetwork(network.manifest, Graph(nodes), weights)
-
-
 def _compare_openvino(row: Row, network: CompiledNetwork, images: Pixels, expected: Array, maps: Array | None) -> None:
     """Logits and Grad-CAM at the default layer, alone and in a batch."""
     manifest = network.manifest
-    runtime = OpenVINORuntime(_in_float32(network), bf16=False, threads=1)
+    narrow = CompiledNetwork(manifest, *in_float32(network.graph, network.weights))
+    runtime = OpenVINORuntime(narrow, bf16=False, threads=1)
     value = manifest.values[network.spec.default_layer] if maps is not None else None
     row.gradients = "OpenVINO" if value is not None and not row.limits else "torch" if value is not None else "none"
     outputs = [manifest.logits]

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, fx, nn
 
-from pellucid.compiler.layout import Layout, operation
+from pellucid.compiler.layout import operation
+from pellucid.network.layout import Layout
 
 
 class Gated(nn.Module):

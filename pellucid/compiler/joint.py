@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from pellucid.compiler import backward, moving, pooling
 from pellucid.compiler.kernels import scales_into_kernels
-from pellucid.compiler.recording import recording
+from pellucid.compiler.recording import Recording, recording
 from pellucid.compiler.writing import BATCHES, Writer
 from pellucid.network.graph import WEIGHT, Graph
 
@@ -64,14 +64,16 @@ def record(
         known[:] = [value is not None for value in of_values]
         return (*values, logits, *(value for value in of_values if value is not None))
 
-    traces = []
     followed = dict((*root.named_parameters(), *root.named_buffers()))
-    for count in BATCHES:
+
+    def recorded(count: int) -> Recording:
         generator = torch.Generator().manual_seed(count)
         pixels = torch.randn(count, *shape, generator=generator).to(kind)
         wanted = torch.rand(count, classes, generator=generator).to(kind)
-        traces.append(recording(both, (pixels, wanted), followed.values(), _RULES))
-    writer = Writer(*traces, followed)
+        return recording(both, (pixels, wanted), followed.values(), _RULES)
+
+    two, three = map(recorded, BATCHES)
+    writer = Writer(two, three, followed)
     outputs = writer.outputs
     rest = iter(outputs[len(names) + 1 :])
     graph = Graph(scales_into_kernels(writer.nodes, writer.shapes))

@@ -88,13 +88,13 @@ def _permuted(node: fx.Node, layout: Layout, dims: int) -> Layout | None:
     if len(order) == 2 and dims != 2:  # transpose
         one, other = (int(axis) % dims for axis in order)
         order = [other if axis == one else one if axis == other else axis for axis in range(dims)]
-    axes = "".join(layout.axes[axis] for axis in order)
+    axes: Any = "".join(layout.axes[axis] for axis in order)
     return Layout(axes, layout.height, layout.width, layout.extra) if axes in ("BCHW", "BHWC", "BNC", "BCN") else None
 
 
 def _from_shape(shape: tuple[int, ...], near: Layout) -> Layout | None:
     """The layout of a regrouped value, known by the extent of a map that it was made from, or a whole part of it."""
-    extents = {
+    extents: Any = {
         5: [("BPCHW", shape[3:])],
         4: [("BCHW", shape[2:]), ("BHWC", shape[1:3])],
         3: [("BNC", shape[1:2]), ("BCN", shape[2:])],

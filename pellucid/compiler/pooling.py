@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pellucid.compiler.backward import convolved_back
+from pellucid.compiler.moving import sliced
 
 aten = torch.ops.aten
 
@@ -46,7 +47,7 @@ def _backward(gradient: Tensor, sides: Sequence[int], rows: Along, columns: Alon
     return _times(gradient.mT, _matrix(rows, sides[-2], gradient).t()).mT
 
 
-def adaptive_avg_pool(x: Tensor, sides: Sequence[int]) -> Tensor:
+def adaptive_avg_pool(x: Tensor, sides: Sequence[int]) -> Any:
     given = x.shape[2:]
     if all(side % other == 0 for side, other in zip(given, sides, strict=True)):
         kernel = [side // other for side, other in zip(given, sides, strict=True)]
@@ -71,7 +72,7 @@ def avg_pool_backward(
     ceil_mode: bool,
     counts_padding: bool,
     divisor: int | None,
-) -> Tensor:
+) -> Any:
     kernel, padding = _pair(kernel), _pair(padding)
     stride = _pair(stride) if stride else kernel
     if divisor is not None:
@@ -96,7 +97,7 @@ def avg_pool_backward(
 
 
 def _resized(side: int, mode: str, align: bool | None, scale: float | None) -> Along:
-    def along(units: Tensor) -> Tensor:
+    def along(units: Tensor) -> Any:
         if mode == "nearest":
             return aten.upsample_nearest2d.default(units, [side, 1], scale, None)
         function = aten.upsample_bilinear2d if mode == "bilinear" else aten.upsample_bicubic2d
@@ -117,7 +118,7 @@ def upsample_nearest_backward(
     given: Sequence[int],
     rows: float | None = None,
     columns: float | None = None,
-) -> Tensor:
+) -> Any:
     times = [side // other for side, other in zip(sides, given[2:], strict=True)]
     if all(side == other * time for side, other, time in zip(sides, given[2:], times, strict=True)):
         return aten.avg_pool2d.default(gradient, times, times) * math.prod(times)
@@ -187,11 +188,11 @@ def max_pool_backward(
     padded = x
     if any(padding) or any(after):
         padded = aten.constant_pad_nd.default(x, [padding[1], after[1], padding[0], after[0]], -math.inf)
-    first: Tensor | float = -1.0
+    first = torch.full_like(y, -1.0)
     for number in reversed(range(len(offsets))):
         seen = padded
         for axis, (start, step, side) in enumerate(zip(offsets[number], stride, sides, strict=True)):
-            seen = aten.slice.Tensor(seen, 2 + axis, start, start + step * (side - 1) + 1, step)
+            seen = sliced(seen, 2 + axis, start, start + step * (side - 1) + 1, step)
         first = torch.where(seen == y, float(number), first)
     parts = [torch.where(first == number, gradient, 0.0) for number in range(len(offsets))]
     columns = torch.stack(parts, 2)
@@ -251,7 +252,7 @@ def im2col(
 ) -> Tensor:
     channels = x.shape[1]
     places = _places(kernel, channels, x)
-    found = aten.convolution(x, places, None, stride, padding, dilation, False, [0, 0], channels)
+    found: Tensor = aten.convolution(x, places, None, stride, padding, dilation, False, [0, 0], channels)
     return found.reshape(found.shape[0], found.shape[1], -1)
 
 

@@ -185,9 +185,10 @@ def _written(func: Any, args: Any, kwargs: Any) -> Tensor:
     name = func._schema.name.removeprefix("aten::")
     if name in ("zero_", "fill_"):
         number = 0 if name == "zero_" else args[1]
-        return torch.full_like(args[0], number) if not isinstance(number, Tensor) else number.expand(args[0].shape)
+        return number.expand(args[0].shape) if isinstance(number, Tensor) else torch.full_like(args[0], number)
     if name == "copy_":
-        return args[1].to(args[0].dtype).expand(args[0].shape)
+        copied: Tensor = args[1].to(args[0].dtype).expand(args[0].shape)
+        return copied
     plain = getattr(aten, name[:-1], None) if name.endswith("_") else None
     if plain is None:
         raise TracingError(f"it writes into a tensor ({func})")

@@ -78,7 +78,7 @@ def build(
 
 @lru_cache(None)
 def operation(name: str) -> Callable[..., Any]:
-    """The function of an ATen operation. Raises NetworkFileError where it is not known, or could do more than compute."""
+    """The function of an ATen operation. Raises NetworkFileError where it is not known, or does more than compute."""
     if name == "aten.getitem.default":
         return lambda values, index: values[index]
     _, packet, overload = _INSTEAD.get(name, name).split(".")
