@@ -42,10 +42,8 @@ def leaky_relu_backward(gradient: Tensor, x: Tensor, slope: float, is_result: bo
 def elu_backward(
     gradient: Tensor, alpha: float, scale: float, input_scale: float, is_result: bool, x: Tensor
 ) -> Tensor:
-    if is_result:
-        below = input_scale * (x + alpha * scale)
-    else:
-        below = (input_scale * alpha * scale) * torch.exp(x * input_scale)
+    y = x if is_result else (alpha * scale) * (torch.exp(x * input_scale) - 1)
+    below = input_scale * (y + alpha * scale)
     return gradient * torch.where(x <= 0, below, scale)
 
 
@@ -75,7 +73,7 @@ def silu_backward(gradient: Tensor, x: Tensor) -> Tensor:
 
 
 def mish_backward(gradient: Tensor, x: Tensor) -> Tensor:
-    t = aten.softplus.default(x).tanh()
+    t = torch.nn.functional.softplus(x).tanh()
     return gradient * (t + x * x.sigmoid() * (1 - t * t))
 
 
@@ -117,7 +115,7 @@ def convolution_backward(
     output_padding: Sequence[int],
     groups: int,
     mask: Any,
-) -> tuple[Tensor | None, None, None]:
+) -> Any:
     if mask[1]:  # the kernel is computed from the image: recorded as it is
         return NotImplemented
     if transposed:
@@ -142,9 +140,17 @@ def convolved_back(
     if all(step == 1 for step in stride) and all(reach[i] >= padding[i] for i in spatial):
         # A convolution with the kernel turned round, which runtimes do faster than a transposed one.
         around = [reach[i] - padding[i] for i in spatial]
-        return aten.convolution(gradient, _turned(weight, groups), None, stride, around, dilation, False, flat, groups)
+        turned = _turned(weight, groups)
+        back: Tensor = aten.convolution(gradient, turned, None, stride, around, dilation, False, flat, groups)
+        return back
     rest = [sides[i] - ((gradient.shape[2 + i] - 1) * stride[i] - 2 * padding[i] + reach[i] + 1) for i in spatial]
-    return aten.convolution(gradient, weight, None, stride, padding, dilation, True, rest, groups)
+    whole: Tensor = aten.convolution(
+        gradient, weight, None, stride, padding, dilation, True, [max(each, 0) for each in rest], groups
+    )
+    for i in spatial:
+        if rest[i] < 0:  # the last windows of a pooling may reach beyond the map
+            whole = aten.slice.Tensor(whole, 2 + i, 0, sides[i])
+    return whole
 
 
 def _turned(weight: Tensor, groups: int) -> Tensor:
@@ -207,13 +213,13 @@ def batch_norm_backward(
     return gradient * scale.view(-1, *ones), None, None
 
 
-def _moments(x: Tensor, dims: Sequence[int], epsilon: float) -> tuple[Tensor, Tensor]:
+def _moments(x: Tensor, dims: list[int], epsilon: float) -> tuple[Tensor, Tensor]:
     mean = x.mean(dims, keepdim=True)
     centred = x - mean
     return mean, ((centred * centred).mean(dims, keepdim=True) + epsilon).rsqrt()
 
 
-def _normalised_back(gradient: Tensor, x: Tensor, mean: Tensor, inverse: Tensor, dims: Sequence[int]) -> Tensor:
+def _normalised_back(gradient: Tensor, x: Tensor, mean: Tensor, inverse: Tensor, dims: list[int]) -> Tensor:
     """The gradient by x of ``(x - mean) * inverse``, with the mean and deviation of x along ``dims``."""
     unit = (x - mean) * inverse
     along = unit * (gradient * unit).mean(dims, keepdim=True)
@@ -250,8 +256,8 @@ def group_norm_backward(
     if weight is not None:
         gradient = gradient * weight.view(-1, *[1] * (x.ndim - 2))
     grouped = gradient.reshape(gradient.shape[0], groups, -1)
-    statistics = (each.reshape(each.shape[0], groups, 1) for each in (mean, inverse))
-    found = _normalised_back(grouped, x.reshape(x.shape[0], groups, -1), *statistics, [2])
+    mean, inverse = (each.reshape(each.shape[0], groups, 1) for each in (mean, inverse))
+    found = _normalised_back(grouped, x.reshape(x.shape[0], groups, -1), mean, inverse, [2])
     return found.reshape(found.shape[0], *sides), None, None
 
 

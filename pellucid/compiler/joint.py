@@ -11,18 +11,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
-from torch.fx.experimental.proxy_tensor import make_fx
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 from pellucid.compiler import backward, moving, pooling
 from pellucid.compiler.kernels import scales_into_kernels
+from pellucid.compiler.recording import Recording, recording
 from pellucid.compiler.writing import BATCHES, Writer
 from pellucid.network.graph import WEIGHT, Graph
 
-_DECOMPOSITIONS = {**backward.TABLE, **pooling.TABLE, **moving.TABLE}
+_RULES = {**backward.TABLE, **pooling.TABLE, **moving.TABLE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +64,16 @@ def record(
         known[:] = [value is not None for value in of_values]
         return (*values, logits, *(value for value in of_values if value is not None))
 
-    traces = []
-    for count in BATCHES:
+    followed = dict((*root.named_parameters(), *root.named_buffers()))
+
+    def recorded(count: int) -> Recording:
         generator = torch.Generator().manual_seed(count)
         pixels = torch.randn(count, *shape, generator=generator).to(kind)
         wanted = torch.rand(count, classes, generator=generator).to(kind)
-        traces.append(_recorded(both, pixels, wanted))
-    writer = Writer(traces, root)
+        return recording(both, (pixels, wanted), followed.values(), _RULES)
+
+    two, three = map(recorded, BATCHES)
+    writer = Writer(two, three, followed)
     outputs = writer.outputs
     rest = iter(outputs[len(names) + 1 :])
     graph = Graph(scales_into_kernels(writer.nodes, writer.shapes))
@@ -84,22 +87,6 @@ def record(
         dict(zip(names, outputs, strict=False)),
         {name: next(rest) if known and known[number] else None for number, name in enumerate(names)},
     )
-
-
-def _recorded(function: Callable[..., Any], *inputs: Tensor) -> fx.GraphModule:
-    """The operations of a function; none of them writes into what is there."""
-    made = make_fx(function, decomposition_table=_DECOMPOSITIONS)(*inputs)
-    made.graph.eliminate_dead_code()
-    if any(_writes(node) for node in made.graph.nodes):
-        without = torch.func.functionalize(made, remove="mutations")
-        made = make_fx(without, decomposition_table=_DECOMPOSITIONS)(*inputs)
-        made.graph.eliminate_dead_code()
-    return made
-
-
-def _writes(node: fx.Node) -> bool:
-    schema = getattr(node.target, "_schema", None)
-    return schema is not None and bool(schema.is_mutable)
 
 
 def _gradients(values: Sequence[Tensor], logits: Tensor, wanted: Tensor) -> list[Tensor | None]:
@@ -119,7 +106,7 @@ def _or_the_top_class(wanted: Tensor, logits: Tensor) -> Tensor:
 
 
 class _Plain(TorchFunctionMode):
-    """Replaces what torch computes in a way that depends on how its input lies in memory."""
+    """Replaces what torch computes by writing into memory, or by how its input lies there."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -127,4 +114,15 @@ class _Plain(TorchFunctionMode):
             x, sides = args[0], args[1] if len(args) > 1 else kwargs["output_size"]
             if sides in (1, [1, 1], (1, 1)):
                 return x.mean((-2, -1), keepdim=True)
+        if func is F.pad and "circular" in (*args[2:3], kwargs.get("mode")):
+            return _round(args[0], args[1] if len(args) > 1 else kwargs["pad"])
         return func(*args, **kwargs)
+
+
+def _round(x: Tensor, pads: Sequence[int]) -> Tensor:
+    """Each of the last axes with numbers of its end before it, and of its beginning behind it."""
+    for number in range(len(pads) // 2):
+        dim, (before, after) = x.ndim - 1 - number, pads[2 * number : 2 * number + 2]
+        side = x.shape[dim]
+        x = torch.cat((x.narrow(dim, side - before, before), x, x.narrow(dim, 0, after)), dim)
+    return x

@@ -15,6 +15,23 @@ aten = torch.ops.aten
 # -- parts
 
 
+def sliced(x: Tensor, dim: int, start: int, end: int, step: int = 1) -> Tensor:
+    found: Tensor = aten.slice.Tensor(x, dim, start, end, step)
+    return found
+
+
+def _selected(x: Tensor, dim: int, index: int) -> Tensor:
+    found: Tensor = aten.select.int(x, dim, index)
+    return found
+
+
+def _padded(x: Tensor, dim: int, before: int, after: int) -> Tensor:
+    if before == after == 0:
+        return x
+    found: Tensor = aten.constant_pad_nd.default(x, [0, 0] * (x.ndim - 1 - dim) + [before, after])
+    return found
+
+
 def split(x: Tensor, size: int, dim: int = 0) -> list[Tensor]:
     whole = x.shape[dim]
     return split_with_sizes(x, [min(size, whole - start) for start in range(0, whole, size)], dim)
@@ -22,11 +39,11 @@ def split(x: Tensor, size: int, dim: int = 0) -> list[Tensor]:
 
 def split_with_sizes(x: Tensor, sizes: Sequence[int], dim: int = 0) -> list[Tensor]:
     ends = [sum(sizes[: number + 1]) for number in range(len(sizes))]
-    return [aten.slice.Tensor(x, dim, end - size, end) for end, size in zip(ends, sizes, strict=True)]
+    return [sliced(x, dim, end - size, end) for end, size in zip(ends, sizes, strict=True)]
 
 
 def unbind(x: Tensor, dim: int = 0) -> list[Tensor]:
-    return [aten.select.int(x, dim, number) for number in range(x.shape[dim])]
+    return [_selected(x, dim, number) for number in range(x.shape[dim])]
 
 
 def roll(x: Tensor, shifts: Sequence[int], dims: Sequence[int] = ()) -> Tensor:
@@ -36,21 +53,21 @@ def roll(x: Tensor, shifts: Sequence[int], dims: Sequence[int] = ()) -> Tensor:
         side = x.shape[dim]
         if shift % side:
             cut = side - shift % side
-            x = aten.cat.default([aten.slice.Tensor(x, dim, cut, side), aten.slice.Tensor(x, dim, 0, cut)], dim)
+            x = torch.cat([sliced(x, dim, cut, side), sliced(x, dim, 0, cut)], dim)
     return x
 
 
 def unfold(x: Tensor, dim: int, size: int, step: int) -> Tensor:
     count = (x.shape[dim] - size) // step + 1
-    parts = [aten.slice.Tensor(x, dim, start, start + (count - 1) * step + 1, step) for start in range(size)]
-    return aten.stack.default(parts, -1)
+    parts = [sliced(x, dim, start, start + (count - 1) * step + 1, step) for start in range(size)]
+    return torch.stack(parts, -1)
 
 
 def unfold_backward(gradient: Tensor, sides: Sequence[int], dim: int, size: int, step: int) -> Tensor:
     dim %= len(sides)
     count = gradient.shape[dim]
     parts = [
-        slice_backward(aten.select.int(gradient, -1, start), sides, dim, start, start + (count - 1) * step + 1, step)
+        slice_backward(_selected(gradient, -1, start), sides, dim, start, start + (count - 1) * step + 1, step)
         for start in range(size)
     ]
     whole = parts[0]
@@ -67,7 +84,7 @@ def slice_backward(gradient: Tensor, sides: Sequence[int], dim: int, start: int,
         shape = gradient.shape
         spread = _padded(gradient.unsqueeze(dim + 1), dim + 1, 0, step - 1)
         spread = spread.reshape(*shape[:dim], count * step, *shape[dim + 1 :])
-        gradient = aten.slice.Tensor(spread, dim, 0, (count - 1) * step + 1)
+        gradient = sliced(spread, dim, 0, (count - 1) * step + 1)
     return _padded(gradient, dim, start, side - start - gradient.shape[dim])
 
 
@@ -75,12 +92,6 @@ def select_backward(gradient: Tensor, sides: Sequence[int], dim: int, index: int
     dim %= len(sides)
     index %= sides[dim]
     return _padded(gradient.unsqueeze(dim), dim, index, sides[dim] - index - 1)
-
-
-def _padded(x: Tensor, dim: int, before: int, after: int) -> Tensor:
-    if before == after == 0:
-        return x
-    return aten.constant_pad_nd.default(x, [0, 0] * (x.ndim - 1 - dim) + [before, after])
 
 
 def slice_scatter(
@@ -92,12 +103,12 @@ def slice_scatter(
         return part.expand(x.shape)
     if step != 1:
         pieces = [
-            aten.select.int(part, dim, chosen.index(number)) if number in chosen else aten.select.int(x, dim, number)
+            _selected(part, dim, chosen.index(number)) if number in chosen else _selected(x, dim, number)
             for number in range(side)
         ]
-        return aten.stack.default(pieces, dim)
-    pieces = [aten.slice.Tensor(x, dim, 0, chosen.start), part, aten.slice.Tensor(x, dim, chosen.stop, side)]
-    return aten.cat.default([piece for piece in pieces if piece.shape[dim]], dim)
+        return torch.stack(pieces, dim)
+    pieces = [sliced(x, dim, 0, chosen.start), part, sliced(x, dim, chosen.stop, side)]
+    return torch.cat([piece for piece in pieces if piece.shape[dim]], dim)
 
 
 def select_scatter(x: Tensor, part: Tensor, dim: int, index: int) -> Tensor:
@@ -178,10 +189,10 @@ def variance_and_mean(x: Tensor, dims: Any = None, *, correction: Any = None, ke
     return variance(x, dims, correction=correction, keepdim=keepdim), x.mean(axes, keepdim=keepdim)
 
 
-def log_sum_exp(x: Tensor, dims: Sequence[int], keepdim: bool = False) -> Tensor:
+def log_sum_exp(x: Tensor, dims: list[int], keepdim: bool = False) -> Tensor:
     largest = x.amax(dims, keepdim=True)
     found = (x - largest).exp().sum(dims, keepdim=True).log() + largest
-    return found if keepdim else found.squeeze(list(dims))
+    return found if keepdim else found.squeeze(tuple(dims))
 
 
 # -- sums of products
@@ -196,14 +207,14 @@ def addcdiv(x: Tensor, one: Tensor, other: Tensor, *, value: float = 1) -> Tenso
 
 
 def baddbmm(x: Tensor, one: Tensor, other: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
-    product = aten.bmm.default(one, other)
+    product = torch.bmm(one, other)
     return (x if beta == 1 else x * beta) + (product if alpha == 1 else product * alpha)
 
 
 def addmm(x: Tensor, one: Tensor, other: Tensor, *, beta: float = 1, alpha: float = 1) -> Any:
     if beta == alpha == 1:
         return NotImplemented
-    product = aten.mm.default(one, other)
+    product = torch.mm(one, other)
     return (x if beta == 1 else x * beta) + (product if alpha == 1 else product * alpha)
 
 
@@ -215,7 +226,7 @@ def glu(x: Tensor, dim: int = -1) -> Tensor:
 def glu_backward(gradient: Tensor, x: Tensor, dim: int) -> Tensor:
     value, gate = split(x, x.shape[dim] // 2, dim)
     s = gate.sigmoid()
-    return aten.cat.default([gradient * s, gradient * (value * (s * (1 - s)))], dim)
+    return torch.cat([gradient * s, gradient * (value * (s * (1 - s)))], dim)
 
 
 TABLE: Final[dict[Any, Callable[..., Any]]] = {

@@ -12,13 +12,14 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor
-from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing
 from torch.nn import functional as F
 
 from pellucid.compiler.backward import convolved_back
+from pellucid.compiler.moving import sliced
 
 aten = torch.ops.aten
 
+_MOST_COMPARED: Final = 16  # places of a window that are compared one by one
 Along = Callable[[Tensor], Tensor]  # maps [n, 1, side, 1] -> [n, 1, other side, 1]
 
 
@@ -27,23 +28,26 @@ Along = Callable[[Tensor], Tensor]  # maps [n, 1, side, 1] -> [n, 1, other side,
 
 def _matrix(function: Along, side: int, like: Tensor) -> Tensor:
     """``[side, other side]``: what ``function`` makes of each unit vector of that length."""
-    with disable_proxy_modes_tracing(), torch.inference_mode(False), torch.no_grad():
-        units = torch.eye(side, dtype=torch.float64).view(side, 1, side, 1)
-        return function(units).reshape(side, -1).to(like.dtype)
+    units = torch.eye(side, dtype=torch.float64).view(side, 1, side, 1)
+    return function(units).reshape(side, -1).to(like.dtype)
+
+
+def _times(x: Tensor, matrix: Tensor) -> Tensor:
+    return (x.reshape(-1, x.shape[3]) @ matrix).reshape(*x.shape[:3], matrix.shape[1])
 
 
 def _forward(x: Tensor, rows: Along, columns: Along) -> Tensor:
-    x = x @ _matrix(columns, x.shape[3], x)
-    return (x.mT @ _matrix(rows, x.shape[2], x)).mT
+    x = _times(x, _matrix(columns, x.shape[3], x))
+    return _times(x.mT, _matrix(rows, x.shape[2], x)).mT
 
 
 def _backward(gradient: Tensor, sides: Sequence[int], rows: Along, columns: Along) -> Tensor:
     """The gradient by the map, whose ``sides`` are (..., height, width), to which ``_forward`` was applied."""
-    gradient = gradient @ _matrix(columns, sides[-1], gradient).t()
-    return (gradient.mT @ _matrix(rows, sides[-2], gradient).t()).mT
+    gradient = _times(gradient, _matrix(columns, sides[-1], gradient).t())
+    return _times(gradient.mT, _matrix(rows, sides[-2], gradient).t()).mT
 
 
-def adaptive_avg_pool(x: Tensor, sides: Sequence[int]) -> Tensor:
+def adaptive_avg_pool(x: Tensor, sides: Sequence[int]) -> Any:
     given = x.shape[2:]
     if all(side % other == 0 for side, other in zip(given, sides, strict=True)):
         kernel = [side // other for side, other in zip(given, sides, strict=True)]
@@ -68,7 +72,7 @@ def avg_pool_backward(
     ceil_mode: bool,
     counts_padding: bool,
     divisor: int | None,
-) -> Tensor:
+) -> Any:
     kernel, padding = _pair(kernel), _pair(padding)
     stride = _pair(stride) if stride else kernel
     if divisor is not None:
@@ -93,7 +97,7 @@ def avg_pool_backward(
 
 
 def _resized(side: int, mode: str, align: bool | None, scale: float | None) -> Along:
-    def along(units: Tensor) -> Tensor:
+    def along(units: Tensor) -> Any:
         if mode == "nearest":
             return aten.upsample_nearest2d.default(units, [side, 1], scale, None)
         function = aten.upsample_bilinear2d if mode == "bilinear" else aten.upsample_bicubic2d
@@ -114,7 +118,7 @@ def upsample_nearest_backward(
     given: Sequence[int],
     rows: float | None = None,
     columns: float | None = None,
-) -> Tensor:
+) -> Any:
     times = [side // other for side, other in zip(sides, given[2:], strict=True)]
     if all(side == other * time for side, other, time in zip(sides, given[2:], times, strict=True)):
         return aten.avg_pool2d.default(gradient, times, times) * math.prod(times)
@@ -176,22 +180,53 @@ def max_pool_backward(
     stride = _pair(stride) if stride else kernel
     y = aten.max_pool2d_with_indices.default(x, kernel, stride, padding, dilation, ceil_mode)[0]
     sides = y.shape[2:]
+    if math.prod(kernel) > _MOST_COMPARED and stride == kernel and _divides(kernel, x):
+        return _apart_max_pool_backward(gradient, x, kernel)
     offsets = [(i * dilation[0], j * dilation[1]) for i in range(kernel[0]) for j in range(kernel[1])]
     reach = [(sides[i] - 1) * stride[i] + (kernel[i] - 1) * dilation[i] + 1 for i in (0, 1)]
     after = [max(0, reach[i] - padding[i] - x.shape[2 + i]) for i in (0, 1)]
     padded = x
     if any(padding) or any(after):
         padded = aten.constant_pad_nd.default(x, [padding[1], after[1], padding[0], after[0]], -math.inf)
-    first: Tensor | float = -1.0
+    first = torch.full_like(y, -1.0)
     for number in reversed(range(len(offsets))):
         seen = padded
         for axis, (start, step, side) in enumerate(zip(offsets[number], stride, sides, strict=True)):
-            seen = aten.slice.Tensor(seen, 2 + axis, start, start + step * (side - 1) + 1, step)
+            seen = sliced(seen, 2 + axis, start, start + step * (side - 1) + 1, step)
         first = torch.where(seen == y, float(number), first)
     parts = [torch.where(first == number, gradient, 0.0) for number in range(len(offsets))]
     columns = torch.stack(parts, 2)
     columns = columns.reshape(columns.shape[0], -1, *sides)
     return _folded(columns, x.shape[1:], kernel, stride, padding, dilation)
+
+
+def _apart_max_pool_backward(gradient: Tensor, x: Tensor, kernel: Sequence[int]) -> Tensor:
+    """The same for large windows that share no position."""
+    count, channels, height, width = x.shape
+    rows, columns = height // kernel[0], width // kernel[1]
+    windows = x.reshape(count, channels, rows, kernel[0], columns, kernel[1]).permute(0, 1, 2, 4, 3, 5)
+    first = windows.reshape(count, channels, rows, columns, -1).argmax(-1, keepdim=True)
+    parts = torch.where(first == torch.arange(math.prod(kernel)), gradient.unsqueeze(-1), 0.0)
+    parts = parts.reshape(parts.shape[0], channels, rows, columns, *kernel).permute(0, 1, 2, 4, 3, 5)
+    return parts.reshape(parts.shape[0], channels, height, width)
+
+
+def _divides(kernel: Sequence[int], x: Tensor) -> bool:
+    return all(side % other == 0 for side, other in zip(x.shape[2:], kernel, strict=True))
+
+
+def adaptive_max_pool(x: Tensor, sides: Sequence[int]) -> Any:
+    if not _divides(sides, x):
+        return NotImplemented
+    kernel = [side // other for side, other in zip(x.shape[2:], sides, strict=True)]
+    return aten.max_pool2d_with_indices.default(x, kernel, kernel)
+
+
+def adaptive_max_pool_backward(gradient: Tensor, x: Tensor, indices: Tensor) -> Any:
+    if not _divides(gradient.shape[2:], x):
+        return NotImplemented
+    kernel = [side // other for side, other in zip(x.shape[2:], gradient.shape[2:], strict=True)]
+    return max_pool_backward(gradient, x, kernel, kernel, [0, 0], [1, 1], False, indices)
 
 
 def _folded(
@@ -208,10 +243,8 @@ def _folded(
 
 def _places(kernel: Sequence[int], channels: int, like: Tensor) -> Tensor:
     """Kernels ``[channels * window, 1, *kernel]``, each of which picks one place of the window."""
-    with disable_proxy_modes_tracing(), torch.inference_mode(False), torch.no_grad():
-        window = math.prod(kernel)
-        picks = torch.eye(window, dtype=like.dtype).view(window, 1, *kernel)
-        return picks.repeat(channels, 1, 1, 1)
+    window = math.prod(kernel)
+    return torch.eye(window, dtype=like.dtype).view(window, 1, *kernel).repeat(channels, 1, 1, 1)
 
 
 def im2col(
@@ -219,7 +252,7 @@ def im2col(
 ) -> Tensor:
     channels = x.shape[1]
     places = _places(kernel, channels, x)
-    found = aten.convolution(x, places, None, stride, padding, dilation, False, [0, 0], channels)
+    found: Tensor = aten.convolution(x, places, None, stride, padding, dilation, False, [0, 0], channels)
     return found.reshape(found.shape[0], found.shape[1], -1)
 
 
@@ -248,6 +281,8 @@ TABLE: Final[dict[Any, Callable[..., Any]]] = {
     aten._adaptive_avg_pool2d_backward.default: adaptive_avg_pool_backward,
     aten.avg_pool2d_backward.default: avg_pool_backward,
     aten.max_pool2d_with_indices_backward.default: max_pool_backward,
+    aten.adaptive_max_pool2d.default: adaptive_max_pool,
+    aten.adaptive_max_pool2d_backward.default: adaptive_max_pool_backward,
     aten.upsample_nearest2d.default: upsample_nearest,
     aten.upsample_nearest2d_backward.default: upsample_nearest_backward,
     aten.upsample_bilinear2d.default: _upsample("bilinear"),

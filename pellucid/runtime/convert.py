@@ -49,10 +49,12 @@ def build(
         if node.op == WEIGHT:
             found[node.name] = ops.constant(weights[node.args[0]], shared_memory=True).output(0)
             continue
-        made = _OPERATIONS.get(node.op)
-        if made is None:
+        if not supports(node):
             raise UnsupportedError(node.op)
+        made = _OPERATIONS[node.op]
         args = walk(node.args, leaf)
+        if node.op in ("aten.mm.default", "aten.matmul.default"):
+            args = (args[0], _own(args[1]))
         kwargs = {key: walk(value, leaf) for key, value in node.kwargs.items()}
         if made is _convolution:
             kwargs["bf16"] = bf16
@@ -132,9 +134,7 @@ def _shape(sides: Any) -> Value:
     return ops.concat([side if isinstance(side, ov.Output) else _ints([side]).output(0) for side in sides], 0)
 
 
-def _expand(x: Value, sides: Any, implicit: bool = False) -> Value:
-    given = x.get_partial_shape()
-    lead = len(sides) - len(given)
+def _expand(x: Value, sides: Any) -> Value:
     # Broadcasting to 1 keeps what is there, also a side that is known only when the graph runs.
     return ops.broadcast(
         x,
@@ -315,6 +315,18 @@ def _avg_pool(
     return ops.avg_pool(x, stride, padding, padding, kernel, not counts_padding, rounding)
 
 
+def _own(factor: Value) -> Value:
+    """A square constant as one that no other product reads.
+
+    OpenVINO 2026.4 packs a constant once, and finds it again by its address and shape: so of two products, one with the
+    constant and one with it transposed, the second is wrong where the constant is square.
+    """
+    node, shape = factor.get_node(), factor.get_partial_shape()
+    if node.get_type_name() != "Constant" or len(shape) != 2 or shape[0] != shape[1]:
+        return factor
+    return ops.constant(node.data.copy()).output(0)
+
+
 def _both(values: Any) -> list[int]:
     return [*values] if len(values) == 2 else [values[0], values[0]]
 
@@ -430,10 +442,6 @@ def _gelu(x: Value, *, approximate: str = "none") -> Value:
     return ops.gelu(x, "tanh" if approximate == "tanh" else "erf")
 
 
-def _remainder(function: Callable[..., Any]) -> Callable[..., Value]:
-    return lambda x, y: function(*_pair(x, y))
-
-
 _OPERATIONS: Final[dict[str, Callable[..., Any]]] = {
     "aten.add.Tensor": _binary(ops.add),
     "aten.sub.Tensor": _binary(ops.subtract),
@@ -483,9 +491,7 @@ _OPERATIONS: Final[dict[str, Callable[..., Any]]] = {
     "aten.hardswish.default": ops.hswish,
     "aten.hardsigmoid.default": lambda x: ops.hard_sigmoid(x, _like(1 / 6, x), _like(0.5, x)),
     "aten.leaky_relu.default": lambda x, slope=0.01: ops.prelu(x, _like([slope], x)),
-    "aten._prelu_kernel.default": lambda x, slope: ops.select(
-        ops.greater(x, _like(0.0, x)), x, ops.multiply(x, slope)
-    ),
+    "aten._prelu_kernel.default": lambda x, slope: ops.select(ops.greater(x, _like(0.0, x)), x, ops.multiply(x, slope)),
     "aten.elu.default": _scaled_elu,
     "aten.softplus.default": _softplus,
     "aten._softmax.default": lambda x, dim, half: ops.softmax(x, dim),
@@ -509,7 +515,7 @@ _OPERATIONS: Final[dict[str, Callable[..., Any]]] = {
     "aten.clamp_max.default": lambda x, high: ops.minimum(x, _like(high, x)),
     "aten.maximum.default": _binary(ops.maximum),
     "aten.minimum.default": _binary(ops.minimum),
-    "aten.remainder.Scalar": _remainder(ops.floor_mod),
+    "aten.remainder.Scalar": lambda x, y: ops.floor_mod(*_pair(x, y)),
     "aten.logical_not.default": ops.logical_not,
     "aten.bitwise_not.default": ops.logical_not,
     "aten.logical_or.default": ops.logical_or,

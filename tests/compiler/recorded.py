@@ -1,0 +1,92 @@
+"""A function of maps, recorded with its gradient, and run by torch and by OpenVINO."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import openvino as ov
+import torch
+from openvino import opset15 as ops
+from torch import Tensor, nn
+
+from pellucid.compiler.joint import Joint, record
+from pellucid.network.file import Array
+from pellucid.network.graph import PIXELS_INPUT, WANTED_INPUT, Dtype, Graph, Part, walk
+from pellucid.runtime import convert, torch_runtime
+
+CLASSES = 4
+Function = Callable[[Tensor], Tensor]
+
+
+class Head(nn.Module):
+    """``layer``, and behind it a linear layer ``[anything, CLASSES]``."""
+
+    def __init__(self, layer: Function, shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        if isinstance(layer, nn.Module):
+            self.part = layer
+        self._layer = [layer]  # not a module's attribute twice
+        size = layer(torch.zeros(1, *shape, dtype=torch.float64)).numel()
+        chance = torch.Generator().manual_seed(3)
+        self.weight = nn.Parameter(torch.randn(size, CLASSES, generator=chance, dtype=torch.float64))
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor]:
+        return (self._layer[0](pixels).flatten(1) @ self.weight,)
+
+
+def recorded(layer: Function, shape: tuple[int, int, int], gradients: bool = True) -> tuple[Joint, Head]:
+    """The graph of a layer and a linear head in float64."""
+    net = Head(layer, shape).requires_grad_(False)
+    return record(net, (PIXELS_INPUT,), net, shape, CLASSES, gradients=gradients), net
+
+
+def part_of(joint: Joint) -> Part:
+    """Pixels and wanted logits -> logits and the gradient by the pixels."""
+    gradient = joint.gradients[PIXELS_INPUT]
+    assert gradient is not None
+    return joint.graph.part((PIXELS_INPUT, WANTED_INPUT), (joint.logits, gradient))
+
+
+def by_torch(joint: Joint, pixels: Tensor, wanted: Tensor) -> list[Tensor]:
+    """What the graph computes in float64."""
+    weights = {name: value.numpy() for name, value in joint.weights.items()}
+    with torch.no_grad():
+        return torch_runtime.build(part_of(joint), weights, torch.device("cpu"), None)(pixels, wanted)
+
+
+def in_float32(graph: Graph, weights: Mapping[str, Array]) -> tuple[Graph, dict[str, Array]]:
+    """A graph that was recorded in float64."""
+
+    def leaf(value: Any) -> Any:
+        return Dtype("float32") if value == Dtype("float64") else value
+
+    nodes = [
+        replace(node, args=walk(node.args, leaf), kwargs={key: walk(value, leaf) for key, value in node.kwargs.items()})
+        for node in graph.nodes.values()
+    ]
+    narrow = {name: each.astype(np.float32) if each.dtype == np.float64 else each for name, each in weights.items()}
+    return Graph(nodes), narrow
+
+
+def by_openvino(joint: Joint, pixels: Tensor, wanted: Tensor) -> list[Tensor]:
+    """The same in float32."""
+    graph, weights = in_float32(joint.graph, {name: value.numpy() for name, value in joint.weights.items()})
+    inputs = [ops.parameter([-1, *each.shape[1:]], np.float32) for each in (pixels, wanted)]
+    part = part_of(replace(joint, graph=graph))
+    values = dict(zip(part.inputs, (each.output(0) for each in inputs), strict=True))
+    outputs = convert.build(part, values, weights)
+    model = ov.Model([ops.result(output) for output in outputs], inputs, "part")
+    run = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    found = run([pixels.float().numpy(), wanted.float().numpy()])
+    return [torch.from_numpy(np.array(found[number])).double() for number in range(len(outputs))]
+
+
+def by_autograd(net: Head, pixels: Tensor, wanted: Tensor) -> list[Tensor]:
+    """What torch itself computes in float64."""
+    leaf = pixels.clone().requires_grad_()
+    (logits,) = net(leaf)
+    (gradient,) = torch.autograd.grad(logits, leaf, wanted)
+    return [logits.detach(), gradient]
