@@ -23,6 +23,8 @@ from tests.support import REPOSITORY, ROUTES, SAMPLES
 
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(console|python|javascript)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+# Before a block that needs what the one before it has left.
+CONTINUES = "<!-- continues -->\n"
 # Playwright brings a Node.js along, so that no machine need have one.
 NODE = Path(playwright.__file__).parent / "driver" / "node"
 INTERPRETER = {
@@ -32,26 +34,46 @@ INTERPRETER = {
 }
 
 
-def blocks() -> list[tuple[str, str, str]]:
-    """(page, language, code) of every block that a server can answer; what builds the service is not run in a test."""
-    found = [(page.name, *match.groups()) for page in PAGES for match in BLOCK.finditer(page.read_text("utf-8"))]
+def examples() -> list[tuple[str, list[tuple[str, str]]]]:
+    """(page, its blocks as (language, code)) of every example that a server can answer. Most are of one block. What
+    builds the service is not run in a test.
+    """
+    found: list[tuple[str, list[tuple[str, str]]]] = []
     builds = ("make ", "docker ", "kubectl ")
-    return [(page, language, code) for page, language, code in found if not code.startswith(builds)]
+    for page in PAGES:
+        text = page.read_text("utf-8")
+        for match in BLOCK.finditer(text):
+            language, code = match.groups()
+            if text.endswith(CONTINUES, 0, match.start()):
+                found[-1][1].append((language, code))
+            elif not code.startswith(builds):
+                found.append((page.name, [(language, code)]))
+    return found
 
 
-@pytest.mark.parametrize(("source", "language", "code"), blocks())
-def test_every_example_runs_as_pasted(source: str, language: str, code: str, server: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("source", "example"), examples())
+def test_every_example_runs_as_pasted(source: str, example: list[tuple[str, str]], server: str, tmp_path: Path) -> None:
     samples = tmp_path / SAMPLES.relative_to(REPOSITORY)
     samples.parent.mkdir(parents=True)
     samples.symlink_to(SAMPLES)
     (tmp_path / ".venv").symlink_to(sys.prefix)
+    for language, code in example:
+        runs(language, code, server, tmp_path)
+
+
+def runs(language: str, code: str, server: str, folder: Path) -> None:
+    """Run one block as its page says. A first line that names a file is where the page has it saved."""
     # curl exits with 0 after an error, unless told otherwise
     pasted = code.replace("http://127.0.0.1:8000", server).replace(
         "curl ", "curl --silent --show-error --fail-with-body "
     )
     pasted = pasted.replace("127.0.0.1:8000", server.removeprefix("http://"))  # clients that add the scheme themselves
     pasted = pasted.replace("8001", str(free_port()))  # of a service that the example starts itself
-    status, said, errors = run([*INTERPRETER[language], pasted], tmp_path)
+    if named := re.match(r"# (\w+\.py)\n", pasted):
+        (folder / named[1]).write_text(pasted, "utf-8")
+        status, said, errors = run([INTERPRETER[language][0], named[1]], folder)
+    else:
+        status, said, errors = run([*INTERPRETER[language], pasted], folder)
     if "layer=haed" in code:  # the guide's example of an error
         assert status != 0
         assert "Did you mean 'head'" in said
