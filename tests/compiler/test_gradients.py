@@ -88,7 +88,9 @@ OTHERS: dict[str, Function] = {
     "grouped convolution": _seeded(lambda: nn.Conv2d(4, 6, 3, padding=1, groups=2)),
     "convolution without padding of a kernel of 1": _seeded(lambda: nn.Conv2d(4, 6, 1, padding=1)),
     "transposed convolution": _seeded(lambda: nn.ConvTranspose2d(4, 3, 3, stride=2, padding=1, output_padding=1)),
-    "convolution along channels": lambda x: F.conv1d(x.mean((2, 3))[:, None], x.new_tensor([[[1.0, -2, 3]]]), padding=1),
+    "convolution along channels": lambda x: F.conv1d(
+        x.mean((2, 3))[:, None], x.new_tensor([[[1.0, -2, 3]]]), padding=1
+    ),
     "max_pool of windows that overlap": lambda x: F.max_pool2d(x, 3, 2, 1),
     "max_pool with stride 1": lambda x: F.max_pool2d(x, 3, 1, 1),
     "max_pool to the ceiling": lambda x: F.max_pool2d(x, 3, 2, ceil_mode=True),
