@@ -21,8 +21,9 @@ from benchmarks.oracles import ORACLES, SAMPLES, SIGNLESS, Enlarged, difference,
 from benchmarks.report import fill, machine_line
 from benchmarks.servers import ROOT
 from models import catalog
-from pellucid.compiler.graph import TracedNetwork
+from pellucid.compiler.compiling import compile_network
 from pellucid.explain.methods import METHODS, Method
+from pellucid.network.file import CompiledNetwork
 from pellucid.network.spec import PIXELS, NetworkSpec
 from pellucid.types import Batch, Floats, Heat, Plan
 from service.config import Settings
@@ -79,7 +80,7 @@ def agreements() -> dict[str, dict[str, float]]:
     Of the network without gates: behind one, the others' hooks would see another value than the layer of that name.
     """
     net, spec = catalog.load("lite0-plain")
-    graph = TracedNetwork(net, spec.preprocess.size)
+    graph = compile_network(net, spec, None)
     mean, std = (torch.tensor(values) for values in (spec.preprocess.mean, spec.preprocess.std))
     found: dict[str, dict[str, float]] = {name: {} for name in METHODS}
     for image in inputs(spec)[:3]:
@@ -96,7 +97,7 @@ def agreements() -> dict[str, dict[str, float]]:
     return found
 
 
-def _ours(graph: TracedNetwork, name: str, layer: str, picture: Tensor) -> Floats:
+def _ours(graph: CompiledNetwork, name: str, layer: str, picture: Tensor) -> Floats:
     method = METHODS[name]
     if isinstance(method, Method):
         (evidence,) = evidence_at(graph, layer, picture, [[_CLASS]])

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 Array = NDArray[Any]
 
 # Models that are kept: sets of outputs, and networks behind a cut. Each holds its weights as the processor wants them.
-_KEPT: Final = 16
+_KEPT: Final = 12
 # Batches that run side by side. Each has its own activations in memory.
 _MOST_SLOTS: Final = 4
 # An image costs as much in a batch of four as in one of eight, whose activations fall out of the caches.
