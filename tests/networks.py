@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import replace
 from functools import cache, partial
 
 import torch
@@ -58,6 +57,54 @@ class TinyNet(nn.Module):
         return logits
 
 
+class Attention(nn.Module):
+    """Tokens that read one another, and pass themselves by."""
+
+    def __init__(self, width: int = 16) -> None:
+        super().__init__()
+        self.norm, self.query, self.key, self.value = nn.LayerNorm(width), *(nn.Linear(width, width) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(x)
+        weights = (self.query(y) @ self.key(y).transpose(1, 2) / 4).softmax(-1)
+        mixed: Tensor = x + weights @ self.value(y)
+        return mixed
+
+
+class Tokens(nn.Module):
+    """A vision transformer without kinks: 4 x 4 patches and a class token, which alone is read at the end."""
+
+    def __init__(self, classes: int = 5) -> None:
+        super().__init__()
+        self.patches, self.token = nn.Conv2d(3, 16, 16, 16), nn.Parameter(torch.randn(1, 1, 16))
+        self.places = nn.Parameter(torch.randn(1, 17, 16))
+        self.first, self.second = Attention(), Attention()
+        self.norm, self.classifier = nn.LayerNorm(16), nn.Linear(16, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        x = torch.cat((self.token.expand(x.shape[0], -1, -1), x), 1) + self.places
+        logits: Tensor = self.classifier(self.norm(self.second(self.first(x)))[:, 0])
+        return logits
+
+
+class Paths(nn.Module):
+    """Selective kernels: two maps of one place, weighed against each other channel by channel."""
+
+    def __init__(self, classes: int = 5) -> None:
+        super().__init__()
+        self.stem, self.small, self.large = nn.Conv2d(3, 8, 4, 4), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 3, 1, 1)
+        self.squeeze, self.mid, self.classifier = nn.Linear(8, 16), nn.Conv2d(8, 8, 1), nn.Linear(8, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = nn.functional.silu(self.stem(x))
+        paths = torch.stack((self.small(x), self.large(x)), 1)  # B 2 C h w
+        weights = self.squeeze(x.mean((2, 3))).view(-1, 2, 8, 1, 1).softmax(1)
+        x = nn.functional.silu(self.mid((paths * weights).sum(1)))
+        logits: Tensor = self.classifier(x.mean((2, 3)))
+        return logits
+
+
 class Odd(nn.Module, ABC):
     """Two convolutions for pixels of 16 x 16, and between them what the subclass is odd in."""
 
@@ -85,14 +132,20 @@ class Odd(nn.Module, ABC):
 
 @cache
 def network(name: str, dtype: torch.dtype = torch.float32) -> nn.Module:
-    """``tiny``, ``tiny-relu`` or a network of torchvision, with seeded weights and norms fitted to seeded noise.
+    """``tiny``, ``tiny-relu``, ``tokens``, ``paths`` or a network of torchvision, with seeded weights and norms fitted
+    to seeded noise.
 
     With unfitted norms a deep random network's activations hardly depend on the picture, and maps are all cancellation.
     """
     if dtype != torch.float32:
         return copy.deepcopy(network(name)).to(dtype)
     torch.manual_seed(0)
-    of_ours: dict[str, Callable[[], nn.Module]] = {"tiny": TinyNet, "tiny-relu": partial(TinyNet, activation=nn.ReLU)}
+    of_ours: dict[str, Callable[[], nn.Module]] = {
+        "tiny": TinyNet,
+        "tiny-relu": partial(TinyNet, activation=nn.ReLU),
+        "tokens": Tokens,
+        "paths": Paths,
+    }
     of_torchvision = partial(torchvision.models.get_model, name, weights=None, num_classes=10)
     net: nn.Module = of_ours[name]() if name in of_ours else of_torchvision()
     for module in net.modules():
@@ -115,12 +168,11 @@ def compiled(name: str, dtype: torch.dtype = torch.float32) -> CompiledNetwork:
     return in_memory(network(name, dtype))
 
 
-def in_memory(net: nn.Module, size: tuple[int, int] = SIZE) -> CompiledNetwork:
+def in_memory(net: nn.Module, preprocess: PreprocessSpec = PREPROCESS) -> CompiledNetwork:
     """A network compiled in memory. Its classes are called a, b, c and so on."""
-    kind = next(net.parameters()).dtype
+    kind = next((value.dtype for value in net.parameters()), torch.float32)
     with torch.no_grad():
-        classes = net.eval()(images(2, size, kind)).shape[1]
-    preprocess = replace(PREPROCESS, size=size)
+        classes = net.eval()(images(2, preprocess.size, kind)).shape[1]
     model = ModelSpec(type(net).__name__, "", tuple(map(chr, range(97, 97 + classes))), preprocess, "a seed")
     return compile_network(net, model, None)
 

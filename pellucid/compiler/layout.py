@@ -109,8 +109,13 @@ def _from_shape(shape: tuple[int, ...], near: Layout) -> Layout | None:
             (extent[0] * merge, extent[1] * merge) == (near.height, near.width) for merge in _MERGES
         ):
             fitting.append(Layout(axes, *extent))
-    fitting.sort(key=lambda layout: (layout.height != near.height, layout.axes != near.axes))
+    # As many channels as positions: whether they come first is as it was.
+    fitting.sort(key=lambda layout: (layout.height != near.height, _channels_first(layout) != _channels_first(near)))
     return fitting[0] if fitting else None
+
+
+def _channels_first(layout: Layout) -> bool:
+    return layout.axes.index("C") < max(map(layout.axes.find, "HN"))
 
 
 def positions_are_read(node: fx.Node, layouts: dict[fx.Node, Layout], within: set[fx.Node]) -> bool:

@@ -146,7 +146,12 @@ class OpenVINORuntime:
             if output.get_element_type() == ov.Type.bf16:
                 output = ops.convert(output, np.float32).output(0)
             results.append(ops.result(output))
-        return ov.Model(results, list(parameters), "pellucid")
+            results[-1].output(0).set_names({name})
+        model = ov.Model(results, list(parameters), "pellucid")
+        # By default a node is named by how many the process has made, so no start would find what another has kept.
+        for number, node in enumerate(model.get_ordered_ops()):
+            node.set_friendly_name(f"{node.get_type_name()}_{number}")
+        return model
 
     def form(self, cores: Cores) -> tuple[int, int]:
         """How many streams a model has for these cores, and how many threads they share."""

@@ -121,10 +121,9 @@ def operation(name: str) -> Callable[..., Any]:
     if name == "aten.getitem.default":
         return lambda values, index: values[index]
     _, packet, overload = _INSTEAD.get(name, name).split(".")
-    try:
-        found = getattr(getattr(torch.ops.aten, packet), overload)
-    except AttributeError as error:
-        raise NetworkFileError(f"torch {torch.__version__} has no operation {name}") from error
+    found = getattr(getattr(torch.ops.aten, packet, None), overload, None)
+    if not isinstance(found, torch._ops.OpOverload):
+        raise NetworkFileError(f"torch {torch.__version__} has no operation {name}")
     schema, tags = found._schema, {*found.tags}
     texts = {
         argument.name

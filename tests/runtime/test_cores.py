@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service.engine.cores import available
+from pellucid.runtime.cores import available
 
 HOST = len(os.sched_getaffinity(0))
 

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from service.engine.turns import Turns
+from pellucid.runtime.turns import Turns
 
 
 def test_a_batch_that_finds_a_slot_free_begins_at_once() -> None:

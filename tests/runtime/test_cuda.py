@@ -7,10 +7,10 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from service.engine.torch_engine import TorchEngine
 
 from pellucid.network.spec import ModelSpec, PreprocessSpec
 from pellucid.types import Batch, Plan, Tap
-from service.engine.torch_engine import TorchEngine
 from tests.networks import SIZE, network
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")

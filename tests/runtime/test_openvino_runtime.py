@@ -1,0 +1,114 @@
+"""What OpenVINO compiles: one model for each set of outputs, few of them kept, and on disk where that can be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import openvino as ov
+import pytest
+
+from models import catalog
+from pellucid.compiler.compiling import compile_network
+from pellucid.decode.image import decode
+from pellucid.engine import Engine
+from pellucid.network.graph import INPUT, Graph, Node, Ref
+from pellucid.runtime import convert
+from pellucid.runtime.openvino_runtime import OpenVINORuntime
+from pellucid.types import Batch, Plan, Upload
+from tests.networks import TinyNet, compiled, in_memory
+from tests.runtime.test_runtimes import PICTURES, one_hot
+from tests.support import SAMPLES, photograph
+
+
+def test_an_operation_that_openvino_does_not_have_is_named() -> None:
+    strange = Node("x", "aten.from_file.default", (Ref("pixels"),), {})
+    assert not convert.supports(strange)
+    part = Graph([Node("pixels", INPUT, (), {}), strange]).part(("pixels",), ("x",))
+    with pytest.raises(convert.UnsupportedError, match=r"^aten\.from_file\.default$"):
+        convert.build(part, {"pixels": ov.opset15.parameter([1]).output(0)}, {})
+
+
+def test_sets_of_outputs_are_compiled_on_demand_and_few_are_kept_but_for_those_that_are_pinned() -> None:
+    found = compiled("tiny")
+    runtime, logits = OpenVINORuntime(found, bf16=False, threads=1), found.manifest.logits
+    runtime.prepare([logits], "shared", keep=True)
+    sets = [[logits, node] for node in [*found.graph.of_pixels][-20:] if node != logits]
+    for outputs in sets:
+        assert not runtime.ready(outputs)
+        runtime.run(PICTURES[:1], None, outputs, "shared")
+        assert runtime.ready(outputs[::-1])  # in any order
+    ready = [runtime.ready(outputs) for outputs in sets]
+    assert ready == [False] * (len(sets) - 16) + [True] * 16
+    assert runtime.ready([logits])
+    runtime.run(PICTURES[:1], None, sets[0], "shared")  # what is gone comes again
+    assert runtime.ready(sets[0])
+
+
+def test_what_is_prepared_for_all_cores_alone_is_ready_beside_others() -> None:
+    found = compiled("tiny")
+    runtime, logits = OpenVINORuntime(found, bf16=False, threads=2), found.manifest.logits
+    assert not runtime.ready([logits])
+    runtime.prepare([logits], "shared")
+    assert runtime.ready([logits])
+    shared = runtime.run(PICTURES[:1], None, [logits], "whole")[0][logits].copy()  # by what there is
+    runtime.prepare([logits], "whole")
+    np.testing.assert_allclose(runtime.run(PICTURES[:1], None, [logits], "whole")[0][logits], shared, atol=1e-6)
+
+
+@pytest.mark.parametrize(("threads", "slots"), [(1, 1), (2, 2), (4, 2), (4, 1)])
+def test_each_kind_of_pass_has_its_share_of_the_threads(
+    monkeypatch: pytest.MonkeyPatch, threads: int, slots: int
+) -> None:
+    found = compiled("tiny")
+    runtime = OpenVINORuntime(found, bf16=False, threads=threads, slots=slots)
+    start, passes = ov.InferRequest.start_async, []
+
+    def noted(request: ov.InferRequest) -> None:
+        chosen = request.get_compiled_model()
+        passes.append(chosen.get_property("INFERENCE_NUM_THREADS") / chosen.get_property("NUM_STREAMS"))
+        start(request)
+
+    monkeypatch.setattr(ov.InferRequest, "start_async", noted)
+    for cores in ("whole", "shared", "exact"):
+        runtime.prepare([found.manifest.logits], cores)
+        runtime.run(PICTURES[:1], None, [found.manifest.logits], cores)
+    assert passes == [threads, threads / slots, 1]
+
+
+def test_compiled_models_are_kept_for_the_same_network_and_for_no_other(tmp_path: Path) -> None:
+    def blobs(net: TinyNet | None) -> int:
+        found = compiled("tiny") if net is None else in_memory(net)
+        runtime = OpenVINORuntime(found, bf16=False, threads=1, cache=tmp_path / "cache")
+        value = found.value("stem")
+        runtime.run(PICTURES[:1], one_hot(1), [found.manifest.logits, value.gradient or ""], "shared")
+        return len([*tmp_path.rglob("*.blob")])
+
+    once = blobs(None)
+    assert once > 0
+    assert blobs(None) == once
+    assert blobs(TinyNet()) == 2 * once
+
+
+def test_a_cache_that_can_not_be_written_is_done_without(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").touch()
+    found = compiled("tiny")
+    runtime = OpenVINORuntime(found, bf16=False, threads=1, cache=tmp_path / "file" / "cache")
+    assert "compiled models are not kept" in caplog.text
+    assert runtime.run(PICTURES[:1], None, [found.manifest.logits], "shared")[0]
+
+
+def test_bf16_sees_the_same_in_the_sample_photographs_as_fp32() -> None:
+    net, spec = catalog.load("lite0")
+    found = compile_network(net, spec, None)
+    uploads = [Upload(photograph(path.stem)) for path in SAMPLES.glob("*.jpg")]
+    pixels = np.stack([decode(upload, spec.preprocess, 10**8).pixels for upload in uploads])
+    for layer in ("head", "blocks.10"):
+        batch = Batch(pixels, (Plan(layer=layer, gates=True),) * len(pixels))
+        exact, coarse = (
+            Engine(found, OpenVINORuntime(found, bf16=bf16, threads=1)).run(batch) for bf16 in (False, True)
+        )
+        for one, other in zip(exact, coarse, strict=True):
+            assert one.predictions[0].index == other.predictions[0].index
+            a, b = (np.maximum(outcome.explanations[0].heat, 0).ravel() for outcome in (one, other))
+            assert a @ b / np.linalg.norm(a) / np.linalg.norm(b) >= 0.99

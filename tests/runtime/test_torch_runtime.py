@@ -1,0 +1,97 @@
+"""What torch runs: plain arithmetic alone, in any precision, with one copy of the weights."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from pellucid.network.file import NetworkFileError
+from pellucid.network.graph import INPUT, PIXELS_INPUT, Graph, Node, Ref
+from pellucid.runtime.torch_runtime import TorchRuntime, build, operation, pick_device
+from tests.networks import compiled
+from tests.runtime.test_runtimes import PICTURES, one_hot
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "aten.from_file.default",
+        "aten.relu_.default",
+        "aten.set_.source_Storage",
+        "aten.resize_.default",
+        "aten.empty.memory_format",
+        "aten.new_empty.default",
+        "aten.empty_like.default",
+        "aten.rand.default",
+        "aten.dropout.default",
+        "aten.bernoulli.p",
+        "aten.item.default",
+        "aten._local_scalar_dense.default",
+        "aten._print.default",
+        "aten._cudnn_init_dropout_state.default",
+        "aten._nested_from_padded.default",
+        "aten.to_sparse.default",
+        "aten._pin_memory.default",
+        "aten.einsum.default",
+        "aten.relu.out",
+    ],
+)
+def test_what_could_do_more_than_compute_is_refused(name: str) -> None:
+    with pytest.raises(NetworkFileError, match=rf"^{name} is no operation of a network$"):
+        operation(name)
+
+
+@pytest.mark.parametrize("name", ["aten.magic.default", "aten.relu.magic", "aten.__class__.mro", "aten.relu.__init__"])
+def test_what_torch_does_not_have_is_refused(name: str) -> None:
+    with pytest.raises(NetworkFileError, match=rf"torch .* has no operation {name}$"):
+        operation(name)
+
+
+def test_a_graph_with_such_an_operation_is_refused_before_it_runs() -> None:
+    graph = Graph([Node("pixels", INPUT, (), {}), Node("x", "aten.bernoulli.default", (Ref("pixels"),), {})])
+    with pytest.raises(NetworkFileError, match=r"aten\.bernoulli\.default is no operation of a network"):
+        build(graph.part((PIXELS_INPUT,), ("x",)), {}, CPU, None)
+
+
+def test_in_bfloat16_values_and_gradients_are_those_of_float32_but_for_its_rounding() -> None:
+    found = compiled("tiny")
+    value, gate = found.value("stem"), found.manifest.gate_values["gate"]
+    outputs = [found.manifest.logits, value.node, value.gradient or "", gate.gradient or ""]
+    wanted = np.concatenate((one_hot(1, 2), np.zeros((1, 5), np.float32)))
+    runtimes = [TorchRuntime(found, CPU, bf16=bf16) for bf16 in (False, True)]
+    exact, coarse = (runtime.run(PICTURES[:3], wanted, outputs, "shared")[0] for runtime in runtimes)
+    assert runtimes[1].facts.precision == "bf16"
+    for name in outputs:
+        assert coarse[name].dtype == np.float32
+        np.testing.assert_allclose(coarse[name], exact[name], rtol=0, atol=0.05 * float(np.abs(exact[name]).max()))
+        assert not np.array_equal(coarse[name], exact[name])
+    head = runtimes[1].behind(value)
+    crossing = [coarse[value.node]]
+    logits = head.logits(crossing, "shared")
+    assert logits.dtype == np.float32
+    np.testing.assert_allclose(logits, exact[found.manifest.logits], rtol=0, atol=0.05)
+    assert np.isfinite(head.gradient(crossing, wanted, "shared")).all()
+
+
+def test_all_sets_of_outputs_share_the_weights() -> None:
+    found = compiled("tiny")
+    runtime = TorchRuntime(found, CPU)
+    for layer in found.spec.layers:
+        value = found.value(layer.name)
+        runtime.run(PICTURES[:1], one_hot(0), [found.manifest.logits, value.gradient or ""], "shared")
+        runtime.behind(value).logits(
+            [runtime.run(PICTURES[:1], None, [name], "shared")[0][name] for name in runtime.behind(value).inputs],
+            "shared",
+        )
+    held = sum(value.numel() for value in runtime._constants.values())
+    assert held < 4 * sum(weight.size for weight in found.weights.values())  # some are turned round for a gradient
+
+
+def test_a_device_that_is_not_there_is_named() -> None:
+    assert pick_device("auto").type in ("cpu", "cuda")
+    assert pick_device("cpu") == CPU
+    with pytest.raises(ValueError, match="there is no device cuda:99: . CUDA devices were found"):
+        pick_device("cuda:99")
