@@ -15,14 +15,14 @@ from pellucid.client.heat_maps import HeatMaps, read_npz
 from pellucid.client.images import ImageSource, read
 from pellucid.decode.image import decode
 from pellucid.engine import Engine
-from pellucid.errors import InferenceFailed, InvalidOption
+from pellucid.errors import InferenceFailed, InvalidOption, UnknownName
 from pellucid.explain.methods import METHODS
 from pellucid.network import names
 from pellucid.network.file import CompiledNetwork, load
 from pellucid.network.spec import ModelSpec, NetworkSpec
 from pellucid.parts import compare, numbers_file, options, result
 from pellucid.parts.option_types import Options, invalid
-from pellucid.parts.plan import Look, class_index, planned
+from pellucid.parts.plan import Look, planned
 from pellucid.parts.trust import Trusted, scoring, trials_of, trusted
 from pellucid.runtime import choose, cores
 from pellucid.schemas import (
@@ -135,6 +135,7 @@ class Network:
     def heat_maps(self, image: ImageSource, **given: Unpack[asked.GradCamOptions]) -> HeatMaps:
         """The maps of ``grad_cam`` as arrays, each number as it was computed."""
         plan, look = planned(self, self._options(options.GradCamOptions, given), frozenset({"grad_cam"}), 1)
+        numbers_file.require_one_size(plan)
         decoded, outcome = self._seen(image, plan, look)
         return read_npz(numbers_file.npz(decoded, outcome, None, result.frame(decoded)))
 
@@ -154,18 +155,16 @@ class Network:
             wanted = wanted.model_copy(update={"against_model": against.spec.name})
         images = [image] if other is None else [image, other]
         kind = compare.kind_of(wanted, len(images))
-        networks = [self, against or self][: 1 if kind == "classes" else 2]
-        targets = [class_index(name, self.spec) for name in wanted.target]
+        networks = (self, against or self)
         seen: list[compare.Seen] = []
-        for number, network in enumerate(networks):
-            layer = wanted.layer if network is self else wanted.against_layer or wanted.layer
-            chosen = [compare.counterpart(index, self.spec, network.spec) for index in targets]
-            plan = compare.plan_of(network, wanted, layer, chosen)
-            if seen and not targets:
+        for number, (name, _, plan) in enumerate(compare.sides(kind, *networks, wanted)):
+            network = networks[number]
+            if seen and not wanted.target:
                 found = seen[0][1].explanations[0].target.index
-                plan = replace(plan, targets=(compare.counterpart(found, self.spec, network.spec),))
+                with compare.naming(name):
+                    plan = replace(plan, targets=(compare.counterpart(found, self.spec, network.spec),))
             seen.append(network._seen(images[min(number, len(images) - 1)], plan, None))
-        answer = compare.compared(kind, [network.spec for network in networks], seen, wanted)
+        answer = compare.compared(kind, [network.spec for network in networks][: len(seen)], seen, wanted)
         return Comparison.model_validate_json(result.as_json(answer))
 
     # -- one picture, from its source to its answer
@@ -203,4 +202,6 @@ class Network:
             found = kind.model_validate({name: value for name, value in given.items() if value is not None})
         except ValidationError as error:
             raise invalid(error.errors(include_url=False, include_context=False)) from error
-        return found.addressed_to(self.spec.name) if found.model is not None else found
+        if found.model not in (None, self.spec.name):
+            raise UnknownName.among("model", str(found.model), [self.spec.name])
+        return found

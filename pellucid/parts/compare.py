@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 import numpy as np
 
-from pellucid.errors import InvalidOption
+from pellucid.errors import InvalidOption, PellucidError
 from pellucid.network.spec import ModelSpec
 from pellucid.parts import side_by_side
 from pellucid.parts.classes import prediction
@@ -22,6 +23,7 @@ Kind = Literal["classes", "pictures", "models"]
 Seen = tuple[DecodedImage, Outcome]
 # How many channels are named as those that changed most.
 _NAMED: Final = 10
+_NAMES: Final = {"pictures": "picture", "models": "network"}
 
 
 def kind_of(options: CompareOptions, images: int) -> Kind:
@@ -47,8 +49,36 @@ def counterpart(index: int, spec: ModelSpec, other: ModelSpec) -> int:
     return index if other.labels == spec.labels else class_index(spec.labels[index], other)
 
 
-def plan_of(offer: Offer, options: CompareOptions, layer: str | None, targets: Sequence[int]) -> Plan:
-    """What one side of a comparison asks of its network."""
+@contextmanager
+def naming(side: str) -> Iterator[None]:
+    """Let an error say which side it is of, where that is not plain."""
+    try:
+        yield
+    except PellucidError as error:
+        if side:
+            raise error.about(side) from None
+        raise
+
+
+def sides(kind: Kind, first: Offer, second: Offer, options: CompareOptions) -> list[tuple[str, Offer, Plan]]:
+    """The passes that make the comparison: what an error calls each, its network, and what is asked of it.
+
+    ``second`` is ``first`` unless networks are compared. Raises what ``planned`` does.
+    """
+    targets = [class_index(name, first.spec) for name in options.target]
+    if len(targets) > len(set(targets)):
+        raise InvalidOption(f"target: Both name the class {targets[0]} ({first.spec.labels[targets[0]]}).")
+    found = []
+    for number, offer in enumerate((first, second)[: 1 if kind == "classes" else 2]):
+        name = f"The {'second' if number else 'first'} {_NAMES[kind]}" if kind != "classes" else "The picture"
+        layer = options.layer if offer is first else options.against_layer or options.layer
+        with naming(name if kind == "models" else ""):
+            chosen = [counterpart(index, first.spec, offer.spec) for index in targets]
+            found.append((name, offer, _plan(offer, options, layer, chosen)))
+    return found
+
+
+def _plan(offer: Offer, options: CompareOptions, layer: str | None, targets: Sequence[int]) -> Plan:
     asked = GradCamOptions(
         target=[*map(str, targets)],
         layer=[layer] if layer else [],

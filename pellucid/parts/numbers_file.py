@@ -7,8 +7,9 @@ from typing import Any, Final
 import numpy as np
 import orjson
 
+from pellucid.errors import InvalidOption
 from pellucid.render import numbers, png
-from pellucid.types import DecodedImage, ImageInfo, Outcome
+from pellucid.types import DecodedImage, ImageInfo, Outcome, Plan
 
 NPZ: Final = "application/x-npz"
 # The 8-bit mask is image/png as well; what is sent is image/png all the same.
@@ -16,6 +17,12 @@ PNG16: Final = "image/png;depth=16"
 TYPES: Final = (PNG16, NPZ)
 # The keyword under which a PNG, and the name under which an .npz, carries its provenance.
 PROVENANCE: Final = "pellucid-provenance"
+
+
+def require_one_size(plan: Plan) -> None:
+    """Raise InvalidOption where a plan's maps have sizes of their own: an .npz holds them as one array."""
+    if len({heat.layers for heat in plan.wanted}) > 1:
+        raise InvalidOption("layer: The maps of several layers have sizes of their own; an .npz holds those of one.")
 
 
 def npz(image: DecodedImage, outcome: Outcome, origin: dict[str, Any] | None, frame: dict[str, Any]) -> bytes:

@@ -59,10 +59,7 @@ def require_one_picture(images: int, plan: Plan, look: Look, media_type: str) ->
             f"`trust` is numbers, which {media_type} can't hold: ask for {reply.JSON}.", allowed=[reply.JSON]
         )
     if media_type == numbers_file.NPZ and images == 1:  # of any number of maps
-        if len({heat.layers for heat in plan.wanted}) > 1:
-            raise InvalidOption(
-                "layer: The maps of several layers have sizes of their own; an .npz holds those of one."
-            )
+        numbers_file.require_one_size(plan)
         return
     plots = int("attention" in look.parts)
     grids = sum(3 if tap.gate else 1 for tap in plan.taps)

@@ -1,0 +1,316 @@
+"""`pellucid.open` answers what the HTTP client answers of a server of the same network, in its types and its words."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+import pellucid
+from pellucid import ApiError, Client, Network
+from pellucid.errors import InvalidOption, PellucidError, Unexplainable, UnknownName
+from pellucid.network.file import NetworkFileError
+from pellucid.network.names import NetworkNameError
+from pellucid.schemas import Attention, Comparison, FeatureMap, GradCam, Prediction, Result, WhatIf
+from tests.support import SAMPLES, compiled, difference
+
+CAT, COFFEE = SAMPLES / "cat.jpg", SAMPLES / "coffee.jpg"
+GATE = "blocks.15.gate"
+TRUST = {"trust": True, "trust_steps": 2, "trust_maps": 4}
+
+
+@pytest.fixture(scope="module")
+def asked(server: str) -> Iterator[Client]:
+    with Client(server, timeout_s=200) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def lite0() -> Network:
+    return pellucid.open(compiled("lite0"), precision="fp32", threads=1)
+
+
+@pytest.fixture(scope="module")
+def plain() -> Network:
+    return pellucid.open(compiled("lite0-plain"), precision="fp32", threads=1)
+
+
+def told(answer: Any) -> Any:
+    """An answer of either as plain data. How long trials would take is what a server alone knows."""
+    if isinstance(answer, list):
+        return [told(each) for each in answer]
+    found: Any = answer.model_dump(exclude_unset=True)
+    for cam in found.get("grad_cam") or []:
+        (cam.get("trust") or {"cost": {}})["cost"].pop("estimated_ms", None)
+    return found
+
+
+ASKED: list[tuple[str, dict[str, Any], type]] = [
+    ("predict", {}, list),
+    ("predict", {"top_k": 3}, list),
+    ("attention", {}, Attention),
+    ("attention", {"target": "tabby", "layer": "blocks.10"}, Attention),
+    ("attention", {"effects": False}, Attention),
+    ("attention", {"restore": GATE}, Attention),
+    ("feature_maps", {}, list),
+    ("feature_maps", {"layers": ["stem", "blocks.4"], "count": 3, "scale": "layer", "colormap": "magma"}, list),
+    ("feature_maps", {"gates": GATE, "channels": [0, 5], "tile": 32, "columns": 1}, list),
+    ("grad_cam", {}, list),
+    ("grad_cam", {"layer": ["blocks.10", "head"], "method": "grad-cam,hirescam", "target": [281, "espresso"]}, list),
+    ("grad_cam", {"layer": ["blocks.10", "head"], "fuse": "mean", "overlay": True, "alpha": 0.3}, list),
+    ("grad_cam", {"against": "tabby", "against_weight": 0.6, "signed": True}, list),
+    ("grad_cam", {"method": "ablation-cam", "layer": "stem"}, list),
+    ("grad_cam", {"method": "smoothgrad", "layer": "pixels", "samples": 2}, list),
+    ("what_if", {"mute": [1, 2], "target": "tabby", "max_side": 64}, WhatIf),
+    ("what_if", {"gate": GATE, "scale": ["3:0.5", "4:2"]}, WhatIf),
+    ("what_if", {"layer": "head", "keep": 7, "rank": True}, WhatIf),
+    ("compare", {"target": [281, 285]}, Comparison),
+    ("explain", {}, Result),
+    ("explain", {"include": ["predictions", "grad_cam"], "overlay": True, "layer": "blocks.10", **TRUST}, Result),
+    ("explain", {"effects": True, "target": ["tabby", "tiger cat"], "layers": "stem"}, Result),
+]
+
+
+@pytest.mark.parametrize(("method", "options", "kind"), ASKED)
+def test_it_answers_as_the_client_does(
+    lite0: Network, asked: Client, method: str, options: dict[str, Any], kind: type
+) -> None:
+    here, there = (getattr(one, method)(CAT, **options) for one in (lite0, asked))
+    assert type(here) is type(there) is kind
+    assert difference(told(there), told(here)) is None
+
+
+def test_its_lists_hold_the_clients_types(lite0: Network) -> None:
+    assert {type(each) for each in lite0.predict(CAT)} == {Prediction}
+    assert {type(each) for each in lite0.feature_maps(CAT, layers="stem")} == {FeatureMap}
+    assert {type(each) for each in lite0.grad_cam(CAT)} == {GradCam}
+
+
+def test_two_pictures_are_compared_as_the_client_does(lite0: Network, asked: Client) -> None:
+    here, there = (one.compare(CAT, COFFEE, layer="blocks.10", max_side=64) for one in (lite0, asked))
+    assert difference(told(there), told(here)) is None
+
+
+def test_two_networks_are_compared_as_the_client_does(lite0: Network, plain: Network, asked: Client) -> None:
+    here = lite0.compare(CAT, against=plain, against_layer="blocks.10", layer="head", max_side=64)
+    there = asked.compare(CAT, against_model="lite0-plain", against_layer="blocks.10", layer="head", max_side=64)
+    assert difference(told(there), told(here)) is None
+
+
+def test_heat_maps_are_the_clients(lite0: Network, asked: Client) -> None:
+    options: dict[str, Any] = {"layer": "blocks.10", "method": ["grad-cam", "hirescam"], "target": [281, 285]}
+    here, there = (one.heat_maps(CAT, **options) for one in (lite0, asked))
+    assert np.shape(here.heat) == np.shape(there.heat)
+    for left, right in zip(here.heat, there.heat, strict=True):
+        np.testing.assert_allclose(left, right, atol=1e-3 * np.abs(right).max())
+    for name in ("targets", "layers", "methods", "size", "sha256"):
+        assert getattr(here, name) == getattr(there, name), name
+
+
+def test_the_options_of_every_request_are_taken(lite0: Network, asked: Client) -> None:
+    options: dict[str, Any] = {"timeout_ms": 60_000, "model": "lite0", "provenance": True, "target": None}
+    here, there = (one.grad_cam(CAT, layer="blocks.10", **options) for one in (lite0, asked))
+    assert difference(told(there), told(here)) is None
+    again = lite0.grad_cam(CAT, layer="blocks.10", **options)
+    assert told(here) == told(again)
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("predict", {"top_k": 0}),
+        ("predict", {"top_k": "many"}),
+        ("predict", {"topk": 3}),
+        ("grad_cam", {"layer": "haed"}),
+        ("grad_cam", {"target": "tabbi"}),
+        ("grad_cam", {"target": 1000}),
+        ("grad_cam", {"method": "gradcam"}),
+        ("grad_cam", {"method": "grad-cam", "layer": "pixels"}),
+        ("grad_cam", {"fuse": "mean"}),
+        ("grad_cam", {"against": "tabby", "target": "tabby"}),
+        ("grad_cam", {"colormap": "rainbows"}),
+        ("grad_cam", {"alpha": 2}),
+        ("heat_maps", {"layer": ["head", "stem"]}),
+        ("attention", {"restore": "blocks.1"}),
+        ("feature_maps", {"gates": "stem"}),
+        ("feature_maps", {"layers": "stem", "channels": 32}),
+        ("what_if", {"mute": 1, "keep": 1}),
+        ("what_if", {"scale": "1"}),
+        ("what_if", {"gate": GATE, "layer": "head"}),
+        ("explain", {"include": "gradcam"}),
+        ("compare", {}),
+        ("compare", {"target": [281, 281]}),
+        ("compare", {"target": [281, "espreso"]}),
+        ("compare", {"target": [281, 285], "layer": "haed"}),
+        ("compare", {"target": [281, 285], "against_layer": "head"}),
+        ("compare", {"target": [281, 285], "provenance": True}),
+    ],
+)
+def test_what_is_wrong_is_said_in_the_words_of_the_service(
+    lite0: Network, asked: Client, method: str, options: dict[str, Any]
+) -> None:
+    with pytest.raises(ApiError) as there:
+        getattr(asked, method)(CAT, **options)
+    with pytest.raises(PellucidError) as here:
+        getattr(lite0, method)(CAT, **options)
+    assert (here.value.status, here.value.slug, here.value.title) == (
+        there.value.status,
+        there.value.kind,
+        there.value.title,
+    )
+    sentences = (re.sub(r"got '(\d+)'", r"got \1", said) for said in (str(here.value), there.value.detail))
+    assert len({*sentences}) == 1, there.value.detail  # HTTP's numbers are text
+    assert [*(here.value.allowed or ())] == [*(there.value.allowed or ())]
+
+
+def test_wrong_options_are_invalid_and_wrong_names_unknown(lite0: Network) -> None:
+    with pytest.raises(InvalidOption, match="top_k"):
+        lite0.predict(CAT, top_k=0)
+    with pytest.raises(UnknownName, match="Did you mean 'head'"):
+        lite0.grad_cam(CAT, layer="haed")
+
+
+def test_another_network_than_the_one_that_was_opened_is_unknown(lite0: Network) -> None:
+    with pytest.raises(UnknownName, match=r"Unknown model 'lite1'\. Did you mean 'lite0'"):
+        lite0.predict(CAT, model="lite1")
+
+
+def test_what_is_wrong_with_the_second_network_says_which_it_is(lite0: Network, plain: Network, asked: Client) -> None:
+    with pytest.raises(ApiError) as there:
+        asked.compare(CAT, against_model="lite0-plain", against_layer="haed")
+    with pytest.raises(UnknownName) as here:
+        lite0.compare(CAT, against=plain, against_layer="haed")
+    assert str(here.value) == there.value.detail
+    assert str(here.value).startswith("The second network: ")
+
+
+@pytest.mark.parametrize("data", [b"no picture", CAT.read_bytes()[:1000]], ids=["no picture", "cut off"])
+def test_what_is_no_picture_is_refused_in_the_words_of_the_service(lite0: Network, asked: Client, data: bytes) -> None:
+    with pytest.raises(ApiError) as there:
+        asked.predict(data)
+    with pytest.raises(PellucidError) as here:
+        lite0.predict(data)
+    assert (here.value.slug, str(here.value)) == (there.value.kind, there.value.detail)
+
+
+def test_a_picture_that_is_too_large_is_refused() -> None:
+    small = pellucid.open(compiled("lite0-plain"), precision="fp32", threads=1, max_pixels=100)
+    with pytest.raises(PellucidError, match="pixels"):
+        small.predict(CAT)
+
+
+SOURCES: dict[str, Callable[[], Any]] = {
+    "text": lambda: str(CAT),
+    "path": lambda: CAT,
+    "bytes": CAT.read_bytes,
+    "picture": lambda: Image.open(io.BytesIO(CAT.read_bytes())),
+    "array": lambda: np.asarray(Image.open(CAT).convert("RGB")),
+}
+
+
+@pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES.keys())
+def test_an_image_may_be_a_path_its_bytes_a_picture_or_an_array(plain: Network, source: Callable[[], Any]) -> None:
+    expected, found = plain.predict(CAT), plain.predict(source())
+    assert [each.index for each in found] == [each.index for each in expected]
+    # JPEG's decoders may differ by a level
+    assert [each.logit for each in found] == pytest.approx([each.logit for each in expected], abs=0.05)
+
+
+def test_what_is_no_image_is_refused(plain: Network) -> None:
+    with pytest.raises(TypeError, match="an image is a path"):
+        plain.predict(3)  # type: ignore[arg-type]
+    with pytest.raises(FileNotFoundError):
+        plain.predict("nowhere.jpg")
+
+
+def test_a_network_says_what_it_is_and_has(lite0: Network) -> None:
+    assert (lite0.spec.name, len(lite0.spec.labels)) == ("lite0", 1000)
+    assert lite0.network.default_layer == "head"
+    assert len(lite0.network.gates) == 7
+    assert "grad-cam" in {method.name for method in lite0.methods}
+
+
+def test_what_can_not_be_opened_says_why(tmp_path: Path) -> None:
+    with pytest.raises(NetworkFileError, match="no file"):
+        pellucid.open(tmp_path / "none.pellucid")
+    (tmp_path / "broken.pellucid").write_bytes(b"PK")
+    with pytest.raises(NetworkFileError, match=r"broken\.pellucid"):
+        pellucid.open(tmp_path / "broken.pellucid")
+    with pytest.raises(NetworkNameError, match="unknown model 'lite1'"):
+        pellucid.open("lite1", cache=tmp_path)
+    with pytest.raises(ValueError, match="there is no OpenVINO engine"):
+        pellucid.open(compiled("lite0"), engine="openvino", device="cuda:99")
+
+
+class TwoLinear(nn.Module):
+    """A network whose head has two linear layers, so its gradient is no constant."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.features = nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.Tanh(), nn.Conv2d(8, 8, 3, 2), nn.Tanh())
+        self.hidden, self.classifier = nn.Linear(8, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.classifier(self.hidden(self.features(x).mean((2, 3))).tanh())
+        return logits
+
+
+class Underived(TwoLinear):
+    """Computes what torch has no derivative of."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(torch.special.zeta(x.abs() + 2, torch.ones_like(x)))
+
+
+class Flat(nn.Module):
+    """Has no layer with a spatial extent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.classifier = nn.Linear(3 * 32 * 32, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.classifier(x.flatten(1))
+        return logits
+
+
+def opened(net: nn.Module, folder: Path, **options: Any) -> Network:
+    return pellucid.open(
+        pellucid.compile(net, folder / "net.pellucid", labels="abc", size=32, progress=False), threads=1, **options
+    )
+
+
+def test_what_was_compiled_is_opened_at_once_and_in_bfloat16_too(tmp_path: Path) -> None:
+    exact = opened(TwoLinear(), tmp_path, engine="torch", precision="fp32")
+    coarse = pellucid.open(exact.compiled, engine="torch", precision="bf16", threads=1)
+    expected, found = (one.heat_maps(CAT, target=[0, 1, 2]).heat for one in (exact, coarse))
+    np.testing.assert_allclose(found, expected, atol=0.05 * np.abs(expected).max())
+    logits = [sorted(one.predict(CAT), key=lambda each: each.index) for one in (exact, coarse)]
+    np.testing.assert_allclose(*([each.logit for each in one] for one in logits), atol=0.02)
+
+
+def test_a_network_without_gradients_answers_what_needs_none_and_says_so_of_the_rest(tmp_path: Path) -> None:
+    net = opened(Underived(), tmp_path, precision="fp32")
+    assert len(net.predict(CAT)) == 3
+    assert net.feature_maps(CAT)
+    assert net.grad_cam(CAT, method="eigen-cam")
+    for ask in (net.grad_cam, net.attention, net.explain, net.what_if):
+        with pytest.raises(Unexplainable, match="no gradient can be had of Underived: the derivative for 'zeta'"):
+            ask(CAT)
+
+
+def test_a_network_without_layers_predicts_and_says_so_of_the_rest(tmp_path: Path) -> None:
+    net = opened(Flat(), tmp_path, precision="fp32")
+    assert len(net.predict(CAT)) == 3
+    for ask in (net.grad_cam, net.attention, net.explain, net.feature_maps):
+        with pytest.raises(Unexplainable, match="no layer with a spatial extent"):
+            ask(CAT)
