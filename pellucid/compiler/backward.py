@@ -47,6 +47,10 @@ def elu_backward(
     return gradient * torch.where(x <= 0, below, scale)
 
 
+def celu(x: Tensor, alpha: float = 1.0) -> Any:
+    return aten.elu.default(x, alpha, 1.0, 1 / alpha)
+
+
 def prelu_backward(gradient: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, None]:
     return gradient * torch.where(x > 0, 1.0, weight), None
 
@@ -266,6 +270,7 @@ TABLE: Final[dict[Any, Callable[..., Any]]] = {
     aten.threshold_backward.default: threshold_backward,
     aten.leaky_relu_backward.default: leaky_relu_backward,
     aten.elu_backward.default: elu_backward,
+    aten.celu.default: celu,
     aten._prelu_kernel_backward.default: prelu_backward,
     aten.sigmoid_backward.default: sigmoid_backward,
     aten.hardsigmoid_backward.default: hardsigmoid_backward,

@@ -25,9 +25,31 @@ _COPIES_OF_VIEWS = {"view": "reshape", "view_as": "reshape_as"}
 
 def setitem(value: Tensor, index: Any, part: Any) -> Tensor:
     """A copy of ``value`` with ``part`` at ``index``."""
-    value = value.clone()
-    value[index] = part
-    return value
+    chosen = [*index] if isinstance(index, tuple) else [index]
+    if any(isinstance(each, (Tensor, list, bool)) or each is None for each in chosen):
+        value = value.clone()
+        value[index] = part
+        return value
+    if any(each is Ellipsis for each in chosen):
+        at = next(number for number, each in enumerate(chosen) if each is Ellipsis)
+        chosen[at : at + 1] = [slice(None)] * (value.ndim - len(chosen) + 1)
+    return _put(value, chosen, part, 0)
+
+
+def _put(value: Tensor, index: list[Any], part: Any, dim: int) -> Tensor:
+    """The same for numbers and slices, in operations that write into nothing: autograd's gradients don't either."""
+    if not index:
+        return torch.as_tensor(part, dtype=value.dtype, device=value.device).expand(value.shape)
+    first, *rest = index
+    if first == slice(None):
+        return _put(value, rest, part, dim + 1)
+    if isinstance(first, slice):
+        inner = value[(slice(None),) * dim + (first,)]
+        chosen = range(value.shape[dim])[first]
+        return torch.slice_scatter(
+            value, _put(inner, rest, part, dim + 1), dim, chosen.start, max(chosen.stop, chosen.start), chosen.step
+        )
+    return torch.select_scatter(value, _put(value.select(dim, first), rest, part, dim), dim, first)
 
 
 def overwritten(node: fx.Node, root: nn.Module) -> fx.Node | None:

@@ -124,6 +124,28 @@ def scatter(x: Tensor, dim: int, index: Tensor, part: Tensor) -> Any:
     return torch.where(index == places, part, x)
 
 
+def index_add(x: Tensor, dim: int, index: Tensor, part: Tensor, *, alpha: float = 1) -> Tensor:
+    """A product with ones where an entry goes to a row, and zeros elsewhere."""
+    places = (index.reshape(-1, 1) == torch.arange(x.shape[dim])).to(part.dtype)
+    rows = part.transpose(dim, -1)
+    added = (rows.reshape(-1, rows.shape[-1]) @ places).reshape(*rows.shape[:-1], x.shape[dim]).transpose(dim, -1)
+    return x + (added if alpha == 1 else added * alpha)
+
+
+def index_put(x: Tensor, indices: Sequence[Tensor | None], part: Tensor, accumulate: bool = False, *_: Any) -> Any:
+    """The gradient of rows that were picked from one axis."""
+    picked = [dim for dim, index in enumerate(indices) if index is not None]
+    if not accumulate or len(picked) != 1:
+        return NotImplemented
+    dim, index = picked[0], indices[picked[0]]
+    assert index is not None
+    if index.dtype != torch.int64:
+        return NotImplemented
+    index = torch.where(index < 0, index + x.shape[dim], index)
+    part = part.reshape(*part.shape[:dim], index.numel(), *part.shape[dim + index.ndim :])
+    return index_add(x, dim, index, part)
+
+
 def repeat(x: Tensor, times: Sequence[int]) -> Tensor:
     x = x.reshape(*[1] * (len(times) - x.ndim), *x.shape)
     for dim, (time, side) in enumerate(zip(times, x.shape, strict=True)):
@@ -241,6 +263,10 @@ TABLE: Final[dict[Any, Callable[..., Any]]] = {
     aten.slice_scatter.default: slice_scatter,
     aten.select_scatter.default: select_scatter,
     aten.scatter.src: scatter,
+    aten.index_add.default: index_add,
+    aten.index_put.default: index_put,
+    aten._index_put_impl.default: index_put,
+    aten._unsafe_index_put.default: index_put,
     aten.repeat.default: repeat,
     aten.pixel_shuffle.default: pixel_shuffle,
     aten.pixel_unshuffle.default: pixel_unshuffle,

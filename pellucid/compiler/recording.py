@@ -30,8 +30,9 @@ _SAME: Final = {
 _OF_SHAPE: Final = {
     *(aten.zeros_like.default, aten.ones_like.default, aten.full_like.default, aten.empty_like.default),
     *(aten.new_zeros.default, aten.new_ones.default, aten.new_full.default, aten.new_empty.default),
-    aten.new_empty_strided.default,
 }
+# What autograd does where a part of a tensor was written into.
+_OF_MEMORY: Final = {aten.as_strided.default, aten.new_empty_strided.default}
 # The views of a part, and what puts another part in its place.
 _PARTS: Final = {aten.slice.Tensor: aten.slice_scatter.default, aten.select.int: aten.select_scatter.default}
 
@@ -123,6 +124,11 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """The Value of a tensor that is followed; all else as it is."""
         return self._values.get(value, value) if isinstance(value, Tensor) else value
 
+    def _kept(self, value: Any) -> Any:
+        """The same, with constants as they are now: they may be written into later."""
+        found = self.leaf(value)
+        return found.clone() if isinstance(found, Tensor) else found
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         named = each_leaf((*args, *kwargs.values()), self.leaf)
@@ -140,13 +146,15 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 found = rule(*args, **kwargs)
             if found is not NotImplemented:
                 return found
-        if func is aten.as_strided.default or torch.Tag.data_dependent_output in func.tags:
-            raise TracingError(f"it reads numbers or memory as no graph can ({func})")
+        if func in _OF_MEMORY:
+            raise TracingError(f"it writes into a part of a tensor, or reads one in the order of its memory ({func})")
+        if torch.Tag.data_dependent_output in func.tags:
+            raise TracingError(f"it asks for numbers that depend on the pixels ({func})")
         found = func(*args, **kwargs)
         many = not isinstance(found, Tensor)
         results = tuple(self.follow(each) for each in (found if many else (found,)) if isinstance(each, Tensor))
-        options = {key: each_leaf(value, self.leaf) for key, value in kwargs.items()}
-        self.steps.append(Step(func, each_leaf(args, self.leaf), options, results, many))
+        options = {key: each_leaf(value, self._kept) for key, value in kwargs.items()}
+        self.steps.append(Step(func, each_leaf(args, self._kept), options, results, many))
         if func in _PARTS:
             self._wholes[found] = args[0], func, args[1:], kwargs
         return found
@@ -189,10 +197,16 @@ def _written(func: Any, args: Any, kwargs: Any) -> Tensor:
     if name == "copy_":
         copied: Tensor = args[1].to(args[0].dtype).expand(args[0].shape)
         return copied
-    plain = getattr(aten, name[:-1], None) if name.endswith("_") else None
-    if plain is None:
-        raise TracingError(f"it writes into a tensor ({func})")
-    return getattr(plain, func._overloadname)(*args, **kwargs)  # type: ignore[no-any-return]
+    plain = getattr(aten, name.removesuffix("_"), None)
+    for overload in plain.overloads() if plain is not None and name.endswith("_") else ():
+        other = getattr(plain, overload)
+        if _types(other) == _types(func):
+            return other(*args, **kwargs)  # type: ignore[no-any-return]
+    raise TracingError(f"it writes into a tensor ({func})")
+
+
+def _types(func: Any) -> list[str]:
+    return [str(argument.type) for argument in func._schema.arguments]
 
 
 def _has_value(leaves: Any) -> bool:

@@ -103,7 +103,7 @@ class Writer:
             value.detach()[tuple(slice(0, 1) if row else slice(None) for row in rows)] for value in (two, three)
         )
         if not torch.equal(first, also) or not (two == first).all() or not (three == first).all():
-            raise TracingError("it makes another constant for two images than for three")
+            raise TracingError(f"it makes another constant for two images than for three {two} {three}")
         digest = hashlib.sha256(first.contiguous().reshape(-1).view(torch.uint8).numpy().data)
         digest.update(repr((first.dtype, first.shape)).encode())
         name = f"constant.{digest.hexdigest()[:16]}"
@@ -151,22 +151,36 @@ class Writer:
         """A product of batches of matrices, with images and heads as axes of their own: so one image's activations
         meet the gradients of several classes.
         """
-        apart = [self._apart(each) for each in (x, y)]
-        lead = [self.shapes[each.name] for each in apart if each is not None]
-        if None in apart or lead[0][0][:2] != lead[1][0][:2] or lead[0][1][:2] != lead[1][1][:2]:
+        known = next((each for each in map(self._apart, (x, y)) if each is not None), None)
+        if known is None:
             return self._write(Node(name, "aten.matmul.default", (x, y), {}), shape)
-        whole = (*lead[0][0][:2], *shape[0][1:]), (*lead[0][1][:2], *shape[1][1:])
-        product = self._write(Node(f"{name}.product", "aten.matmul.default", tuple(apart), {}), whole)
+        two, three = self.shapes[known.name]
+        apart = tuple(self._apart(each) or self._divided(each, two[:2], three[:2]) for each in (x, y))
+        whole = (*two[:2], *shape[0][1:]), (*three[:2], *shape[1][1:])
+        product = self._write(Node(f"{name}.product", "aten.matmul.default", apart, {}), whole)
         return self._write(Node(name, "aten.view.default", (product, (-1, *shape[0][1:])), {}), shape)
 
     def _apart(self, value: Ref) -> Ref | None:
         """The value ``[a, b, n, m]`` whose first axes were merged into ``[a * b, n, m]``."""
         node = self._written[value.name]
+        if node.op == "aten.transpose.int" and {each % 3 for each in node.args[1:]} == {1, 2}:
+            source = self._apart(node.args[0])
+            if source is None:
+                return None
+            shape = self.shapes[source.name]
+            turned = tuple((*sides[:2], sides[3], sides[2]) for sides in shape)
+            return self._write(Node(f"{value.name}.apart", node.op, (source, 2, 3), {}), (turned[0], turned[1]))
         if node.op != "aten.view.default" or node.args[0].name not in self.shapes:
             return None
         given, merged = self.shapes[node.args[0].name], self.shapes[value.name]
         fits = len(given[0]) == 4 and given[0][2:] == merged[0][1:] and given[1][2:] == merged[1][1:]
         return node.args[0] if fits else None
+
+    def _divided(self, value: Ref, two: tuple[int, ...], three: tuple[int, ...]) -> Ref:
+        """The value ``[a * b, n, m]`` as ``[a, b, n, m]``."""
+        shape = self.shapes[value.name]
+        sides = (-1, two[1], *shape[0][1:])
+        return self._view(f"{value.name}.divided", value, sides, ((*two, *shape[0][1:]), (*three, *shape[1][1:])))
 
     def _argument(self, value: Any, other: Any, of: str) -> Any:
         if isinstance(value, Value):
