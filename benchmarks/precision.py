@@ -112,8 +112,8 @@ def main() -> None:
     header = ("layer", "precision", "maps, median cosine", "tenth", "channels, median rank correlation", "tenth")
     tops = ", ".join(f"{name} {count}" for name, count in same.items())
     content = (
-        f"{table(header, rows)}\n\n{len(shown)} photographs: Grad-CAM and channel weights of the top class beside those "
-        f"in float64. A tenth of the photographs lie below *tenth*. The top class is float64's in {tops}. "
+        f"{table(header, rows)}\n\n{len(shown)} photographs: Grad-CAM and channel weights of the top class beside "
+        f"those in float64. A tenth of the photographs lie below *tenth*. The top class is float64's in {tops}. "
         f"{machine_line(machine.describe())}"
     )
     PAGE.write_text(fill(PAGE.read_text("utf-8"), "precision", content, "make precision"), "utf-8")

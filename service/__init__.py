@@ -1,11 +1,11 @@
-"""Pellucid: what a convolutional network sees in an image, and why, over HTTP.
+"""Pellucid over HTTP: what a convolutional network sees in an image, and why. The library is the package pellucid.
 
 ::
 
-    bytes -> decode -> DecodedImage -> Job(pixels, Plan, deadline) -> dispatch -> Batch(pixels, plans)
-          -> engine -> ForwardRecord(logits, taps, gates, activation at the cut)
-          -> explain -> Evidence -> Explanation -> Outcome -> render -> pictures -> api -> response
+    bytes -> pellucid.decode -> DecodedImage -> Job(pixels, Plan, deadline) -> dispatch -> Batch(pixels, plans)
+          -> pellucid.engine -> Outcome -> pellucid.parts, pellucid.render -> result -> api -> response
 
-The folders stand in that order: api takes a request in and sends its reply out, and between lie decode, dispatch,
-engine, explain and render. ``app`` joins them.
+- api: takes a request in and sends its reply out; dispatch: who is let in, what runs next, the threads that run it
+- telemetry: log, metrics, traces; commands: the command line; scale: replicas of Ray Serve
+- app: joins them
 """

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache as remembered
 from importlib.metadata import PackageNotFoundError, entry_points, version
 from importlib.util import find_spec
@@ -21,6 +22,11 @@ from pathlib import Path
 from typing import Final
 
 from pellucid.network.file import SUFFIX, VERSION, digest_of
+
+try:
+    import fcntl
+except ImportError:  # on Windows two processes compile the same, which does no harm
+    fcntl = None  # type: ignore[assignment]
 
 log = logging.getLogger(__name__)
 
@@ -62,8 +68,21 @@ def find(name: str, cache: Path | None = None, *, progress: bool = True) -> Path
     except OSError:
         log.warning("%s is compiled anew at each start: %s can't be written to", name, folder)
         path = Path(tempfile.mkdtemp(prefix="pellucid-")) / path.name
-    _compile(name, path, progress)
+    with _alone(path):
+        if not path.is_file():  # another process may have compiled it meanwhile
+            _compile(name, path, progress)
     return path
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Let one process compile a network, and others wait for it."""
+    lock = path.with_suffix(".lock")
+    with lock.open("w") as file:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+    lock.unlink(missing_ok=True)
 
 
 def _compile(name: str, path: Path, progress: bool) -> None:
