@@ -82,10 +82,9 @@ def test_all_sets_of_outputs_share_the_weights() -> None:
     for layer in found.spec.layers:
         value = found.value(layer.name)
         runtime.run(PICTURES[:1], one_hot(0), [found.manifest.logits, value.gradient or ""], "shared")
-        runtime.behind(value).logits(
-            [runtime.run(PICTURES[:1], None, [name], "shared")[0][name] for name in runtime.behind(value).inputs],
-            "shared",
-        )
+        head = runtime.behind(value)
+        values, _ = runtime.run(PICTURES[:1], None, head.inputs, "shared")
+        head.logits([values[name] for name in head.inputs], "shared")
     held = sum(value.numel() for value in runtime._constants.values())
     assert held < 4 * sum(weight.size for weight in found.weights.values())  # some are turned round for a gradient
 
@@ -93,5 +92,5 @@ def test_all_sets_of_outputs_share_the_weights() -> None:
 def test_a_device_that_is_not_there_is_named() -> None:
     assert pick_device("auto").type in ("cpu", "cuda")
     assert pick_device("cpu") == CPU
-    with pytest.raises(ValueError, match="there is no device cuda:99: . CUDA devices were found"):
+    with pytest.raises(ValueError, match=r"there is no device cuda:99: \d CUDA devices were found"):
         pick_device("cuda:99")
