@@ -60,7 +60,7 @@ def test_openvino_is_taken_on_a_cpu_unless_it_cant_run_the_network(
 @pytest.mark.parametrize("engine", ["torch", "openvino"])
 def test_a_precision_that_is_asked_for_is_given(engine: choose.EngineName) -> None:
     for precision in ("fp32", "bf16"):
-        runtime = choose.create(limited(), engine=engine, precision=precision, threads=1)  # type: ignore[arg-type]
+        runtime = choose.create(limited(), engine=engine, precision=precision, threads=1)
         assert runtime.facts.precision == precision
     assert choose.create(limited(), engine=engine, threads=1).facts.precision in ("fp32", "bf16")
 

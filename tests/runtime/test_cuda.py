@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 
@@ -39,11 +42,9 @@ def test_a_cuda_device_answers_as_the_cpu_does(plan: Plan, bf16: bool, within: f
             assert abs(one.heat - other.heat).max() <= within * scale or one.target.index != other.target.index
 
 
-def assert_near(expected: list[object], found: list[object], within: float) -> None:
-    import numpy as np
-
+def assert_near(expected: list[Any], found: list[Any], within: float) -> None:
     for one, other in zip(expected, found, strict=True):
         if isinstance(one, (float, np.ndarray)):
-            np.testing.assert_allclose(other, one, rtol=within, atol=1e-4)  # type: ignore[arg-type]
+            np.testing.assert_allclose(other, one, rtol=within, atol=1e-4)
         else:
             assert one == other
