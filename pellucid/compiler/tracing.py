@@ -211,7 +211,8 @@ class _Tracer(fx.Tracer):
 
     def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *more: Any, **named: Any) -> Any:
         """A symbol for the operation's value; the value itself where the input's size alone decides it."""
-        if kind != "call_module" and target in _SAME:
+        operation = None if kind == "call_module" else target  # a module may be called as an operation is
+        if operation in _SAME:
             return args[0]
         proxy = super().create_proxy(kind, target, args, kwargs, *more, **named)
         assert isinstance(proxy, _Known)
@@ -223,18 +224,14 @@ class _Tracer(fx.Tracer):
             self.batch.meta["number"] = True
             self._numbers[self.batch] = BATCHES
             return proxy
-        # A module's path may be the name of any operation.
-        if kind != "call_module" and node.target in ("squeeze", torch.squeeze) and len(node.args) == 1:
+        if operation in ("squeeze", torch.squeeze) and len(node.args) == 1:
             # Of one image it would take the batch away.
             shapes = [value.shape for value in args[0].known]
             node.args = (
                 *node.args,
                 tuple(axis for axis, sides in enumerate(zip(*shapes, strict=True)) if {*sides} == {1}),
             )
-        if (
-            kind != "call_module"
-            and (target if isinstance(target, str) else getattr(target, "__name__", "")) in _OF_PIXELS
-        ):
+        if (operation if isinstance(operation, str) else getattr(operation, "__name__", "")) in _OF_PIXELS:
             raise TypeError(f"what depends on the pixels ({target}) can't be traced")
         values = tuple(self._run(node, i) for i in range(len(BATCHES)))
         self._learn(proxy, values)

@@ -68,6 +68,8 @@ def test_in_bfloat16_values_and_gradients_are_those_of_float32_but_for_its_round
         assert coarse[name].dtype == np.float32
         np.testing.assert_allclose(coarse[name], exact[name], rtol=0, atol=0.05 * float(np.abs(exact[name]).max()))
         assert not np.array_equal(coarse[name], exact[name])
+    # Logits are in single precision, in which two classes that are close can be told apart.
+    assert not np.array_equal(coarse[outputs[0]], torch.from_numpy(coarse[outputs[0]]).bfloat16().float().numpy())
     head = runtimes[1].behind(value)
     crossing = [coarse[value.node]]
     logits = head.logits(crossing, "shared")
