@@ -31,8 +31,6 @@ _MOST_SLOTS: Final = 4
 _PAYING_BATCH: Final = {"cpu": 4, "cuda": 8}
 # Text that an operation may be given: how it rounds, or which of its formulas it takes. A name of a file is none.
 _TEXTS: Final = {"rounding_mode", "approximate", "reduce", "padding_mode", "mode"}
-# What the logits come from: in single precision always, since two classes may be closer than bfloat16 can tell.
-_PRODUCTS: Final = {"aten.addmm.default", "aten.mm.default"}
 # By chance, or by what lies in memory.
 _NOT_PLAIN: Final = (torch.Tag.nondeterministic_seeded, torch.Tag.data_dependent_output)
 _NO_ARITHMETIC: Final = re.compile("empty|resize|sym_|storage|sparse|nested|quantize|mkldnn|cudnn|pin_memory|from_file")
@@ -40,6 +38,9 @@ _NO_ARITHMETIC: Final = re.compile("empty|resize|sym_|storage|sparse|nested|quan
 _INNER: Final = re.compile(
     "_(unsafe|safe|softmax|log_softmax|prelu|adaptive|upsample|fft|cdist|conj|weight_norm|linalg)"
 )
+# What the logits come from: in single precision always, since two classes may be closer than bfloat16 can tell.
+_PRODUCTS: Final = {"aten.addmm.default", "aten.mm.default"}
+_TOP: Final = "aten.argmax.default"
 # A view is refused of a tensor that lies otherwise in memory; a copy has the same numbers.
 _INSTEAD: Final = {"aten.view.default": "aten.reshape.default"}
 
@@ -49,7 +50,7 @@ def build(
     weights: Mapping[str, Array],
     device: torch.device,
     dtype: torch.dtype | None,
-    constants: dict[str, Tensor] | None = None,
+    constants: dict[tuple[str, bool], Tensor] | None = None,
 ) -> Callable[..., list[Tensor]]:
     """The part as a function of its inputs. ``dtype`` is that of all floating-point numbers, but for a matrix product
     that is an output; None leaves each its own.
@@ -59,9 +60,7 @@ def build(
     """
     shared = {} if constants is None else constants
 
-    def cast(value: Any) -> Any:
-        if isinstance(value, (tuple, list)):
-            return tuple(map(cast, value))
+    def cast(value: Tensor) -> Tensor:
         return value.to(dtype) if dtype is not None and value.is_floating_point() else value
 
     steps: list[tuple[Node, Callable[..., Any]]] = []
@@ -73,25 +72,34 @@ def build(
         else:
             steps.append((node, operation(node.op)))
     exact = {node.name for node, _ in steps if node.op in _PRODUCTS and node.name in part.outputs and dtype is not None}
-    read = ({name for node, _ in steps for name in node.refs()} | {*part.outputs}) & fixed.keys()
-    for name, value in _computed(fixed, read - shared.keys(), weights).items():
-        value = cast(value).to(device)
-        shared[name] = value.contiguous(memory_format=torch.channels_last) if value.ndim == 4 else value.contiguous()
+    # What is constant, and whether it is read by such a product.
+    read = {(name, node.name in exact) for node, _ in steps for name in node.refs() if name in fixed}
+    read |= {(name, False) for name in part.outputs if name in fixed}
+    missing = read - shared.keys()
+    computed = _computed(fixed, {name for name, _ in missing}, weights)
+    for name, exactly in missing:
+        value = (computed[name] if exactly else cast(computed[name])).to(device)
+        value = value.contiguous(memory_format=torch.channels_last) if value.ndim == 4 else value.contiguous()
+        shared[name, exactly] = value
     last: dict[str, int] = {name: number for number, (node, _) in enumerate(steps) for name in node.refs()}
     over: dict[int, list[str]] = {}
     for name, number in last.items():
-        if name not in part.outputs and name not in read:
+        if name not in part.outputs and name not in fixed:
             over.setdefault(number, []).append(name)
 
+    def operands(node: Node, found: Mapping[str, Any]) -> Mapping[str, Any]:
+        if node.name in exact:
+            return {name: shared[name, True] if name in fixed else found[name].float() for name in node.refs()}
+        if exact.isdisjoint(node.refs()) or node.op == _TOP:  # the top class is that of the exact logits
+            return found
+        return {name: cast(found[name]) for name in node.refs()}
+
     def run(*inputs: Tensor) -> list[Tensor]:
-        found = {name: shared[name] for name in read} | dict(zip(part.inputs, map(cast, inputs), strict=True))
+        found: dict[str, Any] = {name: shared[name, False] for name, exactly in read if not exactly}
+        found |= zip(part.inputs, map(cast, inputs), strict=True)
         sizes = {of: len(found[name]) for of, name in part.batches.items() if name in found}
         for number, (node, function) in enumerate(steps):
-            if node.name in exact:
-                single = {name: found[name].float() for name in node.refs()}
-                found[node.name] = _run(node, function, single, sizes, None)
-            else:
-                found[node.name] = _run(node, function, found, sizes, dtype)
+            found[node.name] = _run(node, function, operands(node, found), sizes, None if node.name in exact else dtype)
             for name in over.get(number, ()):
                 del found[name]
         return [found[name] for name in part.outputs]
@@ -234,7 +242,7 @@ class TorchRuntime:
         self._scale, self._shift = scale[:, None, None], shift[:, None, None]
         self._parts = lru_cache(_KEPT)(self._built)
         self._heads = lru_cache(_KEPT_HEADS)(lambda value, draw: TorchHead(self, value, draw))
-        self._constants: dict[str, Tensor] = {}
+        self._constants: dict[tuple[str, bool], Tensor] = {}
         self._building = threading.Lock()
         self._stream: Any = None
         if device.type == "cuda":

@@ -205,7 +205,11 @@ def test_a_forgery_that_changes_nothing_is_loaded_though_its_weights_are_not_ali
     path: Path, tmp_path: Path
 ) -> None:
     for spaces in range(1, 4):
-        found = load(forged(path, tmp_path, header=lambda header, s=spaces: json.dumps(header).encode() + b" " * s))
+
+        def padded(header: Any, spaces: int = spaces) -> bytes:
+            return json.dumps(header).encode() + b" " * spaces
+
+        found = load(forged(path, tmp_path, header=padded))
         assert_same(
             CompiledNetwork(found.manifest.model_copy(update={"sha256": {}}), found.graph, found.weights),
             compiled("tiny-relu"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +35,8 @@ def test_sets_of_outputs_are_compiled_on_demand_and_few_are_kept_but_for_those_t
     found = compiled("tiny")
     runtime, logits = OpenVINORuntime(found, bf16=False, threads=1), found.manifest.logits
     runtime.prepare([logits], "shared", keep=True)
-    sets = [[logits, node] for node in [*found.graph.of_pixels][-20:] if node != logits]
+    nodes = sorted({value.node for value in found.manifest.values.values()})
+    sets = [[logits, *pair] for pair in combinations(nodes, 2)][:20]
     for outputs in sets:
         assert not runtime.ready(outputs)
         runtime.run(PICTURES[:1], None, outputs, "shared")
@@ -73,7 +76,8 @@ def test_each_kind_of_pass_has_its_share_of_the_threads(
     for cores in ("whole", "shared", "exact"):
         runtime.prepare([found.manifest.logits], cores)
         runtime.run(PICTURES[:1], None, [found.manifest.logits], cores)
-    assert passes == [threads, threads / slots, 1]
+    most = min(threads, len(os.sched_getaffinity(0)))  # OpenVINO starts no more than there are cores
+    assert passes == [most, most / slots, 1]
 
 
 def test_compiled_models_are_kept_for_the_same_network_and_for_no_other(tmp_path: Path) -> None:
@@ -103,7 +107,7 @@ def test_bf16_sees_the_same_in_the_sample_photographs_as_fp32() -> None:
     found = compile_network(net, spec, None)
     uploads = [Upload(photograph(path.stem)) for path in SAMPLES.glob("*.jpg")]
     pixels = np.stack([decode(upload, spec.preprocess, 10**8).pixels for upload in uploads])
-    for layer in ("head", "blocks.10"):
+    for layer in ("head", "blocks.15"):
         batch = Batch(pixels, (Plan(layer=layer, gates=True),) * len(pixels))
         exact, coarse = (
             Engine(found, OpenVINORuntime(found, bf16=bf16, threads=1)).run(batch) for bf16 in (False, True)

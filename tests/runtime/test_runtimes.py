@@ -249,19 +249,17 @@ def test_passes_side_by_side_do_not_write_into_each_others_answers(threads: int,
     assert runtime.slots == threads
     value = found.value("stem")
     outputs = [found.manifest.logits, value.node, value.gradient or ""]
-    alone = [
-        {
-            name: array.copy()
-            for name, array in runtime.run(PICTURES[i : i + 1], one_hot(i), outputs, "shared")[0].items()
-        }
-        for i in range(5)
-    ]
+
+    def run(i: int) -> dict[str, Array]:
+        return runtime.run(PICTURES[i : i + 1], one_hot(i), outputs, "shared")[0]
+
+    alone = [{name: array.copy() for name, array in run(i).items()} for i in range(5)]
     together = threading.Barrier(threads + 1)
 
     def caller(seed: int) -> None:
         together.wait(60)
         for i in np.random.default_rng(seed).integers(0, 5, 20).tolist():
-            for name, array in runtime.run(PICTURES[i : i + 1], one_hot(i), outputs, "shared")[0].items():
+            for name, array in run(i).items():
                 close(array, alone[i][name], 1e-5)
 
     with ThreadPoolExecutor(threads + 1) as callers:  # one more than the slots: ahead, where there is such a thing

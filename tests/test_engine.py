@@ -1,0 +1,406 @@
+"""One pass answers a batch of plans of one lane, and no plan's answer depends on its neighbours, under any runtime."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pellucid.engine import Engine
+from pellucid.explain.methods import METHODS
+from pellucid.network.file import CompiledNetwork, NetworkFileError
+from pellucid.runtime.base import Cores
+from pellucid.runtime.openvino_runtime import OpenVINORuntime
+from pellucid.runtime.torch_runtime import TorchRuntime
+from pellucid.types import Batch, Contrast, Edit, Heat, Outcome, Pixels, Plan, Tap
+from service.dispatch.worker import Worker
+from tests.networks import PREPROCESS, SIZE, compiled, in_memory, network
+
+CPU = torch.device("cpu")
+PIXELS: Pixels = np.random.default_rng(0).integers(0, 256, (6, *SIZE, 3), np.uint8)
+# Of the lane of most requests.
+USUAL = (
+    Plan(top_k=3),
+    Plan(gates=True),
+    Plan(layer="head"),
+    Plan(layer="head", targets=(2, 0), gates=True),
+    Plan(taps=(Tap("head", channels=(5, 1)),)),
+    Plan(top_k=5, gates=True, taps=(Tap("head"),), layer="head", targets=(4,)),
+)
+OTHERS = {
+    "default maps": Plan(top_k=5, gates=True, taps=tuple(map(Tap, compiled("tiny").spec.feature_layers))),
+    "another map": Plan(taps=(Tap("block"),)),
+    "a gate's sides": Plan(taps=(Tap("gate", gate=True),)),
+    "deep": Plan(layer="stem", targets=(1,)),
+    "inside a block": Plan(layer="block"),
+    "importance": Plan(gates=True, layer="stem", targets=(3, 1)),
+    "effects": Plan(gates=True, effects=True),
+    "restored": Plan(gates=True, restore=("gate",)),
+    "contrast": Plan(layer="stem", targets=(1, 2), contrast=Contrast((0,))),
+    "contrast of the top class": Plan(layer="stem", gates=True, effects=True, contrast=Contrast((0, 1), 0.5)),
+    "a method of one gradient": Plan(targets=(1,), heats=(Heat("layercam", ("block", "head"), "max"),)),
+    "passes behind a layer": Plan(targets=(1,), heats=(Heat("ablation-cam", ("gate",)),)),
+    "passes of the network": Plan(targets=(1,), heats=(Heat("score-cam", ("gate",)),)),
+    "gradients at a layer": Plan(targets=(1, 2), heats=(Heat("integrated-gradients", ("block",)),), samples=4),
+    "gradients at the pixels": Plan(heats=(Heat("smoothgrad", ("pixels",)),), samples=4),
+    "random heads": Plan(layer="stem", targets=(1,), random_heads=2),
+    "what if": Plan(layer="block", edit=Edit(((0, 0.5),), ranked=True)),
+    "what if of the gate": Plan(layer="gate", gates=True, edit=Edit(((0, 0.5),), gate="gate", ranked=True)),
+}
+
+
+def by_torch(net: CompiledNetwork, threads: int = 1, **options: Any) -> Engine:
+    return Engine(net, TorchRuntime(net, CPU, threads=threads, **options))
+
+
+def by_openvino(net: CompiledNetwork, threads: int = 1, bf16: bool = False) -> Engine:
+    return Engine(net, OpenVINORuntime(net, bf16=bf16, threads=threads))
+
+
+MAKERS: list[Callable[..., Engine]] = [by_torch, by_openvino]
+
+
+@pytest.fixture(scope="module", params=MAKERS)
+def engine(request: pytest.FixtureRequest) -> Engine:
+    made: Engine = request.param(compiled("tiny"))
+    return made
+
+
+def leaves(value: Any) -> Iterator[Any]:
+    """Every number, name and array of an outcome; its timings aside."""
+    if dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            if not field.name.endswith("_s"):
+                yield from leaves(getattr(value, field.name))
+    elif isinstance(value, tuple):
+        yield len(value)
+        for item in value:
+            yield from leaves(item)
+    else:
+        yield value
+
+
+def assert_same(one: Outcome, other: Outcome) -> None:
+    for mine, yours in zip(leaves(one), leaves(other), strict=True):
+        if isinstance(mine, np.ndarray) and mine.dtype.kind == "i":
+            assert sorted(mine) == sorted(yours)  # of equal values either may come first
+        elif isinstance(mine, (float, np.ndarray)):
+            np.testing.assert_allclose(mine, yours, rtol=1e-3, atol=2e-5)
+        else:
+            assert mine == yours
+
+
+def alone(engine: Engine, plans: Sequence[Plan]) -> list[Outcome]:
+    return [engine.run(Batch(PIXELS[i : i + 1], (plan,)))[0] for i, plan in enumerate(plans)]
+
+
+def test_predictions_are_the_plain_networks_on_normalised_pixels(engine: Engine) -> None:
+    x = (torch.from_numpy(PIXELS[:1]).float() / 255 - torch.tensor(PREPROCESS.mean)) / torch.tensor(PREPROCESS.std)
+    with torch.no_grad():
+        logits = network("tiny")(x.permute(0, 3, 1, 2))[0]
+    (outcome,) = engine.run(Batch(PIXELS[:1], (Plan(top_k=5),)))
+    order = logits.argsort(descending=True)
+    assert [p.index for p in outcome.predictions] == order.tolist()
+    np.testing.assert_allclose([p.logit for p in outcome.predictions], logits[order], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose([p.probability for p in outcome.predictions], logits.softmax(0)[order], rtol=1e-4)
+
+
+def test_a_mixed_batch_answers_each_plan_as_if_it_were_alone(engine: Engine) -> None:
+    assert {engine.lane(plan) for plan in USUAL} == {""}
+    for one, other in zip(engine.run(Batch(PIXELS, USUAL)), alone(engine, USUAL), strict=True):
+        assert_same(one, other)
+
+
+def test_a_plan_gets_what_it_asks_for_and_nothing_else(engine: Engine) -> None:
+    predict, gates, top, several, maps, everything = engine.run(Batch(PIXELS, USUAL))
+    assert (len(predict.predictions), predict.gates, predict.explanations, predict.maps) == (3, (), (), ())
+    assert [gate.layer for gate in gates.gates] == ["gate"]
+    assert gates.explanations == ()
+    assert [e.target.index for e in top.explanations] == [top.predictions[0].index]
+    assert [e.target.index for e in several.explanations] == [2, 0]
+    assert [(m.layer, m.channels) for m in maps.maps] == [("head", (5, 1))]
+    assert everything.gates
+    assert everything.maps
+    assert everything.explanations
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_every_plan_is_answered_alike_by_both_runtimes_alone_and_among_others(name: str) -> None:
+    plan = OTHERS[name]
+    torchs, openvinos = (make(compiled("tiny")) for make in MAKERS)
+    assert torchs.lane(plan) == openvinos.lane(plan)
+    expected = alone(torchs, [plan] * 3)
+    for engine in (torchs, openvinos):
+        for one, other in zip(engine.run(Batch(PIXELS[:3], (plan,) * 3)), expected, strict=True):
+            assert_same(one, other)
+            assert one.fault == ""
+
+
+def test_images_of_several_classes_run_beside_those_of_one(engine: Engine) -> None:
+    """As many gradients of an image as it has classes, of one pass."""
+    plans = tuple(Plan(layer="block", gates=True, targets=targets) for targets in ((1, 2, 3), (), (4,), (0, 1)))
+    for i, (together, plan) in enumerate(zip(engine.run(Batch(PIXELS[:4], plans)), plans, strict=True)):
+        (whole,) = engine.run(Batch(PIXELS[i : i + 1], (plan,)))
+        assert_same(together, whole)
+        for explanation in together.explanations:
+            single = replace(plan, targets=(explanation.target.index,))
+            (found,) = engine.run(Batch(PIXELS[i : i + 1], (single,)))
+            assert_same(replace(found, importance=together.importance), replace(together, explanations=(explanation,)))
+
+
+def test_a_network_whose_gradients_do_not_broadcast_repeats_the_image(engine: Engine) -> None:
+    net = compiled("tiny")
+    repeating = CompiledNetwork(net.manifest.model_copy(update={"broadcasts": False}), net.graph, net.weights)
+    for name in ("importance", "contrast", "gradients at a layer", "random heads"):
+        plan = replace(OTHERS[name], targets=(3, 1))
+        batch = Batch(PIXELS[:2], (plan, plan))
+        for one, other in zip(by_torch(repeating).run(batch), engine.run(batch), strict=True):
+            assert_same(one, other)
+
+
+def assert_callers_get_their_own(engine: Engine, max_batch: int = 4) -> None:
+    """Eight callers at once, through a worker, get what each image gives by itself."""
+    solo = alone(engine, USUAL)
+    worker = Worker(engine, max_batch)
+    failures: list[BaseException] = []
+
+    def caller(seed: int) -> None:
+        try:
+            for i in np.random.default_rng(seed).permutation(len(USUAL)).tolist() * 3:
+                future = worker.submit(PIXELS[i], USUAL[i], time.monotonic() + 3600)
+                assert_same(future.result(60).outcome, solo[i])
+        except BaseException as failure:
+            failures.append(failure)
+
+    worker.start()
+    threads = [threading.Thread(target=caller, args=(seed,)) for seed in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    worker.stop()
+    assert not failures, failures[0]
+
+
+@pytest.mark.parametrize("make", MAKERS)
+@pytest.mark.parametrize(("threads", "max_batch"), [(1, 4), (2, 4), (2, 1)])  # of one every batch is full: one waits
+def test_batches_under_eight_callers_equal_single_images(make: Any, threads: int, max_batch: int) -> None:
+    engine = make(compiled("tiny"), threads)
+    assert engine.slots == threads
+    assert engine.queues(engine.lane(Plan())) == (make is by_openvino)
+    assert not engine.queues(engine.lane(OTHERS["deep"]))
+    assert_callers_get_their_own(engine, max_batch)
+
+
+def test_an_outcome_is_not_overwritten_by_the_next_batch(engine: Engine) -> None:
+    plan = replace(OTHERS["default maps"], layer="head")
+    (first,) = engine.run(Batch(PIXELS[:1], (plan,)))
+    kept = [leaf.copy() for leaf in leaves(first) if isinstance(leaf, np.ndarray)]
+    engine.run(Batch(PIXELS[1:2], (plan,)))
+    assert len(kept) > 10
+    for before, after in zip(kept, (leaf for leaf in leaves(first) if isinstance(leaf, np.ndarray)), strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+# -- what shares a batch
+
+
+def test_plans_share_a_lane_only_if_they_look_at_the_same_values(engine: Engine) -> None:
+    lanes = {name: engine.lane(plan) for name, plan in OTHERS.items()}
+    assert lanes["default maps"] == "maps"
+    assert engine.lane(Plan(layer="stem")) == engine.lane(Plan(layer="stem.2")) != ""  # two names of one value
+    assert lanes.pop("importance") == engine.lane(Plan(layer="stem", gates=True, targets=(1, 2)))
+    assert len({"", *lanes.values()}) == 1 + len(lanes)
+    assert engine.lane(Plan(layer="head", targets=(0, 1, 2))) == ""  # in closed form
+
+
+def test_images_with_many_targets_do_not_slow_those_with_few(engine: Engine) -> None:
+    lanes = [engine.lane(Plan(layer="stem", targets=tuple(range(count)))) for count in range(6)]
+    one, same, two, three, four, five = lanes
+    assert one == same
+    assert three == four
+    assert len({one, two, three, five}) == 4
+
+
+def plan_of(*names: str, layer: str) -> Plan:
+    return Plan(targets=(3, 1), heats=tuple(Heat(name, (layer,)) for name in names), samples=4)
+
+
+def test_methods_that_share_a_gradient_share_a_lane(engine: Engine) -> None:
+    names = [name for name, method in METHODS.items() if method.spec.needs == "gradient"]
+    assert engine.lane(plan_of(*names, layer="stem")) == engine.lane(Plan(layer="stem", targets=(3, 1)))
+
+
+def test_what_has_passes_of_its_own_has_a_lane_of_its_own(engine: Engine) -> None:
+    for name, method in METHODS.items():
+        assert (engine.lane(plan_of(name, layer="head")) == "") == (method.spec.needs == "gradient")  # in closed form
+    lanes = {engine.lane(plan_of(name, layer="head")) for name in METHODS}
+    assert len(lanes) == 1 + sum(method.spec.needs != "gradient" for method in METHODS.values())
+    plain, edited = Plan(layer="head"), Plan(layer="head", edit=Edit(((0, 0.0),)))
+    assert engine.lane(plain) != engine.lane(edited) != engine.lane(Plan(layer="head", edit=Edit(ranked=True)))
+
+
+def test_plans_of_two_lanes_in_a_batch_are_a_mistake_of_the_caller(engine: Engine) -> None:
+    with pytest.raises(ValueError, match="the plans of one batch must look at the same values"):
+        engine.run(Batch(PIXELS[:2], (Plan(layer="stem"), Plan(layer="head"))))
+
+
+def test_usual_plans_have_the_same_bits_whatever_is_asked_for_beside_them() -> None:
+    """Also in bfloat16, in which two models of one network differ: all such plans are answered by one."""
+    engine = by_openvino(compiled("tiny"), bf16=True)
+    whole = engine.run(Batch(PIXELS[:1], (Plan(top_k=5, gates=True, layer="head", targets=(1,)),)))[0]
+    for plan in (
+        Plan(top_k=5),
+        Plan(top_k=5, gates=True),
+        Plan(top_k=5, layer="head", targets=(1,), taps=(Tap("head"),)),
+    ):
+        (found,) = engine.run(Batch(PIXELS[:1], (plan,)))
+        assert found.predictions == whole.predictions
+        for gate, same in zip(found.gates, whole.gates, strict=False):
+            np.testing.assert_array_equal(gate.weights, same.weights)
+        for one, other in zip(found.explanations, whole.explanations, strict=False):
+            np.testing.assert_array_equal(one.heat, other.heat)
+
+
+# -- on which cores, and when
+
+
+class Noted(TorchRuntime):
+    """Keeps on which cores its passes were asked for, and of how many images."""
+
+    def __init__(self, net: CompiledNetwork, threads: int) -> None:
+        super().__init__(net, CPU, threads=threads)
+        self.passes: list[tuple[Cores, int]] = []
+        self.inside, self.go_on = threading.Event(), threading.Event()
+        self.go_on.set()
+
+    def run(self, images: Pixels, wanted: Any, outputs: Sequence[str], cores: Cores) -> Any:
+        self.passes.append((cores, len(images)))
+        self.inside.set()
+        assert self.go_on.wait(60)
+        return super().run(images, wanted, outputs, cores)
+
+
+def test_an_image_that_is_alone_has_all_cores_and_a_batch_its_share() -> None:
+    runtime = Noted(compiled("tiny"), 2)
+    engine = Engine(compiled("tiny"), runtime)
+    engine.run(Batch(PIXELS[:1], (Plan(),)))
+    engine.run(Batch(PIXELS[:2], (Plan(), Plan())))
+    runtime.go_on.clear()
+    runtime.inside.clear()
+    first = threading.Thread(target=engine.run, args=(Batch(PIXELS[:1], (Plan(),)),))
+    first.start()
+    assert runtime.inside.wait(60)
+    beside = threading.Thread(target=engine.run, args=(Batch(PIXELS[:1], (Plan(),)),))
+    beside.start()
+    while len(runtime.passes) < 4:
+        time.sleep(0.001)
+    runtime.go_on.set()
+    first.join()
+    beside.join()
+    engine.run(Batch(PIXELS[:1], (Plan(),)))
+    assert runtime.passes == [("whole", 1), ("shared", 2), ("whole", 1), ("shared", 1), ("whole", 1)]
+    single = Noted(compiled("tiny"), 1)
+    Engine(compiled("tiny"), single).run(Batch(PIXELS[:2], (Plan(), Plan())))
+    assert single.passes == [("whole", 2)]  # there is nobody to share with
+
+
+def test_reproducible_images_run_one_by_one_by_one_thread() -> None:
+    runtime = Noted(compiled("tiny"), 2)
+    plan = replace(OTHERS["importance"], reproducible=True)
+    Engine(compiled("tiny"), runtime).run(Batch(PIXELS[:3], (plan,) * 3))
+    assert runtime.passes == [("exact", 1)] * 3
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_a_reproducible_image_has_the_same_bits_alone_and_among_others(make: Any) -> None:
+    plan = Plan(top_k=5, gates=True, effects=True, layer="stem", targets=(1, 3), random_heads=1, reproducible=True)
+    engines = [make(compiled("tiny"), threads) for threads in (1, 3)]
+    found = [engine.run(Batch(PIXELS[i:], (plan,) * (6 - i)))[-1] for engine in engines for i in (0, 3, 5)]
+    answers = {
+        b"".join(np.asarray(leaf).tobytes() for leaf in leaves(outcome) if isinstance(leaf, (float, np.ndarray)))
+        for outcome in found
+    }
+    assert len(answers) == 1
+    assert engines[0].lane(plan) != engines[0].lane(replace(plan, reproducible=False))
+    usual = engines[0].run(Batch(PIXELS[5:], (replace(plan, reproducible=False),)))[0]
+    assert_same(usual, found[0])
+
+
+def test_what_a_plan_needs_can_be_prepared() -> None:
+    engine = by_openvino(compiled("tiny"), threads=2)
+    for plan in (Plan(), OTHERS["deep"], OTHERS["another map"]):
+        assert not engine.ready(plan)
+        engine.prepare(plan, keep=plan == Plan())
+        assert engine.ready(plan)
+        engine.prepare(plan, alone=True)
+    for first in engine.network.layers:  # more than are kept
+        for second in engine.network.layers:
+            engine.prepare(Plan(taps=(Tap(first.name), Tap(second.name))))
+    assert engine.ready(Plan(gates=True))
+    assert not engine.ready(OTHERS["deep"])
+    assert by_torch(compiled("tiny")).ready(OTHERS["deep"])
+
+
+def test_an_image_that_nobody_waits_for_is_given_up_and_its_neighbour_answered(engine: Engine) -> None:
+    for name in ("passes behind a layer", "gradients at a layer", "random heads", "what if", "restored"):
+        plan = OTHERS[name]
+        gone, stays = engine.run(Batch(PIXELS[:2], (plan, plan), (lambda: True, lambda: False)))
+        assert gone.given_up
+        assert_same(stays, engine.run(Batch(PIXELS[1:2], (plan,)))[0])
+
+
+# -- numbers that are none, and networks that are not what they say
+
+
+class Exploding(nn.Module):
+    """Overflows where a picture is white."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head, self.classifier = nn.Conv2d(3, 5, 3), nn.Linear(5, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = self.head(x * torch.where(x >= 0.9, math.inf, 1.0).amin((1, 2, 3), keepdim=True))
+        logits: Tensor = self.classifier(features.mean((2, 3)))
+        return logits
+
+
+def test_numbers_that_are_none_are_a_fault_of_their_image_alone() -> None:
+    engine = by_torch(in_memory(Exploding()))
+    for plan in (Plan(), Plan(layer="head"), Plan(taps=(Tap("head"),))):
+        pixels = np.stack([PIXELS[0] // 2, np.full_like(PIXELS[0], 255), PIXELS[1] // 2])
+        good, bad, also_good = engine.run(Batch(pixels, (plan,) * 3))
+        assert good.fault == also_good.fault == ""
+        assert "logits" in bad.fault
+        assert ("heat map" in bad.fault) == (plan.layer is not None)
+        assert ("feature maps" in bad.fault) == bool(plan.taps)
+
+
+def test_a_network_of_other_classes_than_its_labels_is_refused() -> None:
+    net = compiled("tiny")
+    model = replace(net.model, labels=("a", "b"))
+    manifest = net.manifest.model_copy(update={"model": model})
+    with pytest.raises(NetworkFileError, match="TinyNet has 5 logits of each image, and 2 labels"):
+        by_torch(CompiledNetwork(manifest, net.graph, net.weights)).run(Batch(PIXELS[:1], (Plan(),)))
+
+
+def test_feature_maps_have_the_statistics_of_their_channels() -> None:
+    (outcome,) = by_torch(compiled("tiny-relu")).run(Batch(PIXELS[:1], (Plan(taps=(Tap("stem", count=8),)),)))
+    (maps,) = outcome.maps
+    assert sorted(maps.channels) == list(range(8))
+    strength = np.abs(maps.values).mean((1, 2))
+    assert (np.diff(strength) <= 0).all()  # strongest first
+    np.testing.assert_allclose(maps.mean, maps.values.mean((1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(maps.max, maps.values.max((1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(maps.zeros, (maps.values == 0).mean((1, 2)), rtol=1e-5)
+    assert 0 < maps.zeros.max() < 1
