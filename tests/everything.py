@@ -45,8 +45,8 @@ def ask_everything(client: httpx.Client, image: bytes, other: bytes) -> tuple[Mo
         assert explained(client, "/v1/what-if", image, gate=gate.layer, mute=0).what_if is not None
         assert explained(client, "/v1/feature-maps", image, gates=gate.layer).feature_maps
     classes = [each.index for each in (found.predictions or [])[:2]]
-    for images, options in (((image,), {"target": classes}), ((image, other), {})):
-        parsed(note(post(client, "/v1/compare", *images, **options)), CompareReply)
+    parsed(note(post(client, "/v1/compare", image, target=classes)), CompareReply)
+    parsed(note(post(client, "/v1/compare", image, other)), CompareReply)
     _ask_in_other_words(client, note, name, image)
     paths = client.get("/openapi.json").json()["paths"]
     assert asked == {(method, path.replace("{name}", name)) for path, item in paths.items() for method in item}

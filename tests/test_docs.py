@@ -19,7 +19,7 @@ import pytest
 from pellucid.client import AsyncClient, Client
 from service.cli import main
 from service.config import Settings
-from tests.support import REPOSITORY, ROUTES, SAMPLES
+from tests.support import REPOSITORY, ROUTES, SAMPLES, compiled
 
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(console|python|javascript)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -52,16 +52,18 @@ def examples() -> list[tuple[str, list[tuple[str, str]]]]:
 
 
 @pytest.mark.parametrize(("source", "example"), examples())
-def test_every_example_runs_as_pasted(source: str, example: list[tuple[str, str]], server: str, tmp_path: Path) -> None:
+def test_every_example_runs_as_pasted(
+    source: str, example: list[tuple[str, str]], server: str, cache: Path, tmp_path: Path
+) -> None:
     samples = tmp_path / SAMPLES.relative_to(REPOSITORY)
     samples.parent.mkdir(parents=True)
     samples.symlink_to(SAMPLES)
     (tmp_path / ".venv").symlink_to(sys.prefix)
     for language, code in example:
-        runs(language, code, server, tmp_path)
+        runs(language, code, server, cache, tmp_path)
 
 
-def runs(language: str, code: str, server: str, folder: Path) -> None:
+def runs(language: str, code: str, server: str, cache: Path, folder: Path) -> None:
     """Run one block as its page says. A first line that names a file is where the page has it saved."""
     # curl exits with 0 after an error, unless told otherwise
     pasted = code.replace("http://127.0.0.1:8000", server).replace(
@@ -71,9 +73,9 @@ def runs(language: str, code: str, server: str, folder: Path) -> None:
     pasted = pasted.replace("8001", str(free_port()))  # of a service that the example starts itself
     if named := re.match(r"# (\w+\.py)\n", pasted):
         (folder / named[1]).write_text(pasted, "utf-8")
-        status, said, errors = run([INTERPRETER[language][0], named[1]], folder)
+        status, said, errors = run([INTERPRETER[language][0], named[1]], folder, cache)
     else:
-        status, said, errors = run([*INTERPRETER[language], pasted], folder)
+        status, said, errors = run([*INTERPRETER[language], pasted], folder, cache)
     if "layer=haed" in code:  # the guide's example of an error
         assert status != 0
         assert "Did you mean 'head'" in said
@@ -99,7 +101,17 @@ def free_port() -> int:
         return port
 
 
-def run(command: list[str], folder: Path) -> tuple[int, str, str]:
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a service keeps, with the networks of the catalogue: compiling them for each example would take minutes."""
+    folder = tmp_path_factory.mktemp("cache")
+    (folder / "networks").mkdir()
+    for path in map(compiled, ("lite0", "lite0-plain")):
+        (folder / "networks" / path.name).symlink_to(path)
+    return folder
+
+
+def run(command: list[str], folder: Path, cache: Path) -> tuple[int, str, str]:
     """Exit status, output and errors of a command in a shell of no virtual environment; nothing that it started
     outlives it.
     """
@@ -109,6 +121,7 @@ def run(command: list[str], folder: Path) -> tuple[int, str, str]:
         **{name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"},
         "HOME": str(folder),
         "PATH": os.pathsep.join(path),
+        "PELLUCID_CACHE_DIR": str(cache),
         "PYTHONPATH": str(REPOSITORY),  # where .venv was installed from another checkout
     }
     with subprocess.Popen(

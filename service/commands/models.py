@@ -36,9 +36,9 @@ def models(
         print_json(json.dumps([model.model_dump() for model in served], indent=1))
         return
     table = _table("model", "classes", "input", "what it is")
-    for model in served:
-        name = f"{model.name} (default)" if model.default else model.name
-        table.add_row(name, str(model.classes), _shape(model.input), model.title)
+    for each in served:
+        name = f"{each.name} (default)" if each.default else each.name
+        table.add_row(name, str(each.classes), _shape(each.input), each.title)
     _print(table)
 
 

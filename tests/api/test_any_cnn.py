@@ -112,7 +112,7 @@ def test_a_vision_transformer_starts_and_answers_on_every_route(tmp_path: Path, 
     for parameter in net.parameters():  # what is initialised with zeros would make all classes and maps alike
         if not parameter.any() and parameter.ndim > 1:
             nn.init.normal_(parameter, std=0.1)
-    pixel = {"size": side, "resize": side, "mean": [0.5] * 3, "std": [0.25] * 3}
+    pixel: dict[str, Any] = {"size": side, "resize": side, "mean": [0.5] * 3, "std": [0.25] * 3}
     path = tmp_path / "pets.pellucid"
     pellucid.compile(net, path, labels=LABELS, progress=False, **pixel)
     # the warm-up runs batches of 1 to 4

@@ -27,7 +27,8 @@ class ChannelAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         weights = (self.mlp(x.mean((2, 3))) + self.mlp(x.amax((2, 3)))).sigmoid()
-        return x * weights[:, :, None, None]
+        gated: Tensor = x * weights[:, :, None, None]
+        return gated
 
 
 class SpatialAttention(nn.Module):
