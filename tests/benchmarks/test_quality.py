@@ -13,13 +13,14 @@ from benchmarks.quality import boxes, report, scores
 from benchmarks.quality.makers import OURS, Maker, ours
 from benchmarks.quality.measure import BASELINE, Effort, Row, _maps
 from benchmarks.quality.scenes import THINGS, Scene, composed, recognised, spread
+from pellucid.engine import Engine
 from pellucid.network.spec import PIXELS, ModelSpec
+from pellucid.runtime.torch_runtime import TorchRuntime
 from pellucid.types import Box, Floats
-from service.engine.torch_engine import TorchEngine
 from tests.benchmarks.test_report import rows
-from tests.engine.test_torch_engine import SPEC
-from tests.networks import network
+from tests.networks import compiled
 
+SPEC = compiled("tiny").model
 IMAGENET = ModelSpec("three", "", tuple(thing.label for thing in THINGS), SPEC.preprocess, "")
 
 
@@ -136,7 +137,7 @@ def test_what_is_wrong_in_a_folder_is_named_with_its_line(tmp_path: Path, text: 
 
 
 def test_every_method_is_measured_at_its_places_and_long_ones_on_fewer_scenes() -> None:
-    engine = TorchEngine(network("tiny"), SPEC, torch.device("cpu"))
+    engine = Engine(compiled("tiny"), TorchRuntime(compiled("tiny"), torch.device("cpu")))
     makers = {(maker.method, maker.layer): maker for maker in ours(engine, ["stem", "head"])}
     assert {layer for _, layer in makers} == {"stem", "head", PIXELS}
     size = SPEC.preprocess.size[0]

@@ -7,11 +7,11 @@ import torch
 
 from pellucid.types import Plan, Tap
 from tests.explain.cuts import Passes, pictures
-from tests.networks import traced
+from tests.networks import compiled
 
 
 def test_the_strongest_channels_come_first_and_each_has_its_statistics() -> None:
-    passes = Passes(traced("tiny-relu", torch.float64), pictures(2))
+    passes = Passes(compiled("tiny-relu", torch.float64), pictures(2))
     plans = (Plan(taps=(Tap("head", channels=(5, 1)), Tap("stem", count=5))), Plan(taps=(Tap("stem", count=8),)))
     first, second = passes.run(*plans)
     named, strongest = first.maps
