@@ -73,7 +73,7 @@ def record(
         return recording(both, (pixels, wanted), followed.values(), _RULES)
 
     two, three = map(recorded, BATCHES)
-    writer = Writer(two, three, followed)
+    writer = Writer(two, three, followed, len(names) + 1)
     outputs = writer.outputs
     rest = iter(outputs[len(names) + 1 :])
     graph = Graph(scales_into_kernels(writer.nodes, writer.shapes))

@@ -174,7 +174,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             base, func, rest, kwargs = whole
             with self:
                 self._replace(base, _PARTS[func](base, new, *rest, **kwargs))
-        elif target.untyped_storage().nbytes() != target.numel() * target.element_size():
+        elif target._is_view() or target.untyped_storage().nbytes() != target.numel() * target.element_size():
             raise TracingError("it writes into a part of a tensor")
         if new in self._values:
             self._values[target] = self._values[new]

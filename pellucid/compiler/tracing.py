@@ -112,7 +112,7 @@ class _Shapes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         )
         of_pixels = torch.Tag.data_dependent_output in func.tags or torch.Tag.dynamic_output_shape in func.tags
         if by_masks or (of_pixels and func is not torch.ops.aten.index.Tensor):
-            raise TypeError(f"what depends on the pixels ({func}) can't be traced")
+            raise TypeError(f"what depends on the pixels ({func}) can't be traced: compute with tensors in its place")
         return func(*args, **(kwargs or {}))
 
 

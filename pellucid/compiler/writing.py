@@ -30,7 +30,10 @@ class Writer:
     Raises TracingError.
     """
 
-    def __init__(self, two: Recording, three: Recording, weights: Mapping[str, Tensor]) -> None:
+    def __init__(self, two: Recording, three: Recording, weights: Mapping[str, Tensor], values: int) -> None:
+        """``weights`` are what is followed beside the inputs. The first ``values`` outputs have a row for each image,
+        the others one for each row of the wanted logits.
+        """
         self.nodes: list[Node] = []
         self.inputs = (PIXELS_INPUT, WANTED_INPUT)
         self.shapes: dict[str, Shape] = {}
@@ -50,8 +53,8 @@ class Writer:
         for number, steps in enumerate(zip(two.steps, three.steps, strict=True)):
             self._add(f"{steps[0].name.split('.')[1]}_{number}", *steps)
         self.outputs = [
-            self._argument(value, other, PIXELS_INPUT).name
-            for value, other in zip(two.outputs, three.outputs, strict=True)
+            self._argument(value, other, PIXELS_INPUT if number < values else WANTED_INPUT).name
+            for number, (value, other) in enumerate(zip(two.outputs, three.outputs, strict=True))
         ]
 
     def _add(self, name: str, step: Step, other: Step) -> None:

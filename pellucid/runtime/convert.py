@@ -484,6 +484,7 @@ _OPERATIONS: Final[dict[str, Callable[..., Any]]] = {
     "aten.sgn.default": ops.sign,
     "aten.floor.default": ops.floor,
     "aten.ceil.default": ops.ceiling,
+    "aten.round.default": lambda x: ops.round(x, "half_to_even"),
     "aten.reciprocal.default": lambda x: ops.power(x, _like(-1.0, x)),
     "aten.silu.default": ops.swish,
     "aten.gelu.default": _gelu,

@@ -1,0 +1,57 @@
+"""A norm's scale of a gradient goes into the kernel of the convolution that follows, whatever its groups."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pellucid.network.graph import WEIGHT
+from tests.compiler.recorded import CLASSES, by_autograd, by_torch, recorded
+
+SHAPE = (4, 8, 8)
+CONVOLUTIONS = {
+    "of all channels": lambda: nn.Conv2d(4, 6, 3, padding=1, bias=False),
+    "with stride": lambda: nn.Conv2d(4, 6, 3, stride=2, padding=1, bias=False),
+    "depthwise": lambda: nn.Conv2d(4, 4, 3, padding=1, groups=4, bias=False),
+    "depthwise with stride": lambda: nn.Conv2d(4, 4, 3, stride=2, padding=1, groups=4, bias=False),
+    "depthwise to more channels": lambda: nn.Conv2d(4, 8, 3, padding=1, groups=4, bias=False),
+    "in groups": lambda: nn.Conv2d(4, 6, 3, padding=1, groups=2, bias=False),
+    "in groups with stride": lambda: nn.Conv2d(4, 6, 3, stride=2, padding=1, groups=2, bias=False),
+    "transposed": lambda: nn.ConvTranspose2d(4, 6, 2, stride=2, bias=False),
+    "transposed in groups": lambda: nn.ConvTranspose2d(4, 6, 2, stride=2, groups=2, bias=False),
+}
+
+
+class _Normed(nn.Module):
+    """A convolution and a norm whose scales are no two alike."""
+
+    def __init__(self, convolution: nn.Module) -> None:
+        super().__init__()
+        channels = convolution(torch.zeros(1, *SHAPE)).shape[1]
+        self.layers = nn.Sequential(convolution, nn.BatchNorm2d(channels)).double().eval()
+        with torch.no_grad():
+            self.layers[1].weight.copy_(torch.arange(1, channels + 1))
+            self.layers[1].running_var.copy_(torch.linspace(0.5, 2, channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("kind", CONVOLUTIONS)
+def test_the_scale_of_a_norm_is_part_of_the_kernel(kind: str) -> None:
+    torch.manual_seed(4)
+    joint, net = recorded(_Normed(CONVOLUTIONS[kind]()), SHAPE)
+    chance = torch.Generator().manual_seed(6)
+    pixels, wanted = torch.randn(3, *SHAPE, generator=chance).double(), torch.randn(3, CLASSES, generator=chance)
+    for found, expected in zip(
+        by_torch(joint, pixels, wanted.double()), by_autograd(net, pixels, wanted.double()), strict=True
+    ):
+        torch.testing.assert_close(found, expected)
+    graph = joint.graph
+    constant = {name for name, node in graph.nodes.items() if node.op == WEIGHT}
+    for name, node in graph.nodes.items():
+        if node.refs() and constant.issuperset(node.refs()):
+            constant.add(name)
+    scaled = [node for name, node in graph.nodes.items() if node.op == "aten.mul.Tensor" and name in graph.of_wanted]
+    assert not [node for node in scaled if not constant.isdisjoint(node.refs())]
