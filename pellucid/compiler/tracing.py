@@ -202,6 +202,10 @@ class _Tracer(fx.Tracer):
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _Known(node, self)
 
+    def to_bool(self, obj: fx.Proxy) -> bool:
+        """Raise TypeError: which branch is taken would be that of noise."""
+        raise TypeError("it branches on what depends on the pixels: compute both sides, and choose by torch.where")
+
     def iter(self, obj: fx.Proxy) -> Iterator[Any]:
         assert isinstance(obj, _Known)
         lengths = {len(value) for value in obj.known}
