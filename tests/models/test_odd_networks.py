@@ -99,7 +99,7 @@ def served(net: nn.Module) -> CompiledNetwork:
     return in_memory(net.double(), replace(PREPROCESS, size=SIZE))
 
 
-KINDS = [View, Squeeze, Detached, Functional, Assigned, Masked, Cached]
+KINDS = [View, Squeeze, Detached, Functional, Assigned, Cached]
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
@@ -114,8 +114,6 @@ def test_an_odd_network_is_cut_anywhere_and_computes_the_same_for_any_number_of_
         for layer in network.spec.by_name:
             last = passes.behind(layer, count - 1).logits(passes.map(layer)[-1:])
             np.testing.assert_allclose(last, expected[-1:], rtol=1e-9, err_msg=layer)
-            heats = [grad_cam(each) for each in evidence_at(network, layer, passes.pixels, [[1]] * count)]
-            assert np.isfinite(heats).all()
 
 
 def compare_with_captum(kind: type[Odd]) -> None:
@@ -125,9 +123,17 @@ def compare_with_captum(kind: type[Odd]) -> None:
     np.testing.assert_allclose(grad_cam(evidence)[0], expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", [View, Assigned, Masked, Cached], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", [View, Assigned, Cached], ids=lambda kind: kind.__name__)
 def test_an_odd_networks_grad_cam_is_captums(kind: type[Odd]) -> None:
     compare_with_captum(kind)
+
+
+def test_a_network_whose_gradient_writes_into_a_part_of_a_tensor_predicts_and_says_so() -> None:
+    """``gather``'s does."""
+    network = served(Masked())
+    assert network.manifest.limits
+    with pytest.raises(Unexplainable, match="writes into a part"):
+        evidence_at(network, "first", images(1, SIZE, torch.float64), [[1]])
 
 
 class Hooked(Odd):
