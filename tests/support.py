@@ -44,8 +44,8 @@ _DEFAULTS = {
     "PELLUCID_THREADS": "1",
 }
 
-# What starts soonest, for tests to which it doesn't matter what runs the network.
-LIGHT = {"PELLUCID_MODEL": "lite0-plain", "PELLUCID_ENGINE": "torch"}
+# What starts soonest, for tests to which it does not matter which network runs.
+LIGHT = {"PELLUCID_MODEL": "lite0-plain"}
 
 S = TypeVar("S", bound=BaseModel)
 
