@@ -11,7 +11,8 @@ import torchvision
 from torch import Tensor, nn
 
 from pellucid.compiler.graph import TracedNetwork, UntraceableError
-from tests.networks import SIZE, images, network, traced
+from tests.explain.cuts import Passes
+from tests.networks import SIZE, compiled, images, in_memory, network, traced
 
 NETWORKS = ["tiny", "resnet18", "mobilenet_v3_small", "efficientnet_b0", "densenet121", "googlenet"]
 pytestmark = pytest.mark.filterwarnings("ignore:The default weight initialization of GoogleNet:FutureWarning")
@@ -26,16 +27,15 @@ def test_logits_are_those_of_the_plain_network(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_trunk_and_head_together_are_the_network_wherever_it_is_cut(name: str) -> None:
-    net, pixels = traced(name, torch.float64), images(2, dtype=torch.float64)
-    layers = net.spec.layers
+def test_what_lies_behind_a_layer_completes_the_network_wherever_it_is_cut(name: str) -> None:
+    net = compiled(name, torch.float64)
+    passes = Passes(net, images(1, dtype=torch.float64))
     with torch.no_grad():
-        expected = network(name, torch.float64)(pixels)
-        for layer in layers[:: max(1, len(layers) // 12)]:
-            cut = net.cut(layer.name)
-            crossing = net.trunk(cut.inputs)(pixels)
-            assert tuple(crossing[0].shape[1:]) == layer.shape
-            torch.testing.assert_close(cut.head(*crossing), expected, msg=layer.name)
+        expected = network(name, torch.float64)(passes.pixels)
+    for layer in net.spec.layers[:: max(1, len(net.spec.layers) // 12)]:
+        maps = passes.map(layer.name)
+        assert maps.shape[1:] == layer.shape
+        torch.testing.assert_close(torch.from_numpy(passes.behind(layer.name, 0).logits(maps)), expected)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "efficientnet_b0"])
@@ -74,7 +74,9 @@ def test_default_feature_layers_are_an_early_a_middle_and_a_late_one() -> None:
 
 def test_unknown_layers_are_refused() -> None:
     with pytest.raises(KeyError):
-        traced("tiny").cut("nowhere")
+        traced("tiny").value("nowhere")
+    with pytest.raises(KeyError):
+        compiled("tiny").value("nowhere")
 
 
 class Branching(nn.Module):
@@ -88,15 +90,9 @@ class Branching(nn.Module):
         return logits
 
 
-def test_a_network_that_cant_be_traced_predicts_and_says_what_it_cant_do() -> None:
-    net = Branching()
-    traced_net = TracedNetwork(net, SIZE)
-    with torch.no_grad():
-        (logits,) = traced_net.trunk([traced_net.logits])(images(2))
-        torch.testing.assert_close(logits, net(images(2)))
-    assert "only predictions are served: Branching can't be traced" in traced_net.spec.default_layer_reason
-    assert (traced_net.spec.layers, traced_net.spec.gates, traced_net.spec.feature_layers) == ((), (), ())
-    assert traced_net.spec.default_layer == ""
+def test_a_network_that_branches_on_its_pixels_is_refused() -> None:
+    with pytest.raises(UntraceableError, match=r"Branching can't be traced .*: it branches on what depends"):
+        TracedNetwork(Branching(), SIZE)
 
 
 def test_a_network_without_spatial_layers_predicts_and_says_what_it_cant_do() -> None:
@@ -108,7 +104,7 @@ def test_a_network_without_spatial_layers_predicts_and_says_what_it_cant_do() ->
 
 def test_a_network_that_does_not_run_on_its_input_size_is_refused() -> None:
     flat = nn.Sequential(nn.Flatten(), nn.Linear(12, 4))
-    with pytest.raises(UntraceableError, match="Sequential can't be served with pixels of 64x64"):
+    with pytest.raises(UntraceableError, match="Sequential can't be traced with pixels of 64x64"):
         TracedNetwork(flat, SIZE)
 
 
@@ -139,11 +135,11 @@ def test_shapes_that_a_network_asks_for_leave_one_graph_for_any_batch() -> None:
     net = Padding()
     traced_net = TracedNetwork(net, SIZE)
     assert traced_net.spec.default_layer == "relu"
-    cut = traced_net.cut("conv")
+    found = in_memory(net)
     for count in (1, 5):
-        pixels = images(count)
         with torch.no_grad():
-            torch.testing.assert_close(cut.head(*traced_net.trunk(cut.inputs)(pixels)), net(pixels))
+            torch.testing.assert_close(traced_net.trunk([traced_net.logits])(images(count))[0], net(images(count)))
+            torch.testing.assert_close(torch.from_numpy(Passes(found, images(count)).logits), net(images(count)))
 
 
 def transformer(num_classes: int) -> nn.Module:
@@ -154,26 +150,27 @@ def transformer(num_classes: int) -> nn.Module:
 
 @pytest.mark.parametrize("name", ["convnext_tiny", "swin_t", "vision transformer"])
 def test_tokens_and_maps_with_channels_last_are_offered_as_maps(name: str) -> None:
-    """A layer's value is its module's, moved to [B, C, h, w]; trunk and head together are the network."""
+    """A layer's value is its module's, moved to [B, C, h, w]; what lies behind it completes the network."""
     torch.manual_seed(0)
     make = partial(torchvision.models.get_model, name) if name != "vision transformer" else transformer
     net = make(num_classes=5).eval()
-    traced_net = TracedNetwork(net, SIZE)
-    pixels = images(2)
+    found = in_memory(net)
+    passes = Passes(found, images(1))
     modules = dict(net.named_modules())
-    layers = [layer for layer in traced_net.spec.layers if type(modules.get(layer.name)) is nn.LayerNorm]
+    layers = [layer for layer in found.spec.layers if type(modules.get(layer.name)) is nn.LayerNorm]
     for layer in layers[:: len(layers) // 3]:
         returned: list[Tensor] = []
         handle = modules[layer.name].register_forward_hook(lambda _m, _i, out, to=returned: to.append(out))
         with torch.no_grad():
-            logits = net(pixels)
-            (value,) = traced_net.trunk([traced_net.value(layer.name)])(pixels)
-            cut = traced_net.cut(layer.name)
-            torch.testing.assert_close(cut.head(*traced_net.trunk(cut.inputs)(pixels)), logits)
+            logits = net(passes.pixels)
         handle.remove()
+        value = torch.from_numpy(passes.map(layer.name))
         assert tuple(value.shape[1:]) == layer.shape
+        behind = torch.from_numpy(passes.behind(layer.name, 0).logits(value.numpy()))
+        torch.testing.assert_close(behind, logits, rtol=1e-4, atol=1e-4)
         positions = value.flatten(2).transpose(1, 2)  # B hw C
-        torch.testing.assert_close(positions, returned[0].flatten(1, -2)[:, -positions.shape[1] :])
+        returned_positions = returned[0].flatten(1, -2)[:, -positions.shape[1] :]
+        torch.testing.assert_close(positions, returned_positions, rtol=1e-4, atol=1e-4)
 
 
 def test_a_vision_transformers_default_layer_is_the_last_whose_positions_are_read() -> None:
@@ -233,7 +230,7 @@ class ThroughName(Overwriting):
         x += 1.5
 
 
-@pytest.mark.parametrize("kind", Overwriting.__subclasses__(), ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", [ByModule, ByMethod, ByFunction, ByTorch], ids=lambda kind: kind.__name__)
 def test_what_is_overwritten_in_place_is_read_as_the_network_reads_it(kind: type[Overwriting]) -> None:
     net, pixels = kind().eval(), images(2)
     with torch.no_grad():
@@ -245,7 +242,6 @@ def test_what_is_overwritten_in_place_is_read_as_the_network_reads_it(kind: type
 
 
 @pytest.mark.parametrize("kind", [ThroughView, ThroughName])
-def test_a_network_whose_trace_differs_from_it_is_served_for_predictions_alone(kind: type[Overwriting]) -> None:
-    spec = TracedNetwork(kind().eval(), SIZE).spec
-    assert spec.default_layer == ""
-    assert "other logits" in spec.default_layer_reason
+def test_a_network_whose_trace_differs_from_it_is_refused(kind: type[Overwriting]) -> None:
+    with pytest.raises(UntraceableError, match=f"{kind.__name__} can't be traced .*: it computes other logits"):
+        TracedNetwork(kind().eval(), SIZE)

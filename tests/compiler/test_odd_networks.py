@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,8 +13,9 @@ from torch.nn import functional as F
 
 from pellucid.compiler.graph import TracedNetwork, UntraceableError
 from pellucid.explain.methods.gradient import grad_cam
-from tests.explain.cuts import evidence_at
-from tests.networks import Odd, images
+from pellucid.types import Floats
+from tests.explain.cuts import Passes, evidence_at
+from tests.networks import PREPROCESS, Odd, images, in_memory
 
 SIZE = (16, 16)
 
@@ -86,8 +89,7 @@ class Cached(Odd):
         return x
 
 
-def served(net: nn.Module) -> TracedNetwork:
-    return TracedNetwork(net.eval(), SIZE)
+PREPROCESS_16 = replace(PREPROCESS, size=SIZE)
 
 
 KINDS = [View, Squeeze, Detached, Functional, Assigned, Masked, Cached]
@@ -95,26 +97,30 @@ KINDS = [View, Squeeze, Detached, Functional, Assigned, Masked, Cached]
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_an_odd_network_is_cut_anywhere_and_computes_the_same_for_any_number_of_images(kind: type[Odd]) -> None:
-    net, pixels = kind().eval(), images(5, SIZE)
-    traced = served(kind())
-    assert traced.spec.default_layer, traced.spec.default_layer_reason
-    for layer in traced.spec.by_name:
-        cut = traced.cut(layer)
-        for count in (1, 5):
-            some = pixels[:count].contiguous(memory_format=torch.channels_last)
-            with torch.no_grad():
-                crossing = traced.trunk(cut.inputs)(some)
-                expected = net(pixels[:count].clone()).reshape(count, 5)
-                torch.testing.assert_close(cut.head(*crossing), expected, msg=layer)
-            heats = [grad_cam(each) for each in evidence_at(traced, layer, some, [[1]] * count)]
+    net, pixels = kind().eval().double(), images(5, SIZE, torch.float64)
+    found = in_memory(kind().double(), PREPROCESS_16)
+    assert found.spec.default_layer, found.spec.default_layer_reason
+    for count in (1, 5):
+        passes = Passes(found, pixels[:count])
+        with torch.no_grad():
+            expected = net(pixels[:count].clone()).reshape(count, 5).numpy()
+        same(passes.logits, expected)
+        for layer in found.spec.by_name:
+            for image in {0, count - 1}:
+                head, maps = passes.behind(layer, image), passes.map(layer)[image : image + 1]
+                same(head.logits(maps), expected[image : image + 1])
+            heats = [grad_cam(each) for each in evidence_at(found, layer, pixels[:count], [[1]] * count)]
             assert np.isfinite(heats).all()
 
 
+def same(one: Floats, other: Floats) -> None:
+    np.testing.assert_allclose(one, other, rtol=0, atol=1e-8 * float(np.abs(other).max()))
+
+
 def compare_with_captum(kind: type[Odd]) -> None:
-    net, pixels, traced = kind().eval(), images(1, SIZE), served(kind())
-    (evidence,) = evidence_at(traced, "second", pixels, [[1]])
-    expected = LayerGradCam(net, net.second).attribute(pixels, target=1)[0, 0].detach()
-    np.testing.assert_allclose(grad_cam(evidence)[0], expected, rtol=1e-4, atol=1e-5)
+    net, pixels = kind().eval().double(), images(1, SIZE, torch.float64)
+    (evidence,) = evidence_at(in_memory(kind().double(), PREPROCESS_16), "second", pixels, [[1]])
+    same(grad_cam(evidence)[0], LayerGradCam(net, net.second).attribute(pixels, target=1)[0, 0].detach().numpy())
 
 
 @pytest.mark.parametrize("kind", [View, Assigned, Masked, Cached], ids=lambda kind: kind.__name__)
@@ -145,7 +151,9 @@ class Cosine(Odd):
 
 @pytest.mark.parametrize("kind", [Hooked, Cosine])
 def test_a_classifier_that_is_not_plainly_linear_is_differentiated(kind: type[Odd]) -> None:
-    assert served(kind()).spec.default_layer == "second"
+    found = in_memory(kind(), PREPROCESS_16)
+    assert found.spec.default_layer == "second"
+    assert found.manifest.values["second"].linear is None
     compare_with_captum(kind)
 
 
@@ -155,11 +163,11 @@ class Rounded(Odd):
         return x
 
 
-def test_where_the_logits_dont_follow_an_activation_its_heat_map_is_zero() -> None:
-    traced = served(Rounded())
-    (evidence,) = evidence_at(traced, "first", images(1, SIZE), [[1]])
-    assert not grad_cam(evidence).any()
-    assert "gt" not in traced.spec.by_name  # truth values are no map
+def test_where_the_logits_dont_follow_an_activation_there_is_no_gradient() -> None:
+    found = in_memory(Rounded(), PREPROCESS_16)
+    assert "gt" not in found.spec.by_name  # truth values are no map
+    assert found.manifest.values["first"].gradient is None
+    assert found.manifest.values["second"].gradient is not None
 
 
 class Strided(Odd):
@@ -180,14 +188,9 @@ class ByCount(Odd):
     ("kind", "why"),
     [(Strided, "as_strided reads memory in an order that is not the service's"), (ByCount, "other logits from")],
 )
-def test_what_would_be_wrong_in_the_service_is_served_for_predictions_alone_or_not_at_all(
-    kind: type[Odd], why: str
-) -> None:
-    try:
-        said = served(kind()).spec.default_layer_reason
-    except UntraceableError as error:
-        said = str(error)
-    assert why in said
+def test_what_would_be_wrong_in_a_graph_is_refused(kind: type[Odd], why: str) -> None:
+    with pytest.raises(UntraceableError, match=why):
+        TracedNetwork(kind().eval(), SIZE)
 
 
 class Normalised(Odd):
@@ -224,7 +227,8 @@ class Sliced(Odd):
 
 @pytest.mark.parametrize("kind", [Normalised, Compared, Counted, ByMask, Sliced])
 def test_what_asks_for_a_picture_s_numbers_is_not_traced_with_the_answer_of_another(kind: type[Odd]) -> None:
-    assert "what depends on the pixels" in (served(kind()).spec.default_layer_reason or "")
+    with pytest.raises(UntraceableError, match="what depends on the pixels"):
+        TracedNetwork(kind().eval(), SIZE)
 
 
 class Filled(Odd):
@@ -237,9 +241,7 @@ class Filled(Odd):
 
 
 def test_what_is_written_is_read_later() -> None:
-    assert (
-        served(Filled()).spec.default_layer_reason is None or "can't" not in served(Filled()).spec.default_layer_reason
-    )
+    assert TracedNetwork(Filled().eval(), SIZE).spec.default_layer == "second"
 
 
 class ByChance(Odd):
@@ -260,9 +262,9 @@ class ByCompany(Odd):
     ],
 )
 def test_a_network_whose_answer_depends_on_chance_or_company_is_refused(kind: type[Odd], why: str) -> None:
-    served_with = "can't be served with pixels of 16x16: it computes other logits"
-    with pytest.raises(UntraceableError, match=f"{kind.__name__} {served_with} {why}"):
-        served(kind())
+    refused = "can't be traced with pixels of 16x16: it computes other logits"
+    with pytest.raises(UntraceableError, match=f"{kind.__name__} {refused} {why}"):
+        TracedNetwork(kind().eval(), SIZE)
 
 
 class Fixed(nn.Module):
@@ -272,7 +274,7 @@ class Fixed(nn.Module):
         return (x * 2).mean((2, 3))
 
 
-def test_a_network_without_parameters_is_served() -> None:
-    spec = served(Fixed()).spec
+def test_a_network_without_parameters_is_compiled() -> None:
+    spec = in_memory(Fixed(), PREPROCESS_16).spec
     assert [layer.name for layer in spec.layers] == ["mul"]
     assert "no heat map" in spec.default_layer_reason
