@@ -110,7 +110,7 @@ def test_what_multiplies_channels_is_a_gate_and_nothing_else(kind: type[Odd], ga
     traced = served(kind())
     assert len({gate.spec.layer for gate in traced.gates}) == len(traced.gates) == gates
     for gate in traced.gates:
+        sides = [traced.value(gate.spec.before), traced.value(gate.spec.after)]
         with torch.no_grad():
-            before, after = map(traced.value, (gate.spec.before, gate.spec.after))
-            before, after, weights = traced.trunk([before, after, gate.weights])(images(2, SIZE))
+            before, after, weights = traced.trunk([*sides, gate.weights])(images(2, SIZE))
         torch.testing.assert_close(after, before * weights.flatten(1)[:, :, None, None])
