@@ -29,10 +29,12 @@ class _Normed(nn.Module):
     def __init__(self, convolution: nn.Module) -> None:
         super().__init__()
         channels = convolution(torch.zeros(1, *SHAPE)).shape[1]
-        self.layers = nn.Sequential(convolution, nn.BatchNorm2d(channels)).double().eval()
+        norm = nn.BatchNorm2d(channels)
+        self.layers = nn.Sequential(convolution, norm).double().eval()
+        assert norm.running_var is not None
         with torch.no_grad():
-            self.layers[1].weight.copy_(torch.arange(1, channels + 1))
-            self.layers[1].running_var.copy_(torch.linspace(0.5, 2, channels))
+            norm.weight.copy_(torch.arange(1, channels + 1))
+            norm.running_var.copy_(torch.linspace(0.5, 2, channels))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x)  # type: ignore[no-any-return]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pellucid.compiler.graph import TracedNetwork, UntraceableError
+from pellucid.errors import Unexplainable
 from pellucid.explain.methods.gradient import grad_cam
 from pellucid.types import Floats
 from tests.explain.cuts import Passes, evidence_at
@@ -70,14 +71,20 @@ class Assigned(Odd):
 
 
 class Masked(Odd):
-    """A mask, an index and a spectrum pass a cut by."""
+    """A mask and an index pass a cut by."""
 
     def odd(self, x: Tensor) -> Tensor:
-        mask, strongest, spectrum = x > 0, x.argmax(1, keepdim=True), torch.fft.rfft2(x)
+        mask, strongest = x > 0, x.argmax(1, keepdim=True)
         y = self.mid(x).masked_fill(mask, 0.5)
-        y = y + y.gather(1, strongest)
-        x = y + torch.fft.irfft2(spectrum, s=(8, 8))
+        x = y + y.gather(1, strongest)
         return x
+
+
+class Spectral(Odd):
+    """Goes through a spectrum, whose gradient writes into a part of a tensor."""
+
+    def odd(self, x: Tensor) -> Tensor:
+        return self.mid(x) + torch.fft.irfft2(torch.fft.rfft2(x), s=(8, 8))
 
 
 class Cached(Odd):
@@ -128,6 +135,16 @@ def test_an_odd_networks_grad_cam_is_captums(kind: type[Odd]) -> None:
     compare_with_captum(kind)
 
 
+def test_a_network_whose_gradient_cant_be_recorded_predicts_and_says_so() -> None:
+    net, pixels = Spectral().eval().double(), images(2, SIZE, torch.float64)
+    found = in_memory(Spectral().double(), PREPROCESS_16)
+    assert "it writes into a part of a tensor" in found.manifest.limits[0]
+    with torch.no_grad():
+        same(Passes(found, pixels).logits, net(pixels).numpy())
+    with pytest.raises(Unexplainable, match="it writes into a part of a tensor"):
+        evidence_at(found, "first", pixels, [[1], [1]])
+
+
 class Hooked(Odd):
     """Its classifier's logits are changed by a hook."""
 
@@ -164,10 +181,10 @@ class Rounded(Odd):
 
 
 def test_where_the_logits_dont_follow_an_activation_there_is_no_gradient() -> None:
-    found = in_memory(Rounded(), PREPROCESS_16)
+    found = in_memory(Rounded().double(), PREPROCESS_16)
     assert "gt" not in found.spec.by_name  # truth values are no map
-    assert found.manifest.values["first"].gradient is None
-    assert found.manifest.values["second"].gradient is not None
+    with pytest.raises(Unexplainable, match="the logits do not follow it"):
+        evidence_at(found, "first", images(1, SIZE, torch.float64), [[1]])
 
 
 class Strided(Odd):
