@@ -127,7 +127,7 @@ OTHERS: dict[str, Function] = {
     "channel_shuffle": lambda x: F.channel_shuffle(x, 2),
     "slices with steps": lambda x: torch.cat((x[:, :, 1::2, :5:3].flatten(1), x[:, 1:-1, -3:].flatten(1)), 1),
     "select": lambda x: x[:, 1] * x[:, 0, -1:, 2:3],
-    "split and stack": lambda x: torch.stack([*x.split(3, 1)[0].unbind(1), *x.chunk(2, 1)[1].unbind(1)], 2),
+    "split and stack": lambda x: torch.stack([*torch.split(x, 3, 1)[0].unbind(1), *x.chunk(2, 1)[1].unbind(1)], 2),
     "roll and flip": lambda x: torch.roll(x, (2, -1), (1, 3)).flip(2),
     "index": lambda x: x[:, torch.tensor([3, 0, 3])].index_select(2, torch.tensor([1, 1, 4])),
     "repeat": lambda x: x.repeat(1, 2, 1, 3),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -10,7 +12,7 @@ from pellucid.network.graph import WEIGHT
 from tests.compiler.recorded import CLASSES, by_autograd, by_torch, recorded
 
 SHAPE = (4, 8, 8)
-CONVOLUTIONS = {
+CONVOLUTIONS: dict[str, Callable[[], nn.Module]] = {
     "of all channels": lambda: nn.Conv2d(4, 6, 3, padding=1, bias=False),
     "with stride": lambda: nn.Conv2d(4, 6, 3, stride=2, padding=1, bias=False),
     "depthwise": lambda: nn.Conv2d(4, 4, 3, padding=1, groups=4, bias=False),
@@ -30,11 +32,9 @@ class _Normed(nn.Module):
         super().__init__()
         channels = convolution(torch.zeros(1, *SHAPE)).shape[1]
         norm = nn.BatchNorm2d(channels)
+        norm.weight.data = torch.arange(1.0, channels + 1)
+        norm.running_var = torch.linspace(0.5, 2, channels)
         self.layers = nn.Sequential(convolution, norm).double().eval()
-        assert norm.running_var is not None
-        with torch.no_grad():
-            norm.weight.copy_(torch.arange(1, channels + 1))
-            norm.running_var.copy_(torch.linspace(0.5, 2, channels))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x)  # type: ignore[no-any-return]
