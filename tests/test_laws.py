@@ -16,9 +16,21 @@ EVERYONE = {"pellucid.types", "pellucid.errors", "pellucid.network.spec", "pellu
 # package or module -> what of ours it may import, besides itself and EVERYONE
 MAY_IMPORT = {
     "pellucid.client": {"pellucid.schemas"},
-    "pellucid.compiler": set(),
+    "pellucid.compiler": {"pellucid.network", "pellucid.runtime"},
     "pellucid.decode": set(),
+    "pellucid.engine": {"pellucid.explain", "pellucid.network", "pellucid.runtime"},
     "pellucid.explain": set(),
+    # All that explains one picture, as the service's flow does, with the client's options and answers.
+    "pellucid.library": {
+        "pellucid.client",
+        "pellucid.decode",
+        "pellucid.engine",
+        "pellucid.explain",
+        "pellucid.network",
+        "pellucid.parts",
+        "pellucid.runtime",
+        "pellucid.schemas",
+    },
     "pellucid.network": set(),
     "pellucid.parts": {"pellucid.render", "pellucid.trust"},
     "pellucid.render": set(),
@@ -28,7 +40,7 @@ MAY_IMPORT = {
     "pellucid.trust": {"pellucid.render.compose"},  # a map is tried as it is drawn
     "pellucid.types": set(),
     "pellucid.errors": set(),
-    "models": {"pellucid.compiler"},
+    "models": {"pellucid.compiler", "pellucid.network"},
     "service.api": {
         "pellucid.decode",
         "pellucid.parts",
@@ -40,8 +52,7 @@ MAY_IMPORT = {
     },
     # Neither the door nor the worker nor a decoder: the flow is the handler's, for every protocol.
     "service.api.protocols": {"pellucid.parts", "pellucid.schemas", "service.api", "pellucid.decode.tensor"},
-    "service.dispatch": {"service.engine.base"},
-    "service.engine": {"pellucid.compiler", "pellucid.explain", "models"},
+    "service.dispatch": set(),
     "service.config": {"service.api.auth"},
     "service.process": set(),
     "service.telemetry": set(),
@@ -68,26 +79,19 @@ MAY_IMPORT = {
         "service.config",
         "service.process",
     },
-    "service.app": {"pellucid", "service", "models"},
+    "service.app": {"pellucid", "service"},
     "service.__main__": {"service.cli"},
 }
-# Packages that know nothing of tensors.
-WITHOUT_TORCH = {
-    "pellucid.client",
-    "pellucid.explain",
-    "pellucid.network",
-    "pellucid.parts",
-    "pellucid.render",
-    "pellucid.schemas",
-    "pellucid.trust",
-    "service.api",
-    "service.dispatch",
-    "service.telemetry",
-    *EVERYONE,
+# What takes seconds and hundreds of megabytes -> who may import it. Nobody else loads any of it, by however many
+# imports: what serves a compiled network has no torch.
+HEAVY_FOR = {
+    "torch": {"pellucid.compiler", "pellucid.runtime.torch_runtime", "models"},
+    "torchvision": {"models"},
+    "openvino": {"pellucid.runtime.openvino_runtime", "pellucid.runtime.convert"},
 }
 # Modules that may load it wherever they are imported, and why.
 MAY_LOAD_TORCH = {"pellucid.decode.preprocess": "torch's resize of bytes is several times faster than Pillow's"}
-HEAVY = {"torch", "torchvision", "openvino"}
+HEAVY = {*HEAVY_FOR}
 
 
 def sources() -> list[Path]:
@@ -168,11 +172,24 @@ def way_to(target: str, module: str) -> str:
 
 
 @pytest.mark.parametrize("path", sources(), ids=module_name)
-def test_the_http_side_loads_no_torch(path: Path) -> None:
+def test_what_is_heavy_is_loaded_by_nobody_else(path: Path) -> None:
     module = module_name(path)
-    if inside(module, WITHOUT_TORCH):
+    imported = {name.partition(".")[0] for name in imports(path)} & HEAVY
+    assert all(inside(module, HEAVY_FOR[name] | {*MAY_LOAD_TORCH}) for name in imported), (module, imported)
+    if not inside(module, set().union(*HEAVY_FOR.values())):
         heavy = HEAVY & {*loaded_by(module)}
         assert not heavy, [way_to(name, module) for name in heavy]
+
+
+def test_the_library_stands_alone_and_the_service_above_it() -> None:
+    """``pellucid`` sees neither of the others, ``models`` no service, and the service's request path no ``models``."""
+    for entry, allowed in MAY_IMPORT.items():
+        package = entry.partition(".")[0]
+        seen = {name.partition(".")[0] for name in allowed} - {package}
+        above = {"pellucid": "", "models": "pellucid", "service": "pellucid models"}[package].split()
+        assert seen <= {*above}, entry
+    seeing = [entry for entry, allowed in MAY_IMPORT.items() if inside("models", allowed) and entry != "models"]
+    assert seeing == ["service.commands"]  # which compile by name
 
 
 @pytest.mark.parametrize("module", MAY_LOAD_TORCH)
