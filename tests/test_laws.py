@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "pellucid.decode": set(),
     "pellucid.engine": {"pellucid.explain", "pellucid.network", "pellucid.runtime"},
     "pellucid.explain": set(),
+    # All that explains one picture, as the service's flow does, with the client's options and answers.
     "pellucid.library": {
         "pellucid.client",
         "pellucid.decode",
@@ -39,7 +40,7 @@ MAY_IMPORT = {
     "pellucid.trust": {"pellucid.render.compose"},  # a map is tried as it is drawn
     "pellucid.types": set(),
     "pellucid.errors": set(),
-    "models": {"models", "pellucid.compiler"},
+    "models": {"pellucid.compiler", "pellucid.network"},
     "service.api": {
         "pellucid.decode",
         "pellucid.parts",
@@ -57,8 +58,6 @@ MAY_IMPORT = {
     "service.telemetry": set(),
     "service.commands": {
         "pellucid.client",
-        "pellucid.compiler",
-        "pellucid.network",
         "pellucid.schemas",
         "service.app",
         "service.config",
@@ -80,25 +79,19 @@ MAY_IMPORT = {
         "service.config",
         "service.process",
     },
-    "service.app": {"pellucid", "service", "models"},
+    "service.app": {"pellucid", "service"},
     "service.__main__": {"service.cli"},
 }
-# Packages that know nothing of tensors.
-WITHOUT_TORCH = {
-    "pellucid.client",
-    "pellucid.decode",
-    "pellucid.explain",
-    "pellucid.network",
-    "pellucid.parts",
-    "pellucid.render",
-    "pellucid.schemas",
-    "pellucid.trust",
-    "service.api",
-    "service.dispatch",
-    "service.telemetry",
-    *EVERYONE,
+# What takes seconds and hundreds of megabytes -> who may import it, the service's commands inside a function alone.
+# Nobody else loads any of it, by however many imports: what serves a compiled network has no torch.
+HEAVY_FOR = {
+    "torch": {"pellucid.compiler", "pellucid.runtime.torch_runtime", "models", "service.commands"},
+    "torchvision": {"models"},
+    "openvino": {"pellucid.runtime.openvino_runtime", "pellucid.runtime.convert"},
 }
-HEAVY = {"torch", "torchvision", "openvino"}
+# Modules that may load it wherever they are imported, and why.
+MAY_LOAD_TORCH = {"pellucid.decode.preprocess": "torch's resize of bytes is several times faster than Pillow's"}
+HEAVY = {*HEAVY_FOR}
 
 
 def sources() -> list[Path]:
@@ -138,6 +131,8 @@ def loaded_by(module: str) -> dict[str, str]:
     while waiting:
         importing = waiting.pop()
         names = imports(files[importing], at_once=True) if importing in files else set()
+        if importing in MAY_LOAD_TORCH:
+            names = {name for name in names if name.partition(".")[0] not in HEAVY}
         # A module's packages are loaded before it. Of others' modules the first part will do.
         parts = [name.split(".") for name in (importing, *names)]
         for name in {".".join(each[: end + 1]) for each in parts for end in range(len(each))}:
@@ -177,8 +172,28 @@ def way_to(target: str, module: str) -> str:
 
 
 @pytest.mark.parametrize("path", sources(), ids=module_name)
-def test_the_http_side_loads_no_torch(path: Path) -> None:
+def test_what_is_heavy_is_loaded_by_nobody_else(path: Path) -> None:
     module = module_name(path)
-    if inside(module, WITHOUT_TORCH):
+    imported = {name.partition(".")[0] for name in imports(path)} & HEAVY
+    assert all(inside(module, HEAVY_FOR[name] | {*MAY_LOAD_TORCH}) for name in imported), (module, imported)
+    if inside(module, {"service"}) or not inside(module, set().union(*HEAVY_FOR.values())):
         heavy = HEAVY & {*loaded_by(module)}
         assert not heavy, [way_to(name, module) for name in heavy]
+
+
+def test_the_library_stands_alone_and_the_service_above_it() -> None:
+    """``pellucid`` sees neither of the others, ``models`` no service, and the service's request path no ``models``."""
+    for entry, allowed in MAY_IMPORT.items():
+        package = entry.partition(".")[0]
+        seen = {name.partition(".")[0] for name in allowed} - {package}
+        above = {"pellucid": "", "models": "pellucid", "service": "pellucid models"}[package].split()
+        assert seen <= {*above}, entry
+    seeing = [entry for entry, allowed in MAY_IMPORT.items() if inside("models", allowed) and entry != "models"]
+    assert seeing == ["service.commands"]  # which compile by name
+
+
+@pytest.mark.parametrize("module", MAY_LOAD_TORCH)
+def test_what_may_load_torch_does(module: str) -> None:
+    """Else the exception would hide the next module that does."""
+    (path,) = (path for path in sources() if module_name(path) == module)
+    assert {name.partition(".")[0] for name in imports(path, at_once=True)} & HEAVY

@@ -112,7 +112,7 @@ class Passes:
 
 
 def _cut_at(layer: str) -> Plan:
-    return Plan(heats=(Heat("smoothgrad", (layer,)),))
+    return Plan(heats=(Heat("ablation-cam", (layer,)),))  # which needs no gradient
 
 
 def run(name: str, *plans: Plan, void: tuple[Callable[[], bool], ...] = ()) -> list[Outcome]:
