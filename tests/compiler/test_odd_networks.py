@@ -84,7 +84,8 @@ class Spectral(Odd):
     """Goes through a spectrum, whose gradient writes into a part of a tensor."""
 
     def odd(self, x: Tensor) -> Tensor:
-        return self.mid(x) + torch.fft.irfft2(torch.fft.rfft2(x), s=(8, 8))
+        x = self.mid(x) + torch.fft.irfft2(torch.fft.rfft2(x), s=(8, 8))
+        return x
 
 
 class Cached(Odd):
