@@ -58,6 +58,8 @@ MAY_IMPORT = {
     "service.telemetry": set(),
     "service.commands": {
         "pellucid.client",
+        "pellucid.compiler",
+        "pellucid.network",
         "pellucid.schemas",
         "service.app",
         "service.config",
@@ -89,8 +91,6 @@ HEAVY_FOR = {
     "torchvision": {"models"},
     "openvino": {"pellucid.runtime.openvino_runtime", "pellucid.runtime.convert"},
 }
-# Modules that may load it wherever they are imported, and why.
-MAY_LOAD_TORCH = {"pellucid.decode.preprocess": "torch's resize of bytes is several times faster than Pillow's"}
 HEAVY = {*HEAVY_FOR}
 
 
@@ -131,8 +131,6 @@ def loaded_by(module: str) -> dict[str, str]:
     while waiting:
         importing = waiting.pop()
         names = imports(files[importing], at_once=True) if importing in files else set()
-        if importing in MAY_LOAD_TORCH:
-            names = {name for name in names if name.partition(".")[0] not in HEAVY}
         # A module's packages are loaded before it. Of others' modules the first part will do.
         parts = [name.split(".") for name in (importing, *names)]
         for name in {".".join(each[: end + 1]) for each in parts for end in range(len(each))}:
@@ -175,7 +173,7 @@ def way_to(target: str, module: str) -> str:
 def test_what_is_heavy_is_loaded_by_nobody_else(path: Path) -> None:
     module = module_name(path)
     imported = {name.partition(".")[0] for name in imports(path)} & HEAVY
-    assert all(inside(module, HEAVY_FOR[name] | {*MAY_LOAD_TORCH}) for name in imported), (module, imported)
+    assert all(inside(module, HEAVY_FOR[name]) for name in imported), (module, imported)
     if inside(module, {"service"}) or not inside(module, set().union(*HEAVY_FOR.values())):
         heavy = HEAVY & {*loaded_by(module)}
         assert not heavy, [way_to(name, module) for name in heavy]
@@ -190,10 +188,3 @@ def test_the_library_stands_alone_and_the_service_above_it() -> None:
         assert seen <= {*above}, entry
     seeing = [entry for entry, allowed in MAY_IMPORT.items() if inside("models", allowed) and entry != "models"]
     assert seeing == ["service.commands"]  # which compile by name
-
-
-@pytest.mark.parametrize("module", MAY_LOAD_TORCH)
-def test_what_may_load_torch_does(module: str) -> None:
-    """Else the exception would hide the next module that does."""
-    (path,) = (path for path in sources() if module_name(path) == module)
-    assert {name.partition(".")[0] for name in imports(path, at_once=True)} & HEAVY

@@ -42,7 +42,7 @@ def test_sets_of_outputs_are_compiled_on_demand_and_few_are_kept_but_for_those_t
         runtime.run(PICTURES[:1], None, outputs, "shared")
         assert runtime.ready(outputs[::-1])  # in any order
     ready = [runtime.ready(outputs) for outputs in sets]
-    assert ready == [False] * (len(sets) - 16) + [True] * 16
+    assert ready == [False] * (len(sets) - 12) + [True] * 12
     assert runtime.ready([logits])
     runtime.run(PICTURES[:1], None, sets[0], "shared")  # what is gone comes again
     assert runtime.ready(sets[0])
