@@ -1,6 +1,6 @@
 # docker build .                                             the service on the CPU, by OpenVINO
 # docker build --target cuda .                               on a CUDA device, by torch
-# docker build --build-arg TORCH_INDEX=URL .                 torch from PyTorch's index of CPU builds: 4 GB less
+# docker build --build-arg TORCH_INDEX=URL .                 its networks compiled by torch from an index of CPU builds
 ARG PYTHON_IMAGE=python:3.11-slim
 
 # What is to be installed, of both files that change for other reasons too: the layers below are rebuilt only if this is.
@@ -9,8 +9,8 @@ WORKDIR /requirements
 COPY pyproject.toml constraints.txt ./
 RUN grep -E '^torch(vision)?==' constraints.txt > torch.txt \
     && python -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
-open("all.txt", "w").write("\n".join(project["dependencies"])); \
-open("cpu.txt", "w").write("\n".join(project["optional-dependencies"]["cpu"]))'
+wanted = {"all": project["dependencies"], **project["optional-dependencies"]}; \
+[open(name + ".txt", "w").write("\n".join(wanted[name])) for name in ("all", "cpu", "compile")]'
 
 FROM ${PYTHON_IMAGE} AS venv
 RUN python -m venv /opt/pellucid
@@ -22,26 +22,36 @@ ENV PATH=/opt/pellucid/bin:$PATH \
 FROM venv AS service
 WORKDIR /source
 COPY pyproject.toml README.md LICENSE ./
+COPY pellucid pellucid
 COPY models models
 COPY service service
 RUN python -m pip install --no-deps --prefix /service .
 
 # PyPI's torch for x86 is one for CUDA, with several GB of NVIDIA's libraries; one from an index of CPU builds has none.
-FROM venv AS cpu-builder
+FROM venv AS torch
 ARG TORCH_INDEX=
 COPY --from=requirements /requirements/torch.txt /requirements/
 RUN python -m pip install --no-deps ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} --requirement /requirements/torch.txt
 COPY --from=requirements /requirements /requirements
 RUN python -m pip install --constraint /requirements/constraints.txt \
-    --requirement /requirements/all.txt --requirement /requirements/cpu.txt
-# An explanation converts the networks for OpenVINO. What OpenVINO compiles of them is for the processor that builds, and
-# is left out; compiling takes seconds at each start. The service stays out of the environment, whose layer is kept so.
+    --requirement /requirements/all.txt --requirement /requirements/compile.txt
+
+# Only compiling a network needs torch. The service stays out of the environment, whose layer is kept so. What OpenVINO
+# makes of a network at a start is of one processor: none of it is in the image.
 COPY --from=service /service /service
 RUN PYTHONPATH="$(echo /service/lib/python3*/site-packages)" \
-    && export PYTHONPATH PYTHONDONTWRITEBYTECODE=1 PELLUCID_CACHE_DIR=/cache \
-    && python -m service explain "$PYTHONPATH/service/web/samples/cat.jpg" --out /tmp/explained \
-    && rm -f /cache/*.blob \
-    && chmod -R a=rX /cache
+    && export PYTHONPATH PYTHONDONTWRITEBYTECODE=1 \
+    && python -m pellucid.compiler lite0 --quiet --out /networks/lite0.pellucid \
+    && python -m pellucid.compiler lite0-plain --quiet --out /networks/lite0-plain.pellucid
+
+# Without pip, which nothing needs any more (22 MB), and OpenVINO for GPUs and NPUs, which this image never asks (61 MB).
+FROM venv AS cpu-builder
+COPY --from=requirements /requirements /requirements
+RUN python -m pip install --constraint /requirements/constraints.txt \
+    --requirement /requirements/all.txt --requirement /requirements/cpu.txt \
+    && python -m pip uninstall --yes pip setuptools \
+    && rm /opt/pellucid/lib/python3*/site-packages/openvino/libs/libopenvino_intel_[gn]pu_plugin.so \
+    /opt/pellucid/lib/python3*/site-packages/openvino/libs/cache.json
 
 # An image of the service with nothing in it yet.
 FROM ${PYTHON_IMAGE} AS base
@@ -55,6 +65,8 @@ ENV PATH=/opt/pellucid/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PELLUCID_HOST=0.0.0.0 \
     PELLUCID_PORT=8000 \
+    PELLUCID_MODEL=/opt/pellucid/networks/lite0.pellucid \
+    PELLUCID_CACHE_DIR= \
     PELLUCID_LOG_FORMAT=json
 USER 10001
 EXPOSE 8000
@@ -64,23 +76,18 @@ ENTRYPOINT ["pellucid"]
 CMD ["serve"]
 
 FROM base AS cpu
-ENV PELLUCID_CACHE_DIR=/opt/pellucid/cache
 COPY --from=cpu-builder /opt/pellucid /opt/pellucid
+COPY --from=torch /networks /opt/pellucid/networks
 COPY --from=service /service /opt/pellucid
-COPY --from=cpu-builder /cache /opt/pellucid/cache
 
-FROM venv AS cuda-builder
-COPY --from=requirements /requirements /requirements
-RUN python -m pip install --constraint /requirements/constraints.txt --requirement /requirements/all.txt
-
-# No CUDA device is an error here, not a slow service; and torch has nothing to convert.
+# No CUDA device is an error here, not a slow service. Torch compiles further networks by name.
 FROM base AS cuda
 ENV PELLUCID_DEVICE=cuda \
-    PELLUCID_CACHE_DIR= \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
-COPY --from=cuda-builder /opt/pellucid /opt/pellucid
+COPY --from=torch /opt/pellucid /opt/pellucid
+COPY --from=torch /networks /opt/pellucid/networks
 COPY --from=service /service /opt/pellucid
 
-# What is built where no target is named. (Older builders run all stages up to the target: so CUDA's come after it.)
+# What is built where no target is named. (Older builders run all stages up to the target, which cuda adds little to.)
 FROM cpu

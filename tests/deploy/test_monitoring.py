@@ -165,3 +165,13 @@ def test_the_dashboard_reads_the_data_source_that_is_provisioned() -> None:
     asked = {target["datasource"]["uid"] for panel in panels for target in panel.get("targets", ())}
     assert asked == {source["uid"]}
     assert len({panel["id"] for panel in panels}) == len(panels)
+
+
+def test_the_limit_of_memory_that_the_alert_knows_is_the_containers() -> None:
+    (expression,) = (rule["expr"] for rule in alerts() if rule["alert"] == "PellucidMemoryHigh")
+    compose = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text("utf-8"))["services"]["pellucid"]
+    deployment = yaml.safe_load((DEPLOY / "kubernetes" / "deployment.yaml").read_text("utf-8"))
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    (gibibytes,) = re.findall(r"0\.85 \* (\d+) \* 1024 \* 1024 \* 1024$", expression)
+    assert compose["deploy"]["resources"]["limits"]["memory"] == f"{gibibytes}G"
+    assert container["resources"]["limits"]["memory"] == f"{gibibytes}Gi"

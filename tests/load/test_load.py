@@ -109,7 +109,12 @@ async def _load(url: str) -> Seen:
 def test_under_load_every_answer_is_its_solo_answer(capsys: pytest.CaptureFixture[str]) -> None:
     settings = {"PELLUCID_PRECISION": "fp32", "PELLUCID_TIMEOUT_MS": "200000"}
     with serving(**settings, PELLUCID_THREADS="2") as server:  # two batches side by side
-        seen = asyncio.run(_load(server.url))
+        assert_answers_under_load_are_solo_answers(server.url, capsys)
+
+
+def assert_answers_under_load_are_solo_answers(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of the server at ``url``, which must be exact and patient; what it took is printed."""
+    seen = asyncio.run(_load(url))
     p50, p99 = np.percentile(seen.seconds, [50, 99]) * 1000
     with capsys.disabled():
         print(f"\n{REQUESTS} requests of {CALLERS} callers: {REQUESTS / seen.took:.1f} a second")
