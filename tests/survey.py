@@ -114,8 +114,9 @@ def examine(entry: Entry) -> Row:
 
 
 def _images(size: int) -> Pixels:
-    images = np.random.default_rng(0).integers(0, 256, (max(BATCHES), size, size, 3), np.uint8)
-    return (images * np.linspace(0.5, 1, len(images))[:, None, None, None]).astype(np.uint8)  # no two alike
+    """Noise like that which the norms were fitted to, once it is normalised."""
+    noise = np.random.default_rng(0).normal(127.5, 255 / 4, (max(BATCHES), size, size, 3))
+    return noise.clip(0, 255).astype(np.uint8)
 
 
 def _noise(count: int, size: int) -> Tensor:

@@ -238,22 +238,24 @@ def _folded(
     dilation: Sequence[int],
 ) -> Tensor:
     """Add each of ``columns`` ``[B, C * window, h, w]`` to its place in a map of that ``shape`` (C, height, width)."""
-    return convolved_back(columns, _places(kernel, shape[0], columns), shape[1:], stride, padding, dilation, shape[0])
+    count, window = columns.shape[0], math.prod(kernel)
+    apart = columns.reshape(-1, window, *columns.shape[2:])  # each channel as a map of its own: one small kernel
+    found = convolved_back(apart, _places(kernel, columns), shape[1:], stride, padding, dilation, 1)
+    return found.reshape(count, *shape)
 
 
-def _places(kernel: Sequence[int], channels: int, like: Tensor) -> Tensor:
-    """Kernels ``[channels * window, 1, *kernel]``, each of which picks one place of the window."""
+def _places(kernel: Sequence[int], like: Tensor) -> Tensor:
+    """Kernels ``[window, 1, *kernel]``, each of which picks one place of the window."""
     window = math.prod(kernel)
-    return torch.eye(window, dtype=like.dtype).view(window, 1, *kernel).repeat(channels, 1, 1, 1)
+    return torch.eye(window, dtype=like.dtype).view(window, 1, *kernel)
 
 
 def im2col(
     x: Tensor, kernel: Sequence[int], dilation: Sequence[int], padding: Sequence[int], stride: Sequence[int]
 ) -> Tensor:
-    channels = x.shape[1]
-    places = _places(kernel, channels, x)
-    found: Tensor = aten.convolution(x, places, None, stride, padding, dilation, False, [0, 0], channels)
-    return found.reshape(found.shape[0], found.shape[1], -1)
+    apart = x.reshape(-1, 1, *x.shape[2:])
+    found: Tensor = aten.convolution(apart, _places(kernel, x), None, stride, padding, dilation, False, [0, 0], 1)
+    return found.reshape(x.shape[0], x.shape[1] * math.prod(kernel), -1)
 
 
 def col2im(
