@@ -85,7 +85,7 @@ class Passes:
         found: Any = self.record([_cut_at(layer)] * len(self.pixels)).behind(layer, image)
         _, to_logits, _ = parts_behind(self.net, found.value)
         known = found.linear if linear else None
-        head = torch_runtime.build(to_logits, self.net.weights, torch.device("cpu"), None)
+        head = torch_runtime.build(to_logits, self.net.weights, CPU, None)
         return TorchBehind(found.head, found.value, found.crossing, known, found.broadcasts, "exact", head)
 
     def record(self, plans: Sequence[Plan]) -> ForwardRecord:
