@@ -113,8 +113,7 @@ def test_the_autoscaler_counts_what_waits_for_the_network(client: httpx.Client) 
     }
     assert "replicas" not in target["spec"]  # else every `apply` would undo what the autoscaler chose
     pods, processor = spec["metrics"]
-    metrics = client.get("/metrics").text
-    assert f"\n{pods['pods']['metric']['name']}{{" in metrics
-    whole_batch = float(pods["pods"]["target"]["averageValue"])
-    assert f'\npellucid_batch_limit_images{{model="lite0"}} {whole_batch}\n' in metrics
+    told = client.get("/metrics").text
+    assert f"\n{pods['pods']['metric']['name']}{{" in told
+    assert f'\npellucid_batch_limit_images{{model="lite0"}} {float(pods["pods"]["target"]["averageValue"])}\n' in told
     assert processor["resource"]["name"] in CONTAINER["resources"]["requests"]  # what its share is taken of
