@@ -107,6 +107,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The head is whole: measure it."""
         self._head_is_there()
+        if not self.transport.get_write_buffer_size():  # what was looked at has been read; a later reply is another's
+            self._reader_reads()
         self._in_head = False
         self._outside_body = 0
         size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
