@@ -160,14 +160,10 @@ class Engine:
             images = np.repeat(batch.pixels[number : number + 1], copies, 0)
             of_pass, more_s = self._runtime.run(images, of_image, outputs, cores)
             waited_s += more_s
+            taken = {name: array if name in backward else _row(array, 0, copies) for name, array in of_pass.items()}
             # The next pass writes into the same memory.
-            found.append(
-                {
-                    name: (array if name in backward else _row(array, 0, copies)).copy()
-                    for name, array in of_pass.items()
-                }
-            )
-        values = {name: np.concatenate([each[name] for each in found]) for name in outputs if name not in backward}
+            found.append(taken if len(rows) == 1 else {name: array.copy() for name, array in taken.items()})
+        values = {name: _joined([each[name] for each in found]) for name in outputs if name not in backward}
         return values, {name: asked([each[name] for each in found]) for name in backward}, waited_s
 
     def _rows(self, batch: Batch, aimed: bool, cores: Cores) -> tuple[list[Floats], float]:
@@ -357,6 +353,10 @@ def _row(values: Array, image: int, images: int) -> Array:
     """What of a value ``[B * m, ...]`` is one image's: ``[m, ...]``."""
     each = len(values) // images
     return values[image * each : (image + 1) * each]
+
+
+def _joined(parts: list[Array]) -> Array:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _rounded_up(count: int) -> int:

@@ -54,7 +54,7 @@ ASSETS = "/assets/docs"
 # Of a path that is none, so much is compared with those that there are.
 _LONGEST_PATH = 256
 # Up to this batch the first feature maps find their memory ready.
-_WARM_MAPS = 2
+_WARM_MAPS = 1
 # Threads have so long to end once nobody waits for them.
 _END_S = 5.0
 

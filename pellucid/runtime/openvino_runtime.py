@@ -75,12 +75,6 @@ class OpenVINORuntime:
             self._core.set_property({"CACHE_DIR": str(cache)})
         self._models = Kept(_KEPT)
         self._turns = Turns(self.slots)
-        self._layouts = {
-            node: value.layout.axes
-            for value in network.manifest.values.values()
-            for node in (value.node, value.gradient)
-            if node is not None
-        }
 
     def run(
         self, images: Pixels, wanted: Floats | None, outputs: Sequence[str], cores: Cores
@@ -137,12 +131,10 @@ class OpenVINORuntime:
     def built(
         self, part: Part, inputs: Mapping[str, Any], parameters: Sequence[Any], weights: Mapping[str, Array]
     ) -> ov.Model:
-        """An OpenVINO model of a part. Maps leave it with channels last, as they lie in OpenVINO's memory."""
+        """An OpenVINO model of a part."""
         outputs = convert.build(part, inputs, weights, bf16=self.bf16)
         results = []
         for name, output in zip(part.outputs, outputs, strict=True):
-            if self._layouts.get(name) == "BCHW":
-                output = ops.transpose(output, ops.constant(np.array([0, 2, 3, 1]))).output(0)
             if output.get_element_type() == ov.Type.bf16:
                 output = ops.convert(output, np.float32).output(0)
             results.append(ops.result(output))
@@ -169,10 +161,6 @@ class OpenVINORuntime:
         }
         with ThreadPoolExecutor(1, initializer=_stand_back) as pool:  # the threads it starts are as nice as it is
             return pool.submit(self._core.compile_model, model, "CPU", options).result()
-
-    def as_map(self, name: str, value: Array) -> Array:
-        """An output of ``built`` with its axes as the graph has them."""
-        return value.transpose(0, 3, 1, 2) if self._layouts.get(name) == "BCHW" else value
 
 
 class Model:
@@ -208,8 +196,7 @@ class Model:
             request.set_input_tensor(number, ov.Tensor(array, shared_memory=True))
         request.start_async()  # not by ``infer``, which wraps, and copies, every output
         request.wait()
-        found = (request.get_output_tensor(number).data for number in range(len(self._outputs)))
-        return [self._runtime.as_map(*output) for output in zip(self._outputs, found, strict=True)]
+        return [request.get_output_tensor(number).data for number in range(len(self._outputs))]
 
     def _request(self, cores: Cores, inputs: Sequence[Array]) -> ov.InferRequest:
         form = self._runtime.form(cores)
