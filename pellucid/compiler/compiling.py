@@ -25,6 +25,8 @@ from pellucid.runtime import convert, torch_runtime
 
 # How far the compiled graph may be from the network, of a value's largest: rounding, and not the flip of a ReLU.
 _TOLERANCE: Final = {torch.float32: 1e-3, torch.float64: 1e-8}
+# Of two gradients by the pixels: rounding may flip a ReLU, a wrong derivative turns the whole.
+_ALIKE: Final = 0.99
 _STAGES: Final = ("trace", "gradients", "check", "write")
 
 
@@ -180,7 +182,7 @@ def _versions() -> dict[str, str]:
 def _checked(network: CompiledNetwork, net: nn.Module) -> bool:
     """Run the compiled graph beside the network and its autograd; whether several gradients can be had of one image.
 
-    Raises CompileError where the two differ.
+    Raises CompileError where logits, or the gradients by the pixels, which go through every layer, differ.
     """
     manifest = network.manifest
     classes = len(manifest.model.labels)
@@ -188,8 +190,7 @@ def _checked(network: CompiledNetwork, net: nn.Module) -> bool:
     images = torch.randn(2, 3, *manifest.model.preprocess.size, generator=torch.Generator().manual_seed(2)).to(kind)
     wanted = torch.zeros(2, classes, dtype=kind)
     wanted[0, -1], wanted[1, 0] = 1, 1
-    deepest = next((value for value in manifest.values.values() if value.gradient), None)
-    outputs = (manifest.logits, *([deepest.gradient] if deepest and deepest.gradient else []))
+    outputs = (manifest.logits, *([manifest.pixels.gradient] if manifest.pixels.gradient else []))
     run = torch_runtime.build(
         network.graph.part((PIXELS_INPUT, WANTED_INPUT), outputs), network.weights, torch.device("cpu"), None
     )
@@ -203,6 +204,10 @@ def _checked(network: CompiledNetwork, net: nn.Module) -> bool:
         )
     if not found:
         return True
+    leaf = images.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(net(leaf * 1), leaf, wanted)
+    if float(torch.cosine_similarity(gradient.flatten(), found[0].flatten(), 0)) < _ALIKE and gradient.any():
+        raise CompileError(f"{manifest.model.name}: the compiled graph computes other gradients than torch's autograd")
     try:
         with torch.no_grad():
             (of_one,) = run(images[:1], wanted)[1:]
