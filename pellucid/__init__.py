@@ -19,8 +19,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pellucid.client import ApiError, AsyncClient, Client
     from pellucid.compiler.compiling import CompileError, compile
+    from pellucid.errors import PellucidError
     from pellucid.library import Network, open
     from pellucid.network.file import CompiledNetwork, NetworkFileError
+    from pellucid.network.names import NetworkNameError
 
 __all__ = [
     "ApiError",
@@ -30,6 +32,8 @@ __all__ = [
     "CompiledNetwork",
     "Network",
     "NetworkFileError",
+    "NetworkNameError",
+    "PellucidError",
     "compile",
     "open",
 ]
@@ -43,6 +47,8 @@ _HOMES = {
     "CompiledNetwork": "pellucid.network.file",
     "Network": "pellucid.library",
     "NetworkFileError": "pellucid.network.file",
+    "NetworkNameError": "pellucid.network.names",
+    "PellucidError": "pellucid.errors",
     "compile": "pellucid.compiler.compiling",
     "open": "pellucid.library",
 }
@@ -56,3 +62,7 @@ def __getattr__(name: str) -> Any:
     found = getattr(import_module(_HOMES[name]), name)
     globals()[name] = found
     return found
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final
 
@@ -124,9 +124,22 @@ class Engine:
 
     def _run(self, batch: Batch, cores: Cores) -> list[Outcome]:
         started = time.perf_counter()
+        batch, waited_s = self.aimed(batch, cores)
         record = self.record(batch, cores)
+        record = replace(record, waited_s=record.waited_s + waited_s)
         infer_s = time.perf_counter() - started - record.waited_s
         return explain(record, batch, self.network, infer_s)
+
+    def aimed(self, batch: Batch, cores: Cores) -> tuple[Batch, float]:
+        """The batch with its targets, where the logits have to be known before the gradients; the time waited."""
+        if not self._pass(batch.plans[0]).aimed:
+            return batch, 0.0
+        values, waited_s = self._runtime.run(batch.pixels, None, self._shared[0][1], cores)
+        plans = tuple(
+            replace(plan, targets=tuple(resolved(plan, logits)))
+            for plan, logits in zip(batch.plans, values[self._manifest.logits], strict=True)
+        )
+        return replace(batch, plans=plans), waited_s
 
     # -- the passes
 
@@ -144,7 +157,7 @@ class Engine:
         if not passes[0].rows:
             values, waited_s = self._runtime.run(batch.pixels, None, outputs, cores)
             return values, {}, waited_s
-        rows, waited_s = self._rows(batch, passes[0].aimed, cores)
+        rows, waited_s = [self._rows(plan) for plan in batch.plans], 0.0
         backward = [name for name in outputs if name in self._network.graph.of_wanted]
 
         def asked(gradients: Iterable[Array]) -> list[Array]:
@@ -166,18 +179,11 @@ class Engine:
         values = {name: _joined([each[name] for each in found]) for name in outputs if name not in backward}
         return values, {name: asked([each[name] for each in found]) for name in backward}, waited_s
 
-    def _rows(self, batch: Batch, aimed: bool, cores: Cores) -> tuple[list[Floats], float]:
-        """For each image the weights of the logits whose gradients its plan needs; zeros stand for the top class."""
-        waited_s = 0.0
-        logits: list[Floats | None] = [None] * len(batch.plans)
-        if aimed:
-            values, waited_s = self._runtime.run(batch.pixels, None, self._shared[0][1], cores)
-            logits = [*values[self._manifest.logits].copy()]
-        rows = []
-        for plan, of_image in zip(batch.plans, logits, strict=True):
-            targets = plan.targets if of_image is None else resolved(plan, of_image)
-            rows.append(wanted(plan, targets, self._classes) if targets else np.zeros((1, self._classes), np.float32))
-        return rows, waited_s
+    def _rows(self, plan: Plan) -> Floats:
+        """The weights of the logits whose gradients a plan needs; zeros stand for the top class."""
+        if plan.targets:
+            return wanted(plan, plan.targets, self._classes)
+        return np.zeros((1, self._classes), np.float32)
 
     def _record(
         self,

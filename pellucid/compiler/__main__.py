@@ -19,13 +19,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="pellucid.compiler", description=__doc__)
     parser.add_argument("name")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--weights", type=Path)
     parser.add_argument("--quiet", action="store_true")
     given = parser.parse_args()
     try:
         net, model = named(given.name)
         compile_network(net, model, given.out, progress=not given.quiet)
-    except (CompileError, SourceError) as error:
+    except (CompileError, SourceError, OSError) as error:
         sys.stdout.write(f"{error}\n")
         return REFUSED
     return 0

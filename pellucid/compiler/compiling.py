@@ -17,7 +17,7 @@ from tqdm import tqdm
 from pellucid.compiler.digest import parameters_digest
 from pellucid.compiler.graph import TracedNetwork, UntraceableError
 from pellucid.compiler.joint import Joint, record
-from pellucid.network.file import CompiledNetwork, GateValue, Manifest, Value, save
+from pellucid.network.file import CompiledNetwork, GateValue, Manifest, NetworkFileError, Value, save
 from pellucid.network.graph import PIXELS_INPUT, WANTED_INPUT, Graph
 from pellucid.network.layout import Layout
 from pellucid.network.spec import Interpolation, ModelSpec, PreprocessSpec
@@ -94,11 +94,14 @@ def compile_network(net: nn.Module, model: ModelSpec, path: Path | None, *, prog
         manifest = _manifest(traced, joint, replace(model, parameters_sha256=parameters_digest(net)), net)
         weights = {name: value.numpy() for name, value in joint.weights.items()}
         stage("check")
-        broadcasts = _checked(CompiledNetwork(manifest, joint.graph, weights), net)
+        broadcasts = _checked(CompiledNetwork(manifest, joint.graph, weights), net, traced)
         limits += _limits(manifest, joint.graph)
         manifest = manifest.model_copy(update={"broadcasts": broadcasts, "limits": tuple(limits)})
         stage("write")
-        digest = save(path, manifest, joint.graph, weights) if path is not None else ""
+        try:
+            digest = save(path, manifest, joint.graph, weights) if path is not None else ""
+        except NetworkFileError as error:
+            raise CompileError(f"{model.name} can't be compiled: {error}") from error
     return CompiledNetwork(manifest, joint.graph, weights, digest)
 
 
@@ -179,7 +182,7 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _checked(network: CompiledNetwork, net: nn.Module) -> bool:
+def _checked(network: CompiledNetwork, net: nn.Module, traced: TracedNetwork) -> bool:
     """Run the compiled graph beside the network and its autograd; whether several gradients can be had of one image.
 
     Raises CompileError where logits, or the gradients by the pixels, which go through every layer, differ.
@@ -198,14 +201,15 @@ def _checked(network: CompiledNetwork, net: nn.Module) -> bool:
         expected, (logits, *found) = net(images), run(images, wanted)
     scale = float(expected.abs().max()) + 1e-12
     off = float((logits - expected).abs().max()) / scale
-    if off > _TOLERANCE[kind]:
+    if not off <= _TOLERANCE[kind]:
         raise CompileError(
             f"{manifest.model.name}: the compiled graph computes other logits (by {off:.1e} of the largest)"
         )
     if not found:
         return True
     leaf = images.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(net(leaf * 1), leaf, wanted)
+    (of_trace,) = traced.trunk((traced.logits,))(leaf)  # which, unlike the network, detaches nothing
+    (gradient,) = torch.autograd.grad(of_trace, leaf, wanted)
     if float(torch.cosine_similarity(gradient.flatten(), found[0].flatten(), 0)) < _ALIKE and gradient.any():
         raise CompileError(f"{manifest.model.name}: the compiled graph computes other gradients than torch's autograd")
     try:

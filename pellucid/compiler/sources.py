@@ -22,8 +22,14 @@ def named(name: str) -> tuple[nn.Module, ModelSpec]:
     found = [*entry_points(group=ENTRY_POINTS)]
     if not found:
         raise SourceError("no installed package says which networks there are: install pellucid anew")
-    load: Callable[[str], tuple[nn.Module, ModelSpec]] = found[0].load()
-    return load(name)
+    refusals: list[SourceError] = []
+    for entry in found:
+        load: Callable[[str], tuple[nn.Module, ModelSpec]] = entry.load()
+        try:
+            return load(name)
+        except SourceError as error:
+            refusals.append(error)
+    raise refusals[0]
 
 
 def of_class(path: str, arguments: Mapping[str, Any]) -> nn.Module:

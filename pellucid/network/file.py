@@ -135,13 +135,14 @@ def save(path: Path, manifest: Manifest, graph: Graph, weights: Mapping[str, Arr
     graph_bytes = json.dumps(graph.as_data(), separators=(",", ":"), allow_nan=False).encode()
     digests = {_WEIGHTS: _sha256(weight_bytes), _GRAPH: _sha256(graph_bytes)}
     manifest_bytes = manifest.model_copy(update={"sha256": digests}).model_dump_json(indent=1).encode()
+    _manifest(path.name, manifest_bytes)  # nothing is written that could not be read
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file, zipfile.ZipFile(file, "w") as archive:
             for name, data in ((_WEIGHTS, weight_bytes), (_GRAPH, graph_bytes), (_MANIFEST, manifest_bytes)):
                 archive.writestr(zipfile.ZipInfo(name), data)
-        os.chmod(scratch, 0o644)
+        os.chmod(scratch, 0o666 & ~_umask())
         os.replace(scratch, path)
     except BaseException:
         Path(scratch).unlink(missing_ok=True)
@@ -188,6 +189,13 @@ def digest_of(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _umask() -> int:
+    """The process's mask, which can only be read by setting it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def _sha256(data: Any) -> str:

@@ -87,7 +87,16 @@ def _alone(path: Path) -> Iterator[None]:
 
 def _compile(name: str, path: Path, progress: bool) -> None:
     """Compile in another process, whose progress bar is this one's standard error."""
-    command = [sys.executable, "-m", "pellucid.compiler", name, "--out", str(path), *([] if progress else ["--quiet"])]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "pellucid.compiler",
+        name,
+        "--out",
+        str(path),
+        *([] if progress else ["--quiet"]),
+    ]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode == REFUSED:
         raise NetworkNameError(done.stdout.strip())
@@ -120,7 +129,7 @@ def _versions() -> Iterator[tuple[str, str]]:
 @remembered
 def _code() -> str:
     """A digest of what compiles, and of the packages that say which networks there are."""
-    folders = [Path(__file__).parents[1] / part for part in ("compiler", "network")]
+    folders = [Path(__file__).parents[1] / part for part in ("compiler", "network", "runtime")]
     for entry in entry_points(group=ENTRY_POINTS):
         package = find_spec(entry.module.partition(".")[0])
         folders += map(Path, (package.submodule_search_locations or ()) if package is not None else ())

@@ -30,15 +30,26 @@ def create(
     if engine == "openvino" and (on_cuda or not installed):
         missing = f"it runs on the CPU, not on {device}" if installed else "install it with pip install 'pellucid[cpu]'"
         raise ValueError(f"there is no OpenVINO engine: {missing}")
-    limits = [limit for limit in network.manifest.limits if limit.startswith("OpenVINO")]
-    if installed and not on_cuda and (engine == "openvino" or (engine == "auto" and not limits)):
+    missing = ""
+    if installed and not on_cuda and engine != "torch":
+        from pellucid.runtime.convert import supports
         from pellucid.runtime.openvino_runtime import OpenVINORuntime, has_bf16
 
+        missing = ", ".join(sorted({node.op for node in network.graph.nodes.values() if not supports(node)}))
+        if missing and engine == "openvino":
+            raise ValueError(f"OpenVINO can't run {network.model.name}: it has no operation for {missing}")
+    if installed and not on_cuda and engine != "torch" and not missing:
         bf16 = precision == "bf16" or (precision == "auto" and has_bf16())
         return OpenVINORuntime(network, bf16=bf16, threads=threads, cache=cache, slots=slots)
     if find_spec("torch") is None:
-        why = f"for {network.model.name}: {limits[0]}" if limits and installed else "or OpenVINO, to run a network"
-        raise ValueError(f"torch is needed {why}; install it with pip install 'pellucid[torch]'")
+        if missing:
+            raise ValueError(
+                f"OpenVINO has no operation for {missing}, so {network.model.name} needs torch: "
+                "pip install 'pellucid[torch]'"
+            )
+        raise ValueError(
+            "no engine is installed: pip install 'pellucid[cpu]' for OpenVINO, 'pellucid[torch]' for torch"
+        )
     from pellucid.runtime import torch_runtime
 
     chosen = torch_runtime.pick_device(device)

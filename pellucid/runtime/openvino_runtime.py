@@ -71,8 +71,7 @@ class OpenVINORuntime:
         description = f"OpenVINO {ov.__version__.partition('-')[0]} on cpu, {precision}"
         self.facts = Facts("openvino", "cpu", precision, threads, description, processor())
         self._core = ov.Core()
-        if cache is not None and _writable(cache):
-            self._core.set_property({"CACHE_DIR": str(cache)})
+        self._cache = cache if cache is not None and _writable(cache) else None
         self._models = Kept(_KEPT)
         self._turns = Turns(self.slots)
 
@@ -109,7 +108,7 @@ class OpenVINORuntime:
 
     def model(self, key: Hashable, outputs: Sequence[str], build: Callable[[Sequence[Array]], ov.Model]) -> Model:
         """The model of that key; ``build`` makes it of the first inputs, should it not be there."""
-        return self._models.get(key, lambda: Model(self, outputs, build))
+        return self._models.get(key, lambda keep: Model(self, outputs, build, keep))
 
     def _from_images(self, outputs: tuple[str, ...]) -> ov.Model:
         """uint8 images ``[B, H, W, 3]``, and where a gradient is among the outputs wanted logits -> the outputs."""
@@ -150,14 +149,16 @@ class OpenVINORuntime:
         single = min(self.slots, self._threads)
         return {"shared": (self.slots, self._threads), "whole": (1, self._threads), "exact": (single, single)}[cores]
 
-    def compile(self, model: ov.Model, form: tuple[int, int]) -> ov.CompiledModel:
-        """The model with so many streams and threads."""
-        options = {
+    def compile(self, model: ov.Model, form: tuple[int, int], *, keep: bool = False) -> ov.CompiledModel:
+        """The model with so many streams and threads. ``keep``: in the cache, if there is one, for other starts."""
+        options: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": "bf16" if self.bf16 else "f32",
             "NUM_STREAMS": form[0],
             "INFERENCE_NUM_THREADS": form[1],
             # Pinned, the calling thread and all that it starts would share one core.
             "ENABLE_CPU_PINNING": False,
+            # What callers ask for is any of very many sets of layers: their models would fill the disk.
+            "CACHE_DIR": str(self._cache) if keep and self._cache is not None else "",
         }
         with ThreadPoolExecutor(1, initializer=_stand_back) as pool:  # the threads it starts are as nice as it is
             return pool.submit(self._core.compile_model, model, "CPU", options).result()
@@ -167,9 +168,9 @@ class Model:
     """An OpenVINO model, compiled for the cores that its passes ask for."""
 
     def __init__(
-        self, runtime: OpenVINORuntime, outputs: Sequence[str], build: Callable[[Sequence[Array]], ov.Model]
+        self, runtime: OpenVINORuntime, outputs: Sequence[str], build: Callable[[Sequence[Array]], ov.Model], keep: bool
     ) -> None:
-        self._runtime, self._outputs, self._build = runtime, outputs, build
+        self._runtime, self._outputs, self._build, self._keep = runtime, outputs, build, keep
         self._compiled: dict[tuple[int, int], ov.CompiledModel] = {}
         self._lock = threading.Lock()
         self._own = _OwnRequests()
@@ -185,7 +186,7 @@ class Model:
         form = self._runtime.form(cores)
         with self._lock:
             if form not in self._compiled:
-                self._compiled[form] = self._runtime.compile(self._build(inputs), form)
+                self._compiled[form] = self._runtime.compile(self._build(inputs), form, keep=self._keep)
             return self._compiled[form]
 
     def __call__(self, inputs: Sequence[Array], cores: Cores) -> list[Array]:
@@ -228,19 +229,23 @@ class Kept:
         self._lock = threading.Lock()
 
     def known(self, key: Hashable) -> Model | None:
-        """The model of that key, if it is there."""
-        return self._models.get(key)
+        """The model of that key, if it is there; it counts as used."""
+        with self._lock:
+            model = self._models.get(key)
+            if model is not None:
+                self._models.move_to_end(key)
+            return model
 
     def pin(self, key: Hashable) -> None:
         """Keep the model of that key for good."""
         self._pinned.add(key)
 
-    def get(self, key: Hashable, make: Callable[[], Model]) -> Model:
+    def get(self, key: Hashable, make: Callable[[bool], Model]) -> Model:
         """The model of that key, made if it is not there; then one that was not used for long may go."""
         with self._lock:
             model = self._models.get(key)
             if model is None:
-                model = self._models[key] = make()
+                model = self._models[key] = make(key in self._pinned)
                 loose = [each for each in self._models if each not in self._pinned]
                 for each in loose[: max(0, len(loose) - self._most)]:
                     del self._models[each]

@@ -6,7 +6,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, Final
 
 import numpy as np
@@ -133,6 +133,9 @@ def operation(name: str) -> Callable[..., Any]:
     if not isinstance(found, torch._ops.OpOverload):
         raise NetworkFileError(f"torch {torch.__version__} has no operation {name}")
     schema, tags = found._schema, {*found.tags}
+    computes = all("Tensor" in str(each.type) for each in schema.returns) and any(
+        "Tensor" in str(each.type) for each in schema.arguments
+    )
     texts = {
         argument.name
         for argument in schema.arguments
@@ -141,7 +144,14 @@ def operation(name: str) -> Callable[..., Any]:
     inner = (
         packet.startswith("_") and not _INNER.match(packet) and tags.isdisjoint((torch.Tag.core, torch.Tag.pointwise))
     )
-    if schema.is_mutable or texts - _TEXTS or inner or not tags.isdisjoint(_NOT_PLAIN) or _NO_ARITHMETIC.search(packet):
+    if (
+        not computes
+        or schema.is_mutable
+        or texts - _TEXTS
+        or inner
+        or not tags.isdisjoint(_NOT_PLAIN)
+        or _NO_ARITHMETIC.search(packet)
+    ):
         raise NetworkFileError(f"{name} is no operation of a network")
     function: Callable[..., Any] = found
     return function
@@ -230,9 +240,9 @@ class TorchRuntime:
         description = f"torch {torch.__version__} on {device}, {precision}"
         self.facts = Facts("torch", str(device), precision, threads, description, _computes(device))
         spec = network.model.preprocess
-        kind = next(
-            (array.dtype for array in network.weights.values() if array.dtype.kind == "f"), np.dtype(np.float32)
-        )
+        fixed = set(network.manifest.buffers)  # constants among them, which may be of any type
+        kinds = (array.dtype for name, array in network.weights.items() if name not in fixed)
+        kind = next((each for each in kinds if each.kind == "f"), np.dtype(np.float32))
         self._kind = getattr(torch, kind.name)
         # (value / 255 - mean) / std as one multiplication and one addition
         scale = torch.tensor([1 / (255 * each) for each in spec.std], dtype=self._kind, device=device)
@@ -322,14 +332,21 @@ class TorchHead:
 
     def __init__(self, runtime: TorchRuntime, value: Value, draw: int | None) -> None:
         self._runtime, self._value = runtime, value
-        self.inputs, logits, gradient = parts_behind(runtime.network, value)
+        self.inputs, self._to_logits, self._to_gradient = parts_behind(runtime.network, value)
+        self._draw = draw
 
-        def built(part: Part) -> Callable[..., list[Tensor]]:
-            network = runtime.network
-            return runtime.built(part, network.weights if draw is None else shuffled_weights(network, part, draw))
+    @cached_property
+    def _logits(self) -> Callable[..., list[Tensor]]:
+        return self._built(self._to_logits)
 
-        self._logits = built(logits)
-        self._gradient = built(gradient) if gradient is not None else None
+    @cached_property
+    def _gradient(self) -> Callable[..., list[Tensor]]:
+        assert self._to_gradient is not None  # whoever offers a layer's gradient has asked
+        return self._built(self._to_gradient)
+
+    def _built(self, part: Part) -> Callable[..., list[Tensor]]:
+        network, draw = self._runtime.network, self._draw
+        return self._runtime.built(part, network.weights if draw is None else shuffled_weights(network, part, draw))
 
     def logits(self, crossing: Sequence[Array], cores: Cores) -> Floats:
         """See Head."""
@@ -338,7 +355,6 @@ class TorchHead:
 
     def gradient(self, crossing: Sequence[Array], wanted: Floats, cores: Cores) -> Array:
         """See Head."""
-        assert self._gradient is not None  # whoever offers a layer's gradient has asked
         with self._runtime.computing(cores):
             return self._runtime.array(self._gradient(*map(self._runtime.tensor, (*crossing, wanted)))[0])
 

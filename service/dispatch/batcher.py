@@ -25,8 +25,8 @@ class Batcher:
     whose future is done, because its caller has gone, leaves its lane at once, and its pixels with it. All methods may
     be called from any thread.
 
-    ``spare`` of those who take are more than the engine has slots: the last to be idle get full batches alone, and only
-    of lanes that ``queues`` says yes to.
+    ``spare``: how many more threads take batches than the engine has slots. With one spare thread, a full batch can
+    queue inside the engine while all slots are busy; only lanes that ``queues`` accepts do.
     """
 
     def __init__(

@@ -135,7 +135,10 @@ class Worker:
 
         job = Job(pixels, plan, self._engine.lane(plan), deadline, time.monotonic(), future, void)
         if not self._engine.ready(plan) and self._batcher.hold(job.lane):
-            threading.Thread(target=self._prepare, args=(job.lane, plan), name="compile", daemon=True).start()
+            try:
+                threading.Thread(target=self._prepare, args=(job.lane, plan), name="compile", daemon=True).start()
+            except RuntimeError:  # no thread can be had: the engine's own compiles it
+                self._batcher.release(job.lane)
         if not self._batcher.put(job):
             job.future.set_exception(Draining("The service is shutting down."))
         elif fault := self.fault:  # looked at after it was queued: whoever finds a fault later fails it as well

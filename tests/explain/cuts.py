@@ -100,6 +100,7 @@ class Passes:
             numbers = [number for number, other in enumerate(lanes) if other == lane]
             some: Any = [[every[number] for number in numbers if every] for every in (plans, void)]
             batch = Batch(levels[numbers], *map(tuple, some))
+            batch, _ = engine(self.net).aimed(batch, "exact")
             record = engine(self.net).record(batch, "exact")
             found |= zip(numbers, explain(record, batch, self.net.spec, 0.0), strict=True)
         return [found[number] for number in range(len(plans))]

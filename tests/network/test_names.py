@@ -56,7 +56,7 @@ def test_a_name_is_compiled_once_in_a_process_of_its_own(compiler: Compiler, tmp
     assert find("torchvision:resnet18", tmp_path) == path
     assert path.parent == tmp_path / "networks"
     assert re.fullmatch(r"torchvision-resnet18-[0-9a-f]{16}\.pellucid", path.name)
-    command = [sys.executable, "-m", "pellucid.compiler", "torchvision:resnet18", "--out", str(path)]
+    command = [sys.executable, "-P", "-m", "pellucid.compiler", "torchvision:resnet18", "--out", str(path)]
     assert compiler.commands == [command]
     find("lite0", tmp_path, progress=False)
     assert compiler.commands[1][-1] == "--quiet"

@@ -9,18 +9,18 @@ from typing import Any
 import pytest
 
 from pellucid.network.file import CompiledNetwork
+from pellucid.network.graph import Graph, Node, Ref
 from pellucid.runtime import choose
 from pellucid.runtime.openvino_runtime import OpenVINORuntime
 from pellucid.runtime.torch_runtime import TorchRuntime
 from tests.networks import compiled
 
-LIMIT = "OpenVINO can't compute the gradients at every layer, torch can: aten.magic.default"
 
-
-def limited(*limits: str) -> CompiledNetwork:
-    """The network, and what can't be asked of it."""
+def limited(*operations: str) -> CompiledNetwork:
+    """The network, with these operations beside its own."""
     net = compiled("tiny")
-    return CompiledNetwork(net.manifest.model_copy(update={"limits": limits}), net.graph, net.weights)
+    nodes = [*net.graph.nodes.values(), *(Node(name, name, (Ref("pixels"),), {}) for name in operations)]
+    return CompiledNetwork(net.manifest, Graph(nodes), net.weights)
 
 
 @pytest.fixture
@@ -37,12 +37,10 @@ def no_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "limits", "kind"),
+    ("asked", "operations", "kind"),
     [
         ({}, (), OpenVINORuntime),
-        ({}, ("methods that need a gradient are not offered: none",), OpenVINORuntime),
-        ({}, (LIMIT,), TorchRuntime),
-        ({"engine": "openvino"}, (LIMIT,), OpenVINORuntime),  # which predicts
+        ({}, ("aten.magic.default",), TorchRuntime),
         ({"engine": "openvino", "device": "cpu"}, (), OpenVINORuntime),
         ({"device": "cpu"}, (), OpenVINORuntime),
         ({"engine": "torch"}, (), TorchRuntime),
@@ -50,9 +48,9 @@ def no_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_openvino_is_taken_on_a_cpu_unless_it_cant_run_the_network(
-    asked: dict[str, Any], limits: tuple[str, ...], kind: type[Any]
+    asked: dict[str, Any], operations: tuple[str, ...], kind: type[Any]
 ) -> None:
-    runtime = choose.create(limited(*limits), threads=2, slots=1, precision="fp32", **asked)
+    runtime = choose.create(limited(*operations), threads=2, slots=1, precision="fp32", **asked)
     assert isinstance(runtime, kind)
     assert (runtime.facts.threads, runtime.slots, runtime.facts.precision) == (2, 1, "fp32")
 
@@ -75,14 +73,20 @@ def test_without_openvino_torch_is_taken(without: Callable[..., None]) -> None:
 def test_without_torch_openvino_is_taken_or_the_error_says_why_torch_is_needed(without: Callable[..., None]) -> None:
     without("torch")
     assert isinstance(choose.create(limited(), threads=1), OpenVINORuntime)
-    install = r"install it with pip install 'pellucid\[torch\]'"
-    with pytest.raises(ValueError, match=f"torch is needed for Tiny.*: {LIMIT}; {install}"):
-        choose.create(limited(LIMIT), threads=1)
+    needed = r"no operation for aten\.magic\.default, so TinyNet needs torch: pip install 'pellucid\[torch\]'"
+    with pytest.raises(ValueError, match=needed):
+        choose.create(limited("aten.magic.default"), threads=1)
+    install = r"no torch engine: install it with pip install 'pellucid\[torch\]'"
     with pytest.raises(ValueError, match=install):
         choose.create(limited(), engine="torch", threads=1)
     without("torch", "openvino")
-    with pytest.raises(ValueError, match=f"torch is needed or OpenVINO, to run a network; {install}"):
+    with pytest.raises(ValueError, match=install):
         choose.create(limited(), threads=1)
+
+
+def test_openvino_is_refused_for_what_it_cant_run() -> None:
+    with pytest.raises(ValueError, match=r"OpenVINO can't run TinyNet: it has no operation for aten\.magic\.default"):
+        choose.create(limited("aten.magic.default"), engine="openvino", threads=1)
 
 
 def test_a_device_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

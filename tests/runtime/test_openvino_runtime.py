@@ -80,14 +80,16 @@ def test_each_kind_of_pass_has_its_share_of_the_threads(
     assert passes == [most, most / slots, 1]
 
 
-def test_compiled_models_are_kept_for_the_same_network_and_for_no_other(tmp_path: Path) -> None:
-    def blobs(net: TinyNet | None) -> int:
+def test_what_is_kept_is_kept_between_starts_for_the_same_network_and_for_no_other(tmp_path: Path) -> None:
+    def blobs(net: TinyNet | None, keep: bool = True) -> int:
         found = compiled("tiny") if net is None else in_memory(net)
         runtime = OpenVINORuntime(found, bf16=False, threads=1, cache=tmp_path / "cache")
-        value = found.value("stem")
-        runtime.run(PICTURES[:1], one_hot(1), [found.manifest.logits, value.gradient or ""], "shared")
+        outputs = [found.manifest.logits, found.value("stem").gradient or ""]
+        runtime.prepare(outputs, "shared", keep)
+        runtime.run(PICTURES[:1], one_hot(1), outputs, "shared")
         return len([*tmp_path.rglob("*.blob")])
 
+    assert blobs(None, keep=False) == 0  # any of very many sets of outputs: they would fill the disk
     once = blobs(None)
     assert once > 0
     assert blobs(None) == once
