@@ -48,7 +48,7 @@ def create(
                 "pip install 'pellucid[torch]'"
             )
         raise ValueError(
-            "no engine is installed: pip install 'pellucid[cpu]' for OpenVINO, 'pellucid[torch]' for torch"
+            "there is no torch engine: install it with pip install 'pellucid[torch]', or OpenVINO with 'pellucid[cpu]'"
         )
     from pellucid.runtime import torch_runtime
 
