@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import math
 import sys
@@ -403,6 +404,7 @@ def _known(entry: Entry, folder: Path) -> Row:
         kept = json.loads(path.read_text("utf-8"))
         return Row(**{**kept, "cams": [tuple(each) for each in kept["cams"]], "limits": tuple(kept["limits"])})
     row = _examine_or_say_why(entry)
+    gc.collect()  # runtimes refer to themselves, and a network's weights would pile up
     path.write_text(json.dumps(asdict(row)), "utf-8")
     return row
 
