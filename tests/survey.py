@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import math
 import sys
@@ -392,13 +393,18 @@ def _examine_or_say_why(entry: Entry) -> Row:
         return Row(entry.name, entry.size, errors={"runs": f"{type(error).__name__}: {str(error)[:200]}"})
 
 
+def _path(entry: Entry, folder: Path) -> Path:
+    return folder / f"{entry.library}-{entry.name.replace(' ', '-')}.json"
+
+
 def _known(entry: Entry, folder: Path) -> Row:
     """What was found of a network before, or is found now and kept."""
-    path = folder / f"{entry.library}-{entry.name.replace(' ', '-')}.json"
+    path = _path(entry, folder)
     if path.exists():
         kept = json.loads(path.read_text("utf-8"))
         return Row(**{**kept, "cams": [tuple(each) for each in kept["cams"]], "limits": tuple(kept["limits"])})
     row = _examine_or_say_why(entry)
+    gc.collect()  # runtimes refer to themselves, and a network's weights would pile up
     path.write_text(json.dumps(asdict(row)), "utf-8")
     return row
 
@@ -407,6 +413,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help="parts of names; all networks, into docs/networks.md, by default")
     parser.add_argument("--kept", type=Path, help="a folder of rows, so that a run can be resumed")
+    parser.add_argument("--no-new", action="store_true", help="of the rows in that folder alone")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -414,12 +421,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.kept or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
+        missing = [entry for entry in chosen if options.no_new and not _path(entry, folder).exists()]
+        chosen = [entry for entry in chosen if entry not in missing]
         rows = {entry: _known(entry, folder) for entry in tqdm(chosen, unit="network")}
     table: list[str] = []
     for library in dict.fromkeys(entry.library for entry in chosen):
         of_it = [row for entry, row in rows.items() if entry.library == library]
         right = sum(not row.errors for row in of_it)
         table += [f"\n## {library}: {right} of {len(of_it)}\n", HEADER, *map(line, of_it)]
+    if missing:
+        table.append(f"\n## Not measured yet: {len(missing)}\n\n" + ", ".join(f"`{entry.name}`" for entry in missing))
     if options.names:
         sys.stdout.write("\n".join(table) + "\n")
         return

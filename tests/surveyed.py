@@ -13,8 +13,12 @@ from torch import nn
 
 CLASSES = 10
 SMALL = 64
-# Networks whose last maps would vanish in a picture that small, or whose input is fixed.
-SIZES = {"alexnet": 96, "inception_v3": 96, "inception_v4": 96, "inception_resnet_v2": 96, "bat_resnext26ts": 256}
+# Networks whose last maps would vanish in a picture that small, or whose input is fixed; and one whose norms, fitted to
+# so few positions, would amplify a change of 1e-15 to another answer.
+SIZES = {
+    **{"alexnet": 96, "inception_v3": 96, "inception_v4": 96, "inception_resnet_v2": 96, "bat_resnext26ts": 256},
+    "efficientnet_v2_l": 128,
+}
 
 # Its channel gates: SE, eSE, ECA, GE, GC, CBAM, SK, split attention.
 TIMM_GATES = """
