@@ -65,6 +65,7 @@ clean:  ## remove all that these commands made
 	rm -rf .venv .venv.lock .venv-xai demo .mypy_cache .ruff_cache .pytest_cache *.egg-info
 
 .venv/.serve: pyproject.toml constraints.txt
+	@echo "Installing torch and the rest into .venv: some GB, a few minutes."
 	$(PYTHON) -m venv .venv
 	$(PIP_INSTALL) -e '.[compile,cpu]'
 	touch $@

@@ -23,12 +23,15 @@ from benchmarks.servers import ROOT
 from models import catalog
 from pellucid.compiler.compiling import compile_network
 from pellucid.decode.image import decode
-from pellucid.engine import Engine
+from pellucid.explain.evidence import Evidence
+from pellucid.explain.methods.gradient import channel_weights, grad_cam
+from pellucid.network.file import CompiledNetwork, GateValue, Value
 from pellucid.network.spec import ModelSpec
+from pellucid.runtime.base import Runtime
 from pellucid.runtime.openvino_runtime import OpenVINORuntime
 from pellucid.runtime.torch_runtime import TorchRuntime
 from pellucid.trust.ranks import spearman
-from pellucid.types import Batch, Floats, Heat, Outcome, Pixels, Plan, Upload
+from pellucid.types import Floats, Pixels, Upload
 
 PAGE: Final = ROOT / "docs" / "numerics.md"
 LAYERS: Final = ("head", "blocks.9", "blocks.4", "stem")
@@ -50,14 +53,28 @@ def pictures(source: Path | None, most: int, spec: ModelSpec) -> Iterator[Pixels
         yield decode(Upload(data), spec.preprocess, 10**8).pixels
 
 
-def plan(layer: str, target: int) -> Plan:
-    """A map at a layer with the importance of its channels, and the effects of the gates."""
-    return Plan(gates=True, effects=True, layer=layer, targets=(target,), heats=(Heat("grad-cam", (layer,)),))
+class Seen:
+    """What one runtime makes of a picture: maps and channel weights at the layers, the effects of the gates."""
 
-
-def run(engine: Engine, pixels: Pixels, layer: str, target: int) -> Outcome:
-    """One picture alone."""
-    return engine.run(Batch(pixels[None], (plan(layer, target),)))[0]
+    def __init__(self, network: CompiledNetwork, runtime: Runtime, pixels: Pixels, target: int | None = None) -> None:
+        manifest = network.manifest
+        values = {layer: manifest.values[layer] for layer in LAYERS}
+        asked: list[Value | GateValue] = [*values.values(), *manifest.gate_values.values()]
+        nodes = [manifest.logits, *(node for each in asked for node in (each.node, each.gradient) if node)]
+        row = np.zeros((1, len(manifest.model.labels)), np.float32)
+        if target is not None:
+            row[0, target] = 1
+        found, _ = runtime.run(pixels[None], row, nodes, "whole")
+        self.top = int(found[manifest.logits].argmax())
+        self.weights, self.maps = {}, {}
+        for layer, value in values.items():
+            evidence = Evidence(found[value.node][0], found[value.gradient or ""])
+            self.weights[layer] = channel_weights(evidence)[0]
+            self.maps[layer] = grad_cam(evidence)[0]
+        self.effects = {
+            gate: (found[value.node] * found[value.gradient or ""]).ravel()
+            for gate, value in manifest.gate_values.items()
+        }
 
 
 def cosine(one: Floats, other: Floats) -> float:
@@ -75,34 +92,26 @@ def main() -> None:
     given = parser.parse_args()
     net, spec = catalog.load("lite0")
     single, double = compile_network(net, spec, None), compile_network(net.double(), spec, None)
-    exact = Engine(double, TorchRuntime(double, torch.device("cpu"), threads=2))
-    engines = {
-        "fp32": Engine(single, OpenVINORuntime(single, bf16=False, threads=2)),
-        "bf16": Engine(single, OpenVINORuntime(single, bf16=True, threads=2)),
+    exact = TorchRuntime(double, torch.device("cpu"), threads=2)
+    runtimes = {
+        "fp32": OpenVINORuntime(single, bf16=False, threads=2),
+        "bf16": OpenVINORuntime(single, bf16=True, threads=2),
     }
     found: dict[tuple[str, str], list[tuple[float, float]]] = {}
     effects: dict[str, list[float]] = {}
-    same = dict.fromkeys(engines, 0)
+    same = dict.fromkeys(runtimes, 0)
     shown = list(pictures(given.pictures, given.most, spec))
     for pixels in tqdm(shown):
-        target = exact.run(Batch(pixels[None], (Plan(),)))[0].predictions[0].index
-        for layer in LAYERS:
-            expected = run(exact, pixels, layer, target)
-            for name, engine in engines.items():
-                outcome = run(engine, pixels, layer, target)
-                assert outcome.importance is not None
-                assert expected.importance is not None
-                ranks = spearman(outcome.importance.weights, expected.importance.weights)
-                map_ = cosine(outcome.explanations[0].heat, expected.explanations[0].heat)
-                found.setdefault((layer, name), []).append((map_, ranks or 0.0))
-                if layer == LAYERS[0]:
-                    same[name] += outcome.predictions[0].index == target
-                    pairs = zip(outcome.gates, expected.gates, strict=True)
-                    effects.setdefault(name, []).extend(
-                        spearman(one.effects, other.effects) or 0.0
-                        for one, other in pairs
-                        if one.effects is not None and other.effects is not None
-                    )
+        expected = Seen(double, exact, pixels)
+        for name, runtime in runtimes.items():
+            seen = Seen(single, runtime, pixels, expected.top)
+            same[name] += seen.top == expected.top
+            for layer in LAYERS:
+                ranks = spearman(seen.weights[layer], expected.weights[layer]) or 0.0
+                found.setdefault((layer, name), []).append((cosine(seen.maps[layer], expected.maps[layer]), ranks))
+            effects.setdefault(name, []).extend(
+                spearman(values, expected.effects[gate]) or 0.0 for gate, values in seen.effects.items()
+            )
     rows = []
     for (layer, name), values in found.items():
         maps, ranks_of = zip(*values, strict=True)

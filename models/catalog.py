@@ -73,6 +73,6 @@ def load(name: str) -> tuple[nn.Module, ModelSpec]:
     elif name in _NETWORKS:
         net, spec = _NETWORKS[name]()
     else:
-        known = ", ".join((*_NETWORKS, "torchvision:NAME", "timm:NAME", "file:PATH"))
+        known = ", ".join((*_NETWORKS, "torchvision:NAME", "timm:NAME", "file:PATH", "NAME.pellucid"))
         raise UnknownModelError(f"unknown model {name!r}; known: {known}")
     return net.eval(), spec

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Final
+from typing import Final, get_args
 
 import torch
 from torch import nn
@@ -27,6 +27,8 @@ from pellucid.runtime import convert, torch_runtime
 _TOLERANCE: Final = {torch.float32: 1e-3, torch.float64: 1e-8}
 # Of two gradients by the pixels: rounding may flip a ReLU, a wrong derivative turns the whole.
 _ALIKE: Final = 0.99
+# Larger ones are of values from 0 to 255.
+_LARGEST_MEAN: Final = 10
 _STAGES: Final = ("trace", "gradients", "check", "write")
 
 
@@ -61,6 +63,18 @@ def compile(
     ``name`` is what requests call the network; by default the file's name. ``progress`` shows a bar with the stages.
     Raises CompileError, and OSError where the file can't be written.
     """
+    if not isinstance(net, nn.Module):
+        given = f"the class {net.__name__}" if isinstance(net, type) else f"a {type(net).__name__}"
+        raise CompileError(
+            f"net is a module with its weights loaded, not {given}: net = Net(); net.load_state_dict(...)"
+        )
+    if isinstance(labels, str):
+        raise CompileError(f"labels are a list with one name for each class, not the text {labels[:40]!r}")
+    if isinstance(size, str) or interpolation not in get_args(Interpolation):
+        raise CompileError(
+            f"size is a number of pixels or (height, width), and interpolation {', '.join(get_args(Interpolation))}; "
+            f"not {size!r} and {interpolation!r}"
+        )
     path = Path(path)
     height, width = (size, size) if isinstance(size, int) else size
     preprocess = PreprocessSpec(
@@ -108,6 +122,8 @@ def compile_network(net: nn.Module, model: ModelSpec, path: Path | None, *, prog
 def _three(values: Sequence[float]) -> tuple[float, float, float]:
     if len(values) != 3:
         raise CompileError(f"mean and std have a number for each of the three channels, not {len(values)}")
+    if max(map(abs, values)) > _LARGEST_MEAN:
+        raise CompileError(f"mean and std are those of values from 0 to 1, not {tuple(values)}: divide by 255")
     red, green, blue = map(float, values)
     return red, green, blue
 

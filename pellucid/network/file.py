@@ -206,7 +206,9 @@ def _members(name: str, found: Sequence[zipfile.ZipInfo], size: int) -> dict[str
     names = [member.filename for member in found]
     if sorted(names) != sorted((_WEIGHTS, _GRAPH, _MANIFEST)):
         told = ", ".join(repr(each[:40]) for each in names[:5]) or "nothing"
-        raise NetworkFileError(f"{name} is no compiled network: it holds {told}")
+        checkpoint = any(each.endswith("data.pkl") for each in names)
+        advice = "; it is a checkpoint of torch: compile its network first (pellucid compile)" if checkpoint else ""
+        raise NetworkFileError(f"{name} is no compiled network: it holds {told}{advice}")
     for member in found:
         if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
             raise NetworkFileError(

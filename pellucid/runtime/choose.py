@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import ctypes
+import re
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal, get_args
 
 from pellucid.network.file import CompiledNetwork
 from pellucid.runtime.base import Runtime
 
 EngineName = Literal["auto", "torch", "openvino"]
 PrecisionName = Literal["auto", "fp32", "bf16"]
+ENGINES: Final = get_args(EngineName)
+PRECISIONS: Final = get_args(PrecisionName)
 
 
 def create(
@@ -25,6 +28,11 @@ def create(
     slots: int | None = None,
 ) -> Runtime:
     """The runtime that is asked for; see service.config. Raises ValueError for one that can't be had here."""
+    for what, given, allowed in (("engine", engine, ENGINES), ("precision", precision, PRECISIONS)):
+        if given not in allowed:
+            raise ValueError(f"{what} is {', '.join(allowed[:-1])} or {allowed[-1]}, not {given!r}")
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+        raise ValueError(f"device is auto, cpu, cuda or cuda:N, not {device!r}")
     on_cuda = device.startswith("cuda") or (device == "auto" and engine != "openvino" and _has_cuda())
     installed = find_spec("openvino") is not None
     if engine == "openvino" and (on_cuda or not installed):

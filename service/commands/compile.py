@@ -106,6 +106,8 @@ def compile_network(
             load_strict(net, read_state(weights), str(weights))
             source = f"{spec.source}; weights: {weights.name}"
             spec = replace(spec, source=source, weights_sha256=digest(weights))
+        elif colon and kind not in _SOURCES:
+            typer.echo("without --weights the network has those that its constructor gave it", err=True)
         done = compiling.compile_network(net, spec, out, progress=True)
     except ValueError as error:
         _refuse(str(error))
@@ -173,6 +175,8 @@ def _labels(text: str) -> tuple[str, ...]:
             return tuple(Path(text).read_text("utf-8").splitlines())
     except (OSError, UnicodeDecodeError) as error:
         _refuse(f"--labels: {text} can't be read: {error}")
+    if "," not in text and Path(text).suffix:
+        _refuse(f"--labels: there is no file {text}")
     return tuple(label.strip() for label in text.split(","))
 
 

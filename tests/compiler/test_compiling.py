@@ -224,3 +224,23 @@ def test_what_cant_be_compiled_is_told_in_a_sentence_and_leaves_no_file(
         pellucid.compile(net, tmp_path / "pets.pellucid", labels=labels, size=SIZE, progress=False)
     assert "\n" not in str(error.value)
     assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        ({"net": nn.Linear}, "not the class Linear"),
+        ({"net": {"weight": 1}}, "not a dict"),
+        ({"labels": "cat"}, "not the text 'cat'"),
+        ({"size": "128"}, "not '128' and 'bilinear'"),
+        ({"interpolation": "cubic"}, "nearest, bilinear, bicubic"),
+        ({"mean": (123, 116, 103)}, "divide by 255"),
+    ],
+)
+def test_what_is_no_network_or_no_description_is_refused_in_a_sentence(
+    wrong: dict[str, Any], why: str, tmp_path: Path
+) -> None:
+    given: dict[str, Any] = {"net": nn.Flatten(), "labels": ["a", "b"], "size": 8} | wrong
+    with pytest.raises(CompileError, match=why):
+        pellucid.compile(given.pop("net"), tmp_path / "x.pellucid", **given)
+    assert not [*tmp_path.iterdir()]
