@@ -311,8 +311,8 @@ def _check_graph(manifest: Manifest, graph: Graph, weights: Mapping[str, Array])
     gradients = {each.gradient for each in values if each.gradient is not None}
     if missing := (forward | gradients) - graph.nodes.keys():
         raise NetworkFileError(f"there is no operation {min(missing)[:80]}")
-    if manifest.pixels.node != PIXELS_INPUT or not forward <= graph.of_pixels:
-        raise NetworkFileError("its logits or layers are not computed from its pixels")
+    if manifest.pixels.node != PIXELS_INPUT or manifest.logits not in graph.of_pixels:
+        raise NetworkFileError("its logits are not computed from its pixels")
     if wrong := (forward & graph.of_wanted) | (gradients - graph.of_wanted):
         raise NetworkFileError(f"{min(wrong)[:80]} can't be both a value and a gradient")
     network = manifest.network

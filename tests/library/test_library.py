@@ -285,7 +285,7 @@ class Flat(nn.Module):
 
 def opened(net: nn.Module, folder: Path, **options: Any) -> Network:
     return pellucid.open(
-        pellucid.compile(net, folder / "net.pellucid", labels="abc", size=32, progress=False), threads=1, **options
+        pellucid.compile(net, folder / "net.pellucid", labels=[*"abc"], size=32, progress=False), threads=1, **options
     )
 
 
