@@ -32,19 +32,20 @@ from pellucid.parts.option_types import invalid
 from pellucid.runtime import choose, cores
 from pellucid.runtime.facts import told, versions
 from pellucid.types import Batch, Plan, Tap
-from service.api import documented, explain, playground, predict, redoc, system
-from service.api.auth import Gate, Keys, rate_of
-from service.api.context import RequestContext
-from service.api.handler import Service
-from service.api.intake import Limits
-from service.api.pages import PageHeaders
-from service.api.pipeline import Pipeline
-from service.api.protocols import kserve_v1, kserve_v2, torchserve
-from service.api.protocols.errors import error_response
 from service.config import Settings
 from service.dispatch.admission import Admission
 from service.dispatch.forecast import Forecast
 from service.dispatch.worker import Worker
+from service.flow.body import Limits
+from service.flow.run import Pipeline
+from service.flow.serve import Service
+from service.http import openapi
+from service.http.keys_and_rates import Gate, Keys, rate_of
+from service.http.middleware import RequestContext
+from service.http.page_headers import PageHeaders
+from service.http.problems import error_response
+from service.protocols import kserve_v1, kserve_v2, torchserve
+from service.routes import catalogue, explain, playground, predict, redoc
 from service.telemetry.call import Call
 from service.telemetry.metrics import Metrics
 
@@ -119,7 +120,7 @@ def build(service: Service, settings: Settings, observers: Sequence[Callable[[Ca
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     _watch(service)
-    for routes in (predict, explain, kserve_v1, kserve_v2, torchserve, system):
+    for routes in (predict, explain, kserve_v1, kserve_v2, torchserve, catalogue):
         app.include_router(routes.router(service))
 
     app.include_router(redoc.router(ASSETS))
@@ -135,13 +136,13 @@ def build(service: Service, settings: Settings, observers: Sequence[Callable[[Ca
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "POST"],
             allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-ID"],
-            expose_headers=["Retry-After", "Server-Timing", "X-Request-ID", *documented.PICTURE_HEADERS],
+            expose_headers=["Retry-After", "Server-Timing", "X-Request-ID", *openapi.PICTURE_HEADERS],
             max_age=3600,
         )
     observers = (service.metrics.tell, *observers)
     app.add_middleware(RequestContext, stopping=lambda: not service.ready, tell=observers)
     app.add_middleware(PageHeaders)  # around all: a failure's reply has them too
-    documented.secure(app, required=bool(keys))
+    openapi.secure(app, required=bool(keys))
     app.state.service = service
     return app
 

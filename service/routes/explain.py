@@ -1,0 +1,120 @@
+"""Why the network says so: gates and channel weights, feature maps, Grad-CAM, and any mix of them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+
+from pellucid.parts.options import (
+    PARTS,
+    AttentionOptions,
+    CompareOptions,
+    ExplainOptions,
+    FeatureMapOptions,
+    GradCamOptions,
+    WhatIfOptions,
+)
+from pellucid.schemas import CompareReply, Reply
+from service.flow.serve import Service, answer
+from service.http import openapi
+from service.http.route import OptionsRoute
+from service.routes.compare import comparison
+
+
+def router(service: Service) -> APIRouter:
+    """Routes that explain."""
+    routes = APIRouter(tags=["explain"], route_class=OptionsRoute)
+
+    @routes.post(
+        "/v1/attention",
+        summary="The weight of every channel",
+        response_model=Reply,
+        responses=openapi.responses("/v1/attention"),
+        openapi_extra=openapi.request_body(AttentionOptions),
+    )
+    async def attention(request: Request, options: Annotated[AttentionOptions, Query()]) -> Response:
+        """Two kinds of weights, kept apart.
+
+        `gates`: the factor by which each channel-attention gate of the network multiplied each channel of this
+        picture; what each channel then did for `target`; and, for gates that `restore` names, that effect measured. A
+        network without such gates has none.
+
+        `importance`: Grad-CAM's channel weights at `layer` for `target`, which every network has.
+
+        As a picture: a strip of bars for each gate, up from 1 or down, and one for `importance`.
+        """
+        return await answer(request, service, options, frozenset({"attention"}))
+
+    @routes.post(
+        "/v1/feature-maps",
+        summary="What the channels of some layers see",
+        response_model=Reply,
+        responses=openapi.responses("/v1/feature-maps"),
+        openapi_extra=openapi.request_body(FeatureMapOptions),
+    )
+    async def feature_maps(request: Request, options: Annotated[FeatureMapOptions, Query()]) -> Response:
+        """Channels of one layer or several as grids of tiles, with each channel's mean, maximum and share of zeros.
+
+        Several layers stand side by side in one reply, so that shallow can be compared with deep.
+        """
+        return await answer(request, service, options, frozenset({"feature_maps"}))
+
+    @routes.post(
+        "/v1/grad-cam",
+        summary="Where the evidence for a class lies",
+        response_model=Reply,
+        responses=openapi.responses("/v1/grad-cam", numbers=True),
+        openapi_extra=openapi.request_body(GradCamOptions),
+    )
+    async def grad_cam(request: Request, options: Annotated[GradCamOptions, Query()]) -> Response:
+        """Grad-CAM (arXiv 1610.02391) for one class or several: a mask, an overlay on request, and the raw map.
+
+        The raw maps alone come as numpy's `.npz` with `Accept: application/x-npz`, one of them as a 16-bit PNG with
+        `Accept: image/png;depth=16`: value = `Pellucid-Offset` + `Pellucid-Scale` x level.
+
+        The mask covers `box` of the source picture. It is stretched to full contrast, so look at `raw.min`, `raw.max`
+        and `raw.all_negative` before comparing the masks of two pictures.
+        """
+        return await answer(request, service, options, frozenset({"grad_cam"}), numbers=True)
+
+    @routes.post(
+        "/v1/what-if",
+        summary="What if some channels weighed more, less, or nothing?",
+        response_model=Reply,
+        responses=openapi.responses("/v1/what-if", pictures=False),
+        openapi_extra=openapi.request_body(WhatIfOptions),
+    )
+    async def what_if(request: Request, options: Annotated[WhatIfOptions, Query()]) -> Response:
+        """Predictions and maps before and after channels of a layer, or weights of a gate, are muted, kept alone or
+        scaled, from one pass up to there. With `rank=true` also which channels mattered.
+        """
+        return await answer(request, service, options, frozenset({"what_if"}), pictures=False)
+
+    @routes.post(
+        "/v1/compare",
+        summary="Two classes, two pictures or two networks beside each other",
+        response_model=CompareReply,
+        responses=openapi.joint_responses("/v1/compare"),
+        openapi_extra=openapi.request_body(CompareOptions),
+    )
+    async def compare(request: Request, options: Annotated[CompareOptions, Query()]) -> Response:
+        """Both sides' predictions and maps, the maps on one scale with their difference, and what their gates did.
+
+        One picture and two `target`s compare classes, two pictures compare those, one picture and `against_model`
+        compares networks. A difference is the second side less the first.
+        """
+        return await comparison(request, service, options)
+
+    @routes.post(
+        "/v1/explain",
+        summary="Any mix of the above from one forward pass",
+        response_model=Reply,
+        responses=openapi.responses("/v1/explain"),
+        openapi_extra=openapi.request_body(ExplainOptions),
+    )
+    async def explain(request: Request, options: Annotated[ExplainOptions, Query()]) -> Response:
+        """All four parts, or those that `include` names, from one pass of the network over each picture."""
+        return await answer(request, service, options, frozenset(PARTS))
+
+    return routes
