@@ -18,7 +18,14 @@ from PIL import Image
 
 from pellucid.client import ApiError, AsyncClient, Client, calls
 from pellucid.client import options as offered
-from pellucid.parts import options as served
+from pellucid.parts.attention import AttentionOptions
+from pellucid.parts.compare import CompareOptions
+from pellucid.parts.explain import ExplainOptions
+from pellucid.parts.feature_maps import FeatureMapOptions
+from pellucid.parts.grad_cam import GradCamOptions
+from pellucid.parts.option_types import Options
+from pellucid.parts.predictions import PredictOptions
+from pellucid.parts.what_if import WhatIfOptions
 from pellucid.schemas import Result
 from tests.client.generate import CLIENT, GENERATED
 from tests.client.scripted import PREDICTIONS, ask, both, refusal, reply
@@ -32,10 +39,20 @@ def test_importing_it_loads_no_network_and_no_arrays() -> None:
     assert loaded.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("name", ["Predict", "Attention", "FeatureMap", "GradCam", "WhatIf", "Compare", "Explain"])
-def test_it_takes_the_options_that_the_service_takes(name: str) -> None:
-    taken = get_type_hints(getattr(offered, f"{name}Options"))
-    assert set(taken) == set(getattr(served, f"{name}Options").model_fields)
+SERVED: list[type[Options]] = [
+    PredictOptions,
+    AttentionOptions,
+    FeatureMapOptions,
+    GradCamOptions,
+    WhatIfOptions,
+    CompareOptions,
+    ExplainOptions,
+]
+
+
+@pytest.mark.parametrize("served", SERVED)
+def test_it_takes_the_options_that_the_service_takes(served: type[Options]) -> None:
+    assert set(get_type_hints(getattr(offered, served.__name__))) == set(served.model_fields)
 
 
 @pytest.mark.parametrize("name", GENERATED)
