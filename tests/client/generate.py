@@ -7,10 +7,20 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Final
+from types import NoneType
+from typing import Any, Final, Literal, get_args, get_origin
 
 import unasync
+from pydantic import BeforeValidator
 
+from pellucid.parts.attention import AttentionOptions
+from pellucid.parts.compare import CompareOptions
+from pellucid.parts.explain import ExplainOptions
+from pellucid.parts.feature_maps import FeatureMapOptions
+from pellucid.parts.grad_cam import GradCamOptions
+from pellucid.parts.option_types import CommaSeparated, Options
+from pellucid.parts.predictions import PredictOptions
+from pellucid.parts.what_if import WhatIfOptions
 from tests.support import REPOSITORY
 
 CLIENT: Final = REPOSITORY / "pellucid" / "client"
@@ -34,6 +44,59 @@ def sync() -> str:
         return _formatted(_HEADER.format("asynchronous.py") + Path(folder, "sync.py").read_text("utf-8"))
 
 
+_DECLARED: Final[tuple[type[Options], ...]] = (
+    PredictOptions,
+    AttentionOptions,
+    FeatureMapOptions,
+    GradCamOptions,
+    WhatIfOptions,
+    CompareOptions,
+    ExplainOptions,
+)
+_OPTIONS: Final = '''"""Options by route, as keyword arguments. The API docs of a server say what each means."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, TypedDict
+'''
+
+
+def options() -> str:
+    """``options.py``: the declarations in ``pellucid.parts`` as types that need no pydantic, numpy or colour maps."""
+    code = _HEADER.format("pellucid/parts") + _OPTIONS
+    for declared in _DECLARED:
+        code += f'\n\nclass {declared.__name__}(TypedDict, total=False):\n    """{declared.__doc__}"""\n\n'
+        for name, field in declared.model_fields.items():
+            code += f"    {name}: {_taken(field.annotation, field.metadata)}\n"
+    return _formatted(code)
+
+
+def _taken(annotation: Any, metadata: list[Any]) -> str:
+    """What a caller may give for an option: a list's one element as well, and for a class its index."""
+    if get_origin(annotation) is not list:
+        return _type(annotation)
+    (element,) = get_args(annotation)
+    one = _type(element)
+    if CommaSeparated not in metadata:
+        assert any(isinstance(each, BeforeValidator) for each in metadata)
+        one = f"{one} | int"
+    return f"{one} | Sequence[{one}]"
+
+
+def _type(annotation: Any) -> str:
+    arguments = get_args(annotation)
+    if hasattr(annotation, "__metadata__"):
+        return _type(arguments[0])
+    if get_origin(annotation) is Literal:
+        return f"Literal[{', '.join(map(repr, arguments))}]"
+    if NoneType in arguments:
+        (annotation,) = (each for each in arguments if each is not NoneType)
+        return _type(annotation)
+    assert annotation in (bool, float, int, str), annotation
+    return str(annotation.__name__)
+
+
 def _formatted(code: str) -> str:
     for command in (["check", "--quiet", "--select", "I", "--fix-only"], ["format", "--quiet"]):
         code = subprocess.run(
@@ -47,7 +110,7 @@ def _formatted(code: str) -> str:
     return code
 
 
-GENERATED: Final = {"sync.py": sync}
+GENERATED: Final = {"options.py": options, "sync.py": sync}
 
 if __name__ == "__main__":
     for name, make in GENERATED.items():

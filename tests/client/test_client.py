@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import httpx
 import numpy as np
@@ -17,15 +17,6 @@ import pytest
 from PIL import Image
 
 from pellucid.client import ApiError, AsyncClient, Client, calls
-from pellucid.client import options as offered
-from pellucid.parts.attention import AttentionOptions
-from pellucid.parts.compare import CompareOptions
-from pellucid.parts.explain import ExplainOptions
-from pellucid.parts.feature_maps import FeatureMapOptions
-from pellucid.parts.grad_cam import GradCamOptions
-from pellucid.parts.option_types import Options
-from pellucid.parts.predictions import PredictOptions
-from pellucid.parts.what_if import WhatIfOptions
 from pellucid.schemas import Result
 from tests.client.generate import CLIENT, GENERATED
 from tests.client.scripted import PREDICTIONS, ask, both, refusal, reply
@@ -37,22 +28,6 @@ def test_importing_it_loads_no_network_and_no_arrays() -> None:
     code = f"import sys, pellucid.client; print([name for name in {heavy} if name in sys.modules])"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=True)
     assert loaded.stdout.strip() == "[]"
-
-
-SERVED: list[type[Options]] = [
-    PredictOptions,
-    AttentionOptions,
-    FeatureMapOptions,
-    GradCamOptions,
-    WhatIfOptions,
-    CompareOptions,
-    ExplainOptions,
-]
-
-
-@pytest.mark.parametrize("served", SERVED)
-def test_it_takes_the_options_that_the_service_takes(served: type[Options]) -> None:
-    assert set(get_type_hints(getattr(offered, served.__name__))) == set(served.model_fields)
 
 
 @pytest.mark.parametrize("name", GENERATED)
