@@ -13,9 +13,9 @@ from pydantic import Field
 from pellucid.errors import InvalidOption, PellucidError
 from pellucid.network.spec import ModelSpec
 from pellucid.parts import side_by_side
-from pellucid.parts.grad_cam import GradCamOptions
+from pellucid.parts.grad_cam import SAMPLES, GradCamOptions, Samples
 from pellucid.parts.names import TargetOptions, class_index
-from pellucid.parts.option_types import ColormapName, Name, Names, Offer, OneName
+from pellucid.parts.option_types import MAX_SIDE, ColormapName, Name, Names, Offer, OneName, Side
 from pellucid.parts.predictions import TopOptions, prediction
 from pellucid.parts.result import image_info
 from pellucid.trust.ranks import spearman
@@ -58,18 +58,16 @@ class CompareOptions(TopOptions, TargetOptions):
     method: OneName = Field(
         "grad-cam", description="How both maps are made, by a name from /v1/models/{name}.", examples=["grad-cam"]
     )
-    samples: int = Field(
-        32,
-        ge=1,
-        le=256,
+    samples: Samples = Field(
+        SAMPLES,
         description="How many gradients `smoothgrad` and `integrated-gradients` take.",
-        examples=[32],
+        examples=[SAMPLES],
     )
     signed: bool = Field(
         False, description="Keep evidence against the class in both masks; their difference always has a sign."
     )
     colormap: ColormapName = Field("coolwarm", description="Colours of the difference.", examples=["coolwarm"])
-    max_side: int = Field(1024, ge=8, le=4096, description="Longest side of the pictures in pixels.", examples=[1024])
+    max_side: Side = Field(MAX_SIDE, description="Longest side of the pictures in pixels.", examples=[MAX_SIDE])
 
 
 def kind_of(options: CompareOptions, images: int) -> Kind:

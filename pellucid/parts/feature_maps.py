@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import numpy as np
 from pydantic import Field
@@ -16,6 +16,8 @@ from pellucid.parts.option_types import Analysis, ColormapName, CommaSeparated, 
 from pellucid.render import compose
 from pellucid.render.encode import encode
 from pellucid.types import FeatureMaps, Plan, Tap
+
+GRID_COLOURS: Final = "viridis"
 
 
 class FeatureMapOptions(Options):
@@ -53,8 +55,9 @@ class FeatureMapOptions(Options):
     )
     colormap: ColormapName | None = Field(
         None,
-        description="Colours. Default: viridis for feature maps, turbo for overlays, coolwarm for signed overlays.",
-        examples=["viridis"],
+        description=f"Colours. Default: {GRID_COLOURS} for feature maps, turbo for overlays, coolwarm for signed "
+        "overlays.",
+        examples=[GRID_COLOURS],
     )
     scale: Literal["channel", "layer"] = Field(
         "channel",
@@ -109,7 +112,7 @@ def _taps(options: FeatureMapOptions, network: NetworkSpec) -> tuple[Tap, ...]:
 def _feature_maps(
     maps: FeatureMaps, others: Sequence[FeatureMaps], options: FeatureMapOptions, media_type: str
 ) -> dict[str, Any]:
-    colours = "viridis"
+    colours = GRID_COLOURS
     shown = compose.value_range([maps.values], options.scale == "layer")
     if maps.side is not None:
         # A gate only scales a channel: stretched by itself, each side would look like the other.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
@@ -12,12 +12,17 @@ from pellucid.errors import InvalidOption, UnknownName
 from pellucid.network.spec import PIXELS, ModelSpec, NetworkSpec
 from pellucid.parts import side_by_side
 from pellucid.parts.names import TargetOptions, class_index, is_pixels, layer_name
-from pellucid.parts.option_types import Analysis, ColormapName, CommaSeparated, Name, Names, Offer
+from pellucid.parts.option_types import MAX_SIDE, Analysis, ColormapName, CommaSeparated, Name, Names, Offer, Side
 from pellucid.parts.predictions import named, target
 from pellucid.parts.trust import RANDOM_HEADS, TrustOptions, trust
 from pellucid.render import compose
 from pellucid.render.encode import encode
 from pellucid.types import Contrast, Explanation, Heat, MethodSpec, Plan
+
+COLOURS: Final = "turbo"
+SIGNED_COLOURS: Final = "coolwarm"
+SAMPLES: Final = Plan().samples
+Samples = Annotated[int, Field(ge=1, le=256)]
 
 
 class MapOptions(TargetOptions):
@@ -56,12 +61,10 @@ class MapOptions(TargetOptions):
     against_weight: float = Field(
         1.0, ge=0, le=10, description="How much `against` weighs. Finer-CAM's authors use 0.6.", examples=[1.0]
     )
-    samples: int = Field(
-        32,
-        ge=1,
-        le=256,
+    samples: Samples = Field(
+        SAMPLES,
         description="How many gradients `smoothgrad` and `integrated-gradients` take: more are finer, and take longer.",
-        examples=[32],
+        examples=[SAMPLES],
     )
     signed: bool = Field(
         False,
@@ -76,7 +79,9 @@ class MapOptions(TargetOptions):
         examples=[True],
     )
     colormap: ColormapName | None = Field(
-        None, description="Colours of the overlay. Default: turbo, coolwarm where `signed`.", examples=["turbo"]
+        None,
+        description=f"Colours of the overlay. Default: {COLOURS}, {SIGNED_COLOURS} where `signed`.",
+        examples=[COLOURS],
     )
     alpha: float = Field(
         0.5,
@@ -85,12 +90,10 @@ class MapOptions(TargetOptions):
         description="Share of the colour in the overlay: 0 shows the photograph alone, 1 the map alone.",
         examples=[0.5],
     )
-    max_side: int = Field(
-        1024,
-        ge=8,
-        le=4096,
+    max_side: Side = Field(
+        MAX_SIDE,
         description="Longest side of mask and overlay in pixels. Up to it they have the resolution of the source.",
-        examples=[1024],
+        examples=[MAX_SIDE],
     )
 
 
@@ -175,7 +178,7 @@ def _map(explanation: Explanation, options: MapOptions, analysis: Analysis) -> d
     overlay = None
     if options.overlay and image.picture is not None:
         size = (image.info.width or 0, image.info.height or 0)
-        colours = options.colormap or ("coolwarm" if options.signed else "turbo")
+        colours = options.colormap or (SIGNED_COLOURS if options.signed else COLOURS)
         overlay = encode(compose.overlay(image.picture, size, image.box, levels, colours, options.alpha), media_type)
     heat, contrast = explanation.heat, explanation.contrast
     return {

@@ -61,6 +61,8 @@ Scaled = Annotated[str, AfterValidator(_scaled)]
 MOST_EDITED: Final = 4096
 Names = Annotated[list[Name], BeforeValidator(_as_strings)]
 CommaSeparated = BeforeValidator(_split)
+MAX_SIDE: Final = 1024
+Side = Annotated[int, Field(ge=8, le=4096)]
 
 
 def _single(name: str) -> str:

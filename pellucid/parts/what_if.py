@@ -14,7 +14,7 @@ from pellucid.errors import InvalidOption, UnknownName
 from pellucid.network.spec import NetworkSpec
 from pellucid.parts import side_by_side
 from pellucid.parts.names import LayerOptions, gate_names, layer_name
-from pellucid.parts.option_types import MOST_EDITED, Analysis, CommaSeparated, Name, Offer, Scaled
+from pellucid.parts.option_types import MAX_SIDE, MOST_EDITED, Analysis, CommaSeparated, Name, Offer, Scaled, Side
 from pellucid.parts.predictions import TopOptions, prediction
 from pellucid.trust.ranks import spearman
 from pellucid.types import Box, ChannelRanking, Edit, Plan, WhatIf
@@ -58,7 +58,7 @@ class WhatIfOptions(TopOptions, LayerOptions):
         examples=[True],
     )
     signed: bool = Field(False, description="Keep evidence against the class in the masks.", examples=[False])
-    max_side: int = Field(1024, ge=8, le=4096, description="Longest side of the masks in pixels.", examples=[1024])
+    max_side: Side = Field(MAX_SIDE, description="Longest side of the masks in pixels.", examples=[MAX_SIDE])
 
     def asks(self, offer: Offer, plan: Plan) -> Plan:
         targets = self.targets(offer.spec)
