@@ -1,12 +1,10 @@
-"""The client for programs with an event loop."""
+"""The client: ``AsyncClient`` for programs with an event loop, and ``Client``, generated from it, for all others."""
 
 from __future__ import annotations
 
-import asyncio
-import itertools
 import time
-from collections import deque
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any, Self, Unpack
 
 import httpx
@@ -16,7 +14,7 @@ from pellucid.client import calls, retry
 from pellucid.client.calls import Call, PictureRoute
 from pellucid.client.heat_maps import NPZ, HeatMaps, read_npz
 from pellucid.client.images import ImageSource
-from pellucid.client.many import FAILURES, Explained, Progress
+from pellucid.client.many import FAILURES, Counter, Explained, Progress, async_in_order, async_run
 from pellucid.client.options import (
     AttentionOptions,
     CompareOptions,
@@ -42,7 +40,7 @@ from pellucid.schemas import (
 
 
 class AsyncClient:
-    """Asks a service. Tasks may share one.
+    """Asks a service. Concurrent calls may share one client.
 
     Every method raises ApiError for what the service refuses, httpx.TransportError where nobody answers, and, if it
     takes an image, OSError, TypeError or ValueError for one that can't be read.
@@ -94,7 +92,7 @@ class AsyncClient:
         self, image: ImageSource, other: ImageSource | None = None, **options: Unpack[CompareOptions]
     ) -> Comparison:
         """Two classes (two ``target``), two pictures (``image`` and ``other``), or two networks (``against_model``)."""
-        return calls.comparison(await self._send(await asyncio.to_thread(calls.compare, image, other, options)))
+        return calls.comparison(await self._send(await async_run(calls.compare, image, other, options)))
 
     async def picture(
         self,
@@ -105,15 +103,17 @@ class AsyncClient:
         **options: Unpack[ExplainOptions],
     ) -> bytes:
         """A route's one picture as a file's bytes: the plot of the channels' weights, a grid, an overlay or a mask."""
-        return (await self._post(route, image, options, media_type)).content
+        response = await self._post(route, image, options, media_type)
+        return response.content
 
     async def heat_maps(self, image: ImageSource, **options: Unpack[GradCamOptions]) -> HeatMaps:
         """The maps of /v1/grad-cam as arrays, each number as it was computed. Needs numpy."""
-        return read_npz((await self._send(calls.post("grad-cam", image, options, NPZ))).content)
+        response = await self._post("grad-cam", image, options, NPZ)
+        return read_npz(response.content)
 
     async def reply(self, route: str, image: ImageSource, **options: Any) -> Reply:
         """The whole reply of a route, as /v1/grad-cam, with its provenance where ``options`` ask for it."""
-        return calls.parsed(await self._send(calls.post(route.removeprefix("/v1/"), image, options)), Reply)
+        return calls.parsed(await self._post(route.removeprefix("/v1/"), image, options), Reply)
 
     async def models(self) -> list[ModelSummary]:
         """The served networks."""
@@ -133,38 +133,27 @@ class AsyncClient:
     ) -> AsyncGenerator[Explained, None]:
         """Each picture explained, in order, ``concurrency`` of them in flight or waiting to be taken from here.
 
-        What fails with one picture is its ``error``, and the others go on. ``progress`` is called as soon as one is
-        done. Close the generator (``contextlib.aclosing``) to stop before its end.
+        A picture that fails has an ``error``, and the others go on. ``progress`` is called after each, by one thread at
+        a time. Close the generator (``contextlib.aclosing``, ``contextlib.closing``) to stop before its end.
         """
-        count = itertools.count(1)
+        done = Counter(len(images), progress)
 
         async def one(image: ImageSource) -> Explained:
             try:
                 explained = Explained(image, await self.explain(image, **options))
             except FAILURES as error:
                 explained = Explained(image, error=error)
-            if progress:
-                progress(next(count), len(images))
+            done.count()
             return explained
 
-        rest = iter(images)
-        ahead = deque(asyncio.ensure_future(one(image)) for image in itertools.islice(rest, concurrency))
-        try:
-            while ahead:
-                head = await ahead[0]
-                ahead.popleft()
-                ahead.extend(asyncio.ensure_future(one(image)) for image in itertools.islice(rest, 1))
-                yield head
-        finally:
-            for task in ahead:
-                task.cancel()
-            await asyncio.gather(*ahead, return_exceptions=True)
+        async with aclosing(async_in_order(one, images, concurrency)) as ordered:
+            async for explained in ordered:
+                yield explained
 
     async def _post(
         self, route: str, image: ImageSource, options: Mapping[str, Any], accept: str = "application/json"
     ) -> httpx.Response:
-        # files are read, and pictures encoded, beside the loop
-        return await self._send(await asyncio.to_thread(calls.post, route, image, options, accept))
+        return await self._send(await async_run(calls.post, route, image, options, accept))
 
     async def _send(self, call: Call) -> httpx.Response:
         ends = time.monotonic() + self._timeout_s

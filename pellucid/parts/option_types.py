@@ -1,4 +1,4 @@
-"""What an option may be: the types of values, the model that all options share, and how a wrong one is told."""
+"""What all options share: the types of values, the model that says how they become a plan and a reply, and errors."""
 
 from __future__ import annotations
 
@@ -6,14 +6,22 @@ import re
 import reprlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Annotated, Any, Final, Self
+from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from pellucid.errors import InvalidOption
+from pellucid.network.spec import ModelSpec, NetworkSpec
+from pellucid.parts.result import frame
 from pellucid.render import colormap
+from pellucid.trust.trials import Design
+from pellucid.types import DecodedImage, MethodSpec, Outcome, Plan
+
+if TYPE_CHECKING:
+    from pellucid.parts.trust import Trusted
 
 
 def _known_colormap(name: str) -> str:
@@ -53,6 +61,8 @@ Scaled = Annotated[str, AfterValidator(_scaled)]
 MOST_EDITED: Final = 4096
 Names = Annotated[list[Name], BeforeValidator(_as_strings)]
 CommaSeparated = BeforeValidator(_split)
+MAX_SIDE: Final = 1024
+Side = Annotated[int, Field(ge=8, le=4096)]
 
 
 def _single(name: str) -> str:
@@ -64,8 +74,42 @@ def _single(name: str) -> str:
 OneName = Annotated[Name, AfterValidator(_single)]
 
 
+class Offer(Protocol):
+    """A network that answers: what it is, what it offers, and by which methods."""
+
+    @property
+    def spec(self) -> ModelSpec: ...
+
+    @property
+    def network(self) -> NetworkSpec: ...
+
+    @property
+    def methods(self) -> Sequence[MethodSpec]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """All that an image's entry is written from: the picture, what the pass found in it, and the network's labels.
+
+    ``trusted`` has what was measured of each map, if that was asked for. ``media_type`` is that of pictures.
+    """
+
+    image: DecodedImage
+    outcome: Outcome
+    labels: Sequence[str]
+    trusted: Sequence[Trusted] = ()
+    media_type: str = "image/png"
+
+
+# Pixels of all pictures of one request: some seconds of one core.
+_MOST_DRAWN: Final = 128_000_000
+
+
 class Options(BaseModel):
-    """Options of every POST route."""
+    """Options of every POST route.
+
+    Each kind says what it asks of a network (``asks``), what it writes (``written``), and how much that draws.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -122,6 +166,56 @@ class Options(BaseModel):
             return self.model_validate({**self.model_dump(exclude_unset=True), **fields})
         except ValidationError as error:
             raise invalid(error.errors(include_url=False, include_context=False)) from error
+
+    def plan(self, offer: Offer, images: int) -> Plan:
+        """What the engine computes for each of so many images. Raises UnknownName, InvalidOption and Unexplainable."""
+        plan = self.asks(offer, Plan(reproducible=self.provenance))
+        self.bound(images, plan)
+        return plan
+
+    def bound(self, images: int, plan: Plan) -> None:
+        """Raise InvalidOption where the pictures could be larger than a request is worth.
+
+        Drawing can't be stopped, so its cost is bounded before it begins.
+        """
+        pixels = images * self.pixels(plan)
+        if pixels > _MOST_DRAWN:
+            raise InvalidOption(
+                f"The pictures could have {pixels // 10**6} million pixels, at most {_MOST_DRAWN // 10**6} are drawn "
+                "for a request. Ask for fewer images, targets, methods, layers or channels, or a smaller `max_side` or "
+                "`tile`."
+            )
+
+    def entry(self, analysis: Analysis) -> dict[str, Any]:
+        """An entry of ``results`` but for what is known of the upload. Pictures are still ``render.encode.Picture``."""
+        entry = self.written(analysis)
+        return {**entry, "frame": frame(analysis.image)} if self.provenance else entry
+
+    def asks(self, offer: Offer, plan: Plan) -> Plan:
+        """``plan`` with what this part needs. Raises UnknownName, InvalidOption and Unexplainable."""
+        raise NotImplementedError
+
+    def written(self, analysis: Analysis) -> dict[str, Any]:
+        """The part as JSON, by its name."""
+        raise NotImplementedError
+
+    def pictures(self, plan: Plan) -> int:
+        """How many pictures an image's entry has."""
+        return 0
+
+    def pixels(self, plan: Plan) -> int:
+        """How many pixels these pictures have at most."""
+        return 0
+
+    @property
+    def picture_side(self) -> int | None:
+        """The longer side of the source picture to keep, where maps are drawn over it."""
+        return None
+
+    @property
+    def design(self) -> Design | None:
+        """How maps are tried; None where they are not."""
+        return None
 
     def addressed_to(self, name: str) -> Self:
         """These options, at a path of another protocol, which names the network.

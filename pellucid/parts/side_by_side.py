@@ -31,13 +31,7 @@ def maps(
     def entry(heat: Floats, signed: bool) -> dict[str, Any]:
         return {
             "mask": encode(compose.shared_mask(heat, size, reach or 1.0, signed)),
-            "raw": {
-                "shape": heat.shape,
-                "values": heat,
-                "min": heat.min(),
-                "max": heat.max(),
-                "all_negative": bool(heat.max() <= 0),
-            },
+            "raw": raw(heat),
         }
 
     agreement = spearman(one, other)
@@ -53,6 +47,17 @@ def maps(
         "difference": entry(difference, True),
         "rank_agreement": None if agreement is None else np.float32(agreement),
         **coloured,
+    }
+
+
+def raw(heat: Floats) -> dict[str, Any]:
+    """A map ``[h, w]`` with its range, as JSON."""
+    return {
+        "shape": heat.shape,
+        "values": heat,
+        "min": heat.min(),
+        "max": heat.max(),
+        "all_negative": bool(heat.max() <= 0),
     }
 
 

@@ -1,17 +1,52 @@
-"""What was measured of a map -> the reply's ``trust``."""
+"""How far a map can be trusted: options, what is tried, and the JSON of what that showed."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from pellucid.network.spec import PreprocessSpec
+from pellucid.parts.option_types import Options
 from pellucid.trust.measures import Confidence, Curve, Measured, measured, sanity, sentence
 from pellucid.trust.trials import Design, Trials
 from pellucid.types import DecodedImage, Outcome, Plan
+
+# How many networks with random weights behind the layer a map is compared with.
+RANDOM_HEADS: Final = 5
+
+
+class TrustOptions(Options):
+    """Whether and how maps are tried."""
+
+    trust: bool = Field(
+        False,
+        description="Also say how far each map can be trusted: deletion, insertion and ROAD curves beside those of "
+        "random maps and of a spot in the middle, and a sanity check. Costs some hundred passes through the network, "
+        "of which /v1/models/{name} says how long they take.",
+        examples=[True],
+    )
+    trust_steps: int = Field(
+        Design().steps,
+        ge=2,
+        le=32,
+        description="With `trust`: in how many steps pixels are taken away and put back.",
+        examples=[8],
+    )
+    trust_maps: int = Field(
+        Design().random_maps,
+        ge=4,
+        le=32,
+        description="With `trust`: how many random maps the map is compared with.",
+        examples=[8],
+    )
+
+    @property
+    def design(self) -> Design | None:
+        return Design(self.trust_steps, self.trust_maps) if self.trust else None
 
 
 @dataclass(frozen=True, slots=True)

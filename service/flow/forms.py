@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from pellucid.errors import InvalidOption, NotAcceptable
 from pellucid.parts import numbers_file, result
-from pellucid.parts.plan import Look
+from pellucid.parts.option_types import Analysis, Options
 from pellucid.parts.trust import Trusted
 from pellucid.render import plot, png
 from pellucid.render.encode import encode
@@ -26,14 +26,14 @@ def written(
     outcome: Outcome,
     trusted: Sequence[Trusted] = (),
     *,
-    look: Look,
+    options: Options,
     labels: Sequence[str],
     media_type: str,
     origin: dict[str, Any] | None,
 ) -> reply.Entry:
     """One image's part of a reply of this type. ``origin`` is the reply's provenance, if that is asked for.
 
-    ``trusted`` as in ``result.result``.
+    ``trusted`` as in ``Analysis``.
     """
     if media_type == numbers_file.NPZ:
         data = numbers_file.npz(image, outcome, origin, result.frame(image))
@@ -41,30 +41,27 @@ def written(
     if media_type == numbers_file.PNG16:
         data, headers = numbers_file.png16(image, outcome, origin, result.frame(image))
         return reply.Entry(image.info, data, "image/png", headers)
-    found = result.result(image, outcome, look, labels, trusted)
-    return (
-        reply.entry(image.info, found) if media_type == reply.JSON else picture(image.info, found, media_type, origin)
-    )
+    if media_type == reply.JSON:
+        return reply.entry(image.info, options.entry(Analysis(image, outcome, labels, trusted)))
+    found = options.entry(Analysis(image, outcome, labels, trusted, media_type))
+    return picture(image.info, found, media_type, origin)
 
 
-def require_one_picture(images: int, plan: Plan, look: Look, media_type: str) -> None:
+def require_one_picture(images: int, plan: Plan, options: Options, media_type: str) -> None:
     """Raise NotAcceptable, before any work is done, if the answer would hold more or fewer pictures than one.
 
     Raises InvalidOption for a picture that can't carry the provenance that is asked for.
     """
-    if look.provenance and media_type == "image/webp":
+    if options.provenance and media_type == "image/webp":
         raise InvalidOption("provenance: A WebP picture can't carry it; image/png and application/json can.")
-    if look.design:
+    if options.design:
         raise NotAcceptable(
             f"`trust` is numbers, which {media_type} can't hold: ask for {reply.JSON}.", allowed=[reply.JSON]
         )
     if media_type == numbers_file.NPZ and images == 1:  # of any number of maps
         numbers_file.require_one_size(plan)
         return
-    plots = int("attention" in look.parts)
-    grids = sum(3 if tap.gate else 1 for tap in plan.taps)
-    masks = max(1, len(plan.targets)) * len(plan.wanted) if "grad_cam" in look.parts else 0
-    pictures = images * (plots + grids + masks)
+    pictures = images * options.pictures(plan)
     if pictures != 1:
         raise NotAcceptable(
             f"The answer would hold {pictures} pictures, which can't be one {media_type}. "

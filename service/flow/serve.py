@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -17,9 +17,6 @@ from starlette.responses import Response
 from pellucid.decode.image import identify
 from pellucid.errors import DeadlineExceeded, Draining, EngineDown, PellucidError, UnknownModel, UnknownName
 from pellucid.parts.option_types import Options
-from pellucid.parts.options import RoutePart
-from pellucid.parts.plan import Look, planned
-from pellucid.render.encode import MEDIA_TYPES
 from pellucid.trust.trials import Design
 from pellucid.types import DecodedImage, Outcome, Plan, Prepared, Upload
 from service.dispatch.admission import Admission, Place
@@ -94,14 +91,14 @@ class Service:
 class Order(Generic[T]):
     """What a request turned out to ask of a network, and how its answer is written.
 
-    ``form`` makes an image's entry, in the pool, of the picture, its outcome, and, where the look has a design, what
-    was measured of each map; ``reply`` makes the answer of all entries in their order. ``failed`` makes the entry of an
-    image that failed beside others; without it the request fails as its image does.
+    ``form`` makes an image's entry, in the pool, of the picture, its outcome, and, where the options have a design,
+    what was measured of each map; ``reply`` makes the answer of all entries in their order. ``failed`` makes the entry
+    of an image that failed beside others; without it the request fails as its image does.
     """
 
     pipeline: Pipeline
     plan: Plan
-    look: Look
+    options: Options
     form: Callable[..., T]
     reply: Callable[[Sequence[T]], Response]
     failed: Callable[[Upload | Prepared, PellucidError], T] | None = None
@@ -112,26 +109,23 @@ async def answer(
     request: Request,
     service: Service,
     options: Options,
-    parts: frozenset[RoutePart],
     *,
     pictures: bool = True,
     numbers: bool = False,
 ) -> Response:
-    """The reply to a POST of images. ``parts`` are what the route fills; /v1/explain's options choose among them."""
+    """The reply to a POST of images."""
     media_type = reply.negotiate(", ".join(request.headers.getlist("accept")), pictures, numbers)
     request_id: str = request.state.request_id
 
     def order(body: intake.Intake) -> Order[reply.Entry]:
         merged = options.merged(body.fields)
         pipeline = service.pipeline(merged.model)
-        plan, look = planned(pipeline, merged, parts, len(body.uploads))
+        plan = merged.plan(pipeline, len(body.uploads))
         if media_type != reply.JSON:
-            forms.require_one_picture(len(body.uploads), plan, look, media_type)
-            if media_type in MEDIA_TYPES:
-                look = replace(look, media_type=media_type)
+            forms.require_one_picture(len(body.uploads), plan, merged, media_type)
         origin = None
-        if look.provenance:
-            origin = provenance.of_reply(request.scope["route"].path, merged, plan, look, pipeline)
+        if merged.provenance:
+            origin = provenance.of_reply(request.scope["route"].path, merged, plan, pipeline)
 
         def failure(image: Upload | Prepared, error: PellucidError) -> reply.Entry:
             assert isinstance(image, Upload)
@@ -141,8 +135,8 @@ async def answer(
         return Order(
             pipeline,
             plan,
-            look,
-            partial(forms.written, look=look, labels=pipeline.spec.labels, media_type=media_type, origin=origin),
+            merged,
+            partial(forms.written, options=merged, labels=pipeline.spec.labels, media_type=media_type, origin=origin),
             partial(reply.envelope, pipeline.spec.name, request_id, origin) if as_json else forms.file,
             failure if as_json else None,
             merged.timeout_ms,
@@ -179,8 +173,8 @@ async def serve(
         deadline = deadline_by(asked.timeout_ms)
         if isinstance(asked, Joint):
             return await _joint(request, service, place, call, asked, deadline)
-        look, images = asked.look, body.uploads
-        kept = _BYTES_PER_PIXEL * look.max_side**2 if look.overlay else 0
+        images = body.uploads
+        kept = _BYTES_PER_PIXEL * (asked.options.picture_side or 0) ** 2
         place.hold(images=len(images), size=kept * len(images))
         call.model = asked.pipeline.spec.name
         call.stages = stages = [Stages(call.model) for _ in images]
@@ -261,10 +255,10 @@ class _Work:
     async def _computed(self, image: Upload | Prepared, times: Stages) -> Any:
         order = self.order
         try:
-            side = order.look.max_side if order.look.overlay else None
-            if design := order.look.design:
+            side = order.options.picture_side
+            if design := order.options.design:
                 return await self._tried(image, side, design, times)
-            brief = not order.look.drawn and order.plan.top_k <= _FEW
+            brief = order.plan.predicts_alone and order.plan.top_k <= _FEW
             run = order.pipeline.run
             return await run(image, order.plan, side, order.form, self.deadline, times, brief=brief)
         finally:

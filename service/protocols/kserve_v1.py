@@ -12,9 +12,9 @@ from fastapi import APIRouter, Path, Query, Request, Response
 
 from pellucid.errors import MalformedRequest
 from pellucid.parts import result
-from pellucid.parts.option_types import Options
-from pellucid.parts.options import PARTS, ExplainOptions, Part, PredictOptions
-from pellucid.parts.plan import planned
+from pellucid.parts.explain import ExplainOptions
+from pellucid.parts.option_types import Analysis, Options
+from pellucid.parts.predictions import PredictOptions
 from pellucid.types import Upload
 from service.flow import body as intake
 from service.flow import reply
@@ -40,7 +40,7 @@ def router(service: Service) -> APIRouter:
     )
     async def predict(request: Request, options: Annotated[PredictOptions, Query()], name: ModelName) -> Response:
         """An alias of /v1/predict: one prediction for each instance, the entry that /v1/predict has in `results`."""
-        return await _answer(request, service, name, options, frozenset({"predictions"}), "predictions")
+        return await _answer(request, service, name, options, "predictions")
 
     @routes.post(
         "/v1/models/{name}:explain",
@@ -51,28 +51,26 @@ def router(service: Service) -> APIRouter:
     )
     async def explain(request: Request, options: Annotated[ExplainOptions, Query()], name: ModelName) -> Response:
         """An alias of /v1/explain: one explanation for each instance, the entry that /v1/explain has in `results`."""
-        return await _answer(request, service, name, options, frozenset(PARTS), "explanations")
+        return await _answer(request, service, name, options, "explanations")
 
     return routes
 
 
-async def _answer(
-    request: Request, service: Service, name: str, options: Options, parts: frozenset[Part], key: str
-) -> Response:
+async def _answer(request: Request, service: Service, name: str, options: Options, key: str) -> Response:
     pipeline = service.addressed(name)
 
     def order(body: intake.Intake) -> Order[orjson.Fragment]:
         chosen = options.merged(body.fields).addressed_to(name)
-        plan, look = planned(pipeline, chosen, parts, len(body.uploads))
+        plan = chosen.plan(pipeline, len(body.uploads))
         return Order(
             pipeline,
             plan,
-            look,
+            chosen,
             lambda image, outcome, trusted=(): orjson.Fragment(
                 result.as_json(
                     {
                         "image": result.image_info(image.info),
-                        **result.result(image, outcome, look, pipeline.spec.labels, trusted),
+                        **chosen.entry(Analysis(image, outcome, pipeline.spec.labels, trusted)),
                     }
                 )
             ),

@@ -15,8 +15,9 @@ from pydantic import Field
 
 from pellucid.decode.tensor import from_levels, from_normalised
 from pellucid.errors import Draining, EngineDown, InvalidOption, UnknownName
+from pellucid.parts.names import LayerOptions
 from pellucid.parts.option_types import OneName
-from pellucid.parts.options import LayerOptions, PredictOptions
+from pellucid.parts.predictions import PredictOptions
 from pellucid.types import DecodedImage, Outcome, Prepared, Upload
 from service.flow import body as intake
 from service.flow.run import Pipeline
@@ -134,13 +135,13 @@ async def _infer(request: Request, service: Service, pipeline: Pipeline, options
 
     def order(body: InferIntake) -> Order[dict[str, tensors.Written]]:
         chosen = options.merged(body.fields).addressed_to(spec.name)
-        plan, look = outputs.planned(pipeline, chosen, body.wanted, len(body.uploads))
+        plan = outputs.planned(pipeline, chosen, body.wanted, len(body.uploads))
 
         def form(_: DecodedImage, outcome: Outcome) -> dict[str, tensors.Written]:
             return outputs.form(outcome, body.wanted, spec.labels, chosen.top_k)
 
         reply = partial(tensors.response, spec.name, body.id)
-        return Order(pipeline, plan, look, form, reply, timeout_ms=chosen.timeout_ms)
+        return Order(pipeline, plan, chosen, form, reply, timeout_ms=chosen.timeout_ms)
 
     return await serve(request, service, options.timeout_ms, read, order, any_type=True)
 

@@ -12,9 +12,9 @@ from fastapi import APIRouter, Query, Request, Response
 from pellucid.errors import MalformedRequest
 from pellucid.network.spec import ModelSpec
 from pellucid.parts import result
-from pellucid.parts.option_types import Options
-from pellucid.parts.options import PARTS, ExplainOptions, Part, PredictOptions
-from pellucid.parts.plan import planned
+from pellucid.parts.explain import ExplainOptions
+from pellucid.parts.option_types import Analysis, Options
+from pellucid.parts.predictions import PredictOptions
 from pellucid.parts.trust import Trusted
 from pellucid.types import DecodedImage, Outcome, Upload
 from service.flow import body as intake
@@ -34,11 +34,11 @@ def router(service: Service) -> APIRouter:
 
         A label that several classes share has the class's index behind it, as `crane (134)`. PUT does the same.
         """
-        return await _answer(request, service, name, options, frozenset({"predictions"}), probabilities)
+        return await _answer(request, service, name, options, probabilities)
 
     async def explain(request: Request, options: Annotated[ExplainOptions, Query()], name: ModelName) -> Response:
         """An alias of /v1/explain for one image: the entry that /v1/explain has in `results`. PUT does the same."""
-        return await _answer(request, service, name, options, frozenset(PARTS), lambda entry, _: entry)
+        return await _answer(request, service, name, options, lambda entry, _: entry)
 
     for path, endpoint, summary, said in (
         ("/predictions/{name}", predict, "the most probable classes", "Probabilities by label, the highest first."),
@@ -71,22 +71,21 @@ async def _answer(
     service: Service,
     name: str,
     options: Options,
-    parts: frozenset[Part],
     shown: Callable[[dict[str, Any], ModelSpec], dict[str, Any]],
 ) -> Response:
     pipeline = service.addressed(name)
 
     def order(body: intake.Intake) -> Order[bytes]:
-        plan, look = planned(pipeline, options.addressed_to(name), parts, 1)
+        plan = options.addressed_to(name).plan(pipeline, 1)
 
         def form(image: DecodedImage, outcome: Outcome, trusted: Sequence[Trusted] = ()) -> bytes:
             entry = {
                 "image": result.image_info(image.info),
-                **result.result(image, outcome, look, pipeline.spec.labels, trusted),
+                **options.entry(Analysis(image, outcome, pipeline.spec.labels, trusted)),
             }
             return result.as_json(shown(entry, pipeline.spec))
 
-        return Order(pipeline, plan, look, form, _reply, timeout_ms=options.timeout_ms)
+        return Order(pipeline, plan, options, form, _reply, timeout_ms=options.timeout_ms)
 
     return await serve(request, service, options.timeout_ms, _read, order, any_type=True)
 

@@ -9,8 +9,7 @@ from starlette.responses import Response
 
 from pellucid.errors import InvalidOption
 from pellucid.parts import result
-from pellucid.parts.compare import Seen, compared, counterpart, kind_of, naming, sides
-from pellucid.parts.options import CompareOptions
+from pellucid.parts.compare import CompareOptions, Seen, compared, counterpart, kind_of, naming, sides
 from pellucid.types import Outcome
 from service.flow import body as intake
 from service.flow import reply

@@ -6,15 +6,12 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from pellucid.parts.options import (
-    PARTS,
-    AttentionOptions,
-    CompareOptions,
-    ExplainOptions,
-    FeatureMapOptions,
-    GradCamOptions,
-    WhatIfOptions,
-)
+from pellucid.parts.attention import AttentionOptions
+from pellucid.parts.compare import CompareOptions
+from pellucid.parts.explain import ExplainOptions
+from pellucid.parts.feature_maps import FeatureMapOptions
+from pellucid.parts.grad_cam import GradCamOptions
+from pellucid.parts.what_if import WhatIfOptions
 from pellucid.schemas import CompareReply, Reply
 from service.flow.serve import Service, answer
 from service.http import openapi
@@ -44,7 +41,7 @@ def router(service: Service) -> APIRouter:
 
         As a picture: a strip of bars for each gate, up from 1 or down, and one for `importance`.
         """
-        return await answer(request, service, options, frozenset({"attention"}))
+        return await answer(request, service, options)
 
     @routes.post(
         "/v1/feature-maps",
@@ -58,7 +55,7 @@ def router(service: Service) -> APIRouter:
 
         Several layers stand side by side in one reply, so that shallow can be compared with deep.
         """
-        return await answer(request, service, options, frozenset({"feature_maps"}))
+        return await answer(request, service, options)
 
     @routes.post(
         "/v1/grad-cam",
@@ -76,7 +73,7 @@ def router(service: Service) -> APIRouter:
         The mask covers `box` of the source picture. It is stretched to full contrast, so look at `raw.min`, `raw.max`
         and `raw.all_negative` before comparing the masks of two pictures.
         """
-        return await answer(request, service, options, frozenset({"grad_cam"}), numbers=True)
+        return await answer(request, service, options, numbers=True)
 
     @routes.post(
         "/v1/what-if",
@@ -89,7 +86,7 @@ def router(service: Service) -> APIRouter:
         """Predictions and maps before and after channels of a layer, or weights of a gate, are muted, kept alone or
         scaled, from one pass up to there. With `rank=true` also which channels mattered.
         """
-        return await answer(request, service, options, frozenset({"what_if"}), pictures=False)
+        return await answer(request, service, options, pictures=False)
 
     @routes.post(
         "/v1/compare",
@@ -115,6 +112,6 @@ def router(service: Service) -> APIRouter:
     )
     async def explain(request: Request, options: Annotated[ExplainOptions, Query()]) -> Response:
         """All four parts, or those that `include` names, from one pass of the network over each picture."""
-        return await answer(request, service, options, frozenset(PARTS))
+        return await answer(request, service, options)
 
     return routes

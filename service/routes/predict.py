@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from pellucid.parts.options import PredictOptions
+from pellucid.parts.predictions import PredictOptions
 from pellucid.schemas import Reply
 from service.flow.serve import Service, answer
 from service.http import openapi
@@ -26,6 +26,6 @@ def router(service: Service) -> APIRouter:
     )
     async def predict(request: Request, options: Annotated[PredictOptions, Query()]) -> Response:
         """The `top_k` most probable classes of each image: index, label, probability (softmax) and logit."""
-        return await answer(request, service, options, frozenset({"predictions"}), pictures=False)
+        return await answer(request, service, options, pictures=False)
 
     return routes
