@@ -17,7 +17,7 @@ def readings(net: TracedNetwork, pixels: Tensor) -> list[Tensor]:
 
 
 def recorded_ratios(net: nn.Module, layers: list[str], pixels: Tensor) -> list[Tensor]:
-    """output / input of each gating module, per channel, where the input is not zero. This is the gate by definition."""
+    """output / input of each gating module, per channel, where the input is not zero: the gate by definition."""
     ratios: list[Tensor] = []
 
     def record(_: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
