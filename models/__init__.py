@@ -1,12 +1,12 @@
-"""Networks as torch modules. Only compiling and training need this package; it knows nothing of HTTP or the service.
+"""Networks as torch modules. Only compiling and training need this package.
 
-- catalog: name -> network and spec, which ``pellucid.open`` and the service find by the entry point pellucid.networks
-- sources: torchvision, timm and checkpoints, one module each
-- weights: files of weights, verified and loaded strictly
+- catalog: loads a network and its spec by name; registered as the entry point pellucid.networks
+- sources: networks of torchvision, timm and checkpoints, one module each
+- weights: verifies weights files and loads them strictly
 - lite0: the default network
-- attention: the channel-attention gate that Pellucid defines
-- insert: gates put into a network by layer name, and their weights as a file
-- training: pictures, damage and the recipe
-- train_gates: command: a folder of labelled pictures in, gate weights out
-- check_gates: command: what the gates change, and how much of it needs the picture
+- attention: Pellucid's channel-attention gate
+- insert: inserts gates into a network by layer name
+- training: pictures, corruptions and the recipe
+- train_gates: the command that trains gates on a folder of labelled pictures
+- check_gates: the command that compares a network with and without its gates
 """

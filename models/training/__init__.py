@@ -1,6 +1,6 @@
-"""How gates are trained and checked. Nothing that serves imports this; it needs a folder of labelled pictures.
+"""Trains and checks gates on a folder of labelled pictures. No serving code imports this package.
 
 pictures     the folder, its held-out part, crops
-corruptions  the ways in which a picture is damaged, those trained on and those kept for the check
-recipe       standardised gates, the frozen network around them, the loss and the loop's one step
+corruptions  ways to damage a picture: those used in training, and those held out for the check
+recipe       standardised gates inside a frozen network, and the loss
 """
