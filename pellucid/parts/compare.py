@@ -13,7 +13,7 @@ from pydantic import Field
 from pellucid.errors import InvalidOption, PellucidError
 from pellucid.network.spec import ModelSpec
 from pellucid.parts import side_by_side
-from pellucid.parts.grad_cam import SAMPLES, GradCamOptions, Samples
+from pellucid.parts.grad_cam import METHOD, SAMPLES, SIGNED_COLOURS, GradCamOptions, Samples
 from pellucid.parts.names import TargetOptions, class_index
 from pellucid.parts.option_types import MAX_SIDE, ColormapName, Name, Names, Offer, OneName, Side
 from pellucid.parts.predictions import TopOptions, prediction
@@ -56,7 +56,7 @@ class CompareOptions(TopOptions, TargetOptions):
         examples=["head"],
     )
     method: OneName = Field(
-        "grad-cam", description="How both maps are made, by a name from /v1/models/{name}.", examples=["grad-cam"]
+        METHOD, description="How both maps are made, by a name from /v1/models/{name}.", examples=[METHOD]
     )
     samples: Samples = Field(
         SAMPLES,
@@ -66,7 +66,7 @@ class CompareOptions(TopOptions, TargetOptions):
     signed: bool = Field(
         False, description="Keep evidence against the class in both masks; their difference always has a sign."
     )
-    colormap: ColormapName = Field("coolwarm", description="Colours of the difference.", examples=["coolwarm"])
+    colormap: ColormapName = Field(SIGNED_COLOURS, description="Colours of the difference.", examples=[SIGNED_COLOURS])
     max_side: Side = Field(MAX_SIDE, description="Longest side of the pictures in pixels.", examples=[MAX_SIDE])
 
 

@@ -19,6 +19,7 @@ from pellucid.render import compose
 from pellucid.render.encode import encode
 from pellucid.types import Contrast, Explanation, Heat, MethodSpec, Plan
 
+METHOD: Final = "grad-cam"
 COLOURS: Final = "turbo"
 SIGNED_COLOURS: Final = "coolwarm"
 SAMPLES: Final = Plan().samples
@@ -37,12 +38,12 @@ class MapOptions(TargetOptions):
         examples=[["head"], ["blocks.10", "head"]],
     )
     method: Annotated[list[Name], CommaSeparated] = Field(
-        default_factory=lambda: ["grad-cam"],
+        default_factory=lambda: [METHOD],
         min_length=1,
         max_length=32,
         description="How the map is made, by a name from /v1/models/{name}; several between commas or repeated. All "
         "that need one gradient share it.",
-        examples=[["grad-cam"], ["grad-cam", "hirescam"]],
+        examples=[[METHOD], [METHOD, "hirescam"]],
     )
     fuse: Literal["mean", "max", "product"] | None = Field(
         None,
@@ -138,14 +139,14 @@ def _heat_maps(options: MapOptions, network: NetworkSpec, methods: Mapping[str, 
 
     Raises UnknownName, Unexplainable for a network without layers, and InvalidOption for what does not go together.
     """
-    named = [name if is_pixels(name, network) else layer_name(name, network) for name in dict.fromkeys(options.layer)]
-    if options.fuse and len(named) < 2:
+    given = [name if is_pixels(name, network) else layer_name(name, network) for name in dict.fromkeys(options.layer)]
+    if options.fuse and len(given) < 2:
         raise InvalidOption("fuse: Name several layers in `layer`: their maps are fused into one.")
     found: list[Heat] = []
     for name in dict.fromkeys(options.method):
         if name not in methods:
             raise UnknownName.among("method", name, [*methods])
-        layers = named or [PIXELS if methods[name].at_pixels else layer_name(network.default_layer, network)]
+        layers = given or [PIXELS if methods[name].at_pixels else layer_name(network.default_layer, network)]
         for layer in layers:
             _require_offered(methods, name, layer, network)
         found += [Heat(name, tuple(layers), options.fuse)] if options.fuse else [Heat(name, (one,)) for one in layers]
