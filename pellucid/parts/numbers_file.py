@@ -1,4 +1,4 @@
-"""Heat maps as files of numbers: ``.npz``, or a 16-bit PNG with the scale and the offset of its levels."""
+"""Heat maps as a file of numbers, ``.npz``."""
 
 from __future__ import annotations
 
@@ -8,13 +8,10 @@ import numpy as np
 import orjson
 
 from pellucid.errors import InvalidOption
-from pellucid.render import numbers, png
+from pellucid.render import numbers
 from pellucid.types import DecodedImage, ImageInfo, Outcome, Plan
 
 NPZ: Final = "application/x-npz"
-# The 8-bit mask is image/png as well; what is sent is image/png all the same.
-PNG16: Final = "image/png;depth=16"
-TYPES: Final = (PNG16, NPZ)
 # The keyword under which a PNG, and the name under which an .npz, carries its provenance.
 PROVENANCE: Final = "pellucid-provenance"
 
@@ -45,31 +42,6 @@ def npz(image: DecodedImage, outcome: Outcome, origin: dict[str, Any] | None, fr
     if origin is not None:
         arrays[PROVENANCE] = np.array(told(image.info, {"frame": frame}, origin))
     return numbers.npz(arrays)
-
-
-def png16(
-    image: DecodedImage, outcome: Outcome, origin: dict[str, Any] | None, frame: dict[str, Any]
-) -> tuple[bytes, dict[str, str]]:
-    """The one map of one image, and its headers; what they say stands in text chunks of the PNG as well."""
-    (found,) = outcome.explanations
-    data, scale, offset = numbers.png16(found.heat)
-    headers = {
-        "Pellucid-Scale": repr(scale),
-        "Pellucid-Offset": repr(offset),
-        "Pellucid-Layer": found.layer,
-        "Pellucid-Target": str(found.target.index),
-        "Pellucid-Box": ",".join(map(str, image.box)),
-    }
-    texts = {name.lower(): value for name, value in headers.items()}
-    texts |= {
-        "pellucid-method": found.method,
-        "pellucid-probability": repr(found.target.probability),
-        "pellucid-size": f"{image.info.width},{image.info.height}",
-        "pellucid-sha256": image.info.sha256,
-    }
-    if origin is not None:
-        texts[PROVENANCE] = told(image.info, {"frame": frame}, origin)
-    return png.annotated(data, texts), headers
 
 
 def told(info: ImageInfo, entry: dict[str, Any], origin: dict[str, Any]) -> str:

@@ -67,8 +67,7 @@ def router(service: Service) -> APIRouter:
     async def grad_cam(request: Request, options: Annotated[GradCamOptions, Query()]) -> Response:
         """Grad-CAM (arXiv 1610.02391) for one class or several: a mask, an overlay on request, and the raw map.
 
-        The raw maps alone come as numpy's `.npz` with `Accept: application/x-npz`, one of them as a 16-bit PNG with
-        `Accept: image/png;depth=16`: value = `Pellucid-Offset` + `Pellucid-Scale` x level.
+        The raw maps alone come as numpy's `.npz` with `Accept: application/x-npz`.
 
         The mask covers `box` of the source picture. It is stretched to full contrast, so look at `raw.min`, `raw.max`
         and `raw.all_negative` before comparing the masks of two pictures.

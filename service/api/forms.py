@@ -38,9 +38,6 @@ def written(
     if media_type == numbers_file.NPZ:
         data = numbers_file.npz(image, outcome, origin, result.frame(image))
         return reply.Entry(image.info, data, numbers_file.NPZ)
-    if media_type == numbers_file.PNG16:
-        data, headers = numbers_file.png16(image, outcome, origin, result.frame(image))
-        return reply.Entry(image.info, data, "image/png", headers)
     if media_type == reply.JSON:
         return reply.entry(image.info, options.entry(Analysis(image, outcome, labels, trusted)))
     found = options.entry(Analysis(image, outcome, labels, trusted, media_type))

@@ -40,9 +40,9 @@ def negotiate(accept: str | None, pictures: bool, numbers: bool = False) -> str:
 
     Raises NotAcceptable.
     """
-    offered = (JSON,)
+    offered: tuple[str, ...] = (JSON,)
     if pictures:  # mimeparse lets the last of equals win
-        offered = (*(numbers_file.TYPES if numbers else ()), *MEDIA_TYPES[::-1], JSON)
+        offered = (*([numbers_file.NPZ] if numbers else ()), *MEDIA_TYPES[::-1], JSON)
     if accept and len(accept) > _LONGEST_ACCEPT:  # mimeparse takes 50 ms of the event loop for 30 KiB
         raise NotAcceptable(f"The Accept header has more than {_LONGEST_ACCEPT} characters.", allowed=offered)
     try:
