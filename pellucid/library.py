@@ -55,17 +55,17 @@ def open(  # as PIL, zarr and h5py call theirs
     cache: str | Path | None = None,
     max_pixels: int = _MOST_PIXELS,
 ) -> Network:
-    """A compiled network, ready to be asked.
+    """Open a compiled network in this process.
 
     ``network`` is the path of a compiled network (``pets.pellucid``), a name (``lite0``, ``torchvision:resnet18``,
-    ``timm:seresnet18``), or what ``pellucid.compile`` returned. A name is compiled on first use, which needs torch, and
+    ``timm:seresnet18``), or the result of ``pellucid.compile``. A name is compiled on first use, which needs torch, and
     kept in the folder ``cache``, by default ``~/.cache/pellucid``.
 
     ``engine`` is auto, openvino or torch; ``device`` auto, cpu, cuda or cuda:N; ``precision`` auto (bfloat16 where the
     processor has it), fp32 or bf16; ``threads`` 0 for as many as there are cores. Pictures of more than ``max_pixels``
     pixels are refused.
 
-    Raises NetworkNameError, NetworkFileError, and ValueError for an engine or a device that is not there.
+    Raises NetworkNameError, NetworkFileError, and ValueError for an engine or a device that is not available.
     """
     folder = Path(cache).expanduser() if cache is not None else names.CACHE.expanduser()
     compiled = network if isinstance(network, CompiledNetwork) else load(names.find(str(network), folder))
@@ -83,11 +83,11 @@ def open(  # as PIL, zarr and h5py call theirs
 
 @dataclass(frozen=True)
 class Network:
-    """A compiled network that answers as the HTTP client does: the same methods, options and types.
+    """A compiled network with the methods, options and types of the HTTP client.
 
     An image is a path, a file's bytes, a picture of Pillow or a uint8 array. Every method raises a PellucidError for
-    what can't be answered (``InvalidOption``, ``UnknownName``, ``UndecodableImage``, ...), and what
-    ``pellucid.client.images.read`` raises.
+    wrong options and images (``InvalidOption``, ``UnknownName``, ``UndecodableImage``, ...), and the errors of
+    ``pellucid.client.images.read``.
     """
 
     compiled: CompiledNetwork
@@ -120,25 +120,25 @@ class Network:
         return found
 
     def feature_maps(self, image: ImageSource, **given: Unpack[asked.FeatureMapOptions]) -> list[FeatureMap]:
-        """What the channels of some layers see, a grid for each layer."""
+        """The feature maps of some layers, a grid for each layer."""
         return self._result(image, FeatureMapOptions, given).feature_maps or []
 
     def grad_cam(self, image: ImageSource, **given: Unpack[asked.GradCamOptions]) -> list[GradCam]:
-        """Where the evidence lies, for each target."""
+        """Heat maps of the evidence, for each target."""
         return self._result(image, GradCamOptions, given).grad_cam or []
 
     def explain(self, image: ImageSource, **given: Unpack[asked.ExplainOptions]) -> Result:
-        """All of these from one pass, or the parts that ``include`` names; others are None."""
+        """All of these from one pass, or the parts in ``include``; the others are None."""
         return self._result(image, ExplainOptions, given)
 
     def what_if(self, image: ImageSource, **given: Unpack[asked.WhatIfOptions]) -> WhatIf:
-        """What the network would have said, had some channels weighed more, less, or nothing."""
+        """The predictions and maps before and after some channels are scaled or muted."""
         found = self._result(image, WhatIfOptions, given).what_if
         assert found is not None
         return found
 
     def heat_maps(self, image: ImageSource, **given: Unpack[asked.GradCamOptions]) -> HeatMaps:
-        """The maps of ``grad_cam`` as arrays, each number as it was computed."""
+        """The maps of ``grad_cam`` as arrays, in full precision."""
         options = self._options(GradCamOptions, given)
         plan = options.plan(self, 1)
         numbers_file.require_one_size(plan)

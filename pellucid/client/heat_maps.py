@@ -17,9 +17,9 @@ NPZ: Final = "application/x-npz"
 class HeatMaps:
     """K maps of one picture. ``heat`` ``[K, h, w]``: the weighted sums over channels before ReLU, scaling and resizing.
 
-    ``targets``, ``layers`` and ``methods`` say of each what it is of. ``box`` is what they cover of the upright source
+    ``targets``, ``layers`` and ``methods`` have K entries. ``box`` is the part of the upright source under the maps
     (x0, y0, x1, y1 in pixels), ``size`` the source's width and height, ``sha256`` the digest of its file.
-    ``provenance`` is as JSON has it, None where it was not asked for.
+    ``provenance`` is that of the JSON reply, None without ``provenance=True``.
     """
 
     heat: NDArray[np.float32]
@@ -33,10 +33,8 @@ class HeatMaps:
 
 
 def read_npz(data: bytes) -> HeatMaps:
-    """Of a reply to ``Accept: application/x-npz``: every number as it was computed. Raises ValueError or KeyError for
-    anything else.
-    """
-    import numpy as np  # whoever reads JSON needn't have it
+    """The maps in a reply to ``Accept: application/x-npz``. Raises ValueError or KeyError for anything else."""
+    import numpy as np  # only these maps need it
 
     with np.load(io.BytesIO(data), allow_pickle=False) as file:
         return HeatMaps(
