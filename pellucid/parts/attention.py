@@ -13,12 +13,12 @@ from pellucid.parts.option_types import Analysis, Name, Names, Offer
 from pellucid.parts.predictions import named
 from pellucid.types import GateReading, Plan
 
-# How many channels are named as a gate's strongest and weakest.
+# The length of ``strongest`` and ``weakest``.
 _EXTREMES: Final = 5
 
 
 class GateOptions(TargetOptions):
-    """What is said of channel-attention gates beside their weights."""
+    """The options of gates beside their weights."""
 
     effects: bool = Field(
         False,
@@ -35,7 +35,7 @@ class GateOptions(TargetOptions):
     )
 
     def importance_layer(self, network: NetworkSpec) -> str:
-        """The layer whose channels are weighed by Grad-CAM. Raises UnknownName and Unexplainable."""
+        """The layer of ``importance``. Raises UnknownName and Unexplainable."""
         raise NotImplementedError
 
     def asks(self, offer: Offer, plan: Plan) -> Plan:

@@ -23,7 +23,7 @@ from pellucid.types import Box, DecodedImage, Explanation, GateReading, Outcome,
 
 Kind = Literal["classes", "pictures", "models"]
 Seen = tuple[DecodedImage, Outcome]
-# How many channels are named as those that changed most.
+# The length of ``most_changed``.
 _NAMED: Final = 10
 _NAMES: Final = {"pictures": "picture", "models": "network"}
 
@@ -71,7 +71,7 @@ class CompareOptions(TopOptions, TargetOptions):
 
 
 def kind_of(options: CompareOptions, images: int) -> Kind:
-    """What is compared. Raises InvalidOption, which says what can be."""
+    """The kind of a comparison. Raises InvalidOption, which lists the kinds."""
     if options.provenance:
         raise InvalidOption("provenance: A comparison does not carry it; ask /v1/grad-cam for each side.")
     targets, networks = len(options.target), 2 if options.against_model else 1
@@ -89,13 +89,13 @@ def kind_of(options: CompareOptions, images: int) -> Kind:
 
 
 def counterpart(index: int, spec: ModelSpec, other: ModelSpec) -> int:
-    """The class of ``other`` that is ``spec``'s of that index: by its label, unless all labels are the same."""
+    """The index in ``other`` of a class of ``spec``: by label, unless all labels are equal. Raises UnknownName."""
     return index if other.labels == spec.labels else class_index(spec.labels[index], other)
 
 
 @contextmanager
 def naming(side: str) -> Iterator[None]:
-    """Let an error say which side it is of, where that is not plain."""
+    """Put the name of a side in front of an error; an empty name leaves it as it is."""
     try:
         yield
     except PellucidError as error:
@@ -105,9 +105,9 @@ def naming(side: str) -> Iterator[None]:
 
 
 def sides(kind: Kind, first: Offer, second: Offer, options: CompareOptions) -> list[tuple[str, Offer, Plan]]:
-    """The passes that make the comparison: what an error calls each, its network, and what is asked of it.
+    """The passes of a comparison: a name for errors, the network, and the plan of each.
 
-    ``second`` is ``first`` unless networks are compared. Raises what ``planned`` does.
+    ``second`` is ``first`` unless networks are compared. Raises what ``Options.plan`` does.
     """
     targets = [class_index(name, first.spec) for name in options.target]
     if len(targets) > len(set(targets)):
@@ -136,7 +136,7 @@ def _plan(offer: Offer, options: CompareOptions, layer: str | None, targets: Seq
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """One side: what it is, what was seen, and of that the map that is compared."""
+    """One side: its network, its image and outcome, and the map that is compared."""
 
     model: ModelSpec
     seen: Seen
@@ -160,7 +160,7 @@ class _Found:
 
 
 def compared(kind: Kind, models: Sequence[ModelSpec], seen: Sequence[Seen], options: CompareOptions) -> dict[str, Any]:
-    """The reply's ``compare``; its pictures are still Pictures."""
+    """The field ``compare``. Pictures are still ``render.encode.Picture``."""
     one, other = (
         _Found(model, each, explanation)
         for model, each in zip(models, seen, strict=True)

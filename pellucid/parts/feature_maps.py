@@ -96,7 +96,7 @@ def _taps(options: FeatureMapOptions, network: NetworkSpec) -> tuple[Tap, ...]:
     layers = tuple(dict.fromkeys(layer_name(name, network) for name in options.layers))
     if not layers and not gates:
         layers = network.feature_layers or (layer_name("", network),)
-    # A list: a gate may bear the name of its module, which as a layer has another shape.
+    # A list: a gate can have the name of a layer with another shape.
     shapes = [(gate.layer, gate.shape) for gate in network.gates if gate.layer in gates]
     shapes += [(name, network.by_name[name].shape) for name in layers]
     for name, (channels, _, _) in shapes:
@@ -115,7 +115,7 @@ def _feature_maps(
     colours = GRID_COLOURS
     shown = compose.value_range([maps.values], options.scale == "layer")
     if maps.side is not None:
-        # A gate only scales a channel: stretched by itself, each side would look like the other.
+        # A gate only scales a channel. With a range of its own, each side would look the same.
         sides = [other.values for other in others if other.layer == maps.layer and other.side in ("before", "after")]
         low, high = compose.value_range(sides, options.scale == "layer")
         shown = low, high

@@ -27,7 +27,7 @@ Samples = Annotated[int, Field(ge=1, le=256)]
 
 
 class MapOptions(TargetOptions):
-    """Which heat maps are made, and how they are drawn."""
+    """The options of heat maps, without ``trust``."""
 
     layer: Annotated[list[Name], CommaSeparated] = Field(
         default_factory=list,
@@ -135,9 +135,9 @@ class GradCamOptions(TrustOptions, MapOptions):
 
 
 def _heat_maps(options: MapOptions, network: NetworkSpec, methods: Mapping[str, MethodSpec]) -> tuple[Heat, ...]:
-    """The heat maps, method by method, each layer by layer.
+    """The heat maps, in the order of methods, then layers.
 
-    Raises UnknownName, Unexplainable for a network without layers, and InvalidOption for what does not go together.
+    Raises UnknownName, Unexplainable for a network without layers, and InvalidOption for a wrong combination.
     """
     given = [name if is_pixels(name, network) else layer_name(name, network) for name in dict.fromkeys(options.layer)]
     if options.fuse and len(given) < 2:
@@ -162,7 +162,7 @@ def _require_offered(methods: Mapping[str, MethodSpec], name: str, layer: str, n
 
 
 def _contrast(options: MapOptions, targets: Sequence[int], spec: ModelSpec) -> Contrast | None:
-    """What the classes are explained against. Raises UnknownName, and InvalidOption for a class against itself."""
+    """The contrast to other classes. Raises UnknownName, and InvalidOption for a class against itself."""
     against = tuple(dict.fromkeys(class_index(name, spec) for name in options.against))
     for index in targets:
         if index in against:

@@ -12,18 +12,18 @@ from pellucid.render import numbers
 from pellucid.types import DecodedImage, ImageInfo, Outcome, Plan
 
 NPZ: Final = "application/x-npz"
-# The keyword under which a PNG, and the name under which an .npz, carries its provenance.
+# The keyword of a PNG's text chunk, and the name in an .npz, for the provenance.
 PROVENANCE: Final = "pellucid-provenance"
 
 
 def require_one_size(plan: Plan) -> None:
-    """Raise InvalidOption where a plan's maps have sizes of their own: an .npz holds them as one array."""
+    """Raise InvalidOption if a plan's maps may differ in size: an .npz holds them as one array."""
     if len({heat.layers for heat in plan.wanted}) > 1:
         raise InvalidOption("layer: The maps of several layers have sizes of their own; an .npz holds those of one.")
 
 
 def npz(image: DecodedImage, outcome: Outcome, origin: dict[str, Any] | None, frame: dict[str, Any]) -> bytes:
-    """All maps of one image, K of them, as arrays that need no pickle.
+    """All K maps of one image as arrays. ``numpy.load`` needs no pickle for them.
 
     ``heat`` [K, h, w] float32; ``targets`` [K], ``probabilities`` [K], ``layers`` [K] and ``methods`` [K]; ``box`` [4];
     ``size`` [2], the source's width and height; ``sha256`` of the source's bytes.
@@ -45,5 +45,5 @@ def npz(image: DecodedImage, outcome: Outcome, origin: dict[str, Any] | None, fr
 
 
 def told(info: ImageInfo, entry: dict[str, Any], origin: dict[str, Any]) -> str:
-    """The provenance of a file: that of a reply, with the one picture's digest and frame."""
+    """The provenance of a file as JSON: that of the reply, and the picture's digest and frame."""
     return orjson.dumps({**origin, "image_sha256": info.sha256, "frame": entry["frame"]}).decode()

@@ -1,4 +1,4 @@
-"""How far a map can be trusted: options, what is tried, and the JSON of what that showed."""
+"""How far a map can be trusted: options, trials, and JSON."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from pellucid.trust.measures import Confidence, Curve, Measured, measured, sanit
 from pellucid.trust.trials import Design, Trials
 from pellucid.types import DecodedImage, Outcome, Plan
 
-# How many networks with random weights behind the layer a map is compared with.
+# Maps by networks with random weights behind the layer, for the sanity check.
 RANDOM_HEADS: Final = 5
 
 
 class TrustOptions(Options):
-    """Whether and how maps are tried."""
+    """The options of ``trust``."""
 
     trust: bool = Field(
         False,
@@ -51,7 +51,7 @@ class TrustOptions(Options):
 
 @dataclass(frozen=True, slots=True)
 class Trusted:
-    """What the trials said of one target's map. ``sanity``: its rank correlation with each random head's map.
+    """The measurements of one target's map. ``sanity``: its rank correlation with each random head's map.
 
     ``estimated_s`` is what the trials of the image were expected to take before they began, 0 where nothing was known.
     """
@@ -62,18 +62,18 @@ class Trusted:
 
 
 def trials_of(image: DecodedImage, outcome: Outcome, spec: PreprocessSpec, design: Design) -> Trials:
-    """The trials of the outcome's maps."""
+    """The trials for the maps of an outcome."""
     maps = [explanation.heat for explanation in outcome.explanations]
     return Trials(image.pixels, maps, [255 * value for value in spec.mean], design)
 
 
 def scoring(outcome: Outcome) -> Plan:
-    """What the network is asked of each picture of a trial."""
+    """The plan for each picture of a trial: the scores of the targets."""
     return Plan(scored=tuple(explanation.target.index for explanation in outcome.explanations))
 
 
 def trusted(trials: Trials, scores: NDArray[np.float64], outcome: Outcome, estimated_s: float) -> tuple[Trusted, ...]:
-    """What the trials' ``scores`` ``[trials, targets]`` say of each of the outcome's maps."""
+    """The measurements of each map, from the ``scores`` ``[trials, targets]``."""
     return tuple(
         Trusted(
             each,
@@ -85,7 +85,7 @@ def trusted(trials: Trials, scores: NDArray[np.float64], outcome: Outcome, estim
 
 
 def trust(found: Trusted, label: str) -> dict[str, Any]:
-    """The part of a map's entry that says how far it can be trusted."""
+    """The field ``trust`` of a map."""
     measured = found.measured
     known = [abs(each) for each in found.sanity if each is not None]
     random = measured.random_confidence

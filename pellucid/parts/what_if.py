@@ -19,7 +19,7 @@ from pellucid.parts.predictions import TopOptions, prediction
 from pellucid.trust.ranks import spearman
 from pellucid.types import Box, ChannelRanking, Edit, Plan, WhatIf
 
-# How many channels are named as those that mattered most.
+# The length of ``most``: the channels with the largest effect.
 _NAMED: Final = 10
 
 
