@@ -27,7 +27,7 @@ from pellucid.parts.feature_maps import FeatureMapOptions
 from pellucid.parts.grad_cam import GradCamOptions
 from pellucid.parts.option_types import Analysis, Options, invalid
 from pellucid.parts.predictions import PredictOptions
-from pellucid.parts.trust import Trusted, scoring, trials_of, trusted
+from pellucid.parts.trust import Trusted, measure, scoring_plan, trials_of
 from pellucid.parts.what_if import WhatIfOptions
 from pellucid.runtime import choose, cores
 from pellucid.schemas import (
@@ -182,12 +182,12 @@ class Network:
         if options.design is not None:
             trials = trials_of(decoded, outcome, self.spec.preprocess, options.design)
             scores = np.array([self._scores(trials.picture(number), outcome) for number in range(len(trials))])
-            tried = trusted(trials, scores, outcome, 0.0)
+            tried = measure(trials, scores, outcome, 0.0)
         found = options.entry(Analysis(decoded, outcome, self.spec.labels, tried))
         return Result.model_validate_json(result.as_json({"image": result.image_info(decoded.info), **found}))
 
     def _scores(self, pixels: Any, outcome: Outcome) -> list[float]:
-        (scored,) = self._run(pixels, scoring(outcome))
+        (scored,) = self._run(pixels, scoring_plan(outcome))
         return [each.probability for each in scored.scored]
 
     def _seen(self, image: ImageSource, plan: Plan, side: int | None) -> tuple[DecodedImage, Outcome]:

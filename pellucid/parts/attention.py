@@ -10,7 +10,7 @@ from pydantic import Field
 from pellucid.network.spec import NetworkSpec
 from pellucid.parts.names import LayerOptions, TargetOptions, gate_names, layer_name
 from pellucid.parts.option_types import Analysis, Name, Names, Offer
-from pellucid.parts.predictions import named
+from pellucid.parts.predictions import class_json
 from pellucid.types import GateReading, Plan
 
 # The length of ``strongest`` and ``weakest``.
@@ -54,10 +54,10 @@ class GateOptions(TargetOptions):
         assert importance is not None  # `asks` names a layer
         return {
             "attention": {
-                "gates": [_gate(gate) for gate in outcome.gates],
+                "gates": [_gate_json(gate) for gate in outcome.gates],
                 "importance": {
                     "layer": importance.layer,
-                    "target": named(importance.target.index, analysis.labels),
+                    "target": class_json(importance.target.index, analysis.labels),
                     "weights": importance.weights,
                 },
             }
@@ -88,7 +88,7 @@ class AttentionOptions(GateOptions, LayerOptions):
         return layer_name(self.layer or network.default_layer, network)
 
 
-def _gate(gate: GateReading) -> dict[str, Any]:
+def _gate_json(gate: GateReading) -> dict[str, Any]:
     order = gate.ascending.tolist()
 
     def weights(channels: list[int]) -> list[dict[str, Any]]:

@@ -82,7 +82,7 @@ class FeatureMapOptions(Options):
 
     def written(self, analysis: Analysis) -> dict[str, Any]:
         maps = analysis.outcome.maps
-        return {"feature_maps": [_feature_maps(each, maps, self, analysis.media_type) for each in maps]}
+        return {"feature_maps": [_feature_maps_json(each, maps, self, analysis.media_type) for each in maps]}
 
     def pictures(self, plan: Plan) -> int:
         return sum(3 if tap.gate else 1 for tap in plan.taps)
@@ -109,7 +109,7 @@ def _taps(options: FeatureMapOptions, network: NetworkSpec) -> tuple[Tap, ...]:
     return (*(Tap(name, *shown) for name in layers), *(Tap(name, *shown, gate=True) for name in gates))
 
 
-def _feature_maps(
+def _feature_maps_json(
     maps: FeatureMaps, others: Sequence[FeatureMaps], options: FeatureMapOptions, media_type: str
 ) -> dict[str, Any]:
     colours = GRID_COLOURS

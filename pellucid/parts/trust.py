@@ -67,12 +67,12 @@ def trials_of(image: DecodedImage, outcome: Outcome, spec: PreprocessSpec, desig
     return Trials(image.pixels, maps, [255 * value for value in spec.mean], design)
 
 
-def scoring(outcome: Outcome) -> Plan:
+def scoring_plan(outcome: Outcome) -> Plan:
     """The plan for each picture of a trial: the scores of the targets."""
     return Plan(scored=tuple(explanation.target.index for explanation in outcome.explanations))
 
 
-def trusted(trials: Trials, scores: NDArray[np.float64], outcome: Outcome, estimated_s: float) -> tuple[Trusted, ...]:
+def measure(trials: Trials, scores: NDArray[np.float64], outcome: Outcome, estimated_s: float) -> tuple[Trusted, ...]:
     """The measurements of each map, from the ``scores`` ``[trials, targets]``."""
     return tuple(
         Trusted(
@@ -84,7 +84,7 @@ def trusted(trials: Trials, scores: NDArray[np.float64], outcome: Outcome, estim
     )
 
 
-def trust(found: Trusted, label: str) -> dict[str, Any]:
+def trust_json(found: Trusted, label: str) -> dict[str, Any]:
     """The field ``trust`` of a map."""
     measured = found.measured
     known = [abs(each) for each in found.sanity if each is not None]
@@ -97,10 +97,10 @@ def trust(found: Trusted, label: str) -> dict[str, Any]:
         "gaussian": np.float32(measured.gaussian),
         "beaten": measured.beaten,
         "random_maps": len(random),
-        "curves": [_curve(curve) for curve in measured.curves],
+        "curves": [_curve_json(curve) for curve in measured.curves],
         "confidence": {
-            "map": _confidence(measured.confidence),
-            "gaussian": _confidence(measured.gaussian_confidence),
+            "map": _confidence_json(measured.confidence),
+            "gaussian": _confidence_json(measured.gaussian_confidence),
             "random": {
                 "drop": np.float32(np.mean([each.drop for each in random])),
                 "increases": sum(each.increase for each in random),
@@ -118,7 +118,7 @@ def trust(found: Trusted, label: str) -> dict[str, Any]:
     }
 
 
-def _curve(curve: Curve) -> dict[str, Any]:
+def _curve_json(curve: Curve) -> dict[str, Any]:
     return {
         "test": curve.test,
         "fractions": curve.fractions,
@@ -133,7 +133,7 @@ def _curve(curve: Curve) -> dict[str, Any]:
     }
 
 
-def _confidence(found: Confidence) -> dict[str, Any]:
+def _confidence_json(found: Confidence) -> dict[str, Any]:
     return {
         "probability": np.float32(found.probability),
         "drop": np.float32(found.drop),

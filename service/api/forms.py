@@ -91,7 +91,7 @@ def picture(info: ImageInfo, entry: dict[str, Any], media_type: str, origin: dic
         }
     data = shown.data
     if origin is not None:
-        data = png.annotated(data, {numbers_file.PROVENANCE: numbers_file.told(info, entry, origin)})
+        data = png.annotated(data, {numbers_file.PROVENANCE: numbers_file.provenance_json(info, entry, origin)})
     return reply.Entry(info, data, shown.media_type, {"Pellucid-Layer": part["layer"], **headers})
 
 

@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 import numpy as np
 
 from pellucid.errors import TooCostly
-from pellucid.parts.trust import Trusted, scoring, trials_of, trusted
+from pellucid.parts.trust import Trusted, measure, scoring_plan, trials_of
 from pellucid.trust.trials import Design, Trials
 from pellucid.types import DecodedImage, Finished, Outcome, Pixels, Plan
 from service.api.joint import first_error
@@ -52,7 +52,7 @@ async def examined(
     started = time.monotonic()
     trials = await _in_pool(pipeline, trials_of, image, outcome, pipeline.spec.preprocess, design)
     estimated_s = estimate(pipeline, len(trials))
-    plan = scoring(outcome)
+    plan = scoring_plan(outcome)
     size = pipeline.worker.batch_cap
     groups = [range(len(trials))[start : start + size] for start in range(0, len(trials), size)]
     scores = np.zeros((len(trials), trials.targets))
@@ -78,7 +78,7 @@ async def examined(
                 # Only now: these few tell whether a forecast that was too dark still is.
                 _require_time(pipeline, trials, len(group), started, deadline, untried())
             done += len(group)
-    return await _in_pool(pipeline, trusted, trials, scores, outcome, estimated_s)
+    return await _in_pool(pipeline, measure, trials, scores, outcome, estimated_s)
 
 
 def _require_time(pipeline: Pipeline, trials: Trials, done: int, started: float, deadline: float, images: int) -> None:
