@@ -142,7 +142,7 @@ class Network:
         options = self._options(GradCamOptions, given)
         plan = options.plan(self, 1)
         numbers_file.require_one_size(plan)
-        decoded, outcome = self._seen(image, plan, options.picture_side)
+        decoded, outcome = self._analyze(image, plan, options.picture_side)
         return read_npz(numbers_file.npz(decoded, outcome, None, result.frame(decoded)))
 
     def compare(
@@ -162,22 +162,22 @@ class Network:
         images = [image] if other is None else [image, other]
         kind = compare.kind_of(wanted, len(images))
         networks = (self, against or self)
-        seen: list[compare.Seen] = []
+        seen: list[compare.SideOutcome] = []
         for number, (name, _, plan) in enumerate(compare.sides(kind, *networks, wanted)):
             network = networks[number]
             if seen and not wanted.target:
                 found = seen[0][1].explanations[0].target.index
                 with compare.naming(name):
                     plan = replace(plan, targets=(compare.counterpart(found, self.spec, network.spec),))
-            seen.append(network._seen(images[min(number, len(images) - 1)], plan, None))
-        answer = compare.compared(kind, [network.spec for network in networks][: len(seen)], seen, wanted)
+            seen.append(network._analyze(images[min(number, len(images) - 1)], plan, None))
+        answer = compare.comparison_json(kind, [network.spec for network in networks][: len(seen)], seen, wanted)
         return Comparison.model_validate_json(result.as_json(answer))
 
     # -- one picture, from its source to its answer
 
     def _result(self, image: ImageSource, kind: type[Options], given: Any) -> Result:
         options = self._options(kind, given)
-        decoded, outcome = self._seen(image, options.plan(self, 1), options.picture_side)
+        decoded, outcome = self._analyze(image, options.plan(self, 1), options.picture_side)
         tried: tuple[Trusted, ...] = ()
         if options.design is not None:
             trials = trials_of(decoded, outcome, self.spec.preprocess, options.design)
@@ -190,7 +190,7 @@ class Network:
         (scored,) = self._run(pixels, scoring_plan(outcome))
         return [each.probability for each in scored.scored]
 
-    def _seen(self, image: ImageSource, plan: Plan, side: int | None) -> tuple[DecodedImage, Outcome]:
+    def _analyze(self, image: ImageSource, plan: Plan, side: int | None) -> tuple[DecodedImage, Outcome]:
         name, data = read(image)
         decoded: DecodedImage = decode(Upload(data, name), self.spec.preprocess, self.max_pixels, side)
         (outcome,) = self._run(decoded.pixels, plan)

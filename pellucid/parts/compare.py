@@ -22,7 +22,7 @@ from pellucid.trust.ranks import spearman
 from pellucid.types import Box, DecodedImage, Explanation, GateReading, Outcome, Plan
 
 Kind = Literal["classes", "pictures", "models"]
-Seen = tuple[DecodedImage, Outcome]
+SideOutcome = tuple[DecodedImage, Outcome]
 # The length of ``most_changed``.
 _NAMED: Final = 10
 _NAMES: Final = {"pictures": "picture", "models": "network"}
@@ -139,7 +139,7 @@ class _Found:
     """One side: its network, its image and outcome, and the map that is compared."""
 
     model: ModelSpec
-    seen: Seen
+    seen: SideOutcome
     explanation: Explanation
 
     @property
@@ -159,7 +159,9 @@ class _Found:
         }
 
 
-def compared(kind: Kind, models: Sequence[ModelSpec], seen: Sequence[Seen], options: CompareOptions) -> dict[str, Any]:
+def comparison_json(
+    kind: Kind, models: Sequence[ModelSpec], seen: Sequence[SideOutcome], options: CompareOptions
+) -> dict[str, Any]:
     """The field ``compare``. Pictures are still ``render.encode.Picture``."""
     one, other = (
         _Found(model, each, explanation)

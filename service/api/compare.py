@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from pellucid.errors import InvalidOption
 from pellucid.parts import result
-from pellucid.parts.compare import CompareOptions, Seen, compared, counterpart, kind_of, naming, sides
+from pellucid.parts.compare import CompareOptions, SideOutcome, comparison_json, counterpart, kind_of, naming, sides
 from pellucid.types import Outcome
 from service.api import intake, reply
 from service.api.handler import Service, serve
@@ -43,11 +43,11 @@ def _joint(service: Service, options: CompareOptions, body: intake.Intake, reque
         with naming(side.name):
             return counterpart(outcome.explanations[0].target.index, first.spec, side.pipeline.spec)
 
-    def write(seen: Sequence[Seen]) -> Response:
+    def write(seen: Sequence[SideOutcome]) -> Response:
         found = {
             "model": first.spec.name,
             "request_id": request_id,
-            "compare": compared(kind, [side.pipeline.spec for side in joint], seen, options),
+            "compare": comparison_json(kind, [side.pipeline.spec for side in joint], seen, options),
         }
         return Response(result.as_json(found), media_type=reply.JSON)
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from starlette.responses import Response
 
 from pellucid.errors import DeadlineExceeded, PellucidError
-from pellucid.parts.compare import Seen
+from pellucid.parts.compare import SideOutcome
 from pellucid.types import DecodedImage, Outcome, Plan, Prepared, Upload
 from service.api.pipeline import Pipeline, Stages
 
@@ -38,7 +38,7 @@ class Joint:
     """
 
     sides: tuple[Side, ...]
-    write: Callable[[Sequence[Seen]], Response]
+    write: Callable[[Sequence[SideOutcome]], Response]
     target: Callable[[Side, Outcome], int] | None = None
     timeout_ms: int | None = None
 
@@ -49,7 +49,7 @@ class Joint:
         try:
             async with asyncio.timeout(max(0, deadline - time.monotonic())):
                 rest = list(zip(self.sides, stages, answered, strict=True))
-                seen: list[Seen] = []
+                seen: list[SideOutcome] = []
                 if self.target is not None:
                     first, *rest = rest
                     seen = await all_or_none([(first[0].name, _seen(*first, deadline))])
@@ -65,8 +65,8 @@ class Joint:
         return replace(side, plan=replace(side.plan, targets=(self.target(side, outcome),)))
 
 
-async def _seen(side: Side, times: Stages, answered: Callable[[float], None], deadline: float) -> Seen:
-    def both(image: DecodedImage, outcome: Outcome) -> Seen:
+async def _seen(side: Side, times: Stages, answered: Callable[[float], None], deadline: float) -> SideOutcome:
+    def both(image: DecodedImage, outcome: Outcome) -> SideOutcome:
         return image, outcome
 
     try:
