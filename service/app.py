@@ -36,16 +36,15 @@ from service.config import Settings
 from service.dispatch.admission import Admission
 from service.dispatch.forecast import Forecast
 from service.dispatch.worker import Worker
-from service.flow.body import Limits
-from service.flow.run import Pipeline
-from service.flow.serve import Service
+from service.flow.bodies import Limits
+from service.flow.served import Served, Service
 from service.http import openapi
 from service.http.keys_and_rates import Gate, Keys, rate_of
 from service.http.middleware import RequestContext
 from service.http.page_headers import PageHeaders
 from service.http.problems import error_response
 from service.protocols import kserve_v1, kserve_v2, torchserve
-from service.routes import catalogue, explain, playground, predict, redoc
+from service.routes import catalogue, health, playground, redoc, v1
 from service.telemetry.call import Call
 from service.telemetry.metrics import Metrics
 
@@ -90,8 +89,8 @@ def build(service: Service, settings: Settings, observers: Sequence[Callable[[Ca
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        for pipeline in service.pipelines.values():
-            pipeline.worker.start()
+        for network in service.networks.values():
+            network.worker.start()
         service.ready = True
         yield
         service.ready = False
@@ -120,7 +119,7 @@ def build(service: Service, settings: Settings, observers: Sequence[Callable[[Ca
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     _watch(service)
-    for routes in (predict, explain, kserve_v1, kserve_v2, torchserve, catalogue):
+    for routes in (v1, kserve_v1, kserve_v2, torchserve, catalogue, health):
         app.include_router(routes.router(service))
 
     app.include_router(redoc.router(ASSETS))
@@ -159,10 +158,10 @@ async def _stop(service: Service) -> None:
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
 
     def end() -> None:
-        for pipeline in service.pipelines.values():
-            pipeline.worker.stop()
-        for pipeline in service.pipelines.values():
-            pipeline.pool.shutdown()
+        for network in service.networks.values():
+            network.worker.stop()
+        for network in service.networks.values():
+            network.pool.shutdown()
         with suppress(RuntimeError):  # the loop may have gone
             loop.call_soon_threadsafe(ended.set)
 
@@ -178,14 +177,14 @@ def _watch(service: Service) -> None:
     """Let the metrics ask for what changes by itself."""
     door = service.admission
     service.metrics.watch_door(lambda: door.in_flight, lambda: door.bytes_in_flight)
-    for name, pipeline in service.pipelines.items():
+    for name, network in service.networks.items():
         service.metrics.watch_model(
             name,
-            pipeline.engine,
-            pipeline.spec.weights_sha256 or "",
-            waiting=partial(getattr, pipeline.worker, "waiting"),
-            cap=partial(getattr, pipeline.worker, "batch_cap"),
-            up=partial(getattr, pipeline.worker, "well"),
+            network.engine,
+            network.spec.weights_sha256 or "",
+            waiting=partial(getattr, network.worker, "waiting"),
+            cap=partial(getattr, network.worker, "batch_cap"),
+            up=partial(getattr, network.worker, "well"),
         )
 
 
@@ -234,13 +233,13 @@ def _assemble(settings: Settings, on_death: Callable[[], None]) -> Service:
     )
     wanted = dict.fromkeys((settings.model, *settings.models))
     metrics = Metrics(version("pellucid"))
-    pipelines = [_pipeline(name, settings, pool, metrics, on_death) for name in wanted]
-    served = [pipeline.spec.name for pipeline in pipelines]
+    networks = [_served(name, settings, pool, metrics, on_death) for name in wanted]
+    served = [network.spec.name for network in networks]
     if len(set(served)) < len(served):
         raise ValueError(f"two networks have one name among {', '.join(served)}: give one another name beside its file")
     forecast = Forecast(decoders)
     return Service(
-        pipelines={pipeline.spec.name: pipeline for pipeline in pipelines},
+        networks={network.spec.name: network for network in networks},
         admission=Admission(
             settings.max_in_flight,
             settings.max_in_flight_mib * 2**20,
@@ -259,9 +258,9 @@ def _assemble(settings: Settings, on_death: Callable[[], None]) -> Service:
     )
 
 
-def _pipeline(
+def _served(
     name: str, settings: Settings, pool: ThreadPoolExecutor, metrics: Metrics, on_death: Callable[[], None]
-) -> Pipeline:
+) -> Served:
     """One network of the catalogue, loaded onto the device and warm."""
     started = time.perf_counter()
     cache = Path(settings.cache_dir).expanduser() if settings.cache_dir else None
@@ -293,7 +292,7 @@ def _pipeline(
         on_batch=metrics.batches(spec.name),
         on_death=on_death,
     )
-    return Pipeline(
+    return Served(
         spec=spec,
         network=compiled.spec,
         methods=tuple(method.spec for method in METHODS.values()),

@@ -52,7 +52,7 @@ MAY_IMPORT = {
         "service.http.problems",
         "service.telemetry",
     },
-    "service.http": {"pellucid.parts", "service.flow.body", "service.telemetry"},
+    "service.http": {"pellucid.parts", "service.flow.bodies", "service.telemetry"},
     # Neither the door nor the worker nor a decoder: the flow is the same for every protocol.
     "service.protocols": {
         "pellucid.decode.tensor",
@@ -85,7 +85,7 @@ MAY_IMPORT = {
     },
     # Wraps a whole app, as `cli` does for one process.
     "service.scale": {
-        "service.flow.serve",
+        "service.flow.served",
         "service.app",
         "service.config",
         "service.process",
@@ -129,7 +129,7 @@ def imports(path: Path, *, at_once: bool = False) -> set[str]:
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path} imports relatively"
-            # `from service.flow import body` may name a module of the package
+            # `from service.flow import bodies` may name a module of the package
             found |= {f"{node.module}.{alias.name}" for alias in node.names}
         elif at_once and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
             continue

@@ -10,15 +10,15 @@ from pellucid.parts.options import PARTS
 from pellucid.parts.plan import Look
 from pellucid.schemas import Preprocess
 from pellucid.types import Plan
-from service.flow.run import Pipeline
+from service.flow.served import Served
 
 
-def of_reply(route: str, options: Options, plan: Plan, look: Look, pipeline: Pipeline) -> dict[str, Any]:
+def of_reply(route: str, options: Options, plan: Plan, look: Look, network: Served) -> dict[str, Any]:
     """The provenance of a reply, as ``schemas.Provenance`` has it: plain data."""
-    spec = pipeline.spec
+    spec = network.spec
     return {
         "route": route,
-        "options": _resolved(options, plan, look, pipeline),
+        "options": _resolved(options, plan, look, network),
         "network": {
             "name": spec.name,
             "source": spec.source,
@@ -26,7 +26,7 @@ def of_reply(route: str, options: Options, plan: Plan, look: Look, pipeline: Pip
             "parameters_sha256": spec.parameters_sha256,
         },
         "preprocess": preprocess(spec.preprocess).model_dump(),
-        **pipeline.runtime,
+        **network.runtime,
     }
 
 
@@ -42,10 +42,10 @@ def preprocess(spec: PreprocessSpec) -> Preprocess:
     )
 
 
-def _resolved(options: Options, plan: Plan, look: Look, pipeline: Pipeline) -> dict[str, Any]:
+def _resolved(options: Options, plan: Plan, look: Look, network: Served) -> dict[str, Any]:
     """The options of which asking again gives the same plan, wherever defaults are others by then."""
     known = {
-        "model": pipeline.spec.name,
+        "model": network.spec.name,
         "layer": _layers(plan) if plan.heats else plan.layer if plan.edit is None or not plan.edit.gate else None,
         "against": [str(index) for index in plan.contrast.against] if plan.contrast else None,
         "target": [str(index) for index in plan.targets],

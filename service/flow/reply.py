@@ -1,36 +1,134 @@
-"""Outcome -> the reply: one envelope on every route, or, where one picture is asked for, its bytes."""
+"""Outcomes -> the reply: one envelope of JSON on every route, or one picture or file of numbers alone."""
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Final
 
 import mimeparse
+import numpy as np
 import orjson
+from starlette.requests import Request
 from starlette.responses import Response
 
-from pellucid.errors import NotAcceptable
-from pellucid.parts import numbers_file
-from pellucid.parts.result import as_json, image_info
-from pellucid.render.encode import MEDIA_TYPES
-from pellucid.types import ImageInfo
+from pellucid.decode.image import identify
+from pellucid.errors import InvalidOption, NotAcceptable, PellucidError
+from pellucid.parts import numbers_file, result
+from pellucid.parts.option_types import Options
+from pellucid.parts.options import RoutePart
+from pellucid.parts.plan import Look, planned
+from pellucid.parts.trust import Trusted
+from pellucid.render import plot, png
+from pellucid.render.encode import MEDIA_TYPES, encode
+from pellucid.types import DecodedImage, ImageInfo, Outcome, Plan, Upload
+from service.flow import provenance
+from service.flow.bodies import Body
+from service.flow.run import Ask
+from service.flow.serve import Route
+from service.flow.served import Service
+from service.http.problems import problem
+from service.telemetry.call import Call
+
+log = logging.getLogger(__name__)
 
 JSON: Final = "application/json"
 _LONGEST_ACCEPT: Final = 1024
+# The axis of a gate's bars goes from 1 at least this far.
+_LEAST_REACH: Final = 0.75
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One image's part of a reply: the rest of its entry as JSON, or a file of ``media_type`` with what it shows in
-    ``headers``. Nothing in it but ``info.filename`` is of the request.
-    """
+    """What a reply says of one image: JSON, or a file of ``media_type`` with ``headers`` that say what it shows."""
 
-    info: ImageInfo
     content: bytes
     media_type: str = JSON
     headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class Results(Route[Options, Entry]):
+    """A route under /v1: a result for each image in one envelope, or one picture, or one file of numbers.
+
+    ``parts`` are what the route answers; the options of /v1/explain choose among them. An image that fails beside
+    others has a result with its error.
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        service: Service,
+        parts: frozenset[RoutePart],
+        *,
+        pictures: bool = True,
+        numbers: bool = False,
+    ) -> None:
+        """``pictures`` and ``numbers`` are what the route offers beside JSON. Raises NotAcceptable."""
+        self._media_type = negotiate(", ".join(request.headers.getlist("accept")), pictures, numbers)
+        self._request = request
+        self._service = service
+        self._parts = parts
+        self._origin: dict[str, Any] | None = None
+
+    def asks(self, body: Body, options: Options) -> list[Ask]:
+        """One pass for each image, all by one plan."""
+        network = self._service.network(options.model)
+        plan, look = planned(network, options, self._parts, len(body.uploads))
+        if self._media_type != JSON:
+            _require_one_picture(len(body.uploads), plan, look, self._media_type)
+            if self._media_type in MEDIA_TYPES:
+                look = replace(look, media_type=self._media_type)
+        if look.provenance:
+            self._origin = provenance.of_reply(self._request.scope["route"].path, options, plan, look, network)
+        return [Ask(image, network, plan, look) for image in body.uploads]
+
+    def written(self, ask: Ask, image: DecodedImage, outcome: Outcome, trusted: Sequence[Trusted] = ()) -> Entry:
+        """One image's result."""
+        if self._media_type == numbers_file.NPZ:
+            data = numbers_file.npz(image, outcome, self._origin, result.frame(image))
+            return Entry(data, numbers_file.NPZ)
+        if self._media_type == numbers_file.PNG16:
+            data, headers = numbers_file.png16(image, outcome, self._origin, result.frame(image))
+            return Entry(data, "image/png", headers)
+        found = entry(ask, image, outcome, trusted)
+        if self._media_type != JSON:
+            return _picture(image.info, found, self._media_type, self._origin)
+        return Entry(result.as_json(found))
+
+    async def failed(self, number: int, ask: Ask, error: Exception) -> Entry:
+        """The result of an image that failed beside others."""
+        call: Call = self._request.state.call
+        if not isinstance(error, PellucidError):  # a fault of ours: the other images still have their answers
+            log.error("request %s failed on one of its images", call.request_id, exc_info=error)
+            error = PellucidError("The service failed on this image; its log has the cause under the request's id.")
+        call.problems.append(error.slug)
+        told = problem(error, call.request_id)
+
+        def written() -> Entry:
+            assert isinstance(ask.image, Upload)
+            return Entry(result.as_json({"image": result.image_info(identify(ask.image)), "error": told}))
+
+        return await asyncio.to_thread(written)
+
+    def reply(self, asks: Sequence[Ask], written: Sequence[Entry]) -> Response:
+        """All results in the order of the images, or the one file."""
+        if self._media_type != JSON:
+            (file,) = written
+            return Response(file.content, media_type=file.media_type, headers=dict(file.headers))
+        head = {"model": asks[0].network.spec.name, "request_id": self._request.state.request_id}
+        if self._origin is not None:
+            head["provenance"] = self._origin
+        body = [orjson.dumps(head)[:-1], b',"results":[', b",".join(each.content for each in written), b"]}"]
+        return Response(b"".join(body), media_type=JSON)
+
+
+def entry(ask: Ask, image: DecodedImage, outcome: Outcome, trusted: Sequence[Trusted] = ()) -> dict[str, Any]:
+    """One image's result as plain data; pictures are still Pictures. ``trusted`` as in ``result.result``."""
+    found = result.result(image, outcome, ask.display, ask.network.spec.labels, trusted)
+    return {"image": result.image_info(image.info), **found}
 
 
 def negotiate(accept: str | None, pictures: bool, numbers: bool = False) -> str:
@@ -58,24 +156,71 @@ def _best_match(offered: tuple[str, ...], accept: str) -> str:
     return str(mimeparse.best_match(offered, accept))
 
 
-def failure(info: ImageInfo, problem: dict[str, Any]) -> Entry:
-    """The entry of an image that could not be explained, among others that could."""
-    return entry(info, {"error": problem})
+def _require_one_picture(images: int, plan: Plan, look: Look, media_type: str) -> None:
+    """Raise NotAcceptable, before any work is done, if the answer would hold more or fewer pictures than one.
+
+    Raises InvalidOption for a picture that can't carry the provenance that is asked for.
+    """
+    if look.provenance and media_type == "image/webp":
+        raise InvalidOption("provenance: A WebP picture can't carry it; image/png and application/json can.")
+    if look.design:
+        raise NotAcceptable(f"`trust` is numbers, which {media_type} can't hold: ask for {JSON}.", allowed=[JSON])
+    if media_type == numbers_file.NPZ and images == 1:  # of any number of maps
+        numbers_file.require_one_size(plan)
+        return
+    plots = int("attention" in look.parts)
+    grids = sum(3 if tap.gate else 1 for tap in plan.taps)
+    masks = max(1, len(plan.targets)) * len(plan.wanted) if "grad_cam" in look.parts else 0
+    pictures = images * (plots + grids + masks)
+    if pictures != 1:
+        raise NotAcceptable(
+            f"The answer would hold {pictures} pictures, which can't be one {media_type}. "
+            f"Ask for one image and one part with one target, method and layer, or for {JSON}.",
+            allowed=[JSON],
+        )
 
 
-def entry(info: ImageInfo, found: dict[str, Any]) -> Entry:
-    """An entry of ``results``, but for what is known of the upload, as JSON."""
-    return Entry(info, as_json(found))
+def _picture(info: ImageInfo, found: dict[str, Any], media_type: str, origin: dict[str, Any] | None) -> Entry:
+    """The one picture of a result, with what it shows in headers, and its provenance, if asked for, in a text chunk.
 
-
-def envelope(model: str, request_id: str, origin: dict[str, Any] | None, results: Sequence[Entry]) -> Response:
-    """The JSON reply. ``origin`` is its provenance, where that is asked for."""
-    head: dict[str, Any] = {"model": model, "request_id": request_id}
+    The plot of the channels' weights, the grid of feature maps, the overlay where one was asked for, or the mask.
+    """
+    headers = {}
+    if "attention" in found:
+        shown = encode(plot.bars(_strips(found["attention"])), media_type)
+        part = found["attention"]["importance"]
+        headers["Pellucid-Target"] = str(part["target"]["index"])
+    elif "feature_maps" in found:
+        (part,) = found["feature_maps"]
+        shown = part["grid"]
+        headers["Pellucid-Channels"] = ",".join(map(str, part["channels"]))
+    else:
+        (part,) = found["grad_cam"]
+        shown = part["overlay"] or part["mask"]
+        headers |= {
+            "Pellucid-Box": ",".join(map(str, part["box"])),
+            "Pellucid-Target": str(part["target"]["index"]),
+            "Pellucid-All-Negative": str(part["raw"]["all_negative"]).lower(),
+        }
+    data = shown.data
     if origin is not None:
-        head["provenance"] = origin
-    body: list[bytes | memoryview] = [orjson.dumps(head)[:-1], b',"results":[']
-    for number, each in enumerate(results):
-        image = orjson.dumps(image_info(each.info))
-        body += [b',{"image":' if number else b'{"image":', image, b",", memoryview(each.content)[1:]]
-    body.append(b"]}")
-    return Response(b"".join(body), media_type=JSON)
+        data = png.annotated(data, {numbers_file.PROVENANCE: numbers_file.told(info, found, origin)})
+    return Entry(data, shown.media_type, {"Pellucid-Layer": part["layer"], **headers})
+
+
+def _strips(attention: dict[str, Any]) -> list[plot.Strip]:
+    # All gates on one axis, and most pictures on the same: a bar's length means the same everywhere.
+    reach = max([_LEAST_REACH, *(float(np.abs(gate["weights"] - 1).max()) for gate in attention["gates"])])
+    strips = [
+        plot.Strip(
+            f"{gate['layer']}: {gate['channels']} channels, {gate['weights'].min():.2f} to {gate['weights'].max():.2f}",
+            gate["weights"],
+            neutral=1,
+            reach=reach,
+        )
+        for gate in attention["gates"]
+    ]
+    importance = attention["importance"]
+    largest = float(np.abs(importance["weights"]).max()) or 1.0
+    title = f"Grad-CAM channel weights at {importance['layer']} for {importance['target']['label']} (not a gate)"
+    return [*strips, plot.Strip(title, importance["weights"], neutral=0, reach=largest)]

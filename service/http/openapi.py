@@ -13,7 +13,7 @@ from fastapi import FastAPI
 
 from pellucid.parts import numbers_file
 from pellucid.parts.option_types import Options
-from service.flow.body import JsonImage
+from service.flow.bodies import JsonImage
 from service.http.keys_and_rates import LIMITED, PROBES
 from service.http.openapi_problems import POST_PROBLEMS, POST_PROBLEMS_WITH_NAMES
 

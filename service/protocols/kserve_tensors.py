@@ -20,7 +20,7 @@ from starlette.responses import Response
 
 from pellucid.errors import MalformedRequest
 from pellucid.parts.option_types import invalid
-from service.flow import body as intake
+from service.flow import bodies
 from service.flow.reply import JSON
 
 HEADER: Final = "Inference-Header-Content-Length"
@@ -67,7 +67,7 @@ class Written:
     binary: bool
 
 
-def parse(body: bytes, header: str | None, limits: intake.Limits, more_values: int) -> tuple[InferRequest, bytes]:
+def parse(body: bytes, header: str | None, limits: bodies.Limits, more_values: int) -> tuple[InferRequest, bytes]:
     """The JSON of a request, and the bytes behind it. ``header`` is that of the JSON's length.
 
     Raises MalformedRequest and ContentTooLarge.
@@ -77,7 +77,7 @@ def parse(body: bytes, header: str | None, limits: intake.Limits, more_values: i
         if not header.isascii() or not header.isdecimal() or len(header) > 12 or int(header) > length:
             raise MalformedRequest(f"{HEADER} must be the length of the JSON, at most that of the body.")
         length = int(header)
-    said = intake.from_json(body[:length], limits, more_values)
+    said = bodies.from_json(body[:length], limits, more_values)
     if not isinstance(said, dict):
         raise MalformedRequest('The body must be a JSON object with a list of "inputs".')
     try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Annotated, Any, Final
 
 import orjson
@@ -13,12 +12,14 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from pellucid.errors import MalformedRequest
 from pellucid.parts import result
 from pellucid.parts.option_types import Options
-from pellucid.parts.options import PARTS, ExplainOptions, Part, PredictOptions
+from pellucid.parts.options import PARTS, ExplainOptions, PredictOptions, RoutePart
 from pellucid.parts.plan import planned
-from pellucid.types import Upload
-from service.flow import body as intake
-from service.flow import reply
-from service.flow.serve import Order, Service, serve
+from pellucid.parts.trust import Trusted
+from pellucid.types import DecodedImage, Outcome, Upload
+from service.flow import bodies, reply
+from service.flow.run import Ask
+from service.flow.serve import Route, serve
+from service.flow.served import Served, Service
 from service.http.route import OptionsRoute
 from service.protocols import documented
 
@@ -40,7 +41,9 @@ def router(service: Service) -> APIRouter:
     )
     async def predict(request: Request, options: Annotated[PredictOptions, Query()], name: ModelName) -> Response:
         """An alias of /v1/predict: one prediction for each instance, the entry that /v1/predict has in `results`."""
-        return await _answer(request, service, name, options, frozenset({"predictions"}), "predictions")
+        return await serve(
+            request, service, options, _Instances(service.addressed(name), frozenset({"predictions"}), "predictions")
+        )
 
     @routes.post(
         "/v1/models/{name}:explain",
@@ -51,58 +54,56 @@ def router(service: Service) -> APIRouter:
     )
     async def explain(request: Request, options: Annotated[ExplainOptions, Query()], name: ModelName) -> Response:
         """An alias of /v1/explain: one explanation for each instance, the entry that /v1/explain has in `results`."""
-        return await _answer(request, service, name, options, frozenset(PARTS), "explanations")
+        return await serve(
+            request, service, options, _Instances(service.addressed(name), frozenset(PARTS), "explanations")
+        )
 
     return routes
 
 
-async def _answer(
-    request: Request, service: Service, name: str, options: Options, parts: frozenset[Part], key: str
-) -> Response:
-    pipeline = service.addressed(name)
+class _Instances(Route[Options, orjson.Fragment]):
+    """An entry for each instance under ``key``. One image's failure is the request's."""
 
-    def order(body: intake.Intake) -> Order[orjson.Fragment]:
-        chosen = options.merged(body.fields).addressed_to(name)
-        plan, look = planned(pipeline, chosen, parts, len(body.uploads))
-        return Order(
-            pipeline,
-            plan,
-            look,
-            lambda image, outcome, trusted=(): orjson.Fragment(
-                result.as_json(
-                    {
-                        "image": result.image_info(image.info),
-                        **result.result(image, outcome, look, pipeline.spec.labels, trusted),
-                    }
-                )
-            ),
-            partial(_reply, key),
-            timeout_ms=chosen.timeout_ms,
-        )
+    any_type = True
 
-    return await serve(request, service, options.timeout_ms, _read, order, any_type=True)
+    def __init__(self, served: Served, parts: frozenset[RoutePart], key: str) -> None:
+        self._served = served
+        self._parts = parts
+        self._key = key
 
+    async def read(self, request: Request, limits: bodies.Limits, hold: Callable[[int], None]) -> bodies.Body:
+        """Instances, and options as their parameters."""
+        return await asyncio.to_thread(_from_json, await bodies.whole(request, limits, hold), limits)
 
-def _reply(key: str, entries: Sequence[orjson.Fragment]) -> Response:
-    return Response(orjson.dumps({key: entries}), media_type=reply.JSON)
+    def asks(self, body: bodies.Body, options: Options) -> list[Ask]:
+        """One pass for each instance, all by one plan."""
+        options = options.addressed_to(self._served.spec.name)
+        plan, look = planned(self._served, options, self._parts, len(body.uploads))
+        return [Ask(image, self._served, plan, look) for image in body.uploads]
 
+    def written(
+        self, ask: Ask, image: DecodedImage, outcome: Outcome, trusted: Sequence[Trusted] = ()
+    ) -> orjson.Fragment:
+        """The entry that /v1 has in `results`."""
+        return orjson.Fragment(result.as_json(reply.entry(ask, image, outcome, trusted)))
 
-async def _read(request: Request, limits: intake.Limits, hold: Callable[[int], None]) -> intake.Intake:
-    return await asyncio.to_thread(_from_json, await intake.whole(request, limits, hold), limits)
+    def reply(self, asks: Sequence[Ask], written: Sequence[orjson.Fragment]) -> Response:
+        """All entries, in their order."""
+        return Response(orjson.dumps({self._key: written}), media_type=reply.JSON)
 
 
-def _from_json(body: bytes, limits: intake.Limits) -> intake.Intake:
-    said = intake.from_json(body, limits)
+def _from_json(body: bytes, limits: bodies.Limits) -> bodies.Body:
+    said = bodies.from_json(body, limits)
     if not isinstance(said, dict) or not isinstance(said.get("instances"), list):
         raise MalformedRequest('The body must be a JSON object with a list of "instances", each {"b64": base64}.')
     instances, parameters = said.pop("instances"), said.pop("parameters", {})
     if said or not isinstance(parameters, dict):
         raise MalformedRequest('Beside "instances" the body takes "parameters", an object of options, and no more.')
     if len(instances) > limits.images:  # before they are decoded
-        raise intake.too_many(limits)
+        raise bodies.too_many(limits)
     uploads = tuple(_image(instance, number) for number, instance in enumerate(instances))
-    intake.require_images(uploads, limits)
-    return intake.Intake(uploads, parameters)
+    bodies.require_images(uploads, limits)
+    return bodies.Body(uploads, parameters)
 
 
 def _image(instance: Any, number: int) -> Upload:
@@ -111,4 +112,4 @@ def _image(instance: Any, number: int) -> Upload:
         instance = instance[named] if named in _INPUTS else instance
     if isinstance(instance, dict) and instance.keys() == {"b64"}:
         instance = instance["b64"]
-    return intake.json_image(instance, f"instances[{number}]")
+    return bodies.json_image(instance, f"instances[{number}]")

@@ -13,16 +13,19 @@ from pellucid.errors import MalformedRequest
 from pellucid.network.spec import ModelSpec
 from pellucid.parts import result
 from pellucid.parts.option_types import Options
-from pellucid.parts.options import PARTS, ExplainOptions, Part, PredictOptions
+from pellucid.parts.options import PARTS, ExplainOptions, PredictOptions, RoutePart
 from pellucid.parts.plan import planned
 from pellucid.parts.trust import Trusted
 from pellucid.types import DecodedImage, Outcome, Upload
-from service.flow import body as intake
-from service.flow import reply
-from service.flow.serve import Order, Service, serve
+from service.flow import bodies, reply
+from service.flow.run import Ask
+from service.flow.serve import Route, serve
+from service.flow.served import Served, Service
 from service.http.route import OptionsRoute
 from service.protocols import documented
 from service.protocols.kserve_v1 import ModelName
+
+Shown = Callable[[dict[str, Any], ModelSpec], dict[str, Any]]
 
 
 def router(service: Service) -> APIRouter:
@@ -34,11 +37,15 @@ def router(service: Service) -> APIRouter:
 
         A label that several classes share has the class's index behind it, as `crane (134)`. PUT does the same.
         """
-        return await _answer(request, service, name, options, frozenset({"predictions"}), probabilities)
+        return await serve(
+            request, service, options, _OneImage(service.addressed(name), frozenset({"predictions"}), probabilities)
+        )
 
     async def explain(request: Request, options: Annotated[ExplainOptions, Query()], name: ModelName) -> Response:
         """An alias of /v1/explain for one image: the entry that /v1/explain has in `results`. PUT does the same."""
-        return await _answer(request, service, name, options, frozenset(PARTS), lambda entry, _: entry)
+        return await serve(
+            request, service, options, _OneImage(service.addressed(name), frozenset(PARTS), lambda entry, _: entry)
+        )
 
     for path, endpoint, summary, said in (
         ("/predictions/{name}", predict, "the most probable classes", "Probabilities by label, the highest first."),
@@ -66,42 +73,37 @@ def probabilities(entry: dict[str, Any], spec: ModelSpec) -> dict[str, np.float3
     }
 
 
-async def _answer(
-    request: Request,
-    service: Service,
-    name: str,
-    options: Options,
-    parts: frozenset[Part],
-    shown: Callable[[dict[str, Any], ModelSpec], dict[str, Any]],
-) -> Response:
-    pipeline = service.addressed(name)
+class _OneImage(Route[Options, bytes]):
+    """What ``shown`` makes of the one image's entry."""
 
-    def order(body: intake.Intake) -> Order[bytes]:
-        plan, look = planned(pipeline, options.addressed_to(name), parts, 1)
+    any_type = True
 
-        def form(image: DecodedImage, outcome: Outcome, trusted: Sequence[Trusted] = ()) -> bytes:
-            entry = {
-                "image": result.image_info(image.info),
-                **result.result(image, outcome, look, pipeline.spec.labels, trusted),
-            }
-            return result.as_json(shown(entry, pipeline.spec))
+    def __init__(self, served: Served, parts: frozenset[RoutePart], shown: Shown) -> None:
+        self._served = served
+        self._parts = parts
+        self._shown = shown
 
-        return Order(pipeline, plan, look, form, _reply, timeout_ms=options.timeout_ms)
+    async def read(self, request: Request, limits: bodies.Limits, hold: Callable[[int], None]) -> bodies.Body:
+        """A form, or else the image's bytes: curl -T states no type, and curl --data-binary that it is a form."""
+        if bodies.media_type_of(request) == bodies.MULTIPART:
+            uploads = await bodies.multipart(request, limits, hold, "data")
+        else:
+            uploads = (Upload(await bodies.whole(request, limits, hold)),)
+        if len(uploads) > 1:
+            raise MalformedRequest(f"The form holds {len(uploads)} images; this route takes one.")
+        bodies.require_images(uploads, limits)
+        return bodies.Body(uploads)
 
-    return await serve(request, service, options.timeout_ms, _read, order, any_type=True)
+    def asks(self, body: bodies.Body, options: Options) -> list[Ask]:
+        """One pass."""
+        plan, look = planned(self._served, options.addressed_to(self._served.spec.name), self._parts, 1)
+        return [Ask(image, self._served, plan, look) for image in body.uploads]
 
+    def written(self, ask: Ask, image: DecodedImage, outcome: Outcome, trusted: Sequence[Trusted] = ()) -> bytes:
+        """The reply's body."""
+        return result.as_json(self._shown(reply.entry(ask, image, outcome, trusted), self._served.spec))
 
-def _reply(entries: Sequence[bytes]) -> Response:
-    (entry,) = entries
-    return Response(entry, media_type=reply.JSON)
-
-
-async def _read(request: Request, limits: intake.Limits, hold: Callable[[int], None]) -> intake.Intake:
-    if intake.media_type_of(request) == intake.MULTIPART:
-        uploads = await intake.multipart(request, limits, hold, "data")
-    else:  # whatever its type is said to be: curl -T says none, and curl --data-binary that it is a form
-        uploads = (Upload(await intake.whole(request, limits, hold)),)
-    if len(uploads) > 1:
-        raise MalformedRequest(f"The form holds {len(uploads)} images; this route takes one.")
-    intake.require_images(uploads, limits)
-    return intake.Intake(uploads)
+    def reply(self, asks: Sequence[Ask], written: Sequence[bytes]) -> Response:
+        """The body as it is."""
+        (content,) = written
+        return Response(content, media_type=reply.JSON)

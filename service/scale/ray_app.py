@@ -17,7 +17,7 @@ from ray import serve
 from service import process
 from service.app import create_app
 from service.config import Settings
-from service.flow.serve import Service
+from service.flow.served import Service
 from service.scale.behind_proxy import BehindProxy
 from service.scale.metrics import export
 from service.telemetry import logs

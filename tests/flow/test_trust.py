@@ -83,9 +83,9 @@ OUTCOME = Outcome((), (), (Explanation(Prediction(0, 1.0, 2.0), ("only",), "grad
 
 
 async def trial(stub: Stub, seconds: float) -> None:
-    (pipeline,) = stub.service.pipelines.values()
+    (network,) = stub.service.networks.values()
     deadline = asyncio.get_running_loop().time() + seconds
-    await examined(pipeline, stub.service.forecast, IMAGE, OUTCOME, Design(2, 4), deadline, lambda: 1)
+    await examined(network, stub.service.forecast, IMAGE, OUTCOME, Design(2, 4), deadline, lambda: 1)
 
 
 def test_no_more_than_a_batch_of_a_maps_pictures_waits_at_a_time() -> None:

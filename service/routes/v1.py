@@ -1,4 +1,4 @@
-"""Why the network says so: gates and channel weights, feature maps, Grad-CAM, and any mix of them."""
+"""The routes under /v1 that take images: what is in the picture, and why the network says so."""
 
 from __future__ import annotations
 
@@ -13,20 +13,37 @@ from pellucid.parts.options import (
     ExplainOptions,
     FeatureMapOptions,
     GradCamOptions,
+    PredictOptions,
     WhatIfOptions,
 )
 from pellucid.schemas import CompareReply, Reply
-from service.flow.serve import Service, answer
+from service.flow.reply import Results
+from service.flow.serve import serve
+from service.flow.served import Service
 from service.http import openapi
 from service.http.route import OptionsRoute
-from service.routes.compare import comparison
+from service.routes.compare import Comparison
 
 
 def router(service: Service) -> APIRouter:
-    """Routes that explain."""
-    routes = APIRouter(tags=["explain"], route_class=OptionsRoute)
+    """Each route: its document, its options, and what it answers."""
+    routes = APIRouter(route_class=OptionsRoute)
+    explaining = APIRouter(tags=["explain"], route_class=OptionsRoute)
 
     @routes.post(
+        "/v1/predict",
+        tags=["predict"],
+        summary="The most probable classes",
+        response_model=Reply,
+        responses=openapi.responses("/v1/predict", pictures=False, names=False),
+        openapi_extra=openapi.request_body(PredictOptions),
+    )
+    async def predict(request: Request, options: Annotated[PredictOptions, Query()]) -> Response:
+        """The `top_k` most probable classes of each image: index, label, probability (softmax) and logit."""
+        route = Results(request, service, frozenset({"predictions"}), pictures=False)
+        return await serve(request, service, options, route)
+
+    @explaining.post(
         "/v1/attention",
         summary="The weight of every channel",
         response_model=Reply,
@@ -44,9 +61,9 @@ def router(service: Service) -> APIRouter:
 
         As a picture: a strip of bars for each gate, up from 1 or down, and one for `importance`.
         """
-        return await answer(request, service, options, frozenset({"attention"}))
+        return await serve(request, service, options, Results(request, service, frozenset({"attention"})))
 
-    @routes.post(
+    @explaining.post(
         "/v1/feature-maps",
         summary="What the channels of some layers see",
         response_model=Reply,
@@ -58,9 +75,9 @@ def router(service: Service) -> APIRouter:
 
         Several layers stand side by side in one reply, so that shallow can be compared with deep.
         """
-        return await answer(request, service, options, frozenset({"feature_maps"}))
+        return await serve(request, service, options, Results(request, service, frozenset({"feature_maps"})))
 
-    @routes.post(
+    @explaining.post(
         "/v1/grad-cam",
         summary="Where the evidence for a class lies",
         response_model=Reply,
@@ -76,9 +93,9 @@ def router(service: Service) -> APIRouter:
         The mask covers `box` of the source picture. It is stretched to full contrast, so look at `raw.min`, `raw.max`
         and `raw.all_negative` before comparing the masks of two pictures.
         """
-        return await answer(request, service, options, frozenset({"grad_cam"}), numbers=True)
+        return await serve(request, service, options, Results(request, service, frozenset({"grad_cam"}), numbers=True))
 
-    @routes.post(
+    @explaining.post(
         "/v1/what-if",
         summary="What if some channels weighed more, less, or nothing?",
         response_model=Reply,
@@ -89,9 +106,9 @@ def router(service: Service) -> APIRouter:
         """Predictions and maps before and after channels of a layer, or weights of a gate, are muted, kept alone or
         scaled, from one pass up to there. With `rank=true` also which channels mattered.
         """
-        return await answer(request, service, options, frozenset({"what_if"}), pictures=False)
+        return await serve(request, service, options, Results(request, service, frozenset({"what_if"}), pictures=False))
 
-    @routes.post(
+    @explaining.post(
         "/v1/compare",
         summary="Two classes, two pictures or two networks beside each other",
         response_model=CompareReply,
@@ -104,9 +121,9 @@ def router(service: Service) -> APIRouter:
         One picture and two `target`s compare classes, two pictures compare those, one picture and `against_model`
         compares networks. A difference is the second side less the first.
         """
-        return await comparison(request, service, options)
+        return await serve(request, service, options, Comparison(request, service))
 
-    @routes.post(
+    @explaining.post(
         "/v1/explain",
         summary="Any mix of the above from one forward pass",
         response_model=Reply,
@@ -115,6 +132,7 @@ def router(service: Service) -> APIRouter:
     )
     async def explain(request: Request, options: Annotated[ExplainOptions, Query()]) -> Response:
         """All four parts, or those that `include` names, from one pass of the network over each picture."""
-        return await answer(request, service, options, frozenset(PARTS))
+        return await serve(request, service, options, Results(request, service, frozenset(PARTS)))
 
+    routes.include_router(explaining)
     return routes

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import binascii
+import time
 from base64 import b64decode
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -16,13 +18,16 @@ from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from pellucid.errors import ContentTooLarge, MalformedRequest, UnsupportedMediaType
+from pellucid.errors import ContentTooLarge, DeadlineExceeded, MalformedRequest, UnsupportedMediaType
 from pellucid.types import Prepared, Upload
+from service.dispatch.admission import Place
 
 MULTIPART: Final = "multipart/form-data"
 JSON: Final = "application/json"
 _OCTETS: Final = "application/octet-stream"
 TYPES: Final = (MULTIPART, "image/*", _OCTETS, JSON)
+# Seconds that the rest of a body is read on for after the deadline.
+_LATE_BODY_S: Final = 0.5
 
 
 class JsonImage(BaseModel):
@@ -49,7 +54,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Intake:
+class Body:
     """The pictures of a request, at least one, and the options that came in its body."""
 
     uploads: tuple[Upload | Prepared, ...]
@@ -76,20 +81,48 @@ def announced(request: Request, limits: Limits, *, any_type: bool = False) -> in
     return size
 
 
-async def read(request: Request, limits: Limits, hold: Callable[[int], None]) -> Intake:
+async def by_deadline(
+    request: Request,
+    limits: Limits,
+    place: Place,
+    deadline: float,
+    reader: Callable[[Request, Limits, Callable[[int], None]], Awaitable[Body]],
+) -> Body:
+    """The body, whole by the deadline, its bytes held in ``place`` as they come."""
+    try:
+        async with asyncio.timeout(max(0, deadline - time.monotonic())):
+            return await reader(request, limits, lambda size: place.hold(size=size))
+    except TimeoutError as error:
+        with suppress(RuntimeError):  # raised where it is whole after all, but not taken apart yet
+            await spend(request, limits, _LATE_BODY_S)
+        raise DeadlineExceeded("The body was not whole by the deadline.", headers={"Connection": "close"}) from error
+
+
+async def spend(request: Request, limits: Limits, seconds: float) -> None:
+    """Read what a caller still sends, and keep none of it: closed while it sends, it would not see the answer."""
+    received = 0
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            async for chunk in request.stream():
+                received += len(chunk)
+                if received > limits.body_bytes:
+                    return
+
+
+async def read(request: Request, limits: Limits, hold: Callable[[int], None]) -> Body:
     """Read the body as its Content-Type says; ``announced`` has passed it. ``hold`` is told of bytes as they come.
 
     Raises MalformedRequest, ContentTooLarge, and what ``hold`` raises.
     """
     media_type = media_type_of(request)
     if media_type == MULTIPART:
-        intake = Intake(await multipart(request, limits, hold, "images"))
+        body = Body(await multipart(request, limits, hold, "images"))
     elif media_type == JSON:
-        intake = await asyncio.to_thread(_from_json, await whole(request, limits, hold), limits)
+        body = await asyncio.to_thread(_from_json, await whole(request, limits, hold), limits)
     else:
-        intake = Intake((Upload(await whole(request, limits, hold)),))
-    require_images(intake.uploads, limits)
-    return intake
+        body = Body((Upload(await whole(request, limits, hold)),))
+    require_images(body.uploads, limits)
+    return body
 
 
 def require_images(uploads: Sequence[Upload | Prepared], limits: Limits) -> None:
@@ -194,7 +227,7 @@ def from_json(body: bytes, limits: Limits, more_values: int = 0) -> Any:
     return said
 
 
-def _from_json(body: bytes, limits: Limits) -> Intake:
+def _from_json(body: bytes, limits: Limits) -> Body:
     fields = from_json(body, limits)
     if not isinstance(fields, dict) or not isinstance(fields.get("images"), list) or not fields["images"]:
         raise MalformedRequest(
@@ -203,7 +236,7 @@ def _from_json(body: bytes, limits: Limits) -> Intake:
     if len(fields["images"]) > limits.images:
         raise too_many(limits)
     images = fields.pop("images")
-    return Intake(tuple(json_image(image, f"images[{number}]") for number, image in enumerate(images)), fields)
+    return Body(tuple(json_image(image, f"images[{number}]") for number, image in enumerate(images)), fields)
 
 
 def _deeper_than(depth: int, value: Any) -> bool:
