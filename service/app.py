@@ -40,8 +40,7 @@ from service.flow.bodies import Limits
 from service.flow.served import Served, Service
 from service.http import openapi
 from service.http.keys_and_rates import Gate, Keys, rate_of
-from service.http.middleware import RequestContext
-from service.http.page_headers import PageHeaders
+from service.http.middleware import PageHeaders, RequestContext
 from service.http.problems import error_response
 from service.protocols import kserve_v1, kserve_v2, torchserve
 from service.routes import catalogue, health, playground, redoc, v1
@@ -139,7 +138,7 @@ def build(service: Service, settings: Settings, observers: Sequence[Callable[[Ca
             max_age=3600,
         )
     observers = (service.metrics.tell, *observers)
-    app.add_middleware(RequestContext, stopping=lambda: not service.ready, tell=observers)
+    app.add_middleware(RequestContext, stopping=service.draining, tell=observers)
     app.add_middleware(PageHeaders)  # around all: a failure's reply has them too
     openapi.secure(app, required=bool(keys))
     app.state.service = service

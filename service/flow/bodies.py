@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import binascii
-import time
 from base64 import b64decode
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -18,16 +17,13 @@ from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from pellucid.errors import ContentTooLarge, DeadlineExceeded, MalformedRequest, UnsupportedMediaType
+from pellucid.errors import ContentTooLarge, MalformedRequest, UnsupportedMediaType
 from pellucid.types import Prepared, Upload
-from service.dispatch.admission import Place
 
 MULTIPART: Final = "multipart/form-data"
 JSON: Final = "application/json"
 _OCTETS: Final = "application/octet-stream"
 TYPES: Final = (MULTIPART, "image/*", _OCTETS, JSON)
-# Seconds that the rest of a body is read on for after the deadline.
-_LATE_BODY_S: Final = 0.5
 
 
 class JsonImage(BaseModel):
@@ -79,23 +75,6 @@ def announced(request: Request, limits: Limits, *, any_type: bool = False) -> in
     if size > limits.body_bytes:
         raise _too_large(limits)
     return size
-
-
-async def by_deadline(
-    request: Request,
-    limits: Limits,
-    place: Place,
-    deadline: float,
-    reader: Callable[[Request, Limits, Callable[[int], None]], Awaitable[Body]],
-) -> Body:
-    """The body, whole by the deadline, its bytes held in ``place`` as they come."""
-    try:
-        async with asyncio.timeout(max(0, deadline - time.monotonic())):
-            return await reader(request, limits, lambda size: place.hold(size=size))
-    except TimeoutError as error:
-        with suppress(RuntimeError):  # raised where it is whole after all, but not taken apart yet
-            await spend(request, limits, _LATE_BODY_S)
-        raise DeadlineExceeded("The body was not whole by the deadline.", headers={"Connection": "close"}) from error
 
 
 async def spend(request: Request, limits: Limits, seconds: float) -> None:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from starlette.requests import ClientDisconnect, Request
 
-T = TypeVar("T")
 
-
-async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """The result of ``work``, or ClientDisconnect as soon as the caller has gone, ``work`` cancelled."""
+@asynccontextmanager
+async def connected(request: Request) -> AsyncIterator[None]:
+    """Cancel what runs inside as soon as the caller has gone, and raise ClientDisconnect."""
     task = asyncio.current_task()
     assert task is not None
     left = False
@@ -26,7 +25,7 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
 
     leaving = asyncio.ensure_future(gone())
     try:
-        return await work
+        yield
     except asyncio.CancelledError:
         if left and task.uncancel() == 0:  # else the server cancels as well
             raise ClientDisconnect from None

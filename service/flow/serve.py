@@ -6,7 +6,7 @@ import asyncio
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, ClassVar, Final, Generic, TypeVar
@@ -18,15 +18,18 @@ from pellucid.errors import DeadlineExceeded, Draining, PellucidError
 from pellucid.parts.option_types import Options
 from pellucid.parts.trust import Trusted
 from pellucid.types import DecodedImage, Outcome, Plan
+from service.dispatch.admission import Place
 from service.dispatch.forecast import Forecast
 from service.flow import bodies, trust_trials
-from service.flow.disconnect import while_connected
+from service.flow.disconnect import connected
 from service.flow.run import Ask, Stages, run, together
 from service.flow.served import Service
 from service.telemetry.call import Call
 
 # Seconds that a refused body is read on for, so that a connection cut in mid-send does not lose the refusal.
 _LINGER_S: Final = 2.0
+# Seconds that the rest of a body is read on for after the deadline.
+_LATE_BODY_S: Final = 0.5
 # Writing down this many classes takes microseconds.
 _FEW: Final = 20
 
@@ -85,21 +88,41 @@ async def serve(request: Request, service: Service, options: Asked, route: Route
     # Admit: the place holds bytes as they come, and images once they are known.
     with service.admission.enter(bodies.announced(request, service.limits, any_type=route.any_type)) as place:
         # Read.
-        body = await bodies.by_deadline(request, service.limits, place, deadline_by(options.timeout_ms), route.read)
+        body = await _read(request, service.limits, place, deadline_by(options.timeout_ms), route)
         # Ask.
         options = options.merged(body.fields)
-        asks = route.asks(body, options)
+        asks, deadline = route.asks(body, options), deadline_by(options.timeout_ms)
         place.hold(images=len(asks), size=sum(ask.picture_bytes for ask in asks))
+        times = [ask.times for ask in asks]
         call: Call = request.state.call
-        call.model, call.stages = asks[0].network.spec.name, [ask.times for ask in asks]
-        # Forecast, run each, write.
-        deadline = deadline_by(options.timeout_ms)
+        call.model, call.stages = asks[0].network.spec.name, times
+        # Forecast.
         with _expected(service.forecast, asks, deadline) as answered:
-            passes = _Passes(route, asks, answered, deadline, service.forecast)
-            response = await while_connected(request, passes.response())
-    if timing := Stages.header([ask.times for ask in asks]):
+            async with connected(request):
+                # Run each.
+                written = await _Passes(route, asks, answered, deadline, service.forecast).written()
+                # Write.
+                if route.one_answer:
+                    with times[0].timed("render"):
+                        response = await _by(deadline, asks[0].network.in_pool(route.reply, asks, written))
+                else:
+                    response = route.reply(asks, written)
+    if timing := Stages.header(times):
         response.headers["Server-Timing"] = timing
     return response
+
+
+async def _read(
+    request: Request, limits: bodies.Limits, place: Place, deadline: float, route: Route[Any, Any]
+) -> bodies.Body:
+    """The body, whole by the deadline, its bytes held in ``place`` as they come."""
+    try:
+        async with asyncio.timeout(max(0, deadline - time.monotonic())):
+            return await route.read(request, limits, lambda size: place.hold(size=size))
+    except TimeoutError as error:
+        with suppress(RuntimeError):  # raised where it is whole after all, but not taken apart yet
+            await bodies.spend(request, limits, _LATE_BODY_S)
+        raise DeadlineExceeded("The body was not whole by the deadline.", headers={"Connection": "close"}) from error
 
 
 @contextmanager
@@ -130,22 +153,16 @@ class _Passes(Generic[T]):
     forecast: Forecast
     trying: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
 
-    async def response(self) -> Response:
-        """Run each pass, and write the reply."""
-        route, asks = self.route, self.asks
+    async def written(self) -> list[T]:
+        """What is written of each pass. If one of several fails, the route decides whether the others go on."""
+        if len(self.asks) == 1:
+            return [await _by(self.deadline, self._one(0))]
         written: list[T] = []
-        if len(asks) == 1:
-            written.append(await _by(self.deadline, self._one(0)))
-        else:
-            if route.aims:
-                written.append(await self._beside_others(0))
-                for ask in asks[1:]:
-                    ask.plan = route.aimed(ask, written[0])
-            written += await together(*map(self._beside_others, range(len(written), len(asks))))
-        if not route.one_answer:
-            return route.reply(asks, written)
-        with asks[0].times.timed("render"):
-            return await _by(self.deadline, asks[0].network.in_pool(route.reply, asks, written))
+        if self.route.aims:
+            written.append(await self._beside_others(0))
+            for ask in self.asks[1:]:
+                ask.plan = self.route.aimed(ask, written[0])
+        return written + await together(*map(self._beside_others, range(len(written), len(self.asks))))
 
     async def _beside_others(self, number: int) -> T:
         try:

@@ -80,6 +80,10 @@ class Service:
             raise UnknownModel(f"No model {name!r} is served. Served are {', '.join(served)}.", allowed=served)
         return self.networks[name]
 
+    def draining(self) -> bool:
+        """Whether connections end with the reply that they wait for."""
+        return not self.ready
+
     def require_engines(self) -> None:
         """Raise EngineDown if a network does not answer."""
         for name, network in self.networks.items():

@@ -19,7 +19,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pellucid.errors import NotFound, PellucidError, RateLimited, Unauthorized, WrongKey
-from service.http.problems import error_response, path_of
+from service.http.problems import error_response
 
 Access = Literal["open", "key", "off"]
 
@@ -115,7 +115,7 @@ class Gate:
         await self._app(scope, receive, send)
 
     def _require(self, scope: Scope) -> None:
-        path = path_of(scope)
+        path: str = scope["state"]["path"]
         if path == "/" or path in PROBES or path.startswith("/assets/"):
             return
         access = self._access.get(path, "key")
