@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeVar
 
 import orjson
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -23,6 +23,7 @@ from service.flow.served import Served, Service
 from service.http.route import OptionsRoute
 from service.protocols import documented
 
+T = TypeVar("T")
 ModelName = Annotated[str, Path(description="A name from /v1/models.", examples=["lite0"])]
 # An instance is an image, or an object of one input, which callers call by one of these.
 _INPUTS: Final = ("image", "image_bytes")
@@ -41,9 +42,7 @@ def router(service: Service) -> APIRouter:
     )
     async def predict(request: Request, options: Annotated[PredictOptions, Query()], name: ModelName) -> Response:
         """An alias of /v1/predict: one prediction for each instance, the entry that /v1/predict has in `results`."""
-        return await serve(
-            request, service, options, _Instances(service.addressed(name), frozenset({"predictions"}), "predictions")
-        )
+        return await serve(request, service, options, _Instances(service.addressed(name), frozenset({"predictions"})))
 
     @routes.post(
         "/v1/models/{name}:explain",
@@ -54,32 +53,37 @@ def router(service: Service) -> APIRouter:
     )
     async def explain(request: Request, options: Annotated[ExplainOptions, Query()], name: ModelName) -> Response:
         """An alias of /v1/explain: one explanation for each instance, the entry that /v1/explain has in `results`."""
-        return await serve(
-            request, service, options, _Instances(service.addressed(name), frozenset(PARTS), "explanations")
-        )
+        return await serve(request, service, options, _Instances(service.addressed(name), frozenset(PARTS)))
 
     return routes
 
 
-class _Instances(Route[Options, orjson.Fragment]):
-    """An entry for each instance under ``key``. One image's failure is the request's."""
+class Addressed(Route[Options, T]):
+    """A route whose path names the network: one pass for each image, all by one plan.
+
+    One image's failure is the request's.
+    """
 
     any_type = True
 
-    def __init__(self, served: Served, parts: frozenset[RoutePart], key: str) -> None:
+    def __init__(self, served: Served, parts: frozenset[RoutePart]) -> None:
+        """``parts`` as in ``Results``."""
         self._served = served
         self._parts = parts
-        self._key = key
+
+    def asks(self, body: bodies.Body, options: Options) -> list[Ask]:
+        """Raises InvalidOption where the options say otherwise than the path."""
+        options = options.addressed_to(self._served.spec.name)
+        plan, look = planned(self._served, options, self._parts, len(body.uploads))
+        return [Ask(image, self._served, plan, look) for image in body.uploads]
+
+
+class _Instances(Addressed[orjson.Fragment]):
+    """An entry for each instance, under "predictions" or "explanations"."""
 
     async def read(self, request: Request, limits: bodies.Limits, hold: Callable[[int], None]) -> bodies.Body:
         """Instances, and options as their parameters."""
         return await asyncio.to_thread(_from_json, await bodies.whole(request, limits, hold), limits)
-
-    def asks(self, body: bodies.Body, options: Options) -> list[Ask]:
-        """One pass for each instance, all by one plan."""
-        options = options.addressed_to(self._served.spec.name)
-        plan, look = planned(self._served, options, self._parts, len(body.uploads))
-        return [Ask(image, self._served, plan, look) for image in body.uploads]
 
     def written(
         self, ask: Ask, image: DecodedImage, outcome: Outcome, trusted: Sequence[Trusted] = ()
@@ -89,7 +93,8 @@ class _Instances(Route[Options, orjson.Fragment]):
 
     def reply(self, asks: Sequence[Ask], written: Sequence[orjson.Fragment]) -> Response:
         """All entries, in their order."""
-        return Response(orjson.dumps({self._key: written}), media_type=reply.JSON)
+        key = "predictions" if self._parts == {"predictions"} else "explanations"
+        return Response(orjson.dumps({key: written}), media_type=reply.JSON)
 
 
 def _from_json(body: bytes, limits: bodies.Limits) -> bodies.Body:

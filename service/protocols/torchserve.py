@@ -12,18 +12,16 @@ from fastapi import APIRouter, Query, Request, Response
 from pellucid.errors import MalformedRequest
 from pellucid.network.spec import ModelSpec
 from pellucid.parts import result
-from pellucid.parts.option_types import Options
 from pellucid.parts.options import PARTS, ExplainOptions, PredictOptions, RoutePart
-from pellucid.parts.plan import planned
 from pellucid.parts.trust import Trusted
 from pellucid.types import DecodedImage, Outcome, Upload
 from service.flow import bodies, reply
 from service.flow.run import Ask
-from service.flow.serve import Route, serve
+from service.flow.serve import serve
 from service.flow.served import Served, Service
 from service.http.route import OptionsRoute
 from service.protocols import documented
-from service.protocols.kserve_v1 import ModelName
+from service.protocols.kserve_v1 import Addressed, ModelName
 
 Shown = Callable[[dict[str, Any], ModelSpec], dict[str, Any]]
 
@@ -73,14 +71,11 @@ def probabilities(entry: dict[str, Any], spec: ModelSpec) -> dict[str, np.float3
     }
 
 
-class _OneImage(Route[Options, bytes]):
+class _OneImage(Addressed[bytes]):
     """What ``shown`` makes of the one image's entry."""
 
-    any_type = True
-
     def __init__(self, served: Served, parts: frozenset[RoutePart], shown: Shown) -> None:
-        self._served = served
-        self._parts = parts
+        super().__init__(served, parts)
         self._shown = shown
 
     async def read(self, request: Request, limits: bodies.Limits, hold: Callable[[int], None]) -> bodies.Body:
@@ -93,11 +88,6 @@ class _OneImage(Route[Options, bytes]):
             raise MalformedRequest(f"The form holds {len(uploads)} images; this route takes one.")
         bodies.require_images(uploads, limits)
         return bodies.Body(uploads)
-
-    def asks(self, body: bodies.Body, options: Options) -> list[Ask]:
-        """One pass."""
-        plan, look = planned(self._served, options.addressed_to(self._served.spec.name), self._parts, 1)
-        return [Ask(image, self._served, plan, look) for image in body.uploads]
 
     def written(self, ask: Ask, image: DecodedImage, outcome: Outcome, trusted: Sequence[Trusted] = ()) -> bytes:
         """The reply's body."""
