@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: serve test ray-test image-test demo bench methods precision quality soak fuzz install check examples screenshots lock clean help
+.PHONY: serve test ray-test image-test demo bench methods precision quality soak fuzz install check client examples screenshots lock clean help
 
 serve: .venv/.serve  ## install and serve on 127.0.0.1:8000
 	$(BIN)/python -m service
@@ -44,6 +44,9 @@ precision: .venv/.bench  ## measure what bfloat16 does to maps, into docs/numeri
 	$(BIN)/python -m benchmarks.precision $(PICTURES)
 
 install: .venv/.dev  ## prepare .venv with everything
+
+client: .venv/.dev  ## generate the client's files that follow from others
+	$(BIN)/python -m tests.client.generate
 
 examples: .venv/.serve  ## record the API docs' examples and the README's pictures anew
 	$(BIN)/python docs/record_examples.py

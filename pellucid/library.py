@@ -20,10 +20,15 @@ from pellucid.explain.methods import METHODS
 from pellucid.network import names
 from pellucid.network.file import CompiledNetwork, load
 from pellucid.network.spec import ModelSpec, NetworkSpec
-from pellucid.parts import compare, numbers_file, options, result
-from pellucid.parts.option_types import Options, invalid
-from pellucid.parts.plan import Look, planned
+from pellucid.parts import compare, numbers_file, result
+from pellucid.parts.attention import AttentionOptions
+from pellucid.parts.explain import ExplainOptions
+from pellucid.parts.feature_maps import FeatureMapOptions
+from pellucid.parts.grad_cam import GradCamOptions
+from pellucid.parts.option_types import Analysis, Options, invalid
+from pellucid.parts.predictions import PredictOptions
 from pellucid.parts.trust import Trusted, scoring, trials_of, trusted
+from pellucid.parts.what_if import WhatIfOptions
 from pellucid.runtime import choose, cores
 from pellucid.schemas import (
     Attention,
@@ -50,17 +55,17 @@ def open(  # as PIL, zarr and h5py call theirs
     cache: str | Path | None = None,
     max_pixels: int = _MOST_PIXELS,
 ) -> Network:
-    """A compiled network, ready to be asked.
+    """Open a compiled network in this process.
 
     ``network`` is the path of a compiled network (``pets.pellucid``), a name (``lite0``, ``torchvision:resnet18``,
-    ``timm:seresnet18``), or what ``pellucid.compile`` returned. A name is compiled on first use, which needs torch, and
+    ``timm:seresnet18``), or the result of ``pellucid.compile``. A name is compiled on first use, which needs torch, and
     kept in the folder ``cache``, by default ``~/.cache/pellucid``.
 
     ``engine`` is auto, openvino or torch; ``device`` auto, cpu, cuda or cuda:N; ``precision`` auto (bfloat16 where the
     processor has it), fp32 or bf16; ``threads`` 0 for as many as there are cores. Pictures of more than ``max_pixels``
     pixels are refused.
 
-    Raises NetworkNameError, NetworkFileError, and ValueError for an engine or a device that is not there.
+    Raises NetworkNameError, NetworkFileError, and ValueError for an engine or a device that is not available.
     """
     folder = Path(cache).expanduser() if cache is not None else names.CACHE.expanduser()
     compiled = network if isinstance(network, CompiledNetwork) else load(names.find(str(network), folder))
@@ -78,11 +83,11 @@ def open(  # as PIL, zarr and h5py call theirs
 
 @dataclass(frozen=True)
 class Network:
-    """A compiled network that answers as the HTTP client does: the same methods, options and types.
+    """A compiled network with the methods, options and types of the HTTP client.
 
     An image is a path, a file's bytes, a picture of Pillow or a uint8 array. Every method raises a PellucidError for
-    what can't be answered (``InvalidOption``, ``UnknownName``, ``UndecodableImage``, ...), and what
-    ``pellucid.client.images.read`` raises.
+    wrong options and images (``InvalidOption``, ``UnknownName``, ``UndecodableImage``, ...), and the errors of
+    ``pellucid.client.images.read``.
     """
 
     compiled: CompiledNetwork
@@ -106,37 +111,38 @@ class Network:
 
     def predict(self, image: ImageSource, **given: Unpack[asked.PredictOptions]) -> list[Prediction]:
         """The most probable classes, best first."""
-        return self._result(image, options.PredictOptions, {"predictions"}, given).predictions or []
+        return self._result(image, PredictOptions, given).predictions or []
 
     def attention(self, image: ImageSource, **given: Unpack[asked.AttentionOptions]) -> Attention:
         """The weight of every channel."""
-        found = self._result(image, options.AttentionOptions, {"attention"}, given).attention
+        found = self._result(image, AttentionOptions, given).attention
         assert found is not None
         return found
 
     def feature_maps(self, image: ImageSource, **given: Unpack[asked.FeatureMapOptions]) -> list[FeatureMap]:
-        """What the channels of some layers see, a grid for each layer."""
-        return self._result(image, options.FeatureMapOptions, {"feature_maps"}, given).feature_maps or []
+        """The feature maps of some layers, a grid for each layer."""
+        return self._result(image, FeatureMapOptions, given).feature_maps or []
 
     def grad_cam(self, image: ImageSource, **given: Unpack[asked.GradCamOptions]) -> list[GradCam]:
-        """Where the evidence lies, for each target."""
-        return self._result(image, options.GradCamOptions, {"grad_cam"}, given).grad_cam or []
+        """Heat maps of the evidence, for each target."""
+        return self._result(image, GradCamOptions, given).grad_cam or []
 
     def explain(self, image: ImageSource, **given: Unpack[asked.ExplainOptions]) -> Result:
-        """All of these from one pass, or the parts that ``include`` names; others are None."""
-        return self._result(image, options.ExplainOptions, set(options.PARTS), given)
+        """All of these from one pass, or the parts in ``include``; the others are None."""
+        return self._result(image, ExplainOptions, given)
 
     def what_if(self, image: ImageSource, **given: Unpack[asked.WhatIfOptions]) -> WhatIf:
-        """What the network would have said, had some channels weighed more, less, or nothing."""
-        found = self._result(image, options.WhatIfOptions, {"what_if"}, given).what_if
+        """The predictions and maps before and after some channels are scaled or muted."""
+        found = self._result(image, WhatIfOptions, given).what_if
         assert found is not None
         return found
 
     def heat_maps(self, image: ImageSource, **given: Unpack[asked.GradCamOptions]) -> HeatMaps:
-        """The maps of ``grad_cam`` as arrays, each number as it was computed."""
-        plan, look = planned(self, self._options(options.GradCamOptions, given), frozenset({"grad_cam"}), 1)
+        """The maps of ``grad_cam`` as arrays, in full precision."""
+        options = self._options(GradCamOptions, given)
+        plan = options.plan(self, 1)
         numbers_file.require_one_size(plan)
-        decoded, outcome = self._seen(image, plan, look)
+        decoded, outcome = self._seen(image, plan, options.picture_side)
         return read_npz(numbers_file.npz(decoded, outcome, None, result.frame(decoded)))
 
     def compare(
@@ -150,7 +156,7 @@ class Network:
         """Two classes (two ``target``), two pictures (``image`` and ``other``), or two networks (``against``)."""
         if "against_model" in given:
             raise InvalidOption("against_model: Give the other network itself as `against`.")
-        wanted = self._options(options.CompareOptions, given)
+        wanted = self._options(compare.CompareOptions, given)
         if against is not None:
             wanted = wanted.model_copy(update={"against_model": against.spec.name})
         images = [image] if other is None else [image, other]
@@ -169,24 +175,23 @@ class Network:
 
     # -- one picture, from its source to its answer
 
-    def _result(self, image: ImageSource, kind: type[Options], parts: set[Any], given: Any) -> Result:
-        plan, look = planned(self, self._options(kind, given), frozenset(parts), 1)
-        decoded, outcome = self._seen(image, plan, look)
+    def _result(self, image: ImageSource, kind: type[Options], given: Any) -> Result:
+        options = self._options(kind, given)
+        decoded, outcome = self._seen(image, options.plan(self, 1), options.picture_side)
         tried: tuple[Trusted, ...] = ()
-        if look.design is not None:
-            trials = trials_of(decoded, outcome, self.spec.preprocess, look.design)
+        if options.design is not None:
+            trials = trials_of(decoded, outcome, self.spec.preprocess, options.design)
             scores = np.array([self._scores(trials.picture(number), outcome) for number in range(len(trials))])
             tried = trusted(trials, scores, outcome, 0.0)
-        found = result.result(decoded, outcome, look, self.spec.labels, tried)
+        found = options.entry(Analysis(decoded, outcome, self.spec.labels, tried))
         return Result.model_validate_json(result.as_json({"image": result.image_info(decoded.info), **found}))
 
     def _scores(self, pixels: Any, outcome: Outcome) -> list[float]:
         (scored,) = self._run(pixels, scoring(outcome))
         return [each.probability for each in scored.scored]
 
-    def _seen(self, image: ImageSource, plan: Plan, look: Look | None) -> tuple[DecodedImage, Outcome]:
+    def _seen(self, image: ImageSource, plan: Plan, side: int | None) -> tuple[DecodedImage, Outcome]:
         name, data = read(image)
-        side = look.max_side if look is not None and look.overlay else None
         decoded: DecodedImage = decode(Upload(data, name), self.spec.preprocess, self.max_pixels, side)
         (outcome,) = self._run(decoded.pixels, plan)
         return decoded, outcome

@@ -165,6 +165,11 @@ class Plan:
     edit: Edit | None = None
 
     @property
+    def predicts_alone(self) -> bool:
+        """Whether nothing is computed beside predictions."""
+        return self.layer is None and not (self.gates or self.taps or self.heats or self.edit)
+
+    @property
     def wanted(self) -> tuple[Heat, ...]:
         """The heat maps that are wanted, in the order of the reply."""
         if self.edit is not None:  # which has maps of its own

@@ -77,6 +77,7 @@ MAY_IMPORT = {
         "pellucid.client",
         "pellucid.compiler",
         "pellucid.network",
+        "pellucid.parts",
         "pellucid.schemas",
         "service.app",
         "service.config",

@@ -1,4 +1,4 @@
-"""Two classes, two pictures or two networks beside each other -> the reply's ``compare``."""
+"""Two classes, two pictures or two networks beside each other: options, plans, and JSON."""
 
 from __future__ import annotations
 
@@ -8,26 +8,70 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 import numpy as np
+from pydantic import Field
 
 from pellucid.errors import InvalidOption, PellucidError
 from pellucid.network.spec import ModelSpec
 from pellucid.parts import side_by_side
-from pellucid.parts.classes import prediction
-from pellucid.parts.options import CompareOptions, GradCamOptions
-from pellucid.parts.plan import Offer, class_index, planned
+from pellucid.parts.grad_cam import METHOD, SAMPLES, SIGNED_COLOURS, GradCamOptions, Samples
+from pellucid.parts.names import TargetOptions, class_index
+from pellucid.parts.option_types import MAX_SIDE, ColormapName, Name, Names, Offer, OneName, Side
+from pellucid.parts.predictions import TopOptions, prediction
 from pellucid.parts.result import image_info
 from pellucid.trust.ranks import spearman
 from pellucid.types import Box, DecodedImage, Explanation, GateReading, Outcome, Plan
 
 Kind = Literal["classes", "pictures", "models"]
 Seen = tuple[DecodedImage, Outcome]
-# How many channels are named as those that changed most.
+# The length of ``most_changed``.
 _NAMED: Final = 10
 _NAMES: Final = {"pictures": "picture", "models": "network"}
 
 
+class CompareOptions(TopOptions, TargetOptions):
+    """Options of /v1/compare."""
+
+    target: Names = Field(
+        default_factory=list,
+        max_length=2,
+        description="Class to explain, by index or by label. Two of them with one picture compare the classes. With "
+        "two pictures, or with `against_model`, at most one. Default: the most probable class of the first side.",
+        examples=[["Egyptian cat", "tabby"]],
+    )
+    against_model: Name | None = Field(
+        None,
+        description="A second network to ask, by a name from /v1/models: compares the networks on one picture.",
+        examples=["lite0-plain"],
+    )
+    layer: OneName | None = Field(
+        None,
+        description="Layer to explain at, by a name from /v1/models/{name}, or `pixels`. Default: the last layer with "
+        "a spatial extent; the pixels for methods that are offered there.",
+        examples=["head"],
+    )
+    against_layer: OneName | None = Field(
+        None,
+        description="With `against_model`: the layer of that network. Default: the one that `layer` names, or else "
+        "its own default.",
+        examples=["head"],
+    )
+    method: OneName = Field(
+        METHOD, description="How both maps are made, by a name from /v1/models/{name}.", examples=[METHOD]
+    )
+    samples: Samples = Field(
+        SAMPLES,
+        description="How many gradients `smoothgrad` and `integrated-gradients` take.",
+        examples=[SAMPLES],
+    )
+    signed: bool = Field(
+        False, description="Keep evidence against the class in both masks; their difference always has a sign."
+    )
+    colormap: ColormapName = Field(SIGNED_COLOURS, description="Colours of the difference.", examples=[SIGNED_COLOURS])
+    max_side: Side = Field(MAX_SIDE, description="Longest side of the pictures in pixels.", examples=[MAX_SIDE])
+
+
 def kind_of(options: CompareOptions, images: int) -> Kind:
-    """What is compared. Raises InvalidOption, which says what can be."""
+    """The kind of a comparison. Raises InvalidOption, which lists the kinds."""
     if options.provenance:
         raise InvalidOption("provenance: A comparison does not carry it; ask /v1/grad-cam for each side.")
     targets, networks = len(options.target), 2 if options.against_model else 1
@@ -45,13 +89,13 @@ def kind_of(options: CompareOptions, images: int) -> Kind:
 
 
 def counterpart(index: int, spec: ModelSpec, other: ModelSpec) -> int:
-    """The class of ``other`` that is ``spec``'s of that index: by its label, unless all labels are the same."""
+    """The index in ``other`` of a class of ``spec``: by label, unless all labels are equal. Raises UnknownName."""
     return index if other.labels == spec.labels else class_index(spec.labels[index], other)
 
 
 @contextmanager
 def naming(side: str) -> Iterator[None]:
-    """Let an error say which side it is of, where that is not plain."""
+    """Put the name of a side in front of an error; an empty name leaves it as it is."""
     try:
         yield
     except PellucidError as error:
@@ -61,9 +105,9 @@ def naming(side: str) -> Iterator[None]:
 
 
 def sides(kind: Kind, first: Offer, second: Offer, options: CompareOptions) -> list[tuple[str, Offer, Plan]]:
-    """The passes that make the comparison: what an error calls each, its network, and what is asked of it.
+    """The passes of a comparison: a name for errors, the network, and the plan of each.
 
-    ``second`` is ``first`` unless networks are compared. Raises what ``planned`` does.
+    ``second`` is ``first`` unless networks are compared. Raises what ``Options.plan`` does.
     """
     targets = [class_index(name, first.spec) for name in options.target]
     if len(targets) > len(set(targets)):
@@ -79,7 +123,7 @@ def sides(kind: Kind, first: Offer, second: Offer, options: CompareOptions) -> l
 
 
 def _plan(offer: Offer, options: CompareOptions, layer: str | None, targets: Sequence[int]) -> Plan:
-    asked = GradCamOptions(
+    maps = GradCamOptions(
         target=[*map(str, targets)],
         layer=[layer] if layer else [],
         method=[options.method],
@@ -87,13 +131,12 @@ def _plan(offer: Offer, options: CompareOptions, layer: str | None, targets: Seq
         signed=options.signed,
         max_side=options.max_side,
     )
-    plan, _ = planned(offer, asked, frozenset({"grad_cam"}), 1)
-    return replace(plan, top_k=options.top_k, gates=len(targets) < 2 and bool(offer.network.gates))
+    return replace(maps.plan(offer, 1), top_k=options.top_k, gates=len(targets) < 2 and bool(offer.network.gates))
 
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """One side: what it is, what was seen, and of that the map that is compared."""
+    """One side: its network, its image and outcome, and the map that is compared."""
 
     model: ModelSpec
     seen: Seen
@@ -117,19 +160,19 @@ class _Found:
 
 
 def compared(kind: Kind, models: Sequence[ModelSpec], seen: Sequence[Seen], options: CompareOptions) -> dict[str, Any]:
-    """The reply's ``compare``; its pictures are still Pictures."""
+    """The field ``compare``. Pictures are still ``render.encode.Picture``."""
     one, other = (
         _Found(model, each, explanation)
         for model, each in zip(models, seen, strict=True)
         for explanation in each[1].explanations
     )
-    heats = one.explanation.heat, other.explanation.heat
+    maps = one.explanation.heat, other.explanation.heat
     if kind == "pictures":
         height, width = one.seen[0].pixels.shape[:2]
         box: Box = (0, 0, width, height)
     else:
         box = side_by_side.common(one.box, other.box)
-        heats = side_by_side.over(heats[0], one.box, box), side_by_side.over(heats[1], other.box, box)
+        maps = side_by_side.over(maps[0], one.box, box), side_by_side.over(maps[1], other.box, box)
     return {
         "kind": kind,
         "method": options.method,
@@ -137,7 +180,7 @@ def compared(kind: Kind, models: Sequence[ModelSpec], seen: Sequence[Seen], opti
         "second": other.as_json(),
         "maps": {
             "frame": "input" if kind == "pictures" else "picture",
-            **side_by_side.maps(*heats, box, options.max_side, options.signed, options.colormap),
+            **side_by_side.maps(*maps, box, options.max_side, options.signed, options.colormap),
         },
         "gates": _gates(one.seen[1].gates, other.seen[1].gates) if kind != "classes" else [],
     }

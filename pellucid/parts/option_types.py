@@ -1,4 +1,4 @@
-"""What an option may be: the types of values, the model that all options share, and how a wrong one is told."""
+"""What all options share: types of values, the base class, and error messages."""
 
 from __future__ import annotations
 
@@ -6,14 +6,22 @@ import re
 import reprlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Annotated, Any, Final, Self
+from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from pellucid.errors import InvalidOption
+from pellucid.network.spec import ModelSpec, NetworkSpec
+from pellucid.parts.result import frame
 from pellucid.render import colormap
+from pellucid.trust.trials import Design
+from pellucid.types import DecodedImage, MethodSpec, Outcome, Plan
+
+if TYPE_CHECKING:
+    from pellucid.parts.trust import Trusted
 
 
 def _known_colormap(name: str) -> str:
@@ -34,11 +42,11 @@ def _as_strings(value: Any) -> list[str]:
 
 
 def _split(value: Any) -> list[str]:
-    """One value or several, each of which may hold several between commas."""
+    """The names in one value or several; commas separate names as well."""
     return [part.strip() for entry in _as_strings(value) for part in entry.split(",") if part.strip()]
 
 
-# Longer than any name of a class or layer, and short enough to be looked for among all of them.
+# Longer than any name of a class or layer. A longer text would make the search for similar names slow.
 _LONGEST_NAME: Final = 256
 Name = Annotated[str, Field(max_length=_LONGEST_NAME)]
 
@@ -53,6 +61,8 @@ Scaled = Annotated[str, AfterValidator(_scaled)]
 MOST_EDITED: Final = 4096
 Names = Annotated[list[Name], BeforeValidator(_as_strings)]
 CommaSeparated = BeforeValidator(_split)
+MAX_SIDE: Final = 1024
+Side = Annotated[int, Field(ge=8, le=4096)]
 
 
 def _single(name: str) -> str:
@@ -64,8 +74,43 @@ def _single(name: str) -> str:
 OneName = Annotated[Name, AfterValidator(_single)]
 
 
+class Offer(Protocol):
+    """A network and its methods."""
+
+    @property
+    def spec(self) -> ModelSpec: ...
+
+    @property
+    def network(self) -> NetworkSpec: ...
+
+    @property
+    def methods(self) -> Sequence[MethodSpec]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """The data of an image's entry: the image, the engine's outcome, and the network's labels.
+
+    ``trusted`` has the measurements of each map, with ``trust=true``. ``media_type`` is the type of pictures.
+    """
+
+    image: DecodedImage
+    outcome: Outcome
+    labels: Sequence[str]
+    trusted: Sequence[Trusted] = ()
+    media_type: str = "image/png"
+
+
+# Pixels of all pictures of one request. Drawing them takes some seconds of one core.
+_MOST_DRAWN: Final = 128_000_000
+
+
 class Options(BaseModel):
-    """Options of every POST route."""
+    """Options of every POST route.
+
+    A part overrides ``asks``, what the engine computes for it, ``written``, its JSON, and, if it has pictures,
+    ``pictures`` and ``pixels``.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -94,7 +139,7 @@ class Options(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _known_names(cls, given: Any) -> Any:
-        """Say which options there are, where pydantic would only say that one is extra."""
+        """Name the options that there are; pydantic would only say that one is extra."""
         for name in given if isinstance(given, Mapping) else ():
             if name not in cls.model_fields:
                 close = get_close_matches(str(name)[:_LONGEST_NAME], cls.model_fields, n=1)
@@ -123,10 +168,60 @@ class Options(BaseModel):
         except ValidationError as error:
             raise invalid(error.errors(include_url=False, include_context=False)) from error
 
-    def addressed_to(self, name: str) -> Self:
-        """These options, at a path of another protocol, which names the network.
+    def plan(self, offer: Offer, images: int) -> Plan:
+        """What the engine computes for each of ``images``. Raises UnknownName, InvalidOption and Unexplainable."""
+        plan = self.asks(offer, Plan(reproducible=self.provenance))
+        self.bound(images, plan)
+        return plan
 
-        Raises InvalidOption where ``model`` names another, and for provenance, which its replies have no place for.
+    def bound(self, images: int, plan: Plan) -> None:
+        """Raise InvalidOption if the pictures could have too many pixels.
+
+        Drawing can't be cancelled, so its cost is bounded before it starts.
+        """
+        pixels = images * self.pixels(plan)
+        if pixels > _MOST_DRAWN:
+            raise InvalidOption(
+                f"The pictures could have {pixels // 10**6} million pixels, at most {_MOST_DRAWN // 10**6} are drawn "
+                "for a request. Ask for fewer images, targets, methods, layers or channels, or a smaller `max_side` or "
+                "`tile`."
+            )
+
+    def entry(self, analysis: Analysis) -> dict[str, Any]:
+        """An entry of ``results`` without ``image``. Pictures are still ``render.encode.Picture``."""
+        entry = self.written(analysis)
+        return {**entry, "frame": frame(analysis.image)} if self.provenance else entry
+
+    def asks(self, offer: Offer, plan: Plan) -> Plan:
+        """``plan``, extended by what this part needs. Raises UnknownName, InvalidOption and Unexplainable."""
+        raise NotImplementedError
+
+    def written(self, analysis: Analysis) -> dict[str, Any]:
+        """The part's field of the entry, with its name."""
+        raise NotImplementedError
+
+    def pictures(self, plan: Plan) -> int:
+        """The number of pictures in an image's entry."""
+        return 0
+
+    def pixels(self, plan: Plan) -> int:
+        """The largest number of pixels that these pictures can have."""
+        return 0
+
+    @property
+    def picture_side(self) -> int | None:
+        """The longer side in pixels of the source picture under overlays; None without overlays."""
+        return None
+
+    @property
+    def design(self) -> Design | None:
+        """How ``trust`` is measured; None if it is not."""
+        return None
+
+    def addressed_to(self, name: str) -> Self:
+        """These options for a route of another protocol, whose path has the network's ``name``.
+
+        Raises InvalidOption if ``model`` is another, and for provenance, which these replies can't hold.
         """
         if self.provenance:
             raise InvalidOption("provenance: Only replies of routes under /v1 carry it.")
@@ -136,11 +231,11 @@ class Options(BaseModel):
 
 
 def invalid(errors: Any) -> InvalidOption:
-    """pydantic's or FastAPI's list of errors as one InvalidOption."""
+    """The InvalidOption for a list of errors of pydantic or FastAPI."""
     return InvalidOption(" ".join(_sentence(error) for error in errors))
 
 
-# Of a text it keeps both ends, of a list the first few: whatever is shown costs as little as what is left of it.
+# Shortens before it formats: both ends of a text, the first elements of a list.
 _SHORT: Final = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 80
 
@@ -156,6 +251,6 @@ def _sentence(error: Mapping[str, Any]) -> str:
 
 
 def _shown(value: Any) -> str:
-    """What a caller sent, as far as it helps: it may be as long as a body."""
+    """A value of a request, shortened: it can be as long as the body."""
     shown = _SHORT.repr(value)
     return shown if len(shown) <= 80 else shown[:77] + "..."

@@ -1,22 +1,57 @@
-"""What was measured of a map -> the reply's ``trust``."""
+"""How far a map can be trusted: options, trials, and JSON."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from pellucid.network.spec import PreprocessSpec
+from pellucid.parts.option_types import Options
 from pellucid.trust.measures import Confidence, Curve, Measured, measured, sanity, sentence
 from pellucid.trust.trials import Design, Trials
 from pellucid.types import DecodedImage, Outcome, Plan
 
+# Maps by networks with random weights behind the layer, for the sanity check.
+RANDOM_HEADS: Final = 5
+
+
+class TrustOptions(Options):
+    """The options of ``trust``."""
+
+    trust: bool = Field(
+        False,
+        description="Also say how far each map can be trusted: deletion, insertion and ROAD curves beside those of "
+        "random maps and of a spot in the middle, and a sanity check. Costs some hundred passes through the network, "
+        "of which /v1/models/{name} says how long they take.",
+        examples=[True],
+    )
+    trust_steps: int = Field(
+        Design().steps,
+        ge=2,
+        le=32,
+        description="With `trust`: in how many steps pixels are taken away and put back.",
+        examples=[8],
+    )
+    trust_maps: int = Field(
+        Design().random_maps,
+        ge=4,
+        le=32,
+        description="With `trust`: how many random maps the map is compared with.",
+        examples=[8],
+    )
+
+    @property
+    def design(self) -> Design | None:
+        return Design(self.trust_steps, self.trust_maps) if self.trust else None
+
 
 @dataclass(frozen=True, slots=True)
 class Trusted:
-    """What the trials said of one target's map. ``sanity``: its rank correlation with each random head's map.
+    """The measurements of one target's map. ``sanity``: its rank correlation with each random head's map.
 
     ``estimated_s`` is what the trials of the image were expected to take before they began, 0 where nothing was known.
     """
@@ -27,18 +62,18 @@ class Trusted:
 
 
 def trials_of(image: DecodedImage, outcome: Outcome, spec: PreprocessSpec, design: Design) -> Trials:
-    """The trials of the outcome's maps."""
+    """The trials for the maps of an outcome."""
     maps = [explanation.heat for explanation in outcome.explanations]
     return Trials(image.pixels, maps, [255 * value for value in spec.mean], design)
 
 
 def scoring(outcome: Outcome) -> Plan:
-    """What the network is asked of each picture of a trial."""
+    """The plan for each picture of a trial: the scores of the targets."""
     return Plan(scored=tuple(explanation.target.index for explanation in outcome.explanations))
 
 
 def trusted(trials: Trials, scores: NDArray[np.float64], outcome: Outcome, estimated_s: float) -> tuple[Trusted, ...]:
-    """What the trials' ``scores`` ``[trials, targets]`` say of each of the outcome's maps."""
+    """The measurements of each map, from the ``scores`` ``[trials, targets]``."""
     return tuple(
         Trusted(
             each,
@@ -50,7 +85,7 @@ def trusted(trials: Trials, scores: NDArray[np.float64], outcome: Outcome, estim
 
 
 def trust(found: Trusted, label: str) -> dict[str, Any]:
-    """The part of a map's entry that says how far it can be trusted."""
+    """The field ``trust`` of a map."""
     measured = found.measured
     known = [abs(each) for each in found.sanity if each is not None]
     random = measured.random_confidence

@@ -1,24 +1,108 @@
-"""What a change of channels would do -> the reply's ``what_if``."""
+"""What a change of channels would do: options, plan, and JSON."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from typing import Any, Final
+from dataclasses import replace
+from typing import Annotated, Any, Final
 
 import numpy as np
+from pydantic import Field
 
+from pellucid.errors import InvalidOption, UnknownName
+from pellucid.network.spec import NetworkSpec
 from pellucid.parts import side_by_side
-from pellucid.parts.classes import prediction
-from pellucid.parts.plan import Look
+from pellucid.parts.names import LayerOptions, gate_names, layer_name
+from pellucid.parts.option_types import MAX_SIDE, MOST_EDITED, Analysis, CommaSeparated, Name, Offer, Scaled, Side
+from pellucid.parts.predictions import TopOptions, prediction
 from pellucid.trust.ranks import spearman
-from pellucid.types import Box, ChannelRanking, WhatIf
+from pellucid.types import Box, ChannelRanking, Edit, Plan, WhatIf
 
-# How many channels are named as those that mattered most.
+# The length of ``most``: the channels with the largest effect.
 _NAMED: Final = 10
 
 
-def what_if(found: WhatIf, box: Box, look: Look, labels: Sequence[str]) -> dict[str, Any]:
-    """The part as JSON; its pictures are still Pictures."""
+class WhatIfOptions(TopOptions, LayerOptions):
+    """Options of /v1/what-if."""
+
+    gate: Name | None = Field(
+        None,
+        description="Edit the weights of this channel-attention gate, by the `layer` of /v1/models/{name}, in place of "
+        "a layer's channels.",
+        examples=["blocks.15.gate"],
+    )
+    mute: Annotated[list[int], CommaSeparated] = Field(
+        default_factory=list,
+        max_length=MOST_EDITED,
+        description="Channels that are set to zero, counted from 0; several between commas or repeated.",
+        examples=[[12, 40]],
+    )
+    keep: Annotated[list[int], CommaSeparated] = Field(
+        default_factory=list,
+        max_length=MOST_EDITED,
+        description="Channels that stay as they are while all that are not named become zero.",
+        examples=[[3, 7]],
+    )
+    scale: Annotated[list[Scaled], CommaSeparated] = Field(
+        default_factory=list,
+        max_length=MOST_EDITED,
+        description="Channels and the factors that they are multiplied by, as CHANNEL:FACTOR; several between commas "
+        "or repeated.",
+        examples=[["12:0.5", "40:2"]],
+    )
+    rank: bool = Field(
+        False,
+        description="Also measure for every channel of the layer what muting it alone does to the first target's "
+        "logit. Costs a pass behind the layer for each, save where the head is linear.",
+        examples=[True],
+    )
+    signed: bool = Field(False, description="Keep evidence against the class in the masks.", examples=[False])
+    max_side: Side = Field(MAX_SIDE, description="Longest side of the masks in pixels.", examples=[MAX_SIDE])
+
+    def asks(self, offer: Offer, plan: Plan) -> Plan:
+        targets = self.targets(offer.spec)
+        layer, edit = _edited(self, offer.network)
+        return replace(plan, top_k=self.top_k, targets=targets, layer=layer, edit=edit, gates=bool(edit.gate))
+
+    def written(self, analysis: Analysis) -> dict[str, Any]:
+        found = analysis.outcome.what_if
+        assert found is not None  # `asks` has an edit
+        return {"what_if": _what_if(found, analysis.image.box, self, analysis.labels)}
+
+    def pixels(self, plan: Plan) -> int:
+        return 3 * max(1, len(plan.targets)) * self.max_side**2  # before, after, and their difference
+
+
+def _edited(options: WhatIfOptions, network: NetworkSpec) -> tuple[str, Edit]:
+    """The layer whose channels are edited, and how.
+
+    Raises UnknownName for what the network does not have, and InvalidOption for two changes of one channel.
+    """
+    if options.gate and options.layer:
+        raise InvalidOption("Name a `layer` or a `gate` to edit, not both.")
+    if options.gate:
+        gate_names([options.gate], network)
+        (layer,) = (gate.after for gate in network.gates if gate.layer == options.gate)
+    else:
+        layer = layer_name(options.layer or network.default_layer, network)
+    gate = options.gate or next((gate.layer for gate in network.gates if gate.after == layer), "")
+    count = network.by_name[layer].shape[0]
+    pairs = [(channel, 0.0) for channel in options.mute] + [(channel, 1.0) for channel in options.keep]
+    for entry in options.scale:
+        name, _, factor = entry.partition(":")
+        pairs.append((int(name), float(factor)))
+    for channel, times in Counter(channel for channel, _ in pairs).items():
+        if not 0 <= channel < count:
+            raise UnknownName(
+                f"Unknown channel {channel} of layer {layer!r}. Channels from 0 to {count - 1} are allowed."
+            )
+        if times > 1:
+            raise InvalidOption(f"Channel {channel} is named {times} times among `mute`, `keep` and `scale`.")
+    return layer, Edit(tuple(sorted(pairs)), 0.0 if options.keep else 1.0, gate, options.rank)
+
+
+def _what_if(found: WhatIf, box: Box, options: WhatIfOptions, labels: Sequence[str]) -> dict[str, Any]:
     edit = found.edit
     return {
         "layer": found.layer,
@@ -34,7 +118,7 @@ def what_if(found: WhatIf, box: Box, look: Look, labels: Sequence[str]) -> dict[
                 "before": prediction(before.target, labels),
                 "after": prediction(after.target, labels),
                 "change": np.float32(after.target.logit - before.target.logit),
-                "maps": side_by_side.maps(before.heat, after.heat, box, look.max_side, look.signed),
+                "maps": side_by_side.maps(before.heat, after.heat, box, options.max_side, options.signed),
             }
             for before, after in found.targets
         ],

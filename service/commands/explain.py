@@ -1,12 +1,14 @@
-"""``pellucid explain``: pictures and numbers of every photograph, each in a folder of its own."""
+"""``pellucid explain``: pictures and numbers of each photograph, in a folder for each."""
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final, get_origin
 
 import typer
 from rich.markup import escape
@@ -16,6 +18,7 @@ from pellucid.client import ApiError, AsyncClient
 from pellucid.client.many import FAILURES
 from pellucid.client.options import AttentionOptions, ExplainOptions
 from pellucid.network.spec import PIXELS
+from pellucid.parts import explain as parts
 from pellucid.schemas import Prediction
 from service.commands import files
 from service.commands.session import (
@@ -33,56 +36,35 @@ from service.commands.session import (
 
 def explain(
     images: Annotated[list[Path], typer.Argument(exists=True, help="Photographs, and folders of them.")],
-    out: Annotated[Path, typer.Option(file_okay=False, help="Folder to write to; made if it is not there.")],
-    target: Annotated[
-        list[str] | None,
-        typer.Option(help="Class to explain, by label or index; may be repeated. Default: the most probable."),
-    ] = None,
-    layer: Annotated[
-        str | None, typer.Option(help="Layer to explain at, or several between commas; `pellucid layers` lists them.")
-    ] = None,
-    layers: Annotated[
-        list[str] | None,
-        typer.Option(help="Layer whose feature maps are shown; may be repeated. Default: some."),
-    ] = None,
+    out: Annotated[Path, typer.Option(file_okay=False, help="Folder to write to; it is created if needed.")],
     model: Annotated[
         str | None,
-        typer.Option(help="The network: of the server's, or any that can be loaded, by name or as a compiled file."),
+        typer.Option(help="The network: of the server, or any name or compiled file that can be loaded."),
     ] = None,
-    method: Annotated[str | None, typer.Option(help="How the heat map is made, or several between commas.")] = None,
-    colormap: Annotated[str | None, typer.Option(help="Colours of overlays and feature maps.")] = None,
-    top_k: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 5,
     concurrency: Annotated[int, typer.Option(min=1, max=256, help="Pictures in flight at once.")] = 4,
     timeout: Timeout = 60,
     url: Url = None,
     api_key: ApiKey = None,
     as_json: AsJson = False,
+    **options: Any,
 ) -> None:
-    """Explain photographs, of a server or without one.
+    """Explain photographs, with or without a server.
 
-    Each gets a folder of its name in --out: predictions.json, overlay.png, mask.png, a grid of feature maps for each
+    Each has a folder with its name in --out: predictions.json, overlay.png, mask.png, a grid of feature maps for each
     layer, attention.png, and explanation.json with all the numbers. Folders are searched for pictures.
 
-    Exit codes: 0, all were explained; 1, some could not be, and what could be was; 2, it could not be done as asked.
+    Exit codes: 0, all were explained; 1, some failed; 2, wrong options, or no server.
     """
     found = files.pictures(images, out)
     if not found:
         console.print(f"There is no picture ({', '.join(files.SUFFIXES)}) in {', '.join(map(str, images))}.")
         raise typer.Exit(2)
-    options = {
-        "target": target,
-        "layer": layer,
-        "layers": layers,
-        "method": method,
-        "colormap": colormap,
-        "model": model if url else None,
-    }
-    given = ExplainOptions(top_k=top_k, overlay=True)
-    given.update({name: value for name, value in options.items() if value})  # type: ignore[typeddict-item]
+    options |= {"model": model if url else None, "overlay": True}
+    given = ExplainOptions(**{name: value for name, value in options.items() if value is not None})  # type: ignore[typeddict-item]
 
     async def run() -> list[_Done]:
         async with session(url, api_key, model=model, timeout_s=timeout) as client:
-            await client.models()  # whether anybody answers
+            await client.models()  # fails at once without a server
             return await _explain(client, found, given, concurrency)
 
     with explained_errors(url):
@@ -101,9 +83,35 @@ def explain(
         raise typer.Exit(1)
 
 
+# The command decides these options of /v1/explain: it writes all parts, with overlays, and no envelope.
+_SETTLED: Final = {"timeout_ms", "model", "provenance", "include", "overlay"}
+
+
+def _options() -> Iterator[inspect.Parameter]:
+    """The other options of /v1/explain, with their names and descriptions."""
+    for name, field in parts.ExplainOptions.model_fields.items():
+        if name not in _SETTLED:
+            several = get_origin(field.annotation) is list
+            kind: Any = list[str] if several else field.annotation if field.annotation in (bool, float, int) else str
+            default = None if several or not field.default else str(field.default)
+            shown = typer.Option(f"--{name.replace('_', '-')}", help=field.description, show_default=default or False)
+            yield inspect.Parameter(
+                name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, shown]
+            )
+
+
+def _with_options() -> None:
+    signature = inspect.signature(explain, eval_str=True)
+    own = [each for each in signature.parameters.values() if each.kind is not inspect.Parameter.VAR_KEYWORD]
+    explain.__signature__ = signature.replace(parameters=[*own, *_options()])  # type: ignore[attr-defined]
+
+
+_with_options()
+
+
 @dataclass(frozen=True)
 class _Done:
-    """What became of one picture: the files in ``folder`` and the most probable class, or why there is nothing."""
+    """One picture: the files in ``folder`` and the most probable class, or an error."""
 
     source: Path
     folder: Path
@@ -129,14 +137,13 @@ class _Done:
 async def _explain(
     client: AsyncClient, found: list[tuple[Path, Path]], options: ExplainOptions, concurrency: int
 ) -> list[_Done]:
-    """Each picture on its own, so many at a time. Raises the error that every picture would meet."""
+    """Explain each picture, ``concurrency`` at a time. Raises an error that every picture would have."""
     places = asyncio.Semaphore(concurrency)
-    plotted = AttentionOptions(effects=False)  # the plot is of weights, and for one class
+    plotted = AttentionOptions(effects=False)  # the plot shows weights for one class
     if model := options.get("model"):
         plotted["model"] = model
-    given = options.get("layer") or []
-    layers = given.split(",") if isinstance(given, str) else given
-    if inner := [name.strip() for name in layers if name.strip() not in ("", PIXELS)]:  # the pixels have no channels
+    layers = [name.strip() for given in options.get("layer") or [] for name in given.split(",")]
+    if inner := [name for name in layers if name not in ("", PIXELS)]:  # pixels have no channels
         plotted["layer"] = inner[0]
     if targets := options.get("target"):
         plotted["target"] = targets if isinstance(targets, (int, str)) else targets[0]

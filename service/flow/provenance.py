@@ -5,20 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from pellucid.network.spec import PreprocessSpec
+from pellucid.parts.explain import PARTS, ExplainOptions
 from pellucid.parts.option_types import Options
-from pellucid.parts.options import PARTS
-from pellucid.parts.plan import Look
 from pellucid.schemas import Preprocess
 from pellucid.types import Plan
 from service.flow.served import Served
 
 
-def of_reply(route: str, options: Options, plan: Plan, look: Look, network: Served) -> dict[str, Any]:
+def of_reply(route: str, options: Options, plan: Plan, network: Served) -> dict[str, Any]:
     """The provenance of a reply, as ``schemas.Provenance`` has it: plain data."""
     spec = network.spec
     return {
         "route": route,
-        "options": _resolved(options, plan, look, network),
+        "options": _resolved(options, plan, network),
         "network": {
             "name": spec.name,
             "source": spec.source,
@@ -42,7 +41,7 @@ def preprocess(spec: PreprocessSpec) -> Preprocess:
     )
 
 
-def _resolved(options: Options, plan: Plan, look: Look, network: Served) -> dict[str, Any]:
+def _resolved(options: Options, plan: Plan, network: Served) -> dict[str, Any]:
     """The options of which asking again gives the same plan, wherever defaults are others by then."""
     known = {
         "model": network.spec.name,
@@ -50,7 +49,7 @@ def _resolved(options: Options, plan: Plan, look: Look, network: Served) -> dict
         "against": [str(index) for index in plan.contrast.against] if plan.contrast else None,
         "target": [str(index) for index in plan.targets],
         "layers": [tap.layer for tap in plan.taps if not tap.gate],
-        "include": [part for part in PARTS if part in look.parts],
+        "include": [part for part in PARTS if isinstance(options, ExplainOptions) and part in options.include],
     }
     chosen = options.model_dump(mode="json", exclude={"timeout_ms"}, exclude_none=True)
     return chosen | {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final
 
@@ -18,9 +18,7 @@ from starlette.responses import Response
 from pellucid.decode.image import identify
 from pellucid.errors import InvalidOption, NotAcceptable, PellucidError
 from pellucid.parts import numbers_file, result
-from pellucid.parts.option_types import Options
-from pellucid.parts.options import RoutePart
-from pellucid.parts.plan import Look, planned
+from pellucid.parts.option_types import Analysis, Options
 from pellucid.parts.trust import Trusted
 from pellucid.render import plot, png
 from pellucid.render.encode import MEDIA_TYPES, encode
@@ -53,15 +51,13 @@ class Entry:
 class Results(Route[Options, Entry]):
     """A route under /v1: a result for each image in one envelope, or one picture, or one file of numbers.
 
-    ``parts`` are what the route answers; the options of /v1/explain choose among them. An image that fails beside
-    others has a result with its error.
+    An image that fails beside others has a result with its error.
     """
 
     def __init__(
         self,
         request: Request,
         service: Service,
-        parts: frozenset[RoutePart],
         *,
         pictures: bool = True,
         numbers: bool = False,
@@ -70,33 +66,27 @@ class Results(Route[Options, Entry]):
         self._media_type = negotiate(", ".join(request.headers.getlist("accept")), pictures, numbers)
         self._request = request
         self._service = service
-        self._parts = parts
         self._origin: dict[str, Any] | None = None
 
     def asks(self, body: Body, options: Options) -> list[Ask]:
         """One pass for each image, all by one plan."""
         network = self._service.network(options.model)
-        plan, look = planned(network, options, self._parts, len(body.uploads))
+        plan = options.plan(network, len(body.uploads))
         if self._media_type != JSON:
-            _require_one_picture(len(body.uploads), plan, look, self._media_type)
-            if self._media_type in MEDIA_TYPES:
-                look = replace(look, media_type=self._media_type)
-        if look.provenance:
-            self._origin = provenance.of_reply(self._request.scope["route"].path, options, plan, look, network)
-        return [Ask(image, network, plan, look) for image in body.uploads]
+            _require_one_picture(len(body.uploads), plan, options, self._media_type)
+        if options.provenance:
+            self._origin = provenance.of_reply(self._request.scope["route"].path, options, plan, network)
+        return [Ask(image, network, plan, options) for image in body.uploads]
 
     def written(self, ask: Ask, image: DecodedImage, outcome: Outcome, trusted: Sequence[Trusted] = ()) -> Entry:
         """One image's result."""
         if self._media_type == numbers_file.NPZ:
             data = numbers_file.npz(image, outcome, self._origin, result.frame(image))
             return Entry(data, numbers_file.NPZ)
-        if self._media_type == numbers_file.PNG16:
-            data, headers = numbers_file.png16(image, outcome, self._origin, result.frame(image))
-            return Entry(data, "image/png", headers)
-        found = entry(ask, image, outcome, trusted)
-        if self._media_type != JSON:
-            return _picture(image.info, found, self._media_type, self._origin)
-        return Entry(result.as_json(found))
+        if self._media_type == JSON:
+            return Entry(result.as_json(entry(ask, image, outcome, trusted)))
+        found = entry(ask, image, outcome, trusted, self._media_type)
+        return _picture(image.info, found, self._media_type, self._origin)
 
     async def failed(self, number: int, ask: Ask, error: Exception) -> Entry:
         """The result of an image that failed beside others."""
@@ -128,9 +118,15 @@ class Results(Route[Options, Entry]):
         return Response(b"".join(body), media_type=JSON)
 
 
-def entry(ask: Ask, image: DecodedImage, outcome: Outcome, trusted: Sequence[Trusted] = ()) -> dict[str, Any]:
-    """One image's result as plain data; pictures are still Pictures. ``trusted`` as in ``result.result``."""
-    found = result.result(image, outcome, ask.display, ask.network.spec.labels, trusted)
+def entry(
+    ask: Ask,
+    image: DecodedImage,
+    outcome: Outcome,
+    trusted: Sequence[Trusted] = (),
+    media_type: str = "image/png",
+) -> dict[str, Any]:
+    """One image's result as plain data; its pictures, of ``media_type``, are still Pictures."""
+    found = ask.options.entry(Analysis(image, outcome, ask.network.spec.labels, trusted, media_type))
     return {"image": result.image_info(image.info), **found}
 
 
@@ -140,9 +136,9 @@ def negotiate(accept: str | None, pictures: bool, numbers: bool = False) -> str:
 
     Raises NotAcceptable.
     """
-    offered = (JSON,)
+    offered: tuple[str, ...] = (JSON,)
     if pictures:  # mimeparse lets the last of equals win
-        offered = (*(numbers_file.TYPES if numbers else ()), *MEDIA_TYPES[::-1], JSON)
+        offered = (*([numbers_file.NPZ] if numbers else ()), *MEDIA_TYPES[::-1], JSON)
     if accept and len(accept) > _LONGEST_ACCEPT:  # mimeparse takes 50 ms of the event loop for 30 KiB
         raise NotAcceptable(f"The Accept header has more than {_LONGEST_ACCEPT} characters.", allowed=offered)
     try:
@@ -159,22 +155,19 @@ def _best_match(offered: tuple[str, ...], accept: str) -> str:
     return str(mimeparse.best_match(offered, accept))
 
 
-def _require_one_picture(images: int, plan: Plan, look: Look, media_type: str) -> None:
+def _require_one_picture(images: int, plan: Plan, options: Options, media_type: str) -> None:
     """Raise NotAcceptable, before any work is done, if the answer would hold more or fewer pictures than one.
 
     Raises InvalidOption for a picture that can't carry the provenance that is asked for.
     """
-    if look.provenance and media_type == "image/webp":
+    if options.provenance and media_type == "image/webp":
         raise InvalidOption("provenance: A WebP picture can't carry it; image/png and application/json can.")
-    if look.design:
+    if options.design:
         raise NotAcceptable(f"`trust` is numbers, which {media_type} can't hold: ask for {JSON}.", allowed=[JSON])
     if media_type == numbers_file.NPZ and images == 1:  # of any number of maps
         numbers_file.require_one_size(plan)
         return
-    plots = int("attention" in look.parts)
-    grids = sum(3 if tap.gate else 1 for tap in plan.taps)
-    masks = max(1, len(plan.targets)) * len(plan.wanted) if "grad_cam" in look.parts else 0
-    pictures = images * (plots + grids + masks)
+    pictures = images * options.pictures(plan)
     if pictures != 1:
         raise NotAcceptable(
             f"The answer would hold {pictures} pictures, which can't be one {media_type}. "

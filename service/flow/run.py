@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 from pellucid.decode.image import decode
 from pellucid.decode.tensor import as_decoded
 from pellucid.errors import PellucidError
-from pellucid.parts.plan import Look
+from pellucid.parts.option_types import Options
 from pellucid.types import DecodedImage, Finished, Outcome, Plan, Prepared, Upload
 from service.flow.served import Served
 from service.telemetry.call import STAGES
@@ -60,7 +60,7 @@ class Stages:
 
 @dataclass(eq=False, slots=True)
 class Ask:
-    """One pass: an image, the network, what to compute, and how its outcome is displayed.
+    """One pass: an image, the network, what to compute, and the options by which its outcome is written.
 
     ``name`` is what an error calls it, empty where that is plain. ``times`` is filled in on the way.
     """
@@ -68,7 +68,7 @@ class Ask:
     image: Upload | Prepared
     network: Served
     plan: Plan
-    display: Look
+    options: Options
     name: str = ""
     times: Stages = field(init=False)
 
@@ -78,7 +78,7 @@ class Ask:
     @property
     def picture_side(self) -> int | None:
         """The longest side of the source picture that is kept to be drawn over; None where none is kept."""
-        return self.display.max_side if self.display.overlay else None
+        return self.options.picture_side
 
     @property
     def picture_bytes(self) -> int:

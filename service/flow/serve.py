@@ -173,11 +173,11 @@ class _Passes(Generic[T]):
     async def _one(self, number: int) -> T:
         ask, route = self.asks[number], self.route
         try:
-            if ask.display.design:
+            if ask.options.design:
                 return await trust_trials.tried(
                     ask, route.written, self.forecast, self.deadline, self.trying, self._untried
                 )
-            brief = route.one_answer or (not ask.display.drawn and ask.plan.top_k <= _FEW)
+            brief = route.one_answer or (ask.plan.predicts_alone and ask.plan.top_k <= _FEW)
             return await run(ask, route.written, self.deadline, brief=brief)
         except PellucidError as error:
             if ask.name:

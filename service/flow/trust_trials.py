@@ -42,7 +42,7 @@ async def tried(
     untried: Callable[[], int],
 ) -> T:
     """What is written of one pass, after its maps have been tried, one image's at a ``turn``."""
-    network, design, times = ask.network, ask.display.design, ask.times
+    network, design, times = ask.network, ask.options.design, ask.times
     assert design is not None
     image, outcome = await run(ask, lambda _, image, outcome: (image, outcome), deadline, brief=True)
     async with turn:

@@ -25,8 +25,6 @@ PICTURE_HEADERS: Final = {
     "Pellucid-Box": "the box of the source that a mask covers: x0,y0,x1,y1.",
     "Pellucid-All-Negative": "whether all evidence is against the class, true or false.",
     "Pellucid-Channels": "the channels of a grid, in its order.",
-    "Pellucid-Scale": "of a 16-bit map: what one level is worth.",
-    "Pellucid-Offset": "of a 16-bit map: what level 0 is worth.",
 }
 
 

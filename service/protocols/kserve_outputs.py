@@ -10,9 +10,9 @@ from typing import Final
 import numpy as np
 
 from pellucid.errors import InvalidOption, UnknownName
+from pellucid.parts.explain import ExplainOptions, Part
+from pellucid.parts.names import LayerOptions, layer_name
 from pellucid.parts.option_types import Options
-from pellucid.parts.options import ExplainOptions, LayerOptions, Part
-from pellucid.parts.plan import Look, layer_name, resolve
 from pellucid.types import Floats, Outcome, Plan, Prediction, Tap
 from service.flow.served import Served
 from service.protocols import kserve_tensors as tensors
@@ -87,14 +87,14 @@ def _wanted(output: Output, parameters: dict[str, object], binary: bool) -> Want
     return Wanted(output, binary, top)
 
 
-def planned(served: Served, options: Options, asked: Sequence[Wanted], images: int) -> tuple[Plan, Look]:
+def planned(served: Served, options: Options, asked: Sequence[Wanted], images: int) -> Plan:
     """What the outputs ask of the network. Raises UnknownName, Unexplainable, InvalidOption."""
     names = {each.output.name for each in asked}
-    parts: set[Part] = {"predictions"}
+    parts: list[Part] = ["predictions"]
     if names & {*_OF_THE_MAP}:
-        parts.add("grad_cam")
-    of_explain = ExplainOptions.model_validate(options.model_dump(exclude_unset=True))
-    plan, look = resolve(of_explain, frozenset(parts), served.spec, served.network, served.methods)
+        parts.append("grad_cam")
+    of_explain = ExplainOptions.model_validate({**options.model_dump(exclude_unset=True), "include": parts})
+    plan = of_explain.asks(served, Plan())
     if names & {*_OF_ALL_CLASSES}:
         plan = replace(plan, top_k=max(plan.top_k, len(served.spec.labels)))
     if any(name.startswith(GATE) for name in names):
@@ -109,7 +109,7 @@ def planned(served: Served, options: Options, asked: Sequence[Wanted], images: i
                 f"{_MOST_ACTIVATIONS} are sent in one reply. Ask for fewer images, or for a deeper layer."
             )
         plan = replace(plan, taps=(Tap(layer, tuple(range(shape[0]))),))
-    return plan, look
+    return plan
 
 
 def form(outcome: Outcome, asked: Sequence[Wanted], labels: Sequence[str], top_k: int) -> dict[str, tensors.Written]:

@@ -11,9 +11,9 @@ from fastapi import APIRouter, Path, Query, Request, Response
 
 from pellucid.errors import MalformedRequest
 from pellucid.parts import result
+from pellucid.parts.explain import ExplainOptions
 from pellucid.parts.option_types import Options
-from pellucid.parts.options import PARTS, ExplainOptions, PredictOptions, RoutePart
-from pellucid.parts.plan import planned
+from pellucid.parts.predictions import PredictOptions
 from pellucid.parts.trust import Trusted
 from pellucid.types import DecodedImage, Outcome, Upload
 from service.flow import bodies, reply
@@ -42,7 +42,7 @@ def router(service: Service) -> APIRouter:
     )
     async def predict(request: Request, options: Annotated[PredictOptions, Query()], name: ModelName) -> Response:
         """An alias of /v1/predict: one prediction for each instance, the entry that /v1/predict has in `results`."""
-        return await serve(request, service, options, _Instances(service.addressed(name), frozenset({"predictions"})))
+        return await serve(request, service, options, _Instances(service.addressed(name), "predictions"))
 
     @routes.post(
         "/v1/models/{name}:explain",
@@ -53,7 +53,7 @@ def router(service: Service) -> APIRouter:
     )
     async def explain(request: Request, options: Annotated[ExplainOptions, Query()], name: ModelName) -> Response:
         """An alias of /v1/explain: one explanation for each instance, the entry that /v1/explain has in `results`."""
-        return await serve(request, service, options, _Instances(service.addressed(name), frozenset(PARTS)))
+        return await serve(request, service, options, _Instances(service.addressed(name), "explanations"))
 
     return routes
 
@@ -66,20 +66,21 @@ class Addressed(Route[Options, T]):
 
     any_type = True
 
-    def __init__(self, served: Served, parts: frozenset[RoutePart]) -> None:
-        """``parts`` as in ``Results``."""
+    def __init__(self, served: Served) -> None:
         self._served = served
-        self._parts = parts
 
     def asks(self, body: bodies.Body, options: Options) -> list[Ask]:
-        """Raises InvalidOption where the options say otherwise than the path."""
-        options = options.addressed_to(self._served.spec.name)
-        plan, look = planned(self._served, options, self._parts, len(body.uploads))
-        return [Ask(image, self._served, plan, look) for image in body.uploads]
+        """Raises InvalidOption if the options contradict the path."""
+        plan = options.addressed_to(self._served.spec.name).plan(self._served, len(body.uploads))
+        return [Ask(image, self._served, plan, options) for image in body.uploads]
 
 
 class _Instances(Addressed[orjson.Fragment]):
-    """An entry for each instance, under "predictions" or "explanations"."""
+    """An entry for each instance under ``key``."""
+
+    def __init__(self, served: Served, key: str) -> None:
+        super().__init__(served)
+        self._key = key
 
     async def read(self, request: Request, limits: bodies.Limits, hold: Callable[[int], None]) -> bodies.Body:
         """Instances, and options as their parameters."""
@@ -93,8 +94,7 @@ class _Instances(Addressed[orjson.Fragment]):
 
     def reply(self, asks: Sequence[Ask], written: Sequence[orjson.Fragment]) -> Response:
         """All entries, in their order."""
-        key = "predictions" if self._parts == {"predictions"} else "explanations"
-        return Response(orjson.dumps({key: written}), media_type=reply.JSON)
+        return Response(orjson.dumps({self._key: written}), media_type=reply.JSON)
 
 
 def _from_json(body: bytes, limits: bodies.Limits) -> bodies.Body:

@@ -13,8 +13,9 @@ from pydantic import Field
 
 from pellucid.decode.tensor import from_levels, from_normalised
 from pellucid.errors import Draining, EngineDown, InvalidOption, UnknownName
+from pellucid.parts.names import LayerOptions
 from pellucid.parts.option_types import OneName
-from pellucid.parts.options import LayerOptions, PredictOptions
+from pellucid.parts.predictions import PredictOptions
 from pellucid.parts.trust import Trusted
 from pellucid.types import DecodedImage, Outcome, Prepared, Upload
 from service.flow import bodies
@@ -149,8 +150,8 @@ class _Infer(Route[InferOptions, dict[str, tensors.Written]]):
         """One pass for each image, all by one plan."""
         options = options.addressed_to(self._served.spec.name)
         self._top_k = options.top_k
-        plan, look = outputs.planned(self._served, options, self._outputs, len(body.uploads))
-        return [Ask(image, self._served, plan, look) for image in body.uploads]
+        plan = outputs.planned(self._served, options, self._outputs, len(body.uploads))
+        return [Ask(image, self._served, plan, options) for image in body.uploads]
 
     def written(
         self, ask: Ask, image: DecodedImage, outcome: Outcome, trusted: Sequence[Trusted] = ()

@@ -12,7 +12,8 @@ from fastapi import APIRouter, Query, Request, Response
 from pellucid.errors import MalformedRequest
 from pellucid.network.spec import ModelSpec
 from pellucid.parts import result
-from pellucid.parts.options import PARTS, ExplainOptions, PredictOptions, RoutePart
+from pellucid.parts.explain import ExplainOptions
+from pellucid.parts.predictions import PredictOptions
 from pellucid.parts.trust import Trusted
 from pellucid.types import DecodedImage, Outcome, Upload
 from service.flow import bodies, reply
@@ -35,15 +36,11 @@ def router(service: Service) -> APIRouter:
 
         A label that several classes share has the class's index behind it, as `crane (134)`. PUT does the same.
         """
-        return await serve(
-            request, service, options, _OneImage(service.addressed(name), frozenset({"predictions"}), probabilities)
-        )
+        return await serve(request, service, options, _OneImage(service.addressed(name), probabilities))
 
     async def explain(request: Request, options: Annotated[ExplainOptions, Query()], name: ModelName) -> Response:
         """An alias of /v1/explain for one image: the entry that /v1/explain has in `results`. PUT does the same."""
-        return await serve(
-            request, service, options, _OneImage(service.addressed(name), frozenset(PARTS), lambda entry, _: entry)
-        )
+        return await serve(request, service, options, _OneImage(service.addressed(name), lambda entry, _: entry))
 
     for path, endpoint, summary, said in (
         ("/predictions/{name}", predict, "the most probable classes", "Probabilities by label, the highest first."),
@@ -74,8 +71,8 @@ def probabilities(entry: dict[str, Any], spec: ModelSpec) -> dict[str, np.float3
 class _OneImage(Addressed[bytes]):
     """What ``shown`` makes of the one image's entry."""
 
-    def __init__(self, served: Served, parts: frozenset[RoutePart], shown: Shown) -> None:
-        super().__init__(served, parts)
+    def __init__(self, served: Served, shown: Shown) -> None:
+        super().__init__(served)
         self._shown = shown
 
     async def read(self, request: Request, limits: bodies.Limits, hold: Callable[[int], None]) -> bodies.Body:

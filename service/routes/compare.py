@@ -10,9 +10,7 @@ from starlette.responses import Response
 
 from pellucid.errors import InvalidOption
 from pellucid.parts import result
-from pellucid.parts.compare import Kind, Seen, compared, counterpart, kind_of, naming, sides
-from pellucid.parts.options import CompareOptions
-from pellucid.parts.plan import Look
+from pellucid.parts.compare import CompareOptions, Kind, Seen, compared, counterpart, kind_of, naming, sides
 from pellucid.parts.trust import Trusted
 from pellucid.types import DecodedImage, Outcome, Plan
 from service.flow.bodies import Body
@@ -43,9 +41,8 @@ class Comparison(Route[CompareOptions, Seen]):
             raise InvalidOption(f"against_model: {first.spec.name!r} is the first network already: name another.")
         self.aims = not options.target
         images, networks = (body.uploads[0], body.uploads[-1]), (first, second)
-        display = Look(frozenset({"grad_cam"}))
         return [
-            Ask(images[number], networks[number], plan, display, name)
+            Ask(images[number], networks[number], plan, options, name)
             for number, (name, _, plan) in enumerate(sides(self._kind, first, second, options))
         ]
 

@@ -6,16 +6,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from pellucid.parts.options import (
-    PARTS,
-    AttentionOptions,
-    CompareOptions,
-    ExplainOptions,
-    FeatureMapOptions,
-    GradCamOptions,
-    PredictOptions,
-    WhatIfOptions,
-)
+from pellucid.parts.attention import AttentionOptions
+from pellucid.parts.compare import CompareOptions
+from pellucid.parts.explain import ExplainOptions
+from pellucid.parts.feature_maps import FeatureMapOptions
+from pellucid.parts.grad_cam import GradCamOptions
+from pellucid.parts.predictions import PredictOptions
+from pellucid.parts.what_if import WhatIfOptions
 from pellucid.schemas import CompareReply, Reply
 from service.flow.reply import Results
 from service.flow.serve import serve
@@ -40,7 +37,7 @@ def router(service: Service) -> APIRouter:
     )
     async def predict(request: Request, options: Annotated[PredictOptions, Query()]) -> Response:
         """The `top_k` most probable classes of each image: index, label, probability (softmax) and logit."""
-        route = Results(request, service, frozenset({"predictions"}), pictures=False)
+        route = Results(request, service, pictures=False)
         return await serve(request, service, options, route)
 
     @explaining.post(
@@ -61,7 +58,7 @@ def router(service: Service) -> APIRouter:
 
         As a picture: a strip of bars for each gate, up from 1 or down, and one for `importance`.
         """
-        return await serve(request, service, options, Results(request, service, frozenset({"attention"})))
+        return await serve(request, service, options, Results(request, service))
 
     @explaining.post(
         "/v1/feature-maps",
@@ -75,7 +72,7 @@ def router(service: Service) -> APIRouter:
 
         Several layers stand side by side in one reply, so that shallow can be compared with deep.
         """
-        return await serve(request, service, options, Results(request, service, frozenset({"feature_maps"})))
+        return await serve(request, service, options, Results(request, service))
 
     @explaining.post(
         "/v1/grad-cam",
@@ -87,13 +84,12 @@ def router(service: Service) -> APIRouter:
     async def grad_cam(request: Request, options: Annotated[GradCamOptions, Query()]) -> Response:
         """Grad-CAM (arXiv 1610.02391) for one class or several: a mask, an overlay on request, and the raw map.
 
-        The raw maps alone come as numpy's `.npz` with `Accept: application/x-npz`, one of them as a 16-bit PNG with
-        `Accept: image/png;depth=16`: value = `Pellucid-Offset` + `Pellucid-Scale` x level.
+        The raw maps alone come as numpy's `.npz` with `Accept: application/x-npz`.
 
         The mask covers `box` of the source picture. It is stretched to full contrast, so look at `raw.min`, `raw.max`
         and `raw.all_negative` before comparing the masks of two pictures.
         """
-        return await serve(request, service, options, Results(request, service, frozenset({"grad_cam"}), numbers=True))
+        return await serve(request, service, options, Results(request, service, numbers=True))
 
     @explaining.post(
         "/v1/what-if",
@@ -106,7 +102,7 @@ def router(service: Service) -> APIRouter:
         """Predictions and maps before and after channels of a layer, or weights of a gate, are muted, kept alone or
         scaled, from one pass up to there. With `rank=true` also which channels mattered.
         """
-        return await serve(request, service, options, Results(request, service, frozenset({"what_if"}), pictures=False))
+        return await serve(request, service, options, Results(request, service, pictures=False))
 
     @explaining.post(
         "/v1/compare",
@@ -132,7 +128,7 @@ def router(service: Service) -> APIRouter:
     )
     async def explain(request: Request, options: Annotated[ExplainOptions, Query()]) -> Response:
         """All four parts, or those that `include` names, from one pass of the network over each picture."""
-        return await serve(request, service, options, Results(request, service, frozenset(PARTS)))
+        return await serve(request, service, options, Results(request, service))
 
     routes.include_router(explaining)
     return routes

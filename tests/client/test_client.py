@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import io
 import subprocess
 import sys
+import threading
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 from PIL import Image
 
-from pellucid.client import ApiError, AsyncClient, Client
-from pellucid.client import options as offered
-from pellucid.parts import options as served
+from pellucid.client import ApiError, AsyncClient, Client, calls
 from pellucid.schemas import Result
+from tests.client.generate import CLIENT, GENERATED
 from tests.client.scripted import PREDICTIONS, ask, both, refusal, reply
 from tests.support import REPOSITORY, SAMPLES, decoded, problem
 
@@ -28,10 +30,39 @@ def test_importing_it_loads_no_network_and_no_arrays() -> None:
     assert loaded.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("name", ["Predict", "Attention", "FeatureMap", "GradCam", "WhatIf", "Compare", "Explain"])
-def test_it_takes_the_options_that_the_service_takes(name: str) -> None:
-    taken = get_type_hints(getattr(offered, f"{name}Options"))
-    assert set(taken) == set(getattr(served, f"{name}Options").model_fields)
+@pytest.mark.parametrize("name", GENERATED)
+def test_a_generated_file_is_fresh(name: str) -> None:
+    assert (CLIENT / name).read_text("utf-8") == GENERATED[name](), "run `make client`"
+
+
+def test_no_image_is_read_on_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever method of the asynchronous client takes it: each fails here, once it has read its image."""
+    threads: list[int] = []
+
+    def noting(source: object) -> tuple[str, bytes]:
+        threads.append(threading.get_ident())
+        return "image", b""
+
+    monkeypatch.setattr(calls, "read", noting)
+
+    async def run() -> list[str]:
+        async with AsyncClient("http://stub", transport=httpx.MockTransport(lambda _: refusal(422))) as client:
+            asked = []
+            for name, method in inspect.getmembers(client, inspect.ismethod):
+                taken = inspect.signature(method).parameters
+                if "image" in taken and not name.startswith("_"):
+                    route = {"route": "attention"} if "route" in taken else {}
+                    with pytest.raises(ApiError):
+                        await method(image=b"", **route)
+                    asked.append(name)
+            async for each in client.explain_many([b""]):
+                assert isinstance(each.error, ApiError)
+            return asked
+
+    asked = asyncio.run(run())
+    assert {"predict", "compare", "heat_maps", "picture", "reply"} <= {*asked}
+    assert len(threads) == len(asked) + 1
+    assert threading.get_ident() not in threads
 
 
 def test_an_image_may_be_a_path_its_bytes_a_picture_or_an_array(server: str, cat: bytes) -> None:

@@ -12,8 +12,11 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
+from typer.main import get_command
 
+from pellucid.parts.explain import ExplainOptions
 from pellucid.schemas import Reply, Result
+from service.cli import main
 from service.commands import files
 from tests.commands.invoke import pellucid
 from tests.support import REPOSITORY, SAMPLES, decoded, explained, post
@@ -57,6 +60,19 @@ def test_a_folder_is_explained_but_for_its_broken_picture(server: str, folder: P
     assert "broken.png: Not a type that is served." in said
     assert "2 explained" in said
     assert "1 failed" in said
+
+
+def test_every_option_of_the_route_is_one_of_the_command(server: str, tmp_path: Path) -> None:
+    (command,) = (each for each in get_command(main).commands.values() if each.name == "explain")  # type: ignore[attr-defined]
+    taken = {parameter.name for parameter in command.params}
+    assert {*ExplainOptions.model_fields} - taken == {"timeout_ms", "provenance", "include", "overlay"}
+    chosen = ("--layers", "stem", "--channels", "3,1", "--max-side", "64", "--signed", "--top-k", "2", "--alpha", "0.2")
+    out = ("--out", tmp_path, "--timeout", "200")
+    assert pellucid("explain", SAMPLES / "cat.jpg", *chosen, *out, url=server).exit_code == 0
+    numbers = json.loads((tmp_path / "cat" / "explanation.json").read_text())
+    assert numbers["feature_maps"][0]["channels"] == [3, 1]
+    assert max(numbers["grad_cam"][0]["mask"][side] for side in ("width", "height")) == 64
+    assert len(numbers["predictions"]) == 2
 
 
 def test_what_is_written_is_what_the_api_answers(server: str, client: httpx.Client, cat: bytes, tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from pellucid.errors import InvalidOption
-from pellucid.parts import option_types, options
+from pellucid.parts import option_types
+from pellucid.parts.predictions import PredictOptions
 from pellucid.schemas import Problem
 from pellucid.types import Upload
 from tests.flow.stub import BLACK, running
@@ -136,14 +137,14 @@ def test_a_name_as_long_as_a_body_is_not_compared_with_the_known_ones(monkeypatc
     monkeypatch.setattr(option_types, "get_close_matches", noting)
     for name in ("x" * MIB, "targe"):
         with pytest.raises(InvalidOption, match="Unknown option"):
-            options.PredictOptions().merged({name: 1})
+            PredictOptions().merged({name: 1})
     assert list(map(len, compared)) == [256, 5]
 
 
 @pytest.mark.parametrize("value", ["x" * MIB, ["x" * MIB] * 9, {"x": "x" * MIB}, {"x" * MIB: [[["x"]]]}])
 def test_a_value_as_long_as_a_body_is_shown_in_short(value: object) -> None:
     with pytest.raises(InvalidOption, match="top_k") as refused:
-        options.PredictOptions().merged({"top_k": value})
+        PredictOptions().merged({"top_k": value})
     assert len(str(refused.value)) < 300
 
 

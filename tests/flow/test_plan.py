@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import pytest
 
 from pellucid.errors import InvalidOption, UnknownName
 from pellucid.explain.methods import METHODS
 from pellucid.network.spec import LayerSpec, ModelSpec, NetworkSpec, PreprocessSpec
+from pellucid.parts.attention import AttentionOptions
+from pellucid.parts.explain import PARTS, ExplainOptions, Part
+from pellucid.parts.feature_maps import FeatureMapOptions
+from pellucid.parts.grad_cam import GradCamOptions
+from pellucid.parts.names import class_index
 from pellucid.parts.option_types import Options
-from pellucid.parts.options import ExplainOptions, FeatureMapOptions, GradCamOptions, Part, RoutePart, WhatIfOptions
-from pellucid.parts.plan import Look, bound_drawing, class_index, resolve
-from pellucid.types import Plan, Tap
+from pellucid.parts.predictions import PredictOptions
+from pellucid.types import MethodSpec, Plan, Tap
 
 LABELS = ("golden_retriever", "tiger cat", "Cardigan", "cardigan")
 SPEC = ModelSpec("own", "Own", LABELS, PreprocessSpec((8, 8), 8, "bilinear", (0, 0, 0), (1, 1, 1)), "this test")
@@ -38,71 +45,63 @@ def test_what_names_no_one_class_is_refused(name: str) -> None:
         class_index(name, SPEC)
 
 
-CAM: frozenset[Part] = frozenset({"grad_cam"})
-MAPS: frozenset[Part] = frozenset({"feature_maps"})
-
-
 @pytest.mark.parametrize(
-    ("images", "plan", "look"),
+    ("images", "options", "plan"),
     [
-        (32, Plan(taps=tuple(map(Tap, "abc"))), Look(CAM | MAPS, overlay=True)),
-        (1, Plan(targets=tuple(range(20))), Look(CAM, overlay=True)),
-        (1, Plan(), Look(CAM, overlay=True, max_side=4096)),
+        (32, ExplainOptions(overlay=True), Plan(taps=tuple(map(Tap, "abc")))),
+        (1, GradCamOptions(overlay=True), Plan(targets=tuple(range(20)))),
+        (1, GradCamOptions(overlay=True, max_side=4096), Plan()),
     ],
     ids=["every image of a large request", "many targets", "one large overlay"],
 )
-def test_what_callers_usually_ask_for_is_drawn(images: int, plan: Plan, look: Look) -> None:
-    bound_drawing(images, plan, look)
+def test_what_callers_usually_ask_for_is_drawn(images: int, options: Options, plan: Plan) -> None:
+    options.bound(images, plan)
 
 
 @pytest.mark.parametrize(
-    ("images", "plan", "look"),
+    ("images", "options", "plan"),
     [
-        (1, Plan(targets=tuple(range(20))), Look(CAM, overlay=True, max_side=4096)),
-        (1, Plan(taps=tuple(Tap(name, count=256) for name in "abcdefgh")), Look(MAPS, tile=512)),
-        (1, Plan(taps=(Tap("gate", count=256, gate=True),)), Look(MAPS, tile=512)),
-        (32, Plan(), Look(CAM, max_side=4096)),
+        (1, GradCamOptions(overlay=True, max_side=4096), Plan(targets=tuple(range(20)))),
+        (1, FeatureMapOptions(tile=512), Plan(taps=tuple(Tap(name, count=256) for name in "abcdefgh"))),
+        (1, FeatureMapOptions(tile=512), Plan(taps=(Tap("gate", count=256, gate=True),))),
+        (32, GradCamOptions(max_side=4096), Plan()),
     ],
     ids=["targets", "tiles", "both sides of a gate", "images"],
 )
-def test_pictures_that_would_hold_up_everybody_are_refused(images: int, plan: Plan, look: Look) -> None:
+def test_pictures_that_would_hold_up_everybody_are_refused(images: int, options: Options, plan: Plan) -> None:
     with pytest.raises(InvalidOption, match="million pixels"):
-        bound_drawing(images, plan, look)
+        options.bound(images, plan)
 
 
-MAP_LOOK = {
-    "colormap": "viridis",
-    "signed": True,
-    "overlay": True,
-    "alpha": 0.25,
-    "max_side": 64,
-    "trust": True,
-    "trust_steps": 3,
-    "trust_maps": 5,
-}
-GRID_LOOK = {"colormap": "magma", "scale": "layer", "columns": 3, "tile": 32}
+NETWORK = NetworkSpec((LayerSpec("only", "Conv2d", (1, 2, 2)),), (), "only", "there is no other", ("only",))
 
 
-@pytest.mark.parametrize(
-    ("kind", "part", "shown"),
-    [
-        (GradCamOptions, "grad_cam", MAP_LOOK),
-        (FeatureMapOptions, "feature_maps", GRID_LOOK),
-        (ExplainOptions, "grad_cam", GRID_LOOK | MAP_LOOK),
-        (GradCamOptions, "grad_cam", {"provenance": True}),
-        (WhatIfOptions, "what_if", {"signed": True, "max_side": 64}),
-    ],
-)
-def test_every_option_of_how_it_is_shown_arrives(
-    kind: type[Options], part: RoutePart, shown: dict[str, object]
-) -> None:
-    assert look(kind.model_validate(shown), part) == Look(frozenset({part}), **shown)  # type: ignore[arg-type]
+@dataclass(frozen=True)
+class Offered:
+    """What the options are planned for."""
+
+    spec: ModelSpec = SPEC
+    network: NetworkSpec = NETWORK
+    methods: Sequence[MethodSpec] = (METHODS["grad-cam"].spec,)
 
 
-def test_the_factors_of_an_edit_are_no_scale_of_colours() -> None:
-    assert look(WhatIfOptions(scale=["0:2"]), "what_if").scale == "channel"
+@pytest.mark.parametrize("part", PARTS)
+def test_an_explanation_asks_what_its_parts_ask(part: Part) -> None:
+    """Each part alone, and nothing of the options of the others."""
+    given = {"target": ["tiger cat"], "layer": ["only"]}
+    alone: dict[Part, Options] = {
+        "predictions": PredictOptions(),
+        "attention": AttentionOptions(target=["tiger cat"], layer="only", effects=False),
+        "feature_maps": FeatureMapOptions(),
+        "grad_cam": GradCamOptions(target=["tiger cat"], layer=["only"]),
+    }
+    mix = ExplainOptions(include=[part], **given)
+    plan = mix.plan(Offered(), 1)
+    assert plan == alone[part].plan(Offered(), 1)
+    assert mix.pixels(plan) == alone[part].pixels(plan)
+    assert mix.pictures(plan) == alone[part].pictures(plan)
 
 
-def look(options: Options, part: RoutePart) -> Look:
-    network = NetworkSpec((LayerSpec("only", "Conv2d", (1, 2, 2)),), (), "only", "there is no other", ("only",))
-    return resolve(options, frozenset({part}), SPEC, network, [METHODS["grad-cam"].spec])[1]
+def test_maps_that_are_not_included_are_not_tried() -> None:
+    assert ExplainOptions(trust=True).design
+    assert ExplainOptions(trust=True, include=["predictions"]).design is None

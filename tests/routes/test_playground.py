@@ -9,6 +9,10 @@ import httpx
 import pytest
 
 from pellucid.errors import PellucidError
+from pellucid.parts.explain import ExplainOptions
+from pellucid.parts.feature_maps import GRID_COLOURS
+from pellucid.parts.grad_cam import COLOURS, SIGNED_COLOURS
+from pellucid.parts.what_if import WhatIfOptions
 from tests.support import REPOSITORY, decoded_bytes, post, problem
 
 FOLDER = REPOSITORY / "service" / "web" / "playground"
@@ -72,6 +76,25 @@ def test_every_text_exists_in_every_language_and_is_used() -> None:
         assert key in named or any(key.startswith(prefix) for prefix in made), f"{key} is used nowhere"
     asked = set(re.findall(r'data-t(?:-label)?="([^"]+)"', code)) | set(re.findall(r'\bt\("([^"]+)"', code))
     assert asked <= english.keys()
+
+
+def test_the_page_uses_the_names_and_defaults_of_the_options() -> None:
+    code = {name: (FOLDER / name).read_text("utf-8") for name in FILES if name.endswith(".js")}
+    asking = "".join(text for name, text in code.items() if name != "state.js")  # which has the page's own address
+    named = {name for fields in re.findall(r"URLSearchParams\(\{(.*?)\}\)", asking, re.DOTALL) for name in keys(fields)}
+    named |= set(re.findall(r'query\.(?:set|append)\("(\w+)"', asking))
+    for listed in re.findall(r"for \(const name of \[([^\]]*)\]\) *\{?\s*(?:for|if) \([^;]*?(?:query|asked)\.", asking):
+        named |= set(re.findall(r'"(\w+)"', listed))
+    assert {"model", "layer", "target", "against", "scale", "trust", "include"} <= named
+    assert named <= {*ExplainOptions.model_fields, *WhatIfOptions.model_fields}
+    assert re.findall(r'state\.top_k \|\| "(\d+)"', asking) == [str(ExplainOptions.model_fields["top_k"].default)]
+    assert f'signed ? "{SIGNED_COLOURS}" : "{COLOURS}"' in code["pictures.js"]
+    assert f'state.colormap || "{GRID_COLOURS}"' in code["maps.js"]
+
+
+def keys(fields: str) -> list[str]:
+    """The names in a JavaScript object's text, as `model: detail.name, rank`."""
+    return re.findall(r"(?:^|,)\s*(\w+)\s*(?=[:,]|$)", re.sub(r"\([^)]*\)", "", fields))
 
 
 def test_bars_have_the_colours_of_the_plot(client: httpx.Client, cat: bytes) -> None:

@@ -71,7 +71,7 @@ export async function renderAttention(view) {
 
 /** Some channels' maps, each with its tile as a canvas: [{layer, side, channels, stats, pixels}]. */
 async function mapsOf({photo, detail, state}, asked, signal) {
-  const query = new URLSearchParams({model: detail.name, tile: 112, ...asked});
+  const query = new URLSearchParams({model: detail.name, ...asked});
   if (state.colormap) query.set("colormap", state.colormap);
   const {result} = await ask("v1/feature-maps", photo, query, signal);
   return Promise.all(result.feature_maps.map(async (maps) => ({...maps, pixels: (await tiles(maps))[0]})));

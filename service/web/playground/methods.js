@@ -4,7 +4,7 @@ import {ask, supersede} from "./api.js";
 import {methodsAt} from "./controls.js";
 import {byId, fill, h} from "./dom.js";
 import {number, t} from "./i18n.js";
-import {coloured, greys} from "./pictures.js";
+import {coloured, greys, overlayColours} from "./pictures.js";
 import {overBox} from "./stage.js";
 
 const CHEAP = ["activation", "gradient"];
@@ -56,7 +56,7 @@ async function draw(view, cam, cheap) {
     offer(view, cam, cheap);
     return;
   }
-  const colours = view.state.colormap || (view.state.signed ? "coolwarm" : "turbo");
+  const colours = overlayColours(view.state);
   fill(body, h("ul", {class: "opinions"}, last.cams.map(({method, raw}, n) => {
     const shown = overBox(coloured(last.masks[n], colours), 0.6);
     shown.setAttribute("aria-hidden", "true");

@@ -37,6 +37,9 @@ export async function greys(picture) {
   return {width, height, levels: Uint8Array.from({length: width * height}, (_, pixel) => data[4 * pixel])};
 }
 
+/** The colours of an overlay, as the API chooses them. */
+export const overlayColours = ({colormap, signed}) => colormap || (signed ? "coolwarm" : "turbo");
+
 /** Levels from 0 to 255 in the colours of a map. */
 export function coloured({width, height, levels}, name) {
   const table = tables[name] ?? tables.turbo;

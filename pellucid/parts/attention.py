@@ -1,0 +1,107 @@
+"""Weights of channels, a gate's and Grad-CAM's: options, plan, and JSON."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Final
+
+from pydantic import Field
+
+from pellucid.network.spec import NetworkSpec
+from pellucid.parts.names import LayerOptions, TargetOptions, gate_names, layer_name
+from pellucid.parts.option_types import Analysis, Name, Names, Offer
+from pellucid.parts.predictions import named
+from pellucid.types import GateReading, Plan
+
+# The length of ``strongest`` and ``weakest``.
+_EXTREMES: Final = 5
+
+
+class GateOptions(TargetOptions):
+    """The options of gates beside their weights."""
+
+    effects: bool = Field(
+        False,
+        description="Also say what each channel of each gate did for the class: gradient x activation behind the gate. "
+        "Costs a backward pass through the network. Here off unless asked for, on /v1/attention on.",
+        examples=[True],
+    )
+    restore: Name | None = Field(
+        None,
+        description="A gate, by its `layer`, of which the effect is measured: the change of the class's logit when one "
+        "channel's weight is set back to 1, channel by channel. Costs a forward pass behind the gate for each channel, "
+        "for which other requests wait.",
+        examples=["blocks.15.gate"],
+    )
+
+    def importance_layer(self, network: NetworkSpec) -> str:
+        """The layer of ``importance``. Raises UnknownName and Unexplainable."""
+        raise NotImplementedError
+
+    def asks(self, offer: Offer, plan: Plan) -> Plan:
+        return replace(
+            plan,
+            targets=self.targets(offer.spec),
+            gates=True,
+            layer=self.importance_layer(offer.network),
+            effects=self.effects and bool(offer.network.gates),
+            restore=gate_names([self.restore] if self.restore else [], offer.network),
+        )
+
+    def written(self, analysis: Analysis) -> dict[str, Any]:
+        outcome = analysis.outcome
+        importance = outcome.importance
+        assert importance is not None  # `asks` names a layer
+        return {
+            "attention": {
+                "gates": [_gate(gate) for gate in outcome.gates],
+                "importance": {
+                    "layer": importance.layer,
+                    "target": named(importance.target.index, analysis.labels),
+                    "weights": importance.weights,
+                },
+            }
+        }
+
+    def pictures(self, plan: Plan) -> int:
+        return 1
+
+
+class AttentionOptions(GateOptions, LayerOptions):
+    """Options of /v1/attention."""
+
+    target: Names = Field(
+        default_factory=list,
+        max_length=1,
+        description="Class to explain, by index or by label. Default: the most probable class.",
+        examples=[["Egyptian cat"]],
+    )
+    effects: bool = Field(
+        True,
+        description="Say what each channel of each gate did for the class: gradient x activation behind it. Costs "
+        "a backward pass through the network, which a network without gates is spared. Here on unless told, on "
+        "/v1/explain off.",
+        examples=[True],
+    )
+
+    def importance_layer(self, network: NetworkSpec) -> str:
+        return layer_name(self.layer or network.default_layer, network)
+
+
+def _gate(gate: GateReading) -> dict[str, Any]:
+    order = gate.ascending.tolist()
+
+    def weights(channels: list[int]) -> list[dict[str, Any]]:
+        return [{"channel": channel, "weight": gate.weights[channel]} for channel in channels]
+
+    did = {"effects": gate.effects, "restored": gate.restored}
+    return {
+        "layer": gate.layer,
+        "type": gate.type,
+        "channels": len(gate.weights),
+        "weights": gate.weights,
+        "mean": gate.weights.mean(),
+        "strongest": weights(order[: -_EXTREMES - 1 : -1]),
+        "weakest": weights(order[:_EXTREMES]),
+        **{name: values for name, values in did.items() if values is not None},
+    }

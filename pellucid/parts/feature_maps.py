@@ -1,0 +1,140 @@
+"""What the channels of some layers see: options, plan, and JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Annotated, Any, Final, Literal
+
+import numpy as np
+from pydantic import Field
+
+from pellucid.errors import UnknownName
+from pellucid.network.spec import NetworkSpec
+from pellucid.parts.names import gate_names, layer_name
+from pellucid.parts.option_types import Analysis, ColormapName, CommaSeparated, Name, Offer, Options
+from pellucid.render import compose
+from pellucid.render.encode import encode
+from pellucid.types import FeatureMaps, Plan, Tap
+
+GRID_COLOURS: Final = "viridis"
+
+
+class FeatureMapOptions(Options):
+    """Options of /v1/feature-maps."""
+
+    layers: Annotated[list[Name], CommaSeparated] = Field(
+        default_factory=list,
+        max_length=16,
+        description="Layers to show, by names from /v1/models/{name}; several between commas or repeated. Default: "
+        "an early, a middle and a late one.",
+        examples=[["stem", "blocks.4", "head"]],
+    )
+    gates: Annotated[list[Name], CommaSeparated] = Field(
+        default_factory=list,
+        max_length=16,
+        description="Channel-attention gates, by the `layer` of /v1/models/{name}: the same channels before the gate, "
+        "after it, and their difference. Alone, without `layers`, they stand in place of the default layers. "
+        "Several between commas or repeated.",
+        examples=[["blocks.4.gate"]],
+    )
+    channels: Annotated[list[int], CommaSeparated] = Field(
+        default_factory=list,
+        max_length=256,
+        description="Channels to show, counted from 0, in this order; several between commas or repeated. Default: "
+        "the strongest.",
+        examples=[[0, 7, 12]],
+    )
+    count: int = Field(
+        Tap("").count,
+        ge=1,
+        le=256,
+        description="How many of the strongest channels (largest mean absolute activation), where `channels` names "
+        "none.",
+        examples=[16],
+    )
+    colormap: ColormapName | None = Field(
+        None,
+        description=f"Colours. Default: {GRID_COLOURS} for feature maps, turbo for overlays, coolwarm for signed "
+        "overlays.",
+        examples=[GRID_COLOURS],
+    )
+    scale: Literal["channel", "layer"] = Field(
+        "channel",
+        description="`channel` stretches each tile over the colour map by itself; `layer` stretches all tiles of a "
+        "layer by the same range, so that they can be compared.",
+        examples=["channel"],
+    )
+    columns: int | None = Field(
+        None, ge=1, le=256, description="Tiles in a row of the grid. Default: as square as it gets.", examples=[4]
+    )
+    tile: int = Field(
+        112,
+        ge=1,
+        le=512,
+        description="Longer side of a tile in pixels: small maps grow by whole factors up to it, large ones shrink "
+        "to it.",
+        examples=[112],
+    )
+
+    def asks(self, offer: Offer, plan: Plan) -> Plan:
+        return replace(plan, taps=_taps(self, offer.network))
+
+    def written(self, analysis: Analysis) -> dict[str, Any]:
+        maps = analysis.outcome.maps
+        return {"feature_maps": [_feature_maps(each, maps, self, analysis.media_type) for each in maps]}
+
+    def pictures(self, plan: Plan) -> int:
+        return sum(3 if tap.gate else 1 for tap in plan.taps)
+
+    def pixels(self, plan: Plan) -> int:
+        return sum((len(tap.channels) or tap.count) * (3 if tap.gate else 1) for tap in plan.taps) * self.tile**2
+
+
+def _taps(options: FeatureMapOptions, network: NetworkSpec) -> tuple[Tap, ...]:
+    gates = gate_names(options.gates, network)
+    layers = tuple(dict.fromkeys(layer_name(name, network) for name in options.layers))
+    if not layers and not gates:
+        layers = network.feature_layers or (layer_name("", network),)
+    # A list: a gate can have the name of a layer with another shape.
+    shapes = [(gate.layer, gate.shape) for gate in network.gates if gate.layer in gates]
+    shapes += [(name, network.by_name[name].shape) for name in layers]
+    for name, (channels, _, _) in shapes:
+        for channel in options.channels:
+            if not 0 <= channel < channels:
+                raise UnknownName(
+                    f"Unknown channel {channel} of layer {name!r}. Channels from 0 to {channels - 1} are allowed."
+                )
+    shown = tuple(options.channels), options.count
+    return (*(Tap(name, *shown) for name in layers), *(Tap(name, *shown, gate=True) for name in gates))
+
+
+def _feature_maps(
+    maps: FeatureMaps, others: Sequence[FeatureMaps], options: FeatureMapOptions, media_type: str
+) -> dict[str, Any]:
+    colours = GRID_COLOURS
+    shown = compose.value_range([maps.values], options.scale == "layer")
+    if maps.side is not None:
+        # A gate only scales a channel. With a range of its own, each side would look the same.
+        sides = [other.values for other in others if other.layer == maps.layer and other.side in ("before", "after")]
+        low, high = compose.value_range(sides, options.scale == "layer")
+        shown = low, high
+        if maps.side == "difference":
+            reach = np.maximum(np.abs(low), np.abs(high))
+            shown, colours = (-reach, reach), "coolwarm"
+    grid = compose.grid(maps, shown, options.colormap or colours, options.tile, options.columns)
+    return {
+        "layer": maps.layer,
+        **({"side": maps.side} if maps.side else {}),
+        "shape": maps.shape,
+        "channels": maps.channels,
+        "grid": encode(grid.levels, media_type, grid.palette),
+        "tiles": {
+            "columns": grid.columns,
+            "rows": grid.rows,
+            "width": grid.tile[0],
+            "height": grid.tile[1],
+            "gap": grid.gap,
+        },
+        "stats": {"mean": maps.mean, "max": maps.max, "zeros": maps.zeros},
+    }

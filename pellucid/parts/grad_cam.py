@@ -1,0 +1,195 @@
+"""Where the evidence for a class lies: options, plan, and JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import Field
+
+from pellucid.errors import InvalidOption, UnknownName
+from pellucid.network.spec import PIXELS, ModelSpec, NetworkSpec
+from pellucid.parts import side_by_side
+from pellucid.parts.names import TargetOptions, class_index, is_pixels, layer_name
+from pellucid.parts.option_types import MAX_SIDE, Analysis, ColormapName, CommaSeparated, Name, Names, Offer, Side
+from pellucid.parts.predictions import named, target
+from pellucid.parts.trust import RANDOM_HEADS, TrustOptions, trust
+from pellucid.render import compose
+from pellucid.render.encode import encode
+from pellucid.types import Contrast, Explanation, Heat, MethodSpec, Plan
+
+METHOD: Final = "grad-cam"
+COLOURS: Final = "turbo"
+SIGNED_COLOURS: Final = "coolwarm"
+SAMPLES: Final = Plan().samples
+Samples = Annotated[int, Field(ge=1, le=256)]
+
+
+class MapOptions(TargetOptions):
+    """The options of heat maps, without ``trust``."""
+
+    layer: Annotated[list[Name], CommaSeparated] = Field(
+        default_factory=list,
+        max_length=8,
+        description="Layer to explain at, by a name from /v1/models/{name}, or `pixels`, the network's input; several "
+        "between commas or repeated, each with maps of its own unless `fuse` makes one of them. Default: the last "
+        "layer with a spatial extent; the pixels for methods that are offered there.",
+        examples=[["head"], ["blocks.10", "head"]],
+    )
+    method: Annotated[list[Name], CommaSeparated] = Field(
+        default_factory=lambda: [METHOD],
+        min_length=1,
+        max_length=32,
+        description="How the map is made, by a name from /v1/models/{name}; several between commas or repeated. All "
+        "that need one gradient share it.",
+        examples=[[METHOD], [METHOD, "hirescam"]],
+    )
+    fuse: Literal["mean", "max", "product"] | None = Field(
+        None,
+        description="One map of several layers, each stretched to 0 to 1 and enlarged to the finest of them: their "
+        "`mean`, the `max` of them, or their `product`, which keeps what all of them show.",
+        examples=["mean"],
+    )
+    against: Names = Field(
+        default_factory=list,
+        max_length=20,
+        description="Explain what speaks for the class and not for this one, by index or by label: the target's logit "
+        "less `against_weight` times this one's (the mean of them, where it is repeated) in place of the logit. "
+        "Without `target`, the most probable of the other classes is explained.",
+        examples=[["tabby"]],
+    )
+    against_weight: float = Field(
+        1.0, ge=0, le=10, description="How much `against` weighs. Finer-CAM's authors use 0.6.", examples=[1.0]
+    )
+    samples: Samples = Field(
+        SAMPLES,
+        description="How many gradients `smoothgrad` and `integrated-gradients` take: more are finer, and take longer.",
+        examples=[SAMPLES],
+    )
+    signed: bool = Field(
+        False,
+        description="Keep evidence against the class: 128 in the mask is none, above it for, below it against. "
+        "Without it, evidence against is cut to 0.",
+        examples=[False],
+    )
+    overlay: bool = Field(
+        False,
+        description="Also return the whole photograph with the map over the box that the network saw; the rest is "
+        "dimmed.",
+        examples=[True],
+    )
+    colormap: ColormapName | None = Field(
+        None,
+        description=f"Colours of the overlay. Default: {COLOURS}, {SIGNED_COLOURS} where `signed`.",
+        examples=[COLOURS],
+    )
+    alpha: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="Share of the colour in the overlay: 0 shows the photograph alone, 1 the map alone.",
+        examples=[0.5],
+    )
+    max_side: Side = Field(
+        MAX_SIDE,
+        description="Longest side of mask and overlay in pixels. Up to it they have the resolution of the source.",
+        examples=[MAX_SIDE],
+    )
+
+
+class GradCamOptions(TrustOptions, MapOptions):
+    """Options of /v1/grad-cam."""
+
+    @property
+    def picture_side(self) -> int | None:
+        return self.max_side if self.overlay else None
+
+    def asks(self, offer: Offer, plan: Plan) -> Plan:
+        if self.design and self.provenance:
+            raise InvalidOption(
+                "provenance: The trials of `trust` run in batches with others', so they can't be reproduced to the "
+                "bit. Ask for one of the two."
+            )
+        targets = self.targets(offer.spec)
+        return replace(
+            plan,
+            targets=targets,
+            heats=_heat_maps(self, offer.network, {method.name: method for method in offer.methods}),
+            contrast=_contrast(self, targets, offer.spec),
+            samples=self.samples,
+            random_heads=RANDOM_HEADS if self.design else 0,
+        )
+
+    def written(self, analysis: Analysis) -> dict[str, Any]:
+        maps = [_map(explanation, self, analysis) for explanation in analysis.outcome.explanations]
+        for found, trusted in zip(maps, analysis.trusted, strict=False):
+            found["trust"] = trust(trusted, found["target"]["label"])
+        return {"grad_cam": maps}
+
+    def pictures(self, plan: Plan) -> int:
+        return max(1, len(plan.targets)) * len(plan.wanted)
+
+    def pixels(self, plan: Plan) -> int:
+        return max(1, len(plan.targets)) * max(1, len(plan.wanted)) * (2 if self.overlay else 1) * self.max_side**2
+
+
+def _heat_maps(options: MapOptions, network: NetworkSpec, methods: Mapping[str, MethodSpec]) -> tuple[Heat, ...]:
+    """The heat maps, in the order of methods, then layers.
+
+    Raises UnknownName, Unexplainable for a network without layers, and InvalidOption for a wrong combination.
+    """
+    given = [name if is_pixels(name, network) else layer_name(name, network) for name in dict.fromkeys(options.layer)]
+    if options.fuse and len(given) < 2:
+        raise InvalidOption("fuse: Name several layers in `layer`: their maps are fused into one.")
+    found: list[Heat] = []
+    for name in dict.fromkeys(options.method):
+        if name not in methods:
+            raise UnknownName.among("method", name, [*methods])
+        layers = given or [PIXELS if methods[name].at_pixels else layer_name(network.default_layer, network)]
+        for layer in layers:
+            _require_offered(methods, name, layer, network)
+        found += [Heat(name, tuple(layers), options.fuse)] if options.fuse else [Heat(name, (one,)) for one in layers]
+    return tuple(found)
+
+
+def _require_offered(methods: Mapping[str, MethodSpec], name: str, layer: str, network: NetworkSpec) -> None:
+    if is_pixels(layer, network) and not methods[name].at_pixels:
+        offered = [spec.name for spec in methods.values() if spec.at_pixels]
+        raise InvalidOption(
+            f"The method {name!r} is offered at layers, not at the pixels. Offered there: {', '.join(offered)}."
+        )
+
+
+def _contrast(options: MapOptions, targets: Sequence[int], spec: ModelSpec) -> Contrast | None:
+    """The contrast to other classes. Raises UnknownName, and InvalidOption for a class against itself."""
+    against = tuple(dict.fromkeys(class_index(name, spec) for name in options.against))
+    for index in targets:
+        if index in against:
+            raise InvalidOption(
+                f"against: The class {index} ({spec.labels[index]}) is a target: nothing would be left."
+            )
+    return Contrast(against, options.against_weight) if against else None
+
+
+def _map(explanation: Explanation, options: MapOptions, analysis: Analysis) -> dict[str, Any]:
+    image, labels, media_type = analysis.image, analysis.labels, analysis.media_type
+    x0, y0, x1, y1 = image.box
+    levels = compose.mask(explanation.heat, compose.scaled_size(x1 - x0, y1 - y0, options.max_side), options.signed)
+    overlay = None
+    if options.overlay and image.picture is not None:
+        size = (image.info.width or 0, image.info.height or 0)
+        colours = options.colormap or (SIGNED_COLOURS if options.signed else COLOURS)
+        overlay = encode(compose.overlay(image.picture, size, image.box, levels, colours, options.alpha), media_type)
+    heat, contrast = explanation.heat, explanation.contrast
+    return {
+        "target": target(explanation.target, labels),
+        **({"against": [named(index, labels) for index in contrast.against]} if contrast else {}),
+        "layer": explanation.layer,
+        **({"fused": explanation.fuse} if explanation.fuse else {}),
+        "method": explanation.method,
+        "mask": encode(levels, media_type),
+        "overlay": overlay,
+        "box": image.box,
+        "raw": side_by_side.raw(heat),
+    }
