@@ -30,7 +30,7 @@ from service.config import Settings
 from tests.explain.cuts import evidence_at, probe_at
 
 PAGE: Final = ROOT / "docs" / "methods.md"
-COSTS: Final = ROOT / "service" / "api" / "method_costs.json"
+COSTS: Final = ROOT / "service" / "routes" / "method_costs.json"
 # Of a method that takes seconds, fewer rounds do.
 _SLOW: Final = ("network forwards",)
 _CLASS: Final = 285

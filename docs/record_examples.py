@@ -20,7 +20,7 @@ from service.config import Settings
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "service" / "web" / "samples" / "cat.jpg"
-EXAMPLES = ROOT / "service" / "api" / "examples.json"
+EXAMPLES = ROOT / "service" / "http" / "openapi_examples.json"
 README = ROOT / "README.md"
 PICTURE = ROOT / "docs" / "images" / "cat.jpg"
 REQUEST_ID = "b1f5c0de7a3e4c55"

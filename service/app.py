@@ -32,19 +32,18 @@ from pellucid.parts.option_types import invalid
 from pellucid.runtime import choose, cores
 from pellucid.runtime.facts import told, versions
 from pellucid.types import Batch, Plan, Tap
-from service.api import documented, explain, playground, predict, redoc, system
-from service.api.auth import Gate, Keys, rate_of
-from service.api.context import RequestContext
-from service.api.handler import Service
-from service.api.intake import Limits
-from service.api.pages import PageHeaders
-from service.api.pipeline import Pipeline
-from service.api.protocols import kserve_v1, kserve_v2, torchserve
-from service.api.protocols.errors import error_response
 from service.config import Settings
 from service.dispatch.admission import Admission
 from service.dispatch.forecast import Forecast
 from service.dispatch.worker import Worker
+from service.flow.bodies import Limits
+from service.flow.served import Served, Service
+from service.http import openapi
+from service.http.keys_and_rates import Gate, Keys, rate_of
+from service.http.middleware import PageHeaders, RequestContext
+from service.http.problems import error_response
+from service.protocols import kserve_v1, kserve_v2, torchserve
+from service.routes import catalogue, health, playground, redoc, v1
 from service.telemetry.call import Call
 from service.telemetry.metrics import Metrics
 
@@ -89,8 +88,8 @@ def build(service: Service, settings: Settings, observers: Sequence[Callable[[Ca
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        for pipeline in service.pipelines.values():
-            pipeline.worker.start()
+        for network in service.networks.values():
+            network.worker.start()
         service.ready = True
         yield
         service.ready = False
@@ -119,7 +118,7 @@ def build(service: Service, settings: Settings, observers: Sequence[Callable[[Ca
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     _watch(service)
-    for routes in (predict, explain, kserve_v1, kserve_v2, torchserve, system):
+    for routes in (v1, kserve_v1, kserve_v2, torchserve, catalogue, health):
         app.include_router(routes.router(service))
 
     app.include_router(redoc.router(ASSETS))
@@ -135,13 +134,13 @@ def build(service: Service, settings: Settings, observers: Sequence[Callable[[Ca
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "POST"],
             allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-ID"],
-            expose_headers=["Retry-After", "Server-Timing", "X-Request-ID", *documented.PICTURE_HEADERS],
+            expose_headers=["Retry-After", "Server-Timing", "X-Request-ID", *openapi.PICTURE_HEADERS],
             max_age=3600,
         )
     observers = (service.metrics.tell, *observers)
-    app.add_middleware(RequestContext, stopping=lambda: not service.ready, tell=observers)
+    app.add_middleware(RequestContext, stopping=service.draining, tell=observers)
     app.add_middleware(PageHeaders)  # around all: a failure's reply has them too
-    documented.secure(app, required=bool(keys))
+    openapi.secure(app, required=bool(keys))
     app.state.service = service
     return app
 
@@ -158,10 +157,10 @@ async def _stop(service: Service) -> None:
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
 
     def end() -> None:
-        for pipeline in service.pipelines.values():
-            pipeline.worker.stop()
-        for pipeline in service.pipelines.values():
-            pipeline.pool.shutdown()
+        for network in service.networks.values():
+            network.worker.stop()
+        for network in service.networks.values():
+            network.pool.shutdown()
         with suppress(RuntimeError):  # the loop may have gone
             loop.call_soon_threadsafe(ended.set)
 
@@ -177,14 +176,14 @@ def _watch(service: Service) -> None:
     """Let the metrics ask for what changes by itself."""
     door = service.admission
     service.metrics.watch_door(lambda: door.in_flight, lambda: door.bytes_in_flight)
-    for name, pipeline in service.pipelines.items():
+    for name, network in service.networks.items():
         service.metrics.watch_model(
             name,
-            pipeline.engine,
-            pipeline.spec.weights_sha256 or "",
-            waiting=partial(getattr, pipeline.worker, "waiting"),
-            cap=partial(getattr, pipeline.worker, "batch_cap"),
-            up=partial(getattr, pipeline.worker, "well"),
+            network.engine,
+            network.spec.weights_sha256 or "",
+            waiting=partial(getattr, network.worker, "waiting"),
+            cap=partial(getattr, network.worker, "batch_cap"),
+            up=partial(getattr, network.worker, "well"),
         )
 
 
@@ -233,13 +232,13 @@ def _assemble(settings: Settings, on_death: Callable[[], None]) -> Service:
     )
     wanted = dict.fromkeys((settings.model, *settings.models))
     metrics = Metrics(version("pellucid"))
-    pipelines = [_pipeline(name, settings, pool, metrics, on_death) for name in wanted]
-    served = [pipeline.spec.name for pipeline in pipelines]
+    networks = [_served(name, settings, pool, metrics, on_death) for name in wanted]
+    served = [network.spec.name for network in networks]
     if len(set(served)) < len(served):
         raise ValueError(f"two networks have one name among {', '.join(served)}: give one another name beside its file")
     forecast = Forecast(decoders)
     return Service(
-        pipelines={pipeline.spec.name: pipeline for pipeline in pipelines},
+        networks={network.spec.name: network for network in networks},
         admission=Admission(
             settings.max_in_flight,
             settings.max_in_flight_mib * 2**20,
@@ -258,9 +257,9 @@ def _assemble(settings: Settings, on_death: Callable[[], None]) -> Service:
     )
 
 
-def _pipeline(
+def _served(
     name: str, settings: Settings, pool: ThreadPoolExecutor, metrics: Metrics, on_death: Callable[[], None]
-) -> Pipeline:
+) -> Served:
     """One network of the catalogue, loaded onto the device and warm."""
     started = time.perf_counter()
     cache = Path(settings.cache_dir).expanduser() if settings.cache_dir else None
@@ -292,7 +291,7 @@ def _pipeline(
         on_batch=metrics.batches(spec.name),
         on_death=on_death,
     )
-    return Pipeline(
+    return Served(
         spec=spec,
         network=compiled.spec,
         methods=tuple(method.spec for method in METHODS.values()),

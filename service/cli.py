@@ -21,7 +21,6 @@ import typer
 import uvicorn
 
 from service import process
-from service.api.connection import BoundedProtocol, ConnectionLimits
 from service.commands import start
 from service.commands.bench import bench
 from service.commands.compile import compile_network
@@ -29,6 +28,7 @@ from service.commands.explain import explain
 from service.commands.models import layers, models
 from service.commands.reproduce import reproduce
 from service.config import Settings
+from service.http.connection import BoundedProtocol, ConnectionLimits
 
 SAMPLES = Path(__file__).parent / "web" / "samples"
 
@@ -68,10 +68,7 @@ def serve() -> None:
     """Serve over HTTP, as the PELLUCID_* environment variables say."""
     settings = start.settings()
     died = threading.Event()
-    for stop in (
-        signal.SIGINT,
-        signal.SIGTERM,
-    ):  # uvicorn drains, then raises the signal again: exit 0
+    for stop in (signal.SIGINT, signal.SIGTERM):  # uvicorn drains, then raises the signal again: exit 0
         signal.signal(stop, lambda *_: sys.exit(_DIED if died.is_set() else 0))
     process.give_back_large_blocks()
     address = _bound(settings)
@@ -169,7 +166,7 @@ class _Server(uvicorn.Server):
 @main.command()
 def new_key() -> None:
     """Make an API key. Give the first line to a client, and the second to PELLUCID_API_KEYS or its file."""
-    from service.api.auth import new_key
+    from service.http.keys_and_rates import new_key
 
     for line in new_key():
         typer.echo(line)

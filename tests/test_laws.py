@@ -41,19 +41,36 @@ MAY_IMPORT = {
     "pellucid.types": set(),
     "pellucid.errors": set(),
     "models": {"pellucid.compiler", "pellucid.network"},
-    "service.api": {
+    # One request from top to bottom; it knows no route and no other protocol.
+    "service.flow": {
         "pellucid.decode",
         "pellucid.parts",
         "pellucid.render",
         "pellucid.schemas",
         "pellucid.trust",
         "service.dispatch",
+        "service.http.problems",
         "service.telemetry",
     },
-    # Neither the door nor the worker nor a decoder: the flow is the handler's, for every protocol.
-    "service.api.protocols": {"pellucid.parts", "pellucid.schemas", "service.api", "pellucid.decode.tensor"},
+    "service.http": {"pellucid.parts", "service.flow.bodies", "service.telemetry"},
+    # Neither the door nor the worker nor a decoder: the flow is the same for every protocol.
+    "service.protocols": {
+        "pellucid.decode.tensor",
+        "pellucid.parts",
+        "pellucid.schemas",
+        "service.flow",
+        "service.http",
+    },
+    "service.routes": {
+        "pellucid.parts",
+        "pellucid.render.colormap",
+        "pellucid.schemas",
+        "pellucid.trust",
+        "service.flow",
+        "service.http",
+    },
     "service.dispatch": set(),
-    "service.config": {"service.api.auth"},
+    "service.config": {"service.http.keys_and_rates"},
     "service.process": set(),
     "service.telemetry": set(),
     "service.commands": {
@@ -69,15 +86,15 @@ MAY_IMPORT = {
     },
     # Wraps a whole app, as `cli` does for one process.
     "service.scale": {
-        "service.api.handler",
+        "service.flow.served",
         "service.app",
         "service.config",
         "service.process",
         "service.telemetry",
     },
     "service.cli": {
-        "service.api.auth",
-        "service.api.connection",
+        "service.http.keys_and_rates",
+        "service.http.connection",
         "service.commands",
         "service.config",
         "service.process",
@@ -113,7 +130,7 @@ def imports(path: Path, *, at_once: bool = False) -> set[str]:
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path} imports relatively"
-            # `from service.api import intake` may name a module of the package
+            # `from service.flow import bodies` may name a module of the package
             found |= {f"{node.module}.{alias.name}" for alias in node.names}
         elif at_once and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
             continue

@@ -15,9 +15,9 @@ from fastapi import FastAPI
 from ray import serve
 
 from service import process
-from service.api.handler import Service
 from service.app import create_app
 from service.config import Settings
+from service.flow.served import Service
 from service.scale.behind_proxy import BehindProxy
 from service.scale.metrics import export
 from service.telemetry import logs

@@ -35,7 +35,7 @@ def test_redoc_shows_every_route(visit: Visit) -> None:
 
 
 def test_a_photograph_can_be_tried_out_on_the_page(visit: Visit) -> None:
-    """By the route with all options; that the document describes the others is tests/api/test_openapi.py's."""
+    """By the route with all options; that the document describes the others is tests/http/test_openapi.py's."""
     visit.page.goto("/docs")
     block = visit.page.locator(_operation("/v1/explain"))
     block.locator(".opblock-summary-control").click()

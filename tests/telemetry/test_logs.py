@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from service.telemetry.logs import JsonLines
-from tests.api.stub import BLACK, POISON, running
+from tests.flow.stub import BLACK, POISON, running
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.api.stub import BLACK, POISON, Stub, running
+from tests.flow.stub import BLACK, POISON, Stub, running
 from tests.support import REPOSITORY, envelope, post, problem
 
 Samples = dict[str, float]

@@ -10,7 +10,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from service.telemetry.call import STAGES
 from service.telemetry.traces import Traces
-from tests.api.stub import BLACK, POISON, running
+from tests.flow.stub import BLACK, POISON, running
 
 TRACE, CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 

@@ -1,0 +1,241 @@
+"""The body of a request -> uploads, and the options that a JSON body holds. Bytes are counted as they arrive."""
+
+from __future__ import annotations
+
+import asyncio
+import binascii
+from base64 import b64decode
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from python_multipart.multipart import parse_options_header
+from starlette.datastructures import FormData, Headers, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request
+
+from pellucid.errors import ContentTooLarge, MalformedRequest, UnsupportedMediaType
+from pellucid.types import Prepared, Upload
+
+MULTIPART: Final = "multipart/form-data"
+JSON: Final = "application/json"
+_OCTETS: Final = "application/octet-stream"
+TYPES: Final = (MULTIPART, "image/*", _OCTETS, JSON)
+
+
+class JsonImage(BaseModel):
+    """One image in a JSON body."""
+
+    model_config = ConfigDict(extra="forbid", title="JsonImage")
+
+    data: str = Field(
+        description="The file's bytes in base64; a `data:` URL is taken too.", examples=["/9j/4AAQSkZJRg…"]
+    )
+    filename: str | None = Field(
+        None, max_length=255, description="A name to know it by in the reply.", examples=["cat.jpg"]
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one request may hold. ``json_values`` and ``json_depth`` bound what a JSON body unfolds to in memory."""
+
+    body_bytes: int
+    images: int
+    json_values: int
+    json_depth: int
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """The pictures of a request, at least one, and the options that came in its body."""
+
+    uploads: tuple[Upload | Prepared, ...]
+    fields: dict[str, Any] = field(default_factory=dict)
+
+
+def announced(request: Request, limits: Limits, *, any_type: bool = False) -> int:
+    """The bytes that the body is said to have, 0 where nothing is said.
+
+    Raises UnsupportedMediaType, unless ``any_type`` goes, and ContentTooLarge for a body that need not be read to be
+    refused.
+    """
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding != "identity":
+        raise UnsupportedMediaType(f"The Content-Encoding {encoding[:40]!r} is not served: send the body as it is.")
+    media_type = media_type_of(request)
+    if not any_type and media_type not in (MULTIPART, JSON, _OCTETS) and not media_type.startswith("image/"):
+        said = f"The Content-Type {media_type[:80]!r} is not served." if media_type else "There is no Content-Type."
+        raise UnsupportedMediaType(f"{said} Allowed are {', '.join(TYPES)}.", allowed=TYPES)
+    length = request.headers.get("content-length", "")
+    size = int(length) if length.isdecimal() and len(length) < 20 else 0
+    if size > limits.body_bytes:
+        raise _too_large(limits)
+    return size
+
+
+async def spend(request: Request, limits: Limits, seconds: float) -> None:
+    """Read what a caller still sends, and keep none of it: closed while it sends, it would not see the answer."""
+    received = 0
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            async for chunk in request.stream():
+                received += len(chunk)
+                if received > limits.body_bytes:
+                    return
+
+
+async def read(request: Request, limits: Limits, hold: Callable[[int], None]) -> Body:
+    """Read the body as its Content-Type says; ``announced`` has passed it. ``hold`` is told of bytes as they come.
+
+    Raises MalformedRequest, ContentTooLarge, and what ``hold`` raises.
+    """
+    media_type = media_type_of(request)
+    if media_type == MULTIPART:
+        body = Body(await multipart(request, limits, hold, "images"))
+    elif media_type == JSON:
+        body = await asyncio.to_thread(_from_json, await whole(request, limits, hold), limits)
+    else:
+        body = Body((Upload(await whole(request, limits, hold)),))
+    require_images(body.uploads, limits)
+    return body
+
+
+def require_images(uploads: Sequence[Upload | Prepared], limits: Limits) -> None:
+    """Raise ContentTooLarge where there are too many, MalformedRequest where there is none, or one without bytes."""
+    if len(uploads) > limits.images:
+        raise too_many(limits)
+    if not uploads:
+        raise MalformedRequest("The request holds no image.")
+    if any(isinstance(upload, Upload) and not upload.data for upload in uploads):
+        raise MalformedRequest("An image is empty: it has no bytes.")
+
+
+def media_type_of(request: Request) -> str:
+    """The body's, in lower case and without parameters; empty where none is said."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def too_many(limits: Limits) -> ContentTooLarge:
+    """The error for more images than one request may hold."""
+    return ContentTooLarge(f"At most {limits.images} images are taken in one request.")
+
+
+def _too_large(limits: Limits) -> ContentTooLarge:
+    return ContentTooLarge(f"The body is larger than {limits.body_bytes / 2**20:g} MiB.")
+
+
+async def _counted(request: Request, limits: Limits, hold: Callable[[int], None]) -> AsyncGenerator[bytes, None]:
+    """The body's chunks, refused as soon as they pass the limit."""
+    received = 0
+    async for chunk in request.stream():
+        received += len(chunk)
+        if received > limits.body_bytes:
+            raise _too_large(limits)
+        hold(len(chunk))
+        yield chunk
+
+
+async def whole(request: Request, limits: Limits, hold: Callable[[int], None]) -> bytes:
+    """The body as it is. Raises ContentTooLarge, and what ``hold`` raises."""
+    return b"".join([chunk async for chunk in _counted(request, limits, hold)])
+
+
+class _MultiPartParser(MultiPartParser):
+    spool_max_size = 0  # never to a disk: it may be full, and what callers send is not to lie about
+
+    async def parse(self) -> FormData:
+        """Names are in UTF-8 (RFC 7578): a ``charset`` that is stated is not looked up.
+
+        Python keeps the name of every codec that it was ever asked for, and some make text that no reply can hold.
+        """
+        _, options = parse_options_header(self.headers["content-type"])
+        if b"charset" in options and b"boundary" in options:
+            boundary = options[b"boundary"].decode("latin-1").replace("\\", "\\\\").replace('"', '\\"')
+            self.headers = Headers({"content-type": f'{MULTIPART}; boundary="{boundary}"'})
+        return await super().parse()
+
+
+async def multipart(
+    request: Request, limits: Limits, hold: Callable[[int], None], field_name: str
+) -> tuple[Upload, ...]:
+    """The files of a form, in parts of that name. Raises as ``read`` does."""
+    stream = _counted(request, limits, hold)
+    parser = _MultiPartParser(request.headers, stream, max_files=limits.images + 1, max_fields=8)
+    try:
+        form = await parser.parse()
+    except MultiPartException as error:
+        if "Too many files" in error.message:
+            raise too_many(limits) from error
+        if "Maximum header" in str(error.__cause__):
+            raise ContentTooLarge("A part has more than 8 headers, or one of more than 4 KiB.") from error
+        raise MalformedRequest(f"The multipart body can't be read: {error.message}") from error
+    uploads = []
+    for name, part in form.multi_items():
+        if name != field_name or not isinstance(part, UploadFile):
+            what = "has no filename, so it is no file" if name == field_name else "is not known"
+            raise MalformedRequest(
+                f"The part {name[:80]!r} {what}. Images go into file parts named {field_name!r} "
+                f"(curl -F {field_name}=@FILE); options go into the query string."
+            )
+        uploads.append(Upload(await part.read(), part.filename or None))
+        await part.close()
+    if not uploads:
+        raise MalformedRequest(f"The body holds no image. Images go into file parts named {field_name!r}.")
+    return tuple(uploads)
+
+
+def from_json(body: bytes, limits: Limits, more_values: int = 0) -> Any:
+    """What the JSON says; ``more_values`` go beside those that the limits allow.
+
+    Raises ContentTooLarge and MalformedRequest.
+    """
+    # Counted before they are made: as objects, 32 MiB of brackets would take a gigabyte. Base64 has none of the three.
+    most = limits.json_values + more_values
+    if sum(body.count(mark) for mark in (b",", b"[", b"{")) > most:
+        raise ContentTooLarge(f"The JSON body holds more than {most} values.")
+    try:
+        said = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise MalformedRequest(f"The body is not JSON in UTF-8: {error}") from error
+    if _deeper_than(limits.json_depth, said):
+        raise ContentTooLarge(f"The JSON body is nested deeper than {limits.json_depth}.")
+    return said
+
+
+def _from_json(body: bytes, limits: Limits) -> Body:
+    fields = from_json(body, limits)
+    if not isinstance(fields, dict) or not isinstance(fields.get("images"), list) or not fields["images"]:
+        raise MalformedRequest(
+            'The body must be a JSON object with a list of "images", each {"data": base64} or base64 alone.'
+        )
+    if len(fields["images"]) > limits.images:
+        raise too_many(limits)
+    images = fields.pop("images")
+    return Body(tuple(json_image(image, f"images[{number}]") for number, image in enumerate(images)), fields)
+
+
+def _deeper_than(depth: int, value: Any) -> bool:
+    level = [value]
+    for _ in range(depth):
+        held = [entry for entry in level if isinstance(entry, (dict, list))]
+        level = [inner for entry in held for inner in (entry.values() if isinstance(entry, dict) else entry)]
+    return any(isinstance(entry, (dict, list)) for entry in level)
+
+
+def json_image(image: Any, where: str) -> Upload:
+    """An image that stands in JSON, as an object or as base64 alone. Raises MalformedRequest, which says ``where``."""
+    try:
+        named = JsonImage.model_validate({"data": image} if isinstance(image, str) else image)
+    except ValidationError as error:
+        raise MalformedRequest(
+            f'{where} must be base64 or {{"data": base64, "filename": a name}}; URLs are never fetched.'
+        ) from error
+    text = named.data.partition(",")[2] if named.data.startswith("data:") else named.data
+    try:
+        return Upload(b64decode(text, validate=True), named.filename)
+    except (binascii.Error, ValueError) as error:
+        raise MalformedRequest(f"{where}.data is not base64: {error}. URLs are never fetched.") from error

@@ -1,0 +1,68 @@
+"""What computed an answer, said so that another process can compute the same to the bit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pellucid.network.spec import PreprocessSpec
+from pellucid.parts.explain import PARTS, ExplainOptions
+from pellucid.parts.option_types import Options
+from pellucid.schemas import Preprocess
+from pellucid.types import Plan
+from service.flow.served import Served
+
+
+def of_reply(route: str, options: Options, plan: Plan, network: Served) -> dict[str, Any]:
+    """The provenance of a reply, as ``schemas.Provenance`` has it: plain data."""
+    spec = network.spec
+    return {
+        "route": route,
+        "options": _resolved(options, plan, network),
+        "network": {
+            "name": spec.name,
+            "source": spec.source,
+            "weights_sha256": spec.weights_sha256,
+            "parameters_sha256": spec.parameters_sha256,
+        },
+        "preprocess": preprocess(spec.preprocess).model_dump(),
+        **network.runtime,
+    }
+
+
+def preprocess(spec: PreprocessSpec) -> Preprocess:
+    """A network's preprocessing, as replies have it."""
+    return Preprocess(
+        resize=spec.resize,
+        squash=spec.squash,
+        interpolation=spec.interpolation,
+        crop=list(spec.size),
+        mean=list(spec.mean),
+        std=list(spec.std),
+    )
+
+
+def _resolved(options: Options, plan: Plan, network: Served) -> dict[str, Any]:
+    """The options of which asking again gives the same plan, wherever defaults are others by then."""
+    known = {
+        "model": network.spec.name,
+        "layer": _layers(plan) if plan.heats else plan.layer if plan.edit is None or not plan.edit.gate else None,
+        "against": [str(index) for index in plan.contrast.against] if plan.contrast else None,
+        "target": [str(index) for index in plan.targets],
+        "layers": [tap.layer for tap in plan.taps if not tap.gate],
+        "include": [part for part in PARTS if isinstance(options, ExplainOptions) and part in options.include],
+    }
+    chosen = options.model_dump(mode="json", exclude={"timeout_ms"}, exclude_none=True)
+    return chosen | {
+        name: value for name, value in known.items() if name in type(options).model_fields and value is not None
+    }
+
+
+def _layers(plan: Plan) -> list[str] | None:
+    """The layers of the maps; None where each method takes its own, which no list of layers could say."""
+    by_method: dict[str, set[tuple[str, ...]]] = {}
+    for heat in plan.heats:
+        by_method.setdefault(heat.method, set()).add(heat.layers)
+    first, *others = by_method.values()
+    if any(other != first for other in others):
+        return None
+    return list(dict.fromkeys(layer for heat in plan.heats for layer in heat.layers))

@@ -1,0 +1,222 @@
+"""Outcomes -> the reply: one envelope of JSON on every route, or one picture or file of numbers alone."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Final
+
+import mimeparse
+import numpy as np
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+
+from pellucid.decode.image import identify
+from pellucid.errors import InvalidOption, NotAcceptable, PellucidError
+from pellucid.parts import numbers_file, result
+from pellucid.parts.option_types import Analysis, Options
+from pellucid.parts.trust import Trusted
+from pellucid.render import plot, png
+from pellucid.render.encode import MEDIA_TYPES, encode
+from pellucid.types import DecodedImage, ImageInfo, Outcome, Plan, Upload
+from service.flow import provenance
+from service.flow.bodies import Body
+from service.flow.run import Ask
+from service.flow.serve import Route
+from service.flow.served import Service
+from service.http.problems import problem
+from service.telemetry.call import Call
+
+log = logging.getLogger(__name__)
+
+JSON: Final = "application/json"
+_LONGEST_ACCEPT: Final = 1024
+# The axis of a gate's bars goes from 1 at least this far.
+_LEAST_REACH: Final = 0.75
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What a reply says of one image: JSON, or a file of ``media_type`` with ``headers`` that say what it shows."""
+
+    content: bytes
+    media_type: str = JSON
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class Results(Route[Options, Entry]):
+    """A route under /v1: a result for each image in one envelope, or one picture, or one file of numbers.
+
+    An image that fails beside others has a result with its error.
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        service: Service,
+        *,
+        pictures: bool = True,
+        numbers: bool = False,
+    ) -> None:
+        """``pictures`` and ``numbers`` are what the route offers beside JSON. Raises NotAcceptable."""
+        self._media_type = negotiate(", ".join(request.headers.getlist("accept")), pictures, numbers)
+        self._request = request
+        self._service = service
+        self._origin: dict[str, Any] | None = None
+
+    def asks(self, body: Body, options: Options) -> list[Ask]:
+        """One pass for each image, all by one plan."""
+        network = self._service.network(options.model)
+        plan = options.plan(network, len(body.uploads))
+        if self._media_type != JSON:
+            _require_one_picture(len(body.uploads), plan, options, self._media_type)
+        if options.provenance:
+            self._origin = provenance.of_reply(self._request.scope["route"].path, options, plan, network)
+        return [Ask(image, network, plan, options) for image in body.uploads]
+
+    def written(self, ask: Ask, image: DecodedImage, outcome: Outcome, trusted: Sequence[Trusted] = ()) -> Entry:
+        """One image's result."""
+        if self._media_type == numbers_file.NPZ:
+            data = numbers_file.npz(image, outcome, self._origin, result.frame(image))
+            return Entry(data, numbers_file.NPZ)
+        if self._media_type == JSON:
+            return Entry(result.as_json(entry(ask, image, outcome, trusted)))
+        found = entry(ask, image, outcome, trusted, self._media_type)
+        return _picture(image.info, found, self._media_type, self._origin)
+
+    async def failed(self, number: int, ask: Ask, error: Exception) -> Entry:
+        """The result of an image that failed beside others."""
+        call: Call = self._request.state.call
+        if not isinstance(error, PellucidError):  # a fault of ours: the other images still have their answers
+            log.error("request %s failed on one of its images", call.request_id, exc_info=error)
+            error = PellucidError("The service failed on this image; its log has the cause under the request's id.")
+        call.problems.append(error.slug)
+        told = problem(error, call.request_id)
+
+        def written() -> Entry:
+            assert isinstance(ask.image, Upload)
+            return Entry(result.as_json({"image": result.image_info(identify(ask.image)), "error": told}))
+
+        return await asyncio.to_thread(written)
+
+    def reply(self, asks: Sequence[Ask], written: Sequence[Entry]) -> Response:
+        """All results in the order of the images, or the one file."""
+        if self._media_type != JSON:
+            (file,) = written
+            return Response(file.content, media_type=file.media_type, headers=dict(file.headers))
+        head = {"model": asks[0].network.spec.name, "request_id": self._request.state.request_id}
+        if self._origin is not None:
+            head["provenance"] = self._origin
+        body = [orjson.dumps(head)[:-1], b',"results":[']  # joined once: results with pictures are megabytes
+        for each in written:
+            body += each.content, b","
+        body[-1] = b"]}"
+        return Response(b"".join(body), media_type=JSON)
+
+
+def entry(
+    ask: Ask,
+    image: DecodedImage,
+    outcome: Outcome,
+    trusted: Sequence[Trusted] = (),
+    media_type: str = "image/png",
+) -> dict[str, Any]:
+    """One image's result as plain data; its pictures, of ``media_type``, are still Pictures."""
+    found = ask.options.entry(Analysis(image, outcome, ask.network.spec.labels, trusted, media_type))
+    return {"image": result.image_info(image.info), **found}
+
+
+def negotiate(accept: str | None, pictures: bool, numbers: bool = False) -> str:
+    """The media type of the reply: JSON unless the Accept header prefers a picture and the route has one, or, where it
+    has maps of ``numbers``, a file of those.
+
+    Raises NotAcceptable.
+    """
+    offered: tuple[str, ...] = (JSON,)
+    if pictures:  # mimeparse lets the last of equals win
+        offered = (*([numbers_file.NPZ] if numbers else ()), *MEDIA_TYPES[::-1], JSON)
+    if accept and len(accept) > _LONGEST_ACCEPT:  # mimeparse takes 50 ms of the event loop for 30 KiB
+        raise NotAcceptable(f"The Accept header has more than {_LONGEST_ACCEPT} characters.", allowed=offered)
+    try:
+        chosen = _best_match(offered, accept or "*/*")
+    except mimeparse.MimeTypeParseException as error:
+        raise NotAcceptable(f"The Accept header can't be read: {error}.", allowed=offered) from error
+    if not chosen:
+        raise NotAcceptable(f"This route answers as {', '.join(offered)}, not as {accept!r}.", allowed=offered)
+    return chosen
+
+
+@lru_cache(256)  # callers send a few headers again and again
+def _best_match(offered: tuple[str, ...], accept: str) -> str:
+    return str(mimeparse.best_match(offered, accept))
+
+
+def _require_one_picture(images: int, plan: Plan, options: Options, media_type: str) -> None:
+    """Raise NotAcceptable, before any work is done, if the answer would hold more or fewer pictures than one.
+
+    Raises InvalidOption for a picture that can't carry the provenance that is asked for.
+    """
+    if options.provenance and media_type == "image/webp":
+        raise InvalidOption("provenance: A WebP picture can't carry it; image/png and application/json can.")
+    if options.design:
+        raise NotAcceptable(f"`trust` is numbers, which {media_type} can't hold: ask for {JSON}.", allowed=[JSON])
+    if media_type == numbers_file.NPZ and images == 1:  # of any number of maps
+        numbers_file.require_one_size(plan)
+        return
+    pictures = images * options.pictures(plan)
+    if pictures != 1:
+        raise NotAcceptable(
+            f"The answer would hold {pictures} pictures, which can't be one {media_type}. "
+            f"Ask for one image and one part with one target, method and layer, or for {JSON}.",
+            allowed=[JSON],
+        )
+
+
+def _picture(info: ImageInfo, found: dict[str, Any], media_type: str, origin: dict[str, Any] | None) -> Entry:
+    """The one picture of a result, with what it shows in headers, and its provenance, if asked for, in a text chunk.
+
+    The plot of the channels' weights, the grid of feature maps, the overlay where one was asked for, or the mask.
+    """
+    headers = {}
+    if "attention" in found:
+        shown = encode(plot.bars(_strips(found["attention"])), media_type)
+        part = found["attention"]["importance"]
+        headers["Pellucid-Target"] = str(part["target"]["index"])
+    elif "feature_maps" in found:
+        (part,) = found["feature_maps"]
+        shown = part["grid"]
+        headers["Pellucid-Channels"] = ",".join(map(str, part["channels"]))
+    else:
+        (part,) = found["grad_cam"]
+        shown = part["overlay"] or part["mask"]
+        headers |= {
+            "Pellucid-Box": ",".join(map(str, part["box"])),
+            "Pellucid-Target": str(part["target"]["index"]),
+            "Pellucid-All-Negative": str(part["raw"]["all_negative"]).lower(),
+        }
+    data = shown.data
+    if origin is not None:
+        data = png.annotated(data, {numbers_file.PROVENANCE: numbers_file.provenance_json(info, found, origin)})
+    return Entry(data, shown.media_type, {"Pellucid-Layer": part["layer"], **headers})
+
+
+def _strips(attention: dict[str, Any]) -> list[plot.Strip]:
+    # All gates on one axis, and most pictures on the same: a bar's length means the same everywhere.
+    reach = max([_LEAST_REACH, *(float(np.abs(gate["weights"] - 1).max()) for gate in attention["gates"])])
+    strips = [
+        plot.Strip(
+            f"{gate['layer']}: {gate['channels']} channels, {gate['weights'].min():.2f} to {gate['weights'].max():.2f}",
+            gate["weights"],
+            neutral=1,
+            reach=reach,
+        )
+        for gate in attention["gates"]
+    ]
+    importance = attention["importance"]
+    largest = float(np.abs(importance["weights"]).max()) or 1.0
+    title = f"Grad-CAM channel weights at {importance['layer']} for {importance['target']['label']} (not a gate)"
+    return [*strips, plot.Strip(title, importance["weights"], neutral=0, reach=largest)]

@@ -1,0 +1,173 @@
+"""One pass: decode, queue, infer, write. Pictures are decoded and drawn in a pool, never on the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import weakref
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+
+from pellucid.decode.image import decode
+from pellucid.decode.tensor import as_decoded
+from pellucid.errors import PellucidError
+from pellucid.parts.option_types import Options
+from pellucid.types import DecodedImage, Finished, Outcome, Plan, Prepared, Upload
+from service.flow.served import Served
+from service.telemetry.call import STAGES
+
+T = TypeVar("T")
+
+# Bytes of a pixel that is kept to be drawn over: RGB.
+_BYTES_PER_PIXEL: Final = 3
+
+
+@dataclass(slots=True)
+class Stages:
+    """Seconds that an image spent in each stage on its way through ``model``, and the size of the batch that it ran in.
+
+    ``begun``: when the stages that are timed here began, by ``time.perf_counter``. ``over``: whether the image's part
+    of the reply is there, or has failed.
+    """
+
+    model: str
+    seconds: dict[str, float] = field(default_factory=dict)
+    begun: dict[str, float] = field(default_factory=dict)
+    batch_size: int = 0
+    over: bool = False
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Take the time of a stage that does not fail."""
+        self.begun[stage] = started = time.perf_counter()
+        yield
+        self.seconds[stage] = time.perf_counter() - started
+
+    @staticmethod
+    def header(images: Sequence[Stages]) -> str:
+        """Server-Timing (W3C): milliseconds by stage, of the slowest of several images."""
+        entries = []
+        for stage in STAGES:
+            times = [image.seconds[stage] for image in images if stage in image.seconds]
+            if times:
+                note = f';desc="batch of {max(image.batch_size for image in images)}"' if stage == "infer" else ""
+                entries.append(f"{stage}{note};dur={max(times) * 1000:.2f}")
+        return ", ".join(entries)
+
+
+@dataclass(eq=False, slots=True)
+class Ask:
+    """One pass: an image, the network, what to compute, and the options by which its outcome is written.
+
+    ``name`` is what an error calls it, empty where that is plain. ``times`` is filled in on the way.
+    """
+
+    image: Upload | Prepared
+    network: Served
+    plan: Plan
+    options: Options
+    name: str = ""
+    times: Stages = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.times = Stages(self.network.spec.name)
+
+    @property
+    def picture_side(self) -> int | None:
+        """The longest side of the source picture that is kept to be drawn over; None where none is kept."""
+        return self.options.picture_side
+
+    @property
+    def picture_bytes(self) -> int:
+        """The most bytes that this picture takes."""
+        return _BYTES_PER_PIXEL * (self.picture_side or 0) ** 2
+
+
+def run(
+    ask: Ask, write: Callable[[Ask, DecodedImage, Outcome], T], deadline: float, *, brief: bool
+) -> asyncio.Future[T]:
+    """What is written of one pass. The future raises PellucidError.
+
+    ``write`` is called in the pool. If it is ``brief``, the engine's thread calls it: handing it to another would cost
+    more.
+
+    Each stage starts the next from its own thread, and the last settles the answer: the event loop is woken once
+    for each image, not for each stage. Cancelling the answer cancels the job: what has not started is not done.
+    """
+    loop, network, times = asyncio.get_running_loop(), ask.network, ask.times
+    answer: asyncio.Future[T] = loop.create_future()  # other threads only ask whether it is cancelled
+    # Weakly, since the job holds the picture until it is answered: a ring would keep it for the collector.
+    running: list[weakref.ref[Future[Finished]]] = []
+
+    def decoding() -> None:
+        if answer.cancelled():
+            return
+        with times.timed("decode"):
+            if isinstance(ask.image, Prepared):
+                image = as_decoded(ask.image)
+            else:
+                image = decode(
+                    ask.image, network.spec.preprocess, network.max_pixels, ask.picture_side, network.max_side
+                )
+        job = network.worker.submit(image.pixels, ask.plan, deadline)
+        running.append(weakref.ref(job))
+        if answer.cancelled():  # before the job was there to be cancelled
+            job.cancel()
+        job.add_done_callback(lambda job: following(image, job))
+
+    def following(image: DecodedImage, job: Future[Finished]) -> None:
+        if job.cancelled():
+            return
+        if brief or job.exception() is not None:  # nothing to draw, and the pool may be closed by now
+            settling(rendering, image, job)
+        else:
+            network.pool.submit(settling, rendering, image, job)
+
+    def rendering(image: DecodedImage, job: Future[Finished]) -> None:
+        finished = job.result()
+        outcome = finished.outcome
+        times.batch_size = finished.batch_size
+        times.seconds |= {"queue": finished.queue_s, "infer": outcome.infer_s, "explain": outcome.explain_s}
+        if answer.cancelled():
+            return
+        with times.timed("render"):
+            written = write(ask, image, outcome)
+        settle(answer.set_result, written)
+
+    def settling(stage: Callable[..., None], *args: Any) -> None:
+        """Run a stage; what it raises is the answer."""
+        try:
+            stage(*args)
+        except BaseException as error:
+            if isinstance(error, PellucidError):  # the frames of its traceback hold the upload, and the answer it
+                error.__cause__ = error.__context__ = error.__traceback__ = None
+            settle(answer.set_exception, error)
+
+    def settle(setter: Callable[[Any], None], value: Any) -> None:
+        def unless_cancelled() -> None:
+            if not answer.done():
+                setter(value)
+
+        with suppress(RuntimeError):  # the loop may have gone
+            loop.call_soon_threadsafe(unless_cancelled)
+
+    def leaving(answer: asyncio.Future[T]) -> None:
+        if answer.cancelled() and running and (job := running[0]()):
+            job.cancel()
+
+    answer.add_done_callback(leaving)
+    network.pool.submit(settling, decoding)
+    return answer
+
+
+async def together(*works: Coroutine[Any, Any, Any]) -> list[Any]:
+    """The results of all. The first error stops the others, and is raised once they have ended."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(work) for work in works]
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    return [task.result() for task in tasks]

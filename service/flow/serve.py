@@ -1,0 +1,200 @@
+"""One request with images from top to bottom, whatever route or protocol it came by."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any, ClassVar, Final, Generic, TypeVar
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from pellucid.errors import DeadlineExceeded, Draining, PellucidError
+from pellucid.parts.option_types import Options
+from pellucid.parts.trust import Trusted
+from pellucid.types import DecodedImage, Outcome, Plan
+from service.dispatch.admission import Place
+from service.dispatch.forecast import Forecast
+from service.flow import bodies, trust_trials
+from service.flow.disconnect import connected
+from service.flow.run import Ask, Stages, run, together
+from service.flow.served import Service
+from service.telemetry.call import Call
+
+# Seconds that a refused body is read on for, so that a connection cut in mid-send does not lose the refusal.
+_LINGER_S: Final = 2.0
+# Seconds that the rest of a body is read on for after the deadline.
+_LATE_BODY_S: Final = 0.5
+# Writing down this many classes takes microseconds.
+_FEW: Final = 20
+
+T = TypeVar("T")
+Asked = TypeVar("Asked", bound=Options)
+
+
+class Route(ABC, Generic[Asked, T]):
+    """What a route adds to the flow: the passes that a request asks for, and how their outcomes are written.
+
+    One object serves one request. ``T`` is what is written of one pass.
+    """
+
+    # Whether the body may have any Content-Type.
+    any_type: ClassVar[bool] = False
+    # Whether all outcomes make one answer, which is drawn in the pool. Otherwise each is drawn as soon as it is there.
+    one_answer: ClassVar[bool] = False
+    # Whether the first outcome decides the plans of the other passes, which wait for it.
+    aims: bool = False
+
+    async def read(self, request: Request, limits: bodies.Limits, hold: Callable[[int], None]) -> bodies.Body:
+        """The body of the request; ``hold`` is called with the size of each chunk. Raises what ``bodies.read`` does."""
+        return await bodies.read(request, limits, hold)
+
+    @abstractmethod
+    def asks(self, body: bodies.Body, options: Asked) -> Sequence[Ask]:
+        """The passes. ``options`` are those of the query, and of the body over them. Raises PellucidError."""
+
+    def aimed(self, ask: Ask, first: T) -> Plan:
+        """The plan of a pass that waited for the first one. Raises PellucidError."""
+        return ask.plan
+
+    @abstractmethod
+    def written(self, ask: Ask, image: DecodedImage, outcome: Outcome, trusted: Sequence[Trusted] = ()) -> T:
+        """What the reply says of one pass. ``trusted``: how far each map can be trusted, where that was tried."""
+
+    async def failed(self, number: int, ask: Ask, error: Exception) -> T:
+        """What the reply says of a pass that failed beside others. Raises an error to stop the others."""
+        raise error.about(f"Image {number}") if isinstance(error, PellucidError) else error
+
+    @abstractmethod
+    def reply(self, asks: Sequence[Ask], written: Sequence[T]) -> Response:
+        """The response, of what was written of each pass."""
+
+
+async def serve(request: Request, service: Service, options: Asked, route: Route[Asked, Any]) -> Response:
+    """The response to a request. ``options`` are those of the query. Raises PellucidError, ClientDisconnect."""
+    arrived = time.monotonic()
+    if not service.ready:
+        await bodies.spend(request, service.limits, _LINGER_S)
+        raise Draining("The service is starting up or shutting down.")
+
+    def deadline_by(chosen_ms: int | None) -> float:
+        return arrived + min(chosen_ms or service.timeout_ms, service.timeout_ms) / 1000
+
+    # Admit: the place holds bytes as they come, and images once they are known.
+    with service.admission.enter(bodies.announced(request, service.limits, any_type=route.any_type)) as place:
+        # Read.
+        body = await _read(request, service.limits, place, deadline_by(options.timeout_ms), route)
+        # Ask.
+        options = options.merged(body.fields)
+        asks, deadline = route.asks(body, options), deadline_by(options.timeout_ms)
+        place.hold(images=len(asks), size=sum(ask.picture_bytes for ask in asks))
+        times = [ask.times for ask in asks]
+        call: Call = request.state.call
+        call.model, call.stages = asks[0].network.spec.name, times
+        # Forecast.
+        with _expected(service.forecast, asks, deadline) as answered:
+            async with connected(request):
+                # Run each.
+                written = await _Passes(route, asks, answered, deadline, service.forecast).written()
+                # Write.
+                if route.one_answer:
+                    with times[0].timed("render"):
+                        response = await _by(deadline, asks[0].network.in_pool(route.reply, asks, written))
+                else:
+                    response = route.reply(asks, written)
+    if timing := Stages.header(times):
+        response.headers["Server-Timing"] = timing
+    return response
+
+
+async def _read(
+    request: Request, limits: bodies.Limits, place: Place, deadline: float, route: Route[Any, Any]
+) -> bodies.Body:
+    """The body, whole by the deadline, its bytes held in ``place`` as they come."""
+    try:
+        async with asyncio.timeout(max(0, deadline - time.monotonic())):
+            return await route.read(request, limits, lambda size: place.hold(size=size))
+    except TimeoutError as error:
+        with suppress(RuntimeError):  # raised where it is whole after all, but not taken apart yet
+            await bodies.spend(request, limits, _LATE_BODY_S)
+        raise DeadlineExceeded("The body was not whole by the deadline.", headers={"Connection": "close"}) from error
+
+
+@contextmanager
+def _expected(forecast: Forecast, asks: Sequence[Ask], deadline: float) -> Iterator[list[Callable[[float], None]]]:
+    """Count the passes among those in flight. Yields, for each, what to call once it is answered.
+
+    Passes that share a plan are admitted together. Raises TooLate, EngineDown.
+    """
+    with ExitStack() as stack:
+        answered: list[Callable[[float], None]] = []
+        for _, group in groupby(asks, key=lambda ask: id(ask.plan)):
+            first, *others = group
+            images = 1 + len(others)
+            answered += [
+                stack.enter_context(forecast.expect(first.network.worker, first.plan, images, deadline))
+            ] * images
+        yield answered
+
+
+@dataclass(frozen=True, slots=True)
+class _Passes(Generic[T]):
+    """The passes of a request, until ``deadline``. ``trying`` lets the maps of one image be tried at a time."""
+
+    route: Route[Any, T]
+    asks: Sequence[Ask]
+    answered: Sequence[Callable[[float], None]]
+    deadline: float
+    forecast: Forecast
+    trying: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
+
+    async def written(self) -> list[T]:
+        """What is written of each pass. If one of several fails, the route decides whether the others go on."""
+        if len(self.asks) == 1:
+            return [await _by(self.deadline, self._one(0))]
+        written: list[T] = []
+        if self.route.aims:
+            written.append(await self._beside_others(0))
+            for ask in self.asks[1:]:
+                ask.plan = self.route.aimed(ask, written[0])
+        return written + await together(*map(self._beside_others, range(len(written), len(self.asks))))
+
+    async def _beside_others(self, number: int) -> T:
+        try:
+            return await _by(self.deadline, self._one(number))
+        except Exception as error:
+            return await self.route.failed(number, self.asks[number], error)
+
+    async def _one(self, number: int) -> T:
+        ask, route = self.asks[number], self.route
+        try:
+            if ask.options.design:
+                return await trust_trials.tried(
+                    ask, route.written, self.forecast, self.deadline, self.trying, self._untried
+                )
+            brief = route.one_answer or (ask.plan.predicts_alone and ask.plan.top_k <= _FEW)
+            return await run(ask, route.written, self.deadline, brief=brief)
+        except PellucidError as error:
+            if ask.name:
+                raise error.about(ask.name) from None
+            raise
+        finally:
+            ask.times.over = True
+            self.answered[number](sum(ask.times.seconds.get(stage, 0.0) for stage in ("decode", "render")))
+
+    def _untried(self) -> int:
+        """How many images' maps are still to be tried; an image that failed has none."""
+        return sum("trust" not in ask.times.seconds and not ask.times.over for ask in self.asks)
+
+
+async def _by(deadline: float, work: Awaitable[T]) -> T:
+    try:
+        async with asyncio.timeout(max(0, deadline - time.monotonic())):
+            return await work
+    except TimeoutError as error:
+        raise DeadlineExceeded("The answer was not ready by the deadline.") from error

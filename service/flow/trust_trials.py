@@ -1,0 +1,126 @@
+"""A map's trials on their way through the worker: a few at a time, so that nobody else waits long for them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Final, TypeVar
+
+import numpy as np
+
+from pellucid.errors import TooCostly
+from pellucid.parts.trust import Trusted, measure, scoring_plan, trials_of
+from pellucid.trust.trials import Design, Trials
+from pellucid.types import DecodedImage, Finished, Outcome, Pixels, Plan
+from service.dispatch.forecast import Forecast
+from service.flow.run import Ask, run, together
+from service.flow.served import Served
+
+T = TypeVar("T")
+
+# Pictures of one image's trials that are made at once. The pool decodes others' pictures as well.
+_MAKERS: Final = 2
+
+
+def estimate(network: Served, passes: int) -> float:
+    """Seconds for so many trials on this network: the worker's forecast, or what trials took lately, if that is more.
+
+    0 where nothing is known of either.
+    """
+    engine = network.worker.seconds_for({network.worker.lane(Plan()): passes})
+    return max(engine, network.trials.predict(passes))
+
+
+async def tried(
+    ask: Ask,
+    write: Callable[[Ask, DecodedImage, Outcome, Sequence[Trusted]], T],
+    forecast: Forecast,
+    deadline: float,
+    turn: asyncio.Semaphore,
+    untried: Callable[[], int],
+) -> T:
+    """What is written of one pass, after its maps have been tried, one image's at a ``turn``."""
+    network, design, times = ask.network, ask.options.design, ask.times
+    assert design is not None
+    image, outcome = await run(ask, lambda _, image, outcome: (image, outcome), deadline, brief=True)
+    async with turn:
+        with times.timed("trust"):
+            found = await examined(network, forecast, image, outcome, design, deadline, untried)
+    with times.timed("render"):
+        return await network.in_pool(write, ask, image, outcome, found)
+
+
+async def examined(
+    network: Served,
+    forecast: Forecast,
+    image: DecodedImage,
+    outcome: Outcome,
+    design: Design,
+    deadline: float,
+    untried: Callable[[], int],
+) -> tuple[Trusted, ...]:
+    """How far the outcome's maps can be trusted, one for each target.
+
+    The worker never has more of an image's pictures than fit into one batch. Raises TooCostly as soon as it is known
+    that the trials of the request's ``untried`` images, this one among them, can't be done by the deadline, and what
+    the worker raises.
+    """
+    started = time.monotonic()
+    trials = await network.in_pool(trials_of, image, outcome, network.spec.preprocess, design)
+    estimated_s = estimate(network, len(trials))
+    plan = scoring_plan(outcome)
+    size = network.worker.batch_cap
+    groups = [range(len(trials))[start : start + size] for start in range(0, len(trials), size)]
+    scores = np.zeros((len(trials), trials.targets))
+    done = 0
+
+    def observe() -> None:
+        if done:
+            network.trials.observe(done, time.monotonic() - started)
+
+    with ExitStack() as stack:
+        passed = stack.enter_context(forecast.passes(network.worker, plan, len(trials)))
+        stack.callback(observe)
+        pictures = await _made(network, trials, groups[0])
+        for group, following in zip(groups, [*groups[1:], range(0)], strict=True):
+            ran, pictures = await together(_run(network, pictures, plan, deadline), _made(network, trials, following))
+            scores[group] = [[each.probability for each in one.outcome.scored] for one in ran]
+            passed(len(group))
+            if not done:
+                # Only now: these few tell whether a forecast that was too dark still is.
+                _require_time(network, trials, len(group), started, deadline, untried())
+            done += len(group)
+    return await network.in_pool(measure, trials, scores, outcome, estimated_s)
+
+
+def _require_time(network: Served, trials: Trials, done: int, started: float, deadline: float, images: int) -> None:
+    now = time.monotonic()
+    network.trials.observe(done, now - started)
+    needed = images * estimate(network, len(trials)) - (now - started)
+    left = deadline - now
+    if needed > left:
+        of_all = f"{images} images with {len(trials)} passes each" if images > 1 else f"{len(trials)} passes"
+        raise TooCostly(
+            f"trust: {of_all} through the network would take about {1000 * needed:.0f} ms more, and the deadline is in "
+            f"{max(0, 1000 * left):.0f} ms. Ask for fewer `trust_steps`, `trust_maps`, targets or images, or for a "
+            "longer `timeout_ms`."
+        )
+
+
+async def _run(network: Served, pictures: Sequence[Pixels], plan: Plan, deadline: float) -> list[Finished]:
+    jobs = [asyncio.wrap_future(network.worker.submit(pixels, plan, deadline)) for pixels in pictures]
+    return await asyncio.gather(*jobs)
+
+
+async def _made(network: Served, trials: Trials, numbers: Sequence[int]) -> list[Pixels]:
+    """The pictures of these trials, a few made at a time, each a task of its own in the pool."""
+    made: list[Pixels | None] = [None] * len(numbers)
+
+    async def some(first: int) -> None:
+        for place in range(first, len(numbers), _MAKERS):
+            made[place] = await network.in_pool(trials.picture, numbers[place])
+
+    await together(*map(some, range(_MAKERS)))
+    return [pixels for pixels in made if pixels is not None]

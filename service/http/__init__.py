@@ -1,0 +1,1 @@
+"""The wire: connections, what stands around every request, keys and rates, problems, the OpenAPI document."""

@@ -1,0 +1,252 @@
+"""One connection: bounds on what uvicorn leaves unbounded, namely heads, their time, and callers who don't read."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final
+from uuid import uuid4
+
+import httptools
+import orjson
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from pellucid.errors import Draining, HeadTimeout, HeadTooLarge, MalformedRequest, PellucidError, QueueFull
+from service.http.problems import PROBLEM, problem
+
+log = logging.getLogger(__name__)
+
+# A caller must read so many bytes of a reply between two looks, so many seconds apart.
+_LEAST_READ: Final = 64 * 1024
+_LOOK_S: Final = 10.0
+# A stopping server waits so long for a request that may be on its way over an idle connection, to refuse it in words.
+_LINGER_S: Final = 0.5
+# So many requests may follow one that is being answered: each is kept, and uvicorn reads on after every reply.
+_MOST_WAITING: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """``head_bytes`` are those of the request's line and headers; ``unread_bytes`` of a body follow its refusal."""
+
+    head_bytes: int
+    headers: int
+    head_s: float
+    connections: int
+    unread_bytes: int
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """httptools takes heads of any size, for any time, and a reply waits for its reader for ever: not here.
+
+    Subclass it with ``limits``; uvicorn makes the instances.
+    """
+
+    limits: ClassVar[ConnectionLimits]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._outside_body = 0
+        self._unread = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._reader: asyncio.TimerHandle | None = None
+        self._refusal: PellucidError | None = None
+        self._in_head = False
+        self._upgrading = False
+        self._data = b""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Refuse a connection too many, and wait for the head of a request."""
+        super().connection_made(transport)
+        if len(self.connections) > self.limits.connections:
+            self._refuse(Draining(f"{self.limits.connections} connections are open; no more are taken."))
+        else:
+            self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the timer."""
+        self._head_is_there()
+        self._reader_reads()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Count what is no body: heads, but also what frames a body in chunks and may follow it."""
+        if self._refusal is not None:  # nothing can be told apart in what follows
+            return
+        self._outside_body += len(data)
+        self._data = data
+        super().data_received(data)
+        self._data = b""
+        if self.transport.is_closing() or self._refusal is not None:
+            return
+        if self._outside_body > self.limits.head_bytes:
+            self._refuse(self._too_large())
+        elif self._idle():
+            self._await_head()
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        super().on_message_begin()
+        self._unread = 0
+        self._in_head = True
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Count the headers; the error leaves through ``send_400_response``.
+
+        What follows a body in chunks looks like headers, but no proxy has seen it as such: it is left out.
+        """
+        if not self._in_head:
+            return
+        super().on_header(name, value)
+        if len(self.headers) > self.limits.headers:
+            self._refusal = HeadTooLarge(f"More than {self.limits.headers} headers are not taken.")
+            raise self._refusal
+
+    def on_headers_complete(self) -> None:
+        """The head is whole: measure it."""
+        self._head_is_there()
+        if not self.transport.get_write_buffer_size():  # what was looked at has been read; a later reply is another's
+            self._reader_reads()
+        self._in_head = False
+        self._outside_body = 0
+        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if size > self.limits.head_bytes:
+            self._refusal = self._too_large()
+            raise self._refusal
+        if len(self.pipeline) >= _MOST_WAITING:
+            self._refusal = QueueFull(f"More than {_MOST_WAITING} requests wait on this connection.", 1)
+            raise self._refusal
+        self._upgrading = self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
+        if not self._upgrading:
+            super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """The request is whole."""
+        if not self._upgrading:
+            super().on_message_complete()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Serve a request that asks for another protocol (some clients ask each time for HTTP/2) as if it did not.
+
+        httptools takes what follows such a head for that protocol, even a body; so a new parser gets the head without
+        the wish, and what follows. uvicorn calls this where it handles httptools' exception.
+        """
+        asked = sys.exception()
+        assert isinstance(asked, httptools.HttpParserUpgrade)
+        version = self.parser.get_http_version().encode()
+        kept = b"".join(b"%s: %s\r\n" % header for header in self.headers if header[0] != b"upgrade")
+        head = b"%s %s HTTP/%s\r\n%s\r\n" % (self.parser.get_method(), self.url, version, kept)
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+        self.data_received(head + self._data[asked.args[0] :])
+
+    def on_body(self, body: bytes) -> None:
+        """Take a piece of the body; of one that has been refused, only so much."""
+        self._outside_body = 0
+        super().on_body(body)
+        if self.cycle.response_complete:
+            self._unread += len(body)
+            if self._unread > self.limits.unread_bytes:
+                self.transport.abort()
+
+    def on_response_complete(self) -> None:
+        """See that the reply is read, too."""
+        last = not self.pipeline
+        super().on_response_complete()
+        self._await_reader()
+        if self._refusal is not None and last and not self.transport.is_closing():
+            self._tell(self._refusal)
+
+    def pause_writing(self) -> None:
+        """A reply is larger than what is buffered of it: see that it is read."""
+        super().pause_writing()
+        self._await_reader()
+
+    def resume_writing(self) -> None:
+        """The caller reads."""
+        self._reader_reads()
+        super().resume_writing()
+        self._await_reader()
+
+    def send_400_response(self, msg: str) -> None:
+        """uvicorn's answer to a head that it can't read, as a problem."""
+        self._refuse(self._refusal or MalformedRequest("The request is not HTTP/1.1."))
+
+    def shutdown(self) -> None:
+        """Close, but let a request that is on its way be told."""
+        if self._idle():
+            self.loop.call_later(_LINGER_S, super().shutdown)
+        else:
+            super().shutdown()
+
+    def _idle(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def _too_large(self) -> HeadTooLarge:
+        return HeadTooLarge(f"A request's line and headers may have {self.limits.head_bytes // 1024} KiB together.")
+
+    def _await_head(self) -> None:
+        if self._timer is None:
+            self._timer = self.loop.call_later(self.limits.head_s, self._late)
+
+    def _head_is_there(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _late(self) -> None:
+        self._timer = None
+        if not self.transport.is_closing():
+            self._refuse(HeadTimeout(f"No whole request came within {self.limits.head_s:g} seconds."))
+
+    def _await_reader(self) -> None:
+        waiting = self.transport.get_write_buffer_size()
+        if waiting and self._reader is None:
+            self._reader = self.loop.call_later(_LOOK_S, self._look, waiting)
+
+    def _reader_reads(self) -> None:
+        if self._reader is not None:
+            self._reader.cancel()
+            self._reader = None
+
+    def _look(self, waited: int) -> None:
+        self._reader = None
+        if self.transport.get_write_buffer_size() > max(0, waited - _LEAST_READ):
+            self.transport.abort()
+        else:
+            self._await_reader()
+
+    def _refuse(self, error: PellucidError) -> None:
+        """Read no more, and say why: after the replies to requests that are whole, which are under way."""
+        self._refusal = error
+        if self.pipeline:
+            if self.cycle.more_body:  # the last of them never will be whole
+                self.pipeline.popleft()
+        elif self._idle():
+            self._tell(error)
+        elif self.cycle.more_body:
+            if self.cycle.response_started:
+                self.transport.abort()
+                return
+            self.cycle.disconnected = True  # the application waits for the rest of a body
+            self.cycle.message_event.set()
+            self._tell(error)
+
+    def _tell(self, error: PellucidError) -> None:
+        """Send a problem past the application, and close."""
+        request_id = uuid4().hex
+        log.info("refused a connection: %d %s", error.status, request_id)
+        body = orjson.dumps(problem(error, request_id))
+        headers = {
+            **error.headers,
+            "Content-Type": PROBLEM,
+            "Content-Length": str(len(body)),
+            "X-Content-Type-Options": "nosniff",
+            "X-Request-ID": request_id,
+            "Connection": "close",
+        }
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        self.transport.write(STATUS_LINE[error.status] + lines.encode() + b"\r\n" + body)
+        self.transport.close()

@@ -1,0 +1,152 @@
+"""Who may call, and how often: API keys, which are known by their hashes alone, and a rate for each."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+import secrets
+import time
+from collections.abc import Iterable
+from hmac import compare_digest
+from pathlib import Path
+from typing import Final, Literal, Self
+
+from limits import RateLimitItem, parse_many
+from limits.storage import MemoryStorage
+from limits.strategies import MovingWindowRateLimiter
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from pellucid.errors import NotFound, PellucidError, RateLimited, Unauthorized, WrongKey
+from service.http.problems import error_response
+
+Access = Literal["open", "key", "off"]
+
+_HASHED: Final = re.compile(r"sha256:([0-9a-f]{64})")
+# SHA-256 is no slow hash: it protects keys that can't be guessed, not passwords.
+_SHORTEST: Final = 20
+PROBES: Final = {"/livez", "/readyz", "/v2/health/live", "/v2/health/ready"}
+# Beginnings of the paths that a rate is for.
+LIMITED: Final = ("/v1/", "/v2", "/predictions/", "/explanations/")
+_DOCS: Final = {"/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"}
+
+
+def new_key() -> tuple[str, str]:
+    """A key, and the entry for the settings by which it is known."""
+    key = secrets.token_urlsafe(32)
+    return key, f"sha256:{hashlib.sha256(key.encode()).hexdigest()}"
+
+
+class Keys:
+    """The keys that are taken. Without any, everybody is let in."""
+
+    def __init__(self, entries: Iterable[str]) -> None:
+        """``entries`` are ``sha256:`` and 64 hexadecimal digits, or keys. Raises ValueError, which names no key."""
+        self._hashes = [self._hash(number, entry) for number, entry in enumerate(entries, 1)]
+
+    @classmethod
+    def of(cls, between_commas: str, file: Path | None) -> Self:
+        """Those of a setting and of a file with one a line, ``#`` beginning a comment. Raises ValueError."""
+        entries = between_commas.split(",")
+        if file is not None:
+            try:
+                entries += [line.partition("#")[0] for line in file.read_text("utf-8").splitlines()]
+            except OSError as error:
+                raise ValueError(f"{file} can't be read: {error.strerror}") from error
+            except UnicodeDecodeError as error:
+                raise ValueError(f"{file} is no text in UTF-8") from error
+        return cls([entry.strip() for entry in entries if entry.strip()])
+
+    def __bool__(self) -> bool:
+        return bool(self._hashes)
+
+    @staticmethod
+    def _hash(number: int, entry: str) -> bytes:
+        if hashed := _HASHED.fullmatch(entry):
+            return bytes.fromhex(hashed[1])
+        if entry.startswith("sha256:") or len(entry) < _SHORTEST:
+            raise ValueError(
+                f"API key {number} is neither sha256: and 64 hexadecimal digits nor a key of at least {_SHORTEST} "
+                "characters; `pellucid new-key` makes one"
+            )
+        return hashlib.sha256(entry.encode()).digest()
+
+    def whose(self, headers: Headers) -> str:
+        """What the caller's key is called in logs and by the rate: the beginning of its hash.
+
+        Raises Unauthorized, or WrongKey.
+        """
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        key = token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+        if not key:
+            raise Unauthorized("Send a key as the header X-API-Key: KEY, or as Authorization: Bearer KEY.")
+        sent = hashlib.sha256(key.encode("latin-1")).digest()
+        # All of them, each in constant time: how long it takes tells nothing of how much is right.
+        if not sum(compare_digest(sent, known) for known in self._hashes):
+            raise WrongKey("The key that was sent is not known here.")
+        return sent.hex()[:8]
+
+
+class Gate:
+    """Pure ASGI: answers 401, or 429 to a caller above the rate, before anything of a request's body is read.
+
+    The probes and the pages' own files are open always.
+    """
+
+    def __init__(
+        self, app: ASGIApp, keys: Keys, rate: RateLimitItem | None, docs: Access = "open", metrics: Access = "key"
+    ) -> None:
+        self._app = app
+        self._keys = keys
+        self._rate = rate
+        self._limiter = MovingWindowRateLimiter(MemoryStorage()) if rate else None
+        self._access: dict[str, Access] = {**dict.fromkeys(_DOCS, docs), "/metrics": metrics}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or refuse it."""
+        if scope["type"] == "http":
+            try:
+                self._require(scope)
+            except PellucidError as error:
+                scope["state"]["call"].problems.append(error.slug)
+                await error_response(scope, error)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    def _require(self, scope: Scope) -> None:
+        path: str = scope["state"]["path"]
+        if path == "/" or path in PROBES or path.startswith("/assets/"):
+            return
+        access = self._access.get(path, "key")
+        if access == "off":
+            raise NotFound(f"There is nothing at {path}.")
+        caller = (scope.get("client") or ("unknown",))[0]
+        if self._keys and access == "key":
+            caller = scope["state"]["api_key"] = self._keys.whose(Headers(scope=scope))
+        if self._limiter and self._rate and path.startswith(LIMITED) and not self._limiter.hit(self._rate, caller):
+            free_at = self._limiter.get_window_stats(self._rate, caller).reset_time
+            raise _too_often(self._rate, max(1, math.ceil(free_at - time.time())))
+
+
+def _too_often(rate: RateLimitItem, wait_s: int) -> RateLimited:
+    """What a caller above the rate is told."""
+    requests = f"{rate.amount} request{'s' if rate.amount > 1 else ''}"
+    unit = rate.GRANULARITY.name
+    span = f"each {unit}" if rate.multiples == 1 else f"every {rate.multiples} {unit}s"
+    return RateLimited(f"One caller may send {requests} {span}; the next will be taken in {wait_s} s.", wait_s)
+
+
+def rate_of(text: str | None) -> RateLimitItem | None:
+    """One rate, as ``60/minute``. Raises ValueError."""
+    if not text:
+        return None
+    try:
+        (rate,) = parse_many(text)
+        if rate.amount < 1:
+            raise ValueError("nobody would be let in")
+    except ValueError as error:
+        raise ValueError(
+            f"{text!r} is no rate: one number of at least 1, a slash and second, minute, hour or day, as 60/minute"
+        ) from error
+    return rate

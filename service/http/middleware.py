@@ -1,0 +1,146 @@
+"""Around every request: its id, one line in the log, a problem in place of a stack trace, and headers for browsers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from base64 import b64encode
+from collections.abc import Callable, Sequence
+from hashlib import sha256
+from random import getrandbits
+from typing import Final
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from pellucid.errors import Draining, PellucidError
+from service.http.problems import error_response
+from service.telemetry.call import NO_ROUTE, Call
+
+log = logging.getLogger("pellucid.access")
+
+_ID: Final = re.compile(r"[\w.-]{1,64}", re.ASCII)
+# As ASGI has headers: nothing is to be encoded for each reply.
+_EVERY_REPLY: Final = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+)
+_NOTHING: Final = ((b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),)
+_PAGE: Final = (
+    "default-src 'none'; script-src 'self'{scripts}; style-src 'self'{styles}; img-src 'self' data: blob:; "
+    "font-src 'self' data:; connect-src 'self'; worker-src 'self' blob:; manifest-src 'self'; base-uri 'none'; "
+    "form-action 'self'; frame-ancestors 'none'"
+)
+_INLINE_SCRIPT: Final = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
+# Swagger UI and Redoc write styles into the page as they go.
+_STYLED_BY_SCRIPT: Final = ("/docs", "/redoc")
+
+
+class RequestContext:
+    """Pure ASGI, so that a caller's leaving stays visible to the routes. ``tell`` is told each request at its end.
+
+    ``stopping`` says whether connections are to end with the reply that they wait for.
+    """
+
+    def __init__(self, app: ASGIApp, stopping: Callable[[], bool], tell: Sequence[Callable[[Call], None]] = ()) -> None:
+        self._app = app
+        self._stopping = stopping
+        self._tell = tell
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        sent = headers.get("x-request-id", "")
+        # No secret, so the operating system need not be asked for chance.
+        request_id = sent if _ID.fullmatch(sent) else f"{getrandbits(128):032x}"
+        call = Call(request_id, scope["method"], headers.get("traceparent", ""))
+        # The path within the service, which a proxy may have put below another.
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        scope.setdefault("state", {}).update(request_id=request_id, call=call, path=path)
+        status = 0
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                sending = MutableHeaders(scope=message)
+                sending["X-Request-ID"] = request_id
+                if self._stopping():
+                    sending["Connection"] = "close"
+            await send(message)
+
+        # The server sends no body in answer to HEAD, so whatever answers GET answers it.
+        inner = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
+        try:
+            await self._app(inner, receive, send_with_id)
+        except ClientDisconnect:
+            status = status or 499  # nobody is there to be answered; the log uses nginx's number for it
+        except asyncio.CancelledError:  # the server's grace has ended, or a proxy (Ray's) has lost the caller
+            if status or not self._stopping():
+                status = status or 499
+                raise
+            stopped = Draining("The service is shutting down.")
+            call.problems.append(stopped.slug)
+            await error_response(scope, stopped)(scope, receive, send_with_id)
+        except Exception:
+            log.exception("request %s failed", request_id, extra={"fields": {"request_id": request_id}})
+            if status:
+                raise
+            error = PellucidError("The service failed; its log has the cause under this request's id.")
+            call.problems.append(error.slug)
+            await error_response(scope, error)(scope, receive, send_with_id)
+        finally:
+            # The route's template, not the path: a caller may write anything into that, also a line's end.
+            call.end(getattr(inner.get("route"), "path", NO_ROUTE), status)
+            told = call.fields()
+            log.info(" ".join(f"{name}={value}" for name, value in told.items()), extra={"fields": told})
+            for tell in self._tell:
+                tell(call)
+
+
+class PageHeaders:
+    """Pure ASGI. A page's Content-Security-Policy allows our own files, and its own inline scripts by their hashes."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        start: Message = {}
+        page = b""
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal start, page
+            if message["type"] == "http.response.start":
+                headers = dict(message["headers"])
+                stated = b"content-security-policy" in headers  # the playground states its own
+                if not stated and headers.get(b"content-type", b"").startswith(b"text/html"):
+                    start = message  # held back until the page is whole
+                    return
+                message["headers"] = [*message["headers"], *_EVERY_REPLY, *(() if stated else _NOTHING)]
+            elif start:
+                page += message.get("body", b"")
+                if message.get("more_body", False):
+                    return
+                policy = (b"content-security-policy", _policy(page, scope["path"]).encode())
+                start["headers"] = [*start["headers"], *_EVERY_REPLY, policy]
+                await send(start)
+                message = {"type": "http.response.body", "body": page}
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)
+
+
+def _policy(page: bytes, path: str) -> str:
+    hashes = (b64encode(sha256(script).digest()).decode() for script in _INLINE_SCRIPT.findall(page))
+    scripts = "".join(f" 'sha256-{digest}'" for digest in hashes)
+    return _PAGE.format(scripts=scripts, styles=" 'unsafe-inline'" if path.endswith(_STYLED_BY_SCRIPT) else "")

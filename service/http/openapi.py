@@ -1,0 +1,142 @@
+"""What the OpenAPI document says of a POST route beyond its signature: its three kinds of body, its replies, its
+example.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib.resources import files
+from typing import Any, Final
+
+from fastapi import FastAPI
+
+from pellucid.parts import numbers_file
+from pellucid.parts.option_types import Options
+from service.flow.bodies import JsonImage
+from service.http.keys_and_rates import LIMITED, PROBES
+from service.http.openapi_problems import POST_PROBLEMS, POST_PROBLEMS_WITH_NAMES
+
+_JSON_NOTE: Final = "The images in base64, and any option of the route beside them; options here win over the query's."
+_KEY_NOTE: Final = "A key, where the operator asks for one."
+PICTURE_HEADERS: Final = {
+    "Pellucid-Layer": "the layer that it shows.",
+    "Pellucid-Target": "the index of the class that it explains.",
+    "Pellucid-Box": "the box of the source that a mask covers: x0,y0,x1,y1.",
+    "Pellucid-All-Negative": "whether all evidence is against the class, true or false.",
+    "Pellucid-Channels": "the channels of a grid, in its order.",
+}
+
+
+@cache
+def examples() -> dict[str, dict[str, Any]]:
+    """Recorded requests and replies by route: ``{"query", "image", "reply"}``.
+
+    ``docs/record_examples.py`` records them.
+    """
+    found: dict[str, dict[str, Any]] = json.loads(files("service.http").joinpath("openapi_examples.json").read_bytes())
+    return found
+
+
+def request_body(options: type[Options]) -> dict[str, Any]:
+    """``openapi_extra`` for a route that takes images and ``options``."""
+    binary = {"type": "string", "format": "binary", "contentMediaType": "application/octet-stream"}
+    image = JsonImage.model_json_schema()
+    json_schema = {
+        "type": "object",
+        "required": ["images"],
+        "properties": {
+            "images": {
+                "type": "array",
+                "minItems": 1,
+                "items": {"anyOf": [image, {"type": "string", "description": "The file's bytes in base64."}]},
+                "description": "The images; each with a filename, or its base64 alone.",
+            },
+            **options.model_json_schema()["properties"],
+        },
+        "additionalProperties": False,
+        "description": _JSON_NOTE,
+    }
+    content = {
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": ["images"],
+                "properties": {
+                    "images": {"type": "array", "items": binary, "description": "One image file, or several."}
+                },
+            }
+        },
+        "image/*": {"schema": {**binary, "description": "The bytes of one image."}},
+        "application/octet-stream": {"schema": {**binary, "description": "The bytes of one image, of any type."}},
+        "application/json": {
+            "schema": json_schema,
+            "example": {"images": [{"data": ONE_PIXEL_PNG, "filename": "dot.png"}]},
+        },
+    }
+    return {"requestBody": {"required": True, "description": "One image, or several.", "content": content}}
+
+
+def responses(
+    route: str, *, pictures: bool = True, numbers: bool = False, names: bool = True
+) -> dict[int | str, dict[str, Any]]:
+    """The replies of a POST route: the envelope with its recorded example, the picture alone, and the problems."""
+    recorded = examples().get(route)
+    ok: dict[str, Any] = {
+        "description": "One result for each image, in the order sent.",
+        "content": {"application/json": {"example": recorded["reply"]} if recorded else {}},
+        "headers": {
+            "X-Request-ID": {"description": "The request's id: yours, or a new one.", "schema": {"type": "string"}},
+            "Server-Timing": {
+                "description": "Milliseconds in decode, queue, infer, explain, trust and render, of the slowest image.",
+                "schema": {"type": "string"},
+            },
+        },
+    }
+    if pictures:
+        picture = {"schema": {"type": "string", "format": "binary"}}
+        ok["content"] |= {"image/png": picture, "image/webp": picture}
+        ok["description"] += (
+            " With `Accept: image/png` or `image/webp`, and one picture asked for, that picture itself, what it shows "
+            "in the headers whose names begin with Pellucid."
+        )
+        if numbers:
+            ok["content"][numbers_file.NPZ] = picture
+        ok["headers"] |= {
+            name: {"description": f"Of a picture alone: {said}", "schema": {"type": "string"}}
+            for name, said in PICTURE_HEADERS.items()
+        }
+    return {200: ok, **(POST_PROBLEMS_WITH_NAMES if names else POST_PROBLEMS)}
+
+
+def joint_responses(route: str) -> dict[int | str, dict[str, Any]]:
+    """The replies of a POST route of which all images make one answer, as JSON."""
+    stated = responses(route, pictures=False)
+    stated[200]["description"] = "What was found in all images together."
+    return stated
+
+
+def secure(app: FastAPI, *, required: bool) -> None:
+    """State in the app's document the two ways to send a key, which are ``required`` or may be left out."""
+    plain = app.openapi
+    schemes = {
+        "bearer": {"type": "http", "scheme": "bearer", "description": _KEY_NOTE},
+        "header": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": _KEY_NOTE},
+    }
+    ways: list[dict[str, list[str]]] = [{name: []} for name in schemes]
+    if not required:
+        ways.append({})
+
+    def with_keys() -> dict[str, Any]:
+        document = plain()
+        document["components"]["securitySchemes"] = schemes
+        for path, methods in document["paths"].items():
+            for operation in methods.values() if path.startswith(LIMITED) and path not in PROBES else ():
+                operation["security"] = ways
+        return document
+
+    app.openapi = with_keys  # type: ignore[method-assign]
+
+
+# A whole PNG file of one white pixel, so that the JSON example is a request that works.
+ONE_PIXEL_PNG: Final = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4//8/AAX+Av4N70a4AAAAAElFTkSuQmCC"

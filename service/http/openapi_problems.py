@@ -1,0 +1,108 @@
+"""Errors as the OpenAPI document states them: one entry for each status that a route can answer with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from pellucid.errors import (
+    ContentTooLarge,
+    DeadlineExceeded,
+    Draining,
+    EngineDown,
+    InferenceFailed,
+    InvalidOption,
+    MalformedRequest,
+    NotAcceptable,
+    OutOfMemory,
+    PellucidError,
+    QueueFull,
+    RateLimited,
+    TooLate,
+    Unauthorized,
+    UndecodableImage,
+    UnknownModel,
+    UnknownName,
+    UnsupportedMediaType,
+    WrongKey,
+)
+from service.http.problems import PROBLEM, problem
+
+# By reference: given as a FastAPI model, it would be stated as application/json.
+_SCHEMA: Final = {"$ref": "#/components/schemas/Problem"}
+_EXAMPLE_ID: Final = "b1f5c0de7a3e4c55"
+
+NO_KEY: Final = Unauthorized("Send a key as the header X-API-Key: KEY, or as Authorization: Bearer KEY.")
+WRONG_KEY: Final = WrongKey("The key that was sent is not known here.")
+TOO_OFTEN: Final = RateLimited(
+    "One caller may send 60 requests each minute; the next will be taken in 7 s.", retry_after_s=7
+)
+DRAINING: Final = Draining("The service is starting up or shutting down.")
+DOWN: Final = EngineDown("The engine hangs.")
+EXAMPLES: Final[tuple[PellucidError, ...]] = (
+    MalformedRequest("The body holds no image. Images go into file parts named 'images'."),
+    NO_KEY,
+    WRONG_KEY,
+    NotAcceptable("This route answers as application/json, not as 'text/html'.", allowed=["application/json"]),
+    ContentTooLarge("The picture has 20000 x 20000 pixels; at most 64 million are taken."),
+    UnsupportedMediaType(
+        "The bytes are no image of a type that is served. Served are JPEG, PNG, WEBP, BMP, GIF, TIFF.",
+        allowed=["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"],
+    ),
+    InvalidOption("Unknown option 'tmeout_ms'. Did you mean 'timeout_ms'? This route takes timeout_ms, model."),
+    UndecodableImage("The JPEG data are broken or cut off: image file is truncated (3 bytes not processed)"),
+    QueueFull("256 images are in flight and 1 more would pass the limit of 256.", retry_after_s=2),
+    TOO_OFTEN,
+    TooLate(
+        "40 images are in flight: the answer would take about 3.2 s, and its deadline is in 2.0 s.", retry_after_s=1.2
+    ),
+    InferenceFailed("The network could not be run on this image."),
+    DRAINING,
+    DOWN,
+    OutOfMemory("There is not enough memory for this image at the moment."),
+    DeadlineExceeded("The queue was too long to answer by the deadline."),
+)
+NO_MODEL: Final = UnknownModel("No model 'lite1' is served. Served are lite0.", allowed=["lite0"])
+
+_HEADERS: Final = {
+    "Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}},
+    "WWW-Authenticate": {"description": "How a key is sent.", "schema": {"type": "string"}},
+}
+
+
+def responses(
+    errors: Sequence[PellucidError],
+    media_type: str = PROBLEM,
+    schema: Mapping[str, Any] = _SCHEMA,
+    form: Callable[[PellucidError], dict[str, Any]] = lambda error: problem(error, _EXAMPLE_ID),
+) -> dict[int | str, dict[str, Any]]:
+    """The replies to these errors, by status, in the form in which they are sent."""
+    documented: dict[int | str, dict[str, Any]] = {}
+    for error in errors:
+        kind = type(error)
+        entry = documented.setdefault(
+            kind.status,
+            {"description": "", "content": {media_type: {"schema": schema, "examples": {}}}},
+        )
+        entry["description"] = f"{entry['description']} {(kind.__doc__ or '').splitlines()[0]}".strip()
+        entry["content"][media_type]["examples"][kind.slug] = {"summary": kind.title, "value": form(error)}
+        for name, stated in _HEADERS.items():
+            if name in error.headers:
+                entry.setdefault("headers", {})[name] = stated
+    return documented
+
+
+# Those of a route that takes names of the network's parts differ in what a 422 may say.
+UNKNOWN_LAYER: Final = UnknownName.among("layer", "haed", ["stem", "blocks.0", "head"])
+
+POST_PROBLEMS: Final = responses(EXAMPLES)
+POST_PROBLEMS_WITH_NAMES: Final = responses((*EXAMPLES, UNKNOWN_LAYER))
+_ANY_OTHER: Final = {"description": "Any other error.", "content": {"application/problem+json": {"schema": _SCHEMA}}}
+
+MODELS_PROBLEMS: Final = responses((NO_KEY, WRONG_KEY, TOO_OFTEN))
+MODEL_PROBLEMS: Final = {
+    **responses((NO_KEY, WRONG_KEY, TOO_OFTEN, NO_MODEL)),
+    "default": _ANY_OTHER,  # without it FastAPI adds a 422 of its own
+}
+READY_PROBLEMS: Final = responses((DRAINING, DOWN))
+LIVE_PROBLEMS: Final = responses((DOWN,))

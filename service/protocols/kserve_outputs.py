@@ -1,0 +1,149 @@
+"""The output tensors of the Open Inference Protocol: which there are, what they ask of the network, what is in them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+
+from pellucid.errors import InvalidOption, UnknownName
+from pellucid.parts.explain import ExplainOptions, Part
+from pellucid.parts.names import LayerOptions, layer_name
+from pellucid.parts.option_types import Options
+from pellucid.types import Floats, Outcome, Plan, Prediction, Tap
+from service.flow.served import Served
+from service.protocols import kserve_tensors as tensors
+
+GATE: Final = "gate:"
+_OF_CLASSES: Final = ("classes", "labels", "probabilities", "logits")
+_OF_ALL_CLASSES: Final = ("probabilities", "logits")
+_OF_THE_MAP: Final = ("heat_map", "heat_map_classes")
+# Numbers in all activations of one reply.
+_MOST_ACTIVATIONS: Final = 4_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One output: its shape is without the axis of the batch, -1 where the request decides."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """An output that is asked for. ``top`` is Triton's classification extension: that many of its classes as text."""
+
+    output: Output
+    binary: bool
+    top: int = 0
+
+
+def of_network(served: Served) -> list[Output]:
+    """All outputs that may be asked for; without being asked, a reply has those of the classes."""
+    classes = len(served.spec.labels)
+    found = [
+        Output("classes", "INT64", (-1,)),
+        Output("labels", "BYTES", (-1,)),
+        Output("probabilities", "FP32", (classes,)),
+        Output("logits", "FP32", (classes,)),
+    ]
+    if served.network.default_layer:
+        found += [
+            Output("heat_map", "FP32", (-1, -1, -1)),
+            Output("heat_map_classes", "INT64", (-1,)),
+            Output("activation", "FP32", (-1, -1, -1)),
+        ]
+    return found + [Output(GATE + gate.layer, "FP32", (gate.shape[0],)) for gate in served.network.gates]
+
+
+def wanted(asked: Sequence[tensors.Wanted], binary: bool, served: Served) -> tuple[Wanted, ...]:
+    """The outputs of a request; ``binary`` is its ``binary_data_output``. Raises UnknownName and InvalidOption."""
+    known = {output.name: output for output in of_network(served)}
+    if not asked:
+        return tuple(Wanted(known[name], binary) for name in _OF_CLASSES)
+    found = {}
+    for each in asked:
+        if each.name not in known:
+            raise UnknownName.among("output", each.name, [*known])
+        found[each.name] = _wanted(known[each.name], dict(each.parameters), binary)
+    return tuple(found.values())
+
+
+def _wanted(output: Output, parameters: dict[str, object], binary: bool) -> Wanted:
+    binary = parameters.pop("binary_data", binary) is True
+    top = parameters.pop("classification", 0)
+    if not isinstance(top, int) or isinstance(top, bool) or top < 0:
+        raise InvalidOption(f"{output.name}: classification must be a number of classes.")
+    if parameters or (top and output.name not in _OF_ALL_CLASSES):
+        raise InvalidOption(
+            f"{output.name}: the parameters of an output are binary_data and, of {' and '.join(_OF_ALL_CLASSES)}, "
+            "classification."
+        )
+    return Wanted(output, binary, top)
+
+
+def planned(served: Served, options: Options, asked: Sequence[Wanted], images: int) -> Plan:
+    """What the outputs ask of the network. Raises UnknownName, Unexplainable, InvalidOption."""
+    names = {each.output.name for each in asked}
+    parts: list[Part] = ["predictions"]
+    if names & {*_OF_THE_MAP}:
+        parts.append("grad_cam")
+    of_explain = ExplainOptions.model_validate({**options.model_dump(exclude_unset=True), "include": parts})
+    plan = of_explain.asks(served, Plan())
+    if names & {*_OF_ALL_CLASSES}:
+        plan = replace(plan, top_k=max(plan.top_k, len(served.spec.labels)))
+    if any(name.startswith(GATE) for name in names):
+        plan = replace(plan, gates=True)
+    if "activation" in names:
+        assert isinstance(options, LayerOptions)
+        layer = layer_name(options.layer or served.network.default_layer, served.network)
+        shape = served.network.by_name[layer].shape
+        if images * math.prod(shape) > _MOST_ACTIVATIONS:
+            raise InvalidOption(
+                f"The activation at {layer!r} has {math.prod(shape)} numbers for each image; at most "
+                f"{_MOST_ACTIVATIONS} are sent in one reply. Ask for fewer images, or for a deeper layer."
+            )
+        plan = replace(plan, taps=(Tap(layer, tuple(range(shape[0]))),))
+    return plan
+
+
+def form(outcome: Outcome, asked: Sequence[Wanted], labels: Sequence[str], top_k: int) -> dict[str, tensors.Written]:
+    """One image's part of each output."""
+    return {each.output.name: _written(each, outcome, labels, top_k) for each in asked}
+
+
+def _written(asked: Wanted, outcome: Outcome, labels: Sequence[str], top_k: int) -> tensors.Written:
+    output, binary = asked.output, asked.binary
+    if asked.top:
+        # All classes are there, the most probable, and of the largest logit, first.
+        best = outcome.predictions[: asked.top]
+        texts = [f"{_score(each, output.name):f}:{each.index}:{labels[each.index]}" for each in best]
+        return tensors.written(texts, "BYTES", binary)
+    if output.name == "labels":
+        return tensors.written([labels[each.index] for each in outcome.predictions[:top_k]], "BYTES", binary)
+    return tensors.written(_values(output.name, outcome, len(labels), top_k), output.datatype, binary)
+
+
+def _values(name: str, outcome: Outcome, classes: int, top_k: int) -> Floats | np.typing.NDArray[np.int64]:
+    if name == "classes":
+        return np.array([each.index for each in outcome.predictions[:top_k]], np.int64)
+    if name in _OF_ALL_CLASSES:
+        scores = np.empty(classes, np.float32)
+        scores[[each.index for each in outcome.predictions]] = [_score(each, name) for each in outcome.predictions]
+        return scores
+    if name == "heat_map":
+        return np.stack([explanation.heat for explanation in outcome.explanations])
+    if name == "heat_map_classes":
+        return np.array([explanation.target.index for explanation in outcome.explanations], np.int64)
+    if name == "activation":
+        return outcome.maps[0].values
+    return next(gate.weights for gate in outcome.gates if GATE + gate.layer == name)
+
+
+def _score(prediction: Prediction, name: str) -> float:
+    return prediction.logit if name == "logits" else prediction.probability

@@ -1,0 +1,185 @@
+"""Requests and replies of the Open Inference Protocol as bytes: JSON, and tensors in binary form behind it.
+
+Source: the Open Inference Protocol (REST), and Triton's binary tensor data extension.
+"""
+
+from __future__ import annotations
+
+import binascii
+import struct
+from base64 import b64decode
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.responses import Response
+
+from pellucid.errors import MalformedRequest
+from pellucid.parts.option_types import invalid
+from service.flow import bodies
+from service.flow.reply import JSON
+
+HEADER: Final = "Inference-Header-Content-Length"
+_DTYPES: Final[dict[str, np.dtype[Any]]] = {"UINT8": np.dtype("u1"), "FP32": np.dtype("<f4"), "INT64": np.dtype("<i8")}
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class InputTensor(_Strict):
+    """A tensor as the request's JSON has it; ``data`` is None where it stands behind the JSON."""
+
+    name: str = Field(max_length=64)
+    shape: list[Annotated[int, Field(ge=0, lt=2**31)]] = Field(min_length=1, max_length=8)
+    datatype: str = Field(max_length=16)
+    parameters: dict[str, Any] = {}
+    data: list[Any] | None = None
+
+
+class Wanted(_Strict):
+    """An output that is asked for."""
+
+    name: str = Field(max_length=256)
+    parameters: dict[str, Any] = {}
+
+
+class InferRequest(_Strict):
+    """The JSON of a request."""
+
+    id: str | None = Field(None, max_length=256)
+    parameters: dict[str, Any] = {}
+    inputs: list[InputTensor] = Field(min_length=1, max_length=1)
+    outputs: list[Wanted] = Field(default=[], max_length=256)
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """One image's part of an output, as it is sent: its ``shape`` without the axis of the batch."""
+
+    datatype: str
+    shape: tuple[int, ...]
+    data: bytes
+    binary: bool
+
+
+def parse(body: bytes, header: str | None, limits: bodies.Limits, more_values: int) -> tuple[InferRequest, bytes]:
+    """The JSON of a request, and the bytes behind it. ``header`` is that of the JSON's length.
+
+    Raises MalformedRequest and ContentTooLarge.
+    """
+    length = len(body)
+    if header is not None:
+        if not header.isascii() or not header.isdecimal() or len(header) > 12 or int(header) > length:
+            raise MalformedRequest(f"{HEADER} must be the length of the JSON, at most that of the body.")
+        length = int(header)
+    said = bodies.from_json(body[:length], limits, more_values)
+    if not isinstance(said, dict):
+        raise MalformedRequest('The body must be a JSON object with a list of "inputs".')
+    try:
+        return InferRequest.model_validate(said), body[length:]
+    except ValidationError as error:
+        raise MalformedRequest(invalid(error.errors(include_url=False, include_context=False)).detail) from error
+
+
+def files(tensor: InputTensor, behind: bytes, most: int) -> list[bytes]:
+    """The elements of a BYTES tensor, at most one more than ``most``: binary as they are, in JSON as base64.
+
+    Raises MalformedRequest.
+    """
+    if tensor.data is None:
+        raw, at = _binary(tensor, behind), 0
+        elements: list[bytes] = []
+        while at < len(raw) and len(elements) <= most:
+            end = at + 4 + (struct.unpack_from("<I", raw, at)[0] if len(raw) - at >= 4 else len(raw))
+            if end > len(raw):
+                raise MalformedRequest(f"{tensor.name}: an element's length goes beyond the tensor's bytes.")
+            elements.append(raw[at + 4 : end])
+            at = end
+        _require_count(tensor, len(elements), most)
+        return elements
+    _require_nothing_behind(tensor, behind)
+    data = [entry for row in tensor.data for entry in (row if isinstance(row, list) else [row])]
+    _require_count(tensor, len(data), most)
+    try:
+        return [b64decode(entry, validate=True) for entry in data[: most + 1]]
+    except (binascii.Error, ValueError, TypeError) as error:
+        raise MalformedRequest(f"{tensor.name}: in JSON, BYTES are base64, which this is not: {error}.") from error
+
+
+def numbers(tensor: InputTensor, behind: bytes) -> NDArray[Any]:
+    """A numeric tensor in its shape, typed by its JSON or, in binary, by ``datatype``. Raises MalformedRequest."""
+    if tensor.data is None:
+        dtype, raw = _DTYPES[tensor.datatype], _binary(tensor, behind)
+        if len(raw) % dtype.itemsize:
+            raise MalformedRequest(f"{tensor.name}: {len(raw)} bytes are no whole number of {tensor.datatype}.")
+        values: NDArray[Any] = np.frombuffer(raw, dtype)
+    else:
+        _require_nothing_behind(tensor, behind)
+        try:
+            values = np.asarray(tensor.data)
+        except ValueError as error:
+            raise MalformedRequest(f"{tensor.name}: the data are no regular list of numbers.") from error
+        if values.dtype.kind not in "iuf":
+            raise MalformedRequest(f"{tensor.name}: the data are not numbers.")
+    try:
+        shaped: NDArray[Any] = values.reshape(tensor.shape)
+    except ValueError as error:
+        raise MalformedRequest(f"{tensor.name}: {values.size} values can't have the shape {tensor.shape}.") from error
+    return shaped
+
+
+def _binary(tensor: InputTensor, behind: bytes) -> bytes:
+    size = tensor.parameters.get("binary_data_size")
+    if tensor.parameters.keys() != {"binary_data_size"} or size != len(behind) or isinstance(size, bool):
+        raise MalformedRequest(
+            f"{tensor.name}: the tensor needs `data`, or `binary_data_size` as its one parameter, which must be the "
+            f"number of bytes behind the JSON, {len(behind)}, and {HEADER} as a header."
+        )
+    return behind
+
+
+def _require_nothing_behind(tensor: InputTensor, behind: bytes) -> None:
+    if behind or tensor.parameters:
+        raise MalformedRequest(f"{tensor.name}: a tensor with `data` takes no parameters and no bytes behind the JSON.")
+
+
+def _require_count(tensor: InputTensor, count: int, most: int) -> None:
+    if count <= most and tensor.shape not in ([count], [count, 1]):
+        raise MalformedRequest(f"{tensor.name}: {count} elements have the shape [{count}], not {tensor.shape}.")
+
+
+def written(values: NDArray[Any] | Sequence[str], datatype: str, binary: bool) -> Written:
+    """One image's part of an output, as it is sent."""
+    if datatype == "BYTES":
+        texts = [str(text) for text in values]
+        raw = [text.encode() for text in texts]
+        data = b"".join(struct.pack("<I", len(text)) + text for text in raw) if binary else orjson.dumps(texts)[1:-1]
+        return Written(datatype, (len(texts),), data, binary)
+    array = np.ascontiguousarray(values, _DTYPES[datatype])
+    flat = orjson.dumps(array.ravel(), option=orjson.OPT_SERIALIZE_NUMPY)[1:-1] if not binary else array.tobytes()
+    return Written(datatype, array.shape, flat, binary)
+
+
+def response(model: str, request_id: str | None, entries: Sequence[Mapping[str, Written]]) -> Response:
+    """The reply: each output's parts, one for each image, put together."""
+    outputs: list[dict[str, Any]] = []
+    behind: list[bytes] = []
+    for name, first in entries[0].items():
+        parts = [entry[name].data for entry in entries]
+        output: dict[str, Any] = {"name": name, "datatype": first.datatype, "shape": [len(entries), *first.shape]}
+        if first.binary:
+            output["parameters"] = {"binary_data_size": sum(map(len, parts))}
+            behind += parts
+        else:
+            output["data"] = orjson.Fragment(b"[" + b",".join(parts) + b"]")
+        outputs.append(output)
+    body = orjson.dumps({"model_name": model, **({"id": request_id} if request_id else {}), "outputs": outputs})
+    if not any(part.binary for part in entries[0].values()):
+        return Response(body, media_type=JSON)
+    headers = {HEADER: str(len(body))}
+    return Response(b"".join([body, *behind]), media_type="application/octet-stream", headers=headers)

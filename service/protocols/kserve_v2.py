@@ -1,0 +1,200 @@
+"""KServe's protocol v2, the Open Inference Protocol, which Triton and its clients speak."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import Field
+
+from pellucid.decode.tensor import from_levels, from_normalised
+from pellucid.errors import Draining, EngineDown, InvalidOption, UnknownName
+from pellucid.parts.names import LayerOptions
+from pellucid.parts.option_types import OneName
+from pellucid.parts.predictions import PredictOptions
+from pellucid.parts.trust import Trusted
+from pellucid.types import DecodedImage, Outcome, Prepared, Upload
+from service.flow import bodies
+from service.flow.run import Ask
+from service.flow.serve import Route, serve
+from service.flow.served import Served, Service
+from service.http.route import OptionsRoute
+from service.protocols import documented
+from service.protocols import kserve_outputs as outputs
+from service.protocols import kserve_tensors as tensors
+from service.protocols.kserve_v1 import ModelName
+
+# input's name -> its datatype
+INPUTS: Final = {"image": "BYTES", "pixels": "UINT8", "normalized": "FP32"}
+_EXTENSIONS: Final = ["binary_tensor_data", "classification"]
+
+
+class InferOptions(PredictOptions, LayerOptions):
+    """Options of /v2/models/{name}/infer, in its `parameters` or in the query."""
+
+    # One tensor holds the maps of one layer by one method.
+    layer: OneName | None = Field(
+        None,
+        description="Layer to explain at, by a name from /v1/models/{name}. Default: the last layer with a spatial "
+        "extent.",
+        examples=["head", "blocks.10"],
+    )
+    method: OneName = Field(
+        "grad-cam", description="How the heat map is made, by a name from /v1/models/{name}.", examples=["grad-cam"]
+    )
+
+
+def router(service: Service) -> APIRouter:
+    """Health, metadata and inference."""
+    routes = APIRouter(tags=["protocols"])
+    inference = APIRouter(route_class=OptionsRoute)
+
+    @routes.get("/v2", name="kserve_v2_server", summary="KServe v2: the server", responses=documented.SERVER)
+    async def server() -> dict[str, Any]:
+        """Name, version, and the extensions of the protocol that are spoken."""
+        return {"name": "pellucid", "version": version("pellucid"), "extensions": _EXTENSIONS}
+
+    @routes.get(
+        "/v2/health/live", name="kserve_v2_live", summary="KServe v2: is the process alive?", responses=documented.LIVE
+    )
+    async def live() -> dict[str, bool]:
+        """An alias of /livez."""
+        service.require_engines()
+        return {"live": True}
+
+    @routes.get(
+        "/v2/health/ready", name="kserve_v2_ready", summary="KServe v2: does it take work?", responses=documented.READY
+    )
+    async def ready() -> dict[str, bool]:
+        """An alias of /readyz."""
+        service.require_ready()
+        return {"ready": True}
+
+    @routes.get(
+        "/v2/models/{name}",
+        name="kserve_v2_model",
+        summary="KServe v2: a network's tensors",
+        responses=documented.MODEL,
+    )
+    async def model(name: ModelName) -> dict[str, Any]:
+        """The inputs, of which a request gives one, and all outputs that it may ask for."""
+        return _metadata(service.addressed(name))
+
+    @routes.get(
+        "/v2/models/{name}/ready",
+        name="kserve_v2_model_ready",
+        summary="KServe v2: does a network take work?",
+        responses=documented.MODEL_READY,
+    )
+    async def model_ready(name: ModelName) -> dict[str, Any]:
+        """Ready as long as the service is, and this network answers."""
+        served = service.addressed(name)
+        if not service.ready:
+            raise Draining("The service is starting up or shutting down.")
+        if fault := served.worker.fault:
+            raise EngineDown(f"{name}: {fault}")
+        return {"name": name, "ready": True}
+
+    @inference.post(
+        "/v2/models/{name}/infer",
+        name="kserve_v2_infer",
+        summary="KServe v2: infer",
+        responses=documented.INFER,
+        openapi_extra=documented.infer(),
+    )
+    async def infer(request: Request, options: Annotated[InferOptions, Query()], name: ModelName) -> Response:
+        """Images as one tensor, answers as tensors: of the classes unless `outputs` names others.
+
+        Either `image` (BYTES, [N]: the files), `pixels` (UINT8, [N, H, W, 3], of the network's size) or `normalized`
+        (FP32, [N, 3, H, W]: 8-bit pixels after the network's own normalisation). One image's failure is the request's.
+        """
+        return await serve(request, service, options, _Infer(service.addressed(name)))
+
+    routes.include_router(inference)
+    return routes
+
+
+class _Infer(Route[InferOptions, dict[str, tensors.Written]]):
+    """Images in one tensor, outcomes in one tensor for each output."""
+
+    any_type = True
+
+    def __init__(self, served: Served) -> None:
+        self._served = served
+
+    async def read(self, request: Request, limits: bodies.Limits, hold: Callable[[int], None]) -> bodies.Body:
+        """JSON, and tensors in binary form behind it."""
+        body = await bodies.whole(request, limits, hold)
+        return await asyncio.to_thread(self._read, body, request.headers.get(tensors.HEADER), limits)
+
+    def _read(self, body: bytes, header: str | None, limits: bodies.Limits) -> bodies.Body:
+        height, width = self._served.spec.preprocess.size
+        # The pixels of one image may stand in JSON, whatever the limit on values is; those of more are sent as bytes.
+        said, behind = tensors.parse(body, header, limits, height * (width + 1) * 4)
+        (tensor,) = said.inputs
+        uploads = _images(tensor, behind, limits, self._served)
+        bodies.require_images(uploads, limits)
+        parameters = dict(said.parameters)
+        binary = parameters.pop("binary_data_output", False)
+        if "timeout" in parameters:  # Triton's, in microseconds
+            parameters["timeout_ms"] = _milliseconds(parameters.pop("timeout"))
+        self._outputs = outputs.wanted(said.outputs, binary is True, self._served)
+        self._id = said.id
+        return bodies.Body(uploads, parameters)
+
+    def asks(self, body: bodies.Body, options: InferOptions) -> list[Ask]:
+        """One pass for each image, all by one plan."""
+        options = options.addressed_to(self._served.spec.name)
+        self._top_k = options.top_k
+        plan = outputs.planned(self._served, options, self._outputs, len(body.uploads))
+        return [Ask(image, self._served, plan, options) for image in body.uploads]
+
+    def written(
+        self, ask: Ask, image: DecodedImage, outcome: Outcome, trusted: Sequence[Trusted] = ()
+    ) -> dict[str, tensors.Written]:
+        """One image's part of each output."""
+        return outputs.form(outcome, self._outputs, self._served.spec.labels, self._top_k)
+
+    def reply(self, asks: Sequence[Ask], written: Sequence[dict[str, tensors.Written]]) -> Response:
+        """Each output's parts as one tensor."""
+        return tensors.response(self._served.spec.name, self._id, written)
+
+
+def _images(
+    tensor: tensors.InputTensor, behind: bytes, limits: bodies.Limits, served: Served
+) -> tuple[Upload | Prepared, ...]:
+    if tensor.name not in INPUTS:
+        raise UnknownName.among("input", tensor.name, [*INPUTS])
+    if tensor.datatype != INPUTS[tensor.name]:
+        raise InvalidOption(f"The datatype of {tensor.name!r} is {INPUTS[tensor.name]}, not {tensor.datatype!r}.")
+    if tensor.datatype == "BYTES":
+        return tuple(map(Upload, tensors.files(tensor, behind, limits.images)))
+    if len(tensor.shape) == 4 and tensor.shape[0] > limits.images:  # before they are unpacked
+        raise bodies.too_many(limits)
+    values = tensors.numbers(tensor, behind)
+    read = from_levels if tensor.datatype == "UINT8" else from_normalised
+    return read(values, served.spec.preprocess)
+
+
+def _milliseconds(microseconds: Any) -> int:
+    if not isinstance(microseconds, int) or isinstance(microseconds, bool) or microseconds < 1:
+        raise InvalidOption("timeout: Should be a whole number of microseconds, at least 1.")
+    return math.ceil(microseconds / 1000)
+
+
+def _metadata(served: Served) -> dict[str, Any]:
+    height, width = served.spec.preprocess.size
+    shapes = {"image": [-1], "pixels": [-1, height, width, 3], "normalized": [-1, 3, height, width]}
+    return {
+        "name": served.spec.name,
+        "platform": "pellucid",
+        "inputs": [{"name": name, "datatype": INPUTS[name], "shape": shape} for name, shape in shapes.items()],
+        "outputs": [
+            {"name": output.name, "datatype": output.datatype, "shape": [-1, *output.shape]}
+            for output in outputs.of_network(served)
+        ],
+    }

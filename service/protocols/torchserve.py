@@ -1,0 +1,96 @@
+"""TorchServe's inference API: one image in, a mapping of labels to probabilities or an explanation out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+import numpy as np
+from fastapi import APIRouter, Query, Request, Response
+
+from pellucid.errors import MalformedRequest
+from pellucid.network.spec import ModelSpec
+from pellucid.parts import result
+from pellucid.parts.explain import ExplainOptions
+from pellucid.parts.predictions import PredictOptions
+from pellucid.parts.trust import Trusted
+from pellucid.types import DecodedImage, Outcome, Upload
+from service.flow import bodies, reply
+from service.flow.run import Ask
+from service.flow.serve import serve
+from service.flow.served import Served, Service
+from service.http.route import OptionsRoute
+from service.protocols import documented
+from service.protocols.kserve_v1 import Addressed, ModelName
+
+Shown = Callable[[dict[str, Any], ModelSpec], dict[str, Any]]
+
+
+def router(service: Service) -> APIRouter:
+    """Aliases of /v1/predict and /v1/explain, by POST, and by PUT for ``curl -T``."""
+    routes = APIRouter(tags=["protocols"], route_class=OptionsRoute)
+
+    async def predict(request: Request, options: Annotated[PredictOptions, Query()], name: ModelName) -> Response:
+        """An alias of /v1/predict for one image: the `top_k` most probable labels with their probabilities.
+
+        A label that several classes share has the class's index behind it, as `crane (134)`. PUT does the same.
+        """
+        return await serve(request, service, options, _OneImage(service.addressed(name), probabilities))
+
+    async def explain(request: Request, options: Annotated[ExplainOptions, Query()], name: ModelName) -> Response:
+        """An alias of /v1/explain for one image: the entry that /v1/explain has in `results`. PUT does the same."""
+        return await serve(request, service, options, _OneImage(service.addressed(name), lambda entry, _: entry))
+
+    for path, endpoint, summary, said in (
+        ("/predictions/{name}", predict, "the most probable classes", "Probabilities by label, the highest first."),
+        ("/explanations/{name}", explain, "why", "The explanation."),
+    ):
+        routes.add_api_route(path, endpoint, methods=["POST", "PUT"], include_in_schema=False)
+        routes.add_api_route(  # for the document, which can't have one operation under two methods
+            path,
+            endpoint,
+            name=f"torchserve_{endpoint.__name__}",
+            methods=["POST"],
+            summary=f"TorchServe: {summary}",
+            responses=documented.torchserve(said),
+            openapi_extra=documented.one_image(),
+        )
+    return routes
+
+
+def probabilities(entry: dict[str, Any], spec: ModelSpec) -> dict[str, np.float32]:
+    """A result's predictions as TorchServe's image classifier gives them."""
+    shared = Counter(spec.labels)
+    return {
+        each["label"] if shared[each["label"]] == 1 else f"{each['label']} ({each['index']})": each["probability"]
+        for each in entry["predictions"]
+    }
+
+
+class _OneImage(Addressed[bytes]):
+    """What ``shown`` makes of the one image's entry."""
+
+    def __init__(self, served: Served, shown: Shown) -> None:
+        super().__init__(served)
+        self._shown = shown
+
+    async def read(self, request: Request, limits: bodies.Limits, hold: Callable[[int], None]) -> bodies.Body:
+        """A form, or else the image's bytes: curl -T states no type, and curl --data-binary that it is a form."""
+        if bodies.media_type_of(request) == bodies.MULTIPART:
+            uploads = await bodies.multipart(request, limits, hold, "data")
+        else:
+            uploads = (Upload(await bodies.whole(request, limits, hold)),)
+        if len(uploads) > 1:
+            raise MalformedRequest(f"The form holds {len(uploads)} images; this route takes one.")
+        bodies.require_images(uploads, limits)
+        return bodies.Body(uploads)
+
+    def written(self, ask: Ask, image: DecodedImage, outcome: Outcome, trusted: Sequence[Trusted] = ()) -> bytes:
+        """The reply's body."""
+        return result.as_json(self._shown(reply.entry(ask, image, outcome, trusted), self._served.spec))
+
+    def reply(self, asks: Sequence[Ask], written: Sequence[bytes]) -> Response:
+        """The body as it is."""
+        (content,) = written
+        return Response(content, media_type=reply.JSON)

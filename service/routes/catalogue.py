@@ -1,0 +1,134 @@
+"""What is served, and every name that a request may use."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib.resources import files
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path
+
+from pellucid.network.spec import PIXELS
+from pellucid.schemas import (
+    DefaultLayer,
+    GateShape,
+    Layer,
+    MethodCost,
+    MethodDetail,
+    ModelDetail,
+    ModelList,
+    ModelSummary,
+    TrustCost,
+)
+from pellucid.trust.trials import Design
+from service.flow import provenance
+from service.flow.served import Served, Service
+from service.flow.trust_trials import estimate
+from service.http.openapi_problems import MODEL_PROBLEMS, MODELS_PROBLEMS
+
+
+def router(service: Service) -> APIRouter:
+    """The list of networks, and each in detail."""
+    routes = APIRouter()
+
+    @routes.get("/v1/models", tags=["models"], summary="The served networks", responses=MODELS_PROBLEMS)
+    async def models() -> ModelList:
+        """The networks that answer here."""
+        default, *others = service.networks.values()
+        summaries = [_summary(default, default=True), *(_summary(other, default=False) for other in others)]
+        return ModelList(models=[ModelSummary.model_validate(summary) for summary in summaries])
+
+    @routes.get(
+        "/v1/models/{name}",
+        tags=["models"],
+        summary="Everything in a network that has a name",
+        responses=MODEL_PROBLEMS,
+    )
+    async def model(
+        name: Annotated[str, Path(description="A name from /v1/models.", examples=["lite0"])],
+    ) -> ModelDetail:
+        """Input and preprocessing, labels, layers with their shapes, gates, the default layer and why."""
+        return _detail(service.addressed(name), default=name == next(iter(service.networks)))
+
+    return routes
+
+
+def _summary(served: Served, default: bool) -> dict[str, Any]:
+    spec = served.spec
+    return {
+        "name": spec.name,
+        "title": spec.title,
+        "classes": len(spec.labels),
+        "input": [3, *spec.preprocess.size],
+        "default": default,
+    }
+
+
+def _detail(served: Served, default: bool) -> ModelDetail:
+    spec, network = served.spec, served.network
+    default_layer = network.by_name.get(network.default_layer)
+    return ModelDetail(
+        **_summary(served, default),
+        source=spec.source,
+        weights_sha256=spec.weights_sha256,
+        engine=served.engine,
+        parameters_sha256=spec.parameters_sha256,
+        preprocess=provenance.preprocess(spec.preprocess),
+        labels=list(spec.labels),
+        layers=[Layer(name=layer.name, kind=layer.kind, shape=list(layer.shape)) for layer in network.layers],
+        gates=[
+            GateShape(
+                layer=gate.layer,
+                type=gate.type,
+                shape=list(gate.shape),
+                before=gate.before,
+                after=gate.after,
+                squash=gate.squash,
+            )
+            for gate in network.gates
+        ],
+        default_layer=DefaultLayer(
+            name=network.default_layer,
+            shape=list(default_layer.shape) if default_layer else [],
+            why=network.default_layer_reason,
+        ),
+        feature_layers=list(network.feature_layers),
+        methods=[method.name for method in served.methods],
+        method_details=_methods(served),
+        trust=_trust_cost(served),
+    )
+
+
+def _trust_cost(served: Served) -> TrustCost:
+    passes = Design().passes(targets=1)
+    seconds = estimate(served, passes)
+    return TrustCost(passes=passes, estimated_ms=round(1000 * seconds) if seconds else None)
+
+
+def _methods(served: Served) -> list[MethodDetail]:
+    """What each method is, needs and costs with this network."""
+    origin = dict(_costs().get(served.spec.name, {}))
+    measured = origin.pop("methods", {})
+    return [
+        MethodDetail(
+            name=method.name,
+            title=method.title,
+            needs=method.needs,
+            at=[*["layers"] * method.at_layers, *["pixels"] * method.at_pixels],
+            default_layer=PIXELS if method.at_pixels else served.network.default_layer,
+            signed=method.signed,
+            of_class=method.of_class,
+            formula=method.formula,
+            paper=method.paper,
+            cost=MethodCost(**origin, **measured[method.name]) if method.name in measured else None,
+        )
+        for method in served.methods
+    ]
+
+
+@cache
+def _costs() -> dict[str, Any]:
+    """The costs that come with the package, by network: whose they are, and by method. `make methods` measures them."""
+    found: dict[str, Any] = json.loads(files("service.routes").joinpath("method_costs.json").read_text("utf-8"))
+    return found

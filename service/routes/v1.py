@@ -1,0 +1,134 @@
+"""The routes under /v1 that take images: what is in the picture, and why the network says so."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+
+from pellucid.parts.attention import AttentionOptions
+from pellucid.parts.compare import CompareOptions
+from pellucid.parts.explain import ExplainOptions
+from pellucid.parts.feature_maps import FeatureMapOptions
+from pellucid.parts.grad_cam import GradCamOptions
+from pellucid.parts.predictions import PredictOptions
+from pellucid.parts.what_if import WhatIfOptions
+from pellucid.schemas import CompareReply, Reply
+from service.flow.reply import Results
+from service.flow.serve import serve
+from service.flow.served import Service
+from service.http import openapi
+from service.http.route import OptionsRoute
+from service.routes.compare import Comparison
+
+
+def router(service: Service) -> APIRouter:
+    """Each route: its document, its options, and what it answers."""
+    routes = APIRouter(route_class=OptionsRoute)
+    explaining = APIRouter(tags=["explain"], route_class=OptionsRoute)
+
+    @routes.post(
+        "/v1/predict",
+        tags=["predict"],
+        summary="The most probable classes",
+        response_model=Reply,
+        responses=openapi.responses("/v1/predict", pictures=False, names=False),
+        openapi_extra=openapi.request_body(PredictOptions),
+    )
+    async def predict(request: Request, options: Annotated[PredictOptions, Query()]) -> Response:
+        """The `top_k` most probable classes of each image: index, label, probability (softmax) and logit."""
+        route = Results(request, service, pictures=False)
+        return await serve(request, service, options, route)
+
+    @explaining.post(
+        "/v1/attention",
+        summary="The weight of every channel",
+        response_model=Reply,
+        responses=openapi.responses("/v1/attention"),
+        openapi_extra=openapi.request_body(AttentionOptions),
+    )
+    async def attention(request: Request, options: Annotated[AttentionOptions, Query()]) -> Response:
+        """Two kinds of weights, kept apart.
+
+        `gates`: the factor by which each channel-attention gate of the network multiplied each channel of this
+        picture; what each channel then did for `target`; and, for gates that `restore` names, that effect measured. A
+        network without such gates has none.
+
+        `importance`: Grad-CAM's channel weights at `layer` for `target`, which every network has.
+
+        As a picture: a strip of bars for each gate, up from 1 or down, and one for `importance`.
+        """
+        return await serve(request, service, options, Results(request, service))
+
+    @explaining.post(
+        "/v1/feature-maps",
+        summary="What the channels of some layers see",
+        response_model=Reply,
+        responses=openapi.responses("/v1/feature-maps"),
+        openapi_extra=openapi.request_body(FeatureMapOptions),
+    )
+    async def feature_maps(request: Request, options: Annotated[FeatureMapOptions, Query()]) -> Response:
+        """Channels of one layer or several as grids of tiles, with each channel's mean, maximum and share of zeros.
+
+        Several layers stand side by side in one reply, so that shallow can be compared with deep.
+        """
+        return await serve(request, service, options, Results(request, service))
+
+    @explaining.post(
+        "/v1/grad-cam",
+        summary="Where the evidence for a class lies",
+        response_model=Reply,
+        responses=openapi.responses("/v1/grad-cam", numbers=True),
+        openapi_extra=openapi.request_body(GradCamOptions),
+    )
+    async def grad_cam(request: Request, options: Annotated[GradCamOptions, Query()]) -> Response:
+        """Grad-CAM (arXiv 1610.02391) for one class or several: a mask, an overlay on request, and the raw map.
+
+        The raw maps alone come as numpy's `.npz` with `Accept: application/x-npz`.
+
+        The mask covers `box` of the source picture. It is stretched to full contrast, so look at `raw.min`, `raw.max`
+        and `raw.all_negative` before comparing the masks of two pictures.
+        """
+        return await serve(request, service, options, Results(request, service, numbers=True))
+
+    @explaining.post(
+        "/v1/what-if",
+        summary="What if some channels weighed more, less, or nothing?",
+        response_model=Reply,
+        responses=openapi.responses("/v1/what-if", pictures=False),
+        openapi_extra=openapi.request_body(WhatIfOptions),
+    )
+    async def what_if(request: Request, options: Annotated[WhatIfOptions, Query()]) -> Response:
+        """Predictions and maps before and after channels of a layer, or weights of a gate, are muted, kept alone or
+        scaled, from one pass up to there. With `rank=true` also which channels mattered.
+        """
+        return await serve(request, service, options, Results(request, service, pictures=False))
+
+    @explaining.post(
+        "/v1/compare",
+        summary="Two classes, two pictures or two networks beside each other",
+        response_model=CompareReply,
+        responses=openapi.joint_responses("/v1/compare"),
+        openapi_extra=openapi.request_body(CompareOptions),
+    )
+    async def compare(request: Request, options: Annotated[CompareOptions, Query()]) -> Response:
+        """Both sides' predictions and maps, the maps on one scale with their difference, and what their gates did.
+
+        One picture and two `target`s compare classes, two pictures compare those, one picture and `against_model`
+        compares networks. A difference is the second side less the first.
+        """
+        return await serve(request, service, options, Comparison(request, service))
+
+    @explaining.post(
+        "/v1/explain",
+        summary="Any mix of the above from one forward pass",
+        response_model=Reply,
+        responses=openapi.responses("/v1/explain"),
+        openapi_extra=openapi.request_body(ExplainOptions),
+    )
+    async def explain(request: Request, options: Annotated[ExplainOptions, Query()]) -> Response:
+        """All four parts, or those that `include` names, from one pass of the network over each picture."""
+        return await serve(request, service, options, Results(request, service))
+
+    routes.include_router(explaining)
+    return routes

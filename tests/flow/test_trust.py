@@ -1,0 +1,178 @@
+"""`trust=true`: a map is tried by the worker that serves everybody, in time or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+import time
+from concurrent.futures import Future
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from pellucid.errors import DeadlineExceeded, TooCostly
+from pellucid.schemas import ModelDetail, Trust
+from pellucid.trust.trials import Design, Trials
+from pellucid.types import DecodedImage, Explanation, Finished, ImageInfo, Outcome, Pixels, Prediction
+from service.dispatch.forecast import Forecast
+from service.flow.trust_trials import examined
+from tests.flow.stub import BLACK, POISON, Stub, running
+from tests.support import envelope, explained, post, problem
+
+FEW = {"trust": True, "trust_steps": 2, "trust_maps": 4}
+
+
+def trusted(client: httpx.Client, image: bytes, **options: object) -> list[Trust]:
+    maps = explained(client, "/v1/grad-cam", image, **{**FEW, **options}).grad_cam or []
+    return [each.trust for each in maps if each.trust]
+
+
+def test_the_network_follows_its_map_of_an_espresso(client: httpx.Client, coffee: bytes) -> None:
+    (found,) = trusted(client, coffee, trust_steps=4, target="espresso")
+    assert found.finding == "follows"
+    assert found.advantage > 2 * found.noise
+    assert found.beaten == found.random_maps == 4
+    assert "'espresso'" in found.sentence
+    assert [curve.test for curve in found.curves] == ["deletion", "insertion", "road"]
+    deletion, insertion, road = found.curves
+    whole = deletion.map[0]
+    assert road.map[0] == insertion.map[-1] == insertion.gaussian[-1] == deletion.random.mean[0] == pytest.approx(whole)
+    assert deletion.map[-1] == pytest.approx(deletion.random.max[-1])  # nothing is left of either
+    assert 0 <= found.confidence.map.drop <= 1
+    assert len(found.sanity.correlations) == 5
+
+
+def test_the_same_request_has_the_same_numbers_and_targets_share_their_rivals(
+    client: httpx.Client, rocket: bytes
+) -> None:
+    both = trusted(client, rocket, target=["missile", "projectile"])
+    again = trusted(client, rocket, target="missile")
+    assert again[0].advantage == pytest.approx(both[0].advantage, abs=1e-4)
+    assert again[0].curves[0].auc.random == pytest.approx(both[0].curves[0].auc.random, abs=1e-4)
+    assert both[0].sanity.correlations == pytest.approx(again[0].sanity.correlations, abs=1e-3)
+    assert (both[0].cost.passes, again[0].cost.passes) == (3 + 7 * 7, 3 + 6 * 7)
+
+
+def test_the_cost_is_said_beforehand(client: httpx.Client) -> None:
+    detail = ModelDetail.model_validate_json(client.get("/v1/models/lite0").content)
+    assert detail.trust.passes == Design().passes(targets=1)
+
+
+def test_what_can_not_be_tried_in_time_is_refused_with_what_it_would_take(client: httpx.Client, cat: bytes) -> None:
+    asked = post(client, "/v1/grad-cam", cat, trust=True, trust_steps=32, trust_maps=32, timeout_ms=3000)
+    found = problem(asked, 422, "too-costly")
+    assert "trust_steps" in found.detail
+    assert "2281 passes" in found.detail
+
+
+def test_a_picture_alone_can_not_hold_it(client: httpx.Client, cat: bytes) -> None:
+    problem(post(client, "/v1/grad-cam", cat, accept="image/png", **FEW), 406, "not-acceptable")
+
+
+def test_without_it_nothing_is_tried(client: httpx.Client, cat: bytes) -> None:
+    (result,) = envelope(post(client, "/v1/grad-cam", cat)).model_dump(exclude_unset=True)["results"]
+    assert "trust" not in result["grad_cam"][0]
+
+
+IMAGE = DecodedImage(ImageInfo(None, ""), np.zeros((8, 8, 3), np.uint8), (0, 0, 8, 8))
+HEAT = np.arange(4, dtype=np.float32).reshape(2, 2)
+OUTCOME = Outcome((), (), (Explanation(Prediction(0, 1.0, 2.0), ("only",), "grad-cam", HEAT),), (), 0.0, 0.0)
+
+
+async def trial(stub: Stub, seconds: float) -> None:
+    (network,) = stub.service.networks.values()
+    deadline = asyncio.get_running_loop().time() + seconds
+    await examined(network, stub.service.forecast, IMAGE, OUTCOME, Design(2, 4), deadline, lambda: 1)
+
+
+def test_no_more_than_a_batch_of_a_maps_pictures_waits_at_a_time() -> None:
+    async def main() -> None:
+        async with running(max_batch=4) as stub:
+            task = asyncio.create_task(trial(stub, 60))
+            await stub.engine_is_busy()
+            await asyncio.sleep(0.1)  # it could send more by then
+            assert stub.worker.submitted <= 4
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            stub.engine.gate.set()
+            assert stub.service.forecast.seconds_for(1) == 0  # what is left of it counts for nobody
+
+    asyncio.run(main())
+
+
+def test_trials_end_at_the_deadline() -> None:
+    async def main() -> None:
+        async with running(max_batch=4) as stub:
+            stub.engine.gate.set()
+            stub.engine.seconds = 0.2
+            with pytest.raises((TooCostly, DeadlineExceeded)):
+                await trial(stub, 1)
+            assert sum(stub.engine.sizes) <= 12
+            assert isinstance(stub.service.forecast, Forecast)
+
+    asyncio.run(main())
+
+
+def test_trials_end_with_the_first_error_and_leave_none_that_nobody_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = threading.Event()
+    picture = Trials.picture
+
+    def held(trials: Trials, number: int) -> Pixels:
+        assert number < 4 or drawn.wait(30)  # the second batch is still made when the first has failed
+        return picture(trials, number)
+
+    def late(*_: object) -> Future[Finished]:
+        failed: Future[Finished] = Future()
+        failed.set_exception(DeadlineExceeded("Late."))
+        return failed
+
+    async def main() -> None:
+        unread: list[str] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: unread.append(context["message"]))
+        monkeypatch.setattr(Trials, "picture", held)
+        async with running(max_batch=4) as stub:
+            monkeypatch.setattr(stub.worker, "submit", late)
+            try:
+                with pytest.raises(DeadlineExceeded):
+                    await asyncio.wait_for(trial(stub, 60), 10)
+            finally:
+                drawn.set()
+        gc.collect()
+        await asyncio.sleep(0)
+        assert unread == []
+
+    asyncio.run(main())
+
+
+def test_images_that_can_not_be_decoded_are_no_trials_to_wait_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[int] = []
+
+    async def counting(*arguments: Any) -> tuple[()]:
+        left = arguments[-1]
+        counted.append(left())
+        late = time.monotonic() + 30
+
+        def watch() -> None:
+            while left() != 1:
+                assert time.monotonic() < late, "images that have failed still count"
+                time.sleep(0.001)
+
+        await asyncio.to_thread(watch)
+        return ()
+
+    monkeypatch.setattr("service.flow.trust_trials.examined", counting)
+
+    async def main() -> None:
+        async with running() as stub:
+            stub.engine.gate.set()
+            files = [("images", ("image.png", data)) for data in (BLACK, b"no picture", BLACK[:40], POISON)]
+            response = await stub.client.post("/v1/grad-cam", files=files, params={"trust": True})
+            assert response.status_code == 200, response.text
+            assert ["error" in each for each in response.json()["results"]] == [False, True, True, True]
+
+    asyncio.run(main())
+    assert len(counted) == 1
