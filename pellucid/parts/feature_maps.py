@@ -14,7 +14,7 @@ from pellucid.network.spec import NetworkSpec
 from pellucid.parts.names import gate_names, layer_name
 from pellucid.parts.option_types import Analysis, ColormapName, CommaSeparated, Name, Offer, Options
 from pellucid.render import compose
-from pellucid.render.encode import encode
+from pellucid.render.encode import Picture, encode
 from pellucid.types import FeatureMaps, Plan, Tap
 
 GRID_COLOURS: Final = "viridis"
@@ -86,6 +86,11 @@ class FeatureMapOptions(Options):
 
     def pictures(self, plan: Plan) -> int:
         return sum(3 if tap.gate else 1 for tap in plan.taps)
+
+    def picture(self, entry: dict[str, Any], media_type: str) -> tuple[Picture, dict[str, str]]:
+        (maps,) = entry["feature_maps"]
+        channels = ",".join(map(str, maps["channels"]))
+        return maps["grid"], {"Pellucid-Layer": maps["layer"], "Pellucid-Channels": channels}
 
     def pixels(self, plan: Plan) -> int:
         return sum((len(tap.channels) or tap.count) * (3 if tap.gate else 1) for tap in plan.taps) * self.tile**2

@@ -16,7 +16,7 @@ from pellucid.parts.option_types import MAX_SIDE, Analysis, ColormapName, CommaS
 from pellucid.parts.predictions import class_json, target_json
 from pellucid.parts.trust import RANDOM_HEADS, TrustOptions, trust_json
 from pellucid.render import compose
-from pellucid.render.encode import encode
+from pellucid.render.encode import Picture, encode
 from pellucid.types import Contrast, Explanation, Heat, MethodSpec, Plan
 
 METHOD: Final = "grad-cam"
@@ -129,6 +129,16 @@ class GradCamOptions(TrustOptions, MapOptions):
 
     def pictures(self, plan: Plan) -> int:
         return max(1, len(plan.targets)) * len(plan.wanted)
+
+    def picture(self, entry: dict[str, Any], media_type: str) -> tuple[Picture, dict[str, str]]:
+        (found,) = entry["grad_cam"]
+        headers = {
+            "Pellucid-Layer": found["layer"],
+            "Pellucid-Box": ",".join(map(str, found["box"])),
+            "Pellucid-Target": str(found["target"]["index"]),
+            "Pellucid-All-Negative": str(found["raw"]["all_negative"]).lower(),
+        }
+        return found["overlay"] or found["mask"], headers
 
     def pixels(self, plan: Plan) -> int:
         return max(1, len(plan.targets)) * max(1, len(plan.wanted)) * (2 if self.overlay else 1) * self.max_side**2
