@@ -14,7 +14,7 @@ from models.insert import insert, load_gates
 from models.lite0 import GATED_CHANNELS, GATED_LAYERS, PREPROCESS, EfficientNetLite0, rename_published
 from models.sources import file_source, timm_source, torchvision_source
 from models.sources.errors import UnknownModelError
-from models.weights import WeightsError, load_strict, read_state
+from pellucid.compiler.weights import WeightsError, load_strict, read_state
 from pellucid.network.spec import ModelSpec
 
 __all__ = ["UnknownModelError", "load"]

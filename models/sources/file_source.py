@@ -29,7 +29,7 @@ from torch import nn
 
 from models.sources import lite0_source, timm_source, torchvision_source
 from models.sources.errors import UnknownModelError
-from models.weights import WeightsError, digest, load_strict, read_state
+from pellucid.compiler.weights import WeightsError, digest, load_strict, read_state
 from pellucid.network.spec import Interpolation, ModelSpec, PreprocessSpec
 
 ARCHITECTURES: dict[str, ModuleType] = {

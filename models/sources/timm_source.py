@@ -14,7 +14,7 @@ from typing import Any, cast, get_args
 from torch import nn
 
 from models.sources.errors import UnknownModelError
-from models.weights import WeightsError
+from pellucid.compiler.weights import WeightsError
 from pellucid.network.spec import Interpolation, ModelSpec, PreprocessSpec
 
 

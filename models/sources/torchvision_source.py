@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from models.sources.errors import UnknownModelError
-from models.weights import WeightsError, digest, load_strict, read_state
+from pellucid.compiler.weights import WeightsError, digest, load_strict, read_state
 from pellucid.network.spec import ModelSpec, PreprocessSpec
 
 # Heads that help in training alone. Checkpoints may have them or not; they are loaded strictly and then removed.

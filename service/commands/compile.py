@@ -70,9 +70,9 @@ def compile_network(
     """
     if find_spec("torch") is None:
         _refuse("compiling needs torch: pip install 'pellucid[compile]'")
-    from models.weights import digest, load_strict, read_state
     from pellucid.compiler import compiling
     from pellucid.compiler.sources import named, of_class
+    from pellucid.compiler.weights import digest, load_strict, read_state
 
     given = {
         "size": size and _size(size),
