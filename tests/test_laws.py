@@ -128,9 +128,9 @@ def imports(path: Path, *, at_once: bool = False) -> set[str]:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path} imports relatively"
+            package = path.relative_to(ROOT).parts[: -node.level] if node.level else ()
             # `from service.flow import body` may name a module of the package
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {".".join((*package, *filter(None, [node.module]), alias.name)) for alias in node.names}
         elif at_once and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
             continue
         elif at_once and isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
@@ -184,6 +184,17 @@ def way_to(target: str, module: str) -> str:
     while chain[-1] != module:
         chain.append(loaded[chain[-1]])
     return " <- ".join(chain)
+
+
+@pytest.mark.parametrize("path", sources(), ids=module_name)
+def test_what_the_wheel_has_inside_pellucid_imports_itself_relatively(path: Path) -> None:
+    """``service`` and ``models`` are top-level packages in the repository, and ``pellucid.service`` where installed."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            absolute = {alias.name for alias in node.names}
+        else:
+            absolute = {node.module or ""} if isinstance(node, ast.ImportFrom) and node.level == 0 else set()
+        assert not [name for name in absolute if inside(name, {"models", "service"})], ast.unparse(node)
 
 
 @pytest.mark.parametrize("path", sources(), ids=module_name)

@@ -18,17 +18,18 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from models import catalog
-from models.attention import ChannelAttention
-from models.insert import gates_of, load_gates, with_gates
-from models.lite0 import GATED_LAYERS
-from models.training.corruptions import HELD_OUT, TRAINED, Picture
-from models.training.pictures import Labelled, centre_crop, find_pictures, random_crop, to_pixels
-from models.training.recipe import frozen
 from pellucid.compiler.gates import names_without_gates
 from pellucid.compiler.graph import TracedNetwork
 from pellucid.compiler.weights import read_state
 from pellucid.network.spec import PreprocessSpec
+
+from .. import catalog
+from ..attention import ChannelAttention
+from ..insert import gates_of, load_gates, with_gates
+from ..lite0 import GATED_LAYERS
+from .corruptions import HELD_OUT, TRAINED, Picture
+from .pictures import Labelled, centre_crop, find_pictures, random_crop, to_pixels
+from .recipe import frozen
 
 CORRUPTIONS = TRAINED | HELD_OUT
 # One of each of ImageNet-C's four families, then two that no gate was trained on.

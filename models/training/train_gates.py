@@ -19,13 +19,14 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from models import catalog
-from models.insert import gate_state, load_gates, with_gates
-from models.lite0 import GATED_LAYERS
-from models.training.pictures import Sampler, find_pictures
-from models.training.recipe import Batch, Lesson, draw_batch, fold, standardise
 from pellucid.compiler.graph import TracedNetwork
 from pellucid.network.spec import PreprocessSpec
+
+from .. import catalog
+from ..insert import gate_state, load_gates, with_gates
+from ..lite0 import GATED_LAYERS
+from .pictures import Sampler, find_pictures
+from .recipe import Batch, Lesson, draw_batch, fold, standardise
 
 WARM_UP = 30
 CHECKPOINT_EVERY = 50

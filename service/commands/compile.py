@@ -15,7 +15,8 @@ import typer
 
 from pellucid.network.file import SUFFIX, CompiledNetwork
 from pellucid.network.spec import Interpolation, ModelSpec, PreprocessSpec
-from service.commands.session import console
+
+from .session import console
 
 if TYPE_CHECKING:
     from torch import nn

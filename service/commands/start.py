@@ -10,8 +10,8 @@ from typing import Any, Final
 import typer
 from pydantic import ValidationError
 
-from service.config import Settings
-from service.telemetry import logs
+from ..config import Settings
+from ..telemetry import logs
 
 # What clients of a server read, and not the server itself.
 URL_VARIABLE: Final = "PELLUCID_URL"
@@ -49,7 +49,7 @@ def create_app(
 ) -> Any:
     """The app; ends the program with ``code`` if it can't be made of these settings."""
     logs.configure(chosen.log_level, chosen.log_format)
-    from service.app import create_app as assemble  # --help and a wrong setting needn't wait for it
+    from ..app import create_app as assemble  # --help and a wrong setting needn't wait for it
 
     try:
         return assemble(chosen, on_death)

@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 from starlette.requests import ClientDisconnect, Request
 
 from pellucid.errors import DeadlineExceeded
-from service.dispatch.admission import Place
-from service.flow import body as intake
+
+from ..dispatch.admission import Place
+from . import body as intake
 
 # So long the rest of a body may take whose deadline has passed.
 _LATE_BODY_S = 0.5

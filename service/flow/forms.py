@@ -15,7 +15,8 @@ from pellucid.parts.trust import Trusted
 from pellucid.render import plot, png
 from pellucid.render.encode import encode
 from pellucid.types import DecodedImage, ImageInfo, Outcome, Plan
-from service.flow import reply
+
+from . import reply
 
 # The axis of a gate's bars goes from 1 at least this far.
 _LEAST_REACH: Final = 0.75

@@ -14,7 +14,8 @@ from starlette.responses import Response
 from pellucid.errors import DeadlineExceeded, PellucidError
 from pellucid.parts.compare import Seen
 from pellucid.types import DecodedImage, Outcome, Plan, Prepared, Upload
-from service.flow.run import Pipeline, Stages
+
+from .run import Pipeline, Stages
 
 T = TypeVar("T")
 

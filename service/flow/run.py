@@ -16,9 +16,10 @@ from pellucid.decode.tensor import as_decoded
 from pellucid.errors import PellucidError
 from pellucid.network.spec import ModelSpec, NetworkSpec
 from pellucid.types import DecodedImage, Finished, MethodSpec, Outcome, Plan, Prepared, Upload
-from service.dispatch.cost import CostModel
-from service.dispatch.worker import Worker
-from service.telemetry.call import STAGES
+
+from ..dispatch.cost import CostModel
+from ..dispatch.worker import Worker
+from ..telemetry.call import STAGES
 
 T = TypeVar("T")
 

@@ -19,16 +19,17 @@ from pellucid.errors import DeadlineExceeded, Draining, EngineDown, PellucidErro
 from pellucid.parts.option_types import Options
 from pellucid.trust.trials import Design
 from pellucid.types import DecodedImage, Outcome, Plan, Prepared, Upload
-from service.dispatch.admission import Admission, Place
-from service.dispatch.forecast import Forecast
-from service.flow import body as intake
-from service.flow import disconnect as waiting
-from service.flow import forms, provenance, reply, trust_trials
-from service.flow.joint import Joint, all_or_none
-from service.flow.run import Pipeline, Stages
-from service.http.problems import problem
-from service.telemetry.call import Call
-from service.telemetry.metrics import Metrics
+
+from ..dispatch.admission import Admission, Place
+from ..dispatch.forecast import Forecast
+from ..http.problems import problem
+from ..telemetry.call import Call
+from ..telemetry.metrics import Metrics
+from . import body as intake
+from . import disconnect as waiting
+from . import forms, provenance, reply, trust_trials
+from .joint import Joint, all_or_none
+from .run import Pipeline, Stages
 
 # Of the pictures that are kept to be drawn over: RGB.
 _BYTES_PER_PIXEL = 3

@@ -15,9 +15,10 @@ from pellucid.errors import TooCostly
 from pellucid.parts.trust import Trusted, scoring, trials_of, trusted
 from pellucid.trust.trials import Design, Trials
 from pellucid.types import DecodedImage, Finished, Outcome, Pixels, Plan
-from service.dispatch.forecast import Forecast
-from service.flow.joint import first_error
-from service.flow.run import Pipeline
+
+from ..dispatch.forecast import Forecast
+from .joint import first_error
+from .run import Pipeline
 
 T = TypeVar("T")
 

@@ -16,11 +16,12 @@ from pellucid.parts.explain import ExplainOptions
 from pellucid.parts.option_types import Analysis, Options
 from pellucid.parts.predictions import PredictOptions
 from pellucid.types import Upload
-from service.flow import body as intake
-from service.flow import reply
-from service.flow.serve import Order, Service, serve
-from service.http.route import OptionsRoute
-from service.protocols import documented
+
+from ..flow import body as intake
+from ..flow import reply
+from ..flow.serve import Order, Service, serve
+from ..http.route import OptionsRoute
+from . import documented
 
 ModelName = Annotated[str, Path(description="A name from /v1/models.", examples=["lite0"])]
 # An instance is an image, or an object of one input, which callers call by one of these.

@@ -19,14 +19,15 @@ from pellucid.parts.names import LayerOptions
 from pellucid.parts.option_types import OneName
 from pellucid.parts.predictions import PredictOptions
 from pellucid.types import DecodedImage, Outcome, Prepared, Upload
-from service.flow import body as intake
-from service.flow.run import Pipeline
-from service.flow.serve import Order, Service, serve
-from service.http.route import OptionsRoute
-from service.protocols import documented
-from service.protocols import kserve_outputs as outputs
-from service.protocols import kserve_tensors as tensors
-from service.protocols.kserve_v1 import ModelName
+
+from ..flow import body as intake
+from ..flow.run import Pipeline
+from ..flow.serve import Order, Service, serve
+from ..http.route import OptionsRoute
+from . import documented
+from . import kserve_outputs as outputs
+from . import kserve_tensors as tensors
+from .kserve_v1 import ModelName
 
 # input's name -> its datatype
 INPUTS: Final = {"image": "BYTES", "pixels": "UINT8", "normalized": "FP32"}

@@ -17,12 +17,13 @@ from pellucid.parts.option_types import Analysis, Options
 from pellucid.parts.predictions import PredictOptions
 from pellucid.parts.trust import Trusted
 from pellucid.types import DecodedImage, Outcome, Upload
-from service.flow import body as intake
-from service.flow import reply
-from service.flow.serve import Order, Service, serve
-from service.http.route import OptionsRoute
-from service.protocols import documented
-from service.protocols.kserve_v1 import ModelName
+
+from ..flow import body as intake
+from ..flow import reply
+from ..flow.serve import Order, Service, serve
+from ..http.route import OptionsRoute
+from . import documented
+from .kserve_v1 import ModelName
 
 
 def router(service: Service) -> APIRouter:

@@ -18,12 +18,13 @@ from pellucid.schemas import (
     TrustCost,
 )
 from pellucid.trust.trials import Design
-from service.flow import provenance
-from service.flow.run import Pipeline
-from service.flow.serve import Service
-from service.flow.trust_trials import estimate
-from service.http.openapi_problems import LIVE_PROBLEMS, MODEL_PROBLEMS, MODELS_PROBLEMS, READY_PROBLEMS
-from service.routes import methods
+
+from ..flow import provenance
+from ..flow.run import Pipeline
+from ..flow.serve import Service
+from ..flow.trust_trials import estimate
+from ..http.openapi_problems import LIVE_PROBLEMS, MODEL_PROBLEMS, MODELS_PROBLEMS, READY_PROBLEMS
+from . import methods
 
 
 def router(service: Service) -> APIRouter:

@@ -11,10 +11,11 @@ from pellucid.errors import InvalidOption
 from pellucid.parts import result
 from pellucid.parts.compare import CompareOptions, Seen, compared, counterpart, kind_of, naming, sides
 from pellucid.types import Outcome
-from service.flow import body as intake
-from service.flow import reply
-from service.flow.joint import Joint, Side
-from service.flow.serve import Service, serve
+
+from ..flow import body as intake
+from ..flow import reply
+from ..flow.joint import Joint, Side
+from ..flow.serve import Service, serve
 
 
 async def comparison(request: Request, service: Service, options: CompareOptions) -> Response:

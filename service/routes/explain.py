@@ -13,10 +13,11 @@ from pellucid.parts.feature_maps import FeatureMapOptions
 from pellucid.parts.grad_cam import GradCamOptions
 from pellucid.parts.what_if import WhatIfOptions
 from pellucid.schemas import CompareReply, Reply
-from service.flow.serve import Service, answer
-from service.http import openapi
-from service.http.route import OptionsRoute
-from service.routes.compare import comparison
+
+from ..flow.serve import Service, answer
+from ..http import openapi
+from ..http.route import OptionsRoute
+from .compare import comparison
 
 
 def router(service: Service) -> APIRouter:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from pellucid.network.spec import PIXELS
 from pellucid.schemas import MethodCost, MethodDetail
-from service.flow.run import Pipeline
+
+from ..flow.run import Pipeline
 
 
 @cache
 def _costs() -> dict[str, Any]:
     """The costs that come with the package, by network: whose they are, and by method. `make methods` measures them."""
-    found: dict[str, Any] = json.loads(files("service.routes").joinpath("method_costs.json").read_text("utf-8"))
+    found: dict[str, Any] = json.loads(Path(__file__).with_name("method_costs.json").read_text("utf-8"))
     return found
 
 

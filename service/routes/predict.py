@@ -8,9 +8,10 @@ from fastapi import APIRouter, Query, Request, Response
 
 from pellucid.parts.predictions import PredictOptions
 from pellucid.schemas import Reply
-from service.flow.serve import Service, answer
-from service.http import openapi
-from service.http.route import OptionsRoute
+
+from ..flow.serve import Service, answer
+from ..http import openapi
+from ..http.route import OptionsRoute
 
 
 def router(service: Service) -> APIRouter:
