@@ -1,6 +1,6 @@
 """The service as a Ray Serve application. A replica is one process with one engine, and the app that `serve` runs.
 
-    serve run service.scale.ray_app:app model=lite0
+    serve run pellucid.service.scale.ray_app:app model=lite0
 
 What Ray does, and what differs behind its proxy, is in docs/scaling.md.
 """
