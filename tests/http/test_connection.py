@@ -222,6 +222,56 @@ def test_a_caller_who_does_not_read_the_reply_is_not_waited_for(monkeypatch: pyt
     asyncio.run(scene())
 
 
+class Pipe(asyncio.Transport):
+    """Keeps what is written until the caller reads it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept = 0
+        self.closed = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.kept += len(data)
+
+    def get_write_buffer_size(self) -> int:
+        return self.kept
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def close(self) -> None:
+        self.closed = True
+
+    abort = close
+
+
+def test_a_caller_who_reads_each_reply_keeps_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reply is in the buffer at every look, but each time it is another one."""
+    monkeypatch.setattr("service.api.connection._LOOK_S", 1.0)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"a reply"})
+
+    class Protocol(BoundedProtocol):
+        limits = ConnectionLimits(head_bytes=4096, headers=20, head_s=60, connections=4, unread_bytes=0)
+
+    async def scene() -> None:
+        state, pipe = ServerState(), Pipe()
+        protocol = Protocol(uvicorn.Config(app, log_config=None), state, {})
+        protocol.connection_made(pipe)
+        for _ in range(3):
+            protocol.data_received(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+            await asyncio.gather(*state.tasks)
+            assert pipe.kept > 0
+            await asyncio.sleep(0.6)
+            pipe.kept = 0  # the caller reads
+        assert not pipe.closed
+        protocol.connection_lost(None)
+
+    asyncio.run(scene())
+
+
 @pytest.mark.usefixtures("frozen_heap")  # a caller who connects and pauses as the port closes is cut off unheard
 def test_a_stopped_server_loses_nothing_that_it_let_in_and_refuses_the_rest_in_words(cat: bytes) -> None:
     """64 callers who never stop asking; then SIGTERM. Whoever got through is answered, all others are told to wait."""
