@@ -6,20 +6,31 @@ import asyncio
 import signal
 import socket
 import time
+import tomllib
 from collections import Counter
 from collections.abc import Iterator
 
 import httpx
 import pytest
 import uvicorn
+from packaging.requirements import Requirement
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
 from pellucid.schemas import Problem
 from service.http.connection import BoundedProtocol, ConnectionLimits
-from tests.support import LIGHT, Server, photograph, serving
+from tests.support import LIGHT, REPOSITORY, Server, photograph, serving
 
+# Releases that passed all tests here. 0.48.0 did not.
+TRIED = ("0.50.0", "0.52.0", "0.53.0", "0.54.0")
 TYPED = "Host: test\r\nContent-Type: image/jpeg\r\n"
+
+
+def test_the_releases_of_uvicorn_that_are_installed_were_tried() -> None:
+    extras = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    (required,) = (Requirement(text) for text in extras["serve"] if text.startswith("uvicorn"))
+    assert all(required.specifier.contains(release) for release in (*TRIED, uvicorn.__version__))
+    assert not any(required.specifier.contains(release) for release in ("0.49.0", "0.55.0"))
 
 
 @pytest.fixture(scope="module")
@@ -247,7 +258,7 @@ class Pipe(asyncio.Transport):
 
 def test_a_caller_who_reads_each_reply_keeps_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     """A reply is in the buffer at every look, but each time it is another one."""
-    monkeypatch.setattr("service.api.connection._LOOK_S", 1.0)
+    monkeypatch.setattr("service.http.connection._LOOK_S", 1.0)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
