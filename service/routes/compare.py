@@ -13,11 +13,12 @@ from pellucid.parts import result
 from pellucid.parts.compare import CompareOptions, Kind, Seen, compared, counterpart, kind_of, naming, sides
 from pellucid.parts.trust import Trusted
 from pellucid.types import DecodedImage, Outcome, Plan
-from service.flow.bodies import Body
-from service.flow.reply import JSON, negotiate
-from service.flow.run import Ask
-from service.flow.serve import Route
-from service.flow.served import Service
+
+from ..flow.bodies import Body
+from ..flow.reply import JSON, negotiate
+from ..flow.run import Ask
+from ..flow.serve import Route
+from ..flow.served import Service
 
 
 class Comparison(Route[CompareOptions, Seen]):
