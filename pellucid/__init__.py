@@ -59,7 +59,13 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    found = getattr(import_module(_HOMES[name]), name)
+    try:
+        found = getattr(import_module(_HOMES[name]), name)
+    except ModuleNotFoundError as error:
+        extra = "compile" if "compiler" in _HOMES[name] else "cpu"
+        raise ModuleNotFoundError(
+            f"pellucid.{name} needs {error.name}: pip install 'pellucid[{extra}]'", name=error.name
+        ) from error
     globals()[name] = found
     return found
 

@@ -61,6 +61,7 @@ class Engine:
         # of it. So whatever is asked for beside them, a picture's class, gates and default map are the same.
         self._shared = (("", tuple(sorted(usual))), ("maps", tuple(sorted(maps))))
         self._pass = lru_cache(_KNOWN_PLANS)(self._find_pass)
+        self._heads = lru_cache(_KNOWN_PLANS)(self._find_heads)
         self._head = lru_cache(None)(lambda layer: runtime.behind(network.value(layer)))
 
     @property
@@ -95,15 +96,26 @@ class Engine:
         return self._pass(plan).lane
 
     def ready(self, plan: Plan) -> bool:
-        """Whether a plan can be run at once: the model that it needs has been compiled."""
-        return self._runtime.ready(self._pass(plan).outputs)
+        """Whether a plan can be run at once: the models that it needs have been compiled."""
+        cores: Cores = "exact" if plan.reproducible else "shared"
+        passes = all(self._runtime.ready(outputs, cores) for outputs in self._sets(plan))
+        return passes and all(head.ready(gradient, cores) for head, gradient in self._heads(plan))
 
     def prepare(self, plan: Plan, alone: bool = False, keep: bool = False) -> None:
         """Compile what a plan needs, beside other batches or ``alone``, and ``keep`` it for good.
 
-        May take a second; no slot is needed for it.
+        May take a second for each model; no slot is needed for it.
         """
-        self._runtime.prepare(self._pass(plan).outputs, "whole" if alone else "shared", keep)
+        cores: Cores = "exact" if plan.reproducible else "whole" if alone else "shared"
+        for outputs in self._sets(plan):
+            self._runtime.prepare(outputs, cores, keep)
+        for head, gradient in self._heads(plan):
+            head.prepare(gradient, cores)
+
+    def _sets(self, plan: Plan) -> list[tuple[str, ...]]:
+        """The outputs of each pass over the images."""
+        found = self._pass(plan)
+        return [found.outputs, *([self._shared[0][1]] if found.aimed else [])]
 
     def run(self, batch: Batch) -> list[Outcome]:
         """One outcome for each image, in order, whatever its neighbours. The plans of a batch are of one lane.
@@ -255,6 +267,25 @@ class Engine:
         if plan.random_heads:
             layers |= {layer for layer in differentiated(plan) if layer not in self._linear}
         return layers
+
+    def _find_heads(self, plan: Plan) -> tuple[tuple[Head, bool], ...]:
+        """The networks behind layers that a plan runs, each with whether its gradient is run, or its logits."""
+        uses = {(gate.after, False) for gate in self.network.gates if gate.layer in plan.restore}
+        for method, layer in costly(plan):
+            needs = METHODS[method].spec.needs
+            if needs != "activation" and (needs == "network forwards" or layer not in self._linear):
+                uses.add((PIXELS if needs == "network forwards" else layer, needs == "gradients"))
+        if plan.edit is not None and plan.layer is not None:
+            uses |= {(plan.layer, False), (plan.layer, True)}
+        heads = [
+            (self._head(layer), gradient)
+            for layer, gradient in sorted(uses)
+            if not gradient or layer not in self._linear
+        ]
+        for layer in differentiated(plan) if plan.random_heads else ():
+            if layer not in self._linear:
+                heads += [(self._head(layer).shuffled(draw), True) for draw in range(plan.random_heads)]
+        return tuple(heads)
 
     def _require_gradients(self, plan: Plan) -> None:
         """Raise Unexplainable where there is none at a place where a plan needs one."""

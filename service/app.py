@@ -32,20 +32,21 @@ from pellucid.parts.option_types import invalid
 from pellucid.runtime import choose, cores
 from pellucid.runtime.facts import told, versions
 from pellucid.types import Batch, Plan, Tap
-from service.config import Settings
-from service.dispatch.admission import Admission
-from service.dispatch.forecast import Forecast
-from service.dispatch.worker import Worker
-from service.flow.bodies import Limits
-from service.flow.served import Served, Service
-from service.http import openapi
-from service.http.keys_and_rates import Gate, Keys, rate_of
-from service.http.middleware import PageHeaders, RequestContext
-from service.http.problems import error_response
-from service.protocols import kserve_v1, kserve_v2, torchserve
-from service.routes import catalogue, health, playground, redoc, v1
-from service.telemetry.call import Call
-from service.telemetry.metrics import Metrics
+
+from .config import Settings
+from .dispatch.admission import Admission
+from .dispatch.forecast import Forecast
+from .dispatch.worker import Worker
+from .flow.bodies import Limits
+from .flow.served import Served, Service
+from .http import openapi
+from .http.keys_and_rates import Gate, Keys, rate_of
+from .http.middleware import PageHeaders, RequestContext
+from .http.problems import error_response
+from .protocols import kserve_v1, kserve_v2, torchserve
+from .routes import catalogue, health, playground, redoc, v1
+from .telemetry.call import Call
+from .telemetry.metrics import Metrics
 
 log = logging.getLogger("pellucid")
 
@@ -216,7 +217,7 @@ def _observers(settings: Settings) -> tuple[Callable[[Call], None], ...]:
     if not settings.tracing:
         return ()
     try:
-        from service.telemetry import traces  # of an optional package
+        from .telemetry import traces  # of an optional package
     except ImportError as error:
         raise ValueError("PELLUCID_TRACING needs OpenTelemetry: pip install 'pellucid[otel]'") from error
     return (traces.exporting().tell,)

@@ -20,15 +20,15 @@ from typing import Annotated, Any, Final
 import typer
 import uvicorn
 
-from service import process
-from service.commands import start
-from service.commands.bench import bench
-from service.commands.compile import compile_network
-from service.commands.explain import explain
-from service.commands.models import layers, models
-from service.commands.reproduce import reproduce
-from service.config import Settings
-from service.http.connection import BoundedProtocol, ConnectionLimits
+from . import process
+from .commands import start
+from .commands.bench import bench
+from .commands.compile import compile_network
+from .commands.explain import explain
+from .commands.models import layers, models
+from .commands.reproduce import reproduce
+from .config import Settings
+from .http.connection import BoundedProtocol, ConnectionLimits
 
 SAMPLES = Path(__file__).parent / "web" / "samples"
 
@@ -166,7 +166,7 @@ class _Server(uvicorn.Server):
 @main.command()
 def new_key() -> None:
     """Make an API key. Give the first line to a client, and the second to PELLUCID_API_KEYS or its file."""
-    from service.http.keys_and_rates import new_key
+    from .http.keys_and_rates import new_key
 
     for line in new_key():
         typer.echo(line)

@@ -351,6 +351,21 @@ def test_what_a_plan_needs_can_be_prepared() -> None:
     assert by_torch(compiled("tiny")).ready(OTHERS["deep"])
 
 
+@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("reproducible", [False, True])
+def test_a_prepared_plan_compiles_nothing_when_it_runs(
+    monkeypatch: pytest.MonkeyPatch, name: str, reproducible: bool
+) -> None:
+    plan = replace(OTHERS[name], reproducible=reproducible)
+    engine = by_openvino(compiled("tiny"), threads=2)
+    engine.prepare(plan)
+    engine.prepare(plan, alone=True)
+    assert engine.ready(plan)
+    monkeypatch.setattr(OpenVINORuntime, "compile", lambda *_, **__: pytest.fail("a model is compiled in a slot"))
+    (outcome,) = engine.run(Batch(PIXELS[:1], (plan,)))
+    assert not outcome.fault
+
+
 def test_an_image_that_nobody_waits_for_is_given_up_and_its_neighbour_answered(engine: Engine) -> None:
     for name in ("passes behind a layer", "gradients at a layer", "random heads", "what if", "restored"):
         plan = OTHERS[name]

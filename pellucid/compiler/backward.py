@@ -27,7 +27,9 @@ def _zero_unless(mask: Tensor, gradient: Tensor) -> Tensor:
 def hardtanh_backward(gradient: Tensor, x: Tensor, low: float, high: float) -> Tensor:
     # By the result, which is there already: so the convolution before it keeps its activation fused.
     y = aten.hardtanh.default(x, low, high)
-    return _zero_unless((y - low) * (high - y) > 0, gradient)
+    # A ReLU6's remainder is 0 at both ends, so one chain of operations on y decides, which runtimes fuse.
+    inside = torch.remainder(y, high) > 0 if low == 0 else (y - low) * (high - y) > 0
+    return _zero_unless(inside, gradient)
 
 
 def threshold_backward(gradient: Tensor, x: Tensor, threshold: float) -> Tensor:

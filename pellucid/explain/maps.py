@@ -60,15 +60,21 @@ def _chosen(values: Floats, tap: Tap) -> Integers:
     """Channels ``[B, n]``."""
     if tap.channels:
         return np.tile(tap.channels, (len(values), 1))
-    strength: Floats = np.abs(values).sum((2, 3))
-    return strongest(strength, tap.count)
+    return strongest(_sums(np.abs(values)), tap.count)
+
+
+def _sums(values: Floats) -> Floats:
+    """Over the positions of each channel ``[B, C, h, w]``: ``[B, C]``. einsum takes a third of the time of ``sum``."""
+    sums: Floats = np.einsum("bcp->bc", values.reshape(*values.shape[:2], -1))
+    return sums
 
 
 def _shown(values: Floats, tap: Tap, channels: Integers, side: Side | None) -> list[FeatureMaps]:
     """All images at once."""
     shown = values[np.arange(len(values))[:, None], channels]  # B n h w, a copy
-    means, peaks = shown.mean((2, 3)), shown.max((2, 3))
-    zeros = (shown == 0).mean((2, 3), dtype=shown.dtype)
+    positions = values.shape[2] * values.shape[3]
+    means, peaks = _sums(shown) / positions, shown.max((2, 3))
+    zeros = _sums((shown == 0).astype(shown.dtype)) / positions
     return [
         FeatureMaps(
             layer=tap.layer,

@@ -161,6 +161,6 @@ def _tiles(levels: Pixels, side: int) -> Pixels:
     longer = max(height, width)
     if longer <= side:
         factor = side // longer
-        return levels.repeat(factor, 1).repeat(factor, 2)
+        return levels.repeat(factor, 2).repeat(factor, 1) if factor > 1 else levels
     size = scaled_size(width, height, side)
     return np.stack([np.asarray(Image.fromarray(level).resize(size, Image.Resampling.BOX)) for level in levels])

@@ -62,7 +62,7 @@ class Runtime(Protocol):
         """The network behind a value, or behind its pixels. Built when it is first run."""
         ...
 
-    def ready(self, outputs: Sequence[str]) -> bool:
+    def ready(self, outputs: Sequence[str], cores: Cores) -> bool:
         """Whether a pass with these outputs can begin at once."""
         ...
 
@@ -86,6 +86,14 @@ class Head(Protocol):
 
     def shuffled(self, draw: int) -> Head:
         """The same with the numbers of each parameter in another order, which ``draw`` alone decides."""
+        ...
+
+    def ready(self, gradient: bool, cores: Cores) -> bool:
+        """Whether ``gradient``, or else ``logits``, can begin at once."""
+        ...
+
+    def prepare(self, gradient: bool, cores: Cores) -> None:
+        """Build what ``gradient``, or else ``logits``, needs on these cores; may take a second."""
         ...
 
 

@@ -104,12 +104,35 @@ _ORDER = ["boolean", "i32", "i64", "f32", "f64"]
 
 def _binary(function: Callable[..., Any]) -> Callable[..., Value]:
     def made(x: Any, y: Any, *, alpha: float = 1) -> Value:
+        if isinstance(y, (int, float)) and (wide := _broadcast(x)) is not None:  # the number meets fewer values before
+            return ops.broadcast(made(wide[0], y, alpha=alpha), wide[1], broadcast_spec="BIDIRECTIONAL")
         x, y = _pair(x, y)
         if alpha != 1:
             y = ops.multiply(y, _like(alpha, y)).output(0)
-        return function(x, y)
+        return function(_narrow(x, y), _narrow(y, x))
 
     return made
+
+
+def _broadcast(x: Value) -> tuple[Value, Value] | None:
+    """What a value was broadcast from, and the shape to which; None if it was not."""
+    node = x.get_node()
+    return (node.input_value(0), node.input_value(1)) if node.get_type_name() == "Broadcast" else None
+
+
+def _narrow(x: Value, other: Value) -> Value:
+    """What ``x`` was broadcast from, if ``other``, which it meets element by element, has the wide shape already.
+
+    OpenVINO's elementwise operations broadcast by themselves; its Broadcast is slow and changes the memory order.
+    """
+    wide = _broadcast(x)
+    if wide is None or wide[1].get_node().get_type_name() != "Constant":
+        return x
+    sides, there = wide[1].get_node().data, other.get_partial_shape()
+    fits = len(sides) == len(there) and all(
+        side == 1 or (have.is_static and have.get_length() == side) for side, have in zip(sides, there, strict=True)
+    )
+    return wide[0] if fits else x
 
 
 def _dims(dims: Any, rank: int) -> list[int]:
@@ -261,7 +284,7 @@ def _clamp(x: Value, low: Any = None, high: Any = None) -> Value:
 
 def _where(mask: Value, x: Any, y: Any) -> Value:
     x, y = _pair(x, y)
-    return ops.select(mask, x, y)
+    return ops.select(mask, _narrow(x, mask), _narrow(y, mask))
 
 
 def _argmax(x: Value, dim: int, keepdim: bool = False) -> Value:

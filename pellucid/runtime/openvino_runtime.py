@@ -10,6 +10,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from pathlib import Path
 from typing import Any, Final
 
@@ -87,10 +88,14 @@ class OpenVINORuntime:
             found[PIXELS_INPUT] = normalised(images, self.network.model.preprocess)
         return found, turn.waited_s
 
-    def ready(self, outputs: Sequence[str]) -> bool:
+    def ready(self, outputs: Sequence[str], cores: Cores) -> bool:
         """See Runtime."""
-        model = self._models.known(_names(outputs))
-        return model is not None and model.ready
+        return self.known(_names(outputs), cores)
+
+    def known(self, key: Hashable, cores: Cores) -> bool:
+        """Whether the model of that key has been compiled for these cores."""
+        model = self._models.known(key)
+        return model is not None and model.ready(cores)
 
     def prepare(self, outputs: Sequence[str], cores: Cores, keep: bool = False) -> None:
         """See Runtime."""
@@ -102,6 +107,19 @@ class OpenVINORuntime:
     def behind(self, value: Value) -> OpenVINOHead:
         """See Runtime."""
         return OpenVINOHead(self, value)
+
+    def example(self, outputs: Sequence[str]) -> list[Array]:
+        """Zeros of the shapes and types that the values of these nodes have for one image."""
+        model = self._from_images(_names(outputs))
+        found = []
+        for name in outputs:
+            if name == PIXELS_INPUT:
+                found.append(np.zeros((1, 3, *self.network.model.preprocess.size), np.float32))
+            else:
+                sides = model.output(name).get_partial_shape()
+                shape = [side.get_length() if side.is_static else 1 for side in sides]
+                found.append(np.zeros(shape, model.output(name).get_element_type().to_dtype()))
+        return found
 
     def _of_images(self, outputs: tuple[str, ...]) -> Model:
         return self.model(outputs, outputs, lambda _: self._from_images(outputs))
@@ -176,10 +194,9 @@ class Model:
         self._own = _OwnRequests()
         self._whole: ov.InferRequest | None = None
 
-    @property
-    def ready(self) -> bool:
-        """Whether it has been compiled."""
-        return bool(self._compiled)
+    def ready(self, cores: Cores) -> bool:
+        """Whether a pass on these cores need not wait: one that is alone takes what its share would run on."""
+        return bool(self._compiled) if cores != "exact" else self._runtime.form(cores) in self._compiled
 
     def compiled(self, cores: Cores, inputs: Sequence[Array] = ()) -> ov.CompiledModel:
         """The compiled model, compiled when it is first asked for."""
@@ -256,24 +273,44 @@ class Kept:
 class OpenVINOHead:
     """See Head."""
 
-    def __init__(self, runtime: OpenVINORuntime, value: Value, draw: int | None = None) -> None:
-        self._runtime, self._value, self._draw = runtime, value, draw
+    def __init__(self, runtime: OpenVINORuntime, value: Value) -> None:
+        self._runtime = runtime
+        self._draw: int | None = None
         self.inputs, self._to_logits, self._to_gradient = parts_behind(runtime.network, value)
 
     def logits(self, crossing: Sequence[Array], cores: Cores) -> Floats:
         """See Head."""
-        return self._run(self._to_logits, crossing, cores)
+        return self._run(self._part(gradient=False), crossing, cores)
 
     def gradient(self, crossing: Sequence[Array], wanted: Floats, cores: Cores) -> Array:
         """See Head."""
-        assert self._to_gradient is not None  # whoever offers a layer's gradient has asked
-        return self._run(self._to_gradient, (*crossing, wanted), cores)
+        return self._run(self._part(gradient=True), (*crossing, wanted), cores)
 
     def shuffled(self, draw: int) -> OpenVINOHead:
         """See Head."""
-        return OpenVINOHead(self._runtime, self._value, draw)
+        other = copy(self)
+        other._draw = draw
+        return other
 
-    def _run(self, part: Part, inputs: Sequence[Array], cores: Cores) -> Array:
+    def ready(self, gradient: bool, cores: Cores) -> bool:
+        """See Head."""
+        return self._runtime.known(self._key(self._part(gradient)), cores)
+
+    def prepare(self, gradient: bool, cores: Cores) -> None:
+        """See Head."""
+        classes = len(self._runtime.network.model.labels)
+        wanted = [np.zeros((1, classes), np.float32)] if gradient else []
+        self._model(self._part(gradient)).compiled(cores, [*self._runtime.example(self.inputs), *wanted])
+
+    def _part(self, gradient: bool) -> Part:
+        part = self._to_gradient if gradient else self._to_logits
+        assert part is not None  # whoever offers a layer's gradient has asked
+        return part
+
+    def _key(self, part: Part) -> Hashable:
+        return part.inputs, part.outputs, self._draw
+
+    def _model(self, part: Part) -> Model:
         def build(inputs: Sequence[Array]) -> ov.Model:
             network = self._runtime.network
             weights = network.weights if self._draw is None else shuffled_weights(network, part, self._draw)
@@ -281,7 +318,10 @@ class OpenVINOHead:
             values = {name: each.output(0) for name, each in zip(part.inputs, parameters, strict=True)}
             return self._runtime.built(part, values, parameters, weights)
 
-        model = self._runtime.model((part.inputs, part.outputs, self._draw), part.outputs, build)
+        return self._runtime.model(self._key(part), part.outputs, build)
+
+    def _run(self, part: Part, inputs: Sequence[Array], cores: Cores) -> Array:
+        model = self._model(part)
         parts = [self._rows(inputs, start) for start in range(0, len(inputs[0]), _MOST_COPIES)]
         return np.concatenate([model(each, cores)[0].copy() for each in parts])
 

@@ -297,7 +297,7 @@ class TorchRuntime:
         """See Head."""
         return self._heads(value, draw)
 
-    def ready(self, outputs: Sequence[str]) -> bool:
+    def ready(self, outputs: Sequence[str], cores: Cores) -> bool:
         """See Runtime: there is nothing to compile."""
         return True
 
@@ -361,6 +361,13 @@ class TorchHead:
     def shuffled(self, draw: int) -> TorchHead:
         """See Head."""
         return self._runtime.shuffled(self._value, draw)
+
+    def ready(self, gradient: bool, cores: Cores) -> bool:
+        """See Head: there is nothing to compile."""
+        return True
+
+    def prepare(self, gradient: bool, cores: Cores) -> None:
+        """See Head."""
 
 
 def _computes(device: torch.device) -> str:

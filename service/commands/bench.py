@@ -17,7 +17,8 @@ from rich.console import Console
 from rich.table import Table
 
 from pellucid.client import ApiError, AsyncClient
-from service.commands.session import (
+
+from .session import (
     ApiKey,
     AsJson,
     Timeout,

@@ -15,7 +15,8 @@ import typer
 
 from pellucid.network.file import SUFFIX, CompiledNetwork
 from pellucid.network.spec import Interpolation, ModelSpec, PreprocessSpec
-from service.commands.session import console
+
+from .session import console
 
 if TYPE_CHECKING:
     from torch import nn
@@ -70,9 +71,9 @@ def compile_network(
     """
     if find_spec("torch") is None:
         _refuse("compiling needs torch: pip install 'pellucid[compile]'")
-    from models.weights import digest, load_strict, read_state
     from pellucid.compiler import compiling
     from pellucid.compiler.sources import named, of_class
+    from pellucid.compiler.weights import digest, load_strict, read_state
 
     given = {
         "size": size and _size(size),

@@ -20,8 +20,9 @@ from pellucid.client.options import AttentionOptions, ExplainOptions
 from pellucid.network.spec import PIXELS
 from pellucid.parts import explain as parts
 from pellucid.schemas import Prediction
-from service.commands import files
-from service.commands.session import (
+
+from . import files
+from .session import (
     ApiKey,
     AsJson,
     Timeout,

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from pellucid.schemas import ModelDetail, ModelSummary
-from service.commands.session import ApiKey, AsJson, Url, explained_errors, print_json, session
+
+from .session import ApiKey, AsJson, Url, explained_errors, print_json, session
 
 _WIDE: Final = 1000
 

@@ -15,9 +15,10 @@ from pydantic import ValidationError
 from rich.markup import escape
 
 from pellucid.schemas import Failure, Provenance, Reply, Result
-from service.commands.compared import Difference, differences
-from service.commands.session import ApiKey, AsJson, Timeout, console, explained_errors, print_json, session
-from service.commands.start import URL_VARIABLE
+
+from .compared import Difference, differences
+from .session import ApiKey, AsJson, Timeout, console, explained_errors, print_json, session
+from .start import URL_VARIABLE
 
 Origin = tuple[str, Any, Any]  # what, then, now
 

@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from pellucid.client import ApiError, AsyncClient
-from service.commands import start
+
+from . import start
 
 Url = Annotated[
     str | None,

@@ -10,8 +10,8 @@ from typing import Any, Final
 import typer
 from pydantic import ValidationError
 
-from service.config import Settings
-from service.telemetry import logs
+from ..config import Settings
+from ..telemetry import logs
 
 # Variables of clients, which the server ignores.
 URL_VARIABLE: Final = "PELLUCID_URL"
@@ -49,7 +49,7 @@ def create_app(
 ) -> Any:
     """The app. Ends the program with exit ``code`` if it can't start with these settings."""
     logs.configure(chosen.log_level, chosen.log_format)
-    from service.app import create_app as assemble  # slow: --help and a wrong setting don't wait for it
+    from ..app import create_app as assemble  # slow: --help and a wrong setting don't wait for it
 
     try:
         return assemble(chosen, on_death)

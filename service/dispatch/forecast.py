@@ -10,7 +10,8 @@ from typing import Final
 
 from pellucid.errors import EngineDown, TooLate
 from pellucid.types import Plan
-from service.dispatch.worker import Worker
+
+from .worker import Worker
 
 # What a new image's seconds weigh in the mean: it is one of the last twenty or so.
 _SHARE: Final = 0.05

@@ -19,11 +19,12 @@ import numpy as np
 
 from pellucid.errors import DeadlineExceeded, Draining, EngineDown, InferenceFailed, OutOfMemory, PellucidError
 from pellucid.types import Batch, Finished, Job, Outcome, Pixels, Plan
-from service.dispatch.batcher import Batcher
-from service.dispatch.cost import LaneCosts
-from service.dispatch.engine import Engine
-from service.dispatch.memory import BatchCap, is_out_of_memory
-from service.dispatch.watch import Watch
+
+from .batcher import Batcher
+from .cost import LaneCosts
+from .engine import Engine
+from .memory import BatchCap, is_out_of_memory
+from .watch import Watch
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,8 @@ from pellucid.parts.explain import PARTS, ExplainOptions
 from pellucid.parts.option_types import Options
 from pellucid.schemas import Preprocess
 from pellucid.types import Plan
-from service.flow.served import Served
+
+from .served import Served
 
 
 def of_reply(route: str, options: Options, plan: Plan, network: Served) -> dict[str, Any]:

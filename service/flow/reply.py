@@ -22,13 +22,14 @@ from pellucid.parts.trust import Trusted
 from pellucid.render import png
 from pellucid.render.encode import MEDIA_TYPES
 from pellucid.types import DecodedImage, Outcome, Plan, Upload
-from service.flow import provenance
-from service.flow.bodies import Body
-from service.flow.run import Ask
-from service.flow.serve import Route
-from service.flow.served import Service
-from service.http.problems import problem
-from service.telemetry.call import Call
+
+from ..http.problems import problem
+from ..telemetry.call import Call
+from . import provenance
+from .bodies import Body
+from .run import Ask
+from .serve import Route
+from .served import Service
 
 log = logging.getLogger(__name__)
 

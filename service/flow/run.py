@@ -16,8 +16,9 @@ from pellucid.decode.tensor import as_decoded
 from pellucid.errors import PellucidError
 from pellucid.parts.option_types import Options
 from pellucid.types import DecodedImage, Finished, Outcome, Plan, Prepared, Upload
-from service.flow.served import Served
-from service.telemetry.call import STAGES
+
+from ..telemetry.call import STAGES
+from .served import Served
 
 T = TypeVar("T")
 

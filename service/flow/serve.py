@@ -18,13 +18,14 @@ from pellucid.errors import DeadlineExceeded, Draining, PellucidError
 from pellucid.parts.option_types import Options
 from pellucid.parts.trust import Trusted
 from pellucid.types import DecodedImage, Outcome, Plan
-from service.dispatch.admission import Place
-from service.dispatch.forecast import Forecast
-from service.flow import bodies, trust_trials
-from service.flow.disconnect import connected
-from service.flow.run import Ask, Stages, run, together
-from service.flow.served import Service
-from service.telemetry.call import Call
+
+from ..dispatch.admission import Place
+from ..dispatch.forecast import Forecast
+from ..telemetry.call import Call
+from . import bodies, trust_trials
+from .disconnect import connected
+from .run import Ask, Stages, run, together
+from .served import Service
 
 # Seconds that a refused body is read on for, so that a connection cut in mid-send does not lose the refusal.
 _LINGER_S: Final = 2.0

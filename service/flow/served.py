@@ -11,12 +11,13 @@ from typing import Any, Final, TypeVar
 from pellucid.errors import Draining, EngineDown, UnknownModel, UnknownName
 from pellucid.network.spec import ModelSpec, NetworkSpec
 from pellucid.types import MethodSpec
-from service.dispatch.admission import Admission
-from service.dispatch.cost import CostModel
-from service.dispatch.forecast import Forecast
-from service.dispatch.worker import Worker
-from service.flow.bodies import Limits
-from service.telemetry.metrics import Metrics
+
+from ..dispatch.admission import Admission
+from ..dispatch.cost import CostModel
+from ..dispatch.forecast import Forecast
+from ..dispatch.worker import Worker
+from ..telemetry.metrics import Metrics
+from .bodies import Limits
 
 T = TypeVar("T")
 

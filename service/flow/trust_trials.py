@@ -14,9 +14,10 @@ from pellucid.errors import TooCostly
 from pellucid.parts.trust import Trusted, measure, scoring_plan, trials_of
 from pellucid.trust.trials import Design, Trials
 from pellucid.types import DecodedImage, Finished, Outcome, Pixels, Plan
-from service.dispatch.forecast import Forecast
-from service.flow.run import Ask, run, together
-from service.flow.served import Served
+
+from ..dispatch.forecast import Forecast
+from .run import Ask, run, together
+from .served import Served
 
 T = TypeVar("T")
 

@@ -19,7 +19,8 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pellucid.errors import NotFound, PellucidError, RateLimited, Unauthorized, WrongKey
-from service.http.problems import error_response
+
+from .problems import error_response
 
 Access = Literal["open", "key", "off"]
 

@@ -16,8 +16,9 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pellucid.errors import Draining, PellucidError
-from service.http.problems import error_response
-from service.telemetry.call import NO_ROUTE, Call
+
+from ..telemetry.call import NO_ROUTE, Call
+from .problems import error_response
 
 log = logging.getLogger("pellucid.access")
 

@@ -26,7 +26,8 @@ from pellucid.errors import (
     UnsupportedMediaType,
     WrongKey,
 )
-from service.http.problems import PROBLEM, problem
+
+from .problems import PROBLEM, problem
 
 # By reference: given as a FastAPI model, it would be stated as application/json.
 _SCHEMA: Final = {"$ref": "#/components/schemas/Problem"}

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any, Final
 
 from pellucid.errors import PellucidError
-from service.http import problems as errors
-from service.http.openapi import ONE_PIXEL_PNG
-from service.http.openapi_problems import (
+
+from ..http import problems as errors
+from ..http.openapi import ONE_PIXEL_PNG
+from ..http.openapi_problems import (
     DOWN,
     DRAINING,
     EXAMPLES,

@@ -14,8 +14,9 @@ from pellucid.parts.explain import ExplainOptions, Part
 from pellucid.parts.names import LayerOptions, layer_name
 from pellucid.parts.option_types import Options
 from pellucid.types import Floats, Outcome, Plan, Prediction, Tap
-from service.flow.served import Served
-from service.protocols import kserve_tensors as tensors
+
+from ..flow.served import Served
+from . import kserve_tensors as tensors
 
 GATE: Final = "gate:"
 _OF_CLASSES: Final = ("classes", "labels", "probabilities", "logits")

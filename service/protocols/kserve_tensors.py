@@ -20,8 +20,9 @@ from starlette.responses import Response
 
 from pellucid.errors import MalformedRequest
 from pellucid.parts.option_types import invalid
-from service.flow import bodies
-from service.flow.reply import JSON
+
+from ..flow import bodies
+from ..flow.reply import JSON
 
 HEADER: Final = "Inference-Header-Content-Length"
 _DTYPES: Final[dict[str, np.dtype[Any]]] = {"UINT8": np.dtype("u1"), "FP32": np.dtype("<f4"), "INT64": np.dtype("<i8")}

@@ -16,12 +16,13 @@ from pellucid.parts.option_types import Options
 from pellucid.parts.predictions import PredictOptions
 from pellucid.parts.trust import Trusted
 from pellucid.types import DecodedImage, Outcome, Upload
-from service.flow import bodies, reply
-from service.flow.run import Ask
-from service.flow.serve import Route, serve
-from service.flow.served import Served, Service
-from service.http.route import OptionsRoute
-from service.protocols import documented
+
+from ..flow import bodies, reply
+from ..flow.run import Ask
+from ..flow.serve import Route, serve
+from ..flow.served import Served, Service
+from ..http.route import OptionsRoute
+from . import documented
 
 T = TypeVar("T")
 ModelName = Annotated[str, Path(description="A name from /v1/models.", examples=["lite0"])]

@@ -18,15 +18,16 @@ from pellucid.parts.option_types import OneName
 from pellucid.parts.predictions import PredictOptions
 from pellucid.parts.trust import Trusted
 from pellucid.types import DecodedImage, Outcome, Prepared, Upload
-from service.flow import bodies
-from service.flow.run import Ask
-from service.flow.serve import Route, serve
-from service.flow.served import Served, Service
-from service.http.route import OptionsRoute
-from service.protocols import documented
-from service.protocols import kserve_outputs as outputs
-from service.protocols import kserve_tensors as tensors
-from service.protocols.kserve_v1 import ModelName
+
+from ..flow import bodies
+from ..flow.run import Ask
+from ..flow.serve import Route, serve
+from ..flow.served import Served, Service
+from ..http.route import OptionsRoute
+from . import documented
+from . import kserve_outputs as outputs
+from . import kserve_tensors as tensors
+from .kserve_v1 import ModelName
 
 # input's name -> its datatype
 INPUTS: Final = {"image": "BYTES", "pixels": "UINT8", "normalized": "FP32"}

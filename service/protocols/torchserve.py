@@ -16,13 +16,14 @@ from pellucid.parts.explain import ExplainOptions
 from pellucid.parts.predictions import PredictOptions
 from pellucid.parts.trust import Trusted
 from pellucid.types import DecodedImage, Outcome, Upload
-from service.flow import bodies, reply
-from service.flow.run import Ask
-from service.flow.serve import serve
-from service.flow.served import Served, Service
-from service.http.route import OptionsRoute
-from service.protocols import documented
-from service.protocols.kserve_v1 import Addressed, ModelName
+
+from ..flow import bodies, reply
+from ..flow.run import Ask
+from ..flow.serve import serve
+from ..flow.served import Served, Service
+from ..http.route import OptionsRoute
+from . import documented
+from .kserve_v1 import Addressed, ModelName
 
 Shown = Callable[[dict[str, Any], ModelSpec], dict[str, Any]]
 

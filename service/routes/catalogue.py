@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import pathlib
 from functools import cache
-from importlib.resources import files
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path
@@ -22,10 +22,11 @@ from pellucid.schemas import (
     TrustCost,
 )
 from pellucid.trust.trials import Design
-from service.flow import provenance
-from service.flow.served import Served, Service
-from service.flow.trust_trials import estimate
-from service.http.openapi_problems import MODEL_PROBLEMS, MODELS_PROBLEMS
+
+from ..flow import provenance
+from ..flow.served import Served, Service
+from ..flow.trust_trials import estimate
+from ..http.openapi_problems import MODEL_PROBLEMS, MODELS_PROBLEMS
 
 
 def router(service: Service) -> APIRouter:
@@ -130,5 +131,5 @@ def _methods(served: Served) -> list[MethodDetail]:
 @cache
 def _costs() -> dict[str, Any]:
     """The costs that come with the package, by network: whose they are, and by method. `make methods` measures them."""
-    found: dict[str, Any] = json.loads(files("service.routes").joinpath("method_costs.json").read_text("utf-8"))
+    found: dict[str, Any] = json.loads(pathlib.Path(__file__).with_name("method_costs.json").read_text("utf-8"))
     return found

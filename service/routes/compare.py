@@ -22,11 +22,12 @@ from pellucid.parts.compare import (
 )
 from pellucid.parts.trust import Trusted
 from pellucid.types import DecodedImage, Outcome, Plan
-from service.flow.bodies import Body
-from service.flow.reply import JSON, negotiate
-from service.flow.run import Ask
-from service.flow.serve import Route
-from service.flow.served import Service
+
+from ..flow.bodies import Body
+from ..flow.reply import JSON, negotiate
+from ..flow.run import Ask
+from ..flow.serve import Route
+from ..flow.served import Service
 
 
 class Comparison(Route[CompareOptions, SideOutcome]):

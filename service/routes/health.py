@@ -6,8 +6,9 @@ from fastapi import APIRouter, Request
 from starlette.responses import PlainTextResponse, Response
 
 from pellucid.schemas import Health
-from service.flow.served import Service
-from service.http.openapi_problems import LIVE_PROBLEMS, READY_PROBLEMS
+
+from ..flow.served import Service
+from ..http.openapi_problems import LIVE_PROBLEMS, READY_PROBLEMS
 
 
 def router(service: Service) -> APIRouter:

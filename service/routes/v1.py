@@ -14,12 +14,13 @@ from pellucid.parts.grad_cam import GradCamOptions
 from pellucid.parts.predictions import PredictOptions
 from pellucid.parts.what_if import WhatIfOptions
 from pellucid.schemas import CompareReply, Reply
-from service.flow.reply import Results
-from service.flow.serve import serve
-from service.flow.served import Service
-from service.http import openapi
-from service.http.route import OptionsRoute
-from service.routes.compare import Comparison
+
+from ..flow.reply import Results
+from ..flow.serve import serve
+from ..flow.served import Service
+from ..http import openapi
+from ..http.route import OptionsRoute
+from .compare import Comparison
 
 
 def router(service: Service) -> APIRouter:

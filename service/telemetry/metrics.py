@@ -17,7 +17,7 @@ from prometheus_client import (
 )
 from prometheus_client.exposition import choose_encoder
 
-from service.telemetry.call import Call
+from .call import Call
 
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)

@@ -11,8 +11,8 @@ from torchvision.models import resnet18
 
 from models.attention import ChannelAttention
 from models.insert import InsertionError, gate_state, gates_of, load_gates, with_gates
-from models.weights import WeightsError
 from pellucid.compiler.graph import TracedNetwork
+from pellucid.compiler.weights import WeightsError
 
 SIZE = (32, 32)
 

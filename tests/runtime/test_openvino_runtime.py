@@ -38,22 +38,22 @@ def test_sets_of_outputs_are_compiled_on_demand_and_few_are_kept_but_for_those_t
     nodes = sorted({value.node for value in found.manifest.values.values()})
     sets = [[logits, *pair] for pair in combinations(nodes, 2)][:20]
     for outputs in sets:
-        assert not runtime.ready(outputs)
+        assert not runtime.ready(outputs, "shared")
         runtime.run(PICTURES[:1], None, outputs, "shared")
-        assert runtime.ready(outputs[::-1])  # in any order
-    ready = [runtime.ready(outputs) for outputs in sets]
+        assert runtime.ready(outputs[::-1], "shared")  # in any order
+    ready = [runtime.ready(outputs, "shared") for outputs in sets]
     assert ready == [False] * (len(sets) - 12) + [True] * 12
-    assert runtime.ready([logits])
+    assert runtime.ready([logits], "shared")
     runtime.run(PICTURES[:1], None, sets[0], "shared")  # what is gone comes again
-    assert runtime.ready(sets[0])
+    assert runtime.ready(sets[0], "shared")
 
 
 def test_what_is_prepared_for_all_cores_alone_is_ready_beside_others() -> None:
     found = compiled("tiny")
     runtime, logits = OpenVINORuntime(found, bf16=False, threads=2), found.manifest.logits
-    assert not runtime.ready([logits])
+    assert not runtime.ready([logits], "shared")
     runtime.prepare([logits], "shared")
-    assert runtime.ready([logits])
+    assert runtime.ready([logits], "shared")
     shared = runtime.run(PICTURES[:1], None, [logits], "whole")[0][logits].copy()  # by what there is
     runtime.prepare([logits], "whole")
     np.testing.assert_allclose(runtime.run(PICTURES[:1], None, [logits], "whole")[0][logits], shared, atol=1e-6)

@@ -283,8 +283,8 @@ def test_outputs_that_are_prepared_are_ready(make: Make) -> None:
     found = compiled("tiny")
     runtime = make(found)
     runtime.prepare([found.manifest.logits], "shared", keep=True)
-    assert runtime.ready([found.manifest.logits])
-    assert runtime.ready([found.manifest.logits, PIXELS])  # which no runtime need prepare
+    assert runtime.ready([found.manifest.logits], "shared")
+    assert runtime.ready([found.manifest.logits, PIXELS], "shared")  # which no runtime need prepare
     facts = runtime.facts
     assert (facts.precision, facts.device, facts.threads) == ("fp32", "cpu", 1)
     assert facts.engine in facts.description.lower()

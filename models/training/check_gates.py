@@ -1,4 +1,4 @@
-"""What gates change: ``python -m models.check_gates --data FOLDER [--gates FILE ...]`` prints a table.
+"""What gates change: ``python -m models.training.check_gates --data FOLDER [--gates FILE ...]`` prints a table.
 
 The folder holds labelled pictures, ``[source/]CCCC/name.jpg``. Compared on the very same pixels: the plain network; the
 network with each file of gates; and with the first file's gates frozen at their means over all that was shown, which
@@ -18,17 +18,18 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from models import catalog
-from models.attention import ChannelAttention
-from models.insert import gates_of, load_gates, with_gates
-from models.lite0 import GATED_LAYERS
-from models.training.corruptions import HELD_OUT, TRAINED, Picture
-from models.training.pictures import Labelled, centre_crop, find_pictures, random_crop, to_pixels
-from models.training.recipe import frozen
-from models.weights import read_state
 from pellucid.compiler.gates import names_without_gates
 from pellucid.compiler.graph import TracedNetwork
+from pellucid.compiler.weights import read_state
 from pellucid.network.spec import PreprocessSpec
+
+from .. import catalog
+from ..attention import ChannelAttention
+from ..insert import gates_of, load_gates, with_gates
+from ..lite0 import GATED_LAYERS
+from .corruptions import HELD_OUT, TRAINED, Picture
+from .pictures import Labelled, centre_crop, find_pictures, random_crop, to_pixels
+from .recipe import frozen
 
 CORRUPTIONS = TRAINED | HELD_OUT
 # One of each of ImageNet-C's four families, then two that no gate was trained on.
@@ -178,7 +179,9 @@ def _row(title: str, cells: Iterable[str]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser("models.check_gates", description="Compare a network with and without its gates.")
+    parser = argparse.ArgumentParser(
+        "models.training.check_gates", description="Compare a network with and without its gates."
+    )
     parser.add_argument("--data", type=Path, required=True, help="folder of [source/]CCCC/name.jpg")
     parser.add_argument(
         "--part", choices=("all", "fit", "dev"), default="all", help="of a folder for training, what to show"
