@@ -27,7 +27,7 @@ from pellucid.parts.feature_maps import FeatureMapOptions
 from pellucid.parts.grad_cam import GradCamOptions
 from pellucid.parts.option_types import Analysis, Options, invalid
 from pellucid.parts.predictions import PredictOptions
-from pellucid.parts.trust import Trusted, measure, scoring_plan, trials_of
+from pellucid.parts.trust import Trusted, measure, perturbations_of, scoring_plan
 from pellucid.parts.what_if import WhatIfOptions
 from pellucid.runtime import choose, cores
 from pellucid.schemas import (
@@ -180,9 +180,11 @@ class Network:
         decoded, outcome = self._analyze(image, options.plan(self, 1), options.picture_side)
         tried: tuple[Trusted, ...] = ()
         if options.design is not None:
-            trials = trials_of(decoded, outcome, self.spec.preprocess, options.design)
-            scores = np.array([self._scores(trials.picture(number), outcome) for number in range(len(trials))])
-            tried = measure(trials, scores, outcome, 0.0)
+            perturbations = perturbations_of(decoded, outcome, self.spec.preprocess, options.design)
+            scores = np.array(
+                [self._scores(perturbations.picture(number), outcome) for number in range(len(perturbations))]
+            )
+            tried = measure(perturbations, scores, outcome, 0.0)
         found = options.entry(Analysis(decoded, outcome, self.spec.labels, tried))
         return Result.model_validate_json(result.as_json({"image": result.image_info(decoded.info), **found}))
 

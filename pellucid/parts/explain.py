@@ -14,7 +14,7 @@ from pellucid.parts.names import is_pixels, layer_name
 from pellucid.parts.option_types import Analysis, CommaSeparated, Offer, Options
 from pellucid.parts.predictions import PredictOptions
 from pellucid.render.encode import Picture
-from pellucid.trust.trials import Design
+from pellucid.trust.perturbations import Design
 from pellucid.types import Plan
 
 Part = Literal["predictions", "attention", "feature_maps", "grad_cam"]

@@ -18,7 +18,7 @@ from pellucid.network.spec import ModelSpec, NetworkSpec
 from pellucid.parts.result import frame
 from pellucid.render import colormap
 from pellucid.render.encode import Picture
-from pellucid.trust.trials import Design
+from pellucid.trust.perturbations import Design
 from pellucid.types import DecodedImage, MethodSpec, Outcome, Plan
 
 if TYPE_CHECKING:

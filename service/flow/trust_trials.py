@@ -11,8 +11,8 @@ from typing import Final, TypeVar
 import numpy as np
 
 from pellucid.errors import TooCostly
-from pellucid.parts.trust import Trusted, measure, scoring_plan, trials_of
-from pellucid.trust.trials import Design, Trials
+from pellucid.parts.trust import Trusted, measure, perturbations_of, scoring_plan
+from pellucid.trust.perturbations import Design, Perturbations
 from pellucid.types import DecodedImage, Finished, Outcome, Pixels, Plan
 
 from ..dispatch.forecast import Forecast
@@ -69,7 +69,7 @@ async def examined(
     the worker raises.
     """
     started = time.monotonic()
-    trials = await network.in_pool(trials_of, image, outcome, network.spec.preprocess, design)
+    trials = await network.in_pool(perturbations_of, image, outcome, network.spec.preprocess, design)
     estimated_s = estimate(network, len(trials))
     plan = scoring_plan(outcome)
     size = network.worker.batch_cap
@@ -96,7 +96,9 @@ async def examined(
     return await network.in_pool(measure, trials, scores, outcome, estimated_s)
 
 
-def _require_time(network: Served, trials: Trials, done: int, started: float, deadline: float, images: int) -> None:
+def _require_time(
+    network: Served, trials: Perturbations, done: int, started: float, deadline: float, images: int
+) -> None:
     now = time.monotonic()
     network.trials.observe(done, now - started)
     needed = images * estimate(network, len(trials)) - (now - started)
@@ -115,7 +117,7 @@ async def _run(network: Served, pictures: Sequence[Pixels], plan: Plan, deadline
     return await asyncio.gather(*jobs)
 
 
-async def _made(network: Served, trials: Trials, numbers: Sequence[int]) -> list[Pixels]:
+async def _made(network: Served, trials: Perturbations, numbers: Sequence[int]) -> list[Pixels]:
     """The pictures of these trials, a few made at a time, each a task of its own in the pool."""
     made: list[Pixels | None] = [None] * len(numbers)
 

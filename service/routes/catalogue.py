@@ -21,7 +21,7 @@ from pellucid.schemas import (
     ModelSummary,
     TrustCost,
 )
-from pellucid.trust.trials import Design
+from pellucid.trust.perturbations import Design
 
 from ..flow import provenance
 from ..flow.served import Served, Service
