@@ -23,11 +23,12 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from threadpoolctl import threadpool_limits
 
-from pellucid.engine import Engine
+from pellucid.engine import Engine as NetworkEngine
 from pellucid.errors import MethodNotAllowed, NotFound, PellucidError, Unexplainable
 from pellucid.explain.methods import METHODS
 from pellucid.network import names
 from pellucid.network.file import load
+from pellucid.network.spec import NetworkSpec
 from pellucid.parts.option_types import invalid
 from pellucid.runtime import choose, cores
 from pellucid.runtime.facts import told, versions
@@ -35,6 +36,7 @@ from pellucid.types import Batch, Plan, Tap
 
 from .config import Settings
 from .dispatch.admission import Admission
+from .dispatch.engine import Engine
 from .dispatch.forecast import Forecast
 from .dispatch.worker import Worker
 from .flow.bodies import Limits
@@ -274,14 +276,15 @@ def _served(
         threads=settings.threads or cores.available(),
         cache=cache,
     )
-    engine = Engine(compiled, runtime)
-    max_batch = settings.max_batch or engine.paying_batch
-    _warm_up(engine, spec.preprocess.size, max_batch)
+    engine: Engine = NetworkEngine(compiled, runtime)
+    max_batch = settings.max_batch or runtime.paying_batch
+    batches = {*range(1, min(max_batch, runtime.paying_batch) + 1), max_batch}
+    _warm_up(engine, compiled.spec, spec.preprocess.size, sorted(batches))
     took_s = time.perf_counter() - started
     log.info(
         "%s runs on %s, up to %d images a batch, ready after %.1f s",
         spec.name,
-        engine.facts.description,
+        runtime.facts.description,
         max_batch,
         took_s,
     )
@@ -296,22 +299,21 @@ def _served(
         spec=spec,
         network=compiled.spec,
         methods=tuple(method.spec for method in METHODS.values()),
-        engine=engine.facts.description,
+        engine=runtime.facts.description,
         worker=worker,
         pool=pool,
         max_pixels=settings.max_megapixels * 1_000_000,
         max_side=settings.max_side_pixels,
-        runtime={"engine": told(engine.facts), "versions": versions()},
+        runtime={"engine": told(runtime.facts), "versions": versions()},
     )
 
 
-def _warm_up(engine: Engine, size: tuple[int, int], max_batch: int) -> None:
+def _warm_up(engine: Engine, network: NetworkSpec, size: tuple[int, int], batches: Sequence[int]) -> None:
     """Run what most requests ask for, so that the first of them finds its graphs built and the memory pools filled.
 
-    Batches of each size that is usual, side by side, since OpenVINO prepares for each size once; in threads that end
-    with it, and what they hold with them.
+    Batches of these sizes, side by side, since OpenVINO prepares for each size once; in threads that end with it, and
+    what they hold with them.
     """
-    network = engine.network
     layer = network.default_layer or None
     everything = Plan(gates=True, layer=layer, taps=tuple(map(Tap, network.feature_layers)))
     usual = [plan for plan in (Plan(layer=layer), everything) if _explains(engine, plan)] or [Plan()]
@@ -319,7 +321,7 @@ def _warm_up(engine: Engine, size: tuple[int, int], max_batch: int) -> None:
         for alone in (False, True):
             engine.prepare(plan, alone, keep=True)
     with ThreadPoolExecutor(engine.slots) as pool:
-        for count in sorted({*range(1, min(max_batch, engine.paying_batch) + 1), max_batch}):
+        for count in batches:
             # Each size takes 20 MB of every model: feature maps are seldom asked for by as many callers at once.
             for plan in usual if count <= _WARM_MAPS else usual[:1]:
                 batch = Batch(np.zeros((count, *size, 3), np.uint8), (plan,) * count)

@@ -102,8 +102,8 @@ class Examination:
         asked, gates = {}, {}
         for name, net in nets.items():
             traced = TracedNetwork(net, self._preprocess.size)
-            asked[name] = frozen(traced, [traced.logits, *(gate.weights for gate in traced.gates)]).to(self._dtype)
-            gates[name] = [gate.spec.layer for gate in traced.gates]
+            asked[name] = frozen(traced, [traced.logits, *traced.gates.values()]).to(self._dtype)
+            gates[name] = [*traced.gates]
         answers: dict[str, dict[str, Answers]] = {name: {} for name in nets}
         for condition in tqdm(self.conditions, unit="condition"):
             given: dict[str, list[tuple[Tensor, ...]]] = {name: [] for name in nets}

@@ -25,7 +25,10 @@ class Engine(Protocol):
         ...
 
     def lane(self, plan: Plan) -> str:
-        """Plans with the same lane may share a batch without one paying for what only another needs."""
+        """Plans with the same lane may share a batch without one paying for what only another needs.
+
+        Raises Unexplainable where a plan asks for a gradient that the network does not have.
+        """
         ...
 
     def queues(self, lane: str) -> bool:
@@ -36,6 +39,6 @@ class Engine(Protocol):
         """Whether a plan can be run at once."""
         ...
 
-    def prepare(self, plan: Plan, alone: bool = False) -> None:
-        """Compile what a plan needs, beside other batches or ``alone``; it takes no slot."""
+    def prepare(self, plan: Plan, alone: bool = False, keep: bool = False) -> None:
+        """Compile what a plan needs, beside other batches or ``alone``, and ``keep`` it for good; it takes no slot."""
         ...

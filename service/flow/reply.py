@@ -52,14 +52,7 @@ class Results(Route[Options, Entry]):
     An image that fails beside others has a result with its error.
     """
 
-    def __init__(
-        self,
-        request: Request,
-        service: Service,
-        *,
-        pictures: bool = True,
-        numbers: bool = False,
-    ) -> None:
+    def __init__(self, request: Request, service: Service, *, pictures: bool = True, numbers: bool = False) -> None:
         """``pictures`` and ``numbers`` are what the route offers beside JSON. Raises NotAcceptable."""
         self._media_type = negotiate(", ".join(request.headers.getlist("accept")), pictures, numbers)
         self._request = request

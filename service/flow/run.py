@@ -77,14 +77,9 @@ class Ask:
         self.times = Stages(self.network.spec.name)
 
     @property
-    def picture_side(self) -> int | None:
-        """The longest side of the source picture that is kept to be drawn over; None where none is kept."""
-        return self.options.picture_side
-
-    @property
     def picture_bytes(self) -> int:
-        """The most bytes that this picture takes."""
-        return _BYTES_PER_PIXEL * (self.picture_side or 0) ** 2
+        """The most bytes that the source picture takes, if it is kept to be drawn over."""
+        return _BYTES_PER_PIXEL * (self.options.picture_side or 0) ** 2
 
 
 def run(
@@ -111,7 +106,7 @@ def run(
                 image = as_decoded(ask.image)
             else:
                 image = decode(
-                    ask.image, network.spec.preprocess, network.max_pixels, ask.picture_side, network.max_side
+                    ask.image, network.spec.preprocess, network.max_pixels, ask.options.picture_side, network.max_side
                 )
         job = network.worker.submit(image.pixels, ask.plan, deadline)
         running.append(weakref.ref(job))

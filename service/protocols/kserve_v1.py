@@ -38,8 +38,9 @@ def router(service: Service) -> APIRouter:
         "/v1/models/{name}:predict",
         name="kserve_v1_predict",
         summary="KServe v1: the most probable classes",
-        responses=documented.kserve_v1("predictions", "Those of /v1/predict."),
-        openapi_extra=documented.instances(),
+        response_description="Those of /v1/predict.",
+        responses=documented.PREDICTIONS,
+        openapi_extra=documented.INSTANCES_BODY,
     )
     async def predict(request: Request, options: Annotated[PredictOptions, Query()], name: ModelName) -> Response:
         """An alias of /v1/predict: one prediction for each instance, the entry that /v1/predict has in `results`."""
@@ -49,8 +50,9 @@ def router(service: Service) -> APIRouter:
         "/v1/models/{name}:explain",
         name="kserve_v1_explain",
         summary="KServe v1: why",
-        responses=documented.kserve_v1("explanations", "Those of /v1/explain."),
-        openapi_extra=documented.instances(),
+        response_description="Those of /v1/explain.",
+        responses=documented.EXPLANATIONS,
+        openapi_extra=documented.INSTANCES_BODY,
     )
     async def explain(request: Request, options: Annotated[ExplainOptions, Query()], name: ModelName) -> Response:
         """An alias of /v1/explain: one explanation for each instance, the entry that /v1/explain has in `results`."""

@@ -54,34 +54,49 @@ def router(service: Service) -> APIRouter:
     routes = APIRouter(tags=["protocols"])
     inference = APIRouter(route_class=OptionsRoute)
 
-    @routes.get("/v2", name="kserve_v2_server", summary="KServe v2: the server", responses=documented.SERVER)
-    async def server() -> dict[str, Any]:
+    @routes.get(
+        "/v2",
+        name="kserve_v2_server",
+        summary="KServe v2: the server",
+        response_description="The server.",
+        responses=documented.SERVER,
+    )
+    async def server() -> documented.ServerMetadata:
         """Name, version, and the extensions of the protocol that are spoken."""
-        return {"name": "pellucid", "version": version("pellucid"), "extensions": _EXTENSIONS}
+        return documented.ServerMetadata(name="pellucid", version=version("pellucid"), extensions=_EXTENSIONS)
 
     @routes.get(
-        "/v2/health/live", name="kserve_v2_live", summary="KServe v2: is the process alive?", responses=documented.LIVE
+        "/v2/health/live",
+        name="kserve_v2_live",
+        summary="KServe v2: is the process alive?",
+        response_description="It is.",
+        responses=documented.LIVE,
     )
-    async def live() -> dict[str, bool]:
+    async def live() -> documented.Live:
         """An alias of /livez."""
         service.require_engines()
-        return {"live": True}
+        return documented.Live(live=True)
 
     @routes.get(
-        "/v2/health/ready", name="kserve_v2_ready", summary="KServe v2: does it take work?", responses=documented.READY
+        "/v2/health/ready",
+        name="kserve_v2_ready",
+        summary="KServe v2: does it take work?",
+        response_description="It does.",
+        responses=documented.READY,
     )
-    async def ready() -> dict[str, bool]:
+    async def ready() -> documented.Ready:
         """An alias of /readyz."""
         service.require_ready()
-        return {"ready": True}
+        return documented.Ready(ready=True)
 
     @routes.get(
         "/v2/models/{name}",
         name="kserve_v2_model",
         summary="KServe v2: a network's tensors",
+        response_description="The network's tensors.",
         responses=documented.MODEL,
     )
-    async def model(name: ModelName) -> dict[str, Any]:
+    async def model(name: ModelName) -> documented.NetworkMetadata:
         """The inputs, of which a request gives one, and all outputs that it may ask for."""
         return _metadata(service.addressed(name))
 
@@ -89,23 +104,25 @@ def router(service: Service) -> APIRouter:
         "/v2/models/{name}/ready",
         name="kserve_v2_model_ready",
         summary="KServe v2: does a network take work?",
+        response_description="It does.",
         responses=documented.MODEL_READY,
     )
-    async def model_ready(name: ModelName) -> dict[str, Any]:
+    async def model_ready(name: ModelName) -> documented.NetworkReady:
         """Ready as long as the service is, and this network answers."""
         served = service.addressed(name)
         if not service.ready:
             raise Draining("The service is starting up or shutting down.")
         if fault := served.worker.fault:
             raise EngineDown(f"{name}: {fault}")
-        return {"name": name, "ready": True}
+        return documented.NetworkReady(name=name, ready=True)
 
     @inference.post(
         "/v2/models/{name}/infer",
         name="kserve_v2_infer",
         summary="KServe v2: infer",
+        response_description="Each output as a tensor; with binary outputs, JSON and then their bytes, as the request.",
         responses=documented.INFER,
-        openapi_extra=documented.infer(),
+        openapi_extra=documented.INFER_BODY,
     )
     async def infer(request: Request, options: Annotated[InferOptions, Query()], name: ModelName) -> Response:
         """Images as one tensor, answers as tensors: of the classes unless `outputs` names others.
@@ -187,15 +204,16 @@ def _milliseconds(microseconds: Any) -> int:
     return math.ceil(microseconds / 1000)
 
 
-def _metadata(served: Served) -> dict[str, Any]:
+def _metadata(served: Served) -> documented.NetworkMetadata:
     height, width = served.spec.preprocess.size
     shapes = {"image": [-1], "pixels": [-1, height, width, 3], "normalized": [-1, 3, height, width]}
-    return {
-        "name": served.spec.name,
-        "platform": "pellucid",
-        "inputs": [{"name": name, "datatype": INPUTS[name], "shape": shape} for name, shape in shapes.items()],
-        "outputs": [
-            {"name": output.name, "datatype": output.datatype, "shape": [-1, *output.shape]}
+    tensor = documented.TensorMetadata
+    return documented.NetworkMetadata(
+        name=served.spec.name,
+        platform="pellucid",
+        inputs=[tensor(name=name, datatype=INPUTS[name], shape=shape) for name, shape in shapes.items()],
+        outputs=[
+            tensor(name=output.name, datatype=output.datatype, shape=[-1, *output.shape])
             for output in outputs.of_network(served)
         ],
-    }
+    )

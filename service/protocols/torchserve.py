@@ -54,8 +54,9 @@ def router(service: Service) -> APIRouter:
             name=f"torchserve_{endpoint.__name__}",
             methods=["POST"],
             summary=f"TorchServe: {summary}",
-            responses=documented.torchserve(said),
-            openapi_extra=documented.one_image(),
+            response_description=said,
+            responses=documented.TORCHSERVE,
+            openapi_extra=documented.IMAGE_BODY,
         )
     return routes
 

@@ -38,8 +38,7 @@ def router(service: Service) -> APIRouter:
     )
     async def predict(request: Request, options: Annotated[PredictOptions, Query()]) -> Response:
         """The `top_k` most probable classes of each image: index, label, probability (softmax) and logit."""
-        route = Results(request, service, pictures=False)
-        return await serve(request, service, options, route)
+        return await serve(request, service, options, Results(request, service, pictures=False))
 
     @explaining.post(
         "/v1/attention",

@@ -34,7 +34,7 @@ class CompilingEngine(EchoEngine):
     def ready(self, plan: Plan) -> bool:
         return self.lane(plan) not in self.unknown
 
-    def prepare(self, plan: Plan, alone: bool = False) -> None:
+    def prepare(self, plan: Plan, alone: bool = False, keep: bool = False) -> None:
         self.prepared.append((self.lane(plan), alone))
         assert self.compiles.wait(30)
         if self.error:
@@ -74,7 +74,7 @@ def test_jobs_run_as_soon_as_one_form_is_compiled(engine: CompilingEngine) -> No
     second = threading.Event()
 
     class OneForm(CompilingEngine):
-        def prepare(self, plan: Plan, alone: bool = False) -> None:
+        def prepare(self, plan: Plan, alone: bool = False, keep: bool = False) -> None:
             if alone:
                 assert second.wait(30)
             super().prepare(plan, alone)
@@ -166,7 +166,7 @@ class Hanging(EchoEngine):
     def ready(self, plan):
         return False
 
-    def prepare(self, plan, alone=False):
+    def prepare(self, plan, alone=False, keep=False):
         entered.set()
         threading.Event().wait()
 

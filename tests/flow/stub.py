@@ -69,7 +69,7 @@ class HeldEngine:
     def ready(self, plan: Plan) -> bool:
         return True
 
-    def prepare(self, plan: Plan, alone: bool = False) -> None:
+    def prepare(self, plan: Plan, alone: bool = False, keep: bool = False) -> None:
         raise NotImplementedError
 
     def run(self, batch: Batch) -> list[Outcome]:

@@ -23,9 +23,9 @@ def test_frozen_gates_are_their_means_whatever_the_picture() -> None:
     gated = with_gates(small_network(), {"stem": "channel", "stage": "channel"}, SIZE)
     means = {"stage.gate": torch.linspace(0.5, 1.5, 12), "stem.gate": torch.linspace(0.1, 1.9, 8)}
     traced = TracedNetwork(freeze_gates(gated, means), SIZE)
-    readings = traced.trunk([gate.weights for gate in traced.gates])(pixels())
+    readings = traced.trunk([*traced.gates.values()])(pixels())
     for gate, reading in zip(traced.gates, readings, strict=True):
-        assert torch.allclose(reading.flatten(1), means[gate.spec.layer].expand(2, -1), atol=1e-6)
+        assert torch.allclose(reading.flatten(1), means[gate].expand(2, -1), atol=1e-6)
 
 
 def test_every_network_sees_the_same_pixels_each_time(folder: Path) -> None:
