@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
-from pellucid.compiler.gates import Gate, find_gates, names_without_gates
+from pellucid.compiler.gates import FoundGate, find_gates, names_without_gates
 from pellucid.compiler.heads import linear_behind
 from pellucid.compiler.in_place import out_of_place
 from pellucid.compiler.layout import find_layouts, kind_of, positions_are_read
@@ -156,7 +156,7 @@ class TracedNetwork:
 
     # -- what callers may choose from
 
-    def _gate_specs(self, gates: list[Gate]) -> tuple[GateSpec, ...]:
+    def _gate_specs(self, gates: list[FoundGate]) -> tuple[GateSpec, ...]:
         """The gates by name: that of its module for a gate alone in it, else that of its own multiplication."""
         owners = [self._qualnames[gate.output].rpartition(".")[0] for gate in gates]
         shared = Counter(owners)
@@ -165,7 +165,7 @@ class TracedNetwork:
             for gate, owner in zip(gates, owners, strict=True)
         )
 
-    def _gate_spec(self, gate: Gate, name: str, owner: str) -> GateSpec:
+    def _gate_spec(self, gate: FoundGate, name: str, owner: str) -> GateSpec:
         before = self._shortest_name(gate.gated)
         after = name if self._layers.get(name) is gate.output else self._shortest_name(gate.output)
         kind = self._kinds[owner] if owner else "functional"

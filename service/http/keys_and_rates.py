@@ -89,7 +89,7 @@ class Keys:
         return sent.hex()[:8]
 
 
-class Gate:
+class AccessControl:
     """Pure ASGI: answers 401, or 429 to a caller above the rate, before anything of a request's body is read.
 
     The probes and the pages' own files are open always.
