@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from pellucid.explain.evidence import ForwardRecord, first_alone
-from pellucid.explain.image import Image
+from pellucid.explain.image_record import ImageRecord
 from pellucid.explain.scores import ascending
 from pellucid.network.spec import GateSpec
 from pellucid.types import GateReading
 
 
 def readings(
-    record: ForwardRecord, images: Sequence[Image], gates: Sequence[GateSpec]
+    record: ForwardRecord, images: Sequence[ImageRecord], gates: Sequence[GateSpec]
 ) -> list[tuple[GateReading, ...]]:
     """Each image's gates with their weights, in the network's order. Empty if its plan does not ask for gates."""
     if not any(image.plan.gates for image in images):
@@ -31,7 +31,7 @@ def readings(
     ]
 
 
-def measured(image: Image, gate: GateSpec, reading: GateReading) -> GateReading:
+def measured(image: ImageRecord, gate: GateSpec, reading: GateReading) -> GateReading:
     """The reading with the effects and restored channels that the plan asks for, both for the first target.
 
     ``effects``: gradient x activation behind the gate, summed over positions. With y = s x the gated activation,

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from pellucid.explain.evidence import Evidence, gradients, scalars
-from pellucid.explain.image import Image
+from pellucid.explain.image_record import ImageRecord
 from pellucid.explain.methods.gradient import grad_cam
 from pellucid.explain.probe import GivenUpError, Probe
 from pellucid.explain.scores import Scores
 from pellucid.types import ChannelRanking, Edit, Floats, Seen, WhatIf
 
 
-def answer(image: Image) -> WhatIf | None:
+def answer(image: ImageRecord) -> WhatIf | None:
     """Logits and maps before and after the plan's edit, from the same pass. None if the plan has no edit.
 
     Raises GivenUpError.
@@ -63,7 +63,7 @@ def ranking(probe: Probe, gate: Floats | None) -> ChannelRanking:
     )
 
 
-def _gate(image: Image) -> Floats | None:
+def _gate(image: ImageRecord) -> Floats | None:
     edit = image.plan.edit
     if edit is None or not edit.gate:
         return None

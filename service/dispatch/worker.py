@@ -23,7 +23,7 @@ from service.dispatch.batcher import Batcher
 from service.dispatch.cost import LaneCosts
 from service.dispatch.engine import Engine
 from service.dispatch.memory import BatchCap, is_out_of_memory
-from service.dispatch.watch import Watch
+from service.dispatch.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class Worker:
         self._costs = LaneCosts()
         self._cap = BatchCap(max_batch)
         self._batcher = Batcher(self._costs.predict, self._goes_ahead, SPARE)
-        self._watch = Watch(hang_limit_s, self._fail_all)
+        self._watchdog = Watchdog(hang_limit_s, self._fail_all)
         self._running: list[list[Job]] = [[] for _ in range(engine.slots + SPARE)]
         self._compiling = threading.Lock()
         self._died = False
@@ -74,7 +74,7 @@ class Worker:
         """Start the engine's threads; also after a stop."""
         self._died = False
         self._batcher.open()
-        self._watch.start()
+        self._watchdog.start()
         self._threads = [
             threading.Thread(target=self._loop, args=(number,), name=f"engine-{number}", daemon=True)
             for number in range(len(self._running))
@@ -86,16 +86,16 @@ class Worker:
         """Take no more work, finish what waits, and end the threads. One that hangs is left to itself."""
         self._batcher.close()
         for thread in self._threads:
-            while thread.is_alive() and not self._watch.hung:
+            while thread.is_alive() and not self._watchdog.hung:
                 thread.join(0.1)
-        self._watch.stop()
+        self._watchdog.stop()
 
     @property
     def fault(self) -> str | None:
         """Why nothing is computed at the moment; None while all is well."""
         if self._died:
             return "The engine has ended."
-        return "The engine hangs." if self._watch.hung else None
+        return "The engine hangs." if self._watchdog.hung else None
 
     @property
     def well(self) -> bool:
@@ -130,7 +130,7 @@ class Worker:
         future = _Answer()
 
         def void() -> bool:
-            self._watch.beat()
+            self._watchdog.beat()
             return future.left or time.monotonic() > deadline
 
         job = Job(pixels, plan, self._engine.lane(plan), deadline, time.monotonic(), future, void)
@@ -246,7 +246,7 @@ class Worker:
 
     def _outcomes(self, jobs: list[Job]) -> list[Outcome]:
         pixels, plans, void = zip(*((job.pixels, job.plan, job.void) for job in jobs), strict=True)
-        with self._watch.running():
+        with self._watchdog.running():
             outcomes = self._engine.run(Batch(np.stack(pixels), plans, void))
         if len(outcomes) != len(jobs):
             raise RuntimeError(f"the engine returned {len(outcomes)} outcomes for {len(jobs)} images")

@@ -87,7 +87,7 @@ class Metrics:
         self._seconds_of = lru_cache(1024)(self._seconds.labels)
         self._stages_of = lru_cache(1024)(self._stages.labels)
 
-    def tell(self, call: Call) -> None:
+    def record(self, call: Call) -> None:
         """Count a request that is over."""
         self._requests_of(call.route, str(call.status)).inc()
         self._seconds_of(call.route).observe(call.seconds)

@@ -30,7 +30,7 @@ class Traces:
     def __init__(self, provider: TracerProvider) -> None:
         self._tracer: Tracer = provider.get_tracer("pellucid")
 
-    def tell(self, call: Call) -> None:
+    def record(self, call: Call) -> None:
         """Trace a request that is over; part of the caller's trace where ``traceparent`` names one."""
         if not call.stages:
             return

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.engine import Behind, Engine
+from pellucid.explain.batch import explain
 from pellucid.explain.evidence import Evidence, ForwardRecord, scalars
-from pellucid.explain.image import Image
-from pellucid.explain.outcome import explain
+from pellucid.explain.image_record import ImageRecord
 from pellucid.explain.probe import Probe
 from pellucid.network.file import CompiledNetwork
 from pellucid.runtime import torch_runtime
@@ -126,7 +126,9 @@ def evidence_at(net: CompiledNetwork, layer: str, pixels: Tensor, targets: Seque
     plans = [Plan(targets=tuple(classes), heats=(Heat("grad-cam", (layer,)),)) for classes in targets]
     record = Passes(net, pixels).record(plans)
     return [
-        Image(i, plan, list(plan.targets), record, lambda index: Prediction(index, 0, 0), lambda: False).evidence(layer)
+        ImageRecord(i, plan, list(plan.targets), record, lambda index: Prediction(index, 0, 0), lambda: False).evidence(
+            layer
+        )
         for i, plan in enumerate(plans)
     ]
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from pellucid.explain.batch import explain
 from pellucid.explain.evidence import resolved, wanted
 from pellucid.explain.methods import METHODS
-from pellucid.explain.outcome import explain
 from pellucid.explain.scores import Scores, ascending, strongest
 from pellucid.types import Batch, Contrast, Edit, Floats, Heat, Plan, Tap
 from tests.explain.cuts import Passes, pictures

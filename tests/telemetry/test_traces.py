@@ -22,7 +22,7 @@ def spans(*images: bytes) -> list[ReadableSpan]:
     provider.add_span_processor(SimpleSpanProcessor(exporter))
 
     async def play() -> None:
-        async with running(Traces(provider).tell) as stub:
+        async with running(Traces(provider).record) as stub:
             stub.engine.gate.set()
             stub.engine.seconds = 0.01
             files = [("images", ("image.png", data)) for data in images]

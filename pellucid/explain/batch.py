@@ -9,9 +9,9 @@ from functools import partial
 
 import numpy as np
 
-from pellucid.explain import attention, heats, maps, what_if
+from pellucid.explain import attention, feature_maps, heat_maps, what_if
 from pellucid.explain.evidence import ForwardRecord, resolved
-from pellucid.explain.image import Image
+from pellucid.explain.image_record import ImageRecord
 from pellucid.explain.probe import GivenUpError
 from pellucid.explain.scores import Scores
 from pellucid.network.spec import GateSpec, NetworkSpec
@@ -30,34 +30,34 @@ def explain(record: ForwardRecord, batch: Batch, network: NetworkSpec, infer_s: 
         predictions = scores.top([plan.top_k for plan in plans])
         void = batch.void or (lambda: False,) * len(plans)
         images = [
-            Image(i, plan, resolved(plan, record.logits[i]), record, partial(scores.of, i), void[i])
+            ImageRecord(i, plan, resolved(plan, record.logits[i]), record, partial(scores.of, i), void[i])
             for i, plan in enumerate(plans)
         ]
         readings = attention.readings(record, images, network.gates)
-        found = [_found(*of_image, network.gates) for of_image in zip(images, readings, strict=True)]
-        feature_maps = maps.tapped(record, plans, network.gates)
+        answers = [_answer(*row, network.gates) for row in zip(images, readings, strict=True)]
+        maps = feature_maps.tapped(record, plans, network.gates)
     explain_s = time.perf_counter() - started
     return [
         Outcome(
             predictions[i],
-            of_image.gates,
-            of_image.explanations,
-            feature_maps[i],
+            answer.gates,
+            answer.explanations,
+            maps[i],
             infer_s,
             explain_s,
-            of_image.given_up,
-            _fault(record.logits[i], of_image, feature_maps[i]),
-            of_image.importance,
+            answer.given_up,
+            _fault(record.logits[i], answer, maps[i]),
+            answer.importance,
             tuple(images[i].score(index) for index in plans[i].scored),
-            of_image.what_if,
+            answer.what_if,
             record.waited_s,
         )
-        for i, of_image in enumerate(found)
+        for i, answer in enumerate(answers)
     ]
 
 
 @dataclass
-class _Found:
+class _Answer:
     """One image's answer so far. It stays incomplete if the caller leaves."""
 
     gates: tuple[GateReading, ...]
@@ -67,32 +67,32 @@ class _Found:
     given_up: bool = False
 
 
-def _found(image: Image, readings: tuple[GateReading, ...], gates: Sequence[GateSpec]) -> _Found:
-    found = _Found(readings)
+def _answer(image: ImageRecord, readings: tuple[GateReading, ...], gates: Sequence[GateSpec]) -> _Answer:
+    answer = _Answer(readings)
     try:
-        found.importance = heats.importance(image)
-        found.explanations = heats.explanations(image)
-        found.what_if = what_if.answer(image)
+        answer.importance = heat_maps.importance(image)
+        answer.explanations = heat_maps.explanations(image)
+        answer.what_if = what_if.answer(image)
         if readings:
-            found.gates = tuple(attention.measured(image, *of_gate) for of_gate in zip(gates, readings, strict=True))
+            answer.gates = tuple(attention.measured(image, *pair) for pair in zip(gates, readings, strict=True))
     except GivenUpError:
-        found.given_up = True
-    return found
+        answer.given_up = True
+    return answer
 
 
-def _fault(logits: Floats, found: _Found, feature_maps: Sequence[FeatureMaps]) -> str:
+def _fault(logits: Floats, answer: _Answer, maps: Sequence[FeatureMaps]) -> str:
     """Which numbers are NaN or infinite: NaN would be drawn as a plausible black mask, and JSON has no word for it."""
-    parts: dict[str, list[Floats | None]] = {
+    numbers: dict[str, list[Floats | None]] = {
         "logits": [logits],
-        "heat map": [each.heat for each in found.explanations],
-        "importance": [found.importance.weights] if found.importance else [],
-        "gates": [values for gate in found.gates for values in (gate.weights, gate.effects, gate.restored)],
-        "feature maps": [each.mean for each in feature_maps],  # over all positions of each channel
+        "heat map": [explanation.heat for explanation in answer.explanations],
+        "importance": [answer.importance.weights] if answer.importance else [],
+        "gates": [values for gate in answer.gates for values in (gate.weights, gate.effects, gate.restored)],
+        "feature maps": [shown.mean for shown in maps],  # over all positions of each channel
     }
-    wrong = [name for name, arrays in parts.items() if not _finite(arrays)]
+    wrong = [name for name, arrays in numbers.items() if not _finite(arrays)]
     return f"The network's numbers for this image are NaN or infinite: {', '.join(wrong)}." if wrong else ""
 
 
 def _finite(arrays: Sequence[Floats | None]) -> bool:
-    there = [values.ravel() for values in arrays if values is not None]
-    return not there or bool(np.isfinite(np.concatenate(there)).all())
+    present = [values.ravel() for values in arrays if values is not None]
+    return not present or bool(np.isfinite(np.concatenate(present)).all())

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 log = logging.getLogger(__name__)
 
 
-class Watch:
+class Watchdog:
     """A thread that notices when what ``running`` surrounds takes longer than ``limit_s``, and calls ``on_hang`` then.
 
     ``running`` may surround calls of several threads at once, one in each. ``hung`` is true from when the first of them

@@ -6,7 +6,7 @@ import numpy as np
 
 from pellucid.explain import randomised
 from pellucid.explain.evidence import Evidence, has_importance
-from pellucid.explain.image import Image
+from pellucid.explain.image_record import ImageRecord
 from pellucid.explain.methods import METHODS, ProbingMethod
 from pellucid.explain.methods.fusion import fused
 from pellucid.explain.methods.gradient import channel_weights
@@ -15,7 +15,7 @@ from pellucid.network.spec import PIXELS
 from pellucid.types import Explanation, Floats, Heat, Importance
 
 
-def explanations(image: Image) -> tuple[Explanation, ...]:
+def explanations(image: ImageRecord) -> tuple[Explanation, ...]:
     """In the order of the plan's maps, and for each map in the order of the targets.
 
     Raises GivenUpError between maps and between passes if the caller has left.
@@ -41,7 +41,7 @@ def explanations(image: Image) -> tuple[Explanation, ...]:
     return tuple(found)
 
 
-def importance(image: Image) -> Importance | None:
+def importance(image: ImageRecord) -> Importance | None:
     """Of the channels of the plan's layer. None if the plan does not ask for it."""
     layer = image.plan.layer
     if layer is None or not has_importance(image.plan):
@@ -53,7 +53,7 @@ def _fused(maps: list[Floats], heat: Heat) -> Floats:
     return fused(maps, heat.fuse) if len(maps) > 1 else maps[0]
 
 
-def _map(image: Image, name: str, layer: str) -> Floats:
+def _map(image: ImageRecord, name: str, layer: str) -> Floats:
     """``[K, h, w]``"""
     method = METHODS[name]
     if isinstance(method, ProbingMethod):
@@ -64,7 +64,7 @@ def _map(image: Image, name: str, layer: str) -> Floats:
     return method.heat(Evidence(activation, np.zeros((len(image.targets), 1, 1, 1), activation.dtype)))
 
 
-def _random(image: Image, heat: Heat) -> Floats | None:
+def _random(image: ImageRecord, heat: Heat) -> Floats | None:
     """The maps ``[n, K, h, w]`` of random heads. None if the plan wants none, or the method has passes of its own."""
     method, draws = METHODS[heat.method], image.plan.random_heads
     if not draws or isinstance(method, ProbingMethod):

@@ -12,7 +12,7 @@ from pellucid.types import Floats, Plan, Prediction
 
 
 @dataclass(frozen=True)
-class Image:
+class ImageRecord:
     """``number`` is the image's place in the batch. ``score`` returns a class's probability and logit, ``void`` whether
     the caller has left.
     """
