@@ -82,7 +82,7 @@ def _upright_rgb(
     data: bytes, image: Image.Image, turn: Image.Transpose | None, spec: PreprocessSpec, picture_side: int | None
 ) -> Image.Image | Pixels:
     """The picture decoded, at less than its size where it is large. A common JPEG is an array at once."""
-    scale = _needed(image, spec, picture_side)
+    scale = _scale(image, spec, picture_side)
     if image.format == "JPEG" and scale <= 0.5:
         # At a half, a quarter or an eighth: faster by as much squared, and the same picture.
         image.draft(None, (math.ceil(image.width * scale), math.ceil(image.height * scale)))
@@ -92,7 +92,7 @@ def _upright_rgb(
             return array
     image.load()
     large = image.width * image.height > _LARGE
-    rgb = to_rgb(image, max(1, int(1 / _needed(image, spec, picture_side))) if large else 1)
+    rgb = to_rgb(image, max(1, int(1 / _scale(image, spec, picture_side))) if large else 1)
     del image
     return rgb if turn is None else rgb.transpose(turn)
 
@@ -103,7 +103,7 @@ def _whole_pixels(box: tuple[float, float, float, float], width: int, height: in
     return x0, y0, max(round(box[2]), x0 + 1), max(round(box[3]), y0 + 1)
 
 
-def _needed(image: Image.Image, spec: PreprocessSpec, picture_side: int | None) -> float:
+def _scale(image: Image.Image, spec: PreprocessSpec, picture_side: int | None) -> float:
     """The scale down to which nothing is lost: twice what is needed, so that the resize that follows still smooths."""
     return max(2 * spec.resize / min(image.size), (picture_side or 0) / max(image.size))
 

@@ -1,4 +1,4 @@
-"""Channel-attention gates: their weights, each channel's effect by gradient, and the effect of undoing the weight."""
+"""Channel-attention gates: their weights, each channel's effect on the logit, and the logit without the weight."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from pellucid.types import GateReading
 def readings(
     record: ForwardRecord, images: Sequence[ImageRecord], gates: Sequence[GateSpec]
 ) -> list[tuple[GateReading, ...]]:
-    """Each image's gates with their weights, in the network's order. Empty if its plan does not ask for gates."""
+    """Read each image's gate weights, in the network's order. An image whose plan has no ``gates`` gets ``()``."""
     if not any(image.plan.gates for image in images):
         return [()] * len(images)
-    weights = [record.gates[gate.layer].copy() for gate in gates]  # B C each
+    weights = [record.gates[gate.layer].copy() for gate in gates]  # each: B C
     orders = [ascending(values) for values in weights]
     return [
         tuple(
@@ -32,11 +32,12 @@ def readings(
 
 
 def measured(image: ImageRecord, gate: GateSpec, reading: GateReading) -> GateReading:
-    """The reading with the effects and restored channels that the plan asks for, both for the first target.
+    """Return the reading with the ``effects`` and ``restored`` that the plan requests, for the first target.
 
-    ``effects``: gradient x activation behind the gate, summed over positions. With y = s x the gated activation,
-    sum_hw (dlogit/dy) y = s dlogit/ds: the weight times the logit's gradient by it, with the response of
-    later gates. ``restored``: a pass behind the gate for each channel. Raises GivenUpError.
+    ``effects`` ``[C]``: gradient x activation at the gate's output, summed over positions. For the gated activation
+    y = s x, sum_hw (dlogit/dy) y = s dlogit/ds, which includes the response of later gates. ``restored`` ``[C]``: the
+    change of the logit if one weight is set to 1, measured by one pass behind the gate for each channel. Raises
+    GivenUpError if the caller has left.
     """
     if image.plan.effects:
         gradient = first_alone(image.plan, image.record.gate_gradients[gate.layer][image.number])

@@ -1,4 +1,4 @@
-"""A batch's forward record and plans -> one Outcome for each image."""
+"""Explains a batch: its ForwardRecord and its plans -> one Outcome for each image."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ from pellucid.types import Batch, Explanation, FeatureMaps, Floats, GateReading,
 
 
 def explain(record: ForwardRecord, batch: Batch, network: NetworkSpec, infer_s: float) -> list[Outcome]:
-    """An outcome for each image of the batch. ``record`` must hold what the plans ask for.
+    """Return one outcome for each image of the batch, in order.
 
-    The outcomes share no memory with the record.
+    ``record`` must hold the arrays that the plans need. ``infer_s`` is the seconds of the forward pass; it goes into
+    the outcomes. The outcomes share no memory with the record.
     """
     started = time.perf_counter()
     plans = batch.plans
-    with np.errstate(all="ignore"):  # the outcome's fault names NaN and infinity
+    with np.errstate(all="ignore"):  # NaN and infinity are reported by _fault
         scores = Scores.of_logits(record.logits)
         predictions = scores.top([plan.top_k for plan in plans])
         void = batch.void or (lambda: False,) * len(plans)
@@ -58,7 +59,7 @@ def explain(record: ForwardRecord, batch: Batch, network: NetworkSpec, infer_s: 
 
 @dataclass
 class _Answer:
-    """One image's answer so far. It stays incomplete if the caller leaves."""
+    """One image's results so far. They stay incomplete if the caller leaves."""
 
     gates: tuple[GateReading, ...]
     importance: Importance | None = None
@@ -81,13 +82,16 @@ def _answer(image: ImageRecord, readings: tuple[GateReading, ...], gates: Sequen
 
 
 def _fault(logits: Floats, answer: _Answer, maps: Sequence[FeatureMaps]) -> str:
-    """Which numbers are NaN or infinite: NaN would be drawn as a plausible black mask, and JSON has no word for it."""
+    """A sentence that names the numbers that are NaN or infinite, or an empty string.
+
+    NaN must not pass: it would be drawn as a plausible black mask, and JSON cannot represent it.
+    """
     numbers: dict[str, list[Floats | None]] = {
         "logits": [logits],
         "heat map": [explanation.heat for explanation in answer.explanations],
         "importance": [answer.importance.weights] if answer.importance else [],
         "gates": [values for gate in answer.gates for values in (gate.weights, gate.effects, gate.restored)],
-        "feature maps": [shown.mean for shown in maps],  # over all positions of each channel
+        "feature maps": [shown.mean for shown in maps],  # a channel's mean covers all its positions
     }
     wrong = [name for name, arrays in numbers.items() if not _finite(arrays)]
     return f"The network's numbers for this image are NaN or infinite: {', '.join(wrong)}." if wrong else ""

@@ -1,4 +1,4 @@
-"""The heat maps of one image, and the importance of channels."""
+"""The heat maps and the channel importance of one image."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from pellucid.types import Explanation, Floats, Heat, Importance
 
 
 def explanations(image: ImageRecord) -> tuple[Explanation, ...]:
-    """In the order of the plan's maps, and for each map in the order of the targets.
+    """Every requested heat map for every target, ordered by heat map, then by target.
 
     Raises GivenUpError between maps and between passes if the caller has left.
     """
-    found = []
+    results = []
     for number, heat in enumerate(image.plan.wanted):
         if number and image.void():
             raise GivenUpError
         values = _fused([_map(image, heat.method, layer) for layer in heat.layers], heat)  # K h w
         random = _random(image, heat)
-        found += [
+        results += [
             Explanation(
                 image.score(target),
                 heat.layers,
@@ -38,11 +38,11 @@ def explanations(image: ImageRecord) -> tuple[Explanation, ...]:
             )
             for k, target in enumerate(image.targets)
         ]
-    return tuple(found)
+    return tuple(results)
 
 
 def importance(image: ImageRecord) -> Importance | None:
-    """Of the channels of the plan's layer. None if the plan does not ask for it."""
+    """The importance of the channels of the plan's layer, or None if the plan does not request it."""
     layer = image.plan.layer
     if layer is None or not has_importance(image.plan):
         return None
@@ -54,7 +54,7 @@ def _fused(maps: list[Floats], heat: Heat) -> Floats:
 
 
 def _map(image: ImageRecord, name: str, layer: str) -> Floats:
-    """``[K, h, w]``"""
+    """One method's map at one layer: ``[K, h, w]``."""
     method = METHODS[name]
     if isinstance(method, ProbingMethod):
         return method.heat(image.probe(layer, PIXELS if method.spec.needs == "network forwards" else layer))
@@ -65,7 +65,7 @@ def _map(image: ImageRecord, name: str, layer: str) -> Floats:
 
 
 def _random(image: ImageRecord, heat: Heat) -> Floats | None:
-    """The maps ``[n, K, h, w]`` of random heads. None if the plan wants none, or the method has passes of its own."""
+    """The maps ``[n, K, h, w]`` of n random heads. None if the plan requests none, or if the method takes a Probe."""
     method, draws = METHODS[heat.method], image.plan.random_heads
     if not draws or isinstance(method, ProbingMethod):
         return None
