@@ -1,4 +1,4 @@
-"""What if: the answers are those of a network whose weights were edited, and nobody else's answers change."""
+"""A what-if edit gives the answers of a network with edited weights, and does not change other images' answers."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def test_muting_all_channels_leaves_the_heads_bias() -> None:
 
 
 @pytest.mark.parametrize("factor", [0.0, 0.3, 2.0])
-def test_a_scaled_channel_is_that_of_a_network_with_edited_weights(factor: float) -> None:
-    """The convolution behind the gate reads channel 3: scaling what it reads is scaling its weights for it."""
+def test_scaling_a_channel_equals_scaling_the_weights_that_read_it(factor: float) -> None:
+    """The convolution behind the gate reads channel 3. Scaling that channel equals scaling the weights that read it."""
     found = asked("tiny", Plan(top_k=5, layer="gate", edit=Edit(((3, factor),))))
     edited = copy.deepcopy(exact("tiny"))
     with torch.no_grad():
@@ -65,7 +65,7 @@ def test_a_scaled_channel_is_that_of_a_network_with_edited_weights(factor: float
     same(scores(found), logits_of(edited))
 
 
-def test_scaling_a_gates_weight_is_scaling_the_gate() -> None:
+def test_scaling_at_a_gate_equals_scaling_the_gates_output() -> None:
     plan = Plan(top_k=5, layer="gate", gates=True, edit=Edit(((5, 0.25),), gate="gate"))
     edited = copy.deepcopy(exact("tiny"))
     gate = edited.get_submodule("gate")
@@ -77,25 +77,25 @@ def test_scaling_a_gates_weight_is_scaling_the_gate() -> None:
 
 
 @pytest.mark.parametrize(("name", "layer"), [("tiny", "gate"), ("tiny", "head"), ("resnet18", "layer3")])
-def test_the_ranking_is_what_muting_each_channel_alone_does(name: str, layer: str) -> None:
+def test_the_ranking_equals_muting_each_channel_alone(name: str, layer: str) -> None:
     plan = Plan(top_k=5, layer=layer, targets=(2,), edit=Edit(ranked=True))
     ranking = asked(name, plan).ranking
     assert ranking is not None
     for channel in (0, 3, 7):
         ((before, after),) = asked(name, Plan(layer=layer, targets=(2,), edit=Edit(((channel, 0.0),)))).targets
         assert ranking.muted[channel] == pytest.approx(after.target.logit - before.target.logit, rel=1e-6, abs=1e-9)
-    if layer == "head":  # linear behind it: first order is all there is
+    if layer == "head":  # the rest is linear, so the gradient is exact
         same(-ranking.muted, ranking.gradient_activation)
         assert spearman(-ranking.muted, ranking.gradient_activation) == pytest.approx(1)
 
 
-def test_a_ranking_that_nobody_waits_for_ends() -> None:
+def test_a_ranking_stops_once_the_caller_left() -> None:
     plan = Plan(layer="gate", edit=Edit(ranked=True))
     (outcome,) = run("tiny", plan, void=(lambda: True,))
     assert outcome.given_up
 
 
-def test_an_edit_leaves_neighbours_alone() -> None:
+def test_an_edit_does_not_change_other_images() -> None:
     plain, edited = Plan(layer="head"), Plan(layer="head", edit=Edit(((0, 0.0),)))
     alone, beside = run("tiny", plain), run("tiny", plain, edited)
     assert alone[0].predictions[0].index == beside[0].predictions[0].index
