@@ -1,8 +1,9 @@
-"""How far a map can be trusted: pictures with its pixels taken away or put back, and what their scores say.
+"""Measures how far a heat map can be trusted: removes or restores its pixels, and evaluates the network's scores.
 
-numpy alone, and nothing here runs a network: whoever asks sends the pictures through one and brings the scores.
+numpy only. Nothing here runs a network: the caller runs the pictures through it and passes the scores back.
 
-- imputation: what stands in the place of pixels that were taken away
-- trials: which pictures are scored, of the map and of its rivals; measures: scores -> curves and one verdict
+- trials: which pictures to score, for the map and for the baseline maps that it is compared with
+- imputation: fills removed pixels from their neighbours
+- measures: scores -> curves, areas, and one finding
 - ranks: rank correlation
 """

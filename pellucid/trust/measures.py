@@ -1,4 +1,4 @@
-"""Scores of the trials -> curves, their areas, and one number that says whether the network follows the map."""
+"""Turns the scores of trials into curves, areas, and one advantage: whether the network follows the map."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from pellucid.types import Floats
 Test = Literal["deletion", "insertion", "road"]
 Finding = Literal["follows", "unclear", "contradicts"]
 
-# Advantages within so many standard deviations of random maps could be one's.
+# An advantage within this many standard deviations of the random maps is not distinguishable from chance.
 _CLEAR: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """A class's probability ``[n]`` over the shares ``[n]`` of the pixels that were taken away, or put back.
+    """A class's probability against the share of pixels that were removed or restored, ``fractions`` ``[n]``.
 
-    ``map``, ``gaussian`` ``[n]``, ``random`` ``[R, n]``. The areas under them lie between 0 and 1; ``random_auc`` is
-    ``[R]``.
+    Pixels are taken in the order of the map (``map`` ``[n]``), of a centred Gaussian (``gaussian`` ``[n]``), or of R
+    random maps (``random`` ``[R, n]``). ``map_auc``, ``gaussian_auc`` and ``random_auc`` ``[R]`` are the areas under
+    the curves, 0 to 1.
     """
 
     test: Test
@@ -40,9 +41,10 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class Confidence:
-    """The class's probability where all but what the map marks is blank: Grad-CAM++'s, arXiv 1710.11063, section 4.1.
+    """The class's probability on the picture masked by the map. Grad-CAM++, arXiv 1710.11063, section 4.1.
 
-    ``drop``: max(0, Y - O) / Y of the whole picture's Y and the masked one's O; ``increase``: whether O is more than Y.
+    With Y the probability on the whole picture and O on the masked one: ``probability`` is O, ``drop`` is
+    max(0, Y - O) / Y, and ``increase`` is O > Y.
     """
 
     probability: float
@@ -54,9 +56,13 @@ class Confidence:
 class Measured:
     """How far the map of one target can be trusted.
 
-    ``advantage``: the mean over the tests of how far the map's area is on the better side of the mean random map's, in
-    probability. ``noise``: the standard deviation of what another random map would have there. ``gaussian``: the
-    advantage of the spot in the middle. ``beaten`` counts the random maps with a lower one.
+    - ``advantage``: by how much the map's areas are better than the mean random map's, averaged over the tests, in
+      probability
+    - ``noise``: the standard deviation of the advantage that one more random map would have
+    - ``gaussian``: the advantage of a centred Gaussian
+    - ``beaten``: the number of random maps with a lower advantage
+    - ``positive_share``: the sum of the map's positive values, divided by the sum of all magnitudes
+    - ``passes``: the number of pictures that were scored
     """
 
     finding: Finding
@@ -73,18 +79,17 @@ class Measured:
 
 
 def measured(trials: Trials, scores: NDArray[Any]) -> tuple[Measured, ...]:
-    """One for each target. ``scores`` ``[trials, targets]`` are the classes' probabilities in the trials' pictures."""
+    """Evaluate each target. ``scores`` ``[trials, targets]`` are the targets' probabilities on the trials' pictures."""
     return tuple(_of_target(trials, scores[:, target], target) for target in range(trials.targets))
 
 
 def _of_target(trials: Trials, scores: NDArray[Any], target: int) -> Measured:
-    found = {trial: float(score) for trial, score in zip(trials.plan, scores, strict=True)}
     by_map: dict[tuple[str, int], list[float]] = {}
-    for trial, score in found.items():
-        by_map.setdefault((trial.kind, trial.map), []).append(score)
+    for trial, score in zip(trials.plan, scores, strict=True):
+        by_map.setdefault((trial.kind, trial.map), []).append(float(score))
     original, blank, blurred = (by_map[kind, -1] for kind in ("original", "blank", "blurred"))
-    rivals = len(trials.maps) - trials.targets
-    rows = [rivals + target, *range(rivals)]  # the map, the Gaussian, the random ones
+    baselines = len(trials.maps) - trials.targets
+    rows = [baselines + target, *range(baselines)]  # the map, the Gaussian, the random maps
     whole = (0.0, *trials.design.fractions, 1.0)
 
     def curve(test: Test, fractions: Sequence[float], before: list[float], after: list[float]) -> Curve:
@@ -103,8 +108,8 @@ def _of_target(trials: Trials, scores: NDArray[Any], target: int) -> Measured:
         curve("road", (0.0, *ROAD_FRACTIONS), original, []),
     )
     signs = {"deletion": -1, "insertion": 1, "road": -1}
-    merits = np.mean([signs[c.test] * np.array([c.map_auc, c.gaussian_auc, *c.random_auc]) for c in curves], 0)
-    advantages = merits - merits[2:].mean()
+    quality = np.mean([signs[c.test] * np.array([c.map_auc, c.gaussian_auc, *c.random_auc]) for c in curves], 0)
+    advantages = quality - quality[2:].mean()
     random = advantages[2:]
     noise = float(random.std(ddof=1) * np.sqrt(1 + 1 / len(random)))
     confidences = [_confidence(original[0], by_map["masked", row][0]) for row in rows]
@@ -126,19 +131,19 @@ def _of_target(trials: Trials, scores: NDArray[Any], target: int) -> Measured:
 
 
 def finding(advantage: float, noise: float) -> Finding:
-    """Whether a map's advantage is more than chance could give it."""
+    """Whether the advantage is more than twice the noise above 0 (follows) or below 0 (contradicts)."""
     if abs(advantage) <= _CLEAR * noise:
         return "unclear"
     return "follows" if advantage > 0 else "contradicts"
 
 
 def sentence(found: Measured, label: str) -> str:
-    """What the advantage means, for people."""
+    """The finding as a sentence for people. ``label`` is the class's label."""
     random = len(found.random_confidence)
     spread = "random maps have no spread"
     if found.noise:
         spread = f"{abs(found.advantage) / found.noise:.1f} times the spread of random maps"
-    said = {
+    text = {
         "follows": f"The network follows this map for {label!r}: taking away what it marks costs more of the class's "
         "probability, and showing it brings more back, than with random maps on average",
         "unclear": f"It is unclear whether the network follows this map for {label!r}: its advantage is within "
@@ -147,15 +152,15 @@ def sentence(found: Measured, label: str) -> str:
     }[found.finding]
     gaussian = "less" if found.gaussian < found.advantage else "more"
     return (
-        f"{said} (advantage {found.advantage:+.3f} of probability, {spread}; it beats "
+        f"{text} (advantage {found.advantage:+.3f} of probability, {spread}; it beats "
         f"{found.beaten} of {random}). A spot in the middle of the picture does {gaussian} ({found.gaussian:+.3f})."
     )
 
 
 def sanity(heat: Floats, randomised: Floats) -> tuple[float | None, ...]:
-    """Spearman's correlation of a map with each of those ``[n, h, w]`` that heads with random weights have.
+    """Spearman's correlation of a map ``[h, w]`` with each map ``[n, h, w]`` of a head with random weights.
 
-    Adebayo et al., "Sanity Checks for Saliency Maps", arXiv 1810.03292. None where such a map is constant.
+    None for a constant map. Adebayo et al., "Sanity Checks for Saliency Maps", arXiv 1810.03292.
     """
     return tuple(spearman(heat, other) for other in randomised)
 
@@ -166,6 +171,6 @@ def _confidence(whole: float, masked: float) -> Confidence:
 
 
 def _areas(values: NDArray[Any], fractions: NDArray[Any]) -> NDArray[np.float64]:
-    """Areas under curves ``[n, points]`` by trapezoids, divided by the length of the axis."""
+    """Areas ``[n]`` under the curves ``[n, points]`` by the trapezoidal rule, divided by the length of the axis."""
     areas: NDArray[np.float64] = np.trapezoid(values.astype(np.float64), fractions, axis=1) / np.ptp(fractions)
     return areas

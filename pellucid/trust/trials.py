@@ -1,4 +1,7 @@
-"""Which pictures are scored: those of the maps, and of their rivals, which know nothing of the picture."""
+"""Makes the pictures to score: variants of one picture, whose pixels are removed or restored in the order of a map.
+
+A map is compared with baselines that do not depend on the picture: a centred Gaussian, and random maps.
+"""
 
 from __future__ import annotations
 
@@ -18,35 +21,36 @@ from pellucid.types import Floats, Pixels
 
 Kind = Literal["original", "blank", "blurred", "deletion", "insertion", "road", "masked"]
 
-# Shares of the pixels that are imputed: after the paper's 10 to 90 %, of which each costs a system of equations.
+# Shares of the pixels that ROAD imputes. The paper takes 10 to 90 %; each share costs the solution of linear equations.
 ROAD_FRACTIONS: Final = (0.2, 0.4, 0.6, 0.8)
-# Of the side, the blur's standard deviation. RISE's own, 5 pixels of 224 cut off at 5, leaves many a class to be seen.
+# Standard deviation of the blur as a share of the side. That of RISE, 5 of 224 pixels, leaves many classes visible.
 _BLUR: Final = 10 / 224
 
 
 @dataclass(frozen=True, slots=True)
 class Design:
-    """How much is tried. ``steps`` on the way from the whole picture to nothing, ``random_maps`` as rivals."""
+    """The size of the experiment: ``steps`` of a deletion or insertion curve, and the number of ``random_maps``."""
 
     steps: int = 8
     random_maps: int = 8
 
     @property
     def fractions(self) -> tuple[float, ...]:
-        """Shares of the pixels after each step, those of no step and of the last left out."""
+        """The share of pixels after each step, without 0 and 1."""
         return tuple(step / self.steps for step in range(1, self.steps))
 
     def passes(self, targets: int) -> int:
-        """Pictures that go through the network for one image: 3, and for each map and rival two curves, ROAD, a mask.
+        """The number of pictures to score for one image with this many targets.
 
-        One pass scores all targets, so their rivals are the same.
+        3 pictures are common. Each map and each baseline adds two curves, ROAD, and one masked picture. A picture is
+        scored for all targets at once, so targets share the baselines.
         """
         return 3 + (targets + 1 + self.random_maps) * (2 * (self.steps - 1) + len(ROAD_FRACTIONS) + 1)
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One picture: what was done with which share of the pixels, in the order of the map of that number."""
+    """One picture to score: the operation, the index of the map that orders the pixels, and the share of pixels."""
 
     kind: Kind
     map: int = -1
@@ -54,10 +58,11 @@ class Trial:
 
 
 class Trials:
-    """The trials of one image: ``pixels`` ``[H, W, 3]``, with one map ``[h, w]`` for each target.
+    """The pictures to score for one image: ``pixels`` ``[H, W, 3]`` with one map ``[h, w]`` for each target.
 
-    ``mean`` is the colour that the network takes for nothing, in levels. All that is by chance is seeded by the pixels.
-    ``maps``: a Gaussian in the middle, normal noise as coarse as the maps, ``random_maps`` times, and the maps given.
+    ``mean`` is the colour of removed pixels in 8-bit levels: the mean of the network's normalisation. All random
+    numbers are seeded by the pixels. The attribute ``maps`` has a centred Gaussian, ``random_maps`` maps of normal
+    noise with the shape of the first given map, and then the given maps.
     """
 
     def __init__(self, pixels: Pixels, maps: Sequence[Floats], mean: Sequence[float], design: Design) -> None:
@@ -68,9 +73,9 @@ class Trials:
         self.targets = len(maps)
         generator = np.random.default_rng((self._seed, 0))
         shape = maps[0].shape
-        rivals = generator.standard_normal((design.random_maps, *shape)).astype(np.float32)
-        # The rivals first: what chance does to them does not depend on how many targets there are.
-        self.maps: tuple[Floats, ...] = (centred_gaussian(*pixels.shape[:2]), *rivals, *maps)
+        random = generator.standard_normal((design.random_maps, *shape)).astype(np.float32)
+        # Baselines come first, so that their indices, which seed their noise, do not depend on the number of targets.
+        self.maps: tuple[Floats, ...] = (centred_gaussian(*pixels.shape[:2]), *random, *maps)
         self._orders: list[NDArray[np.int32] | None] = [None] * len(self.maps)
         self.plan = self._plan()
 
@@ -78,16 +83,16 @@ class Trials:
         return len(self.plan)
 
     def _plan(self) -> tuple[Trial, ...]:
-        found = [Trial("original"), Trial("blank"), Trial("blurred")]
+        trials = [Trial("original"), Trial("blank"), Trial("blurred")]
         for number in range(len(self.maps)):
-            found.append(Trial("masked", number))
-            found += [Trial("deletion", number, fraction) for fraction in self.design.fractions]
-            found += [Trial("insertion", number, fraction) for fraction in self.design.fractions]
-            found += [Trial("road", number, fraction) for fraction in ROAD_FRACTIONS]
-        return tuple(found)
+            trials.append(Trial("masked", number))
+            trials += [Trial("deletion", number, fraction) for fraction in self.design.fractions]
+            trials += [Trial("insertion", number, fraction) for fraction in self.design.fractions]
+            trials += [Trial("road", number, fraction) for fraction in ROAD_FRACTIONS]
+        return tuple(trials)
 
     def picture(self, number: int) -> Pixels:
-        """The pixels of a trial. From several threads at once."""
+        """The pixels ``[H, W, 3]`` of a trial. Thread-safe."""
         trial = self.plan[number]
         match trial.kind:
             case "original":
@@ -109,20 +114,20 @@ class Trials:
                 return imputation.imputed(self._pixels, self._first(trial)[:, :, 0], noise)
 
     def _first(self, trial: Trial) -> NDArray[np.bool_]:
-        """Whether a pixel is among the trial's share of those that its map marks most: ``[H, W, 1]``."""
+        """Whether a pixel is in the trial's share of highest values of its map: ``[H, W, 1]``."""
         order = self._orders[trial.map]
         if order is None:
             order = self._orders[trial.map] = self._order(trial.map)
         return (order < round(trial.fraction * order.size))[:, :, None]
 
     def _order(self, number: int) -> NDArray[np.int32]:
-        """The place ``[H, W]`` of each pixel, the one that the map marks most at 0; chance breaks ties."""
+        """The rank ``[H, W]`` of each pixel. The pixel with the map's highest value has rank 0. Ties are random."""
         height, width = self._pixels.shape[:2]
         values = upsample(self.maps[number], width, height).ravel()
-        chance = np.random.default_rng((self._seed, 0, number)).random(values.size, np.float32)
-        places = np.empty(values.size, np.int32)
-        places[np.lexsort((chance, -values))] = np.arange(values.size, dtype=np.int32)
-        return places.reshape(height, width)
+        ties = np.random.default_rng((self._seed, 0, number)).random(values.size, np.float32)
+        ranks = np.empty(values.size, np.int32)
+        ranks[np.lexsort((ties, -values))] = np.arange(values.size, dtype=np.int32)
+        return ranks.reshape(height, width)
 
     @cached_property
     def _blank(self) -> Pixels:
@@ -137,14 +142,14 @@ class Trials:
 
 
 def centred_gaussian(height: int, width: int) -> Floats:
-    """A spot in the middle ``[height, width]``, its standard deviation a quarter of each side."""
+    """A Gaussian ``[height, width]`` in the middle. Its standard deviation is a quarter of each side."""
     down, across = ((np.arange(size) + 0.5) / size - 0.5 for size in (height, width))
     spot: Floats = np.exp(-8 * (down[:, None] ** 2 + across[None] ** 2)).astype(np.float32)
     return spot
 
 
 def _blur(size: int) -> Floats:
-    """The matrix ``[size, size]`` that blurs along one side by a Gaussian; at the edges what is there weighs more."""
+    """The matrix ``[size, size]`` of a Gaussian blur along one side. Its rows sum to 1, also at the edges."""
     distance = np.subtract.outer(np.arange(size), np.arange(size)) / (_BLUR * size)
     weights = np.exp(-(distance**2) / 2)
     matrix: Floats = (weights / weights.sum(1, keepdims=True)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""The verdict: a right map is told from a wrong one, a random one has nothing, and all of it can be had again."""
+"""The finding separates right maps from wrong ones, gives random maps no advantage, and is reproducible."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from pellucid.trust.ranks import spearman
 from pellucid.trust.trials import Design, Trials
 from pellucid.types import Floats, Pixels
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array_wrap__")  # the oracle hands numpy tensors
+pytestmark = pytest.mark.filterwarnings("ignore:__array_wrap__")  # the oracle passes tensors to numpy
 
 SIDE = 56
 MEAN = (0.0, 0.0, 0.0)
-# What the synthetic class is made of: bright pixels in one corner of the picture.
+# The evidence of the synthetic class: bright pixels in one corner of the picture.
 SPOT = np.zeros((SIDE, SIDE), bool)
 SPOT[4:20, 36:52] = True
 
@@ -34,7 +34,7 @@ def noise(seed: int) -> Pixels:
 
 
 def score(pixels: Pixels) -> float:
-    """The synthetic network's probability: how bright the spot is, and nothing else."""
+    """The synthetic network's probability: the brightness of the spot."""
     return float(pixels[SPOT].mean() / 255)
 
 
@@ -75,13 +75,13 @@ def test_random_maps_centre_at_zero() -> None:
     generator = np.random.default_rng(5)
     found = examined(picture(), list(generator.standard_normal((30, 14, 14)).astype(np.float32)), Design(3, 16))
     advantages = np.array([each.advantage for each in found])
-    # The mean of the rivals has an error of its own, which all these share.
+    # The mean of the random baselines has an error, which all these advantages share.
     assert abs(advantages.mean()) < 3 * found[0].noise * np.sqrt(1 / 30 + 1 / 16)
     assert advantages.std() == pytest.approx(found[0].noise, rel=0.5)
     assert sum(each.finding == "unclear" for each in found) > 0.8 * len(found)
 
 
-def test_the_same_picture_has_the_same_trials_and_another_others() -> None:
+def test_trials_are_seeded_by_the_picture() -> None:
     heat = np.random.default_rng(1).standard_normal((7, 7)).astype(np.float32)
     one, again, other = (Trials(noise(seed), [heat], MEAN, Design()) for seed in (0, 0, 1))
     assert len(one) == Design().passes(targets=1) == 193
@@ -90,13 +90,13 @@ def test_the_same_picture_has_the_same_trials_and_another_others() -> None:
     assert not np.array_equal(one.maps[1], other.maps[1])
 
 
-def test_a_flat_map_is_tried_in_an_order_by_chance() -> None:
+def test_the_pixels_of_a_flat_map_are_ordered_randomly() -> None:
     (found,) = examined(picture(), [np.zeros((14, 14), np.float32)])
     assert found.finding == "unclear"
     assert found.positive_share == 0
 
 
-def test_every_share_of_the_pixels_is_taken_those_that_the_map_marks_first() -> None:
+def test_deletion_removes_each_share_of_pixels_in_the_order_of_the_map() -> None:
     heat = np.random.default_rng(1).standard_normal((7, 7)).astype(np.float32)
     pixels = noise(0)
     trials = Trials(pixels, [heat], MEAN, Design(4, 4))
@@ -110,7 +110,7 @@ def test_every_share_of_the_pixels_is_taken_those_that_the_map_marks_first() -> 
 
 
 class Bright(nn.Module):
-    """Three seeded convolutions, so that there is something to agree about."""
+    """A small seeded network whose probabilities vary with the picture."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -124,7 +124,7 @@ class Bright(nn.Module):
         return probabilities
 
 
-def test_drop_increase_and_road_are_those_of_pytorch_grad_cam() -> None:
+def test_drop_increase_and_road_equal_those_of_pytorch_grad_cam() -> None:
     net = Bright().eval()
     pixels = noise(3)
     heat = np.random.default_rng(1).standard_normal((7, 7)).astype(np.float32)
@@ -141,10 +141,10 @@ def test_drop_increase_and_road_are_those_of_pytorch_grad_cam() -> None:
     targets = [lambda probabilities: probabilities[1]]
     drop = DropInConfidence()(tensor(pixels), mask, targets, net)[0]
     increase = IncreaseInConfidence()(tensor(pixels), mask, targets, net)[0]
-    # The oracle leaves out the division by the whole picture's probability. Ours rounds pixels to levels.
+    # The oracle does not divide by the whole picture's probability. We round pixels to 8-bit levels.
     assert found.confidence.drop * network(pixels) == pytest.approx(drop, abs=0.01)
     assert found.confidence.increase == bool(increase)
-    # The oracle orders a mask, in which all that is against the class is alike: it is given the order itself.
+    # The oracle sorts a mask, where all evidence against the class is 0. So it gets our order as its mask.
     trials = Trials(pixels, [heat], MEAN, Design())
     order = trials._order(len(trials.maps) - 1)
     oracle = ROADMostRelevantFirstAverage(percentiles=[80, 60, 40, 20])
@@ -183,7 +183,7 @@ def test_the_sentence_agrees_with_its_numbers(
     assert f"it beats {beaten} of 8" in words
 
 
-def test_rank_correlation_is_scipys_with_ties_too() -> None:
+def test_rank_correlation_equals_scipys_even_with_ties() -> None:
     generator = np.random.default_rng(0)
     one, other = generator.integers(0, 9, (2, 7, 7))
     assert spearman(one, other) == pytest.approx(float(spearmanr(one.ravel(), other.ravel()).statistic))
