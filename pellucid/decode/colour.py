@@ -22,7 +22,7 @@ def to_rgb(image: Image.Image, factor: int = 1) -> Image.Image:
     colour profile is applied if it is valid. Raises ValueError for pixels of modes I and F, whose range is unknown.
     """
     if image.mode in ("I", "F"):
-        raise ValueError(f"pixels of mode {image.mode} have no known range; 8 and 16 bits are read")
+        raise ValueError(f"pixels of mode {image.mode} have no known range; use 8 or 16 bits")
     if image.mode == "RGB" and factor == 1 and not image.has_transparency_data and transform_of(image) is None:
         return image
     rows = max(1, _STRIP // image.width // factor) * factor

@@ -74,7 +74,7 @@ def decode(
         frame = Frame.of(width, height, spec)
         rgb = _upright_rgb(upload.data, image, turn, spec, picture_side)
     except Exception as error:  # Pillow's decoders raise errors of many types for broken data
-        raise UndecodableImage(f"The {file_format} data are broken or cut off{_said(error)}.") from error
+        raise UndecodableImage(f"The {file_format} data are corrupt or truncated{_message(error)}.") from error
     pixels = to_input(rgb, frame, spec)
     picture = None if picture_side is None else _thumbnail(rgb, picture_side)
     info = ImageInfo(upload.filename, hashlib.sha256(upload.data).hexdigest(), file_format, width, height)
@@ -114,10 +114,10 @@ def _scale(image: Image.Image, spec: PreprocessSpec, picture_side: int | None) -
     return max(2 * spec.resize / min(image.size), (picture_side or 0) / max(image.size))
 
 
-def _said(error: Exception) -> str:
+def _message(error: Exception) -> str:
     """The decoder's message as ``: message``, or an empty string if it is not readable."""
-    said = str(error)
-    return f": {said}" if isinstance(error, (OSError, SyntaxError, ValueError)) and "<" not in said else ""
+    message = str(error)
+    return f": {message}" if isinstance(error, (OSError, SyntaxError, ValueError)) and "<" not in message else ""
 
 
 def _open(data: bytes, max_pixels: int, max_side: int) -> tuple[Image.Image, str]:
@@ -129,24 +129,24 @@ def _open(data: bytes, max_pixels: int, max_side: int) -> tuple[Image.Image, str
         file_format = "JPEG" if image.format == "MPO" else str(image.format)  # MPO: a JPEG followed by more JPEGs
     except UnidentifiedImageError as error:
         raise UnsupportedMediaType(
-            f"The bytes are no image of a type that is served. Served are {', '.join(FORMATS)}.", allowed=FORMATS
+            f"The bytes are not an image of a supported type. Supported are {', '.join(FORMATS)}.", allowed=FORMATS
         ) from error
     except Image.DecompressionBombError as error:
-        taken = f"{max_pixels / 1e6:g} million"
-        raise ContentTooLarge(f"The picture has more than twice the {taken} pixels that are taken.") from error
+        limit = f"{max_pixels / 1e6:g} million"
+        raise ContentTooLarge(f"The picture has more than twice the limit of {limit} pixels.") from error
     except Exception as error:
-        raise UndecodableImage(f"The image's header is broken{_said(error)}.") from error
+        raise UndecodableImage(f"The image's header is corrupt{_message(error)}.") from error
     size = f"The picture has {image.width} x {image.height} pixels"
     if max(image.size) > max_side:
-        raise ContentTooLarge(f"{size}; at most {max_side} to a side are taken.")
+        raise ContentTooLarge(f"{size}; at most {max_side} per side are allowed.")
     most = max_pixels * _SHARE_OF_WEBP if file_format == "WEBP" else max_pixels
     if image.width * image.height > most:
-        raise ContentTooLarge(f"{size}; at most {most / 1e6:g} million are taken of {file_format}.")
+        raise ContentTooLarge(f"{size}; at most {most / 1e6:g} million are allowed for {file_format}.")
     if (
         file_format == "JPEG"
         and _passes(data, most := _MOST_PASSES * max_pixels // (image.width * image.height)) > most
     ):
-        raise ContentTooLarge(f"{size} and goes over them too many times.")
+        raise ContentTooLarge(f"{size}, which its JPEG data encode in too many scans.")
     return image, file_format
 
 

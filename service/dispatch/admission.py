@@ -57,11 +57,12 @@ class Admission:
     def _require(self, images: int, size: int) -> None:
         if self.in_flight + images > self._most_images:
             raise self._full(
-                f"{self.in_flight} images are in flight and {images} more would pass the limit of {self._most_images}."
+                f"{self.in_flight} images are in flight, and {images} more would exceed the limit of "
+                f"{self._most_images}."
             )
         if self.bytes_in_flight + size > self._most_bytes:
             held, more, most = (value / 2**20 for value in (self.bytes_in_flight, size, self._most_bytes))
-            raise self._full(f"{held:.1f} MiB are in flight and {more:.1f} more would pass the limit of {most:g}.")
+            raise self._full(f"{held:.1f} MiB are in flight, and {more:.1f} more would exceed the limit of {most:g}.")
 
     def _full(self, detail: str) -> QueueFull:
         return QueueFull(detail, retry_after_s=self._seconds_for(self.in_flight))

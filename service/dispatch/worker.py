@@ -226,7 +226,7 @@ class Worker:
         self._on_batch(len(jobs))
         for job, outcome in zip(jobs, outcomes, strict=True):
             if outcome.given_up:
-                _settle(job.future, DeadlineExceeded("The deadline passed while the gates were measured."))
+                _settle(job.future, DeadlineExceeded("The deadline passed before the explanation was complete."))
             elif outcome.fault:
                 _settle(job.future, InferenceFailed(outcome.fault))
             else:
