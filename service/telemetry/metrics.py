@@ -49,7 +49,7 @@ class Metrics:
         )
         self._refused = Counter(
             "pellucid_refused",
-            "Requests, and images of a request of several, answered by a problem, by its kind.",
+            "Failed requests, and failed images of requests with several, by the kind of error.",
             ("reason",),
             registry=registry,
         )
@@ -58,18 +58,18 @@ class Metrics:
         )
         self._waiting = Gauge(
             "pellucid_queue_images",
-            "Images that wait for the network, but for a batch that the engine has ahead.",
+            "Images that wait for the engine, without a batch that is queued inside it.",
             ("model",),
             registry=registry,
         )
         self._cap = Gauge(
             "pellucid_batch_limit_images",
-            "Largest batch at the moment: that of the settings, lower for a while after memory ran out.",
+            "Current limit of images in a batch. Below the setting for a while after memory ran out.",
             ("model",),
             registry=registry,
         )
         self._up = Gauge(
-            "pellucid_engine_up", "0 where the network hangs or has ended, else 1.", ("model",), registry=registry
+            "pellucid_engine_up", "0 if the engine hangs or has ended, else 1.", ("model",), registry=registry
         )
         self._images = Gauge("pellucid_in_flight_images", "Images accepted and not yet answered.", registry=registry)
         self._bytes = Gauge(
@@ -81,7 +81,7 @@ class Metrics:
             ("model", "engine", "weights_sha256"),
             registry=registry,
         )
-        Info("pellucid_build", "What serves.", registry=registry).info({"version": version})
+        Info("pellucid_build", "Version of Pellucid.", registry=registry).info({"version": version})
         # Looking up labelled children costs more than counting, so they are cached. There are few of them.
         self._requests_of = lru_cache(1024)(self._requests.labels)
         self._seconds_of = lru_cache(1024)(self._seconds.labels)
