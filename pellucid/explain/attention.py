@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from pellucid.explain.evidence import ForwardRecord, first_alone
+from pellucid.explain.evidence import ForwardRecord, first_target_row
 from pellucid.explain.image_record import ImageRecord
 from pellucid.explain.scores import ascending
 from pellucid.network.spec import GateSpec
@@ -31,7 +31,7 @@ def readings(
     ]
 
 
-def measured(image: ImageRecord, gate: GateSpec, reading: GateReading) -> GateReading:
+def with_effects(image: ImageRecord, gate: GateSpec, reading: GateReading) -> GateReading:
     """Return the reading with the ``effects`` and ``restored`` that the plan requests, for the first target.
 
     ``effects`` ``[C]``: gradient x activation at the gate's output, summed over positions. For the gated activation
@@ -40,9 +40,9 @@ def measured(image: ImageRecord, gate: GateSpec, reading: GateReading) -> GateRe
     GivenUpError if the caller has left.
     """
     if image.plan.effects:
-        gradient = first_alone(image.plan, image.record.gate_gradients[gate.layer][image.number])
+        gradient = first_target_row(image.plan, image.record.gate_gradients[gate.layer][image.number])
         reading = replace(reading, effects=reading.weights * gradient)
     if gate.layer in image.plan.restore:
-        gains = image.own_probe(gate.after).replaced(image.map(gate.before))
+        gains = image.uncontrasted_probe(gate.after).replacement_effect(image.map(gate.before))
         reading = replace(reading, restored=gains[:, 0])
     return reading

@@ -75,7 +75,7 @@ def _answer(image: ImageRecord, readings: tuple[GateReading, ...], gates: Sequen
         answer.explanations = heat_maps.explanations(image)
         answer.what_if = what_if.answer(image)
         if readings:
-            answer.gates = tuple(attention.measured(image, *pair) for pair in zip(gates, readings, strict=True))
+            answer.gates = tuple(attention.with_effects(image, *pair) for pair in zip(gates, readings, strict=True))
     except GivenUpError:
         answer.given_up = True
     return answer

@@ -132,30 +132,30 @@ def wanted(plan: Plan, targets: Sequence[int], classes: int) -> Floats:
     return np.concatenate((rows, scalars(targets[:1], None, classes)))
 
 
-def first_alone(plan: Plan, rows: Floats) -> Floats:
+def first_target_row(plan: Plan, rows: Floats) -> Floats:
     """The row that belongs to the first target without a contrast. ``rows`` is in the order of ``wanted``."""
     row: Floats = rows[0 if plan.contrast is None else -1]
     return row
 
 
-def classes_of(rows: Floats) -> Integers:
+def used_classes(rows: Floats) -> Integers:
     """The indices of the classes with a nonzero weight in ``rows`` ``[K, classes]``. They are few."""
     return np.flatnonzero(rows.any(axis=0))
 
 
-def combined(rows: Floats, linear: Floats) -> Floats:
+def channel_gradient(rows: Floats, linear: Floats) -> Floats:
     """rows @ linear: ``[K, classes]`` @ ``[classes, C]`` -> ``[K, C]``. Skips classes without a weight."""
-    used = classes_of(rows)
+    used = used_classes(rows)
     weights: Floats = rows[:, used] @ linear[used]
     return weights
 
 
-def closed(rows: Floats, linear: Floats, maps: Floats) -> Floats:
+def closed_form(rows: Floats, linear: Floats, maps: Floats) -> Floats:
     """d (rows[k] . logits) / d map in closed form ``[K, C, 1, 1]``, for a linear head. See ``Behind.linear``.
 
     ``rows`` ``[K, classes]``, ``linear`` ``[classes, C]``, ``maps`` ``[..., C, h, w]``.
     """
-    gradient: Floats = combined(rows, linear) / (maps.shape[-2] * maps.shape[-1])
+    gradient: Floats = channel_gradient(rows, linear) / (maps.shape[-2] * maps.shape[-1])
     return gradient[:, :, None, None]
 
 
@@ -163,17 +163,17 @@ def gradients(behind: Behind, maps: Floats, rows: Floats) -> Floats:
     """``Behind.gradients``, or the closed form ``[K, n, C, 1, 1]``, which needs no pass, if the head is linear."""
     if behind.linear is None:
         return behind.gradients(maps, rows)
-    gradient = closed(rows, behind.linear, maps)[:, None]
+    gradient = closed_form(rows, behind.linear, maps)[:, None]
     return np.broadcast_to(gradient, (len(rows), len(maps), *gradient.shape[2:]))
 
 
-def weighted(weights: Floats, activation: Floats) -> Floats:
+def weighted_sum(weights: Floats, activation: Floats) -> Floats:
     """sum_c weights[k, c] A[c]: ``[K, C]`` and ``[C, h, w]`` -> ``[K, h, w]``."""
     heat: Floats = weights @ activation.reshape(len(activation), -1)  # K C @ C hw
     return heat.reshape(-1, *activation.shape[1:])
 
 
-def stretched(maps: Floats) -> Floats:
+def min_max_scaled(maps: Floats) -> Floats:
     """Each map of ``[..., h, w]``, scaled to the range 0 to 1. A constant map becomes 0."""
     low, high = maps.min((-2, -1), keepdims=True), maps.max((-2, -1), keepdims=True)
     unit: Floats = (maps - low) / np.where(high > low, high - low, 1)

@@ -41,7 +41,7 @@ def of_layer(values: Floats, tap: Tap) -> list[list[FeatureMaps]]:
 
     If the tap names no channels, these are the channels with the largest mean absolute activation, largest first.
     """
-    return [[maps] for maps in _shown(values, tap, _chosen(values, tap), None)]
+    return [[maps] for maps in _with_statistics(values, tap, _channels(values, tap), None)]
 
 
 def of_gate(before: Floats, after: Floats, tap: Tap) -> list[list[FeatureMaps]]:
@@ -50,9 +50,9 @@ def of_gate(before: Floats, after: Floats, tap: Tap) -> list[list[FeatureMaps]]:
     If the tap names no channels, these are the channels that the gate changed most.
     """
     difference = after - before
-    channels = _chosen(difference, tap)
+    channels = _channels(difference, tap)
     sides: tuple[tuple[Floats, Side], ...] = ((before, "before"), (after, "after"), (difference, "difference"))
-    by_side = [_shown(values, tap, channels, side) for values, side in sides]
+    by_side = [_with_statistics(values, tap, channels, side) for values, side in sides]
     return [list(maps) for maps in zip(*by_side, strict=True)]
 
 
@@ -61,7 +61,7 @@ def _rows(record: ForwardRecord, name: str, images: list[int]) -> Floats:
     return values if len(images) == len(values) else values[images]
 
 
-def _chosen(values: Floats, tap: Tap) -> Integers:
+def _channels(values: Floats, tap: Tap) -> Integers:
     """The indices of the channels to show: ``[B, n]``."""
     if tap.channels:
         return np.tile(tap.channels, (len(values), 1))
@@ -74,7 +74,7 @@ def _sums(values: Floats) -> Floats:
     return sums
 
 
-def _shown(values: Floats, tap: Tap, channels: Integers, side: Side | None) -> list[FeatureMaps]:
+def _with_statistics(values: Floats, tap: Tap, channels: Integers, side: Side | None) -> list[FeatureMaps]:
     """The channels ``[B, n]`` of ``values`` ``[B, C, h, w]`` with their statistics, one entry for each image."""
     shown = values[np.arange(len(values))[:, None], channels]  # B n h w, a copy
     positions = values.shape[2] * values.shape[3]

@@ -25,7 +25,7 @@ def explanations(image: ImageRecord) -> tuple[Explanation, ...]:
         if number and image.void():
             raise GivenUpError
         values = _fused([_map(image, heat.method, layer) for layer in heat.layers], heat)  # K h w
-        random = _random(image, heat)
+        random = _random_maps(image, heat)
         results += [
             Explanation(
                 image.score(target),
@@ -46,7 +46,7 @@ def importance(image: ImageRecord) -> Importance | None:
     layer = image.plan.layer
     if layer is None or not has_importance(image.plan):
         return None
-    return Importance(image.score(image.targets[0]), layer, channel_weights(image.own_evidence(layer))[0])
+    return Importance(image.score(image.targets[0]), layer, channel_weights(image.uncontrasted_evidence(layer))[0])
 
 
 def _fused(maps: list[Floats], heat: Heat) -> Floats:
@@ -64,7 +64,7 @@ def _map(image: ImageRecord, name: str, layer: str) -> Floats:
     return method.heat(Evidence(activation, np.zeros((len(image.targets), 1, 1, 1), activation.dtype)))
 
 
-def _random(image: ImageRecord, heat: Heat) -> Floats | None:
+def _random_maps(image: ImageRecord, heat: Heat) -> Floats | None:
     """The maps ``[n, K, h, w]`` of n random heads. None if the plan requests none, or if the method takes a Probe."""
     method, draws = METHODS[heat.method], image.plan.random_heads
     if not draws or isinstance(method, ProbingMethod):

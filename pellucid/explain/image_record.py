@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from pellucid.explain.evidence import Behind, Evidence, ForwardRecord, closed, first_alone, scalars, wanted
+from pellucid.explain.evidence import Behind, Evidence, ForwardRecord, closed_form, first_target_row, scalars, wanted
 from pellucid.explain.probe import Probe
 from pellucid.types import Floats, Plan, Prediction
 
@@ -45,16 +45,16 @@ class ImageRecord:
         """The layer's activation, and its gradient for each target."""
         return Evidence(self.map(layer), self._gradient(layer)[: len(self.targets)])
 
-    def own_evidence(self, layer: str) -> Evidence:
+    def uncontrasted_evidence(self, layer: str) -> Evidence:
         """The layer's activation, and its gradient for the first target without a contrast."""
-        return Evidence(self.map(layer), first_alone(self.plan, self._gradient(layer))[None])
+        return Evidence(self.map(layer), first_target_row(self.plan, self._gradient(layer))[None])
 
     def probe(self, layer: str, varied: str) -> Probe:
         """A probe of all targets. The method may vary the value at ``varied``: a layer, or PIXELS."""
         rows = self.wanted[: len(self.targets)]
         return Probe(self.map(layer), self.map(varied), rows, self.behind(varied), self.plan.samples, self.void)
 
-    def own_probe(self, layer: str) -> Probe:
+    def uncontrasted_probe(self, layer: str) -> Probe:
         """A probe of the first target without a contrast, which varies the layer's activation."""
         row = scalars(self.targets[:1], None, self.record.logits.shape[1])
         return Probe(self.map(layer), self.map(layer), row, self.behind(layer), self.plan.samples, self.void)
@@ -65,5 +65,5 @@ class ImageRecord:
         if linear is None:
             return self.record.gradients[layer][self.number]
         if layer not in self._gradients:
-            self._gradients[layer] = closed(self.wanted, linear, self.record.maps[layer])
+            self._gradients[layer] = closed_form(self.wanted, linear, self.record.maps[layer])
         return self._gradients[layer]

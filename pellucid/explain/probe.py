@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pellucid.explain.evidence import Behind, combined, gradients
+from pellucid.explain.evidence import Behind, channel_gradient, gradients
 from pellucid.types import Floats
 
 # Copies of one image in one pass. Passes with gradients take a quarter of it, divided by the number of classes.
@@ -36,7 +36,7 @@ class Probe:
     samples: int
     void: Callable[[], bool]
 
-    def parts(self, count: int, *, gradient: bool = False) -> Iterator[slice]:
+    def passes(self, count: int, *, gradient: bool = False) -> Iterator[slice]:
         """Split ``count`` copies into slices, one for each pass.
 
         ``gradient`` makes them smaller. Raises GivenUpError before a pass if the caller has left.
@@ -53,7 +53,7 @@ class Probe:
 
         See ``Behind.linear``.
         """
-        return None if self.behind.linear is None else combined(self.wanted, self.behind.linear)
+        return None if self.behind.linear is None else channel_gradient(self.wanted, self.behind.linear)
 
     def scores(self, copies: Floats) -> Floats:
         """The scalars ``[n, K]`` of ``copies`` ``[n, C, h, w]``."""
@@ -63,14 +63,14 @@ class Probe:
         """d y_k / d copy: ``[K, n, C, h, w]``, or ``[K, n, C, 1, 1]`` if it is the same at every position."""
         return gradients(self.behind, copies, self.wanted)
 
-    def replaced(self, others: Floats) -> Floats:
+    def replacement_effect(self, others: Floats) -> Floats:
         """The change ``[C, K]`` of each scalar if one channel is replaced by that of ``others`` ``[C, h, w]``.
 
         Raises GivenUpError if the caller has left.
         """
         unchanged = self.scores(self.varied[None])  # not the record's logits, which may be rounded differently
         gains = []
-        for part in self.parts(len(self.varied)):
+        for part in self.passes(len(self.varied)):
             channels = np.arange(part.start, part.stop)
             copies = np.repeat(self.varied[None], len(channels), axis=0)  # n C h w
             copies[np.arange(len(channels)), channels] = others[channels]

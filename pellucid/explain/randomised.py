@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from pellucid.explain.evidence import Evidence, classes_of
+from pellucid.explain.evidence import Evidence, used_classes
 from pellucid.explain.probe import GivenUpError, Probe
 from pellucid.types import Floats
 
@@ -34,7 +34,7 @@ def _gradient(probe: Probe, draw: int) -> Floats:
         gradient: Floats = probe.behind.shuffled(draw).gradients(probe.activation[None], rows)[:, 0]
         return gradient
     # A row of a shuffled matrix is a random sample of its weights, so only the rows in use are drawn.
-    used = classes_of(rows)
+    used = used_classes(rows)
     generator = np.random.Generator(np.random.PCG64(draw))
     weights = linear.ravel()[generator.integers(linear.size, size=(len(used), linear.shape[1]))]
     gradient = rows[:, used] @ weights / probe.activation[0].size

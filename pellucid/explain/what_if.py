@@ -33,7 +33,7 @@ def answer(image: ImageRecord) -> WhatIf | None:
         for k, target in enumerate(image.targets)
     )
     before, after = scores.top([plan.top_k, plan.top_k])
-    ranked = ranking(image.own_probe(layer), _gate(image)) if plan.edit.ranked else None
+    ranked = ranking(image.uncontrasted_probe(layer), _gate(image)) if plan.edit.ranked else None
     return WhatIf(layer, plan.edit, before, after, targets, ranked)
 
 
@@ -53,7 +53,7 @@ def ranking(probe: Probe, gate: Floats | None) -> ChannelRanking:
     activation = probe.activation
     gradient = probe.gradients(activation[None])[0, 0]  # C h w or C 1 1
     if probe.linear is None:
-        muted = probe.replaced(np.zeros_like(activation))[:, 0]
+        muted = probe.replacement_effect(np.zeros_like(activation))[:, 0]
     else:  # the logit is linear in each channel's mean, so muting a channel removes exactly its term
         muted = -probe.linear[0] * activation.mean((1, 2))
     return ChannelRanking(

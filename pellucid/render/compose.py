@@ -28,7 +28,7 @@ def scaled_size(width: int, height: int, max_side: int) -> tuple[int, int]:
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def _stretched(values: Floats) -> Floats:
+def _min_max_scaled(values: Floats) -> Floats:
     """Scale ``values`` to the range 0 to 1, in place, and return them. A constant map becomes 0."""
     low, high = values.min(), values.max()
     values -= low
@@ -42,7 +42,7 @@ def positive(heat: Floats, width: int, height: int) -> Floats:
 
     The order is that of pytorch-grad-cam, so the result equals that library's.
     """
-    return _stretched(upsample(_stretched(np.maximum(heat, 0)), width, height))
+    return _min_max_scaled(upsample(_min_max_scaled(np.maximum(heat, 0)), width, height))
 
 
 def signed(heat: Floats, width: int, height: int) -> Floats:

@@ -40,7 +40,7 @@ def linear(pixels: Pixels, removed: NDArray[np.bool_]) -> Floats:
         known[:] = 127.5
         return known
     grid = _Grid(removed)
-    x = _guess(known, ~removed)
+    x = _initial_guess(known, ~removed)
     residual = grid.residual(x)
     step = grid.cycle(residual)
     direction = step.copy()
@@ -60,7 +60,7 @@ def linear(pixels: Pixels, removed: NDArray[np.bool_]) -> Floats:
     return x
 
 
-def _around(x: Floats) -> Floats:
+def _neighbour_sums(x: Floats) -> Floats:
     """The weighted sum of each pixel's eight neighbours, for ``x`` ``[n, H, W]``. Pixels beyond the edge count as 0."""
     down = x + x
     down[:, 1:] += x[:, :-1]
@@ -72,15 +72,15 @@ def _around(x: Floats) -> Floats:
     return both
 
 
-def _blocks(x: Floats) -> Floats:
+def _block_sums(x: Floats) -> Floats:
     """Sums over blocks of 2 x 2, ``[n, H, W]`` -> ``[n, ceil(H / 2), ceil(W / 2)]``."""
     x = np.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2))) if x.shape[1] % 2 or x.shape[2] % 2 else x
     rows = x[:, ::2] + x[:, 1::2]
     return rows[:, :, ::2] + rows[:, :, 1::2]
 
 
-def _spread(x: Floats, height: int, width: int) -> Floats:
-    """Repeat each value over its block of 2 x 2. This is the transpose of ``_blocks``."""
+def _repeat_blocks(x: Floats, height: int, width: int) -> Floats:
+    """Repeat each value over its block of 2 x 2. This is the transpose of ``_block_sums``."""
     count, rows, columns = x.shape
     spread = np.broadcast_to(x[:, :, None, :, None], (count, rows, 2, columns, 2))
     return spread.reshape(count, 2 * rows, 2 * columns)[:, :height, :width]
@@ -94,20 +94,20 @@ class _Grid:
 
     def __init__(self, removed: NDArray[np.bool_]) -> None:
         self._free = removed[None].astype(np.float32)
-        self._weight = _around(np.ones_like(self._free))
+        self._weight = _neighbour_sums(np.ones_like(self._free))
         self._step = self._free / self._weight
         self._coarse: _Grid | None = None
         if min(removed.shape) > _SMALLEST:
             # A block is free only if all of its pixels are removed. Known pixels fix the other blocks.
-            sizes = _blocks(np.ones_like(self._free))
-            free = (_blocks(self._free) == sizes)[0]
+            sizes = _block_sums(np.ones_like(self._free))
+            free = (_block_sums(self._free) == sizes)[0]
             if free.any():
                 self._coarse = _Grid(free)
 
     def applied(self, x: Floats) -> Floats:
         """The left side of the equations, for ``x`` that is 0 at known pixels."""
         image = self._weight * x
-        image -= _around(x)
+        image -= _neighbour_sums(x)
         image *= self._free
         return image
 
@@ -123,16 +123,16 @@ class _Grid:
                 x += self._step * (residual - self.applied(x))
             return x
         left = residual - self.applied(x)
-        x += self._free * _spread(self._coarse.cycle(_blocks(left)), *x.shape[1:])
+        x += self._free * _repeat_blocks(self._coarse.cycle(_block_sums(left)), *x.shape[1:])
         x += self._step * (residual - self.applied(x))
         return x
 
 
-def _guess(values: Floats, known: NDArray[np.bool_]) -> Floats:
+def _initial_guess(values: Floats, known: NDArray[np.bool_]) -> Floats:
     """Fill each unknown pixel with the mean of the known pixels in the smallest block around it that has any."""
     if known.all():
         return values
-    counts = _blocks(known[None].astype(np.float32))
-    means = (_blocks(values * known) / np.maximum(counts, 1)).astype(np.float32)
-    coarse = _guess(means, counts[0] > 0)
-    return np.where(known, values, _spread(coarse, *known.shape))
+    counts = _block_sums(known[None].astype(np.float32))
+    means = (_block_sums(values * known) / np.maximum(counts, 1)).astype(np.float32)
+    coarse = _initial_guess(means, counts[0] > 0)
+    return np.where(known, values, _repeat_blocks(coarse, *known.shape))

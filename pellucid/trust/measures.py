@@ -137,23 +137,23 @@ def finding(advantage: float, noise: float) -> Finding:
     return "follows" if advantage > 0 else "contradicts"
 
 
-def sentence(found: Measured, label: str) -> str:
+def sentence(result: Measured, label: str) -> str:
     """The finding as a sentence for people. ``label`` is the class's label."""
-    random = len(found.random_confidence)
+    random = len(result.random_confidence)
     spread = "random maps have no spread"
-    if found.noise:
-        spread = f"{abs(found.advantage) / found.noise:.1f} times the spread of random maps"
+    if result.noise:
+        spread = f"{abs(result.advantage) / result.noise:.1f} times the spread of random maps"
     text = {
         "follows": f"The network follows this map for {label!r}: taking away what it marks costs more of the class's "
         "probability, and showing it brings more back, than with random maps on average",
         "unclear": f"It is unclear whether the network follows this map for {label!r}: its advantage is within "
         "twice the spread of random maps, too little to tell it from chance",
         "contradicts": f"The network contradicts this map for {label!r}: random maps do better on average",
-    }[found.finding]
-    gaussian = "less" if found.gaussian < found.advantage else "more"
+    }[result.finding]
+    gaussian = "less" if result.gaussian < result.advantage else "more"
     return (
-        f"{text} (advantage {found.advantage:+.3f} of probability, {spread}; it beats "
-        f"{found.beaten} of {random}). A spot in the middle of the picture does {gaussian} ({found.gaussian:+.3f})."
+        f"{text} (advantage {result.advantage:+.3f} of probability, {spread}; it beats "
+        f"{result.beaten} of {random}). A spot in the middle of the picture does {gaussian} ({result.gaussian:+.3f})."
     )
 
 

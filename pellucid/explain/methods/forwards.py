@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pellucid.explain.evidence import stretched, weighted
+from pellucid.explain.evidence import min_max_scaled, weighted_sum
 from pellucid.explain.methods.registry import method
 from pellucid.explain.probe import Probe
 from pellucid.resampling import upsample
@@ -26,8 +26,8 @@ def ablation_cam(probe: Probe) -> Floats:
     """
     activation = probe.activation
     if probe.linear is not None:  # y is linear in each channel's mean, so w is exactly the channel's term
-        return weighted(probe.linear * activation.mean((1, 2)), activation)
-    return weighted(-probe.replaced(np.zeros_like(activation)).T, activation)
+        return weighted_sum(probe.linear * activation.mean((1, 2)), activation)
+    return weighted_sum(-probe.replacement_effect(np.zeros_like(activation)).T, activation)
 
 
 @method(
@@ -45,14 +45,14 @@ def score_cam_at_layer(probe: Probe) -> Floats:
     the paper's method: it hides features, not pixels. After Wang et al., "Score-CAM", arXiv 1910.01279.
     """
     activation = probe.activation
-    masks = stretched(activation)  # C h w
+    masks = min_max_scaled(activation)  # C h w
     if probe.linear is not None:  # the bias is the same for all channels, so softmax ignores it
         channels, positions = len(activation), activation[0].size
         # Mean of every channel under every mask: C C.
         means = masks.reshape(channels, -1) @ activation.reshape(channels, -1).T / positions
-        return weighted(_softmax(means @ probe.linear.T).T, activation)
-    scores = [probe.scores(activation * masks[part, None]) for part in probe.parts(len(activation))]
-    return weighted(_softmax(np.concatenate(scores)).T, activation)
+        return weighted_sum(_softmax(means @ probe.linear.T).T, activation)
+    scores = [probe.scores(activation * masks[part, None]) for part in probe.passes(len(activation))]
+    return weighted_sum(_softmax(np.concatenate(scores)).T, activation)
 
 
 @method(
@@ -72,11 +72,11 @@ def score_cam(probe: Probe) -> Floats:
     """
     picture = probe.varied  # 3 H W
     height, width = picture.shape[1:]
-    masks = stretched(probe.activation)  # C h w
+    masks = min_max_scaled(probe.activation)  # C h w
     scores = []
-    for part in probe.parts(len(masks)):
+    for part in probe.passes(len(masks)):
         scores.append(probe.scores(picture * upsample(masks[part], width, height)[:, None]))
-    return weighted(_softmax(np.concatenate(scores)).T, probe.activation)
+    return weighted_sum(_softmax(np.concatenate(scores)).T, probe.activation)
 
 
 def _softmax(scores: Floats) -> Floats:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pellucid.explain.evidence import stretched
+from pellucid.explain.evidence import min_max_scaled
 from pellucid.resampling import upsample
 from pellucid.types import Floats, Fusion
 
@@ -22,6 +22,7 @@ def fused(heats: Sequence[Floats], how: Fusion) -> Floats:
       2204.13359)
     """
     height, width = max((heat.shape[-2:] for heat in heats), key=lambda size: size[0] * size[1])
-    layers = np.stack([upsample(stretched(np.maximum(heat, 0)), width, height) for heat in heats])  # layers ... h w
+    scaled = [min_max_scaled(np.maximum(heat, 0)) for heat in heats]
+    layers = np.stack([upsample(heat, width, height) for heat in scaled])  # layers ... h w
     heat: Floats = layers.mean(0) if how == "mean" else layers.max(0) if how == "max" else layers.prod(0)
     return heat

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pellucid.explain.evidence import Evidence, weighted
+from pellucid.explain.evidence import Evidence, weighted_sum
 from pellucid.explain.methods.registry import method
 from pellucid.types import Floats
 
@@ -28,7 +28,7 @@ def channel_weights(evidence: Evidence) -> Floats:
 )
 def grad_cam(evidence: Evidence) -> Floats:
     """heat[k] = sum_c alpha[k, c] A[c]. Selvaraju et al., "Grad-CAM", arXiv 1610.02391, eq. 1 and 2 before the ReLU."""
-    return weighted(channel_weights(evidence), evidence.activation)
+    return weighted_sum(channel_weights(evidence), evidence.activation)
 
 
 @method(
@@ -63,7 +63,7 @@ def grad_cam_plus_plus(evidence: Evidence) -> Floats:
     # After a ReLU, it is at least 2 wherever g > 0. Otherwise it may be close to 0, where the quotient has no meaning.
     alpha = np.divide(1, denominator, out=np.zeros_like(denominator), where=np.abs(denominator) > 1e-6)
     positions = activation.shape[1] * activation.shape[2]
-    return weighted((alpha * np.maximum(gradient, 0)).mean((2, 3)) * positions, activation)
+    return weighted_sum((alpha * np.maximum(gradient, 0)).mean((2, 3)) * positions, activation)
 
 
 @method(
@@ -82,7 +82,7 @@ def xgrad_cam(evidence: Evidence) -> Floats:
     activation = evidence.activation
     sums = activation.sum((1, 2))  # C
     products = (evidence.gradient * activation).sum((2, 3))  # K C
-    return weighted(np.divide(products, sums, out=np.zeros_like(products), where=sums != 0), activation)
+    return weighted_sum(np.divide(products, sums, out=np.zeros_like(products), where=sums != 0), activation)
 
 
 @method(
@@ -149,7 +149,7 @@ def eigen_grad_cam(evidence: Evidence) -> Floats:
 def _multiplied(factor: Floats, activation: Floats) -> Floats:
     """sum_c factor[k, c] A[c]. The factor is ``[K, C, h, w]`` or ``[K, C, 1, 1]``."""
     if factor.shape[2:] == (1, 1):
-        return weighted(factor[:, :, 0, 0], activation)
+        return weighted_sum(factor[:, :, 0, 0], activation)
     heat: Floats = (factor * activation).sum(1)
     return heat
 

@@ -37,7 +37,7 @@ def smoothgrad(probe: Probe) -> Floats:
     spread = _NOISE * (x.max() - x.min())
     generator = noise_generator()
     total = np.zeros((len(probe.wanted), *x.shape), x.dtype)
-    for part in probe.parts(probe.samples, gradient=True):
+    for part in probe.passes(probe.samples, gradient=True):
         noise = generator.standard_normal((part.stop - part.start, *x.shape), np.float32)
         total += probe.gradients(x + spread * noise).sum(1)
     heat: Floats = np.abs(total / probe.samples).sum(1)
@@ -66,7 +66,7 @@ def integrated_gradients(probe: Probe) -> Floats:
     x = probe.varied
     points, weights = (values.astype(x.dtype) for values in _gauss_legendre(probe.samples))
     total = np.zeros((len(probe.wanted), *x.shape), x.dtype)
-    for part in probe.parts(probe.samples, gradient=True):
+    for part in probe.passes(probe.samples, gradient=True):
         gradients = probe.gradients(points[part, None, None, None] * x)  # K n C h w
         total += np.tensordot(gradients, weights[part], ((1,), (0,)))
     heat: Floats = (total * x).sum(1)
