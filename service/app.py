@@ -142,7 +142,7 @@ def build(service: Service, settings: Settings, observers: Sequence[Callable[[Ca
             expose_headers=["Retry-After", "Server-Timing", "X-Request-ID", *openapi.PICTURE_HEADERS],
             max_age=3600,
         )
-    observers = (service.metrics.tell, *observers)
+    observers = (service.metrics.record, *observers)
     app.add_middleware(RequestContext, stopping=service.draining, tell=observers)
     app.add_middleware(PageHeaders)  # around all: a failure's reply has them too
     openapi.secure(app, required=bool(keys))
@@ -224,7 +224,7 @@ def _observers(settings: Settings) -> tuple[Callable[[Call], None], ...]:
         from .telemetry import traces  # of an optional package
     except ImportError as error:
         raise ValueError("PELLUCID_TRACING needs OpenTelemetry: pip install 'pellucid[otel]'") from error
-    return (traces.exporting().tell,)
+    return (traces.exporting().record,)
 
 
 def _assemble(settings: Settings, on_death: Callable[[], None]) -> Service:
