@@ -9,8 +9,9 @@ WORKDIR /requirements
 COPY pyproject.toml constraints.txt ./
 RUN grep -E '^torch(vision)?==' constraints.txt > torch.txt \
     && python -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
-wanted = {"all": project["dependencies"], **project["optional-dependencies"]}; \
-[open(name + ".txt", "w").write("\n".join(wanted[name])) for name in ("all", "cpu", "compile")]'
+extras = project["optional-dependencies"]; \
+wanted = {"all": project["dependencies"] + extras["open"] + extras["serve"], "cpu": extras["cpu"], "compile": extras["compile"]}; \
+[open(name + ".txt", "w").write("\n".join(x for x in wanted[name] if "pellucid" not in x)) for name in wanted]'
 
 FROM ${PYTHON_IMAGE} AS venv
 RUN python -m venv /opt/pellucid
@@ -21,7 +22,7 @@ ENV PATH=/opt/pellucid/bin:$PATH \
 # The service alone, as files that lie over those of the environment.
 FROM venv AS service
 WORKDIR /source
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml setup.py README.md LICENSE ./
 COPY pellucid pellucid
 COPY models models
 COPY service service
@@ -34,7 +35,7 @@ COPY --from=requirements /requirements/torch.txt /requirements/
 RUN python -m pip install --no-deps ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} --requirement /requirements/torch.txt
 COPY --from=requirements /requirements /requirements
 RUN python -m pip install --constraint /requirements/constraints.txt \
-    --requirement /requirements/all.txt --requirement /requirements/compile.txt
+    --requirement /requirements/all.txt --requirement /requirements/cpu.txt --requirement /requirements/compile.txt
 
 # Only compiling a network needs torch. The service stays out of the environment, whose layer is kept so. What OpenVINO
 # makes of a network at a start is of one processor: none of it is in the image.

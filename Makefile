@@ -57,7 +57,7 @@ screenshots: .venv/.dev  ## take the README's pictures of the playground anew
 lock:  ## write constraints.txt anew from pyproject.toml
 	rm -rf .venv.lock
 	$(PYTHON) -m venv .venv.lock
-	.venv.lock/bin/python -m pip install --quiet -e '.[bench,compile,cpu,dev]'
+	.venv.lock/bin/python -m pip install --quiet -e '.[bench,compile,dev,serve]'
 	.venv.lock/bin/python -m pip freeze --exclude-editable > constraints.txt
 	rm -rf .venv.lock
 
@@ -70,15 +70,15 @@ clean:  ## remove all that these commands made
 .venv/.serve: pyproject.toml constraints.txt
 	@echo "Installing torch and the rest into .venv: some GB, a few minutes."
 	$(PYTHON) -m venv .venv
-	$(PIP_INSTALL) -e '.[compile,cpu]'
+	$(PIP_INSTALL) -e '.[compile,serve]'
 	touch $@
 
 .venv/.dev: .venv/.serve
-	$(PIP_INSTALL) -e '.[compile,cpu,dev]'
+	$(PIP_INSTALL) -e '.[compile,dev,serve]'
 	touch $@
 
 .venv/.bench: .venv/.serve
-	$(PIP_INSTALL) -e '.[bench,compile,cpu]'
+	$(PIP_INSTALL) -e '.[bench,compile,serve]'
 	touch $@
 
 # The rival that needs another OpenVINO than the service.

@@ -21,7 +21,7 @@ def main() -> None:
     serve.start(http_options={"host": "127.0.0.1", "port": port})
     application = {
         "name": "pellucid",
-        "import_path": "service.scale.ray_app:app",
+        "import_path": "pellucid.service.scale.ray_app:app",
         "args": {},  # PELLUCID_* of this process
         "deployments": [
             {

@@ -9,13 +9,14 @@ from pathlib import Path
 
 from torch import nn
 
-from models.attention import ChannelAttention
-from models.insert import insert, load_gates
-from models.lite0 import GATED_CHANNELS, GATED_LAYERS, PREPROCESS, EfficientNetLite0, rename_published
-from models.sources import file_source, timm_source, torchvision_source
-from models.sources.errors import UnknownModelError
-from models.weights import WeightsError, load_strict, read_state
+from pellucid.compiler.weights import WeightsError, load_strict, read_state
 from pellucid.network.spec import ModelSpec
+
+from .attention import ChannelAttention
+from .insert import insert, load_gates
+from .lite0 import GATED_CHANNELS, GATED_LAYERS, PREPROCESS, EfficientNetLite0, rename_published
+from .sources import file_source, timm_source, torchvision_source
+from .sources.errors import UnknownModelError
 
 __all__ = ["UnknownModelError", "load"]
 

@@ -9,10 +9,11 @@ from collections.abc import Iterable, Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from models.attention import ChannelAttention
-from models.weights import WeightsError, load_strict
 from pellucid.compiler.gates import Gated
 from pellucid.compiler.graph import TracedNetwork
+from pellucid.compiler.weights import WeightsError, load_strict
+
+from .attention import ChannelAttention
 
 # A gate's type -> its module, which takes the number of channels.
 GATE_TYPES = {"channel": ChannelAttention}

@@ -60,7 +60,13 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    value = getattr(import_module(_MODULES[name]), name)
+    try:
+        value = getattr(import_module(_MODULES[name]), name)
+    except ModuleNotFoundError as error:
+        extra = "compile" if "compiler" in _MODULES[name] else "cpu"
+        raise ModuleNotFoundError(
+            f"pellucid.{name} needs {error.name}: pip install 'pellucid[{extra}]'", name=error.name
+        ) from error
     globals()[name] = value
     return value
 

@@ -12,9 +12,9 @@ from typing import Final
 import numpy as np
 
 from pellucid.errors import Unexplainable
+from pellucid.explain.batch import explain
 from pellucid.explain.evidence import ForwardRecord, resolved, wanted
 from pellucid.explain.methods import METHODS, costly, differentiated, explained
-from pellucid.explain.outcome import explain
 from pellucid.network.file import CompiledNetwork, NetworkFileError, Value
 from pellucid.network.graph import PIXELS_INPUT
 from pellucid.network.spec import PIXELS, NetworkSpec

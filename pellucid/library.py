@@ -27,7 +27,7 @@ from pellucid.parts.feature_maps import FeatureMapOptions
 from pellucid.parts.grad_cam import GradCamOptions
 from pellucid.parts.option_types import Analysis, Options, invalid
 from pellucid.parts.predictions import PredictOptions
-from pellucid.parts.trust import Trusted, scoring, trials_of, trusted
+from pellucid.parts.trust import Trusted, measure, perturbations_of, scoring_plan
 from pellucid.parts.what_if import WhatIfOptions
 from pellucid.runtime import choose, cores
 from pellucid.schemas import (
@@ -120,29 +120,29 @@ class Network:
         return found
 
     def feature_maps(self, image: ImageSource, **given: Unpack[asked.FeatureMapOptions]) -> list[FeatureMap]:
-        """The feature maps of some layers, a grid of channels for each layer."""
+        """The feature maps of some layers, a grid for each layer."""
         return self._result(image, FeatureMapOptions, given).feature_maps or []
 
     def grad_cam(self, image: ImageSource, **given: Unpack[asked.GradCamOptions]) -> list[GradCam]:
-        """A heat map for each target."""
+        """Heat maps of the evidence, for each target."""
         return self._result(image, GradCamOptions, given).grad_cam or []
 
     def explain(self, image: ImageSource, **given: Unpack[asked.ExplainOptions]) -> Result:
-        """All parts of an explanation from one pass, or those that ``include`` names. The others are None."""
+        """All of these from one pass, or the parts in ``include``; the others are None."""
         return self._result(image, ExplainOptions, given)
 
     def what_if(self, image: ImageSource, **given: Unpack[asked.WhatIfOptions]) -> WhatIf:
-        """The predictions after scaling or removing some channels."""
+        """The predictions and maps before and after some channels are scaled or muted."""
         found = self._result(image, WhatIfOptions, given).what_if
         assert found is not None
         return found
 
     def heat_maps(self, image: ImageSource, **given: Unpack[asked.GradCamOptions]) -> HeatMaps:
-        """The maps of ``grad_cam`` as arrays, at full precision."""
+        """The maps of ``grad_cam`` as arrays, in full precision."""
         options = self._options(GradCamOptions, given)
         plan = options.plan(self, 1)
         numbers_file.require_one_size(plan)
-        decoded, outcome = self._seen(image, plan, options.picture_side)
+        decoded, outcome = self._analyze(image, plan, options.picture_side)
         return read_npz(numbers_file.npz(decoded, outcome, None, result.frame(decoded)))
 
     def compare(
@@ -153,8 +153,7 @@ class Network:
         against: Network | None = None,
         **given: Unpack[asked.CompareOptions],
     ) -> Comparison:
-        """Compare two classes (two ``target``), two pictures (``image`` and ``other``), or two networks (``against``).
-        """
+        """Compare two classes (two of ``target``), two pictures (``other``), or two networks (``against``)."""
         if "against_model" in given:
             raise InvalidOption("against_model: Give the other network itself as `against`.")
         wanted = self._options(compare.CompareOptions, given)
@@ -163,35 +162,37 @@ class Network:
         images = [image] if other is None else [image, other]
         kind = compare.kind_of(wanted, len(images))
         networks = (self, against or self)
-        seen: list[compare.Seen] = []
+        seen: list[compare.SideOutcome] = []
         for number, (name, _, plan) in enumerate(compare.sides(kind, *networks, wanted)):
             network = networks[number]
             if seen and not wanted.target:
                 found = seen[0][1].explanations[0].target.index
                 with compare.naming(name):
                     plan = replace(plan, targets=(compare.counterpart(found, self.spec, network.spec),))
-            seen.append(network._seen(images[min(number, len(images) - 1)], plan, None))
-        answer = compare.compared(kind, [network.spec for network in networks][: len(seen)], seen, wanted)
+            seen.append(network._analyze(images[min(number, len(images) - 1)], plan, None))
+        answer = compare.comparison_json(kind, [network.spec for network in networks][: len(seen)], seen, wanted)
         return Comparison.model_validate_json(result.as_json(answer))
 
     # -- one picture, from its source to its result
 
     def _result(self, image: ImageSource, kind: type[Options], given: Any) -> Result:
         options = self._options(kind, given)
-        decoded, outcome = self._seen(image, options.plan(self, 1), options.picture_side)
+        decoded, outcome = self._analyze(image, options.plan(self, 1), options.picture_side)
         tried: tuple[Trusted, ...] = ()
         if options.design is not None:
-            trials = trials_of(decoded, outcome, self.spec.preprocess, options.design)
-            scores = np.array([self._scores(trials.picture(number), outcome) for number in range(len(trials))])
-            tried = trusted(trials, scores, outcome, 0.0)
+            perturbations = perturbations_of(decoded, outcome, self.spec.preprocess, options.design)
+            scores = np.array(
+                [self._scores(perturbations.picture(number), outcome) for number in range(len(perturbations))]
+            )
+            tried = measure(perturbations, scores, outcome, 0.0)
         found = options.entry(Analysis(decoded, outcome, self.spec.labels, tried))
         return Result.model_validate_json(result.as_json({"image": result.image_info(decoded.info), **found}))
 
     def _scores(self, pixels: Any, outcome: Outcome) -> list[float]:
-        (scored,) = self._run(pixels, scoring(outcome))
+        (scored,) = self._run(pixels, scoring_plan(outcome))
         return [each.probability for each in scored.scored]
 
-    def _seen(self, image: ImageSource, plan: Plan, side: int | None) -> tuple[DecodedImage, Outcome]:
+    def _analyze(self, image: ImageSource, plan: Plan, side: int | None) -> tuple[DecodedImage, Outcome]:
         name, data = read(image)
         decoded: DecodedImage = decode(Upload(data, name), self.spec.preprocess, self.max_pixels, side)
         (outcome,) = self._run(decoded.pixels, plan)

@@ -1,5 +1,16 @@
-"""``python -m service``."""
+"""The command ``pellucid``, and ``python -m service`` in the repository."""
 
-from service.cli import main
+import sys
 
-main()
+
+def main() -> None:
+    """Run the command line, or end with a sentence if what it needs is not installed."""
+    try:
+        from .cli import main
+    except ModuleNotFoundError as error:
+        sys.exit(f"pellucid: the command needs {error.name}: pip install 'pellucid[serve]'")
+    main()
+
+
+if __name__ == "__main__":
+    main()

@@ -23,31 +23,32 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from threadpoolctl import threadpool_limits
 
-from pellucid.engine import Engine
+from pellucid.engine import Engine as NetworkEngine
 from pellucid.errors import MethodNotAllowed, NotFound, PellucidError, Unexplainable
 from pellucid.explain.methods import METHODS
 from pellucid.network import names
 from pellucid.network.file import load
+from pellucid.network.spec import NetworkSpec
 from pellucid.parts.option_types import invalid
 from pellucid.runtime import choose, cores
 from pellucid.runtime.facts import told, versions
 from pellucid.types import Batch, Plan, Tap
-from service.config import Settings
-from service.dispatch.admission import Admission
-from service.dispatch.forecast import Forecast
-from service.dispatch.worker import Worker
-from service.flow.body import Limits
-from service.flow.run import Pipeline
-from service.flow.serve import Service
-from service.http import openapi
-from service.http.keys_and_rates import Gate, Keys, rate_of
-from service.http.middleware import RequestContext
-from service.http.page_headers import PageHeaders
-from service.http.problems import error_response
-from service.protocols import kserve_v1, kserve_v2, torchserve
-from service.routes import catalogue, explain, playground, predict, redoc
-from service.telemetry.call import Call
-from service.telemetry.metrics import Metrics
+
+from .config import Settings
+from .dispatch.admission import Admission
+from .dispatch.engine import Engine
+from .dispatch.forecast import Forecast
+from .dispatch.worker import Worker
+from .flow.bodies import Limits
+from .flow.served import Served, Service
+from .http import openapi
+from .http.keys_and_rates import AccessControl, Keys, rate_of
+from .http.middleware import PageHeaders, RequestContext
+from .http.problems import error_response
+from .protocols import kserve_v1, kserve_v2, torchserve
+from .routes import catalogue, health, playground, redoc, v1
+from .telemetry.call import Call
+from .telemetry.metrics import Metrics
 
 log = logging.getLogger("pellucid")
 
@@ -90,8 +91,8 @@ def build(service: Service, settings: Settings, observers: Sequence[Callable[[Ca
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        for pipeline in service.pipelines.values():
-            pipeline.worker.start()
+        for network in service.networks.values():
+            network.worker.start()
         service.ready = True
         yield
         service.ready = False
@@ -120,7 +121,7 @@ def build(service: Service, settings: Settings, observers: Sequence[Callable[[Ca
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     _watch(service)
-    for routes in (predict, explain, kserve_v1, kserve_v2, torchserve, catalogue):
+    for routes in (v1, kserve_v1, kserve_v2, torchserve, catalogue, health):
         app.include_router(routes.router(service))
 
     app.include_router(redoc.router(ASSETS))
@@ -129,7 +130,9 @@ def build(service: Service, settings: Settings, observers: Sequence[Callable[[Ca
     for kind in (PellucidError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _on_error)
     # The last is the outermost: everything has an id, and a page of another origin may read also why it is refused.
-    app.add_middleware(Gate, keys=keys, rate=rate_of(settings.rate_limit), docs=settings.docs, metrics=settings.metrics)
+    app.add_middleware(
+        AccessControl, keys=keys, rate=rate_of(settings.rate_limit), docs=settings.docs, metrics=settings.metrics
+    )
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -139,8 +142,8 @@ def build(service: Service, settings: Settings, observers: Sequence[Callable[[Ca
             expose_headers=["Retry-After", "Server-Timing", "X-Request-ID", *openapi.PICTURE_HEADERS],
             max_age=3600,
         )
-    observers = (service.metrics.tell, *observers)
-    app.add_middleware(RequestContext, stopping=lambda: not service.ready, tell=observers)
+    observers = (service.metrics.record, *observers)
+    app.add_middleware(RequestContext, stopping=service.draining, tell=observers)
     app.add_middleware(PageHeaders)  # around all: a failure's reply has them too
     openapi.secure(app, required=bool(keys))
     app.state.service = service
@@ -159,10 +162,10 @@ async def _stop(service: Service) -> None:
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
 
     def end() -> None:
-        for pipeline in service.pipelines.values():
-            pipeline.worker.stop()
-        for pipeline in service.pipelines.values():
-            pipeline.pool.shutdown()
+        for network in service.networks.values():
+            network.worker.stop()
+        for network in service.networks.values():
+            network.pool.shutdown()
         with suppress(RuntimeError):  # the loop may have gone
             loop.call_soon_threadsafe(ended.set)
 
@@ -178,14 +181,14 @@ def _watch(service: Service) -> None:
     """Let the metrics ask for what changes by itself."""
     door = service.admission
     service.metrics.watch_door(lambda: door.in_flight, lambda: door.bytes_in_flight)
-    for name, pipeline in service.pipelines.items():
+    for name, network in service.networks.items():
         service.metrics.watch_model(
             name,
-            pipeline.engine,
-            pipeline.spec.weights_sha256 or "",
-            waiting=partial(getattr, pipeline.worker, "waiting"),
-            cap=partial(getattr, pipeline.worker, "batch_cap"),
-            up=partial(getattr, pipeline.worker, "well"),
+            network.engine,
+            network.spec.weights_sha256 or "",
+            waiting=partial(getattr, network.worker, "waiting"),
+            cap=partial(getattr, network.worker, "batch_cap"),
+            up=partial(getattr, network.worker, "well"),
         )
 
 
@@ -218,10 +221,10 @@ def _observers(settings: Settings) -> tuple[Callable[[Call], None], ...]:
     if not settings.tracing:
         return ()
     try:
-        from service.telemetry import traces  # of an optional package
+        from .telemetry import traces  # of an optional package
     except ImportError as error:
         raise ValueError("PELLUCID_TRACING needs OpenTelemetry: pip install 'pellucid[otel]'") from error
-    return (traces.exporting().tell,)
+    return (traces.exporting().record,)
 
 
 def _assemble(settings: Settings, on_death: Callable[[], None]) -> Service:
@@ -234,13 +237,13 @@ def _assemble(settings: Settings, on_death: Callable[[], None]) -> Service:
     )
     wanted = dict.fromkeys((settings.model, *settings.models))
     metrics = Metrics(version("pellucid"))
-    pipelines = [_pipeline(name, settings, pool, metrics, on_death) for name in wanted]
-    served = [pipeline.spec.name for pipeline in pipelines]
+    networks = [_served(name, settings, pool, metrics, on_death) for name in wanted]
+    served = [network.spec.name for network in networks]
     if len(set(served)) < len(served):
         raise ValueError(f"two networks have one name among {', '.join(served)}: give one another name beside its file")
     forecast = Forecast(decoders)
     return Service(
-        pipelines={pipeline.spec.name: pipeline for pipeline in pipelines},
+        networks={network.spec.name: network for network in networks},
         admission=Admission(
             settings.max_in_flight,
             settings.max_in_flight_mib * 2**20,
@@ -259,9 +262,9 @@ def _assemble(settings: Settings, on_death: Callable[[], None]) -> Service:
     )
 
 
-def _pipeline(
+def _served(
     name: str, settings: Settings, pool: ThreadPoolExecutor, metrics: Metrics, on_death: Callable[[], None]
-) -> Pipeline:
+) -> Served:
     """One network of the catalogue, loaded onto the device and warm."""
     started = time.perf_counter()
     cache = Path(settings.cache_dir).expanduser() if settings.cache_dir else None
@@ -275,14 +278,15 @@ def _pipeline(
         threads=settings.threads or cores.available(),
         cache=cache,
     )
-    engine = Engine(compiled, runtime)
-    max_batch = settings.max_batch or engine.paying_batch
-    _warm_up(engine, spec.preprocess.size, max_batch)
+    engine: Engine = NetworkEngine(compiled, runtime)
+    max_batch = settings.max_batch or runtime.paying_batch
+    batches = {*range(1, min(max_batch, runtime.paying_batch) + 1), max_batch}
+    _warm_up(engine, compiled.spec, spec.preprocess.size, sorted(batches))
     took_s = time.perf_counter() - started
     log.info(
         "%s runs on %s, up to %d images a batch, ready after %.1f s",
         spec.name,
-        engine.facts.description,
+        runtime.facts.description,
         max_batch,
         took_s,
     )
@@ -293,26 +297,25 @@ def _pipeline(
         on_batch=metrics.batches(spec.name),
         on_death=on_death,
     )
-    return Pipeline(
+    return Served(
         spec=spec,
         network=compiled.spec,
         methods=tuple(method.spec for method in METHODS.values()),
-        engine=engine.facts.description,
+        engine=runtime.facts.description,
         worker=worker,
         pool=pool,
         max_pixels=settings.max_megapixels * 1_000_000,
         max_side=settings.max_side_pixels,
-        runtime={"engine": told(engine.facts), "versions": versions()},
+        runtime={"engine": told(runtime.facts), "versions": versions()},
     )
 
 
-def _warm_up(engine: Engine, size: tuple[int, int], max_batch: int) -> None:
+def _warm_up(engine: Engine, network: NetworkSpec, size: tuple[int, int], batches: Sequence[int]) -> None:
     """Run what most requests ask for, so that the first of them finds its graphs built and the memory pools filled.
 
-    Batches of each size that is usual, side by side, since OpenVINO prepares for each size once; in threads that end
-    with it, and what they hold with them.
+    Batches of these sizes, side by side, since OpenVINO prepares for each size once; in threads that end with it, and
+    what they hold with them.
     """
-    network = engine.network
     layer = network.default_layer or None
     everything = Plan(gates=True, layer=layer, taps=tuple(map(Tap, network.feature_layers)))
     usual = [plan for plan in (Plan(layer=layer), everything) if _explains(engine, plan)] or [Plan()]
@@ -320,7 +323,7 @@ def _warm_up(engine: Engine, size: tuple[int, int], max_batch: int) -> None:
         for alone in (False, True):
             engine.prepare(plan, alone, keep=True)
     with ThreadPoolExecutor(engine.slots) as pool:
-        for count in sorted({*range(1, min(max_batch, engine.paying_batch) + 1), max_batch}):
+        for count in batches:
             # Each size takes 20 MB of every model: feature maps are seldom asked for by as many callers at once.
             for plan in usual if count <= _WARM_MAPS else usual[:1]:
                 batch = Batch(np.zeros((count, *size, 3), np.uint8), (plan,) * count)

@@ -1,4 +1,4 @@
-"""The command line: ``pellucid``. ``serve`` is here; the commands that ask are in ``commands``."""
+"""The command line ``pellucid``. ``serve`` is here, the other commands are in ``commands``."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from typing import Annotated, Any, Final
 import typer
 import uvicorn
 
-from service import process
-from service.commands import start
-from service.commands.bench import bench
-from service.commands.compile import compile_network
-from service.commands.explain import explain
-from service.commands.models import layers, models
-from service.commands.reproduce import reproduce
-from service.config import Settings
-from service.http.connection import BoundedProtocol, ConnectionLimits
+from . import process
+from .commands import start
+from .commands.bench import bench
+from .commands.compile import compile_network
+from .commands.explain import explain
+from .commands.models import layers, models
+from .commands.reproduce import reproduce
+from .config import Settings
+from .http.connection import BoundedProtocol, ConnectionLimits
 
 SAMPLES = Path(__file__).parent / "web" / "samples"
 
 log = logging.getLogger("pellucid")
 
-# sysexits.h calls it an internal error of the software.
+# In sysexits.h: an internal software error.
 _DIED: Final = os.EX_SOFTWARE
 
 main = typer.Typer(
@@ -68,7 +68,7 @@ def serve() -> None:
     """Serve over HTTP, as the PELLUCID_* environment variables say."""
     settings = start.settings()
     died = threading.Event()
-    for stop in (signal.SIGINT, signal.SIGTERM):  # uvicorn drains, then raises the signal anew: to stop is no failure
+    for stop in (signal.SIGINT, signal.SIGTERM):  # uvicorn drains, then raises the signal again: exit 0
         signal.signal(stop, lambda *_: sys.exit(_DIED if died.is_set() else 0))
     process.give_back_large_blocks()
     address = _bound(settings)
@@ -85,7 +85,7 @@ def serve() -> None:
         app,
         http=_protocol(settings),
         ws="none",
-        lifespan="on",  # by itself uvicorn takes a start that fails for an app without one, and serves
+        lifespan="on",  # by default uvicorn ignores a failed start and serves
         log_level="warning",
         access_log=False,
         log_config=None,
@@ -107,7 +107,7 @@ def _protocol(settings: Settings) -> type[BoundedProtocol]:
 
 
 def _bound(settings: Settings) -> socket.socket:
-    """A socket at the address, not listening yet: a port that is taken is known before anything is loaded."""
+    """A bound socket that does not listen yet, so that a port in use fails before a network is loaded."""
     address = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET)
     address.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -121,7 +121,7 @@ def _bound(settings: Settings) -> socket.socket:
 
 
 class _Server(uvicorn.Server):
-    """Says where it listens, once it does, and stops in two steps: it refuses in words, then it no longer listens."""
+    """Prints its address, and stops in two steps: first new work gets 503, then the port closes."""
 
     def __init__(self, config: uvicorn.Config, service: Any, drain_delay_s: float) -> None:
         super().__init__(config)
@@ -130,7 +130,7 @@ class _Server(uvicorn.Server):
         self._closes = math.inf
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """SIGTERM drains first: a balancer needs a while to send callers elsewhere. SIGINT, or a second, ends."""
+        """SIGTERM drains first, while a load balancer redirects clients. SIGINT, or a second signal, closes at once."""
         self._service.ready = False
         if sig == signal.SIGTERM and math.isinf(self._closes):
             self._captured_signals.append(sig)
@@ -139,15 +139,15 @@ class _Server(uvicorn.Server):
         else:
             super().handle_exit(sig, frame)
             said = "stopping: the port closes at once"
-        # A signal comes between any two steps, also while a line is being logged: this one waits for the loop.
+        # A signal can interrupt the log itself, so this line is logged by the event loop.
         asyncio.get_running_loop().call_soon_threadsafe(partial(log.info, said))
 
     async def on_tick(self, counter: int) -> bool:
-        """Ten times a second: whether to stop listening."""
+        """Called ten times a second. Returns whether to stop listening."""
         return time.monotonic() >= self._closes or await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Close the port, wait for what was accepted, and say that it is over."""
+        """Close the port and wait for accepted requests."""
         await super().shutdown(sockets)
         log.info("stopped")
 
@@ -165,8 +165,8 @@ class _Server(uvicorn.Server):
 
 @main.command()
 def new_key() -> None:
-    """Make an API key: give the first line to a caller, and the second to PELLUCID_API_KEYS or its file."""
-    from service.http.keys_and_rates import new_key
+    """Make an API key. Give the first line to a client, and the second to PELLUCID_API_KEYS or its file."""
+    from .http.keys_and_rates import new_key
 
     for line in new_key():
         typer.echo(line)

@@ -27,10 +27,11 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, field_validator
 from torch import nn
 
-from models.sources import lite0_source, timm_source, torchvision_source
-from models.sources.errors import UnknownModelError
-from models.weights import WeightsError, digest, load_strict, read_state
+from pellucid.compiler.weights import WeightsError, digest, load_strict, read_state
 from pellucid.network.spec import Interpolation, ModelSpec, PreprocessSpec
+
+from . import lite0_source, timm_source, torchvision_source
+from .errors import UnknownModelError
 
 ARCHITECTURES: dict[str, ModuleType] = {
     "lite0": lite0_source,

@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import nn
 
-from models.lite0 import PREPROCESS, EfficientNetLite0
 from pellucid.network.spec import PreprocessSpec
+
+from ..lite0 import PREPROCESS, EfficientNetLite0
 
 
 def blank(name: str, classes: int, arguments: dict[str, Any], keys: Collection[str]) -> nn.Module:

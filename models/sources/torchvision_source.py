@@ -15,9 +15,10 @@ from urllib.error import URLError
 import torch
 from torch import Tensor, nn
 
-from models.sources.errors import UnknownModelError
-from models.weights import WeightsError, digest, load_strict, read_state
+from pellucid.compiler.weights import WeightsError, digest, load_strict, read_state
 from pellucid.network.spec import ModelSpec, PreprocessSpec
+
+from .errors import UnknownModelError
 
 # Heads that are used only in training. If a checkpoint has them, they are loaded strictly and then removed.
 _AUXILIARY = {"googlenet": ("aux1", "aux2"), "inception_v3": ("AuxLogits",)}

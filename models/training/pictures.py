@@ -13,8 +13,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from models.training.corruptions import Picture
 from pellucid.network.spec import PreprocessSpec
+
+from .corruptions import Picture
 
 Part = Literal["all", "fit", "dev"]
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}

@@ -11,13 +11,14 @@ from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 from torch.nn import functional as F
 
-from models.attention import ChannelAttention
-from models.insert import gates_of
-from models.training.corruptions import TRAINED
-from models.training.pictures import Sampler, random_crop, to_pixels
 from pellucid.compiler.gates import names_without_gates
 from pellucid.compiler.graph import TracedNetwork
 from pellucid.network.spec import PreprocessSpec
+
+from ..attention import ChannelAttention
+from ..insert import gates_of
+from .corruptions import TRAINED
+from .pictures import Sampler, random_crop, to_pixels
 
 LABEL_WEIGHT = 0.1
 # A channel with a smaller deviation is almost constant. Dividing by it would amplify rounding errors.

@@ -1,4 +1,4 @@
-"""A client of the service: typed replies, images as they lie at hand, retries that wait as long as they are told.
+"""A client of the service: typed replies, images in many forms, and retries that follow Retry-After.
 
 ::
 
@@ -9,13 +9,13 @@
             print(f"{prediction.label}: {prediction.probability:.1%}")
         pellucid.grad_cam("cat.jpg", overlay=True)[0].overlay.to_pil().show()
 
-It needs httpx, pydantic and tenacity, and Pillow where it is given or asked for its pictures; no network is loaded.
+It needs httpx, pydantic and tenacity, and Pillow for pictures of Pillow. It loads no network.
 
-- sync, asynchronous: the two clients; calls: what both send and how they read the answer
-- images: what may be sent as an image; options: what may be asked, by route
-- retry: when the same is asked again; errors: what the service says instead of an answer
-- heat_maps: maps as numbers, read from the files that the service gives
-- many: many pictures, some at a time
+- asynchronous: the client; sync: the same without an event loop, generated; calls: requests and replies of both
+- images: the forms of an image; options: the options of each route, generated
+- retry: which failures are retried, and when; errors: ApiError
+- heat_maps: maps as arrays, read from .npz
+- many: several pictures at a time
 """
 
 from pellucid.client.asynchronous import AsyncClient

@@ -40,10 +40,10 @@ from pellucid.schemas import (
 
 
 class AsyncClient:
-    """Asks a service. Concurrent calls may share one client.
+    """A client of one service. Concurrent calls may share it.
 
-    Every method raises ApiError for what the service refuses, httpx.TransportError where nobody answers, and, if it
-    takes an image, OSError, TypeError or ValueError for one that can't be read.
+    Every method raises ApiError for an error of the service, and httpx.TransportError if the service can't be reached.
+    Methods that take an image raise OSError, TypeError or ValueError if it can't be read.
     """
 
     def __init__(
@@ -55,9 +55,9 @@ class AsyncClient:
         retries: int = 5,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        """``timeout_s``: of a call with its retries; the service is told it, and does nothing for an answer too late.
+        """``timeout_s``: seconds for a call and its retries. The service gets it as ``timeout_ms`` and drops late work.
 
-        ``retries``: how often a call is tried again, at most, where it may be answered then; see ``retry``.
+        ``retries``: how often a call is sent again, at most, after a temporary failure; see ``retry``.
         """
         self._timeout_s = timeout_s
         self._retries = retries
@@ -73,19 +73,19 @@ class AsyncClient:
         return calls.attention(await self._post("attention", image, options))
 
     async def feature_maps(self, image: ImageSource, **options: Unpack[FeatureMapOptions]) -> list[FeatureMap]:
-        """What the channels of some layers see, a grid for each layer."""
+        """The feature maps of some layers, a grid for each layer."""
         return calls.feature_maps(await self._post("feature-maps", image, options))
 
     async def grad_cam(self, image: ImageSource, **options: Unpack[GradCamOptions]) -> list[GradCam]:
-        """Where the evidence lies, for each target."""
+        """Heat maps of the evidence, for each target."""
         return calls.grad_cam(await self._post("grad-cam", image, options))
 
     async def explain(self, image: ImageSource, **options: Unpack[ExplainOptions]) -> Result:
-        """All of these from one forward pass, or the parts that ``include`` names; others are None."""
+        """All of these from one forward pass, or the parts in ``include``; the others are None."""
         return calls.result(await self._post("explain", image, options))
 
     async def what_if(self, image: ImageSource, **options: Unpack[WhatIfOptions]) -> WhatIf:
-        """What the network would have said, had some channels weighed more, less, or nothing."""
+        """The predictions and maps before and after some channels are scaled or muted."""
         return calls.what_if(await self._post("what-if", image, options))
 
     async def compare(
@@ -102,17 +102,17 @@ class AsyncClient:
         media_type: str = "image/png",
         **options: Unpack[ExplainOptions],
     ) -> bytes:
-        """A route's one picture as a file's bytes: the plot of the channels' weights, a grid, an overlay or a mask."""
+        """The picture of a route as a file's bytes: the plot of the channels' weights, a grid, an overlay or a mask."""
         response = await self._post(route, image, options, media_type)
         return response.content
 
     async def heat_maps(self, image: ImageSource, **options: Unpack[GradCamOptions]) -> HeatMaps:
-        """The maps of /v1/grad-cam as arrays, each number as it was computed. Needs numpy."""
+        """The maps of /v1/grad-cam as arrays, in full precision. Needs numpy."""
         response = await self._post("grad-cam", image, options, NPZ)
         return read_npz(response.content)
 
     async def reply(self, route: str, image: ImageSource, **options: Any) -> Reply:
-        """The whole reply of a route, as /v1/grad-cam, with its provenance where ``options`` ask for it."""
+        """The whole reply of a route, for example /v1/grad-cam, with provenance if ``options`` have it."""
         return calls.parsed(await self._post(route.removeprefix("/v1/"), image, options), Reply)
 
     async def models(self) -> list[ModelSummary]:
@@ -120,7 +120,7 @@ class AsyncClient:
         return calls.parsed(await self._send(Call("GET", "/v1/models")), ModelList).models
 
     async def model(self, name: str) -> ModelDetail:
-        """Everything in a network that has a name."""
+        """A network's layers, gates, labels and methods."""
         return calls.parsed(await self._send(calls.get_model(name)), ModelDetail)
 
     async def explain_many(
@@ -131,7 +131,7 @@ class AsyncClient:
         progress: Progress | None = None,
         **options: Unpack[ExplainOptions],
     ) -> AsyncGenerator[Explained, None]:
-        """Each picture explained, in order, ``concurrency`` of them in flight or waiting to be taken from here.
+        """Each picture explained, in order, ``concurrency`` of them in flight or ready.
 
         A picture that fails has an ``error``, and the others go on. ``progress`` is called after each, by one thread at
         a time. Close the generator (``contextlib.aclosing``, ``contextlib.closing``) to stop before its end.
@@ -160,10 +160,10 @@ class AsyncClient:
         async for attempt in tenacity.AsyncRetrying(**retry.policy(self._retries, self._timeout_s)):
             with attempt:
                 return calls.checked(await self._http.request(**call.arguments(max(0.001, ends - time.monotonic()))))
-        raise AssertionError("the last attempt returns or raises")
+        raise AssertionError("the last attempt returned or raised")
 
     async def close(self) -> None:
-        """Close its connections."""
+        """Close the connections."""
         await self._http.aclose()
 
     async def __aenter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""What both clients send, and how they read the answer."""
+"""The requests of both clients, and how they parse the replies."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from pellucid.schemas import (
 M = TypeVar("M", bound=BaseModel)
 PictureRoute = Literal["attention", "feature-maps", "grad-cam"]
 USER_AGENT: Final = "pellucid-client"
-# Longer than the service is told, so that its own word for being late arrives.
+# The client waits this much longer than `timeout_ms`, so that the service's own error for a timeout arrives.
 _GRACE_S: Final = 1
 
 
@@ -43,7 +43,7 @@ class Call:
     accept: str = "application/json"
 
     def arguments(self, remaining_s: float) -> dict[str, Any]:
-        """Those of httpx: the service is told how long the answer is waited for, unless the caller said so."""
+        """Arguments for ``httpx.request``. ``timeout_ms`` is the remaining time, unless the caller chose another."""
         options = {name: value for name, value in self.options.items() if value is not None}
         if self.images:
             options.setdefault("timeout_ms", max(1, int(remaining_s * 1000)))
@@ -63,30 +63,30 @@ def post(route: str, image: ImageSource, options: Mapping[str, Any], accept: str
 
 
 def compare(image: ImageSource, other: ImageSource | None, options: Mapping[str, Any]) -> Call:
-    """A POST of one image or two that are compared. Raises what ``images.read`` does."""
+    """A POST of one image, or of two to compare. Raises what ``images.read`` does."""
     images = (image,) if other is None else (image, other)
     return Call("POST", "/v1/compare", options, tuple(map(read, images)))
 
 
 def get_model(name: str) -> Call:
-    """A GET of what a network has."""
+    """A GET of a network's layers, gates, labels and methods."""
     return Call("GET", f"/v1/models/{quote(name, safe=':')}")
 
 
 def headers(api_key: str | None) -> dict[str, str]:
-    """Headers of every request."""
+    """The headers of every request."""
     return {"User-Agent": USER_AGENT} | ({"Authorization": f"Bearer {api_key}"} if api_key else {})
 
 
 def checked(response: httpx.Response) -> httpx.Response:
-    """The response, if it is an answer. Raises ApiError."""
+    """The response, if its status is a success. Raises ApiError."""
     if not response.is_success:
         raise ApiError.of(response)
     return response
 
 
 def parsed(response: httpx.Response, schema: type[M]) -> M:
-    """The answer as its type. What a newer service adds is left out. Raises ApiError if it is something else."""
+    """The reply as ``schema``. Fields that a newer service adds are ignored. Raises ApiError if it does not match."""
     try:
         return schema.model_validate_json(response.content, extra="ignore")
     except ValidationError as error:
@@ -94,7 +94,7 @@ def parsed(response: httpx.Response, schema: type[M]) -> M:
 
 
 def result(response: httpx.Response) -> Result:
-    """What was found in the one image that was sent."""
+    """The result of the one image that was sent. Raises ApiError."""
     (found,) = parsed(response, Reply).results
     if isinstance(found, Failure):
         raise ApiError(found.error)
@@ -102,34 +102,34 @@ def result(response: httpx.Response) -> Result:
 
 
 def predictions(response: httpx.Response) -> list[Prediction]:
-    """The part that /v1/predict fills."""
+    """The result of /v1/predict."""
     return result(response).predictions or []
 
 
 def attention(response: httpx.Response) -> Attention:
-    """The part that /v1/attention fills."""
+    """The result of /v1/attention."""
     found = result(response).attention
     assert found is not None
     return found
 
 
 def feature_maps(response: httpx.Response) -> list[FeatureMap]:
-    """The part that /v1/feature-maps fills."""
+    """The result of /v1/feature-maps."""
     return result(response).feature_maps or []
 
 
 def grad_cam(response: httpx.Response) -> list[GradCam]:
-    """The part that /v1/grad-cam fills."""
+    """The result of /v1/grad-cam."""
     return result(response).grad_cam or []
 
 
 def what_if(response: httpx.Response) -> WhatIf:
-    """The part that /v1/what-if fills."""
+    """The result of /v1/what-if."""
     found = result(response).what_if
     assert found is not None
     return found
 
 
 def comparison(response: httpx.Response) -> Comparison:
-    """What /v1/compare found."""
+    """The result of /v1/compare."""
     return parsed(response, CompareReply).compare

@@ -1,4 +1,4 @@
-"""What the service says instead of an answer."""
+"""Errors of the service as an exception."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pellucid.schemas import Problem
 
 
 class ApiError(Exception):
-    """An answer that is an error. ``problem`` is the service's own, or made up for what stands before it.
+    """A reply that is an error. ``problem`` is the service's, or made from the status if a proxy answered.
 
-    ``retry_after_s``: seconds to wait before the same may be asked again, where the answer says so.
+    ``retry_after_s``: the header Retry-After, in seconds; None if there is none.
     """
 
     def __init__(self, problem: Problem, retry_after_s: float | None = None) -> None:
@@ -28,35 +28,35 @@ class ApiError(Exception):
 
     @property
     def kind(self) -> str:
-        """The kind of error in short, ``unknown-name`` for instance; empty for what isn't the service's."""
+        """The kind of error, for example ``unknown-name``. Empty if the reply is not the service's."""
         kind, found, slug = self.problem.type.rpartition("urn:pellucid:problem:")
         return slug if found and not kind else ""
 
     @property
     def title(self) -> str:
-        """The kind of error, in words."""
+        """The kind of error, as a phrase."""
         return self.problem.title
 
     @property
     def detail(self) -> str:
-        """What was wrong with this request, and what is allowed."""
+        """What is wrong with this request, and what is allowed."""
         return self.problem.detail
 
     @property
     def request_id(self) -> str:
-        """The request's id, by which the service's log knows it."""
+        """The request's id, as in the service's log."""
         return self.problem.request_id
 
     @property
     def allowed(self) -> list[str] | None:
-        """All that is allowed in place of what was sent, where a list of it helps."""
+        """All allowed values, for errors about a name; None for others."""
         return self.problem.allowed
 
     @classmethod
     def of(cls, response: httpx.Response) -> Self:
-        """The error that a response holds, whoever sent it: a proxy's page has no more than its status.
+        """The error in a response of the service, or of a proxy, whose page has no more than its status.
 
-        A response that should be an answer and is none is an error too.
+        A success whose body is not a reply is an error as well.
         """
         try:
             problem = Problem.model_validate_json(response.content, extra="ignore")

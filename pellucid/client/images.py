@@ -1,4 +1,4 @@
-"""What may be sent as an image: a file, its bytes, a picture of Pillow, an array."""
+"""The forms of an image: a path, a file's bytes, a picture of Pillow, an array."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ ImageSource: TypeAlias = Union[str, "os.PathLike[str]", bytes, "Image.Image", "N
 
 
 def read(source: ImageSource) -> tuple[str, bytes]:
-    """A name and a file's bytes. Pictures and arrays become PNG, which loses nothing.
+    """A file's name and bytes. Pictures and arrays are encoded as PNG, without loss.
 
-    Raises OSError for a file that can't be read, TypeError and ValueError for what is no image.
+    Raises OSError for a file that can't be read, TypeError and ValueError for anything that is not an image.
     """
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
@@ -28,7 +28,7 @@ def read(source: ImageSource) -> tuple[str, bytes]:
     if isinstance(source, (bytes, bytearray, memoryview)):
         return "image", bytes(source)
 
-    from PIL import Image  # a caller of files and bytes needn't have it
+    from PIL import Image  # only pictures and arrays need it
 
     if isinstance(source, Image.Image):
         picture = source

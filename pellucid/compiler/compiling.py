@@ -183,8 +183,7 @@ def _manifest(traced: TracedNetwork, joint: Joint, model: ModelSpec, net: nn.Mod
             for layer in traced.spec.layers
         },
         gate_values={
-            gate.spec.layer: GateValue(joint.values[gate.weights], joint.gradients[gate.weights])
-            for gate in traced.gates
+            gate: GateValue(joint.values[weights], joint.gradients[weights]) for gate, weights in traced.gates.items()
         },
         broadcasts=False,
         buffers=tuple(name for name in joint.weights if name not in parameters),

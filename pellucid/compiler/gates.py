@@ -44,7 +44,7 @@ def names_without_gates(net: nn.Module) -> Callable[[str], str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Gate:
+class FoundGate:
     """A gate in a graph: the product ``output`` of the map ``gated`` and ``weights``, one number per channel.
 
     ``shape`` is (channels, height, width) of the map. ``squash`` is the function that bounds the weights, applied
@@ -109,7 +109,7 @@ def _gate_behind(node: fx.Node, gated: tuple[int, ...], extent: slice, root: nn.
         node = sources[0]
 
 
-def find_gates(graph: fx.Graph, root: nn.Module, layouts: dict[fx.Node, Layout]) -> Iterator[Gate]:
+def find_gates(graph: fx.Graph, root: nn.Module, layouts: dict[fx.Node, Layout]) -> Iterator[FoundGate]:
     """Every channel-attention gate of a traced graph (pellucid.compiler.tracing), in order.
 
     A gate is a product of a map and a factor with one number per image and channel, where a sigmoid or a similar
@@ -133,5 +133,5 @@ def find_gates(graph: fx.Graph, root: nn.Module, layouts: dict[fx.Node, Layout])
             found = _gate_behind(factor, shape, slice(at, at + 2), root)
             if found is not None:
                 weights, squash = found
-                yield Gate(weights, gated, node, (layout.channels(shape), layout.height, layout.width), squash)
+                yield FoundGate(weights, gated, node, (layout.channels(shape), layout.height, layout.width), squash)
                 break

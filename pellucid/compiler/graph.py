@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, fx, nn
 
-from pellucid.compiler.gates import Gate, find_gates, names_without_gates
+from pellucid.compiler.gates import FoundGate, find_gates, names_without_gates
 from pellucid.compiler.heads import linear_behind
 from pellucid.compiler.in_place import out_of_place
 from pellucid.compiler.layout import find_layouts, kind_of, positions_are_read
@@ -35,14 +34,6 @@ class UntraceableError(ValueError):
     """The network can't be traced or can't run on pixels of that size; it returns no logits or a single one; or its
     logits depend on the other images in the batch. The message says which.
     """
-
-
-@dataclass(frozen=True)
-class TracedGate:
-    """A gate, and the graph value that holds its ``weights``, one number per channel."""
-
-    spec: GateSpec
-    weights: str
 
 
 class TracedNetwork:
@@ -95,9 +86,12 @@ class TracedNetwork:
         self._layers = {layer.name: node for node, layer in spatial}
         layers = {*self._layers.values()}  # the pixels are not a layer, so a gate on them is left out
         gates = find_gates(graph, self._root, layouts)
-        self.gates = self._traced_gates([gate for gate in gates if {gate.gated, gate.output} <= layers])
+        found = [gate for gate in gates if {gate.gated, gate.output} <= layers]
+        gate_specs = self._gate_specs(found)
+        # A gate's name -> the graph's value that holds its weights, one number per channel.
+        self.gates = {spec.layer: gate.weights.name for spec, gate in zip(gate_specs, found, strict=True)}
         self._live = self._depending_on(self._pixels)
-        self.spec = self._describe([layer for _, layer in spatial])
+        self.spec = self._describe([layer for _, layer in spatial], gate_specs)
         self._parameters = {id(value): name for name, value in net.named_parameters()}
 
     @property
@@ -116,7 +110,7 @@ class TracedNetwork:
 
     def values(self) -> list[str]:
         """The graph values of all layers and of all gates' weights, in order of execution."""
-        named = {node.name for node in self._layers.values()} | {gate.weights for gate in self.gates}
+        named = {node.name for node in self._layers.values()} | {*self.gates.values()}
         return [node.name for node in self._root.graph.nodes if node.name in named]
 
     def layout(self, layer: str) -> Layout:
@@ -162,33 +156,32 @@ class TracedNetwork:
 
     # -- gates and defaults
 
-    def _traced_gates(self, gates: list[Gate]) -> tuple[TracedGate, ...]:
+    def _gate_specs(self, gates: list[FoundGate]) -> tuple[GateSpec, ...]:
         """The gates. A gate alone in its module has the module's name; others have their multiplication's name."""
         owners = [self._qualnames[gate.output].rpartition(".")[0] for gate in gates]
         shared = Counter(owners)
         return tuple(
-            self._traced_gate(gate, owner if owner and shared[owner] == 1 else self._qualnames[gate.output], owner)
+            self._gate_spec(gate, owner if owner and shared[owner] == 1 else self._qualnames[gate.output], owner)
             for gate, owner in zip(gates, owners, strict=True)
         )
 
-    def _traced_gate(self, gate: Gate, name: str, owner: str) -> TracedGate:
+    def _gate_spec(self, gate: FoundGate, name: str, owner: str) -> GateSpec:
         before = self._shortest_name(gate.gated)
         after = name if self._layers.get(name) is gate.output else self._shortest_name(gate.output)
         kind = self._kinds[owner] if owner else "functional"
-        spec = GateSpec(name, kind, gate.shape, before, after, gate.squash)
-        return TracedGate(spec, gate.weights.name)
+        return GateSpec(name, kind, gate.shape, before, after, gate.squash)
 
     def _shortest_name(self, node: fx.Node) -> str:
         return min((name for name, named in self._layers.items() if named is node), key=lambda name: name.count("."))
 
-    def _describe(self, layers: list[LayerSpec]) -> NetworkSpec:
+    def _describe(self, layers: list[LayerSpec], gates: tuple[GateSpec, ...]) -> NetworkSpec:
         passed = waists(self._root.graph, self._live)
         named = [layer for layer in layers if self._layers[layer.name] in passed]
         # The last one. Of several names of one value, the shortest comes last.
         default = next((layer for layer in reversed(named) if self._is_map_of_features(layer)), None)
         return NetworkSpec(
             layers=tuple(layers),
-            gates=tuple(gate.spec for gate in self.gates),
+            gates=gates,
             default_layer=default.name if default else "",
             default_layer_reason=self._reason(default) if default else NO_WAIST,
             feature_layers=early_middle_late(named, default, self._kinds),

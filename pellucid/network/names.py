@@ -131,7 +131,8 @@ def _code() -> str:
     """A digest of the compiler's files and of the packages that load networks."""
     folders = [Path(__file__).parents[1] / part for part in ("compiler", "network", "runtime")]
     for entry in entry_points(group=ENTRY_POINTS):
-        package = find_spec(entry.module.partition(".")[0])
+        parts = entry.module.split(".")
+        package = find_spec(".".join(parts[: 2 if parts[0] == "pellucid" else 1]))  # ours is pellucid.models
         folders += map(Path, (package.submodule_search_locations or ()) if package is not None else ())
     digest = hashlib.sha256()
     for folder in folders:

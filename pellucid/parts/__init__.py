@@ -1,1 +1,1 @@
-"""What can be asked of a network, the plan that it makes, and the answer as plain data."""
+"""What can be asked of a network. Each part has its options, its plan and its JSON in one file."""

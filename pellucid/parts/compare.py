@@ -13,17 +13,17 @@ from pydantic import Field
 from pellucid.errors import InvalidOption, PellucidError
 from pellucid.network.spec import ModelSpec
 from pellucid.parts import side_by_side
-from pellucid.parts.grad_cam import SAMPLES, GradCamOptions, Samples
+from pellucid.parts.grad_cam import METHOD, SAMPLES, SIGNED_COLOURS, GradCamOptions, Samples
 from pellucid.parts.names import TargetOptions, class_index
 from pellucid.parts.option_types import MAX_SIDE, ColormapName, Name, Names, Offer, OneName, Side
-from pellucid.parts.predictions import TopOptions, prediction
+from pellucid.parts.predictions import TopOptions, prediction_json
 from pellucid.parts.result import image_info
 from pellucid.trust.ranks import spearman
 from pellucid.types import Box, DecodedImage, Explanation, GateReading, Outcome, Plan
 
 Kind = Literal["classes", "pictures", "models"]
-Seen = tuple[DecodedImage, Outcome]
-# How many channels are named as those that changed most.
+SideOutcome = tuple[DecodedImage, Outcome]
+# The length of ``most_changed``.
 _NAMED: Final = 10
 _NAMES: Final = {"pictures": "picture", "models": "network"}
 
@@ -56,7 +56,7 @@ class CompareOptions(TopOptions, TargetOptions):
         examples=["head"],
     )
     method: OneName = Field(
-        "grad-cam", description="How both maps are made, by a name from /v1/models/{name}.", examples=["grad-cam"]
+        METHOD, description="How both maps are made, by a name from /v1/models/{name}.", examples=[METHOD]
     )
     samples: Samples = Field(
         SAMPLES,
@@ -66,12 +66,12 @@ class CompareOptions(TopOptions, TargetOptions):
     signed: bool = Field(
         False, description="Keep evidence against the class in both masks; their difference always has a sign."
     )
-    colormap: ColormapName = Field("coolwarm", description="Colours of the difference.", examples=["coolwarm"])
+    colormap: ColormapName = Field(SIGNED_COLOURS, description="Colours of the difference.", examples=[SIGNED_COLOURS])
     max_side: Side = Field(MAX_SIDE, description="Longest side of the pictures in pixels.", examples=[MAX_SIDE])
 
 
 def kind_of(options: CompareOptions, images: int) -> Kind:
-    """What is compared. Raises InvalidOption, which says what can be."""
+    """The kind of a comparison. Raises InvalidOption, which lists the kinds."""
     if options.provenance:
         raise InvalidOption("provenance: A comparison does not carry it; ask /v1/grad-cam for each side.")
     targets, networks = len(options.target), 2 if options.against_model else 1
@@ -89,13 +89,13 @@ def kind_of(options: CompareOptions, images: int) -> Kind:
 
 
 def counterpart(index: int, spec: ModelSpec, other: ModelSpec) -> int:
-    """The class of ``other`` that is ``spec``'s of that index: by its label, unless all labels are the same."""
+    """The index in ``other`` of a class of ``spec``: by label, unless all labels are equal. Raises UnknownName."""
     return index if other.labels == spec.labels else class_index(spec.labels[index], other)
 
 
 @contextmanager
 def naming(side: str) -> Iterator[None]:
-    """Let an error say which side it is of, where that is not plain."""
+    """Put the name of a side in front of an error; an empty name leaves it as it is."""
     try:
         yield
     except PellucidError as error:
@@ -105,9 +105,9 @@ def naming(side: str) -> Iterator[None]:
 
 
 def sides(kind: Kind, first: Offer, second: Offer, options: CompareOptions) -> list[tuple[str, Offer, Plan]]:
-    """The passes that make the comparison: what an error calls each, its network, and what is asked of it.
+    """The passes of a comparison: a name for errors, the network, and the plan of each.
 
-    ``second`` is ``first`` unless networks are compared. Raises what ``planned`` does.
+    ``second`` is ``first`` unless networks are compared. Raises what ``Options.plan`` does.
     """
     targets = [class_index(name, first.spec) for name in options.target]
     if len(targets) > len(set(targets)):
@@ -136,10 +136,10 @@ def _plan(offer: Offer, options: CompareOptions, layer: str | None, targets: Seq
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """One side: what it is, what was seen, and of that the map that is compared."""
+    """One side: its network, its image and outcome, and the map that is compared."""
 
     model: ModelSpec
-    seen: Seen
+    seen: SideOutcome
     explanation: Explanation
 
     @property
@@ -153,14 +153,16 @@ class _Found:
             "model": self.model.name,
             "image": image_info(image.info),
             "box": image.box,
-            "predictions": [prediction(each, labels) for each in outcome.predictions],
-            "target": prediction(self.explanation.target, labels),
+            "predictions": [prediction_json(each, labels) for each in outcome.predictions],
+            "target": prediction_json(self.explanation.target, labels),
             "layer": self.explanation.layer,
         }
 
 
-def compared(kind: Kind, models: Sequence[ModelSpec], seen: Sequence[Seen], options: CompareOptions) -> dict[str, Any]:
-    """The reply's ``compare``; its pictures are still Pictures."""
+def comparison_json(
+    kind: Kind, models: Sequence[ModelSpec], seen: Sequence[SideOutcome], options: CompareOptions
+) -> dict[str, Any]:
+    """The field ``compare``. Pictures are still ``render.encode.Picture``."""
     one, other = (
         _Found(model, each, explanation)
         for model, each in zip(models, seen, strict=True)
@@ -180,22 +182,22 @@ def compared(kind: Kind, models: Sequence[ModelSpec], seen: Sequence[Seen], opti
         "second": other.as_json(),
         "maps": {
             "frame": "input" if kind == "pictures" else "picture",
-            **side_by_side.maps(*maps, box, options.max_side, options.signed, options.colormap),
+            **side_by_side.maps_json(*maps, box, options.max_side, options.signed, options.colormap),
         },
-        "gates": _gates(one.seen[1].gates, other.seen[1].gates) if kind != "classes" else [],
+        "gates": _gates_json(one.seen[1].gates, other.seen[1].gates) if kind != "classes" else [],
     }
 
 
-def _gates(first: Sequence[GateReading], second: Sequence[GateReading]) -> list[dict[str, Any]]:
+def _gates_json(first: Sequence[GateReading], second: Sequence[GateReading]) -> list[dict[str, Any]]:
     others = {(gate.layer, len(gate.weights)): gate.weights for gate in second}
     return [
-        _gate(gate.layer, gate.weights, others[key])
+        _gate_json(gate.layer, gate.weights, others[key])
         for gate in first
         if (key := (gate.layer, len(gate.weights))) in others
     ]
 
 
-def _gate(layer: str, first: Any, second: Any) -> dict[str, Any]:
+def _gate_json(layer: str, first: Any, second: Any) -> dict[str, Any]:
     differences = second - first
     magnitudes = np.abs(differences)
     order = np.argsort(-magnitudes, kind="stable")[:_NAMED].tolist()

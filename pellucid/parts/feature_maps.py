@@ -14,7 +14,7 @@ from pellucid.network.spec import NetworkSpec
 from pellucid.parts.names import gate_names, layer_name
 from pellucid.parts.option_types import Analysis, ColormapName, CommaSeparated, Name, Offer, Options
 from pellucid.render import compose
-from pellucid.render.encode import encode
+from pellucid.render.encode import Picture, encode
 from pellucid.types import FeatureMaps, Plan, Tap
 
 GRID_COLOURS: Final = "viridis"
@@ -82,10 +82,15 @@ class FeatureMapOptions(Options):
 
     def written(self, analysis: Analysis) -> dict[str, Any]:
         maps = analysis.outcome.maps
-        return {"feature_maps": [_feature_maps(each, maps, self, analysis.media_type) for each in maps]}
+        return {"feature_maps": [_feature_maps_json(each, maps, self, analysis.media_type) for each in maps]}
 
     def pictures(self, plan: Plan) -> int:
         return sum(3 if tap.gate else 1 for tap in plan.taps)
+
+    def picture(self, entry: dict[str, Any], media_type: str) -> tuple[Picture, dict[str, str]]:
+        (maps,) = entry["feature_maps"]
+        channels = ",".join(map(str, maps["channels"]))
+        return maps["grid"], {"Pellucid-Layer": maps["layer"], "Pellucid-Channels": channels}
 
     def pixels(self, plan: Plan) -> int:
         return sum((len(tap.channels) or tap.count) * (3 if tap.gate else 1) for tap in plan.taps) * self.tile**2
@@ -96,7 +101,7 @@ def _taps(options: FeatureMapOptions, network: NetworkSpec) -> tuple[Tap, ...]:
     layers = tuple(dict.fromkeys(layer_name(name, network) for name in options.layers))
     if not layers and not gates:
         layers = network.feature_layers or (layer_name("", network),)
-    # A list: a gate may bear the name of its module, which as a layer has another shape.
+    # A list: a gate can have the name of a layer with another shape.
     shapes = [(gate.layer, gate.shape) for gate in network.gates if gate.layer in gates]
     shapes += [(name, network.by_name[name].shape) for name in layers]
     for name, (channels, _, _) in shapes:
@@ -109,13 +114,13 @@ def _taps(options: FeatureMapOptions, network: NetworkSpec) -> tuple[Tap, ...]:
     return (*(Tap(name, *shown) for name in layers), *(Tap(name, *shown, gate=True) for name in gates))
 
 
-def _feature_maps(
+def _feature_maps_json(
     maps: FeatureMaps, others: Sequence[FeatureMaps], options: FeatureMapOptions, media_type: str
 ) -> dict[str, Any]:
     colours = GRID_COLOURS
     shown = compose.value_range([maps.values], options.scale == "layer")
     if maps.side is not None:
-        # A gate only scales a channel: stretched by itself, each side would look like the other.
+        # A gate only scales a channel. With a range of its own, each side would look the same.
         sides = [other.values for other in others if other.layer == maps.layer and other.side in ("before", "after")]
         low, high = compose.value_range(sides, options.scale == "layer")
         shown = low, high

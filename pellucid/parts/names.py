@@ -1,4 +1,4 @@
-"""Names of classes, layers and gates: the options that hold them, and what they name in a network."""
+"""Names of classes, layers and gates: their options, and how a name is looked up in a network."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pellucid.parts.option_types import Name, Names, Options
 
 
 class TargetOptions(Options):
-    """Which class is explained."""
+    """The option ``target``."""
 
     target: Names = Field(
         default_factory=list,
@@ -24,12 +24,12 @@ class TargetOptions(Options):
     )
 
     def targets(self, spec: ModelSpec) -> tuple[int, ...]:
-        """The classes' indices; none for the most probable one. Raises UnknownName."""
+        """The indices of the classes; empty for the most probable class. Raises UnknownName."""
         return tuple(dict.fromkeys(class_index(name, spec) for name in self.target))
 
 
 class LayerOptions(TargetOptions):
-    """Which class is explained, and at which layer."""
+    """The options ``target`` and ``layer``."""
 
     layer: Name | None = Field(
         None,
@@ -40,14 +40,14 @@ class LayerOptions(TargetOptions):
 
 
 def class_index(name: str, spec: ModelSpec) -> int:
-    """The class that an index or a label names.
+    """The index of a class, given as an index or a label.
 
-    Raises UnknownName, with all labels, or with the indices that share one.
+    Raises UnknownName, with all labels, or with the indices that share the label.
     """
     classes = len(spec.labels)
     name = name.strip()
     if re.fullmatch(r"-?[0-9]+", name):
-        # int refuses numbers of thousands of digits; none so long is a class
+        # int() refuses numbers of thousands of digits
         if len(name) <= 9 and 0 <= int(name) < classes:
             return int(name)
         raise UnknownName(
@@ -55,7 +55,7 @@ def class_index(name: str, spec: ModelSpec) -> int:
         )
     folded = name.casefold()
     indices = spec.indices.get(folded) or spec.indices.get(folded.replace("_", " "), ())
-    if len(indices) > 1:  # labels that differ in case alone are told apart by it
+    if len(indices) > 1:  # labels that differ in case only
         indices = tuple(index for index in indices if spec.labels[index] == name) or indices
     if len(indices) > 1:
         shared = " and ".join(map(str, indices))
@@ -74,7 +74,7 @@ def class_index(name: str, spec: ModelSpec) -> int:
 
 
 def layer_name(name: str, network: NetworkSpec) -> str:
-    """``name``, if the network has such a layer. Raises UnknownName with all layers, Unexplainable if it has none."""
+    """``name``, if it is a layer. Raises UnknownName with all layers, Unexplainable if the network has none."""
     if not name or not network.layers:
         raise Unexplainable(network.default_layer_reason)
     if name not in network.by_name:
@@ -83,7 +83,7 @@ def layer_name(name: str, network: NetworkSpec) -> str:
 
 
 def gate_names(names: Sequence[str], network: NetworkSpec) -> tuple[str, ...]:
-    """``names``, if the network has such gates. Raises UnknownName with all gates."""
+    """``names`` without duplicates, if all are gates. Raises UnknownName with all gates."""
     known = [gate.layer for gate in network.gates]
     for name in names:
         if name not in known:
@@ -92,5 +92,5 @@ def gate_names(names: Sequence[str], network: NetworkSpec) -> tuple[str, ...]:
 
 
 def is_pixels(layer: str, network: NetworkSpec) -> bool:
-    """Whether a name means the network's input: a layer of that name comes first."""
+    """Whether ``pixels`` means the network's input. A layer of that name comes first."""
     return layer == PIXELS and layer not in network.by_name

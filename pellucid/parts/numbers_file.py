@@ -1,4 +1,4 @@
-"""Heat maps as files of numbers: ``.npz``, or a 16-bit PNG with the scale and the offset of its levels."""
+"""Heat maps as a file of numbers, ``.npz``."""
 
 from __future__ import annotations
 
@@ -8,25 +8,22 @@ import numpy as np
 import orjson
 
 from pellucid.errors import InvalidOption
-from pellucid.render import numbers, png
+from pellucid.render import numbers
 from pellucid.types import DecodedImage, ImageInfo, Outcome, Plan
 
 NPZ: Final = "application/x-npz"
-# The 8-bit mask is image/png as well; what is sent is image/png all the same.
-PNG16: Final = "image/png;depth=16"
-TYPES: Final = (PNG16, NPZ)
-# The keyword under which a PNG, and the name under which an .npz, carries its provenance.
+# The keyword of a PNG's text chunk, and the name in an .npz, for the provenance.
 PROVENANCE: Final = "pellucid-provenance"
 
 
 def require_one_size(plan: Plan) -> None:
-    """Raise InvalidOption where a plan's maps have sizes of their own: an .npz holds them as one array."""
+    """Raise InvalidOption if a plan's maps may differ in size: an .npz holds them as one array."""
     if len({heat.layers for heat in plan.wanted}) > 1:
         raise InvalidOption("layer: The maps of several layers have sizes of their own; an .npz holds those of one.")
 
 
 def npz(image: DecodedImage, outcome: Outcome, origin: dict[str, Any] | None, frame: dict[str, Any]) -> bytes:
-    """All maps of one image, K of them, as arrays that need no pickle.
+    """All K maps of one image as arrays. ``numpy.load`` needs no pickle for them.
 
     ``heat`` [K, h, w] float32; ``targets`` [K], ``probabilities`` [K], ``layers`` [K] and ``methods`` [K]; ``box`` [4];
     ``size`` [2], the source's width and height; ``sha256`` of the source's bytes.
@@ -43,35 +40,10 @@ def npz(image: DecodedImage, outcome: Outcome, origin: dict[str, Any] | None, fr
         "sha256": np.array(image.info.sha256),
     }
     if origin is not None:
-        arrays[PROVENANCE] = np.array(told(image.info, {"frame": frame}, origin))
+        arrays[PROVENANCE] = np.array(provenance_json(image.info, {"frame": frame}, origin))
     return numbers.npz(arrays)
 
 
-def png16(
-    image: DecodedImage, outcome: Outcome, origin: dict[str, Any] | None, frame: dict[str, Any]
-) -> tuple[bytes, dict[str, str]]:
-    """The one map of one image, and its headers; what they say stands in text chunks of the PNG as well."""
-    (found,) = outcome.explanations
-    data, scale, offset = numbers.png16(found.heat)
-    headers = {
-        "Pellucid-Scale": repr(scale),
-        "Pellucid-Offset": repr(offset),
-        "Pellucid-Layer": found.layer,
-        "Pellucid-Target": str(found.target.index),
-        "Pellucid-Box": ",".join(map(str, image.box)),
-    }
-    texts = {name.lower(): value for name, value in headers.items()}
-    texts |= {
-        "pellucid-method": found.method,
-        "pellucid-probability": repr(found.target.probability),
-        "pellucid-size": f"{image.info.width},{image.info.height}",
-        "pellucid-sha256": image.info.sha256,
-    }
-    if origin is not None:
-        texts[PROVENANCE] = told(image.info, {"frame": frame}, origin)
-    return png.annotated(data, texts), headers
-
-
-def told(info: ImageInfo, entry: dict[str, Any], origin: dict[str, Any]) -> str:
-    """The provenance of a file: that of a reply, with the one picture's digest and frame."""
+def provenance_json(info: ImageInfo, entry: dict[str, Any], origin: dict[str, Any]) -> str:
+    """The provenance of a file as JSON: that of the reply, and the picture's digest and frame."""
     return orjson.dumps({**origin, "image_sha256": info.sha256, "frame": entry["frame"]}).decode()

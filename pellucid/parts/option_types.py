@@ -1,4 +1,4 @@
-"""What all options share: the types of values, the model that says how they become a plan and a reply, and errors."""
+"""What all options share: types of values, the base class, and error messages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from pellucid.errors import InvalidOption
 from pellucid.network.spec import ModelSpec, NetworkSpec
 from pellucid.parts.result import frame
 from pellucid.render import colormap
-from pellucid.trust.trials import Design
+from pellucid.render.encode import Picture
+from pellucid.trust.perturbations import Design
 from pellucid.types import DecodedImage, MethodSpec, Outcome, Plan
 
 if TYPE_CHECKING:
@@ -42,11 +43,11 @@ def _as_strings(value: Any) -> list[str]:
 
 
 def _split(value: Any) -> list[str]:
-    """One value or several, each of which may hold several between commas."""
+    """The names in one value or several; commas separate names as well."""
     return [part.strip() for entry in _as_strings(value) for part in entry.split(",") if part.strip()]
 
 
-# Longer than any name of a class or layer, and short enough to be looked for among all of them.
+# Longer than any name of a class or layer. A longer text would make the search for similar names slow.
 _LONGEST_NAME: Final = 256
 Name = Annotated[str, Field(max_length=_LONGEST_NAME)]
 
@@ -75,7 +76,7 @@ OneName = Annotated[Name, AfterValidator(_single)]
 
 
 class Offer(Protocol):
-    """A network that answers: what it is, what it offers, and by which methods."""
+    """A network and its methods."""
 
     @property
     def spec(self) -> ModelSpec: ...
@@ -89,9 +90,9 @@ class Offer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Analysis:
-    """All that an image's entry is written from: the picture, what the pass found in it, and the network's labels.
+    """The data of an image's entry: the image, the engine's outcome, and the network's labels.
 
-    ``trusted`` has what was measured of each map, if that was asked for. ``media_type`` is that of pictures.
+    ``trusted`` has the measurements of each map, with ``trust=true``. ``media_type`` is the type of pictures.
     """
 
     image: DecodedImage
@@ -101,14 +102,15 @@ class Analysis:
     media_type: str = "image/png"
 
 
-# Pixels of all pictures of one request: some seconds of one core.
+# Pixels of all pictures of one request. Drawing them takes some seconds of one core.
 _MOST_DRAWN: Final = 128_000_000
 
 
 class Options(BaseModel):
     """Options of every POST route.
 
-    Each kind says what it asks of a network (``asks``), what it writes (``written``), and how much that draws.
+    A part overrides ``asks``, what the engine computes for it, ``written``, its JSON, and, if it has pictures,
+    ``pictures`` and ``pixels``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -138,7 +140,7 @@ class Options(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _known_names(cls, given: Any) -> Any:
-        """Say which options there are, where pydantic would only say that one is extra."""
+        """Name the options that there are; pydantic would only say that one is extra."""
         for name in given if isinstance(given, Mapping) else ():
             if name not in cls.model_fields:
                 close = get_close_matches(str(name)[:_LONGEST_NAME], cls.model_fields, n=1)
@@ -168,15 +170,15 @@ class Options(BaseModel):
             raise invalid(error.errors(include_url=False, include_context=False)) from error
 
     def plan(self, offer: Offer, images: int) -> Plan:
-        """What the engine computes for each of so many images. Raises UnknownName, InvalidOption and Unexplainable."""
+        """What the engine computes for each of ``images``. Raises UnknownName, InvalidOption and Unexplainable."""
         plan = self.asks(offer, Plan(reproducible=self.provenance))
         self.bound(images, plan)
         return plan
 
     def bound(self, images: int, plan: Plan) -> None:
-        """Raise InvalidOption where the pictures could be larger than a request is worth.
+        """Raise InvalidOption if the pictures could have too many pixels.
 
-        Drawing can't be stopped, so its cost is bounded before it begins.
+        Drawing can't be cancelled, so its cost is bounded before it starts.
         """
         pixels = images * self.pixels(plan)
         if pixels > _MOST_DRAWN:
@@ -187,40 +189,44 @@ class Options(BaseModel):
             )
 
     def entry(self, analysis: Analysis) -> dict[str, Any]:
-        """An entry of ``results`` but for what is known of the upload. Pictures are still ``render.encode.Picture``."""
+        """An entry of ``results`` without ``image``. Pictures are still ``render.encode.Picture``."""
         entry = self.written(analysis)
         return {**entry, "frame": frame(analysis.image)} if self.provenance else entry
 
     def asks(self, offer: Offer, plan: Plan) -> Plan:
-        """``plan`` with what this part needs. Raises UnknownName, InvalidOption and Unexplainable."""
+        """``plan``, extended by what this part needs. Raises UnknownName, InvalidOption and Unexplainable."""
         raise NotImplementedError
 
     def written(self, analysis: Analysis) -> dict[str, Any]:
-        """The part as JSON, by its name."""
+        """The part's field of the entry, with its name."""
         raise NotImplementedError
 
     def pictures(self, plan: Plan) -> int:
-        """How many pictures an image's entry has."""
+        """The number of pictures in an image's entry."""
         return 0
 
     def pixels(self, plan: Plan) -> int:
-        """How many pixels these pictures have at most."""
+        """The largest number of pixels that these pictures can have."""
         return 0
+
+    def picture(self, entry: dict[str, Any], media_type: str) -> tuple[Picture, dict[str, str]]:
+        """The one picture of an entry, and headers that describe it."""
+        raise NotImplementedError
 
     @property
     def picture_side(self) -> int | None:
-        """The longer side of the source picture to keep, where maps are drawn over it."""
+        """The longer side in pixels of the source picture under overlays; None without overlays."""
         return None
 
     @property
     def design(self) -> Design | None:
-        """How maps are tried; None where they are not."""
+        """How ``trust`` is measured; None if it is not."""
         return None
 
     def addressed_to(self, name: str) -> Self:
-        """These options, at a path of another protocol, which names the network.
+        """These options for a route of another protocol, whose path has the network's ``name``.
 
-        Raises InvalidOption where ``model`` names another, and for provenance, which its replies have no place for.
+        Raises InvalidOption if ``model`` is another, and for provenance, which these replies can't hold.
         """
         if self.provenance:
             raise InvalidOption("provenance: Only replies of routes under /v1 carry it.")
@@ -230,11 +236,11 @@ class Options(BaseModel):
 
 
 def invalid(errors: Any) -> InvalidOption:
-    """pydantic's or FastAPI's list of errors as one InvalidOption."""
+    """The InvalidOption for a list of errors of pydantic or FastAPI."""
     return InvalidOption(" ".join(_sentence(error) for error in errors))
 
 
-# Of a text it keeps both ends, of a list the first few: whatever is shown costs as little as what is left of it.
+# Shortens before it formats: both ends of a text, the first elements of a list.
 _SHORT: Final = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 80
 
@@ -250,6 +256,6 @@ def _sentence(error: Mapping[str, Any]) -> str:
 
 
 def _shown(value: Any) -> str:
-    """What a caller sent, as far as it helps: it may be as long as a body."""
+    """A value of a request, shortened: it can be as long as the body."""
     shown = _SHORT.repr(value)
     return shown if len(shown) <= 80 else shown[:77] + "..."

@@ -1,4 +1,4 @@
-"""What every reply shares: the upload, the frame that the network saw, and how results become JSON."""
+"""What all replies share: the fields ``image`` and ``frame``, and the encoding as JSON."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pellucid.types import DecodedImage, ImageInfo
 
 
 def image_info(info: ImageInfo) -> dict[str, Any]:
-    """What is known of an upload, as JSON."""
+    """The field ``image``."""
     return {
         "filename": info.filename,
         "format": info.format,
@@ -23,7 +23,7 @@ def image_info(info: ImageInfo) -> dict[str, Any]:
 
 
 def frame(image: DecodedImage) -> dict[str, Any]:
-    """What of a picture the network was given, as ``schemas.Frame`` has it."""
+    """The field ``frame``: the part of the picture that the network sees. See ``schemas.Frame``."""
     x0, y0, x1, y1 = image.box
     height, width = image.pixels.shape[:2]
     return {
@@ -34,7 +34,7 @@ def frame(image: DecodedImage) -> dict[str, Any]:
 
 
 def as_json(found: dict[str, Any]) -> bytes:
-    """Results as JSON, made in the pool: long lists and pictures cost the event loop nothing."""
+    """Results as JSON. Call it in the pool: long lists and pictures take milliseconds."""
     options = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_PASSTHROUGH_DATACLASS
     return orjson.dumps(found, default=_picture_as_json, option=options)
 

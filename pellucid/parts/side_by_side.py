@@ -1,4 +1,4 @@
-"""Two maps on one scale, and the second less the first."""
+"""Two maps on one scale, and their difference."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pellucid.trust.ranks import spearman
 from pellucid.types import Box, Floats
 
 
-def maps(
+def maps_json(
     first: Floats, second: Floats, box: Box, max_side: int, keep_sign: bool, colours: str | None = None
 ) -> dict[str, Any]:
     """The maps ``[h, w]``, which may differ in size, as masks over ``box``; the difference in ``colours`` as well.
@@ -31,7 +31,7 @@ def maps(
     def entry(heat: Floats, signed: bool) -> dict[str, Any]:
         return {
             "mask": encode(compose.shared_mask(heat, size, reach or 1.0, signed)),
-            "raw": raw(heat),
+            "raw": raw_json(heat),
         }
 
     agreement = spearman(one, other)
@@ -50,7 +50,7 @@ def maps(
     }
 
 
-def raw(heat: Floats) -> dict[str, Any]:
+def raw_json(heat: Floats) -> dict[str, Any]:
     """A map ``[h, w]`` with its range, as JSON."""
     return {
         "shape": heat.shape,
@@ -62,12 +62,12 @@ def raw(heat: Floats) -> dict[str, Any]:
 
 
 def common(one: Box, other: Box) -> Box:
-    """What two boxes of one picture share. Networks see the middle of a picture or all of it, so they share some."""
+    """The intersection of two boxes of one picture. Both hold its middle, so it is never empty."""
     return max(one[0], other[0]), max(one[1], other[1]), min(one[2], other[2]), min(one[3], other[3])
 
 
 def over(heat: Floats, box: Box, part: Box) -> Floats:
-    """A map ``[h, w]`` of ``box`` at as many positions of ``part``, which lies in it, bilinear between centres."""
+    """A map ``[h, w]`` of ``box``, cut to ``part`` and resampled to the same shape, bilinear between centres."""
     if part == box:
         return heat
     across, down = (
@@ -82,6 +82,6 @@ def over(heat: Floats, box: Box, part: Box) -> Floats:
 
 
 def _between(size: int, begin: float, end: float) -> Floats:
-    """``[size, size]``: the weight of each of ``size`` cells at the centres of as many between two fractions of all."""
+    """``[size, size]``: the weights that resample ``size`` cells to as many between two fractions of the whole."""
     at = size * (begin + (end - begin) * (np.arange(size) + 0.5) / size) - 0.5
     return np.array([np.interp(at, np.arange(size), unit) for unit in np.eye(size)], np.float32).T

@@ -1,4 +1,4 @@
-"""``pellucid bench``: how many pictures a second, and how long each waits, by route."""
+"""``pellucid bench``: pictures a second and latency of each route."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from rich.console import Console
 from rich.table import Table
 
 from pellucid.client import ApiError, AsyncClient
-from service.commands.session import (
+
+from .session import (
     ApiKey,
     AsJson,
     Timeout,
@@ -33,8 +34,8 @@ _ROUTES: Final = ("predict", "attention", "feature-maps", "grad-cam", "explain")
 
 
 @dataclass
-class _Seen:
-    """Seconds of each answer, and what was refused, by its status."""
+class _Tally:
+    """The seconds of each answer, and the number of errors by status."""
 
     seconds: list[float] = field(default_factory=list)
     refused: Counter[int] = field(default_factory=Counter)
@@ -57,14 +58,14 @@ def bench(
     route: Annotated[
         list[str] | None, typer.Option(help=f"One of {', '.join(_ROUTES)}; may be repeated. Default: all, one by one.")
     ] = None,
-    seconds: Annotated[float, typer.Option(min=0.1, max=3600, help="How long to ask each route.")] = 5,
+    seconds: Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds for each route.")] = 5,
     concurrency: Annotated[int, typer.Option(min=1, max=1024, help="Callers at once.")] = 8,
     timeout: Timeout = 60,
     url: Url = None,
     api_key: ApiKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """Ask each route for a while and say how fast it answers: a probe of one photograph, not a benchmark.
+    """Measure how fast each route answers: a probe with one photograph, not a benchmark.
 
     With --url over HTTP; without it, of a service in this process, so what HTTP costs is left out.
     """
@@ -100,10 +101,10 @@ def _asking(client: AsyncClient, route: str, data: bytes) -> Callable[[], Awaita
     return lambda: ask(data)
 
 
-async def _probe(ask: Callable[[], Awaitable[Any]], seconds: float, concurrency: int) -> _Seen:
-    """So many callers, each asking anew when it is answered, until the time is over and all have their answers."""
-    await ask()  # the first of its kind warms what is cold
-    seen = _Seen()
+async def _probe(ask: Callable[[], Awaitable[Any]], seconds: float, concurrency: int) -> _Tally:
+    """Run callers side by side until the time is over. Each sends its next request after a reply."""
+    await ask()  # warm up: the first request compiles
+    tally = _Tally()
     started = time.perf_counter()
 
     async def call() -> None:
@@ -113,11 +114,11 @@ async def _probe(ask: Callable[[], Awaitable[Any]], seconds: float, concurrency:
             except ApiError as error:
                 if misused(error):
                     raise
-                seen.refused[error.status] += 1
-                await asyncio.sleep(min(error.retry_after_s or 0, seconds / 10))  # as a caller who is told to wait
+                tally.refused[error.status] += 1
+                await asyncio.sleep(min(error.retry_after_s or 0, seconds / 10))  # as a caller who follows Retry-After
             else:
-                seen.seconds.append(time.perf_counter() - begun)
+                tally.seconds.append(time.perf_counter() - begun)
 
     await asyncio.gather(*(call() for _ in range(concurrency)))
-    seen.took = time.perf_counter() - started
-    return seen
+    tally.took = time.perf_counter() - started
+    return tally

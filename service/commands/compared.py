@@ -1,4 +1,4 @@
-"""Two results for one picture: part by part, identical or how far off."""
+"""Compares two results for one picture, part by part."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ import numpy as np
 
 from pellucid.schemas import Picture
 
-# Of an entry, what it is called by among its kind.
+# The fields that name an entry among others.
 _NAMES: Final = ("layer", "side", "method")
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One part of a result: ``largest`` is the largest difference of its numbers, or of its picture's levels.
-
-    None where they are identical to the last bit. ``note`` says what differs where that is no number.
+    """One part of a result: ``largest`` is the largest difference of its numbers, or of its picture's levels,
+    None if they are identical to the last bit. ``note`` describes a difference that is not a number.
     """
 
     part: str
@@ -28,7 +27,7 @@ class Difference:
 
     @property
     def identical(self) -> bool:
-        """Whether there is none."""
+        """Whether both are equal to the last bit."""
         return self.largest is None and not self.note
 
     def words(self) -> str:
@@ -41,7 +40,7 @@ class Difference:
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[Difference]:
-    """Each part of two results, as JSON has them; what is known of the upload is none of them."""
+    """The comparison of each part of two results in JSON, without ``image`` and ``frame``."""
     found: list[Difference] = []
     for part in dict.fromkeys((*then, *now)):
         if part not in ("image", "frame"):
@@ -70,7 +69,7 @@ def _compared(part: str, then: Any, now: Any) -> Iterator[Difference]:
 
 
 def _nested(value: Any) -> bool:
-    """Whether it is compared by itself: a picture, a part with parts, or a list of those."""
+    """Whether a value is compared on its own: a picture, a part with parts, or a list of these."""
     return isinstance(value, Mapping) or (isinstance(value, list) and any(map(_named, value)))
 
 

@@ -1,4 +1,4 @@
-"""``pellucid compile``: a network of torch -> the file of a compiled network, which is served without torch."""
+"""``pellucid compile``: a torch network -> the file of a compiled network."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ import typer
 
 from pellucid.network.file import SUFFIX, CompiledNetwork
 from pellucid.network.spec import Interpolation, ModelSpec, PreprocessSpec
-from service.commands.session import console
+
+from .session import console
 
 if TYPE_CHECKING:
     from torch import nn
 
 _MEAN: Final = (0.485, 0.456, 0.406)
 _STD: Final = (0.229, 0.224, 0.225)
-# What stands before the colon of a name in the catalogue, where a module's path would be.
+# The prefixes of catalogue names, which have the form of module:Class.
 _SOURCES: Final = {"torchvision", "timm", "file"}
 
 
@@ -70,9 +71,9 @@ def compile_network(
     """
     if find_spec("torch") is None:
         _refuse("compiling needs torch: pip install 'pellucid[compile]'")
-    from models.weights import digest, load_strict, read_state
     from pellucid.compiler import compiling
     from pellucid.compiler.sources import named, of_class
+    from pellucid.compiler.weights import digest, load_strict, read_state
 
     given = {
         "size": size and _size(size),
@@ -135,7 +136,7 @@ def _refuse(sentence: str) -> NoReturn:
 
 
 def _described(net: nn.Module, path: str, chosen: dict[str, Any], described: dict[str, Any]) -> ModelSpec:
-    """What a class of one's own is: all that is not given is ImageNet's, but for the size and the labels."""
+    """The spec of a class in a module of yours. Without options, all but the size and the labels are ImageNet's."""
     if "size" not in chosen or not described["labels"]:
         _refuse(f"{path} is a class: give --size, the pixels of its input, and --labels, a name for each class")
     usual = {"interpolation": "bilinear", "mean": _MEAN, "std": _STD}
@@ -145,7 +146,7 @@ def _described(net: nn.Module, path: str, chosen: dict[str, Any], described: dic
 
 
 def _with_resize(chosen: dict[str, Any]) -> dict[str, Any]:
-    """With a new size the share of the picture that is seen is the usual one, unless it is given too."""
+    """The spec with the given options. A new size keeps the usual share of the picture, unless ``resize`` is given."""
     if "size" not in chosen or "resize" in chosen:
         return chosen
     return {**chosen, "resize": round(min(chosen["size"]) / 0.875)}

@@ -1,4 +1,4 @@
-"""``pellucid explain``: pictures and numbers of every photograph, each in a folder of its own."""
+"""``pellucid explain``: pictures and numbers of each photograph, in a folder for each."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ from pellucid.client.options import AttentionOptions, ExplainOptions
 from pellucid.network.spec import PIXELS
 from pellucid.parts import explain as parts
 from pellucid.schemas import Prediction
-from service.commands import files
-from service.commands.session import (
+
+from . import files
+from .session import (
     ApiKey,
     AsJson,
     Timeout,
@@ -36,10 +37,10 @@ from service.commands.session import (
 
 def explain(
     images: Annotated[list[Path], typer.Argument(exists=True, help="Photographs, and folders of them.")],
-    out: Annotated[Path, typer.Option(file_okay=False, help="Folder to write to; made if it is not there.")],
+    out: Annotated[Path, typer.Option(file_okay=False, help="Folder to write to; it is created if needed.")],
     model: Annotated[
         str | None,
-        typer.Option(help="The network: of the server's, or any that can be loaded, by name or as a compiled file."),
+        typer.Option(help="The network: of the server, or any name or compiled file that can be loaded."),
     ] = None,
     concurrency: Annotated[int, typer.Option(min=1, max=256, help="Pictures in flight at once.")] = 4,
     timeout: Timeout = 60,
@@ -48,12 +49,12 @@ def explain(
     as_json: AsJson = False,
     **options: Any,
 ) -> None:
-    """Explain photographs, of a server or without one.
+    """Explain photographs, with or without a server.
 
-    Each gets a folder of its name in --out: predictions.json, overlay.png, mask.png, a grid of feature maps for each
+    Each has a folder with its name in --out: predictions.json, overlay.png, mask.png, a grid of feature maps for each
     layer, attention.png, and explanation.json with all the numbers. Folders are searched for pictures.
 
-    Exit codes: 0, all were explained; 1, some could not be, and what could be was; 2, it could not be done as asked.
+    Exit codes: 0, all were explained; 1, some failed; 2, wrong options, or no server.
     """
     found = files.pictures(images, out)
     if not found:
@@ -64,7 +65,7 @@ def explain(
 
     async def run() -> list[_Done]:
         async with session(url, api_key, model=model, timeout_s=timeout) as client:
-            await client.models()  # whether anybody answers
+            await client.models()  # fails at once without a server
             return await _explain(client, found, given, concurrency)
 
     with explained_errors(url):
@@ -83,12 +84,12 @@ def explain(
         raise typer.Exit(1)
 
 
-# Those of /v1/explain that the command settles: all parts are written, with overlays, and without an envelope.
+# The command decides these options of /v1/explain: it writes all parts, with overlays, and no envelope.
 _SETTLED: Final = {"timeout_ms", "model", "provenance", "include", "overlay"}
 
 
 def _options() -> Iterator[inspect.Parameter]:
-    """The other options of /v1/explain as the command's, by the same names and descriptions."""
+    """The other options of /v1/explain, with their names and descriptions."""
     for name, field in parts.ExplainOptions.model_fields.items():
         if name not in _SETTLED:
             several = get_origin(field.annotation) is list
@@ -111,7 +112,7 @@ _with_options()
 
 @dataclass(frozen=True)
 class _Done:
-    """What became of one picture: the files in ``folder`` and the most probable class, or why there is nothing."""
+    """One picture: the files in ``folder`` and the most probable class, or an error."""
 
     source: Path
     folder: Path
@@ -137,13 +138,13 @@ class _Done:
 async def _explain(
     client: AsyncClient, found: list[tuple[Path, Path]], options: ExplainOptions, concurrency: int
 ) -> list[_Done]:
-    """Each picture on its own, so many at a time. Raises the error that every picture would meet."""
+    """Explain each picture, ``concurrency`` at a time. Raises an error that every picture would have."""
     places = asyncio.Semaphore(concurrency)
-    plotted = AttentionOptions(effects=False)  # the plot is of weights, and for one class
+    plotted = AttentionOptions(effects=False)  # the plot shows weights for one class
     if model := options.get("model"):
         plotted["model"] = model
     layers = [name.strip() for given in options.get("layer") or [] for name in given.split(",")]
-    if inner := [name for name in layers if name not in ("", PIXELS)]:  # the pixels have no channels
+    if inner := [name for name in layers if name not in ("", PIXELS)]:  # pixels have no channels
         plotted["layer"] = inner[0]
     if targets := options.get("target"):
         plotted["target"] = targets if isinstance(targets, (int, str)) else targets[0]

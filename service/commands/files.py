@@ -1,4 +1,4 @@
-"""Which pictures are meant, and what is written of each."""
+"""The pictures of a command line, and the files that are written for each."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from pellucid.schemas import Picture, Result
 
-# What write() writes.
+# The files that write() writes.
 _EARLIER: Final = (
     "predictions.json",
     "explanation.json",
@@ -23,10 +23,9 @@ SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".t
 
 
 def pictures(given: Sequence[Path], out: Path) -> list[tuple[Path, Path]]:
-    """Each picture with the folder for what is found in it: of its name, in ``out`` below the folders that it lay in.
+    """Each picture with its folder: its name, in ``out``, below the same subfolders.
 
-    Folders are searched for files that are called pictures; ``out`` itself is not. A name that has been there gets a
-    number behind it.
+    Folders are searched for files with a picture's suffix, except ``out`` itself. A name that is taken gets a number.
     """
     pairs: list[tuple[Path, Path]] = []
     taken: set[Path] = set()
@@ -50,8 +49,8 @@ def _found(given: Sequence[Path], out: Path) -> Iterator[tuple[Path, Path]]:
 
 
 def write(result: Result, plot: bytes, folder: Path) -> list[str]:
-    """All that was found: pictures as files, ``predictions.json``, and in ``explanation.json`` everything, with the
-    pictures' files in their place. Files of an earlier run are removed. The names of what was written.
+    """Write pictures as files, ``predictions.json``, and ``explanation.json``, which has everything and names the
+    pictures' files. Files of an earlier run are removed. Returns the names of the files.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for earlier in _EARLIER:
@@ -62,7 +61,7 @@ def write(result: Result, plot: bytes, folder: Path) -> list[str]:
     def save(name: str, content: bytes) -> str:
         stem, dot, suffix = name.rpartition(".")
         number = 2
-        while name in written:  # two names may differ only in letters that a file's name can't have
+        while name in written:  # names can differ in characters that a file name can't have
             name, number = f"{stem}-{number}{dot}{suffix}", number + 1
         (folder / name).write_bytes(content)
         written.append(name)
@@ -81,20 +80,20 @@ def write(result: Result, plot: bytes, folder: Path) -> list[str]:
     ]
     cams = result.grad_cam or []
     everything["grad_cam"] = []
-    facts = [(str(cam.target.index), cam.layer, cam.method) for cam in cams]
-    varying = [len(set(column)) > 1 for column in zip(*facts, strict=True)]
-    for cam, of in zip(cams, facts, strict=True):
-        told = [fact for fact, varies in zip(of, varying, strict=True) if varies]
-        shown = {"mask": saved(cam.mask, _name("mask", *told) + ".png")}
+    names = [(str(cam.target.index), cam.layer, cam.method) for cam in cams]
+    varying = [len(set(column)) > 1 for column in zip(*names, strict=True)]
+    for cam, name in zip(cams, names, strict=True):
+        telling = [part for part, varies in zip(name, varying, strict=True) if varies]
+        shown = {"mask": saved(cam.mask, _name("mask", *telling) + ".png")}
         if cam.overlay:
-            shown["overlay"] = saved(cam.overlay, _name("overlay", *told) + ".png")
+            shown["overlay"] = saved(cam.overlay, _name("overlay", *telling) + ".png")
         everything["grad_cam"].append(cam.model_dump(exclude={"mask", "overlay"}) | shown)
     save("explanation.json", _json(everything))
     return written
 
 
 def _name(*parts: str | None) -> str:
-    # a layer's name is the server's word: it names no other folder
+    # the server chooses a layer's name: it must not name another folder
     return "-".join(re.sub(r"[^\w.-]", "_", part) for part in parts if part)
 
 

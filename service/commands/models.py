@@ -1,4 +1,4 @@
-"""``pellucid models`` and ``pellucid layers``: what is served, and every name in it."""
+"""``pellucid models`` and ``pellucid layers``: the served networks, and the names in each."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from pellucid.schemas import ModelDetail, ModelSummary
-from service.commands.session import ApiKey, AsJson, Url, explained_errors, print_json, session
+
+from .session import ApiKey, AsJson, Url, explained_errors, print_json, session
 
 _WIDE: Final = 1000
 
@@ -45,7 +46,7 @@ def models(
 def layers(
     model: Annotated[
         str | None,
-        typer.Argument(help="The network: of the server's, or any that can be loaded, by name or as a compiled file."),
+        typer.Argument(help="The network: of the server, or any name or compiled file that can be loaded."),
     ] = None,
     url: Url = None,
     api_key: ApiKey = None,
@@ -91,7 +92,7 @@ def _table(*columns: str) -> Table:
 
 
 def _print(table: Table) -> None:
-    """As wide as its names are, whatever the terminal: a name in two pieces can't be copied or searched for."""
+    """As wide as the names, whatever the terminal: a name on two lines can't be copied or searched."""
     Console(width=_WIDE, soft_wrap=True).print(table, crop=False)
 
 

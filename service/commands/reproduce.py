@@ -1,4 +1,4 @@
-"""``pellucid reproduce``: compute again what a reply says, and say whether it came out the same to the bit."""
+"""``pellucid reproduce``: compute a reply again and compare it to the bit."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from pydantic import ValidationError
 from rich.markup import escape
 
 from pellucid.schemas import Failure, Provenance, Reply, Result
-from service.commands.compared import Difference, differences
-from service.commands.session import ApiKey, AsJson, Timeout, console, explained_errors, print_json, session
-from service.commands.start import URL_VARIABLE
+
+from .compared import Difference, differences
+from .session import ApiKey, AsJson, Timeout, console, explained_errors, print_json, session
+from .start import URL_VARIABLE
 
 Origin = tuple[str, Any, Any]  # what, then, now
 
 
 def reproduce(
     reply: Annotated[
-        Path, typer.Argument(exists=True, dir_okay=False, help="A reply that was asked for with provenance=true.")
+        Path, typer.Argument(exists=True, dir_okay=False, help="A JSON reply to a request with provenance=true.")
     ],
-    images: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False, help="The photographs that it is of.")],
+    images: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False, help="Its photographs.")],
     server: Annotated[
         str | None,
         typer.Option(
@@ -38,7 +39,8 @@ def reproduce(
         ),
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="What to load, where that is no name: file:PATH. Default: as the reply says.")
+        str | None,
+        typer.Option(help="Network to load, if its name is not enough: file:PATH. Default: the reply's."),
     ] = None,
     timeout: Timeout = 60,
     api_key: ApiKey = None,
@@ -46,8 +48,8 @@ def reproduce(
 ) -> None:
     """Compute a reply again, and compare: its picture, weights and versions, then every number and every byte.
 
-    Exit codes: 0, all is identical; 1, something is not, the weights are others than the reply names, or a photograph
-    is not the reply's; 2, it could not be done.
+    Exit codes: 0, all is identical; 1, something differs, the weights are not those of the reply, or a photograph is
+    not; 2, it could not be computed.
     """
     then, origin = _read(reply)
     pairs = _paired(then, images)
@@ -76,7 +78,7 @@ def reproduce(
         async with session(server, api_key, model=chosen, timeout_s=timeout, settings=settings) as client:
             options = {**origin.options, "provenance": True}
             if not server:
-                options["model"] = None  # there is one, whatever it is called
+                options["model"] = None  # only one is loaded, whatever its name
             return [
                 _Again(image, result, await client.reply(origin.route, image, **options))
                 for image, result in pairs
@@ -86,28 +88,26 @@ def reproduce(
     with explained_errors(server):
         done = asyncio.run(run())
     identical = all(again.identical for again in done)
-    weights = all(again.reply.provenance and _digests(again.reply.provenance) == _digests(origin) for again in done)
+    same_weights = all(
+        again.reply.provenance and _digests(again.reply.provenance) == _digests(origin) for again in done
+    )
     if as_json:
-        print_json(
-            json.dumps(
-                {"identical": identical, "same_weights": weights, "pictures": [again.told(origin) for again in done]},
-                indent=1,
-            )
-        )
+        pictures = [again.as_json(origin) for again in done]
+        print_json(json.dumps({"identical": identical, "same_weights": same_weights, "pictures": pictures}, indent=1))
     else:
         for again in done:
             for line in again.lines(origin):
                 console.print(line, soft_wrap=True)
         console.print("[green]Identical, to the bit.[/]" if identical else "[red]Not identical.[/]")
-        if not weights:
+        if not same_weights:
             console.print("[red]The reply names other weights[/] than those that were run.")
-    if not (identical and weights):
+    if not (identical and same_weights):
         raise typer.Exit(1)
 
 
 @dataclass(frozen=True)
 class _Again:
-    """One picture's result as it was, and the reply as it is now."""
+    """One picture's result in the reply, and the new reply."""
 
     image: Path
     then: Result
@@ -130,7 +130,7 @@ class _Again:
         return all(part.identical for part in self.parts)
 
     def origins(self, origin: Provenance) -> Iterator[Origin]:
-        """What the two were made of: weights, input, engine, versions."""
+        """The weights, input, engine and versions of both."""
         assert self.reply.provenance is not None
         then, now = origin.model_dump(), self.reply.provenance.model_dump()
         for name, key in (("weights sha256", "weights_sha256"), ("parameters sha256", "parameters_sha256")):
@@ -144,7 +144,7 @@ class _Again:
             yield f"version of {name}", then["versions"].get(name), now["versions"].get(name)
 
     def lines(self, origin: Provenance) -> Iterator[str]:
-        """For people."""
+        """The comparison as text."""
         yield f"[bold]{escape(str(self.image))}[/]: the reply's picture, sha256 {self.then.image.sha256}"
         origins = [*self.origins(origin)]
         others = [each for each in origins if each[1] != each[2]]
@@ -156,8 +156,8 @@ class _Again:
             colour = "green" if part.identical else "red"
             yield f"  {escape(part.part)}: [{colour}]{escape(part.words())}[/]"
 
-    def told(self, origin: Provenance) -> dict[str, Any]:
-        """For scripts."""
+    def as_json(self, origin: Provenance) -> dict[str, Any]:
+        """The comparison as JSON."""
         return {
             "source": str(self.image),
             "sha256": self.then.image.sha256,
@@ -206,6 +206,6 @@ def _results(reply: Reply) -> list[Result]:
 
 
 def _paired(reply: Reply, images: Sequence[Path]) -> list[tuple[Path, Result | None]]:
-    """Each photograph with the reply's result for its bytes, None where there is none."""
+    """Each photograph with its result in the reply, matched by sha256, or None."""
     by_digest = {result.image.sha256: result for result in _results(reply)}
     return [(image, by_digest.get(hashlib.sha256(image.read_bytes()).hexdigest())) for image in images]

@@ -1,4 +1,4 @@
-"""A client of the server that the caller named, or of the service in this process: the commands see no difference."""
+"""A client of a server, or of the service in this process. Commands use both alike."""
 
 from __future__ import annotations
 
@@ -13,24 +13,25 @@ from rich.console import Console
 from rich.markup import escape
 
 from pellucid.client import ApiError, AsyncClient
-from service.commands import start
+
+from . import start
 
 Url = Annotated[
     str | None,
     typer.Option(
         envvar=start.URL_VARIABLE,
-        help="Server to ask, as http://127.0.0.1:8000. Without it, the network is loaded into this process.",
+        help="The server, for example http://127.0.0.1:8000. Without it, this process loads the network.",
     ),
 ]
-ApiKey = Annotated[str | None, typer.Option(envvar=start.KEY_VARIABLE, help="Key that the server asks for.")]
-Timeout = Annotated[float, typer.Option(min=0.1, help="Seconds to wait for the answer on one picture.")]
+ApiKey = Annotated[str | None, typer.Option(envvar=start.KEY_VARIABLE, help="API key of the server.")]
+Timeout = Annotated[float, typer.Option(min=0.1, help="Seconds to wait for the answer to one picture.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
-# Kinds of problems that lie in how a command was called, whatever the picture.
+# Kinds of problems with the command line, not with a picture.
 _USAGE: Final = {"invalid-option", "unknown-name", "unknown-model", "unexplainable"}
 _SHOWN: Final = 24
 
-# Progress and errors; what a script reads goes to standard output.
+# Progress and errors go to standard error. Scripts read standard output.
 console = Console(stderr=True, highlight=False)
 
 
@@ -44,10 +45,9 @@ async def session(
     retries: int = 5,
     settings: Mapping[str, Any] | None = None,
 ) -> AsyncIterator[AsyncClient]:
-    """A client. Without a ``url``, of a service in this process, of ``model`` or the one that the settings name.
+    """A client of the server at ``url``, or else of a service in this process that loads ``model`` or the default.
 
-    That service is asked by this command alone: it waits as long as the command does. ``settings`` are those in which
-    it differs from what the environment says.
+    No other command uses that service, so its timeout is long. ``settings`` override the environment.
     """
     if url:
         async with AsyncClient(url, api_key=api_key, timeout_s=timeout_s, retries=retries) as client:
@@ -68,7 +68,7 @@ async def session(
 
 @contextmanager
 def explained_errors(url: str | None) -> Iterator[None]:
-    """Ends the program with 2 and a word of help where nobody answers, or the service refuses how it was asked."""
+    """End the program with exit code 2 and a hint, if there is no server or it refuses the options."""
     try:
         yield
     except ApiError as error:
@@ -87,10 +87,10 @@ def explained_errors(url: str | None) -> Iterator[None]:
 
 
 def misused(error: Exception | None) -> bool:
-    """Whether every picture would fail in this way."""
+    """Whether every picture would have this error."""
     return isinstance(error, ApiError) and (error.kind in _USAGE or error.status in (401, 404))
 
 
 def print_json(text: str) -> None:
-    """JSON on standard output, as it is."""
+    """Print JSON on standard output."""
     sys.stdout.write(text + "\n")

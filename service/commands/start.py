@@ -1,4 +1,4 @@
-"""Settings and networks, with words for whoever set them wrongly."""
+"""Reads settings and creates the app, with messages for wrong settings."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from typing import Any, Final
 import typer
 from pydantic import ValidationError
 
-from service.config import Settings
-from service.telemetry import logs
+from ..config import Settings
+from ..telemetry import logs
 
-# What clients of a server read, and not the server itself.
+# Variables of clients, which the server ignores.
 URL_VARIABLE: Final = "PELLUCID_URL"
 KEY_VARIABLE: Final = "PELLUCID_API_KEY"
 _REMOVED: Final = {"PELLUCID_CACHE_MIB": "Replies are no longer kept."}
 
 
 def settings() -> Settings:
-    """Those of the environment; ends the program with 2 if one is wrong."""
+    """The settings of the environment. Ends the program with exit code 2 if one is wrong."""
     try:
         found = Settings()
     except ValidationError as error:
         for problem in error.errors():
             name = "PELLUCID_" + "_".join(map(str, problem["loc"])).upper()
-            # Our own validators quote what may be shown, and a key may not.
+            # Our validators quote values in their messages, but never a key.
             own = problem.get("ctx", {}).get("error")
             wrong = own or f"{problem['msg']}, got {problem['input']!r}"
             typer.echo(f"{name}: {wrong}", err=True)
@@ -47,9 +47,9 @@ def create_app(
     failed: str = "pellucid can't start",
     code: int = 1,
 ) -> Any:
-    """The app; ends the program with ``code`` if it can't be made of these settings."""
+    """The app. Ends the program with exit ``code`` if it can't start with these settings."""
     logs.configure(chosen.log_level, chosen.log_format)
-    from service.app import create_app as assemble  # --help and a wrong setting needn't wait for it
+    from ..app import create_app as assemble  # slow: --help and a wrong setting don't wait for it
 
     try:
         return assemble(chosen, on_death)

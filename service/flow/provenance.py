@@ -9,15 +9,16 @@ from pellucid.parts.explain import PARTS, ExplainOptions
 from pellucid.parts.option_types import Options
 from pellucid.schemas import Preprocess
 from pellucid.types import Plan
-from service.flow.run import Pipeline
+
+from .served import Served
 
 
-def of_reply(route: str, options: Options, plan: Plan, pipeline: Pipeline) -> dict[str, Any]:
+def of_reply(route: str, options: Options, plan: Plan, network: Served) -> dict[str, Any]:
     """The provenance of a reply, as ``schemas.Provenance`` has it: plain data."""
-    spec = pipeline.spec
+    spec = network.spec
     return {
         "route": route,
-        "options": _resolved(options, plan, pipeline),
+        "options": _resolved(options, plan, network),
         "network": {
             "name": spec.name,
             "source": spec.source,
@@ -25,7 +26,7 @@ def of_reply(route: str, options: Options, plan: Plan, pipeline: Pipeline) -> di
             "parameters_sha256": spec.parameters_sha256,
         },
         "preprocess": preprocess(spec.preprocess).model_dump(),
-        **pipeline.runtime,
+        **network.runtime,
     }
 
 
@@ -41,10 +42,10 @@ def preprocess(spec: PreprocessSpec) -> Preprocess:
     )
 
 
-def _resolved(options: Options, plan: Plan, pipeline: Pipeline) -> dict[str, Any]:
+def _resolved(options: Options, plan: Plan, network: Served) -> dict[str, Any]:
     """The options of which asking again gives the same plan, wherever defaults are others by then."""
     known = {
-        "model": pipeline.spec.name,
+        "model": network.spec.name,
         "layer": _layers(plan) if plan.heats else plan.layer if plan.edit is None or not plan.edit.gate else None,
         "against": [str(index) for index in plan.contrast.against] if plan.contrast else None,
         "target": [str(index) for index in plan.targets],

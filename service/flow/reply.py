@@ -1,7 +1,9 @@
-"""Outcome -> the reply: one envelope on every route, or, where one picture is asked for, its bytes."""
+"""Outcomes -> the reply: one envelope of JSON on every route, or one picture or file of numbers alone."""
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -9,13 +11,27 @@ from typing import Any, Final
 
 import mimeparse
 import orjson
+from starlette.requests import Request
 from starlette.responses import Response
 
-from pellucid.errors import NotAcceptable
-from pellucid.parts import numbers_file
-from pellucid.parts.result import as_json, image_info
+from pellucid.decode.image import identify
+from pellucid.errors import InvalidOption, NotAcceptable, PellucidError
+from pellucid.parts import numbers_file, result
+from pellucid.parts.option_types import Analysis, Options
+from pellucid.parts.trust import Trusted
+from pellucid.render import png
 from pellucid.render.encode import MEDIA_TYPES
-from pellucid.types import ImageInfo
+from pellucid.types import DecodedImage, Outcome, Plan, Upload
+
+from ..http.problems import problem
+from ..telemetry.call import Call
+from . import provenance
+from .bodies import Body
+from .run import Ask
+from .serve import Route
+from .served import Service
+
+log = logging.getLogger(__name__)
 
 JSON: Final = "application/json"
 _LONGEST_ACCEPT: Final = 1024
@@ -23,14 +39,91 @@ _LONGEST_ACCEPT: Final = 1024
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One image's part of a reply: the rest of its entry as JSON, or a file of ``media_type`` with what it shows in
-    ``headers``. Nothing in it but ``info.filename`` is of the request.
-    """
+    """What a reply says of one image: JSON, or a file of ``media_type`` with ``headers`` that say what it shows."""
 
-    info: ImageInfo
     content: bytes
     media_type: str = JSON
     headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class Results(Route[Options, Entry]):
+    """A route under /v1: a result for each image in one envelope, or one picture, or one file of numbers.
+
+    An image that fails beside others has a result with its error.
+    """
+
+    def __init__(self, request: Request, service: Service, *, pictures: bool = True, numbers: bool = False) -> None:
+        """``pictures`` and ``numbers`` are what the route offers beside JSON. Raises NotAcceptable."""
+        self._media_type = negotiate(", ".join(request.headers.getlist("accept")), pictures, numbers)
+        self._request = request
+        self._service = service
+        self._origin: dict[str, Any] | None = None
+
+    def asks(self, body: Body, options: Options) -> list[Ask]:
+        """One pass for each image, all by one plan."""
+        network = self._service.network(options.model)
+        plan = options.plan(network, len(body.uploads))
+        if self._media_type != JSON:
+            _require_one_picture(len(body.uploads), plan, options, self._media_type)
+        if options.provenance:
+            self._origin = provenance.of_reply(self._request.scope["route"].path, options, plan, network)
+        return [Ask(image, network, plan, options) for image in body.uploads]
+
+    def written(self, ask: Ask, image: DecodedImage, outcome: Outcome, trusted: Sequence[Trusted] = ()) -> Entry:
+        """One image's result."""
+        if self._media_type == numbers_file.NPZ:
+            data = numbers_file.npz(image, outcome, self._origin, result.frame(image))
+            return Entry(data, numbers_file.NPZ)
+        if self._media_type == JSON:
+            return Entry(result.as_json(entry(ask, image, outcome, trusted)))
+        found = entry(ask, image, outcome, trusted, self._media_type)
+        shown, headers = ask.options.picture(found, self._media_type)
+        data = shown.data
+        if self._origin is not None:
+            text = numbers_file.provenance_json(image.info, found, self._origin)
+            data = png.annotated(data, {numbers_file.PROVENANCE: text})
+        return Entry(data, shown.media_type, headers)
+
+    async def failed(self, number: int, ask: Ask, error: Exception) -> Entry:
+        """The result of an image that failed beside others."""
+        call: Call = self._request.state.call
+        if not isinstance(error, PellucidError):  # a fault of ours: the other images still have their answers
+            log.error("request %s failed on one of its images", call.request_id, exc_info=error)
+            error = PellucidError("The service failed on this image; its log has the cause under the request's id.")
+        call.problems.append(error.slug)
+        told = problem(error, call.request_id)
+
+        def written() -> Entry:
+            assert isinstance(ask.image, Upload)
+            return Entry(result.as_json({"image": result.image_info(identify(ask.image)), "error": told}))
+
+        return await asyncio.to_thread(written)
+
+    def reply(self, asks: Sequence[Ask], written: Sequence[Entry]) -> Response:
+        """All results in the order of the images, or the one file."""
+        if self._media_type != JSON:
+            (file,) = written
+            return Response(file.content, media_type=file.media_type, headers=dict(file.headers))
+        head = {"model": asks[0].network.spec.name, "request_id": self._request.state.request_id}
+        if self._origin is not None:
+            head["provenance"] = self._origin
+        body = [orjson.dumps(head)[:-1], b',"results":[']  # joined once: results with pictures are megabytes
+        for each in written:
+            body += each.content, b","
+        body[-1] = b"]}"
+        return Response(b"".join(body), media_type=JSON)
+
+
+def entry(
+    ask: Ask,
+    image: DecodedImage,
+    outcome: Outcome,
+    trusted: Sequence[Trusted] = (),
+    media_type: str = "image/png",
+) -> dict[str, Any]:
+    """One image's result as plain data; its pictures, of ``media_type``, are still Pictures."""
+    found = ask.options.entry(Analysis(image, outcome, ask.network.spec.labels, trusted, media_type))
+    return {"image": result.image_info(image.info), **found}
 
 
 def negotiate(accept: str | None, pictures: bool, numbers: bool = False) -> str:
@@ -39,9 +132,9 @@ def negotiate(accept: str | None, pictures: bool, numbers: bool = False) -> str:
 
     Raises NotAcceptable.
     """
-    offered = (JSON,)
+    offered: tuple[str, ...] = (JSON,)
     if pictures:  # mimeparse lets the last of equals win
-        offered = (*(numbers_file.TYPES if numbers else ()), *MEDIA_TYPES[::-1], JSON)
+        offered = (*([numbers_file.NPZ] if numbers else ()), *MEDIA_TYPES[::-1], JSON)
     if accept and len(accept) > _LONGEST_ACCEPT:  # mimeparse takes 50 ms of the event loop for 30 KiB
         raise NotAcceptable(f"The Accept header has more than {_LONGEST_ACCEPT} characters.", allowed=offered)
     try:
@@ -58,24 +151,22 @@ def _best_match(offered: tuple[str, ...], accept: str) -> str:
     return str(mimeparse.best_match(offered, accept))
 
 
-def failure(info: ImageInfo, problem: dict[str, Any]) -> Entry:
-    """The entry of an image that could not be explained, among others that could."""
-    return entry(info, {"error": problem})
+def _require_one_picture(images: int, plan: Plan, options: Options, media_type: str) -> None:
+    """Raise NotAcceptable, before any work is done, if the answer would hold more or fewer pictures than one.
 
-
-def entry(info: ImageInfo, found: dict[str, Any]) -> Entry:
-    """An entry of ``results``, but for what is known of the upload, as JSON."""
-    return Entry(info, as_json(found))
-
-
-def envelope(model: str, request_id: str, origin: dict[str, Any] | None, results: Sequence[Entry]) -> Response:
-    """The JSON reply. ``origin`` is its provenance, where that is asked for."""
-    head: dict[str, Any] = {"model": model, "request_id": request_id}
-    if origin is not None:
-        head["provenance"] = origin
-    body: list[bytes | memoryview] = [orjson.dumps(head)[:-1], b',"results":[']
-    for number, each in enumerate(results):
-        image = orjson.dumps(image_info(each.info))
-        body += [b',{"image":' if number else b'{"image":', image, b",", memoryview(each.content)[1:]]
-    body.append(b"]}")
-    return Response(b"".join(body), media_type=JSON)
+    Raises InvalidOption for a picture that can't carry the provenance that is asked for.
+    """
+    if options.provenance and media_type == "image/webp":
+        raise InvalidOption("provenance: A WebP picture can't carry it; image/png and application/json can.")
+    if options.design:
+        raise NotAcceptable(f"`trust` is numbers, which {media_type} can't hold: ask for {JSON}.", allowed=[JSON])
+    if media_type == numbers_file.NPZ and images == 1:  # of any number of maps
+        numbers_file.require_one_size(plan)
+        return
+    pictures = images * options.pictures(plan)
+    if pictures != 1:
+        raise NotAcceptable(
+            f"The answer would hold {pictures} pictures, which can't be one {media_type}. "
+            f"Ask for one image and one part with one target, method and layer, or for {JSON}.",
+            allowed=[JSON],
+        )

@@ -1,12 +1,12 @@
-"""One upload -> its result: decode, run, render. Pictures are decoded and drawn in a pool, never on the event loop."""
+"""One pass: decode, queue, infer, write. Pictures are decoded and drawn in a pool, never on the event loop."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
@@ -14,16 +14,16 @@ from typing import Any, Final, TypeVar
 from pellucid.decode.image import decode
 from pellucid.decode.tensor import as_decoded
 from pellucid.errors import PellucidError
-from pellucid.network.spec import ModelSpec, NetworkSpec
-from pellucid.types import DecodedImage, Finished, MethodSpec, Outcome, Plan, Prepared, Upload
-from service.dispatch.cost import CostModel
-from service.dispatch.worker import Worker
-from service.telemetry.call import STAGES
+from pellucid.parts.option_types import Options
+from pellucid.types import DecodedImage, Finished, Outcome, Plan, Prepared, Upload
+
+from ..telemetry.call import STAGES
+from .served import Served
 
 T = TypeVar("T")
 
-# What older trials took counts so much beside the latest: there are few, and one in a busy minute is soon forgotten.
-_FORGETTING: Final = 0.7
+# Bytes of a pixel that is kept to be drawn over: RGB.
+_BYTES_PER_PIXEL: Final = 3
 
 
 @dataclass(slots=True)
@@ -59,102 +59,111 @@ class Stages:
         return ", ".join(entries)
 
 
-@dataclass(frozen=True)
-class Pipeline:
-    """One served network and the way through it. ``engine`` says what runs it, for people to read;
-    ``runtime`` what of it decides the bits of an answer, as ``schemas.Provenance`` has it. ``trials`` learns what it
-    takes to try maps, from the first picture that is made to the last that is scored.
+@dataclass(eq=False, slots=True)
+class Ask:
+    """One pass: an image, the network, what to compute, and the options by which its outcome is written.
+
+    ``name`` is what an error calls it, empty where that is plain. ``times`` is filled in on the way.
     """
 
-    spec: ModelSpec
-    network: NetworkSpec
-    methods: tuple[MethodSpec, ...]
-    engine: str
-    worker: Worker
-    pool: Executor
-    max_pixels: int
-    max_side: int
-    runtime: Mapping[str, Any] = field(default_factory=dict)
-    trials: CostModel = field(default_factory=lambda: CostModel(_FORGETTING))
+    image: Upload | Prepared
+    network: Served
+    plan: Plan
+    options: Options
+    name: str = ""
+    times: Stages = field(init=False)
 
-    def run(
-        self,
-        upload: Upload | Prepared,
-        plan: Plan,
-        picture_side: int | None,
-        form: Callable[[DecodedImage, Outcome], T],
-        deadline: float,
-        stages: Stages,
-        *,
-        brief: bool = False,
-    ) -> asyncio.Future[T]:
-        """The result for one image in the ``form`` in which it is sent. It raises PellucidError.
+    def __post_init__(self) -> None:
+        self.times = Stages(self.network.spec.name)
 
-        ``picture_side`` asks for the source picture too, as ``decode`` does. Where the ``form`` is ``brief``, the
-        engine's thread makes it: handing it to another would cost more.
+    @property
+    def picture_bytes(self) -> int:
+        """The most bytes that the source picture takes, if it is kept to be drawn over."""
+        return _BYTES_PER_PIXEL * (self.options.picture_side or 0) ** 2
 
-        Each stage starts the next from its own thread, and the last settles the answer: the event loop is woken once
-        for each image, not for each stage. Cancelling the answer cancels the job: what has not started is not done.
-        """
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[T] = loop.create_future()  # other threads only ask whether it is cancelled
-        # Weakly, since the job holds the picture until it is answered: a ring would keep it for the collector.
-        running: list[weakref.ref[Future[Finished]]] = []
 
-        def decoding() -> None:
-            if answer.cancelled():
-                return
-            with stages.timed("decode"):
-                if isinstance(upload, Prepared):
-                    image = as_decoded(upload)
-                else:
-                    image = decode(upload, self.spec.preprocess, self.max_pixels, picture_side, self.max_side)
-            job = self.worker.submit(image.pixels, plan, deadline)
-            running.append(weakref.ref(job))
-            if answer.cancelled():  # before the job was there to be cancelled
-                job.cancel()
-            job.add_done_callback(lambda job: following(image, job))
+def run(
+    ask: Ask, write: Callable[[Ask, DecodedImage, Outcome], T], deadline: float, *, brief: bool
+) -> asyncio.Future[T]:
+    """What is written of one pass. The future raises PellucidError.
 
-        def following(image: DecodedImage, job: Future[Finished]) -> None:
-            if job.cancelled():
-                return
-            if brief or job.exception() is not None:  # nothing to draw, and the pool may be closed by now
-                settling(rendering, image, job)
+    ``write`` is called in the pool. If it is ``brief``, the engine's thread calls it: handing it to another would cost
+    more.
+
+    Each stage starts the next from its own thread, and the last settles the answer: the event loop is woken once
+    for each image, not for each stage. Cancelling the answer cancels the job: what has not started is not done.
+    """
+    loop, network, times = asyncio.get_running_loop(), ask.network, ask.times
+    answer: asyncio.Future[T] = loop.create_future()  # other threads only ask whether it is cancelled
+    # Weakly, since the job holds the picture until it is answered: a ring would keep it for the collector.
+    running: list[weakref.ref[Future[Finished]]] = []
+
+    def decoding() -> None:
+        if answer.cancelled():
+            return
+        with times.timed("decode"):
+            if isinstance(ask.image, Prepared):
+                image = as_decoded(ask.image)
             else:
-                self.pool.submit(settling, rendering, image, job)
+                image = decode(
+                    ask.image, network.spec.preprocess, network.max_pixels, ask.options.picture_side, network.max_side
+                )
+        job = network.worker.submit(image.pixels, ask.plan, deadline)
+        running.append(weakref.ref(job))
+        if answer.cancelled():  # before the job was there to be cancelled
+            job.cancel()
+        job.add_done_callback(lambda job: following(image, job))
 
-        def rendering(image: DecodedImage, job: Future[Finished]) -> None:
-            finished = job.result()
-            outcome = finished.outcome
-            stages.batch_size = finished.batch_size
-            stages.seconds |= {"queue": finished.queue_s, "infer": outcome.infer_s, "explain": outcome.explain_s}
-            if answer.cancelled():
-                return
-            with stages.timed("render"):
-                formed = form(image, outcome)
-            settle(answer.set_result, formed)
+    def following(image: DecodedImage, job: Future[Finished]) -> None:
+        if job.cancelled():
+            return
+        if brief or job.exception() is not None:  # nothing to draw, and the pool may be closed by now
+            settling(rendering, image, job)
+        else:
+            network.pool.submit(settling, rendering, image, job)
 
-        def settling(stage: Callable[..., None], *args: Any) -> None:
-            """Run a stage; what it raises is the answer."""
-            try:
-                stage(*args)
-            except BaseException as error:
-                if isinstance(error, PellucidError):  # the frames of its traceback hold the upload, and the answer it
-                    error.__cause__ = error.__context__ = error.__traceback__ = None
-                settle(answer.set_exception, error)
+    def rendering(image: DecodedImage, job: Future[Finished]) -> None:
+        finished = job.result()
+        outcome = finished.outcome
+        times.batch_size = finished.batch_size
+        times.seconds |= {"queue": finished.queue_s, "infer": outcome.infer_s, "explain": outcome.explain_s}
+        if answer.cancelled():
+            return
+        with times.timed("render"):
+            written = write(ask, image, outcome)
+        settle(answer.set_result, written)
 
-        def settle(setter: Callable[[Any], None], value: Any) -> None:
-            def unless_cancelled() -> None:
-                if not answer.done():
-                    setter(value)
+    def settling(stage: Callable[..., None], *args: Any) -> None:
+        """Run a stage; what it raises is the answer."""
+        try:
+            stage(*args)
+        except BaseException as error:
+            if isinstance(error, PellucidError):  # the frames of its traceback hold the upload, and the answer it
+                error.__cause__ = error.__context__ = error.__traceback__ = None
+            settle(answer.set_exception, error)
 
-            with suppress(RuntimeError):  # the loop may have gone
-                loop.call_soon_threadsafe(unless_cancelled)
+    def settle(setter: Callable[[Any], None], value: Any) -> None:
+        def unless_cancelled() -> None:
+            if not answer.done():
+                setter(value)
 
-        def leaving(answer: asyncio.Future[T]) -> None:
-            if answer.cancelled() and running and (job := running[0]()):
-                job.cancel()
+        with suppress(RuntimeError):  # the loop may have gone
+            loop.call_soon_threadsafe(unless_cancelled)
 
-        answer.add_done_callback(leaving)
-        self.pool.submit(settling, decoding)
-        return answer
+    def leaving(answer: asyncio.Future[T]) -> None:
+        if answer.cancelled() and running and (job := running[0]()):
+            job.cancel()
+
+    answer.add_done_callback(leaving)
+    network.pool.submit(settling, decoding)
+    return answer
+
+
+async def together(*works: Coroutine[Any, Any, Any]) -> list[Any]:
+    """The results of all. The first error stops the others, and is raised once they have ended."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(work) for work in works]
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    return [task.result() for task in tasks]

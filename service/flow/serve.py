@@ -1,286 +1,202 @@
-"""The flow that all POST routes share: negotiate, read, plan, admit, run, reply."""
+"""One request with images from top to bottom, whatever route or protocol it came by."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, Generic, TypeVar
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any, ClassVar, Final, Generic, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from pellucid.decode.image import identify
-from pellucid.errors import DeadlineExceeded, Draining, EngineDown, PellucidError, UnknownModel, UnknownName
+from pellucid.errors import DeadlineExceeded, Draining, PellucidError
 from pellucid.parts.option_types import Options
-from pellucid.trust.trials import Design
-from pellucid.types import DecodedImage, Outcome, Plan, Prepared, Upload
-from service.dispatch.admission import Admission, Place
-from service.dispatch.forecast import Forecast
-from service.flow import body as intake
-from service.flow import disconnect as waiting
-from service.flow import forms, provenance, reply, trust_trials
-from service.flow.joint import Joint, all_or_none
-from service.flow.run import Pipeline, Stages
-from service.http.problems import problem
-from service.telemetry.call import Call
-from service.telemetry.metrics import Metrics
+from pellucid.parts.trust import Trusted
+from pellucid.types import DecodedImage, Outcome, Plan
 
-# Of the pictures that are kept to be drawn over: RGB.
-_BYTES_PER_PIXEL = 3
-# A caller who is refused is read on for so long, so that the refusal is not lost with a connection cut in mid-send.
-_LINGER_S = 2.0
-# So many classes take microseconds to write down.
-_FEW = 20
+from ..dispatch.admission import Place
+from ..dispatch.forecast import Forecast
+from ..telemetry.call import Call
+from . import bodies, trust_trials
+from .disconnect import connected
+from .run import Ask, Stages, run, together
+from .served import Service
+
+# Seconds that a refused body is read on for, so that a connection cut in mid-send does not lose the refusal.
+_LINGER_S: Final = 2.0
+# Seconds that the rest of a body is read on for after the deadline.
+_LATE_BODY_S: Final = 0.5
+# Writing down this many classes takes microseconds.
+_FEW: Final = 20
 
 T = TypeVar("T")
-B = TypeVar("B", bound=intake.Intake)
-
-log = logging.getLogger(__name__)
+Asked = TypeVar("Asked", bound=Options)
 
 
-@dataclass
-class Service:
-    """What the routers work with: the served networks by name, the default first, the door, the limits, the metrics.
+class Route(ABC, Generic[Asked, T]):
+    """What a route adds to the flow: the passes that a request asks for, and how their outcomes are written.
 
-    ``ready`` is false while draining; then what was accepted has ``grace_s`` seconds.
+    One object serves one request. ``T`` is what is written of one pass.
     """
 
-    pipelines: dict[str, Pipeline]
-    admission: Admission
-    forecast: Forecast
-    limits: intake.Limits
-    metrics: Metrics
-    timeout_ms: int
-    grace_s: float = 20.0
-    ready: bool = False
+    # Whether the body may have any Content-Type.
+    any_type: ClassVar[bool] = False
+    # Whether all outcomes make one answer, which is drawn in the pool. Otherwise each is drawn as soon as it is there.
+    one_answer: ClassVar[bool] = False
+    # Whether the first outcome decides the plans of the other passes, which wait for it.
+    aims: bool = False
 
-    def pipeline(self, name: str | None) -> Pipeline:
-        """The network of that name, or the default. Raises UnknownName."""
-        if name is None:
-            return next(iter(self.pipelines.values()))
-        if name not in self.pipelines:
-            raise UnknownName.among("model", name, [*self.pipelines])
-        return self.pipelines[name]
+    async def read(self, request: Request, limits: bodies.Limits, hold: Callable[[int], None]) -> bodies.Body:
+        """The body of the request; ``hold`` is called with the size of each chunk. Raises what ``bodies.read`` does."""
+        return await bodies.read(request, limits, hold)
 
-    def addressed(self, name: str) -> Pipeline:
-        """The network of that name, which stands in a path. Raises UnknownModel."""
-        if name not in self.pipelines:
-            served = [*self.pipelines]
-            raise UnknownModel(f"No model {name!r} is served. Served are {', '.join(served)}.", allowed=served)
-        return self.pipelines[name]
+    @abstractmethod
+    def asks(self, body: bodies.Body, options: Asked) -> Sequence[Ask]:
+        """The passes. ``options`` are those of the query, and of the body over them. Raises PellucidError."""
 
-    def require_engines(self) -> None:
-        """Raise EngineDown where a network does not answer."""
-        for name, pipeline in self.pipelines.items():
-            if fault := pipeline.worker.fault:
-                raise EngineDown(f"{name}: {fault}")
+    def aimed(self, ask: Ask, first: T) -> Plan:
+        """The plan of a pass that waited for the first one. Raises PellucidError."""
+        return ask.plan
 
-    def require_ready(self) -> None:
-        """Raise Draining while no work is taken, and EngineDown."""
-        if not self.ready:
-            raise Draining("The service is starting up or shutting down.")
-        self.require_engines()
+    @abstractmethod
+    def written(self, ask: Ask, image: DecodedImage, outcome: Outcome, trusted: Sequence[Trusted] = ()) -> T:
+        """What the reply says of one pass. ``trusted``: how far each map can be trusted, where that was tried."""
+
+    async def failed(self, number: int, ask: Ask, error: Exception) -> T:
+        """What the reply says of a pass that failed beside others. Raises an error to stop the others."""
+        raise error.about(f"Image {number}") if isinstance(error, PellucidError) else error
+
+    @abstractmethod
+    def reply(self, asks: Sequence[Ask], written: Sequence[T]) -> Response:
+        """The response, of what was written of each pass."""
 
 
-@dataclass(frozen=True, slots=True)
-class Order(Generic[T]):
-    """What a request turned out to ask of a network, and how its answer is written.
-
-    ``form`` makes an image's entry, in the pool, of the picture, its outcome, and, where the options have a design,
-    what was measured of each map; ``reply`` makes the answer of all entries in their order. ``failed`` makes the entry
-    of an image that failed beside others; without it the request fails as its image does.
-    """
-
-    pipeline: Pipeline
-    plan: Plan
-    options: Options
-    form: Callable[..., T]
-    reply: Callable[[Sequence[T]], Response]
-    failed: Callable[[Upload | Prepared, PellucidError], T] | None = None
-    timeout_ms: int | None = None
-
-
-async def answer(
-    request: Request,
-    service: Service,
-    options: Options,
-    *,
-    pictures: bool = True,
-    numbers: bool = False,
-) -> Response:
-    """The reply to a POST of images."""
-    media_type = reply.negotiate(", ".join(request.headers.getlist("accept")), pictures, numbers)
-    request_id: str = request.state.request_id
-
-    def order(body: intake.Intake) -> Order[reply.Entry]:
-        merged = options.merged(body.fields)
-        pipeline = service.pipeline(merged.model)
-        plan = merged.plan(pipeline, len(body.uploads))
-        if media_type != reply.JSON:
-            forms.require_one_picture(len(body.uploads), plan, merged, media_type)
-        origin = None
-        if merged.provenance:
-            origin = provenance.of_reply(request.scope["route"].path, merged, plan, pipeline)
-
-        def failure(image: Upload | Prepared, error: PellucidError) -> reply.Entry:
-            assert isinstance(image, Upload)
-            return reply.failure(identify(image), problem(error, request_id))
-
-        as_json = media_type == reply.JSON
-        return Order(
-            pipeline,
-            plan,
-            merged,
-            partial(forms.written, options=merged, labels=pipeline.spec.labels, media_type=media_type, origin=origin),
-            partial(reply.envelope, pipeline.spec.name, request_id, origin) if as_json else forms.file,
-            failure if as_json else None,
-            merged.timeout_ms,
-        )
-
-    return await serve(request, service, options.timeout_ms, intake.read, order)
-
-
-async def serve(
-    request: Request,
-    service: Service,
-    timeout_ms: int | None,
-    read: Callable[[Request, intake.Limits, Callable[[int], None]], Awaitable[B]],
-    order: Callable[[B], Order[Any] | Joint],
-    *,
-    any_type: bool = False,
-) -> Response:
-    """The way of every request with images, whatever protocol it speaks: ``read`` its body, and do its ``order``.
-
-    ``timeout_ms`` is what is known before the body is; ``any_type`` says that the body's type need not be told.
-    """
-    if not service.ready:
-        await waiting.spend(request, service.limits, _LINGER_S)
-        raise Draining("The service is starting up or shutting down.")
+async def serve(request: Request, service: Service, options: Asked, route: Route[Asked, Any]) -> Response:
+    """The response to a request. ``options`` are those of the query. Raises PellucidError, ClientDisconnect."""
     arrived = time.monotonic()
+    options.take_one(request.query_params.multi_items())
+    if not service.ready:
+        await bodies.spend(request, service.limits, _LINGER_S)
+        raise Draining("The service is starting up or shutting down.")
 
     def deadline_by(chosen_ms: int | None) -> float:
         return arrived + min(chosen_ms or service.timeout_ms, service.timeout_ms) / 1000
 
-    with service.admission.enter(intake.announced(request, service.limits, any_type=any_type)) as place:
-        body = await waiting.read(request, service.limits, place, deadline_by(timeout_ms), read)
-        asked = order(body)
+    # Admit: the place holds bytes as they come, and images once they are known.
+    with service.admission.enter(bodies.announced(request, service.limits, any_type=route.any_type)) as place:
+        # Read.
+        body = await _read(request, service.limits, place, deadline_by(options.timeout_ms), route)
+        # Ask.
+        options = options.merged(body.fields)
+        asks, deadline = route.asks(body, options), deadline_by(options.timeout_ms)
+        place.hold(images=len(asks), size=sum(ask.picture_bytes for ask in asks))
+        times = [ask.times for ask in asks]
         call: Call = request.state.call
-        deadline = deadline_by(asked.timeout_ms)
-        if isinstance(asked, Joint):
-            return await _joint(request, service, place, call, asked, deadline)
-        images = body.uploads
-        kept = _BYTES_PER_PIXEL * (asked.options.picture_side or 0) ** 2
-        place.hold(images=len(images), size=kept * len(images))
-        call.model = asked.pipeline.spec.name
-        call.stages = stages = [Stages(call.model) for _ in images]
-        with service.forecast.expect(asked.pipeline.worker, asked.plan, len(images), deadline) as answered:
-            work = _Work(asked, deadline, call, stages, answered, service.forecast, asyncio.Semaphore(1))
-            response = await waiting.while_connected(request, work.reply(images))
-    if timing := Stages.header(stages):
+        call.model, call.stages = asks[0].network.spec.name, times
+        # Forecast.
+        with _expected(service.forecast, asks, deadline) as answered:
+            async with connected(request):
+                # Run each.
+                written = await _Passes(route, asks, answered, deadline, service.forecast).written()
+                # Write.
+                if route.one_answer:
+                    with times[0].timed("render"):
+                        response = await _by(deadline, asks[0].network.in_pool(route.reply, asks, written))
+                else:
+                    response = route.reply(asks, written)
+    if timing := Stages.header(times):
         response.headers["Server-Timing"] = timing
     return response
 
 
-async def _joint(
-    request: Request, service: Service, place: Place, call: Call, asked: Joint, deadline: float
-) -> Response:
-    """The reply to what takes several passes, each of which counts at the door as an image does."""
-    place.hold(images=len(asked.sides))
-    call.model = asked.sides[0].pipeline.spec.name
-    call.stages = stages = [Stages(side.pipeline.spec.name) for side in asked.sides]
-    with ExitStack() as expected:
-        answered = [
-            expected.enter_context(service.forecast.expect(side.pipeline.worker, side.plan, 1, deadline))
-            for side in asked.sides
-        ]
-        response = await waiting.while_connected(request, asked.reply(deadline, stages, answered))
-    if timing := Stages.header(stages):
-        response.headers["Server-Timing"] = timing
-    return response
+async def _read(
+    request: Request, limits: bodies.Limits, place: Place, deadline: float, route: Route[Any, Any]
+) -> bodies.Body:
+    """The body, whole by the deadline, its bytes held in ``place`` as they come."""
+    try:
+        async with asyncio.timeout(max(0, deadline - time.monotonic())):
+            return await route.read(request, limits, lambda size: place.hold(size=size))
+    except TimeoutError as error:
+        with suppress(RuntimeError):  # raised where it is whole after all, but not taken apart yet
+            await bodies.spend(request, limits, _LATE_BODY_S)
+        raise DeadlineExceeded("The body was not whole by the deadline.", headers={"Connection": "close"}) from error
+
+
+@contextmanager
+def _expected(forecast: Forecast, asks: Sequence[Ask], deadline: float) -> Iterator[list[Callable[[float], None]]]:
+    """Count the passes among those in flight. Yields, for each, what to call once it is answered.
+
+    Passes that share a plan are admitted together. Raises TooLate, EngineDown.
+    """
+    with ExitStack() as stack:
+        answered: list[Callable[[float], None]] = []
+        for _, group in groupby(asks, key=lambda ask: id(ask.plan)):
+            first, *others = group
+            images = 1 + len(others)
+            answered += [
+                stack.enter_context(forecast.expect(first.network.worker, first.plan, images, deadline))
+            ] * images
+        yield answered
 
 
 @dataclass(frozen=True, slots=True)
-class _Work:
-    """An order that is being done, until ``deadline``.
+class _Passes(Generic[T]):
+    """The passes of a request, until ``deadline``. ``trying`` lets the maps of one image be tried at a time."""
 
-    ``answered`` is the forecast's; ``trying`` lets the maps of one image be tried at a time.
-    """
-
-    order: Order[Any]
+    route: Route[Any, T]
+    asks: Sequence[Ask]
+    answered: Sequence[Callable[[float], None]]
     deadline: float
-    call: Call
-    stages: Sequence[Stages]
-    answered: Callable[[float], None]
     forecast: Forecast
-    trying: asyncio.Semaphore
+    trying: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
 
-    async def reply(self, images: Sequence[Upload | Prepared]) -> Response:
-        """The reply to a request: of one image, or of all, of which one's failure need not be that of the others."""
-        if len(images) == 1:
-            entries = [await self._one(images[0], self.stages[0])]
-        elif self.order.failed is not None:
-            entries = await asyncio.gather(*map(self._one_of_several, images, self.stages))
-        else:
-            entries = await self._all_or_none(images)
-        return self.order.reply(entries)
+    async def written(self) -> list[T]:
+        """What is written of each pass. If one of several fails, the route decides whether the others go on."""
+        if len(self.asks) == 1:
+            return [await _by(self.deadline, self._one(0))]
+        written: list[T] = []
+        if self.route.aims:
+            written.append(await self._beside_others(0))
+            for ask in self.asks[1:]:
+                ask.plan = self.route.aimed(ask, written[0])
+        return written + await together(*map(self._beside_others, range(len(written), len(self.asks))))
 
-    async def _all_or_none(self, images: Sequence[Upload | Prepared]) -> list[Any]:
-        """The entries of all; the first error names its image and stops the others."""
-        each = zip(images, self.stages, strict=True)
-        return await all_or_none([(f"Image {number}", self._one(*one)) for number, one in enumerate(each)])
-
-    async def _one_of_several(self, image: Upload | Prepared, times: Stages) -> Any:
+    async def _beside_others(self, number: int) -> T:
         try:
-            return await self._one(image, times)
+            return await _by(self.deadline, self._one(number))
         except Exception as error:
-            if not isinstance(error, PellucidError):  # nobody foresaw it: its neighbours are not to suffer
-                log.exception("request %s failed on one of its images", self.call.request_id)
-                error = PellucidError("The service failed on this image; its log has the cause under the request's id.")
-            self.call.problems.append(error.slug)
-            assert self.order.failed is not None
-            return await asyncio.to_thread(self.order.failed, image, error)
+            return await self.route.failed(number, self.asks[number], error)
 
-    async def _one(self, image: Upload | Prepared, times: Stages) -> Any:
+    async def _one(self, number: int) -> T:
+        ask, route = self.asks[number], self.route
         try:
-            async with asyncio.timeout(max(0, self.deadline - time.monotonic())):
-                return await self._computed(image, times)
-        except TimeoutError as error:
-            raise DeadlineExceeded("The answer was not ready by the deadline.") from error
-
-    async def _computed(self, image: Upload | Prepared, times: Stages) -> Any:
-        order = self.order
-        try:
-            side = order.options.picture_side
-            if design := order.options.design:
-                return await self._tried(image, side, design, times)
-            brief = order.plan.predicts_alone and order.plan.top_k <= _FEW
-            run = order.pipeline.run
-            return await run(image, order.plan, side, order.form, self.deadline, times, brief=brief)
+            if ask.options.design:
+                return await trust_trials.tried(
+                    ask, route.written, self.forecast, self.deadline, self.trying, self._untried
+                )
+            brief = route.one_answer or (ask.plan.predicts_alone and ask.plan.top_k <= _FEW)
+            return await run(ask, route.written, self.deadline, brief=brief)
+        except PellucidError as error:
+            if ask.name:
+                raise error.about(ask.name) from None
+            raise
         finally:
-            times.over = True
-            self.answered(sum(times.seconds.get(stage, 0.0) for stage in ("decode", "render")))
+            ask.times.over = True
+            self.answered[number](sum(ask.times.seconds.get(stage, 0.0) for stage in ("decode", "render")))
 
     def _untried(self) -> int:
         """How many images' maps are still to be tried; an image that failed has none."""
-        return sum("trust" not in times.seconds and not times.over for times in self.stages)
+        return sum("trust" not in ask.times.seconds and not ask.times.over for ask in self.asks)
 
-    async def _tried(self, image: Upload | Prepared, side: int | None, design: Design, times: Stages) -> Any:
-        """The entry of an image whose maps are tried before they are drawn."""
-        pipeline = self.order.pipeline
 
-        def both(decoded: DecodedImage, outcome: Outcome) -> tuple[DecodedImage, Outcome]:
-            return decoded, outcome
-
-        decoded, outcome = await pipeline.run(image, self.order.plan, side, both, self.deadline, times, brief=True)
-        async with self.trying:
-            with times.timed("trust"):
-                found = await trust_trials.examined(
-                    pipeline, self.forecast, decoded, outcome, design, self.deadline, self._untried
-                )
-        with times.timed("render"):
-            return await asyncio.wrap_future(pipeline.pool.submit(self.order.form, decoded, outcome, found))
+async def _by(deadline: float, work: Awaitable[T]) -> T:
+    try:
+        async with asyncio.timeout(max(0, deadline - time.monotonic())):
+            return await work
+    except TimeoutError as error:
+        raise DeadlineExceeded("The answer was not ready by the deadline.") from error

@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from contextlib import ExitStack
 from typing import Final, TypeVar
 
 import numpy as np
 
 from pellucid.errors import TooCostly
-from pellucid.parts.trust import Trusted, scoring, trials_of, trusted
-from pellucid.trust.trials import Design, Trials
+from pellucid.parts.trust import Trusted, measure, perturbations_of, scoring_plan
+from pellucid.trust.perturbations import Design, Perturbations
 from pellucid.types import DecodedImage, Finished, Outcome, Pixels, Plan
-from service.dispatch.forecast import Forecast
-from service.flow.joint import first_error
-from service.flow.run import Pipeline
+
+from ..dispatch.forecast import Forecast
+from .run import Ask, run, together
+from .served import Served
 
 T = TypeVar("T")
 
@@ -25,17 +25,36 @@ T = TypeVar("T")
 _MAKERS: Final = 2
 
 
-def estimate(pipeline: Pipeline, passes: int) -> float:
+def estimate(network: Served, passes: int) -> float:
     """Seconds for so many trials on this network: the worker's forecast, or what trials took lately, if that is more.
 
     0 where nothing is known of either.
     """
-    engine = pipeline.worker.seconds_for({pipeline.worker.lane(Plan()): passes})
-    return max(engine, pipeline.trials.predict(passes))
+    engine = network.worker.seconds_for({network.worker.lane(Plan()): passes})
+    return max(engine, network.trials.predict(passes))
+
+
+async def tried(
+    ask: Ask,
+    write: Callable[[Ask, DecodedImage, Outcome, Sequence[Trusted]], T],
+    forecast: Forecast,
+    deadline: float,
+    turn: asyncio.Semaphore,
+    untried: Callable[[], int],
+) -> T:
+    """What is written of one pass, after its maps have been tried, one image's at a ``turn``."""
+    network, design, times = ask.network, ask.options.design, ask.times
+    assert design is not None
+    image, outcome = await run(ask, lambda _, image, outcome: (image, outcome), deadline, brief=True)
+    async with turn:
+        with times.timed("trust"):
+            found = await examined(network, forecast, image, outcome, design, deadline, untried)
+    with times.timed("render"):
+        return await network.in_pool(write, ask, image, outcome, found)
 
 
 async def examined(
-    pipeline: Pipeline,
+    network: Served,
     forecast: Forecast,
     image: DecodedImage,
     outcome: Outcome,
@@ -50,41 +69,39 @@ async def examined(
     the worker raises.
     """
     started = time.monotonic()
-    trials = await _in_pool(pipeline, trials_of, image, outcome, pipeline.spec.preprocess, design)
-    estimated_s = estimate(pipeline, len(trials))
-    plan = scoring(outcome)
-    size = pipeline.worker.batch_cap
+    trials = await network.in_pool(perturbations_of, image, outcome, network.spec.preprocess, design)
+    estimated_s = estimate(network, len(trials))
+    plan = scoring_plan(outcome)
+    size = network.worker.batch_cap
     groups = [range(len(trials))[start : start + size] for start in range(0, len(trials), size)]
     scores = np.zeros((len(trials), trials.targets))
     done = 0
 
     def observe() -> None:
         if done:
-            pipeline.trials.observe(done, time.monotonic() - started)
+            network.trials.observe(done, time.monotonic() - started)
 
     with ExitStack() as stack:
-        passed = stack.enter_context(forecast.passes(pipeline.worker, plan, len(trials)))
+        passed = stack.enter_context(forecast.passes(network.worker, plan, len(trials)))
         stack.callback(observe)
-        pictures = await _made(pipeline, trials, groups[0])
+        pictures = await _made(network, trials, groups[0])
         for group, following in zip(groups, [*groups[1:], range(0)], strict=True):
-            with first_error():
-                async with asyncio.TaskGroup() as both:
-                    running = both.create_task(_run(pipeline, pictures, plan, deadline))
-                    making = both.create_task(_made(pipeline, trials, following))
-            pictures = making.result()
-            scores[group] = [[each.probability for each in one.outcome.scored] for one in running.result()]
+            ran, pictures = await together(_run(network, pictures, plan, deadline), _made(network, trials, following))
+            scores[group] = [[each.probability for each in one.outcome.scored] for one in ran]
             passed(len(group))
             if not done:
                 # Only now: these few tell whether a forecast that was too dark still is.
-                _require_time(pipeline, trials, len(group), started, deadline, untried())
+                _require_time(network, trials, len(group), started, deadline, untried())
             done += len(group)
-    return await _in_pool(pipeline, trusted, trials, scores, outcome, estimated_s)
+    return await network.in_pool(measure, trials, scores, outcome, estimated_s)
 
 
-def _require_time(pipeline: Pipeline, trials: Trials, done: int, started: float, deadline: float, images: int) -> None:
+def _require_time(
+    network: Served, trials: Perturbations, done: int, started: float, deadline: float, images: int
+) -> None:
     now = time.monotonic()
-    pipeline.trials.observe(done, now - started)
-    needed = images * estimate(pipeline, len(trials)) - (now - started)
+    network.trials.observe(done, now - started)
+    needed = images * estimate(network, len(trials)) - (now - started)
     left = deadline - now
     if needed > left:
         of_all = f"{images} images with {len(trials)} passes each" if images > 1 else f"{len(trials)} passes"
@@ -95,26 +112,18 @@ def _require_time(pipeline: Pipeline, trials: Trials, done: int, started: float,
         )
 
 
-async def _run(pipeline: Pipeline, pictures: Sequence[Pixels], plan: Plan, deadline: float) -> list[Finished]:
-    jobs = [asyncio.wrap_future(pipeline.worker.submit(pixels, plan, deadline)) for pixels in pictures]
+async def _run(network: Served, pictures: Sequence[Pixels], plan: Plan, deadline: float) -> list[Finished]:
+    jobs = [asyncio.wrap_future(network.worker.submit(pixels, plan, deadline)) for pixels in pictures]
     return await asyncio.gather(*jobs)
 
 
-async def _made(pipeline: Pipeline, trials: Trials, numbers: Sequence[int]) -> list[Pixels]:
+async def _made(network: Served, trials: Perturbations, numbers: Sequence[int]) -> list[Pixels]:
     """The pictures of these trials, a few made at a time, each a task of its own in the pool."""
     made: list[Pixels | None] = [None] * len(numbers)
 
     async def some(first: int) -> None:
         for place in range(first, len(numbers), _MAKERS):
-            made[place] = await _in_pool(pipeline, trials.picture, numbers[place])
+            made[place] = await network.in_pool(trials.picture, numbers[place])
 
-    with first_error():
-        async with asyncio.TaskGroup() as makers:
-            for first in range(_MAKERS):
-                makers.create_task(some(first))
+    await together(*map(some, range(_MAKERS)))
     return [pixels for pixels in made if pixels is not None]
-
-
-async def _in_pool(pipeline: Pipeline, function: Callable[..., T], *arguments: object) -> T:
-    future: Future[T] = pipeline.pool.submit(function, *arguments)
-    return await asyncio.wrap_future(future)

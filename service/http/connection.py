@@ -14,7 +14,8 @@ import orjson
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from pellucid.errors import Draining, HeadTimeout, HeadTooLarge, MalformedRequest, PellucidError, QueueFull
-from service.http.problems import PROBLEM, problem
+
+from .problems import PROBLEM, problem
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,8 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pellucid.errors import NotFound, PellucidError, RateLimited, Unauthorized, WrongKey
-from service.http.problems import error_response, path_of
+
+from .problems import error_response
 
 Access = Literal["open", "key", "off"]
 
@@ -88,7 +89,7 @@ class Keys:
         return sent.hex()[:8]
 
 
-class Gate:
+class AccessControl:
     """Pure ASGI: answers 401, or 429 to a caller above the rate, before anything of a request's body is read.
 
     The probes and the pages' own files are open always.
@@ -115,7 +116,7 @@ class Gate:
         await self._app(scope, receive, send)
 
     def _require(self, scope: Scope) -> None:
-        path = path_of(scope)
+        path: str = scope["state"]["path"]
         if path == "/" or path in PROBES or path.startswith("/assets/"):
             return
         access = self._access.get(path, "key")

@@ -6,16 +6,17 @@ from __future__ import annotations
 
 import json
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from typing import Any, Final
 
 from fastapi import FastAPI
 
 from pellucid.parts import numbers_file
 from pellucid.parts.option_types import Options
-from service.flow.body import JsonImage
-from service.http.keys_and_rates import LIMITED, PROBES
-from service.http.openapi_problems import POST_PROBLEMS, POST_PROBLEMS_WITH_NAMES
+
+from ..flow.bodies import JsonImage
+from .keys_and_rates import LIMITED, PROBES
+from .openapi_problems import POST_PROBLEMS, POST_PROBLEMS_WITH_NAMES
 
 _JSON_NOTE: Final = "The images in base64, and any option of the route beside them; options here win over the query's."
 _KEY_NOTE: Final = "A key, where the operator asks for one."
@@ -25,8 +26,6 @@ PICTURE_HEADERS: Final = {
     "Pellucid-Box": "the box of the source that a mask covers: x0,y0,x1,y1.",
     "Pellucid-All-Negative": "whether all evidence is against the class, true or false.",
     "Pellucid-Channels": "the channels of a grid, in its order.",
-    "Pellucid-Scale": "of a 16-bit map: what one level is worth.",
-    "Pellucid-Offset": "of a 16-bit map: what level 0 is worth.",
 }
 
 
@@ -36,7 +35,7 @@ def examples() -> dict[str, dict[str, Any]]:
 
     ``docs/record_examples.py`` records them.
     """
-    found: dict[str, dict[str, Any]] = json.loads(files("service.http").joinpath("openapi_examples.json").read_bytes())
+    found: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("openapi_examples.json").read_bytes())
     return found
 
 

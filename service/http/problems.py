@@ -16,14 +16,9 @@ _KSERVE: Final = re.compile(r"/v2(/.*)?|/v1/models/.*:(predict|explain)", re.DOT
 _TORCHSERVE: Final = re.compile(r"/(predictions|explanations)/.*", re.DOTALL)
 
 
-def path_of(scope: Mapping[str, Any]) -> str:
-    """A request's path within the service."""
-    return str(scope["path"]).removeprefix(str(scope.get("root_path", "")))
-
-
 def error_response(scope: Mapping[str, Any], error: PellucidError) -> Response:
-    """An error as the whole reply to the request of an ASGI scope."""
-    path, media_type = path_of(scope), "application/json"
+    """An error as the whole reply to the request of an ASGI scope, whose ``state`` RequestContext has filled in."""
+    path, media_type = scope["state"]["path"], "application/json"
     if _KSERVE.fullmatch(path):
         body = kserve(error)
     elif _TORCHSERVE.fullmatch(path):

@@ -1,1 +1,1 @@
-"""Routes of other servers' protocols, for callers who speak those: each reads and writes, the flow is the handler's."""
+"""Routes of other servers' protocols, for their clients. Each reads bodies and writes replies; the flow is the same."""

@@ -1,13 +1,17 @@
-"""What the OpenAPI document says of the other protocols' routes: bodies, replies, and errors as those have them."""
+"""Bodies, replies and errors of the other protocols as types, and what the OpenAPI document says of their routes."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
+from pydantic import BaseModel, Field
+
 from pellucid.errors import PellucidError
-from service.http import problems as errors
-from service.http.openapi import ONE_PIXEL_PNG
-from service.http.openapi_problems import (
+
+from ..http import problems as errors
+from ..http.openapi import ONE_PIXEL_PNG
+from ..http.openapi_problems import (
     DOWN,
     DRAINING,
     EXAMPLES,
@@ -17,191 +21,182 @@ from service.http.openapi_problems import (
     UNKNOWN_LAYER,
     responses,
 )
+from .kserve_tensors import InferRequest
 
-_ALLOWED: Final = {"type": "array", "items": {"type": "string"}, "description": "What is allowed, where a list helps."}
-_KSERVE_ERROR: Final = {
-    "type": "object",
-    "required": ["error"],
-    "properties": {"error": {"type": "string", "description": "What was wrong."}, "allowed": _ALLOWED},
-}
-_TORCHSERVE_ERROR: Final = {
-    "type": "object",
-    "required": ["code", "type", "message"],
-    "properties": {
-        "code": {"type": "integer", "description": "The status."},
-        "type": {"type": "string", "description": "The kind of error."},
-        "message": {"type": "string", "description": "What was wrong."},
-        "allowed": _ALLOWED,
-    },
-}
-_OF_IMAGES: Final = (*EXAMPLES, UNKNOWN_LAYER, NO_MODEL)
+Responses = dict[int | str, dict[str, Any]]
 
 
-def _kserve(*of: PellucidError) -> dict[int | str, dict[str, Any]]:
-    return responses(of, "application/json", _KSERVE_ERROR, errors.kserve)
+class KServeError(BaseModel):
+    """An error."""
+
+    error: str = Field(description="What was wrong.")
+    allowed: list[str] = Field(default_factory=list, description="What is allowed, where a list helps.")
 
 
-def _ok(description: str, schema: dict[str, Any], **content: Any) -> dict[int | str, dict[str, Any]]:
-    return {200: {"description": description, "content": {"application/json": {"schema": schema}, **content}}}
+class TorchServeError(BaseModel):
+    """An error."""
+
+    code: int = Field(description="The status.")
+    type: str = Field(description="The kind of error.")
+    message: str = Field(description="What was wrong.")
+    allowed: list[str] = Field(default_factory=list, description="What is allowed, where a list helps.")
 
 
-def _object(**properties: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "object", "required": [*properties], "properties": properties}
+class ServerMetadata(BaseModel):
+    """The server."""
+
+    name: str = Field(description="pellucid")
+    version: str = Field(description="Its version.")
+    extensions: list[str] = Field(description="Extensions that are spoken.")
 
 
-def _tensors(what: str, **more: dict[str, Any]) -> dict[str, Any]:
-    tensor = _object(
-        name={"type": "string", "description": "The tensor's name."},
-        shape={
-            "type": "array",
-            "items": {"type": "integer"},
-            "description": "Its shape; the first axis is the images.",
-        },
-        datatype={"type": "string", "description": "BYTES, UINT8, FP32 or INT64."},
+class Live(BaseModel):
+    """The process is alive."""
+
+    live: bool = Field(description="true")
+
+
+class Ready(BaseModel):
+    """The service takes work."""
+
+    ready: bool = Field(description="true")
+
+
+class NetworkReady(BaseModel):
+    """The network takes work."""
+
+    name: str = Field(description="The network's name.")
+    ready: bool = Field(description="true")
+
+
+class TensorMetadata(BaseModel):
+    """A tensor."""
+
+    name: str = Field(description="The tensor's name.")
+    datatype: str = Field(description="BYTES, UINT8, FP32 or INT64.")
+    shape: list[int] = Field(description="Its shape; the first axis is the images.")
+
+
+class NetworkMetadata(BaseModel):
+    """The network's tensors."""
+
+    name: str = Field(description="The network's name.")
+    platform: str = Field(description="What runs it: pellucid.")
+    inputs: list[TensorMetadata] = Field(description="A request gives one of these.")
+    outputs: list[TensorMetadata] = Field(description="A request may ask for any of these.")
+
+
+class OutputTensor(TensorMetadata):
+    """An output."""
+
+    data: list[Any] = Field(default_factory=list, description="Its values in JSON; absent where they follow as bytes.")
+    parameters: dict[str, Any] = Field(
+        default_factory=dict,
+        description="`binary_data_size`: how many bytes of those behind the JSON are this tensor's.",
     )
-    tensor["properties"] |= more
-    return {"type": "array", "items": tensor, "description": what}
 
 
-_DATA: Final = {"type": "array", "items": {}, "description": "Its values in JSON; absent where they follow as bytes."}
-_PARAMETERS: Final = {
-    "type": "object",
-    "description": "`binary_data_size`: how many bytes of those behind the JSON are this tensor's.",
-}
-_BINARY: Final = {
-    "schema": {"type": "string", "format": "binary"},
-}
+class InferReply(BaseModel):
+    """Each output as a tensor."""
 
-SERVER: Final = {
-    **_ok(
-        "The server.",
-        _object(
-            name={"type": "string", "description": "pellucid"},
-            version={"type": "string", "description": "Its version."},
-            extensions={"type": "array", "items": {"type": "string"}, "description": "Extensions that are spoken."},
-        ),
-    ),
-    **_kserve(NO_KEY, TOO_OFTEN),
-}
-LIVE: Final = {
-    **_ok("It is.", _object(live={"type": "boolean", "description": "true"})),
-    **_kserve(DOWN),
-}
-READY: Final = {
-    **_ok("It does.", _object(ready={"type": "boolean", "description": "true"})),
-    **_kserve(DRAINING, DOWN),
-}
-MODEL: Final = {
-    **_ok(
-        "The network's tensors.",
-        _object(
-            name={"type": "string", "description": "The network's name."},
-            platform={"type": "string", "description": "What runs it: pellucid."},
-            inputs=_tensors("A request gives one of these."),
-            outputs=_tensors("A request may ask for any of these."),
-        ),
-    ),
-    **_kserve(NO_KEY, TOO_OFTEN, NO_MODEL),
-    "default": {
-        "description": "Any other error.",
-        "content": {"application/json": {"schema": _KSERVE_ERROR}},
-    },
-}
-MODEL_READY: Final = {
-    **_ok(
-        "It does.",
-        _object(
-            name={"type": "string", "description": "The network's name."},
-            ready={"type": "boolean", "description": "true"},
-        ),
-    ),
-    **_kserve(NO_KEY, TOO_OFTEN, NO_MODEL, DRAINING, DOWN),
-    "default": MODEL["default"],
-}
-INFER: Final = {
-    **_ok(
-        "Each output as a tensor; with binary outputs, JSON and then their bytes, as the request.",
-        {
-            **_object(
-                model_name={"type": "string", "description": "The network's name."},
-                outputs=_tensors("In the order asked for.", data=_DATA, parameters=_PARAMETERS),
-            )
-        },
-        **{"application/octet-stream": _BINARY},
-    ),
+    model_name: str = Field(description="The network's name.")
+    outputs: list[OutputTensor] = Field(description="In the order asked for.")
+
+
+class Instances(BaseModel):
+    """One image, or several."""
+
+    instances: list[Any] = Field(
+        min_length=1,
+        description='Images: {"b64": base64}, {"data": base64}, base64 alone, or one of these as `image` or '
+        "`image_bytes`.",
+    )
+    parameters: dict[str, Any] = Field(default_factory=dict, description="Options; they win over the query's.")
+
+
+class Predictions(BaseModel):
+    """Those of /v1/predict."""
+
+    predictions: list[dict[str, Any]] = Field(description="One for each instance, in their order.")
+
+
+class Explanations(BaseModel):
+    """Those of /v1/explain."""
+
+    explanations: list[dict[str, Any]] = Field(description="One for each instance, in their order.")
+
+
+_OF_IMAGES: Final = (*EXAMPLES, UNKNOWN_LAYER, NO_MODEL)
+_BYTES: Final = {"type": "string", "format": "binary"}
+
+
+def _stated(
+    of: tuple[PellucidError, ...], model: type[BaseModel], form: Callable[[PellucidError], dict[str, Any]]
+) -> Responses:
+    stated = responses(of, "application/json", {}, form)
+    return {status: {**entry, "model": model} for status, entry in stated.items()}
+
+
+def _kserve(*of: PellucidError) -> Responses:
+    return _stated(of, KServeError, errors.kserve)
+
+
+_ANY_OTHER: Final[Responses] = {"default": {"description": "Any other error.", "model": KServeError}}
+SERVER: Final = _kserve(NO_KEY, TOO_OFTEN)
+LIVE: Final = _kserve(DOWN)
+READY: Final = _kserve(DRAINING, DOWN)
+MODEL: Final = {**_kserve(NO_KEY, TOO_OFTEN, NO_MODEL), **_ANY_OTHER}
+MODEL_READY: Final = {**_kserve(NO_KEY, TOO_OFTEN, NO_MODEL, DRAINING, DOWN), **_ANY_OTHER}
+INFER: Final[Responses] = {
+    200: {"model": InferReply, "content": {"application/octet-stream": {"schema": _BYTES}}},
     **_kserve(*_OF_IMAGES),
 }
+PREDICTIONS: Final[Responses] = {200: {"model": Predictions}, **_kserve(*_OF_IMAGES)}
+EXPLANATIONS: Final[Responses] = {200: {"model": Explanations}, **_kserve(*_OF_IMAGES)}
+TORCHSERVE: Final[Responses] = {
+    200: {"model": dict[str, Any]},
+    **_stated(_OF_IMAGES, TorchServeError, errors.torchserve),
+}
 
 
-def infer() -> dict[str, Any]:
-    """``openapi_extra`` of inference."""
-    wanted = _object(name={"type": "string", "description": "The output's name."})
-    wanted["properties"]["parameters"] = {
-        "type": "object",
-        "description": "`binary_data`: as bytes behind the JSON. `classification`: so many classes as text.",
-    }
-    schema = _object(
-        inputs=_tensors("One tensor: `image`, `pixels` or `normalized`.", data=_DATA, parameters=_PARAMETERS)
-    )
-    schema["properties"] |= {
-        "id": {"type": "string", "description": "Comes back in the reply."},
-        "parameters": {
-            "type": "object",
-            "description": "The options of the query, `timeout` in microseconds, and `binary_data_output`.",
+def _body(description: str, **content: Any) -> dict[str, Any]:
+    """``openapi_extra`` of a route that reads its body itself."""
+    return {"requestBody": {"required": True, "description": description, "content": content}}
+
+
+def _inlined(schema: Any, types: dict[str, Any]) -> Any:
+    """The schema with each type in place of a reference to it: the document has no ``$defs``."""
+    if isinstance(schema, list):
+        return [_inlined(each, types) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        return _inlined(types[schema["$ref"].rpartition("/")[2]], types)
+    return {name: _inlined(each, types) for name, each in schema.items() if name != "$defs"}
+
+
+def _json(model: type[BaseModel], example: dict[str, Any]) -> dict[str, Any]:
+    schema = model.model_json_schema()
+    return {"application/json": {"schema": _inlined(schema, schema.get("$defs", {})), "example": example}}
+
+
+INFER_BODY: Final = _body(
+    "JSON; or JSON and then a tensor's bytes, the JSON's length in the header `Inference-Header-Content-Length`.",
+    **_json(InferRequest, {"inputs": [{"name": "image", "shape": [1], "datatype": "BYTES", "data": [ONE_PIXEL_PNG]}]}),
+    **{"application/octet-stream": {"schema": _BYTES}},
+)
+INSTANCES_BODY: Final = _body("One image, or several.", **_json(Instances, {"instances": [{"b64": ONE_PIXEL_PNG}]}))
+_IMAGE: Final = {**_BYTES, "contentMediaType": "application/octet-stream"}
+IMAGE_BODY: Final = _body(
+    "One image.",
+    **{
+        "application/octet-stream": {"schema": {**_IMAGE, "description": "The image's bytes, of any type."}},
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": ["data"],
+                "properties": {"data": {**_IMAGE, "description": "The image's file."}},
+            }
         },
-        "outputs": {
-            "type": "array",
-            "items": wanted,
-            "description": "Default: classes, labels, probabilities, logits.",
-        },
-    }
-    example = {"inputs": [{"name": "image", "shape": [1], "datatype": "BYTES", "data": [ONE_PIXEL_PNG]}]}
-    content = {"application/json": {"schema": schema, "example": example}, "application/octet-stream": _BINARY}
-    return {
-        "requestBody": {
-            "required": True,
-            "description": "JSON; or JSON and then a tensor's bytes, the JSON's length in the header "
-            "`Inference-Header-Content-Length`.",
-            "content": content,
-        }
-    }
-
-
-def kserve_v1(key: str, said: str) -> dict[int | str, dict[str, Any]]:
-    """The replies of a route of KServe v1."""
-    entries = {"type": "array", "items": {"type": "object"}, "description": "One for each instance, in their order."}
-    return {**_ok(said, _object(**{key: entries})), **_kserve(*_OF_IMAGES)}
-
-
-def instances() -> dict[str, Any]:
-    """``openapi_extra`` of KServe v1."""
-    schema = _object(
-        instances={
-            "type": "array",
-            "minItems": 1,
-            "items": {},
-            "description": 'Images: {"b64": base64}, {"data": base64}, base64 alone, or one of these as `image` or '
-            "`image_bytes`.",
-        }
-    )
-    schema["properties"]["parameters"] = {"type": "object", "description": "Options; they win over the query's."}
-    example = {"instances": [{"b64": ONE_PIXEL_PNG}]}
-    content = {"application/json": {"schema": schema, "example": example}}
-    return {"requestBody": {"required": True, "description": "One image, or several.", "content": content}}
-
-
-def torchserve(said: str) -> dict[int | str, dict[str, Any]]:
-    """The replies of a route of TorchServe."""
-    of_errors = responses(_OF_IMAGES, "application/json", _TORCHSERVE_ERROR, errors.torchserve)
-    return {**_ok(said, {"type": "object", "description": said}), **of_errors}
-
-
-def one_image() -> dict[str, Any]:
-    """``openapi_extra`` of TorchServe."""
-    image = {"type": "string", "format": "binary", "contentMediaType": "application/octet-stream"}
-    form = _object(data={**image, "description": "The image's file."})
-    content = {
-        "application/octet-stream": {"schema": {**image, "description": "The image's bytes, of any type."}},
-        "multipart/form-data": {"schema": form},
-    }
-    return {"requestBody": {"required": True, "description": "One image.", "content": content}}
+    },
+)

@@ -14,8 +14,9 @@ from pellucid.parts.explain import ExplainOptions, Part
 from pellucid.parts.names import LayerOptions, layer_name
 from pellucid.parts.option_types import Options
 from pellucid.types import Floats, Outcome, Plan, Prediction, Tap
-from service.flow.run import Pipeline
-from service.protocols import kserve_tensors as tensors
+
+from ..flow.served import Served
+from . import kserve_tensors as tensors
 
 GATE: Final = "gate:"
 _OF_CLASSES: Final = ("classes", "labels", "probabilities", "logits")
@@ -43,27 +44,27 @@ class Wanted:
     top: int = 0
 
 
-def of_network(pipeline: Pipeline) -> list[Output]:
+def of_network(served: Served) -> list[Output]:
     """All outputs that may be asked for; without being asked, a reply has those of the classes."""
-    classes = len(pipeline.spec.labels)
+    classes = len(served.spec.labels)
     found = [
         Output("classes", "INT64", (-1,)),
         Output("labels", "BYTES", (-1,)),
         Output("probabilities", "FP32", (classes,)),
         Output("logits", "FP32", (classes,)),
     ]
-    if pipeline.network.default_layer:
+    if served.network.default_layer:
         found += [
             Output("heat_map", "FP32", (-1, -1, -1)),
             Output("heat_map_classes", "INT64", (-1,)),
             Output("activation", "FP32", (-1, -1, -1)),
         ]
-    return found + [Output(GATE + gate.layer, "FP32", (gate.shape[0],)) for gate in pipeline.network.gates]
+    return found + [Output(GATE + gate.layer, "FP32", (gate.shape[0],)) for gate in served.network.gates]
 
 
-def wanted(asked: Sequence[tensors.Wanted], binary: bool, pipeline: Pipeline) -> tuple[Wanted, ...]:
+def wanted(asked: Sequence[tensors.Wanted], binary: bool, served: Served) -> tuple[Wanted, ...]:
     """The outputs of a request; ``binary`` is its ``binary_data_output``. Raises UnknownName and InvalidOption."""
-    known = {output.name: output for output in of_network(pipeline)}
+    known = {output.name: output for output in of_network(served)}
     if not asked:
         return tuple(Wanted(known[name], binary) for name in _OF_CLASSES)
     found = {}
@@ -87,22 +88,22 @@ def _wanted(output: Output, parameters: dict[str, object], binary: bool) -> Want
     return Wanted(output, binary, top)
 
 
-def planned(pipeline: Pipeline, options: Options, asked: Sequence[Wanted], images: int) -> Plan:
+def planned(served: Served, options: Options, asked: Sequence[Wanted], images: int) -> Plan:
     """What the outputs ask of the network. Raises UnknownName, Unexplainable, InvalidOption."""
     names = {each.output.name for each in asked}
     parts: list[Part] = ["predictions"]
     if names & {*_OF_THE_MAP}:
         parts.append("grad_cam")
     of_explain = ExplainOptions.model_validate({**options.model_dump(exclude_unset=True), "include": parts})
-    plan = of_explain.asks(pipeline, Plan())
+    plan = of_explain.asks(served, Plan())
     if names & {*_OF_ALL_CLASSES}:
-        plan = replace(plan, top_k=max(plan.top_k, len(pipeline.spec.labels)))
+        plan = replace(plan, top_k=max(plan.top_k, len(served.spec.labels)))
     if any(name.startswith(GATE) for name in names):
         plan = replace(plan, gates=True)
     if "activation" in names:
         assert isinstance(options, LayerOptions)
-        layer = layer_name(options.layer or pipeline.network.default_layer, pipeline.network)
-        shape = pipeline.network.by_name[layer].shape
+        layer = layer_name(options.layer or served.network.default_layer, served.network)
+        shape = served.network.by_name[layer].shape
         if images * math.prod(shape) > _MOST_ACTIVATIONS:
             raise InvalidOption(
                 f"The activation at {layer!r} has {math.prod(shape)} numbers for each image; at most "

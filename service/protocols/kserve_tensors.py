@@ -20,8 +20,9 @@ from starlette.responses import Response
 
 from pellucid.errors import MalformedRequest
 from pellucid.parts.option_types import invalid
-from service.flow import body as intake
-from service.flow.reply import JSON
+
+from ..flow import bodies
+from ..flow.reply import JSON
 
 HEADER: Final = "Inference-Header-Content-Length"
 _DTYPES: Final[dict[str, np.dtype[Any]]] = {"UINT8": np.dtype("u1"), "FP32": np.dtype("<f4"), "INT64": np.dtype("<i8")}
@@ -34,27 +35,40 @@ class _Strict(BaseModel):
 class InputTensor(_Strict):
     """A tensor as the request's JSON has it; ``data`` is None where it stands behind the JSON."""
 
-    name: str = Field(max_length=64)
-    shape: list[Annotated[int, Field(ge=0, lt=2**31)]] = Field(min_length=1, max_length=8)
-    datatype: str = Field(max_length=16)
-    parameters: dict[str, Any] = {}
-    data: list[Any] | None = None
+    name: str = Field(max_length=64, description="The tensor's name.")
+    shape: list[Annotated[int, Field(ge=0, lt=2**31)]] = Field(
+        min_length=1, max_length=8, description="Its shape; the first axis is the images."
+    )
+    datatype: str = Field(max_length=16, description="BYTES, UINT8, FP32 or INT64.")
+    parameters: dict[str, Any] = Field(
+        default={}, description="`binary_data_size`: how many bytes of those behind the JSON are this tensor's."
+    )
+    data: list[Any] | None = Field(None, description="Its values in JSON; absent where they follow as bytes.")
 
 
 class Wanted(_Strict):
     """An output that is asked for."""
 
-    name: str = Field(max_length=256)
-    parameters: dict[str, Any] = {}
+    name: str = Field(max_length=256, description="The output's name.")
+    parameters: dict[str, Any] = Field(
+        default={},
+        description="`binary_data`: as bytes behind the JSON. `classification`: so many classes as text.",
+    )
 
 
 class InferRequest(_Strict):
     """The JSON of a request."""
 
-    id: str | None = Field(None, max_length=256)
-    parameters: dict[str, Any] = {}
-    inputs: list[InputTensor] = Field(min_length=1, max_length=1)
-    outputs: list[Wanted] = Field(default=[], max_length=256)
+    id: str | None = Field(None, max_length=256, description="Comes back in the reply.")
+    parameters: dict[str, Any] = Field(
+        default={}, description="The options of the query, `timeout` in microseconds, and `binary_data_output`."
+    )
+    inputs: list[InputTensor] = Field(
+        min_length=1, max_length=1, description="One tensor: `image`, `pixels` or `normalized`."
+    )
+    outputs: list[Wanted] = Field(
+        default=[], max_length=256, description="Default: classes, labels, probabilities, logits."
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +81,7 @@ class Written:
     binary: bool
 
 
-def parse(body: bytes, header: str | None, limits: intake.Limits, more_values: int) -> tuple[InferRequest, bytes]:
+def parse(body: bytes, header: str | None, limits: bodies.Limits, more_values: int) -> tuple[InferRequest, bytes]:
     """The JSON of a request, and the bytes behind it. ``header`` is that of the JSON's length.
 
     Raises MalformedRequest and ContentTooLarge.
@@ -77,7 +91,7 @@ def parse(body: bytes, header: str | None, limits: intake.Limits, more_values: i
         if not header.isascii() or not header.isdecimal() or len(header) > 12 or int(header) > length:
             raise MalformedRequest(f"{HEADER} must be the length of the JSON, at most that of the body.")
         length = int(header)
-    said = intake.from_json(body[:length], limits, more_values)
+    said = bodies.from_json(body[:length], limits, more_values)
     if not isinstance(said, dict):
         raise MalformedRequest('The body must be a JSON object with a list of "inputs".')
     try:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeVar
 
 import orjson
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -13,15 +12,18 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from pellucid.errors import MalformedRequest
 from pellucid.parts import result
 from pellucid.parts.explain import ExplainOptions
-from pellucid.parts.option_types import Analysis, Options
+from pellucid.parts.option_types import Options
 from pellucid.parts.predictions import PredictOptions
-from pellucid.types import Upload
-from service.flow import body as intake
-from service.flow import reply
-from service.flow.serve import Order, Service, serve
-from service.http.route import OptionsRoute
-from service.protocols import documented
+from pellucid.parts.trust import Trusted
+from pellucid.types import DecodedImage, Outcome, Upload
 
+from ..flow import bodies, reply
+from ..flow.run import Ask
+from ..flow.serve import Route, serve
+from ..flow.served import Served, Service
+from . import documented
+
+T = TypeVar("T")
 ModelName = Annotated[str, Path(description="A name from /v1/models.", examples=["lite0"])]
 # An instance is an image, or an object of one input, which callers call by one of these.
 _INPUTS: Final = ("image", "image_bytes")
@@ -29,78 +31,86 @@ _INPUTS: Final = ("image", "image_bytes")
 
 def router(service: Service) -> APIRouter:
     """Aliases of /v1/predict and /v1/explain."""
-    routes = APIRouter(tags=["protocols"], route_class=OptionsRoute)
+    routes = APIRouter(tags=["protocols"])
 
     @routes.post(
         "/v1/models/{name}:predict",
         name="kserve_v1_predict",
         summary="KServe v1: the most probable classes",
-        responses=documented.kserve_v1("predictions", "Those of /v1/predict."),
-        openapi_extra=documented.instances(),
+        response_description="Those of /v1/predict.",
+        responses=documented.PREDICTIONS,
+        openapi_extra=documented.INSTANCES_BODY,
     )
     async def predict(request: Request, options: Annotated[PredictOptions, Query()], name: ModelName) -> Response:
         """An alias of /v1/predict: one prediction for each instance, the entry that /v1/predict has in `results`."""
-        return await _answer(request, service, name, options, "predictions")
+        return await serve(request, service, options, _Instances(service.addressed(name), "predictions"))
 
     @routes.post(
         "/v1/models/{name}:explain",
         name="kserve_v1_explain",
         summary="KServe v1: why",
-        responses=documented.kserve_v1("explanations", "Those of /v1/explain."),
-        openapi_extra=documented.instances(),
+        response_description="Those of /v1/explain.",
+        responses=documented.EXPLANATIONS,
+        openapi_extra=documented.INSTANCES_BODY,
     )
     async def explain(request: Request, options: Annotated[ExplainOptions, Query()], name: ModelName) -> Response:
         """An alias of /v1/explain: one explanation for each instance, the entry that /v1/explain has in `results`."""
-        return await _answer(request, service, name, options, "explanations")
+        return await serve(request, service, options, _Instances(service.addressed(name), "explanations"))
 
     return routes
 
 
-async def _answer(request: Request, service: Service, name: str, options: Options, key: str) -> Response:
-    pipeline = service.addressed(name)
+class Addressed(Route[Options, T]):
+    """A route whose path names the network: one pass for each image, all by one plan.
 
-    def order(body: intake.Intake) -> Order[orjson.Fragment]:
-        chosen = options.merged(body.fields).addressed_to(name)
-        plan = chosen.plan(pipeline, len(body.uploads))
-        return Order(
-            pipeline,
-            plan,
-            chosen,
-            lambda image, outcome, trusted=(): orjson.Fragment(
-                result.as_json(
-                    {
-                        "image": result.image_info(image.info),
-                        **chosen.entry(Analysis(image, outcome, pipeline.spec.labels, trusted)),
-                    }
-                )
-            ),
-            partial(_reply, key),
-            timeout_ms=chosen.timeout_ms,
-        )
+    One image's failure is the request's.
+    """
 
-    return await serve(request, service, options.timeout_ms, _read, order, any_type=True)
+    any_type = True
+
+    def __init__(self, served: Served) -> None:
+        self._served = served
+
+    def asks(self, body: bodies.Body, options: Options) -> list[Ask]:
+        """Raises InvalidOption if the options contradict the path."""
+        plan = options.addressed_to(self._served.spec.name).plan(self._served, len(body.uploads))
+        return [Ask(image, self._served, plan, options) for image in body.uploads]
 
 
-def _reply(key: str, entries: Sequence[orjson.Fragment]) -> Response:
-    return Response(orjson.dumps({key: entries}), media_type=reply.JSON)
+class _Instances(Addressed[orjson.Fragment]):
+    """An entry for each instance under ``key``."""
+
+    def __init__(self, served: Served, key: str) -> None:
+        super().__init__(served)
+        self._key = key
+
+    async def read(self, request: Request, limits: bodies.Limits, hold: Callable[[int], None]) -> bodies.Body:
+        """Instances, and options as their parameters."""
+        return await asyncio.to_thread(_from_json, await bodies.whole(request, limits, hold), limits)
+
+    def written(
+        self, ask: Ask, image: DecodedImage, outcome: Outcome, trusted: Sequence[Trusted] = ()
+    ) -> orjson.Fragment:
+        """The entry that /v1 has in `results`."""
+        return orjson.Fragment(result.as_json(reply.entry(ask, image, outcome, trusted)))
+
+    def reply(self, asks: Sequence[Ask], written: Sequence[orjson.Fragment]) -> Response:
+        """All entries, in their order."""
+        return Response(orjson.dumps({self._key: written}), media_type=reply.JSON)
 
 
-async def _read(request: Request, limits: intake.Limits, hold: Callable[[int], None]) -> intake.Intake:
-    return await asyncio.to_thread(_from_json, await intake.whole(request, limits, hold), limits)
-
-
-def _from_json(body: bytes, limits: intake.Limits) -> intake.Intake:
-    said = intake.from_json(body, limits)
+def _from_json(body: bytes, limits: bodies.Limits) -> bodies.Body:
+    said = bodies.from_json(body, limits)
     if not isinstance(said, dict) or not isinstance(said.get("instances"), list):
         raise MalformedRequest('The body must be a JSON object with a list of "instances", each {"b64": base64}.')
     instances, parameters = said.pop("instances"), said.pop("parameters", {})
     if said or not isinstance(parameters, dict):
         raise MalformedRequest('Beside "instances" the body takes "parameters", an object of options, and no more.')
     if len(instances) > limits.images:  # before they are decoded
-        raise intake.too_many(limits)
+        raise bodies.too_many(limits)
     uploads = tuple(_image(instance, number) for number, instance in enumerate(instances))
-    intake.require_images(uploads, limits)
-    return intake.Intake(uploads, parameters)
+    bodies.require_images(uploads, limits)
+    return bodies.Body(uploads, parameters)
 
 
 def _image(instance: Any, number: int) -> Upload:
@@ -109,4 +119,4 @@ def _image(instance: Any, number: int) -> Upload:
         instance = instance[named] if named in _INPUTS else instance
     if isinstance(instance, dict) and instance.keys() == {"b64"}:
         instance = instance["b64"]
-    return intake.json_image(instance, f"instances[{number}]")
+    return bodies.json_image(instance, f"instances[{number}]")

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Annotated, Any, Final
 
@@ -18,15 +16,17 @@ from pellucid.errors import Draining, EngineDown, InvalidOption, UnknownName
 from pellucid.parts.names import LayerOptions
 from pellucid.parts.option_types import OneName
 from pellucid.parts.predictions import PredictOptions
+from pellucid.parts.trust import Trusted
 from pellucid.types import DecodedImage, Outcome, Prepared, Upload
-from service.flow import body as intake
-from service.flow.run import Pipeline
-from service.flow.serve import Order, Service, serve
-from service.http.route import OptionsRoute
-from service.protocols import documented
-from service.protocols import kserve_outputs as outputs
-from service.protocols import kserve_tensors as tensors
-from service.protocols.kserve_v1 import ModelName
+
+from ..flow import bodies
+from ..flow.run import Ask
+from ..flow.serve import Route, serve
+from ..flow.served import Served, Service
+from . import documented
+from . import kserve_outputs as outputs
+from . import kserve_tensors as tensors
+from .kserve_v1 import ModelName
 
 # input's name -> its datatype
 INPUTS: Final = {"image": "BYTES", "pixels": "UINT8", "normalized": "FP32"}
@@ -48,47 +48,53 @@ class InferOptions(PredictOptions, LayerOptions):
     )
 
 
-@dataclass(frozen=True, slots=True)
-class InferIntake(intake.Intake):
-    """The pictures of a request, its options, its id, and the outputs that it asks for."""
-
-    id: str | None = None
-    wanted: tuple[outputs.Wanted, ...] = ()
-
-
 def router(service: Service) -> APIRouter:
     """Health, metadata and inference."""
     routes = APIRouter(tags=["protocols"])
-    inference = APIRouter(route_class=OptionsRoute)
-
-    @routes.get("/v2", name="kserve_v2_server", summary="KServe v2: the server", responses=documented.SERVER)
-    async def server() -> dict[str, Any]:
-        """Name, version, and the extensions of the protocol that are spoken."""
-        return {"name": "pellucid", "version": version("pellucid"), "extensions": _EXTENSIONS}
 
     @routes.get(
-        "/v2/health/live", name="kserve_v2_live", summary="KServe v2: is the process alive?", responses=documented.LIVE
+        "/v2",
+        name="kserve_v2_server",
+        summary="KServe v2: the server",
+        response_description="The server.",
+        responses=documented.SERVER,
     )
-    async def live() -> dict[str, bool]:
+    async def server() -> documented.ServerMetadata:
+        """Name, version, and the extensions of the protocol that are spoken."""
+        return documented.ServerMetadata(name="pellucid", version=version("pellucid"), extensions=_EXTENSIONS)
+
+    @routes.get(
+        "/v2/health/live",
+        name="kserve_v2_live",
+        summary="KServe v2: is the process alive?",
+        response_description="It is.",
+        responses=documented.LIVE,
+    )
+    async def live() -> documented.Live:
         """An alias of /livez."""
         service.require_engines()
-        return {"live": True}
+        return documented.Live(live=True)
 
     @routes.get(
-        "/v2/health/ready", name="kserve_v2_ready", summary="KServe v2: does it take work?", responses=documented.READY
+        "/v2/health/ready",
+        name="kserve_v2_ready",
+        summary="KServe v2: does it take work?",
+        response_description="It does.",
+        responses=documented.READY,
     )
-    async def ready() -> dict[str, bool]:
+    async def ready() -> documented.Ready:
         """An alias of /readyz."""
         service.require_ready()
-        return {"ready": True}
+        return documented.Ready(ready=True)
 
     @routes.get(
         "/v2/models/{name}",
         name="kserve_v2_model",
         summary="KServe v2: a network's tensors",
+        response_description="The network's tensors.",
         responses=documented.MODEL,
     )
-    async def model(name: ModelName) -> dict[str, Any]:
+    async def model(name: ModelName) -> documented.NetworkMetadata:
         """The inputs, of which a request gives one, and all outputs that it may ask for."""
         return _metadata(service.addressed(name))
 
@@ -96,23 +102,25 @@ def router(service: Service) -> APIRouter:
         "/v2/models/{name}/ready",
         name="kserve_v2_model_ready",
         summary="KServe v2: does a network take work?",
+        response_description="It does.",
         responses=documented.MODEL_READY,
     )
-    async def model_ready(name: ModelName) -> dict[str, Any]:
+    async def model_ready(name: ModelName) -> documented.NetworkReady:
         """Ready as long as the service is, and this network answers."""
-        pipeline = service.addressed(name)
+        served = service.addressed(name)
         if not service.ready:
             raise Draining("The service is starting up or shutting down.")
-        if fault := pipeline.worker.fault:
+        if fault := served.worker.fault:
             raise EngineDown(f"{name}: {fault}")
-        return {"name": name, "ready": True}
+        return documented.NetworkReady(name=name, ready=True)
 
-    @inference.post(
+    @routes.post(
         "/v2/models/{name}/infer",
         name="kserve_v2_infer",
         summary="KServe v2: infer",
+        response_description="Each output as a tensor; with binary outputs, JSON and then their bytes, as the request.",
         responses=documented.INFER,
-        openapi_extra=documented.infer(),
+        openapi_extra=documented.INFER_BODY,
     )
     async def infer(request: Request, options: Annotated[InferOptions, Query()], name: ModelName) -> Response:
         """Images as one tensor, answers as tensors: of the classes unless `outputs` names others.
@@ -120,49 +128,59 @@ def router(service: Service) -> APIRouter:
         Either `image` (BYTES, [N]: the files), `pixels` (UINT8, [N, H, W, 3], of the network's size) or `normalized`
         (FP32, [N, 3, H, W]: 8-bit pixels after the network's own normalisation). One image's failure is the request's.
         """
-        return await _infer(request, service, service.addressed(name), options)
+        return await serve(request, service, options, _Infer(service.addressed(name)))
 
-    routes.include_router(inference)
     return routes
 
 
-async def _infer(request: Request, service: Service, pipeline: Pipeline, options: InferOptions) -> Response:
-    spec = pipeline.spec
+class _Infer(Route[InferOptions, dict[str, tensors.Written]]):
+    """Images in one tensor, outcomes in one tensor for each output."""
 
-    async def read(request: Request, limits: intake.Limits, hold: Callable[[int], None]) -> InferIntake:
-        body = await intake.whole(request, limits, hold)
-        return await asyncio.to_thread(_read, body, request.headers.get(tensors.HEADER), limits, pipeline)
+    any_type = True
 
-    def order(body: InferIntake) -> Order[dict[str, tensors.Written]]:
-        chosen = options.merged(body.fields).addressed_to(spec.name)
-        plan = outputs.planned(pipeline, chosen, body.wanted, len(body.uploads))
+    def __init__(self, served: Served) -> None:
+        self._served = served
 
-        def form(_: DecodedImage, outcome: Outcome) -> dict[str, tensors.Written]:
-            return outputs.form(outcome, body.wanted, spec.labels, chosen.top_k)
+    async def read(self, request: Request, limits: bodies.Limits, hold: Callable[[int], None]) -> bodies.Body:
+        """JSON, and tensors in binary form behind it."""
+        body = await bodies.whole(request, limits, hold)
+        return await asyncio.to_thread(self._read, body, request.headers.get(tensors.HEADER), limits)
 
-        reply = partial(tensors.response, spec.name, body.id)
-        return Order(pipeline, plan, chosen, form, reply, timeout_ms=chosen.timeout_ms)
+    def _read(self, body: bytes, header: str | None, limits: bodies.Limits) -> bodies.Body:
+        height, width = self._served.spec.preprocess.size
+        # The pixels of one image may stand in JSON, whatever the limit on values is; those of more are sent as bytes.
+        said, behind = tensors.parse(body, header, limits, height * (width + 1) * 4)
+        (tensor,) = said.inputs
+        uploads = _images(tensor, behind, limits, self._served)
+        bodies.require_images(uploads, limits)
+        parameters = dict(said.parameters)
+        binary = parameters.pop("binary_data_output", False)
+        if "timeout" in parameters:  # Triton's, in microseconds
+            parameters["timeout_ms"] = _milliseconds(parameters.pop("timeout"))
+        self._outputs = outputs.wanted(said.outputs, binary is True, self._served)
+        self._id = said.id
+        return bodies.Body(uploads, parameters)
 
-    return await serve(request, service, options.timeout_ms, read, order, any_type=True)
+    def asks(self, body: bodies.Body, options: InferOptions) -> list[Ask]:
+        """One pass for each image, all by one plan."""
+        options = options.addressed_to(self._served.spec.name)
+        self._top_k = options.top_k
+        plan = outputs.planned(self._served, options, self._outputs, len(body.uploads))
+        return [Ask(image, self._served, plan, options) for image in body.uploads]
 
+    def written(
+        self, ask: Ask, image: DecodedImage, outcome: Outcome, trusted: Sequence[Trusted] = ()
+    ) -> dict[str, tensors.Written]:
+        """One image's part of each output."""
+        return outputs.form(outcome, self._outputs, self._served.spec.labels, self._top_k)
 
-def _read(body: bytes, header: str | None, limits: intake.Limits, pipeline: Pipeline) -> InferIntake:
-    height, width = pipeline.spec.preprocess.size
-    # The pixels of one image may stand in JSON, whatever the limit on values is; those of more are sent as bytes.
-    said, behind = tensors.parse(body, header, limits, height * (width + 1) * 4)
-    (tensor,) = said.inputs
-    uploads = _images(tensor, behind, limits, pipeline)
-    intake.require_images(uploads, limits)
-    parameters = dict(said.parameters)
-    binary = parameters.pop("binary_data_output", False)
-    if "timeout" in parameters:  # Triton's, in microseconds
-        parameters["timeout_ms"] = _milliseconds(parameters.pop("timeout"))
-    wanted = outputs.wanted(said.outputs, binary is True, pipeline)
-    return InferIntake(uploads, parameters, said.id, wanted)
+    def reply(self, asks: Sequence[Ask], written: Sequence[dict[str, tensors.Written]]) -> Response:
+        """Each output's parts as one tensor."""
+        return tensors.response(self._served.spec.name, self._id, written)
 
 
 def _images(
-    tensor: tensors.InputTensor, behind: bytes, limits: intake.Limits, pipeline: Pipeline
+    tensor: tensors.InputTensor, behind: bytes, limits: bodies.Limits, served: Served
 ) -> tuple[Upload | Prepared, ...]:
     if tensor.name not in INPUTS:
         raise UnknownName.among("input", tensor.name, [*INPUTS])
@@ -171,10 +189,10 @@ def _images(
     if tensor.datatype == "BYTES":
         return tuple(map(Upload, tensors.files(tensor, behind, limits.images)))
     if len(tensor.shape) == 4 and tensor.shape[0] > limits.images:  # before they are unpacked
-        raise intake.too_many(limits)
+        raise bodies.too_many(limits)
     values = tensors.numbers(tensor, behind)
     read = from_levels if tensor.datatype == "UINT8" else from_normalised
-    return read(values, pipeline.spec.preprocess)
+    return read(values, served.spec.preprocess)
 
 
 def _milliseconds(microseconds: Any) -> int:
@@ -183,15 +201,16 @@ def _milliseconds(microseconds: Any) -> int:
     return math.ceil(microseconds / 1000)
 
 
-def _metadata(pipeline: Pipeline) -> dict[str, Any]:
-    height, width = pipeline.spec.preprocess.size
+def _metadata(served: Served) -> documented.NetworkMetadata:
+    height, width = served.spec.preprocess.size
     shapes = {"image": [-1], "pixels": [-1, height, width, 3], "normalized": [-1, 3, height, width]}
-    return {
-        "name": pipeline.spec.name,
-        "platform": "pellucid",
-        "inputs": [{"name": name, "datatype": INPUTS[name], "shape": shape} for name, shape in shapes.items()],
-        "outputs": [
-            {"name": output.name, "datatype": output.datatype, "shape": [-1, *output.shape]}
-            for output in outputs.of_network(pipeline)
+    tensor = documented.TensorMetadata
+    return documented.NetworkMetadata(
+        name=served.spec.name,
+        platform="pellucid",
+        inputs=[tensor(name=name, datatype=INPUTS[name], shape=shape) for name, shape in shapes.items()],
+        outputs=[
+            tensor(name=output.name, datatype=output.datatype, shape=[-1, *output.shape])
+            for output in outputs.of_network(served)
         ],
-    }
+    )

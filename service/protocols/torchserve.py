@@ -13,32 +13,34 @@ from pellucid.errors import MalformedRequest
 from pellucid.network.spec import ModelSpec
 from pellucid.parts import result
 from pellucid.parts.explain import ExplainOptions
-from pellucid.parts.option_types import Analysis, Options
 from pellucid.parts.predictions import PredictOptions
 from pellucid.parts.trust import Trusted
 from pellucid.types import DecodedImage, Outcome, Upload
-from service.flow import body as intake
-from service.flow import reply
-from service.flow.serve import Order, Service, serve
-from service.http.route import OptionsRoute
-from service.protocols import documented
-from service.protocols.kserve_v1 import ModelName
+
+from ..flow import bodies, reply
+from ..flow.run import Ask
+from ..flow.serve import serve
+from ..flow.served import Served, Service
+from . import documented
+from .kserve_v1 import Addressed, ModelName
+
+Shown = Callable[[dict[str, Any], ModelSpec], dict[str, Any]]
 
 
 def router(service: Service) -> APIRouter:
     """Aliases of /v1/predict and /v1/explain, by POST, and by PUT for ``curl -T``."""
-    routes = APIRouter(tags=["protocols"], route_class=OptionsRoute)
+    routes = APIRouter(tags=["protocols"])
 
     async def predict(request: Request, options: Annotated[PredictOptions, Query()], name: ModelName) -> Response:
         """An alias of /v1/predict for one image: the `top_k` most probable labels with their probabilities.
 
         A label that several classes share has the class's index behind it, as `crane (134)`. PUT does the same.
         """
-        return await _answer(request, service, name, options, probabilities)
+        return await serve(request, service, options, _OneImage(service.addressed(name), probabilities))
 
     async def explain(request: Request, options: Annotated[ExplainOptions, Query()], name: ModelName) -> Response:
         """An alias of /v1/explain for one image: the entry that /v1/explain has in `results`. PUT does the same."""
-        return await _answer(request, service, name, options, lambda entry, _: entry)
+        return await serve(request, service, options, _OneImage(service.addressed(name), lambda entry, _: entry))
 
     for path, endpoint, summary, said in (
         ("/predictions/{name}", predict, "the most probable classes", "Probabilities by label, the highest first."),
@@ -51,8 +53,9 @@ def router(service: Service) -> APIRouter:
             name=f"torchserve_{endpoint.__name__}",
             methods=["POST"],
             summary=f"TorchServe: {summary}",
-            responses=documented.torchserve(said),
-            openapi_extra=documented.one_image(),
+            response_description=said,
+            responses=documented.TORCHSERVE,
+            openapi_extra=documented.IMAGE_BODY,
         )
     return routes
 
@@ -66,41 +69,29 @@ def probabilities(entry: dict[str, Any], spec: ModelSpec) -> dict[str, np.float3
     }
 
 
-async def _answer(
-    request: Request,
-    service: Service,
-    name: str,
-    options: Options,
-    shown: Callable[[dict[str, Any], ModelSpec], dict[str, Any]],
-) -> Response:
-    pipeline = service.addressed(name)
+class _OneImage(Addressed[bytes]):
+    """What ``shown`` makes of the one image's entry."""
 
-    def order(body: intake.Intake) -> Order[bytes]:
-        plan = options.addressed_to(name).plan(pipeline, 1)
+    def __init__(self, served: Served, shown: Shown) -> None:
+        super().__init__(served)
+        self._shown = shown
 
-        def form(image: DecodedImage, outcome: Outcome, trusted: Sequence[Trusted] = ()) -> bytes:
-            entry = {
-                "image": result.image_info(image.info),
-                **options.entry(Analysis(image, outcome, pipeline.spec.labels, trusted)),
-            }
-            return result.as_json(shown(entry, pipeline.spec))
+    async def read(self, request: Request, limits: bodies.Limits, hold: Callable[[int], None]) -> bodies.Body:
+        """A form, or else the image's bytes: curl -T states no type, and curl --data-binary that it is a form."""
+        if bodies.media_type_of(request) == bodies.MULTIPART:
+            uploads = await bodies.multipart(request, limits, hold, "data")
+        else:
+            uploads = (Upload(await bodies.whole(request, limits, hold)),)
+        if len(uploads) > 1:
+            raise MalformedRequest(f"The form holds {len(uploads)} images; this route takes one.")
+        bodies.require_images(uploads, limits)
+        return bodies.Body(uploads)
 
-        return Order(pipeline, plan, options, form, _reply, timeout_ms=options.timeout_ms)
+    def written(self, ask: Ask, image: DecodedImage, outcome: Outcome, trusted: Sequence[Trusted] = ()) -> bytes:
+        """The reply's body."""
+        return result.as_json(self._shown(reply.entry(ask, image, outcome, trusted), self._served.spec))
 
-    return await serve(request, service, options.timeout_ms, _read, order, any_type=True)
-
-
-def _reply(entries: Sequence[bytes]) -> Response:
-    (entry,) = entries
-    return Response(entry, media_type=reply.JSON)
-
-
-async def _read(request: Request, limits: intake.Limits, hold: Callable[[int], None]) -> intake.Intake:
-    if intake.media_type_of(request) == intake.MULTIPART:
-        uploads = await intake.multipart(request, limits, hold, "data")
-    else:  # whatever its type is said to be: curl -T says none, and curl --data-binary that it is a form
-        uploads = (Upload(await intake.whole(request, limits, hold)),)
-    if len(uploads) > 1:
-        raise MalformedRequest(f"The form holds {len(uploads)} images; this route takes one.")
-    intake.require_images(uploads, limits)
-    return intake.Intake(uploads)
+    def reply(self, asks: Sequence[Ask], written: Sequence[bytes]) -> Response:
+        """The body as it is."""
+        (content,) = written
+        return Response(content, media_type=reply.JSON)

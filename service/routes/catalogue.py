@@ -1,39 +1,43 @@
-"""What is served, and whether it is well."""
+"""What is served, and every name that a request may use."""
 
 from __future__ import annotations
 
+import json
+import pathlib
+from dataclasses import asdict
+from functools import cache
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Request
-from starlette.responses import PlainTextResponse, Response
+from fastapi import APIRouter, Path
 
+from pellucid.network.spec import PIXELS
 from pellucid.schemas import (
     DefaultLayer,
     GateShape,
-    Health,
     Layer,
+    MethodCost,
+    MethodDetail,
     ModelDetail,
     ModelList,
     ModelSummary,
     TrustCost,
 )
-from pellucid.trust.trials import Design
-from service.flow import provenance
-from service.flow.run import Pipeline
-from service.flow.serve import Service
-from service.flow.trust_trials import estimate
-from service.http.openapi_problems import LIVE_PROBLEMS, MODEL_PROBLEMS, MODELS_PROBLEMS, READY_PROBLEMS
-from service.routes import methods
+from pellucid.trust.perturbations import Design
+
+from ..flow import provenance
+from ..flow.served import Served, Service
+from ..flow.trust_trials import estimate
+from ..http.openapi_problems import MODEL_PROBLEMS, MODELS_PROBLEMS
 
 
 def router(service: Service) -> APIRouter:
-    """The catalogue and the probes."""
+    """The list of networks, and each in detail."""
     routes = APIRouter()
 
     @routes.get("/v1/models", tags=["models"], summary="The served networks", responses=MODELS_PROBLEMS)
     async def models() -> ModelList:
         """The networks that answer here."""
-        default, *others = service.pipelines.values()
+        default, *others = service.networks.values()
         summaries = [_summary(default, default=True), *(_summary(other, default=False) for other in others)]
         return ModelList(models=[ModelSummary.model_validate(summary) for summary in summaries])
 
@@ -47,37 +51,13 @@ def router(service: Service) -> APIRouter:
         name: Annotated[str, Path(description="A name from /v1/models.", examples=["lite0"])],
     ) -> ModelDetail:
         """Input and preprocessing, labels, layers with their shapes, gates, the default layer and why."""
-        return _detail(service.addressed(name), default=name == next(iter(service.pipelines)))
-
-    @routes.get("/livez", tags=["health"], summary="Is the process alive?", responses=LIVE_PROBLEMS)
-    async def livez() -> Health:
-        """For an orchestrator's liveness probe: it fails where only a restart helps, as when the network hangs."""
-        service.require_engines()
-        return Health(status="ok")
-
-    @routes.get("/readyz", tags=["health"], summary="Does it take work?", responses=READY_PROBLEMS)
-    async def readyz() -> Health:
-        """Ready once the network is loaded and warm, as long as it answers, until the service stops."""
-        service.require_ready()
-        return Health(status="ok")
-
-    @routes.get(
-        "/metrics",
-        tags=["health"],
-        summary="What has been counted and timed",
-        response_class=PlainTextResponse,
-        responses={200: {"description": "Metrics, as Prometheus reads them.", "content": {"text/plain": {}}}},
-    )
-    async def metrics(request: Request) -> Response:
-        """For Prometheus: requests, seconds by stage, batches, queues, refusals. docs/operations.md has them all."""
-        page, media_type = service.metrics.page(request.headers.get("accept", ""))
-        return Response(page, headers={"Content-Type": media_type})
+        return _detail(service.addressed(name), default=name == next(iter(service.networks)))
 
     return routes
 
 
-def _summary(pipeline: Pipeline, default: bool) -> dict[str, Any]:
-    spec = pipeline.spec
+def _summary(served: Served, default: bool) -> dict[str, Any]:
+    spec = served.spec
     return {
         "name": spec.name,
         "title": spec.title,
@@ -87,42 +67,60 @@ def _summary(pipeline: Pipeline, default: bool) -> dict[str, Any]:
     }
 
 
-def _detail(pipeline: Pipeline, default: bool) -> ModelDetail:
-    spec, network = pipeline.spec, pipeline.network
+def _detail(served: Served, default: bool) -> ModelDetail:
+    spec, network = served.spec, served.network
     default_layer = network.by_name.get(network.default_layer)
     return ModelDetail(
-        **_summary(pipeline, default),
+        **_summary(served, default),
         source=spec.source,
         weights_sha256=spec.weights_sha256,
-        engine=pipeline.engine,
+        engine=served.engine,
         parameters_sha256=spec.parameters_sha256,
         preprocess=provenance.preprocess(spec.preprocess),
         labels=list(spec.labels),
-        layers=[Layer(name=layer.name, kind=layer.kind, shape=list(layer.shape)) for layer in network.layers],
-        gates=[
-            GateShape(
-                layer=gate.layer,
-                type=gate.type,
-                shape=list(gate.shape),
-                before=gate.before,
-                after=gate.after,
-                squash=gate.squash,
-            )
-            for gate in network.gates
-        ],
+        layers=[Layer(**asdict(layer)) for layer in network.layers],
+        gates=[GateShape(**asdict(gate)) for gate in network.gates],
         default_layer=DefaultLayer(
             name=network.default_layer,
             shape=list(default_layer.shape) if default_layer else [],
             why=network.default_layer_reason,
         ),
         feature_layers=list(network.feature_layers),
-        methods=[method.name for method in pipeline.methods],
-        method_details=methods.details(pipeline),
-        trust=_trust_cost(pipeline),
+        methods=[method.name for method in served.methods],
+        method_details=_methods(served),
+        trust=_trust_cost(served),
     )
 
 
-def _trust_cost(pipeline: Pipeline) -> TrustCost:
+def _trust_cost(served: Served) -> TrustCost:
     passes = Design().passes(targets=1)
-    seconds = estimate(pipeline, passes)
+    seconds = estimate(served, passes)
     return TrustCost(passes=passes, estimated_ms=round(1000 * seconds) if seconds else None)
+
+
+def _methods(served: Served) -> list[MethodDetail]:
+    """What each method is, needs and costs with this network."""
+    origin = dict(_costs().get(served.spec.name, {}))
+    measured = origin.pop("methods", {})
+    return [
+        MethodDetail(
+            name=method.name,
+            title=method.title,
+            needs=method.needs,
+            at=[*["layers"] * method.at_layers, *["pixels"] * method.at_pixels],
+            default_layer=PIXELS if method.at_pixels else served.network.default_layer,
+            signed=method.signed,
+            of_class=method.of_class,
+            formula=method.formula,
+            paper=method.paper,
+            cost=MethodCost(**origin, **measured[method.name]) if method.name in measured else None,
+        )
+        for method in served.methods
+    ]
+
+
+@cache
+def _costs() -> dict[str, Any]:
+    """The costs that come with the package, by network: whose they are, and by method. `make methods` measures them."""
+    found: dict[str, Any] = json.loads(pathlib.Path(__file__).with_name("method_costs.json").read_text("utf-8"))
+    return found

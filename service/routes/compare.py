@@ -1,55 +1,83 @@
-"""Two classes, two pictures or two networks beside each other -> the reply's ``compare``."""
+"""Two classes, two pictures or two networks beside each other."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from pellucid.errors import InvalidOption
 from pellucid.parts import result
-from pellucid.parts.compare import CompareOptions, Seen, compared, counterpart, kind_of, naming, sides
-from pellucid.types import Outcome
-from service.flow import body as intake
-from service.flow import reply
-from service.flow.joint import Joint, Side
-from service.flow.serve import Service, serve
+from pellucid.parts.compare import (
+    CompareOptions,
+    Kind,
+    SideOutcome,
+    comparison_json,
+    counterpart,
+    kind_of,
+    naming,
+    sides,
+)
+from pellucid.parts.trust import Trusted
+from pellucid.types import DecodedImage, Outcome, Plan
+
+from ..flow.bodies import Body
+from ..flow.reply import JSON, negotiate
+from ..flow.run import Ask
+from ..flow.serve import Route
+from ..flow.served import Service
 
 
-async def comparison(request: Request, service: Service, options: CompareOptions) -> Response:
-    """The reply to a POST of one picture or two."""
-    reply.negotiate(", ".join(request.headers.getlist("accept")), pictures=False)
-    request_id: str = request.state.request_id
+class Comparison(Route[CompareOptions, SideOutcome]):
+    """Two passes that make one answer, or one pass for two classes of one picture. The first error is the answer's."""
 
-    def order(body: intake.Intake) -> Joint:
-        merged = options.merged(body.fields)
-        return _joint(service, merged, body, request_id)
+    one_answer = True
 
-    return await serve(request, service, options.timeout_ms, intake.read, order)
+    def __init__(self, request: Request, service: Service) -> None:
+        """Raises NotAcceptable."""
+        negotiate(", ".join(request.headers.getlist("accept")), pictures=False)
+        self._request_id: str = request.state.request_id
+        self._service = service
 
+    def asks(self, body: Body, options: CompareOptions) -> list[Ask]:
+        """The sides. If no class is named, the second explains the class of the first."""
+        self._options = options
+        self._kind: Kind = kind_of(options, len(body.uploads))
+        first = self._service.network(options.model)
+        second = self._service.network(options.against_model) if self._kind == "models" else first
+        if self._kind == "models" and second is first:
+            raise InvalidOption(f"against_model: {first.spec.name!r} is the first network already: name another.")
+        self.aims = not options.target
+        images, networks = (body.uploads[0], body.uploads[-1]), (first, second)
+        return [
+            Ask(images[number], networks[number], plan, options, name)
+            for number, (name, _, plan) in enumerate(sides(self._kind, first, second, options))
+        ]
 
-def _joint(service: Service, options: CompareOptions, body: intake.Intake, request_id: str) -> Joint:
-    kind = kind_of(options, len(body.uploads))
-    first = service.pipeline(options.model)
-    second = service.pipeline(options.against_model) if kind == "models" else first
-    if kind == "models" and second is first:
-        raise InvalidOption(f"against_model: {first.spec.name!r} is the first network already: name another.")
-    images = [body.uploads[0], body.uploads[-1]]
-    asked = sides(kind, first, second, options)
-    pipelines = (first, second)
-    joint = [Side(name, pipelines[number], plan, images[number]) for number, (name, _, plan) in enumerate(asked)]
+    def aimed(self, ask: Ask, first: SideOutcome) -> Plan:
+        """The plan for the class of the first side."""
+        _, outcome = first
+        with naming(ask.name):
+            spec = self._service.network(self._options.model).spec
+            target = counterpart(outcome.explanations[0].target.index, spec, ask.network.spec)
+        return replace(ask.plan, targets=(target,))
 
-    def follows(side: Side, outcome: Outcome) -> int:
-        with naming(side.name):
-            return counterpart(outcome.explanations[0].target.index, first.spec, side.pipeline.spec)
+    def written(self, ask: Ask, image: DecodedImage, outcome: Outcome, trusted: Sequence[Trusted] = ()) -> SideOutcome:
+        """A side as it is: both are drawn together."""
+        return image, outcome
 
-    def write(seen: Sequence[Seen]) -> Response:
+    async def failed(self, number: int, ask: Ask, error: Exception) -> SideOutcome:
+        """Each ask has a name of its own already."""
+        raise error
+
+    def reply(self, asks: Sequence[Ask], written: Sequence[SideOutcome]) -> Response:
+        """Both sides and their difference."""
+        models = [ask.network.spec for ask in asks]
         found = {
-            "model": first.spec.name,
-            "request_id": request_id,
-            "compare": compared(kind, [side.pipeline.spec for side in joint], seen, options),
+            "model": models[0].name,
+            "request_id": self._request_id,
+            "compare": comparison_json(self._kind, models, written, self._options),
         }
-        return Response(result.as_json(found), media_type=reply.JSON)
-
-    return Joint(tuple(joint), write, None if options.target else follows, options.timeout_ms)
+        return Response(result.as_json(found), media_type=JSON)

@@ -1,6 +1,6 @@
 """The service as a Ray Serve application. A replica is one process with one engine, and the app that `serve` runs.
 
-    serve run service.scale.ray_app:app model=lite0
+    serve run pellucid.service.scale.ray_app:app model=lite0
 
 What Ray does, and what differs behind its proxy, is in docs/scaling.md.
 """
@@ -14,13 +14,13 @@ import ray
 from fastapi import FastAPI
 from ray import serve
 
-from service import process
-from service.app import create_app
-from service.config import Settings
-from service.flow.serve import Service
-from service.scale.behind_proxy import BehindProxy
-from service.scale.metrics import export
-from service.telemetry import logs
+from .. import process
+from ..app import create_app
+from ..config import Settings
+from ..flow.served import Service
+from ..telemetry import logs
+from .behind_proxy import BehindProxy
+from .metrics import export
 
 # Ray counts a replica as stopped once its lifespan has ended: after the grace, the engine may take so much longer.
 _END_S: Final = 10.0

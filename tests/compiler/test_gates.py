@@ -13,7 +13,7 @@ from tests.networks import SIZE, images, network, traced, trained_gate
 
 def readings(net: TracedNetwork, pixels: Tensor) -> list[Tensor]:
     with torch.no_grad():
-        return [weights.flatten(1) for weights in net.trunk([gate.weights for gate in net.gates])(pixels)]
+        return [weights.flatten(1) for weights in net.trunk([*net.gates.values()])(pixels)]
 
 
 def recorded_ratios(net: nn.Module, layers: list[str], pixels: Tensor) -> list[Tensor]:
@@ -51,7 +51,7 @@ def test_channel_attention_is_twice_the_sigmoid_of_a_shared_mlp_over_both_poolin
 )
 def test_gate_weights_equal_output_over_input(name: str, count: int, kind: str, squash: str) -> None:
     net, pixels = traced(name, torch.float64), images(2, dtype=torch.float64)
-    specs = [gate.spec for gate in net.gates]
+    specs = net.spec.gates
     assert [(spec.type, spec.squash) for spec in specs] == [(kind, squash)] * count
     by_hand = recorded_ratios(network(name, torch.float64), [spec.layer for spec in specs], pixels)
     for spec, read, expected in zip(specs, readings(net, pixels), by_hand, strict=True):
@@ -70,7 +70,7 @@ def test_timms_gates_are_found(name: str, kind: str) -> None:
     else:
         net = timm.create_model(name, pretrained=False, num_classes=4)
     traced_net = TracedNetwork(net, SIZE)
-    kinds = {gate.spec.type for gate in traced_net.gates}
+    kinds = {spec.type for spec in traced_net.spec.gates}
     assert kinds == {kind}
     for read in readings(traced_net, images(1)):
         assert ((read >= 0) & (read <= 1)).all()

@@ -108,9 +108,9 @@ class OnePixel(Odd):
 )
 def test_only_a_factor_per_channel_is_a_gate(kind: type[Odd], gates: int) -> None:
     traced = served(kind())
-    assert len({gate.spec.layer for gate in traced.gates}) == len(traced.gates) == gates
-    for gate in traced.gates:
-        sides = [traced.value(gate.spec.before), traced.value(gate.spec.after)]
+    assert len(traced.gates) == len(traced.spec.gates) == gates
+    for gate in traced.spec.gates:
+        sides = [traced.value(gate.before), traced.value(gate.after)]
         with torch.no_grad():
-            before, after, weights = traced.trunk([*sides, gate.weights])(images(2, SIZE))
+            before, after, weights = traced.trunk([*sides, traced.gates[gate.layer]])(images(2, SIZE))
         torch.testing.assert_close(after, before * weights.flatten(1)[:, :, None, None])

@@ -23,9 +23,8 @@ from service.config import Settings
 from service.dispatch.admission import Admission
 from service.dispatch.forecast import Forecast
 from service.dispatch.worker import Worker
-from service.flow.body import Limits
-from service.flow.run import Pipeline
-from service.flow.serve import Service
+from service.flow.bodies import Limits
+from service.flow.served import Served, Service
 from service.telemetry.call import Call
 from service.telemetry.metrics import Metrics
 from tests.support import encoded
@@ -70,7 +69,7 @@ class HeldEngine:
     def ready(self, plan: Plan) -> bool:
         return True
 
-    def prepare(self, plan: Plan, alone: bool = False) -> None:
+    def prepare(self, plan: Plan, alone: bool = False, keep: bool = False) -> None:
         raise NotImplementedError
 
     def run(self, batch: Batch) -> list[Outcome]:
@@ -161,10 +160,10 @@ async def running(*observers: Callable[[Call], None], **settings: Any) -> AsyncI
     )
     pool = ThreadPoolExecutor(2)
     pixels, side = chosen.max_megapixels * 1_000_000, chosen.max_side_pixels
-    pipeline = Pipeline(_SPEC, _NETWORK, (METHODS["grad-cam"].spec,), "by hand", worker, pool, pixels, side)
+    served = Served(_SPEC, _NETWORK, (METHODS["grad-cam"].spec,), "by hand", worker, pool, pixels, side)
     forecast = Forecast(2)
     service = Service(
-        {"stub": pipeline},
+        {"stub": served},
         Admission(chosen.max_in_flight, chosen.max_in_flight_mib * 2**20, forecast.seconds_for),
         forecast,
         Limits(chosen.max_body_mib * 2**20, chosen.max_images, chosen.max_json_values, chosen.max_json_depth),

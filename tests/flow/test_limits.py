@@ -171,7 +171,7 @@ def test_a_body_that_is_refused_is_freed_with_the_answer_and_not_by_the_collecto
                 await asyncio.to_thread(time.sleep, 0.001)
             assert seen[0]() is None
 
-    monkeypatch.setattr("service.flow.body.Upload", Noted)
+    monkeypatch.setattr("service.flow.bodies.Upload", Noted)
     gc.disable()
     try:
         asyncio.run(scene())

@@ -6,20 +6,31 @@ import asyncio
 import signal
 import socket
 import time
+import tomllib
 from collections import Counter
 from collections.abc import Iterator
 
 import httpx
 import pytest
 import uvicorn
+from packaging.requirements import Requirement
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
 from pellucid.schemas import Problem
 from service.http.connection import BoundedProtocol, ConnectionLimits
-from tests.support import LIGHT, Server, photograph, serving
+from tests.support import LIGHT, REPOSITORY, Server, photograph, serving
 
+# Releases that passed all tests here. 0.48.0 did not.
+TRIED = ("0.50.0", "0.52.0", "0.53.0", "0.54.0")
 TYPED = "Host: test\r\nContent-Type: image/jpeg\r\n"
+
+
+def test_the_releases_of_uvicorn_that_are_installed_were_tried() -> None:
+    extras = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    (required,) = (Requirement(text) for text in extras["serve"] if text.startswith("uvicorn"))
+    assert all(required.specifier.contains(release) for release in (*TRIED, uvicorn.__version__))
+    assert not any(required.specifier.contains(release) for release in ("0.49.0", "0.55.0"))
 
 
 @pytest.fixture(scope="module")
@@ -218,6 +229,56 @@ def test_a_caller_who_does_not_read_the_reply_is_not_waited_for(monkeypatch: pyt
             await asyncio.wait_for(ended.wait(), 60)
             writer.transport.abort()
             await asyncio.gather(*state.tasks)
+
+    asyncio.run(scene())
+
+
+class Pipe(asyncio.Transport):
+    """Keeps what is written until the caller reads it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept = 0
+        self.closed = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.kept += len(data)
+
+    def get_write_buffer_size(self) -> int:
+        return self.kept
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def close(self) -> None:
+        self.closed = True
+
+    abort = close
+
+
+def test_a_caller_who_reads_each_reply_keeps_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reply is in the buffer at every look, but each time it is another one."""
+    monkeypatch.setattr("service.http.connection._LOOK_S", 1.0)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"a reply"})
+
+    class Protocol(BoundedProtocol):
+        limits = ConnectionLimits(head_bytes=4096, headers=20, head_s=60, connections=4, unread_bytes=0)
+
+    async def scene() -> None:
+        state, pipe = ServerState(), Pipe()
+        protocol = Protocol(uvicorn.Config(app, log_config=None), state, {})
+        protocol.connection_made(pipe)
+        for _ in range(3):
+            protocol.data_received(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+            await asyncio.gather(*state.tasks)
+            assert pipe.kept > 0
+            await asyncio.sleep(0.6)
+            pipe.kept = 0  # the caller reads
+        assert not pipe.closed
+        protocol.connection_lost(None)
 
     asyncio.run(scene())
 

@@ -8,9 +8,9 @@ import pytest
 import safetensors.torch
 import torch
 
-from models import check_gates
-from models.check_gates import Examination, freeze_gates, gates_over_all
 from models.insert import gate_state, with_gates
+from models.training import check_gates
+from models.training.check_gates import Examination, freeze_gates, gates_over_all
 from models.training.pictures import find_pictures
 from pellucid.compiler.graph import TracedNetwork
 from tests.models.test_insert import SIZE, pixels, small_network, train_at_random
@@ -23,9 +23,9 @@ def test_frozen_gates_equal_their_means_for_any_picture() -> None:
     gated = with_gates(small_network(), {"stem": "channel", "stage": "channel"}, SIZE)
     means = {"stage.gate": torch.linspace(0.5, 1.5, 12), "stem.gate": torch.linspace(0.1, 1.9, 8)}
     traced = TracedNetwork(freeze_gates(gated, means), SIZE)
-    readings = traced.trunk([gate.weights for gate in traced.gates])(pixels())
+    readings = traced.trunk([*traced.gates.values()])(pixels())
     for gate, reading in zip(traced.gates, readings, strict=True):
-        assert torch.allclose(reading.flatten(1), means[gate.spec.layer].expand(2, -1), atol=1e-6)
+        assert torch.allclose(reading.flatten(1), means[gate].expand(2, -1), atol=1e-6)
 
 
 def test_every_network_sees_the_same_pixels_each_time(folder: Path) -> None:

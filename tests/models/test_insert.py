@@ -11,8 +11,8 @@ from torchvision.models import resnet18
 
 from models.attention import ChannelAttention
 from models.insert import InsertionError, gate_state, gates_of, load_gates, with_gates
-from models.weights import WeightsError
 from pellucid.compiler.graph import TracedNetwork
+from pellucid.compiler.weights import WeightsError
 
 SIZE = (32, 32)
 
@@ -79,11 +79,10 @@ def test_a_gates_weights_are_the_factors_of_the_channels() -> None:
     gated = with_gates(small_network(), {"stage": "channel"}, SIZE)
     train_at_random(gated)
     traced = TracedNetwork(gated, SIZE)
-    (found,) = traced.gates
-    spec = found.spec
+    (spec,) = traced.spec.gates
     assert (spec.layer, spec.type, spec.shape[0]) == ("stage.gate", "ChannelAttention", 12)
 
-    names = [traced.value("stage"), found.weights, traced.value("stage.gate")]
+    names = [traced.value("stage"), traced.gates[spec.layer], traced.value("stage.gate")]
     x, reading, y = traced.trunk(names)(pixels())
     gate = dict(gates_of(gated))["stage"].gate
     assert isinstance(gate, ChannelAttention)
@@ -102,7 +101,7 @@ def test_nested_layers_can_both_have_a_gate() -> None:
     net = resnet18(num_classes=5).eval()
     gated = with_gates(net, {"layer3": "channel", "layer3.0": "channel"}, SIZE)
     assert torch.equal(gated(pixels()), net(pixels()))
-    names = [gate.spec.layer for gate in TracedNetwork(gated, SIZE).gates]
+    names = [*TracedNetwork(gated, SIZE).gates]
     assert names == ["layer3.0.gate", "layer3.gate"]
     assert {"layer3.0.conv1", "layer3.1.conv1"} <= TracedNetwork(gated, SIZE).spec.by_name.keys()
 

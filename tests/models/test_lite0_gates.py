@@ -14,8 +14,8 @@ from models.insert import gate_state
 from models.lite0 import GATED_LAYERS
 from models.training.corruptions import Corruption, Picture, brightness, noise
 from models.training.pictures import centre_crop, to_pixels
-from models.weights import WeightsError
 from pellucid.compiler.graph import TracedNetwork
+from pellucid.compiler.weights import WeightsError
 from pellucid.network.spec import ModelSpec
 from tests.support import SAMPLES
 
@@ -37,7 +37,7 @@ def sample(name: str, spec: ModelSpec) -> Picture:
 
 def show(network: TracedNetwork, picture: Picture, spec: ModelSpec) -> tuple[Tensor, list[Tensor]]:
     """Probabilities ``[classes]``, and each gate's weights ``[C]``."""
-    part = network.trunk([network.logits, *(gate.weights for gate in network.gates)])
+    part = network.trunk([network.logits, *network.gates.values()])
     dtype = next(part.parameters()).dtype
     logits, *gates = part(to_pixels([picture], spec.preprocess).to(dtype))
     return logits.float().softmax(1)[0], [gate.float().flatten() for gate in gates]
@@ -65,8 +65,8 @@ def test_an_altered_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_all_seven_gates_are_found(networks: tuple[TracedNetwork, TracedNetwork, ModelSpec]) -> None:
     gated, plain, _ = networks
-    assert [gate.spec.layer for gate in gated.gates] == [f"{layer}.gate" for layer in GATED_LAYERS]
-    assert plain.gates == ()
+    assert [*gated.gates] == [f"{layer}.gate" for layer in GATED_LAYERS]
+    assert plain.gates == {}
     assert gated.spec.default_layer == plain.spec.default_layer == "head"
     assert gated.linear("head") is not None  # Grad-CAM at the head is still closed-form
 

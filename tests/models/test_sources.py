@@ -19,8 +19,8 @@ from models import catalog
 from models.catalog import UnknownModelError
 from models.lite0 import EfficientNetLite0
 from models.sources import timm_source, torchvision_source
-from models.weights import WeightsError, digest, read_state
 from pellucid.compiler.graph import TracedNetwork, UntraceableError
+from pellucid.compiler.weights import WeightsError, digest, read_state
 from tests.networks import images
 
 pytestmark = pytest.mark.filterwarnings("ignore:The default weight initialization of:FutureWarning")

@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from models import catalog, train_gates
+from models import catalog
 from models.insert import gate_state, gates_of, with_gates
+from models.training import train_gates
 from models.training.corruptions import HELD_OUT, TRAINED
 from models.training.pictures import Sampler, centre_crop, find_pictures, to_pixels
 from models.training.recipe import StandardisedAttention, draw_batch, fold

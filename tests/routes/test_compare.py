@@ -15,7 +15,7 @@ from pellucid.errors import DeadlineExceeded
 from pellucid.parts.side_by_side import common, over
 from pellucid.schemas import CompareReply, Comparison
 from pellucid.types import Floats
-from service.flow.joint import all_or_none
+from service.flow.run import together
 from service.http.openapi import examples
 from tests.flow.stub import BLACK, running
 from tests.support import decoded, difference, explained, parsed, photograph, post, problem
@@ -209,12 +209,12 @@ def test_what_is_stopped_has_ended_before_the_error_is_raised() -> None:
             ended.append(True)
 
     async def scene() -> None:
-        await all_or_none([("The first", stopped()), ("The second", fails())])
+        await together(stopped(), fails())
 
     with pytest.raises(DeadlineExceeded) as raised:
         asyncio.run(scene())
     assert ended == [True]
-    assert raised.value.detail == str(raised.value) == "The second: Too late."
+    assert raised.value.detail == "Too late."
 
 
 def test_the_recorded_example_is_what_the_service_answers(client: httpx.Client) -> None:

@@ -85,7 +85,7 @@ def test_the_page_uses_the_names_and_defaults_of_the_options() -> None:
     named |= set(re.findall(r'query\.(?:set|append)\("(\w+)"', asking))
     for listed in re.findall(r"for \(const name of \[([^\]]*)\]\) *\{?\s*(?:for|if) \([^;]*?(?:query|asked)\.", asking):
         named |= set(re.findall(r'"(\w+)"', listed))
-    assert {"model", "layer", "target", "against", "mute", "scale", "trust", "include"} <= named
+    assert {"model", "layer", "target", "against", "scale", "trust", "include"} <= named
     assert named <= {*ExplainOptions.model_fields, *WhatIfOptions.model_fields}
     assert re.findall(r'state\.top_k \|\| "(\d+)"', asking) == [str(ExplainOptions.model_fields["top_k"].default)]
     assert f'signed ? "{SIGNED_COLOURS}" : "{COLOURS}"' in code["pictures.js"]

@@ -1,4 +1,4 @@
-"""Train the gates of a frozen network: ``python -m models.train_gates --data FOLDER --out gates.safetensors``.
+"""Train the gates of a frozen network: ``python -m models.training.train_gates --data FOLDER --out gates.safetensors``.
 
 The folder holds labelled pictures, ``[source/]CCCC/name.jpg``, where CCCC is the index of the class. After an
 interruption, the same command continues from its checkpoint ``<out>.checkpoint`` and gives the same weights.
@@ -19,13 +19,14 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from models import catalog
-from models.insert import gate_state, load_gates, with_gates
-from models.lite0 import GATED_LAYERS
-from models.training.pictures import Sampler, find_pictures
-from models.training.recipe import Batch, Lesson, draw_batch, fold, standardise
 from pellucid.compiler.graph import TracedNetwork
 from pellucid.network.spec import PreprocessSpec
+
+from .. import catalog
+from ..insert import gate_state, load_gates, with_gates
+from ..lite0 import GATED_LAYERS
+from .pictures import Sampler, find_pictures
+from .recipe import Batch, Lesson, draw_batch, fold, standardise
 
 WARM_UP = 30
 CHECKPOINT_EVERY = 50
@@ -132,7 +133,7 @@ def _share(text: str) -> tuple[str, float]:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
-        "models.train_gates", description="Train the channel-attention gates of a network."
+        "models.training.train_gates", description="Train the channel-attention gates of a network."
     )
     parser.add_argument("--data", type=Path, required=True, help="folder of [source/]CCCC/name.jpg")
     parser.add_argument("--out", type=Path, required=True, help="the file of weights to write (safetensors)")

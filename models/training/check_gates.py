@@ -1,4 +1,4 @@
-"""Compares a network with and without gates: ``python -m models.check_gates --data FOLDER [--gates FILE ...]``.
+"""Compares a network with and without gates: ``python -m models.training.check_gates --data FOLDER``.
 
 The folder holds labelled pictures, ``[source/]CCCC/name.jpg``. The command prints a table for the plain network, for
 the network with each file of gates, and for the first file's gates frozen at their mean weights. The frozen gates show
@@ -18,17 +18,18 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from models import catalog
-from models.attention import ChannelAttention
-from models.insert import gates_of, load_gates, with_gates
-from models.lite0 import GATED_LAYERS
-from models.training.corruptions import HELD_OUT, TRAINED, Picture
-from models.training.pictures import Labelled, centre_crop, find_pictures, random_crop, to_pixels
-from models.training.recipe import frozen
-from models.weights import read_state
 from pellucid.compiler.gates import names_without_gates
 from pellucid.compiler.graph import TracedNetwork
+from pellucid.compiler.weights import read_state
 from pellucid.network.spec import PreprocessSpec
+
+from .. import catalog
+from ..attention import ChannelAttention
+from ..insert import gates_of, load_gates, with_gates
+from ..lite0 import GATED_LAYERS
+from .corruptions import HELD_OUT, TRAINED, Picture
+from .pictures import Labelled, centre_crop, find_pictures, random_crop, to_pixels
+from .recipe import frozen
 
 CORRUPTIONS = TRAINED | HELD_OUT
 # One of each of ImageNet-C's four families, then two that are not used in training.
@@ -101,8 +102,8 @@ class Examination:
         runs, gates = {}, {}
         for name, net in nets.items():
             traced = TracedNetwork(net, self._preprocess.size)
-            runs[name] = frozen(traced, [traced.logits, *(gate.weights for gate in traced.gates)]).to(self._dtype)
-            gates[name] = [gate.spec.layer for gate in traced.gates]
+            runs[name] = frozen(traced, [traced.logits, *traced.gates.values()]).to(self._dtype)
+            gates[name] = [*traced.gates]
         answers: dict[str, dict[str, Answers]] = {name: {} for name in nets}
         for condition in tqdm(self.conditions, unit="condition"):
             given: dict[str, list[tuple[Tensor, ...]]] = {name: [] for name in nets}
@@ -180,7 +181,9 @@ def _row(title: str, cells: Iterable[str]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser("models.check_gates", description="Compare a network with and without its gates.")
+    parser = argparse.ArgumentParser(
+        "models.training.check_gates", description="Compare a network with and without its gates."
+    )
     parser.add_argument("--data", type=Path, required=True, help="folder of [source/]CCCC/name.jpg")
     parser.add_argument(
         "--part", choices=("all", "fit", "dev"), default="all", help="the part of a training folder (%(default)s)"

@@ -1,4 +1,4 @@
-"""Why the network says so: gates and channel weights, feature maps, Grad-CAM, and any mix of them."""
+"""The routes under /v1 that take images: what is in the picture, and why the network says so."""
 
 from __future__ import annotations
 
@@ -11,19 +11,35 @@ from pellucid.parts.compare import CompareOptions
 from pellucid.parts.explain import ExplainOptions
 from pellucid.parts.feature_maps import FeatureMapOptions
 from pellucid.parts.grad_cam import GradCamOptions
+from pellucid.parts.predictions import PredictOptions
 from pellucid.parts.what_if import WhatIfOptions
 from pellucid.schemas import CompareReply, Reply
-from service.flow.serve import Service, answer
-from service.http import openapi
-from service.http.route import OptionsRoute
-from service.routes.compare import comparison
+
+from ..flow.reply import Results
+from ..flow.serve import serve
+from ..flow.served import Service
+from ..http import openapi
+from .compare import Comparison
 
 
 def router(service: Service) -> APIRouter:
-    """Routes that explain."""
-    routes = APIRouter(tags=["explain"], route_class=OptionsRoute)
+    """Each route: its document, its options, and what it answers."""
+    routes = APIRouter()
+    explaining = APIRouter(tags=["explain"])
 
     @routes.post(
+        "/v1/predict",
+        tags=["predict"],
+        summary="The most probable classes",
+        response_model=Reply,
+        responses=openapi.responses("/v1/predict", pictures=False, names=False),
+        openapi_extra=openapi.request_body(PredictOptions),
+    )
+    async def predict(request: Request, options: Annotated[PredictOptions, Query()]) -> Response:
+        """The `top_k` most probable classes of each image: index, label, probability (softmax) and logit."""
+        return await serve(request, service, options, Results(request, service, pictures=False))
+
+    @explaining.post(
         "/v1/attention",
         summary="The weight of every channel",
         response_model=Reply,
@@ -41,9 +57,9 @@ def router(service: Service) -> APIRouter:
 
         As a picture: a strip of bars for each gate, up from 1 or down, and one for `importance`.
         """
-        return await answer(request, service, options)
+        return await serve(request, service, options, Results(request, service))
 
-    @routes.post(
+    @explaining.post(
         "/v1/feature-maps",
         summary="What the channels of some layers see",
         response_model=Reply,
@@ -55,9 +71,9 @@ def router(service: Service) -> APIRouter:
 
         Several layers stand side by side in one reply, so that shallow can be compared with deep.
         """
-        return await answer(request, service, options)
+        return await serve(request, service, options, Results(request, service))
 
-    @routes.post(
+    @explaining.post(
         "/v1/grad-cam",
         summary="Where the evidence for a class lies",
         response_model=Reply,
@@ -67,15 +83,14 @@ def router(service: Service) -> APIRouter:
     async def grad_cam(request: Request, options: Annotated[GradCamOptions, Query()]) -> Response:
         """Grad-CAM (arXiv 1610.02391) for one class or several: a mask, an overlay on request, and the raw map.
 
-        The raw maps alone come as numpy's `.npz` with `Accept: application/x-npz`, one of them as a 16-bit PNG with
-        `Accept: image/png;depth=16`: value = `Pellucid-Offset` + `Pellucid-Scale` x level.
+        The raw maps alone come as numpy's `.npz` with `Accept: application/x-npz`.
 
         The mask covers `box` of the source picture. It is stretched to full contrast, so look at `raw.min`, `raw.max`
         and `raw.all_negative` before comparing the masks of two pictures.
         """
-        return await answer(request, service, options, numbers=True)
+        return await serve(request, service, options, Results(request, service, numbers=True))
 
-    @routes.post(
+    @explaining.post(
         "/v1/what-if",
         summary="What if some channels weighed more, less, or nothing?",
         response_model=Reply,
@@ -86,9 +101,9 @@ def router(service: Service) -> APIRouter:
         """Predictions and maps before and after channels of a layer, or weights of a gate, are muted, kept alone or
         scaled, from one pass up to there. With `rank=true` also which channels mattered.
         """
-        return await answer(request, service, options, pictures=False)
+        return await serve(request, service, options, Results(request, service, pictures=False))
 
-    @routes.post(
+    @explaining.post(
         "/v1/compare",
         summary="Two classes, two pictures or two networks beside each other",
         response_model=CompareReply,
@@ -101,9 +116,9 @@ def router(service: Service) -> APIRouter:
         One picture and two `target`s compare classes, two pictures compare those, one picture and `against_model`
         compares networks. A difference is the second side less the first.
         """
-        return await comparison(request, service, options)
+        return await serve(request, service, options, Comparison(request, service))
 
-    @routes.post(
+    @explaining.post(
         "/v1/explain",
         summary="Any mix of the above from one forward pass",
         response_model=Reply,
@@ -112,6 +127,7 @@ def router(service: Service) -> APIRouter:
     )
     async def explain(request: Request, options: Annotated[ExplainOptions, Query()]) -> Response:
         """All four parts, or those that `include` names, from one pass of the network over each picture."""
-        return await answer(request, service, options)
+        return await serve(request, service, options, Results(request, service))
 
+    routes.include_router(explaining)
     return routes

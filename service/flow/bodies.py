@@ -6,6 +6,7 @@ import asyncio
 import binascii
 from base64 import b64decode
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -49,7 +50,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Intake:
+class Body:
     """The pictures of a request, at least one, and the options that came in its body."""
 
     uploads: tuple[Upload | Prepared, ...]
@@ -76,20 +77,31 @@ def announced(request: Request, limits: Limits, *, any_type: bool = False) -> in
     return size
 
 
-async def read(request: Request, limits: Limits, hold: Callable[[int], None]) -> Intake:
+async def spend(request: Request, limits: Limits, seconds: float) -> None:
+    """Read what a caller still sends, and keep none of it: closed while it sends, it would not see the answer."""
+    received = 0
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            async for chunk in request.stream():
+                received += len(chunk)
+                if received > limits.body_bytes:
+                    return
+
+
+async def read(request: Request, limits: Limits, hold: Callable[[int], None]) -> Body:
     """Read the body as its Content-Type says; ``announced`` has passed it. ``hold`` is told of bytes as they come.
 
     Raises MalformedRequest, ContentTooLarge, and what ``hold`` raises.
     """
     media_type = media_type_of(request)
     if media_type == MULTIPART:
-        intake = Intake(await multipart(request, limits, hold, "images"))
+        body = Body(await multipart(request, limits, hold, "images"))
     elif media_type == JSON:
-        intake = await asyncio.to_thread(_from_json, await whole(request, limits, hold), limits)
+        body = await asyncio.to_thread(_from_json, await whole(request, limits, hold), limits)
     else:
-        intake = Intake((Upload(await whole(request, limits, hold)),))
-    require_images(intake.uploads, limits)
-    return intake
+        body = Body((Upload(await whole(request, limits, hold)),))
+    require_images(body.uploads, limits)
+    return body
 
 
 def require_images(uploads: Sequence[Upload | Prepared], limits: Limits) -> None:
@@ -194,7 +206,7 @@ def from_json(body: bytes, limits: Limits, more_values: int = 0) -> Any:
     return said
 
 
-def _from_json(body: bytes, limits: Limits) -> Intake:
+def _from_json(body: bytes, limits: Limits) -> Body:
     fields = from_json(body, limits)
     if not isinstance(fields, dict) or not isinstance(fields.get("images"), list) or not fields["images"]:
         raise MalformedRequest(
@@ -203,7 +215,7 @@ def _from_json(body: bytes, limits: Limits) -> Intake:
     if len(fields["images"]) > limits.images:
         raise too_many(limits)
     images = fields.pop("images")
-    return Intake(tuple(json_image(image, f"images[{number}]") for number, image in enumerate(images)), fields)
+    return Body(tuple(json_image(image, f"images[{number}]") for number, image in enumerate(images)), fields)
 
 
 def _deeper_than(depth: int, value: Any) -> bool:

@@ -1,0 +1,98 @@
+"""What is served: the networks by name, and the limits of the process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+
+from pellucid.errors import Draining, EngineDown, UnknownModel, UnknownName
+from pellucid.network.spec import ModelSpec, NetworkSpec
+from pellucid.types import MethodSpec
+
+from ..dispatch.admission import Admission
+from ..dispatch.cost import CostModel
+from ..dispatch.forecast import Forecast
+from ..dispatch.worker import Worker
+from ..telemetry.metrics import Metrics
+from .bodies import Limits
+
+T = TypeVar("T")
+
+# The weight of older trials beside the latest: trials are rare, and one in a busy minute is soon forgotten.
+_FORGETTING: Final = 0.7
+
+
+@dataclass(frozen=True)
+class Served:
+    """One served network.
+
+    ``engine`` describes what runs it, for people; ``runtime`` is what of that decides the bits of an answer, as
+    ``schemas.Provenance`` has it. ``pool`` decodes and draws. ``trials`` learns what it takes to try maps, from the
+    first picture that is made to the last that is scored.
+    """
+
+    spec: ModelSpec
+    network: NetworkSpec
+    methods: tuple[MethodSpec, ...]
+    engine: str
+    worker: Worker
+    pool: Executor
+    max_pixels: int
+    max_side: int
+    runtime: Mapping[str, Any] = field(default_factory=dict)
+    trials: CostModel = field(default_factory=lambda: CostModel(_FORGETTING))
+
+    def in_pool(self, function: Callable[..., T], *arguments: object) -> asyncio.Future[T]:
+        """The result of a function that a thread of the pool calls."""
+        return asyncio.wrap_future(self.pool.submit(function, *arguments))
+
+
+@dataclass
+class Service:
+    """The served networks by name, the default first, and what they share.
+
+    ``ready`` is false while draining; then accepted requests have ``grace_s`` seconds.
+    """
+
+    networks: dict[str, Served]
+    admission: Admission
+    forecast: Forecast
+    limits: Limits
+    metrics: Metrics
+    timeout_ms: int
+    grace_s: float = 20.0
+    ready: bool = False
+
+    def network(self, name: str | None) -> Served:
+        """The network of that name, or the default. Raises UnknownName."""
+        if name is None:
+            return next(iter(self.networks.values()))
+        if name not in self.networks:
+            raise UnknownName.among("model", name, [*self.networks])
+        return self.networks[name]
+
+    def addressed(self, name: str) -> Served:
+        """The network that a path names. Raises UnknownModel."""
+        if name not in self.networks:
+            served = [*self.networks]
+            raise UnknownModel(f"No model {name!r} is served. Served are {', '.join(served)}.", allowed=served)
+        return self.networks[name]
+
+    def draining(self) -> bool:
+        """Whether connections end with the reply that they wait for."""
+        return not self.ready
+
+    def require_engines(self) -> None:
+        """Raise EngineDown if a network does not answer."""
+        for name, network in self.networks.items():
+            if fault := network.worker.fault:
+                raise EngineDown(f"{name}: {fault}")
+
+    def require_ready(self) -> None:
+        """Raise Draining while no work is taken, and EngineDown."""
+        if not self.ready:
+            raise Draining("The service is starting up or shutting down.")
+        self.require_engines()
