@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from pellucid.compiler.digest import parameters_digest
+from pellucid.compiler.full_graph import FullGraph, record
 from pellucid.compiler.graph import TracedNetwork, UntraceableError
-from pellucid.compiler.joint import Joint, record
 from pellucid.network.file import CompiledNetwork, GateValue, Manifest, NetworkFileError, Value, save
 from pellucid.network.graph import PIXELS_INPUT, WANTED_INPUT, Graph
 from pellucid.network.layout import Layout
@@ -108,19 +108,19 @@ def compile_network(net: nn.Module, model: ModelSpec, path: Path | None, *, prog
         if len(model.labels) != traced.classes:
             raise CompileError(f"{model.name} has {traced.classes} classes, and {len(model.labels)} labels are given")
         stage("gradients")
-        joint, limits = _recorded(net, traced, model)
-        manifest = _manifest(traced, joint, replace(model, parameters_sha256=parameters_digest(net)), net)
-        weights = {name: value.numpy() for name, value in joint.weights.items()}
+        full, limits = _recorded(net, traced, model)
+        manifest = _manifest(traced, full, replace(model, parameters_sha256=parameters_digest(net)), net)
+        weights = {name: value.numpy() for name, value in full.weights.items()}
         stage("check")
-        broadcasts = _checked(CompiledNetwork(manifest, joint.graph, weights), net, traced)
-        limits += _limits(manifest, joint.graph)
+        broadcasts = _checked(CompiledNetwork(manifest, full.graph, weights), net, traced)
+        limits += _limits(manifest, full.graph)
         manifest = manifest.model_copy(update={"broadcasts": broadcasts, "limits": tuple(limits)})
         stage("write")
         try:
-            digest = save(path, manifest, joint.graph, weights) if path is not None else ""
+            digest = save(path, manifest, full.graph, weights) if path is not None else ""
         except NetworkFileError as error:
             raise CompileError(f"{model.name} can't be compiled: {error}") from error
-    return CompiledNetwork(manifest, joint.graph, weights, digest)
+    return CompiledNetwork(manifest, full.graph, weights, digest)
 
 
 def _three(values: Sequence[float]) -> tuple[float, float, float]:
@@ -150,7 +150,7 @@ def _progress_bar(name: str, progress: bool) -> Iterator[Callable[[str], None]]:
         bar.set_postfix_str("done")
 
 
-def _recorded(net: nn.Module, traced: TracedNetwork, model: ModelSpec) -> tuple[Joint, list[str]]:
+def _recorded(net: nn.Module, traced: TracedNetwork, model: ModelSpec) -> tuple[FullGraph, list[str]]:
     """The graph and its limits. If gradients can't be recorded, the graph has none, and a limit says why."""
     names = traced.values()
     forward = traced.trunk((*names, traced.logits))
@@ -167,26 +167,26 @@ def _recorded(net: nn.Module, traced: TracedNetwork, model: ModelSpec) -> tuple[
         raise CompileError(f"{model.name} can't be compiled: {str(error).splitlines()[0]}") from error
 
 
-def _manifest(traced: TracedNetwork, joint: Joint, model: ModelSpec, net: nn.Module) -> Manifest:
+def _manifest(traced: TracedNetwork, full: FullGraph, model: ModelSpec, net: nn.Module) -> Manifest:
     def value(name: str, layout: Layout, linear: str | None = None) -> Value:
-        return Value(joint.values[name], joint.gradients[name], layout, linear)
+        return Value(full.values[name], full.gradients[name], layout, linear)
 
     height, width = model.preprocess.size
     parameters = {name for name, _ in net.named_parameters()}
     return Manifest(
         model=model,
         network=traced.spec,
-        logits=joint.logits,
+        logits=full.logits,
         pixels=value(PIXELS_INPUT, Layout("BCHW", height, width)),
         values={
             layer.name: value(traced.value(layer.name), traced.layout(layer.name), traced.linear(layer.name))
             for layer in traced.spec.layers
         },
         gate_values={
-            gate: GateValue(joint.values[weights], joint.gradients[weights]) for gate, weights in traced.gates.items()
+            gate: GateValue(full.values[weights], full.gradients[weights]) for gate, weights in traced.gates.items()
         },
         broadcasts=False,
-        buffers=tuple(name for name in joint.weights if name not in parameters),
+        buffers=tuple(name for name in full.weights if name not in parameters),
         versions=_versions(),
     )
 

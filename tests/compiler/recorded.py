@@ -12,7 +12,7 @@ import torch
 from openvino import opset15 as ops
 from torch import Tensor, nn
 
-from pellucid.compiler.joint import Joint, record
+from pellucid.compiler.full_graph import FullGraph, record
 from pellucid.network.file import Array
 from pellucid.network.graph import PIXELS_INPUT, WANTED_INPUT, Dtype, Graph, Part, walk
 from pellucid.runtime import convert, torch_runtime
@@ -37,24 +37,24 @@ class Head(nn.Module):
         return (self._layer[0](pixels).flatten(1) @ self.weight,)
 
 
-def recorded(layer: Function, shape: tuple[int, int, int], gradients: bool = True) -> tuple[Joint, Head]:
+def recorded(layer: Function, shape: tuple[int, int, int], gradients: bool = True) -> tuple[FullGraph, Head]:
     """The graph of a layer and a linear head in float64."""
     net = Head(layer, shape).requires_grad_(False)
     return record(net, (PIXELS_INPUT,), net, shape, CLASSES, gradients=gradients), net
 
 
-def part_of(joint: Joint) -> Part:
+def part_of(full: FullGraph) -> Part:
     """Pixels and wanted logits -> logits and the gradient at the pixels."""
-    gradient = joint.gradients[PIXELS_INPUT]
+    gradient = full.gradients[PIXELS_INPUT]
     assert gradient is not None
-    return joint.graph.part((PIXELS_INPUT, WANTED_INPUT), (joint.logits, gradient))
+    return full.graph.part((PIXELS_INPUT, WANTED_INPUT), (full.logits, gradient))
 
 
-def by_torch(joint: Joint, pixels: Tensor, wanted: Tensor) -> list[Tensor]:
+def by_torch(full: FullGraph, pixels: Tensor, wanted: Tensor) -> list[Tensor]:
     """The graph's outputs in float64, computed by torch."""
-    weights = {name: value.numpy() for name, value in joint.weights.items()}
+    weights = {name: value.numpy() for name, value in full.weights.items()}
     with torch.no_grad():
-        return torch_runtime.build(part_of(joint), weights, torch.device("cpu"), None)(pixels, wanted)
+        return torch_runtime.build(part_of(full), weights, torch.device("cpu"), None)(pixels, wanted)
 
 
 def in_float32(graph: Graph, weights: Mapping[str, Array]) -> tuple[Graph, dict[str, Array]]:
@@ -71,11 +71,11 @@ def in_float32(graph: Graph, weights: Mapping[str, Array]) -> tuple[Graph, dict[
     return Graph(nodes), narrow
 
 
-def by_openvino(joint: Joint, pixels: Tensor, wanted: Tensor) -> list[Tensor]:
+def by_openvino(full: FullGraph, pixels: Tensor, wanted: Tensor) -> list[Tensor]:
     """The graph's outputs in float32, computed by OpenVINO."""
-    graph, weights = in_float32(joint.graph, {name: value.numpy() for name, value in joint.weights.items()})
+    graph, weights = in_float32(full.graph, {name: value.numpy() for name, value in full.weights.items()})
     inputs = [ops.parameter([-1, *each.shape[1:]], np.float32) for each in (pixels, wanted)]
-    part = part_of(replace(joint, graph=graph))
+    part = part_of(replace(full, graph=graph))
     values = dict(zip(part.inputs, (each.output(0) for each in inputs), strict=True))
     outputs = convert.build(part, values, weights)
     model = ov.Model([ops.result(output) for output in outputs], inputs, "part")

@@ -156,41 +156,41 @@ def _values(count: int) -> Tensor:
 
 @pytest.mark.parametrize("name", [*ACTIVATIONS, *OTHERS])
 def test_the_gradient_equals_autograds_for_any_batch_size(name: str) -> None:
-    joint, net = recorded((ACTIVATIONS | OTHERS)[name], SHAPE)
+    full, net = recorded((ACTIVATIONS | OTHERS)[name], SHAPE)
     wanted = torch.randn(5, CLASSES, generator=torch.Generator().manual_seed(8), dtype=torch.float64)
     for count in (1, 5):
         pixels = _values(5)[:count]
         expected = by_autograd(net, pixels, wanted[:count])
-        for found, other in zip(by_torch(joint, pixels, wanted[:count]), expected, strict=True):
+        for found, other in zip(by_torch(full, pixels, wanted[:count]), expected, strict=True):
             torch.testing.assert_close(found, other, rtol=1e-7, atol=1e-7)
-        for found, other in zip(by_openvino(joint, pixels, wanted[:count]), expected, strict=True):
+        for found, other in zip(by_openvino(full, pixels, wanted[:count]), expected, strict=True):
             assert found.shape == other.shape
             assert (found - other).abs().max() < 1e-4 * other.abs().max()
 
 
 @pytest.mark.parametrize("name", [*ACTIVATIONS, *(name for name in OTHERS if name not in MERGED)])
 def test_one_image_broadcasts_over_the_gradients_of_several_classes(name: str) -> None:
-    joint, net = recorded((ACTIVATIONS | OTHERS)[name], SHAPE)
+    full, net = recorded((ACTIVATIONS | OTHERS)[name], SHAPE)
     pixels, wanted = _values(5)[:1], torch.eye(CLASSES, dtype=torch.float64)
     expected = torch.cat([by_autograd(net, pixels, row[None])[1] for row in wanted])
-    torch.testing.assert_close(by_torch(joint, pixels, wanted)[1], expected, rtol=1e-7, atol=1e-7)
-    found = by_openvino(joint, pixels, wanted)[1]
+    torch.testing.assert_close(by_torch(full, pixels, wanted)[1], expected, rtol=1e-7, atol=1e-7)
+    found = by_openvino(full, pixels, wanted)[1]
     assert (found - expected).abs().max() < 1e-4 * expected.abs().max()
 
 
 @pytest.mark.parametrize("window", [2, 3, 6])
 def test_max_pooling_gives_the_gradient_to_the_first_of_equal_maxima_as_in_torch(window: int) -> None:
-    joint, net = recorded(lambda x: F.max_pool2d(x, window, padding=0 if window == 6 else 1), SHAPE)
+    full, net = recorded(lambda x: F.max_pool2d(x, window, padding=0 if window == 6 else 1), SHAPE)
     zeros = torch.randint(-3, 2, (2, *SHAPE), generator=torch.Generator().manual_seed(9)).relu().double()
     zeros[0] = 0  # windows that hold only zeros
     wanted = torch.eye(CLASSES, dtype=torch.float64)[:2]
     expected = by_autograd(net, zeros, wanted)[1]
-    assert torch.allclose(by_torch(joint, zeros, wanted)[1], expected)
-    assert (by_openvino(joint, zeros, wanted)[1] - expected).abs().max() < 1e-5
+    assert torch.allclose(by_torch(full, zeros, wanted)[1], expected)
+    assert (by_openvino(full, zeros, wanted)[1] - expected).abs().max() < 1e-5
 
 
 def test_a_row_of_zeros_in_wanted_means_the_first_top_class() -> None:
-    joint, net = recorded(lambda x: x, SHAPE)
+    full, net = recorded(lambda x: x, SHAPE)
     pixels = _values(5)[:2]
     pixels[1] = 0  # all logits are equal
     (logits,) = net(pixels)
@@ -198,4 +198,4 @@ def test_a_row_of_zeros_in_wanted_means_the_first_top_class() -> None:
     zeros = torch.zeros(2, CLASSES, dtype=torch.float64)
     expected = by_autograd(net, pixels, top)[1]
     for run in (by_torch, by_openvino):
-        assert (run(joint, pixels, zeros)[1] - expected).abs().max() < 1e-5
+        assert (run(full, pixels, zeros)[1] - expected).abs().max() < 1e-5

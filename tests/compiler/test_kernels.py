@@ -43,14 +43,14 @@ class _Normed(nn.Module):
 @pytest.mark.parametrize("kind", CONVOLUTIONS)
 def test_the_scale_of_a_norm_is_folded_into_the_kernel(kind: str) -> None:
     torch.manual_seed(4)
-    joint, net = recorded(_Normed(CONVOLUTIONS[kind]()), SHAPE)
+    full, net = recorded(_Normed(CONVOLUTIONS[kind]()), SHAPE)
     chance = torch.Generator().manual_seed(6)
     pixels, wanted = torch.randn(3, *SHAPE, generator=chance).double(), torch.randn(3, CLASSES, generator=chance)
     for found, expected in zip(
-        by_torch(joint, pixels, wanted.double()), by_autograd(net, pixels, wanted.double()), strict=True
+        by_torch(full, pixels, wanted.double()), by_autograd(net, pixels, wanted.double()), strict=True
     ):
         torch.testing.assert_close(found, expected)
-    graph = joint.graph
+    graph = full.graph
     constant = {name for name, node in graph.nodes.items() if node.op == WEIGHT}
     for name, node in graph.nodes.items():
         if node.refs() and constant.issuperset(node.refs()):

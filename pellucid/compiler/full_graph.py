@@ -27,7 +27,7 @@ _RULES = {**backward.TABLE, **pooling.TABLE, **moving.TABLE}
 
 
 @dataclass(frozen=True, slots=True)
-class Joint:
+class FullGraph:
     """A graph and where its results are.
 
     ``values`` and ``gradients`` map each recorded value to the node that holds it and to the node that holds the
@@ -50,7 +50,7 @@ def record(
     classes: int,
     *,
     gradients: bool = True,
-) -> Joint:
+) -> FullGraph:
     """Record ``forward`` and, unless ``gradients`` is false, its gradients.
 
     ``forward`` maps pixels ``[B, *shape]`` to the values named ``names[1:]``, followed by the logits ``[B, classes]``.
@@ -86,7 +86,7 @@ def record(
     needed = graph.ancestors(outputs)
     nodes = [node for name, node in graph.nodes.items() if name in needed or name in writer.inputs]
     read = {node.args[0] for node in nodes if node.op == WEIGHT}
-    return Joint(
+    return FullGraph(
         Graph(nodes),
         {name: value for name, value in writer.weights.items() if name in read},
         outputs[len(names)],
