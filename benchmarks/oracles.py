@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torchcam.methods import ScoreCAM
 
 from pellucid.explain.evidence import Evidence
-from pellucid.explain.methods.sampling import chance
+from pellucid.explain.methods.sampling import noise_generator
 from pellucid.types import Floats
 
 SAMPLES: Final = 8
@@ -67,7 +67,7 @@ def _captums_smoothgrad(net: nn.Module, layer: str | None, picture: Tensor, targ
 
 def _our_noise(mean: float, spreads: Tensor) -> Tensor:
     """torch.normal by the noise of our SmoothGrad."""
-    return mean + spreads * torch.from_numpy(chance().standard_normal(spreads.shape, np.float32))
+    return mean + spreads * torch.from_numpy(noise_generator().standard_normal(spreads.shape, np.float32))
 
 
 def _torchcams_score_cam(net: nn.Module, layer: str | None, picture: Tensor, target: int) -> Floats:

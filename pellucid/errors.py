@@ -1,4 +1,4 @@
-"""One tree of errors. Each class carries what RFC 9457 asks for: a status, a slug that names the kind, and a title."""
+"""The tree of errors. Each class has the status, the slug and the title of its problem reply (RFC 9457)."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import ClassVar, Final, Self
 
-# As many names as fit into a sentence; more stand in `allowed` alone.
+# Up to this many allowed names are listed in the sentence. ``allowed`` always lists all of them.
 _FEW: Final = 8
 
 
 class PellucidError(Exception):
-    """An error that a caller is told about. ``detail`` says what was wrong and what is allowed.
+    """An error that is reported to the client.
 
-    ``allowed`` goes into the reply as a list of its own, for programs; ``headers`` go with the response.
+    ``detail`` says what was wrong and what is allowed. ``allowed`` goes into the reply as a list, for programs.
+    ``headers`` are added to the response.
     """
 
     status: ClassVar[int] = 500
@@ -30,7 +31,7 @@ class PellucidError(Exception):
         self.headers = headers or {}
 
     def about(self, subject: str) -> Self:
-        """A new error of this kind whose ``detail`` begins with the ``subject``. The error itself stays as it is."""
+        """A copy of this error whose ``detail`` begins with ``subject``."""
         detail = f"{subject}: {self.detail}"
         error = type(self).__new__(type(self), detail)
         error.__dict__.update(self.__dict__, detail=detail)
@@ -38,7 +39,7 @@ class PellucidError(Exception):
 
 
 class MalformedRequest(PellucidError):
-    """The body can't be read as what its Content-Type says, or holds no image."""
+    """The body is not valid for its Content-Type, or has no image."""
 
     status, slug, title = 400, "malformed-request", "The request can't be read"
 
@@ -53,7 +54,7 @@ class Unauthorized(PellucidError):
 
 
 class WrongKey(Unauthorized):
-    """The key that was sent is not known."""
+    """The key is unknown."""
 
     slug, title = "wrong-key", "The key is wrong"
 
@@ -61,85 +62,86 @@ class WrongKey(Unauthorized):
 class NotFound(PellucidError):
     """No such route."""
 
-    status, slug, title = 404, "not-found", "There is nothing here"
+    status, slug, title = 404, "not-found", "Not found"
 
 
 class MethodNotAllowed(PellucidError):
-    """The route takes another method."""
+    """The route does not support the request's method."""
 
-    status, slug, title = 405, "method-not-allowed", "The route takes another method"
+    status, slug, title = 405, "method-not-allowed", "The route does not support this method"
 
 
 class UnknownModel(PellucidError):
-    """No model of this name is served."""
+    """No network of this name is served."""
 
     status, slug, title = 404, "unknown-model", "No such model"
 
 
 class NotAcceptable(PellucidError):
-    """The reply can't be given as what the Accept header asks for."""
+    """The reply is not available in any media type of the Accept header."""
 
-    status, slug, title = 406, "not-acceptable", "The reply has no such form"
+    status, slug, title = 406, "not-acceptable", "The reply has no acceptable format"
 
 
 class HeadTimeout(PellucidError):
-    """The request's line and headers did not come in time."""
+    """The request line and headers did not arrive in time."""
 
-    status, slug, title = 408, "head-timeout", "The request came too slowly"
+    status, slug, title = 408, "head-timeout", "The request arrived too slowly"
 
 
 class HeadTooLarge(PellucidError):
-    """The request's line and headers are larger, or more, than this service takes."""
+    """The request line and headers exceed the limit of bytes, or there are too many headers."""
 
     status, slug, title = 431, "head-too-large", "The headers are too large"
 
 
 class ContentTooLarge(PellucidError):
-    """More bytes, pixels or images than this service takes."""
+    """The request exceeds the limit of bytes, pixels or images."""
 
     status, slug, title = 413, "content-too-large", "Too large"
 
 
 class UnsupportedMediaType(PellucidError):
-    """The body, or a picture in it, is of a type that is not served."""
+    """The type of the body, or of a picture in it, is not supported."""
 
-    status, slug, title = 415, "unsupported-media-type", "Not a type that is served"
+    status, slug, title = 415, "unsupported-media-type", "Unsupported media type"
 
 
 class UndecodableImage(PellucidError):
-    """The bytes begin as a picture of a served type but can't be decoded."""
+    """The bytes begin as a picture of a supported type but can't be decoded."""
 
     status, slug, title = 422, "undecodable-image", "The image can't be decoded"
 
 
 class InvalidOption(PellucidError):
-    """An option has an unknown name or a value outside its range."""
+    """An option has an unknown name or an invalid value."""
 
     status, slug, title = 422, "invalid-option", "An option is not valid"
 
 
 class TooCostly(InvalidOption):
-    """What is asked for takes longer than the deadline allows, whatever else is in flight."""
+    """The request alone takes longer than the deadline allows, even on an idle server."""
 
     slug, title = "too-costly", "This takes longer than the deadline allows"
 
 
 class Unexplainable(PellucidError):
-    """The network predicts, but offers no layer for what was asked."""
+    """The network predicts, but has no layer for the requested explanation."""
 
     status, slug, title = 422, "unexplainable", "The network can't be explained in this way"
 
 
 class UnknownName(InvalidOption):
-    """A class, layer or channel that the network does not have."""
+    """The network has no class, layer, gate, channel or method of this name."""
 
-    slug, title = "unknown-name", "The network has nothing of that name"
+    slug, title = "unknown-name", "Unknown name"
 
     @classmethod
     def among(cls, kind: str, name: str, allowed: Sequence[str], hint: str = "") -> UnknownName:
-        """The error for ``name``, naming its closest neighbours; all that is allowed goes into ``allowed``.
+        """The error for an unknown ``name`` of this ``kind``, with suggestions from the ``allowed`` names.
 
-        Neighbours are what has the name as one of its words, then what is spelled alike.
+        It suggests names that contain ``name`` as a word, then names with a similar spelling. ``hint`` is appended to
+        the sentence about the allowed names.
         """
         if not allowed:
             return cls(f"Unknown {kind} {name!r}: this network has none.", allowed=allowed)
@@ -154,16 +156,16 @@ class UnknownName(InvalidOption):
 
 
 class QueueFull(PellucidError):
-    """As many images, or as many bytes, are in flight as the service takes."""
+    """The images or the bytes in flight have reached their limit."""
 
-    status, slug, title = 429, "queue-full", "Too much in flight"
+    status, slug, title = 429, "queue-full", "Too many requests in flight"
 
     def __init__(self, detail: str, retry_after_s: float) -> None:
         super().__init__(detail, headers={"Retry-After": str(max(1, math.ceil(retry_after_s)))})
 
 
 class RateLimited(PellucidError):
-    """The caller asks more often than the operator allows."""
+    """The client exceeds its rate limit."""
 
     status, slug, title = 429, "rate-limited", "Too many requests"
 
@@ -172,9 +174,9 @@ class RateLimited(PellucidError):
 
 
 class TooLate(QueueFull):
-    """What waits already would take longer than the deadline allows."""
+    """The work in flight would take longer than the deadline allows."""
 
-    slug, title = "too-late", "Too much waits to answer by the deadline"
+    slug, title = "too-late", "The queue is too long to answer by the deadline"
 
 
 class InferenceFailed(PellucidError):
@@ -184,7 +186,7 @@ class InferenceFailed(PellucidError):
 
 
 class Unavailable(PellucidError):
-    """Not now; the same request may be answered after ``Retry-After`` seconds."""
+    """The request can't be served at the moment. The client may retry it after ``Retry-After`` seconds."""
 
     status = 503
     retry_after_s: ClassVar[int] = 1
@@ -196,24 +198,24 @@ class Unavailable(PellucidError):
 class Draining(Unavailable):
     """The service is starting up or shutting down."""
 
-    slug, title = "not-ready", "The service takes no work at the moment"
+    slug, title = "not-ready", "The service accepts no requests at the moment"
 
 
 class EngineDown(Unavailable):
-    """What runs the network hangs or has ended; whoever watches ``/livez`` restarts the service."""
+    """The engine hangs or has ended. ``/livez`` fails as well, so that an orchestrator restarts the service."""
 
     slug, title = "engine-down", "The network does not answer"
     retry_after_s = 10
 
 
 class OutOfMemory(Unavailable):
-    """There is not enough memory for this image at the moment."""
+    """There is not enough memory for this image at the moment, even in a batch of its own."""
 
     slug, title = "out-of-memory", "The network ran out of memory"
     retry_after_s = 5
 
 
 class DeadlineExceeded(PellucidError):
-    """The answer would have come, or came, after the deadline."""
+    """The result was not ready by the deadline."""
 
     status, slug, title = 504, "deadline-exceeded", "The deadline passed"

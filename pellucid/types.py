@@ -1,6 +1,6 @@
-"""The nouns that pass from stage to stage. Plain data: numpy arrays, no torch, no HTTP.
+"""The data types that pass from stage to stage: plain data and numpy arrays, no torch, no HTTP.
 
-Shapes: B images in a batch, K targets, C channels, H and W the network's input, h and w a layer's map.
+Shapes: B images in a batch, K targets, C channels, H x W the network's input, h x w a layer's map.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ Floats = NDArray[np.float32]
 Integers = NDArray[np.intp]
 Pixels = NDArray[np.uint8]
 Levels = NDArray[np.uint16]
-Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels of the upright source picture; x1 and y1 lie outside
+Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels of the upright source picture; x1 and y1 are exclusive
 
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """One picture as it came: the bytes and what the sender called them."""
+    """One uploaded picture: its bytes, and the filename that the client gave."""
 
     data: bytes
     filename: str | None = None
@@ -30,17 +30,14 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """One picture that came as the network takes it: ``pixels`` is ``[H, W, 3]``, RGB; nothing is left to decode."""
+    """One picture that was sent as the network's input. ``pixels`` is ``[H, W, 3]`` RGB, and needs no decoding."""
 
     pixels: Pixels
 
 
 @dataclass(frozen=True, slots=True)
 class ImageInfo:
-    """What is known of an upload.
-
-    Format and size are None while it has not been decoded; sizes are of the upright picture.
-    """
+    """Facts about an upload. Format and size are None if it is not decoded. The size is that of the upright picture."""
 
     filename: str | None
     sha256: str
@@ -51,10 +48,10 @@ class ImageInfo:
 
 @dataclass(frozen=True, slots=True)
 class DecodedImage:
-    """A picture ready for the network: ``pixels`` is ``[H, W, 3]``, RGB, and shows what lies in ``box`` of the source.
+    """A picture that is ready for the network. ``pixels`` ``[H, W, 3]`` RGB shows the ``box`` of the source.
 
-    ``picture`` is the whole upright source ``[height, width, 3]``, scaled down where it is larger than wanted, or None
-    where nothing is to be drawn over it.
+    ``picture`` is the whole upright source ``[height, width, 3]``, scaled down to the requested size. It is None if no
+    overlay is drawn.
     """
 
     info: ImageInfo
@@ -65,10 +62,10 @@ class DecodedImage:
 
 @dataclass(frozen=True, slots=True)
 class Tap:
-    """Feature maps that are wanted: these ``channels``, or the ``count`` strongest where none are named.
+    """A request for feature maps: these ``channels``, or the ``count`` strongest if ``channels`` is empty.
 
-    ``layer`` is a layer, or, with ``gate``, a gate, of which the maps before it, after it, and their difference are
-    wanted; the strongest channels are then those that it changed most.
+    ``layer`` names a layer. With ``gate=True``, it names a gate, and the request is for the maps before it, after it,
+    and their difference. The strongest channels of a gate are those that it changed most.
     """
 
     layer: str
@@ -82,14 +79,19 @@ Needs = Literal["activation", "gradient", "gradients", "forwards", "network forw
 
 @dataclass(frozen=True, slots=True)
 class MethodSpec:
-    """A method of making heat maps, as callers may choose it.
+    """The declaration of a heat-map method.
 
-    ``needs``, beyond the pass that predicts: ``activation``, nothing; ``gradient``, one backward pass for each class
-    from the logits to the layer (at a layer before global pooling and a linear classifier none: it is known);
-    ``gradients``, so many of them as ``samples``; ``forwards``, a pass behind the layer for each of its channels;
-    ``network forwards``, a pass of the whole network for each of them.
-    ``at_pixels`` and ``at_layers`` say where it is offered: where both, its default are the pixels. ``signed`` maps
-    hold evidence against the class as well; one that is not ``of_class`` is the same for every class.
+    ``needs`` is what the method computes besides the prediction's forward pass:
+
+    - ``activation``: nothing
+    - ``gradient``: one backward pass from the logits to the layer for each class. None at a layer that is followed by
+      global average pooling and a linear classifier only, where the gradient has a closed form.
+    - ``gradients``: ``Plan.samples`` such passes
+    - ``forwards``: one pass of the network behind the layer for each channel
+    - ``network forwards``: one pass of the whole network for each channel
+
+    ``at_layers`` and ``at_pixels``: where the method is offered. If both are true, the default is the pixels.
+    ``signed``: the maps have evidence against the class as well. ``of_class``: the maps depend on the class.
     """
 
     name: str
@@ -108,7 +110,7 @@ Fusion = Literal["mean", "max", "product"]
 
 @dataclass(frozen=True, slots=True)
 class Heat:
-    """A heat map that is wanted of each target: by this method, at this layer, or at several, fused into one."""
+    """A request for one heat map of each target: by this method, at one layer, or at several layers that are fused."""
 
     method: str
     layers: tuple[str, ...]
@@ -117,7 +119,7 @@ class Heat:
 
 @dataclass(frozen=True, slots=True)
 class Contrast:
-    """What speaks for a class and not for others: y - weight * mean of the logits of ``against`` in place of y."""
+    """Explains a class against others: replaces its logit y by y - weight x (mean of the logits of ``against``)."""
 
     against: tuple[int, ...]
     weight: float = 1.0
@@ -125,9 +127,9 @@ class Contrast:
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """A change of the activation at the plan's layer: ``channels`` and their factors; all ``others`` have one as well.
+    """An edit of the activation at the plan's layer: (channel, factor) pairs, and the factor of all ``others``.
 
-    ``ranked`` asks for each channel what muting it alone would do; ``gate`` names the gate that ends at the layer.
+    ``ranked`` requests the effect of muting each channel alone. ``gate`` names the gate whose output is the layer.
     """
 
     channels: tuple[tuple[int, float], ...] = ()
@@ -138,15 +140,23 @@ class Edit:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to compute for one image in one forward pass. ``layer`` None means that nothing is explained at a layer.
+    """What to compute for one image.
 
-    ``layer`` is where the importance of channels is told, and where Grad-CAM is taken if ``heats`` names no maps.
-    ``targets`` are class indices; empty means the class with the largest logit. ``samples`` is how many gradients the
-    methods take that need several. ``effects`` asks what each gate's channels did for the first target, ``restore``
-    names gates of which that is measured, channel by channel. ``scored`` are classes whose scores are wanted besides
-    the ``top_k``, ``random_heads`` asks for as many maps of each target that need one gradient or none, ``edit`` for
-    what a change of the layer's channels would do. ``reproducible`` asks that no bit depend on what else runs: a batch
-    of its own, by one thread.
+    - ``top_k``: the number of predictions
+    - ``gates``: the weights of all gates. With ``layer``, also the importance of the layer's channels.
+    - ``effects``: the effect of each gate's channels on the first target, by gradient
+    - ``restore``: gates for which the effect of setting each weight to 1 is measured, by one pass for each channel
+    - ``taps``: feature maps
+    - ``layer``: the layer of the channel importance, of ``edit``, and of Grad-CAM if ``heats`` is empty. None: no layer
+      is explained, unless ``heats`` names some.
+    - ``targets``: class indices. Empty: the class with the largest logit.
+    - ``heats``: heat maps, each for every target
+    - ``contrast``: explains the targets against other classes
+    - ``samples``: the number of gradients of methods that average several
+    - ``reproducible``: the result must not depend on other work, to the bit. The image runs alone, on one thread.
+    - ``scored``: classes whose scores are returned in addition to the predictions
+    - ``random_heads``: the number of random heads for the sanity check of each map that needs at most one gradient
+    - ``edit``: a what-if edit of the layer's channels
     """
 
     top_k: int = 1
@@ -166,23 +176,23 @@ class Plan:
 
     @property
     def predicts_alone(self) -> bool:
-        """Whether nothing is computed beside predictions."""
+        """Whether the plan requests predictions only."""
         return self.layer is None and not (self.gates or self.taps or self.heats or self.edit)
 
     @property
     def wanted(self) -> tuple[Heat, ...]:
-        """The heat maps that are wanted, in the order of the reply."""
-        if self.edit is not None:  # which has maps of its own
+        """The requested heat maps, in the order of the reply."""
+        if self.edit is not None:  # an edit makes its own maps
             return ()
         return self.heats or ((Heat("grad-cam", (self.layer,)),) if self.layer is not None else ())
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """``pixels`` is ``[B, H, W, 3]``; ``plans`` has one plan for each image.
+    """A batch of images: ``pixels`` ``[B, H, W, 3]``, and one plan for each image.
 
-    ``void``, where it is not empty, tells of each image whether nobody waits for it any more: what takes long stops
-    then. To be asked at any time; cheap.
+    ``void`` is empty, or has a function for each image that returns true once no caller waits for it. Long computations
+    call it between their passes, and stop. It is cheap and thread-safe.
     """
 
     pixels: Pixels
@@ -190,7 +200,7 @@ class Batch:
     void: tuple[Callable[[], bool], ...] = ()
 
     def singles(self) -> Iterator[Batch]:
-        """Each image as a batch of its own."""
+        """Iterate over the images, each as a batch of one."""
         for i, plan in enumerate(self.plans):
             yield Batch(self.pixels[i : i + 1], (plan,), self.void[i : i + 1])
 
@@ -206,12 +216,13 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class GateReading:
-    """The weight ``[C]`` by which a channel-attention gate multiplied each channel for this image.
+    """The ``weights`` ``[C]`` by which a channel-attention gate multiplied the channels for one image.
 
-    ``ascending`` ``[C]``: the channels, that of the least weight first.
-    ``effects`` ``[C]``: the logit's gradient by the gated activation times that activation, summed over positions.
-    ``restored`` ``[C]``: the logit with that channel's weight set to 1, less the logit as it is. None where not asked
-    for.
+    - ``ascending`` ``[C]``: the channels, sorted by weight, smallest first
+    - ``effects`` ``[C]``: the logit's gradient by the gated activation times that activation, summed over positions.
+      None if not requested.
+    - ``restored`` ``[C]``: the logit with the channel's weight set to 1, minus the unchanged logit. None if not
+      requested.
     """
 
     layer: str
@@ -224,11 +235,11 @@ class GateReading:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Evidence for one class at one layer, or at several, fused as ``fuse`` says.
+    """A heat map for one class, at one layer, or at several layers fused by ``fuse``.
 
-    ``heat`` ``[h, w]`` is as the method defines it, before any ReLU or scaling; a fused one lies in 0 to 1.
-    ``randomised`` ``[n, h, w]`` are the maps that heads with random weights would have; None where not asked for, or
-    where the method has passes of its own.
+    ``heat`` ``[h, w]`` is as the method defines it, before any ReLU or scaling. A fused map lies in 0 to 1.
+    ``randomised`` ``[n, h, w]`` are the maps of n heads with random weights. It is None if not requested, or if the
+    method needs more than one gradient.
     """
 
     target: Prediction
@@ -241,7 +252,7 @@ class Explanation:
 
     @property
     def layer(self) -> str:
-        """The layer, or the layers with a plus between them."""
+        """The layer's name, or the names of all fused layers, joined by " + "."""
         return " + ".join(self.layers)
 
 
@@ -256,11 +267,10 @@ class Importance:
 
 @dataclass(frozen=True, slots=True)
 class FeatureMaps:
-    """Some channels of a layer: ``values`` ``[n, h, w]`` in the order of ``channels``, with each channel's statistics
-    ``[n]``.
+    """Some channels of a layer: ``values`` ``[n, h, w]`` in the order of ``channels``, with statistics ``[n]``.
 
-    ``shape`` is the layer's own (channels, height, width); ``zeros`` is the share of positions that are exactly zero.
-    ``side`` says on which side of a gate they are, None for a layer's own.
+    ``shape`` is the layer's (channels, height, width). ``zeros`` is the share of positions that are exactly zero.
+    ``side`` is the side of a gate, or None for a layer.
     """
 
     layer: str
@@ -275,11 +285,12 @@ class FeatureMaps:
 
 @dataclass(frozen=True, slots=True)
 class ChannelRanking:
-    """Of each channel ``[C]``, for one class.
+    """Four measures of how much each channel ``[C]`` of a layer matters for one class.
 
-    ``muted``: the logit with that channel alone at zero, less the logit as it is, both measured; ``gradient_weights``:
-    Grad-CAM's; ``gradient_activation``: gradient times activation, summed over positions; ``gate_weights``: of the gate
-    that ends there, None where none does.
+    - ``muted``: the logit with that channel set to zero, minus the unchanged logit. Both are measured.
+    - ``gradient_weights``: Grad-CAM's weights
+    - ``gradient_activation``: gradient times activation, summed over positions
+    - ``gate_weights``: the weights of the gate whose output is the layer. None if there is no gate.
     """
 
     muted: Floats
@@ -298,10 +309,10 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class WhatIf:
-    """What the head makes of the activation as it is, and as edited.
+    """The result of the network behind a layer, for the activation before and after an edit.
 
-    ``before`` and ``after`` are the most probable classes; ``targets`` has each target before and after. ``ranking`` is
-    of the first target, None where not asked for.
+    ``before`` and ``after`` are the most probable classes. ``targets`` has each target (before, after). ``ranking`` is
+    for the first target, or None if not requested.
     """
 
     layer: str
@@ -314,11 +325,13 @@ class WhatIf:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one forward pass found in one image. ``infer_s`` and ``explain_s`` are seconds of the whole batch, as are
-    ``waited_s``, in which the engine had it and could not begin.
+    """The result of a plan for one image.
 
-    ``given_up`` says that it is incomplete, because nobody waited for it any more; ``fault`` why its numbers are no
-    answer, empty where they are one. ``scored`` are the classes that the plan names.
+    - ``infer_s``, ``explain_s``: seconds of the whole batch in the forward pass and in its explanations
+    - ``waited_s``: seconds that the whole batch was queued inside the engine
+    - ``given_up``: the outcome is incomplete, because no caller waits for it any more
+    - ``fault``: why the numbers are invalid. Empty if they are valid.
+    - ``scored``: the scores of the classes in ``Plan.scored``
     """
 
     predictions: tuple[Prediction, ...]
@@ -337,7 +350,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """An outcome as the worker hands it back, with the seconds it waited and the size of the batch that it ran in."""
+    """An outcome from the worker, with the seconds that its image was queued and the size of its batch."""
 
     outcome: Outcome
     queue_s: float
@@ -346,9 +359,9 @@ class Finished:
 
 @dataclass(eq=False, slots=True, weakref_slot=True)
 class Job:
-    """One image on its way through the worker. ``deadline`` and ``submitted`` are in ``time.monotonic`` seconds.
+    """One image in the worker's queue. ``deadline`` and ``submitted`` are in ``time.monotonic`` seconds.
 
-    ``void`` as in Batch.
+    For ``void``, see Batch.
     """
 
     pixels: Pixels

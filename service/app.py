@@ -42,7 +42,7 @@ from .dispatch.worker import Worker
 from .flow.bodies import Limits
 from .flow.served import Served, Service
 from .http import openapi
-from .http.keys_and_rates import Gate, Keys, rate_of
+from .http.keys_and_rates import AccessControl, Keys, rate_of
 from .http.middleware import PageHeaders, RequestContext
 from .http.problems import error_response
 from .protocols import kserve_v1, kserve_v2, torchserve
@@ -130,7 +130,9 @@ def build(service: Service, settings: Settings, observers: Sequence[Callable[[Ca
     for kind in (PellucidError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _on_error)
     # The last is the outermost: everything has an id, and a page of another origin may read also why it is refused.
-    app.add_middleware(Gate, keys=keys, rate=rate_of(settings.rate_limit), docs=settings.docs, metrics=settings.metrics)
+    app.add_middleware(
+        AccessControl, keys=keys, rate=rate_of(settings.rate_limit), docs=settings.docs, metrics=settings.metrics
+    )
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -140,7 +142,7 @@ def build(service: Service, settings: Settings, observers: Sequence[Callable[[Ca
             expose_headers=["Retry-After", "Server-Timing", "X-Request-ID", *openapi.PICTURE_HEADERS],
             max_age=3600,
         )
-    observers = (service.metrics.tell, *observers)
+    observers = (service.metrics.record, *observers)
     app.add_middleware(RequestContext, stopping=service.draining, tell=observers)
     app.add_middleware(PageHeaders)  # around all: a failure's reply has them too
     openapi.secure(app, required=bool(keys))
@@ -222,7 +224,7 @@ def _observers(settings: Settings) -> tuple[Callable[[Call], None], ...]:
         from .telemetry import traces  # of an optional package
     except ImportError as error:
         raise ValueError("PELLUCID_TRACING needs OpenTelemetry: pip install 'pellucid[otel]'") from error
-    return (traces.exporting().tell,)
+    return (traces.exporting().record,)
 
 
 def _assemble(settings: Settings, on_death: Callable[[], None]) -> Service:

@@ -1,4 +1,4 @@
-"""Settings, read once from ``PELLUCID_*`` in the environment and passed down from there."""
+"""Settings, read once from the environment variables ``PELLUCID_*``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ORIGIN: Final = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/?#@\s*]+")
 
 
 class Settings(BaseSettings):
-    """What an operator may choose. Each field is the environment variable ``PELLUCID_`` + its name in capitals."""
+    """The operator's settings. The environment variable of a field is ``PELLUCID_`` and its name in capitals."""
 
     model_config = SettingsConfigDict(env_prefix="PELLUCID_", frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -23,141 +23,141 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     model: str = Field(
         "lite0",
-        description="The network that answers requests which name none: the file of a compiled network (.pellucid), or "
-        "a name, which is compiled at the first start.",
+        description="Default network, for requests without `model`: the file of a compiled network (.pellucid), or a "
+        "name, which is compiled at the first start.",
     )
     models: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="Further networks to serve, between commas; a request names one by `model`."
+        (), description="Further networks to serve, separated by commas; a request selects one with `model`."
     )
     device: str = Field(
         "auto",
         pattern=r"^(auto|cpu|cuda(:\d+)?)$",
-        description="auto (CUDA where there is one, else the CPU), cpu, cuda or cuda:N.",
+        description="auto (CUDA if available, else the CPU), cpu, cuda or cuda:N.",
     )
     engine: Literal["auto", "torch", "openvino"] = Field(
-        "auto", description="What runs the network: auto takes OpenVINO on a CPU where it is installed, else torch."
+        "auto", description="Runtime of the network: auto takes OpenVINO on a CPU if it is installed, else torch."
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="auto takes bfloat16 where the processor computes in it, else single precision."
+        "auto", description="auto takes bfloat16 if the processor supports it natively, else single precision."
     )
     cache_dir: str = Field(
         "~/.cache/pellucid",
-        description="Folder that keeps what was compiled between starts; empty keeps no model of the engine's.",
+        description="Folder that caches compiled networks; empty disables the cache of OpenVINO's models.",
     )
-    threads: int = Field(0, ge=0, description="CPU threads of the network; 0 takes the cores that the process may use.")
+    threads: int = Field(0, ge=0, description="CPU threads of the network; 0 takes all cores that the process may use.")
     decode_threads: int = Field(
         0,
         ge=0,
-        description="Threads that decode and render pictures; 0 takes the cores that the process may use, at least 2.",
+        description="Threads that decode and render pictures; 0 takes all cores that the process may use, at least 2.",
     )
     max_batch: int = Field(
         0,
         ge=0,
         le=1024,
-        description="Largest number of images in one forward pass; 0 takes what pays: 4 on a CPU, 8 on CUDA.",
+        description="Most images in one forward pass; 0 takes the fastest: 4 on a CPU, 8 on CUDA.",
     )
     hang_limit_s: float = Field(
         60,
         gt=0,
         le=3600,
-        description="Seconds after which a forward pass that has not come back counts as hanging: /livez fails then.",
+        description="Seconds after which an unfinished forward pass counts as hanging, and /livez fails.",
     )
-    max_in_flight: int = Field(256, ge=1, description="Images accepted and not yet answered; above it, 429.")
+    max_in_flight: int = Field(
+        256, ge=1, description="Most images in flight, accepted and not yet answered; above it, 429."
+    )
     timeout_ms: int = Field(
         10_000,
         ge=1,
         le=600_000,
-        description="Deadline in milliseconds of a request that names none, and the longest it may name.",
+        description="Default deadline of a request in milliseconds, and the longest that `timeout_ms` may set.",
     )
     max_in_flight_mib: int = Field(
         512,
         ge=1,
-        description="MiB of bodies, and of pictures that are kept to be drawn over, held at once; above it, 429.",
+        description="Most MiB in flight, of request bodies and of pictures kept for overlays; above it, 429.",
     )
     max_body_mib: int = Field(32, ge=1, description="Largest request body in MiB; above it, 413.")
     max_images: int = Field(32, ge=1, description="Most images in one request; above it, 413.")
     max_megapixels: int = Field(64, ge=1, description="Largest picture in millions of pixels; above it, 413.")
-    max_side_pixels: int = Field(32_768, ge=1, description="Longest side of a picture; above it, 413.")
+    max_side_pixels: int = Field(32_768, ge=1, description="Longest side of a picture in pixels; above it, 413.")
     max_json_values: int = Field(10_000, ge=1, description="Most values in a JSON body; above it, 413.")
     max_json_depth: int = Field(16, ge=2, description="Deepest nesting of a JSON body; above it, 413.")
-    max_head_kib: int = Field(
-        32, ge=1, le=1024, description="Largest head of a request, its line and headers, in KiB; above it, 431."
-    )
+    max_head_kib: int = Field(32, ge=1, le=1024, description="Largest request line and headers in KiB; above it, 431.")
     max_headers: int = Field(100, ge=10, description="Most headers of a request; above it, 431.")
     head_timeout_s: int = Field(
-        10, ge=1, description="Seconds in which the head of a request must arrive on an open connection."
+        10, ge=1, description="Seconds within which the request line and headers must arrive; after it, 408."
     )
-    max_connections: int = Field(768, ge=1, description="Connections open at once; above it, 503.")
+    max_connections: int = Field(768, ge=1, description="Most open connections; above it, 503.")
     drain_delay_s: float = Field(
         1,
         ge=0,
         le=600,
-        description="Seconds from SIGTERM in which the port stays open, /readyz fails and new work gets 503.",
+        description="Seconds after SIGTERM in which the port stays open, /readyz fails and new requests get 503.",
     )
-    grace_s: int = Field(20, ge=1, description="Seconds in which accepted requests may finish after that.")
+    grace_s: int = Field(20, ge=1, description="Further seconds in which accepted requests may finish.")
     api_keys: SecretStr | None = Field(
-        None, description="API keys, or sha256: and their hashes, between commas; with any, a caller needs one of them."
+        None, description="API keys, or `sha256:` and their hashes, separated by commas. If set, clients need a key."
     )
-    api_keys_file: Path | None = Field(None, description="File with further keys, or their hashes, one a line.")
+    api_keys_file: Path | None = Field(None, description="File with further keys, or their hashes, one per line.")
     rate_limit: str | None = Field(
-        None, description="Requests for each key, or for each address without keys, as 60/minute; above it, 429."
+        None, description="Most requests per key, or per address if there are no keys, as 60/minute; above it, 429."
     )
     docs: Literal["open", "key", "off"] = Field(
-        "open", description="Who may see /docs, /redoc and /openapi.json: all, callers with a key, nobody."
+        "open", description="Access to /docs, /redoc and /openapi.json: everybody, clients with a key, or nobody."
     )
     metrics: Literal["open", "key", "off"] = Field(
-        "key", description="Who may see /metrics: all, callers with a key (all, where there are none), nobody."
+        "key", description="Access to /metrics: everybody, clients with a key (everybody without keys), or nobody."
     )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="Origins whose pages may call, between commas; * is all of them."
+        (), description="Origins whose pages may call the API, separated by commas; * allows all."
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="Least severe level that is logged."
-    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest level that is logged.")
 
     log_format: Literal["text", "json"] = Field(
-        "text", description="How the log is written: lines for people, or a JSON object for each."
+        "text", description="Format of the log: lines of text, or one JSON object per line."
     )
-    tracing: bool = Field(False, description="Send OpenTelemetry traces (extra otel) where the OTEL_* variables say.")
+    tracing: bool = Field(
+        False, description="Export OpenTelemetry traces (extra otel), configured by OTEL_* variables."
+    )
 
     @field_validator("log_level", mode="before")
     @classmethod
-    def _in_any_case(cls, given: Any) -> Any:
+    def _lower_case(cls, given: Any) -> Any:
         return given.lower() if isinstance(given, str) else given
 
     @field_validator("models", "cors_origins", mode="before")
     @classmethod
-    def _between_commas(cls, given: Any) -> Any:
+    def _split_at_commas(cls, given: Any) -> Any:
         return [name.strip() for name in given.split(",") if name.strip()] if isinstance(given, str) else given
 
     @field_validator("cors_origins")
     @classmethod
-    def _as_browsers_send_them(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+    def _valid_origins(cls, given: tuple[str, ...]) -> tuple[str, ...]:
         origins = tuple(origin.lower() for origin in given)
         for origin in origins:
             if not _ORIGIN.fullmatch(origin):
                 raise ValueError(
-                    f"{origin!r} is no origin: https://app.example, with its port if it has one and without a path or "
-                    "a slash at its end, or * for all"
+                    f"{origin!r} is not an origin. Use a scheme, a host and, if needed, a port, as in "
+                    "https://app.example, without a path or a slash at the end; or * for all"
                 )
         return origins
 
     @field_validator("rate_limit")
     @classmethod
-    def _a_rate(cls, given: str | None) -> str | None:
+    def _valid_rate(cls, given: str | None) -> str | None:
         rate_of(given)
         return given
 
     @field_validator("api_keys")
     @classmethod
-    def _keys_that_can_not_be_guessed(cls, given: SecretStr | None) -> SecretStr | None:
+    def _valid_keys(cls, given: SecretStr | None) -> SecretStr | None:
         if given is not None:
             Keys.of(given.get_secret_value(), None)
         return given
 
     @field_validator("api_keys_file")
     @classmethod
-    def _a_file_of_keys(cls, given: Path | None) -> Path | None:
+    def _file_with_keys(cls, given: Path | None) -> Path | None:
         if given is not None and not Keys.of("", given):
-            raise ValueError(f"{given} holds no key, so everybody would be let in")
+            raise ValueError(f"{given} has no key, so everybody would have access")
         return given

@@ -1,4 +1,4 @@
-"""What the serving process asks of Python's collector and of its C library."""
+"""Tunes the garbage collector and glibc's allocator for the serving process."""
 
 from __future__ import annotations
 
@@ -7,20 +7,23 @@ import gc
 from collections.abc import Callable
 from typing import Final
 
-# glibc's malloc.h
+# Parameters of mallopt, from glibc's malloc.h.
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
-# Pillow keeps pixels in blocks of 16 MiB.
+# Bytes. Below the 16 MiB blocks in which Pillow keeps pixels.
 _LARGE_BLOCK: Final = 8 * 2**20
 _KEPT_IN_A_HEAP: Final = 32 * 2**20
 
 
 def give_back_large_blocks() -> None:
-    """Have glibc return blocks as large as a picture's pixels to the system as soon as they are freed, and keep others.
+    """Make glibc return large blocks, such as a picture's pixels, to the system as soon as they are freed.
 
-    By default glibc keeps large blocks once some were freed, in a heap for each thread: after a few of the largest
-    pictures, one to two GB that are never given back. A fixed threshold alone would have it return 128 KiB at the end
-    of a heap, too: each batch would then fault its arrays' pages in again, an eighth of the throughput of explain.
+    By default, glibc raises its threshold after large blocks were freed, and keeps such blocks in a heap for each
+    thread. After a few of the largest pictures, that is 1 to 2 GB, which it never returns.
+
+    A fixed threshold alone would also make glibc return the end of a heap whenever 128 KiB are free. Each batch would
+    then page-fault its arrays again, which costs an eighth of the throughput of explain. So the trim threshold is
+    raised as well.
     """
     if mallopt := _function("mallopt"):
         mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK)
@@ -28,9 +31,10 @@ def give_back_large_blocks() -> None:
 
 
 def settle() -> None:
-    """What is loaded by now stays, and what loading no longer needs goes back to the system.
+    """Freeze the objects that exist after loading, and return the memory that only loading needed.
 
-    Unfrozen, the collector would search all of torch now and then, for 0.1 s each time; and glibc would keep 70 MB.
+    Otherwise, the garbage collector would sometimes scan all loaded modules, for 0.1 s each time with torch, and glibc
+    would keep 70 MB.
     """
     gc.collect()
     gc.freeze()
@@ -39,6 +43,6 @@ def settle() -> None:
 
 
 def _function(name: str) -> Callable[..., int] | None:
-    """A function of glibc; None under another C library."""
+    """The function of the C library, or None if it has none of this name."""
     function: Callable[..., int] | None = getattr(ctypes.CDLL(None), name, None)
     return function

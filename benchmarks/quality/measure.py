@@ -20,7 +20,7 @@ from pellucid.engine import Engine
 from pellucid.network.spec import ModelSpec
 from pellucid.runtime import choose, cores
 from pellucid.trust.measures import measured
-from pellucid.trust.trials import Design, Trials
+from pellucid.trust.perturbations import Design, Perturbations
 from pellucid.types import Batch, Floats, Pixels, Plan
 from service.config import Settings
 
@@ -187,7 +187,7 @@ def _baselines(
 ) -> None:
     """Maps that know nothing of the picture: those which the trials have as rivals, noise as coarse as a layer's."""
     like = np.zeros(engine.network.by_name[layer].shape[1:], np.float32)
-    trials = Trials(scene.pixels, [like], _mean(spec), Design(steps=2, random_maps=1))
+    trials = Perturbations(scene.pixels, [like], _mean(spec), Design(steps=2, random_maps=1))
     for name, heat in zip((_GAUSSIAN, _RANDOM), trials.maps[:2], strict=True):
         row = rows.setdefault((BASELINE, name, ""), Row(BASELINE, name, ""))
         row.score(heat, scene)
@@ -209,7 +209,7 @@ def _curves(
         for values in (rows[key].deletion, rows[key].insertion, rows[key].road):
             values.append(None)
     found = {key: heat for key, heat in found.items() if not _is_ours(key, found, scene)}
-    trials = Trials(scene.pixels, [*found.values()], _mean(network.spec), Design(steps=8, random_maps=2))
+    trials = Perturbations(scene.pixels, [*found.values()], _mean(network.spec), Design(steps=8, random_maps=2))
     with ThreadPoolExecutor(cores.available()) as pool:
         pictures = [*pool.map(trials.picture, range(len(trials)))]
     scores = np.asarray(network.probabilities(pictures, scene.target))

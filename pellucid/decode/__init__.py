@@ -1,1 +1,1 @@
-"""From a stranger's bytes to the network's pixels."""
+"""Decodes uploaded bytes into the pixels that a network takes. The bytes are untrusted."""

@@ -1,4 +1,4 @@
-"""Pixels of any mode -> 8-bit RGB in the colours of sRGB, in strips, so that a large picture is never held twice."""
+"""Converts pixels of any mode to 8-bit sRGB. Works in strips, so that a large picture is never in memory twice."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Final
 import numpy as np
 from PIL import Image, ImageCms
 
-# Pixels that are converted at once.
+# Pixels converted at once.
 _STRIP: Final = 1 << 20
-# Larger colour profiles are ignored: those of cameras and screens have some kilobytes, those of printers some hundred.
+# Larger colour profiles are ignored. A camera's or a screen's takes some kilobytes, a printer's some hundred.
 _LARGEST_PROFILE: Final = 4 << 20
 
 
 def to_rgb(image: Image.Image, factor: int = 1) -> Image.Image:
-    """The picture in RGB, each side shrunk ``factor`` times by averaging.
+    """Convert the picture to RGB, with each side reduced by the integer ``factor``, by averaging.
 
-    Transparency is laid over white; 16-bit greyscale keeps its high byte, where Pillow alone would clip. An embedded
-    colour profile is followed, unless it can't be. Raises ValueError for pixels without a known range.
+    Transparency is blended over white. 16-bit greyscale keeps its high byte; Pillow alone would clip it. An embedded
+    colour profile is applied if it is valid. Raises ValueError for pixels of modes I and F, whose range is unknown.
     """
     if image.mode in ("I", "F"):
-        raise ValueError(f"pixels of mode {image.mode} have no known range; 8 and 16 bits are read")
+        raise ValueError(f"pixels of mode {image.mode} have no known range; use 8 or 16 bits")
     if image.mode == "RGB" and factor == 1 and not image.has_transparency_data and transform_of(image) is None:
         return image
     rows = max(1, _STRIP // image.width // factor) * factor
@@ -36,7 +36,7 @@ def to_rgb(image: Image.Image, factor: int = 1) -> Image.Image:
 
 
 def transform_of(image: Image.Image) -> ImageCms.ImageCmsTransform | None:
-    """What turns the picture's pixels into sRGB, where it has a profile that says so and can be followed."""
+    """The transform of the picture's pixels to sRGB, or None if it has no usable profile or is in sRGB already."""
     profile = image.info.get("icc_profile")
     return _to_srgb(profile, image.mode) if profile and len(profile) <= _LARGEST_PROFILE else None
 
@@ -58,11 +58,11 @@ def _converted(image: Image.Image) -> Image.Image:
 
 @lru_cache(16)
 def _to_srgb(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """What turns pixels of ``mode`` into sRGB; None for a profile that is sRGB's, is broken, or is of another mode."""
+    """The transform from ``profile`` to sRGB. None if the profile is sRGB, is broken, or does not fit ``mode``."""
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         if "sRGB" in (source.profile.profile_description or ""):
             return None
         return ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
-    except Exception:  # lcms and its wrapper have no one error for what strangers embed
+    except Exception:  # lcms and its wrapper raise errors of many types for broken profiles
         return None

@@ -1,4 +1,7 @@
-"""Bytes -> an upright RGB picture -> a DecodedImage. The type is what the bytes say, never what the sender says."""
+"""Decodes bytes into an upright RGB picture and a DecodedImage.
+
+The format is detected from the bytes. A filename or a declared media type never matters.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +24,8 @@ from pellucid.types import Box, DecodedImage, ImageInfo, Pixels, Upload
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 
-# What turns a picture of each EXIF orientation upright. Not ImageOps.exif_transpose: it writes all of the EXIF anew,
-# and
-# fails on tags that have nothing to do with the orientation.
+# EXIF orientation -> the operation that makes the picture upright. ImageOps.exif_transpose would rewrite all EXIF tags,
+# and fail on tags that have nothing to do with the orientation.
 _TURNS: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -35,34 +37,35 @@ _TURNS: Final = {
 }
 _SIDEWAYS: Final = tuple(_TURNS[orientation] for orientation in (5, 6, 7, 8))
 
-# Above it a picture is shrunk in strips as it becomes RGB: at 8 bytes for each pixel, it is never held twice.
+# Pixels. A larger picture is reduced in strips during its conversion to RGB, so that it is never in memory twice.
 _LARGE: Final = 8_000_000
-# libwebp holds a picture four times, other decoders at most once.
+# The share of ``max_pixels`` allowed for WebP: libwebp holds a picture four times, other decoders at most once.
 _SHARE_OF_WEBP: Final = 0.5
-# A progressive JPEG goes over its pixels some ten times; one made to keep a processor busy, thousands of times.
+# Passes (scans) of a JPEG. A usual progressive JPEG has about ten; a malicious one has thousands, to exhaust the CPU.
 _MOST_PASSES: Final = 16
-# So many bytes the header of a scan has, at least: marker, length, one component, and the band of frequencies.
+# Smallest header of a scan in bytes: marker, length, one component, and the spectral range.
 _LEAST_SCAN: Final = 10
 
-# Limits are ours, from the header. Up to twice its own limit Pillow only warns: one more line in the log for each size.
+# Our own limits are checked from the header. Pillow only warns up to twice its limit, which would fill the log.
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 
 def identify(upload: Upload) -> ImageInfo:
-    """What is known of an upload before it is decoded."""
+    """The ImageInfo of an upload before it is decoded: filename and SHA-256."""
     return ImageInfo(filename=upload.filename, sha256=hashlib.sha256(upload.data).hexdigest())
 
 
 def decode(
     upload: Upload, spec: PreprocessSpec, max_pixels: int, picture_side: int | None = None, max_side: int = 32_768
 ) -> DecodedImage:
-    """The picture in ``upload``, prepared for the network that ``spec`` describes.
+    """Decode ``upload`` and prepare it for the network that ``spec`` describes.
 
-    ``picture_side`` asks for the source picture too, its longer side at most that many pixels. Raises
-    UnsupportedMediaType for bytes that are no picture of a served format, ContentTooLarge (read from the header,
-    before decoding) above ``max_pixels`` or ``max_side``, UndecodableImage for a broken file.
+    With ``picture_side``, the result also has the source picture, its longer side at most that many pixels.
 
-    Takes up to 8 bytes of memory for each pixel, 16 for WebP, of which half as many are taken.
+    Raises UnsupportedMediaType if the bytes are not in one of FORMATS, ContentTooLarge if the header states more than
+    ``max_pixels`` or a side longer than ``max_side``, and UndecodableImage if the file is broken.
+
+    Takes up to 8 bytes of memory per pixel. WebP takes 16, so its limit is half of ``max_pixels``.
     """
     image, file_format = _open(upload.data, max_pixels, max_side)
     try:
@@ -70,8 +73,8 @@ def decode(
         width, height = image.size[::-1] if turn in _SIDEWAYS else image.size
         frame = Frame.of(width, height, spec)
         rgb = _upright_rgb(upload.data, image, turn, spec, picture_side)
-    except Exception as error:  # of every kind: Pillow's decoders have no one error for what strangers send
-        raise UndecodableImage(f"The {file_format} data are broken or cut off{_said(error)}.") from error
+    except Exception as error:  # Pillow's decoders raise errors of many types for broken data
+        raise UndecodableImage(f"The {file_format} data are corrupt or truncated{_message(error)}.") from error
     pixels = to_input(rgb, frame, spec)
     picture = None if picture_side is None else _thumbnail(rgb, picture_side)
     info = ImageInfo(upload.filename, hashlib.sha256(upload.data).hexdigest(), file_format, width, height)
@@ -81,10 +84,10 @@ def decode(
 def _upright_rgb(
     data: bytes, image: Image.Image, turn: Image.Transpose | None, spec: PreprocessSpec, picture_side: int | None
 ) -> Image.Image | Pixels:
-    """The picture decoded, at less than its size where it is large. A common JPEG is an array at once."""
-    scale = _needed(image, spec, picture_side)
+    """Decode to RGB, at a reduced size if the picture is large. A plain JPEG becomes an array directly."""
+    scale = _scale(image, spec, picture_side)
     if image.format == "JPEG" and scale <= 0.5:
-        # At a half, a quarter or an eighth: faster by as much squared, and the same picture.
+        # libjpeg decodes at 1/2, 1/4 or 1/8 of the size, and takes less time by the square of that.
         image.draft(None, (math.ceil(image.width * scale), math.ceil(image.height * scale)))
     elif turn is None and transform_of(image) is None:
         array = jpeg.decoded(data, image)
@@ -92,66 +95,69 @@ def _upright_rgb(
             return array
     image.load()
     large = image.width * image.height > _LARGE
-    rgb = to_rgb(image, max(1, int(1 / _needed(image, spec, picture_side))) if large else 1)
+    rgb = to_rgb(image, max(1, int(1 / _scale(image, spec, picture_side))) if large else 1)
     del image
     return rgb if turn is None else rgb.transpose(turn)
 
 
 def _whole_pixels(box: tuple[float, float, float, float], width: int, height: int) -> Box:
-    """The box in whole pixels, at least one wide and high."""
+    """Round the box to whole pixels, at least one wide and one high."""
     x0, y0 = min(round(box[0]), width - 1), min(round(box[1]), height - 1)
     return x0, y0, max(round(box[2]), x0 + 1), max(round(box[3]), y0 + 1)
 
 
-def _needed(image: Image.Image, spec: PreprocessSpec, picture_side: int | None) -> float:
-    """The scale down to which nothing is lost: twice what is needed, so that the resize that follows still smooths."""
+def _scale(image: Image.Image, spec: PreprocessSpec, picture_side: int | None) -> float:
+    """The smallest scale to decode at without losing detail.
+
+    It is twice the scale of the network's input, so that the resize that follows still antialiases.
+    """
     return max(2 * spec.resize / min(image.size), (picture_side or 0) / max(image.size))
 
 
-def _said(error: Exception) -> str:
-    """What a decoder says of the data, where that is meant for people."""
-    said = str(error)
-    return f": {said}" if isinstance(error, (OSError, SyntaxError, ValueError)) and "<" not in said else ""
+def _message(error: Exception) -> str:
+    """The decoder's message as ``: message``, or an empty string if it is not readable."""
+    message = str(error)
+    return f": {message}" if isinstance(error, (OSError, SyntaxError, ValueError)) and "<" not in message else ""
 
 
 def _open(data: bytes, max_pixels: int, max_side: int) -> tuple[Image.Image, str]:
-    """The picture, its header read and nothing more, and its format."""
-    # Pillow fills the first frame of some GIFs as it opens them, before anybody could ask for their size.
+    """Open the picture, check its header, and return it with its format. Pixels are not decoded yet."""
+    # Pillow allocates the first frame of some GIFs while it opens them, before our own check of the size.
     Image.MAX_IMAGE_PIXELS = max_pixels
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
-        file_format = "JPEG" if image.format == "MPO" else str(image.format)  # a JPEG with further ones behind it
+        file_format = "JPEG" if image.format == "MPO" else str(image.format)  # MPO: a JPEG followed by more JPEGs
     except UnidentifiedImageError as error:
         raise UnsupportedMediaType(
-            f"The bytes are no image of a type that is served. Served are {', '.join(FORMATS)}.", allowed=FORMATS
+            f"The bytes are not an image of a supported type. Supported are {', '.join(FORMATS)}.", allowed=FORMATS
         ) from error
     except Image.DecompressionBombError as error:
-        taken = f"{max_pixels / 1e6:g} million"
-        raise ContentTooLarge(f"The picture has more than twice the {taken} pixels that are taken.") from error
+        limit = f"{max_pixels / 1e6:g} million"
+        raise ContentTooLarge(f"The picture has more than twice the limit of {limit} pixels.") from error
     except Exception as error:
-        raise UndecodableImage(f"The image's header is broken{_said(error)}.") from error
+        raise UndecodableImage(f"The image's header is corrupt{_message(error)}.") from error
     size = f"The picture has {image.width} x {image.height} pixels"
     if max(image.size) > max_side:
-        raise ContentTooLarge(f"{size}; at most {max_side} to a side are taken.")
+        raise ContentTooLarge(f"{size}; at most {max_side} per side are allowed.")
     most = max_pixels * _SHARE_OF_WEBP if file_format == "WEBP" else max_pixels
     if image.width * image.height > most:
-        raise ContentTooLarge(f"{size}; at most {most / 1e6:g} million are taken of {file_format}.")
+        raise ContentTooLarge(f"{size}; at most {most / 1e6:g} million are allowed for {file_format}.")
     if (
         file_format == "JPEG"
         and _passes(data, most := _MOST_PASSES * max_pixels // (image.width * image.height)) > most
     ):
-        raise ContentTooLarge(f"{size} and goes over them too many times.")
+        raise ContentTooLarge(f"{size}, which its JPEG data encode in too many scans.")
     return image, file_format
 
 
 def _passes(data: bytes, most: int) -> int:
-    """How many times a JPEG goes over its pixels; of a file too short for more than ``most``, as many as it could."""
+    """The number of passes (scans) of a JPEG, or an upper bound if the file is too short to have more than ``most``."""
     longest = len(data) // _LEAST_SCAN
     return longest if longest <= most else data.count(b"\xff\xda")
 
 
 def _thumbnail(source: Image.Image | Pixels, side: int) -> Pixels:
-    """The picture as an array, its longer side at most ``side`` pixels."""
+    """The picture as an array ``[h, w, 3]``, its longer side at most ``side`` pixels."""
     width, height = size_of(source)
     scale = side / max(width, height)
     if scale < 1:

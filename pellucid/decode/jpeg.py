@@ -1,4 +1,4 @@
-"""The common JPEG, straight into an array: a third less time than through Pillow, and the same pixels."""
+"""Decodes plain JPEGs directly into an array. Takes a third less time than Pillow, and gives the same pixels."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pellucid.types import Pixels
 
 
 def decoded(data: bytes, image: Image.Image) -> Pixels | None:
-    """The pixels ``[height, width, 3]`` of ``image``, which Pillow has opened from ``data`` and not yet decoded.
+    """Decode ``data`` to ``[height, width, 3]``. ``image`` is the same file, opened by Pillow but not yet decoded.
 
-    None where Pillow is to decode: what is no plain RGB JPEG, and what is in any way broken, so that one library alone
-    judges that. Both decode by libjpeg-turbo.
+    Returns None if it is not a plain RGB JPEG or is broken in any way. The caller then uses Pillow, so that one library
+    decides which files are broken. Both use libjpeg-turbo.
     """
     if image.format != "JPEG" or image.mode != "RGB":
         return None

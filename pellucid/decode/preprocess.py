@@ -1,4 +1,4 @@
-"""Applies a PreprocessSpec: which box of the source the network sees, and that box at the network's size."""
+"""Applies a PreprocessSpec: computes the box of the source that the network sees, and resizes it to the input size."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pellucid.types import Pixels
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """How a source of ``width`` x ``height`` is resized and cropped, to the pixel as torchvision does it."""
+    """How a source of ``width`` x ``height`` is resized and cropped. Equals torchvision's result to the pixel."""
 
     width: int
     height: int
@@ -23,9 +23,9 @@ class Frame:
 
     @classmethod
     def of(cls, width: int, height: int, spec: PreprocessSpec) -> Frame:
-        """The short side becomes ``spec.resize``, or both do to be squashed; then the centre is cropped.
+        """Resize the short side to ``spec.resize`` (both sides with ``spec.squash``), then crop the centre.
 
-        Where the crop is larger than the resized picture, the whole side is taken instead of padding it with black.
+        If the crop is larger than the resized picture, it takes the whole side. Nothing is padded.
         """
         short = min(width, height)
         resized_w = spec.resize if width == short or spec.squash else int(spec.resize * width / height)
@@ -35,14 +35,14 @@ class Frame:
         return cls(width, height, (resized_w, resized_h), (left, top, left + crop_w, top + crop_h))
 
     def box(self, width: int, height: int) -> tuple[float, float, float, float]:
-        """The crop in pixels of a copy of the source that is ``width`` x ``height``: x0, y0, x1, y1."""
+        """The crop as x0, y0, x1, y1 in pixels of a copy of the source that is ``width`` x ``height``."""
         scale_x, scale_y = width / self.resized[0], height / self.resized[1]
         x0, y0, x1, y1 = self.crop
         return x0 * scale_x, y0 * scale_y, min(x1 * scale_x, width), min(y1 * scale_y, height)
 
 
 def to_input(source: Image.Image | Pixels, frame: Frame, spec: PreprocessSpec) -> Pixels:
-    """What the frame shows of an RGB picture, the source or a smaller copy, as the network takes it: ``[H, W, 3]``."""
+    """Crop and resize an RGB picture to the network's input ``[H, W, 3]``. ``source`` may be a reduced copy."""
     size, box = spec.size[::-1], frame.box(*size_of(source))
     if spec.interpolation == "nearest":
         return np.array(as_image(source).resize(size, Image.Resampling.NEAREST, box))

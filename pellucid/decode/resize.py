@@ -1,4 +1,4 @@
-"""A box of a picture at another size, antialiased as Pillow does it, but in a fifth of Pillow's time."""
+"""Resizes a box of a picture with Pillow's antialiasing, in a fifth of Pillow's time."""
 
 from __future__ import annotations
 
@@ -12,52 +12,52 @@ from pellucid.types import Pixels
 
 try:
     import cykooz_resizer as simd
-except ImportError:  # it has no wheel for Linux on ARM
+except ImportError:  # there is no wheel for Linux on ARM
     simd = None
 
 Filter = Literal["bilinear", "bicubic"]
-Edges = tuple[float, float, float, float]  # x0, y0, x1, y1, in fractions of pixels
+Edges = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels, not rounded
 
-# How many pixels a filter reaches, to each side, where nothing is shrunk.
+# Radius of each filter in pixels, at a scale of 1.
 _REACH: Final = {"bilinear": 1, "bicubic": 2}
-# Pixels that are copied at once: a copy holds the interpreter's lock.
+# Pixels copied at once. A copy holds the GIL, so it must be short.
 _STRIP: Final = 1 << 18
 
 
 def as_image(source: Image.Image | Pixels) -> Image.Image:
-    """A picture that is decoded into an array already, for what Pillow does best."""
+    """The picture as Pillow's Image."""
     return source if isinstance(source, Image.Image) else Image.fromarray(source)
 
 
 def size_of(source: Image.Image | Pixels) -> tuple[int, int]:
-    """Width and height."""
+    """(width, height)"""
     return source.size if isinstance(source, Image.Image) else (source.shape[1], source.shape[0])
 
 
 def resized(source: Image.Image | Pixels, box: Edges, size: tuple[int, int], name: Filter) -> Pixels:
-    """The ``box`` of an RGB picture at ``size`` (width, height), as ``[height, width, 3]``.
+    """Resize ``box`` of an RGB picture to ``size`` (width, height): ``[height, width, 3]``. Releases the GIL.
 
-    Each row is resized and rounded to bytes, then each column. torch and Pillow before 13 do the same; Pillow 13 does
-    the columns of some tall pictures first, which differs by several levels beside edges, whose overshoot the first
-    step cuts off. The result is within two levels of ``by_pillow``'s, and the interpreter's lock is free meanwhile.
+    Rows are resized and rounded to bytes first, then columns, as in torch and in Pillow before 13. Pillow 13 resizes
+    the columns of some tall pictures first. That differs by several levels beside edges, because rounding clips the
+    overshoot of the first step. The result is within two levels of ``by_pillow``.
     """
     return by_pillow(as_image(source), box, size, name) if simd is None else _by_simd(source, box, size, name)
 
 
 def by_pillow(image: Image.Image, box: Edges, size: tuple[int, int], name: Filter) -> Pixels:
-    """As ``resized``, by Pillow."""
-    left, right = _needed(box[0], box[2], size[0], image.width, name)
-    top, bottom = _needed(box[1], box[3], size[1], image.height, name)
-    part, way = image.crop((left, top, right, bottom)), Image.Resampling[name.upper()]
-    rows = part.resize((size[0], part.height), way, (box[0] - left, 0, box[2] - left, part.height))
-    return np.array(rows.resize(size, way, (0, box[1] - top, size[0], box[3] - top)))
+    """Like ``resized``, with Pillow."""
+    left, right = _source_range(box[0], box[2], size[0], image.width, name)
+    top, bottom = _source_range(box[1], box[3], size[1], image.height, name)
+    part, method = image.crop((left, top, right, bottom)), Image.Resampling[name.upper()]
+    rows = part.resize((size[0], part.height), method, (box[0] - left, 0, box[2] - left, part.height))
+    return np.array(rows.resize(size, method, (0, box[1] - top, size[0], box[3] - top)))
 
 
 def _by_simd(source: Image.Image | Pixels, box: Edges, size: tuple[int, int], name: Filter) -> Pixels:
-    left, right = _needed(box[0], box[2], size[0], size_of(source)[0], name)
-    top, bottom = _needed(box[1], box[3], size[1], size_of(source)[1], name)
-    rgb, resizer = simd.PixelType.U8x3, simd.Resizer()  # one for each call: it serves one thread at a time
-    way = simd.ResizeAlg.convolution(simd.FilterType.bilinear if name == "bilinear" else simd.FilterType.catmull_rom)
+    left, right = _source_range(box[0], box[2], size[0], size_of(source)[0], name)
+    top, bottom = _source_range(box[1], box[3], size[1], size_of(source)[1], name)
+    rgb, resizer = simd.PixelType.U8x3, simd.Resizer()  # a Resizer is not thread-safe, so each call makes one
+    method = simd.ResizeAlg.convolution(simd.FilterType.bilinear if name == "bilinear" else simd.FilterType.catmull_rom)
     strips = []
     step = max(1, _STRIP // (right - left))
     for first in range(top, bottom, step):
@@ -65,11 +65,11 @@ def _by_simd(source: Image.Image | Pixels, box: Edges, size: tuple[int, int], na
         whole = simd.ImageData(right - left, last - first, rgb, _bytes(source, (left, first, right, last)))
         strip = simd.ImageData(size[0], last - first, rgb)
         crop = simd.CropBox(box[0] - left, 0, box[2] - box[0], last - first)
-        resizer.resize(whole, strip, simd.ResizeOptions(way, crop_box=crop))
+        resizer.resize(whole, strip, simd.ResizeOptions(method, crop_box=crop))
         strips.append(strip.get_buffer())
     rows, both = simd.ImageData(size[0], bottom - top, rgb, b"".join(strips)), simd.ImageData(*size, rgb)
     crop = simd.CropBox(0, box[1] - top, size[0], box[3] - box[1])
-    resizer.resize(rows, both, simd.ResizeOptions(way, crop_box=crop))
+    resizer.resize(rows, both, simd.ResizeOptions(method, crop_box=crop))
     return np.frombuffer(both.get_buffer(), np.uint8).reshape(size[1], size[0], 3).copy()
 
 
@@ -78,7 +78,10 @@ def _bytes(source: Image.Image | Pixels, box: tuple[int, int, int, int]) -> byte
     return source.crop(box).tobytes() if isinstance(source, Image.Image) else source[top:bottom, left:right].tobytes()
 
 
-def _needed(start: float, stop: float, length: int, whole: int, name: Filter) -> tuple[int, int]:
-    """From which pixel of a side ``whole`` long to which the resize of ``start`` .. ``stop`` to ``length`` reads."""
+def _source_range(start: float, stop: float, length: int, whole: int, name: Filter) -> tuple[int, int]:
+    """The range of source pixels that the filter reads to resize ``start`` to ``stop`` to ``length`` pixels.
+
+    ``whole`` is the length of the source's side.
+    """
     reach = _REACH[name] * max(1.0, (stop - start) / length)
     return max(0, math.floor(start - reach)), min(whole, math.ceil(stop + reach))

@@ -1,4 +1,4 @@
-"""Pictures that come as the network's own input instead of as files: nothing is decoded, so everything is checked."""
+"""Reads pictures that a client sends as input tensors instead of files, and checks shape, type and range."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pellucid.errors import InvalidOption
 from pellucid.network.spec import PreprocessSpec
 from pellucid.types import DecodedImage, ImageInfo, Prepared
 
-# How far from a whole level a normalised value may lie: single precision leaves less than a thousandth.
+# Largest distance of a denormalised value from a whole level. The error of single precision is below 0.001.
 _ROUNDING: Final = 0.02
 
 
 def from_levels(values: NDArray[Any], spec: PreprocessSpec) -> tuple[Prepared, ...]:
-    """Pictures ``[N, H, W, 3]`` of 8-bit RGB, of the size that the network takes. Raises InvalidOption."""
+    """Read 8-bit RGB pictures ``[N, H, W, 3]`` of the network's input size. Raises InvalidOption."""
     _require_shape(values.shape, (*spec.size, 3))
     if values.dtype.kind not in "iu" or (values.size and (values.min() < 0 or values.max() > 255)):
         raise InvalidOption("UINT8 pixels must be whole numbers from 0 to 255.")
@@ -26,10 +26,10 @@ def from_levels(values: NDArray[Any], spec: PreprocessSpec) -> tuple[Prepared, .
 
 
 def from_normalised(values: NDArray[Any], spec: PreprocessSpec) -> tuple[Prepared, ...]:
-    """Pictures ``[N, 3, H, W]`` of 8-bit RGB after the network's normalisation, (value / 255 - mean) / std.
+    """Read pictures ``[N, 3, H, W]`` that were normalised as the network does: (level / 255 - mean) / std.
 
-    The network is given 8 bits, and normalises by itself; so each value must lead back to one of 256 levels, which
-    also tells another normalisation, or none, from the network's own. Raises InvalidOption.
+    The network takes 8-bit levels and normalises them itself. So each value must correspond to one of the 256 levels.
+    This check also detects a wrong or missing normalisation. Raises InvalidOption.
     """
     _require_shape(values.shape, (3, *spec.size))
     if values.dtype.kind not in "iuf":
@@ -39,7 +39,7 @@ def from_normalised(values: NDArray[Any], spec: PreprocessSpec) -> tuple[Prepare
 
 def _levels(values: NDArray[Any], number: int, spec: PreprocessSpec) -> Prepared:
     mean, std = (np.array(each, np.float64)[:, None, None] for each in (spec.mean, spec.std))
-    with np.errstate(all="ignore"):  # infinities and NaN are no levels either
+    with np.errstate(all="ignore"):  # the comparison below rejects infinity and NaN
         levels = (values * std + mean) * 255
         whole = np.rint(levels)
         off = ~((np.abs(levels - whole) <= _ROUNDING) & (whole >= 0) & (whole <= 255))
@@ -54,7 +54,7 @@ def _levels(values: NDArray[Any], number: int, spec: PreprocessSpec) -> Prepared
 
 
 def as_decoded(picture: Prepared) -> DecodedImage:
-    """The picture as if it had been decoded: all of it is seen."""
+    """The picture as a DecodedImage whose box is the whole picture."""
     height, width, _ = picture.pixels.shape
     info = ImageInfo(None, hashlib.sha256(picture.pixels.tobytes()).hexdigest(), None, width, height)
     return DecodedImage(info, picture.pixels, (0, 0, width, height))

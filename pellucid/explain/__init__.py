@@ -1,1 +1,1 @@
-"""From what a runtime computed to explanations: numpy arrays in, numpy arrays out."""
+"""Turns the arrays that a runtime computed into explanations. numpy only: arrays in, arrays out."""

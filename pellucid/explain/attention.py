@@ -1,24 +1,24 @@
-"""Channel-attention gates: their weights, each channel's effect by gradient, and the effect of undoing the weight."""
+"""Channel-attention gates: their weights, each channel's effect on the logit, and the logit without the weight."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
 
-from pellucid.explain.evidence import ForwardRecord, first_alone
-from pellucid.explain.image import Image
+from pellucid.explain.evidence import ForwardRecord, first_target_row
+from pellucid.explain.image_record import ImageRecord
 from pellucid.explain.scores import ascending
 from pellucid.network.spec import GateSpec
 from pellucid.types import GateReading
 
 
 def readings(
-    record: ForwardRecord, images: Sequence[Image], gates: Sequence[GateSpec]
+    record: ForwardRecord, images: Sequence[ImageRecord], gates: Sequence[GateSpec]
 ) -> list[tuple[GateReading, ...]]:
-    """Each image's gates with their weights, in the network's order. Empty if its plan does not ask for gates."""
+    """Read each image's gate weights, in the network's order. An image whose plan has no ``gates`` gets ``()``."""
     if not any(image.plan.gates for image in images):
         return [()] * len(images)
-    weights = [record.gates[gate.layer].copy() for gate in gates]  # B C each
+    weights = [record.gates[gate.layer].copy() for gate in gates]  # each: B C
     orders = [ascending(values) for values in weights]
     return [
         tuple(
@@ -31,17 +31,18 @@ def readings(
     ]
 
 
-def measured(image: Image, gate: GateSpec, reading: GateReading) -> GateReading:
-    """The reading with the effects and restored channels that the plan asks for, both for the first target.
+def with_effects(image: ImageRecord, gate: GateSpec, reading: GateReading) -> GateReading:
+    """Return the reading with the ``effects`` and ``restored`` that the plan requests, for the first target.
 
-    ``effects``: gradient x activation behind the gate, summed over positions. With y = s x the gated activation,
-    sum_hw (dlogit/dy) y = s dlogit/ds: the weight times the logit's gradient by it, with the response of
-    later gates. ``restored``: a pass behind the gate for each channel. Raises GivenUpError.
+    ``effects`` ``[C]``: gradient x activation at the gate's output, summed over positions. For the gated activation
+    y = s x, sum_hw (dlogit/dy) y = s dlogit/ds, which includes the response of later gates. ``restored`` ``[C]``: the
+    change of the logit if one weight is set to 1, measured by one pass behind the gate for each channel. Raises
+    GivenUpError if the caller has left.
     """
     if image.plan.effects:
-        gradient = first_alone(image.plan, image.record.gate_gradients[gate.layer][image.number])
+        gradient = first_target_row(image.plan, image.record.gate_gradients[gate.layer][image.number])
         reading = replace(reading, effects=reading.weights * gradient)
     if gate.layer in image.plan.restore:
-        gains = image.own_probe(gate.after).replaced(image.map(gate.before))
+        gains = image.uncontrasted_probe(gate.after).replacement_effect(image.map(gate.before))
         reading = replace(reading, restored=gains[:, 0])
     return reading

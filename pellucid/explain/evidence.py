@@ -1,6 +1,8 @@
-"""The seam to the runtime: what it must compute, what it hands over, and the gradients of the explained scalars.
+"""The seam to the engine: which gradients a plan needs, and the arrays that the engine returns.
 
-A runtime hands over float32. Results keep the dtype of their inputs, so that tests can use float64.
+The engine returns float32. Every result keeps the dtype of its inputs, so that tests can use float64.
+
+An explained scalar is a weighted sum of the logits. It is written as a row of weights ``[classes]``.
 """
 
 from __future__ import annotations
@@ -15,43 +17,54 @@ from pellucid.types import Contrast, Floats, Integers, Plan
 
 
 class Behind(Protocol):
-    """The network behind a layer, for one image. Values that by-pass the layer are that image's."""
+    """The network behind a layer, for one image.
+
+    Values that bypass the layer, such as a skip connection, are fixed to those of the image.
+    """
 
     @property
     def linear(self) -> Floats | None:
-        """The weight ``[classes, C]`` if global average pooling and one linear layer are all that follows, else None.
+        """The weight ``[classes, C]`` of the classifier if the head is linear, else None.
 
-        The gradient of logit k by the map is then ``linear[k] / (h * w)`` at every position.
+        A linear head is global average pooling and one linear layer. The gradient of logit k by the map is then
+        ``linear[k] / (h * w)`` at every position.
         """
         ...
 
     def logits(self, maps: Floats) -> Floats:
-        """``[n, C, h, w]`` -> ``[n, classes]``."""
+        """The logits ``[n, classes]`` of ``maps`` ``[n, C, h, w]``."""
         ...
 
     def gradients(self, maps: Floats, wanted: Floats) -> Floats:
-        """d (wanted[k] . logits) / d map: ``[n, C, h, w]``, ``[K, classes]`` -> ``[K, n, C, h, w]``."""
+        """d (wanted[k] . logits) / d map: ``[K, n, C, h, w]``.
+
+        ``maps`` is ``[n, C, h, w]``, and ``wanted`` ``[K, classes]``.
+        """
         ...
 
     def shuffled(self, draw: int) -> Behind:
-        """A copy with the values of each parameter shuffled. The draw alone is the seed; norms keep their statistics.
+        """A copy in which the values of each parameter are shuffled. ``draw`` is the seed.
 
-        Called only if ``linear`` is None.
+        Normalisation layers keep their running statistics. Called only if ``linear`` is None.
         """
         ...
 
 
 @dataclass(frozen=True)
 class ForwardRecord:
-    """What the passes of a batch of B images computed. An image has R rows, those of ``wanted`` for its plan.
+    """The arrays that the passes of a batch of B images computed. R is the number of rows of ``wanted`` for an image.
 
-    ``logits`` ``[B, classes]``. ``maps``: layer, or PIXELS for the normalised picture -> ``[B, C, h, w]``.
-    ``gradients``: layer -> for each image ``[R, C, h, w]`` or ``[R, C, 1, 1]``, an empty array if its plan needs none.
-    A layer in ``linear`` has no entry. ``gates``: gate -> weights ``[B, C]``. ``gate_gradients``: gate -> for each
-    image ``[R, C]``, an empty array if its plan asks for no effects. ``behind``: layer or PIXELS, and image -> the
-    network behind it; cheap to call. ``linear``: layer -> Behind.linear. ``waited_s``: seconds before the pass began.
+    - ``logits``: ``[B, classes]``
+    - ``maps``: layer, or PIXELS for the normalised picture -> ``[B, C, h, w]``
+    - ``gradients``: layer -> for each image ``[R, C, h, w]`` or ``[R, C, 1, 1]``; empty if its plan needs none. Layers
+      in ``linear`` have no entry.
+    - ``gates``: gate -> weights ``[B, C]``
+    - ``gate_gradients``: gate -> for each image ``[R, C]``; empty if its plan has no ``effects``
+    - ``behind``: (layer or PIXELS, image's index) -> the network behind it. Cheap to call.
+    - ``linear``: layer -> ``Behind.linear``
+    - ``waited_s``: seconds that the batch waited in the runtime before its pass began
 
-    The next pass may overwrite the arrays: copy what outlives ``explain``.
+    The next pass may overwrite the arrays. Copy everything that outlives the call of ``explain``.
     """
 
     logits: Floats
@@ -66,9 +79,9 @@ class ForwardRecord:
 
 @dataclass(frozen=True)
 class Evidence:
-    """For one image: the activation ``[C, h, w]``, and the gradients of K scalars by it.
+    """One image's activation ``[C, h, w]``, and the gradients of K scalars by it.
 
-    ``gradient`` is ``[K, C, h, w]``, or ``[K, C, 1, 1]`` if it is the same at every position. It broadcasts either way.
+    ``gradient`` is ``[K, C, h, w]``, or ``[K, C, 1, 1]`` if it is the same at every position. Both broadcast.
     """
 
     activation: Floats
@@ -76,9 +89,9 @@ class Evidence:
 
 
 def resolved(plan: Plan, logits: Floats) -> list[int]:
-    """The plan's targets, or the class with the largest of the ``logits`` ``[classes]``. The first of equals wins.
+    """The plan's targets, or, if it has none, the class with the largest of the ``logits`` ``[classes]``.
 
-    A contrast excludes its own classes, unless it names all.
+    The first of equal logits wins. The classes of a contrast's ``against`` are excluded, unless it names all classes.
     """
     if plan.targets:
         return list(plan.targets)
@@ -91,7 +104,10 @@ def resolved(plan: Plan, logits: Floats) -> list[int]:
 
 
 def scalars(targets: Sequence[int], contrast: Contrast | None, classes: int) -> Floats:
-    """The explained scalars, one for each target, as weights of the logits: ``[K, classes]``."""
+    """The explained scalars ``[K, classes]``, one row of weights for each target.
+
+    A row is 1 at its target. A contrast subtracts ``weight`` times the mean logit of ``against``.
+    """
     rows: Floats = np.zeros((len(targets), classes), np.float32)
     rows[range(len(targets)), targets] = 1
     if contrast is not None:
@@ -100,15 +116,15 @@ def scalars(targets: Sequence[int], contrast: Contrast | None, classes: int) -> 
 
 
 def has_importance(plan: Plan) -> bool:
-    """Whether a plan asks for the importance of a layer's channels."""
+    """Whether a plan requests the importance of a layer's channels."""
     return plan.gates and plan.layer is not None and plan.edit is None
 
 
 def wanted(plan: Plan, targets: Sequence[int], classes: int) -> Floats:
-    """The scalars whose gradients a plan needs, as weights of the logits: ``[R, classes]``.
+    """The scalars whose gradients a plan needs, as rows of weights ``[R, classes]``.
 
-    The first rows are those of ``scalars``. The importance of channels and the effects of gates ignore a contrast: a
-    plan that has one and asks for these needs the first target alone as a last row.
+    The first rows are those of ``scalars``. Channel importance and gate effects ignore a contrast. A plan that combines
+    them with a contrast gets one more row: the first target alone.
     """
     rows = scalars(targets, plan.contrast, classes)
     if plan.contrast is None or not (has_importance(plan) or (plan.gates and plan.effects)):
@@ -116,46 +132,49 @@ def wanted(plan: Plan, targets: Sequence[int], classes: int) -> Floats:
     return np.concatenate((rows, scalars(targets[:1], None, classes)))
 
 
-def first_alone(plan: Plan, rows: Floats) -> Floats:
-    """The row of the first target without a contrast, out of an array with a row for each of ``wanted``."""
+def first_target_row(plan: Plan, rows: Floats) -> Floats:
+    """The row that belongs to the first target without a contrast. ``rows`` is in the order of ``wanted``."""
     row: Floats = rows[0 if plan.contrast is None else -1]
     return row
 
 
-def classes_of(rows: Floats) -> Integers:
-    """The few classes that have a weight in ``rows`` ``[K, classes]``."""
+def used_classes(rows: Floats) -> Integers:
+    """The indices of the classes with a nonzero weight in ``rows`` ``[K, classes]``. They are few."""
     return np.flatnonzero(rows.any(axis=0))
 
 
-def combined(rows: Floats, linear: Floats) -> Floats:
-    """rows @ linear: ``[K, classes]`` and ``[classes, C]`` -> ``[K, C]``."""
-    used = classes_of(rows)
+def channel_gradient(rows: Floats, linear: Floats) -> Floats:
+    """rows @ linear: ``[K, classes]`` @ ``[classes, C]`` -> ``[K, C]``. Skips classes without a weight."""
+    used = used_classes(rows)
     weights: Floats = rows[:, used] @ linear[used]
     return weights
 
 
-def closed(rows: Floats, linear: Floats, maps: Floats) -> Floats:
-    """d (rows[k] . logits) / d map in closed form: ``[K, C, 1, 1]``. ``maps`` is ``[..., C, h, w]``, see Behind."""
-    gradient: Floats = combined(rows, linear) / (maps.shape[-2] * maps.shape[-1])
+def closed_form(rows: Floats, linear: Floats, maps: Floats) -> Floats:
+    """d (rows[k] . logits) / d map in closed form ``[K, C, 1, 1]``, for a linear head. See ``Behind.linear``.
+
+    ``rows`` ``[K, classes]``, ``linear`` ``[classes, C]``, ``maps`` ``[..., C, h, w]``.
+    """
+    gradient: Floats = channel_gradient(rows, linear) / (maps.shape[-2] * maps.shape[-1])
     return gradient[:, :, None, None]
 
 
 def gradients(behind: Behind, maps: Floats, rows: Floats) -> Floats:
-    """As Behind.gradients, but ``[K, n, C, 1, 1]`` and without a pass if the head is linear."""
+    """``Behind.gradients``, or the closed form ``[K, n, C, 1, 1]``, which needs no pass, if the head is linear."""
     if behind.linear is None:
         return behind.gradients(maps, rows)
-    known = closed(rows, behind.linear, maps)[:, None]
-    return np.broadcast_to(known, (len(rows), len(maps), *known.shape[2:]))
+    gradient = closed_form(rows, behind.linear, maps)[:, None]
+    return np.broadcast_to(gradient, (len(rows), len(maps), *gradient.shape[2:]))
 
 
-def weighted(weights: Floats, activation: Floats) -> Floats:
+def weighted_sum(weights: Floats, activation: Floats) -> Floats:
     """sum_c weights[k, c] A[c]: ``[K, C]`` and ``[C, h, w]`` -> ``[K, h, w]``."""
     heat: Floats = weights @ activation.reshape(len(activation), -1)  # K C @ C hw
     return heat.reshape(-1, *activation.shape[1:])
 
 
-def stretched(maps: Floats) -> Floats:
-    """Each map of ``[..., h, w]`` scaled to 0 to 1. A flat map becomes 0."""
+def min_max_scaled(maps: Floats) -> Floats:
+    """Each map of ``[..., h, w]``, scaled to the range 0 to 1. A constant map becomes 0."""
     low, high = maps.min((-2, -1), keepdims=True), maps.max((-2, -1), keepdims=True)
     unit: Floats = (maps - low) / np.where(high > low, high - low, 1)
     return unit

@@ -1,4 +1,4 @@
-"""One image at a layer behind which the network can run many times, for methods that need more than a gradient."""
+"""Runs the network behind a layer many times for one image. For methods that need more than one gradient."""
 
 from __future__ import annotations
 
@@ -7,23 +7,26 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pellucid.explain.evidence import Behind, combined, gradients
+from pellucid.explain.evidence import Behind, channel_gradient, gradients
 from pellucid.types import Floats
 
-# Copies of one image that run together; a quarter as many where gradients are taken, shared by the classes.
+# Copies of one image in one pass. Passes with gradients take a quarter of it, divided by the number of classes.
 _COPIES = 32
 
 
 class GivenUpError(Exception):
-    """The caller has left: nobody needs the answer."""
+    """The caller has left, so the work was abandoned."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """``varied`` ``[C, h, w]`` goes into the network ``behind``. It is the layer's ``activation``, or the picture.
+    """One image, and the network that a method may run on varied copies of it.
 
-    ``wanted`` ``[K, classes]`` are the explained scalars, as weights of the logits. ``parts`` asks ``void`` (see Batch)
-    before each pass, and raises GivenUpError if it is true.
+    - ``activation`` ``[C, h, w]``: the layer's activation
+    - ``varied`` ``[C, h, w]``: the input of ``behind``. It is ``activation``, or the normalised picture.
+    - ``wanted`` ``[K, classes]``: the explained scalars, as weights of the logits
+    - ``samples``: the number of passes of methods that sample
+    - ``void``: true once the caller has left, see Batch
     """
 
     activation: Floats
@@ -33,8 +36,11 @@ class Probe:
     samples: int
     void: Callable[[], bool]
 
-    def parts(self, count: int, *, gradient: bool = False) -> Iterator[slice]:
-        """``count`` copies in parts; each part is one pass."""
+    def passes(self, count: int, *, gradient: bool = False) -> Iterator[slice]:
+        """Split ``count`` copies into slices, one for each pass.
+
+        ``gradient`` makes them smaller. Raises GivenUpError before a pass if the caller has left.
+        """
         size = max(1, _COPIES // 4 // len(self.wanted)) if gradient else _COPIES
         for start in range(0, count, size):
             if self.void():
@@ -43,22 +49,28 @@ class Probe:
 
     @property
     def linear(self) -> Floats | None:
-        """The weights of the scalars ``[K, C]`` if the head is linear (see Behind), else None."""
-        return None if self.behind.linear is None else combined(self.wanted, self.behind.linear)
+        """The gradient ``[K, C]`` of the scalars by each channel's mean if the head is linear, else None.
+
+        See ``Behind.linear``.
+        """
+        return None if self.behind.linear is None else channel_gradient(self.wanted, self.behind.linear)
 
     def scores(self, copies: Floats) -> Floats:
-        """The scalars of n copies ``[n, C, h, w]``: ``[n, K]``."""
+        """The scalars ``[n, K]`` of ``copies`` ``[n, C, h, w]``."""
         return self.behind.logits(copies) @ self.wanted.T
 
     def gradients(self, copies: Floats) -> Floats:
         """d y_k / d copy: ``[K, n, C, h, w]``, or ``[K, n, C, 1, 1]`` if it is the same at every position."""
         return gradients(self.behind, copies, self.wanted)
 
-    def replaced(self, others: Floats) -> Floats:
-        """How each scalar changes if one channel is replaced by that of ``others`` ``[C, h, w]``: ``[C, K]``."""
-        unchanged = self.scores(self.varied[None])  # the record's logits may have been rounded in another way
+    def replacement_effect(self, others: Floats) -> Floats:
+        """The change ``[C, K]`` of each scalar if one channel is replaced by that of ``others`` ``[C, h, w]``.
+
+        Raises GivenUpError if the caller has left.
+        """
+        unchanged = self.scores(self.varied[None])  # not the record's logits, which may be rounded differently
         gains = []
-        for part in self.parts(len(self.varied)):
+        for part in self.passes(len(self.varied)):
             channels = np.arange(part.start, part.stop)
             copies = np.repeat(self.varied[None], len(channels), axis=0)  # n C h w
             copies[np.arange(len(channels)), channels] = others[channels]

@@ -1,21 +1,21 @@
-"""What if channels weighed more, less, or nothing? The network behind the layer answers."""
+"""What-if edits: scale or mute channels of a layer, and run the network behind it again."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from pellucid.explain.evidence import Evidence, gradients, scalars
-from pellucid.explain.image import Image
+from pellucid.explain.image_record import ImageRecord
 from pellucid.explain.methods.gradient import grad_cam
 from pellucid.explain.probe import GivenUpError, Probe
 from pellucid.explain.scores import Scores
 from pellucid.types import ChannelRanking, Edit, Floats, Seen, WhatIf
 
 
-def answer(image: Image) -> WhatIf | None:
-    """Logits and maps before and after the plan's edit, from the same pass. None if the plan has no edit.
+def answer(image: ImageRecord) -> WhatIf | None:
+    """The logits and Grad-CAM maps before and after the plan's edit, or None if the plan has no edit.
 
-    Raises GivenUpError.
+    Both come from the same pass. Raises GivenUpError if the caller has left.
     """
     plan, layer = image.plan, image.plan.layer
     if plan.edit is None or layer is None:
@@ -28,16 +28,17 @@ def answer(image: Image) -> WhatIf | None:
     rows = scalars(image.targets, None, scores.logits.shape[1])
     gradient = gradients(behind, both, rows)  # K 2 C h w
     heats = [grad_cam(Evidence(both[side], gradient[:, side])) for side in (0, 1)]
-    seen = [
-        [Seen(scores.of(side, target), heats[side][k]) for side in (0, 1)] for k, target in enumerate(image.targets)
-    ]
+    targets = tuple(
+        (Seen(scores.of(0, target), heats[0][k]), Seen(scores.of(1, target), heats[1][k]))
+        for k, target in enumerate(image.targets)
+    )
     before, after = scores.top([plan.top_k, plan.top_k])
-    ranked = ranking(image.own_probe(layer), _gate(image)) if plan.edit.ranked else None
-    return WhatIf(layer, plan.edit, before, after, tuple((one, other) for one, other in seen), ranked)
+    ranked = ranking(image.uncontrasted_probe(layer), _gate(image)) if plan.edit.ranked else None
+    return WhatIf(layer, plan.edit, before, after, targets, ranked)
 
 
 def factors(edit: Edit, activation: Floats) -> Floats:
-    """The factor of every channel: ``[C, 1, 1]``. At a gate's output it also scales the gate's weight."""
+    """The factor of every channel: ``[C, 1, 1]``. At a gate's output, it scales the gate's weight as well."""
     values = np.full((len(activation), 1, 1), edit.others, activation.dtype)
     for channel, factor in edit.channels:
         values[channel] = factor
@@ -45,15 +46,15 @@ def factors(edit: Edit, activation: Floats) -> Floats:
 
 
 def ranking(probe: Probe, gate: Floats | None) -> ChannelRanking:
-    """How much each channel matters for the probe's first scalar: measured by muting it, and estimated.
+    """How much each channel matters for the probe's first scalar: measured by muting it, and estimated by gradients.
 
-    ``gate`` ``[C]`` are the weights of the gate whose output the layer is. Raises GivenUpError.
+    ``gate`` ``[C]``: the weights of the gate whose output is the layer, None if there is no gate. Raises GivenUpError.
     """
     activation = probe.activation
     gradient = probe.gradients(activation[None])[0, 0]  # C h w or C 1 1
     if probe.linear is None:
-        muted = probe.replaced(np.zeros_like(activation))[:, 0]
-    else:  # the logit is linear in each channel's mean, so muting takes away the channel's share
+        muted = probe.replacement_effect(np.zeros_like(activation))[:, 0]
+    else:  # the logit is linear in each channel's mean, so muting a channel removes exactly its term
         muted = -probe.linear[0] * activation.mean((1, 2))
     return ChannelRanking(
         muted=muted,
@@ -63,7 +64,8 @@ def ranking(probe: Probe, gate: Floats | None) -> ChannelRanking:
     )
 
 
-def _gate(image: Image) -> Floats | None:
+def _gate(image: ImageRecord) -> Floats | None:
+    """The weights ``[C]`` of the gate that the edit names, or None."""
     edit = image.plan.edit
     if edit is None or not edit.gate:
         return None

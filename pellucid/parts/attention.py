@@ -5,16 +5,21 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Final
 
+import numpy as np
 from pydantic import Field
 
 from pellucid.network.spec import NetworkSpec
 from pellucid.parts.names import LayerOptions, TargetOptions, gate_names, layer_name
 from pellucid.parts.option_types import Analysis, Name, Names, Offer
-from pellucid.parts.predictions import named
+from pellucid.parts.predictions import class_json
+from pellucid.render import plot
+from pellucid.render.encode import Picture, encode
 from pellucid.types import GateReading, Plan
 
 # The length of ``strongest`` and ``weakest``.
 _EXTREMES: Final = 5
+# The axis of a gate's bars goes from 1 at least this far.
+_LEAST_REACH: Final = 0.75
 
 
 class GateOptions(TargetOptions):
@@ -54,10 +59,10 @@ class GateOptions(TargetOptions):
         assert importance is not None  # `asks` names a layer
         return {
             "attention": {
-                "gates": [_gate(gate) for gate in outcome.gates],
+                "gates": [_gate_json(gate) for gate in outcome.gates],
                 "importance": {
                     "layer": importance.layer,
-                    "target": named(importance.target.index, analysis.labels),
+                    "target": class_json(importance.target.index, analysis.labels),
                     "weights": importance.weights,
                 },
             }
@@ -65,6 +70,11 @@ class GateOptions(TargetOptions):
 
     def pictures(self, plan: Plan) -> int:
         return 1
+
+    def picture(self, entry: dict[str, Any], media_type: str) -> tuple[Picture, dict[str, str]]:
+        importance = entry["attention"]["importance"]
+        headers = {"Pellucid-Layer": importance["layer"], "Pellucid-Target": str(importance["target"]["index"])}
+        return encode(plot.bars(_strips(entry["attention"])), media_type), headers
 
 
 class AttentionOptions(GateOptions, LayerOptions):
@@ -88,7 +98,7 @@ class AttentionOptions(GateOptions, LayerOptions):
         return layer_name(self.layer or network.default_layer, network)
 
 
-def _gate(gate: GateReading) -> dict[str, Any]:
+def _gate_json(gate: GateReading) -> dict[str, Any]:
     order = gate.ascending.tolist()
 
     def weights(channels: list[int]) -> list[dict[str, Any]]:
@@ -105,3 +115,21 @@ def _gate(gate: GateReading) -> dict[str, Any]:
         "weakest": weights(order[:_EXTREMES]),
         **{name: values for name, values in did.items() if values is not None},
     }
+
+
+def _strips(attention: dict[str, Any]) -> list[plot.Strip]:
+    # One axis for all gates, and for most pictures, so that bars can be compared.
+    reach = max([_LEAST_REACH, *(float(np.abs(gate["weights"] - 1).max()) for gate in attention["gates"])])
+    strips = [
+        plot.Strip(
+            f"{gate['layer']}: {gate['channels']} channels, {gate['weights'].min():.2f} to {gate['weights'].max():.2f}",
+            gate["weights"],
+            neutral=1,
+            reach=reach,
+        )
+        for gate in attention["gates"]
+    ]
+    importance = attention["importance"]
+    largest = float(np.abs(importance["weights"]).max()) or 1.0
+    title = f"Grad-CAM channel weights at {importance['layer']} for {importance['target']['label']} (not a gate)"
+    return [*strips, plot.Strip(title, importance["weights"], neutral=0, reach=largest)]

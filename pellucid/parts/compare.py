@@ -16,13 +16,13 @@ from pellucid.parts import side_by_side
 from pellucid.parts.grad_cam import METHOD, SAMPLES, SIGNED_COLOURS, GradCamOptions, Samples
 from pellucid.parts.names import TargetOptions, class_index
 from pellucid.parts.option_types import MAX_SIDE, ColormapName, Name, Names, Offer, OneName, Side
-from pellucid.parts.predictions import TopOptions, prediction
+from pellucid.parts.predictions import TopOptions, prediction_json
 from pellucid.parts.result import image_info
 from pellucid.trust.ranks import spearman
 from pellucid.types import Box, DecodedImage, Explanation, GateReading, Outcome, Plan
 
 Kind = Literal["classes", "pictures", "models"]
-Seen = tuple[DecodedImage, Outcome]
+SideOutcome = tuple[DecodedImage, Outcome]
 # The length of ``most_changed``.
 _NAMED: Final = 10
 _NAMES: Final = {"pictures": "picture", "models": "network"}
@@ -139,7 +139,7 @@ class _Found:
     """One side: its network, its image and outcome, and the map that is compared."""
 
     model: ModelSpec
-    seen: Seen
+    seen: SideOutcome
     explanation: Explanation
 
     @property
@@ -153,13 +153,15 @@ class _Found:
             "model": self.model.name,
             "image": image_info(image.info),
             "box": image.box,
-            "predictions": [prediction(each, labels) for each in outcome.predictions],
-            "target": prediction(self.explanation.target, labels),
+            "predictions": [prediction_json(each, labels) for each in outcome.predictions],
+            "target": prediction_json(self.explanation.target, labels),
             "layer": self.explanation.layer,
         }
 
 
-def compared(kind: Kind, models: Sequence[ModelSpec], seen: Sequence[Seen], options: CompareOptions) -> dict[str, Any]:
+def comparison_json(
+    kind: Kind, models: Sequence[ModelSpec], seen: Sequence[SideOutcome], options: CompareOptions
+) -> dict[str, Any]:
     """The field ``compare``. Pictures are still ``render.encode.Picture``."""
     one, other = (
         _Found(model, each, explanation)
@@ -180,22 +182,22 @@ def compared(kind: Kind, models: Sequence[ModelSpec], seen: Sequence[Seen], opti
         "second": other.as_json(),
         "maps": {
             "frame": "input" if kind == "pictures" else "picture",
-            **side_by_side.maps(*maps, box, options.max_side, options.signed, options.colormap),
+            **side_by_side.maps_json(*maps, box, options.max_side, options.signed, options.colormap),
         },
-        "gates": _gates(one.seen[1].gates, other.seen[1].gates) if kind != "classes" else [],
+        "gates": _gates_json(one.seen[1].gates, other.seen[1].gates) if kind != "classes" else [],
     }
 
 
-def _gates(first: Sequence[GateReading], second: Sequence[GateReading]) -> list[dict[str, Any]]:
+def _gates_json(first: Sequence[GateReading], second: Sequence[GateReading]) -> list[dict[str, Any]]:
     others = {(gate.layer, len(gate.weights)): gate.weights for gate in second}
     return [
-        _gate(gate.layer, gate.weights, others[key])
+        _gate_json(gate.layer, gate.weights, others[key])
         for gate in first
         if (key := (gate.layer, len(gate.weights))) in others
     ]
 
 
-def _gate(layer: str, first: Any, second: Any) -> dict[str, Any]:
+def _gate_json(layer: str, first: Any, second: Any) -> dict[str, Any]:
     differences = second - first
     magnitudes = np.abs(differences)
     order = np.argsort(-magnitudes, kind="stable")[:_NAMED].tolist()

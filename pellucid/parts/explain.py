@@ -13,7 +13,8 @@ from pellucid.parts.grad_cam import GradCamOptions
 from pellucid.parts.names import is_pixels, layer_name
 from pellucid.parts.option_types import Analysis, CommaSeparated, Offer, Options
 from pellucid.parts.predictions import PredictOptions
-from pellucid.trust.trials import Design
+from pellucid.render.encode import Picture
+from pellucid.trust.perturbations import Design
 from pellucid.types import Plan
 
 Part = Literal["predictions", "attention", "feature_maps", "grad_cam"]
@@ -58,6 +59,10 @@ class ExplainOptions(PredictOptions, GradCamOptions, GateOptions, FeatureMapOpti
 
     def pictures(self, plan: Plan) -> int:
         return sum(options.pictures(self, plan) for options in self._included())
+
+    def picture(self, entry: dict[str, Any], media_type: str) -> tuple[Picture, dict[str, str]]:
+        (options,) = (options for options in self._included() if options is not PredictOptions)
+        return options.picture(self, entry, media_type)
 
     def pixels(self, plan: Plan) -> int:
         return sum(options.pixels(self, plan) for options in self._included())

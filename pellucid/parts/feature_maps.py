@@ -14,7 +14,7 @@ from pellucid.network.spec import NetworkSpec
 from pellucid.parts.names import gate_names, layer_name
 from pellucid.parts.option_types import Analysis, ColormapName, CommaSeparated, Name, Offer, Options
 from pellucid.render import compose
-from pellucid.render.encode import encode
+from pellucid.render.encode import Picture, encode
 from pellucid.types import FeatureMaps, Plan, Tap
 
 GRID_COLOURS: Final = "viridis"
@@ -82,10 +82,15 @@ class FeatureMapOptions(Options):
 
     def written(self, analysis: Analysis) -> dict[str, Any]:
         maps = analysis.outcome.maps
-        return {"feature_maps": [_feature_maps(each, maps, self, analysis.media_type) for each in maps]}
+        return {"feature_maps": [_feature_maps_json(each, maps, self, analysis.media_type) for each in maps]}
 
     def pictures(self, plan: Plan) -> int:
         return sum(3 if tap.gate else 1 for tap in plan.taps)
+
+    def picture(self, entry: dict[str, Any], media_type: str) -> tuple[Picture, dict[str, str]]:
+        (maps,) = entry["feature_maps"]
+        channels = ",".join(map(str, maps["channels"]))
+        return maps["grid"], {"Pellucid-Layer": maps["layer"], "Pellucid-Channels": channels}
 
     def pixels(self, plan: Plan) -> int:
         return sum((len(tap.channels) or tap.count) * (3 if tap.gate else 1) for tap in plan.taps) * self.tile**2
@@ -109,7 +114,7 @@ def _taps(options: FeatureMapOptions, network: NetworkSpec) -> tuple[Tap, ...]:
     return (*(Tap(name, *shown) for name in layers), *(Tap(name, *shown, gate=True) for name in gates))
 
 
-def _feature_maps(
+def _feature_maps_json(
     maps: FeatureMaps, others: Sequence[FeatureMaps], options: FeatureMapOptions, media_type: str
 ) -> dict[str, Any]:
     colours = GRID_COLOURS

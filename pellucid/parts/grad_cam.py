@@ -13,10 +13,10 @@ from pellucid.network.spec import PIXELS, ModelSpec, NetworkSpec
 from pellucid.parts import side_by_side
 from pellucid.parts.names import TargetOptions, class_index, is_pixels, layer_name
 from pellucid.parts.option_types import MAX_SIDE, Analysis, ColormapName, CommaSeparated, Name, Names, Offer, Side
-from pellucid.parts.predictions import named, target
-from pellucid.parts.trust import RANDOM_HEADS, TrustOptions, trust
+from pellucid.parts.predictions import class_json, target_json
+from pellucid.parts.trust import RANDOM_HEADS, TrustOptions, trust_json
 from pellucid.render import compose
-from pellucid.render.encode import encode
+from pellucid.render.encode import Picture, encode
 from pellucid.types import Contrast, Explanation, Heat, MethodSpec, Plan
 
 METHOD: Final = "grad-cam"
@@ -122,13 +122,23 @@ class GradCamOptions(TrustOptions, MapOptions):
         )
 
     def written(self, analysis: Analysis) -> dict[str, Any]:
-        maps = [_map(explanation, self, analysis) for explanation in analysis.outcome.explanations]
+        maps = [_map_json(explanation, self, analysis) for explanation in analysis.outcome.explanations]
         for found, trusted in zip(maps, analysis.trusted, strict=False):
-            found["trust"] = trust(trusted, found["target"]["label"])
+            found["trust"] = trust_json(trusted, found["target"]["label"])
         return {"grad_cam": maps}
 
     def pictures(self, plan: Plan) -> int:
         return max(1, len(plan.targets)) * len(plan.wanted)
+
+    def picture(self, entry: dict[str, Any], media_type: str) -> tuple[Picture, dict[str, str]]:
+        (found,) = entry["grad_cam"]
+        headers = {
+            "Pellucid-Layer": found["layer"],
+            "Pellucid-Box": ",".join(map(str, found["box"])),
+            "Pellucid-Target": str(found["target"]["index"]),
+            "Pellucid-All-Negative": str(found["raw"]["all_negative"]).lower(),
+        }
+        return found["overlay"] or found["mask"], headers
 
     def pixels(self, plan: Plan) -> int:
         return max(1, len(plan.targets)) * max(1, len(plan.wanted)) * (2 if self.overlay else 1) * self.max_side**2
@@ -172,7 +182,7 @@ def _contrast(options: MapOptions, targets: Sequence[int], spec: ModelSpec) -> C
     return Contrast(against, options.against_weight) if against else None
 
 
-def _map(explanation: Explanation, options: MapOptions, analysis: Analysis) -> dict[str, Any]:
+def _map_json(explanation: Explanation, options: MapOptions, analysis: Analysis) -> dict[str, Any]:
     image, labels, media_type = analysis.image, analysis.labels, analysis.media_type
     x0, y0, x1, y1 = image.box
     levels = compose.mask(explanation.heat, compose.scaled_size(x1 - x0, y1 - y0, options.max_side), options.signed)
@@ -183,13 +193,13 @@ def _map(explanation: Explanation, options: MapOptions, analysis: Analysis) -> d
         overlay = encode(compose.overlay(image.picture, size, image.box, levels, colours, options.alpha), media_type)
     heat, contrast = explanation.heat, explanation.contrast
     return {
-        "target": target(explanation.target, labels),
-        **({"against": [named(index, labels) for index in contrast.against]} if contrast else {}),
+        "target": target_json(explanation.target, labels),
+        **({"against": [class_json(index, labels) for index in contrast.against]} if contrast else {}),
         "layer": explanation.layer,
         **({"fused": explanation.fuse} if explanation.fuse else {}),
         "method": explanation.method,
         "mask": encode(levels, media_type),
         "overlay": overlay,
         "box": image.box,
-        "raw": side_by_side.raw(heat),
+        "raw": side_by_side.raw_json(heat),
     }

@@ -40,10 +40,10 @@ def npz(image: DecodedImage, outcome: Outcome, origin: dict[str, Any] | None, fr
         "sha256": np.array(image.info.sha256),
     }
     if origin is not None:
-        arrays[PROVENANCE] = np.array(told(image.info, {"frame": frame}, origin))
+        arrays[PROVENANCE] = np.array(provenance_json(image.info, {"frame": frame}, origin))
     return numbers.npz(arrays)
 
 
-def told(info: ImageInfo, entry: dict[str, Any], origin: dict[str, Any]) -> str:
+def provenance_json(info: ImageInfo, entry: dict[str, Any], origin: dict[str, Any]) -> str:
     """The provenance of a file as JSON: that of the reply, and the picture's digest and frame."""
     return orjson.dumps({**origin, "image_sha256": info.sha256, "frame": entry["frame"]}).decode()

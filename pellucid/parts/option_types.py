@@ -17,7 +17,8 @@ from pellucid.errors import InvalidOption
 from pellucid.network.spec import ModelSpec, NetworkSpec
 from pellucid.parts.result import frame
 from pellucid.render import colormap
-from pellucid.trust.trials import Design
+from pellucid.render.encode import Picture
+from pellucid.trust.perturbations import Design
 from pellucid.types import DecodedImage, MethodSpec, Outcome, Plan
 
 if TYPE_CHECKING:
@@ -207,6 +208,10 @@ class Options(BaseModel):
     def pixels(self, plan: Plan) -> int:
         """The largest number of pixels that these pictures can have."""
         return 0
+
+    def picture(self, entry: dict[str, Any], media_type: str) -> tuple[Picture, dict[str, str]]:
+        """The one picture of an entry, and headers that describe it."""
+        raise NotImplementedError
 
     @property
     def picture_side(self) -> int | None:

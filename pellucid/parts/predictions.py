@@ -26,15 +26,15 @@ class PredictOptions(TopOptions):
         return replace(plan, top_k=self.top_k)
 
     def written(self, analysis: Analysis) -> dict[str, Any]:
-        return {"predictions": [prediction(each, analysis.labels) for each in analysis.outcome.predictions]}
+        return {"predictions": [prediction_json(each, analysis.labels) for each in analysis.outcome.predictions]}
 
 
-def prediction(found: Prediction, labels: Sequence[str]) -> dict[str, Any]:
+def prediction_json(found: Prediction, labels: Sequence[str]) -> dict[str, Any]:
     """A class with its probability and its logit, as JSON."""
-    return {**target(found, labels), "logit": np.float32(found.logit)}
+    return {**target_json(found, labels), "logit": np.float32(found.logit)}
 
 
-def target(prediction: Prediction, labels: Sequence[str]) -> dict[str, Any]:
+def target_json(prediction: Prediction, labels: Sequence[str]) -> dict[str, Any]:
     """A class with its probability, as JSON: single precision, so that no digits are sent that mean nothing."""
     return {
         "index": prediction.index,
@@ -43,6 +43,6 @@ def target(prediction: Prediction, labels: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def named(index: int, labels: Sequence[str]) -> dict[str, Any]:
+def class_json(index: int, labels: Sequence[str]) -> dict[str, Any]:
     """A class without its scores, as JSON."""
     return {"index": index, "label": labels[index]}

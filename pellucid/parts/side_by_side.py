@@ -14,7 +14,7 @@ from pellucid.trust.ranks import spearman
 from pellucid.types import Box, Floats
 
 
-def maps(
+def maps_json(
     first: Floats, second: Floats, box: Box, max_side: int, keep_sign: bool, colours: str | None = None
 ) -> dict[str, Any]:
     """The maps ``[h, w]``, which may differ in size, as masks over ``box``; the difference in ``colours`` as well.
@@ -31,7 +31,7 @@ def maps(
     def entry(heat: Floats, signed: bool) -> dict[str, Any]:
         return {
             "mask": encode(compose.shared_mask(heat, size, reach or 1.0, signed)),
-            "raw": raw(heat),
+            "raw": raw_json(heat),
         }
 
     agreement = spearman(one, other)
@@ -50,7 +50,7 @@ def maps(
     }
 
 
-def raw(heat: Floats) -> dict[str, Any]:
+def raw_json(heat: Floats) -> dict[str, Any]:
     """A map ``[h, w]`` with its range, as JSON."""
     return {
         "shape": heat.shape,

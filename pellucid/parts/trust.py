@@ -1,4 +1,4 @@
-"""How far a map can be trusted: options, trials, and JSON."""
+"""How far a map can be trusted: options, perturbations, and JSON."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pydantic import Field
 from pellucid.network.spec import PreprocessSpec
 from pellucid.parts.option_types import Options
 from pellucid.trust.measures import Confidence, Curve, Measured, measured, sanity, sentence
-from pellucid.trust.trials import Design, Trials
+from pellucid.trust.perturbations import Design, Perturbations
 from pellucid.types import DecodedImage, Outcome, Plan
 
 # Maps by networks with random weights behind the layer, for the sanity check.
@@ -53,7 +53,7 @@ class TrustOptions(Options):
 class Trusted:
     """The measurements of one target's map. ``sanity``: its rank correlation with each random head's map.
 
-    ``estimated_s`` is what the trials of the image were expected to take before they began, 0 where nothing was known.
+    ``estimated_s``: the forecast of the seconds that the image's perturbations take, 0 if there was none.
     """
 
     measured: Measured
@@ -61,30 +61,32 @@ class Trusted:
     estimated_s: float
 
 
-def trials_of(image: DecodedImage, outcome: Outcome, spec: PreprocessSpec, design: Design) -> Trials:
-    """The trials for the maps of an outcome."""
+def perturbations_of(image: DecodedImage, outcome: Outcome, spec: PreprocessSpec, design: Design) -> Perturbations:
+    """The perturbations for the maps of an outcome."""
     maps = [explanation.heat for explanation in outcome.explanations]
-    return Trials(image.pixels, maps, [255 * value for value in spec.mean], design)
+    return Perturbations(image.pixels, maps, [255 * value for value in spec.mean], design)
 
 
-def scoring(outcome: Outcome) -> Plan:
-    """The plan for each picture of a trial: the scores of the targets."""
+def scoring_plan(outcome: Outcome) -> Plan:
+    """The plan for each perturbed picture: the scores of the targets."""
     return Plan(scored=tuple(explanation.target.index for explanation in outcome.explanations))
 
 
-def trusted(trials: Trials, scores: NDArray[np.float64], outcome: Outcome, estimated_s: float) -> tuple[Trusted, ...]:
-    """The measurements of each map, from the ``scores`` ``[trials, targets]``."""
+def measure(
+    perturbations: Perturbations, scores: NDArray[np.float64], outcome: Outcome, estimated_s: float
+) -> tuple[Trusted, ...]:
+    """The measurements of each map, from the ``scores`` ``[perturbations, targets]``."""
     return tuple(
         Trusted(
             each,
             sanity(explanation.heat, explanation.randomised) if explanation.randomised is not None else (),
             estimated_s,
         )
-        for each, explanation in zip(measured(trials, scores), outcome.explanations, strict=True)
+        for each, explanation in zip(measured(perturbations, scores), outcome.explanations, strict=True)
     )
 
 
-def trust(found: Trusted, label: str) -> dict[str, Any]:
+def trust_json(found: Trusted, label: str) -> dict[str, Any]:
     """The field ``trust`` of a map."""
     measured = found.measured
     known = [abs(each) for each in found.sanity if each is not None]
@@ -97,10 +99,10 @@ def trust(found: Trusted, label: str) -> dict[str, Any]:
         "gaussian": np.float32(measured.gaussian),
         "beaten": measured.beaten,
         "random_maps": len(random),
-        "curves": [_curve(curve) for curve in measured.curves],
+        "curves": [_curve_json(curve) for curve in measured.curves],
         "confidence": {
-            "map": _confidence(measured.confidence),
-            "gaussian": _confidence(measured.gaussian_confidence),
+            "map": _confidence_json(measured.confidence),
+            "gaussian": _confidence_json(measured.gaussian_confidence),
             "random": {
                 "drop": np.float32(np.mean([each.drop for each in random])),
                 "increases": sum(each.increase for each in random),
@@ -118,7 +120,7 @@ def trust(found: Trusted, label: str) -> dict[str, Any]:
     }
 
 
-def _curve(curve: Curve) -> dict[str, Any]:
+def _curve_json(curve: Curve) -> dict[str, Any]:
     return {
         "test": curve.test,
         "fractions": curve.fractions,
@@ -133,7 +135,7 @@ def _curve(curve: Curve) -> dict[str, Any]:
     }
 
 
-def _confidence(found: Confidence) -> dict[str, Any]:
+def _confidence_json(found: Confidence) -> dict[str, Any]:
     return {
         "probability": np.float32(found.probability),
         "drop": np.float32(found.drop),

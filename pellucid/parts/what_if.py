@@ -15,7 +15,7 @@ from pellucid.network.spec import NetworkSpec
 from pellucid.parts import side_by_side
 from pellucid.parts.names import LayerOptions, gate_names, layer_name
 from pellucid.parts.option_types import MAX_SIDE, MOST_EDITED, Analysis, CommaSeparated, Name, Offer, Scaled, Side
-from pellucid.parts.predictions import TopOptions, prediction
+from pellucid.parts.predictions import TopOptions, prediction_json
 from pellucid.trust.ranks import spearman
 from pellucid.types import Box, ChannelRanking, Edit, Plan, WhatIf
 
@@ -68,7 +68,7 @@ class WhatIfOptions(TopOptions, LayerOptions):
     def written(self, analysis: Analysis) -> dict[str, Any]:
         found = analysis.outcome.what_if
         assert found is not None  # `asks` has an edit
-        return {"what_if": _what_if(found, analysis.image.box, self, analysis.labels)}
+        return {"what_if": _what_if_json(found, analysis.image.box, self, analysis.labels)}
 
     def pixels(self, plan: Plan) -> int:
         return 3 * max(1, len(plan.targets)) * self.max_side**2  # before, after, and their difference
@@ -102,7 +102,7 @@ def _edited(options: WhatIfOptions, network: NetworkSpec) -> tuple[str, Edit]:
     return layer, Edit(tuple(sorted(pairs)), 0.0 if options.keep else 1.0, gate, options.rank)
 
 
-def _what_if(found: WhatIf, box: Box, options: WhatIfOptions, labels: Sequence[str]) -> dict[str, Any]:
+def _what_if_json(found: WhatIf, box: Box, options: WhatIfOptions, labels: Sequence[str]) -> dict[str, Any]:
     edit = found.edit
     return {
         "layer": found.layer,
@@ -111,22 +111,22 @@ def _what_if(found: WhatIf, box: Box, options: WhatIfOptions, labels: Sequence[s
             "channels": [{"channel": channel, "factor": factor} for channel, factor in edit.channels],
             "others": edit.others,
         },
-        "before": [prediction(each, labels) for each in found.before],
-        "after": [prediction(each, labels) for each in found.after],
+        "before": [prediction_json(each, labels) for each in found.before],
+        "after": [prediction_json(each, labels) for each in found.after],
         "targets": [
             {
-                "before": prediction(before.target, labels),
-                "after": prediction(after.target, labels),
+                "before": prediction_json(before.target, labels),
+                "after": prediction_json(after.target, labels),
                 "change": np.float32(after.target.logit - before.target.logit),
-                "maps": side_by_side.maps(before.heat, after.heat, box, options.max_side, options.signed),
+                "maps": side_by_side.maps_json(before.heat, after.heat, box, options.max_side, options.signed),
             }
             for before, after in found.targets
         ],
-        "ranking": None if found.ranking is None else _ranking(found.ranking),
+        "ranking": None if found.ranking is None else _ranking_json(found.ranking),
     }
 
 
-def _ranking(ranking: ChannelRanking) -> dict[str, Any]:
+def _ranking_json(ranking: ChannelRanking) -> dict[str, Any]:
     did = -ranking.muted
     taken = {
         "gradient_weights": ranking.gradient_weights,

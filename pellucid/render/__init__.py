@@ -1,1 +1,1 @@
-"""From numbers to pictures: colour, composition, encoding. numpy and Pillow only."""
+"""Draws numbers as pictures: colour maps, composition, encoding. numpy and Pillow only."""

@@ -25,6 +25,6 @@ NAMES: Final = tuple(_SOURCES)
 
 @cache
 def table(name: str, levels: int = 256) -> Pixels:
-    """The colour for each of ``levels``, from one end of the map to the other. Raises KeyError for an unknown name."""
+    """The colour map ``name`` (see NAMES), sampled at ``levels`` equal steps: ``[levels, 3]``. Raises KeyError."""
     colours = cmap.Colormap(_SOURCES[name])(np.linspace(0, 1, levels))
     return np.round(colours[:, :3] * 255).astype(np.uint8)

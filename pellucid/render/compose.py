@@ -15,20 +15,21 @@ from pellucid.types import Box, FeatureMaps, Floats, Pixels
 
 Range = tuple[Floats, Floats]
 
-# Between two tiles of a grid. Its level is the last, which no tile uses; grey is at no end of a colour map.
+# The gap between two tiles of a grid, in pixels. Its palette index is the last one, which no tile uses. It is grey,
+# because no colour map ends in that grey.
 _GAP = 2
 _GAP_LEVEL = 255
 _GAP_COLOUR = 128
 
 
 def scaled_size(width: int, height: int, max_side: int) -> tuple[int, int]:
-    """(width, height) with the longer side at most ``max_side``, the aspect ratio kept."""
+    """(width, height), scaled down so that the longer side is at most ``max_side``. Keeps the aspect ratio."""
     scale = min(1.0, max_side / max(width, height))
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def _stretched(values: Floats) -> Floats:
-    """``values`` themselves, min moved to 0 and max to 1; a map with no range becomes 0 throughout."""
+def _min_max_scaled(values: Floats) -> Floats:
+    """Scale ``values`` to the range 0 to 1, in place, and return them. A constant map becomes 0."""
     low, high = values.min(), values.max()
     values -= low
     if high > low:
@@ -37,15 +38,15 @@ def _stretched(values: Floats) -> Floats:
 
 
 def positive(heat: Floats, width: int, height: int) -> Floats:
-    """ReLU, min-max, resize, min-max: evidence for the class in [0, 1], all 0 where there is none.
+    """Evidence for the class in [0, 1]: ReLU, min-max scaling, resize, min-max scaling. All 0 if there is none.
 
-    The order is pytorch-grad-cam's, so the result equals that library's.
+    The order is that of pytorch-grad-cam, so the result equals that library's.
     """
-    return _stretched(upsample(_stretched(np.maximum(heat, 0)), width, height))
+    return _min_max_scaled(upsample(_min_max_scaled(np.maximum(heat, 0)), width, height))
 
 
 def signed(heat: Floats, width: int, height: int) -> Floats:
-    """Resize, then divide by the largest magnitude: [-1, 1], 0 stays no evidence."""
+    """Evidence in [-1, 1]: resize, then divide by the largest magnitude. 0 still means no evidence."""
     values = upsample(heat, width, height)
     peak = np.abs(values).max()
     if peak > 0:
@@ -54,12 +55,12 @@ def signed(heat: Floats, width: int, height: int) -> Floats:
 
 
 def mask(heat: Floats, size: tuple[int, int], keep_sign: bool) -> Pixels:
-    """An 8-bit mask of ``size`` (width, height). 255 is the most evidence for the class.
+    """An 8-bit mask ``[height, width]`` of ``size`` (width, height).
 
-    0 is the least, and all evidence against is 0 too; with ``keep_sign`` 128 is none, 1 the most against, 255 the most
-    for.
+    255 is the most evidence for the class. 0 is no evidence, or evidence against it. With ``keep_sign``, 128 is no
+    evidence, and the largest magnitude becomes 255 (for the class) or 1 (against it).
     """
-    # In place throughout: at this size a fresh array costs more than the arithmetic.
+    # In place throughout: at this size, allocating an array costs more than the arithmetic.
     if keep_sign:
         levels = signed(heat, *size)
         levels *= 127
@@ -71,9 +72,9 @@ def mask(heat: Floats, size: tuple[int, int], keep_sign: bool) -> Pixels:
 
 
 def shared_mask(heat: Floats, size: tuple[int, int], reach: float, keep_sign: bool) -> Pixels:
-    """An 8-bit mask of ``size`` (width, height) on a scale that several share: ``reach``, more than 0, is 255.
+    """An 8-bit mask of ``size`` (width, height) on a scale shared by several maps: the value ``reach`` > 0 becomes 255.
 
-    With ``keep_sign`` 128 is none, and -``reach`` 1.
+    0 becomes 0. With ``keep_sign``, 0 becomes 128, and -``reach`` becomes 1.
     """
     levels = upsample(heat, *size) / np.float32(reach)
     levels = 128 + 127 * np.clip(levels, -1, 1) if keep_sign else 255 * np.clip(levels, 0, 1)
@@ -84,10 +85,10 @@ def shared_mask(heat: Floats, size: tuple[int, int], reach: float, keep_sign: bo
 def overlay(
     picture: Pixels, source_size: tuple[int, int], box: Box, levels: Pixels, colormap: str, alpha: float
 ) -> Pixels:
-    """The mask ``levels`` over the picture, ``alpha`` (0 to 1) of colour to picture, inside ``box`` alone.
+    """Draw the mask ``levels`` in colour over ``box`` of the picture, with the opacity ``alpha`` (0 to 1).
 
-    ``box`` is in pixels of a source of ``source_size``, of which ``picture`` may be a smaller copy. What the network
-    did not see is dimmed, so that a cropped margin isn't taken for one without evidence.
+    ``box`` is in pixels of the source, whose size is ``source_size``; ``picture`` may be a smaller copy of it. The area
+    outside the box is dimmed: the network did not see it, which must not look like an absence of evidence.
     """
     height, width = picture.shape[:2]
     scale_x, scale_y = width / source_size[0], height / source_size[1]
@@ -103,9 +104,10 @@ def overlay(
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """Tiles row by row in the order of the channels: tile n is at column n % columns, row n // columns.
+    """Tiles in the order of the channels, row by row: tile n is in column n % columns and row n // columns.
 
-    ``levels`` ``[height, width]`` index ``palette`` ``[256, 3]``: a third of the bytes of RGB, to compose and to send.
+    ``levels`` ``[height, width]`` are indices into ``palette`` ``[256, 3]``, which takes a third of the bytes of RGB.
+    ``tile`` is a tile's (width, height) and ``gap`` the space between tiles, in pixels.
     """
 
     levels: Pixels
@@ -117,9 +119,9 @@ class Grid:
 
 
 def value_range(groups: Sequence[Floats], per_layer: bool) -> Range:
-    """The least and the greatest value of each channel over all ``groups``, each ``[n, h, w]``, as ``[n, 1, 1]``.
+    """The minimum and maximum ``[n, 1, 1]`` of each channel over all ``groups``, each ``[n, h, w]``.
 
-    ``per_layer``: those that all channels have in common, as ``[1, 1, 1]``.
+    With ``per_layer``, the minimum and maximum ``[1, 1, 1]`` over all channels.
     """
     axes = None if per_layer else (1, 2)
     low = np.minimum.reduce([values.min(axes) for values in groups])
@@ -127,26 +129,26 @@ def value_range(groups: Sequence[Floats], per_layer: bool) -> Range:
     return low.reshape(-1, 1, 1), high.reshape(-1, 1, 1)
 
 
-def grid(maps: FeatureMaps, shown: Range, colormap: str, tile_side: int, columns: int | None) -> Grid:
-    """The channels as tiles whose longer side is about ``tile_side``, the range ``shown`` stretched over the colour
-    map.
+def grid(maps: FeatureMaps, value_range: Range, colormap: str, tile_side: int, columns: int | None) -> Grid:
+    """Draw the channels as tiles whose longer side is about ``tile_side`` pixels.
 
-    Maps grow by whole factors, each value a square of equal pixels, so that nothing is shown that is not there; larger
-    ones are averaged down.
+    The range ``value_range`` is spread over the colour map. Maps are enlarged by whole factors, so each value is a
+    square of equal pixels and nothing is interpolated. Maps larger than a tile are averaged down. ``columns`` None
+    makes the grid about square.
     """
-    low, high = shown
+    low, high = value_range
     count = len(maps.values)
     scale = (_GAP_LEVEL - 1) / np.where(high > low, high - low, 1)
     stretched = maps.values - low
     stretched *= scale
-    stretched += 0.5  # all are positive: cut off, they are rounded
+    stretched += 0.5  # rounds, since astype truncates and all values are positive
     tiles = _tiles(stretched.astype(np.uint8), tile_side)
     tile_h, tile_w = tiles.shape[1:]
     columns = min(columns or math.ceil(math.sqrt(count)), count)
     rows = math.ceil(count / columns)
     step_y, step_x = tile_h + _GAP, tile_w + _GAP
     cells = np.full((rows, step_y, columns, step_x), _GAP_LEVEL, np.uint8)
-    whole, rest = divmod(count, columns)  # rows that are full, tiles in the last
+    whole, rest = divmod(count, columns)  # full rows, tiles in the last row
     cells[:whole, :tile_h, :, :tile_w] = tiles[: whole * columns].reshape(whole, columns, tile_h, tile_w).swapaxes(1, 2)
     if rest:
         cells[whole, :tile_h, :rest, :tile_w] = tiles[whole * columns :].swapaxes(0, 1)
@@ -156,7 +158,7 @@ def grid(maps: FeatureMaps, shown: Range, colormap: str, tile_side: int, columns
 
 
 def _tiles(levels: Pixels, side: int) -> Pixels:
-    """Maps ``[n, h, w]`` at the size of a tile."""
+    """Resize maps ``[n, h, w]`` to the size of a tile."""
     _, height, width = levels.shape
     longer = max(height, width)
     if longer <= side:

@@ -1,4 +1,4 @@
-"""Arrays -> the bytes of a picture."""
+"""Encodes arrays as pictures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MEDIA_TYPES: Final = ("image/png", "image/webp")
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """An encoded picture."""
+    """An encoded picture. Width and height are in pixels."""
 
     data: bytes
     media_type: str
@@ -25,7 +25,7 @@ class Picture:
     height: int
 
     def as_json(self) -> dict[str, Any]:
-        """The picture as it goes into a JSON reply."""
+        """The picture as a JSON object, with the bytes in base64."""
         return {
             "media_type": self.media_type,
             "width": self.width,
@@ -35,9 +35,9 @@ class Picture:
 
 
 def encode(pixels: Pixels, media_type: str = "image/png", palette: Pixels | None = None) -> Picture:
-    """Encode ``[h, w, 3]`` RGB, or ``[h, w]`` that is grey or indexes ``palette`` ``[256, 3]``, without loss.
+    """Encode a picture without loss: ``[h, w, 3]`` RGB, ``[h, w]`` grey, or ``[h, w]`` indices into a ``palette``.
 
-    Raises KeyError for a type that is not in MEDIA_TYPES.
+    ``palette`` is ``[256, 3]``. Raises KeyError for a media type that is not in MEDIA_TYPES.
     """
     data = {"image/png": png.encode, "image/webp": _webp}[media_type](pixels, palette)
     return Picture(data, media_type, pixels.shape[1], pixels.shape[0])

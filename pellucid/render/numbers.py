@@ -1,4 +1,4 @@
-"""Maps as files from which their numbers can be had back."""
+"""Writes maps to files that preserve their numbers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _TOP: Final = 65_535
 
 
 def npz(arrays: dict[str, Any]) -> bytes:
-    """numpy's ``.npz``: what ``numpy.load`` reads without ``allow_pickle``."""
+    """A ``.npz`` file of ``arrays``. ``numpy.load`` reads it without ``allow_pickle``."""
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""Bars of channel weights, one strip for each gate, readable at a glance."""
+"""Bar charts of channel weights, one strip for each gate."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from pellucid.types import Floats, Pixels
 
 _WIDTH: Final = 960
 _MARGIN: Final = 16
-_AXIS: Final = 56  # room for the numbers at the left of a strip
+_AXIS: Final = 56  # width of the axis labels, left of a strip
 _TITLE: Final = 24
 _STRIP: Final = 72
 _INK: Final = (32, 32, 32)
 _PALE: Final = (232, 232, 232)
 _LINE: Final = (120, 120, 120)
-_ABOVE: Final = (208, 84, 32)  # orange and blue are told apart by colour-blind eyes too
+_ABOVE: Final = (208, 84, 32)  # orange and blue, which colour-blind readers can tell apart
 _BELOW: Final = (44, 104, 176)
 
 
 @dataclass(frozen=True, slots=True)
 class Strip:
-    """One strip: a bar for each value, from ``neutral``, the value that does nothing, up or down.
+    """One strip: a bar for each value, drawn up or down from ``neutral``, the value that has no effect.
 
-    ``reach`` is how far from neutral the axis goes, given so that strips, and pictures, can be compared.
+    ``reach`` is the axis's extent on each side of ``neutral``. Use the same reach to make strips comparable.
     """
 
     title: str
@@ -37,9 +37,9 @@ class Strip:
 
 
 def bars(strips: Sequence[Strip]) -> Pixels:
-    """The strips below one another, and what their colours mean, RGB.
+    """Draw the strips below one another, and a legend of the colours. Returns ``[height, width, 3]`` RGB.
 
-    Where there are more channels than pixels, a column shows the range of those that fall into it.
+    If there are more channels than pixels, a column of pixels shows the range of its channels.
     """
     height = _MARGIN + sum(_TITLE + _STRIP + _MARGIN for _ in strips) + _TITLE
     image = Image.new("RGB", (_WIDTH, height), "white")
@@ -61,7 +61,7 @@ def _draw(draw: ImageDraw.ImageDraw, strip: Strip, top: int) -> None:
     left, right, bottom = _MARGIN + _AXIS, _WIDTH - _MARGIN, top + _STRIP - 1
     low = strip.neutral - strip.reach if strip.values.min() < strip.neutral else strip.neutral
     high = strip.neutral + strip.reach if strip.values.max() > strip.neutral else strip.neutral
-    if low == high:  # every channel is neutral: a line in the middle
+    if low == high:  # every channel is neutral: draw a line in the middle
         low, high = strip.neutral - strip.reach, strip.neutral + strip.reach
 
     def y(value: float) -> float:

@@ -1,4 +1,4 @@
-"""The replies as types: what the OpenAPI document states, and what a Python caller can parse a reply with."""
+"""The types of the replies. The OpenAPI document is made from them, and the Python client parses replies with them."""
 
 from pellucid.schemas.base import (
     BoxField,

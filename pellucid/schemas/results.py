@@ -1,4 +1,4 @@
-"""The envelope of every POST route that explains, and its parts."""
+"""The reply of the POST routes that predict and explain, and its parts."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ class ChannelWeight(Schema):
     """One channel of a gate."""
 
     channel: int = Field(description="The channel, counted from 0.", examples=[2])
-    weight: float = Field(description="The factor by which it was multiplied.", examples=[0.91])
+    weight: float = Field(description="The factor by which the gate multiplied it.", examples=[0.91])
 
 
 class Gate(Schema):
-    """What a channel-attention gate did to this picture. A gate's value alone is not importance."""
+    """The weights of a channel-attention gate for this picture. A weight alone is not importance."""
 
     layer: str = Field(
-        description="The gate's name: the module that holds it, or, where that holds several, its own multiplication.",
+        description="The gate's name: that of its module, or of its multiplication if the module has several gates.",
         examples=["features.1.block.1"],
     )
-    type: str = Field(description="The class of the module that holds it.", examples=["SqueezeExcitation"])
-    channels: int = Field(description="How many channels it weighs.", examples=[16])
+    type: str = Field(description="The class of the gate's module.", examples=["SqueezeExcitation"])
+    channels: int = Field(description="The number of channels.", examples=[16])
     weights: list[float] = Field(
         description="The factor by which each channel was multiplied, channel 0 first.", examples=[[0.91, 0.34, 0.77]]
     )
@@ -37,26 +37,26 @@ class Gate(Schema):
     weakest: list[ChannelWeight] = Field(description="The channels with the smallest weights, smallest first.")
     effects: list[float] | None = Field(
         None,
-        description="What each channel did for the class's logit: its gradient by the gated activation times that "
-        "activation, summed over positions. Only there with `effects=true`.",
+        description="The effect of each channel on the class's logit: the logit's gradient by the gated activation "
+        "times that activation, summed over positions. Only present with `effects=true`.",
         examples=[[0.12, -0.03, 0.4]],
     )
     restored: list[float] | None = Field(
         None,
-        description="Measured: the class's logit with that channel's weight set back to 1, less the logit as it is. "
-        "Only there where `restore` names this gate.",
+        description="The class's logit with that channel's weight set to 1, minus the unchanged logit, measured. Only "
+        "present if `restore` names this gate.",
         examples=[[0.01, -0.02, 0.0]],
     )
 
 
 class Importance(Schema):
-    """Grad-CAM's channel weights: how much the class's logit would grow with each channel, averaged over positions.
+    """Grad-CAM's channel weights: the gradient of the class's logit by each channel, averaged over positions.
 
-    Every network has these, with gates or without. They are gradients, not gates.
+    Every network has these, with or without gates. They are gradients, not gate weights.
     """
 
-    layer: str = Field(description="The layer that the channels belong to.", examples=["head"])
-    target: ClassName = Field(description="The class whose logit is meant.")
+    layer: str = Field(description="The layer of the channels.", examples=["head"])
+    target: ClassName = Field(description="The class whose logit is differentiated.")
     weights: list[float] = Field(
         description="The mean over positions of the logit's gradient by each channel, channel 0 first.",
         examples=[[0.0021, -0.0007]],
@@ -64,26 +64,22 @@ class Importance(Schema):
 
 
 class Attention(Schema):
-    """Weights of channels: `gates` are what the network itself computed, `importance` is what an explanation
-    attributes.
-    """
+    """Weights of channels. `gates` are computed by the network itself, `importance` by an explanation."""
 
     gates: list[Gate] = Field(
-        description="The network's channel-attention gates, in order of execution; empty where it has none."
+        description="The network's channel-attention gates, in order of execution. Empty if it has none."
     )
-    importance: Importance = Field(
-        description="Grad-CAM channel weights at the chosen layer for the chosen class (the first, of several)."
-    )
+    importance: Importance = Field(description="Grad-CAM's channel weights at the chosen layer, for the first target.")
 
 
 class Tiles(Schema):
-    """Where the channels lie in a grid. Tile n is in column n % columns and row n // columns."""
+    """The geometry of a grid of channels. Tile n is in column n % columns and row n // columns."""
 
-    columns: int = Field(description="Tiles in a row.", examples=[4])
-    rows: int = Field(description="Rows.", examples=[4])
-    width: int = Field(description="A tile's width in pixels.", examples=[112])
-    height: int = Field(description="A tile's height in pixels.", examples=[112])
-    gap: int = Field(description="Pixels between tiles.", examples=[2])
+    columns: int = Field(description="Number of columns.", examples=[4])
+    rows: int = Field(description="Number of rows.", examples=[4])
+    width: int = Field(description="Width of a tile in pixels.", examples=[112])
+    height: int = Field(description="Height of a tile in pixels.", examples=[112])
+    gap: int = Field(description="Space between tiles in pixels.", examples=[2])
 
 
 class Stats(Schema):
@@ -99,69 +95,73 @@ class FeatureMap(Schema):
 
     layer: str = Field(description="The layer, or the gate.", examples=["blocks.4"])
     side: Literal["before", "after", "difference"] | None = Field(
-        None, description="Of a gate: which side of it, or what it changed. Not there for a layer.", examples=["after"]
+        None,
+        description="The side of a gate, or the difference: after - before. Not present for a layer.",
+        examples=["after"],
     )
     shape: list[int] = Field(description="The layer's channels, height and width.", examples=[[40, 28, 28]])
     channels: list[int] = Field(description="The channels shown, in order.", examples=[[12, 3]])
     grid: Picture = Field(description="The channels as tiles, row by row.")
     tiles: Tiles = Field(description="The grid's geometry.")
-    stats: Stats = Field(description="What the channels are like, in numbers.")
+    stats: Stats = Field(description="Statistics of the channels.")
 
 
 class GradCam(Schema):
-    """Where the evidence for one class lies."""
+    """A heat map: where the evidence for one class is."""
 
-    target: Target = Field(description="The class that is explained.")
+    target: Target = Field(description="The explained class.")
     against: list[ClassName] | None = Field(
-        None, description="The classes that it is explained against. Only there with `against`."
+        None, description="The classes that it is explained against. Only present with `against`."
     )
     layer: str = Field(
-        description="The layer whose activations are weighed, `pixels`, or the fused layers with ` + ` between them.",
+        description="The layer of the map, `pixels`, or the names of the fused layers, joined by ` + `.",
         examples=["head"],
     )
     fused: Literal["mean", "max", "product"] | None = Field(
-        None, description="How the maps of several layers became this one. Only there with `fuse`.", examples=["mean"]
+        None, description="How the maps of several layers were fused. Only present with `fuse`.", examples=["mean"]
     )
-    method: str = Field(description="How the map was made.", examples=["grad-cam"])
+    method: str = Field(description="The method.", examples=["grad-cam"])
     mask: Picture = Field(
-        description="8-bit grey, as large as `box` (or `max_side`): 255 is the most evidence for the class, 0 none. "
-        "`signed`: 128 is none."
+        description="8-bit grey, as large as `box` (or limited by `max_side`). 255 is the most evidence for the class, "
+        "0 is none. With `signed`, 128 is none."
     )
     overlay: Picture | None = Field(
-        description="The whole photograph with the mask in colour over `box`; null unless `overlay=true`."
+        description="The whole photograph with the mask in colour over `box`. Null unless `overlay=true`."
     )
     box: BoxField
-    raw: RawMap = Field(description="The low-resolution map with its true range.")
-    trust: Trust | None = Field(None, description="How far the map can be trusted. Only there with `trust=true`.")
+    raw: RawMap = Field(description="The low-resolution map with its original range.")
+    trust: Trust | None = Field(None, description="How far the map can be trusted. Only present with `trust=true`.")
 
 
 class Result(Schema):
-    """What was found in one image. Only the parts that the route or `include` names are there."""
+    """The result for one image. Only the parts of the route, or of `include`, are present."""
 
     image: ImageInfo = Field(description="The picture that was explained.")
     predictions: list[Prediction] | None = Field(None, description="The most probable classes, best first.")
     attention: Attention | None = Field(None, description="Weights of channels.")
-    feature_maps: list[FeatureMap] | None = Field(None, description="Feature maps by layer, in the order asked for.")
+    feature_maps: list[FeatureMap] | None = Field(None, description="Feature maps by layer, in the requested order.")
     grad_cam: list[GradCam] | None = Field(
-        None, description="Heat maps: method by method, layer by layer, target by target, each in the order asked for."
+        None, description="Heat maps, ordered by method, layer and target, each in the requested order."
     )
-    what_if: WhatIf | None = Field(None, description="What a change of channels would do.")
-    frame: Frame | None = Field(None, description="What the network was given. Only there with `provenance=true`.")
+    what_if: WhatIf | None = Field(None, description="The effect of an edit of channels.")
+    frame: Frame | None = Field(
+        None, description="The part of the picture that the network was given. Only present with `provenance=true`."
+    )
 
 
 class Failure(Schema):
-    """The entry of an image that could not be explained, among others that could."""
+    """The entry of an image that failed, in a reply in which other images succeeded."""
 
     image: ImageInfo = Field(description="The picture as it was received.")
-    error: Problem = Field(description="Why it could not be explained.")
+    error: Problem = Field(description="Why it failed.")
 
 
 class Reply(Schema):
-    """The envelope of every POST route."""
+    """The reply of the POST routes."""
 
     model: str = Field(description="The network that was run.", examples=["lite0"])
     request_id: str = Field(description="The request's id, as in X-Request-ID.", examples=["b1f5c0de7a3e4c55"])
     results: list[Result | Failure] = Field(description="One entry for each image, in the order sent.")
     provenance: Provenance | None = Field(
-        None, description="What computed the answer. Only there with `provenance=true`."
+        None, description="What computed the answer. Only present with `provenance=true`."
     )

@@ -1,4 +1,4 @@
-"""What a change of channels would do."""
+"""The effect of an edit of channels."""
 
 from __future__ import annotations
 
@@ -9,38 +9,41 @@ from pellucid.schemas.side_by_side import SideBySide
 
 
 class ChannelFactor(Schema):
-    """A channel that is edited."""
+    """An edited channel."""
 
     channel: int = Field(description="The channel, counted from 0.", examples=[12])
-    factor: float = Field(description="What it is multiplied by; 0 mutes it.", examples=[0.5])
+    factor: float = Field(description="The factor that it is multiplied by. 0 mutes it.", examples=[0.5])
 
 
 class AppliedEdit(Schema):
-    """Channels and their factors."""
+    """The edited channels and their factors."""
 
-    channels: list[ChannelFactor] = Field(description="The channels that were named.")
-    others: float = Field(description="The factor of all others: 1, or 0 where some were to be kept.", examples=[1.0])
+    channels: list[ChannelFactor] = Field(description="The channels that the request names.")
+    others: float = Field(
+        description="The factor of all other channels: 1, or 0 if the request keeps only some.", examples=[1.0]
+    )
 
 
 class TargetChange(Schema):
-    """What the change did to one class."""
+    """The effect of the edit on one class."""
 
-    before: Prediction = Field(description="As it is.")
-    after: Prediction = Field(description="As edited.")
-    change: float = Field(description="The logit after less the one before.", examples=[-0.42])
-    maps: SideBySide = Field(description="The class's map at the layer before and after.")
+    before: Prediction = Field(description="Before the edit.")
+    after: Prediction = Field(description="After the edit.")
+    change: float = Field(description="The logit after the edit minus the logit before it.", examples=[-0.42])
+    maps: SideBySide = Field(description="The class's map at the layer before and after the edit.")
 
 
 class MutedChannel(Schema):
-    """A channel that mattered."""
+    """A channel whose muting changes the logit."""
 
-    channel: int = Field(description="The channel.", examples=[40])
-    muted: float = Field(description="What muting it does to the logit.", examples=[-0.31])
+    channel: int = Field(description="The channel, counted from 0.", examples=[40])
+    muted: float = Field(description="The change of the logit if the channel is muted.", examples=[-0.31])
 
 
 class Agreement(Schema):
-    """Spearman's rank correlation of what each channel measurably gives the logit with what is taken for it; null where
-    there is nothing to correlate.
+    """Spearman's rank correlation of the measured effect of each channel with an estimate of it.
+
+    Null if one of the two is constant, or if there is no such estimate.
     """
 
     gradient_weights: float | None = Field(description="With Grad-CAM's weights.", examples=[0.41])
@@ -49,10 +52,10 @@ class Agreement(Schema):
 
 
 class ChannelRanking(Schema):
-    """Which channels mattered for the first target: measured, and what is taken for it."""
+    """Which channels matter for the first target: measured by muting, and estimated."""
 
     muted: list[float] = Field(
-        description="Measured: the logit with that channel alone at zero, less the logit as it is; channel 0 first.",
+        description="Measured: the logit with that channel set to zero, minus the unchanged logit. Channel 0 first.",
         examples=[[-0.31, 0.02, 0.0]],
     )
     gradient_weights: list[float] = Field(
@@ -60,26 +63,32 @@ class ChannelRanking(Schema):
         examples=[[0.002, -0.001, 0.0]],
     )
     gradient_activation: list[float] = Field(
-        description="Gradient times activation, summed over positions: muting, had the head been linear.",
+        description="Gradient times activation, summed over positions. If the network behind the layer were linear, "
+        "this would be minus `muted`.",
         examples=[[0.3, -0.02, 0.0]],
     )
     gate_weights: list[float] | None = Field(
-        description="The weights of the gate that ends at the layer; null where none does.", examples=[[1.2, 0.8, 1.0]]
+        description="The weights of the gate whose output is the layer. Null if there is no gate.",
+        examples=[[1.2, 0.8, 1.0]],
     )
-    most: list[MutedChannel] = Field(description="The channels whose muting changes most, the largest change first.")
-    agreement: Agreement = Field(description="How far each tells the measured order.")
+    most: list[MutedChannel] = Field(
+        description="The channels whose muting changes the logit most, largest change first."
+    )
+    agreement: Agreement = Field(description="How well each estimate predicts the measured order.")
 
 
 class WhatIf(Schema):
-    """What the network would have said, had some channels weighed more, less, or nothing."""
+    """The network's answer if some channels are scaled or muted."""
 
     layer: str = Field(description="The layer whose channels are edited.", examples=["blocks.15.gate"])
     gate: str | None = Field(
-        description="The gate that ends there, whose weights an edit multiplies as well; null where none does.",
+        description="The gate whose output is the layer. The edit scales its weights. Null if there is no gate.",
         examples=["blocks.15.gate"],
     )
-    edit: AppliedEdit = Field(description="What was changed.")
-    before: list[Prediction] = Field(description="The most probable classes as it is, by the network behind the layer.")
-    after: list[Prediction] = Field(description="The most probable classes as edited.")
-    targets: list[TargetChange] = Field(description="What became of each target.")
-    ranking: ChannelRanking | None = Field(description="Which channels mattered; null unless `rank=true`.")
+    edit: AppliedEdit = Field(description="The edit.")
+    before: list[Prediction] = Field(
+        description="The most probable classes before the edit, computed by the network behind the layer."
+    )
+    after: list[Prediction] = Field(description="The most probable classes after the edit.")
+    targets: list[TargetChange] = Field(description="The effect on each target.")
+    ranking: ChannelRanking | None = Field(description="Which channels matter. Null unless `rank=true`.")

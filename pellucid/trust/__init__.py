@@ -3,6 +3,6 @@
 numpy alone, and nothing here runs a network: whoever asks sends the pictures through one and brings the scores.
 
 - imputation: what stands in the place of pixels that were taken away
-- trials: which pictures are scored, of the map and of its rivals; measures: scores -> curves and one verdict
+- perturbations: which pictures are scored, of the map and of its baselines; measures: scores -> curves and one verdict
 - ranks: rank correlation
 """

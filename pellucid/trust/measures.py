@@ -1,4 +1,4 @@
-"""Scores of the trials -> curves, their areas, and one number that says whether the network follows the map."""
+"""Scores of the perturbations -> curves, their areas, and whether the network follows the map."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from pellucid.trust.perturbations import ROAD_FRACTIONS, Perturbations
 from pellucid.trust.ranks import spearman
-from pellucid.trust.trials import ROAD_FRACTIONS, Trials
 from pellucid.types import Floats
 
 Test = Literal["deletion", "insertion", "road"]
 Finding = Literal["follows", "unclear", "contradicts"]
 
-# Advantages within so many standard deviations of random maps could be one's.
+# Within this many standard deviations of random maps, an advantage can be chance.
 _CLEAR: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """A class's probability ``[n]`` over the shares ``[n]`` of the pixels that were taken away, or put back.
+    """A class's probability ``[n]`` over the shares ``[n]`` of the pixels that are removed, or restored.
 
     ``map``, ``gaussian`` ``[n]``, ``random`` ``[R, n]``. The areas under them lie between 0 and 1; ``random_auc`` is
     ``[R]``.
@@ -40,9 +40,9 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class Confidence:
-    """The class's probability where all but what the map marks is blank: Grad-CAM++'s, arXiv 1710.11063, section 4.1.
+    """The class's probability O with all blank but what the map marks. Grad-CAM++, arXiv 1710.11063, section 4.1.
 
-    ``drop``: max(0, Y - O) / Y of the whole picture's Y and the masked one's O; ``increase``: whether O is more than Y.
+    ``drop``: max(0, Y - O) / Y, where Y is the whole picture's probability; ``increase``: whether O > Y.
     """
 
     probability: float
@@ -54,9 +54,9 @@ class Confidence:
 class Measured:
     """How far the map of one target can be trusted.
 
-    ``advantage``: the mean over the tests of how far the map's area is on the better side of the mean random map's, in
-    probability. ``noise``: the standard deviation of what another random map would have there. ``gaussian``: the
-    advantage of the spot in the middle. ``beaten`` counts the random maps with a lower one.
+    ``advantage``: how much better the map's areas are than those of the mean random map, averaged over the tests, in
+    probability. ``noise``: the standard deviation of a random map's advantage. ``gaussian``: the advantage of the
+    Gaussian in the middle. ``beaten``: the number of random maps with a lower advantage.
     """
 
     finding: Finding
@@ -72,20 +72,20 @@ class Measured:
     passes: int
 
 
-def measured(trials: Trials, scores: NDArray[Any]) -> tuple[Measured, ...]:
-    """One for each target. ``scores`` ``[trials, targets]`` are the classes' probabilities in the trials' pictures."""
-    return tuple(_of_target(trials, scores[:, target], target) for target in range(trials.targets))
+def measured(perturbations: Perturbations, scores: NDArray[Any]) -> tuple[Measured, ...]:
+    """One for each target. ``scores`` ``[perturbations, targets]`` are the classes' probabilities."""
+    return tuple(_of_target(perturbations, scores[:, target], target) for target in range(perturbations.targets))
 
 
-def _of_target(trials: Trials, scores: NDArray[Any], target: int) -> Measured:
-    found = {trial: float(score) for trial, score in zip(trials.plan, scores, strict=True)}
+def _of_target(perturbations: Perturbations, scores: NDArray[Any], target: int) -> Measured:
+    found = {perturbation: float(score) for perturbation, score in zip(perturbations.plan, scores, strict=True)}
     by_map: dict[tuple[str, int], list[float]] = {}
-    for trial, score in found.items():
-        by_map.setdefault((trial.kind, trial.map), []).append(score)
+    for perturbation, score in found.items():
+        by_map.setdefault((perturbation.kind, perturbation.map), []).append(score)
     original, blank, blurred = (by_map[kind, -1] for kind in ("original", "blank", "blurred"))
-    rivals = len(trials.maps) - trials.targets
-    rows = [rivals + target, *range(rivals)]  # the map, the Gaussian, the random ones
-    whole = (0.0, *trials.design.fractions, 1.0)
+    baselines = len(perturbations.maps) - perturbations.targets
+    rows = [baselines + target, *range(baselines)]  # the map, the Gaussian, the random ones
+    whole = (0.0, *perturbations.design.fractions, 1.0)
 
     def curve(test: Test, fractions: Sequence[float], before: list[float], after: list[float]) -> Curve:
         values = np.array([before + by_map[test, row] + after for row in rows], np.float32)
@@ -108,7 +108,7 @@ def _of_target(trials: Trials, scores: NDArray[Any], target: int) -> Measured:
     random = advantages[2:]
     noise = float(random.std(ddof=1) * np.sqrt(1 + 1 / len(random)))
     confidences = [_confidence(original[0], by_map["masked", row][0]) for row in rows]
-    heat = trials.maps[rows[0]]
+    heat = perturbations.maps[rows[0]]
     total = float(np.abs(heat).sum())
     return Measured(
         finding=finding(float(advantages[0]), noise),
@@ -121,19 +121,19 @@ def _of_target(trials: Trials, scores: NDArray[Any], target: int) -> Measured:
         gaussian_confidence=confidences[1],
         random_confidence=tuple(confidences[2:]),
         positive_share=float(np.maximum(heat, 0).sum()) / total if total else 0.0,
-        passes=len(trials),
+        passes=len(perturbations),
     )
 
 
 def finding(advantage: float, noise: float) -> Finding:
-    """Whether a map's advantage is more than chance could give it."""
+    """Whether a map's advantage is larger than chance explains, and its sign."""
     if abs(advantage) <= _CLEAR * noise:
         return "unclear"
     return "follows" if advantage > 0 else "contradicts"
 
 
 def sentence(found: Measured, label: str) -> str:
-    """What the advantage means, for people."""
+    """The finding as a sentence."""
     random = len(found.random_confidence)
     spread = "random maps have no spread"
     if found.noise:
@@ -153,9 +153,9 @@ def sentence(found: Measured, label: str) -> str:
 
 
 def sanity(heat: Floats, randomised: Floats) -> tuple[float | None, ...]:
-    """Spearman's correlation of a map with each of those ``[n, h, w]`` that heads with random weights have.
+    """Spearman's correlation of a map with the maps ``[n, h, w]`` of heads with random weights.
 
-    Adebayo et al., "Sanity Checks for Saliency Maps", arXiv 1810.03292. None where such a map is constant.
+    Adebayo et al., "Sanity Checks for Saliency Maps", arXiv 1810.03292. None if such a map is constant.
     """
     return tuple(spearman(heat, other) for other in randomised)
 
@@ -166,6 +166,6 @@ def _confidence(whole: float, masked: float) -> Confidence:
 
 
 def _areas(values: NDArray[Any], fractions: NDArray[Any]) -> NDArray[np.float64]:
-    """Areas under curves ``[n, points]`` by trapezoids, divided by the length of the axis."""
+    """Areas under curves ``[n, points]`` by the trapezoidal rule, divided by the length of the axis."""
     areas: NDArray[np.float64] = np.trapezoid(values.astype(np.float64), fractions, axis=1) / np.ptp(fractions)
     return areas

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 
 def ranks(values: NDArray[Any]) -> NDArray[np.float64]:
-    """The rank of each of ``[n]`` values from 0, equal ones sharing the mean of theirs."""
+    """The rank of each of ``[n]`` values from 0. Equal values share their mean rank."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
     shared: NDArray[np.float64] = (last - (counts + 1) / 2)[inverse]
@@ -17,9 +17,9 @@ def ranks(values: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def spearman(one: NDArray[Any], other: NDArray[Any]) -> float | None:
-    """Spearman's rank correlation of two arrays of one size, -1 to 1: Pearson's of the ranks.
+    """Spearman's rank correlation of two arrays of one size, -1 to 1: Pearson's correlation of the ranks.
 
-    None where one of them is constant, or not finite.
+    None if one of them is constant, or not finite.
     """
     if not (np.isfinite(one).all() and np.isfinite(other).all()):
         return None

@@ -1,1 +1,1 @@
-"""Who is let in, what runs next, and the one thread that runs it."""
+"""Admits requests, forms batches, and runs them on the engine's threads."""

@@ -1,4 +1,4 @@
-"""The door: how many images, and how many bytes for them, may be in flight at once."""
+"""Admission control: limits the images and the bytes in flight."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from pellucid.errors import QueueFull
 
 
 class Admission:
-    """Counts what is in flight. For one event loop: it takes no lock, because nothing in it awaits.
+    """Counts the images and bytes in flight. Belongs to one event loop, so it needs no lock: nothing in it awaits.
 
-    Bytes are counted as they come: what a caller only announces would keep others out at no cost. Images are counted
-    once their bytes are there, so that callers who send slowly, or never, take no places.
+    Bytes count once they are received: otherwise, a client could block others with an announced Content-Length. Images
+    count once their bytes are received, so that slow clients occupy no places.
+
+    ``images`` and ``size`` (bytes) are the limits. ``seconds_for(images)`` predicts when that many images are done, for
+    Retry-After.
     """
 
     def __init__(self, images: int, size: int, seconds_for: Callable[[int], float]) -> None:
@@ -28,14 +31,15 @@ class Admission:
         self.bytes_in_flight = 0
 
     async def empty(self) -> None:
-        """Wait until nobody is inside."""
+        """Wait until no request is in flight."""
         await self._empty.wait()
 
     @contextmanager
     def enter(self, announced: int = 0) -> Iterator[Place]:
-        """A place that holds nothing yet, and gives back at the end what it has been made to hold.
+        """Admit a request. The place starts empty, and releases all that it holds at the end of the context.
 
-        Raises QueueFull, before anything is read, where one more image or the ``announced`` bytes would not fit.
+        Raises QueueFull if one more image or the ``announced`` bytes would exceed a limit. Call it before the body is
+        read.
         """
         self._require(1, announced)
         place = Place(self)
@@ -53,11 +57,12 @@ class Admission:
     def _require(self, images: int, size: int) -> None:
         if self.in_flight + images > self._most_images:
             raise self._full(
-                f"{self.in_flight} images are in flight and {images} more would pass the limit of {self._most_images}."
+                f"{self.in_flight} images are in flight, and {images} more would exceed the limit of "
+                f"{self._most_images}."
             )
         if self.bytes_in_flight + size > self._most_bytes:
             held, more, most = (value / 2**20 for value in (self.bytes_in_flight, size, self._most_bytes))
-            raise self._full(f"{held:.1f} MiB are in flight and {more:.1f} more would pass the limit of {most:g}.")
+            raise self._full(f"{held:.1f} MiB are in flight, and {more:.1f} more would exceed the limit of {most:g}.")
 
     def _full(self, detail: str) -> QueueFull:
         return QueueFull(detail, retry_after_s=self._seconds_for(self.in_flight))
@@ -65,14 +70,14 @@ class Admission:
 
 @dataclass(eq=False, slots=True)
 class Place:
-    """What one request holds of the door's limits."""
+    """The images and bytes of one request that count towards the limits."""
 
     door: Admission
     images: int = 0
     size: int = 0
 
     def hold(self, *, images: int = 0, size: int = 0) -> None:
-        """Hold so many more images and bytes. Raises QueueFull, with the time after which to try again."""
+        """Add images and bytes to this place. Raises QueueFull with Retry-After if they exceed a limit."""
         self.door._require(images, size)
         self.door.in_flight += images
         self.door.bytes_in_flight += size

@@ -1,8 +1,8 @@
-"""What to run next. Greedy and work-conserving: whoever asks gets everything that waits, up to the largest batch.
+"""Forms batches. Greedy and work-conserving: a free thread takes all waiting jobs of a lane, up to the largest batch.
 
-There is no window to wait for company: with service time a + b·n a window only adds latency, and under load the queue
-fills by itself while the engine works. Once it has filled a batch, waiting for a slot gains that batch nothing: it goes
-ahead to an engine that takes it, and starts there the moment a slot is free.
+There is no batching window. With a service time of a + b·n, a window only adds latency, and under load the queue fills
+by itself while the engine is busy. A full batch gains nothing by waiting longer, so it may be queued inside the engine,
+where it starts as soon as a slot is free.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ from pellucid.types import Job
 
 
 class Batcher:
-    """Jobs wait in lanes, first come first served; the lane whose first job has waited longest goes next.
+    """Holds waiting jobs in lanes, first in, first out. The lane whose first job has waited longest goes next.
 
-    Jobs of one lane share a trunk and a cut, so a job that needs a backward pass never slows those that do not. A job
-    whose future is done, because its caller has gone, leaves its lane at once, and its pixels with it. All methods may
-    be called from any thread.
+    Jobs of one lane need the same outputs of the network, so a job that needs a gradient never slows a job that does
+    not. A job whose future is done (its caller has left) is removed from its lane at once, and its pixels are freed.
+    All methods are thread-safe.
 
-    ``spare``: how many more threads take batches than the engine has slots. With one spare thread, a full batch can
-    queue inside the engine while all slots are busy; only lanes that ``queues`` accepts do.
+    ``seconds_for(lane, size)`` predicts the seconds of a batch. ``spare``: the number of threads that exceed the
+    engine's slots. With one spare thread, a full batch can queue inside the engine while all slots are busy, if
+    ``queues(lane)`` is true.
     """
 
     def __init__(
@@ -39,53 +40,53 @@ class Batcher:
         self._queues = queues
         self._spare = spare
         self._lanes: dict[str, OrderedDict[Job, None]] = {}
-        self._changed = threading.Condition()  # re-entrant: a future that is failed calls _leave in the same thread
+        self._changed = threading.Condition()  # re-entrant: failing a future calls _leave in the same thread
         self._held: set[str] = set()
         self._closed = False
         self._idle = 0
 
     def __len__(self) -> int:
-        """How many jobs wait."""
+        """The number of waiting jobs."""
         with self._changed:
             return sum(map(len, self._lanes.values()))
 
     def put(self, job: Job) -> bool:
-        """Queue a job. False, and the job is not taken, once the batcher is closed."""
+        """Queue a job. Returns False, and does not queue it, if the batcher is closed."""
         with self._changed:
             if self._closed:
                 return False
             self._lanes.setdefault(job.lane, OrderedDict())[job] = None
             self._changed.notify()
-        waiting = weakref.ref(job)  # the future must not hold the job: the two would wait for the garbage collector
+        waiting = weakref.ref(job)  # a strong reference would be a cycle, which only the garbage collector frees
         job.future.add_done_callback(lambda _: self._leave(waiting()))
         return True
 
     def hold(self, lane: str) -> bool:
-        """Hand out no job of a lane until it is released. False where it is held already."""
+        """Stop handing out jobs of a lane until ``release``. Returns False if it was held already."""
         with self._changed:
             new = lane not in self._held
             self._held.add(lane)
             return new
 
     def release(self, lane: str) -> None:
-        """Hand out the jobs of a lane again."""
+        """Hand out jobs of a held lane again."""
         with self._changed:
             self._held.discard(lane)
             self._changed.notify_all()
 
     def open(self) -> None:
-        """Take jobs (again)."""
+        """Accept jobs again after ``close``."""
         with self._changed:
             self._closed = False
 
     def close(self) -> None:
-        """Take no more jobs; ``take`` still hands out those that wait."""
+        """Accept no more jobs. ``take`` still hands out the waiting ones."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
     def fail(self, error: Callable[[], PellucidError]) -> None:
-        """Give every job that waits an error of its own."""
+        """Fail every waiting job. ``error`` is called once for each, so that no two futures share an exception."""
         with self._changed:
             while self._lanes:
                 job = self._pop(next(iter(self._lanes)))
@@ -93,11 +94,11 @@ class Batcher:
                     job.future.set_exception(error())
 
     def take(self, limit: Callable[[], int]) -> list[Job]:
-        """Wait for work and return one batch of one lane, at most ``limit()`` jobs. Empty means closed and drained.
+        """Wait for work, and return one batch of one lane with at most ``limit()`` jobs.
 
-        The limit is asked when the batch is taken, under the lock: it may have changed during the wait.
-        Who else is waiting for work gets an equal share of what there is. Jobs whose caller has gone are dropped;
-        those that can't be done by their deadline fail with DeadlineExceeded.
+        An empty list means that the batcher is closed and drained. ``limit`` is called when the batch is taken, because
+        it may change during the wait. If several threads wait, they share the lane's jobs equally. Jobs whose caller
+        has left are dropped. Jobs that cannot meet their deadline fail with DeadlineExceeded.
         """
         with self._changed:
             while True:
@@ -108,7 +109,7 @@ class Batcher:
                 if not self._lanes:
                     return []
                 batch = self._next_batch(limit())
-                if self._lanes:  # another lane has become the next, and may have a batch for who waits
+                if self._lanes:  # the next lane may have a batch for a waiting thread
                     self._changed.notify()
                 if batch:
                     return batch
@@ -135,7 +136,7 @@ class Batcher:
             job = self._pop(name)
             if not job.future.set_running_or_notify_cancel():
                 continue
-            # The first is refused only when it is late already: a forecast that nothing tests again would stay wrong.
+            # The first job fails only if it is late already. Otherwise, a wrong forecast would never be corrected.
             soonest = time.monotonic() + (self._seconds_for(name, len(batch) + 1) if batch else 0.0)
             if job.deadline < soonest:
                 job.future.set_exception(DeadlineExceeded("The queue was too long to answer by the deadline."))
@@ -158,4 +159,4 @@ class Batcher:
         if not self._lanes[name]:
             del self._lanes[name]
             if self._closed and not self._lanes:
-                self._changed.notify_all()  # who was to take no part of a batch may end
+                self._changed.notify_all()  # a spare thread that could not take a batch must end

@@ -1,4 +1,4 @@
-"""How long a batch takes: a + b·n seconds for n images, fitted while serving."""
+"""Predicts the seconds of a batch: a + b·n for n images, fitted while serving."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Mapping
 
 
 class CostModel:
-    """Least squares of seconds over batch size, older batches forgotten by ``decay`` each time.
+    """Least-squares fit of seconds against batch size. Each new batch multiplies the weight of older ones by ``decay``.
 
-    May be used from several threads.
+    Thread-safe.
     """
 
     def __init__(self, decay: float = 0.98) -> None:
@@ -20,18 +20,18 @@ class CostModel:
         self._sums: tuple[float, ...] = (0.0,) * 5
 
     def observe(self, size: int, seconds: float) -> None:
-        """A batch of ``size`` images took ``seconds``."""
-        one = (1.0, size, seconds, size * size, size * seconds)
+        """Record that a batch of ``size`` images took ``seconds``."""
+        terms = (1.0, size, seconds, size * size, size * seconds)
         with self._lock:
-            self._sums = tuple(self._decay * old + new for old, new in zip(self._sums, one, strict=True))
+            self._sums = tuple(self._decay * old + new for old, new in zip(self._sums, terms, strict=True))
 
     def predict(self, size: int) -> float:
-        """Seconds for a batch of ``size``; 0 before the first one, so that nothing is refused on no evidence."""
+        """The seconds of a batch of ``size``. 0 before the first batch, so that nothing is refused without data."""
         weight, n, s, nn, ns = self._sums
         if weight == 0:
             return 0.0
         variance = nn * weight - n**2
-        if variance < 1e-9 * nn * weight:  # one batch size seen so far: in proportion to it
+        if variance < 1e-9 * nn * weight:  # only one batch size so far: assume proportionality
             return s / n * size
         slope = max(0.0, (ns * weight - n * s) / variance)
         start = max(0.0, (s - slope * n) / weight)
@@ -39,7 +39,7 @@ class CostModel:
 
 
 class LaneCosts:
-    """A CostModel for each lane, of the ``kept`` lanes that ran last. May be asked from any thread."""
+    """A CostModel for each of the ``kept`` lanes that ran most recently. Thread-safe."""
 
     def __init__(self, kept: int = 256) -> None:
         self._kept = kept
@@ -47,7 +47,7 @@ class LaneCosts:
         self._lock = threading.Lock()
 
     def observe(self, lane: str, size: int, seconds: float) -> None:
-        """A batch of ``size`` images of this lane took ``seconds``."""
+        """Record that a batch of ``size`` images of this lane took ``seconds``."""
         with self._lock:
             model = self._models.setdefault(lane, CostModel())
             self._models.move_to_end(lane)
@@ -56,13 +56,13 @@ class LaneCosts:
                 self._models.popitem(last=False)
 
     def predict(self, lane: str, size: int) -> float:
-        """Seconds for one batch; 0 for a lane that is not known."""
+        """The seconds of one batch. 0 for an unknown lane."""
         with self._lock:
             model = self._models.get(lane)
             return model.predict(size) if model else 0.0
 
     def seconds_for(self, images: Mapping[str, int], max_batch: int) -> float:
-        """Seconds for so many ``images`` of each lane, in batches as full as may be."""
+        """The seconds of all batches for ``images`` (lane -> number of images), if batches are as full as possible."""
         total = 0.0
         for lane, count in images.items():
             full, rest = divmod(count, max_batch)

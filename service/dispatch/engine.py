@@ -1,4 +1,4 @@
-"""What the worker needs of an engine; ``pellucid.engine`` has the one that is served."""
+"""The interface between the worker and an engine. ``pellucid.engine`` implements it."""
 
 from __future__ import annotations
 
@@ -8,37 +8,43 @@ from pellucid.types import Batch, Outcome, Plan
 
 
 class Engine(Protocol):
-    """A network loaded once. At most ``slots`` threads may call ``run`` at a time, and one more with a batch of a lane
-    that it ``queues``.
+    """One loaded network.
+
+    At most ``slots`` threads may call ``run`` at a time. One more thread may call it with a batch of a lane for which
+    ``queues`` is true.
     """
 
     @property
     def slots(self) -> int:
-        """How many batches are best run side by side: more than one where each has cores of its own."""
+        """The number of batches to run in parallel: more than one if each gets its own cores."""
         ...
 
     def run(self, batch: Batch) -> list[Outcome]:
-        """One outcome for each image of a batch of one lane, in order, whatever its neighbours.
+        """Run a batch of one lane, and return one outcome for each image, in order.
 
-        An image that has become void (Batch.void) may have an outcome that was given up.
+        An outcome does not depend on the other images. If ``Batch.void`` is true for an image, its outcome may be
+        incomplete (``given_up``).
         """
         ...
 
     def lane(self, plan: Plan) -> str:
-        """Plans with the same lane may share a batch without one paying for what only another needs.
+        """The plan's lane. Plans with the same lane can share a batch, because they need the same outputs.
 
-        Raises Unexplainable where a plan asks for a gradient that the network does not have.
+        Raises Unexplainable if the plan needs a gradient that the network does not have.
         """
         ...
 
     def queues(self, lane: str) -> bool:
-        """Whether a batch of this lane may be handed over while all slots are busy, to begin when the first is free."""
+        """Whether the engine queues a batch of this lane while all slots are busy, and starts it once one is free."""
         ...
 
     def ready(self, plan: Plan) -> bool:
-        """Whether a plan can be run at once."""
+        """Whether the plan can run without compiling anything."""
         ...
 
     def prepare(self, plan: Plan, alone: bool = False, keep: bool = False) -> None:
-        """Compile what a plan needs, beside other batches or ``alone``, and ``keep`` it for good; it takes no slot."""
+        """Compile what the plan needs, for batches in parallel, or, with ``alone``, for a batch on all cores.
+
+        ``keep``: never evict it. Takes no slot: batches may run meanwhile.
+        """
         ...

@@ -1,4 +1,4 @@
-"""When would it be done? What can't be done by its deadline is refused before it is decoded."""
+"""Predicts when a request would be done. A request that would miss its deadline is refused before it is decoded."""
 
 from __future__ import annotations
 
@@ -13,37 +13,39 @@ from pellucid.types import Plan
 
 from .worker import Worker
 
-# What a new image's seconds weigh in the mean: it is one of the last twenty or so.
+# Weight of a new image's seconds in the moving average, which so covers about the last 20 images.
 _SHARE: Final = 0.05
-# A forecast may be too low by a batch that came out smaller, or by a busy event loop. To let in what then is late costs
-# more than to refuse what might just have been in time: it keeps others out and gets no answer.
+# Safety factor of a forecast. It may be too low if batches are smaller than expected, or the event loop is busy.
+# Admitting a request that misses its deadline is worse than refusing one that would just meet it: the late one takes
+# the place of others, and still fails.
 _MARGIN: Final = 1.25
 
 
 class Forecast:
-    """Knows the images in flight by network and lane, and what such images took. ``threads`` decode and render them.
+    """Tracks the images in flight by worker and lane, and the seconds that decoding and rendering take.
 
-    For one event loop: it takes no lock, because nothing in it awaits.
+    ``threads`` is the size of the pool that decodes and renders. Belongs to one event loop, so it needs no lock:
+    nothing in it awaits.
     """
 
     def __init__(self, threads: int) -> None:
         self._threads = threads
-        self._picture_s = 0.0  # of one thread, to decode and render one image
+        self._picture_s = 0.0  # seconds of one thread to decode and render one image
         self._lanes: defaultdict[Worker, Counter[str]] = defaultdict(Counter)
         self._images = 0
 
     def seconds_for(self, images: int) -> float:
-        """Seconds until so many of the images in flight are done."""
+        """The seconds until this many of the images in flight are done."""
         engine = sum(worker.seconds_for(lanes) for worker, lanes in self._lanes.items())
         return max(engine * images / max(self._images, images, 1), self._pictures(images))
 
     @contextmanager
     def expect(self, worker: Worker, plan: Plan, images: int, deadline: float) -> Iterator[Callable[[float], None]]:
-        """Count ``images`` among those in flight while in the context.
+        """Count ``images`` as in flight during the context. ``deadline`` is in ``time.monotonic`` seconds.
 
-        Yields what is to be called as each of them is answered, with the seconds of a thread that decoding and
-        rendering it took. ``deadline`` is in ``time.monotonic`` seconds. Raises TooLate, with the time after which to
-        try again, where they could not be done by then, and EngineDown.
+        Yields a callback. Call it once for each image when it is answered, with the seconds of a thread that decoding
+        and rendering took (0 if it was not decoded). Raises TooLate with Retry-After if the images would miss the
+        deadline, and EngineDown if the engine has a fault.
         """
         if fault := worker.fault:
             raise EngineDown(fault)
@@ -55,11 +57,11 @@ class Forecast:
 
         def answered(picture_s: float) -> None:
             nonlocal left
-            if left:  # none is, once the caller has gone: what was stopped then says so afterwards
+            if left:  # 0 if the context has ended: a cancelled task may still call this
                 left -= 1
                 lanes[lane] -= 1
                 self._images -= 1
-            if picture_s:  # a picture that could not be decoded has none
+            if picture_s:  # 0 for a picture that could not be decoded
                 self._picture_s += (_SHARE if self._picture_s else 1) * (picture_s - self._picture_s)
 
         try:
@@ -73,9 +75,9 @@ class Forecast:
 
     @contextmanager
     def passes(self, worker: Worker, plan: Plan, count: int) -> Iterator[Callable[[int], None]]:
-        """Count passes through the network that an image in flight still asks for, of pictures that nobody sent.
+        """Count further passes for an image in flight, such as trials of its map, which need no decoding.
 
-        Yields what is to be called with the number of those that are done.
+        Yields a callback. Call it with the number of passes that have just finished.
         """
         lane = worker.lane(plan)
         lanes, left = self._lanes[worker], count
@@ -95,10 +97,10 @@ class Forecast:
 
     def _check(self, worker: Worker, lane: str, images: int, seconds_left: float) -> None:
         in_flight = self._images
-        if not in_flight or seconds_left <= 0:  # a forecast that nothing tests again would stay wrong
+        if not in_flight or seconds_left <= 0:  # without traffic, a wrong forecast would never be corrected
             return
         ahead = Counter(self._lanes[worker])
-        if ahead[lane]:  # the same is true of a lane
+        if ahead[lane]:  # for the same reason, an idle lane adds nothing
             ahead[lane] += images
         needed = _MARGIN * (max(worker.seconds_for(ahead), self._pictures(in_flight + images)) + self._picture_s)
         if needed > seconds_left:

@@ -1,4 +1,4 @@
-"""When memory runs out: how it is told from other failures, and how many images a batch may then have."""
+"""Out of memory: detects it, and limits the size of later batches."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-# torch's allocators (CUDA and CPU) and OpenVINO raise RuntimeError or a kind of it, and say so in words alone.
+# torch (CUDA and CPU) and OpenVINO raise RuntimeError or a subclass. Only the message tells that memory ran out.
 _WORDS: Final = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory", "bad_alloc")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a smaller batch may succeed where this one failed."""
+    """Whether the error means that memory ran out, so that a smaller batch may succeed."""
     return isinstance(error, MemoryError) or any(word in str(error).lower() for word in _WORDS)
 
 
 class BatchCap:
-    """The largest batch that is tried: halved when memory runs out, doubled again after each ``rest_s`` without that.
+    """The current limit of images in a batch, at most ``most``.
 
-    May be used from several threads.
+    It is halved when memory runs out, and doubled again after each ``rest_s`` seconds without that. Thread-safe.
     """
 
     def __init__(self, most: int, rest_s: float = 60, clock: Callable[[], float] = time.monotonic) -> None:
@@ -30,13 +30,13 @@ class BatchCap:
         self._lock = threading.Lock()
 
     def lower(self, failed: int) -> None:
-        """A batch of ``failed`` images did not fit."""
+        """Lower the limit, because a batch of ``failed`` images ran out of memory."""
         with self._lock:
             self.now = max(1, min(self.now, failed // 2))
             self._changed = self._clock()
 
     def current(self) -> int:
-        """How many images the next batch may have."""
+        """The number of images that the next batch may have."""
         with self._lock:
             if self.now < self._most and self._clock() - self._changed >= self._rest_s:
                 self.now = min(self._most, 2 * self.now)

@@ -1,7 +1,7 @@
-"""The threads that run the engine: each takes a batch, runs it, and hands each image its own result.
+"""The threads that run the engine. Each takes a batch, runs it, and sets the result of each image.
 
-There is one more than the engine has slots: a full batch is at hand in the engine when a slot becomes free, and no core
-waits until a thread has woken, answered and taken the next.
+There is one thread more than the engine has slots. So a full batch can already be queued inside the engine when a slot
+becomes free, and no core idles while a Python thread wakes, delivers results and takes the next batch.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from .batcher import Batcher
 from .cost import LaneCosts
 from .engine import Engine
 from .memory import BatchCap, is_out_of_memory
-from .watch import Watch
+from .watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 
 SPARE: Final = 1
 
 
-class _Answer(Future[Finished]):
-    """Also remembers that its caller has ``left``, where it can't be cancelled any more because its batch runs."""
+class _ResultFuture(Future[Finished]):
+    """A future that records in ``left`` that it was cancelled, even if its batch runs and it cannot be cancelled."""
 
     left = False
 
@@ -42,11 +42,11 @@ class _Answer(Future[Finished]):
 
 
 class Worker:
-    """Runs an engine on batches of whatever waits. ``submit`` may be called from any thread.
+    """Runs an engine on batches of the waiting jobs. ``submit`` is thread-safe.
 
-    ``hang_limit_s``: seconds after which a batch that has not come back counts as hanging. ``on_batch`` is told the
-    size of each batch that ran. ``on_death`` is called by a thread of the engine that ends by an error: nothing will be
-    computed any more, and the process had better end.
+    ``hang_limit_s``: seconds after which a batch counts as hanging. ``on_batch`` is called with the size of each batch
+    that ran. ``on_death`` is called if an engine thread ends by an error. The worker computes nothing after that, so
+    the process should end.
     """
 
     def __init__(
@@ -64,18 +64,18 @@ class Worker:
         self._on_death = on_death
         self._costs = LaneCosts()
         self._cap = BatchCap(max_batch)
-        self._batcher = Batcher(self._costs.predict, self._goes_ahead, SPARE)
-        self._watch = Watch(hang_limit_s, self._fail_all)
+        self._batcher = Batcher(self._costs.predict, self._may_queue, SPARE)
+        self._watchdog = Watchdog(hang_limit_s, self._fail_all)
         self._running: list[list[Job]] = [[] for _ in range(engine.slots + SPARE)]
         self._compiling = threading.Lock()
         self._died = False
         self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
-        """Start the engine's threads; also after a stop."""
+        """Start the engine's threads. A stopped worker can be started again."""
         self._died = False
         self._batcher.open()
-        self._watch.start()
+        self._watchdog.start()
         self._threads = [
             threading.Thread(target=self._loop, args=(number,), name=f"engine-{number}", daemon=True)
             for number in range(len(self._running))
@@ -84,65 +84,65 @@ class Worker:
             thread.start()
 
     def stop(self) -> None:
-        """Take no more work, finish what waits, and end the threads. One that hangs is left to itself."""
+        """Accept no more jobs, finish the waiting ones, and end the threads. A thread that hangs is abandoned."""
         self._batcher.close()
         for thread in self._threads:
-            while thread.is_alive() and not self._watch.hung:
+            while thread.is_alive() and not self._watchdog.hung:
                 thread.join(0.1)
-        self._watch.stop()
+        self._watchdog.stop()
 
     @property
     def fault(self) -> str | None:
-        """Why nothing is computed at the moment; None while all is well."""
+        """Why the engine computes nothing at the moment, or None."""
         if self._died:
             return "The engine has ended."
-        return "The engine hangs." if self._watch.hung else None
+        return "The engine hangs." if self._watchdog.hung else None
 
     @property
     def well(self) -> bool:
-        """Whether there is no fault."""
+        """Whether ``fault`` is None."""
         return self.fault is None
 
     @property
     def waiting(self) -> int:
-        """How many images wait for the engine."""
+        """The number of images that wait for the engine."""
         return len(self._batcher)
 
     @property
     def batch_cap(self) -> int:
-        """The largest batch that is tried at the moment: less than asked for after memory ran out."""
+        """The current limit of images in a batch. It is below ``max_batch`` for a while after memory ran out."""
         return self._cap.now
 
     def lane(self, plan: Plan) -> str:
-        """Plans of one lane share batches, and a forecast."""
+        """The plan's lane. Plans of one lane share batches and a cost model."""
         return self._engine.lane(plan)
 
     def seconds_for(self, images: Mapping[str, int]) -> float:
-        """Predicted seconds for so many ``images`` of each lane; lanes that have not been run yet count as nothing."""
+        """The predicted seconds for ``images`` (lane -> number). A lane that has not run yet counts as 0."""
         return self._costs.seconds_for(images, self._cap.now) / self._engine.slots
 
     def submit(self, pixels: Pixels, plan: Plan, deadline: float) -> Future[Finished]:
-        """Queue one image ``[H, W, 3]``. Cancelling the future before its batch is handed to the engine costs nothing;
-        later, it stops what takes long.
+        """Queue one image ``[H, W, 3]``. ``deadline`` is in ``time.monotonic`` seconds.
 
-        The future raises DeadlineExceeded, InferenceFailed, OutOfMemory, EngineDown, or, when the worker has been
-        stopped, Draining.
+        If the future is cancelled before its batch starts, the image does not run. If it is cancelled later, methods of
+        many passes stop early. The future raises DeadlineExceeded, InferenceFailed, OutOfMemory or EngineDown, or
+        Draining if the worker is stopped.
         """
-        future = _Answer()
+        future = _ResultFuture()
 
         def void() -> bool:
-            self._watch.beat()
+            self._watchdog.beat()
             return future.left or time.monotonic() > deadline
 
         job = Job(pixels, plan, self._engine.lane(plan), deadline, time.monotonic(), future, void)
         if not self._engine.ready(plan) and self._batcher.hold(job.lane):
             try:
                 threading.Thread(target=self._prepare, args=(job.lane, plan), name="compile", daemon=True).start()
-            except RuntimeError:  # no thread can be had: the engine's own compiles it
+            except RuntimeError:  # no thread could be started: an engine thread compiles it instead
                 self._batcher.release(job.lane)
         if not self._batcher.put(job):
             job.future.set_exception(Draining("The service is shutting down."))
-        elif fault := self.fault:  # looked at after it was queued: whoever finds a fault later fails it as well
+        elif fault := self.fault:  # checked after queueing: a later fault fails the queued job as well
             self._batcher.fail(partial(EngineDown, fault))
         return job.future
 
@@ -150,26 +150,26 @@ class Worker:
         try:
             while self._take(number):
                 self._run(self._running[number])
-                self._running[number] = []  # no name here may hold its pictures while the thread waits
-        except BaseException:  # whatever it is, nobody else would see it, and callers would wait for ever
-            log.critical("a thread of the engine ended by an error: nothing can be computed any more", exc_info=True)
+                self._running[number] = []  # frees the pictures while the thread waits
+        except BaseException:  # otherwise the error would be lost, and callers would wait for ever
+            log.critical("an engine thread ended by an error: the worker computes nothing any more", exc_info=True)
             self._died = True
             self._fail_all()
             self._on_death()
 
-    def _goes_ahead(self, lane: str) -> bool:
-        """Whether a full batch of this lane may be handed to an engine that is busy: not where memory has run out."""
+    def _may_queue(self, lane: str) -> bool:
+        """Whether a full batch of this lane may be queued inside a busy engine. False while memory is short."""
         return self._cap.now == self._max_batch and self._engine.queues(lane)
 
     def _prepare(self, lane: str, plan: Plan) -> None:
-        """Compile what a lane needs while its jobs wait, and no thread of the engine does."""
+        """Compile what a held lane needs, then release it. Runs in a thread of its own; engine threads do not wait."""
         try:
-            with self._compiling:  # one at a time: it takes a core, and the engine goes on meanwhile
+            with self._compiling:  # one compilation at a time, since it takes a core from the engine
                 self._engine.prepare(plan)
                 self._batcher.release(lane)
                 self._engine.prepare(plan, alone=True)
-        except Exception:  # its jobs find out, each by itself
-            log.exception("what a plan needs could not be compiled")
+        except Exception:  # the lane's jobs then run, and fail one by one
+            log.exception("compiling for a plan failed")
         finally:
             self._batcher.release(lane)
 
@@ -184,10 +184,10 @@ class Worker:
         self._batcher.fail(down)
 
     def _run(self, jobs: list[Job]) -> None:
-        """Run a batch; where it fails, run its halves, so that one bad item never fails its neighbours."""
+        """Run a batch. If it fails, run its halves, so that one bad image never fails the others."""
         parts = [jobs]
         while parts:
-            part = [job for job in parts.pop() if not job.future.done()]  # done: the engine had been given up
+            part = [job for job in parts.pop() if not job.future.done()]  # done: it was failed while the engine hung
             if not part:
                 continue
             error = self._attempt(part)
@@ -200,9 +200,9 @@ class Worker:
                 _settle(part[0].future, error)
 
     def _attempt(self, jobs: list[Job]) -> PellucidError | None:
-        """Run a batch and hand out its results, or say what its jobs are to be told.
+        """Run a batch and set its results. Returns the error for its jobs if it failed, else None.
 
-        The cause is not handed on: its traceback holds the tensors that the next attempt needs room for.
+        The error has no ``__cause__``: its traceback would keep arrays alive, and the next attempt needs the memory.
         """
         started = time.monotonic()
         try:
@@ -210,24 +210,24 @@ class Worker:
         except Exception as error:
             if is_out_of_memory(error):
                 self._cap.lower(len(jobs))
-                log.warning("no memory for a batch of %d; at most %d from now on: %s", len(jobs), self._cap.now, error)
+                log.warning("a batch of %d ran out of memory; the limit is now %d: %s", len(jobs), self._cap.now, error)
                 return OutOfMemory("There is not enough memory for this image at the moment.")
             if len(jobs) > 1:
-                log.warning("a batch of %d failed and is split: %s", len(jobs), error)
+                log.warning("a batch of %d failed and will be split: %s", len(jobs), error)
             else:
                 log.exception("the network failed on one image")
                 self._check_engine(jobs[0])
             return InferenceFailed("The network could not be run on this image.")
-        started += outcomes[0].waited_s  # of a batch that was ahead, what it takes is counted from its turn
+        started += outcomes[0].waited_s  # excludes the time that it was queued inside the engine
         seconds = time.monotonic() - started
         lane, size = jobs[0].lane, len(jobs)
-        # One that was given up ended early: it only tells that such batches take longer than that.
+        # A batch with an abandoned image ended early. Its time is only a lower bound of the cost.
         if seconds > self._costs.predict(lane, size) or not any(outcome.given_up for outcome in outcomes):
             self._costs.observe(lane, size, seconds)
         self._on_batch(len(jobs))
         for job, outcome in zip(jobs, outcomes, strict=True):
             if outcome.given_up:
-                _settle(job.future, DeadlineExceeded("The deadline passed while the gates were measured."))
+                _settle(job.future, DeadlineExceeded("The deadline passed before the explanation was complete."))
             elif outcome.fault:
                 _settle(job.future, InferenceFailed(outcome.fault))
             else:
@@ -235,9 +235,9 @@ class Worker:
         return None
 
     def _check_engine(self, failed: Job) -> None:
-        """Raise if the engine fails on a black picture too: every answer would be an error then.
+        """Raise RuntimeError if the engine fails on a black picture as well, since it would fail on every image.
 
-        A CUDA device after an illegal access is like that.
+        For example, a CUDA device after an illegal access.
         """
         try:
             self._outcomes([replace(failed, pixels=np.zeros(failed.pixels.shape, np.uint8), plan=Plan())])
@@ -247,7 +247,7 @@ class Worker:
 
     def _outcomes(self, jobs: list[Job]) -> list[Outcome]:
         pixels, plans, void = zip(*((job.pixels, job.plan, job.void) for job in jobs), strict=True)
-        with self._watch.running():
+        with self._watchdog.running():
             outcomes = self._engine.run(Batch(np.stack(pixels), plans, void))
         if len(outcomes) != len(jobs):
             raise RuntimeError(f"the engine returned {len(outcomes)} outcomes for {len(jobs)} images")
@@ -255,7 +255,7 @@ class Worker:
 
 
 def _settle(future: Future[Finished], answer: Finished | PellucidError) -> None:
-    """Give the future its answer, unless the engine was given up and it has one, or its caller has gone."""
+    """Set the future's result or error, unless it has one already or was cancelled."""
     try:
         if isinstance(answer, Finished):
             future.set_result(answer)

@@ -10,7 +10,6 @@ from functools import lru_cache
 from typing import Any, Final
 
 import mimeparse
-import numpy as np
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
@@ -20,9 +19,9 @@ from pellucid.errors import InvalidOption, NotAcceptable, PellucidError
 from pellucid.parts import numbers_file, result
 from pellucid.parts.option_types import Analysis, Options
 from pellucid.parts.trust import Trusted
-from pellucid.render import plot, png
-from pellucid.render.encode import MEDIA_TYPES, encode
-from pellucid.types import DecodedImage, ImageInfo, Outcome, Plan, Upload
+from pellucid.render import png
+from pellucid.render.encode import MEDIA_TYPES
+from pellucid.types import DecodedImage, Outcome, Plan, Upload
 
 from ..http.problems import problem
 from ..telemetry.call import Call
@@ -36,8 +35,6 @@ log = logging.getLogger(__name__)
 
 JSON: Final = "application/json"
 _LONGEST_ACCEPT: Final = 1024
-# The axis of a gate's bars goes from 1 at least this far.
-_LEAST_REACH: Final = 0.75
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +77,12 @@ class Results(Route[Options, Entry]):
         if self._media_type == JSON:
             return Entry(result.as_json(entry(ask, image, outcome, trusted)))
         found = entry(ask, image, outcome, trusted, self._media_type)
-        return _picture(image.info, found, self._media_type, self._origin)
+        shown, headers = ask.options.picture(found, self._media_type)
+        data = shown.data
+        if self._origin is not None:
+            text = numbers_file.provenance_json(image.info, found, self._origin)
+            data = png.annotated(data, {numbers_file.PROVENANCE: text})
+        return Entry(data, shown.media_type, headers)
 
     async def failed(self, number: int, ask: Ask, error: Exception) -> Entry:
         """The result of an image that failed beside others."""
@@ -168,49 +170,3 @@ def _require_one_picture(images: int, plan: Plan, options: Options, media_type: 
             f"Ask for one image and one part with one target, method and layer, or for {JSON}.",
             allowed=[JSON],
         )
-
-
-def _picture(info: ImageInfo, found: dict[str, Any], media_type: str, origin: dict[str, Any] | None) -> Entry:
-    """The one picture of a result, with what it shows in headers, and its provenance, if asked for, in a text chunk.
-
-    The plot of the channels' weights, the grid of feature maps, the overlay where one was asked for, or the mask.
-    """
-    headers = {}
-    if "attention" in found:
-        shown = encode(plot.bars(_strips(found["attention"])), media_type)
-        part = found["attention"]["importance"]
-        headers["Pellucid-Target"] = str(part["target"]["index"])
-    elif "feature_maps" in found:
-        (part,) = found["feature_maps"]
-        shown = part["grid"]
-        headers["Pellucid-Channels"] = ",".join(map(str, part["channels"]))
-    else:
-        (part,) = found["grad_cam"]
-        shown = part["overlay"] or part["mask"]
-        headers |= {
-            "Pellucid-Box": ",".join(map(str, part["box"])),
-            "Pellucid-Target": str(part["target"]["index"]),
-            "Pellucid-All-Negative": str(part["raw"]["all_negative"]).lower(),
-        }
-    data = shown.data
-    if origin is not None:
-        data = png.annotated(data, {numbers_file.PROVENANCE: numbers_file.told(info, found, origin)})
-    return Entry(data, shown.media_type, {"Pellucid-Layer": part["layer"], **headers})
-
-
-def _strips(attention: dict[str, Any]) -> list[plot.Strip]:
-    # All gates on one axis, and most pictures on the same: a bar's length means the same everywhere.
-    reach = max([_LEAST_REACH, *(float(np.abs(gate["weights"] - 1).max()) for gate in attention["gates"])])
-    strips = [
-        plot.Strip(
-            f"{gate['layer']}: {gate['channels']} channels, {gate['weights'].min():.2f} to {gate['weights'].max():.2f}",
-            gate["weights"],
-            neutral=1,
-            reach=reach,
-        )
-        for gate in attention["gates"]
-    ]
-    importance = attention["importance"]
-    largest = float(np.abs(importance["weights"]).max()) or 1.0
-    title = f"Grad-CAM channel weights at {importance['layer']} for {importance['target']['label']} (not a gate)"
-    return [*strips, plot.Strip(title, importance["weights"], neutral=0, reach=largest)]

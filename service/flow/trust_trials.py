@@ -11,8 +11,8 @@ from typing import Final, TypeVar
 import numpy as np
 
 from pellucid.errors import TooCostly
-from pellucid.parts.trust import Trusted, scoring, trials_of, trusted
-from pellucid.trust.trials import Design, Trials
+from pellucid.parts.trust import Trusted, measure, perturbations_of, scoring_plan
+from pellucid.trust.perturbations import Design, Perturbations
 from pellucid.types import DecodedImage, Finished, Outcome, Pixels, Plan
 
 from ..dispatch.forecast import Forecast
@@ -69,9 +69,9 @@ async def examined(
     the worker raises.
     """
     started = time.monotonic()
-    trials = await network.in_pool(trials_of, image, outcome, network.spec.preprocess, design)
+    trials = await network.in_pool(perturbations_of, image, outcome, network.spec.preprocess, design)
     estimated_s = estimate(network, len(trials))
-    plan = scoring(outcome)
+    plan = scoring_plan(outcome)
     size = network.worker.batch_cap
     groups = [range(len(trials))[start : start + size] for start in range(0, len(trials), size)]
     scores = np.zeros((len(trials), trials.targets))
@@ -93,10 +93,12 @@ async def examined(
                 # Only now: these few tell whether a forecast that was too dark still is.
                 _require_time(network, trials, len(group), started, deadline, untried())
             done += len(group)
-    return await network.in_pool(trusted, trials, scores, outcome, estimated_s)
+    return await network.in_pool(measure, trials, scores, outcome, estimated_s)
 
 
-def _require_time(network: Served, trials: Trials, done: int, started: float, deadline: float, images: int) -> None:
+def _require_time(
+    network: Served, trials: Perturbations, done: int, started: float, deadline: float, images: int
+) -> None:
     now = time.monotonic()
     network.trials.observe(done, now - started)
     needed = images * estimate(network, len(trials)) - (now - started)
@@ -115,7 +117,7 @@ async def _run(network: Served, pictures: Sequence[Pixels], plan: Plan, deadline
     return await asyncio.gather(*jobs)
 
 
-async def _made(network: Served, trials: Trials, numbers: Sequence[int]) -> list[Pixels]:
+async def _made(network: Served, trials: Perturbations, numbers: Sequence[int]) -> list[Pixels]:
     """The pictures of these trials, a few made at a time, each a task of its own in the pool."""
     made: list[Pixels | None] = [None] * len(numbers)
 

@@ -89,8 +89,8 @@ class Keys:
         return sent.hex()[:8]
 
 
-class Gate:
-    """Pure ASGI: answers 401 or 403 without a valid key, and 429 above the rate, before the body is read.
+class AccessControl:
+    """Pure ASGI: answers 401 without a valid key, and 429 above the rate, before the body is read.
 
     Probes and the files of the pages are always open.
     """

@@ -45,14 +45,14 @@ EXAMPLES: Final[tuple[PellucidError, ...]] = (
     NO_KEY,
     WRONG_KEY,
     NotAcceptable("This route answers as application/json, not as 'text/html'.", allowed=["application/json"]),
-    ContentTooLarge("The picture has 20000 x 20000 pixels; at most 64 million are taken."),
+    ContentTooLarge("The picture has 20000 x 20000 pixels; at most 64 million are allowed for JPEG."),
     UnsupportedMediaType(
-        "The bytes are no image of a type that is served. Served are JPEG, PNG, WEBP, BMP, GIF, TIFF.",
+        "The bytes are not an image of a supported type. Supported are JPEG, PNG, WEBP, BMP, GIF, TIFF.",
         allowed=["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"],
     ),
     InvalidOption("Unknown option 'tmeout_ms'. Did you mean 'timeout_ms'? This route takes timeout_ms, model."),
-    UndecodableImage("The JPEG data are broken or cut off: image file is truncated (3 bytes not processed)"),
-    QueueFull("256 images are in flight and 1 more would pass the limit of 256.", retry_after_s=2),
+    UndecodableImage("The JPEG data are corrupt or truncated: image file is truncated (3 bytes not processed)"),
+    QueueFull("256 images are in flight, and 1 more would exceed the limit of 256.", retry_after_s=2),
     TOO_OFTEN,
     TooLate(
         "40 images are in flight: the answer would take about 3.2 s, and its deadline is in 2.0 s.", retry_after_s=1.2

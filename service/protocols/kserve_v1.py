@@ -21,7 +21,6 @@ from ..flow import bodies, reply
 from ..flow.run import Ask
 from ..flow.serve import Route, serve
 from ..flow.served import Served, Service
-from ..http.route import OptionsRoute
 from . import documented
 
 T = TypeVar("T")
@@ -32,7 +31,7 @@ _INPUTS: Final = ("image", "image_bytes")
 
 def router(service: Service) -> APIRouter:
     """Aliases of /v1/predict and /v1/explain."""
-    routes = APIRouter(tags=["protocols"], route_class=OptionsRoute)
+    routes = APIRouter(tags=["protocols"])
 
     @routes.post(
         "/v1/models/{name}:predict",

@@ -23,7 +23,6 @@ from ..flow import bodies
 from ..flow.run import Ask
 from ..flow.serve import Route, serve
 from ..flow.served import Served, Service
-from ..http.route import OptionsRoute
 from . import documented
 from . import kserve_outputs as outputs
 from . import kserve_tensors as tensors
@@ -52,7 +51,6 @@ class InferOptions(PredictOptions, LayerOptions):
 def router(service: Service) -> APIRouter:
     """Health, metadata and inference."""
     routes = APIRouter(tags=["protocols"])
-    inference = APIRouter(route_class=OptionsRoute)
 
     @routes.get(
         "/v2",
@@ -116,7 +114,7 @@ def router(service: Service) -> APIRouter:
             raise EngineDown(f"{name}: {fault}")
         return documented.NetworkReady(name=name, ready=True)
 
-    @inference.post(
+    @routes.post(
         "/v2/models/{name}/infer",
         name="kserve_v2_infer",
         summary="KServe v2: infer",
@@ -132,7 +130,6 @@ def router(service: Service) -> APIRouter:
         """
         return await serve(request, service, options, _Infer(service.addressed(name)))
 
-    routes.include_router(inference)
     return routes
 
 

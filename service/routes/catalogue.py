@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+from dataclasses import asdict
 from functools import cache
 from typing import Annotated, Any
 
@@ -21,7 +22,7 @@ from pellucid.schemas import (
     ModelSummary,
     TrustCost,
 )
-from pellucid.trust.trials import Design
+from pellucid.trust.perturbations import Design
 
 from ..flow import provenance
 from ..flow.served import Served, Service
@@ -77,18 +78,8 @@ def _detail(served: Served, default: bool) -> ModelDetail:
         parameters_sha256=spec.parameters_sha256,
         preprocess=provenance.preprocess(spec.preprocess),
         labels=list(spec.labels),
-        layers=[Layer(name=layer.name, kind=layer.kind, shape=list(layer.shape)) for layer in network.layers],
-        gates=[
-            GateShape(
-                layer=gate.layer,
-                type=gate.type,
-                shape=list(gate.shape),
-                before=gate.before,
-                after=gate.after,
-                squash=gate.squash,
-            )
-            for gate in network.gates
-        ],
+        layers=[Layer(**asdict(layer)) for layer in network.layers],
+        gates=[GateShape(**asdict(gate)) for gate in network.gates],
         default_layer=DefaultLayer(
             name=network.default_layer,
             shape=list(default_layer.shape) if default_layer else [],

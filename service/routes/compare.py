@@ -10,7 +10,16 @@ from starlette.responses import Response
 
 from pellucid.errors import InvalidOption
 from pellucid.parts import result
-from pellucid.parts.compare import CompareOptions, Kind, Seen, compared, counterpart, kind_of, naming, sides
+from pellucid.parts.compare import (
+    CompareOptions,
+    Kind,
+    SideOutcome,
+    comparison_json,
+    counterpart,
+    kind_of,
+    naming,
+    sides,
+)
 from pellucid.parts.trust import Trusted
 from pellucid.types import DecodedImage, Outcome, Plan
 
@@ -21,7 +30,7 @@ from ..flow.serve import Route
 from ..flow.served import Service
 
 
-class Comparison(Route[CompareOptions, Seen]):
+class Comparison(Route[CompareOptions, SideOutcome]):
     """Two passes that make one answer, or one pass for two classes of one picture. The first error is the answer's."""
 
     one_answer = True
@@ -47,7 +56,7 @@ class Comparison(Route[CompareOptions, Seen]):
             for number, (name, _, plan) in enumerate(sides(self._kind, first, second, options))
         ]
 
-    def aimed(self, ask: Ask, first: Seen) -> Plan:
+    def aimed(self, ask: Ask, first: SideOutcome) -> Plan:
         """The plan for the class of the first side."""
         _, outcome = first
         with naming(ask.name):
@@ -55,20 +64,20 @@ class Comparison(Route[CompareOptions, Seen]):
             target = counterpart(outcome.explanations[0].target.index, spec, ask.network.spec)
         return replace(ask.plan, targets=(target,))
 
-    def written(self, ask: Ask, image: DecodedImage, outcome: Outcome, trusted: Sequence[Trusted] = ()) -> Seen:
+    def written(self, ask: Ask, image: DecodedImage, outcome: Outcome, trusted: Sequence[Trusted] = ()) -> SideOutcome:
         """A side as it is: both are drawn together."""
         return image, outcome
 
-    async def failed(self, number: int, ask: Ask, error: Exception) -> Seen:
+    async def failed(self, number: int, ask: Ask, error: Exception) -> SideOutcome:
         """Each ask has a name of its own already."""
         raise error
 
-    def reply(self, asks: Sequence[Ask], written: Sequence[Seen]) -> Response:
+    def reply(self, asks: Sequence[Ask], written: Sequence[SideOutcome]) -> Response:
         """Both sides and their difference."""
         models = [ask.network.spec for ask in asks]
         found = {
             "model": models[0].name,
             "request_id": self._request_id,
-            "compare": compared(self._kind, models, written, self._options),
+            "compare": comparison_json(self._kind, models, written, self._options),
         }
         return Response(result.as_json(found), media_type=JSON)

@@ -19,14 +19,13 @@ from ..flow.reply import Results
 from ..flow.serve import serve
 from ..flow.served import Service
 from ..http import openapi
-from ..http.route import OptionsRoute
 from .compare import Comparison
 
 
 def router(service: Service) -> APIRouter:
     """Each route: its document, its options, and what it answers."""
-    routes = APIRouter(route_class=OptionsRoute)
-    explaining = APIRouter(tags=["explain"], route_class=OptionsRoute)
+    routes = APIRouter()
+    explaining = APIRouter(tags=["explain"])
 
     @routes.post(
         "/v1/predict",

@@ -1,4 +1,4 @@
-"""One request, as it is told to the log, the metrics and the traces."""
+"""One request, as it is reported to the log, the metrics and the traces."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 STAGES: Final = ("decode", "queue", "infer", "explain", "trust", "render")
-# What is told of a path that no route has: callers choose paths, and no metric may grow by what they choose.
+# The reported route of a path without a route. Clients choose paths freely, and must not create new series of metrics.
 NO_ROUTE: Final = "other"
 
 
 class StageTimes(Protocol):
-    """Of one image: the network, seconds by stage, and when those that are timed began (``time.perf_counter``)."""
+    """One image's network, its seconds by stage, and the start times of stages (``time.perf_counter``)."""
 
     model: str
     seconds: dict[str, float]
@@ -23,9 +23,10 @@ class StageTimes(Protocol):
 
 @dataclass(slots=True)
 class Call:
-    """Filled in on its way. ``problems`` are the kinds of errors that its caller was told, one for each image at most.
+    """The facts about one request, filled in while it is served.
 
-    ``traceparent`` is the header of that name (W3C). Nothing that came in a body, no key and no filename is in here.
+    ``problems`` are the slugs of the errors in the reply, at most one for each image. ``traceparent`` is the W3C
+    header. Never put contents of a body, a key or a filename in here.
     """
 
     request_id: str
@@ -40,13 +41,13 @@ class Call:
     began: float = field(default_factory=time.perf_counter)
 
     def end(self, route: str, status: int) -> None:
-        """It is over."""
+        """Record the end of the request."""
         self.route, self.status = route, status
         self.seconds = time.perf_counter() - self.began
 
     def fields(self) -> dict[str, Any]:
-        """What the log says of it."""
-        told: dict[str, Any] = {
+        """The fields of the request's log line."""
+        fields: dict[str, Any] = {
             "request_id": self.request_id,
             "method": self.method,
             "route": self.route,
@@ -55,7 +56,7 @@ class Call:
             "images": len(self.stages),
         }
         if self.model:
-            told["model"] = self.model
+            fields["model"] = self.model
         if self.problems:
-            told["problems"] = sorted(set(self.problems))
-        return told
+            fields["problems"] = sorted(set(self.problems))
+        return fields

@@ -10,7 +10,7 @@ import orjson
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object for each record: time, level, logger, message, the record's ``fields``, and an exception."""
+    """Formats a record as one JSON object: time, level, logger, message, the record's ``fields``, and exception."""
 
     def format(self, record: logging.LogRecord) -> str:
         """See logging.Formatter."""
@@ -29,10 +29,10 @@ class JsonLines(logging.Formatter):
 def configure(level: str, style: Literal["text", "json"]) -> None:
     """Send all records of at least this level to standard error.
 
-    Records don't say where in the code, and in which thread, they were made: no line shows it, and each would pay.
+    Disables the lookup of source location, thread and process for each record, because no format shows them.
     """
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    logging._srcfile = None  # so the logging HOWTO has it, under "Optimization"
+    logging._srcfile = None  # see "Optimization" in Python's logging HOWTO
     handler = logging.StreamHandler()
     text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
     handler.setFormatter(JsonLines() if style == "json" else text)

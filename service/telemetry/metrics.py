@@ -1,4 +1,4 @@
-"""Metrics for Prometheus, in a registry of their own: several apps may live in one process."""
+"""Prometheus metrics. Each app has its own registry, because several apps may run in one process."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
 class Metrics:
-    """What is counted. Labels take few values: routes as templates, networks that are served, kinds of errors."""
+    """The metrics of one app. Labels have few values: route templates, served networks, kinds of errors."""
 
     def __init__(self, version: str) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, of when it began
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # or each series gets another, with its time of creation
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         self._requests = Counter(
@@ -49,7 +49,7 @@ class Metrics:
         )
         self._refused = Counter(
             "pellucid_refused",
-            "Requests, and images of a request of several, answered by a problem, by its kind.",
+            "Failed requests, and failed images of requests with several, by the kind of error.",
             ("reason",),
             registry=registry,
         )
@@ -58,18 +58,18 @@ class Metrics:
         )
         self._waiting = Gauge(
             "pellucid_queue_images",
-            "Images that wait for the network, but for a batch that the engine has ahead.",
+            "Images that wait for the engine, without a batch that is queued inside it.",
             ("model",),
             registry=registry,
         )
         self._cap = Gauge(
             "pellucid_batch_limit_images",
-            "Largest batch at the moment: that of the settings, lower for a while after memory ran out.",
+            "Current limit of images in a batch. Below the setting for a while after memory ran out.",
             ("model",),
             registry=registry,
         )
         self._up = Gauge(
-            "pellucid_engine_up", "0 where the network hangs or has ended, else 1.", ("model",), registry=registry
+            "pellucid_engine_up", "0 if the engine hangs or has ended, else 1.", ("model",), registry=registry
         )
         self._images = Gauge("pellucid_in_flight_images", "Images accepted and not yet answered.", registry=registry)
         self._bytes = Gauge(
@@ -81,14 +81,14 @@ class Metrics:
             ("model", "engine", "weights_sha256"),
             registry=registry,
         )
-        Info("pellucid_build", "What serves.", registry=registry).info({"version": version})
-        # Found anew for each request they would cost more than the counting. There are few of them.
+        Info("pellucid_build", "Version of Pellucid.", registry=registry).info({"version": version})
+        # Looking up labelled children costs more than counting, so they are cached. There are few of them.
         self._requests_of = lru_cache(1024)(self._requests.labels)
         self._seconds_of = lru_cache(1024)(self._seconds.labels)
         self._stages_of = lru_cache(1024)(self._stages.labels)
 
-    def tell(self, call: Call) -> None:
-        """Count a request that is over."""
+    def record(self, call: Call) -> None:
+        """Count a finished request."""
         self._requests_of(call.route, str(call.status)).inc()
         self._seconds_of(call.route).observe(call.seconds)
         for reason in call.problems:
@@ -98,7 +98,7 @@ class Metrics:
                 self._stages_of(image.model, stage).observe(seconds)
 
     def batches(self, model: str) -> Callable[[int], None]:
-        """What is to be told the size of each batch of this network."""
+        """A callback that records the size of a batch of this network."""
         return self._batches.labels(model).observe
 
     def watch_model(
@@ -111,20 +111,20 @@ class Metrics:
         cap: Callable[[], float],
         up: Callable[[], float],
     ) -> None:
-        """Show a served network; the functions are asked whenever the metrics are."""
+        """Report a served network. The functions are called for each scrape."""
         self._models.labels(model, engine, weights_sha256).set(1)
         for gauge, value in ((self._waiting, waiting), (self._cap, cap), (self._up, up)):
             gauge.labels(model).set_function(value)
 
     def watch_door(self, images: Callable[[], float], size: Callable[[], float]) -> None:
-        """Show what is in flight."""
+        """Report the images and bytes in flight. The functions are called for each scrape."""
         self._images.set_function(images)
         self._bytes.set_function(size)
 
     def page(self, accept: str) -> tuple[bytes, str]:
-        """All metrics, and their media type: Prometheus' text format, or OpenMetrics for who asks for it."""
+        """All metrics and their media type. OpenMetrics if ``accept`` prefers it, else Prometheus's text format."""
         try:
             encode, media_type = choose_encoder(accept)
-        except (TypeError, ValueError):  # a version that is no number
+        except (TypeError, ValueError):  # the version in ``accept`` is not a number
             encode, media_type = choose_encoder("")
         return encode(self.registry), media_type

@@ -1,4 +1,4 @@
-"""OpenTelemetry traces: a span for each request that has images, and below it one for each stage of each image."""
+"""OpenTelemetry traces: a span for each request with images, with a child span for each stage of each image."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .call import STAGES, Call
 
 
 def exporting() -> Traces:
-    """Traces that go where the ``OTEL_EXPORTER_OTLP_*`` variables say, over HTTP."""
+    """Traces exported over OTLP/HTTP, configured by the ``OTEL_EXPORTER_OTLP_*`` environment variables."""
     name = {"service.name": os.environ.get("OTEL_SERVICE_NAME", "pellucid"), "service.version": version("pellucid")}
     provider = TracerProvider(resource=Resource.create(name))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
@@ -25,16 +25,16 @@ def exporting() -> Traces:
 
 
 class Traces:
-    """Makes a request's spans when it is over, from the times that were taken anyway: none of it is in its way."""
+    """Makes a request's spans after it has ended, from times that were measured anyway. This adds no latency."""
 
     def __init__(self, provider: TracerProvider) -> None:
         self._tracer: Tracer = provider.get_tracer("pellucid")
 
-    def tell(self, call: Call) -> None:
-        """Trace a request that is over; part of the caller's trace where ``traceparent`` names one."""
+    def record(self, call: Call) -> None:
+        """Trace a finished request. It joins the caller's trace if it has a ``traceparent``."""
         if not call.stages:
             return
-        origin = time.time_ns() - round((time.perf_counter()) * 1e9)  # of perf_counter, in nanoseconds since 1970
+        origin = time.time_ns() - round((time.perf_counter()) * 1e9)  # perf_counter's zero, in ns since 1970
 
         def at(moment: float) -> int:
             return origin + round(moment * 1e9)
@@ -61,10 +61,10 @@ class Traces:
             for stage in STAGES:
                 if stage not in image.seconds:
                     continue
-                began = image.begun.get(stage, ended)  # the engine's stages follow one another without a gap
+                began = image.begun.get(stage, ended)  # stages without a start time follow the previous one directly
                 ended = began + image.seconds[stage]
-                of: dict[str, int | str] = {"pellucid.image": number, "pellucid.model": image.model}
-                child = self._tracer.start_span(stage, inside, attributes=of, start_time=at(began))
+                attributes: dict[str, int | str] = {"pellucid.image": number, "pellucid.model": image.model}
+                child = self._tracer.start_span(stage, inside, attributes=attributes, start_time=at(began))
                 if stage == "infer":
                     child.set_attribute("pellucid.batch_images", image.batch_size)
                 child.end(at(ended))

@@ -36,7 +36,7 @@ def test_an_error_is_in_view_however_far_one_has_scrolled_until_it_is_closed(vis
     text = FilePayload(name="notes.txt", mimeType="text/plain", buffer=b"no photograph")
     page.locator("[data-choose]").last.set_input_files(text)
     alert = page.get_by_role("alert")
-    expect(alert).to_contain_text("notes.txt: Not a type that is served")
+    expect(alert).to_contain_text("notes.txt: Unsupported media type")
     assert page.evaluate("scrollY") > 1000
     box = alert.bounding_box()
     assert box

@@ -57,7 +57,7 @@ def test_a_folder_is_explained_but_for_its_broken_picture(server: str, folder: P
     assert names(out / "cat") == FILES
     assert names(out / "morning" / "coffee") == FILES
     said = " ".join(result.stderr.split())  # lines are broken where the terminal ends
-    assert "broken.png: Not a type that is served." in said
+    assert "broken.png: Unsupported media type." in said
     assert "2 explained" in said
     assert "1 failed" in said
 
@@ -248,7 +248,7 @@ def test_without_a_server_the_network_is_loaded_here(folder: Path, tmp_path: Pat
     assert ended.returncode == 1, ended.stderr
     assert names(tmp_path / "out" / "cat") == FILES
     assert names(tmp_path / "out" / "morning" / "coffee") == FILES
-    assert "broken.png: Not a type that is served." in ended.stderr
+    assert "broken.png: Unsupported media type." in ended.stderr
 
 
 def test_a_folder_holds_the_files_of_one_run(server: str, tmp_path: Path) -> None:

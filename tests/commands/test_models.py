@@ -72,14 +72,14 @@ def test_the_probe_takes_no_other_routes(server: str) -> None:
 @pytest.mark.parametrize(
     ("setting", "wrong", "named"),
     [
-        ("CORS_ORIGINS", "https://shop.example,app.example", "'app.example' is no origin: https://app.example"),
-        ("CORS_ORIGINS", "https://app.example/", "without a path or a slash at its end"),
+        ("CORS_ORIGINS", "https://shop.example,app.example", "'app.example' is not an origin. Use a scheme"),
+        ("CORS_ORIGINS", "https://app.example/", "without a path or a slash at the end"),
         ("CORS_ORIGINS", "https://*.example", "or * for all"),
         ("RATE_LIMIT", "abc", "'abc' is no rate: one number of at least 1, a slash and second, minute, hour or day"),
         ("RATE_LIMIT", "0/minute", "as 60/minute"),
         ("RATE_LIMIT", "60/minute;5/second", "as 60/minute"),
         ("API_KEYS_FILE", "/no/such/keys", "/no/such/keys can't be read: No such file or directory"),
-        ("API_KEYS_FILE", os.devnull, "/dev/null holds no key, so everybody would be let in"),
+        ("API_KEYS_FILE", os.devnull, "/dev/null has no key, so everybody would have access"),
         ("API_KEYS", "tooshort", "API key 1 is neither sha256: and 64 hexadecimal digits nor a key of at least 20"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Whatever its pixels are made of, a picture becomes the right colours; and a large one fits into memory."""
+"""Pixels of any mode are converted to the right colours, within the documented memory."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ WHITE = (255, 255, 255)
 
 
 def corner(image: Image.Image, file_format: str = "PNG", **options: object) -> tuple[int, ...]:
-    """What the network gets of the picture's first pixel."""
+    """The picture's first pixel after decoding."""
     return tuple(pixels_of(encoded(image, file_format, **options))[0, 0].tolist())
 
 
-def test_transparency_is_laid_over_white() -> None:
+def test_transparency_is_blended_over_white() -> None:
     image = quadrants().convert("RGBA")
     image.putalpha(0)
     assert (pixels_of(encoded(image, "PNG")) == 255).all()
@@ -35,11 +35,11 @@ def test_transparency_is_laid_over_white() -> None:
 
 
 @pytest.mark.parametrize("mode", ["LA", "RGBA"])
-def test_grey_and_colour_have_transparency_alike(mode: str) -> None:
+def test_transparency_works_for_grey_and_for_colour(mode: str) -> None:
     assert corner(Image.new("RGBA", (8, 8), (80, 80, 80, 51)).convert(mode)) == pytest.approx((220,) * 3, abs=1)
 
 
-def test_a_palette_is_looked_up_and_its_transparent_colour_laid_over_white() -> None:
+def test_a_palette_is_applied_and_its_transparent_colour_is_white() -> None:
     image = Image.new("P", (8, 8), 1)
     image.putpalette([255, 0, 0, 10, 20, 255])
     assert corner(image) == (10, 20, 255)
@@ -68,7 +68,7 @@ def png(header: bytes, rows: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("file_format", ["JPEG", "TIFF"])
-def test_cmyk_is_what_would_be_printed(file_format: str) -> None:
+def test_cmyk_is_converted_to_the_colours_of_ink(file_format: str) -> None:
     cyan = Image.new("CMYK", (8, 8), (255, 0, 0, 0))
     black = Image.new("CMYK", (8, 8), (0, 0, 0, 255))
     assert corner(cyan, file_format) == pytest.approx((0, 255, 255), abs=3)
@@ -81,13 +81,13 @@ def test_grey_is_three_equal_channels(mode: str, colour: int) -> None:
 
 
 @pytest.mark.parametrize("file_format", ["GIF", "WEBP", "PNG", "TIFF"])
-def test_of_an_animation_the_first_frame_is_shown(file_format: str) -> None:
+def test_an_animation_is_read_as_its_first_frame(file_format: str) -> None:
     frames = [Image.new("RGB", (8, 8), colour) for colour in ((250, 0, 0), (0, 0, 250))]
     data = encoded(frames[0], file_format, save_all=True, append_images=frames[1:])
     assert tuple(pixels_of(data)[0, 0].tolist()) == pytest.approx((250, 0, 0), abs=3)
 
 
-def test_a_jpeg_with_further_ones_behind_it_is_a_jpeg() -> None:
+def test_an_mpo_is_read_as_a_jpeg() -> None:
     frames = [Image.new("RGB", (1200, 1100), colour) for colour in ((250, 0, 0), (0, 0, 250))]
     data = encoded(frames[0], "MPO", save_all=True, append_images=frames[1:])
     with Image.open(io.BytesIO(data)) as image:
@@ -98,7 +98,7 @@ def test_a_jpeg_with_further_ones_behind_it_is_a_jpeg() -> None:
 
 
 def profile(red: int, green: int, blue: int, space: bytes = b"RGB ") -> bytes:
-    """A colour profile like sRGB's, its three primaries those of the given channels."""
+    """A colour profile like sRGB, whose red, green and blue primaries are those of the given channels."""
     primaries = ((0.4361, 0.2225, 0.0139), (0.3851, 0.7169, 0.0971), (0.1431, 0.0606, 0.7141))
     white = struct.pack(">3i", *(round(value * 65536) for value in (0.9642, 1, 0.8249)))
 
@@ -118,18 +118,18 @@ def profile(red: int, green: int, blue: int, space: bytes = b"RGB ") -> bytes:
 
 
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "TIFF"])
-def test_an_embedded_colour_profile_is_followed(file_format: str) -> None:
+def test_an_embedded_colour_profile_is_applied(file_format: str) -> None:
     red = Image.new("RGB", (8, 8), (255, 0, 0))
     assert corner(red, file_format, icc_profile=profile(0, 1, 2)) == pytest.approx((255, 0, 0), abs=4)
     assert corner(red, file_format, icc_profile=profile(1, 0, 2)) == pytest.approx((0, 255, 0), abs=4)
 
 
 @pytest.mark.parametrize("broken", [b"no profile", profile(1, 0, 2)[:200], profile(1, 0, 2, b"CMYK")])
-def test_a_profile_that_can_not_be_followed_is_left_aside(broken: bytes) -> None:
+def test_an_invalid_profile_is_ignored(broken: bytes) -> None:
     assert corner(Image.new("RGB", (8, 8), (255, 0, 0)), icc_profile=broken) == (255, 0, 0)
 
 
-def test_a_large_picture_is_shrunk_before_its_transparency_goes_and_shows_the_same() -> None:
+def test_a_large_transparent_picture_is_reduced_in_strips_and_looks_the_same() -> None:
     across = np.linspace(0, 255, 3000, dtype=np.uint8)
     pixels = np.stack(np.broadcast_arrays(across, across[:, None], np.uint8(60), across[::-1]), axis=-1)
     large = encoded(Image.fromarray(pixels, "RGBA"), "PNG", compress_level=1)
@@ -153,7 +153,7 @@ for path in sys.argv[1:]:
 """
 
 
-def test_a_picture_takes_no_more_memory_than_is_stated(tmp_path: Path) -> None:
+def test_a_picture_takes_no_more_memory_than_documented(tmp_path: Path) -> None:
     paths = [tmp_path / name for name in ("small", "CMYK", "RGBA", "webp")]
     colour = (9, 99, 199, 128)
     paths[0].write_bytes(encoded(quadrants().resize((300, 300)), "PNG"))

@@ -1,4 +1,4 @@
-"""Whatever a picture is made of, the network gets the right upright RGB pixels, and the box says which."""
+"""Pictures of any format are decoded to upright RGB pixels of the network's size, with the right box."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pellucid.network.spec import PreprocessSpec
 from pellucid.types import Pixels, Upload
 
 SPEC = PreprocessSpec((224, 224), 256, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-# The whole picture, unscaled, so that a test can look at single pixels.
+# Takes the whole picture without scaling, so that tests can read single pixels.
 WHOLE = PreprocessSpec((8, 8), 8, "nearest", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 SAMPLES = Path(__file__).parents[2] / "service" / "web" / "samples"
 
@@ -49,7 +49,7 @@ _PNG = encoded(quadrants(), "PNG")
 
 
 @pytest.mark.parametrize("name", ["cat", "coffee", "rocket"])
-def test_pixels_are_those_of_torchvisions_resize_and_crop(name: str) -> None:
+def test_pixels_equal_torchvisions_resize_and_crop(name: str) -> None:
     data = (SAMPLES / f"{name}.jpg").read_bytes()
     plain = v2.Compose([v2.Resize(256, v2.InterpolationMode.BICUBIC), v2.CenterCrop(224)])
     expected = pil_to_tensor(plain(Image.open(io.BytesIO(data)))).permute(1, 2, 0)
@@ -58,7 +58,7 @@ def test_pixels_are_those_of_torchvisions_resize_and_crop(name: str) -> None:
 
 
 @pytest.mark.parametrize("width", [451, 2000])
-def test_a_picture_that_is_to_be_squashed_is_cropped_on_all_four_sides(width: int) -> None:
+def test_a_squashed_picture_is_cropped_on_all_four_sides(width: int) -> None:
     cat = Image.open(SAMPLES / "cat.jpg").resize((width, 300))
     plain = v2.Compose([v2.Resize((256, 256), v2.InterpolationMode.BICUBIC), v2.CenterCrop(224)])
     found = decode(Upload(encoded(cat, "PNG")), replace(SPEC, squash=True), 10_000_000)
@@ -67,7 +67,7 @@ def test_a_picture_that_is_to_be_squashed_is_cropped_on_all_four_sides(width: in
     assert found.box[2] - found.box[0] == pytest.approx(width * 224 / 256, abs=1)
 
 
-def test_a_thin_picture_is_cropped_as_it_is_resized_to_the_same_pixels() -> None:
+def test_a_wide_picture_equals_torchvisions_resize_and_crop() -> None:
     cat = Image.open(SAMPLES / "cat.jpg").resize((2000, 300))
     plain = v2.Compose([v2.Resize(256, v2.InterpolationMode.BICUBIC), v2.CenterCrop(224)])
     expected = np.asarray(plain(cat)).astype(int)
@@ -77,7 +77,7 @@ def test_a_thin_picture_is_cropped_as_it_is_resized_to_the_same_pixels() -> None
 
 
 @pytest.mark.parametrize("orientation", [1, 6])
-def test_a_large_jpeg_is_scaled_while_it_is_decoded_and_shows_the_same(orientation: int) -> None:
+def test_a_large_jpeg_is_decoded_at_a_reduced_size_and_looks_the_same(orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     large = encoded(Image.open(SAMPLES / "coffee.jpg").resize((3600, 2400)), "JPEG", quality=92, exif=exif)
@@ -105,7 +105,7 @@ def test_the_box_lies_inside_the_picture_and_has_the_crops_shape(width: int, hei
 
 
 @pytest.mark.parametrize("file_format", FORMATS)
-def test_every_served_format_is_read_and_named_by_its_bytes(file_format: str) -> None:
+def test_every_format_is_detected_from_its_bytes(file_format: str) -> None:
     image = decode(Upload(encoded(quadrants().resize((64, 64)), file_format), "a.txt"), SPEC, 10_000_000)
     assert (image.info.format, image.info.width, image.info.height) == (file_format, 64, 64)
     assert image.info.filename == "a.txt"
@@ -123,28 +123,28 @@ def test_exif_orientation_is_applied(orientation: int, top_left: int) -> None:
     assert tuple(pixels_of(encoded(quadrants(), "PNG", exif=exif))[0, 0]) == colours[top_left]
 
 
-def test_exif_tags_that_say_nothing_of_the_orientation_do_no_harm() -> None:
+def test_a_broken_exif_tag_does_not_affect_the_orientation() -> None:
     entries = struct.pack(">HHIHH", 0x0112, 3, 1, 6, 0) + struct.pack(">HHI4s", 0x011A, 2, 3, b"72")
-    exif = b"Exif\0\0MM\0*" + struct.pack(">IH", 8, 2) + entries + bytes(4)  # turned, with an XResolution of letters
+    exif = b"Exif\0\0MM\0*" + struct.pack(">IH", 8, 2) + entries + bytes(4)  # rotated; XResolution is a string
     data = encoded(quadrants().resize((64, 64)), "JPEG", exif=exif)
     assert decode(Upload(data), SPEC, 10_000_000).info.width == 64
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.float32])
-def test_pixels_without_a_known_range_are_refused_and_not_guessed(dtype: type) -> None:
+def test_pixels_without_a_known_range_are_refused(dtype: type) -> None:
     data = encoded(Image.fromarray(np.ones((8, 8), dtype)), "TIFF")
     with pytest.raises(UndecodableImage, match="no known range"):
         pixels_of(data)
 
 
-def test_a_turned_picture_is_reported_upright() -> None:
+def test_a_rotated_picture_is_reported_upright() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     info = decode(Upload(encoded(Image.new("RGB", (40, 20)), "JPEG", exif=exif)), SPEC, 10_000_000).info
     assert (info.width, info.height) == (20, 40)
 
 
-def test_the_picture_is_kept_whole_but_no_larger_than_wanted() -> None:
+def test_the_picture_is_kept_whole_and_reduced_to_picture_side() -> None:
     data = encoded(Image.new("RGB", (400, 200)), "PNG")
     assert decode(Upload(data), SPEC, 10_000_000).picture is None
     small, large = (decode(Upload(data), SPEC, 10_000_000, side).picture for side in (100, 1000))
@@ -155,64 +155,64 @@ def test_the_picture_is_kept_whole_but_no_larger_than_wanted() -> None:
 
 
 @pytest.mark.parametrize("data", [b"hello", b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"%PDF-1.7", b"\0" * 64])
-def test_bytes_of_no_served_type_are_refused_with_those_that_are(data: bytes) -> None:
+def test_an_unknown_format_is_refused_with_the_list_of_formats(data: bytes) -> None:
     with pytest.raises(UnsupportedMediaType) as refused:
         decode(Upload(data), SPEC, 10_000_000)
     assert refused.value.allowed == FORMATS
 
 
 @pytest.mark.parametrize("file_format", FORMATS)
-def test_a_file_that_is_cut_off_is_undecodable(file_format: str) -> None:
+def test_a_truncated_file_is_undecodable(file_format: str) -> None:
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
     data = encoded(noise, file_format)
     with pytest.raises(UndecodableImage):
         decode(Upload(data[: len(data) // 2]), SPEC, 10_000_000)
 
 
-def test_pixels_are_counted_from_the_header_before_any_is_decoded() -> None:
-    data = encoded(Image.new("1", (4000, 4000)), "PNG")[:200]  # no pixel data to speak of
+def test_the_number_of_pixels_is_checked_before_decoding() -> None:
+    data = encoded(Image.new("1", (4000, 4000)), "PNG")[:200]  # hardly any pixel data
     with pytest.raises(ContentTooLarge, match="4000 x 4000"):
         decode(Upload(data), SPEC, 15_000_000)
 
 
-def test_a_gif_is_refused_before_a_frame_is_made_that_is_larger_than_its_canvas(
+def test_a_gif_with_a_huge_frame_is_refused_before_the_frame_is_allocated(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     control, frame = b"!\xf9\x04" + bytes((2 << 2, 0, 0, 0, 0)), b"," + struct.pack("<HHHHB", 0, 0, 65_535, 65_535, 0)
     data = b"GIF89a" + struct.pack("<HHBBB", 8, 8, 0x80, 0, 0) + bytes(6) + control + frame + b"\x08\x01\0\0;"
 
     def fill(*_: object) -> None:
-        raise AssertionError("its memory is taken")
+        raise AssertionError("the frame was allocated")
 
     monkeypatch.setattr("PIL.Image.core.fill", fill)
     with pytest.raises(ContentTooLarge, match="more than twice"):
         decode(Upload(data), SPEC, 10_000_000)
 
 
-def test_webp_is_taken_of_half_as_many_pixels() -> None:
+def test_the_limit_of_pixels_is_halved_for_webp() -> None:
     data = encoded(Image.new("RGB", (100, 100)), "WEBP")
     assert decode(Upload(data), SPEC, 20_000).info.width == 100
-    with pytest.raises(ContentTooLarge, match="of WEBP"):
+    with pytest.raises(ContentTooLarge, match="for WEBP"):
         decode(Upload(data), SPEC, 19_999)
 
 
-def test_a_jpeg_that_goes_over_its_pixels_for_ever_is_refused() -> None:
+def test_a_jpeg_with_too_many_scans_is_refused() -> None:
     data = encoded(quadrants().resize((64, 64)), "JPEG", progressive=True)
     scan = data.index(b"\xff\xda")
     assert decode(Upload(data), SPEC, 4096).info.width == 64
-    with pytest.raises(ContentTooLarge, match="too many times"):
+    with pytest.raises(ContentTooLarge, match="too many scans"):
         decode(Upload(data[:scan] + data[scan:-2] * 100 + data[-2:]), SPEC, 4096)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 600), (600, 1)])
-def test_the_box_of_the_thinnest_picture_has_a_pixel(size: tuple[int, int]) -> None:
+def test_the_box_of_a_very_thin_picture_has_at_least_one_pixel(size: tuple[int, int]) -> None:
     x0, y0, x1, y1 = decode(Upload(encoded(Image.new("RGB", size), "PNG")), SPEC, 10_000_000).box
     assert 0 <= x0 < x1 <= size[0]
     assert 0 <= y0 < y1 <= size[1]
 
 
 @pytest.mark.parametrize("error", [IndexError, MemoryError, struct.error, RecursionError, Image.DecompressionBombError])
-def test_whatever_a_decoder_raises_is_the_pictures_fault(
+def test_any_error_of_a_decoder_means_an_undecodable_image(
     monkeypatch: pytest.MonkeyPatch, error: type[Exception]
 ) -> None:
     def fail(_: Image.Image) -> None:

@@ -1,4 +1,4 @@
-"""The short way for common JPEGs ends at Pillow's own pixels, or is not taken."""
+"""The fast path for plain JPEGs gives Pillow's pixels. Other files do not take it."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def _sample(name: str = "cat") -> Image.Image:
 @pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0"])
 @pytest.mark.parametrize("progressive", [False, True])
 @pytest.mark.parametrize("name", ["cat", "coffee", "rocket"])
-def test_pixels_are_those_of_pillow(name: str, progressive: bool, subsampling: str) -> None:
+def test_pixels_equal_those_of_pillow(name: str, progressive: bool, subsampling: str) -> None:
     data = _jpeg(_sample(name), progressive=progressive, subsampling=subsampling)
     pixels = jpeg.decoded(data, Image.open(io.BytesIO(data)))
     assert pixels is not None
     np.testing.assert_array_equal(pixels, np.asarray(Image.open(io.BytesIO(data))))
 
 
-def test_what_is_broken_or_no_plain_rgb_is_left_to_pillow() -> None:
+def test_broken_and_non_rgb_files_are_left_to_pillow() -> None:
     whole = _jpeg(_sample())
     png = io.BytesIO()
     _sample().save(png, "PNG")

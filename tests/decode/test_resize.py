@@ -1,4 +1,4 @@
-"""What the network is given equals Pillow's resize and crop within two levels, whatever the picture's size."""
+"""The network's input equals Pillow's resize and crop within two levels, for pictures of any size."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ def sample(name: str) -> Image.Image:
 
 
 def noise(size: tuple[int, int]) -> Image.Image:
-    """Black and white in every channel: nothing overshoots more."""
+    """Random black and white in every channel, which overshoots most."""
     levels = np.random.default_rng(0).integers(0, 2, (size[1], size[0], 3), np.uint8) * np.uint8(255)
     return Image.fromarray(levels)
 
 
 def published(image: Image.Image, spec: PreprocessSpec) -> Pixels:
-    """The whole picture by Pillow, rows before columns in two steps (Pillow 13 alone would choose), then the crop."""
+    """Resize the whole picture with Pillow, then crop. Rows come first: Pillow 13 alone would choose the order."""
     frame = Frame.of(*image.size, spec)
-    way = Image.Resampling[spec.interpolation.upper()]
-    rows = image.resize((frame.resized[0], image.height), way)
-    return np.asarray(rows.resize(frame.resized, way).crop(frame.crop))
+    method = Image.Resampling[spec.interpolation.upper()]
+    rows = image.resize((frame.resized[0], image.height), method)
+    return np.asarray(rows.resize(frame.resized, method).crop(frame.crop))
 
 
 def found(image: Image.Image, spec: PreprocessSpec) -> Pixels:
@@ -50,7 +50,7 @@ def apart(some: Pixels, others: Pixels) -> Pixels:
 
 @pytest.fixture(params=["installed", "Pillow alone"], autouse=True)
 def _resizer(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every test twice: where the fast resizer is installed, and where it has no wheel."""
+    """Run every test twice: with the fast resizer, and as on platforms without its wheel."""
     if request.param == "Pillow alone":
         monkeypatch.setattr(resize, "simd", None)
 
@@ -58,7 +58,9 @@ def _resizer(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize("squash", [False, True])
 @pytest.mark.parametrize("name", FILTERS)
 @pytest.mark.parametrize("photograph", NAMES)
-def test_photographs_are_hardly_ever_more_than_a_level_from_pillow(photograph: str, name: Filter, squash: bool) -> None:
+def test_photographs_rarely_differ_from_pillow_by_more_than_a_level(
+    photograph: str, name: Filter, squash: bool
+) -> None:
     spec = replace(SPEC, interpolation=name, squash=squash)
     difference = apart(found(sample(photograph), spec), published(sample(photograph), spec))
     assert difference.max() <= 2
@@ -77,15 +79,13 @@ def test_odd_sizes_and_the_hardest_edges_are_within_two_levels_of_pillow(
 
 
 @pytest.mark.parametrize("size", ODD)
-def test_nearest_is_pillows(size: tuple[int, int]) -> None:
+def test_nearest_equals_pillows(size: tuple[int, int]) -> None:
     spec = replace(SPEC, interpolation="nearest")
     np.testing.assert_array_equal(found(noise(size), spec), published(noise(size), spec))
 
 
 @pytest.mark.parametrize("name", FILTERS)
-def test_an_image_and_an_array_have_the_same_pixels_however_they_are_cut_into_strips(
-    name: Filter, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_images_arrays_and_any_strips_give_the_same_pixels(name: Filter, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = replace(SPEC, interpolation=name)
     image, frame = sample("rocket"), Frame.of(*sample("rocket").size, spec)
     whole = to_input(image, frame, spec)
@@ -94,7 +94,7 @@ def test_an_image_and_an_array_have_the_same_pixels_however_they_are_cut_into_st
     np.testing.assert_array_equal(to_input(image, frame, spec), whole)
 
 
-def test_the_pixels_can_be_written_to() -> None:
+def test_the_pixels_are_writable() -> None:
     assert found(sample("cat"), SPEC).flags.writeable
 
 

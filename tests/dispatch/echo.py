@@ -1,4 +1,4 @@
-"""An engine that is held at the door, and a worker that runs it."""
+"""A fake engine whose batches wait for an event, and a worker that runs it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FOREVER = time.monotonic() + 3600
 
 
 class EchoEngine:
-    """Predicts the class that the first pixel names. Holds each batch until ``open`` is set; fails on POISON."""
+    """Predicts the value of the first pixel as the class. A batch blocks until ``open`` is set. Fails on POISON."""
 
     def __init__(self) -> None:
         self.open = threading.Event()
@@ -67,8 +67,8 @@ def running(engine: EchoEngine, max_batch: int = 8, **options: Any) -> Iterator[
 
 
 def until(happened: Callable[[], bool]) -> None:
-    """Wait for what other threads do."""
+    """Wait until ``happened()`` is true, at most 30 s."""
     late = time.monotonic() + 30
     while not happened():
-        assert time.monotonic() < late, "it has not happened"
+        assert time.monotonic() < late, "timed out"
         time.sleep(0.001)

@@ -1,4 +1,4 @@
-"""The door counts images, and the fitted cost says when to come back."""
+"""Admission limits the images and bytes in flight, and the cost model predicts when to retry."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_images_beyond_the_limit_are_refused_until_others_leave() -> None:
     assert door.in_flight == 0
 
 
-def test_bytes_beyond_the_limit_are_refused_as_they_come_and_when_they_are_announced() -> None:
+def test_bytes_beyond_the_limit_are_refused_when_announced_and_when_received() -> None:
     door = Admission(3, 100, lambda _images: 0.0)
     with door.enter(100) as place:
         place.hold(size=60)
@@ -37,13 +37,13 @@ def test_bytes_beyond_the_limit_are_refused_as_they_come_and_when_they_are_annou
     assert door.bytes_in_flight == 0
 
 
-def test_what_is_only_announced_keeps_nobody_out() -> None:
+def test_announced_bytes_do_not_count_until_received() -> None:
     door = Admission(1, 100, lambda _images: 0.0)
     with door.enter(100), door.enter(100) as second:
         second.hold(images=1, size=100)
 
 
-def test_an_error_inside_gives_everything_back() -> None:
+def test_an_error_releases_the_place() -> None:
     door = Admission(1, 100, lambda _images: 0.0)
 
     def fail() -> None:
@@ -72,24 +72,24 @@ def test_recent_batches_outweigh_old_ones() -> None:
     assert cost.predict(2) == pytest.approx(0.02, rel=0.01)
 
 
-def test_nothing_is_predicted_from_no_evidence() -> None:
+def test_the_prediction_without_data_is_zero() -> None:
     assert CostModel().predict(8) == 0
 
 
-def test_one_batch_size_alone_predicts_in_proportion() -> None:
+def test_a_single_batch_size_predicts_in_proportion() -> None:
     cost = CostModel()
     cost.observe(4, 0.02)
     assert cost.predict(8) == pytest.approx(0.04)
 
 
-def test_lanes_that_have_not_run_for_long_are_forgotten() -> None:
+def test_the_lane_that_ran_longest_ago_is_forgotten() -> None:
     costs = LaneCosts(kept=2)
     for lane in ("a", "b", "a", "c"):
         costs.observe(lane, 1, 1.0)
     assert [costs.predict(lane, 1) for lane in "abc"] == [1, 0, 1]
 
 
-def test_what_waits_takes_as_long_as_full_batches_of_each_lane() -> None:
+def test_waiting_images_cost_as_much_as_full_batches_of_each_lane() -> None:
     costs = LaneCosts()
     for size in (1, 2, 4):
         costs.observe("fast", size, 0.1 + 0.1 * size)

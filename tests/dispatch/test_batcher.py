@@ -1,4 +1,4 @@
-"""What runs next, and what is never run."""
+"""The batcher chooses which jobs run next, and drops jobs that must not run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def batcher(seconds: float = 0.0) -> Batcher:
     return Batcher(lambda _lane, _size: seconds)
 
 
-def test_everything_that_waits_goes_at_once_up_to_the_largest_batch() -> None:
+def test_all_waiting_jobs_form_one_batch_up_to_the_limit() -> None:
     queue, jobs = batcher(), [job() for _ in range(6)]
     for one in jobs:
         queue.put(one)
@@ -35,14 +35,14 @@ def test_everything_that_waits_goes_at_once_up_to_the_largest_batch() -> None:
     assert queue.take(lambda: 4) == jobs[4:]
 
 
-def test_a_limit_that_falls_while_a_taker_waits_holds_for_what_it_takes() -> None:
+def test_a_limit_lowered_during_the_wait_applies_to_the_next_batch() -> None:
     queue = batcher()
     limit = 4
     taken: list[list[Job]] = []
     taker = threading.Thread(target=lambda: taken.append(queue.take(lambda: limit)), daemon=True)
     taker.start()
     until(lambda: queue._idle == 1)
-    with queue._changed:  # the taker takes no job before all of them are there
+    with queue._changed:  # the lock, so that the thread sees all jobs at once
         limit = 2
         for _ in range(4):
             queue.put(job())
@@ -50,14 +50,14 @@ def test_a_limit_that_falls_while_a_taker_waits_holds_for_what_it_takes() -> Non
     assert [len(batch) for batch in taken] == [2]
 
 
-def test_those_who_wait_for_work_share_it_equally() -> None:
+def test_waiting_threads_share_the_queue_equally() -> None:
     queue = batcher()
     taken: list[list[Job]] = []
     takers = [threading.Thread(target=lambda: taken.append(queue.take(lambda: 8)), daemon=True) for _ in range(2)]
     for taker in takers:
         taker.start()
     for _ in range(3000):
-        with queue._changed:  # nobody takes a job before all of them are there
+        with queue._changed:  # the lock, so that the threads see all jobs at once
             if queue._idle == 2:
                 for _ in range(6):
                     queue.put(job())
@@ -85,7 +85,7 @@ def test_a_cancelled_job_is_not_run() -> None:
     assert queue.take(lambda: 4) == [stays]
 
 
-def test_a_job_that_can_not_meet_its_deadline_is_refused_without_being_run() -> None:
+def test_a_job_that_can_not_meet_its_deadline_fails_without_running() -> None:
     queue, fine, hopeless = batcher(seconds=10), job(), job(deadline=time.monotonic() + 5)
     queue.put(fine)
     queue.put(hopeless)
@@ -94,7 +94,7 @@ def test_a_job_that_can_not_meet_its_deadline_is_refused_without_being_run() -> 
         hopeless.future.result(timeout=0)
 
 
-def test_a_job_that_is_late_already_is_not_run() -> None:
+def test_a_late_job_fails_without_running() -> None:
     queue, late, fine = batcher(), job(deadline=time.monotonic() - 1), job()
     queue.put(late)
     queue.put(fine)
@@ -103,13 +103,13 @@ def test_a_job_that_is_late_already_is_not_run() -> None:
         late.future.result(timeout=0)
 
 
-def test_one_slow_batch_does_not_lock_its_lane_out_for_good() -> None:
+def test_one_slow_batch_does_not_block_its_lane_for_ever() -> None:
     queue, first = batcher(seconds=10), job(deadline=time.monotonic() + 5)
     queue.put(first)
-    assert queue.take(lambda: 4) == [first]  # only running it can show that the forecast was wrong
+    assert queue.take(lambda: 4) == [first]  # only running it can correct the forecast
 
 
-def test_closing_hands_out_what_waits_and_takes_no_more() -> None:
+def test_a_closed_batcher_hands_out_waiting_jobs_and_accepts_no_more() -> None:
     queue, waiting = batcher(), job()
     queue.put(waiting)
     queue.close()
@@ -118,14 +118,14 @@ def test_closing_hands_out_what_waits_and_takes_no_more() -> None:
     assert queue.take(lambda: 4) == []
 
 
-def test_a_caller_who_leaves_takes_the_pixels_out_of_the_queue_at_once() -> None:
+def test_cancelling_a_job_frees_its_pixels_at_once() -> None:
     queue, gone, stays = batcher(), job("blocks.4"), job()
     queue.put(gone)
     queue.put(stays)
     pixels = weakref.ref(gone.pixels)
     future = gone.future
     del gone
-    gc.disable()  # at once means without its help
+    gc.disable()  # the pixels must be freed without the garbage collector
     try:
         future.cancel()
         assert pixels() is None
@@ -135,7 +135,7 @@ def test_a_caller_who_leaves_takes_the_pixels_out_of_the_queue_at_once() -> None
     assert queue.take(lambda: 4) == [stays]
 
 
-def test_what_waits_can_be_failed_all_at_once() -> None:
+def test_all_waiting_jobs_can_be_failed_at_once() -> None:
     queue, jobs = batcher(), [job(), job("blocks.4")]
     for one in jobs:
         queue.put(one)
@@ -143,10 +143,10 @@ def test_what_waits_can_be_failed_all_at_once() -> None:
     assert len(queue) == 0
     errors = [one.future.exception(timeout=0) for one in jobs]
     assert all(isinstance(error, EngineDown) for error in errors)
-    assert errors[0] is not errors[1]  # whoever reports one may write into it
+    assert errors[0] is not errors[1]  # a handler may modify its error
 
 
-def test_a_closed_queue_can_be_opened_again() -> None:
+def test_a_closed_batcher_can_be_reopened() -> None:
     queue, waiting = batcher(), job()
     queue.close()
     queue.open()
@@ -154,7 +154,7 @@ def test_a_closed_queue_can_be_opened_again() -> None:
     assert queue.take(lambda: 4) == [waiting]
 
 
-def test_a_spare_taker_gets_no_part_of_a_batch_but_a_full_one_that_the_engine_takes() -> None:
+def test_a_spare_thread_takes_only_full_batches_that_the_engine_queues() -> None:
     queue = Batcher(lambda _lane, _size: 0.0, lambda lane: lane == "queues", spare=1)
     waits, goes = [job("waits", NOW) for _ in range(2)], [job("queues", NOW + 1) for _ in range(2)]
     taken: list[list[Job]] = []
@@ -163,7 +163,7 @@ def test_a_spare_taker_gets_no_part_of_a_batch_but_a_full_one_that_the_engine_ta
         while batch := queue.take(lambda: 2):
             taken.append(batch)
 
-    taker = threading.Thread(target=take, daemon=True)  # the only one that is idle: the slots are busy
+    taker = threading.Thread(target=take, daemon=True)  # the only idle thread, as if all slots were busy
     taker.start()
     queue.put(goes[0])
     queue.put(goes[1])
@@ -172,7 +172,7 @@ def test_a_spare_taker_gets_no_part_of_a_batch_but_a_full_one_that_the_engine_ta
     for one in (*waits, last):
         queue.put(one)
     assert len(queue) == 3
-    # A slot becomes free: whoever comes back takes what waits.
+    # A slot becomes free, and its thread takes the waiting jobs.
     assert queue.take(lambda: 2) == waits
     assert queue.take(lambda: 2) == [last]
     assert taken == [goes]
@@ -181,7 +181,7 @@ def test_a_spare_taker_gets_no_part_of_a_batch_but_a_full_one_that_the_engine_ta
     assert not taker.is_alive()
 
 
-def test_a_spare_taker_ends_once_others_have_drained_a_closed_queue() -> None:
+def test_a_spare_thread_ends_once_a_closed_batcher_is_drained() -> None:
     queue = Batcher(lambda _lane, _size: 0.0, spare=1)
     queue.put(job())
     ended = threading.Thread(target=queue.take, args=(lambda: 4,), daemon=True)
@@ -194,7 +194,7 @@ def test_a_spare_taker_ends_once_others_have_drained_a_closed_queue() -> None:
     assert not ended.is_alive()
 
 
-def test_a_full_batch_behind_the_oldest_lane_is_taken_as_soon_as_that_is() -> None:
+def test_a_full_batch_is_taken_right_after_the_oldest_lane() -> None:
     queue = Batcher(lambda _lane, _size: 0.0, lambda lane: lane == "queues", spare=1)
     old, full = job("old", NOW), [job("queues", NOW + 1) for _ in range(2)]
     taken: list[list[Job]] = []

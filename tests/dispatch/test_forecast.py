@@ -1,4 +1,4 @@
-"""What can't be answered by its deadline is refused at the door, with the time after which it could be."""
+"""A request that cannot be answered by its deadline is refused on arrival, with a Retry-After."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from service.dispatch.worker import Worker
 
 
 class NoEngine:
-    """Names lanes, and runs nothing."""
+    """An engine that only names lanes."""
 
     @property
     def slots(self) -> int:
@@ -37,7 +37,7 @@ class NoEngine:
 
 
 class SteadyWorker(Worker):
-    """Takes a second for each image of the lane "slow", a tenth for any other's."""
+    """Predicts 1 s for each image of the lane "slow", and 0.1 s for any other image."""
 
     broken: str | None = None
 
@@ -61,7 +61,7 @@ def soon(seconds: float) -> float:
     return time.monotonic() + seconds
 
 
-def test_a_request_behind_too_much_is_refused_and_told_when_it_would_not_be(worker: SteadyWorker) -> None:
+def test_a_request_that_would_be_late_is_refused_with_retry_after(worker: SteadyWorker) -> None:
     forecast = Forecast(2)
     with forecast.expect(worker, SLOW, 6, soon(60)):
         with pytest.raises(TooLate) as refused, forecast.expect(worker, SLOW, 1, soon(4)):
@@ -73,7 +73,7 @@ def test_a_request_behind_too_much_is_refused_and_told_when_it_would_not_be(work
         pass
 
 
-def test_what_is_answered_makes_room(worker: SteadyWorker) -> None:
+def test_answered_images_make_room(worker: SteadyWorker) -> None:
     forecast = Forecast(2)
     with forecast.expect(worker, SLOW, 4, soon(60)) as answered:
         with pytest.raises(TooLate), forecast.expect(worker, SLOW, 1, soon(2.5)):
@@ -83,11 +83,11 @@ def test_what_is_answered_makes_room(worker: SteadyWorker) -> None:
         with forecast.expect(worker, SLOW, 1, soon(3)):
             assert forecast.seconds_for(2) == 2
         assert forecast.seconds_for(1) == 1
-    answered(0.0)  # by what was stopped when its caller left
+    answered(0.0)  # a late call, from a task whose caller has left
     assert forecast.seconds_for(9) == 0
 
 
-def test_a_lane_whose_forecast_nothing_tests_may_always_send_one(worker: SteadyWorker) -> None:
+def test_an_idle_lane_accepts_a_request_whatever_its_forecast(worker: SteadyWorker) -> None:
     forecast = Forecast(2)
     with (
         forecast.expect(worker, FAST, 1, soon(60)),
@@ -98,18 +98,18 @@ def test_a_lane_whose_forecast_nothing_tests_may_always_send_one(worker: SteadyW
         pass
 
 
-def test_decoding_and_rendering_count_as_well(worker: SteadyWorker) -> None:
+def test_the_forecast_includes_decoding_and_rendering(worker: SteadyWorker) -> None:
     forecast = Forecast(threads=2)
     with forecast.expect(worker, FAST, 1, soon(60)) as answered:
         answered(2.0)
     with forecast.expect(worker, FAST, 3, soon(60)):
         with pytest.raises(TooLate), forecast.expect(worker, FAST, 1, soon(5)):
             pass
-        with forecast.expect(worker, FAST, 1, soon(8)):  # 4 images of 2 s in 2 threads, and its own
+        with forecast.expect(worker, FAST, 1, soon(8)):  # 4 images of 2 s in 2 threads, plus one
             pass
 
 
-def test_nothing_is_let_in_to_an_engine_that_is_down(worker: SteadyWorker) -> None:
+def test_requests_are_refused_while_the_engine_is_down(worker: SteadyWorker) -> None:
     worker.broken = "It hangs."
     with pytest.raises(EngineDown), Forecast(2).expect(worker, FAST, 1, soon(60)):
         pass

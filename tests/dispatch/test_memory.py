@@ -1,4 +1,4 @@
-"""Running out of memory: told from other failures, and what it does to the batches that follow."""
+"""Out of memory: how it is detected, and how it limits later batches."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from service.dispatch.memory import BatchCap, is_out_of_memory
         (ValueError("poisoned"), False),
     ],
 )
-def test_running_out_of_memory_is_told_from_other_failures(error: Exception, expected: bool) -> None:
+def test_out_of_memory_is_distinguished_from_other_errors(error: Exception, expected: bool) -> None:
     assert is_out_of_memory(error) is expected
 
 
-def test_the_largest_batch_recovers_step_by_step_after_memory_ran_out() -> None:
+def test_the_batch_limit_recovers_step_by_step_after_memory_ran_out() -> None:
     clock = [0.0]
     cap = BatchCap(8, rest_s=60, clock=lambda: clock[0])
     cap.lower(8)

@@ -1,4 +1,4 @@
-"""Each image gets its own result, whatever happens to its neighbours."""
+"""Each image gets its own result, whatever happens to the other images of its batch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.dispatch.echo import FOREVER, POISON, EchoEngine, pixel, running, unt
 
 
 class SmallEngine(EchoEngine):
-    """Has no memory for more than ``room`` images at once."""
+    """Runs out of memory for more than ``room`` images."""
 
     room = 2
 
@@ -28,7 +28,7 @@ class SmallEngine(EchoEngine):
 
 
 class BrokenEngine(EchoEngine):
-    """Fails whatever it is given, like a CUDA device after an illegal access."""
+    """Fails on every batch, like a CUDA device after an illegal access."""
 
     def run(self, batch: Batch) -> list[Outcome]:
         super().run(batch)
@@ -36,7 +36,7 @@ class BrokenEngine(EchoEngine):
 
 
 class ExitingEngine(EchoEngine):
-    """Ends the thread that runs it."""
+    """Raises SystemExit, which ends the thread."""
 
     def run(self, batch: Batch) -> list[Outcome]:
         super().run(batch)
@@ -44,7 +44,7 @@ class ExitingEngine(EchoEngine):
 
 
 class SilentEngine(EchoEngine):
-    """Computes NaN for one value."""
+    """Reports NaN for the value POISON - 1."""
 
     def run(self, batch: Batch) -> list[Outcome]:
         return [
@@ -54,7 +54,7 @@ class SilentEngine(EchoEngine):
 
 
 class ForgetfulEngine(EchoEngine):
-    """Loses an outcome of every batch that has more than one."""
+    """Returns one outcome too few for every batch of more than one image."""
 
     def run(self, batch: Batch) -> list[Outcome]:
         outcomes = super().run(batch)
@@ -66,14 +66,14 @@ def engine() -> EchoEngine:
     return EchoEngine()
 
 
-def test_results_go_to_the_jobs_that_asked(engine: EchoEngine) -> None:
+def test_each_job_gets_its_own_result(engine: EchoEngine) -> None:
     engine.open.set()
     with running(engine, max_batch=3) as worker:
         futures = [worker.submit(pixel(value), Plan(), FOREVER) for value in range(10)]
         assert [future.result(30).outcome.predictions[0].index for future in futures] == list(range(10))
 
 
-def test_what_arrives_while_the_engine_is_busy_runs_as_one_batch(engine: EchoEngine) -> None:
+def test_jobs_that_arrive_while_the_engine_is_busy_run_as_one_batch(engine: EchoEngine) -> None:
     with running(engine) as worker:
         first = worker.submit(pixel(0), Plan(), FOREVER)
         assert engine.entered.wait(30)
@@ -92,7 +92,7 @@ def test_one_thread_owns_the_engine(engine: EchoEngine) -> None:
     assert threading.get_ident() not in engine.threads
 
 
-def test_one_poisoned_item_in_a_batch_of_eight_leaves_seven_right_answers(engine: EchoEngine) -> None:
+def test_one_bad_image_in_a_batch_of_eight_leaves_seven_right_answers(engine: EchoEngine) -> None:
     with running(engine) as worker:
         blocker = worker.submit(pixel(0), Plan(), FOREVER)
         assert engine.entered.wait(30)
@@ -116,7 +116,7 @@ def test_an_engine_that_loses_an_outcome_can_not_shift_results_between_callers()
         assert [future.result(30).outcome.predictions[0].index for future in futures] == [1, 2]
 
 
-def test_a_caller_that_left_costs_the_engine_nothing(engine: EchoEngine) -> None:
+def test_a_cancelled_job_costs_the_engine_nothing(engine: EchoEngine) -> None:
     with running(engine) as worker:
         first = worker.submit(pixel(0), Plan(), FOREVER)
         assert engine.entered.wait(30)
@@ -129,7 +129,7 @@ def test_a_caller_that_left_costs_the_engine_nothing(engine: EchoEngine) -> None
     assert engine.batches == [1, 1]
 
 
-def test_stopping_finishes_what_was_accepted_and_refuses_the_rest(engine: EchoEngine) -> None:
+def test_stopping_finishes_accepted_jobs_and_refuses_new_ones(engine: EchoEngine) -> None:
     engine.open.set()
     worker = Worker(engine, 2)
     futures = [worker.submit(pixel(value), Plan(), FOREVER) for value in range(5)]
@@ -140,7 +140,7 @@ def test_stopping_finishes_what_was_accepted_and_refuses_the_rest(engine: EchoEn
         worker.submit(pixel(9), Plan(), FOREVER).result(0)
 
 
-def test_a_stopped_worker_can_be_started_again(engine: EchoEngine) -> None:
+def test_a_stopped_worker_can_be_restarted(engine: EchoEngine) -> None:
     engine.open.set()
     worker = Worker(engine, 2)
     for value in (1, 2):
@@ -149,7 +149,7 @@ def test_a_stopped_worker_can_be_started_again(engine: EchoEngine) -> None:
         worker.stop()
 
 
-def test_a_batch_without_room_is_halved_and_so_are_the_next_ones() -> None:
+def test_a_batch_that_runs_out_of_memory_is_halved_and_lowers_the_limit() -> None:
     engine = SmallEngine()
     with running(engine) as worker:
         blocker = worker.submit(pixel(0), Plan(), FOREVER)
@@ -160,7 +160,7 @@ def test_a_batch_without_room_is_halved_and_so_are_the_next_ones() -> None:
         finished = [future.result(30) for future in futures]
     assert [one.outcome.predictions[0].index for one in finished] == list(range(1, 13))
     assert {one.batch_size for one in finished} == {2}
-    assert engine.batches == [1, 8, 4, 2, 2, 4, 2, 2, 2, 2]  # eight failed, four twice, and none after that
+    assert engine.batches == [1, 8, 4, 2, 2, 4, 2, 2, 2, 2]  # 8 failed, then 4 twice; batches of 2 fit
     assert worker.batch_cap == 2
 
 
@@ -170,13 +170,13 @@ def test_a_thread_that_waits_while_memory_runs_out_takes_no_larger_batch() -> No
     with running(engine) as worker:
         until(lambda: worker._batcher._idle == 2)
         worker._cap.lower(4)
-        with worker._batcher._changed:  # no thread takes a job before all of them are there
+        with worker._batcher._changed:  # the lock, so that the threads see all jobs at once
             futures = [worker.submit(pixel(value), Plan(), FOREVER) for value in range(4)]
         assert [future.result(30).batch_size for future in futures] == [2] * 4
     assert engine.batches == [2, 2]
 
 
-def test_an_image_without_room_is_told_that_it_may_come_again() -> None:
+def test_a_single_image_that_runs_out_of_memory_gets_an_error_to_retry() -> None:
     engine = SmallEngine()
     engine.room = 0
     engine.open.set()
@@ -185,7 +185,7 @@ def test_an_image_without_room_is_told_that_it_may_come_again() -> None:
     assert worker.fault is None
 
 
-def test_numbers_that_are_none_fail_their_image_alone() -> None:
+def test_nan_fails_its_image_only() -> None:
     faulty = SilentEngine()
     faulty.open.set()
     with running(faulty) as worker:
@@ -195,7 +195,7 @@ def test_numbers_that_are_none_fail_their_image_alone() -> None:
         assert good.result(30).outcome.predictions[0].index == 1
 
 
-def test_an_engine_that_hangs_is_noticed_and_nobody_waits_for_it(engine: EchoEngine) -> None:
+def test_a_hanging_engine_is_detected_and_its_jobs_fail(engine: EchoEngine) -> None:
     with running(engine, hang_limit_s=0.05) as worker:
         stuck = worker.submit(pixel(0), Plan(), FOREVER)
         assert engine.entered.wait(30)
@@ -213,7 +213,7 @@ def test_an_engine_that_hangs_is_noticed_and_nobody_waits_for_it(engine: EchoEng
 
 
 class TwoSlots(EchoEngine):
-    """Its second slot is free while a batch of zeros is held."""
+    """Batches of zeros block until ``open`` is set. Other batches do not."""
 
     @property
     def slots(self) -> int:
@@ -228,7 +228,7 @@ def _echoed(batch: Batch) -> list[Outcome]:
     return [Outcome((Prediction(value, 1.0, 0.0),), (), (), (), 0.0, 0.0) for value in values]
 
 
-def test_while_one_of_two_slots_hangs_nothing_is_taken_and_then_both_work_again() -> None:
+def test_jobs_are_refused_while_one_of_two_slots_hangs_and_both_recover() -> None:
     engine = TwoSlots()
     with running(engine, hang_limit_s=0.2) as worker:
         stuck = worker.submit(pixel(0), Plan(), FOREVER)
@@ -245,7 +245,7 @@ def test_while_one_of_two_slots_hangs_nothing_is_taken_and_then_both_work_again(
         assert [future.result(30).outcome.predictions[0].index for future in both] == [0, 3]
 
 
-def test_an_engine_that_hangs_does_not_keep_the_service_from_stopping(engine: EchoEngine) -> None:
+def test_a_hanging_engine_does_not_keep_the_worker_from_stopping(engine: EchoEngine) -> None:
     worker = Worker(engine, 8, hang_limit_s=0.05)
     worker.start()
     stuck = worker.submit(pixel(0), Plan(), FOREVER)
@@ -256,7 +256,7 @@ def test_an_engine_that_hangs_does_not_keep_the_service_from_stopping(engine: Ec
 
 
 @pytest.mark.parametrize("broken", [BrokenEngine, ExitingEngine])
-def test_an_engine_that_fails_on_everything_ends_the_worker_and_says_so(broken: type[EchoEngine]) -> None:
+def test_an_engine_that_fails_on_every_image_ends_the_worker(broken: type[EchoEngine]) -> None:
     died = threading.Event()
     engine = broken()
     with running(engine, on_death=died.set) as worker:
@@ -272,7 +272,7 @@ def test_an_engine_that_fails_on_everything_ends_the_worker_and_says_so(broken: 
 
 
 class GivingUpEngine(EchoEngine):
-    """Runs one batch for each turn that it is given; gives up, at its end, what nobody waits for by then."""
+    """Runs one batch for each release of ``turns``. Gives up the images whose callers have left by its end."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -286,7 +286,7 @@ class GivingUpEngine(EchoEngine):
         return [replace(outcome, given_up=void()) for outcome, void in zip(outcomes, batch.void, strict=True)]
 
 
-def test_an_engine_at_work_knows_which_images_nobody_waits_for_and_they_alone_fail() -> None:
+def test_a_running_engine_sees_which_callers_left_and_only_their_images_fail() -> None:
     engine = GivingUpEngine()
     deadline = time.monotonic() + 1
     with running(engine) as worker:
@@ -307,7 +307,7 @@ def test_an_engine_at_work_knows_which_images_nobody_waits_for_and_they_alone_fa
         assert stays.result(30).outcome.predictions[0].index == 2
 
 
-def test_a_batch_that_was_given_up_early_is_no_evidence_that_such_batches_are_short() -> None:
+def test_an_abandoned_batch_does_not_lower_the_predicted_cost() -> None:
     engine = GivingUpEngine()
     with running(engine) as worker:
         whole = worker.submit(pixel(0), Plan(), FOREVER)

@@ -1,6 +1,6 @@
-"""Explanations of seeded networks (see tests.networks), compiled, in float64: all of the chain but the picture's bytes.
+"""Explains the seeded, compiled networks of tests.networks in float64, without decoding a picture.
 
-Rounding is then smaller than the distance of any value from a kink, so maps are compared without luck.
+In float64, rounding errors are smaller than the distance of any value from a kink. So maps can be compared reliably.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.engine import Behind, Engine
+from pellucid.explain.batch import explain
 from pellucid.explain.evidence import Evidence, ForwardRecord, scalars
-from pellucid.explain.image import Image
-from pellucid.explain.outcome import explain
+from pellucid.explain.image_record import ImageRecord
 from pellucid.explain.probe import Probe
 from pellucid.network.file import CompiledNetwork
 from pellucid.runtime import torch_runtime
@@ -28,7 +28,7 @@ CPU = torch.device("cpu")
 
 
 def pictures(count: int) -> Tensor:
-    """As tests.networks.images, in float64."""
+    """The pictures of ``tests.networks.images`` in float64."""
     return images(count, dtype=torch.float64)
 
 
@@ -39,7 +39,7 @@ def exact(name: str) -> nn.Module:
 
 @cache
 def runtime(net: CompiledNetwork) -> torch_runtime.TorchRuntime:
-    """In the network's own precision."""
+    """The torch runtime in the network's own precision."""
     return torch_runtime.TorchRuntime(net, CPU)
 
 
@@ -50,12 +50,12 @@ def engine(net: CompiledNetwork) -> Engine:
 
 @dataclass(frozen=True)
 class TorchBehind(Behind):
-    """The head of one image that also runs with torch's autograd, which knows nothing of the graph's gradients."""
+    """The network behind a layer for one image, which can also run under torch's autograd, as an oracle."""
 
     to_logits: Callable[..., list[Tensor]]
 
     def run(self, maps: Tensor) -> Tensor:
-        """Maps, as the layer has them, ``[n, C, h, w]`` -> ``[n, classes]``."""
+        """The logits ``[n, classes]`` of the layer's maps ``[n, C, h, w]``. Differentiable."""
         assert self.value.layout.axes == "BCHW"
         bypass = (torch.from_numpy(each).expand(len(maps), *each.shape[1:]) for each in self.crossing[1:])
         return self.to_logits(maps, *bypass)[0]
@@ -63,13 +63,13 @@ class TorchBehind(Behind):
 
 @dataclass(frozen=True)
 class Passes:
-    """Normalised pictures ``[B, 3, H, W]`` that go through a compiled network."""
+    """Runs normalised pictures ``[B, 3, H, W]`` through a compiled network."""
 
     net: CompiledNetwork
     pixels: Tensor
 
     def value(self, node: str) -> Floats:
-        """Of the graph."""
+        """The value of a node of the graph."""
         return runtime(self.net).run(self._levels(), None, (node,), "exact")[0][node]
 
     @property
@@ -81,7 +81,7 @@ class Passes:
         return value.layout.to_map(self.value(value.node))
 
     def behind(self, layer: str, image: int, *, linear: bool = True) -> TorchBehind:
-        """``linear`` False hides that the gradient is known."""
+        """The network behind a layer. ``linear=False`` hides that the head is linear, so that it must run."""
         found: Any = self.record([_cut_at(layer)] * len(self.pixels)).behind(layer, image)
         _, to_logits, _ = parts_behind(self.net, found.value)
         known = found.linear if linear else None
@@ -89,11 +89,11 @@ class Passes:
         return TorchBehind(found.head, found.value, found.crossing, known, found.broadcasts, "exact", head)
 
     def record(self, plans: Sequence[Plan]) -> ForwardRecord:
-        """What the engine's passes leave behind for plans that look at the same values."""
+        """The engine's ForwardRecord for plans of one lane."""
         return engine(self.net).record(Batch(self._levels(), tuple(plans)), "exact")
 
     def run(self, *plans: Plan, void: tuple[Callable[[], bool], ...] = ()) -> list[Outcome]:
-        """An outcome for each picture. Those of a lane are a batch."""
+        """Return an outcome for each picture. Pictures of one lane run as a batch."""
         lanes, levels = [engine(self.net).lane(plan) for plan in plans], self._levels()
         found: dict[int, Outcome] = {}
         for lane in dict.fromkeys(lanes):
@@ -106,33 +106,35 @@ class Passes:
         return [found[number] for number in range(len(plans))]
 
     def _levels(self) -> Any:
-        """The pictures as an engine takes them, except that their levels are no whole numbers."""
+        """The pictures as an engine takes them, ``[B, H, W, 3]`` from 0 to 255, but not rounded."""
         expected = self.net.model.preprocess
         mean, std = (torch.tensor(each, dtype=self.pixels.dtype) for each in (expected.mean, expected.std))
         return (255 * (self.pixels.permute(0, 2, 3, 1) * std + mean)).numpy()
 
 
 def _cut_at(layer: str) -> Plan:
-    return Plan(heats=(Heat("ablation-cam", (layer,)),))  # which needs no gradient
+    return Plan(heats=(Heat("ablation-cam", (layer,)),))  # needs no gradient
 
 
 def run(name: str, *plans: Plan, void: tuple[Callable[[], bool], ...] = ()) -> list[Outcome]:
-    """Of as many pictures as plans."""
+    """Return the outcomes of one picture for each plan."""
     return Passes(compiled(name, torch.float64), pictures(len(plans))).run(*plans, void=void)
 
 
 def evidence_at(net: CompiledNetwork, layer: str, pixels: Tensor, targets: Sequence[Sequence[int]]) -> list[Evidence]:
-    """Of each image for its own classes."""
+    """The Evidence of each image for its own ``targets``."""
     plans = [Plan(targets=tuple(classes), heats=(Heat("grad-cam", (layer,)),)) for classes in targets]
     record = Passes(net, pixels).record(plans)
     return [
-        Image(i, plan, list(plan.targets), record, lambda index: Prediction(index, 0, 0), lambda: False).evidence(layer)
+        ImageRecord(i, plan, list(plan.targets), record, lambda index: Prediction(index, 0, 0), lambda: False).evidence(
+            layer
+        )
         for i, plan in enumerate(plans)
     ]
 
 
 def evidence(name: str, layer: str, pixels: Tensor, targets: Sequence[Sequence[int]]) -> list[Evidence]:
-    """Of each image for its own classes."""
+    """The Evidence of each image for its own ``targets``, for the network of this name."""
     return evidence_at(compiled(name, pixels.dtype), layer, pixels, targets)
 
 
@@ -147,7 +149,7 @@ def probe_at(
     contrast: Contrast | None = None,
     samples: int = 8,
 ) -> Probe:
-    """Of one image; ``linear`` False runs a head of which the gradient would be known."""
+    """The Probe of one image. ``linear=False`` hides that the head is linear, so that it must run."""
     passes = Passes(net, picture)
     rows = scalars(targets, contrast, passes.logits.shape[1])
     behind = passes.behind(varied or layer, 0, linear=linear)
@@ -155,5 +157,5 @@ def probe_at(
 
 
 def probe(name: str, layer: str, *, varied: str = "", linear: bool = True, dtype: torch.dtype = torch.float64) -> Probe:
-    """For the classes 3 and 1."""
+    """The Probe of one image for the classes 3 and 1."""
     return probe_at(compiled(name, dtype), layer, images(1, dtype=dtype), (3, 1), varied=varied, linear=linear)

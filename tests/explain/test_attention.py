@@ -1,4 +1,4 @@
-"""What a gate's channels did: by gradient, and measured by setting them back to 1."""
+"""The effect of a gate's channels on the logit: by gradient, and measured by setting their weights to 1."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NETWORKS = ["tiny", "efficientnet_b0"]
 
 
 def gated_logit(name: str, layer: str, image: int, target: int, scale: Tensor | None) -> tuple[float, Tensor, Tensor]:
-    """(logit, gated activation, its gradient) from the plain network, the gate's output multiplied by ``scale``."""
+    """(logit, gated activation, its gradient) of the plain torch network, with the gate's output times ``scale``."""
     kept: list[Tensor] = []
 
     def replaced(_: nn.Module, __: tuple[Tensor], output: Tensor) -> Tensor:
@@ -47,27 +47,27 @@ def test_effects_are_gradient_times_activation_behind_each_gate(name: str) -> No
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_restored_is_the_logits_change_with_the_channel_really_set_to_one(name: str) -> None:
+def test_restored_is_the_change_of_the_logit_with_the_weight_set_to_one(name: str) -> None:
     spec = compiled(name, torch.float64).spec
     gate = spec.gates[-1]
     (outcome,) = run(name, Plan(gates=True, restore=(gate.layer,), layer=spec.default_layer, targets=(1,)))
     reading = outcome.gates[-1]
     assert reading.restored is not None
     assert reading.restored.shape == reading.weights.shape
-    as_it_is, _, _ = gated_logit(name, gate.layer, 0, 1, None)
+    unchanged, _, _ = gated_logit(name, gate.layer, 0, 1, None)
     for channel in range(0, len(reading.weights), max(1, len(reading.weights) // 5)):
         scale = torch.ones(1, len(reading.weights), 1, 1, dtype=torch.float64)
         scale[0, channel] = 1 / float(reading.weights[channel])
         changed, _, _ = gated_logit(name, gate.layer, 0, 1, scale)
-        assert reading.restored[channel] == pytest.approx(changed - as_it_is, rel=1e-6, abs=1e-12)
+        assert reading.restored[channel] == pytest.approx(changed - unchanged, rel=1e-6, abs=1e-12)
     assert all(other.restored is None for other in outcome.gates[:-1])
 
 
-def test_only_who_asks_for_effects_gets_them() -> None:
-    asks, does_not = run("tiny", Plan(gates=True, effects=True, targets=(1,)), Plan(gates=True))
-    assert asks.gates[0].effects is not None
-    assert does_not.gates[0].effects is None
-    np.testing.assert_allclose(does_not.gates[0].weights, run("tiny", Plan(), Plan(gates=True))[1].gates[0].weights)
+def test_effects_are_computed_only_on_request() -> None:
+    requested, plain = run("tiny", Plan(gates=True, effects=True, targets=(1,)), Plan(gates=True))
+    assert requested.gates[0].effects is not None
+    assert plain.gates[0].effects is None
+    np.testing.assert_allclose(plain.gates[0].weights, run("tiny", Plan(), Plan(gates=True))[1].gates[0].weights)
 
 
 def test_maps_of_a_gate_show_the_same_channels_before_after_and_their_difference() -> None:
@@ -90,19 +90,19 @@ def test_a_gates_sides_are_layers_of_the_network() -> None:
         np.testing.assert_allclose(passes.map(gate.after), gated, rtol=1e-9)
 
 
-def test_measuring_stops_for_an_image_that_nobody_waits_for_and_for_no_other() -> None:
+def test_measuring_stops_only_for_the_image_whose_caller_left() -> None:
     gate = compiled("mobilenet_v3_small", torch.float64).spec.gates[-1]
-    assert gate.shape[0] == 576  # of which 32 are measured at a time
+    assert gate.shape[0] == 576  # 32 of them are measured in one pass
     plan = Plan(gates=True, restore=(gate.layer,), targets=(1,))
-    asked: list[int] = []
+    calls: list[int] = []
 
     def left() -> bool:
-        asked.append(1)
-        return len(asked) > 3
+        calls.append(1)
+        return len(calls) > 3
 
     given_up, stays = run("mobilenet_v3_small", plan, plan, void=(left, lambda: False))
     assert given_up.given_up
-    assert len(asked) == 4
+    assert len(calls) == 4
     assert not stays.given_up
     passes = Passes(compiled("mobilenet_v3_small", torch.float64), pictures(2)[1:])
     (alone,) = passes.run(plan)
@@ -112,7 +112,7 @@ def test_measuring_stops_for_an_image_that_nobody_waits_for_and_for_no_other() -
     np.testing.assert_allclose(measured, expected, rtol=1e-6, atol=1e-12)
 
 
-def test_effects_and_importance_are_the_classes_own_beside_a_contrast() -> None:
+def test_effects_and_importance_ignore_a_contrast() -> None:
     alone = Plan(gates=True, effects=True, layer="stem", targets=(1, 3))
     own, against = run("tiny", alone)[0], run("tiny", replace(alone, contrast=Contrast((0, 2))))[0]
     assert (own.explanations[0].heat != against.explanations[0].heat).any()

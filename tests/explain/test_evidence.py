@@ -1,4 +1,4 @@
-"""What the engine is told to compute, which classes come first, and that answers are the caller's own."""
+"""Which scalars are differentiated, the order of classes, and that outcomes own their memory."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from pellucid.explain.batch import explain
 from pellucid.explain.evidence import resolved, wanted
 from pellucid.explain.methods import METHODS
-from pellucid.explain.outcome import explain
 from pellucid.explain.scores import Scores, ascending, strongest
 from pellucid.types import Batch, Contrast, Edit, Floats, Heat, Plan, Tap
 from tests.explain.cuts import Passes, pictures
@@ -35,13 +35,13 @@ LESS = [-0.25, 1, -0.25, 0]
         (Plan(layer="head", gates=True, edit=Edit(), contrast=AGAINST), [LESS, [-0.25, 0, -0.25, 1]]),
     ],
 )
-def test_a_row_is_wanted_for_each_target_and_one_more_for_what_is_the_first_targets_own(
+def test_wanted_has_a_row_for_each_target_and_one_for_the_first_without_a_contrast(
     plan: Plan, rows: list[list[float]]
 ) -> None:
     np.testing.assert_array_equal(wanted(plan, [1, 3], 4), rows)
 
 
-def test_the_class_that_is_explained_is_the_best_and_of_equals_the_first() -> None:
+def test_the_explained_class_has_the_largest_logit_and_the_first_of_equals_wins() -> None:
     logits = np.array([1, 3, 2, 3], np.float32)
     assert resolved(Plan(), logits) == [1]
     assert resolved(Plan(targets=(2, 0)), logits) == [2, 0]
@@ -51,15 +51,15 @@ def test_the_class_that_is_explained_is_the_best_and_of_equals_the_first() -> No
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_values_are_ordered_with_equals_in_their_own_order(dtype: type[np.floating[Any]]) -> None:
+def test_equal_values_keep_their_order(dtype: type[np.floating[Any]]) -> None:
     values: Any = np.random.default_rng(0).integers(-3, 4, (5, 300)).astype(dtype) / 3
-    values[0, ::2] *= -1  # among them zeros of either sign
+    values[0, ::2] *= -1  # includes zeros of both signs
     np.testing.assert_array_equal(ascending(values), values.argsort(1, kind="stable"))
     for count in (0, 1, 7, 300, 301):
         np.testing.assert_array_equal(strongest(values, count), (-values).argsort(1, kind="stable")[:, :count])
 
 
-def test_how_many_classes_are_asked_for_beside_an_image_changes_nothing() -> None:
+def test_top_k_of_one_image_does_not_change_another() -> None:
     scores = Scores.of_logits(np.array([[1, 2, 2, 0], [0, 0, 0, 0]], np.float32))
     assert [[each.index for each in image] for image in scores.top([2, 9])] == [[1, 2], [0, 1, 2, 3]]
     assert [[each.index for each in image] for image in scores.top([0, 1])] == [[], [0]]
@@ -79,7 +79,7 @@ def arrays(value: Any) -> Iterator[Any]:
             yield from arrays(each)
 
 
-def test_no_answer_lies_in_memory_that_the_next_pass_may_overwrite() -> None:
+def test_outcomes_share_no_memory_with_the_record() -> None:
     passes = Passes(compiled("tiny", torch.float64), pictures(1))
     plans = (
         Plan(
@@ -96,9 +96,9 @@ def test_no_answer_lies_in_memory_that_the_next_pass_may_overwrite() -> None:
     for plan in plans:
         record = passes.record([plan])
         outcomes = explain(record, Batch(np.zeros((1, 1, 1, 3), np.uint8), (plan,)), passes.net.spec, 0.0)
-        lent, answered = [*arrays(record)], [*arrays(outcomes)]
-        assert len(answered) > 5
-        assert not any(np.shares_memory(one, other) for one in lent for other in answered)
+        recorded, returned = [*arrays(record)], [*arrays(outcomes)]
+        assert len(returned) > 5
+        assert not any(np.shares_memory(one, other) for one in recorded for other in returned)
 
 
 def test_an_answer_has_the_dtype_of_the_runtime() -> None:
@@ -111,18 +111,18 @@ def test_an_answer_has_the_dtype_of_the_runtime() -> None:
 
 
 @pytest.mark.parametrize("where", ["logits", "heat map", "importance", "gates", "feature maps"])
-def test_a_number_that_is_none_is_a_fault_of_its_image_alone(where: str) -> None:
+def test_nan_is_a_fault_of_its_image_only(where: str) -> None:
     passes = Passes(compiled("tiny"), pictures(2).float())
     plans = tuple(
         Plan(gates=True, layer="head", targets=(target,), taps=(Tap("stem", channels=(0,)),)) for target in (1, 2)
     )
     record = passes.record(plans)
     broken: dict[str, Any] = {
-        "logits": {"logits": spoilt(record.logits, 1)},
-        "heat map": {"maps": {**record.maps, "head": spoilt(record.maps["head"], 1)}},
-        "importance": {"linear": {"head": spoilt(record.linear["head"], 2)}},  # of the second image's class
-        "gates": {"gates": {"gate": spoilt(record.gates["gate"], 1)}},
-        "feature maps": {"maps": {**record.maps, "stem": spoilt(record.maps["stem"], 1)}},
+        "logits": {"logits": with_nan(record.logits, 1)},
+        "heat map": {"maps": {**record.maps, "head": with_nan(record.maps["head"], 1)}},
+        "importance": {"linear": {"head": with_nan(record.linear["head"], 2)}},  # class 2 is the second image's target
+        "gates": {"gates": {"gate": with_nan(record.gates["gate"], 1)}},
+        "feature maps": {"maps": {**record.maps, "stem": with_nan(record.maps["stem"], 1)}},
     }
     record = dataclasses.replace(record, **broken[where])
     good, bad = explain(record, Batch(np.zeros((2, 1, 1, 3), np.uint8), plans), passes.net.spec, 0.0)
@@ -130,7 +130,7 @@ def test_a_number_that_is_none_is_a_fault_of_its_image_alone(where: str) -> None
     assert good.fault == ""
 
 
-def spoilt(values: Floats, row: int) -> Floats:
+def with_nan(values: Floats, row: int) -> Floats:
     values = values.copy()
     values[row] = np.nan
     return values

@@ -1,4 +1,4 @@
-"""What every method of the registry promises, whichever it is: a newcomer is held to it as it stands."""
+"""Tests that every method of the registry must pass. A new method is tested without a change here."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.networks import SIZE, compiled
 OF_EVIDENCE = {name: method for name, method in METHODS.items() if isinstance(method, Method)}
 PROBING = {name: method for name, method in METHODS.items() if isinstance(method, ProbingMethod)}
 AT_PIXELS = [name for name, method in METHODS.items() if method.spec.at_pixels]
-# An early, a middle and the default layer; of the last the gradient is known in closed form.
+# An early, a middle, and the default layer. At the default layer, the gradient has a closed form.
 LAYERS = ("stem", "gate", "head")
 
 
@@ -35,7 +35,7 @@ def heats(*plans: Plan, name: str = "tiny") -> list[list[Floats]]:
 
 
 def random(*shape: int, seed: int = 0) -> Any:
-    """Normal, in float64."""
+    """Normally distributed numbers in float64."""
     return np.random.default_rng(seed).standard_normal(shape)
 
 
@@ -44,7 +44,7 @@ def same(one: Any, other: Any, within: float = 1e-9) -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_it_says_what_it_is(name: str) -> None:
+def test_every_method_describes_itself(name: str) -> None:
     spec = METHODS[name].spec
     assert spec.name == name
     assert spec.title
@@ -54,14 +54,14 @@ def test_it_says_what_it_is(name: str) -> None:
     assert spec.at_layers or spec.at_pixels
 
 
-def test_callers_see_the_cheap_methods_first() -> None:
+def test_cheap_methods_are_listed_first() -> None:
     needs = [method.spec.needs for method in METHODS.values()]
     assert next(iter(METHODS)) == "grad-cam"
     assert [*dict.fromkeys(needs)] == ["gradient", "activation", "forwards", "network forwards", "gradients"]
 
 
-def test_a_function_with_its_declaration_is_all_of_a_method(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(METHODS, "of-none", METHODS["grad-cam"])  # so that it is taken out in the end
+def test_a_decorated_function_is_a_complete_method(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(METHODS, "of-none", METHODS["grad-cam"])  # so that monkeypatch removes it at the end
 
     @registry.method("of-none", title="Of none", needs="gradient", formula="the gradient", paper="none", signed=False)
     def of_none(evidence: Evidence) -> Floats:
@@ -81,7 +81,7 @@ def test_a_map_is_as_large_as_its_layer_and_not_flat(name: str, layer: str) -> N
     for heat in found:
         assert heat.shape == compiled("tiny").spec.by_name[layer].shape[1:]
         assert np.isfinite(heat).all()
-        # Where the gradient is the same everywhere, so is its mean over noisy copies.
+        # At the head, the gradient is the same at every position, and so is its mean over noisy copies.
         assert np.ptp(heat) > 0 or (name, layer) == ("smoothgrad", "head")
     assert (np.abs(found[0] - found[1]).max() > 0) == METHODS[name].spec.of_class
 
@@ -94,7 +94,7 @@ def test_a_map_of_the_pixels_is_as_large_as_the_networks_input(name: str) -> Non
 
 @pytest.mark.parametrize("layer", LAYERS)
 @pytest.mark.parametrize("name", METHODS)
-def test_a_map_depends_on_no_neighbour(name: str, layer: str) -> None:
+def test_a_map_does_not_depend_on_other_images(name: str, layer: str) -> None:
     plans = [plan(name, layer, targets=targets) for targets in ((1,), (4, 0), (2,))]
     for i, of_image in enumerate(heats(*plans)):
         (alone,) = Passes(compiled("tiny", torch.float64), pictures(3)[i : i + 1]).run(plans[i])
@@ -103,7 +103,7 @@ def test_a_map_depends_on_no_neighbour(name: str, layer: str) -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_several_classes_at_once_are_each_as_by_itself(name: str) -> None:
+def test_classes_explained_together_equal_those_explained_alone(name: str) -> None:
     (both,) = heats(plan(name, "gate"))
     for target, found in zip((3, 1), both, strict=True):
         same(found, heats(plan(name, "gate", targets=(target,)))[0][0])
@@ -111,13 +111,13 @@ def test_several_classes_at_once_are_each_as_by_itself(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name, method in METHODS.items() if not method.spec.signed])
 @pytest.mark.parametrize("layer", ["stem", "head"])  # behind a ReLU
-def test_a_map_that_is_not_signed_has_nothing_below_zero(name: str, layer: str) -> None:
+def test_an_unsigned_map_has_no_negative_values(name: str, layer: str) -> None:
     (found,) = heats(plan(name, layer), name="tiny-relu")
     assert min(heat.min() for heat in found) >= 0
 
 
 @pytest.mark.parametrize("name", OF_EVIDENCE)
-def test_without_a_gradient_there_is_no_evidence(name: str) -> None:
+def test_a_zero_gradient_gives_a_zero_map(name: str) -> None:
     activation = np.abs(random(6, 5, 4))
     for shape in ((2, 6, 1, 1), (2, 6, 5, 4)):
         heat = OF_EVIDENCE[name].heat(Evidence(activation, 0 * random(*shape)))
@@ -134,14 +134,14 @@ def test_the_order_of_channels_does_not_matter(name: str, constant: bool) -> Non
 
 
 @pytest.mark.parametrize("name", OF_EVIDENCE)
-def test_a_gradient_that_is_the_same_everywhere_may_come_as_one_number(name: str) -> None:
+def test_a_constant_gradient_may_have_one_position(name: str) -> None:
     activation, gradient = np.abs(random(6, 5, 4)), random(2, 6, 1, 1, seed=1)
     heat = OF_EVIDENCE[name].heat
     everywhere = np.broadcast_to(gradient, (2, 6, 5, 4))
     same(heat(Evidence(activation, gradient)), heat(Evidence(activation, everywhere)))
 
 
-# A method of "network forwards" runs the whole network wherever it is.
+# A method of "network forwards" runs the whole network at any layer, so it has no closed form.
 @pytest.mark.parametrize("name", [name for name in PROBING if PROBING[name].spec.needs != "network forwards"])
 def test_the_closed_form_equals_running_the_head(name: str) -> None:
     closed, head = probe("tiny", "head", linear=True), probe("tiny", "head", linear=False)
@@ -151,21 +151,21 @@ def test_the_closed_form_equals_running_the_head(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [*PROBING])
-def test_nobody_waiting_any_more_ends_it_between_its_passes(name: str) -> None:
-    asked = 0
+def test_a_method_stops_between_passes_once_the_caller_left(name: str) -> None:
+    calls = 0
 
     def void() -> bool:
-        nonlocal asked
-        asked += 1
-        return asked > 1
+        nonlocal calls
+        calls += 1
+        return calls > 1
 
     of_image = replace(probe("resnet18", "layer1", dtype=torch.float32), samples=64, void=void)
     with pytest.raises(GivenUpError):
         PROBING[name].heat(of_image)
-    assert asked == 2
+    assert calls == 2
 
 
-def test_an_image_that_is_given_up_says_so_and_its_neighbour_is_answered() -> None:
+def test_an_abandoned_image_is_marked_and_its_neighbour_is_answered() -> None:
     plans = (plan("ablation-cam", "gate"),) * 2
     gone, stays = run("tiny", *plans, void=(lambda: True, lambda: False))
     assert gone.given_up
@@ -173,14 +173,14 @@ def test_an_image_that_is_given_up_says_so_and_its_neighbour_is_answered() -> No
     assert len(stays.explanations) == 2
 
 
-def test_maps_at_several_layers_end_between_them_where_nobody_waits() -> None:
+def test_several_maps_stop_between_maps_once_the_caller_left() -> None:
     several = replace(plan("hirescam", "stem"), heats=tuple(Heat("hirescam", (layer,)) for layer in LAYERS))
     gone, stays = run("tiny", several, several, void=(lambda: True, lambda: False))
     assert gone.given_up
     assert (stays.given_up, len(stays.explanations)) == (False, 6)
 
 
-def test_methods_that_share_a_gradient_are_each_as_by_itself() -> None:
+def test_methods_that_share_a_gradient_equal_those_run_alone() -> None:
     names = [name for name, method in OF_EVIDENCE.items() if method.spec.needs == "gradient"]
     together = replace(plan(names[0], "stem"), heats=tuple(Heat(name, ("stem",)) for name in names))
     assert (differentiated(together), costly(together)) == (("stem",), ())
@@ -193,15 +193,15 @@ def test_methods_that_share_a_gradient_are_each_as_by_itself() -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_it_has_passes_of_its_own_or_shares_a_gradient(name: str) -> None:
-    asked = plan(name, "gate")
+def test_a_method_shares_a_gradient_or_has_passes_of_its_own(name: str) -> None:
+    single = plan(name, "gate")
     shares = METHODS[name].spec.needs == "gradient"
-    assert differentiated(asked) == (("gate",) if shares else ())
-    assert costly(asked) == (() if shares else ((name, "gate"),))
+    assert differentiated(single) == (("gate",) if shares else ())
+    assert costly(single) == (() if shares else ((name, "gate"),))
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_class_against_another_is_the_difference_where_the_method_is_linear_in_it(name: str) -> None:
+def test_a_contrast_is_the_difference_of_maps_for_linear_methods(name: str) -> None:
     contrast = Contrast((1, 4), 0.6)
     ((found,),) = heats(plan(name, "gate", targets=(3,), contrast=contrast))
     ((alone, one, four),) = heats(plan(name, "gate", targets=(3, 1, 4)))
@@ -211,13 +211,13 @@ def test_a_class_against_another_is_the_difference_where_the_method_is_linear_in
 
 
 @pytest.mark.parametrize("name", [*OF_EVIDENCE, "ablation-cam", "integrated-gradients", "smoothgrad"])
-def test_a_class_against_itself_leaves_nothing(name: str) -> None:
+def test_a_class_against_itself_gives_a_zero_map(name: str) -> None:
     for layer in LAYERS:
         ((found,),) = heats(plan(name, layer, targets=(3,), contrast=Contrast((3,))))
         assert found.any() != METHODS[name].spec.of_class
 
 
-def test_hirescam_sums_to_the_logit_less_its_bias() -> None:
+def test_hirescam_sums_to_the_logit_minus_the_bias() -> None:
     net = exact("resnet18")
     assert isinstance(net.fc, nn.Linear)
     targets = [[0, 5], [7, 2]]
@@ -241,7 +241,7 @@ def test_xgrad_cam_sums_to_gradient_times_activation() -> None:
     same(OF_EVIDENCE["xgrad-cam"].heat(found).sum((1, 2)), (found.gradient * found.activation).sum((1, 2, 3)))
 
 
-def test_every_channel_that_ablation_weighs_is_measured_in_the_plain_network() -> None:
+def test_ablation_weights_equal_those_measured_in_the_plain_network() -> None:
     of_image = probe("tiny", "stem")
     net = exact("tiny")
     activation = of_image.activation
@@ -259,7 +259,7 @@ def test_every_channel_that_ablation_weighs_is_measured_in_the_plain_network() -
 
 
 @pytest.mark.parametrize("how", ["mean", "max", "product"])
-def test_fused_maps_are_as_fine_as_the_finest_and_lie_in_0_to_1(how: Fusion) -> None:
+def test_a_fused_map_has_the_finest_resolution_and_lies_in_0_to_1(how: Fusion) -> None:
     coarse, fine = random(2, 4, 4), random(2, 16, 16)
     found = fused([coarse, fine], how)
     assert found.shape == (2, 16, 16)

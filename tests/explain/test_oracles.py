@@ -1,7 +1,7 @@
-"""Maps equal those of captum, pytorch-grad-cam and torch-cam, at the default layer and at earlier ones.
+"""Maps equal those of captum, pytorch-grad-cam and torch-cam, at the default layer and at earlier layers.
 
-Gradients in float64, where no rounding moves a value across the kink of a ReLU: ours and theirs differ in batch and in
-order. Methods of forward passes alone in float32: scores have no jumps.
+Methods with gradients are compared in float64. There, the different batches and orders of summation move no value
+across the kink of a ReLU. Methods with forward passes only are compared in float32, because scores are continuous.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from pellucid.types import Floats
 from tests.explain.cuts import Passes, TorchBehind, evidence, evidence_at, exact, pictures, probe
 from tests.networks import SIZE, compiled, images, network
 
-# Network -> layers: the default one, one from the middle, one from the beginning. None is followed by an in-place
-# operation, which would change what the oracles' hooks recorded.
+# Network -> its default layer, a middle layer, and an early layer. No in-place operation follows any of them: it would
+# change the values that the oracles' hooks recorded.
 LAYERS = {
     "resnet18": ("layer4", "layer3.0", "layer1"),
     "mobilenet_v3_small": ("features", "features.7", "features.2"),
@@ -44,7 +44,7 @@ PROBING = {name: method for name, method in METHODS.items() if isinstance(method
 
 
 class Behind(nn.Module):
-    """What lies behind a cut as a network of its own, the activation in place of the picture."""
+    """The network behind a layer as an nn.Module, which takes the activation in place of the picture."""
 
     def __init__(self, of_image: Probe) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ def test_a_map_from_one_gradient_equals_the_oracles(name: str, layer: str, metho
 
 @cache
 def lite0() -> tuple[nn.Module, CompiledNetwork]:
-    """The default network, trained, and compiled: without gates, which the oracles' hooks would see beyond a block."""
+    """The trained default network and its compiled form. No gates: they would change what hooks on blocks record."""
     net, spec = catalog.load("lite0-plain")
     net = net.double()
     return net, compile_network(net, spec, None)
@@ -92,7 +92,7 @@ def test_a_map_of_the_default_network_equals_the_oracles(layer: str) -> None:
     net, network = lite0()
     picture = images(1, (224, 224), torch.float64)
     (found,) = evidence_at(network, layer, picture, [[285]])
-    # Their decomposition of 1280 channels takes ten seconds.
+    # The oracles' decomposition of 1280 channels would take ten seconds.
     for method in [name for name in OF_EVIDENCE if layer != "head" or "eigen" not in name]:
         agree(method, OF_EVIDENCE[method].heat(enlarged(found))[0], Enlarged(net), f"net.{layer}", picture, 285)
 
@@ -112,7 +112,7 @@ def test_score_cam_equals_the_oracles(name: str, layer: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "layer"), [("tiny", "stem"), ("tiny", "block"), ("resnet18", "layer2.0")])
-def test_score_cam_at_a_layer_is_the_oracles_of_what_lies_behind_it(name: str, layer: str) -> None:
+def test_score_cam_at_a_layer_equals_the_oracle_on_the_network_behind_it(name: str, layer: str) -> None:
     of_image = probe(name, layer, dtype=torch.float32)
     ours = PROBING["score-cam-at-layer"].heat(of_image)
     for k, target in enumerate((3, 1)):

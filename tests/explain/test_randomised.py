@@ -1,4 +1,4 @@
-"""The sanity check's maps are those of heads with other weights, the same ones each time."""
+"""The maps of random heads differ from the network's, and are the same for every run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.networks import compiled
 
 
 @pytest.mark.parametrize(("name", "layer"), [("tiny", "head"), ("tiny", "stem"), ("resnet18", "layer4")])
-def test_random_heads_make_other_maps_and_the_same_ones_again(name: str, layer: str) -> None:
+def test_random_heads_give_other_maps_and_are_reproducible(name: str, layer: str) -> None:
     plan = Plan(targets=(1, 3), heats=(Heat("grad-cam", (layer,)),), random_heads=4)
     (outcome,), (again,) = run(name, plan), run(name, plan)
     for explanation, same in zip(outcome.explanations, again.explanations, strict=True):
@@ -31,26 +31,26 @@ def test_random_heads_make_other_maps_and_the_same_ones_again(name: str, layer: 
         assert len({None if each is None else round(each, 6) for each in likeness}) > 1
 
 
-def test_nobody_waiting_any_more_ends_it_between_the_draws() -> None:
-    asked: list[int] = []
+def test_random_heads_stop_between_draws_once_the_caller_left() -> None:
+    calls: list[int] = []
 
     def void() -> bool:
-        asked.append(1)
-        return len(asked) > 2
+        calls.append(1)
+        return len(calls) > 2
 
     with pytest.raises(GivenUpError):
         maps(replace(probe("tiny", "stem"), void=void), grad_cam, 9)
-    assert len(asked) == 3
+    assert len(calls) == 3
 
 
 @pytest.mark.parametrize("layer", ["stem", "head"])
-def test_a_class_against_itself_leaves_nothing_in_a_random_head_either(layer: str) -> None:
+def test_a_class_against_itself_gives_a_zero_map_at_a_random_head(layer: str) -> None:
     plan = Plan(targets=(3,), heats=(Heat("grad-cam", (layer,)),), random_heads=2)
-    for contrast, left in ((Contrast((3,)), False), (Contrast((1,)), True)):
+    for contrast, nonzero in ((Contrast((3,)), False), (Contrast((1,)), True)):
         (outcome,) = run("tiny", replace(plan, contrast=contrast))
         found = outcome.explanations[0].randomised
         assert found is not None
-        assert found.any() == left
+        assert found.any() == nonzero
 
 
 def test_maps_at_several_layers_are_fused_for_each_draw() -> None:
@@ -62,8 +62,8 @@ def test_maps_at_several_layers_are_fused_for_each_draw() -> None:
     assert 0 <= found.min() < found.max() <= 1
 
 
-def test_a_map_that_needs_no_weights_is_seen_through() -> None:
-    """The mean over channels is an edge detector: it looks the same whatever the head has learnt."""
+def test_an_edge_detector_fails_the_sanity_check() -> None:
+    """The mean over channels does not depend on the head's weights, so random heads give the same map."""
     of_image = probe_at(compiled("tiny", torch.float64), "head", pictures(1), [1])
     found = maps(of_image, lambda evidence: evidence.activation.mean(0)[None], 3)
     assert sanity(of_image.activation.mean(0), found[:, 0]) == pytest.approx((1, 1, 1))

@@ -1,4 +1,4 @@
-"""What if: the answers are those of a network whose weights were edited, and nobody else's answers change."""
+"""A what-if edit gives the answers of a network with edited weights, and does not change other images' answers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.explain.cuts import exact, pictures, run
 from tests.networks import compiled
 
 
-def asked(name: str, plan: Plan) -> WhatIf:
+def what_if_of(name: str, plan: Plan) -> WhatIf:
     (outcome,) = run(name, plan)
     assert outcome.what_if is not None
     return outcome.what_if
@@ -40,7 +40,7 @@ def same(one: Floats, other: Floats) -> None:
 def test_keeping_all_channels_changes_nothing(name: str, layer: str) -> None:
     channels = compiled(name, torch.float64).spec.by_name[layer].shape[0]
     edit = Edit(tuple((channel, 1.0) for channel in range(channels)), 0.0)
-    found = asked(name, Plan(top_k=10, layer=layer, edit=edit))
+    found = what_if_of(name, Plan(top_k=10, layer=layer, edit=edit))
     assert [each.index for each in found.before] == [each.index for each in found.after]
     for one, other in found.targets:
         same(one.heat, other.heat)
@@ -48,7 +48,7 @@ def test_keeping_all_channels_changes_nothing(name: str, layer: str) -> None:
 
 
 def test_muting_all_channels_leaves_the_heads_bias() -> None:
-    found = asked("tiny", Plan(top_k=5, layer="head", edit=Edit(others=0.0)))
+    found = what_if_of("tiny", Plan(top_k=5, layer="head", edit=Edit(others=0.0)))
     classifier = exact("tiny").get_submodule("classifier")
     assert isinstance(classifier, nn.Linear)
     same(scores(found), classifier.bias.detach().numpy())
@@ -56,16 +56,16 @@ def test_muting_all_channels_leaves_the_heads_bias() -> None:
 
 
 @pytest.mark.parametrize("factor", [0.0, 0.3, 2.0])
-def test_a_scaled_channel_is_that_of_a_network_with_edited_weights(factor: float) -> None:
-    """The convolution behind the gate reads channel 3: scaling what it reads is scaling its weights for it."""
-    found = asked("tiny", Plan(top_k=5, layer="gate", edit=Edit(((3, factor),))))
+def test_scaling_a_channel_equals_scaling_the_weights_that_read_it(factor: float) -> None:
+    """The convolution behind the gate reads channel 3. Scaling that channel equals scaling the weights that read it."""
+    found = what_if_of("tiny", Plan(top_k=5, layer="gate", edit=Edit(((3, factor),))))
     edited = copy.deepcopy(exact("tiny"))
     with torch.no_grad():
         edited.get_submodule("head.0").weight[:, 3] *= factor  # type: ignore[operator, index]
     same(scores(found), logits_of(edited))
 
 
-def test_scaling_a_gates_weight_is_scaling_the_gate() -> None:
+def test_scaling_at_a_gate_equals_scaling_the_gates_output() -> None:
     plan = Plan(top_k=5, layer="gate", gates=True, edit=Edit(((5, 0.25),), gate="gate"))
     edited = copy.deepcopy(exact("tiny"))
     gate = edited.get_submodule("gate")
@@ -73,29 +73,29 @@ def test_scaling_a_gates_weight_is_scaling_the_gate() -> None:
     factors = torch.ones(8, 1, 1)
     factors[5] = 0.25
     gate.register_forward_hook(lambda _, __, output: output * factors)
-    same(scores(asked("tiny", plan)), logits_of(edited))
+    same(scores(what_if_of("tiny", plan)), logits_of(edited))
 
 
 @pytest.mark.parametrize(("name", "layer"), [("tiny", "gate"), ("tiny", "head"), ("resnet18", "layer3")])
-def test_the_ranking_is_what_muting_each_channel_alone_does(name: str, layer: str) -> None:
+def test_the_ranking_equals_muting_each_channel_alone(name: str, layer: str) -> None:
     plan = Plan(top_k=5, layer=layer, targets=(2,), edit=Edit(ranked=True))
-    ranking = asked(name, plan).ranking
+    ranking = what_if_of(name, plan).ranking
     assert ranking is not None
     for channel in (0, 3, 7):
-        ((before, after),) = asked(name, Plan(layer=layer, targets=(2,), edit=Edit(((channel, 0.0),)))).targets
+        ((before, after),) = what_if_of(name, Plan(layer=layer, targets=(2,), edit=Edit(((channel, 0.0),)))).targets
         assert ranking.muted[channel] == pytest.approx(after.target.logit - before.target.logit, rel=1e-6, abs=1e-9)
-    if layer == "head":  # linear behind it: first order is all there is
+    if layer == "head":  # the rest is linear, so the gradient is exact
         same(-ranking.muted, ranking.gradient_activation)
         assert spearman(-ranking.muted, ranking.gradient_activation) == pytest.approx(1)
 
 
-def test_a_ranking_that_nobody_waits_for_ends() -> None:
+def test_a_ranking_stops_once_the_caller_left() -> None:
     plan = Plan(layer="gate", edit=Edit(ranked=True))
     (outcome,) = run("tiny", plan, void=(lambda: True,))
     assert outcome.given_up
 
 
-def test_an_edit_leaves_neighbours_alone() -> None:
+def test_an_edit_does_not_change_other_images() -> None:
     plain, edited = Plan(layer="head"), Plan(layer="head", edit=Edit(((0, 0.0),)))
     alone, beside = run("tiny", plain), run("tiny", plain, edited)
     assert alone[0].predictions[0].index == beside[0].predictions[0].index

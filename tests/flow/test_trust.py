@@ -15,7 +15,7 @@ import pytest
 
 from pellucid.errors import DeadlineExceeded, TooCostly
 from pellucid.schemas import ModelDetail, Trust
-from pellucid.trust.trials import Design, Trials
+from pellucid.trust.perturbations import Design, Perturbations
 from pellucid.types import DecodedImage, Explanation, Finished, ImageInfo, Outcome, Pixels, Prediction
 from service.dispatch.forecast import Forecast
 from service.flow.trust_trials import examined
@@ -119,9 +119,9 @@ def test_trials_end_at_the_deadline() -> None:
 
 def test_trials_end_with_the_first_error_and_leave_none_that_nobody_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = threading.Event()
-    picture = Trials.picture
+    picture = Perturbations.picture
 
-    def held(trials: Trials, number: int) -> Pixels:
+    def held(trials: Perturbations, number: int) -> Pixels:
         assert number < 4 or drawn.wait(30)  # the second batch is still made when the first has failed
         return picture(trials, number)
 
@@ -133,7 +133,7 @@ def test_trials_end_with_the_first_error_and_leave_none_that_nobody_reads(monkey
     async def main() -> None:
         unread: list[str] = []
         asyncio.get_running_loop().set_exception_handler(lambda _, context: unread.append(context["message"]))
-        monkeypatch.setattr(Trials, "picture", held)
+        monkeypatch.setattr(Perturbations, "picture", held)
         async with running(max_batch=4) as stub:
             monkeypatch.setattr(stub.worker, "submit", late)
             try:

@@ -1,4 +1,4 @@
-"""Every decoder reads our PNG as the pixels that went in."""
+"""Pillow reads our PNGs as the pixels that were encoded."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RNG = np.random.default_rng(0)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 300), (300, 1), (37, 53), (37, 53, 3), (1, 1, 3)])
-def test_grey_and_colour_come_back_as_they_were(shape: tuple[int, ...]) -> None:
+def test_grey_and_colour_survive_encoding_unchanged(shape: tuple[int, ...]) -> None:
     pixels = RNG.integers(0, 256, shape, np.uint8)
     image = Image.open(io.BytesIO(png.encode(pixels)))
     image.verify()  # the checksums
@@ -29,7 +29,7 @@ def test_a_palette_gives_each_level_its_colour() -> None:
     np.testing.assert_array_equal(np.asarray(image.convert("RGB")), palette[levels])
 
 
-def test_a_photograph_takes_no_more_bytes_than_a_tenth_above_pillows() -> None:
+def test_a_photograph_takes_at_most_a_tenth_more_bytes_than_pillows() -> None:
     photograph = Image.open(SAMPLES / "coffee.jpg").convert("RGB")
     pillows = io.BytesIO()
     photograph.save(pillows, "PNG", compress_level=1)

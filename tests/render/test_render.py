@@ -1,4 +1,4 @@
-"""Pictures say what the numbers say."""
+"""Masks, overlays, grids and encoded pictures show the numbers that they were made from."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def rgb(grid: compose.Grid) -> Pixels:
     return grid.palette[grid.levels]
 
 
-def test_upsampling_is_torchs_bilinear_without_aligned_corners() -> None:
+def test_upsampling_equals_torchs_bilinear_without_aligned_corners() -> None:
     values = np.random.default_rng(0).standard_normal((7, 5)).astype(np.float32)
     expected = F.interpolate(torch.from_numpy(values)[None, None], (93, 61), mode="bilinear", align_corners=False)
     np.testing.assert_allclose(upsample(values, 61, 93), expected[0, 0].numpy(), atol=1e-5)
 
 
-def test_a_mask_cuts_evidence_against_and_stretches_evidence_for() -> None:
+def test_a_mask_drops_evidence_against_and_stretches_evidence_for() -> None:
     mask = compose.mask(HEAT, (3, 2), keep_sign=False)
     assert mask.tolist() == [[0, 0, 128], [64, 255, 0]]
 
@@ -68,7 +68,7 @@ def test_an_overlay_colours_the_box_and_dims_the_rest() -> None:
     assert (none[:, 5:15] == 200).all()
 
 
-def test_grid_tiles_stand_in_the_order_of_the_channels() -> None:
+def test_grid_tiles_are_in_the_order_of_the_channels() -> None:
     values = np.zeros((3, 2, 2), np.float32)
     for n in range(3):
         values[n].flat[n] = 1  # channel n peaks at its own position
@@ -84,7 +84,7 @@ def test_grid_tiles_stand_in_the_order_of_the_channels() -> None:
             assert (cell == (high if position == n else low)).all()
 
 
-def test_the_layers_scale_makes_tiles_comparable_and_the_channels_scale_does_not() -> None:
+def test_tiles_are_comparable_on_the_layers_scale_only() -> None:
     values = np.stack([np.array([[0, 1]]), np.array([[0, 10]])]).astype(np.float32)
     by_channel, by_layer = (grid_of(values, "gray", 2, columns=2, per_layer=per_layer) for per_layer in (False, True))
     assert by_channel.levels[0, 1] == by_channel.levels[0, -1] == 254
@@ -114,7 +114,7 @@ def test_large_maps_are_averaged_down_to_the_tile() -> None:
 
 @pytest.mark.parametrize("media_type", MEDIA_TYPES)
 @pytest.mark.parametrize("palette", [None, colormap.table("viridis")])
-def test_pictures_come_back_as_they_went_in(media_type: str, palette: Pixels | None) -> None:
+def test_pictures_survive_encoding_unchanged(media_type: str, palette: Pixels | None) -> None:
     levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
     picture = encode(levels, media_type, palette)
     decoded = Image.open(io.BytesIO(picture.data))
@@ -128,5 +128,5 @@ def test_viridis_has_viridis_colours() -> None:
 
 
 @pytest.mark.parametrize("name", colormap.NAMES)
-def test_every_named_colour_map_is_there(name: str) -> None:
+def test_every_named_colour_map_exists(name: str) -> None:
     assert len(np.unique(colormap.table(name), axis=0)) > 200

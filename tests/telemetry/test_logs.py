@@ -1,4 +1,4 @@
-"""One line for each request, which says what happened and nothing that a caller sent."""
+"""The access log has one line for each request, and nothing that a client sent."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.flow.stub import BLACK, POISON, running
 
 @pytest.fixture
 def lines(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
-    """Every line of the log that the requests below make, as the JSON that it is written as."""
+    """The log of two requests, parsed from JSON lines."""
 
     async def play() -> None:
         async with running() as stub:
@@ -31,7 +31,7 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
     return [json.loads(form.format(record)) for record in caplog.records if record.name != "httpx"]
 
 
-def test_each_request_has_one_line_of_json(lines: list[dict[str, Any]]) -> None:
+def test_each_request_is_logged_as_one_line_of_json(lines: list[dict[str, Any]]) -> None:
     first, second = (line for line in lines if line["logger"] == "pellucid.access")
     assert first.pop("ms") > 0
     assert first.pop("time").endswith("+00:00")
@@ -50,10 +50,10 @@ def test_each_request_has_one_line_of_json(lines: list[dict[str, Any]]) -> None:
     assert (second["route"], second["status"], second["images"]) == ("other", 404, 0)
 
 
-def test_nothing_that_a_caller_sent_is_logged(lines: list[dict[str, Any]]) -> None:
+def test_contents_and_names_of_requests_are_not_logged(lines: list[dict[str, Any]]) -> None:
     assert "secret" not in json.dumps(lines)
 
 
-def test_a_failure_is_logged_with_its_stack_in_one_line(lines: list[dict[str, Any]]) -> None:
+def test_a_failure_is_logged_with_its_traceback_in_one_line(lines: list[dict[str, Any]]) -> None:
     (failure,) = (line for line in lines if line["level"] == "error")
     assert "a white picture" in failure["exception"]

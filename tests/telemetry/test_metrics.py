@@ -1,4 +1,4 @@
-"""What Prometheus reads: the numbers are those of the requests, and callers can't make more series of them."""
+"""The metrics count requests, images and batches, and clients cannot create new series."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _with_stub(scene: Callable[[Stub], Awaitable[None]], **settings: Any) -> Non
 
 
 def samples(page: str) -> Samples:
-    """``name{label="value"}`` -> value; labels in their order."""
+    """Parse the page: ``name{label=value}`` -> value, with labels in alphabetical order."""
     return {
         f"{sample.name}{{{','.join(f'{name}={value}' for name, value in sorted(sample.labels.items()))}}}": sample.value
         for family in text_string_to_metric_families(page)
@@ -62,7 +62,7 @@ def test_requests_are_counted_by_route_and_status_and_refusals_by_reason() -> No
 
 
 @pytest.mark.parametrize("wanted", ["application/openmetrics-text;version=x", "text/plain;version=a.b"])
-def test_a_version_that_is_none_gets_the_usual_one(wanted: str) -> None:
+def test_an_invalid_version_gets_the_default_format(wanted: str) -> None:
     async def scene(stub: Stub) -> None:
         response = await stub.client.get("/metrics", headers={"Accept": wanted})
         assert response.status_code == 200
@@ -71,7 +71,7 @@ def test_a_version_that_is_none_gets_the_usual_one(wanted: str) -> None:
     _with_stub(scene)
 
 
-def test_no_path_that_a_caller_makes_up_becomes_a_series() -> None:
+def test_unknown_paths_do_not_create_series() -> None:
     async def scene(stub: Stub) -> None:
         for path in ("/a", "/b", "/v1/predict/c", "/assets/docs/d"):
             await stub.client.get(path)
@@ -83,7 +83,7 @@ def test_no_path_that_a_caller_makes_up_becomes_a_series() -> None:
     _with_stub(scene)
 
 
-def test_every_image_is_timed_in_every_stage_and_every_batch_measured() -> None:
+def test_every_image_is_timed_in_every_stage_and_every_batch_is_counted() -> None:
     async def scene(stub: Stub) -> None:
         first = stub.predict()
         await stub.engine_is_busy()
@@ -92,7 +92,7 @@ def test_every_image_is_timed_in_every_stage_and_every_batch_measured() -> None:
         busy = await read(stub)
         assert busy["pellucid_queue_images{model=stub}"] == 3
         assert busy["pellucid_in_flight_images{}"] == 4
-        assert busy["pellucid_in_flight_bytes{}"] > 4 * len(BLACK)  # the bodies that they came in
+        assert busy["pellucid_in_flight_bytes{}"] > 4 * len(BLACK)  # the request bodies
         stub.engine.gate.set()
         await asyncio.gather(first, *waiting)
         idle = await read(stub)
@@ -108,7 +108,7 @@ def test_every_image_is_timed_in_every_stage_and_every_batch_measured() -> None:
     _with_stub(scene)
 
 
-def test_an_engine_that_is_down_shows() -> None:
+def test_an_engine_that_is_down_is_reported() -> None:
     async def scene(stub: Stub) -> None:
         assert (await read(stub))["pellucid_engine_up{model=stub}"] == 1
         stub.engine.gate.set()
@@ -121,7 +121,7 @@ def test_an_engine_that_is_down_shows() -> None:
     _with_stub(scene)
 
 
-def test_several_apps_in_one_process_count_for_themselves() -> None:
+def test_apps_in_one_process_have_separate_metrics() -> None:
     async def scene(stub: Stub) -> None:
         async with running() as other:
             await other.client.get("/livez")
@@ -131,7 +131,7 @@ def test_several_apps_in_one_process_count_for_themselves() -> None:
     _with_stub(scene)
 
 
-def test_the_table_of_metrics_is_what_the_server_shows(client: httpx.Client, cat: bytes) -> None:
+def test_the_documented_metrics_are_those_of_the_server(client: httpx.Client, cat: bytes) -> None:
     envelope(post(client, "/v1/predict", cat))
     problem(post(client, "/v1/predict", b"no picture"), 415, "unsupported-media-type")
     operations = (REPOSITORY / "docs" / "operations.md").read_text("utf-8")

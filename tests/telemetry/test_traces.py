@@ -1,4 +1,4 @@
-"""A span for each request, and below it one for each stage of each image."""
+"""A request has a span, with a child span for each stage of each image."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ TRACE, CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
 
 def spans(*images: bytes) -> list[ReadableSpan]:
-    """What one request, and a probe beside it, leave behind."""
+    """The spans of one prediction of ``images``, and of a health check, which has none."""
     exporter = InMemorySpanExporter()
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
 
     async def play() -> None:
-        async with running(Traces(provider).tell) as stub:
+        async with running(Traces(provider).record) as stub:
             stub.engine.gate.set()
             stub.engine.seconds = 0.01
             files = [("images", ("image.png", data)) for data in images]
@@ -35,7 +35,7 @@ def spans(*images: bytes) -> list[ReadableSpan]:
     return list(exporter.get_finished_spans())
 
 
-def test_a_request_is_one_span_of_its_callers_trace_with_its_stages_in_order_inside() -> None:
+def test_a_request_is_a_span_of_the_callers_trace_with_a_child_for_each_stage() -> None:
     *stages, request = spans(BLACK, BLACK)
     assert request.name == "POST /v1/predict"
     assert request.parent is not None
@@ -44,7 +44,7 @@ def test_a_request_is_one_span_of_its_callers_trace_with_its_stages_in_order_ins
     assert request.attributes is not None
     assert request.attributes["http.response.status_code"] == 200
     assert request.attributes["pellucid.request_id"] == "abc"
-    passed = [stage for stage in STAGES if stage != "trust"]  # which was not asked for
+    passed = [stage for stage in STAGES if stage != "trust"]  # not requested
     assert [span.name for span in stages] == [*passed, *passed]
     for image in (stages[:5], stages[5:]):
         assert all(span.parent == request.context for span in image)
@@ -54,7 +54,7 @@ def test_a_request_is_one_span_of_its_callers_trace_with_its_stages_in_order_ins
         assert (times[-1] or 0) <= (request.end_time or 0)
 
 
-def test_a_failure_is_marked_and_has_the_stages_that_it_came_to() -> None:
+def test_a_failed_request_is_marked_and_has_the_stages_that_it_reached() -> None:
     *stages, request = spans(POISON)
     assert [span.name for span in stages] == ["decode"]
     assert not request.status.is_ok

@@ -1,4 +1,4 @@
-"""What was taken away is imputed as ROAD's authors do it, and nothing else is touched."""
+"""Removed pixels are imputed as by ROAD's authors, and known pixels stay unchanged."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pellucid.trust.imputation import NOISE, imputed, linear
 from pellucid.types import Pixels, Upload
 from tests.support import photograph
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array_wrap__")  # the oracle hands numpy tensors
+pytestmark = pytest.mark.filterwarnings("ignore:__array_wrap__")  # the oracle passes tensors to numpy
 
 SPEC = PreprocessSpec((224, 224), 256, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
@@ -26,7 +26,7 @@ def pixels() -> Pixels:
 
 
 def mask(kind: str, share: float, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """Pixels by chance, or blobs as a coarse map has them."""
+    """Random pixels, or the blobs of a coarse random map."""
     generator = np.random.default_rng(0)
     height, width = size
     if kind == "pixels":
@@ -40,7 +40,7 @@ def mask(kind: str, share: float, size: tuple[int, int]) -> NDArray[np.bool_]:
 @pytest.mark.parametrize("share", [0.2, 0.8])
 @pytest.mark.parametrize("kind", ["pixels", "blobs"])
 @pytest.mark.parametrize("size", [(64, 64), (57, 90)])
-def test_the_solution_is_that_of_a_direct_solver(
+def test_the_solution_equals_that_of_a_direct_solver(
     pixels: Pixels, kind: str, share: float, size: tuple[int, int]
 ) -> None:
     picture = pixels[: size[0], : size[1]]
@@ -48,7 +48,7 @@ def test_the_solution_is_that_of_a_direct_solver(
     known = torch.from_numpy((~removed).astype(np.float32))
     oracle = NoisyLinearImputer(noise=0)(torch.from_numpy(picture.transpose(2, 0, 1).astype(np.float32)), known)
     found = linear(picture, removed)
-    assert np.abs(found - oracle.numpy()).max() < 2  # levels of 256, of which the noise has 2.55
+    assert np.abs(found - oracle.numpy()).max() < 2  # 8-bit levels; the noise has 2.55
     assert np.sqrt(((found - oracle.numpy())[:, removed] ** 2).mean()) < 0.5
 
 
@@ -60,7 +60,7 @@ def test_known_pixels_stay_and_imputed_ones_have_the_noise(pixels: Pixels) -> No
     assert (one[removed].astype(float) - other[removed]).std() == pytest.approx(NOISE * np.sqrt(2), rel=0.05)
 
 
-def test_an_even_picture_stays_even_and_one_without_pixels_is_grey() -> None:
+def test_a_uniform_picture_stays_uniform_and_one_without_pixels_is_grey() -> None:
     even = np.full((40, 30, 3), (10, 130, 250), np.uint8)
     found = linear(even, mask("blobs", 0.7, (40, 30)))
     np.testing.assert_allclose(found, even.transpose(2, 0, 1), atol=0.1)

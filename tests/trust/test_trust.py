@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from pellucid.render.compose import positive
 from pellucid.trust.measures import Measured, finding, measured, sentence
+from pellucid.trust.perturbations import Design, Perturbations
 from pellucid.trust.ranks import spearman
-from pellucid.trust.trials import Design, Trials
 from pellucid.types import Floats, Pixels
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array_wrap__")  # the oracle hands numpy tensors
@@ -41,9 +41,9 @@ def score(pixels: Pixels) -> float:
 def examined(
     pixels: Pixels, maps: list[Floats], design: Design | None = None, network: Callable[[Pixels], float] = score
 ) -> tuple[Measured, ...]:
-    trials = Trials(pixels, maps, MEAN, design or Design())
-    scores = [network(trials.picture(number)) for number in range(len(trials))]
-    return measured(trials, np.repeat(np.array(scores)[:, None], len(maps), 1))
+    perturbations = Perturbations(pixels, maps, MEAN, design or Design())
+    scores = [network(perturbations.picture(number)) for number in range(len(perturbations))]
+    return measured(perturbations, np.repeat(np.array(scores)[:, None], len(maps), 1))
 
 
 def picture() -> Pixels:
@@ -83,7 +83,7 @@ def test_random_maps_centre_at_zero() -> None:
 
 def test_the_same_picture_has_the_same_trials_and_another_others() -> None:
     heat = np.random.default_rng(1).standard_normal((7, 7)).astype(np.float32)
-    one, again, other = (Trials(noise(seed), [heat], MEAN, Design()) for seed in (0, 0, 1))
+    one, again, other = (Perturbations(noise(seed), [heat], MEAN, Design()) for seed in (0, 0, 1))
     assert len(one) == Design().passes(targets=1) == 193
     for number in range(0, len(one), 7):
         assert np.array_equal(one.picture(number), again.picture(number))
@@ -99,12 +99,12 @@ def test_a_flat_map_is_tried_in_an_order_by_chance() -> None:
 def test_every_share_of_the_pixels_is_taken_those_that_the_map_marks_first() -> None:
     heat = np.random.default_rng(1).standard_normal((7, 7)).astype(np.float32)
     pixels = noise(0)
-    trials = Trials(pixels, [heat], MEAN, Design(4, 4))
+    perturbations = Perturbations(pixels, [heat], MEAN, Design(4, 4))
     before: NDArray[np.bool_] = np.zeros((SIDE, SIDE), bool)
-    for number, trial in enumerate(trials.plan):
-        if trial.kind == "deletion" and trial.map == len(trials.maps) - 1:
-            taken = (trials.picture(number) == 0).all(2)
-            assert taken.mean() == pytest.approx(trial.fraction, abs=1e-3)
+    for number, perturbation in enumerate(perturbations.plan):
+        if perturbation.kind == "deletion" and perturbation.map == len(perturbations.maps) - 1:
+            taken = (perturbations.picture(number) == 0).all(2)
+            assert taken.mean() == pytest.approx(perturbation.fraction, abs=1e-3)
             assert taken[before].all()
             before = taken
 
@@ -145,8 +145,8 @@ def test_drop_increase_and_road_are_those_of_pytorch_grad_cam() -> None:
     assert found.confidence.drop * network(pixels) == pytest.approx(drop, abs=0.01)
     assert found.confidence.increase == bool(increase)
     # The oracle orders a mask, in which all that is against the class is alike: it is given the order itself.
-    trials = Trials(pixels, [heat], MEAN, Design())
-    order = trials._order(len(trials.maps) - 1)
+    perturbations = Perturbations(pixels, [heat], MEAN, Design())
+    order = perturbations._order(len(perturbations.maps) - 1)
     oracle = ROADMostRelevantFirstAverage(percentiles=[80, 60, 40, 20])
     torch.manual_seed(0)
     change = oracle(tensor(pixels), (1 - order / order.size)[None].astype(np.float32), targets, net)[0]

@@ -1,8 +1,10 @@
-"""The methods of making heat maps, one function each.
+"""The heat-map methods, one function each.
 
-Each is a function ``[K, h, w]`` of an Evidence, or of a Probe where it needs more passes than one. Symbols: A the
-activation at the layer ``[C, h, w]``, p its positions, y_k the scalar that is explained: the logit of class k (no
-softmax), or that less the logits of others. A new method is such a function, with its declaration above it.
+A method is a function of an Evidence, or of a Probe if it needs more than one gradient, and returns maps ``[K, h, w]``.
+To add a method, write such a function with its ``@method`` declaration above it.
+
+Symbols in the docstrings: A is the activation at the layer ``[C, h, w]``, and p its positions. y_k is the explained
+scalar: the logit of class k before the softmax, or its difference from the logits of a contrast.
 """
 
 from importlib import import_module
@@ -11,5 +13,5 @@ from pellucid.explain.methods.registry import METHODS, Method, ProbingMethod, co
 
 __all__ = ["METHODS", "Method", "ProbingMethod", "costly", "differentiated", "explained"]
 
-for _module in ("gradient", "forwards", "sampling"):  # the order of METHODS, which import statements would sort
+for _module in ("gradient", "forwards", "sampling"):  # this order is that of METHODS; a formatter would sort imports
     import_module(f"{__name__}.{_module}")

@@ -1,4 +1,4 @@
-"""Every method by name, and what a plan's methods ask of the network."""
+"""The registry of methods by name, and which layers a plan's methods need."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Function = TypeVar("Function", OfEvidence, OfProbe)
 
 @dataclass(frozen=True)
 class Method:
-    """A method that takes Evidence: it needs no more than one gradient."""
+    """A method that takes Evidence. It needs at most one gradient."""
 
     spec: MethodSpec
     heat: OfEvidence
@@ -26,7 +26,7 @@ class Method:
 
 @dataclass(frozen=True)
 class ProbingMethod:
-    """A method that takes a Probe: it runs the network behind the layer again and again."""
+    """A method that takes a Probe. It runs the network behind the layer many times."""
 
     spec: MethodSpec
     heat: OfProbe
@@ -39,7 +39,7 @@ METHODS: Final[dict[str, Method | ProbingMethod]] = {}
 def method(
     name: str, *, title: str, needs: Needs, formula: str, paper: str, **more: bool
 ) -> Callable[[Function], Function]:
-    """Declare the function below as a method. ``more`` are the further fields of MethodSpec."""
+    """Register the decorated function as a method. ``more`` sets the remaining fields of MethodSpec."""
     spec = MethodSpec(name, title, needs, formula, paper, **more)
 
     def declare(heat: Function) -> Function:
@@ -50,11 +50,12 @@ def method(
 
 
 def _places(plan: Plan) -> Iterable[tuple[MethodSpec, str]]:
+    """(method, layer) of every map of the plan."""
     return ((METHODS[heat.method].spec, layer) for heat in plan.wanted for layer in heat.layers)
 
 
 def differentiated(plan: Plan) -> tuple[str, ...]:
-    """The layers at which one gradient of each class is needed: for heat maps, or the importance of channels."""
+    """The layers whose gradient is needed, for heat maps or for channel importance."""
     layers = [layer for spec, layer in _places(plan) if spec.needs == "gradient"]
     if has_importance(plan) and plan.layer is not None:
         layers.append(plan.layer)
@@ -62,7 +63,7 @@ def differentiated(plan: Plan) -> tuple[str, ...]:
 
 
 def explained(plan: Plan) -> tuple[str, ...]:
-    """The layers whose activation is needed; PIXELS among them where the whole network is run again."""
+    """The layers whose activation is needed. PIXELS is among them if the whole network runs again."""
     layers = [*differentiated(plan)]
     if plan.edit is not None and plan.layer is not None:
         layers.append(plan.layer)
@@ -72,5 +73,5 @@ def explained(plan: Plan) -> tuple[str, ...]:
 
 
 def costly(plan: Plan) -> tuple[tuple[str, str], ...]:
-    """(method, layer) of those whose passes others are not to pay for."""
+    """(method, layer) of the maps that share no gradient. They get their own lane, so that other images do not wait."""
     return tuple(dict.fromkeys((spec.name, layer) for spec, layer in _places(plan) if spec.needs != "gradient"))

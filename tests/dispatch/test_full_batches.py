@@ -1,4 +1,4 @@
-"""A full batch goes ahead to an engine whose slots are busy, and to no other."""
+"""A full batch is queued inside an engine whose slots are busy. A partial batch is not."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.dispatch.echo import FOREVER, EchoEngine, pixel, running, until
 
 
 class QueueingEngine(EchoEngine):
-    """Takes batches while its one slot is busy, but for those of the lane ``deep``; runs one after the other."""
+    """Has one slot, and queues further batches while it is busy, except those of the lane ``deep``."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class QueueingEngine(EchoEngine):
 
 
 def decisions(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bool]]:
-    """From now on: how many images waited each time that a thread looked for work, and whether it might take some."""
+    """Record every call of ``_may_take``: the number of waiting images, and the answer."""
     made: list[tuple[int, bool]] = []
     may_take = worker._batcher._may_take
 
@@ -47,7 +47,7 @@ def decisions(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int
 
 
 @pytest.mark.parametrize(("layer", "count", "ahead"), [("", 2, True), ("", 1, False), ("deep", 2, False)])
-def test_only_a_full_batch_of_a_lane_that_the_engine_takes_goes_ahead(
+def test_only_full_batches_of_lanes_that_the_engine_queues_go_ahead(
     layer: str, count: int, ahead: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = QueueingEngine()
@@ -65,7 +65,7 @@ def test_only_a_full_batch_of_a_lane_that_the_engine_takes_goes_ahead(
         assert engine.handed_over == [1, count]
 
 
-def test_its_seconds_count_from_when_its_turn_came() -> None:
+def test_the_cost_of_a_queued_batch_excludes_its_wait_in_the_engine() -> None:
     engine = QueueingEngine()
     with running(engine, max_batch=1) as worker:
         worker.submit(pixel(0), Plan(), FOREVER)
@@ -75,10 +75,10 @@ def test_its_seconds_count_from_when_its_turn_came() -> None:
         time.sleep(0.2)
         engine.open.set()
         assert ahead.result(30).queue_s >= 0.2
-        assert worker.seconds_for({"": 1}) < 0.2  # the first was held, the second was not
+        assert worker.seconds_for({"": 1}) < 0.2  # the cost excludes the time that the batch waited
 
 
-def test_a_worker_with_a_batch_ahead_finishes_it_when_it_is_stopped() -> None:
+def test_a_stopped_worker_finishes_the_batch_queued_in_the_engine() -> None:
     engine = QueueingEngine()
     with running(engine, max_batch=1) as worker:
         futures = [worker.submit(pixel(value), Plan(), FOREVER) for value in range(5)]
@@ -86,7 +86,7 @@ def test_a_worker_with_a_batch_ahead_finishes_it_when_it_is_stopped() -> None:
     assert [future.result(0).outcome.predictions[0].index for future in futures] == [*range(5)]
 
 
-def test_after_memory_ran_out_nothing_goes_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_batch_is_queued_in_the_engine_after_memory_ran_out(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = QueueingEngine()
     with running(engine, max_batch=2) as worker:
         worker._cap.lower(2)

@@ -1,4 +1,4 @@
-"""Watches calls that may never return."""
+"""Detects native calls that hang."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from contextlib import contextmanager
 log = logging.getLogger(__name__)
 
 
-class Watch:
-    """A thread that notices when what ``running`` surrounds takes longer than ``limit_s``, and calls ``on_hang`` then.
+class Watchdog:
+    """A thread that calls ``on_hang`` if a ``running`` block takes longer than ``limit_s`` seconds.
 
-    ``running`` may surround calls of several threads at once, one in each. ``hung`` is true from when the first of them
-    hangs until all that hang have returned after all.
+    Several threads may be in a ``running`` block at once. ``hung`` is true from the first hang until every call that
+    hangs has returned.
     """
 
     def __init__(self, limit_s: float, on_hang: Callable[[], None]) -> None:
         self.hung = False
         self._limit_s = limit_s
         self._on_hang = on_hang
-        self._heard: dict[int, float] = {}  # of each thread that is inside: when it gave its last sign of life
+        self._last_beat: dict[int, float] = {}  # thread in a running block -> time of its last sign of life
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
@@ -41,32 +41,32 @@ class Watch:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """What happens inside is watched."""
+        """Watch the block."""
         begun = time.monotonic()
         with self._lock:
-            self._heard[threading.get_ident()] = begun
+            self._last_beat[threading.get_ident()] = begun
         try:
             yield
         finally:
             with self._lock:
-                del self._heard[threading.get_ident()]
+                del self._last_beat[threading.get_ident()]
                 was_hung, self.hung = self.hung, self._is_hung()
             if was_hung and not self.hung:
-                log.error("the engine came back after %.0f s", time.monotonic() - begun)
+                log.error("the engine has recovered: a batch returned after %.0f s", time.monotonic() - begun)
 
     def beat(self) -> None:
-        """What takes long may say by this that it hasn't stopped."""
+        """Restart the time limit of this thread's block. Long calls use it to show that they make progress."""
         with self._lock:
-            if threading.get_ident() in self._heard:
-                self._heard[threading.get_ident()] = time.monotonic()
+            if threading.get_ident() in self._last_beat:
+                self._last_beat[threading.get_ident()] = time.monotonic()
 
     def _is_hung(self) -> bool:
-        return any(time.monotonic() - heard > self._limit_s for heard in self._heard.values())
+        return any(time.monotonic() - beat > self._limit_s for beat in self._last_beat.values())
 
     def _loop(self) -> None:
         while not self._ended.wait(min(1.0, self._limit_s / 4)):
             with self._lock:
                 was_hung, self.hung = self.hung, self._is_hung()
             if self.hung and not was_hung:
-                log.critical("the engine hangs: a batch has not come back for more than %g s", self._limit_s)
+                log.critical("the engine hangs: a batch has not returned for more than %g s", self._limit_s)
                 self._on_hang()

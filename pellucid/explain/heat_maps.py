@@ -1,4 +1,4 @@
-"""The heat maps of one image, and the importance of channels."""
+"""The heat maps and the channel importance of one image."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from pellucid.explain import randomised
 from pellucid.explain.evidence import Evidence, has_importance
-from pellucid.explain.image import Image
+from pellucid.explain.image_record import ImageRecord
 from pellucid.explain.methods import METHODS, ProbingMethod
 from pellucid.explain.methods.fusion import fused
 from pellucid.explain.methods.gradient import channel_weights
@@ -15,18 +15,18 @@ from pellucid.network.spec import PIXELS
 from pellucid.types import Explanation, Floats, Heat, Importance
 
 
-def explanations(image: Image) -> tuple[Explanation, ...]:
-    """In the order of the plan's maps, and for each map in the order of the targets.
+def explanations(image: ImageRecord) -> tuple[Explanation, ...]:
+    """Every requested heat map for every target, ordered by heat map, then by target.
 
     Raises GivenUpError between maps and between passes if the caller has left.
     """
-    found = []
+    results = []
     for number, heat in enumerate(image.plan.wanted):
         if number and image.void():
             raise GivenUpError
         values = _fused([_map(image, heat.method, layer) for layer in heat.layers], heat)  # K h w
-        random = _random(image, heat)
-        found += [
+        random = _random_maps(image, heat)
+        results += [
             Explanation(
                 image.score(target),
                 heat.layers,
@@ -38,23 +38,23 @@ def explanations(image: Image) -> tuple[Explanation, ...]:
             )
             for k, target in enumerate(image.targets)
         ]
-    return tuple(found)
+    return tuple(results)
 
 
-def importance(image: Image) -> Importance | None:
-    """Of the channels of the plan's layer. None if the plan does not ask for it."""
+def importance(image: ImageRecord) -> Importance | None:
+    """The importance of the channels of the plan's layer, or None if the plan does not request it."""
     layer = image.plan.layer
     if layer is None or not has_importance(image.plan):
         return None
-    return Importance(image.score(image.targets[0]), layer, channel_weights(image.own_evidence(layer))[0])
+    return Importance(image.score(image.targets[0]), layer, channel_weights(image.uncontrasted_evidence(layer))[0])
 
 
 def _fused(maps: list[Floats], heat: Heat) -> Floats:
     return fused(maps, heat.fuse) if len(maps) > 1 else maps[0]
 
 
-def _map(image: Image, name: str, layer: str) -> Floats:
-    """``[K, h, w]``"""
+def _map(image: ImageRecord, name: str, layer: str) -> Floats:
+    """One method's map at one layer: ``[K, h, w]``."""
     method = METHODS[name]
     if isinstance(method, ProbingMethod):
         return method.heat(image.probe(layer, PIXELS if method.spec.needs == "network forwards" else layer))
@@ -64,8 +64,8 @@ def _map(image: Image, name: str, layer: str) -> Floats:
     return method.heat(Evidence(activation, np.zeros((len(image.targets), 1, 1, 1), activation.dtype)))
 
 
-def _random(image: Image, heat: Heat) -> Floats | None:
-    """The maps ``[n, K, h, w]`` of random heads. None if the plan wants none, or the method has passes of its own."""
+def _random_maps(image: ImageRecord, heat: Heat) -> Floats | None:
+    """The maps ``[n, K, h, w]`` of n random heads. None if the plan requests none, or if the method takes a Probe."""
     method, draws = METHODS[heat.method], image.plan.random_heads
     if not draws or isinstance(method, ProbingMethod):
         return None

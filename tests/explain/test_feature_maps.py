@@ -1,4 +1,4 @@
-"""Feature maps: the channels that a plan names, or the strongest, with their statistics."""
+"""Feature maps show the channels that a plan names, or the strongest ones, with their statistics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A lane whose model is still being compiled waits, and no other lane does."""
+"""A lane waits while its model is being compiled. Other lanes do not."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NEW, USUAL, OTHER = Plan(layer="new"), Plan(), Plan(layer="other")
 
 
 class CompilingEngine(EchoEngine):
-    """Knows all lanes but those that are ``unknown``; compiles one of these, once ``compiles`` is set."""
+    """Must compile the lanes in ``unknown``. A compilation blocks until ``compiles`` is set."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ def engine() -> Iterator[CompilingEngine]:
     engine.compiles.set()
 
 
-def test_other_lanes_are_answered_while_one_is_compiled_and_its_jobs_run_after_it(engine: CompilingEngine) -> None:
+def test_other_lanes_run_while_the_jobs_of_one_wait_for_its_compilation(engine: CompilingEngine) -> None:
     with running(engine) as worker:
         held = [worker.submit(pixel(value), NEW, FOREVER) for value in (1, 2, 3)]
         until(lambda: engine.prepared == [("new", False)])
@@ -65,7 +65,7 @@ def test_other_lanes_are_answered_while_one_is_compiled_and_its_jobs_run_after_i
         engine.compiles.set()
         finished = [future.result(30) for future in held]
         assert [one.outcome.predictions[0].index for one in finished] == [1, 2, 3]
-        until(lambda: engine.prepared == [("new", False), ("new", True)])  # both forms, and each lane once
+        until(lambda: engine.prepared == [("new", False), ("new", True)])  # both forms, once each
     assert engine.ran[:2] == ["", ""]
     assert set(engine.ran[2:]) == {"new"}
 
@@ -87,7 +87,7 @@ def test_jobs_run_as_soon_as_one_form_is_compiled(engine: CompilingEngine) -> No
         second.set()
 
 
-def test_lanes_are_compiled_one_after_the_other(engine: CompilingEngine) -> None:
+def test_lanes_are_compiled_one_at_a_time(engine: CompilingEngine) -> None:
     engine.unknown = {"new", "other"}
     with running(engine) as worker:
         futures = [worker.submit(pixel(value), plan, FOREVER) for value, plan in ((1, NEW), (2, OTHER))]
@@ -98,19 +98,19 @@ def test_lanes_are_compiled_one_after_the_other(engine: CompilingEngine) -> None
     assert engine.prepared == [("new", False), ("new", True), ("other", False), ("other", True)]
 
 
-def test_what_can_not_be_compiled_fails_nobody_else(engine: CompilingEngine) -> None:
+def test_a_failed_compilation_does_not_affect_other_lanes(engine: CompilingEngine) -> None:
     engine.error = RuntimeError("no such operation")
     with running(engine) as worker:
         held = worker.submit(pixel(1), NEW, FOREVER)
         usual = worker.submit(pixel(2), USUAL, FOREVER)
         assert usual.result(30).outcome.predictions[0].index == 2
         engine.compiles.set()
-        assert held.result(30).outcome.predictions[0].index == 1  # the engine has the last word on its own jobs
+        assert held.result(30).outcome.predictions[0].index == 1  # the engine still runs them
         assert worker.submit(pixel(3), USUAL, FOREVER).result(30).outcome.predictions[0].index == 3
         assert worker.fault is None
 
 
-def test_a_caller_that_leaves_a_held_lane_is_forgotten(engine: CompilingEngine) -> None:
+def test_a_cancelled_job_leaves_its_held_lane(engine: CompilingEngine) -> None:
     with running(engine) as worker:
         left = worker.submit(pixel(1), NEW, FOREVER)
         until(lambda: len(engine.prepared) == 1)
@@ -121,7 +121,7 @@ def test_a_caller_that_leaves_a_held_lane_is_forgotten(engine: CompilingEngine) 
     assert engine.batches == [1]
 
 
-def test_what_is_late_when_its_lane_is_compiled_is_told_so(engine: CompilingEngine) -> None:
+def test_a_job_that_is_late_when_its_lane_is_released_fails(engine: CompilingEngine) -> None:
     with running(engine) as worker:
         late = worker.submit(pixel(1), NEW, time.monotonic() + 0.05)
         until(lambda: len(engine.prepared) == 1)
@@ -147,7 +147,7 @@ def test_stopping_while_a_lane_is_held_finishes_its_jobs(engine: CompilingEngine
     assert held.result(0).outcome.predictions[0].index == 1
 
 
-def test_stopping_while_a_lane_is_held_for_nobody_ends_at_once(engine: CompilingEngine) -> None:
+def test_stopping_while_an_empty_lane_is_held_ends_at_once(engine: CompilingEngine) -> None:
     worker = Worker(engine, 8)
     worker.start()
     assert worker.submit(pixel(1), NEW, FOREVER).cancel()
@@ -181,7 +181,7 @@ print("stopped")
 """
 
 
-def test_a_compilation_that_hangs_keeps_no_process_from_ending() -> None:
+def test_a_hanging_compilation_does_not_keep_the_process_alive() -> None:
     done = subprocess.run(
         [sys.executable, "-c", HANGING], cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False
     )

@@ -1,4 +1,4 @@
-"""Feature maps of a tapped layer or of both sides of a gate: which channels, and what they are like."""
+"""Feature maps of a layer, or of both sides of a gate: which channels to show, and their statistics."""
 
 from __future__ import annotations
 
@@ -16,39 +16,44 @@ Side = Literal["before", "after", "difference"]
 
 
 def tapped(record: ForwardRecord, plans: Sequence[Plan], gates: Sequence[GateSpec]) -> list[tuple[FeatureMaps, ...]]:
-    """Each image's feature maps, in the order in which its plan names layers and gates.
+    """Each image's feature maps, in the order of its plan's ``taps``.
 
-    Images that ask for the same are computed together.
+    Images that share a tap are computed together.
     """
     by_name = {gate.layer: gate for gate in gates}
-    found: list[dict[Tap, list[FeatureMaps]]] = [{} for _ in plans]
+    by_image: list[dict[Tap, list[FeatureMaps]]] = [{} for _ in plans]
     for tap in dict.fromkeys(tap for plan in plans for tap in plan.taps):
-        asking = [i for i, plan in enumerate(plans) if tap in plan.taps]
+        images = [i for i, plan in enumerate(plans) if tap in plan.taps]
         if tap.gate:
             gate = by_name[tap.layer]
-            of_images = of_gate(_rows(record, gate.before, asking), _rows(record, gate.after, asking), tap)
+            shown = of_gate(_rows(record, gate.before, images), _rows(record, gate.after, images), tap)
         else:
-            of_images = of_layer(_rows(record, tap.layer, asking), tap)
-        for i, of_image in zip(asking, of_images, strict=True):
-            found[i][tap] = of_image
-    return [tuple(each for tap in plan.taps for each in of_tap[tap]) for plan, of_tap in zip(plans, found, strict=True)]
+            shown = of_layer(_rows(record, tap.layer, images), tap)
+        for i, maps in zip(images, shown, strict=True):
+            by_image[i][tap] = maps
+    return [
+        tuple(maps for tap in plan.taps for maps in by_tap[tap]) for plan, by_tap in zip(plans, by_image, strict=True)
+    ]
 
 
 def of_layer(values: Floats, tap: Tap) -> list[list[FeatureMaps]]:
-    """The channels that a tap asks for of a layer ``[B, C, h, w]``, for each image.
+    """For each image, the tap's channels of a layer's ``values`` ``[B, C, h, w]``.
 
-    The strongest channels are those with the largest mean absolute activation, strongest first.
+    If the tap names no channels, these are the channels with the largest mean absolute activation, largest first.
     """
-    return [[maps] for maps in _shown(values, tap, _chosen(values, tap), None)]
+    return [[maps] for maps in _with_statistics(values, tap, _channels(values, tap), None)]
 
 
 def of_gate(before: Floats, after: Floats, tap: Tap) -> list[list[FeatureMaps]]:
-    """The same channels before a gate, after it, and after less before; by default those that it changed most."""
+    """For each image, the same channels before a gate, after it, and the difference: after - before.
+
+    If the tap names no channels, these are the channels that the gate changed most.
+    """
     difference = after - before
-    channels = _chosen(difference, tap)
+    channels = _channels(difference, tap)
     sides: tuple[tuple[Floats, Side], ...] = ((before, "before"), (after, "after"), (difference, "difference"))
-    found = [_shown(values, tap, channels, side) for values, side in sides]
-    return [list(of_image) for of_image in zip(*found, strict=True)]
+    by_side = [_with_statistics(values, tap, channels, side) for values, side in sides]
+    return [list(maps) for maps in zip(*by_side, strict=True)]
 
 
 def _rows(record: ForwardRecord, name: str, images: list[int]) -> Floats:
@@ -56,21 +61,21 @@ def _rows(record: ForwardRecord, name: str, images: list[int]) -> Floats:
     return values if len(images) == len(values) else values[images]
 
 
-def _chosen(values: Floats, tap: Tap) -> Integers:
-    """Channels ``[B, n]``."""
+def _channels(values: Floats, tap: Tap) -> Integers:
+    """The indices of the channels to show: ``[B, n]``."""
     if tap.channels:
         return np.tile(tap.channels, (len(values), 1))
     return strongest(_sums(np.abs(values)), tap.count)
 
 
 def _sums(values: Floats) -> Floats:
-    """Over the positions of each channel ``[B, C, h, w]``: ``[B, C]``. einsum takes a third of the time of ``sum``."""
+    """Sums over positions: ``[B, C, h, w]`` -> ``[B, C]``. einsum takes a third of the time of ``ndarray.sum``."""
     sums: Floats = np.einsum("bcp->bc", values.reshape(*values.shape[:2], -1))
     return sums
 
 
-def _shown(values: Floats, tap: Tap, channels: Integers, side: Side | None) -> list[FeatureMaps]:
-    """All images at once."""
+def _with_statistics(values: Floats, tap: Tap, channels: Integers, side: Side | None) -> list[FeatureMaps]:
+    """The channels ``[B, n]`` of ``values`` ``[B, C, h, w]`` with their statistics, one entry for each image."""
     shown = values[np.arange(len(values))[:, None], channels]  # B n h w, a copy
     positions = values.shape[2] * values.shape[3]
     means, peaks = _sums(shown) / positions, shown.max((2, 3))
@@ -79,12 +84,12 @@ def _shown(values: Floats, tap: Tap, channels: Integers, side: Side | None) -> l
         FeatureMaps(
             layer=tap.layer,
             shape=(values.shape[1], values.shape[2], values.shape[3]),
-            channels=tuple(chosen),
+            channels=tuple(indices),
             values=shown[image],
             mean=means[image],
             max=peaks[image],
             zeros=zeros[image],
             side=side,
         )
-        for image, chosen in enumerate(channels.tolist())
+        for image, indices in enumerate(channels.tolist())
     ]

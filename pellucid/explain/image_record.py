@@ -1,4 +1,4 @@
-"""One image of a batch: its plan, and its share of the record."""
+"""One image of a batch: its plan, and its part of the ForwardRecord."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from pellucid.explain.evidence import Behind, Evidence, ForwardRecord, closed, first_alone, scalars, wanted
+from pellucid.explain.evidence import Behind, Evidence, ForwardRecord, closed_form, first_target_row, scalars, wanted
 from pellucid.explain.probe import Probe
 from pellucid.types import Floats, Plan, Prediction
 
 
 @dataclass(frozen=True)
-class Image:
-    """``number`` is the image's place in the batch. ``score`` returns a class's probability and logit, ``void`` whether
-    the caller has left.
+class ImageRecord:
+    """One image's view of a ForwardRecord.
+
+    ``number`` is the image's index in the batch. ``score(index)`` returns a class's probability and logit. ``void()``
+    is true once the caller has left.
     """
 
     number: int
@@ -31,7 +33,7 @@ class Image:
         return wanted(self.plan, self.targets, self.record.logits.shape[1])
 
     def map(self, layer: str) -> Floats:
-        """A layer's activation ``[C, h, w]``, or the picture."""
+        """A layer's activation ``[C, h, w]``, or the normalised picture for PIXELS."""
         activation: Floats = self.record.maps[layer][self.number]
         return activation
 
@@ -40,20 +42,20 @@ class Image:
         return self.record.behind(layer, self.number)
 
     def evidence(self, layer: str) -> Evidence:
-        """For each target."""
+        """The layer's activation, and its gradient for each target."""
         return Evidence(self.map(layer), self._gradient(layer)[: len(self.targets)])
 
-    def own_evidence(self, layer: str) -> Evidence:
-        """For the first target without a contrast."""
-        return Evidence(self.map(layer), first_alone(self.plan, self._gradient(layer))[None])
+    def uncontrasted_evidence(self, layer: str) -> Evidence:
+        """The layer's activation, and its gradient for the first target without a contrast."""
+        return Evidence(self.map(layer), first_target_row(self.plan, self._gradient(layer))[None])
 
     def probe(self, layer: str, varied: str) -> Probe:
-        """For each target. It varies the activation at ``varied``."""
+        """A probe of all targets. The method may vary the value at ``varied``: a layer, or PIXELS."""
         rows = self.wanted[: len(self.targets)]
         return Probe(self.map(layer), self.map(varied), rows, self.behind(varied), self.plan.samples, self.void)
 
-    def own_probe(self, layer: str) -> Probe:
-        """For the first target without a contrast."""
+    def uncontrasted_probe(self, layer: str) -> Probe:
+        """A probe of the first target without a contrast, which varies the layer's activation."""
         row = scalars(self.targets[:1], None, self.record.logits.shape[1])
         return Probe(self.map(layer), self.map(layer), row, self.behind(layer), self.plan.samples, self.void)
 
@@ -63,5 +65,5 @@ class Image:
         if linear is None:
             return self.record.gradients[layer][self.number]
         if layer not in self._gradients:
-            self._gradients[layer] = closed(self.wanted, linear, self.record.maps[layer])
+            self._gradients[layer] = closed_form(self.wanted, linear, self.record.maps[layer])
         return self._gradients[layer]

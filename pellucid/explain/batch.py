@@ -1,0 +1,102 @@
+"""Explains a batch: its ForwardRecord and its plans -> one Outcome for each image."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from pellucid.explain import attention, feature_maps, heat_maps, what_if
+from pellucid.explain.evidence import ForwardRecord, resolved
+from pellucid.explain.image_record import ImageRecord
+from pellucid.explain.probe import GivenUpError
+from pellucid.explain.scores import Scores
+from pellucid.network.spec import GateSpec, NetworkSpec
+from pellucid.types import Batch, Explanation, FeatureMaps, Floats, GateReading, Importance, Outcome, WhatIf
+
+
+def explain(record: ForwardRecord, batch: Batch, network: NetworkSpec, infer_s: float) -> list[Outcome]:
+    """Return one outcome for each image of the batch, in order.
+
+    ``record`` must hold the arrays that the plans need. ``infer_s`` is the seconds of the forward pass; it goes into
+    the outcomes. The outcomes share no memory with the record.
+    """
+    started = time.perf_counter()
+    plans = batch.plans
+    with np.errstate(all="ignore"):  # NaN and infinity are reported by _fault
+        scores = Scores.of_logits(record.logits)
+        predictions = scores.top([plan.top_k for plan in plans])
+        void = batch.void or (lambda: False,) * len(plans)
+        images = [
+            ImageRecord(i, plan, resolved(plan, record.logits[i]), record, partial(scores.of, i), void[i])
+            for i, plan in enumerate(plans)
+        ]
+        readings = attention.readings(record, images, network.gates)
+        answers = [_answer(*row, network.gates) for row in zip(images, readings, strict=True)]
+        maps = feature_maps.tapped(record, plans, network.gates)
+    explain_s = time.perf_counter() - started
+    return [
+        Outcome(
+            predictions[i],
+            answer.gates,
+            answer.explanations,
+            maps[i],
+            infer_s,
+            explain_s,
+            answer.given_up,
+            _fault(record.logits[i], answer, maps[i]),
+            answer.importance,
+            tuple(images[i].score(index) for index in plans[i].scored),
+            answer.what_if,
+            record.waited_s,
+        )
+        for i, answer in enumerate(answers)
+    ]
+
+
+@dataclass
+class _Answer:
+    """One image's results so far. They stay incomplete if the caller leaves."""
+
+    gates: tuple[GateReading, ...]
+    importance: Importance | None = None
+    explanations: tuple[Explanation, ...] = ()
+    what_if: WhatIf | None = None
+    given_up: bool = False
+
+
+def _answer(image: ImageRecord, readings: tuple[GateReading, ...], gates: Sequence[GateSpec]) -> _Answer:
+    answer = _Answer(readings)
+    try:
+        answer.importance = heat_maps.importance(image)
+        answer.explanations = heat_maps.explanations(image)
+        answer.what_if = what_if.answer(image)
+        if readings:
+            answer.gates = tuple(attention.with_effects(image, *pair) for pair in zip(gates, readings, strict=True))
+    except GivenUpError:
+        answer.given_up = True
+    return answer
+
+
+def _fault(logits: Floats, answer: _Answer, maps: Sequence[FeatureMaps]) -> str:
+    """A sentence that names the numbers that are NaN or infinite, or an empty string.
+
+    NaN must not pass: it would be drawn as a plausible black mask, and JSON cannot represent it.
+    """
+    numbers: dict[str, list[Floats | None]] = {
+        "logits": [logits],
+        "heat map": [explanation.heat for explanation in answer.explanations],
+        "importance": [answer.importance.weights] if answer.importance else [],
+        "gates": [values for gate in answer.gates for values in (gate.weights, gate.effects, gate.restored)],
+        "feature maps": [shown.mean for shown in maps],  # a channel's mean covers all its positions
+    }
+    wrong = [name for name, arrays in numbers.items() if not _finite(arrays)]
+    return f"The network's numbers for this image are NaN or infinite: {', '.join(wrong)}." if wrong else ""
+
+
+def _finite(arrays: Sequence[Floats | None]) -> bool:
+    present = [values.ravel() for values in arrays if values is not None]
+    return not present or bool(np.isfinite(np.concatenate(present)).all())
