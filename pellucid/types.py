@@ -299,7 +299,7 @@ class ChannelRanking:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class TargetMap:
     """A class's scores and its map ``[h, w]``."""
 
     target: Prediction
@@ -318,7 +318,7 @@ class WhatIf:
     edit: Edit
     before: tuple[Prediction, ...]
     after: tuple[Prediction, ...]
-    targets: tuple[tuple[Seen, Seen], ...]
+    targets: tuple[tuple[TargetMap, TargetMap], ...]
     ranking: ChannelRanking | None
 
 
