@@ -1,15 +1,16 @@
-"""What a convolutional network sees in an image, and why: the library.
+"""Explains what a convolutional network sees in an image.
 
 ::
 
     import pellucid
 
-    pellucid.compile(net, "pets.pellucid", labels=["cat", "dog"], size=224)  # where torch is
-    pets = pellucid.open("pets.pellucid")  # anywhere
+    pellucid.compile(net, "pets.pellucid", labels=["cat", "dog"], size=224)  # needs torch
+    pets = pellucid.open("pets.pellucid")  # needs no torch
     pets.grad_cam("photo.jpg", layer="layer3", overlay=True)[0].overlay.to_pil().show()
 
-- open: a compiled network in this process; compile: a torch module -> the file of one
-- Client, AsyncClient: the same of a server
+- ``compile`` writes a torch module to the file of a compiled network.
+- ``open`` runs a compiled network in this process.
+- ``Client`` and ``AsyncClient`` have the same methods, for a server.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ __all__ = [
     "open",
 ]
 
-# Where each name is defined: loaded when it is first asked for, since torch, OpenVINO and httpx take their time.
-_HOMES = {
+# The module of each public name. Modules are imported on first use, because torch, OpenVINO and httpx load slowly.
+_MODULES = {
     "ApiError": "pellucid.client",
     "AsyncClient": "pellucid.client",
     "Client": "pellucid.client",
@@ -55,19 +56,19 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
     try:
-        found = getattr(import_module(_HOMES[name]), name)
+        value = getattr(import_module(_MODULES[name]), name)
     except ModuleNotFoundError as error:
-        extra = "compile" if "compiler" in _HOMES[name] else "cpu"
+        extra = "compile" if "compiler" in _MODULES[name] else "cpu"
         raise ModuleNotFoundError(
             f"pellucid.{name} needs {error.name}: pip install 'pellucid[{extra}]'", name=error.name
         ) from error
-    globals()[name] = found
-    return found
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,4 @@
-"""Explains with a compiled network: which values its plans look at, the passes that compute them, and the record."""
+"""Runs plans on a compiled network: finds the outputs that they need, runs the passes, and explains the results."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _KNOWN_PLANS: Final = 4096
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """What a plan asks of the runtime.
+    """The pass that a plan needs.
 
-    ``outputs``: the graph's nodes. ``rows``: how many gradients of each image, 0 where none is needed. ``aimed``: the
-    logits have to be known before the gradients can be asked for. ``lane``: plans with the same may share a batch
-    without one paying for what only another needs.
+    ``outputs``: the graph nodes to compute. ``rows``: the number of gradients per image, or 0. ``aimed``: the logits
+    decide which gradients to compute, so a first pass computes the logits. ``lane``: plans of one lane need the same
+    outputs, so they can share a batch at no extra cost.
     """
 
     outputs: tuple[str, ...]
@@ -40,8 +40,9 @@ class Pass:
 
 
 class Engine:
-    """One compiled network on one runtime. ``run`` may be called by ``slots`` threads at a time, and by one more with a
-    batch of a lane that it ``queues``.
+    """One compiled network on one runtime.
+
+    At most ``slots`` threads may call ``run`` at a time. One more may call it with a batch of a lane that ``queues``.
     """
 
     def __init__(self, network: CompiledNetwork, runtime: Runtime) -> None:
@@ -57,8 +58,9 @@ class Engine:
         usual = {manifest.logits, *(gate.node for gate in manifest.gate_values.values())}
         usual |= {manifest.values[default].node} if default else set()
         maps = usual | {manifest.values[layer].node for layer in manifest.network.feature_layers}
-        # What most requests look at, and that with the default feature maps: each is one model for all who ask for some
-        # of it. So whatever is asked for beside them, a picture's class, gates and default map are the same.
+        # Two output sets that most requests share: the usual outputs, and the same with the default feature maps. A
+        # plan that needs some of a set computes all of it. So an image's class, gates and default map come from one
+        # model and have the same bits whatever else is requested.
         self._shared = (("", tuple(sorted(usual))), ("maps", tuple(sorted(maps))))
         self._pass = lru_cache(_KNOWN_PLANS)(self._find_pass)
         self._heads = lru_cache(_KNOWN_PLANS)(self._find_heads)
@@ -71,40 +73,40 @@ class Engine:
 
     @property
     def facts(self) -> Facts:
-        """What runs the network, for people to read and for whoever wants to do the same again."""
+        """What runs the network: for readers, and to reproduce an answer."""
         return self._runtime.facts
 
     @property
     def slots(self) -> int:
-        """How many batches are best run side by side: more than one where each has cores of its own."""
+        """The number of batches that should run in parallel. More than one on a CPU, where each gets its own cores."""
         return self._runtime.slots
 
     @property
     def paying_batch(self) -> int:
-        """The largest batch that pays: in larger ones an image costs no less."""
+        """The batch size above which an image gets no cheaper."""
         return self._runtime.paying_batch
 
     def queues(self, lane: str) -> bool:
-        """Whether a batch of this lane may be handed over while all slots are busy, to begin when the first is free."""
+        """Whether a batch of this lane can be queued in the runtime while all slots are busy."""
         return self._runtime.runs_ahead and lane in (name for name, _ in self._shared)
 
     def lane(self, plan: Plan) -> str:
-        """Plans with the same lane may share a batch without one paying for what only another needs.
+        """The lane of a plan. Plans of one lane need the same outputs, so they can share a batch at no extra cost.
 
-        Raises Unexplainable where a plan asks for a gradient that the network does not have.
+        Raises Unexplainable if the plan needs a gradient that the network does not have.
         """
         return self._pass(plan).lane
 
     def ready(self, plan: Plan) -> bool:
-        """Whether a plan can be run at once: the models that it needs have been compiled."""
+        """Whether a plan can run now, because the models that it needs have been compiled."""
         cores: Cores = "exact" if plan.reproducible else "shared"
         passes = all(self._runtime.ready(outputs, cores) for outputs in self._sets(plan))
         return passes and all(head.ready(gradient, cores) for head, gradient in self._heads(plan))
 
     def prepare(self, plan: Plan, alone: bool = False, keep: bool = False) -> None:
-        """Compile what a plan needs, beside other batches or ``alone``, and ``keep`` it for good.
+        """Compile the models that a plan needs: for parallel batches, or for a single batch if ``alone``.
 
-        May take a second for each model; no slot is needed for it.
+        With ``keep`` the models are never evicted. Each model can take a second. This needs no slot.
         """
         cores: Cores = "exact" if plan.reproducible else "whole" if alone else "shared"
         for outputs in self._sets(plan):
@@ -114,17 +116,19 @@ class Engine:
 
     def _sets(self, plan: Plan) -> list[tuple[str, ...]]:
         """The outputs of each pass over the images."""
-        found = self._pass(plan)
-        return [found.outputs, *([self._shared[0][1]] if found.aimed else [])]
+        needed = self._pass(plan)
+        return [needed.outputs, *([self._shared[0][1]] if needed.aimed else [])]
 
     def run(self, batch: Batch) -> list[Outcome]:
-        """One outcome for each image, in order, whatever its neighbours. The plans of a batch are of one lane.
+        """Run a batch whose plans are of one lane. Returns one outcome per image, in order.
 
-        An image that has become void (Batch.void) may have an outcome that was given up.
+        An outcome does not depend on the other images. If nobody waits for an image any more (Batch.void), its outcome
+        may be one that was given up.
         """
         with self._counting:
             self._running += 1
-            # Of several images another thread would have got its share: only one that is single leaves it idle.
+            # If several images were queued, another thread would have taken some. So only a single image leaves cores
+            # idle.
             alone = self._running == 1 and (len(batch.plans) == 1 or self.slots == 1)
         try:
             if batch.plans[0].reproducible:
@@ -143,7 +147,9 @@ class Engine:
         return explain(record, batch, self.network, infer_s)
 
     def aimed(self, batch: Batch, cores: Cores) -> tuple[Batch, float]:
-        """The batch with its targets, where the logits have to be known before the gradients; the time waited."""
+        """The batch with targets resolved by a first pass, if its plans are aimed, and the seconds that pass was
+        queued.
+        """
         if not self._pass(batch.plans[0]).aimed:
             return batch, 0.0
         values, waited_s = self._runtime.run(batch.pixels, None, self._shared[0][1], cores)
@@ -156,15 +162,15 @@ class Engine:
     # -- the passes
 
     def record(self, batch: Batch, cores: Cores) -> ForwardRecord:
-        """What the passes of a batch leave behind: all that its plans look at. The next ones may write over it."""
+        """Run the pass of a batch. Returns every value that its plans need. The next pass may overwrite the arrays."""
         values, gradients, waited_s = self._values(batch, cores)
         return self._record(batch.plans, values, gradients, waited_s, cores)
 
     def _values(self, batch: Batch, cores: Cores) -> tuple[dict[str, Array], dict[str, list[Array]], float]:
-        """The forward values by node, each ``[B, ...]``; the gradients by node, image by image; the time waited."""
+        """The forward values by node, each ``[B, ...]``; a list of gradients per image by node; the seconds queued."""
         passes = [self._pass(plan) for plan in batch.plans]
         if len({each.outputs for each in passes}) > 1:
-            raise ValueError("the plans of one batch must look at the same values")
+            raise ValueError("the plans of one batch must need the same outputs")
         outputs = passes[0].outputs
         if not passes[0].rows:
             values, waited_s = self._runtime.run(batch.pixels, None, outputs, cores)
@@ -172,27 +178,31 @@ class Engine:
         rows, waited_s = [self._rows(plan) for plan in batch.plans], 0.0
         backward = [name for name in outputs if name in self._network.graph.of_wanted]
 
-        def asked(gradients: Iterable[Array]) -> list[Array]:
-            found = zip(batch.plans, gradients, rows, strict=True)
-            return [each if plan.contrast is None else _none_of_nothing(each, row) for plan, each, row in found]
+        def corrected(gradients: Iterable[Array]) -> list[Array]:
+            images = zip(batch.plans, gradients, rows, strict=True)
+            return [array if plan.contrast is None else _zero_for_zero(array, row) for plan, array, row in images]
 
         if all(len(of_image) == 1 for of_image in rows):
             values, more_s = self._runtime.run(batch.pixels, np.concatenate(rows), outputs, cores)
-            return values, {name: asked(values[name][:, None]) for name in backward}, waited_s + more_s
-        found: list[dict[str, Array]] = []
-        for number, of_image in enumerate(rows):  # the trunk once; all classes through the rest in one batch
+            return values, {name: corrected(values[name][:, None]) for name in backward}, waited_s + more_s
+        passed: list[dict[str, Array]] = []
+        for number, of_image in enumerate(rows):  # one pass per image: the trunk once, then all classes in one batch
             copies = 1 if self._manifest.broadcasts else len(of_image)
             images = np.repeat(batch.pixels[number : number + 1], copies, 0)
-            of_pass, more_s = self._runtime.run(images, of_image, outputs, cores)
+            arrays, more_s = self._runtime.run(images, of_image, outputs, cores)
             waited_s += more_s
-            taken = {name: array if name in backward else _row(array, 0, copies) for name, array in of_pass.items()}
-            # The next pass writes into the same memory.
-            found.append(taken if len(rows) == 1 else {name: array.copy() for name, array in taken.items()})
-        values = {name: _joined([each[name] for each in found]) for name in outputs if name not in backward}
-        return values, {name: asked([each[name] for each in found]) for name in backward}, waited_s
+            outputs_of_image = {
+                name: array if name in backward else _row(array, 0, copies) for name, array in arrays.items()
+            }
+            # The next pass overwrites the same memory.
+            passed.append(
+                outputs_of_image if len(rows) == 1 else {name: array.copy() for name, array in outputs_of_image.items()}
+            )
+        values = {name: _joined([of_pass[name] for of_pass in passed]) for name in outputs if name not in backward}
+        return values, {name: corrected([of_pass[name] for of_pass in passed]) for name in backward}, waited_s
 
     def _rows(self, plan: Plan) -> Floats:
-        """The weights of the logits whose gradients a plan needs; zeros stand for the top class."""
+        """The weights of the logits whose gradients a plan needs. A row of zeros means the top class."""
         if plan.targets:
             return wanted(plan, plan.targets, self._classes)
         return np.zeros((1, self._classes), np.float32)
@@ -208,7 +218,7 @@ class Engine:
         manifest, logits = self._manifest, values[self._manifest.logits]
         if logits.shape != (len(plans), self._classes):
             raise NetworkFileError(
-                f"{manifest.model.name} has {logits.shape[-1]} logits of each image, and {self._classes} labels"
+                f"{manifest.model.name} has {logits.shape[-1]} logits per image, but {self._classes} labels"
             )
         layers = {layer for plan in plans for layer in self._layers(plan)}
         maps = {layer: self._value(layer).layout.to_map(values[self._value(layer).node]) for layer in layers}
@@ -242,13 +252,13 @@ class Engine:
             waited_s=waited_s,
         )
 
-    # -- what plans look at
+    # -- what plans need
 
     def _value(self, layer: str) -> Value:
         return self._network.value(layer)
 
     def _layers(self, plan: Plan) -> set[str]:
-        """The layers whose values a plan looks at, PIXELS among them where the whole network is run again."""
+        """The layers whose values a plan reads. PIXELS is one of them if the whole network is run again."""
         layers = {*explained(plan), *(tap.layer for tap in plan.taps if not tap.gate)}
         sides = {*plan.restore, *(tap.layer for tap in plan.taps if tap.gate)}
         for gate in self.network.gates:
@@ -257,7 +267,7 @@ class Engine:
         return layers
 
     def _cut_at(self, plan: Plan) -> set[str]:
-        """The layers behind which the network is run again."""
+        """The layers whose heads a plan runs."""
         layers = {gate.after for gate in self.network.gates if gate.layer in plan.restore}
         for method, layer in costly(plan):
             needs = METHODS[method].spec.needs
@@ -269,7 +279,7 @@ class Engine:
         return layers
 
     def _find_heads(self, plan: Plan) -> tuple[tuple[Head, bool], ...]:
-        """The networks behind layers that a plan runs, each with whether its gradient is run, or its logits."""
+        """The heads that a plan runs, each with True for its gradient or False for its logits."""
         uses = {(gate.after, False) for gate in self.network.gates if gate.layer in plan.restore}
         for method, layer in costly(plan):
             needs = METHODS[method].spec.needs
@@ -288,7 +298,7 @@ class Engine:
         return tuple(heads)
 
     def _require_gradients(self, plan: Plan) -> None:
-        """Raise Unexplainable where there is none at a place where a plan needs one."""
+        """Raise Unexplainable if a plan needs a gradient at a layer or gate that has none."""
         manifest = self._manifest
         layers = {
             *differentiated(plan),
@@ -313,40 +323,42 @@ class Engine:
             nodes |= {gate.node for gate in manifest.gate_values.values()}
         for layer in self._cut_at(plan):
             nodes.update(self._head(layer).inputs)
-        asked = [self._value(layer).gradient for layer in differentiated(plan) if layer not in self._linear]
-        asked += [gate.gradient for gate in manifest.gate_values.values()] if plan.effects and plan.gates else []
-        gradients = {name for name in asked if name is not None}
+        wanted_gradients = [self._value(layer).gradient for layer in differentiated(plan) if layer not in self._linear]
+        wanted_gradients += (
+            [gate.gradient for gate in manifest.gate_values.values()] if plan.effects and plan.gates else []
+        )
+        gradients = {name for name in wanted_gradients if name is not None}
         nodes |= gradients
         shared = next(((name, outputs) for name, outputs in self._shared if nodes <= {*outputs, PIXELS_INPUT}), None)
         outputs = tuple(sorted(nodes)) if shared is None else shared[1]
         outputs += (PIXELS_INPUT,) if PIXELS_INPUT in nodes and PIXELS_INPUT not in outputs else ()
         aimed = bool(gradients) and plan.contrast is not None and not plan.targets
-        # A contrast leaves the class's own gradient to be asked for as well.
+        # With a contrast, gates also need the gradient of the class alone.
         rows = (
             max(1, len(plan.targets)) + (plan.contrast is not None and (plan.gates or plan.effects)) if gradients else 0
         )
         lane = [shared[0] if shared is not None else "+".join(outputs)]
         lane += [f"*{_rounded_up(rows)}"] * (rows > 1) + ["aimed"] * aimed
-        lane += self._repeated(plan) + ["reproducible"] * plan.reproducible
+        lane += self._extra_passes(plan) + ["reproducible"] * plan.reproducible
         return Pass(outputs, rows, aimed, ",".join(filter(None, lane)))
 
-    def _repeated(self, plan: Plan) -> list[str]:
-        """The passes behind a cut, which others are not to pay for."""
+    def _extra_passes(self, plan: Plan) -> list[str]:
+        """A name for each kind of head pass. Plans without it stay in other lanes, so they do not wait for it."""
         targets = _rounded_up(len(plan.targets))
-        found = []
+        passes = []
         for method, layer in costly(plan):
             several = f"*{targets}*{_rounded_up(plan.samples)}" if METHODS[method].spec.needs == "gradients" else ""
-            found.append(f"{method}@{self._value(layer).node}{several}")
+            passes.append(f"{method}@{self._value(layer).node}{several}")
         if plan.random_heads and any(layer not in self._linear for layer in differentiated(plan)):
-            found.append(f"random*{plan.random_heads}")
+            passes.append(f"random*{plan.random_heads}")
         if plan.edit is not None and plan.layer is not None:
-            found.append(f"what-if {self._value(plan.layer).node}{' ranked' * plan.edit.ranked}")
-        return [*found, *plan.restore]
+            passes.append(f"what-if {self._value(plan.layer).node}{' ranked' * plan.edit.ranked}")
+        return [*passes, *plan.restore]
 
 
 @dataclass(frozen=True)
 class Behind:
-    """See explain.evidence.Behind: a head, and what crosses its cut for one image, each ``[1, ...]``."""
+    """See explain.evidence.Behind. A head, and the values that cross its cut for one image, each ``[1, ...]``."""
 
     head: Head
     value: Value
@@ -363,9 +375,9 @@ class Behind:
         """See explain.evidence.Behind."""
         crossing, layout = self._crossing(maps), self.value.layout
         if len(maps) == 1 and self.broadcasts:
-            return _none_of_nothing(layout.to_map(self.head.gradient(crossing, wanted, self.cores))[:, None], wanted)
+            return _zero_for_zero(layout.to_map(self.head.gradient(crossing, wanted, self.cores))[:, None], wanted)
         found = [self.head.gradient(crossing, np.repeat(row[None], len(maps), 0), self.cores) for row in wanted]
-        return _none_of_nothing(np.stack([layout.to_map(each) for each in found]), wanted)
+        return _zero_for_zero(np.stack([layout.to_map(each) for each in found]), wanted)
 
     def shuffled(self, draw: int) -> Behind:
         """See explain.evidence.Behind."""
@@ -377,19 +389,22 @@ class Behind:
         return [self.value.layout.from_map(maps, first), *copies]
 
 
-def _none_of_nothing(gradients: Array, wanted: Floats) -> Array:
-    """The ``gradients`` of the rows of ``wanted``. Of zeros, a class less itself, the graph gives the top class's."""
-    nothing = ~wanted.any(1)
-    if nothing.any():
+def _zero_for_zero(gradients: Array, wanted: Floats) -> Array:
+    """``gradients``, set to 0 where the row of ``wanted`` is all zeros, as for a class in contrast to itself.
+
+    The graph computes the top class's gradient for such a row.
+    """
+    zero = ~wanted.any(1)
+    if zero.any():
         gradients = gradients.copy()
-        gradients[nothing] = 0
+        gradients[zero] = 0
     return gradients
 
 
 def _row(values: Array, image: int, images: int) -> Array:
-    """What of a value ``[B * m, ...]`` is one image's: ``[m, ...]``."""
-    each = len(values) // images
-    return values[image * each : (image + 1) * each]
+    """The rows ``[m, ...]`` of one image in a value ``[B * m, ...]``."""
+    rows = len(values) // images
+    return values[image * rows : (image + 1) * rows]
 
 
 def _joined(parts: list[Array]) -> Array:
@@ -397,5 +412,5 @@ def _joined(parts: list[Array]) -> Array:
 
 
 def _rounded_up(count: int) -> int:
-    """To a power of two, 1 at least."""
+    """The next power of two, at least 1."""
     return 1 << (max(1, count) - 1).bit_length()

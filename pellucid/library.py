@@ -1,4 +1,4 @@
-"""``pellucid.open``: a compiled network in this process, with the methods, options and answers of the HTTP client."""
+"""``pellucid.open``: runs a compiled network in this process, with the interface of the HTTP client."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ Given = TypeVar("Given", bound=Options)
 _MOST_PIXELS: Final = 64_000_000
 
 
-def open(  # as PIL, zarr and h5py call theirs
+def open(  # as in PIL, zarr and h5py
     network: str | Path | CompiledNetwork,
     *,
     engine: choose.EngineName = "auto",
@@ -55,17 +55,17 @@ def open(  # as PIL, zarr and h5py call theirs
     cache: str | Path | None = None,
     max_pixels: int = _MOST_PIXELS,
 ) -> Network:
-    """Open a compiled network in this process.
+    """Open a compiled network.
 
     ``network`` is the path of a compiled network (``pets.pellucid``), a name (``lite0``, ``torchvision:resnet18``,
-    ``timm:seresnet18``), or the result of ``pellucid.compile``. A name is compiled on first use, which needs torch, and
-    kept in the folder ``cache``, by default ``~/.cache/pellucid``.
+    ``timm:seresnet18``), or the result of ``pellucid.compile``. A name is compiled on first use, which needs torch. The
+    compiled file is kept in the folder ``cache``, by default ``~/.cache/pellucid``.
 
-    ``engine`` is auto, openvino or torch; ``device`` auto, cpu, cuda or cuda:N; ``precision`` auto (bfloat16 where the
-    processor has it), fp32 or bf16; ``threads`` 0 for as many as there are cores. Pictures of more than ``max_pixels``
-    pixels are refused.
+    ``engine`` is auto, openvino or torch. ``device`` is auto, cpu, cuda or cuda:N. ``precision`` is auto (bfloat16 if
+    the processor supports it), fp32 or bf16. ``threads`` is the number of threads, or 0 for one per core. Pictures of
+    more than ``max_pixels`` pixels are refused.
 
-    Raises NetworkNameError, NetworkFileError, and ValueError for an engine or a device that is not available.
+    Raises NetworkNameError, NetworkFileError, and ValueError for an engine or device that is not available.
     """
     folder = Path(cache).expanduser() if cache is not None else names.CACHE.expanduser()
     compiled = network if isinstance(network, CompiledNetwork) else load(names.find(str(network), folder))
@@ -83,10 +83,10 @@ def open(  # as PIL, zarr and h5py call theirs
 
 @dataclass(frozen=True)
 class Network:
-    """A compiled network with the methods, options and types of the HTTP client.
+    """An open network. It has the methods, options and return types of the HTTP client.
 
-    An image is a path, a file's bytes, a picture of Pillow or a uint8 array. Every method raises a PellucidError for
-    wrong options and images (``InvalidOption``, ``UnknownName``, ``UndecodableImage``, ...), and the errors of
+    An image is a path, a file's bytes, a Pillow image or a uint8 array. Every method raises a subclass of
+    PellucidError if it can't answer (``InvalidOption``, ``UnknownName``, ``UndecodableImage``, ...), and the errors of
     ``pellucid.client.images.read``.
     """
 
@@ -106,7 +106,7 @@ class Network:
 
     @property
     def methods(self) -> Sequence[MethodSpec]:
-        """The methods of making heat maps."""
+        """The heat map methods."""
         return [method.spec for method in METHODS.values()]
 
     def predict(self, image: ImageSource, **given: Unpack[asked.PredictOptions]) -> list[Prediction]:
@@ -153,7 +153,7 @@ class Network:
         against: Network | None = None,
         **given: Unpack[asked.CompareOptions],
     ) -> Comparison:
-        """Two classes (two ``target``), two pictures (``image`` and ``other``), or two networks (``against``)."""
+        """Compare two classes (two of ``target``), two pictures (``other``), or two networks (``against``)."""
         if "against_model" in given:
             raise InvalidOption("against_model: Give the other network itself as `against`.")
         wanted = self._options(compare.CompareOptions, given)
@@ -173,7 +173,7 @@ class Network:
         answer = compare.comparison_json(kind, [network.spec for network in networks][: len(seen)], seen, wanted)
         return Comparison.model_validate_json(result.as_json(answer))
 
-    # -- one picture, from its source to its answer
+    # -- one picture, from its source to its result
 
     def _result(self, image: ImageSource, kind: type[Options], given: Any) -> Result:
         options = self._options(kind, given)

@@ -1,4 +1,4 @@
-"""One pass answers a batch of plans of one lane, and no plan's answer depends on its neighbours, under any runtime."""
+"""The engine runs plans of one lane in one pass. No answer depends on the other plans, in any runtime."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.networks import PREPROCESS, SIZE, compiled, in_memory, network
 
 CPU = torch.device("cpu")
 PIXELS: Pixels = np.random.default_rng(0).integers(0, 256, (6, *SIZE, 3), np.uint8)
-# Of the lane of most requests.
+# Plans of the lane that most requests share.
 USUAL = (
     Plan(top_k=3),
     Plan(gates=True),
@@ -76,7 +76,7 @@ def engine(request: pytest.FixtureRequest) -> Engine:
 
 
 def leaves(value: Any) -> Iterator[Any]:
-    """Every number, name and array of an outcome; its timings aside."""
+    """Every number, name and array of an outcome, except its timings."""
     if dataclasses.is_dataclass(value):
         for field in dataclasses.fields(value):
             if not field.name.endswith("_s"):
@@ -92,7 +92,7 @@ def leaves(value: Any) -> Iterator[Any]:
 def assert_same(one: Outcome, other: Outcome) -> None:
     for mine, yours in zip(leaves(one), leaves(other), strict=True):
         if isinstance(mine, np.ndarray) and mine.dtype.kind == "i":
-            assert sorted(mine) == sorted(yours)  # of equal values either may come first
+            assert sorted(mine) == sorted(yours)  # equal values can come in any order
         elif isinstance(mine, (float, np.ndarray)):
             np.testing.assert_allclose(mine, yours, rtol=1e-3, atol=2e-5)
         else:
@@ -103,7 +103,7 @@ def alone(engine: Engine, plans: Sequence[Plan]) -> list[Outcome]:
     return [engine.run(Batch(PIXELS[i : i + 1], (plan,)))[0] for i, plan in enumerate(plans)]
 
 
-def test_predictions_are_the_plain_networks_on_normalised_pixels(engine: Engine) -> None:
+def test_predictions_equal_the_networks_on_normalised_pixels(engine: Engine) -> None:
     x = (torch.from_numpy(PIXELS[:1]).float() / 255 - torch.tensor(PREPROCESS.mean)) / torch.tensor(PREPROCESS.std)
     with torch.no_grad():
         logits = network("tiny")(x.permute(0, 3, 1, 2))[0]
@@ -114,13 +114,13 @@ def test_predictions_are_the_plain_networks_on_normalised_pixels(engine: Engine)
     np.testing.assert_allclose([p.probability for p in outcome.predictions], logits.softmax(0)[order], rtol=1e-4)
 
 
-def test_a_mixed_batch_answers_each_plan_as_if_it_were_alone(engine: Engine) -> None:
+def test_a_mixed_batch_answers_each_plan_as_a_batch_of_one(engine: Engine) -> None:
     assert {engine.lane(plan) for plan in USUAL} == {""}
     for one, other in zip(engine.run(Batch(PIXELS, USUAL)), alone(engine, USUAL), strict=True):
         assert_same(one, other)
 
 
-def test_a_plan_gets_what_it_asks_for_and_nothing_else(engine: Engine) -> None:
+def test_an_outcome_holds_only_what_its_plan_requests(engine: Engine) -> None:
     predict, gates, top, several, maps, everything = engine.run(Batch(PIXELS, USUAL))
     assert (len(predict.predictions), predict.gates, predict.explanations, predict.maps) == (3, (), (), ())
     assert [gate.layer for gate in gates.gates] == ["gate"]
@@ -134,7 +134,7 @@ def test_a_plan_gets_what_it_asks_for_and_nothing_else(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_every_plan_is_answered_alike_by_both_runtimes_alone_and_among_others(name: str) -> None:
+def test_both_runtimes_give_the_same_answer_alone_and_in_a_batch(name: str) -> None:
     plan = OTHERS[name]
     torchs, openvinos = (make(compiled("tiny")) for make in MAKERS)
     assert torchs.lane(plan) == openvinos.lane(plan)
@@ -145,8 +145,8 @@ def test_every_plan_is_answered_alike_by_both_runtimes_alone_and_among_others(na
             assert one.fault == ""
 
 
-def test_images_of_several_classes_run_beside_those_of_one(engine: Engine) -> None:
-    """As many gradients of an image as it has classes, of one pass."""
+def test_images_with_several_classes_share_a_batch_with_images_of_one_class(engine: Engine) -> None:
+    """One pass computes one gradient for each class of an image."""
     plans = tuple(Plan(layer="block", gates=True, targets=targets) for targets in ((1, 2, 3), (), (4,), (0, 1)))
     for i, (together, plan) in enumerate(zip(engine.run(Batch(PIXELS[:4], plans)), plans, strict=True)):
         (whole,) = engine.run(Batch(PIXELS[i : i + 1], (plan,)))
@@ -167,8 +167,8 @@ def test_a_network_whose_gradients_do_not_broadcast_repeats_the_image(engine: En
             assert_same(one, other)
 
 
-def assert_callers_get_their_own(engine: Engine, max_batch: int = 4) -> None:
-    """Eight callers at once, through a worker, get what each image gives by itself."""
+def assert_callers_get_their_answers(engine: Engine, max_batch: int = 4) -> None:
+    """Eight concurrent callers of a worker get the same answers as a batch of one."""
     solo = alone(engine, USUAL)
     worker = Worker(engine, max_batch)
     failures: list[BaseException] = []
@@ -192,16 +192,18 @@ def assert_callers_get_their_own(engine: Engine, max_batch: int = 4) -> None:
 
 
 @pytest.mark.parametrize("make", MAKERS)
-@pytest.mark.parametrize(("threads", "max_batch"), [(1, 4), (2, 4), (2, 1)])  # of one every batch is full: one waits
-def test_batches_under_eight_callers_equal_single_images(make: Any, threads: int, max_batch: int) -> None:
+@pytest.mark.parametrize(
+    ("threads", "max_batch"), [(1, 4), (2, 4), (2, 1)]
+)  # with max_batch 1, every batch is full and one is queued
+def test_batches_of_eight_callers_equal_batches_of_one(make: Any, threads: int, max_batch: int) -> None:
     engine = make(compiled("tiny"), threads)
     assert engine.slots == threads
     assert engine.queues(engine.lane(Plan())) == (make is by_openvino)
     assert not engine.queues(engine.lane(OTHERS["deep"]))
-    assert_callers_get_their_own(engine, max_batch)
+    assert_callers_get_their_answers(engine, max_batch)
 
 
-def test_an_outcome_is_not_overwritten_by_the_next_batch(engine: Engine) -> None:
+def test_the_next_batch_does_not_overwrite_an_outcome(engine: Engine) -> None:
     plan = replace(OTHERS["default maps"], layer="head")
     (first,) = engine.run(Batch(PIXELS[:1], (plan,)))
     kept = [leaf.copy() for leaf in leaves(first) if isinstance(leaf, np.ndarray)]
@@ -211,19 +213,19 @@ def test_an_outcome_is_not_overwritten_by_the_next_batch(engine: Engine) -> None
         np.testing.assert_array_equal(before, after)
 
 
-# -- what shares a batch
+# -- lanes
 
 
-def test_plans_share_a_lane_only_if_they_look_at_the_same_values(engine: Engine) -> None:
+def test_plans_share_a_lane_only_if_they_need_the_same_outputs(engine: Engine) -> None:
     lanes = {name: engine.lane(plan) for name, plan in OTHERS.items()}
     assert lanes["default maps"] == "maps"
     assert engine.lane(Plan(layer="stem")) == engine.lane(Plan(layer="stem.2")) != ""  # two names of one value
     assert lanes.pop("importance") == engine.lane(Plan(layer="stem", gates=True, targets=(1, 2)))
     assert len({"", *lanes.values()}) == 1 + len(lanes)
-    assert engine.lane(Plan(layer="head", targets=(0, 1, 2))) == ""  # in closed form
+    assert engine.lane(Plan(layer="head", targets=(0, 1, 2))) == ""  # closed form: no gradient pass
 
 
-def test_images_with_many_targets_do_not_slow_those_with_few(engine: Engine) -> None:
+def test_plans_with_many_targets_have_other_lanes_than_plans_with_few(engine: Engine) -> None:
     lanes = [engine.lane(Plan(layer="stem", targets=tuple(range(count)))) for count in range(6)]
     one, same, two, three, four, five = lanes
     assert one == same
@@ -240,22 +242,24 @@ def test_methods_that_share_a_gradient_share_a_lane(engine: Engine) -> None:
     assert engine.lane(plan_of(*names, layer="stem")) == engine.lane(Plan(layer="stem", targets=(3, 1)))
 
 
-def test_what_has_passes_of_its_own_has_a_lane_of_its_own(engine: Engine) -> None:
+def test_a_method_with_extra_passes_has_its_own_lane(engine: Engine) -> None:
     for name, method in METHODS.items():
-        assert (engine.lane(plan_of(name, layer="head")) == "") == (method.spec.needs == "gradient")  # in closed form
+        assert (engine.lane(plan_of(name, layer="head")) == "") == (
+            method.spec.needs == "gradient"
+        )  # closed form: no gradient pass
     lanes = {engine.lane(plan_of(name, layer="head")) for name in METHODS}
     assert len(lanes) == 1 + sum(method.spec.needs != "gradient" for method in METHODS.values())
     plain, edited = Plan(layer="head"), Plan(layer="head", edit=Edit(((0, 0.0),)))
     assert engine.lane(plain) != engine.lane(edited) != engine.lane(Plan(layer="head", edit=Edit(ranked=True)))
 
 
-def test_plans_of_two_lanes_in_a_batch_are_a_mistake_of_the_caller(engine: Engine) -> None:
-    with pytest.raises(ValueError, match="the plans of one batch must look at the same values"):
+def test_a_batch_with_plans_of_two_lanes_is_refused(engine: Engine) -> None:
+    with pytest.raises(ValueError, match="the plans of one batch must need the same outputs"):
         engine.run(Batch(PIXELS[:2], (Plan(layer="stem"), Plan(layer="head"))))
 
 
-def test_usual_plans_have_the_same_bits_whatever_is_asked_for_beside_them() -> None:
-    """Also in bfloat16, in which two models of one network differ: all such plans are answered by one."""
+def test_usual_plans_have_the_same_bits_whatever_else_is_requested() -> None:
+    """Also in bfloat16, where two models of one network differ, because one model answers all these plans."""
     engine = by_openvino(compiled("tiny"), bf16=True)
     whole = engine.run(Batch(PIXELS[:1], (Plan(top_k=5, gates=True, layer="head", targets=(1,)),)))[0]
     for plan in (
@@ -271,11 +275,11 @@ def test_usual_plans_have_the_same_bits_whatever_is_asked_for_beside_them() -> N
             np.testing.assert_array_equal(one.heat, other.heat)
 
 
-# -- on which cores, and when
+# -- cores and preparation
 
 
 class Noted(TorchRuntime):
-    """Keeps on which cores its passes were asked for, and of how many images."""
+    """Records the cores and the number of images of each pass."""
 
     def __init__(self, net: CompiledNetwork, threads: int) -> None:
         super().__init__(net, CPU, threads=threads)
@@ -290,7 +294,7 @@ class Noted(TorchRuntime):
         return super().run(images, wanted, outputs, cores)
 
 
-def test_an_image_that_is_alone_has_all_cores_and_a_batch_its_share() -> None:
+def test_a_single_image_gets_all_cores_and_a_batch_its_share() -> None:
     runtime = Noted(compiled("tiny"), 2)
     engine = Engine(compiled("tiny"), runtime)
     engine.run(Batch(PIXELS[:1], (Plan(),)))
@@ -311,10 +315,10 @@ def test_an_image_that_is_alone_has_all_cores_and_a_batch_its_share() -> None:
     assert runtime.passes == [("whole", 1), ("shared", 2), ("whole", 1), ("shared", 1), ("whole", 1)]
     single = Noted(compiled("tiny"), 1)
     Engine(compiled("tiny"), single).run(Batch(PIXELS[:2], (Plan(), Plan())))
-    assert single.passes == [("whole", 2)]  # there is nobody to share with
+    assert single.passes == [("whole", 2)]  # one slot: no other pass can run
 
 
-def test_reproducible_images_run_one_by_one_by_one_thread() -> None:
+def test_reproducible_images_run_one_by_one_on_one_thread() -> None:
     runtime = Noted(compiled("tiny"), 2)
     plan = replace(OTHERS["importance"], reproducible=True)
     Engine(compiled("tiny"), runtime).run(Batch(PIXELS[:3], (plan,) * 3))
@@ -322,7 +326,7 @@ def test_reproducible_images_run_one_by_one_by_one_thread() -> None:
 
 
 @pytest.mark.parametrize("make", MAKERS)
-def test_a_reproducible_image_has_the_same_bits_alone_and_among_others(make: Any) -> None:
+def test_a_reproducible_image_has_the_same_bits_in_any_batch(make: Any) -> None:
     plan = Plan(top_k=5, gates=True, effects=True, layer="stem", targets=(1, 3), random_heads=1, reproducible=True)
     engines = [make(compiled("tiny"), threads) for threads in (1, 3)]
     found = [engine.run(Batch(PIXELS[i:], (plan,) * (6 - i)))[-1] for engine in engines for i in (0, 3, 5)]
@@ -336,14 +340,14 @@ def test_a_reproducible_image_has_the_same_bits_alone_and_among_others(make: Any
     assert_same(usual, found[0])
 
 
-def test_what_a_plan_needs_can_be_prepared() -> None:
+def test_a_plan_can_be_prepared() -> None:
     engine = by_openvino(compiled("tiny"), threads=2)
     for plan in (Plan(), OTHERS["deep"], OTHERS["another map"]):
         assert not engine.ready(plan)
         engine.prepare(plan, keep=plan == Plan())
         assert engine.ready(plan)
         engine.prepare(plan, alone=True)
-    for first in engine.network.layers:  # more than are kept
+    for first in engine.network.layers:  # more models than the cache holds
         for second in engine.network.layers:
             engine.prepare(Plan(taps=(Tap(first.name), Tap(second.name))))
     assert engine.ready(Plan(gates=True))
@@ -366,7 +370,7 @@ def test_a_prepared_plan_compiles_nothing_when_it_runs(
     assert not outcome.fault
 
 
-def test_an_image_that_nobody_waits_for_is_given_up_and_its_neighbour_answered(engine: Engine) -> None:
+def test_an_abandoned_image_is_given_up_and_the_others_are_answered(engine: Engine) -> None:
     for name in ("passes behind a layer", "gradients at a layer", "random heads", "what if", "restored"):
         plan = OTHERS[name]
         gone, stays = engine.run(Batch(PIXELS[:2], (plan, plan), (lambda: True, lambda: False)))
@@ -374,11 +378,11 @@ def test_an_image_that_nobody_waits_for_is_given_up_and_its_neighbour_answered(e
         assert_same(stays, engine.run(Batch(PIXELS[1:2], (plan,)))[0])
 
 
-# -- numbers that are none, and networks that are not what they say
+# -- NaN, and networks that don't match their description
 
 
 class Exploding(nn.Module):
-    """Overflows where a picture is white."""
+    """Overflows for a white picture."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -390,7 +394,7 @@ class Exploding(nn.Module):
         return logits
 
 
-def test_numbers_that_are_none_are_a_fault_of_their_image_alone() -> None:
+def test_nan_is_a_fault_of_its_image_only() -> None:
     engine = by_torch(in_memory(Exploding()))
     for plan in (Plan(), Plan(layer="head"), Plan(taps=(Tap("head"),))):
         pixels = np.stack([PIXELS[0] // 2, np.full_like(PIXELS[0], 255), PIXELS[1] // 2])
@@ -401,15 +405,15 @@ def test_numbers_that_are_none_are_a_fault_of_their_image_alone() -> None:
         assert ("feature maps" in bad.fault) == bool(plan.taps)
 
 
-def test_a_network_of_other_classes_than_its_labels_is_refused() -> None:
+def test_a_network_with_more_logits_than_labels_is_refused() -> None:
     net = compiled("tiny")
     model = replace(net.model, labels=("a", "b"))
     manifest = net.manifest.model_copy(update={"model": model})
-    with pytest.raises(NetworkFileError, match="TinyNet has 5 logits of each image, and 2 labels"):
+    with pytest.raises(NetworkFileError, match="TinyNet has 5 logits per image, but 2 labels"):
         by_torch(CompiledNetwork(manifest, net.graph, net.weights)).run(Batch(PIXELS[:1], (Plan(),)))
 
 
-def test_feature_maps_have_the_statistics_of_their_channels() -> None:
+def test_feature_maps_have_their_channels_statistics() -> None:
     (outcome,) = by_torch(compiled("tiny-relu")).run(Batch(PIXELS[:1], (Plan(taps=(Tap("stem", count=8),)),)))
     (maps,) = outcome.maps
     assert sorted(maps.channels) == list(range(8))

@@ -1,6 +1,7 @@
 """``python -m pellucid.compiler NAME --out FILE``: compile a network by name, as ``pellucid.open`` and the service do.
 
-What can't be compiled is said on standard output, with exit code 2; the progress goes to standard error.
+If the network can't be compiled, the reason goes to standard output and the exit code is 2. Progress goes to standard
+error.
 """
 
 from __future__ import annotations

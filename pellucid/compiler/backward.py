@@ -1,8 +1,9 @@
-"""The operations of gradients, written in operations that every runtime has.
+"""Backward operations, written in operations that every runtime has.
 
-Each is torch's own formula (tools/autograd/derivatives.yaml), for one input's gradient alone: no parameter's is ever
-asked for. They broadcast: the activations of one image serve the gradients of several classes. So what depends on the
-activations alone is computed first, and the gradient comes last.
+Each uses torch's own formula (tools/autograd/derivatives.yaml) and returns the gradient of the input only, because no
+graph needs the gradient of a parameter. All of them broadcast the activations of one image over the gradients of
+several classes. They therefore first compute the terms that depend on activations alone, and multiply by the gradient
+last.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ def _zero_unless(mask: Tensor, gradient: Tensor) -> Tensor:
 
 
 def hardtanh_backward(gradient: Tensor, x: Tensor, low: float, high: float) -> Tensor:
-    # By the result, which is there already: so the convolution before it keeps its activation fused.
+    # Test the result, which the graph has already. Then a runtime can still fuse the activation into its convolution.
     y = aten.hardtanh.default(x, low, high)
-    # A ReLU6's remainder is 0 at both ends, so one chain of operations on y decides, which runtimes fuse.
+    # The remainder of a ReLU6 is 0 at both ends. This tests both with one chain of operations, which runtimes fuse.
     inside = torch.remainder(y, high) > 0 if low == 0 else (y - low) * (high - y) > 0
     return _zero_unless(inside, gradient)
 
@@ -122,7 +123,7 @@ def convolution_backward(
     groups: int,
     mask: Any,
 ) -> Any:
-    if mask[1]:  # the kernel is computed from the image: recorded as it is
+    if mask[1]:  # the kernel depends on the image: record torch's operation
         return NotImplemented
     if transposed:
         flat = [0] * len(stride)
@@ -139,37 +140,37 @@ def convolved_back(
     dilation: Sequence[int],
     groups: int,
 ) -> Tensor:
-    """The gradient by the input of a convolution, whose spatial ``sides`` are given."""
+    """The gradient with respect to a convolution's input, whose height and width are ``sides``."""
     spatial = range(len(stride))
     flat = [0] * len(stride)
     reach = [dilation[i] * (weight.shape[2 + i] - 1) for i in spatial]
     if all(step == 1 for step in stride) and all(reach[i] >= padding[i] for i in spatial):
-        # A convolution with the kernel turned round, which runtimes do faster than a transposed one.
+        # A convolution with the flipped kernel, which runs faster than a transposed convolution.
         around = [reach[i] - padding[i] for i in spatial]
-        turned = _turned(weight, groups)
-        back: Tensor = aten.convolution(gradient, turned, None, stride, around, dilation, False, flat, groups)
+        flipped = _flipped(weight, groups)
+        back: Tensor = aten.convolution(gradient, flipped, None, stride, around, dilation, False, flat, groups)
         return back
     rest = [sides[i] - ((gradient.shape[2 + i] - 1) * stride[i] - 2 * padding[i] + reach[i] + 1) for i in spatial]
     whole: Tensor = aten.convolution(
         gradient, weight, None, stride, padding, dilation, True, [max(each, 0) for each in rest], groups
     )
     for i in spatial:
-        if rest[i] < 0:  # the last windows of a pooling may reach beyond the map
+        if rest[i] < 0:  # the last windows of a pooling can extend beyond the map
             whole = aten.slice.Tensor(whole, 2 + i, 0, sides[i])
     return whole
 
 
-def _turned(weight: Tensor, groups: int) -> Tensor:
-    """A kernel turned round, with its inputs and outputs exchanged within each group."""
+def _flipped(weight: Tensor, groups: int) -> Tensor:
+    """A kernel flipped in space, with input and output channels swapped within each group."""
     kernel = weight.shape[2:]
-    turned = weight if all(side == 1 for side in kernel) else weight.flip(list(range(2, weight.ndim)))
+    flipped = weight if all(side == 1 for side in kernel) else weight.flip(list(range(2, weight.ndim)))
     out, into = weight.shape[0] // groups, weight.shape[1]
     if groups == 1:
-        return turned.transpose(0, 1)
+        return flipped.transpose(0, 1)
     if out == into == 1:
-        return turned
-    turned = turned.reshape(groups, out, into, *kernel).transpose(1, 2)
-    return turned.reshape(groups * into, out, *kernel)
+        return flipped
+    flipped = flipped.reshape(groups, out, into, *kernel).transpose(1, 2)
+    return flipped.reshape(groups * into, out, *kernel)
 
 
 # -- norms
@@ -186,7 +187,7 @@ def batch_norm(
     epsilon: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     ones = [1] * (x.ndim - 2)
-    if training or mean is None or variance is None:  # an instance norm: images and channels lie in one axis
+    if training or mean is None or variance is None:  # an instance norm: images and channels share one axis
         mean, inverse = _moments(x, [0, *range(2, x.ndim)], epsilon)
         y = (x - mean) * inverse
         y = y if weight is None else y * weight.view(-1, *ones)
@@ -226,7 +227,7 @@ def _moments(x: Tensor, dims: list[int], epsilon: float) -> tuple[Tensor, Tensor
 
 
 def _normalised_back(gradient: Tensor, x: Tensor, mean: Tensor, inverse: Tensor, dims: list[int]) -> Tensor:
-    """The gradient by x of ``(x - mean) * inverse``, with the mean and deviation of x along ``dims``."""
+    """The gradient of ``(x - mean) * inverse`` with respect to x. ``inverse`` is 1 / deviation of x along ``dims``."""
     unit = (x - mean) * inverse
     along = unit * (gradient * unit).mean(dims, keepdim=True)
     return inverse * (gradient - gradient.mean(dims, keepdim=True) - along)
@@ -263,8 +264,8 @@ def group_norm_backward(
         gradient = gradient * weight.view(-1, *[1] * (x.ndim - 2))
     grouped = gradient.reshape(gradient.shape[0], groups, -1)
     mean, inverse = (each.reshape(each.shape[0], groups, 1) for each in (mean, inverse))
-    found = _normalised_back(grouped, x.reshape(x.shape[0], groups, -1), mean, inverse, [2])
-    return found.reshape(found.shape[0], *sides), None, None
+    back = _normalised_back(grouped, x.reshape(x.shape[0], groups, -1), mean, inverse, [2])
+    return back.reshape(back.shape[0], *sides), None, None
 
 
 TABLE: Final[dict[Any, Callable[..., Any]]] = {

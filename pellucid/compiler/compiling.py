@@ -24,17 +24,17 @@ from pellucid.network.layout import Layout
 from pellucid.network.spec import Interpolation, ModelSpec, PreprocessSpec
 from pellucid.runtime import convert, torch_runtime
 
-# How far the compiled graph may be from the network, of a value's largest: rounding, and not the flip of a ReLU.
+# The largest error of the compiled graph, relative to the largest value: above rounding, below the flip of a ReLU.
 _TOLERANCE: Final = {torch.float32: 1e-3, torch.float64: 1e-8}
-# How far a gradient may be from torch's, of its length, both in float64.
-_OFF: Final = 1e-2
-# Larger ones are of values from 0 to 255.
+# The largest error of a gradient in float64, relative to its norm.
+_GRADIENT_TOLERANCE: Final = 1e-2
+# A mean or deviation above this was computed on values from 0 to 255, not from 0 to 1.
 _LARGEST_MEAN: Final = 10
 _STAGES: Final = ("trace", "gradients", "check", "write")
 
 
 class CompileError(ValueError):
-    """A network that can't be compiled. The message says which operation stands in the way, and what to do."""
+    """A network that can't be compiled. The message names the operation at fault and what to do."""
 
 
 def compile(
@@ -53,28 +53,31 @@ def compile(
     source: str = "",
     progress: bool = True,
 ) -> CompiledNetwork:
-    """Compile a network that classifies RGB pictures into the file ``path``; serving it needs no torch afterwards.
+    """Compile a classifier of RGB pictures into the file ``path``. Serving the file needs no torch.
 
-    ``net`` maps normalised pixels ``[B, 3, H, W]`` to logits ``[B, classes]``. It is copied, so a training script may
-    go on with its own. ``labels`` has one name for each class. ``size`` is (H, W), or the side of a square.
+    ``net`` maps normalised pixels ``[B, 3, H, W]`` to logits ``[B, classes]``. It is copied, so your training script
+    can keep using it. ``labels`` has one name for each class. ``size`` is (H, W), or the side of a square, in pixels.
 
-    Pictures are resized so that the short side has ``resize`` pixels (by default ``size`` / 0.875), or with ``squash``
-    both sides; then the centre is cropped, and ``(value / 255 - mean) / std`` is taken of each channel.
+    Preprocessing has three steps. The picture is resized until its short side has ``resize`` pixels (by default
+    ``size`` / 0.875), or with ``squash`` both sides. The centre is cropped to ``size``. Each channel becomes
+    ``(value / 255 - mean) / std``.
 
-    ``name`` is what requests call the network; by default the file's name. ``progress`` shows a bar with the stages.
-    Raises CompileError, and OSError where the file can't be written.
+    ``name`` is the network's name in requests, by default the file's name. ``title`` and ``source`` describe it to
+    readers. ``progress`` shows a progress bar.
+
+    Raises CompileError, and OSError if the file can't be written.
     """
     if not isinstance(net, nn.Module):
         given = f"the class {net.__name__}" if isinstance(net, type) else f"a {type(net).__name__}"
         raise CompileError(
-            f"net is a module with its weights loaded, not {given}: net = Net(); net.load_state_dict(...)"
+            f"net must be a module with its weights loaded, not {given}: net = Net(); net.load_state_dict(...)"
         )
     if isinstance(labels, str):
-        raise CompileError(f"labels are a list with one name for each class, not the text {labels[:40]!r}")
+        raise CompileError(f"labels must be a list with one name for each class, not the text {labels[:40]!r}")
     if isinstance(size, str) or interpolation not in get_args(Interpolation):
         raise CompileError(
-            f"size is a number of pixels or (height, width), and interpolation {', '.join(get_args(Interpolation))}; "
-            f"not {size!r} and {interpolation!r}"
+            "size must be a number of pixels or (height, width), and interpolation one of "
+            f"{', '.join(get_args(Interpolation))}; not {size!r} and {interpolation!r}"
         )
     path = Path(path)
     height, width = (size, size) if isinstance(size, int) else size
@@ -92,8 +95,8 @@ def compile(
 
 
 def compile_network(net: nn.Module, model: ModelSpec, path: Path | None, *, progress: bool = False) -> CompiledNetwork:
-    """Compile a network that ``model`` describes, into a file or, without a ``path``, in memory. See ``compile``."""
-    with _stages(model.name, progress) as stage:
+    """Compile a network that ``model`` describes into the file ``path``, or in memory if None. See ``compile``."""
+    with _progress_bar(model.name, progress) as stage:
         stage("trace")
         net = copy.deepcopy(net).cpu().eval().requires_grad_(False)
         if any(each.dtype in (torch.float16, torch.bfloat16) for each in net.parameters()):
@@ -122,15 +125,15 @@ def compile_network(net: nn.Module, model: ModelSpec, path: Path | None, *, prog
 
 def _three(values: Sequence[float]) -> tuple[float, float, float]:
     if len(values) != 3:
-        raise CompileError(f"mean and std have a number for each of the three channels, not {len(values)}")
+        raise CompileError(f"mean and std must have three numbers, one for each channel, not {len(values)}")
     if max(map(abs, values)) > _LARGEST_MEAN:
-        raise CompileError(f"mean and std are those of values from 0 to 1, not {tuple(values)}: divide by 255")
+        raise CompileError(f"mean and std must be those of values from 0 to 1, not {tuple(values)}: divide them by 255")
     red, green, blue = map(float, values)
     return red, green, blue
 
 
 @contextmanager
-def _stages(name: str, progress: bool) -> Iterator[Callable[[str], None]]:
+def _progress_bar(name: str, progress: bool) -> Iterator[Callable[[str], None]]:
     with tqdm(
         total=len(_STAGES),
         desc=f"compiling {name}",
@@ -148,13 +151,13 @@ def _stages(name: str, progress: bool) -> Iterator[Callable[[str], None]]:
 
 
 def _recorded(net: nn.Module, traced: TracedNetwork, model: ModelSpec) -> tuple[Joint, list[str]]:
-    """The graph, without gradients where those can't be recorded, and a sentence that says why."""
+    """The graph and its limits. If gradients can't be recorded, the graph has none, and a limit says why."""
     names = traced.values()
     forward = traced.trunk((*names, traced.logits))
     shape = (3, *model.preprocess.size)
     try:
         return record(forward, (PIXELS_INPUT, *names), net, shape, traced.classes), []
-    except Exception as error:  # whatever an operation without a derivative, or its formula, raises
+    except Exception as error:  # an operation without a derivative, or its formula, can raise anything
         reason = f"no gradient can be had of {type(net).__name__}: {str(error).splitlines()[0]}"
     try:
         return record(forward, (PIXELS_INPUT, *names), net, shape, traced.classes, gradients=False), [
@@ -189,19 +192,20 @@ def _manifest(traced: TracedNetwork, joint: Joint, model: ModelSpec, net: nn.Mod
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    versions = {}
     for name in ("pellucid", "torch", "torchvision", "timm"):
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def _checked(network: CompiledNetwork, net: nn.Module, traced: TracedNetwork) -> bool:
-    """Run the compiled graph beside the network and its autograd; whether several gradients can be had of one image.
+    """Compare the compiled graph with the network, and its gradients with autograd's.
 
-    Raises CompileError where logits, or the gradients by the pixels, which go through every layer, differ.
+    Returns whether one run can compute the gradients of several classes for one image. Raises CompileError if the
+    logits differ, or the gradients with respect to the pixels, which depend on every layer.
     """
     manifest = network.manifest
     classes = len(manifest.model.labels)
@@ -228,7 +232,7 @@ def _checked(network: CompiledNetwork, net: nn.Module, traced: TracedNetwork) ->
         with torch.no_grad():
             (of_one,) = run(images[:1], wanted)[1:]
             rows = [run(images[:1], row[None])[1] for row in wanted]
-    except Exception:  # whatever an operation raises for one image and the gradients of two
+    except Exception:  # an operation that does not broadcast one image over two gradients can raise anything
         return False
     scale = max(float(row.abs().max()) for row in rows) + 1e-12
     return (
@@ -238,30 +242,31 @@ def _checked(network: CompiledNetwork, net: nn.Module, traced: TracedNetwork) ->
 
 
 def _check_gradient(network: CompiledNetwork, traced: TracedNetwork, images: Tensor, wanted: Tensor) -> None:
-    """Compare the gradient by the pixels, which goes through every layer, with torch's autograd. Raises CompileError.
+    """Compare the gradient with respect to the pixels with torch's autograd. Raises CompileError if they differ.
 
-    In float64: in single precision rounding alone may turn the gradient of a deep network.
+    Runs in float64: in float32, rounding alone can change the gradient of a deep network.
     """
     manifest = network.manifest
     doubles = {name: each.astype(np.float64) for name, each in network.weights.items() if each.dtype.kind == "f"}
     part = network.graph.part((PIXELS_INPUT, WANTED_INPUT), (manifest.pixels.gradient or "",))
     leaf, rows = images.double().requires_grad_(), wanted.double()
     try:
-        exact = copy.deepcopy(traced.trunk((traced.logits,))).double()  # which, unlike the network, detaches nothing
+        # The traced graph, because the network itself may detach values.
+        exact = copy.deepcopy(traced.trunk((traced.logits,))).double()
         (expected,) = torch.autograd.grad(exact(leaf), leaf, rows)
         with torch.no_grad():
             (found,) = torch_runtime.build(part, {**network.weights, **doubles}, torch.device("cpu"), None)(leaf, rows)
-    except RuntimeError:  # what makes numbers of single precision itself can't be run in double
+    except RuntimeError:  # an operation that creates float32 numbers can't run in float64
         return
     off = float((found - expected).norm() / (expected.norm() + 1e-30))
-    if not off <= _OFF and expected.any():
+    if not off <= _GRADIENT_TOLERANCE and expected.any():
         raise CompileError(
             f"{manifest.model.name}: the compiled graph computes other gradients than torch's autograd (by {off:.1e})"
         )
 
 
 def _limits(manifest: Manifest, graph: Graph) -> list[str]:
-    """What OpenVINO can't be given, which torch has to run then."""
+    """Sentences that name the operations which OpenVINO does not support."""
 
     def unsupported(outputs: Sequence[str]) -> list[str]:
         needed = graph.ancestors(outputs)

@@ -1,4 +1,4 @@
-"""What tells one network from another."""
+"""The digest of a network's parameters."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from torch import nn
 
 
 def parameters_digest(net: nn.Module) -> str:
-    """SHA-256 in hexadecimal over the names and values of all parameters and buffers: what the network computes with,
-    whatever files it came in."""
-    found = hashlib.sha256()
+    """SHA-256, in hexadecimal, of the names and values of all parameters and buffers. File formats do not change it."""
+    digest = hashlib.sha256()
     for name, value in net.state_dict().items():
-        found.update(name.encode())
-        found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return found.hexdigest()
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

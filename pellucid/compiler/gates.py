@@ -1,4 +1,4 @@
-"""Channel-attention gates in a traced network: how a gated layer is named, and how gates are found."""
+"""Finds channel-attention gates in a traced network, and names gated layers."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pellucid.network.layout import Layout
 
 
 class Gated(nn.Module):
-    """A layer with a gate behind it.
+    """A layer followed by a gate.
 
-    A traced network names the layer as before and the gate's value ``<layer>.gate``.
+    In a traced network the layer keeps its name, and the gate's output is named ``<layer>.gate``.
     """
 
     def __init__(self, layer: nn.Module, gate: nn.Module) -> None:
@@ -27,9 +27,9 @@ class Gated(nn.Module):
 
 
 def names_without_gates(net: nn.Module) -> Callable[[str], str]:
-    """A function from module paths to names in which a gated layer is called as if it had no gate: a.layer.b -> a.b.
+    """A function that maps a module path to its name without the ``Gated`` wrapper: a.layer.b -> a.b.
 
-    A part of the layer that is itself called ``gate`` keeps its path: a.gate is the gate.
+    A submodule of the layer that is itself named ``gate`` keeps its path, because a.gate is the gate.
     """
     wrappers = [f"{path}.layer" for path, module in net.named_modules() if isinstance(module, Gated)]
 
@@ -45,9 +45,10 @@ def names_without_gates(net: nn.Module) -> Callable[[str], str]:
 
 @dataclass(frozen=True, slots=True)
 class FoundGate:
-    """A gate found in a graph: ``weights`` is the node whose value, one number per channel, scales ``gated`` into
-    ``output``; ``shape`` is (channels, height, width) of what it scales; ``squash`` is the function that bounds the
-    numbers, before what stretches or shifts them.
+    """A gate in a graph: the product ``output`` of the map ``gated`` and ``weights``, one number per channel.
+
+    ``shape`` is (channels, height, width) of the map. ``squash`` is the function that bounds the weights, applied
+    before any scaling or shift by a constant.
     """
 
     weights: fx.Node
@@ -58,11 +59,11 @@ class FoundGate:
 
 
 _MULTIPLY = {"mul", "multiply"}
-# What stretches or shifts a gate's numbers, by a number.
+# Scaling or shifting a gate's weights by a constant.
 _SCALE = _MULTIPLY | {"div", "divide", "truediv", "add", "radd", "sub", "rsub"}
-# What keeps a gate's numbers within bounds. Hard sigmoids are also written as relu6(x + 3) / 6, or with a clamp.
+# Functions that bound a gate's weights. Hard sigmoids are also written as relu6(x + 3) / 6, or with a clamp.
 _SQUASH = {"sigmoid", "hardsigmoid", "softmax", "tanh", "relu6", "hardtanh", "clamp"}
-# Operations that only rearrange or repeat a gate's numbers on their way to the multiplication.
+# Operations that only rearrange or repeat a gate's weights before the multiplication.
 _SHAPE_ONLY = {
     *("view", "reshape", "expand", "expand_as", "unsqueeze", "squeeze", "getitem", "flatten", "contiguous"),
     *("permute", "transpose", "identity", "dropout", "chunk", "split", "unbind", "reshape_as", "view_as"),
@@ -78,7 +79,7 @@ def _shape(node: fx.Node) -> tuple[int, ...]:
 
 
 def _per_channel(factor: tuple[int, ...], gated: tuple[int, ...], extent: slice) -> bool:
-    """Whether a factor has one number for each image and channel: it is as large as the map, but 1 in its extent."""
+    """Whether a factor has one number per image and channel: the map's shape, with sides of 1 in its ``extent``."""
     ones = [1] * len(gated[extent])
     return len(factor) == len(gated) and [*factor[extent]] == ones and _others(factor, extent) == _others(gated, extent)
 
@@ -90,14 +91,14 @@ def _others(shape: tuple[int, ...], extent: slice) -> list[int]:
 
 
 def _gate_behind(node: fx.Node, gated: tuple[int, ...], extent: slice, root: nn.Module) -> tuple[fx.Node, str] | None:
-    """Walk up from a factor of a multiplication to one number per channel that a squashing function made.
+    """Walk up from a factor of a product to the function that bounds it.
 
-    Returns what is multiplied and that function's name, or None.
+    Returns the node of the weights, one per channel, and that function's name. Returns None if the factor is no gate.
     """
     weights: fx.Node | None = None
     while True:
         if _per_channel(_shape(node), gated, extent) or _shape(node) == tuple(_others(gated, extent)):
-            weights = weights or node  # the first such node is what is really multiplied, a later one an ingredient
+            weights = weights or node  # the node nearest to the multiplication holds the final weights
         name = _name(node, root)
         if name in _SQUASH:
             return (weights, name) if weights is not None else None
@@ -111,11 +112,11 @@ def _gate_behind(node: fx.Node, gated: tuple[int, ...], extent: slice, root: nn.
 def find_gates(graph: fx.Graph, root: nn.Module, layouts: dict[fx.Node, Layout]) -> Iterator[FoundGate]:
     """Every channel-attention gate of a traced graph (pellucid.compiler.tracing), in order.
 
-    A gate is a product of a map and a factor with one number per image and channel that a sigmoid, or a function like
-    it, made. So torchvision's SqueezeExcitation, timm's SE, eSE, ECA, GE, GC and CBAM channel gates, and
-    ChannelAttention above are found by what they compute, under whatever class name. Selective kernels and split
-    attention scale several maps ``[B, paths, C, H, W]`` by a softmax over the paths: such a gate has paths * C
-    channels. Spatial gates, hard-swish, layer scale and global response normalisation are none.
+    A gate is a product of a map and a factor with one number per image and channel, where a sigmoid or a similar
+    function computed the factor. Class names do not matter: this finds torchvision's SqueezeExcitation, timm's SE, eSE,
+    ECA, GE, GC and CBAM channel gates, and models.attention.ChannelAttention. Selective kernels and split attention
+    scale several maps ``[B, paths, C, H, W]`` by a softmax over the paths; such a gate has paths * C channels. Spatial
+    gates, hard-swish, layer scale and global response normalisation do not count as gates.
     """
     for node in graph.nodes:
         if _name(node, root) not in _MULTIPLY or len(node.args) != 2:

@@ -1,6 +1,7 @@
-"""A network traced once by torch.fx: its layers by name, its gates, and what it offers by default.
+"""A network traced once by torch.fx: its layers by name, its gates and its default layers.
 
-No hooks: they leak, race between threads and break under compilation. A layer's value is an output of a graph instead.
+A layer's value is an output of the graph. Hooks could read it too, but they leak, race between threads and break under
+compilation.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pellucid.compiler.stages import (
     ancestors,
     early_middle_late,
     has_weights_behind,
-    only_hands_on,
+    only_copies,
     waists,
     why_default,
 )
@@ -30,17 +31,16 @@ from pellucid.network.spec import GateSpec, LayerSpec, NetworkSpec
 
 
 class UntraceableError(ValueError):
-    """The network can't run on pixels of that size, can't be traced, or returns no logits, a single one, or others
-    beside other images. The message says which.
+    """The network can't be traced or can't run on pixels of that size; it returns no logits or a single one; or its
+    logits depend on the other images in the batch. The message says which.
     """
 
 
 class TracedNetwork:
-    """One network as a graph. The parameters are those of ``net``, shared and frozen; the graph is read-only
-    afterwards.
+    """One network as a read-only graph. It shares the parameters of ``net`` and freezes them.
 
-    ``spec`` says what callers may choose from, and what the network can't do. ``size`` is the (height, width) of the
-    pixels. Raises UntraceableError.
+    ``size`` is the (height, width) of the pixels. ``spec`` lists the layers, gates and default layers that callers can
+    name. Raises UntraceableError.
     """
 
     def __init__(self, net: nn.Module, size: tuple[int, int]) -> None:
@@ -52,7 +52,7 @@ class TracedNetwork:
             traced = trace(net, size)
             out_of_place(traced.module)
             check_same(net, traced.module, size)
-        except Exception as error:  # whatever the network's own code raises when it meets a symbol
+        except Exception as error:  # the network's code can raise anything when it meets a symbol
             raise UntraceableError(f"{name} can't be traced with pixels of {size[0]}x{size[1]}: {error}") from error
         self._root, self._pixels, self._batch = traced.module, traced.pixels, traced.batch
         graph = self._root.graph
@@ -63,7 +63,7 @@ class TracedNetwork:
         if logits.meta["shape"][1] == 1:
             raise UntraceableError(
                 f"{name} returns a single logit, whose softmax is always 1: give its last layer two "
-                "outputs, the first with weights and bias of 0, and a label for each, for what its sigmoid says"
+                "outputs, the first with weights and bias of 0, and a label for each; their softmax is then its sigmoid"
             )
 
         self._logits = logits
@@ -81,11 +81,10 @@ class TracedNetwork:
                 continue
             shape = layout.channels(node.meta["shape"]), layout.height, layout.width
             spatial.append((node, LayerSpec(name, kind, shape)))
-        # Modules that return the same value share a place in the order; the inner one, with the longer name, comes
-        # first.
+        # Modules that return the same value share a position. The inner module, with the longer name, comes first.
         spatial.sort(key=lambda entry: (order[entry[0]], -entry[1].name.count(".")))
         self._layers = {layer.name: node for node, layer in spatial}
-        layers = {*self._layers.values()}  # the pixels are none: a gate on them is left out
+        layers = {*self._layers.values()}  # the pixels are not a layer, so a gate on them is left out
         gates = find_gates(graph, self._root, layouts)
         found = [gate for gate in gates if {gate.gated, gate.output} <= layers]
         gate_specs = self._gate_specs(found)
@@ -102,7 +101,7 @@ class TracedNetwork:
 
     @property
     def classes(self) -> int:
-        """How many logits there are."""
+        """The number of logits."""
         return int(self._logits.meta["shape"][1])
 
     def value(self, layer: str) -> str:
@@ -110,25 +109,26 @@ class TracedNetwork:
         return str(self._layers[layer].name)
 
     def values(self) -> list[str]:
-        """Those of all layers, and the weights of all gates, in order."""
+        """The graph values of all layers and of all gates' weights, in order of execution."""
         named = {node.name for node in self._layers.values()} | {*self.gates.values()}
         return [node.name for node in self._root.graph.nodes if node.name in named]
 
     def layout(self, layer: str) -> Layout:
-        """How a layer's value lies."""
+        """The layout of a layer's value. Raises KeyError."""
         return self._layouts[self._layers[layer]]
 
     def linear(self, layer: str) -> str | None:
-        """The name of the weight ``[classes, C]``, where global average pooling and one linear layer are all that
-        follows: the gradient of logit k by the layer is then ``weight[k, c] / (h * w)`` everywhere.
+        """The name of the linear weight ``[classes, C]`` if only global average pooling and one linear layer follow.
+
+        The gradient of logit k at the layer is then ``weight[k, c] / (h * w)`` at every position. Otherwise None.
         """
-        found = self._linear_behind(self._layers[layer])
-        return None if found is None else self._parameters.get(id(found))
+        weight = self._linear_behind(self._layers[layer])
+        return None if weight is None else self._parameters.get(id(weight))
 
     def trunk(self, outputs: Sequence[str]) -> fx.GraphModule:
-        """pixels ``[B, 3, H, W]``, normalised -> the graph values named in ``outputs``, as a tuple.
+        """A module that maps normalised pixels ``[B, 3, H, W]`` to the graph values named in ``outputs``, as a tuple.
 
-        Runs no more than they need. Parameters are shared, never copied.
+        It runs only the nodes that these need, and shares the parameters.
         """
         graph = fx.Graph()
         copies = {self._pixels: graph.placeholder(self._pixels.name)}
@@ -141,7 +141,7 @@ class TracedNetwork:
         return fx.GraphModule(self._root, graph)
 
     def _depending_on(self, node: fx.Node) -> set[fx.Node]:
-        """``node`` and the values on the way to the logits that it influences by more than the number of images."""
+        """``node`` and the nodes towards the logits that depend on its numbers, not only on its batch size."""
         dependent = {node}
         for other in self._root.graph.nodes:
             if other in self._towards_logits and other is not self._batch and dependent & {*other.all_input_nodes}:
@@ -154,10 +154,10 @@ class TracedNetwork:
             None if layout.extra else linear_behind(node, layout.axes, self._logits, self._towards_logits, self._root)
         )
 
-    # -- what callers may choose from
+    # -- gates and defaults
 
     def _gate_specs(self, gates: list[FoundGate]) -> tuple[GateSpec, ...]:
-        """The gates by name: that of its module for a gate alone in it, else that of its own multiplication."""
+        """The gates. A gate alone in its module has the module's name; others have their multiplication's name."""
         owners = [self._qualnames[gate.output].rpartition(".")[0] for gate in gates]
         shared = Counter(owners)
         return tuple(
@@ -177,7 +177,7 @@ class TracedNetwork:
     def _describe(self, layers: list[LayerSpec], gates: tuple[GateSpec, ...]) -> NetworkSpec:
         passed = waists(self._root.graph, self._live)
         named = [layer for layer in layers if self._layers[layer.name] in passed]
-        # The last one; names of one value come with the shortest last.
+        # The last one. Of several names of one value, the shortest comes last.
         default = next((layer for layer in reversed(named) if self._is_map_of_features(layer)), None)
         return NetworkSpec(
             layers=tuple(layers),
@@ -190,7 +190,7 @@ class TracedNetwork:
     def _is_map_of_features(self, layer: LayerSpec) -> bool:
         node = self._layers[layer.name]
         return (
-            not only_hands_on(layer.kind, node)
+            not only_copies(layer.kind, node)
             and has_weights_behind(self._depending_on(node) - {node}, self._live, self._root)
             and (self._layouts[node].extra == 0 or positions_are_read(node, self._layouts, self._live))
         )

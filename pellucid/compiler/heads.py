@@ -1,4 +1,4 @@
-"""A head in closed form: global average pooling and one linear classifier, recognised by what the graph computes."""
+"""Recognises a head with a closed-form gradient: global average pooling and one linear classifier."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from torch import Tensor, fx, nn
 
 
 def linear_behind(node: fx.Node, axes: str, logits: fx.Node, within: set[fx.Node], root: nn.Module) -> Tensor | None:
-    """The weight ``[classes, C]`` of the linear classifier, where global average pooling and reshaping are all that
-    lies between ``node``, whose layout has these ``axes``, and the logits. ``within`` are the nodes on the way to them.
+    """The weight ``[classes, C]`` of the linear classifier behind ``node``, or None if the head is not of that form.
+
+    Only global average pooling, reshaping and dropout may lie between ``node`` and the classifier. ``axes`` is the
+    layout of the node's value, and ``within`` the nodes on the way to the logits.
     """
     pooled = False
     weight: Tensor | None = None
@@ -20,7 +22,7 @@ def linear_behind(node: fx.Node, axes: str, logits: fx.Node, within: set[fx.Node
             return None
         (node,) = users
         module = root.get_submodule(str(node.target)) if node.op == "call_module" else None
-        if module is not None and module._forward_hooks:  # one may change what the module returns
+        if module is not None and module._forward_hooks:  # a hook can change what the module returns
             return None
         if isinstance(module, nn.Linear) and pooled and weight is None:
             weight = module.weight
@@ -45,7 +47,7 @@ def _is_global_average(node: fx.Node, module: nn.Module | None, axes: str) -> bo
 
 
 def _is_identity_on_channels(node: fx.Node, module: nn.Module | None, pooled: bool) -> bool:
-    """Whether the operation leaves a pooled vector ``[B, C]`` or ``[B, C, 1, 1]`` as it is, shape aside."""
+    """Whether the operation changes no numbers of a vector ``[B, C]`` or ``[B, C, 1, 1]``, only its shape."""
     if node.op == "call_module":
         return isinstance(module, (nn.Dropout, nn.Identity)) or (pooled and isinstance(module, nn.Flatten))
     return node.target is nn.functional.dropout or (pooled and node.target in (torch.flatten, "flatten"))

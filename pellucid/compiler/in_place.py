@@ -1,7 +1,4 @@
-"""What a network does in place, done out of place: a layer must keep the value that it returned, whatever comes after.
-
-So a tap shows what its layer put out, and a leaf of the head is never written into.
-"""
+"""Replaces in-place operations of a traced network, so that later operations never change a layer's value."""
 
 from __future__ import annotations
 
@@ -19,7 +16,7 @@ _AUGMENTED = {
     operator.isub: operator.sub,
     operator.itruediv: operator.truediv,
 }
-# A view is refused of a tensor that lies otherwise in memory (channels last); a copy has the same numbers.
+# torch refuses some views of tensors in channels-last memory format. A reshape copies them and has the same numbers.
 _COPIES_OF_VIEWS = {"view": "reshape", "view_as": "reshape_as"}
 
 
@@ -37,7 +34,7 @@ def setitem(value: Tensor, index: Any, part: Any) -> Tensor:
 
 
 def _put(value: Tensor, index: list[Any], part: Any, dim: int) -> Tensor:
-    """The same for numbers and slices, in operations that write into nothing: autograd's gradients don't either."""
+    """``setitem`` for numbers and slices, without in-place writes, here or in the backward pass."""
     if not index:
         return torch.as_tensor(part, dtype=value.dtype, device=value.device).expand(value.shape)
     first, *rest = index
@@ -53,7 +50,7 @@ def _put(value: Tensor, index: list[Any], part: Any, dim: int) -> Tensor:
 
 
 def overwritten(node: fx.Node, root: nn.Module) -> fx.Node | None:
-    """The value into which the operation writes its result, or None where it makes a new one."""
+    """The value that the operation overwrites with its result, or None if it returns a new value."""
     target: Any = node.kwargs.get("out") or (node.args[0] if node.args else node.kwargs.get("input"))
     return target if isinstance(target, fx.Node) and _is_in_place(node, root) else None
 
@@ -76,10 +73,10 @@ def _ends_in_place(name: str) -> bool:
 
 
 def out_of_place(module: fx.GraphModule) -> None:
-    """Replace in-place operations, and views by copies.
+    """Replace in-place operations by out-of-place ones, and views by reshapes.
 
-    Whoever reads an overwritten value later reads the operation's result instead, as the network does. Raises
-    ValueError where an operation has no other form.
+    Nodes that read an overwritten value afterwards then read the operation's result, as in the network. Raises
+    ValueError if an operation has no out-of-place form.
     """
     graph = module.graph
     order = {node: position for position, node in enumerate(graph.nodes)}
@@ -100,15 +97,15 @@ def out_of_place(module: fx.GraphModule) -> None:
 
 
 def _replace(node: fx.Node) -> None:
-    """Turn one operation into its form without an effect on what it is given."""
+    """Replace one operation by its out-of-place form."""
     if node.kwargs.get("inplace"):
         node.update_kwarg("inplace", False)
     node.kwargs = {name: value for name, value in node.kwargs.items() if name != "out"}
     if node.target in ("as_strided", torch.as_strided):
-        raise ValueError("as_strided reads memory in an order that is not the service's")
+        raise ValueError("as_strided depends on the memory format, which differs when the network is served")
     if node.op == "call_method" and isinstance(node.target, str):
-        asks_for_type = any(isinstance(entry, torch.dtype) for entry in (*node.args, *node.kwargs.values()))
-        node.target = node.target if asks_for_type else _COPIES_OF_VIEWS.get(node.target, node.target)
+        converts_dtype = any(isinstance(entry, torch.dtype) for entry in (*node.args, *node.kwargs.values()))
+        node.target = node.target if converts_dtype else _COPIES_OF_VIEWS.get(node.target, node.target)
         if _ends_in_place(node.target):
             node.target = node.target[:-1]
     elif node.op == "call_function":
@@ -116,7 +113,7 @@ def _replace(node: fx.Node) -> None:
         if node.target in _AUGMENTED:
             node.target = _AUGMENTED[node.target]
         elif _ends_in_place(name):  # torch.relu_, functional.leaky_relu_
-            found = getattr(torch, name[:-1], None) or getattr(F, name[:-1], None)
-            if found is None:
+            function = getattr(torch, name[:-1], None) or getattr(F, name[:-1], None)
+            if function is None:
                 raise ValueError(f"{name} overwrites its input")
-            node.target = found
+            node.target = function

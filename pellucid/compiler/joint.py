@@ -1,7 +1,8 @@
-"""The one graph of a network: its logits, every layer's value and the gradient of wanted logits by each.
+"""Records a network and its gradients as one graph: logits, every layer's value, and the gradient at every layer.
 
-torch's autograd is run once, while its operations are recorded, for batches of two and of three images: a number that
-differs between the two is a multiple of the batch. So the graph is for any batch, and no autograd runs afterwards.
+torch's autograd runs at compile time only, for a batch of two and a batch of three images, and its operations are
+recorded. A number that differs between the two recordings is a multiple of the batch size, so the graph works for any
+batch size.
 """
 
 from __future__ import annotations
@@ -27,8 +28,11 @@ _RULES = {**backward.TABLE, **pooling.TABLE, **moving.TABLE}
 
 @dataclass(frozen=True, slots=True)
 class Joint:
-    """``values`` and ``gradients``: of each value that was asked for, the node that holds it and the one that holds the
-    gradient by it, None where the logits don't follow it. ``weights``: the arrays that the graph reads.
+    """A graph and where its results are.
+
+    ``values`` and ``gradients`` map each recorded value to the node that holds it and to the node that holds the
+    gradient with respect to it. The gradient is None if the logits don't depend on the value. ``weights`` are the
+    arrays that the graph reads.
     """
 
     graph: Graph
@@ -47,13 +51,15 @@ def record(
     *,
     gradients: bool = True,
 ) -> Joint:
-    """``forward`` maps pixels ``[B, *shape]`` to the values called ``names[1:]`` and, last, logits ``[B, classes]``;
-    ``names[0]`` are the pixels.
+    """Record ``forward`` and, unless ``gradients`` is false, its gradients.
 
-    Raises TracingError, and whatever the operations raise.
+    ``forward`` maps pixels ``[B, *shape]`` to the values named ``names[1:]``, followed by the logits ``[B, classes]``.
+    ``names[0]`` is the name of the pixels. ``root`` holds the parameters and buffers.
+
+    Raises TracingError, and any error of the operations.
     """
     kind = next((value.dtype for value in root.parameters()), torch.float32)
-    known: list[bool] = []
+    has_gradient: list[bool] = []
 
     def both(pixels: Tensor, wanted: Tensor) -> tuple[Tensor, ...]:
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), _Plain():
@@ -61,7 +67,7 @@ def record(
             *values, logits = forward(leaf)
             values = [leaf, *values]
             of_values = _gradients(values, logits, wanted) if gradients else []
-        known[:] = [value is not None for value in of_values]
+        has_gradient[:] = [value is not None for value in of_values]
         return (*values, logits, *(value for value in of_values if value is not None))
 
     followed = dict((*root.named_parameters(), *root.named_buffers()))
@@ -85,28 +91,28 @@ def record(
         {name: value for name, value in writer.weights.items() if name in read},
         outputs[len(names)],
         dict(zip(names, outputs, strict=False)),
-        {name: next(rest) if known and known[number] else None for number, name in enumerate(names)},
+        {name: next(rest) if has_gradient and has_gradient[number] else None for number, name in enumerate(names)},
     )
 
 
 def _gradients(values: Sequence[Tensor], logits: Tensor, wanted: Tensor) -> list[Tensor | None]:
-    """The gradient of ``wanted`` times the logits by each value, None where the logits don't follow it."""
+    """The gradient of ``(wanted * logits).sum()`` at each value. None if the logits don't depend on the value."""
     leaves = [value for value in values if value.requires_grad]
     if not logits.requires_grad or not leaves:
         return [None] * len(values)
-    wanted = _or_the_top_class(wanted, logits.detach())
+    wanted = _default_to_top_class(wanted, logits.detach())
     found = iter(torch.autograd.grad(logits, leaves, wanted, allow_unused=True))
     return [next(found) if value.requires_grad else None for value in values]
 
 
-def _or_the_top_class(wanted: Tensor, logits: Tensor) -> Tensor:
-    """``wanted``, and the class with the largest logit where a row is all zeros; of equals the first."""
+def _default_to_top_class(wanted: Tensor, logits: Tensor) -> Tensor:
+    """``wanted`` with each row of zeros replaced by the top class, one-hot. Of equal logits the first counts."""
     top = logits.argmax(1, keepdim=True) == torch.arange(logits.shape[1])
     return torch.where((wanted != 0).any(1, keepdim=True), wanted, top.to(wanted.dtype))
 
 
 class _Plain(TorchFunctionMode):
-    """Replaces what torch computes by writing into memory, or by how its input lies there."""
+    """Replaces functions that torch implements by in-place writes, or differently for each memory format."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -115,12 +121,12 @@ class _Plain(TorchFunctionMode):
             if sides in (1, [1, 1], (1, 1)):
                 return x.mean((-2, -1), keepdim=True)
         if func is F.pad and "circular" in (*args[2:3], kwargs.get("mode")):
-            return _round(args[0], args[1] if len(args) > 1 else kwargs["pad"])
+            return _pad_circular(args[0], args[1] if len(args) > 1 else kwargs["pad"])
         return func(*args, **kwargs)
 
 
-def _round(x: Tensor, pads: Sequence[int]) -> Tensor:
-    """Each of the last axes with numbers of its end before it, and of its beginning behind it."""
+def _pad_circular(x: Tensor, pads: Sequence[int]) -> Tensor:
+    """Circular padding of the last axes. ``pads`` is as in ``torch.nn.functional.pad``."""
     for number in range(len(pads) // 2):
         dim, (before, after) = x.ndim - 1 - number, pads[2 * number : 2 * number + 2]
         side = x.shape[dim]

@@ -1,4 +1,4 @@
-"""A norm's scale of a gradient, moved into the kernel of the convolution that follows it, so that it costs nothing."""
+"""Folds a norm's constant scale of a gradient into the kernel of the convolution that follows."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ Shapes = Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
 
 
 def scales_into_kernels(nodes: Sequence[Node], shapes: Shapes) -> list[Node]:
-    """Convolutions of ``x * scale``, with a constant scale per channel, as those of x by scaled kernels.
+    """Replace each convolution of ``x * scale``, with a constant scale per channel, by one with a scaled kernel.
 
-    ``shapes``: of each node for two and for three images.
+    ``shapes``: each node's shape for two and for three images.
     """
     by_name = {node.name: node for node in nodes}
     constant: set[str] = set()
@@ -34,7 +34,7 @@ def scales_into_kernels(nodes: Sequence[Node], shapes: Shapes) -> list[Node]:
 
 
 def _factors(product: Node, constant: set[str], shapes: Shapes) -> tuple[Ref, Ref] | None:
-    """The map and the scale of a product of a map ``[B, C, ...]`` and a constant scale ``[C, 1, ...]``."""
+    """The map ``[B, C, ...]`` and the constant scale ``[C, 1, ...]`` of a product, or None if it is another product."""
     if product.op != "aten.mul.Tensor" or not all(isinstance(each, Ref) for each in product.args):
         return None
     for x, scale in (product.args, product.args[::-1]):
@@ -47,8 +47,9 @@ def _factors(product: Node, constant: set[str], shapes: Shapes) -> tuple[Ref, Re
 
 
 def _scaled(convolution: Node, scale: Ref, kernel: tuple[int, ...]) -> list[Node]:
-    """The nodes that multiply a convolution's kernel of that shape by the scale of its input channels; the product is
-    the last.
+    """The nodes that multiply a convolution's kernel by the scale of its input channels. The last is the product.
+
+    ``kernel`` is the kernel's shape.
     """
     weight, transposed, groups = convolution.args[1], convolution.args[6], convolution.args[8]
     name = f"{convolution.name}.kernel"
@@ -66,7 +67,7 @@ def _scaled(convolution: Node, scale: Ref, kernel: tuple[int, ...]) -> list[Node
     if groups == 1:  # [out, in, ...]
         shaped = view("scale", scale, [1, -1, *ones])
         return [shaped, times(weight, shaped)]
-    if kernel[:2] == (groups, 1):  # a depthwise convolution's
+    if kernel[:2] == (groups, 1):  # depthwise
         shaped = view("scale", scale, [-1, 1, *ones])
         return [shaped, times(weight, shaped)]
     shaped = view("scale", scale, [groups, 1, kernel[1], *ones])  # [groups * out, in, ...]

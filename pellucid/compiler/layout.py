@@ -1,8 +1,8 @@
-"""Where a value keeps its channels and positions: maps, maps with channels last, and tokens.
+"""Finds which axes of each value are channels and positions: maps, maps with channels last, and tokens.
 
-Every layer is offered as a map ``[B, C, h, w]``. Swin and ConvNeXt hold theirs as ``[B, h, w, C]``, a vision
-transformer as tokens ``[B, P + h * w, C]``, P of which are no positions (the class token and registers). Selective
-kernels and split attention hold several maps ``[B, P, C, h, w]``.
+Callers see every layer as a map ``[B, C, h, w]``. Swin and ConvNeXt compute ``[B, h, w, C]``. A vision transformer
+computes tokens ``[B, P + h * w, C]``, where the first P are not positions (the class token and registers). Selective
+kernels and split attention compute several maps ``[B, P, C, h, w]``.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from torch import fx, nn
 
 from pellucid.network.layout import Axes, Layout
 
-# What only moves or regroups numbers: there a value's axes follow from its shape or from the permutation.
+# Operations that only move or regroup numbers. Their axes follow from the shape or from the permutation.
 _REGROUP = {"view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "expand", "stack", "unfold", "sum"}
 _PRODUCTS = {"matmul", "bmm", "einsum", "scaled_dot_product_attention"}
 _PERMUTE = {"permute", "transpose", "swapaxes", "movedim"}
 _MOST_EXTRA_TOKENS = 16
 _PERMUTED: tuple[Axes, ...] = ("BCHW", "BHWC", "BNC", "BCN")
-_MERGES = (1, 2, 4)  # positions on a side that a regrouping may put into one
+_MERGES = (1, 2, 4)  # how many positions on a side a regrouping may merge into one
 
 
 def kind_of(node: fx.Node, root: nn.Module) -> str:
@@ -32,14 +32,14 @@ def kind_of(node: fx.Node, root: nn.Module) -> str:
 
 
 def operation(node: fx.Node, root: nn.Module) -> str:
-    """The node's operation by its plain lower-case name, whether it is a module, a function or a method."""
+    """The lower-case name of the node's operation: a module's class, a function or a method."""
     return kind_of(node, root).lower()
 
 
 def find_layouts(graph: fx.Graph, root: nn.Module) -> dict[fx.Node, Layout]:
-    """The layout of every value of a traced graph that has one, followed from the pixels on."""
+    """The layout of each value of a traced graph that has one. Follows the graph from the pixels."""
     known: dict[fx.Node, Layout] = {}
-    nearest: dict[fx.Node, Layout] = {}  # of a value without a layout, that of a value it was made from
+    nearest: dict[fx.Node, Layout] = {}  # also for values without a layout: that of their first source
     for node in graph.nodes:
         sources = [source for source in node.all_input_nodes if source in nearest]
         shape = node.meta.get("shape")
@@ -77,25 +77,25 @@ def _follow(
 
 
 def _comes_last(node: fx.Node, source: fx.Node) -> bool:
-    """Whether ``source`` is the last part of a concatenation, so that what is added comes before its positions."""
+    """Whether ``source`` is the last part of a concatenation, so that the other parts precede its positions."""
     parts: Any = node.args[0]
     return parts[-1] is source
 
 
 def _permuted(node: fx.Node, layout: Layout, dims: int) -> Layout | None:
-    """The axes in their new order, where that is one of the layouts."""
+    """The layout with its axes in their new order, or None if no such layout exists."""
     numbers: list[Any] = [*node.args[1:]] or [*node.kwargs.values()]
     order: list[Any] = [*numbers[0]] if isinstance(numbers[0], (tuple, list)) else [*numbers]
     if len(order) == 2 and dims != 2:  # transpose
         one, other = (int(axis) % dims for axis in order)
         order = [other if axis == one else one if axis == other else axis for axis in range(dims)]
     moved = "".join(layout.axes[axis] for axis in order)
-    found = next((axes for axes in _PERMUTED if axes == moved), None)
-    return Layout(found, layout.height, layout.width, layout.extra) if found else None
+    axes = next((known for known in _PERMUTED if known == moved), None)
+    return Layout(axes, layout.height, layout.width, layout.extra) if axes else None
 
 
 def _from_shape(shape: tuple[int, ...], near: Layout) -> Layout | None:
-    """The layout of a regrouped value, known by the extent of a map that it was made from, or a whole part of it."""
+    """The layout of a regrouped value: its sides must be those of the map ``near``, whole or divided by a merge."""
     extents: dict[int, list[tuple[Axes, tuple[int, ...]]]] = {
         5: [("BPCHW", shape[3:])],
         4: [("BCHW", shape[2:]), ("BHWC", shape[1:3])],
@@ -109,7 +109,7 @@ def _from_shape(shape: tuple[int, ...], near: Layout) -> Layout | None:
             (extent[0] * merge, extent[1] * merge) == (near.height, near.width) for merge in _MERGES
         ):
             fitting.append(Layout(axes, *extent))
-    # As many channels as positions: whether they come first is as it was.
+    # If there are as many channels as positions, the channel axis keeps its place.
     fitting.sort(key=lambda layout: (layout.height != near.height, _channels_first(layout) != _channels_first(near)))
     return fitting[0] if fitting else None
 
@@ -119,9 +119,9 @@ def _channels_first(layout: Layout) -> bool:
 
 
 def positions_are_read(node: fx.Node, layouts: dict[fx.Node, Layout], within: set[fx.Node]) -> bool:
-    """Whether what follows tokens, ``within`` these nodes, uses their positions.
+    """Whether any node ``within`` reads the positions of the tokens ``node``, not only its extra tokens.
 
-    Behind its last attention a vision transformer reads the class token alone.
+    After its last attention, a vision transformer reads only the class token.
     """
     extra = layouts[node].extra
     for user in within & {*node.users}:

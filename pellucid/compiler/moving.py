@@ -1,4 +1,4 @@
-"""What moves numbers, reduces them or takes them apart, in fewer kinds of operations, and the gradients of such."""
+"""Moves, reductions and splits of tensors, and their gradients, rewritten in fewer kinds of operations."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def slice_backward(gradient: Tensor, sides: Sequence[int], dim: int, start: int,
     side, count = sides[dim], gradient.shape[dim]
     dim %= len(sides)
     start = min(max(start + side if start < 0 else start, 0), side)
-    if step > 1:  # zeros between the numbers
+    if step > 1:  # insert zeros between the entries
         shape = gradient.shape
         spread = _padded(gradient.unsqueeze(dim + 1), dim + 1, 0, step - 1)
         spread = spread.reshape(*shape[:dim], count * step, *shape[dim + 1 :])
@@ -117,7 +117,7 @@ def select_scatter(x: Tensor, part: Tensor, dim: int, index: int) -> Tensor:
 
 
 def scatter(x: Tensor, dim: int, index: Tensor, part: Tensor) -> Any:
-    """Where one number of each row is written, as by the gradient of a row's largest."""
+    """Scatter of one number per row, as in the gradient of a row's maximum."""
     if index.shape[dim] != 1:
         return NotImplemented
     places = torch.arange(x.shape[dim], device=x.device).view(-1, *[1] * (x.ndim - 1 - dim % x.ndim))
@@ -125,7 +125,7 @@ def scatter(x: Tensor, dim: int, index: Tensor, part: Tensor) -> Any:
 
 
 def index_add(x: Tensor, dim: int, index: Tensor, part: Tensor, *, alpha: float = 1) -> Tensor:
-    """A product with ones where an entry goes to a row, and zeros elsewhere."""
+    """A product with a 0/1 matrix that maps each entry to its row."""
     places = (index.reshape(-1, 1) == torch.arange(x.shape[dim])).to(part.dtype)
     rows = part.transpose(dim, -1)
     added = (rows.reshape(-1, rows.shape[-1]) @ places).reshape(*rows.shape[:-1], x.shape[dim]).transpose(dim, -1)
@@ -133,7 +133,7 @@ def index_add(x: Tensor, dim: int, index: Tensor, part: Tensor, *, alpha: float 
 
 
 def index_put(x: Tensor, indices: Sequence[Tensor | None], part: Tensor, accumulate: bool = False, *_: Any) -> Any:
-    """The gradient of rows that were picked from one axis."""
+    """The gradient of indexing rows along one axis."""
     picked = [dim for dim, index in enumerate(indices) if index is not None]
     if not accumulate or len(picked) != 1:
         return NotImplemented

@@ -1,7 +1,8 @@
 """Pooling, resizing and padding of maps, and their gradients, in operations that every runtime has.
 
-What is linear and treats height and width alike is two products with constant matrices, one for each; its gradient is
-two with the transposed ones. A matrix is what the operation makes of unit vectors, so it is torch's to the last edge.
+A linear operation that is separable in height and width is a product with two constant matrices, one for each axis. Its
+gradient is a product with the transposed matrices. torch's own operation, applied to unit vectors, gives each matrix,
+so borders match torch exactly.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pellucid.compiler.moving import sliced
 
 aten = torch.ops.aten
 
-_MOST_COMPARED: Final = 16  # places of a window that are compared one by one
+_MOST_COMPARED: Final = 16  # window positions up to which a max pool's gradient compares one by one
 Along = Callable[[Tensor], Tensor]  # maps [n, 1, side, 1] -> [n, 1, other side, 1]
 
 
@@ -27,7 +28,7 @@ Along = Callable[[Tensor], Tensor]  # maps [n, 1, side, 1] -> [n, 1, other side,
 
 
 def _matrix(function: Along, side: int, like: Tensor) -> Tensor:
-    """``[side, other side]``: what ``function`` makes of each unit vector of that length."""
+    """The matrix ``[side, other side]`` of a linear function: its result for each unit vector."""
     units = torch.eye(side, dtype=torch.float64).view(side, 1, side, 1)
     return function(units).reshape(side, -1).to(like.dtype)
 
@@ -42,7 +43,7 @@ def _forward(x: Tensor, rows: Along, columns: Along) -> Tensor:
 
 
 def _backward(gradient: Tensor, sides: Sequence[int], rows: Along, columns: Along) -> Tensor:
-    """The gradient by the map, whose ``sides`` are (..., height, width), to which ``_forward`` was applied."""
+    """The gradient with respect to the input of ``_forward``, whose shape ``sides`` is (..., height, width)."""
     gradient = _times(gradient, _matrix(columns, sides[-1], gradient).t())
     return _times(gradient.mT, _matrix(rows, sides[-2], gradient).t()).mT
 
@@ -108,7 +109,7 @@ def _resized(side: int, mode: str, align: bool | None, scale: float | None) -> A
 
 def upsample_nearest(x: Tensor, sides: Sequence[int], rows: float | None = None, columns: float | None = None) -> Any:
     if all(side % given == 0 for side, given in zip(sides, x.shape[2:], strict=True)):
-        return NotImplemented  # every runtime repeats positions
+        return NotImplemented  # every runtime has this case
     return _forward(x, _resized(sides[0], "nearest", None, rows), _resized(sides[1], "nearest", None, columns))
 
 
@@ -162,7 +163,7 @@ def _pad_backward(mode: str) -> Callable[..., Tensor]:
     return made
 
 
-# -- the largest of a window
+# -- max pooling
 
 
 def max_pool_backward(
@@ -175,13 +176,13 @@ def max_pool_backward(
     ceil_mode: bool,
     indices: Tensor,
 ) -> Tensor:
-    """The first of a window's largest has its gradient, as in torch; which it is, is seen by comparing with it."""
+    """The gradient goes to the first maximum of each window, as in torch. Comparing with the maximum finds it."""
     kernel, padding, dilation = _pair(kernel), _pair(padding), _pair(dilation)
     stride = _pair(stride) if stride else kernel
     y = aten.max_pool2d_with_indices.default(x, kernel, stride, padding, dilation, ceil_mode)[0]
     sides = y.shape[2:]
     if math.prod(kernel) > _MOST_COMPARED and stride == kernel and _divides(kernel, x):
-        return _apart_max_pool_backward(gradient, x, kernel)
+        return _disjoint_max_pool_backward(gradient, x, kernel)
     offsets = [(i * dilation[0], j * dilation[1]) for i in range(kernel[0]) for j in range(kernel[1])]
     reach = [(sides[i] - 1) * stride[i] + (kernel[i] - 1) * dilation[i] + 1 for i in (0, 1)]
     after = [max(0, reach[i] - padding[i] - x.shape[2 + i]) for i in (0, 1)]
@@ -200,8 +201,8 @@ def max_pool_backward(
     return _folded(columns, x.shape[1:], kernel, stride, padding, dilation)
 
 
-def _apart_max_pool_backward(gradient: Tensor, x: Tensor, kernel: Sequence[int]) -> Tensor:
-    """The same for large windows that share no position."""
+def _disjoint_max_pool_backward(gradient: Tensor, x: Tensor, kernel: Sequence[int]) -> Tensor:
+    """``max_pool_backward`` for large windows that do not overlap."""
     count, channels, height, width = x.shape
     rows, columns = height // kernel[0], width // kernel[1]
     windows = x.reshape(count, channels, rows, kernel[0], columns, kernel[1]).permute(0, 1, 2, 4, 3, 5)
@@ -237,15 +238,15 @@ def _folded(
     padding: Sequence[int],
     dilation: Sequence[int],
 ) -> Tensor:
-    """Add each of ``columns`` ``[B, C * window, h, w]`` to its place in a map of that ``shape`` (C, height, width)."""
+    """Sum ``columns`` ``[B, C * window, h, w]`` into a map of ``shape`` (C, height, width): im2col transposed."""
     count, window = columns.shape[0], math.prod(kernel)
-    apart = columns.reshape(-1, window, *columns.shape[2:])  # each channel as a map of its own: one small kernel
-    found = convolved_back(apart, _places(kernel, columns), shape[1:], stride, padding, dilation, 1)
-    return found.reshape(count, *shape)
+    channels = columns.reshape(-1, window, *columns.shape[2:])  # channels in the batch axis share one small kernel
+    folded = convolved_back(channels, _one_hot_kernels(kernel, columns), shape[1:], stride, padding, dilation, 1)
+    return folded.reshape(count, *shape)
 
 
-def _places(kernel: Sequence[int], like: Tensor) -> Tensor:
-    """Kernels ``[window, 1, *kernel]``, each of which picks one place of the window."""
+def _one_hot_kernels(kernel: Sequence[int], like: Tensor) -> Tensor:
+    """Kernels ``[window, 1, *kernel]``, each with a single 1, at one position of the window."""
     window = math.prod(kernel)
     return torch.eye(window, dtype=like.dtype).view(window, 1, *kernel)
 
@@ -253,9 +254,10 @@ def _places(kernel: Sequence[int], like: Tensor) -> Tensor:
 def im2col(
     x: Tensor, kernel: Sequence[int], dilation: Sequence[int], padding: Sequence[int], stride: Sequence[int]
 ) -> Tensor:
-    apart = x.reshape(-1, 1, *x.shape[2:])
-    found: Tensor = aten.convolution(apart, _places(kernel, x), None, stride, padding, dilation, False, [0, 0], 1)
-    return found.reshape(x.shape[0], x.shape[1] * math.prod(kernel), -1)
+    channels = x.reshape(-1, 1, *x.shape[2:])
+    kernels = _one_hot_kernels(kernel, x)
+    columns: Tensor = aten.convolution(channels, kernels, None, stride, padding, dilation, False, [0, 0], 1)
+    return columns.reshape(x.shape[0], x.shape[1] * math.prod(kernel), -1)
 
 
 def col2im(

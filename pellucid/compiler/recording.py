@@ -1,6 +1,6 @@
-"""Records the ATen operations that a function runs, below autograd, with those of gradients taken apart.
+"""Records the ATen operations that a function runs, below autograd, and rewrites operations by rules.
 
-What is computed from nothing that is followed, such as a mask of ones and zeros, is a constant, not an operation.
+A recording follows some tensors. A value that depends on none of them, such as a fixed mask, is recorded as a constant.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 aten = torch.ops.aten
 
-# What hands on the same numbers.
+# Operations that return the same numbers.
 _SAME: Final = {
     aten.alias.default,
     aten.detach.default,
@@ -26,14 +26,14 @@ _SAME: Final = {
     aten.clone.default,
     aten.contiguous.default,
 }
-# What takes of a tensor that is followed its shape and type alone.
+# Operations that read only the shape and dtype of a tensor.
 _OF_SHAPE: Final = {
     *(aten.zeros_like.default, aten.ones_like.default, aten.full_like.default, aten.empty_like.default),
     *(aten.new_zeros.default, aten.new_ones.default, aten.new_full.default, aten.new_empty.default),
 }
-# What autograd does where a part of a tensor was written into.
+# Operations that autograd runs when a part of a tensor was written to.
 _OF_MEMORY: Final = {aten.as_strided.default, aten.new_empty_strided.default}
-# The views of a part, and what puts another part in its place.
+# View of a part -> operation that replaces that part.
 _PARTS: Final = {aten.slice.Tensor: aten.slice_scatter.default, aten.select.int: aten.select_scatter.default}
 
 
@@ -43,7 +43,7 @@ class TracingError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A tensor of a recording."""
+    """A followed tensor of a recording."""
 
     number: int
     shape: tuple[int, ...]
@@ -51,8 +51,9 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One operation. In its arguments a Value stands for what is followed; a tensor is a constant. ``many``: it returns
-    several tensors.
+    """One operation. In its arguments a Value stands for a followed tensor, and a Tensor is a constant.
+
+    ``many``: the operation returns several tensors.
     """
 
     target: Any
@@ -69,7 +70,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """``inputs`` are what is followed. ``outputs``: a Value, or a tensor where it is a constant."""
+    """``inputs`` are the followed tensors. An output is a Value, or a Tensor if it is constant."""
 
     inputs: tuple[Value, ...]
     steps: tuple[Step, ...]
@@ -82,21 +83,21 @@ def recording(
     followed: Iterable[Tensor],
     rules: Mapping[Any, Callable[..., Any]],
 ) -> Recording:
-    """What ``function`` does with its ``inputs``. These and ``followed``, in that order, are the recording's inputs.
+    """Record what ``function`` does with its ``inputs``. The recording's inputs are these, then ``followed``.
 
-    ``rules``: operations in terms of others; one that returns NotImplemented leaves its operation as it is.
-    Raises TracingError, and whatever the function raises.
+    ``rules`` maps an operation to a function that computes the same by other operations. If it returns NotImplemented,
+    the operation itself is recorded. Raises TracingError, and any error of ``function``.
     """
     inputs = list(inputs)
     recorder = _Recorder(rules)
-    values = tuple(recorder.follow(each) for each in (*inputs, *followed))
+    values = tuple(recorder.follow(tensor) for tensor in (*inputs, *followed))
     with recorder:
-        found = function(*inputs)
-    return Recording(values, tuple(recorder.steps), tuple(recorder.leaf(each) for each in found))
+        outputs = function(*inputs)
+    return Recording(values, tuple(recorder.steps), tuple(recorder.leaf(output) for output in outputs))
 
 
 def each_leaf(value: Any, leaf: Callable[[Any], Any]) -> Any:
-    """``value`` with ``leaf`` applied to everything in it that is no list or tuple."""
+    """Apply ``leaf`` to every item of nested lists and tuples. Lists become tuples."""
     return tuple(each_leaf(each, leaf) for each in value) if isinstance(value, (list, tuple)) else leaf(value)
 
 
@@ -107,27 +108,27 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._rules = rules
         self._count = 0
         self._values: Any = WeakTensorKeyDictionary()
-        self._wholes: Any = WeakTensorKeyDictionary()  # a part -> what it is a view of, and by which operation
+        self._wholes: Any = WeakTensorKeyDictionary()  # a view -> its base, and the operation that made it
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """To skip torch's compiler, torch would load it."""
+        """False: to skip torch's compiler, torch would first load it."""
         return False
 
     def follow(self, tensor: Tensor) -> Value:
-        """Give a tensor a Value of its own."""
+        """Give a tensor a new Value."""
         value = self._values[tensor] = Value(self._count, tuple(tensor.shape))
         self._count += 1
         return value
 
     def leaf(self, value: Any) -> Any:
-        """The Value of a tensor that is followed; all else as it is."""
+        """The Value of a followed tensor; anything else unchanged."""
         return self._values.get(value, value) if isinstance(value, Tensor) else value
 
-    def _kept(self, value: Any) -> Any:
-        """The same, with constants as they are now: they may be written into later."""
-        found = self.leaf(value)
-        return found.clone() if isinstance(found, Tensor) else found
+    def _snapshot(self, value: Any) -> Any:
+        """As ``leaf``, with constants copied, because the function may write to them later."""
+        leaf = self.leaf(value)
+        return leaf.clone() if isinstance(leaf, Tensor) else leaf
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -135,38 +136,38 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not _has_value(named) or func in _OF_SHAPE:
             return func(*args, **kwargs)
         if func in _SAME:
-            found = func(*args, **kwargs)
-            self._values[found] = self._values[args[0]]
-            return found
+            same = func(*args, **kwargs)
+            self._values[same] = self._values[args[0]]
+            return same
         if func._schema.is_mutable:
             return self._write(func, args, kwargs)
         rule = self._rules.get(func) or (func.decompose if _is_composite(func) else None)
         if rule is not None:
             with self:
-                found = rule(*args, **kwargs)
-            if found is not NotImplemented:
-                return found
+                result = rule(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
         if func in _OF_MEMORY:
-            raise TracingError(f"it writes into a part of a tensor, or reads one in the order of its memory ({func})")
+            raise TracingError(f"it writes to a part of a tensor, or reads a tensor by its order in memory ({func})")
         if torch.Tag.data_dependent_output in func.tags:
-            raise TracingError(f"it asks for numbers that depend on the pixels ({func})")
-        found = func(*args, **kwargs)
-        many = not isinstance(found, Tensor)
-        results = tuple(self.follow(each) for each in (found if many else (found,)) if isinstance(each, Tensor))
-        options = {key: each_leaf(value, self._kept) for key, value in kwargs.items()}
-        self.steps.append(Step(func, each_leaf(args, self._kept), options, results, many))
+            raise TracingError(f"it reads numbers that depend on the pixels ({func})")
+        result = func(*args, **kwargs)
+        many = not isinstance(result, Tensor)
+        results = tuple(self.follow(part) for part in (result if many else (result,)) if isinstance(part, Tensor))
+        options = {key: each_leaf(value, self._snapshot) for key, value in kwargs.items()}
+        self.steps.append(Step(func, each_leaf(args, self._snapshot), options, results, many))
         if func in _PARTS:
-            self._wholes[found] = args[0], func, args[1:], kwargs
-        return found
+            self._wholes[result] = args[0], func, args[1:], kwargs
+        return result
 
     def _write(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """An operation that writes into its first argument: the new numbers, under the old one's name."""
+        """Record an operation that writes to its first argument as one whose result replaces that argument."""
         target = args[0]
         with self:
             new = _written(func, args, kwargs)
-        found = func(*args, **kwargs)
+        result = func(*args, **kwargs)
         self._replace(target, new)
-        return found
+        return result
 
     def _replace(self, target: Tensor, new: Tensor) -> None:
         whole = self._wholes.get(target)
@@ -175,7 +176,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             with self:
                 self._replace(base, _PARTS[func](base, new, *rest, **kwargs))
         elif target._is_view() or target.untyped_storage().nbytes() != target.numel() * target.element_size():
-            raise TracingError("it writes into a part of a tensor")
+            raise TracingError("it writes to a part of a tensor")
         if new in self._values:
             self._values[target] = self._values[new]
         else:
@@ -184,12 +185,12 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 @lru_cache(None)
 def _is_composite(func: Any) -> bool:
-    """Whether torch itself takes the operation apart, were it called from above autograd."""
+    """Whether torch decomposes the operation when it is called above autograd."""
     return bool(torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"))
 
 
 def _written(func: Any, args: Any, kwargs: Any) -> Tensor:
-    """What an operation leaves in its first argument, as a new tensor."""
+    """The value that an in-place operation leaves in its first argument, as a new tensor."""
     name = func._schema.name.removeprefix("aten::")
     if name in ("zero_", "fill_"):
         number = 0 if name == "zero_" else args[1]
@@ -202,7 +203,7 @@ def _written(func: Any, args: Any, kwargs: Any) -> Tensor:
         other = getattr(plain, overload)
         if _types(other) == _types(func):
             return other(*args, **kwargs)  # type: ignore[no-any-return]
-    raise TracingError(f"it writes into a tensor ({func})")
+    raise TracingError(f"it writes to a tensor ({func})")
 
 
 def _types(func: Any) -> list[str]:

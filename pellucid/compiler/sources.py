@@ -1,4 +1,4 @@
-"""The name of a network -> its module and what it expects, by the packages that say which networks there are."""
+"""Loads a network by name, through the installed packages that register a loader, or by its class."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from pellucid.network.spec import ModelSpec
 
 
 class SourceError(ValueError):
-    """A name that no package knows, or weights that can't be had. The message says which and what is known."""
+    """An unknown name, or weights that can't be loaded. The message says which, and lists the known names."""
 
 
 def named(name: str) -> tuple[nn.Module, ModelSpec]:
-    """The network of that name with its weights, in eval mode. Raises SourceError."""
-    found = [*entry_points(group=ENTRY_POINTS)]
-    if not found:
-        raise SourceError("no installed package says which networks there are: install pellucid anew")
+    """The network of that name with its weights, in eval mode, and its spec. Raises SourceError."""
+    entries = entry_points(group=ENTRY_POINTS)
+    if not entries:
+        raise SourceError("no installed package provides networks by name: reinstall pellucid")
     refusals: list[SourceError] = []
-    for entry in found:
+    for entry in entries:
         load: Callable[[str], tuple[nn.Module, ModelSpec]] = entry.load()
         try:
             return load(name)
@@ -33,23 +33,23 @@ def named(name: str) -> tuple[nn.Module, ModelSpec]:
 
 
 def of_class(path: str, arguments: Mapping[str, Any]) -> nn.Module:
-    """The network of a class, given as ``package.module:Class``, that is made with these arguments. Raises SourceError.
+    """Build a network from its class, ``package.module:Class``, with these arguments. Raises SourceError.
 
-    Importing the module and making the network run its code.
+    This runs code of the module.
     """
     module, _, name = path.partition(":")
     try:
-        found = import_module(module)
+        target = import_module(module)
         for part in name.split("."):
-            found = getattr(found, part)
-    except Exception as error:  # whatever the module's own code raises
+            target = getattr(target, part)
+    except Exception as error:  # the module's code can raise anything
         raise SourceError(f"{path} can't be imported: {error}") from error
-    if not callable(found):
-        raise SourceError(f"{path} is no class")
+    if not callable(target):
+        raise SourceError(f"{path} is not a class")
     try:
-        net = found(**arguments)
+        net = target(**arguments)
     except Exception as error:
-        raise SourceError(f"{path} can't be made of {dict(arguments)}: {error}") from error
+        raise SourceError(f"{path} can't be built with {dict(arguments)}: {error}") from error
     if not isinstance(net, nn.Module):
-        raise SourceError(f"{path} makes no torch.nn.Module, but {type(net).__name__}")
+        raise SourceError(f"{path} returns {type(net).__name__}, not a torch.nn.Module")
     return net

@@ -1,4 +1,4 @@
-"""Which layers are taken where a caller names none: the default one, and an early, a middle and a late one."""
+"""Chooses the default layers: one for heat maps, and an early, a middle and a late one for feature maps."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from pellucid.network.spec import LayerSpec
 
 NO_WAIST = "there is no heat map by default: the network has no layer with a spatial extent that all passes through"
 
-# Kinds of modules that hand their input on, pooled or padded at most: no features of their own.
+# Modules that only pass on, pool or pad their input, so they compute no features of their own.
 _COPIES = ("Identity", "Dropout", "AdaptiveAvgPool", "ZeroPad", "ReflectionPad", "ConstantPad", "ReplicationPad")
 
 
 def waists(graph: fx.Graph, live: set[fx.Node]) -> set[fx.Node]:
-    """The values that everything passes through, of those ``live``, which the pixels influence: nothing by-passes
-    them. There a picture is whole.
+    """The nodes that every path from the pixels to the logits passes through.
+
+    ``live``: the nodes that depend on the pixels.
     """
     nodes = [node for node in graph.nodes if node in live]
     last_use = {source: i for i, node in enumerate(nodes) for source in node.all_input_nodes}
     found = set()
-    ends: list[int] = []  # when each value that is still needed is used for the last time
+    ends: list[int] = []  # the position of the last use of each value that is still needed
     for i, node in enumerate(nodes):
         ends = [end for end in ends if end > i]
         if not ends:
@@ -31,16 +32,16 @@ def waists(graph: fx.Graph, live: set[fx.Node]) -> set[fx.Node]:
     return found
 
 
-def only_hands_on(kind: str, node: fx.Node) -> bool:
-    """Whether the value is a mere copy, padding or pooling of another."""
+def only_copies(kind: str, node: fx.Node) -> bool:
+    """Whether the value is only a copy, padding or pooling of another value."""
     copied = node.op == "call_module" and kind.startswith(_COPIES)
     return copied or kind in ("pad", "adaptive_avg_pool2d", "getitem")
 
 
 def has_weights_behind(behind: set[fx.Node], live: set[fx.Node], root: nn.Module) -> bool:
-    """Whether weights are among the values ``behind`` a layer, or what they read besides those ``live``.
+    """Whether any node ``behind`` a layer has or reads weights. ``live``: the nodes that depend on the pixels.
 
-    False where channels are already classes, as in squeezenet: only pooling and reshaping follow.
+    False if the channels are the classes already, as at the end of SqueezeNet: only pooling and reshaping follow.
     """
     modules = [str(other.target) for other in behind if other.op == "call_module"]
     fixed = {source for other in behind for source in other.all_input_nodes} - live
@@ -50,7 +51,10 @@ def has_weights_behind(behind: set[fx.Node], live: set[fx.Node], root: nn.Module
 
 
 def why_default(layer: LayerSpec, tokens: bool, linear: bool) -> str:
-    """Why it is the default layer. ``linear``: global average pooling and one linear layer follow it."""
+    """A sentence that says why this layer is the default.
+
+    ``tokens``: its value is a sequence of tokens. ``linear``: global average pooling and one linear layer follow it.
+    """
     channels, height, width = layer.shape
     what = "whose positions are read" if tokens else "with a spatial extent"
     reason = f"the last layer {what} ({height}x{width}, {channels} channels): the most class-specific map"
@@ -63,8 +67,10 @@ def why_default(layer: LayerSpec, tokens: bool, linear: bool) -> str:
 
 
 def early_middle_late(waists: list[LayerSpec], default: LayerSpec | None, modules: Container[str]) -> tuple[str, ...]:
-    """Of the last waists at each resolution the first and the middle one, and the default layer; of a network of one
-    resolution, waists that lie evenly, preferably ``modules``.
+    """The default feature layers, by name.
+
+    Takes the last waist at each resolution and returns the first and the middle of these, then the default layer. A
+    network with one resolution gets evenly spaced waists, preferably ones that are ``modules``.
     """
     if default is None:
         return ()
@@ -84,7 +90,7 @@ def early_middle_late(waists: list[LayerSpec], default: LayerSpec | None, module
 
 
 def ancestors(nodes: Iterable[fx.Node], stop: Sequence[fx.Node] = ()) -> set[fx.Node]:
-    """``nodes`` and everything that they are computed from, up to and including ``stop``."""
+    """``nodes`` and every node that they are computed from. The search ends at the nodes in ``stop``."""
     found: set[fx.Node] = set()
     waiting = list(nodes)
     while waiting:

@@ -1,11 +1,12 @@
-"""Symbolic tracing with known shapes: torch.fx, and beside every symbol what it is for 2 and for 3 images.
+"""Symbolic tracing with known shapes: torch.fx, where every symbol also carries its value for 2 and for 3 images.
 
-Plain torch.fx gives up where a network asks for a shape: TensorFlow's SAME padding, windows of attention, a gate that
-looks whether its map is 1x1. Here every operation is also run, on noise, so such a question has its answer at once and
-leaves nothing in the graph. Numbers that differ between the two runs depend on the batch: they stay symbols, written as
-a multiple of one node, the batch size. The graph is for one input size, any batch.
+Plain torch.fx fails when a network reads a shape: TensorFlow's SAME padding, attention windows, a gate that tests
+whether its map is 1x1. This tracer also runs every operation on noise, so a shape is a plain number and leaves no node
+in the graph. A number that differs between the two runs depends on the batch size. It stays a symbol: a multiple of one
+node, the batch size. The graph is valid for one input size and any batch size.
 
-(torch's fake tensors would know shapes without arithmetic, but they load its compiler: a second, and 150 MiB for good.)
+torch's fake tensors know shapes without arithmetic, but they load torch's compiler, which takes a second and keeps
+150 MiB.
 """
 
 from __future__ import annotations
@@ -28,20 +29,19 @@ from pellucid.compiler.gates import Gated
 from pellucid.compiler.in_place import overwritten, setitem
 
 BATCHES = (2, 3)
-# Operations that hand on the same numbers, and would keep a gradient from what lies before them.
+# Operations that return the same numbers but stop the gradient.
 _SAME = ("detach", "detach_", "requires_grad_", torch.detach)
-# Operations that hand out numbers past torch's dispatcher, which would tell.
+# Methods that read numbers without passing torch's dispatcher, so _Shapes does not see them.
 _OF_PIXELS = {"numpy", "tolist"}
 
 
 @dataclass(frozen=True)
 class Trace:
-    """``pixels`` is the input and ``batch`` its number of images. ``qualnames`` names each node's operation within its
-    module; ``returned`` has what each module that is no operation by itself returned, and its class.
+    """``pixels`` is the input node and ``batch`` the node of its batch size. ``qualnames`` gives each node's operation
+    within its module. ``returned`` maps a composite module's path to the node that it returned and the module's class.
 
-    A node's ``meta["shape"]`` is its value's shape for two images; it is missing where the value is no tensor of
-    floating point or has not one entry for each image. ``meta["number"]`` marks what is computed from the batch size
-    alone.
+    A node's ``meta["shape"]`` is its value's shape for two images. It is missing if the value is not a floating-point
+    tensor with one row per image. ``meta["number"]`` marks a number that follows from the batch size alone.
     """
 
     module: fx.GraphModule
@@ -60,25 +60,25 @@ def trace(net: nn.Module, size: tuple[int, int]) -> Trace:
     try:
         graph = tracer.trace(net)
     finally:
-        net.eval()  # where timm's networks drop what they have cached: symbols of this trace
+        net.eval()  # makes timm's networks drop the symbols of this trace that they cached
     (pixels,) = (node for node in graph.nodes if node.op == "placeholder")
     return Trace(fx.GraphModule(net, graph), pixels, tracer.batch, tracer.qualnames, tracer.returned)
 
 
 def check_same(net: nn.Module, served: fx.GraphModule, size: tuple[int, int]) -> None:
-    """Run the network on four seeded images and on one, and the graph that is served in its place on the same.
+    """Compare the network with the ``served`` graph on four seeded images and on one.
 
-    Raises ValueError where they differ. What a trace misses: writing through a view
-    (``a, b = y.chunk(2, 1); a.mul_(3)``), ``z += 1`` on another name of a value, dropout that is on in eval mode. What
-    no service can promise: an answer that depends on the images beside it (batch norm without running statistics).
+    Raises ValueError if the logits differ. That finds what tracing misses: writes through a view
+    (``a, b = y.chunk(2, 1); a.mul_(3)``), ``z += 1`` on an alias, dropout that stays on in eval mode. It also finds
+    networks whose answer depends on the other images in the batch (batch norm without running statistics).
     """
     parameter = _any_parameter(net)
-    images = torch.randn(4, 3, *size, generator=torch.Generator().manual_seed(1))  # not those that were traced
+    images = torch.randn(4, 3, *size, generator=torch.Generator().manual_seed(1))  # unlike the traced noise
     images += torch.linspace(-1, 2, 4)[:, None, None, None]  # from dark to bright
     images = images.to(parameter.device, parameter.dtype)
     first = images[:1]
     with torch.no_grad():
-        # Each is compared with a run of as many images: what computes otherwise may round otherwise.
+        # Compare runs of equal batch size: another size may use another kernel, which rounds differently.
         expected, alone = net(images.clone()), net(first.clone())
         _compare(served(images.clone()), expected, "from the same images")
         _compare(served(first.clone()), alone.reshape(1, *expected.shape[1:]), "from one image")
@@ -86,7 +86,7 @@ def check_same(net: nn.Module, served: fx.GraphModule, size: tuple[int, int]) ->
 
 
 def _any_parameter(net: nn.Module) -> torch.Tensor:
-    """What tells the type and device of the pixels. A network without parameters takes those that are usual."""
+    """A parameter, for the dtype and device of the pixels; an empty default tensor if the network has none."""
     return next(net.parameters(), torch.empty(0))
 
 
@@ -97,13 +97,14 @@ def _compare(found: torch.Tensor, expected: torch.Tensor, when: str) -> None:
 
 
 class _Shapes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Refuses what depends on the pixels and is no tensor, or is a tensor of a size that depends on them: what noise
-    has says nothing of pictures.
+    """Refuses operations whose result is a number, or a tensor of a size, that depends on the pixels.
+
+    The trace runs on noise, so such a result would say nothing about real images.
     """
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """To skip torch's compiler, torch would load it."""
+        """False: to skip torch's compiler, torch would first load it."""
         return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -112,12 +113,14 @@ class _Shapes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         )
         of_pixels = torch.Tag.data_dependent_output in func.tags or torch.Tag.dynamic_output_shape in func.tags
         if by_masks or (of_pixels and func is not torch.ops.aten.index.Tensor):
-            raise TypeError(f"what depends on the pixels ({func}) can't be traced: compute with tensors in its place")
+            raise TypeError(
+                f"a value that depends on the pixels ({func}) can't be traced: compute with tensors instead"
+            )
         return func(*args, **(kwargs or {}))
 
 
 class _Known(fx.Proxy):
-    """A symbol and what it is for each of ``BATCHES``. With it go the values: one lives as long as in the network."""
+    """A symbol with its values for each of ``BATCHES``. The values are freed with the symbol."""
 
     known: tuple[Any, ...]
 
@@ -131,12 +134,12 @@ class _Known(fx.Proxy):
     def __setitem__(self, index: Any, part: Any) -> None:
         changed = self.tracer.create_proxy("call_function", setitem, (self, index, part), {})
         assert isinstance(changed, _Known)
-        self.known = changed.known  # whoever reads it later reads what was written, as in the network
+        self.known = changed.known  # later reads see the new values, as in the network
 
 
 class _Tracer(fx.Tracer):
-    """Also remembers where each operation stands, and which value each module returned, so that ``layer3`` names what
-    layer3 puts out.
+    """Also records the module of each operation and the value that each module returned, so that ``layer3`` names the
+    output of layer3.
     """
 
     def __init__(self, net: nn.Module, size: tuple[int, int]) -> None:
@@ -157,7 +160,7 @@ class _Tracer(fx.Tracer):
         self.batch: fx.Node
 
     def create_args_for_root(self, root_fn: Callable[..., Any], is_module: bool, concrete_args: Any = None) -> Any:
-        """Pixels alone: what else a network's forward may take keeps its default."""
+        """The pixels are the only input; further arguments of ``forward`` keep their defaults."""
         return root_fn, [self.root, self.create_proxy("placeholder", "x", (), {})]
 
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
@@ -165,13 +168,13 @@ class _Tracer(fx.Tracer):
             return forward(*args, **kwargs)
         value = super().call_module(m, forward, args, kwargs)
         path = self.path_of_module(m)
-        # A leaf's value has its name already; so has that of a gated layer: the gate's.
+        # A leaf's value has its name already. A gated layer returns its gate's value, which has a name too.
         if isinstance(value, fx.Proxy) and not isinstance(m, Gated) and not self.is_leaf_module(m, path):
-            self.returned[self._numbered(path)] = self._as_it_is(value.node), type(m).__name__
+            self.returned[self._numbered(path)] = self._current(value.node), type(m).__name__
         return value
 
-    def _as_it_is(self, node: fx.Node) -> fx.Node:
-        """The value that stands by now where ``node`` put its own: that of the last operation that overwrote it."""
+    def _current(self, node: fx.Node) -> fx.Node:
+        """The node of the last operation that overwrote ``node`` in place, or ``node`` itself."""
         while node in self._overwritten:
             node = self._overwritten[node]
         return node
@@ -180,7 +183,7 @@ class _Tracer(fx.Tracer):
         return attr_val if self._running else super().getattr(attr, attr_val, parameter_proxy_cache)
 
     def _qualname(self, node: fx.Node) -> str:
-        """The path of the module whose code runs, and behind it the operation's name where it is another."""
+        """The path of the module whose code runs; for a function or method, followed by its name."""
         path = self.scope.module_path
         if node.op == "call_module":
             return self._numbered(path)
@@ -188,8 +191,9 @@ class _Tracer(fx.Tracer):
         return self._numbered(f"{path}.{operation}".strip("."), is_module=False)
 
     def _numbered(self, path: str, is_module: bool = True) -> str:
-        """``path``, numbered from its second run on. The path of a module names what that module returns at its first
-        run, and nothing else.
+        """``path``, with a number from its second run on.
+
+        A module's plain path is reserved for the value that the module returns on its first run.
         """
         run, name = self._runs[path], path
         while name in self._names or (name in self._modules and not (is_module and name == path)):
@@ -203,8 +207,10 @@ class _Tracer(fx.Tracer):
         return _Known(node, self)
 
     def to_bool(self, obj: fx.Proxy) -> bool:
-        """Raise TypeError: which branch is taken would be that of noise."""
-        raise TypeError("it branches on what depends on the pixels: compute both sides, and choose by torch.where")
+        """Raise TypeError: the trace would follow the branch that noise takes."""
+        raise TypeError(
+            "it branches on a value that depends on the pixels: compute both sides and select with torch.where"
+        )
 
     def iter(self, obj: fx.Proxy) -> Iterator[Any]:
         assert isinstance(obj, _Known)
@@ -214,8 +220,8 @@ class _Tracer(fx.Tracer):
         return iter([operator.getitem(obj, i) for i in range(lengths.pop())])
 
     def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *more: Any, **named: Any) -> Any:
-        """A symbol for the operation's value; the value itself where the input's size alone decides it."""
-        operation = None if kind == "call_module" else target  # a module may be called as an operation is
+        """A symbol for the operation's value, or the value itself if it depends on the input size alone."""
+        operation = None if kind == "call_module" else target  # a module may have the name of an operation
         if operation in _SAME:
             return args[0]
         proxy = super().create_proxy(kind, target, args, kwargs, *more, **named)
@@ -229,19 +235,19 @@ class _Tracer(fx.Tracer):
             self._numbers[self.batch] = BATCHES
             return proxy
         if operation in ("squeeze", torch.squeeze) and len(node.args) == 1:
-            # Of one image it would take the batch away.
+            # For one image a plain squeeze would also remove the batch axis.
             shapes = [value.shape for value in args[0].known]
             node.args = (
                 *node.args,
                 tuple(axis for axis, sides in enumerate(zip(*shapes, strict=True)) if {*sides} == {1}),
             )
         if (operation if isinstance(operation, str) else getattr(operation, "__name__", "")) in _OF_PIXELS:
-            raise TypeError(f"what depends on the pixels ({target}) can't be traced")
+            raise TypeError(f"a value that depends on the pixels ({target}) can't be traced")
         values = tuple(self._run(node, i) for i in range(len(BATCHES)))
         self._learn(proxy, values)
         before = overwritten(node, self.root)
         if before is not None:
-            self._overwritten[self._as_it_is(before)] = node
+            self._overwritten[self._current(before)] = node
         return proxy if _holds_tensors(values[0]) else self._settled(values)
 
     def _learn(self, proxy: _Known, values: tuple[Any, ...]) -> None:
@@ -250,7 +256,7 @@ class _Tracer(fx.Tracer):
         _note_shape(proxy.node, values)
 
     def _run(self, node: fx.Node, i: int) -> Any:
-        self._running = True  # torch.fx has replaced nn.Module's __call__ and __getattr__ by its own for the while
+        self._running = True  # torch.fx has replaced nn.Module's __call__ and __getattr__ during the trace
         try:
             with torch.no_grad(), _Shapes():  # type: ignore[no-untyped-call]
                 return self._execute(node, i)
@@ -263,7 +269,7 @@ class _Tracer(fx.Tracer):
                 return self._numbers[source][i]
             if source in self._symbols:
                 return self._symbols[source].known[i]
-            return _attribute(self.root, str(source.target))  # a buffer or a constant: torch.fx has made a node of it
+            return _attribute(self.root, str(source.target))  # a buffer or a constant, for which torch.fx made a node
 
         if node.op == "get_attr":
             return _attribute(self.root, str(node.target))
@@ -275,7 +281,7 @@ class _Tracer(fx.Tracer):
         return node.target(*args, **kwargs)  # type: ignore[operator]  # a call_function's target is a function
 
     def _settled(self, values: tuple[Any, ...]) -> Any:
-        """A value that is no tensor, from what it is for 2 and for 3 images: itself, or a multiple of the batch."""
+        """A value that is not a tensor: unchanged if both runs agree, else as a multiple of the batch size."""
         two, three = values
         if isinstance(two, (tuple, list)):
             return tuple(map(self._settled, zip(two, three, strict=True)))

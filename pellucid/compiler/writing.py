@@ -1,4 +1,4 @@
-"""Two recordings of the same operations, for two and for three images -> the nodes of a graph for any batch."""
+"""Combines two recordings of a network, for two and for three images, into graph nodes for any batch size."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ aten = torch.ops.aten
 
 BATCHES: Final = (2, 3)
 _CONSTANT: Final = "constant."
-# Of these a shape may leave one side open, which is then the batch's.
+# One side of their shape may be -1; it then stands for the batch size.
 _RESHAPES: Final = {aten.view.default, aten._unsafe_view.default, aten.reshape.default}
 _IGNORED: Final = ("device", "layout", "pin_memory", "memory_format", "non_blocking")
 Shape = tuple[tuple[int, ...], tuple[int, ...]]  # for two and for three images
 
 
 class Writer:
-    """``nodes``, the ``outputs``' and ``inputs``' names, each node's shape for two and for three images, and the
-    ``weights``, which are the parameters and buffers that are used, and constants by their contents.
+    """Holds the ``nodes`` in order, the names of ``inputs`` and ``outputs``, each node's shape for two and for three
+    images, and the ``weights``: parameters and buffers by name, constants by a digest of their contents.
 
-    Raises TracingError.
+    Raises TracingError if the recordings differ in more than the batch size.
     """
 
     def __init__(self, two: Recording, three: Recording, weights: Mapping[str, Tensor], values: int) -> None:
-        """``weights`` are what is followed beside the inputs. The first ``values`` outputs have a row for each image,
-        the others one for each row of the wanted logits.
+        """``weights``: the tensors that the recordings follow besides the inputs, by name. The first ``values`` outputs
+        have one row per image; the others have one row per row of the wanted logits.
         """
         self.nodes: list[Node] = []
         self.inputs = (PIXELS_INPUT, WANTED_INPUT)
@@ -40,7 +40,7 @@ class Writer:
         self.weights: dict[str, Tensor] = {}
         self._written: dict[str, Node] = {}
         self._names: dict[int, Ref] = {}  # a Value's number in the first recording -> the node that holds it
-        self._same: dict[str, str] = {}  # an operation as text -> the node that has its result
+        self._same: dict[str, str] = {}  # an operation as text -> the node that already computes it
         self._of_wanted = {WANTED_INPUT}
         for name, value, other in zip(self.inputs, two.inputs, three.inputs, strict=False):
             self._names[value.number] = self._write(Node(name, INPUT, (), {}), (value.shape, other.shape))
@@ -49,7 +49,7 @@ class Writer:
             self.weights[name] = array.detach()
             self._write(Node(f"weight:{name}", WEIGHT, (name,), {}), (value.shape, value.shape))
         if [step.target for step in two.steps] != [step.target for step in three.steps]:
-            raise TracingError("it runs other operations for two images than for three")
+            raise TracingError("it runs different operations for two images and for three")
         for number, steps in enumerate(zip(two.steps, three.steps, strict=True)):
             self._add(f"{steps[0].name.split('.')[1]}_{number}", *steps)
         self.outputs = [
@@ -58,14 +58,14 @@ class Writer:
         ]
 
     def _add(self, name: str, step: Step, other: Step) -> None:
-        of = WANTED_INPUT if any(each in self._of_wanted for each in self._read(step)) else PIXELS_INPUT
+        of = WANTED_INPUT if any(name in self._of_wanted for name in self._read(step)) else PIXELS_INPUT
         args = tuple(self._argument(*pair, of) for pair in zip(step.args, other.args, strict=True))
         kwargs = {
             key: self._argument(value, other.kwargs[key], of)
             for key, value in step.kwargs.items()
             if key not in _IGNORED
         }
-        shapes = [(one.shape, also.shape) for one, also in zip(step.results, other.results, strict=True)]
+        shapes = [(two.shape, three.shape) for two, three in zip(step.results, other.results, strict=True)]
         if step.many:
             node = self._write(Node(name, step.name, args, kwargs), None)
             for i, (value, shape) in enumerate(zip(step.results, shapes, strict=True)):
@@ -84,7 +84,7 @@ class Writer:
         return found
 
     def _write(self, node: Node, shape: Shape | None) -> Ref:
-        """The node, or the one that is there already and has its result."""
+        """Add the node, or return the existing node that computes the same."""
         text = node.name if node.op == INPUT else repr((node.op, node.args, sorted(node.kwargs.items())))
         if text in self._same:
             return Ref(self._same[text])
@@ -98,15 +98,18 @@ class Writer:
         return Ref(node.name)
 
     def _constant(self, two: Tensor, three: Tensor, of: str) -> Ref:
-        """An array by its contents; one whose rows are those of the batch, all alike, as one row that is repeated."""
+        """Store a constant under a digest of its contents.
+
+        If it has one row per image and the rows are equal, one row is stored and expanded.
+        """
         shape = tuple(two.shape), tuple(three.shape)
         sides = [self._argument(*pair, of) for pair in zip(*shape, strict=True)]
         rows = [isinstance(side, Batch) for side in sides]
-        first, also = (
+        first, first_of_three = (
             value.detach()[tuple(slice(0, 1) if row else slice(None) for row in rows)] for value in (two, three)
         )
-        if not torch.equal(first, also) or not (two == first).all() or not (three == first).all():
-            raise TracingError(f"it makes another constant for two images than for three {two} {three}")
+        if not torch.equal(first, first_of_three) or not (two == first).all() or not (three == first).all():
+            raise TracingError("it makes different constants for two images and for three")
         digest = hashlib.sha256(first.contiguous().reshape(-1).view(torch.uint8).numpy().data)
         digest.update(repr((first.dtype, first.shape)).encode())
         name = f"constant.{digest.hexdigest()[:16]}"
@@ -117,7 +120,7 @@ class Writer:
         wide = tuple(side if row else -1 for side, row in zip(sides, rows, strict=True))
         return self._write(Node(f"{made.name}.{of}", "aten.expand.default", (made, wide), {}), shape)
 
-    # -- operations that are written otherwise
+    # -- operations that the graph writes in another form
 
     def _special(self, name: str, target: Any, args: tuple[Any, ...], shape: Shape) -> Ref | None:
         if target in _RESHAPES:
@@ -145,29 +148,33 @@ class Writer:
         if given == shape:
             return source
         lead = len(sides) - len(given[0])
-        kept = [number >= lead and given[0][number - lead] == side for number, side in enumerate(shape[0])]
-        kept = [each and given[1][number - lead] == shape[1][number] for number, each in enumerate(kept)]
+        kept = [
+            axis >= lead and all(given[run][axis - lead] == shape[run][axis] for run in (0, 1))
+            for axis in range(len(sides))
+        ]
         sides = tuple(-1 if keep else side for keep, side in zip(kept, sides, strict=True))
         return self._write(Node(name, "aten.expand.default", (source, sides), {}), shape)
 
     def _product(self, name: str, x: Ref, y: Ref, shape: Shape) -> Ref:
-        """A product of batches of matrices, with images and heads as axes of their own: so one image's activations
-        meet the gradients of several classes.
+        """A batched matrix product with separate axes for images and heads, so that one image's activations broadcast
+        over the gradients of several classes.
         """
-        known = next((each for each in map(self._apart, (x, y)) if each is not None), None)
+        known = next((source for source in map(self._unmerged, (x, y)) if source is not None), None)
         if known is None:
             return self._write(Node(name, "aten.matmul.default", (x, y), {}), shape)
         two, three = self.shapes[known.name]
-        apart = tuple(self._apart(each) or self._divided(each, two[:2], three[:2]) for each in (x, y))
+        factors = tuple(
+            self._unmerged(factor) or self._split_first_axis(factor, two[:2], three[:2]) for factor in (x, y)
+        )
         whole = (*two[:2], *shape[0][1:]), (*three[:2], *shape[1][1:])
-        product = self._write(Node(f"{name}.product", "aten.matmul.default", apart, {}), whole)
+        product = self._write(Node(f"{name}.product", "aten.matmul.default", factors, {}), whole)
         return self._write(Node(name, "aten.view.default", (product, (-1, *shape[0][1:])), {}), shape)
 
-    def _apart(self, value: Ref) -> Ref | None:
-        """The value ``[a, b, n, m]`` whose first axes were merged into ``[a * b, n, m]``."""
+    def _unmerged(self, value: Ref) -> Ref | None:
+        """The value ``[a, b, n, m]`` that was merged into ``value`` ``[a * b, n, m]``, or None if there is none."""
         node = self._written[value.name]
         if node.op == "aten.transpose.int" and {each % 3 for each in node.args[1:]} == {1, 2}:
-            source = self._apart(node.args[0])
+            source = self._unmerged(node.args[0])
             if source is None:
                 return None
             shape = self.shapes[source.name]
@@ -179,7 +186,7 @@ class Writer:
         fits = len(given[0]) == 4 and given[0][2:] == merged[0][1:] and given[1][2:] == merged[1][1:]
         return node.args[0] if fits else None
 
-    def _divided(self, value: Ref, two: tuple[int, ...], three: tuple[int, ...]) -> Ref:
+    def _split_first_axis(self, value: Ref, two: tuple[int, ...], three: tuple[int, ...]) -> Ref:
         """The value ``[a * b, n, m]`` as ``[a, b, n, m]``."""
         shape = self.shapes[value.name]
         sides = (-1, two[1], *shape[0][1:])

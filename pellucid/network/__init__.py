@@ -1,1 +1,1 @@
-"""The compiled network: what it expects and offers, and the file that holds it."""
+"""The compiled network: its file, its graph, its description, and its lookup by name."""

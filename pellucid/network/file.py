@@ -1,7 +1,7 @@
-"""The file of a compiled network: ``NAME.pellucid``, written once and read as a stranger's.
+"""The file of a compiled network: writes ``NAME.pellucid``, and reads it as untrusted input.
 
 An uncompressed zip of three members: ``weights.safetensors``, ``graph.json`` (the nodes of ``network.graph``) and
-``network.json`` (``Manifest``). It holds numbers and names alone: reading it runs no code of its author's.
+``network.json`` (``Manifest``). It holds numbers and names only, so reading it runs no code from the file.
 docs/compiled-networks.md documents the format.
 """
 
@@ -33,7 +33,7 @@ FORMAT: Final = "pellucid network"
 VERSION: Final = 1
 SUFFIX: Final = ".pellucid"
 _WEIGHTS, _GRAPH, _MANIFEST = "weights.safetensors", "graph.json", "network.json"
-_LARGEST_JSON: Final = 32 * 2**20  # a graph of 4000 operations has a fiftieth of it
+_LARGEST_JSON: Final = 32 * 2**20  # bytes; a graph of 4000 operations takes a fiftieth of it
 _MOST_AXES: Final = 8
 _TYPES: Final = {
     "F64": np.float64,
@@ -45,20 +45,21 @@ _TYPES: Final = {
     "U8": np.uint8,
     "BOOL": np.bool_,
 }
-_ALIGNMENT: Final = 64  # of the weights in the file, so that they can be used where they are mapped into memory
-_LOCAL_HEADER: Final = 30  # bytes of a zip's, before the name
+_ALIGNMENT: Final = 64  # bytes: the weights are used in place in the mapped file, so they must be aligned
+_LOCAL_HEADER: Final = 30  # bytes of a zip's local header, before the name
 
 
 class NetworkFileError(ValueError):
-    """A file that is no compiled network, or one that is damaged, altered or of another version. The message says
-    which and what to do.
+    """The file is not a compiled network, or is damaged, altered or of another version. The message says which and what
+    to do.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A layer's value: the graph's node that holds it, and the one that holds the gradient by it, None where there is
-    none. ``linear`` names the weight ``[classes, C]``, where global average pooling and one linear layer follow.
+    """A layer's value: the graph node that holds it, and the node that holds the gradient with respect to it, if any.
+
+    ``linear`` names the weight ``[classes, C]`` if only global average pooling and one linear layer follow.
     """
 
     node: str
@@ -69,19 +70,19 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class GateValue:
-    """A gate's weights ``[B, C]`` or ``[B, C, 1, 1]``, and the gradient by them."""
+    """The nodes of a gate's weights ``[B, C]`` or ``[B, C, 1, 1]`` and, if there is one, of the gradient at them."""
 
     node: str
     gradient: str | None
 
 
 class Manifest(BaseModel):
-    """``network.json``: what the network is, expects and offers, and where in the graph each of these is.
+    """``network.json``: the network's description, and the graph nodes that hold its values.
 
-    ``pixels``: the network's own input, ``values``: layer -> its value, ``gate_values``: gate -> its. ``broadcasts``:
-    whether the gradients of several rows of ``wanted`` can be had of one image. ``buffers``: arrays that are no
-    parameters. ``limits``: what can't be asked of the network and why, as sentences. ``sha256``: of the other members.
-    ``versions``: of what compiled it.
+    ``pixels`` is the network's input, and ``values`` and ``gate_values`` map each layer and gate to its nodes.
+    ``broadcasts``: whether one image can have several rows of ``wanted``. ``buffers``: arrays that are not parameters.
+    ``limits``: sentences that say what the network can't do, and why. ``sha256``: the other members' digests.
+    ``versions``: of the libraries that compiled it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -103,7 +104,11 @@ class Manifest(BaseModel):
 
 @dataclass(frozen=True, eq=False)
 class CompiledNetwork:
-    """A compiled network in memory. ``digest``: SHA-256 in hexadecimal of its manifest, and so of all of it."""
+    """A compiled network in memory.
+
+    ``digest`` is the SHA-256 of its manifest, in hexadecimal. It covers the whole file, because the manifest holds the
+    digests of the other members.
+    """
 
     manifest: Manifest
     graph: Graph
@@ -112,12 +117,12 @@ class CompiledNetwork:
 
     @property
     def model(self) -> ModelSpec:
-        """What the network is and expects."""
+        """The name, labels and preprocessing."""
         return self.manifest.model
 
     @property
     def spec(self) -> NetworkSpec:
-        """What it offers by name."""
+        """The layers, gates and default layers."""
         return self.manifest.network
 
     def value(self, layer: str) -> Value:
@@ -128,14 +133,15 @@ class CompiledNetwork:
 
 
 def save(path: Path, manifest: Manifest, graph: Graph, weights: Mapping[str, Array]) -> str:
-    """Write the file, whole or not at all. Returns its digest. Raises NetworkFileError for a type of numbers that a
-    file can't hold, and OSError.
+    """Write the file atomically. Returns its digest.
+
+    Raises NetworkFileError for a dtype that the format does not have, and OSError.
     """
     weight_bytes = _safetensors(weights)
     graph_bytes = json.dumps(graph.as_data(), separators=(",", ":"), allow_nan=False).encode()
     digests = {_WEIGHTS: _sha256(weight_bytes), _GRAPH: _sha256(graph_bytes)}
     manifest_bytes = manifest.model_copy(update={"sha256": digests}).model_dump_json(indent=1).encode()
-    _manifest(path.name, manifest_bytes)  # nothing is written that could not be read
+    _manifest(path.name, manifest_bytes)  # refuse to write what ``load`` would refuse
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -151,13 +157,10 @@ def save(path: Path, manifest: Manifest, graph: Graph, weights: Mapping[str, Arr
 
 
 def load(path: Path) -> CompiledNetwork:
-    """Read and check a file of any origin. Its weights stay in the file, mapped into memory.
-
-    Raises NetworkFileError.
-    """
+    """Read and check an untrusted file. The weights are mapped into memory, not copied. Raises NetworkFileError."""
     name = path.name
     try:
-        mapped = np.memmap(path, np.uint8, "c")  # OpenVINO shares only what could be written
+        mapped = np.memmap(path, np.uint8, "c")  # copy on write: OpenVINO shares only writable arrays
         with zipfile.ZipFile(path) as archive:
             members = _members(name, archive.infolist(), len(mapped))
             manifest_bytes, graph_bytes = archive.read(_MANIFEST), archive.read(_GRAPH)
@@ -168,20 +171,20 @@ def load(path: Path) -> CompiledNetwork:
     except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError, RuntimeError) as error:
         if isinstance(error, NetworkFileError):
             raise
-        raise NetworkFileError(f"{name} is no compiled network, or is cut off: {error}") from error
+        raise NetworkFileError(f"{name} is not a compiled network, or is cut off: {error}") from error
     manifest = _manifest(name, manifest_bytes)
     weight_bytes = _member(name, mapped, members[_WEIGHTS])
     for member, data in ((_WEIGHTS, weight_bytes), (_GRAPH, graph_bytes)):
         if manifest.sha256.get(member) != _sha256(data):
             raise NetworkFileError(
-                f"{name}: {member} is not the one that the network was compiled with; compile it again"
+                f"{name}: {member} does not match its digest in {_MANIFEST}; compile the network again"
             )
     try:
         graph = Graph.of_data(json.loads(graph_bytes))
         weights = _arrays(weight_bytes)
         _check_graph(manifest, graph, weights)
     except (ValueError, RecursionError) as error:  # GraphError and NetworkFileError among them
-        raise NetworkFileError(f"{name} holds no network: {error}") from error
+        raise NetworkFileError(f"{name} is not a valid network: {error}") from error
     return CompiledNetwork(manifest, graph, weights, _sha256(manifest_bytes))
 
 
@@ -192,7 +195,7 @@ def digest_of(path: Path) -> str:
 
 
 def _umask() -> int:
-    """The process's mask, which can only be read by setting it."""
+    """The process's umask, which can only be read by setting it."""
     mask = os.umask(0o077)
     os.umask(mask)
     return mask
@@ -205,29 +208,27 @@ def _sha256(data: Any) -> str:
 def _members(name: str, found: Sequence[zipfile.ZipInfo], size: int) -> dict[str, zipfile.ZipInfo]:
     names = [member.filename for member in found]
     if sorted(names) != sorted((_WEIGHTS, _GRAPH, _MANIFEST)):
-        told = ", ".join(repr(each[:40]) for each in names[:5]) or "nothing"
-        checkpoint = any(each.endswith("data.pkl") for each in names)
-        advice = "; it is a checkpoint of torch: compile its network first (pellucid compile)" if checkpoint else ""
-        raise NetworkFileError(f"{name} is no compiled network: it holds {told}{advice}")
+        contents = ", ".join(repr(member[:40]) for member in names[:5]) or "nothing"
+        checkpoint = any(member.endswith("data.pkl") for member in names)
+        advice = "; it is a torch checkpoint: compile its network first (pellucid compile)" if checkpoint else ""
+        raise NetworkFileError(f"{name} is not a compiled network: it holds {contents}{advice}")
     for member in found:
         if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
-            raise NetworkFileError(
-                f"{name}: {member.filename} is compressed, which a compiled network's members are not"
-            )
+            raise NetworkFileError(f"{name}: {member.filename} is compressed, which the format does not allow")
         if member.file_size > size or (member.filename != _WEIGHTS and member.file_size > _LARGEST_JSON):
-            raise NetworkFileError(f"{name}: {member.filename} says that it has {member.file_size} bytes")
+            raise NetworkFileError(f"{name}: {member.filename} claims an impossible size of {member.file_size} bytes")
     return dict(zip(names, found, strict=True))
 
 
 def _manifest(name: str, data: bytes) -> Manifest:
     try:
-        said = json.loads(data)
+        content = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise NetworkFileError(f"{name}: {_MANIFEST} is no JSON") from error
-    if not isinstance(said, dict) or said.get("format") != FORMAT:
-        raise NetworkFileError(f"{name} is no compiled network")
-    if said.get("version") != VERSION:
-        version = said.get("version")
+        raise NetworkFileError(f"{name}: {_MANIFEST} is not valid JSON") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise NetworkFileError(f"{name} is not a compiled network")
+    if content.get("version") != VERSION:
+        version = content.get("version")
         raise NetworkFileError(
             f"{name} has {f'version {version}' if version in range(1000) else 'an unknown version'} of the format, and "
             f"this Pellucid reads version {VERSION}: compile the network again"
@@ -237,11 +238,11 @@ def _manifest(name: str, data: bytes) -> Manifest:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"]))[:80]
-        raise NetworkFileError(f"{name}: {_MANIFEST} is wrong at {place}: {first['msg']}") from error
+        raise NetworkFileError(f"{name}: {_MANIFEST} is invalid at {place}: {first['msg']}") from error
 
 
 def _member(name: str, mapped: Array, member: zipfile.ZipInfo) -> Array:
-    """The bytes of an uncompressed member, where they lie."""
+    """The bytes of an uncompressed member, as a view of the mapped file."""
     header = mapped[member.header_offset : member.header_offset + _LOCAL_HEADER].tobytes()
     if len(header) < _LOCAL_HEADER or header[:4] != b"PK\x03\x04":
         raise NetworkFileError(f"{name} is cut off")
@@ -254,14 +255,14 @@ def _member(name: str, mapped: Array, member: zipfile.ZipInfo) -> Array:
 
 
 def _safetensors(weights: Mapping[str, Array]) -> bytes:
-    """The arrays as safetensors has them, those with the largest numbers first, so that all are aligned."""
+    """The arrays in the safetensors format. Larger dtypes come first, so that every array is aligned."""
     kinds = {np.dtype(kind): code for code, kind in _TYPES.items()}
     ordered = sorted(weights.items(), key=lambda item: (-item[1].itemsize, item[0]))
     header: dict[str, Any] = {}
     offset = 0
     for name, array in ordered:
         if array.dtype not in kinds:
-            raise NetworkFileError(f"the weight {name} has numbers of the type {array.dtype}, which a file can't hold")
+            raise NetworkFileError(f"the weight {name} has the dtype {array.dtype}, which the format does not have")
         header[name] = {
             "dtype": kinds[array.dtype],
             "shape": array.shape,
@@ -277,35 +278,35 @@ def _safetensors(weights: Mapping[str, Array]) -> bytes:
 
 
 def _arrays(data: Array) -> dict[str, Array]:
-    """The arrays of a safetensors file, where they lie. Raises NetworkFileError and ValueError."""
+    """The arrays of a safetensors file, as views of its bytes. Raises NetworkFileError and ValueError."""
     length = int(np.frombuffer(data[:8].tobytes(), "<u8")[0]) if len(data) >= 8 else 0
     if not 0 < length <= min(len(data) - 8, _LARGEST_JSON):
         raise NetworkFileError("the weights have no header")
     header = json.loads(data[8 : 8 + length].tobytes())
     body = data[8 + length :]
-    found: dict[str, Array] = {}
+    arrays: dict[str, Array] = {}
     for name, entry in header.items() if isinstance(header, dict) else [("", header)]:
         match entry:
             case {"dtype": str(code), "shape": list(shape), "data_offsets": [int(begin), int(end)]} if code in _TYPES:
                 kind = np.dtype(_TYPES[code])
             case _:
-                raise NetworkFileError(f"the weight {name[:80]!r} has no type, shape and place")
+                raise NetworkFileError(f"the weight {name[:80]!r} lacks a dtype, a shape or offsets")
         if len(shape) > _MOST_AXES or not all(type(each) is int and 0 <= each <= len(body) for each in shape):
-            raise NetworkFileError(f"the weight {name[:80]!r} can't have its shape")
+            raise NetworkFileError(f"the weight {name[:80]!r} has an impossible shape")
         if not 0 <= begin <= end <= len(body) or end - begin != math.prod(shape) * kind.itemsize:
-            raise NetworkFileError(f"the weight {name[:80]!r} does not lie where it says")
-        # A copy where another writer did not align them: runtimes read numbers, not bytes.
-        found[name] = np.require(body[begin:end].view(kind).reshape(shape), requirements="A")
-    return found
+            raise NetworkFileError(f"the weight {name[:80]!r} has offsets that don't fit its shape")
+        # Runtimes need aligned arrays. Copies those that another writer did not align.
+        arrays[name] = np.require(body[begin:end].view(kind).reshape(shape), requirements="A")
+    return arrays
 
 
 def _check_graph(manifest: Manifest, graph: Graph, weights: Mapping[str, Array]) -> None:
-    """Raise NetworkFileError where the members do not fit together."""
+    """Raise NetworkFileError if the members contradict each other."""
     for node in graph.nodes.values():
         if node.op == WEIGHT and (len(node.args) != 1 or node.args[0] not in weights):
-            raise NetworkFileError(f"the operation {node.name[:80]} reads a weight that is not there")
+            raise NetworkFileError(f"the operation {node.name[:80]} reads a weight that does not exist")
         if node.op == INPUT and node.name not in (PIXELS_INPUT, WANTED_INPUT):
-            raise NetworkFileError(f"the graph has an input {node.name[:80]}")
+            raise NetworkFileError(f"the graph has an unknown input {node.name[:80]}")
     values: list[Value | GateValue] = [manifest.pixels, *manifest.values.values(), *manifest.gate_values.values()]
     forward = {manifest.logits, *(each.node for each in values)}
     gradients = {each.gradient for each in values if each.gradient is not None}
@@ -317,21 +318,21 @@ def _check_graph(manifest: Manifest, graph: Graph, weights: Mapping[str, Array])
         raise NetworkFileError(f"{min(wrong)[:80]} can't be both a value and a gradient")
     network = manifest.network
     layers = {layer.name for layer in network.layers}
-    told = {*network.feature_layers, *(side for gate in network.gates for side in (gate.before, gate.after))}
-    told |= {network.default_layer} - {""}
+    named = {*network.feature_layers, *(side for gate in network.gates for side in (gate.before, gate.after))}
+    named |= {network.default_layer} - {""}
     if (
-        not told <= layers
+        not named <= layers
         or layers != set(manifest.values)
         or {gate.layer for gate in network.gates} != set(manifest.gate_values)
     ):
-        raise NetworkFileError("its layers and gates do not fit together")
+        raise NetworkFileError("its layers and gates do not match its values")
     for layer in network.layers:
         layout = manifest.values[layer.name].layout
         if layer.shape[1:] != (layout.height, layout.width) or min(layer.shape) < 1:
-            raise NetworkFileError(f"the layer {layer.name[:80]} can't have its shape")
+            raise NetworkFileError(f"the layer {layer.name[:80]} has an impossible shape")
         linear, classifies = manifest.values[layer.name].linear, (len(manifest.model.labels), layer.shape[0])
         if linear is not None and (linear not in weights or weights[linear].shape != classifies):
             raise NetworkFileError(
-                f"the linear classifier {linear[:80]} is not there, or not of {classifies[0]} labels and "
+                f"the linear classifier {linear[:80]} does not exist, or is not of {classifies[0]} labels and "
                 f"{classifies[1]} channels"
             )

@@ -1,7 +1,7 @@
-"""A network as one graph of ATen operations: plain data that any runtime can prune, cut and build. No torch here.
+"""A network as one graph of ATen operations: plain data that any runtime can prune, cut and build, without torch.
 
-The inputs are ``pixels`` ``[B, C, H, W]``, normalised, and ``wanted`` ``[K, classes]``, weights of the logits.
-Operations have the names and arguments of torch's ATen library (``aten.convolution.default``), which documents them.
+The inputs are normalised ``pixels`` ``[B, C, H, W]``, and ``wanted`` ``[K, classes]``: the weights of the logits whose
+gradients to compute. Operations have the names and arguments of torch's ATen library (``aten.convolution.default``).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Final
 
 PIXELS_INPUT: Final = "pixels"
 WANTED_INPUT: Final = "wanted"
-# Two operations are not ATen's: an input of the graph, and an array of the file, by its name.
+# The two operations that are not ATen's: an input of the graph, and an array of the file by name.
 INPUT: Final = "input"
 WEIGHT: Final = "weight"
 DTYPES: Final = ("float32", "float64", "int64", "int32", "bool")
@@ -25,7 +25,7 @@ _OPERATION: Final = re.compile(r"aten\.[A-Za-z0-9_]{1,60}\.[A-Za-z0-9_]{1,60}")
 
 
 class GraphError(ValueError):
-    """Data that are no graph. The message says why."""
+    """The data is not a graph. The message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Ref:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A size: ``times`` the number of rows of the input ``of``."""
+    """A size: ``times`` times the number of rows of the input ``of``."""
 
     of: str
     times: int = 1
@@ -45,7 +45,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Dtype:
-    """A type of numbers; numpy and torch call it the same."""
+    """A dtype, by the name that numpy and torch share."""
 
     name: str
 
@@ -60,26 +60,26 @@ class Node:
     kwargs: Mapping[str, Any]
 
     def refs(self) -> list[str]:
-        """The names of the nodes that it reads."""
-        found: list[str] = []
+        """The names of the nodes that this node reads."""
+        names: list[str] = []
         walk(
             (self.args, tuple(self.kwargs.values())),
-            lambda leaf: found.append(leaf.name) if isinstance(leaf, Ref) else None,
+            lambda leaf: names.append(leaf.name) if isinstance(leaf, Ref) else None,
         )
-        return found
+        return names
 
 
 def walk(value: Any, leaf: Callable[[Any], Any]) -> Any:
-    """``value`` with ``leaf`` applied to everything in it that is no tuple."""
+    """Apply ``leaf`` to every item of nested tuples."""
     return tuple(walk(each, leaf) for each in value) if isinstance(value, tuple) else leaf(value)
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The nodes that lead from ``inputs``, which are values of the whole graph, to ``outputs``, in order.
+    """The nodes between ``inputs`` and ``outputs``, which are values of the whole graph, in order.
 
-    ``batches``: for each input of the whole graph whose number of rows is asked for, the input of the part that has as
-    many rows.
+    ``batches`` maps each input of the whole graph to the input of this part that has as many rows. It resolves
+    the sizes that are a ``Batch``.
     """
 
     nodes: tuple[Node, ...]
@@ -89,16 +89,16 @@ class Part:
 
 
 class Graph:
-    """All nodes, each after those that it reads."""
+    """All nodes, sorted so that a node follows the nodes that it reads."""
 
     def __init__(self, nodes: Iterable[Node]) -> None:
-        """Raises GraphError for nodes that are out of order or read what is not there."""
+        """Raises GraphError for a node that is out of order, reads an unknown node or has a name that is taken."""
         self.nodes: dict[str, Node] = {}
         for node in nodes:
             missing = [name for name in node.refs() if name not in self.nodes]
             if missing or node.name in self.nodes:
                 raise GraphError(
-                    f"the operation {node.name[:80]} reads {missing[0][:80]} before it is there"
+                    f"the operation {node.name[:80]} reads {missing[0][:80]}, which does not precede it"
                     if missing
                     else f"two operations are named {node.name[:80]}"
                 )
@@ -109,7 +109,7 @@ class Graph:
         return {name: node.refs() for name, node in self.nodes.items()}
 
     def ancestors(self, outputs: Iterable[str], stop: Collection[str] = ()) -> set[str]:
-        """``outputs`` and all that they are computed from, up to and including ``stop``."""
+        """``outputs`` and every node that they are computed from. The search ends at the nodes in ``stop``."""
         found: set[str] = set()
         waiting = list(outputs)
         while waiting:
@@ -121,7 +121,7 @@ class Graph:
         return found
 
     def depending(self, sources: Collection[str]) -> set[str]:
-        """``sources`` and all that is computed from one of them."""
+        """``sources`` and every node that depends on one of them."""
         found = set(sources)
         for name, reads in self._reads.items():
             if not found.isdisjoint(reads):
@@ -130,16 +130,16 @@ class Graph:
 
     @cached_property
     def of_pixels(self) -> set[str]:
-        """What depends on the pixels."""
+        """The nodes that depend on the pixels."""
         return self.depending({PIXELS_INPUT})
 
     @cached_property
     def of_wanted(self) -> set[str]:
-        """What depends on the wanted logits: the gradients."""
+        """The nodes that depend on the wanted logits: the gradients."""
         return self.depending({WANTED_INPUT})
 
     def crossing(self, value: str, outputs: Sequence[str]) -> tuple[str, ...]:
-        """The values that the part behind ``value`` needs to compute ``outputs``: ``value``, then what by-passes it."""
+        """The inputs of the part that computes ``outputs`` behind ``value``: ``value``, then those that bypass it."""
         changed = self.depending({value}) | self.of_wanted
         behind = (self.ancestors(outputs, {value}) & changed) - {value}
         read = {name for node in behind for name in self._reads[node]}
@@ -147,7 +147,7 @@ class Graph:
         return (value, *(name for name in self.nodes if name in bypass))
 
     def part(self, inputs: Sequence[str], outputs: Sequence[str]) -> Part:
-        """The nodes from ``inputs`` to ``outputs`` and no others. Raises GraphError where they need another input."""
+        """The nodes that compute ``outputs`` from ``inputs``. Raises GraphError if they need another input."""
         needed = self.ancestors(outputs, inputs)
         nodes = tuple(node for name, node in self.nodes.items() if name in needed and name not in inputs)
         batches: dict[str, str] = {WANTED_INPUT: WANTED_INPUT, PIXELS_INPUT: inputs[0] if inputs else PIXELS_INPUT}
@@ -157,7 +157,7 @@ class Graph:
         return Part(nodes, tuple(inputs), tuple(outputs), batches)
 
     def as_data(self) -> list[Any]:
-        """The nodes as JSON has them: ``[name, operation, arguments, named arguments]``."""
+        """The nodes as JSON data, each ``[name, operation, arguments, named arguments]``."""
         return [
             [node.name, node.op, _plain(node.args), {key: _plain(value) for key, value in node.kwargs.items()}]
             for node in self.nodes.values()
@@ -165,9 +165,9 @@ class Graph:
 
     @classmethod
     def of_data(cls, data: Any) -> Graph:
-        """The inverse of ``as_data``, for data of any origin. Raises GraphError."""
+        """The inverse of ``as_data``, for untrusted data. Raises GraphError."""
         if not isinstance(data, list) or len(data) > _MOST_NODES:
-            raise GraphError(f"a graph is a list of at most {_MOST_NODES} operations")
+            raise GraphError(f"a graph must be a list of at most {_MOST_NODES} operations")
         return cls(map(_node, data))
 
 
@@ -180,7 +180,7 @@ def _plain(value: Any) -> Any:
         return {"batch": value.of, "times": value.times}
     if isinstance(value, Dtype):
         return {"dtype": value.name}
-    if isinstance(value, float) and not math.isfinite(value):  # JSON has no word for it
+    if isinstance(value, float) and not math.isfinite(value):  # JSON has no such number
         return {"float": str(value)}
     return value
 
@@ -190,7 +190,7 @@ def _node(data: Any) -> Node:
         case [str(name), str(op), list(args), dict(kwargs)] if op in (INPUT, WEIGHT) or _OPERATION.fullmatch(op):
             named = {str(key): _read(value, 0) for key, value in kwargs.items()}
             return Node(name, op, tuple(_read(each, 0) for each in args), named)
-    raise GraphError("an operation is written as [name, aten.NAME.OVERLOAD, arguments, named arguments]")
+    raise GraphError("an operation must be [name, aten.NAME.OVERLOAD, arguments, named arguments]")
 
 
 def _read(value: Any, depth: int) -> Any:
@@ -209,4 +209,4 @@ def _read(value: Any, depth: int) -> Any:
             return Dtype(name)
         case {"float": "inf" | "-inf" | "nan" as text} if len(value) == 1:
             return float(text)
-    raise GraphError(f"an argument can't be read: {str(value)[:80]}")
+    raise GraphError(f"an argument is invalid: {str(value)[:80]}")

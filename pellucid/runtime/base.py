@@ -1,4 +1,4 @@
-"""The seam behind which a runtime sits: images and wanted logits in, the values of a compiled network's graph out."""
+"""The protocol of a runtime: images and wanted logits in, values of a compiled network's graph out."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ from pellucid.network.graph import WANTED_INPUT, WEIGHT, Part
 from pellucid.types import Floats, Pixels
 
 Array = NDArray[Any]
-# What a pass may use. ``shared``: its share of the cores, beside other passes. ``whole``: all of them, since it is
-# alone. ``exact``: one thread, so that no sum is split by how many there are.
+# Which cores a pass uses. ``shared``: an equal share, because other passes run beside it. ``whole``: all, because it
+# runs alone. ``exact``: one thread, because the number of threads changes how sums are split and rounded.
 Cores = Literal["shared", "whole", "exact"]
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """``engine``, ``device`` and ``precision`` as the settings of these names take them; ``threads`` of the network;
-    ``description`` for people to read."""
+    """What runs a network. ``engine``, ``device`` and ``precision`` have the values of the settings of these names.
+
+    ``threads`` is the number of threads of the network. ``description`` is a sentence for readers.
+    """
 
     engine: str
     device: str
@@ -34,84 +36,85 @@ class Facts:
 
 
 class Runtime(Protocol):
-    """Runs one compiled network. Methods may be called from any thread; at most ``slots`` passes are run at a time.
+    """Runs one compiled network. Any thread may call its methods. At most ``slots`` passes run at a time.
 
-    Arrays that a pass returns may lie in memory that the calling thread's next pass of the same outputs writes into.
+    The next pass of the same thread may overwrite the arrays that a pass returned.
     """
 
     facts: Facts
     slots: int
-    paying_batch: int  # the largest batch that pays: in larger ones an image costs no less
+    paying_batch: int  # the batch size above which an image gets no cheaper
 
     @property
     def runs_ahead(self) -> bool:
-        """Whether a pass may be handed over while all slots are busy, to begin when the first is free."""
+        """Whether a pass can be queued in the runtime while all slots are busy."""
         ...
 
     def run(
         self, images: Pixels, wanted: Floats | None, outputs: Sequence[str], cores: Cores
     ) -> tuple[dict[str, Array], float]:
-        """One pass: uint8 ``[B, H, W, 3]`` and weights of the logits ``[K, classes]`` -> the named nodes' values.
+        """Run one pass. Returns the values of the nodes ``outputs``, and the seconds for which the pass was queued.
 
-        A row of zeros in ``wanted`` stands for the top class. ``wanted`` may be None where no gradient is among the
-        ``outputs``. With the values come the seconds in which the pass waited for others.
+        ``images`` is uint8 ``[B, H, W, 3]``. ``wanted`` ``[K, classes]`` holds the weights of the logits whose
+        gradients to compute; a row of zeros means the top class. It may be None if no output is a gradient.
         """
         ...
 
     def behind(self, value: Value) -> Head:
-        """The network behind a value, or behind its pixels. Built when it is first run."""
+        """The head: the network behind a value, which may be the pixels. It is built when it first runs."""
         ...
 
     def ready(self, outputs: Sequence[str], cores: Cores) -> bool:
-        """Whether a pass with these outputs can begin at once."""
+        """Whether a pass with these outputs can run without compiling anything."""
         ...
 
     def prepare(self, outputs: Sequence[str], cores: Cores, keep: bool = False) -> None:
-        """Build what a pass with these outputs on these cores needs, and ``keep`` it for good; may take a second."""
+        """Compile what a pass with these outputs needs, which can take a second. With ``keep`` it is never evicted."""
         ...
 
 
 class Head(Protocol):
-    """The network behind a value. ``inputs`` are the nodes that cross the cut, the value's own first."""
+    """The network behind a value. ``inputs`` are the nodes that cross the cut: the value's node, then the others."""
 
     inputs: tuple[str, ...]
 
     def logits(self, crossing: Sequence[Array], cores: Cores) -> Floats:
-        """The crossing values, each ``[n, ...]`` -> logits ``[n, classes]``, a fresh array."""
+        """Map the values that cross the cut, each ``[n, ...]``, to logits ``[n, classes]`` in a new array."""
         ...
 
     def gradient(self, crossing: Sequence[Array], wanted: Floats, cores: Cores) -> Array:
-        """The gradient by the value of ``wanted`` ``[n, classes]`` times the logits: as the value, a fresh array."""
+        """The gradient of ``(wanted * logits).sum()`` at the value, in a new array. ``wanted``: ``[n, classes]``."""
         ...
 
     def shuffled(self, draw: int) -> Head:
-        """The same with the numbers of each parameter in another order, which ``draw`` alone decides."""
+        """A copy of the head with the numbers of each parameter shuffled. ``draw`` is the seed."""
         ...
 
     def ready(self, gradient: bool, cores: Cores) -> bool:
-        """Whether ``gradient``, or else ``logits``, can begin at once."""
+        """Whether the method ``gradient`` (or ``logits``, if false) can run without compiling anything."""
         ...
 
     def prepare(self, gradient: bool, cores: Cores) -> None:
-        """Build what ``gradient``, or else ``logits``, needs on these cores; may take a second."""
+        """Compile what the method ``gradient`` (or ``logits``, if false) needs, which can take a second."""
         ...
 
 
 def shuffled_weights(network: CompiledNetwork, part: Part, draw: int) -> Mapping[str, Array]:
-    """The network's arrays with those of the part's parameters shuffled; norms keep their statistics."""
+    """The network's arrays, with the parameters of ``part`` shuffled. Norms keep their statistics."""
     fixed = set(network.manifest.buffers)
     names = {node.args[0] for node in part.nodes if node.op == WEIGHT} - fixed
     return {**network.weights, **{name: _shuffled(network.weights[name], name, draw) for name in names}}
 
 
 def _shuffled(array: Array, name: str, draw: int) -> Array:
-    chance = np.random.default_rng((draw, zlib.crc32(name.encode())))
-    return chance.permutation(array.reshape(-1)).reshape(array.shape)
+    generator = np.random.default_rng((draw, zlib.crc32(name.encode())))
+    return generator.permutation(array.reshape(-1)).reshape(array.shape)
 
 
 def parts_behind(network: CompiledNetwork, value: Value) -> tuple[tuple[str, ...], Part, Part | None]:
-    """What crosses the cut at a value, the part behind it that leads to the logits, and the one that leads to the
-    gradient by the value, where there is one."""
+    """The nodes that cross the cut at a value, the part that computes the logits from them, and the part that computes
+    the gradient at the value, or None.
+    """
     graph, logits = network.graph, network.manifest.logits
     outputs = [logits, *([value.gradient] if value.gradient else [])]
     crossing = graph.crossing(value.node, outputs)

@@ -1,4 +1,4 @@
-"""Which runtime, on which device, in which precision."""
+"""Chooses the runtime, the device and the precision."""
 
 from __future__ import annotations
 
@@ -27,12 +27,19 @@ def create(
     cache: Path | None = None,
     slots: int | None = None,
 ) -> Runtime:
-    """The runtime that is asked for; see service.config. Raises ValueError for one that can't be had here."""
+    """Create the runtime for these settings.
+
+    ``engine``, ``device``, ``precision``: the settings PELLUCID_ENGINE, PELLUCID_DEVICE and PELLUCID_PRECISION.
+    ``cache`` is the folder for compiled models. ``slots`` is the number of parallel passes, by default up to the
+    runtime.
+
+    Raises ValueError if the runtime is not available here.
+    """
     for what, given, allowed in (("engine", engine, ENGINES), ("precision", precision, PRECISIONS)):
         if given not in allowed:
-            raise ValueError(f"{what} is {', '.join(allowed[:-1])} or {allowed[-1]}, not {given!r}")
+            raise ValueError(f"{what} must be {', '.join(allowed[:-1])} or {allowed[-1]}, not {given!r}")
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
-        raise ValueError(f"device is auto, cpu, cuda or cuda:N, not {device!r}")
+        raise ValueError(f"device must be auto, cpu, cuda or cuda:N, not {device!r}")
     on_cuda = device.startswith("cuda") or (device == "auto" and engine != "openvino" and _has_cuda())
     installed = find_spec("openvino") is not None
     if engine == "openvino" and (on_cuda or not installed):
@@ -66,7 +73,7 @@ def create(
 
 
 def _has_cuda() -> bool:
-    """Whether there is a CUDA device, by its driver: torch, which would know, takes seconds to load."""
+    """Whether there is a CUDA device. Asks the driver, because importing torch takes seconds."""
     if find_spec("torch") is None:
         return False
     try:

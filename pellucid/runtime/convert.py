@@ -1,4 +1,4 @@
-"""A part of a graph -> an OpenVINO model, operation by operation."""
+"""Translates a part of a graph to an OpenVINO model, operation by operation."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _TYPES: Final = {
 
 
 class UnsupportedError(ValueError):
-    """An operation that OpenVINO can't be given. The message names it."""
+    """An operation that has no translation to OpenVINO. The message names it."""
 
 
 def build(
     part: Part, inputs: Mapping[str, Value], weights: Mapping[str, NDArray[Any]], *, bf16: bool = False
 ) -> list[Value]:
-    """The part's outputs, of its ``inputs``, which are values of OpenVINO's. Raises UnsupportedError.
+    """Build the part's outputs from its ``inputs``, both as OpenVINO values. Raises UnsupportedError.
 
-    ``bf16``: the model will be run in bfloat16, in which other kernels are the fast ones.
+    ``bf16``: choose operations that are fast in bfloat16, because the model will run in it.
     """
     found: dict[str, Any] = dict(inputs)
     sizes: dict[str, Value] = {}
@@ -54,7 +54,7 @@ def build(
         made = _OPERATIONS[node.op]
         args = walk(node.args, leaf)
         if node.op in ("aten.mm.default", "aten.matmul.default"):
-            args = (args[0], _own(args[1]))
+            args = (args[0], _unshared(args[1]))
         kwargs = {key: walk(value, leaf) for key, value in node.kwargs.items()}
         if made is _convolution:
             kwargs["bf16"] = bf16
@@ -64,9 +64,9 @@ def build(
 
 
 def supports(node: Node) -> bool:
-    """Whether OpenVINO has an operation with these arguments."""
+    """Whether the node can be translated to OpenVINO."""
     if node.op == "aten.convolution.default" and not isinstance(node.args[8], int):
-        return False  # a kernel for each image, by groups that follow the batch
+        return False  # one kernel per image: the number of groups depends on the batch size
     return node.op in _OPERATIONS or node.op in (INPUT, WEIGHT)
 
 
@@ -83,7 +83,7 @@ def _rank(value: Value) -> int:
 
 
 def _like(value: Any, other: Value) -> Value:
-    """A number as a constant of the other's type; a value stays."""
+    """A number as a constant of the dtype of ``other``. A value is returned unchanged."""
     return value if isinstance(value, ov.Output) else ops.constant(np.array(value), other.get_element_type()).output(0)
 
 
@@ -104,7 +104,9 @@ _ORDER = ["boolean", "i32", "i64", "f32", "f64"]
 
 def _binary(function: Callable[..., Any]) -> Callable[..., Value]:
     def made(x: Any, y: Any, *, alpha: float = 1) -> Value:
-        if isinstance(y, (int, float)) and (wide := _broadcast(x)) is not None:  # the number meets fewer values before
+        if (
+            isinstance(y, (int, float)) and (wide := _broadcast(x)) is not None
+        ):  # apply the number before the broadcast, to fewer values
             return ops.broadcast(made(wide[0], y, alpha=alpha), wide[1], broadcast_spec="BIDIRECTIONAL")
         x, y = _pair(x, y)
         if alpha != 1:
@@ -115,15 +117,15 @@ def _binary(function: Callable[..., Any]) -> Callable[..., Value]:
 
 
 def _broadcast(x: Value) -> tuple[Value, Value] | None:
-    """What a value was broadcast from, and the shape to which; None if it was not."""
+    """The source and the target shape of a broadcast value, or None if the value is not a broadcast."""
     node = x.get_node()
     return (node.input_value(0), node.input_value(1)) if node.get_type_name() == "Broadcast" else None
 
 
 def _narrow(x: Value, other: Value) -> Value:
-    """What ``x`` was broadcast from, if ``other``, which it meets element by element, has the wide shape already.
+    """The source of a broadcast ``x``, if the operand ``other`` already has the broadcast shape.
 
-    OpenVINO's elementwise operations broadcast by themselves; its Broadcast is slow and changes the memory order.
+    OpenVINO's elementwise operations broadcast implicitly. An explicit Broadcast is slow and changes the memory order.
     """
     wide = _broadcast(x)
     if wide is None or wide[1].get_node().get_type_name() != "Constant":
@@ -143,7 +145,7 @@ def _dims(dims: Any, rank: int) -> list[int]:
 
 def _reduced(function: Callable[..., Any]) -> Callable[..., Value]:
     def made(x: Value, dims: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Value:
-        if x.get_element_type() == ov.Type.boolean:  # a count
+        if x.get_element_type() == ov.Type.boolean:  # booleans are counted
             x = ops.convert(x, "f32").output(0)
         return function(x, _ints(_dims(dims, _rank(x))), keepdim)
 
@@ -151,14 +153,14 @@ def _reduced(function: Callable[..., Any]) -> Callable[..., Value]:
 
 
 def _shape(sides: Any) -> Value:
-    """Sides, some of which may be values ``[1]``."""
+    """A shape. Each side is a number or a value ``[1]``."""
     if all(isinstance(side, int) for side in sides):
         return _ints(sides)
     return ops.concat([side if isinstance(side, ov.Output) else _ints([side]).output(0) for side in sides], 0)
 
 
 def _expand(x: Value, sides: Any) -> Value:
-    # Broadcasting to 1 keeps what is there, also a side that is known only when the graph runs.
+    # A bidirectional broadcast to 1 keeps the side, even if it is dynamic.
     return ops.broadcast(
         x,
         _shape([1 if isinstance(side, int) and side == -1 else side for side in sides]),
@@ -208,9 +210,9 @@ def _convolution(
 
 
 def _spread(x: Value, weight: Value, stride: Any, padding: Any, dilation: Any, rest: Any) -> Value | None:
-    """A transposed depthwise convolution as a depthwise one over the input with zeros between its positions.
+    """A transposed depthwise convolution as a depthwise one over the input with zeros inserted between positions.
 
-    Up to ten times faster in bfloat16, for which OpenVINO has no transposed depthwise kernel.
+    OpenVINO has no transposed depthwise kernel for bfloat16, so this is up to ten times faster.
     """
     shape, kernel = x.get_partial_shape(), list(weight.get_shape())[3:]
     sides = [shape[2 + i].get_length() for i in range(len(stride))]
@@ -311,7 +313,7 @@ def _pow(x: Value, y: Any) -> Value:
 def _max_pool(
     x: Value, kernel: Any, stride: Any = (), padding: Any = (0,), dilation: Any = (1,), ceil_mode: bool = False
 ) -> tuple[Value, None]:
-    """The largest of each window. Where it lay is not told: no gradient asks."""
+    """The maximum of each window. There are no indices, because no gradient reads them."""
     stride = stride or kernel
     kernel, stride, padding, dilation = map(_both, (kernel, stride, padding, dilation))
     rounding = "ceil_torch" if ceil_mode else "floor"
@@ -331,18 +333,18 @@ def _avg_pool(
     stride = stride or kernel
     kernel, stride, padding = map(_both, (kernel, stride, padding))
     rounding = "ceil_torch" if ceil_mode else "floor"
-    if divisor is not None:  # all that a window holds counts, zeros around the map too
+    if divisor is not None:  # the divisor is fixed, so the padding counts too
         x = ops.pad(x, _ints([0, 0, *padding]), _ints([0, 0, *padding]), "constant", _like(0.0, x)).output(0)
         y = ops.avg_pool(x, stride, [0, 0], [0, 0], kernel, False, rounding)
         return ops.multiply(y, _like(kernel[0] * kernel[1] / divisor, y.output(0)))
     return ops.avg_pool(x, stride, padding, padding, kernel, not counts_padding, rounding)
 
 
-def _own(factor: Value) -> Value:
-    """A square constant as one that no other product reads.
+def _unshared(factor: Value) -> Value:
+    """A copy of a square constant, so that no two products share one.
 
-    OpenVINO 2026.4 packs a constant once, and finds it again by its address and shape: so of two products, one with the
-    constant and one with it transposed, the second is wrong where the constant is square.
+    OpenVINO 2026.4 packs a constant once and caches it by address and shape. If one product reads a square constant and
+    another reads its transpose, the second would be wrong.
     """
     node, shape = factor.get_node(), factor.get_partial_shape()
     if node.get_type_name() != "Constant" or len(shape) != 2 or shape[0] != shape[1]:
@@ -355,7 +357,7 @@ def _both(values: Any) -> list[int]:
 
 
 def _nearest(x: Value, sides: Any, rows: Any = None, columns: Any = None) -> Value:
-    """For sides that are multiples of the given ones."""
+    """Nearest-neighbour resizing to multiples of the sides."""
     return ops.interpolate(
         x,
         _ints(sides),
@@ -376,7 +378,7 @@ def _pad_by(mode: str) -> Callable[..., Value]:
 
 
 def _layer_norm(x: Value, shape: Any, weight: Any, bias: Any, epsilon: float) -> tuple[Value, ...]:
-    """The normalised value, the mean and 1 / the deviation; what nobody reads is not computed."""
+    """The normalised value, the mean and 1 / deviation. OpenVINO removes the unused ones."""
     rank = _rank(x)
     axes = _ints(range(rank - len(shape), rank))
     y = ops.mvn(x, axes, True, epsilon, "INSIDE_SQRT").output(0)
@@ -410,7 +412,7 @@ def _statistics(x: Value, axes: Value, epsilon: float) -> tuple[Value, Value]:
 
 
 def _index(x: Value, indices: Any) -> Value:
-    """Rows of one axis; of several axes at the places that their indices name together."""
+    """Index one axis, or the first axes together by indices that broadcast to one shape."""
     axes = [axis for axis, index in enumerate(indices) if index is not None]
     if len(axes) == 1:
         return ops.gather(x, indices[axes[0]], _int(axes[0]))
@@ -519,7 +521,7 @@ _OPERATIONS: Final[dict[str, Callable[..., Any]]] = {
     "aten.elu.default": _scaled_elu,
     "aten.softplus.default": _softplus,
     "aten._softmax.default": lambda x, dim, half: ops.softmax(x, dim),
-    # Where a mask hides a whole row torch's has zeros; no row of a network is.
+    # torch returns zeros for a fully masked row. Networks have no such rows.
     "aten._safe_softmax.default": lambda x, dim, dtype=None: ops.softmax(x, dim),
     "aten._log_softmax.default": lambda x, dim, half: ops.log_softmax(x, dim),
     "aten.native_layer_norm.default": _layer_norm,

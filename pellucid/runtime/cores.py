@@ -1,4 +1,4 @@
-"""How many cores this process may really use."""
+"""The number of cores that this process may use, and the processor's name."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from pathlib import Path
 
 
 def available(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """The least of the machine's cores, the process's affinity, and its cgroup's CPU quota, at least 1.
+    """The number of cores: the minimum of the process's affinity and its cgroup's CPU quota, at least 1.
 
-    ``os.cpu_count`` alone counts the host's cores in a container that may use two of them.
+    ``os.cpu_count`` counts all cores of the host, even in a container that is limited to two.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(cores, _quota(cgroup) or cores))
 
 
 def _quota(cgroup: Path) -> int | None:
-    """Whole cores of the cgroup's quota, rounded up; None where there is none. Version 2 of cgroups, then version 1."""
+    """The cgroup's CPU quota in cores, rounded up, or None. Tries cgroups version 2, then version 1."""
     try:
         quota, period = (cgroup / "cpu.max").read_text().split()
     except (OSError, ValueError):
@@ -31,7 +31,7 @@ def _quota(cgroup: Path) -> int | None:
 
 
 def processor() -> str:
-    """The processor's model."""
+    """The processor's model name."""
     listed = Path("/proc/cpuinfo")
     if listed.is_file():
         lines = (line.partition(":") for line in listed.read_text("utf-8", "replace").splitlines())

@@ -1,4 +1,4 @@
-"""What of this process decides the bits of an answer: the engine, the processor, the libraries."""
+"""What decides the exact bits of an answer in this process: the engine, the processor, the library versions."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any, Final
 
 from pellucid.runtime.base import Facts
 
-# From the bytes of a picture to those of the reply.
+# The libraries that process an image, from its bytes to the reply.
 _LIBRARIES: Final = ("pellucid", "torch", "openvino", "numpy", "pillow", "simplejpeg", "cykooz-resizer", "isal")
 
 
 def told(facts: Facts) -> dict[str, Any]:
-    """What runs a network, as a reply's provenance has it."""
+    """The runtime as JSON data, for the provenance of a reply."""
     return {
         "name": facts.engine,
         "device": facts.device,
@@ -24,11 +24,11 @@ def told(facts: Facts) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of each installed library that takes part."""
-    found = {"python": platform.python_version()}
+    """The versions of Python and of the installed libraries among ``_LIBRARIES``."""
+    installed = {"python": platform.python_version()}
     for name in _LIBRARIES:
         try:
-            found[name] = version(name)
+            installed[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return installed

@@ -1,4 +1,4 @@
-"""The graph under OpenVINO, on x86 CPUs: each set of outputs that callers ask for together is a model of its own."""
+"""Runs the graph with OpenVINO on x86 CPUs. Each set of outputs is compiled into its own model."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ log = logging.getLogger(__name__)
 
 Array = NDArray[Any]
 
-# Models that are kept: sets of outputs, and networks behind a cut. Each holds its weights as the processor wants them.
+# Models in the cache besides the pinned ones. Each holds a copy of its weights, packed for the processor.
 _KEPT: Final = 12
-# Batches that run side by side. Each has its own activations in memory.
+# Parallel batches. Each holds its own activations in memory.
 _MOST_SLOTS: Final = 4
-# An image costs as much in a batch of four as in one of eight, whose activations fall out of the caches.
+# A larger batch is no cheaper per image, because its activations fall out of the CPU caches.
 _PAYING_BATCH: Final = 4
-# Copies of one image that go through a network behind a cut together: each has its activations in memory.
+# Copies of one image that run through a head in one batch. Each holds its own activations in memory.
 _MOST_COPIES: Final = 8
-# How far OpenVINO's threads stand back (``nice``) from those that feed them: a network never lacks work for the want of
-# a core to decode on, and batches come out larger.
+# The niceness of OpenVINO's threads. Decoding threads then get a core first, so the network does not wait for images
+# and batches are larger.
 _NICENESS: Final = 5
 
 
@@ -53,16 +53,16 @@ def has_bf16() -> bool:
 class OpenVINORuntime:
     """See Runtime.
 
-    Which model computes a value depends on the set of outputs alone, so an answer never depends on what else was in
-    the batch, not even by the rounding of bfloat16.
+    The set of outputs alone decides which model computes a value. So an answer never depends on the rest of the batch,
+    not even through the rounding of bfloat16.
     """
 
-    runs_ahead = True  # OpenVINO starts a pass that waits without asking Python
+    runs_ahead = True  # OpenVINO starts a queued pass without waiting for Python
 
     def __init__(
         self, network: CompiledNetwork, *, bf16: bool, threads: int, cache: Path | None = None, slots: int | None = None
     ) -> None:
-        """``cache`` is a folder that keeps compiled models between starts; None keeps none."""
+        """``cache`` is a folder that keeps compiled models between starts, or None."""
         self.network = network
         self.slots = slots or min(threads, _MOST_SLOTS)
         self.paying_batch = _PAYING_BATCH
@@ -93,7 +93,7 @@ class OpenVINORuntime:
         return self.known(_names(outputs), cores)
 
     def known(self, key: Hashable, cores: Cores) -> bool:
-        """Whether the model of that key has been compiled for these cores."""
+        """Whether the model of this key has been compiled for these cores."""
         model = self._models.known(key)
         return model is not None and model.ready(cores)
 
@@ -109,27 +109,27 @@ class OpenVINORuntime:
         return OpenVINOHead(self, value)
 
     def example(self, outputs: Sequence[str]) -> list[Array]:
-        """Zeros of the shapes and types that the values of these nodes have for one image."""
+        """Arrays of zeros with the shapes and dtypes that these nodes have for one image."""
         model = self._from_images(_names(outputs))
-        found = []
+        examples: list[Array] = []
         for name in outputs:
             if name == PIXELS_INPUT:
-                found.append(np.zeros((1, 3, *self.network.model.preprocess.size), np.float32))
+                examples.append(np.zeros((1, 3, *self.network.model.preprocess.size), np.float32))
             else:
                 sides = model.output(name).get_partial_shape()
                 shape = [side.get_length() if side.is_static else 1 for side in sides]
-                found.append(np.zeros(shape, model.output(name).get_element_type().to_dtype()))
-        return found
+                examples.append(np.zeros(shape, model.output(name).get_element_type().to_dtype()))
+        return examples
 
     def _of_images(self, outputs: tuple[str, ...]) -> Model:
         return self.model(outputs, outputs, lambda _: self._from_images(outputs))
 
     def model(self, key: Hashable, outputs: Sequence[str], build: Callable[[Sequence[Array]], ov.Model]) -> Model:
-        """The model of that key; ``build`` makes it of the first inputs, should it not be there."""
+        """The model of this key. If it is new, ``build`` builds it from the first inputs."""
         return self._models.get(key, lambda keep: Model(self, outputs, build, keep))
 
     def _from_images(self, outputs: tuple[str, ...]) -> ov.Model:
-        """uint8 images ``[B, H, W, 3]``, and where a gradient is among the outputs wanted logits -> the outputs."""
+        """A model of uint8 images ``[B, H, W, 3]`` and, if an output is a gradient, of the wanted logits."""
         network = self.network
         spec, graph = network.model.preprocess, network.graph
         images = ops.parameter([-1, *spec.size, 3], np.uint8, name="images")
@@ -148,7 +148,7 @@ class OpenVINORuntime:
     def built(
         self, part: Part, inputs: Mapping[str, Any], parameters: Sequence[Any], weights: Mapping[str, Array]
     ) -> ov.Model:
-        """An OpenVINO model of a part."""
+        """Build the OpenVINO model of a part."""
         outputs = convert.build(part, inputs, weights, bf16=self.bf16)
         results = []
         for name, output in zip(part.outputs, outputs, strict=True):
@@ -157,33 +157,33 @@ class OpenVINORuntime:
             results.append(ops.result(output))
             results[-1].output(0).set_names({name})
         model = ov.Model(results, list(parameters), "pellucid")
-        # By default a node is named by how many the process has made, so no start would find what another has kept.
+        # Default names count the nodes of the process, so a second start would not find the cached model of the first.
         for number, node in enumerate(model.get_ordered_ops()):
             node.set_friendly_name(f"{node.get_type_name()}_{number}")
         return model
 
     def form(self, cores: Cores) -> tuple[int, int]:
-        """How many streams a model has for these cores, and how many threads they share."""
+        """The numbers of streams and of threads of a model for these cores."""
         single = min(self.slots, self._threads)
         return {"shared": (self.slots, self._threads), "whole": (1, self._threads), "exact": (single, single)}[cores]
 
     def compile(self, model: ov.Model, form: tuple[int, int], *, keep: bool = False) -> ov.CompiledModel:
-        """The model with so many streams and threads. ``keep``: in the cache, if there is one, for other starts."""
+        """Compile a model for the streams and threads in ``form``. ``keep``: store it in the cache folder, if any."""
         options: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": "bf16" if self.bf16 else "f32",
             "NUM_STREAMS": form[0],
             "INFERENCE_NUM_THREADS": form[1],
-            # Pinned, the calling thread and all that it starts would share one core.
+            # With pinning, the calling thread and all threads that it starts would share one core.
             "ENABLE_CPU_PINNING": False,
-            # What callers ask for is any of very many sets of layers: their models would fill the disk.
+            # Callers can name very many sets of layers. Storing all their models would fill the disk.
             "CACHE_DIR": str(self._cache) if keep and self._cache is not None else "",
         }
-        with ThreadPoolExecutor(1, initializer=_stand_back) as pool:  # the threads it starts are as nice as it is
+        with ThreadPoolExecutor(1, initializer=_lower_priority) as pool:  # OpenVINO's threads inherit it
             return pool.submit(self._core.compile_model, model, "CPU", options).result()
 
 
 class Model:
-    """An OpenVINO model, compiled for the cores that its passes ask for."""
+    """An OpenVINO model, compiled on demand for each kind of ``Cores``."""
 
     def __init__(
         self, runtime: OpenVINORuntime, outputs: Sequence[str], build: Callable[[Sequence[Array]], ov.Model], keep: bool
@@ -195,11 +195,11 @@ class Model:
         self._whole: ov.InferRequest | None = None
 
     def ready(self, cores: Cores) -> bool:
-        """Whether a pass on these cores need not wait: one that is alone takes what its share would run on."""
+        """Whether a pass on these cores can run now. A ``whole`` pass can use the model of a ``shared`` one."""
         return bool(self._compiled) if cores != "exact" else self._runtime.form(cores) in self._compiled
 
     def compiled(self, cores: Cores, inputs: Sequence[Array] = ()) -> ov.CompiledModel:
-        """The compiled model, compiled when it is first asked for."""
+        """The compiled model for these cores. Compiles it on the first call."""
         form = self._runtime.form(cores)
         with self._lock:
             if form not in self._compiled:
@@ -207,22 +207,22 @@ class Model:
             return self._compiled[form]
 
     def __call__(self, inputs: Sequence[Array], cores: Cores) -> list[Array]:
-        """One pass. The outputs lie in memory that the next pass of the thread, or one with all cores, writes into."""
+        """Run one pass. The thread's next pass, or the next ``whole`` pass, overwrites the returned arrays."""
         request = self._request(cores, inputs)
-        held = [np.require(array, requirements=("C", "W")) for array in inputs]  # OpenVINO does not hold them
-        for number, array in enumerate(held):
+        arrays = [np.require(array, requirements=("C", "W")) for array in inputs]  # referenced until the pass ends
+        for number, array in enumerate(arrays):
             request.set_input_tensor(number, ov.Tensor(array, shared_memory=True))
-        request.start_async()  # not by ``infer``, which wraps, and copies, every output
+        request.start_async()  # ``infer`` would wrap and copy every output
         request.wait()
         return [request.get_output_tensor(number).data for number in range(len(self._outputs))]
 
     def _request(self, cores: Cores, inputs: Sequence[Array]) -> ov.InferRequest:
         form = self._runtime.form(cores)
         if cores == "whole" and (form in self._compiled or not self._compiled):
-            if self._whole is None:  # there is one such pass at a time, whatever its thread
+            if self._whole is None:  # one such pass runs at a time, so threads share the request
                 self._whole = self.compiled(cores, inputs).create_infer_request()
             return self._whole
-        if cores == "whole":  # not compiled yet: that of a share of the cores need not wait for it
+        if cores == "whole":  # not compiled yet: use the shared model instead of waiting
             form = self._runtime.form("shared")
         if form not in self._own.requests:
             self._own.requests[form] = self.compiled(cores, inputs).create_infer_request()
@@ -230,14 +230,14 @@ class Model:
 
 
 class _OwnRequests(threading.local):
-    """The calling thread's requests, by the form of their model."""
+    """Inference requests of the calling thread, by the form of their model."""
 
     def __init__(self) -> None:
         self.requests: dict[tuple[int, int], ov.InferRequest] = {}
 
 
 class Kept:
-    """Models by key: those that are pinned, and so many of the others as were used last."""
+    """An LRU cache of ``most`` models by key, and the pinned models, which are never evicted."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -246,7 +246,7 @@ class Kept:
         self._lock = threading.Lock()
 
     def known(self, key: Hashable) -> Model | None:
-        """The model of that key, if it is there; it counts as used."""
+        """The model of this key, or None. Counts as a use."""
         with self._lock:
             model = self._models.get(key)
             if model is not None:
@@ -254,18 +254,18 @@ class Kept:
             return model
 
     def pin(self, key: Hashable) -> None:
-        """Keep the model of that key for good."""
+        """Never evict the model of this key."""
         self._pinned.add(key)
 
     def get(self, key: Hashable, make: Callable[[bool], Model]) -> Model:
-        """The model of that key, made if it is not there; then one that was not used for long may go."""
+        """The model of this key, made by ``make(pinned)`` if it is missing. May evict the least recently used model."""
         with self._lock:
             model = self._models.get(key)
             if model is None:
                 model = self._models[key] = make(key in self._pinned)
-                loose = [each for each in self._models if each not in self._pinned]
-                for each in loose[: max(0, len(loose) - self._most)]:
-                    del self._models[each]
+                unpinned = [each for each in self._models if each not in self._pinned]
+                for oldest in unpinned[: max(0, len(unpinned) - self._most)]:
+                    del self._models[oldest]
             self._models.move_to_end(key)
             return model
 
@@ -304,7 +304,7 @@ class OpenVINOHead:
 
     def _part(self, gradient: bool) -> Part:
         part = self._to_gradient if gradient else self._to_logits
-        assert part is not None  # whoever offers a layer's gradient has asked
+        assert part is not None  # callers have checked that the layer has a gradient
         return part
 
     def _key(self, part: Part) -> Hashable:
@@ -327,7 +327,7 @@ class OpenVINOHead:
 
     @staticmethod
     def _rows(inputs: Sequence[Array], start: int) -> list[Array]:
-        """Some copies of an image, of each input its part; what has one row for all copies stays whole."""
+        """The inputs of some copies of an image, from copy ``start``."""
         copies = len(inputs[0])
         return [
             each[start * (len(each) // copies) : (start + _MOST_COPIES) * (len(each) // copies)]
@@ -338,30 +338,30 @@ class OpenVINOHead:
 
 
 def normalised(images: Pixels, spec: PreprocessSpec) -> Floats:
-    """uint8 images ``[B, H, W, 3]`` -> the network's pixels ``[B, 3, H, W]``."""
+    """Normalise uint8 images ``[B, H, W, 3]`` to float32 pixels ``[B, 3, H, W]``."""
     mean, std = np.array(spec.mean, np.float32), np.array(spec.std, np.float32)
     pixels: Floats = ((images.astype(np.float32) / np.float32(255) - mean) / std).transpose(0, 3, 1, 2)
     return pixels
 
 
 def _names(outputs: Sequence[str]) -> tuple[str, ...]:
-    """Sorted, so that the order of asking makes no other model. The pixels need none."""
+    """The outputs of the model, sorted, so that their order does not matter. The pixels need no model."""
     return tuple(sorted({*outputs} - {PIXELS_INPUT}))
 
 
 def _writable(folder: Path) -> bool:
-    """Whether files can be kept in the folder, which is made if it is not there."""
+    """Whether the folder is writable. Creates it if it is missing."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             return True
     except OSError:
-        log.warning("compiled models are not kept, so each start takes longer: %s can't be written to", folder)
+        log.warning("compiled models are not cached, so each start takes longer: %s is not writable", folder)
         return False
 
 
-def _stand_back() -> None:
-    """Let the calling thread, and those that it will start, stand back from the process's others."""
-    if sys.platform == "linux":  # elsewhere a process has one niceness for all its threads
+def _lower_priority() -> None:
+    """Lower the priority of the calling thread and of the threads that it will start."""
+    if sys.platform == "linux":  # on other systems niceness applies to the whole process
         niceness = os.getpriority(os.PRIO_PROCESS, 0)
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(niceness + _NICENESS, 19))

@@ -1,4 +1,4 @@
-"""The graph under torch, on a CUDA device or a CPU: its operations one by one, and no autograd."""
+"""Runs the graph with torch on a CUDA device or a CPU, operation by operation, without autograd."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ from pellucid.runtime.cores import processor
 from pellucid.types import Floats, Pixels
 
 Array = NDArray[Any]
-# Parts that are kept: one for each set of outputs that callers ask for together. They share their weights.
-_KEPT: Final = 64
-# Networks behind a cut that are kept. One whose weights are shuffled has weights of its own.
-_KEPT_HEADS: Final = 16
-# Batches that run side by side on a CPU. Each has its own activations in memory.
+# Cached parts, one for each set of outputs. They share their weights.
+_MOST_PARTS: Final = 64
+# Cached heads. A head with shuffled weights holds a copy of them.
+_MOST_HEADS: Final = 16
+# Parallel batches on a CPU. Each holds its own activations in memory.
 _MOST_SLOTS: Final = 4
-# On a CPU an image costs as much in a batch of four as in one of eight, whose activations fall out of the caches.
+# On a CPU a larger batch is no cheaper per image, because its activations fall out of the CPU caches.
 _PAYING_BATCH: Final = {"cpu": 4, "cuda": 8}
-# Text that an operation may be given: how it rounds, or which of its formulas it takes. A name of a file is none.
+# The allowed string arguments of operations: rounding modes and variants, never file names.
 _TEXTS: Final = {"rounding_mode", "approximate", "reduce", "padding_mode", "mode"}
-# By chance, or by what lies in memory.
+# Refused: random operations, and operations whose control flow depends on data.
 _NOT_PLAIN: Final = (torch.Tag.nondeterministic_seeded, torch.Tag.data_dependent_output)
 _NO_ARITHMETIC: Final = re.compile("empty|resize|sym_|storage|sparse|nested|quantize|mkldnn|cudnn|pin_memory|from_file")
-# Of those that are torch's own, what networks and their gradients consist of, beside its core set.
-_INNER: Final = re.compile(
+# The allowed operations with a leading underscore, besides torch's core and pointwise sets.
+_ALLOWED_PRIVATE: Final = re.compile(
     "_(unsafe|safe|softmax|log_softmax|prelu|adaptive|upsample|fft|cdist|conj|weight_norm|linalg)"
 )
-# What the logits come from: in single precision always, since two classes may be closer than bfloat16 can tell.
+# Products that compute the logits. They run in float32, because two logits can be closer than bfloat16 resolves.
 _PRODUCTS: Final = {"aten.addmm.default", "aten.mm.default"}
 _TOP: Final = "aten.argmax.default"
-# A view is refused of a tensor that lies otherwise in memory; a copy has the same numbers.
+# torch refuses some views of tensors in another memory format. A reshape copies them and has the same numbers.
 _INSTEAD: Final = {"aten.view.default": "aten.reshape.default"}
 
 
@@ -52,11 +52,12 @@ def build(
     dtype: torch.dtype | None,
     constants: dict[tuple[str, bool], Tensor] | None = None,
 ) -> Callable[..., list[Tensor]]:
-    """The part as a function of its inputs. ``dtype`` is that of all floating-point numbers, but for a matrix product
-    that is an output; None leaves each its own.
+    """Build a function that maps the part's inputs to its outputs.
 
-    ``constants``: what parts of one graph, with the same weights, have computed from these alone; gains what this one
-    computes. Raises NetworkFileError for an operation that torch does not have, or that is no plain arithmetic.
+    ``dtype`` is the dtype of all floating-point numbers, except in a matrix product that is an output. None keeps the
+    dtypes of the graph. ``constants`` caches values that depend on weights only; parts with the same weights share it.
+
+    Raises NetworkFileError for an operation that torch does not have, or that is not plain arithmetic.
     """
     shared = {} if constants is None else constants
 
@@ -72,7 +73,7 @@ def build(
         else:
             steps.append((node, operation(node.op)))
     exact = {node.name for node, _ in steps if node.op in _PRODUCTS and node.name in part.outputs and dtype is not None}
-    # What is constant, and whether it is read by such a product.
+    # The constants that are read, each with whether a float32 product reads it.
     read = {(name, node.name in exact) for node, _ in steps for name in node.refs() if name in fixed}
     read |= {(name, False) for name in part.outputs if name in fixed}
     missing = read - shared.keys()
@@ -82,15 +83,15 @@ def build(
         value = value.contiguous(memory_format=torch.channels_last) if value.ndim == 4 else value.contiguous()
         shared[name, exactly] = value
     last: dict[str, int] = {name: number for number, (node, _) in enumerate(steps) for name in node.refs()}
-    over: dict[int, list[str]] = {}
+    freed: dict[int, list[str]] = {}  # step number -> the values that no later step reads
     for name, number in last.items():
         if name not in part.outputs and name not in fixed:
-            over.setdefault(number, []).append(name)
+            freed.setdefault(number, []).append(name)
 
     def operands(node: Node, found: Mapping[str, Any]) -> Mapping[str, Any]:
         if node.name in exact:
             return {name: shared[name, True] if name in fixed else found[name].float() for name in node.refs()}
-        if exact.isdisjoint(node.refs()) or node.op == _TOP:  # the top class is that of the exact logits
+        if exact.isdisjoint(node.refs()) or node.op == _TOP:  # choose the top class from float32 logits
             return found
         return {name: cast(found[name]) for name in node.refs()}
 
@@ -100,7 +101,7 @@ def build(
         sizes = {of: len(found[name]) for of, name in part.batches.items() if name in found}
         for number, (node, function) in enumerate(steps):
             found[node.name] = _run(node, function, operands(node, found), sizes, None if node.name in exact else dtype)
-            for name in over.get(number, ()):
+            for name in freed.get(number, ()):
                 del found[name]
         return [found[name] for name in part.outputs]
 
@@ -108,7 +109,7 @@ def build(
 
 
 def _computed(fixed: dict[str, Node], names: set[str], weights: Mapping[str, Array]) -> dict[str, Tensor]:
-    """The values called ``names``, which follow from weights alone. ``fixed``: all such operations, in order."""
+    """The values named ``names``, which depend on weights only. ``fixed``: all such nodes, in order."""
     needed = set(names)
     for name in reversed(fixed):
         if name in needed:
@@ -125,7 +126,7 @@ def _computed(fixed: dict[str, Node], names: set[str], weights: Mapping[str, Arr
 
 @lru_cache(None)
 def operation(name: str) -> Callable[..., Any]:
-    """The function of an ATen operation. Raises NetworkFileError where it is unknown, or could do more than compute."""
+    """The function of an ATen operation. Raises NetworkFileError if it is unknown or not plain arithmetic."""
     if name == "aten.getitem.default":
         return lambda values, index: values[index]
     _, packet, overload = _INSTEAD.get(name, name).split(".")
@@ -141,18 +142,20 @@ def operation(name: str) -> Callable[..., Any]:
         for argument in schema.arguments
         if str(argument.type).removeprefix("Optional[").rstrip("]") == "str"
     }
-    inner = (
-        packet.startswith("_") and not _INNER.match(packet) and tags.isdisjoint((torch.Tag.core, torch.Tag.pointwise))
+    private = (
+        packet.startswith("_")
+        and not _ALLOWED_PRIVATE.match(packet)
+        and tags.isdisjoint((torch.Tag.core, torch.Tag.pointwise))
     )
     if (
         not computes
         or schema.is_mutable
         or texts - _TEXTS
-        or inner
+        or private
         or not tags.isdisjoint(_NOT_PLAIN)
         or _NO_ARITHMETIC.search(packet)
     ):
-        raise NetworkFileError(f"{name} is no operation of a network")
+        raise NetworkFileError(f"{name} is not an operation that a network may use")
     function: Callable[..., Any] = found
     return function
 
@@ -179,7 +182,7 @@ def _run(
 
 
 def _follows_batch(node: Node) -> bool:
-    """Whether one of its arguments is a multiple of the batch."""
+    """Whether an argument of the node is a multiple of the batch size."""
     found = False
 
     def leaf(value: Any) -> None:
@@ -195,7 +198,7 @@ def _listed(value: Any) -> Any:
 
 
 def pick_device(name: str) -> torch.device:
-    """``auto`` is CUDA where there is one, else the CPU. Raises ValueError for a device that is not there."""
+    """The torch device. ``auto`` is CUDA if available, else the CPU. Raises ValueError for a missing device."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = torch.device(name)
@@ -205,7 +208,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def gains_by_bf16(device: torch.device) -> bool:
-    """Whether torch is faster in bfloat16 here: on CUDA devices and CPUs that compute in it."""
+    """Whether torch is faster in bfloat16 here: CUDA devices and CPUs with native support."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
     capabilities = torch.cpu.get_capabilities()
@@ -213,13 +216,13 @@ def gains_by_bf16(device: torch.device) -> bool:
 
 
 class TorchRuntime:
-    """See Runtime. ``bf16`` computes in bfloat16; what leaves a pass is fp32 always.
+    """See Runtime. With ``bf16`` it computes in bfloat16. A pass always returns float32.
 
-    On a CPU ``threads`` are shared out to as many passes as run at once: passes side by side, each on a core of its
-    own, don't wait for one another layer by layer, as the threads of one pass do. One that is alone has them all.
+    On a CPU, parallel passes share the ``threads`` equally, and a single pass uses all of them. Passes on separate
+    cores are faster than threads of one pass, which wait for each other at every layer.
     """
 
-    runs_ahead = False  # a thread more would only share the cores of the others
+    runs_ahead = False  # a queued pass would compete for the same cores
 
     def __init__(
         self,
@@ -230,7 +233,7 @@ class TorchRuntime:
         threads: int = 1,
         slots: int | None = None,
     ) -> None:
-        """``slots``: by default one on a CUDA device, on a CPU as many as threads, four at most."""
+        """``slots``: by default one on a CUDA device, and one per thread on a CPU, at most four."""
         self.network = network
         self.slots = slots or (1 if device.type == "cuda" else min(threads, _MOST_SLOTS))
         self.paying_batch = _PAYING_BATCH.get(device.type, 8)
@@ -238,9 +241,9 @@ class TorchRuntime:
         self._dtype = torch.bfloat16 if bf16 else None
         precision = "bf16" if bf16 else "fp32"
         description = f"torch {torch.__version__} on {device}, {precision}"
-        self.facts = Facts("torch", str(device), precision, threads, description, _computes(device))
+        self.facts = Facts("torch", str(device), precision, threads, description, _hardware(device))
         spec = network.model.preprocess
-        fixed = set(network.manifest.buffers)  # constants among them, which may be of any type
+        fixed = set(network.manifest.buffers)  # may have any dtype
         kinds = (array.dtype for name, array in network.weights.items() if name not in fixed)
         kind = next((each for each in kinds if each.kind == "f"), np.dtype(np.float32))
         self._kind = getattr(torch, kind.name)
@@ -250,8 +253,8 @@ class TorchRuntime:
             [-mean / each for mean, each in zip(spec.mean, spec.std, strict=True)], dtype=self._kind, device=device
         )
         self._scale, self._shift = scale[:, None, None], shift[:, None, None]
-        self._parts = lru_cache(_KEPT)(self._built)
-        self._heads = lru_cache(_KEPT_HEADS)(lambda value, draw: TorchHead(self, value, draw))
+        self._parts = lru_cache(_MOST_PARTS)(self._built)
+        self._heads = lru_cache(_MOST_HEADS)(lambda value, draw: TorchHead(self, value, draw))
         self._constants: dict[tuple[str, bool], Tensor] = {}
         self._building = threading.Lock()
         self._stream: Any = None
@@ -265,7 +268,7 @@ class TorchRuntime:
         """See Runtime."""
         pixels = torch.from_numpy(images)
         if self._stream is not None:
-            pixels = pixels.pin_memory()  # else the copy would wait, and take longer
+            pixels = pixels.pin_memory()  # makes the copy to the device asynchronous and faster
         names = tuple(sorted({*outputs} - {PIXELS_INPUT}))
         with self.computing(cores):
             moved = pixels.to(self._device, non_blocking=True).permute(0, 3, 1, 2)
@@ -285,7 +288,7 @@ class TorchRuntime:
         return self.built(self.network.graph.part(inputs, outputs), self.network.weights)
 
     def built(self, part: Part, weights: Mapping[str, Array]) -> Callable[..., list[Tensor]]:
-        """A part on this device in this precision."""
+        """Build a part for this device and precision."""
         constants = self._constants if weights is self.network.weights else None
         return build(part, weights, self._device, self._dtype, constants)
 
@@ -306,24 +309,24 @@ class TorchRuntime:
 
     @contextmanager
     def computing(self, cores: Cores) -> Iterator[None]:
-        """What happens inside is a pass, or a part of one."""
+        """Set threads, stream and algorithms for a pass that runs inside."""
         torch.set_num_threads(
             {"exact": 1, "whole": self._threads, "shared": max(1, self._threads // self.slots)}[cores]
         )
-        # A stream of the runtime's own: nothing that runs beside it on the device is waited for. And where cuDNN could
-        # choose an algorithm that adds in any order, it chooses another.
+        # The runtime's own stream does not wait for other work on the device. For ``exact``, cuDNN uses only
+        # deterministic algorithms.
         exact = torch.backends.cudnn.flags(benchmark=False, deterministic=True) if cores == "exact" else nullcontext()
         stream = torch.cuda.stream(self._stream) if self._stream is not None else nullcontext()
         with torch.inference_mode(), stream, exact:
             yield
 
     def array(self, value: Tensor) -> Array:
-        """A value as an array on the CPU; bfloat16, which numpy has not, as float32."""
-        found: Array = (value.float() if value.dtype == torch.bfloat16 else value).cpu().numpy()
-        return found
+        """A value as a numpy array. bfloat16, which numpy lacks, becomes float32."""
+        array: Array = (value.float() if value.dtype == torch.bfloat16 else value).cpu().numpy()
+        return array
 
     def tensor(self, value: Array) -> Tensor:
-        """The inverse."""
+        """An array as a tensor on the device."""
         return torch.from_numpy(np.ascontiguousarray(value)).to(self._device)
 
 
@@ -341,7 +344,7 @@ class TorchHead:
 
     @cached_property
     def _gradient(self) -> Callable[..., list[Tensor]]:
-        assert self._to_gradient is not None  # whoever offers a layer's gradient has asked
+        assert self._to_gradient is not None  # callers have checked that the layer has a gradient
         return self._built(self._to_gradient)
 
     def _built(self, part: Part) -> Callable[..., list[Tensor]]:
@@ -370,7 +373,8 @@ class TorchHead:
         """See Head."""
 
 
-def _computes(device: torch.device) -> str:
+def _hardware(device: torch.device) -> str:
+    """A description of the hardware and its libraries."""
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
         return f"{name}, CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"  # type: ignore[no-untyped-call]

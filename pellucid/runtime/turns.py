@@ -1,4 +1,4 @@
-"""When a pass's turn comes: one that is handed over while all slots are busy begins as the first of them is free."""
+"""Measures how long a pass is queued. A pass that arrives while all slots are busy starts when a slot becomes free."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from dataclasses import dataclass
 
 @dataclass(eq=False, slots=True)
 class Turn:
-    """When a pass was handed over and when it began, in ``time.perf_counter`` seconds."""
+    """When a pass was queued and when it started, in seconds of ``time.perf_counter``."""
 
     handed_over: float
     began: float
 
     @property
     def waited_s(self) -> float:
-        """Seconds in which it waited for a slot."""
+        """Seconds for which the pass waited for a slot."""
         return self.began - self.handed_over
 
 
 class Turns:
-    """Counts the passes that a graph of so many ``slots`` has at a time. May be used from several threads."""
+    """Tracks which passes run in the ``slots`` and which are queued. Thread-safe."""
 
     def __init__(self, slots: int) -> None:
         self._slots = slots
@@ -34,7 +34,7 @@ class Turns:
 
     @contextmanager
     def turn(self) -> Iterator[Turn]:
-        """What happens inside is a pass. When its turn came is known at the end."""
+        """Wrap one pass. ``waited_s`` of the yielded object is final when the pass ends."""
         now = time.perf_counter()
         turn = Turn(now, now)
         with self._lock:
@@ -46,7 +46,9 @@ class Turns:
         finally:
             with self._lock:
                 self._taken -= 1
-                if turn in self._waiting:  # over before another's thread had woken to say so; or it failed
+                if (
+                    turn in self._waiting
+                ):  # it failed, or it ended before the thread of the earlier pass released its slot
                     self._waiting.remove(turn)
                 elif self._waiting:
                     self._waiting.popleft().began = time.perf_counter()

@@ -143,7 +143,7 @@ def test_a_name_of_the_catalogue_keeps_what_is_not_given_anew(tmp_path: Path) ->
         (("{}:SOURCE", *USUAL), "can't be imported"),
         (("{}:Failing", "--size", "32", "--labels", "a,b"), "no disk"),
         (("{}:nn.ReLU", "--size", "32", "--labels", "a,b"), "can't be compiled"),
-        (("{}:torch.Size", "--size", "32", "--labels", "a,b"), "makes no torch.nn.Module, but Size"),
+        (("{}:torch.Size", "--size", "32", "--labels", "a,b"), "returns Size, not a torch.nn.Module"),
         (("{}:Undecided", "--size", "32", "--labels", "a,b"), "can't be traced"),
         (("{}:Pets",), "--size"),
         (("{}:Pets", "--size", "32"), "--labels"),

@@ -1,4 +1,4 @@
-"""A function of maps, recorded with its gradient, and run by torch and by OpenVINO."""
+"""Records a function of maps with its gradient, and runs it by torch, by OpenVINO and by autograd."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ Function = Callable[[Tensor], Tensor]
 
 
 class Head(nn.Module):
-    """``layer``, and behind it a linear layer ``[anything, CLASSES]``."""
+    """``layer``, followed by a linear layer to ``CLASSES`` logits."""
 
     def __init__(self, layer: Function, shape: tuple[int, int, int]) -> None:
         super().__init__()
         if isinstance(layer, nn.Module):
             self.part = layer
-        self._layer = [layer]  # not a module's attribute twice
+        self._layer = [layer]  # in a list, so that it is not registered twice
         size = layer(torch.zeros(1, *shape, dtype=torch.float64)).numel()
         chance = torch.Generator().manual_seed(3)
         self.weight = nn.Parameter(torch.randn(size, CLASSES, generator=chance, dtype=torch.float64))
@@ -44,21 +44,21 @@ def recorded(layer: Function, shape: tuple[int, int, int], gradients: bool = Tru
 
 
 def part_of(joint: Joint) -> Part:
-    """Pixels and wanted logits -> logits and the gradient by the pixels."""
+    """Pixels and wanted logits -> logits and the gradient at the pixels."""
     gradient = joint.gradients[PIXELS_INPUT]
     assert gradient is not None
     return joint.graph.part((PIXELS_INPUT, WANTED_INPUT), (joint.logits, gradient))
 
 
 def by_torch(joint: Joint, pixels: Tensor, wanted: Tensor) -> list[Tensor]:
-    """What the graph computes in float64."""
+    """The graph's outputs in float64, computed by torch."""
     weights = {name: value.numpy() for name, value in joint.weights.items()}
     with torch.no_grad():
         return torch_runtime.build(part_of(joint), weights, torch.device("cpu"), None)(pixels, wanted)
 
 
 def in_float32(graph: Graph, weights: Mapping[str, Array]) -> tuple[Graph, dict[str, Array]]:
-    """A graph that was recorded in float64."""
+    """A float64 graph and its weights, converted to float32."""
 
     def leaf(value: Any) -> Any:
         return Dtype("float32") if value == Dtype("float64") else value
@@ -72,7 +72,7 @@ def in_float32(graph: Graph, weights: Mapping[str, Array]) -> tuple[Graph, dict[
 
 
 def by_openvino(joint: Joint, pixels: Tensor, wanted: Tensor) -> list[Tensor]:
-    """The same in float32."""
+    """The graph's outputs in float32, computed by OpenVINO."""
     graph, weights = in_float32(joint.graph, {name: value.numpy() for name, value in joint.weights.items()})
     inputs = [ops.parameter([-1, *each.shape[1:]], np.float32) for each in (pixels, wanted)]
     part = part_of(replace(joint, graph=graph))
@@ -85,7 +85,7 @@ def by_openvino(joint: Joint, pixels: Tensor, wanted: Tensor) -> list[Tensor]:
 
 
 def by_autograd(net: Head, pixels: Tensor, wanted: Tensor) -> list[Tensor]:
-    """What torch itself computes in float64."""
+    """The logits and the gradient in float64, computed by autograd."""
     leaf = pixels.clone().requires_grad_()
     (logits,) = net(leaf)
     (gradient,) = torch.autograd.grad(logits, leaf, wanted)

@@ -1,4 +1,4 @@
-"""``pellucid.compile`` of a class of one's own, from a training script that goes on with it."""
+"""``pellucid.compile`` of a user's own class, called from a training script."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LABELS = ["cat", "dog", "rat", "owl"]
 
 
 class ChannelGate(nn.Module):
-    """CBAM's: one perceptron over the average and the largest of each channel (Woo et al., arXiv 1807.06521)."""
+    """CBAM's channel gate: one perceptron for each channel's mean and maximum (Woo et al., arXiv 1807.06521)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class ChannelGate(nn.Module):
 
 
 class SpatialGate(nn.Module):
-    """CBAM's: one number for each position."""
+    """CBAM's spatial gate: one number per position."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class SpatialGate(nn.Module):
 
 
 class Pets(nn.Module):
-    """A small network with residual blocks and CBAM, as somebody writes it."""
+    """A small network with residual blocks and CBAM, as a user would write it."""
 
     def __init__(self, classes: int = 4) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class Pets(nn.Module):
 
 
 def trained(net: Pets) -> Pets:
-    """After a step of training, and still in training mode."""
+    """The network after one training step, still in training mode."""
     optimizer = torch.optim.SGD(net.parameters(), 0.1)
     pixels = torch.randn(8, 3, *SIZE, generator=torch.Generator().manual_seed(1))
     nn.functional.cross_entropy(net(pixels), torch.arange(8) % 4).backward()  # type: ignore[no-untyped-call]
@@ -81,7 +81,7 @@ def pictures(count: int) -> Tensor:
     return torch.randn(count, 3, *SIZE, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
 
 
-def test_a_training_script_keeps_its_network_as_it_was(tmp_path: Path) -> None:
+def test_compiling_leaves_the_network_unchanged(tmp_path: Path) -> None:
     net = trained(Pets())
     net.classifier.bias.requires_grad_(False)
     net.register_forward_hook(lambda *_: None)
@@ -95,7 +95,7 @@ def test_a_training_script_keeps_its_network_as_it_was(tmp_path: Path) -> None:
     assert net.get_submodule("stem.2").inplace
     for name, value in net.state_dict().items():
         assert torch.equal(value, state[name])
-    trained(net)  # and what it learns later is not in the file
+    trained(net)  # later training does not change the file
     assert (found.model.name, found.model.title, found.model.labels) == ("pets", "Pets", tuple(LABELS))
     assert found.digest == load(tmp_path / "pets.pellucid").digest
     np.testing.assert_array_equal(
@@ -104,7 +104,7 @@ def test_a_training_script_keeps_its_network_as_it_was(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.weights["classifier.weight"], state["classifier.weight"])
 
 
-def test_what_is_said_of_pictures_is_in_the_file(tmp_path: Path) -> None:
+def test_the_file_holds_the_preprocessing(tmp_path: Path) -> None:
     options: dict[str, Any] = {"labels": LABELS, "progress": False}
     path = tmp_path / "folder" / "pets.pellucid"
     square = pellucid.compile(Pets(), path, size=32, **options).model.preprocess
@@ -124,13 +124,13 @@ def test_what_is_said_of_pictures_is_in_the_file(tmp_path: Path) -> None:
     given = named.preprocess
     assert (given.size, given.resize, given.mean, given.std) == ((32, 40), 40, (0.0, 0.0, 0.0), (1.0, 1.0, 2.0))
     assert given.squash
-    with pytest.raises(CompileError, match="mean and std have a number for each of the three channels, not 1"):
+    with pytest.raises(CompileError, match="mean and std must have three numbers, one for each channel, not 1"):
         pellucid.compile(Pets(), path, size=32, mean=[0.5], **options)
-    assert load(path).model == named  # which is still there
+    assert load(path).model == named  # the earlier file is still there
 
 
-def test_both_of_cbams_gates_are_read_as_what_they_are() -> None:
-    """The channel gate is one, and its weights multiply the channels; the spatial gate is a layer."""
+def test_cbams_channel_gate_is_found_and_its_spatial_gate_is_a_layer() -> None:
+    """The channel gate's weights are the factors of the channels."""
     net = Pets().eval().double()
     found = in_memory(net, SMALL)
     (gate,) = found.spec.gates
@@ -154,13 +154,13 @@ def test_both_of_cbams_gates_are_read_as_what_they_are() -> None:
     np.testing.assert_allclose(outcome.gates[0].effects, (gradient * leaf).sum((0, 2, 3)).detach(), rtol=1e-9)
 
 
-def test_its_grad_cam_is_captums_at_every_layer() -> None:
+def test_grad_cam_equals_captums_at_every_layer() -> None:
     net = trained(Pets()).eval().double()
     found = in_memory(net, SMALL)
     modules = dict(net.named_modules())
     layers = [layer.name for layer in found.spec.layers if layer.name in modules]
     assert {"stem", "down", "block", "channels", "places"} <= {*layers}
-    layers.remove("stem.1")  # a hook sees what it is overwritten with
+    layers.remove("stem.1")  # a hook sees the value that overwrites it
     targets = [[3, 0], [1]]
     for layer in layers:
         oracle = LayerGradCam(net, modules[layer])
@@ -170,7 +170,7 @@ def test_its_grad_cam_is_captums_at_every_layer() -> None:
                 np.testing.assert_allclose(heat, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
-def test_a_network_in_half_precision_is_compiled_in_single() -> None:
+def test_a_float16_network_is_compiled_in_float32() -> None:
     half = Pets().eval().half()
     found = compile_network(half, in_memory(Pets(), SMALL).model, None)
     assert {weight.dtype.name for name, weight in found.weights.items() if name in dict(half.named_parameters())} == {
@@ -198,7 +198,7 @@ class Pair(Pets):
 
 
 @pytest.mark.parametrize(
-    ("net", "labels", "told"),
+    ("net", "labels", "message"),
     [
         (Pets(), LABELS[:3], "^pets has 4 classes, and 3 labels are given$"),
         (
@@ -217,10 +217,10 @@ class Pair(Pets):
         (nn.Sequential(nn.Flatten(), nn.Linear(5, 4)), LABELS, "^pets can't be compiled: Sequential can't be traced"),
     ],
 )
-def test_what_cant_be_compiled_is_told_in_a_sentence_and_leaves_no_file(
-    tmp_path: Path, net: nn.Module, labels: list[str], told: str
+def test_a_network_that_cant_be_compiled_is_refused_in_a_sentence_and_leaves_no_file(
+    tmp_path: Path, net: nn.Module, labels: list[str], message: str
 ) -> None:
-    with pytest.raises(CompileError, match=told) as error:
+    with pytest.raises(CompileError, match=message) as error:
         pellucid.compile(net, tmp_path / "pets.pellucid", labels=labels, size=SIZE, progress=False)
     assert "\n" not in str(error.value)
     assert not [*tmp_path.iterdir()]
@@ -234,12 +234,10 @@ def test_what_cant_be_compiled_is_told_in_a_sentence_and_leaves_no_file(
         ({"labels": "cat"}, "not the text 'cat'"),
         ({"size": "128"}, "not '128' and 'bilinear'"),
         ({"interpolation": "cubic"}, "nearest, bilinear, bicubic"),
-        ({"mean": (123, 116, 103)}, "divide by 255"),
+        ({"mean": (123, 116, 103)}, "divide them by 255"),
     ],
 )
-def test_what_is_no_network_or_no_description_is_refused_in_a_sentence(
-    wrong: dict[str, Any], why: str, tmp_path: Path
-) -> None:
+def test_invalid_arguments_are_refused_in_a_sentence(wrong: dict[str, Any], why: str, tmp_path: Path) -> None:
     given: dict[str, Any] = {"net": nn.Flatten(), "labels": ["a", "b"], "size": 8} | wrong
     with pytest.raises(CompileError, match=why):
         pellucid.compile(given.pop("net"), tmp_path / "x.pellucid", **given)

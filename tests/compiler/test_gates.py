@@ -1,4 +1,4 @@
-"""Gates are found by what they compute, and read out as the number that multiplied each channel."""
+"""Gates are found by what they compute. Their weights are the numbers that multiply the channels."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_channel_attention_is_twice_the_sigmoid_of_a_shared_mlp_over_both_poolin
         ("efficientnet_b0", 16, "SqueezeExcitation", "sigmoid"),
     ],
 )
-def test_gates_read_out_equal_gates_computed_by_hand(name: str, count: int, kind: str, squash: str) -> None:
+def test_gate_weights_equal_output_over_input(name: str, count: int, kind: str, squash: str) -> None:
     net, pixels = traced(name, torch.float64), images(2, dtype=torch.float64)
     specs = net.spec.gates
     assert [(spec.type, spec.squash) for spec in specs] == [(kind, squash)] * count
@@ -120,8 +120,8 @@ def classifier(*layers: nn.Module) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), *layers, *behind).eval()
 
 
-def test_every_gate_has_a_name_of_its_own() -> None:
-    """That of its module, or, where others are in the same module, that of its multiplication."""
+def test_every_gate_has_a_unique_name() -> None:
+    """A gate has its module's name. If the module has several gates, each has its multiplication's name."""
     squeeze, block = Squeeze(), TwoGates()
     net = classifier(block, squeeze, nn.ReLU(), squeeze)
     traced_net = TracedNetwork(net, SIZE)
@@ -140,7 +140,7 @@ def test_every_gate_has_a_name_of_its_own() -> None:
         torch.testing.assert_close(read["2.mul"], squeeze.mlp(second.mean((2, 3))).sigmoid())
 
 
-def test_the_name_of_a_module_is_that_of_what_it_returns_at_its_first_run_and_of_nothing_else() -> None:
+def test_a_modules_name_belongs_to_the_value_of_its_first_run_alone() -> None:
     class Relu(nn.Module):
         def __init__(self) -> None:
             super().__init__()

@@ -1,4 +1,4 @@
-"""Every operation's gradient in the graph is autograd's, under torch and under OpenVINO, for any batch."""
+"""Every operation's gradient equals autograd's, in torch and in OpenVINO, for any batch size."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SHAPE = (4, 6, 6)
 
 
 def _seeded(make: Callable[[], nn.Module]) -> nn.Module:
-    """In evaluation, in float64, with weights and statistics that are no ones and zeros."""
+    """In eval mode and float64, with random weights and statistics."""
     torch.manual_seed(5)
     layer = make().double().eval()
     for name, value in (*layer.named_parameters(), *layer.named_buffers()):
@@ -26,20 +26,20 @@ def _seeded(make: Callable[[], nn.Module]) -> nn.Module:
 
 
 def _heads(x: Tensor) -> Tensor:
-    """Attention between positions, by two heads."""
+    """Self-attention between positions, with two heads."""
     tokens = x.flatten(2).mT.reshape(x.shape[0], -1, 2, 2).transpose(1, 2)
     return F.scaled_dot_product_attention(tokens, tokens * 0.5, tokens + 1)
 
 
 def _windows(x: Tensor) -> Tensor:
-    """Attention within shifted windows of 3 x 3."""
+    """Self-attention within shifted windows of 3 x 3."""
     shifted = torch.roll(x, (-1, -2), (2, 3)).permute(0, 2, 3, 1)
     parts = shifted.reshape(x.shape[0], 2, 3, 2, 3, 4).permute(0, 1, 3, 2, 4, 5).reshape(-1, 9, 4)
     return (torch.softmax(parts @ parts.mT, -1) @ parts).reshape(x.shape[0], -1)
 
 
 def _masked(x: Tensor) -> Tensor:
-    """A mask that is written in place, and places of a copy that are."""
+    """Writes in place to a mask and to parts of a copy."""
     mask = x.new_zeros(6, 6)
     mask[:2, 3:] = -1.0
     y = x + mask
@@ -143,19 +143,19 @@ OTHERS: dict[str, Function] = {
 }
 
 
-# They put images and others into one axis.
+# These merge images with another axis.
 MERGED = ("windows", "instance norm")
 
 
 def _values(count: int) -> Tensor:
-    """Numbers that lie away from the kinks of all these functions, no two of an image alike."""
+    """Numbers away from the kinks of all these functions. No two of an image are equal."""
     size = count * SHAPE[0] * SHAPE[1] * SHAPE[2]
     order = torch.randperm(size, generator=torch.Generator().manual_seed(7))
     return (((order + 0.5) / size - 0.5) * 9).round(decimals=5).reshape(count, *SHAPE).double()
 
 
 @pytest.mark.parametrize("name", [*ACTIVATIONS, *OTHERS])
-def test_the_gradient_is_that_of_autograd_for_any_batch(name: str) -> None:
+def test_the_gradient_equals_autograds_for_any_batch_size(name: str) -> None:
     joint, net = recorded((ACTIVATIONS | OTHERS)[name], SHAPE)
     wanted = torch.randn(5, CLASSES, generator=torch.Generator().manual_seed(8), dtype=torch.float64)
     for count in (1, 5):
@@ -169,7 +169,7 @@ def test_the_gradient_is_that_of_autograd_for_any_batch(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [*ACTIVATIONS, *(name for name in OTHERS if name not in MERGED)])
-def test_one_image_serves_the_gradients_of_several_classes(name: str) -> None:
+def test_one_image_broadcasts_over_the_gradients_of_several_classes(name: str) -> None:
     joint, net = recorded((ACTIVATIONS | OTHERS)[name], SHAPE)
     pixels, wanted = _values(5)[:1], torch.eye(CLASSES, dtype=torch.float64)
     expected = torch.cat([by_autograd(net, pixels, row[None])[1] for row in wanted])
@@ -179,17 +179,17 @@ def test_one_image_serves_the_gradients_of_several_classes(name: str) -> None:
 
 
 @pytest.mark.parametrize("window", [2, 3, 6])
-def test_of_equal_zeros_the_first_has_the_gradient_as_in_torch(window: int) -> None:
+def test_max_pooling_gives_the_gradient_to_the_first_of_equal_maxima_as_in_torch(window: int) -> None:
     joint, net = recorded(lambda x: F.max_pool2d(x, window, padding=0 if window == 6 else 1), SHAPE)
     zeros = torch.randint(-3, 2, (2, *SHAPE), generator=torch.Generator().manual_seed(9)).relu().double()
-    zeros[0] = 0  # windows of zeros alone
+    zeros[0] = 0  # windows that hold only zeros
     wanted = torch.eye(CLASSES, dtype=torch.float64)[:2]
     expected = by_autograd(net, zeros, wanted)[1]
     assert torch.allclose(by_torch(joint, zeros, wanted)[1], expected)
     assert (by_openvino(joint, zeros, wanted)[1] - expected).abs().max() < 1e-5
 
 
-def test_a_row_of_zeros_wants_the_top_class_the_first_of_equals() -> None:
+def test_a_row_of_zeros_in_wanted_means_the_first_top_class() -> None:
     joint, net = recorded(lambda x: x, SHAPE)
     pixels = _values(5)[:2]
     pixels[1] = 0  # all logits are equal

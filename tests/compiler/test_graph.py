@@ -1,4 +1,4 @@
-"""A traced network computes what the network computes, under names that callers know."""
+"""A traced network computes the same as the network, and its layers have the names of the modules."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:The default weight initializatio
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_logits_are_those_of_the_plain_network(name: str) -> None:
+def test_logits_equal_the_networks(name: str) -> None:
     net, pixels = traced(name, torch.float64), images(2, dtype=torch.float64)
     with torch.no_grad():
         (logits,) = net.trunk([net.logits])(pixels)
@@ -27,7 +27,7 @@ def test_logits_are_those_of_the_plain_network(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_what_lies_behind_a_layer_completes_the_network_wherever_it_is_cut(name: str) -> None:
+def test_the_head_behind_any_layer_computes_the_logits(name: str) -> None:
     net = compiled(name, torch.float64)
     passes = Passes(net, images(1, dtype=torch.float64))
     with torch.no_grad():
@@ -44,17 +44,18 @@ def test_a_layers_value_is_what_its_module_returns(name: str) -> None:
     modules = dict(network(name, torch.float64).named_modules())
     for layer in [layer for layer in net.spec.layers if layer.name in modules][::7]:
         returned: list[Tensor] = []
-        # A copy: the network itself may overwrite the value in place right after.
+        # A copy, because the network may overwrite the value in place afterwards.
         handle = modules[layer.name].register_forward_hook(lambda _m, _i, out, to=returned: to.append(out.clone()))
         with torch.no_grad():
             network(name, torch.float64)(pixels)
             (value,) = net.trunk([net.value(layer.name)])(pixels)
         handle.remove()
-        # A module that runs several times (a block's one ReLU) goes by its first run; later ones have a suffix.
+        # For a module that runs several times (a block's ReLU), the name is that of the first run. Later runs have a
+        # suffix.
         torch.testing.assert_close(value, returned[0], msg=layer.name)
 
 
-def test_a_tap_before_an_in_place_operation_keeps_its_own_value() -> None:
+def test_a_layer_before_an_in_place_operation_keeps_its_own_value() -> None:
     net = traced("resnet18")
     with torch.no_grad():
         before, after = net.trunk([net.value("bn1"), net.value("relu")])(images(1))
@@ -68,7 +69,7 @@ def test_the_default_layer_is_the_last_with_a_spatial_extent() -> None:
     assert "W[k, c]" not in traced("mobilenet_v3_small").spec.default_layer_reason  # two linear layers follow
 
 
-def test_default_feature_layers_are_an_early_a_middle_and_a_late_one() -> None:
+def test_the_default_feature_layers_are_early_middle_and_late() -> None:
     assert traced("resnet18").spec.feature_layers == ("relu", "layer2", "layer4")
 
 
@@ -91,11 +92,11 @@ class Branching(nn.Module):
 
 
 def test_a_network_that_branches_on_its_pixels_is_refused() -> None:
-    with pytest.raises(UntraceableError, match=r"Branching can't be traced .*: it branches on what depends"):
+    with pytest.raises(UntraceableError, match=r"Branching can't be traced .*: it branches on a value that depends"):
         TracedNetwork(Branching(), SIZE)
 
 
-def test_a_network_without_spatial_layers_predicts_and_says_what_it_cant_do() -> None:
+def test_a_network_without_spatial_layers_has_no_default_layer_and_says_why() -> None:
     flat = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE[0] * SIZE[1], 4))
     spec = TracedNetwork(flat, SIZE).spec
     assert spec.default_layer_reason.startswith("there is no heat map")
@@ -113,9 +114,9 @@ def test_a_network_that_returns_no_logits_is_refused() -> None:
         TracedNetwork(nn.Conv2d(3, 8, 3), SIZE)
 
 
-def test_shapes_that_a_network_asks_for_leave_one_graph_for_any_batch() -> None:
+def test_a_network_that_reads_shapes_has_one_graph_for_any_batch_size() -> None:
     class Padding(nn.Module):
-        """Pads as TensorFlow does, shuffles channels as ShuffleNet does, and looks whether its map is 1x1."""
+        """Pads as TensorFlow does, shuffles channels as ShuffleNet does, and tests whether its map is 1x1."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -143,14 +144,14 @@ def test_shapes_that_a_network_asks_for_leave_one_graph_for_any_batch() -> None:
 
 
 def transformer(num_classes: int) -> nn.Module:
-    """torchvision's vision transformer, of four layers."""
+    """torchvision's vision transformer with four layers."""
     net: nn.Module = torchvision.models.VisionTransformer(64, 16, 4, 2, 32, 64, num_classes=num_classes)
     return net
 
 
 @pytest.mark.parametrize("name", ["convnext_tiny", "swin_t", "vision transformer"])
-def test_tokens_and_maps_with_channels_last_are_offered_as_maps(name: str) -> None:
-    """A layer's value is its module's, moved to [B, C, h, w]; what lies behind it completes the network."""
+def test_tokens_and_channels_last_maps_are_read_as_maps(name: str) -> None:
+    """A layer's map is its module's value, moved to [B, C, h, w]. The head behind it computes the logits."""
     torch.manual_seed(0)
     make = partial(torchvision.models.get_model, name) if name != "vision transformer" else transformer
     net = make(num_classes=5).eval()
@@ -174,14 +175,14 @@ def test_tokens_and_maps_with_channels_last_are_offered_as_maps(name: str) -> No
 
 
 def test_a_vision_transformers_default_layer_is_the_last_whose_positions_are_read() -> None:
-    """Behind its last attention the class token alone is read: there a map would be zero."""
+    """After the last attention only the class token is read, so a map there would be zero."""
     net = TracedNetwork(transformer(num_classes=5), SIZE)
     assert net.spec.default_layer == "encoder.layers.encoder_layer_2"
     assert net.spec.by_name[net.spec.default_layer].shape == (32, 4, 4)
 
 
 class Overwriting(nn.Module, ABC):
-    """Overwrites a value in the way that its subclass names; the result of doing so is not used."""
+    """Overwrites a value in place, as the subclass does it, and ignores the returned result."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -231,17 +232,17 @@ class ThroughName(Overwriting):
 
 
 @pytest.mark.parametrize("kind", [ByModule, ByMethod, ByFunction, ByTorch], ids=lambda kind: kind.__name__)
-def test_what_is_overwritten_in_place_is_read_as_the_network_reads_it(kind: type[Overwriting]) -> None:
+def test_a_value_overwritten_in_place_is_read_as_in_the_network(kind: type[Overwriting]) -> None:
     net, pixels = kind().eval(), images(2)
     with torch.no_grad():
         expected = net(pixels)
         served = TracedNetwork(net, SIZE)
         (logits,) = served.trunk([served.logits])(pixels)
         torch.testing.assert_close(logits, expected)
-        torch.testing.assert_close(net(pixels), expected)  # the network itself is left as it was
+        torch.testing.assert_close(net(pixels), expected)  # the network itself is unchanged
 
 
 @pytest.mark.parametrize("kind", [ThroughView, ThroughName])
-def test_a_network_whose_trace_differs_from_it_is_refused(kind: type[Overwriting]) -> None:
+def test_a_network_whose_trace_computes_other_logits_is_refused(kind: type[Overwriting]) -> None:
     with pytest.raises(UntraceableError, match=f"{kind.__name__} can't be traced .*: it computes other logits"):
         TracedNetwork(kind().eval(), SIZE)

@@ -1,4 +1,4 @@
-"""A norm's scale of a gradient goes into the kernel of the convolution that follows, whatever its groups."""
+"""A norm's scale of a gradient is folded into the kernel of the next convolution, for any number of groups."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CONVOLUTIONS: dict[str, Callable[[], nn.Module]] = {
 
 
 class _Normed(nn.Module):
-    """A convolution and a norm whose scales are no two alike."""
+    """A convolution and a norm with a different scale for every channel."""
 
     def __init__(self, convolution: nn.Module) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class _Normed(nn.Module):
 
 
 @pytest.mark.parametrize("kind", CONVOLUTIONS)
-def test_the_scale_of_a_norm_is_part_of_the_kernel(kind: str) -> None:
+def test_the_scale_of_a_norm_is_folded_into_the_kernel(kind: str) -> None:
     torch.manual_seed(4)
     joint, net = recorded(_Normed(CONVOLUTIONS[kind]()), SHAPE)
     chance = torch.Generator().manual_seed(6)

@@ -1,4 +1,4 @@
-"""A network that can't be compiled, differentiated or given to OpenVINO says so, and why, in a sentence."""
+"""If a network can't be compiled, differentiated or run by OpenVINO, one sentence says why."""
 
 from __future__ import annotations
 
@@ -80,16 +80,16 @@ def _predicts(net: _Net, network: CompiledNetwork) -> None:
     np.testing.assert_allclose(found[logits], net(pixels).detach().numpy(), rtol=1e-4, atol=1e-5)
 
 
-# Called by name, so that they are what torch.fx has wrapped.
+# Called by their module names, because torch.fx wraps those.
 WITHOUT_GRADIENT: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "a function without backward": (lambda x: rounded(x), "You must implement either the backward or vjp method"),
     "an operation without a derivative": (lambda x: zeta(x), "the derivative for 'zeta' is not implemented"),
-    "a part that is written into": (lambda x: doubled_in_part(x), "it writes into a part of a tensor"),
+    "a write to a part": (lambda x: doubled_in_part(x), "it writes to a part of a tensor"),
 }
 
 
 @pytest.mark.parametrize("kind", WITHOUT_GRADIENT)
-def test_a_network_without_a_gradient_predicts_and_says_why_it_has_none(kind: str) -> None:
+def test_a_network_without_a_gradient_predicts_and_says_why(kind: str) -> None:
     between, reason = WITHOUT_GRADIENT[kind]
     net, network = _compiled(between)
     _predicts(net, network)
@@ -98,7 +98,7 @@ def test_a_network_without_a_gradient_predicts_and_says_why_it_has_none(kind: st
     assert limit.startswith(f"methods that need a gradient are not offered: no gradient can be had of _Net: {reason}")
 
 
-def test_a_gradient_of_zeros_has_a_row_for_each_wanted_one() -> None:
+def test_a_zero_gradient_has_one_row_per_wanted_row() -> None:
     _, network = _compiled(torch.round)
     runtime = TorchRuntime(network, torch.device("cpu"))
     gradient = network.manifest.values["first"].gradient
@@ -110,7 +110,7 @@ def test_a_gradient_of_zeros_has_a_row_for_each_wanted_one() -> None:
     assert not found[gradient].any()
 
 
-def test_what_openvino_can_not_run_is_named_and_torch_runs_it() -> None:
+def test_an_operation_that_openvino_lacks_is_named_and_torch_runs_it() -> None:
     net, network = _compiled(_sorted)
     _predicts(net, network)
     assert network.manifest.values["second"].gradient is not None
@@ -121,11 +121,11 @@ def test_what_openvino_can_not_run_is_named_and_torch_runs_it() -> None:
         runtime.run(np.zeros((1, SIDE, SIDE, 3), np.uint8), None, [network.manifest.logits], "exact")
 
 
-def test_a_forward_that_asks_for_the_numbers_of_a_picture_is_refused_and_its_operation_named() -> None:
+def test_a_forward_that_reads_numbers_of_its_input_is_refused_by_operation() -> None:
     with pytest.raises(CompileError, match=r"_local_scalar_dense.* compute with tensors"):
         _compiled(lambda x: x * x.mean().item())
 
 
-def test_a_forward_that_reads_memory_in_its_order_is_refused_and_its_operation_named() -> None:
-    with pytest.raises(CompileError, match=r"in the order of its memory \(aten\.as_strided"):
+def test_a_forward_that_depends_on_the_memory_format_is_refused_by_operation() -> None:
+    with pytest.raises(CompileError, match=r"by its order in memory \(aten\.as_strided"):
         _compiled(lambda x: read_by_memory(x))

@@ -1,4 +1,4 @@
-"""Gates as people write them: in place, shifted, two from one sigmoid. What multiplies channels is found, no more."""
+"""Unusual gates: in place, shifted, two from one sigmoid. A factor per channel is a gate, and nothing else is."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class WithOverwriting(Odd):
         return x
 
 
-def test_a_module_that_returns_what_it_has_overwritten_is_named_after_the_result() -> None:
+def test_a_module_that_returns_its_overwritten_input_names_the_result() -> None:
     net = WithOverwriting().eval()
     returned: list[Tensor] = []
     net.gate.register_forward_hook(lambda _module, _inputs, output: returned.append(output.clone()))
@@ -76,7 +76,7 @@ class Twice(Odd):
 
 
 class OnPixels(Odd):
-    """A gate on the picture itself, which is no layer."""
+    """A gate on the input picture, which is not a layer."""
 
     def forward(self, x: Tensor) -> Tensor:
         scale = x.mean((2, 3)).sigmoid()[:, :, None, None]
@@ -87,7 +87,7 @@ class OnPixels(Odd):
 
 
 class OverChannels(Odd):
-    """Softmax over the channels at each position: no number per channel."""
+    """A softmax over channels at each position, so not one number per channel."""
 
     def odd(self, x: Tensor) -> Tensor:
         return x * x.softmax(1)
@@ -106,7 +106,7 @@ class OnePixel(Odd):
     [(Shifted, 1), (Parted, 2), (Twice, 2), (OnPixels, 0), (OverChannels, 0), (OnePixel, 0)],
     ids=lambda value: getattr(value, "__name__", value),
 )
-def test_what_multiplies_channels_is_a_gate_and_nothing_else(kind: type[Odd], gates: int) -> None:
+def test_only_a_factor_per_channel_is_a_gate(kind: type[Odd], gates: int) -> None:
     traced = served(kind())
     assert len(traced.gates) == len(traced.spec.gates) == gates
     for gate in traced.spec.gates:

@@ -1,4 +1,4 @@
-"""Networks as people write them: in place, by views, detached, masked, for one image. All are explained as they run."""
+"""Unusual networks: in-place operations, views, detached values, masks, code for one image. All can be explained."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SIZE = (16, 16)
 
 
 class View(Odd):
-    """Asks for a view that a map with channels last in memory doesn't have."""
+    """Takes a view that does not exist in channels-last memory format."""
 
     def odd(self, x: Tensor) -> Tensor:
         x = x.view(x.size(0), 2, 4, 64).transpose(1, 2).contiguous().view_as(x)
@@ -34,7 +34,7 @@ class View(Odd):
 
 
 class Squeeze(Odd):
-    """Squeezes the batch away, of one image."""
+    """Squeezes the batch axis away for a single image."""
 
     def odd(self, x: Tensor) -> Tensor:
         return x
@@ -51,7 +51,7 @@ class Detached(Odd):
 
 
 class Functional(Odd):
-    """In place by functions without a twin in torch, by keyword, and by ``out``."""
+    """Writes in place through torch.nn.functional, by keyword, and through ``out``."""
 
     def odd(self, x: Tensor) -> Tensor:
         x = F.leaky_relu_(self.mid(x), 0.1)
@@ -71,7 +71,7 @@ class Assigned(Odd):
 
 
 class Masked(Odd):
-    """A mask and an index pass a cut by."""
+    """A mask and an index bypass the layer that is cut."""
 
     def odd(self, x: Tensor) -> Tensor:
         mask, strongest = x > 0, x.argmax(1, keepdim=True)
@@ -81,7 +81,7 @@ class Masked(Odd):
 
 
 class Spectral(Odd):
-    """Goes through a spectrum, whose gradient writes into a part of a tensor."""
+    """Computes a spectrum, whose gradient writes to a part of a tensor."""
 
     def odd(self, x: Tensor) -> Tensor:
         x = self.mid(x) + torch.fft.irfft2(torch.fft.rfft2(x), s=(8, 8))
@@ -89,7 +89,7 @@ class Spectral(Odd):
 
 
 class Cached(Odd):
-    """Keeps what it computed, as many do to look at it."""
+    """Stores an intermediate value on the module."""
 
     def odd(self, x: Tensor) -> Tensor:
         self.kept = self.mid(x)
@@ -104,7 +104,7 @@ KINDS = [View, Squeeze, Detached, Functional, Assigned, Masked, Cached]
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-def test_an_odd_network_is_cut_anywhere_and_computes_the_same_for_any_number_of_images(kind: type[Odd]) -> None:
+def test_an_odd_network_can_be_cut_at_any_layer_for_any_batch_size(kind: type[Odd]) -> None:
     net, pixels = kind().eval().double(), images(5, SIZE, torch.float64)
     found = in_memory(kind().double(), PREPROCESS_16)
     assert found.spec.default_layer, found.spec.default_layer_reason
@@ -132,22 +132,22 @@ def compare_with_captum(kind: type[Odd]) -> None:
 
 
 @pytest.mark.parametrize("kind", [View, Assigned, Masked, Cached], ids=lambda kind: kind.__name__)
-def test_an_odd_networks_grad_cam_is_captums(kind: type[Odd]) -> None:
+def test_an_odd_networks_grad_cam_equals_captums(kind: type[Odd]) -> None:
     compare_with_captum(kind)
 
 
-def test_a_network_whose_gradient_cant_be_recorded_predicts_and_says_so() -> None:
+def test_a_network_whose_gradient_cant_be_recorded_predicts_and_says_why() -> None:
     net, pixels = Spectral().eval().double(), images(2, SIZE, torch.float64)
     found = in_memory(Spectral().double(), PREPROCESS_16)
-    assert "it writes into a part of a tensor" in found.manifest.limits[0]
+    assert "it writes to a part of a tensor" in found.manifest.limits[0]
     with torch.no_grad():
         same(Passes(found, pixels).logits, net(pixels).numpy())
-    with pytest.raises(Unexplainable, match="it writes into a part of a tensor"):
+    with pytest.raises(Unexplainable, match="it writes to a part of a tensor"):
         evidence_at(found, "first", pixels, [[1], [1]])
 
 
 class Hooked(Odd):
-    """Its classifier's logits are changed by a hook."""
+    """A hook changes the classifier's logits."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -158,7 +158,7 @@ class Hooked(Odd):
 
 
 class Cosine(Odd):
-    """Classifies by the angle to normalised weights."""
+    """Classifies by cosine similarity."""
 
     def odd(self, x: Tensor) -> Tensor:
         return x
@@ -168,7 +168,7 @@ class Cosine(Odd):
 
 
 @pytest.mark.parametrize("kind", [Hooked, Cosine])
-def test_a_classifier_that_is_not_plainly_linear_is_differentiated(kind: type[Odd]) -> None:
+def test_a_classifier_with_a_hook_or_normalised_weights_has_no_closed_form(kind: type[Odd]) -> None:
     found = in_memory(kind(), PREPROCESS_16)
     assert found.spec.default_layer == "second"
     assert found.manifest.values["second"].linear is None
@@ -181,22 +181,22 @@ class Rounded(Odd):
         return x
 
 
-def test_where_the_logits_dont_follow_an_activation_there_is_no_gradient() -> None:
+def test_a_layer_that_the_logits_dont_depend_on_has_no_gradient() -> None:
     found = in_memory(Rounded().double(), PREPROCESS_16)
-    assert "gt" not in found.spec.by_name  # truth values are no map
+    assert "gt" not in found.spec.by_name  # booleans are not a map
     with pytest.raises(Unexplainable, match="the logits do not follow it"):
         evidence_at(found, "first", images(1, SIZE, torch.float64), [[1]])
 
 
 class Strided(Odd):
-    """Reads memory in the order in which a map without channels last would lie in it."""
+    """Reads memory in channels-first order."""
 
     def odd(self, x: Tensor) -> Tensor:
         return x.as_strided(x.shape, (512, 64, 8, 1))
 
 
 class ByCount(Odd):
-    """Scales by the number of images, so that two and three look alike."""
+    """Scales by half the batch size, rounded down, which is equal for two and three images."""
 
     def odd(self, x: Tensor) -> Tensor:
         return x * float(len(x.shape) + x.shape[0] // 2)
@@ -204,29 +204,29 @@ class ByCount(Odd):
 
 @pytest.mark.parametrize(
     ("kind", "why"),
-    [(Strided, "as_strided reads memory in an order that is not the service's"), (ByCount, "other logits from")],
+    [(Strided, "as_strided depends on the memory format"), (ByCount, "other logits from")],
 )
-def test_what_would_be_wrong_in_a_graph_is_refused(kind: type[Odd], why: str) -> None:
+def test_an_operation_that_a_graph_would_compute_wrongly_is_refused(kind: type[Odd], why: str) -> None:
     with pytest.raises(UntraceableError, match=why):
         TracedNetwork(kind().eval(), SIZE)
 
 
 class Normalised(Odd):
-    """Reads a number from its pixels, which is another for each picture."""
+    """Reads a number that depends on the pixels."""
 
     def odd(self, x: Tensor) -> Tensor:
         return x if x.amax().item() > 1e9 else x * 2
 
 
 class Compared(Odd):
-    """Asks whether its pixels are all the same, which noise never is."""
+    """Tests whether all channels are equal. In noise they never are."""
 
     def odd(self, x: Tensor) -> Tensor:
         return x * 2 if torch.equal(x, x[:, :1]) else x
 
 
 class Counted(Odd):
-    """Does more where a picture is bright, which noise never is."""
+    """Has a branch for bright pictures. Noise never is."""
 
     def odd(self, x: Tensor) -> Tensor:
         bright = (x.mean((1, 2, 3)) > 10).nonzero()
@@ -244,13 +244,13 @@ class Sliced(Odd):
 
 
 @pytest.mark.parametrize("kind", [Normalised, Compared, Counted, ByMask, Sliced])
-def test_what_asks_for_a_picture_s_numbers_is_not_traced_with_the_answer_of_another(kind: type[Odd]) -> None:
-    with pytest.raises(UntraceableError, match="what depends on the pixels"):
+def test_a_network_that_reads_numbers_of_its_input_is_refused(kind: type[Odd]) -> None:
+    with pytest.raises(UntraceableError, match="a value that depends on the pixels"):
         TracedNetwork(kind().eval(), SIZE)
 
 
 class Filled(Odd):
-    """Makes an index by writing it."""
+    """Fills an index in place."""
 
     def odd(self, x: Tensor) -> Tensor:
         order = torch.full_like(x[0, :, 0, 0], 10**6).long()
@@ -258,7 +258,7 @@ class Filled(Odd):
         return x[:, order]
 
 
-def test_what_is_written_is_read_later() -> None:
+def test_an_index_filled_in_place_is_traced() -> None:
     assert TracedNetwork(Filled().eval(), SIZE).spec.default_layer == "second"
 
 
@@ -279,14 +279,14 @@ class ByCompany(Odd):
         (ByCompany, "for an image beside other images"),
     ],
 )
-def test_a_network_whose_answer_depends_on_chance_or_company_is_refused(kind: type[Odd], why: str) -> None:
+def test_a_network_that_depends_on_chance_or_on_other_images_is_refused(kind: type[Odd], why: str) -> None:
     refused = "can't be traced with pixels of 16x16: it computes other logits"
     with pytest.raises(UntraceableError, match=f"{kind.__name__} {refused} {why}"):
         TracedNetwork(kind().eval(), SIZE)
 
 
 class Fixed(nn.Module):
-    """Has no parameters at all."""
+    """Has no parameters."""
 
     def forward(self, x: Tensor) -> Tensor:
         return (x * 2).mean((2, 3))

@@ -1,4 +1,4 @@
-"""What is recorded: operations on what is followed, constants by their contents, and nothing that is overwritten."""
+"""A recording holds operations on followed tensors, constants, and out-of-place forms of in-place operations."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _written(function: Any) -> Writer:
     return Writer(of(2), of(3), {}, 1)
 
 
-def test_what_nothing_followed_goes_into_is_a_constant() -> None:
+def test_a_value_that_depends_on_no_followed_tensor_is_a_constant() -> None:
     def function(x: Tensor) -> Tensor:
         mask = torch.zeros(4)
         mask[1:3] = 1
@@ -41,7 +41,7 @@ def test_what_nothing_followed_goes_into_is_a_constant() -> None:
     assert found.steps[0].args[1].tolist() == [0, 1, 1, 0]
 
 
-def test_a_constant_is_kept_as_it_was_when_it_was_read() -> None:
+def test_a_constant_has_the_value_it_had_when_it_was_read() -> None:
     def function(x: Tensor) -> Tensor:
         mask = torch.ones(4)
         y = x + mask
@@ -51,7 +51,7 @@ def test_a_constant_is_kept_as_it_was_when_it_was_read() -> None:
     assert _recorded(function, torch.ones(2, 4)).steps[0].args[1].tolist() == [1, 1, 1, 1]
 
 
-def test_what_is_written_into_reads_as_the_new_numbers() -> None:
+def test_a_tensor_reads_as_the_last_value_written_to_it() -> None:
     def function(x: Tensor) -> Tensor:
         y = x + 1
         y.mul_(3)
@@ -65,17 +65,17 @@ def test_what_is_written_into_reads_as_the_new_numbers() -> None:
     assert found.steps[-1].args[0] == found.steps[-2].results[0]
 
 
-def test_writing_into_a_part_by_another_view_is_refused() -> None:
-    with pytest.raises(TracingError, match="writes into a part"):
+def test_writing_to_a_part_through_a_second_view_is_refused() -> None:
+    with pytest.raises(TracingError, match="writes to a part"):
         _recorded(lambda x: (x + 1).unfold(1, 2, 2).zero_(), torch.ones(2, 4))
 
 
-def test_a_number_of_what_is_followed_is_refused() -> None:
+def test_reading_a_number_from_a_followed_tensor_is_refused() -> None:
     with pytest.raises(TracingError, match="depend on the pixels"):
         _recorded(lambda x: x * x.sum().item(), torch.ones(2, 4))
 
 
-def test_a_rule_takes_an_operation_apart_and_may_leave_it() -> None:
+def test_a_rule_rewrites_an_operation_or_leaves_it() -> None:
     rules = {
         torch.ops.aten.relu.default: lambda x: x.clamp(min=0),
         torch.ops.aten.tanh.default: lambda x: NotImplemented,
@@ -85,7 +85,7 @@ def test_a_rule_takes_an_operation_apart_and_may_leave_it() -> None:
     assert isinstance(found.outputs[0], Value)
 
 
-def test_a_size_that_follows_the_batch_is_a_multiple_of_it() -> None:
+def test_a_size_that_depends_on_the_batch_is_a_multiple_of_it() -> None:
     writer = _written(lambda x: x.repeat_interleave(2, 0).reshape(2, -1))
     assert [node.args[1] for node in writer.nodes if node.op == "aten.view.default"][-1] == (2, -1)
     writer = _written(lambda x: x[:, None].expand(-1, 5, -1) + x.new_zeros(x.shape[0], 5, 4))
@@ -99,11 +99,11 @@ def test_the_same_operation_is_written_once() -> None:
     assert writer.nodes[-1].args == (Ref(writer.nodes[-2].name),) * 2
 
 
-def test_another_number_of_operations_for_another_batch_is_refused() -> None:
-    with pytest.raises(TracingError, match="other operations for two images than for three"):
+def test_operations_that_depend_on_the_batch_size_are_refused() -> None:
+    with pytest.raises(TracingError, match="different operations for two images and for three"):
         _written(lambda x: x.tanh() if len(x) == 2 else x.sigmoid())
 
 
-def test_another_constant_for_another_batch_is_refused() -> None:
-    with pytest.raises(TracingError, match="another constant"):
+def test_constants_that_depend_on_the_batch_size_are_refused() -> None:
+    with pytest.raises(TracingError, match="different constants"):
         _written(lambda x: x * torch.full((4,), float(len(x))))

@@ -1,4 +1,4 @@
-"""`pellucid.open` answers what the HTTP client answers of a server of the same network, in its types and its words."""
+"""`pellucid.open` returns the same answers and errors as the HTTP client of a server with the same network."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def plain() -> Network:
 
 
 def told(answer: Any) -> Any:
-    """An answer of either as plain data. How long trials would take is what a server alone knows."""
+    """An answer of either as plain data, without the time of trials, which only a server measures."""
     if isinstance(answer, list):
         return [told(each) for each in answer]
     found: Any = answer.model_dump(exclude_unset=True)
@@ -80,7 +80,7 @@ ASKED: list[tuple[str, dict[str, Any], type]] = [
 
 
 @pytest.mark.parametrize(("method", "options", "kind"), ASKED)
-def test_it_answers_as_the_client_does(
+def test_answers_equal_the_clients(
     lite0: Network, asked: Client, method: str, options: dict[str, Any], kind: type
 ) -> None:
     here, there = (getattr(one, method)(CAT, **options) for one in (lite0, asked))
@@ -88,24 +88,24 @@ def test_it_answers_as_the_client_does(
     assert difference(told(there), told(here)) is None
 
 
-def test_its_lists_hold_the_clients_types(lite0: Network) -> None:
+def test_lists_hold_the_clients_types(lite0: Network) -> None:
     assert {type(each) for each in lite0.predict(CAT)} == {Prediction}
     assert {type(each) for each in lite0.feature_maps(CAT, layers="stem")} == {FeatureMap}
     assert {type(each) for each in lite0.grad_cam(CAT)} == {GradCam}
 
 
-def test_two_pictures_are_compared_as_the_client_does(lite0: Network, asked: Client) -> None:
+def test_a_comparison_of_two_pictures_equals_the_clients(lite0: Network, asked: Client) -> None:
     here, there = (one.compare(CAT, COFFEE, layer="blocks.10", max_side=64) for one in (lite0, asked))
     assert difference(told(there), told(here)) is None
 
 
-def test_two_networks_are_compared_as_the_client_does(lite0: Network, plain: Network, asked: Client) -> None:
+def test_a_comparison_of_two_networks_equals_the_clients(lite0: Network, plain: Network, asked: Client) -> None:
     here = lite0.compare(CAT, against=plain, against_layer="blocks.10", layer="head", max_side=64)
     there = asked.compare(CAT, against_model="lite0-plain", against_layer="blocks.10", layer="head", max_side=64)
     assert difference(told(there), told(here)) is None
 
 
-def test_heat_maps_are_the_clients(lite0: Network, asked: Client) -> None:
+def test_heat_maps_equal_the_clients(lite0: Network, asked: Client) -> None:
     options: dict[str, Any] = {"layer": "blocks.10", "method": ["grad-cam", "hirescam"], "target": [281, 285]}
     here, there = (one.heat_maps(CAT, **options) for one in (lite0, asked))
     assert np.shape(here.heat) == np.shape(there.heat)
@@ -115,7 +115,7 @@ def test_heat_maps_are_the_clients(lite0: Network, asked: Client) -> None:
         assert getattr(here, name) == getattr(there, name), name
 
 
-def test_the_options_of_every_request_are_taken(lite0: Network, asked: Client) -> None:
+def test_the_options_of_every_request_are_accepted(lite0: Network, asked: Client) -> None:
     options: dict[str, Any] = {"timeout_ms": 60_000, "model": "lite0", "provenance": True, "target": None}
     here, there = (one.grad_cam(CAT, layer="blocks.10", **options) for one in (lite0, asked))
     assert difference(told(there), told(here)) is None
@@ -154,7 +154,7 @@ def test_the_options_of_every_request_are_taken(lite0: Network, asked: Client) -
         ("compare", {"target": [281, 285], "provenance": True}),
     ],
 )
-def test_what_is_wrong_is_said_in_the_words_of_the_service(
+def test_errors_have_the_text_of_the_service(
     lite0: Network, asked: Client, method: str, options: dict[str, Any]
 ) -> None:
     with pytest.raises(ApiError) as there:
@@ -167,23 +167,23 @@ def test_what_is_wrong_is_said_in_the_words_of_the_service(
         there.value.title,
     )
     sentences = (re.sub(r"got '(\d+)'", r"got \1", said) for said in (str(here.value), there.value.detail))
-    assert len({*sentences}) == 1, there.value.detail  # HTTP's numbers are text
+    assert len({*sentences}) == 1, there.value.detail  # over HTTP, numbers are text
     assert [*(here.value.allowed or ())] == [*(there.value.allowed or ())]
 
 
-def test_wrong_options_are_invalid_and_wrong_names_unknown(lite0: Network) -> None:
+def test_a_wrong_option_is_invalid_and_a_wrong_name_unknown(lite0: Network) -> None:
     with pytest.raises(InvalidOption, match="top_k"):
         lite0.predict(CAT, top_k=0)
     with pytest.raises(UnknownName, match="Did you mean 'head'"):
         lite0.grad_cam(CAT, layer="haed")
 
 
-def test_another_network_than_the_one_that_was_opened_is_unknown(lite0: Network) -> None:
+def test_the_name_of_another_network_is_unknown(lite0: Network) -> None:
     with pytest.raises(UnknownName, match=r"Unknown model 'lite1'\. Did you mean 'lite0'"):
         lite0.predict(CAT, model="lite1")
 
 
-def test_what_is_wrong_with_the_second_network_says_which_it_is(lite0: Network, plain: Network, asked: Client) -> None:
+def test_an_error_in_the_second_network_names_it(lite0: Network, plain: Network, asked: Client) -> None:
     with pytest.raises(ApiError) as there:
         asked.compare(CAT, against_model="lite0-plain", against_layer="haed")
     with pytest.raises(UnknownName) as here:
@@ -193,7 +193,7 @@ def test_what_is_wrong_with_the_second_network_says_which_it_is(lite0: Network, 
 
 
 @pytest.mark.parametrize("data", [b"no picture", CAT.read_bytes()[:1000]], ids=["no picture", "cut off"])
-def test_what_is_no_picture_is_refused_in_the_words_of_the_service(lite0: Network, asked: Client, data: bytes) -> None:
+def test_an_undecodable_image_has_the_error_text_of_the_service(lite0: Network, asked: Client, data: bytes) -> None:
     with pytest.raises(ApiError) as there:
         asked.predict(data)
     with pytest.raises(PellucidError) as here:
@@ -201,7 +201,7 @@ def test_what_is_no_picture_is_refused_in_the_words_of_the_service(lite0: Networ
     assert (here.value.slug, str(here.value)) == (there.value.kind, there.value.detail)
 
 
-def test_a_picture_that_is_too_large_is_refused() -> None:
+def test_a_picture_with_too_many_pixels_is_refused() -> None:
     small = pellucid.open(compiled("lite0-plain"), precision="fp32", threads=1, max_pixels=100)
     with pytest.raises(PellucidError, match="pixels"):
         small.predict(CAT)
@@ -217,28 +217,28 @@ SOURCES: dict[str, Callable[[], Any]] = {
 
 
 @pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES.keys())
-def test_an_image_may_be_a_path_its_bytes_a_picture_or_an_array(plain: Network, source: Callable[[], Any]) -> None:
+def test_an_image_may_be_a_path_bytes_a_pillow_image_or_an_array(plain: Network, source: Callable[[], Any]) -> None:
     expected, found = plain.predict(CAT), plain.predict(source())
     assert [each.index for each in found] == [each.index for each in expected]
-    # JPEG's decoders may differ by a level
+    # JPEG decoders can differ by one level
     assert [each.logit for each in found] == pytest.approx([each.logit for each in expected], abs=0.05)
 
 
-def test_what_is_no_image_is_refused(plain: Network) -> None:
+def test_another_type_of_image_is_refused(plain: Network) -> None:
     with pytest.raises(TypeError, match="an image is a path"):
         plain.predict(3)  # type: ignore[arg-type]
     with pytest.raises(FileNotFoundError):
         plain.predict("nowhere.jpg")
 
 
-def test_a_network_says_what_it_is_and_has(lite0: Network) -> None:
+def test_a_network_describes_itself(lite0: Network) -> None:
     assert (lite0.spec.name, len(lite0.spec.labels)) == ("lite0", 1000)
     assert lite0.network.default_layer == "head"
     assert len(lite0.network.gates) == 7
     assert "grad-cam" in {method.name for method in lite0.methods}
 
 
-def test_what_can_not_be_opened_says_why(tmp_path: Path) -> None:
+def test_an_error_says_why_a_network_cant_be_opened(tmp_path: Path) -> None:
     with pytest.raises(NetworkFileError, match="no file"):
         pellucid.open(tmp_path / "none.pellucid")
     (tmp_path / "broken.pellucid").write_bytes(b"PK")
@@ -251,7 +251,7 @@ def test_what_can_not_be_opened_says_why(tmp_path: Path) -> None:
 
 
 class TwoLinear(nn.Module):
-    """A network whose head has two linear layers, so its gradient is no constant."""
+    """A network whose head has two linear layers, so its gradient is not constant."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -265,7 +265,7 @@ class TwoLinear(nn.Module):
 
 
 class Underived(TwoLinear):
-    """Computes what torch has no derivative of."""
+    """Uses an operation without a derivative."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(torch.special.zeta(x.abs() + 2, torch.ones_like(x)))
@@ -289,7 +289,7 @@ def opened(net: nn.Module, folder: Path, **options: Any) -> Network:
     )
 
 
-def test_what_was_compiled_is_opened_at_once_and_in_bfloat16_too(tmp_path: Path) -> None:
+def test_the_result_of_compile_can_be_opened_also_in_bfloat16(tmp_path: Path) -> None:
     exact = opened(TwoLinear(), tmp_path, engine="torch", precision="fp32")
     coarse = pellucid.open(exact.compiled, engine="torch", precision="bf16", threads=1)
     expected, found = (one.heat_maps(CAT, target=[0, 1, 2]).heat for one in (exact, coarse))
@@ -298,7 +298,7 @@ def test_what_was_compiled_is_opened_at_once_and_in_bfloat16_too(tmp_path: Path)
     assert logits[1] == pytest.approx(logits[0], abs=0.02)
 
 
-def test_a_network_without_gradients_answers_what_needs_none_and_says_so_of_the_rest(tmp_path: Path) -> None:
+def test_a_network_without_gradients_refuses_only_methods_that_need_one(tmp_path: Path) -> None:
     net = opened(Underived(), tmp_path, precision="fp32")
     assert len(net.predict(CAT)) == 3
     assert net.feature_maps(CAT)
@@ -308,7 +308,7 @@ def test_a_network_without_gradients_answers_what_needs_none_and_says_so_of_the_
             ask(CAT)
 
 
-def test_a_network_without_layers_predicts_and_says_so_of_the_rest(tmp_path: Path) -> None:
+def test_a_network_without_layers_predicts_and_refuses_the_rest(tmp_path: Path) -> None:
     net = opened(Flat(), tmp_path, precision="fp32")
     assert len(net.predict(CAT)) == 3
     for ask in (net.grad_cam, net.attention, net.explain, net.feature_maps):

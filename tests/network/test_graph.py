@@ -1,4 +1,4 @@
-"""A graph is pruned and cut by what reads what, and comes back from JSON as it was."""
+"""Pruning and cutting a graph, and its round trip through JSON."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ RELU, ADD, CAT = "aten.relu.default", "aten.add.Tensor", "aten.cat.default"
 
 
 def of(**reads: str) -> list[Node]:
-    """Operations by name, and what each reads."""
+    """Operations by name, each with the names that it reads."""
     return [Node(name, ADD, tuple(map(Ref, text.split())), {}) for name, text in reads.items()]
 
 
-# Two residual blocks, the second of which starts where the first ends, and the gradients by their values.
+# Two consecutive residual blocks, and the gradients with respect to their values.
 GRAPH = Graph(
     [
         Node("pixels", INPUT, (), {}),
@@ -29,7 +29,7 @@ GRAPH = Graph(
         *of(at_end="wanted end", at_right="at_end right", at_block="at_end at_right", at_left="at_block left"),
     ]
 )
-# Each layer reads all before it.
+# Each layer reads all earlier layers.
 DENSE = Graph(
     [
         Node("pixels", INPUT, (), {}),
@@ -41,7 +41,7 @@ DENSE = Graph(
 )
 
 
-def test_what_is_computed_from_what() -> None:
+def test_ancestors_and_dependents() -> None:
     assert GRAPH.ancestors(["left"]) == {"left", "stem", "pixels", "kernel"}
     assert GRAPH.ancestors(["end"], stop={"block"}) == {"end", "right", "block"}
     assert GRAPH.depending({"right"}) == {"right", "end", "logits", "at_end", "at_right", "at_block", "at_left"}
@@ -54,7 +54,7 @@ def test_what_is_computed_from_what() -> None:
     ("graph", "value", "outputs", "crossing"),
     [
         (GRAPH, "block", ["logits"], ["block"]),
-        (GRAPH, "left", ["logits"], ["left", "stem"]),  # by-passes the branch
+        (GRAPH, "left", ["logits"], ["left", "stem"]),  # bypasses the branch
         (GRAPH, "right", ["logits"], ["right", "block"]),
         (GRAPH, "right", ["logits", "at_right"], ["right", "block"]),
         (GRAPH, "left", ["logits", "at_left"], ["left", "stem"]),
@@ -64,12 +64,12 @@ def test_what_is_computed_from_what() -> None:
         (DENSE, "three", ["logits"], ["three", "one", "two"]),
     ],
 )
-def test_a_value_crosses_a_cut_with_what_by_passes_it(
+def test_a_cut_is_crossed_by_its_value_and_the_values_that_bypass_it(
     graph: Graph, value: str, outputs: list[str], crossing: list[str]
 ) -> None:
     found = graph.crossing(value, outputs)
     assert [*found] == crossing
-    for output in outputs:  # and nothing else is needed
+    for output in outputs:  # and they need no other input
         assert graph.part((*found, "wanted"), (output,)).outputs == (output,)
 
 
@@ -89,8 +89,8 @@ def test_a_part_that_needs_another_input_is_refused() -> None:
         GRAPH.part(("pixels",), ("at_end",))
 
 
-def test_nodes_out_of_order_or_of_one_name_are_refused() -> None:
-    with pytest.raises(GraphError, match="the operation b reads a before it is there"):
+def test_nodes_out_of_order_or_with_one_name_are_refused() -> None:
+    with pytest.raises(GraphError, match="the operation b reads a, which does not precede it"):
         Graph(of(b="a", a=""))
     with pytest.raises(GraphError, match="two operations are named a"):
         Graph([*of(a=""), *of(a="")])
@@ -112,7 +112,7 @@ ARGUMENTS = st.one_of(
 
 
 @given(st.lists(ARGUMENTS, max_size=4), st.dictionaries(NAMES, ARGUMENTS, max_size=3))
-def test_operations_come_back_from_json_as_they_were(args: list[Any], kwargs: dict[str, Any]) -> None:
+def test_operations_survive_a_round_trip_through_json(args: list[Any], kwargs: dict[str, Any]) -> None:
     nodes = [Node("x", ADD, tuple(args), {}), Node("y", ADD, (Ref("x"), (Ref("x"), *args)), kwargs)]
     data = json.loads(json.dumps(Graph(nodes).as_data(), allow_nan=False))
     again = Graph.of_data(data)
@@ -120,6 +120,6 @@ def test_operations_come_back_from_json_as_they_were(args: list[Any], kwargs: di
     assert repr(again.nodes) == repr(Graph(nodes).nodes)  # 1 is not True, nor 1.0
 
 
-def test_a_number_that_is_none_comes_back_from_json() -> None:
+def test_nan_survives_a_round_trip_through_json() -> None:
     data = Graph([Node("x", ADD, (float("nan"),), {})]).as_data()
     assert repr(Graph.of_data(data).nodes["x"].args) == "(nan,)"

@@ -1,4 +1,4 @@
-"""Every layout is seen as a map and put back."""
+"""Every layout is converted to a map and back."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LAYOUTS = [Layout("BCHW", 2, 5), Layout("BHWC", 2, 5), Layout("BPCHW", 2, 5), La
 @given(
     st.sampled_from(["BCHW", "BHWC", "BPCHW", "BNC", "BCN"]), st.integers(1, 4), st.integers(1, 4), st.integers(1, 3)
 )
-def test_a_value_that_was_seen_as_a_map_is_put_back(axes: Axes, height: int, width: int, images: int) -> None:
+def test_a_value_survives_the_conversion_to_a_map_and_back(axes: Axes, height: int, width: int, images: int) -> None:
     layout = Layout(axes, height, width)
     whole = value(layout, images)
     maps = layout.to_map(whole)
@@ -34,18 +34,18 @@ def test_a_value_that_was_seen_as_a_map_is_put_back(axes: Axes, height: int, wid
 
 
 @pytest.mark.parametrize("extra", [1, 5])
-def test_tokens_that_are_no_positions_are_left_out_and_put_back_as_they_were(extra: int) -> None:
+def test_extra_tokens_are_left_out_of_the_map_and_restored(extra: int) -> None:
     layout = Layout("BNC", 2, 5, extra)
     whole = value(layout)
     maps = layout.to_map(whole)
     assert maps.shape == (3, 4, 2, 5)
-    back = layout.from_map(maps, whole[1:2])  # copies of the second image
+    back = layout.from_map(maps, whole[1:2])  # with the second image's extra tokens
     np.testing.assert_array_equal(back[:, extra:], whole[:, extra:])
     np.testing.assert_array_equal(back[:, :extra], np.repeat(whole[1:2, :extra], 3, 0))
     np.testing.assert_array_equal(layout.from_map(maps[1:2], whole[1:2]), whole[1:2])
 
 
-def test_a_position_is_where_it_was() -> None:
+def test_a_position_keeps_its_place() -> None:
     for layout in LAYOUTS:
         whole = value(layout)
         at = {"B": 1, "C": 2, "H": 1, "W": 3, "P": 4, "N": 1 * 5 + 3}

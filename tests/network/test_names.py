@@ -1,4 +1,4 @@
-"""The name of a network is the file of what it was compiled to: kept by what decides it, and compiled once."""
+"""A network found by name is compiled once and cached under a key of its inputs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pellucid.network.names import REFUSED, NetworkNameError, find
 
 
 class Compiler:
-    """Stands in for the process that compiles: writes a file, or fails as it is told."""
+    """A fake compiler process. Writes a file, or fails as configured."""
 
     def __init__(self) -> None:
         self.commands: list[list[str]] = []
@@ -37,21 +37,21 @@ def compiler(monkeypatch: pytest.MonkeyPatch) -> Compiler:
 
 
 def described(folder: Path) -> str:
-    """A checkpoint, its description and its labels; the name of the network."""
+    """Write a checkpoint, its description and its labels. Returns the network's name."""
     (folder / "pets.safetensors").write_bytes(b"weights")
     (folder / "pets.json").write_text("{}")
     (folder / "labels.txt").write_text("cat\ndog\n")
     return f"file:{folder / 'pets.safetensors'}"
 
 
-def test_a_path_is_that_file(compiler: Compiler, tmp_path: Path) -> None:
+def test_a_path_is_returned_as_it_is(compiler: Compiler, tmp_path: Path) -> None:
     (tmp_path / "net").touch()
     assert find(str(tmp_path / "net")) == tmp_path / "net"
     assert find("~/nowhere.pellucid") == Path("~/nowhere.pellucid").expanduser()
     assert compiler.commands == []
 
 
-def test_a_name_is_compiled_once_in_a_process_of_its_own(compiler: Compiler, tmp_path: Path) -> None:
+def test_a_name_is_compiled_once_in_a_child_process(compiler: Compiler, tmp_path: Path) -> None:
     path = find("torchvision:resnet18", tmp_path)
     assert find("torchvision:resnet18", tmp_path) == path
     assert path.parent == tmp_path / "networks"
@@ -62,12 +62,12 @@ def test_a_name_is_compiled_once_in_a_process_of_its_own(compiler: Compiler, tmp
     assert compiler.commands[1][-1] == "--quiet"
 
 
-def test_names_that_look_alike_as_files_are_kept_apart(compiler: Compiler, tmp_path: Path) -> None:
+def test_similar_names_have_different_files(compiler: Compiler, tmp_path: Path) -> None:
     found = {find(name, tmp_path) for name in ("timm:a", "timm-a", "timm/a", "x" * 300, "x" * 301)}
     assert len(found) == 5
 
 
-def test_what_decides_the_network_decides_the_file(
+def test_every_input_of_the_network_changes_the_file(
     compiler: Compiler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = described(tmp_path)
@@ -84,7 +84,7 @@ def test_what_decides_the_network_decides_the_file(
     assert find(name, tmp_path) == found[-1]
 
 
-def test_brackets_in_the_name_of_a_checkpoint_are_no_pattern(compiler: Compiler, tmp_path: Path) -> None:
+def test_brackets_in_a_checkpoints_name_are_not_a_pattern(compiler: Compiler, tmp_path: Path) -> None:
     folder = tmp_path / "run[1]"
     folder.mkdir()
     checkpoint = folder / "pets[best].pth"
@@ -94,14 +94,14 @@ def test_brackets_in_the_name_of_a_checkpoint_are_no_pattern(compiler: Compiler,
     assert find(f"file:{checkpoint}", tmp_path) != first
 
 
-def test_a_checkpoint_that_is_not_there_is_told_by_what_compiles(compiler: Compiler, tmp_path: Path) -> None:
+def test_a_missing_checkpoint_is_reported_by_the_compiler(compiler: Compiler, tmp_path: Path) -> None:
     compiler.code, compiler.says = REFUSED, "there is no file of weights at gone.pth\n"
     with pytest.raises(NetworkNameError, match=r"^there is no file of weights at gone\.pth$"):
         find(f"file:{tmp_path / 'nowhere' / 'gone.pth'}", tmp_path)
 
 
 @pytest.mark.parametrize(("code", "writes"), [(1, False), (-9, False), (0, False)])
-def test_a_compilation_that_ends_without_a_word_is_told(
+def test_a_compilation_that_ends_silently_is_reported(
     compiler: Compiler, tmp_path: Path, code: int, writes: bool
 ) -> None:
     compiler.code, compiler.writes = code, writes
@@ -115,22 +115,22 @@ def test_without_torch_the_error_says_what_to_do(
     kept = find("lite0", tmp_path)
     monkeypatch.setattr(names, "find_spec", lambda name: None if name == "torch" else pytest.fail(name))
     assert find("lite0", tmp_path) == kept
-    told = r"lite0-plain has not been compiled yet, which needs torch: pip install 'pellucid\[compile\]', or name"
-    with pytest.raises(NetworkNameError, match=told):
+    message = r"lite0-plain has not been compiled yet, and compiling needs torch: pip install 'pellucid\[compile\]', or"
+    with pytest.raises(NetworkNameError, match=message):
         find("lite0-plain", tmp_path)
 
 
-def test_where_nothing_can_be_kept_it_is_compiled_into_a_temporary_folder(
+def test_without_a_writable_cache_it_is_compiled_into_a_temporary_folder(
     compiler: Compiler, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").touch()
     found = find("lite0", tmp_path / "file")
     assert found.is_file()
     assert tmp_path not in found.parents
-    assert "lite0 is compiled anew at each start" in caplog.text
+    assert "lite0 is compiled again at each start" in caplog.text
 
 
-def test_the_process_that_compiles_says_what_it_cant(tmp_path: Path) -> None:
+def test_the_child_process_says_why_it_refuses(tmp_path: Path) -> None:
     with pytest.raises(NetworkNameError, match="known: lite0, lite0-plain, torchvision:NAME, timm:NAME, file:PATH"):
         find("lite9", tmp_path)
     assert not [*tmp_path.rglob("*.pellucid")]

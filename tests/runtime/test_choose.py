@@ -1,4 +1,4 @@
-"""Which runtime is taken, and what is said of one that can't be had."""
+"""The choice of a runtime, and the errors if it is not available."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.networks import compiled
 
 
 def limited(*operations: str) -> CompiledNetwork:
-    """The network, with these operations beside its own."""
+    """A network with these additional operations."""
     net = compiled("tiny")
     nodes = [*net.graph.nodes.values(), *(Node(name, name, (Ref("pixels"),), {}) for name in operations)]
     return CompiledNetwork(net.manifest, Graph(nodes), net.weights)
@@ -47,7 +47,7 @@ def no_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"engine": "torch", "device": "cpu"}, (), TorchRuntime),
     ],
 )
-def test_openvino_is_taken_on_a_cpu_unless_it_cant_run_the_network(
+def test_openvino_is_chosen_on_a_cpu_unless_it_cant_run_the_network(
     asked: dict[str, Any], operations: tuple[str, ...], kind: type[Any]
 ) -> None:
     runtime = choose.create(limited(*operations), threads=2, slots=1, precision="fp32", **asked)
@@ -56,21 +56,21 @@ def test_openvino_is_taken_on_a_cpu_unless_it_cant_run_the_network(
 
 
 @pytest.mark.parametrize("engine", ["torch", "openvino"])
-def test_a_precision_that_is_asked_for_is_given(engine: choose.EngineName) -> None:
+def test_an_explicit_precision_is_used(engine: choose.EngineName) -> None:
     for precision in ("fp32", "bf16"):
         runtime = choose.create(limited(), engine=engine, precision=precision, threads=1)
         assert runtime.facts.precision == precision
     assert choose.create(limited(), engine=engine, threads=1).facts.precision in ("fp32", "bf16")
 
 
-def test_without_openvino_torch_is_taken(without: Callable[..., None]) -> None:
+def test_without_openvino_torch_is_chosen(without: Callable[..., None]) -> None:
     without("openvino")
     assert isinstance(choose.create(limited(), threads=1, device="cpu"), TorchRuntime)
     with pytest.raises(ValueError, match=r"no OpenVINO engine: install it with pip install 'pellucid\[cpu\]'"):
         choose.create(limited(), engine="openvino", threads=1)
 
 
-def test_without_torch_openvino_is_taken_or_the_error_says_why_torch_is_needed(without: Callable[..., None]) -> None:
+def test_without_torch_openvino_is_chosen_or_the_error_says_why_torch_is_needed(without: Callable[..., None]) -> None:
     without("torch")
     assert isinstance(choose.create(limited(), threads=1), OpenVINORuntime)
     needed = r"no operation for aten\.magic\.default, so TinyNet needs torch: pip install 'pellucid\[torch\]'"
@@ -84,16 +84,16 @@ def test_without_torch_openvino_is_taken_or_the_error_says_why_torch_is_needed(w
         choose.create(limited(), threads=1)
 
 
-def test_openvino_is_refused_for_what_it_cant_run() -> None:
+def test_openvino_is_refused_for_a_network_that_it_cant_run() -> None:
     with pytest.raises(ValueError, match=r"OpenVINO can't run TinyNet: it has no operation for aten\.magic\.default"):
         choose.create(limited("aten.magic.default"), engine="openvino", threads=1)
 
 
-def test_a_device_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_device_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="there is no OpenVINO engine: it runs on the CPU, not on cuda"):
         choose.create(limited(), engine="openvino", device="cuda", threads=1)
     with pytest.raises(ValueError, match="there is no device cuda:99"):
         choose.create(limited(), device="cuda:99", threads=1)
-    monkeypatch.setattr(choose, "_has_cuda", lambda: True)  # unless OpenVINO is asked for, a CUDA device goes first
+    monkeypatch.setattr(choose, "_has_cuda", lambda: True)  # auto prefers a CUDA device
     assert isinstance(choose.create(limited(), engine="openvino", threads=1), OpenVINORuntime)
     assert isinstance(choose.create(limited(), threads=1), TorchRuntime)

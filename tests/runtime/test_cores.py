@@ -1,4 +1,4 @@
-"""Cores are counted as the process may use them, not as the host has them."""
+"""Counts the cores that the process may use, not those of the host."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""On a CUDA device the same answers as on the CPU. Needs such a device."""
+"""A CUDA device gives the same answers as the CPU. Needs a CUDA device."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_cuda_device_answers_as_the_cpu_does(plan: Plan, bf16: bool, within: f
     of_cpu = Engine(compiled("tiny"), TorchRuntime(compiled("tiny"), torch.device("cpu"))).run(batch)
     cuda = Engine(compiled("tiny"), TorchRuntime(compiled("tiny"), torch.device("cuda"), bf16=bf16))
     for expected, found in zip(of_cpu, cuda.run(batch), strict=True):
-        if not bf16:  # whose classes and channels may come in another order
+        if not bf16:  # in bfloat16, close classes and channels can swap places
             assert_near([*leaves(expected)], [*leaves(found)], within)
         for one, other in zip(expected.explanations, found.explanations, strict=True):
             scale = float(abs(one.heat).max())

@@ -1,4 +1,4 @@
-"""What OpenVINO compiles: one model for each set of outputs, few of them kept, and on disk where that can be."""
+"""OpenVINO compiles one model for each set of outputs, and caches some in memory and some on disk."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.runtime.test_runtimes import PICTURES, one_hot
 from tests.support import SAMPLES, photograph
 
 
-def test_an_operation_that_openvino_does_not_have_is_named() -> None:
+def test_an_unsupported_operation_is_named() -> None:
     strange = Node("x", "aten.from_file.default", (Ref("pixels"),), {})
     assert not convert.supports(strange)
     part = Graph([Node("pixels", INPUT, (), {}), strange]).part(("pixels",), ("x",))
@@ -31,7 +31,7 @@ def test_an_operation_that_openvino_does_not_have_is_named() -> None:
         convert.build(part, {"pixels": ov.opset15.parameter([1]).output(0)}, {})
 
 
-def test_sets_of_outputs_are_compiled_on_demand_and_few_are_kept_but_for_those_that_are_pinned() -> None:
+def test_models_are_compiled_on_demand_and_evicted_unless_pinned() -> None:
     found = compiled("tiny")
     runtime, logits = OpenVINORuntime(found, bf16=False, threads=1), found.manifest.logits
     runtime.prepare([logits], "shared", keep=True)
@@ -44,23 +44,23 @@ def test_sets_of_outputs_are_compiled_on_demand_and_few_are_kept_but_for_those_t
     ready = [runtime.ready(outputs, "shared") for outputs in sets]
     assert ready == [False] * (len(sets) - 12) + [True] * 12
     assert runtime.ready([logits], "shared")
-    runtime.run(PICTURES[:1], None, sets[0], "shared")  # what is gone comes again
+    runtime.run(PICTURES[:1], None, sets[0], "shared")  # an evicted model is compiled again
     assert runtime.ready(sets[0], "shared")
 
 
-def test_what_is_prepared_for_all_cores_alone_is_ready_beside_others() -> None:
+def test_a_model_prepared_for_whole_passes_is_ready_for_shared_ones() -> None:
     found = compiled("tiny")
     runtime, logits = OpenVINORuntime(found, bf16=False, threads=2), found.manifest.logits
     assert not runtime.ready([logits], "shared")
     runtime.prepare([logits], "shared")
     assert runtime.ready([logits], "shared")
-    shared = runtime.run(PICTURES[:1], None, [logits], "whole")[0][logits].copy()  # by what there is
+    shared = runtime.run(PICTURES[:1], None, [logits], "whole")[0][logits].copy()  # by the compiled model
     runtime.prepare([logits], "whole")
     np.testing.assert_allclose(runtime.run(PICTURES[:1], None, [logits], "whole")[0][logits], shared, atol=1e-6)
 
 
 @pytest.mark.parametrize(("threads", "slots"), [(1, 1), (2, 2), (4, 2), (4, 1)])
-def test_each_kind_of_pass_has_its_share_of_the_threads(
+def test_each_kind_of_pass_uses_its_share_of_the_threads(
     monkeypatch: pytest.MonkeyPatch, threads: int, slots: int
 ) -> None:
     found = compiled("tiny")
@@ -76,11 +76,11 @@ def test_each_kind_of_pass_has_its_share_of_the_threads(
     for cores in ("whole", "shared", "exact"):
         runtime.prepare([found.manifest.logits], cores)
         runtime.run(PICTURES[:1], None, [found.manifest.logits], cores)
-    most = min(threads, len(os.sched_getaffinity(0)))  # OpenVINO starts no more than there are cores
+    most = min(threads, len(os.sched_getaffinity(0)))  # OpenVINO starts at most one per core
     assert passes == [most, most / slots, 1]
 
 
-def test_what_is_kept_is_kept_between_starts_for_the_same_network_and_for_no_other(tmp_path: Path) -> None:
+def test_pinned_models_are_cached_on_disk_for_the_same_network_only(tmp_path: Path) -> None:
     def blobs(net: TinyNet | None, keep: bool = True) -> int:
         found = compiled("tiny") if net is None else in_memory(net)
         runtime = OpenVINORuntime(found, bf16=False, threads=1, cache=tmp_path / "cache")
@@ -89,22 +89,22 @@ def test_what_is_kept_is_kept_between_starts_for_the_same_network_and_for_no_oth
         runtime.run(PICTURES[:1], one_hot(1), outputs, "shared")
         return len([*tmp_path.rglob("*.blob")])
 
-    assert blobs(None, keep=False) == 0  # any of very many sets of outputs: they would fill the disk
+    assert blobs(None, keep=False) == 0  # models of arbitrary sets of outputs would fill the disk
     once = blobs(None)
     assert once > 0
     assert blobs(None) == once
     assert blobs(TinyNet()) == 2 * once
 
 
-def test_a_cache_that_can_not_be_written_is_done_without(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unwritable_cache_is_not_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").touch()
     found = compiled("tiny")
     runtime = OpenVINORuntime(found, bf16=False, threads=1, cache=tmp_path / "file" / "cache")
-    assert "compiled models are not kept" in caplog.text
+    assert "compiled models are not cached" in caplog.text
     assert runtime.run(PICTURES[:1], None, [found.manifest.logits], "shared")[0]
 
 
-def test_bf16_sees_the_same_in_the_sample_photographs_as_fp32() -> None:
+def test_bf16_agrees_with_fp32_on_the_sample_photographs() -> None:
     net, spec = catalog.load("lite0")
     found = compile_network(net, spec, None)
     uploads = [Upload(photograph(path.stem)) for path in SAMPLES.glob("*.jpg")]

@@ -1,4 +1,4 @@
-"""Both runtimes compute what the network and torch's autograd compute, whatever else runs beside it."""
+"""Both runtimes compute the same as the network and autograd, also when passes run in parallel."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def differentiated(net: nn.Module, layer: str, pixels: Tensor, wanted: Tensor) -
 
     def keep(_: nn.Module, __: Any, output: Tensor) -> Tensor:
         kept.append(output.detach().requires_grad_())
-        return kept[0].clone()  # the network may write into it
+        return kept[0].clone()  # the network may overwrite it
 
     handle = net.get_submodule(layer).register_forward_hook(keep)
     (gradient,) = torch.autograd.grad((net(pixels) * wanted).sum(), kept[0])
@@ -89,7 +89,7 @@ def assert_as_autograd(name: str, make: Make, dtype: torch.dtype, within: float)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_values_and_gradients_of_every_layer_are_autograds(name: str, make: Make) -> None:
+def test_values_and_gradients_of_every_layer_equal_autograds(name: str, make: Make) -> None:
     assert_as_autograd(name, make, torch.float32, 1e-4)
 
 
@@ -98,7 +98,7 @@ def test_torch_computes_in_the_networks_own_precision(name: str) -> None:
     assert_as_autograd(name, by_torch, torch.float64, 1e-9)
 
 
-def test_the_gates_gradients_are_autograds(make: Make) -> None:
+def test_the_gates_gradients_equal_autograds(make: Make) -> None:
     found, net = compiled("tiny"), network("tiny")
     (gate,) = found.manifest.gate_values.values()
     assert gate.gradient is not None
@@ -111,7 +111,7 @@ def test_the_gates_gradients_are_autograds(make: Make) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_no_answer_depends_on_neighbours_cores_or_the_order_of_memory(name: str, make: Make) -> None:
+def test_no_answer_depends_on_other_images_cores_or_memory_order(name: str, make: Make) -> None:
     found = compiled(name)
     value = found.value(found.spec.layers[0].name)
     outputs = [found.manifest.logits, value.node, value.gradient or ""]
@@ -127,7 +127,7 @@ def test_no_answer_depends_on_neighbours_cores_or_the_order_of_memory(name: str,
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_several_classes_of_one_picture_in_one_pass_are_each_as_by_itself(name: str, make: Make) -> None:
+def test_several_classes_in_one_pass_equal_one_pass_per_class(name: str, make: Make) -> None:
     found = compiled(name)
     assert found.manifest.broadcasts
     runtime = make(found)
@@ -141,7 +141,7 @@ def test_several_classes_of_one_picture_in_one_pass_are_each_as_by_itself(name: 
             close(rows[gradient][number], single[gradient][0])
 
 
-def test_a_row_of_zeros_stands_for_the_top_class_of_its_picture(make: Make) -> None:
+def test_a_row_of_zeros_means_the_top_class_of_its_image(make: Make) -> None:
     found = compiled("tiny")
     gradient = found.value("stem").gradient or ""
     runtime = make(found)
@@ -151,7 +151,7 @@ def test_a_row_of_zeros_stands_for_the_top_class_of_its_picture(make: Make) -> N
 
 
 class Channels(nn.Module):
-    """Class k is the mean of colour ``order[k]``, or nothing."""
+    """The logit of class k is the mean of colour ``order[k]``, or 0."""
 
     order = (2, 0, 1)
 
@@ -166,7 +166,7 @@ class Channels(nn.Module):
         return logits
 
 
-def test_of_equal_top_classes_the_first_is_meant(make: Make) -> None:
+def test_of_equal_logits_the_first_class_is_the_top_class(make: Make) -> None:
     found = in_memory(Channels(), replace(PREPROCESS, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)))
     gradient = found.value("same").gradient or ""
     grey: Pixels = np.full((1, *SIZE, 3), 200, np.uint8)
@@ -176,15 +176,15 @@ def test_of_equal_top_classes_the_first_is_meant(make: Make) -> None:
     assert (computed[gradient][0].reshape(3, -1).any(1) == [False, False, True]).all()
 
 
-def test_pixels_are_the_normalised_picture(make: Make) -> None:
+def test_the_pixels_are_the_normalised_image(make: Make) -> None:
     found = compiled("tiny")
     computed, _ = make(found).run(PICTURES, None, [PIXELS, found.manifest.logits], "shared")
     close(computed[PIXELS], normalised(5, torch.float32).numpy(), 1e-6)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_head_computes_what_the_whole_network_computes(name: str, make: Make) -> None:
-    """Behind every layer, and the pixels: with what by-passes it, for maps, tokens and several maps of a place."""
+def test_a_head_computes_the_same_as_the_whole_network(name: str, make: Make) -> None:
+    """For heads behind every layer and behind the pixels, with bypasses, tokens and several maps per position."""
     found = compiled(name)
     runtime, wanted, logits = make(found), one_hot(3, 0, 1, 1, 4), found.manifest.logits
     crossed = []
@@ -201,12 +201,12 @@ def test_a_head_computes_what_the_whole_network_computes(name: str, make: Make) 
         kept = head.logits(crossing, "shared")
         before = kept.copy()
         head.logits([each[:2] * 0 for each in crossing], "shared")
-        np.testing.assert_array_equal(kept, before)  # it is the caller's own
+        np.testing.assert_array_equal(kept, before)  # the array belongs to the caller
         crossed.append(len(head.inputs))
     assert max(crossed) > 1
 
 
-def test_a_shuffled_head_has_its_parameters_in_another_order_that_the_draw_decides() -> None:
+def test_the_draw_decides_the_order_of_a_shuffled_heads_parameters() -> None:
     found = compiled("tiny", torch.float64)
     _, logits, gradient = parts_behind(found, found.value("block"))
     assert gradient is not None
@@ -224,7 +224,7 @@ def test_a_shuffled_head_has_its_parameters_in_another_order_that_the_draw_decid
     assert all(of_all[name] is found.weights[name] for name in kept)
 
 
-def test_a_shuffled_head_is_that_of_a_network_with_such_weights_under_every_runtime(make: Make) -> None:
+def test_a_shuffled_head_equals_the_network_with_these_weights(make: Make) -> None:
     found = compiled("tiny")
     value, wanted = found.value("block"), one_hot(3, 0)
     runtime = make(found)
@@ -243,7 +243,7 @@ def test_a_shuffled_head_is_that_of_a_network_with_such_weights_under_every_runt
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_passes_side_by_side_do_not_write_into_each_others_answers(threads: int, make: Make) -> None:
+def test_parallel_passes_do_not_overwrite_each_others_answers(threads: int, make: Make) -> None:
     found = compiled("tiny")
     runtime = make(found, threads)
     assert runtime.slots == threads
@@ -262,12 +262,12 @@ def test_passes_side_by_side_do_not_write_into_each_others_answers(threads: int,
             for name, array in run(i).items():
                 close(array, alone[i][name], 1e-5)
 
-    with ThreadPoolExecutor(threads + 1) as callers:  # one more than the slots: ahead, where there is such a thing
+    with ThreadPoolExecutor(threads + 1) as callers:  # one more than the slots, so that one pass is queued
         for done in [callers.submit(caller, seed) for seed in range(threads + 1)]:
             done.result(60)
 
 
-def test_one_thread_computes_the_same_bits_however_many_there_are(make: Make) -> None:
+def test_an_exact_pass_has_the_same_bits_for_any_number_of_threads(make: Make) -> None:
     found = compiled("tiny")
     outputs = [found.manifest.logits, found.value("stem").gradient or ""]
     answers = set()
@@ -279,12 +279,12 @@ def test_one_thread_computes_the_same_bits_however_many_there_are(make: Make) ->
     assert len(answers) == 1
 
 
-def test_outputs_that_are_prepared_are_ready(make: Make) -> None:
+def test_prepared_outputs_are_ready(make: Make) -> None:
     found = compiled("tiny")
     runtime = make(found)
     runtime.prepare([found.manifest.logits], "shared", keep=True)
     assert runtime.ready([found.manifest.logits], "shared")
-    assert runtime.ready([found.manifest.logits, PIXELS], "shared")  # which no runtime need prepare
+    assert runtime.ready([found.manifest.logits, PIXELS], "shared")  # the pixels need no model
     facts = runtime.facts
     assert (facts.precision, facts.device, facts.threads) == ("fp32", "cpu", 1)
     assert facts.engine in facts.description.lower()

@@ -1,4 +1,4 @@
-"""What torch runs: plain arithmetic alone, in any precision, with one copy of the weights."""
+"""The torch runtime runs only plain arithmetic, in any precision, with one copy of the weights."""
 
 from __future__ import annotations
 
@@ -39,24 +39,24 @@ CPU = torch.device("cpu")
         "aten.relu.out",
     ],
 )
-def test_what_could_do_more_than_compute_is_refused(name: str) -> None:
-    with pytest.raises(NetworkFileError, match=rf"^{name} is no operation of a network$"):
+def test_an_operation_that_is_not_plain_arithmetic_is_refused(name: str) -> None:
+    with pytest.raises(NetworkFileError, match=rf"^{name} is not an operation that a network may use$"):
         operation(name)
 
 
 @pytest.mark.parametrize("name", ["aten.magic.default", "aten.relu.magic", "aten.__class__.mro", "aten.relu.__init__"])
-def test_what_torch_does_not_have_is_refused(name: str) -> None:
+def test_an_unknown_operation_is_refused(name: str) -> None:
     with pytest.raises(NetworkFileError, match=rf"torch .* has no operation {name}$"):
         operation(name)
 
 
-def test_a_graph_with_such_an_operation_is_refused_before_it_runs() -> None:
+def test_a_graph_with_a_random_operation_is_refused_before_it_runs() -> None:
     graph = Graph([Node("pixels", INPUT, (), {}), Node("x", "aten.bernoulli.default", (Ref("pixels"),), {})])
-    with pytest.raises(NetworkFileError, match=r"aten\.bernoulli\.default is no operation of a network"):
+    with pytest.raises(NetworkFileError, match=r"aten\.bernoulli\.default is not an operation that a network may use"):
         build(graph.part((PIXELS_INPUT,), ("x",)), {}, CPU, None)
 
 
-def test_in_bfloat16_values_and_gradients_are_those_of_float32_but_for_its_rounding() -> None:
+def test_bfloat16_values_and_gradients_equal_float32_up_to_rounding() -> None:
     found = compiled("tiny")
     value, gate = found.value("stem"), found.manifest.gate_values["gate"]
     outputs = [found.manifest.logits, value.node, value.gradient or "", gate.gradient or ""]
@@ -68,7 +68,7 @@ def test_in_bfloat16_values_and_gradients_are_those_of_float32_but_for_its_round
         assert coarse[name].dtype == np.float32
         np.testing.assert_allclose(coarse[name], exact[name], rtol=0, atol=0.05 * float(np.abs(exact[name]).max()))
         assert not np.array_equal(coarse[name], exact[name])
-    # Logits are in single precision, in which two classes that are close can be told apart.
+    # Logits are in float32, which distinguishes close classes.
     assert not np.array_equal(coarse[outputs[0]], torch.from_numpy(coarse[outputs[0]]).bfloat16().float().numpy())
     head = runtimes[1].behind(value)
     crossing = [coarse[value.node]]
@@ -87,11 +87,13 @@ def test_all_sets_of_outputs_share_the_weights() -> None:
         head = runtime.behind(value)
         values, _ = runtime.run(PICTURES[:1], None, head.inputs, "shared")
         head.logits([values[name] for name in head.inputs], "shared")
-    held = sum(value.numel() for value in runtime._constants.values())
-    assert held < 4 * sum(weight.size for weight in found.weights.values())  # some are turned round for a gradient
+    cached = sum(value.numel() for value in runtime._constants.values())
+    assert cached < 4 * sum(
+        weight.size for weight in found.weights.values()
+    )  # some kernels are also cached in flipped form for a gradient
 
 
-def test_a_device_that_is_not_there_is_named() -> None:
+def test_a_missing_device_is_named() -> None:
     assert pick_device("auto").type in ("cpu", "cuda")
     assert pick_device("cpu") == CPU
     with pytest.raises(ValueError, match=r"there is no device cuda:99: \d CUDA devices were found"):

@@ -1,4 +1,4 @@
-"""When a batch begins."""
+"""How long a pass is queued."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import pytest
 from pellucid.runtime.turns import Turns
 
 
-def test_a_batch_that_finds_a_slot_free_begins_at_once() -> None:
+def test_a_pass_with_a_free_slot_does_not_wait() -> None:
     turns = Turns(2)
     with turns.turn(), turns.turn() as second:
         pass
     assert second.waited_s == 0
 
 
-def test_a_batch_that_finds_none_begins_as_the_first_of_the_others_ends() -> None:
+def test_a_queued_pass_starts_when_the_first_slot_becomes_free() -> None:
     turns = Turns(2)
     with ExitStack() as first, ExitStack() as second:
         first.enter_context(turns.turn())
@@ -33,7 +33,7 @@ def test_a_batch_that_finds_none_begins_as_the_first_of_the_others_ends() -> Non
         assert later.waited_s == 0
 
 
-def test_one_that_fails_before_its_turn_has_none() -> None:
+def test_a_queued_pass_that_fails_leaves_the_queue() -> None:
     turns = Turns(1)
     with turns.turn():
         with pytest.raises(RuntimeError, match="too early"), turns.turn():
