@@ -10,7 +10,7 @@ import numpy as np
 from pellucid.render import png
 from pellucid.types import Floats
 
-# The largest level of 16 bits.
+# Largest level of 16 bits.
 _TOP: Final = 65_535
 
 
@@ -22,9 +22,9 @@ def npz(arrays: dict[str, Any]) -> bytes:
 
 
 def png16(values: Floats) -> tuple[bytes, float, float]:
-    """A map ``[h, w]`` as a 16-bit grey PNG, with the scale and the offset by which value = offset + scale x level.
+    """A map ``[h, w]`` as (16-bit grey PNG, scale, offset), with value = offset + scale x level.
 
-    Each value is had back within half a step, that is, within scale / 2. A map with no range has a scale of 0.
+    The error of a decoded value is at most scale / 2. The scale of a constant map is 0.
     """
     low, high = float(values.min()), float(values.max())
     scale = (high - low) / _TOP

@@ -22,14 +22,15 @@ _UP: Final = 2  # filter type: each byte minus the byte above it
 
 
 def encode(pixels: Pixels | Levels, palette: Pixels | None = None) -> bytes:
-    """A PNG (W3C, third edition) of ``[h, w, 3]`` RGB, or of ``[h, w]`` that is grey, of 8 bits or 16, or indexes
-    ``palette``.
+    """Encode a PNG (W3C, third edition).
+
+    ``pixels`` is ``[h, w, 3]`` RGB, ``[h, w]`` grey of 8 or 16 bits, or ``[h, w]`` indices into ``palette``.
     """
     height, width = pixels.shape[:2]
     colour = _PALETTE if palette is not None else _RGB if pixels.ndim == 3 else _GREY
     depth = 8 * pixels.itemsize
     if depth == 16:
-        pixels = np.ascontiguousarray(pixels, ">u2").view(np.uint8)  # the more significant byte first
+        pixels = np.ascontiguousarray(pixels, ">u2").view(np.uint8)  # big-endian
     rows = pixels.reshape(height, -1)
     filtered = np.empty((height, 1 + rows.shape[1]), np.uint8)
     filtered[:, 0] = _UP
