@@ -22,7 +22,10 @@ _UP: Final = 2  # filter type: each byte minus the byte above it
 
 
 def encode(pixels: Pixels, palette: Pixels | None = None) -> bytes:
-    """A PNG (W3C, third edition) of ``[h, w, 3]`` RGB, or of ``[h, w]`` that is grey, or indexes ``palette``."""
+    """Encode a PNG (W3C, third edition).
+
+    ``pixels`` is ``[h, w, 3]`` RGB, ``[h, w]`` grey, or ``[h, w]`` indices into ``palette``.
+    """
     height, width = pixels.shape[:2]
     colour = _PALETTE if palette is not None else _RGB if pixels.ndim == 3 else _GREY
     rows = pixels.reshape(height, -1)
