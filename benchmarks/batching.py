@@ -78,7 +78,7 @@ def measure(seconds: float, rounds: int, say: Callable[[str], None]) -> dict[str
         for load in LOADS
     ]
     fitted = {"a_ms": a * 1000, "b_ms": b * 1000, "capacity": capacity, "max_batch": most}
-    return {"engine": engine.facts.description, "slots": engine.slots, **fitted, "cells": cells, "theory": theory}
+    return {"engine": engine.info.description, "slots": engine.slots, **fitted, "cells": cells, "theory": theory}
 
 
 def _service_times(engine: Engine, images: Pixels, sizes: list[int]) -> list[float]:

@@ -154,7 +154,7 @@ def main() -> None:
         infer(images[:size])
         infer(images[:1])
         infer(images[:_PLAIN_BATCH], one_at_a_time)
-    print(json.dumps({"engine": engine.facts.description}), flush=True)
+    print(json.dumps({"engine": engine.info.description}), flush=True)
     for line in sys.stdin:
         queued = SPARE if engine.queues(engine.lane(plan)) else 0
         rate = throughput(float(line), pixels, engine, size, engine.slots + queued)

@@ -48,7 +48,7 @@ def measure(rounds: int, say: Callable[[str], None]) -> dict[str, Any]:
     for (name, size), seconds in cells.items():
         say(f"{name}, batch of {size}: {statistics.median(seconds) * 1000:.2f} ms")
     return {
-        "engine": engine.facts.description,
+        "engine": engine.info.description,
         "cells": [{"plan": name, "batch": size, "seconds": seconds} for (name, size), seconds in cells.items()],
         "served": served,
     }

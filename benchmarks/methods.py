@@ -71,7 +71,7 @@ def costs(rounds: int) -> dict[str, Any]:
         print(f"round {number}", file=sys.stderr, flush=True)
     middle = engine.network.feature_layers[1]
     medians = {name: statistics.median(times) for name, times in seconds.items()}
-    return {"engine": engine.facts.description, "model": spec.name, "middle": middle, "seconds": medians}
+    return {"engine": engine.info.description, "model": spec.name, "middle": middle, "seconds": medians}
 
 
 def agreements() -> dict[str, dict[str, float]]:

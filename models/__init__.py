@@ -1,9 +1,9 @@
-"""Networks as torch modules. Only compiling and training need this package; it knows nothing of HTTP or the service.
+"""Networks as torch modules. Only compiling and training need this package.
 
-- catalog: name -> network and spec, which ``pellucid.open`` and the service find by the entry point pellucid.networks
-- sources: torchvision, timm and checkpoints, one module each
+- catalog: loads a network and its spec by name; registered as the entry point pellucid.networks
+- sources: networks of torchvision, timm and checkpoints, one module each
 - lite0: the default network
-- attention: the channel-attention gate that Pellucid defines
-- insert: gates put into a network by layer name, and their weights as a file
-- training: gates are trained and checked here. In the repository alone, not in the wheel
+- attention: Pellucid's channel-attention gate
+- insert: inserts gates into a network by layer name
+- training: trains and checks gates; in the repository only, not in the wheel
 """

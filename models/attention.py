@@ -1,4 +1,4 @@
-"""Channel attention: the gate that Pellucid defines."""
+"""Pellucid's channel-attention gate."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from torch.nn import functional as F
 
 
 class ChannelAttention(nn.Module):
-    """Scale each channel by a weight in (0, 2) that depends on the whole picture; by exactly 1 until it is trained.
+    """Scales each channel by a weight in (0, 2) that depends on the whole image. An untrained gate scales by exactly 1.
 
-    ``gate = 2 sigmoid(MLP(mean_hw(x)) + MLP(max_hw(x)))``, one MLP with max(8, C/4) hidden units for both poolings
-    (Woo et al., "CBAM", arXiv 1807.06521, eq. 2). The factor 2 and the zero last layer let a gate be put into a trained
-    network without changing it. ``[B, C, H, W] -> [B, C, H, W]``.
+    ``gate = 2 sigmoid(MLP(mean_hw(x)) + MLP(max_hw(x)))``, with one MLP of max(8, C/4) hidden units for both
+    poolings (Woo et al., "CBAM", arXiv 1807.06521, eq. 2). The factor 2 and the zero last layer make an untrained gate
+    the identity, so inserting it does not change a trained network. ``[B, C, H, W] -> [B, C, H, W]``.
     """
 
     def __init__(self, channels: int) -> None:
@@ -24,7 +24,7 @@ class ChannelAttention(nn.Module):
         nn.init.zeros_(self.excite.bias)
 
     def mlp(self, pooled: Tensor) -> Tensor:
-        """Pooled channels ``[B, C]`` -> pre-activation of the gate ``[B, C]``."""
+        """Map pooled channels ``[B, C]`` to the pre-activation of the gate ``[B, C]``."""
         logits: Tensor = self.excite(F.relu(self.squeeze(pooled)))
         return logits
 

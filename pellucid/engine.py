@@ -18,7 +18,7 @@ from pellucid.explain.methods import METHODS, costly, differentiated, explained
 from pellucid.network.file import CompiledNetwork, NetworkFileError, Value
 from pellucid.network.graph import PIXELS_INPUT
 from pellucid.network.spec import PIXELS, NetworkSpec
-from pellucid.runtime.base import Array, Cores, Facts, Head, Runtime
+from pellucid.runtime.base import Array, Cores, Head, Runtime, RuntimeInfo
 from pellucid.types import Batch, Floats, Outcome, Plan
 
 _KNOWN_PLANS: Final = 4096
@@ -72,9 +72,9 @@ class Engine:
         return self._manifest.network
 
     @property
-    def facts(self) -> Facts:
+    def info(self) -> RuntimeInfo:
         """What runs the network: for readers, and to reproduce an answer."""
-        return self._runtime.facts
+        return self._runtime.info
 
     @property
     def slots(self) -> int:

@@ -31,7 +31,7 @@ from pellucid.network.file import load
 from pellucid.network.spec import NetworkSpec
 from pellucid.parts.option_types import invalid
 from pellucid.runtime import choose, cores
-from pellucid.runtime.facts import told, versions
+from pellucid.runtime.info import as_json, versions
 from pellucid.types import Batch, Plan, Tap
 
 from .config import Settings
@@ -286,7 +286,7 @@ def _served(
     log.info(
         "%s runs on %s, up to %d images a batch, ready after %.1f s",
         spec.name,
-        runtime.facts.description,
+        runtime.info.description,
         max_batch,
         took_s,
     )
@@ -301,12 +301,12 @@ def _served(
         spec=spec,
         network=compiled.spec,
         methods=tuple(method.spec for method in METHODS.values()),
-        engine=runtime.facts.description,
+        engine=runtime.info.description,
         worker=worker,
         pool=pool,
         max_pixels=settings.max_megapixels * 1_000_000,
         max_side=settings.max_side_pixels,
-        runtime={"engine": told(runtime.facts), "versions": versions()},
+        runtime={"engine": as_json(runtime.info), "versions": versions()},
     )
 
 

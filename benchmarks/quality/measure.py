@@ -131,8 +131,8 @@ def measure(
         say(f"curves of {number + 1} of {min(effort.curves, len(scenes))} scenes")
     figures = {
         "network": network.spec.name,
-        "engine": network.engine.facts.description,
-        "scorer": network.scorer.facts.description,
+        "engine": network.engine.info.description,
+        "scorer": network.scorer.info.description,
         "default_layer": network.engine.network.default_layer,
         "layers": {layer: network.engine.network.by_name[layer].shape for layer in layers},
         "scenes": [

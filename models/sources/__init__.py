@@ -1,6 +1,6 @@
-"""Where networks come from, one module each. All offer the same three functions of an architecture's name:
+"""Sources of networks, one module each. Each source of architectures has these functions:
 
-- ``load(name)``: the network with published weights, and its spec
-- ``blank(name, classes, arguments, keys)``: the network alone, for a checkpoint that has these keys
-- ``preprocess(name)``: the preprocessing that its published weights were trained for
+- ``load(name)``: the network with published weights, and its spec (not in ``lite0_source``)
+- ``blank(name, classes, arguments, keys)``: the network with random weights, for a checkpoint with these keys
+- ``preprocess(name)``: the preprocessing of its published weights
 """

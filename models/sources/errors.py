@@ -1,4 +1,4 @@
-"""The error that all sources raise for a name that they don't have."""
+"""The error that all sources raise for an unknown name."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pellucid.compiler.sources import SourceError
 
 
 class UnknownModelError(SourceError):
-    """No network has this name. The message lists the names that there are, or the closest."""
+    """No network has this name. The message lists the known names, or the closest ones."""
 
     @classmethod
     def among(cls, source: str, name: str, known: Iterable[str]) -> UnknownModelError:
-        """The error for a name that ``source`` doesn't have."""
+        """The error for a name that is not among the ``known`` names of ``source``."""
         close = get_close_matches(name, [*known], n=3, cutoff=0.5)
         hint = f"; close to it: {', '.join(f'{source}:{other}' for other in close)}" if close else ""
         return cls(f"{source} has no network named {name!r}{hint}")

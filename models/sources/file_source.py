@@ -1,13 +1,13 @@
-"""``file:PATH``: a checkpoint on disk and a description beside it, of the same name and ending in .toml or .json.
+"""``file:PATH``: a checkpoint and its description, a file beside it with the same name and the suffix .toml or .json.
 
 architecture = "torchvision:resnet18"    # or timm:NAME, or lite0
-labels = ["cat", "dog"]                  # or the name of a text file with one label a line
-sha256 = "..."                           # optional, as is all that follows
+labels = ["cat", "dog"]                  # or the name of a text file with one label per line
+sha256 = "..."                           # optional, as are all fields below
 classes = 2
 name = "pets"
 title = "Pets, resnet18"
 
-[preprocess]                             # what is left out is that of the architecture's published weights
+[preprocess]                             # by default that of the architecture's published weights
 size = 224
 resize = 256
 
@@ -67,23 +67,23 @@ class _Description(BaseModel):
     @classmethod
     def _fits_an_address(cls, name: str | None) -> str | None:
         if name is not None and ("/" in name or name.strip(" .") == "" or not name.isprintable()):
-            raise ValueError(f"{name!r} can't be the name in /v1/models/NAME: it needs letters, and no slash")
+            raise ValueError(f"{name!r} can't be the name in /v1/models/NAME: it must have letters and no slash")
         return name
 
 
 def load(name: str) -> tuple[nn.Module, ModelSpec]:
-    """The network that the description names, filled strictly with the checkpoint's tensors.
+    """The network of the description with the checkpoint's weights, loaded strictly, and its spec.
 
-    Raises UnknownModelError for an unknown architecture; WeightsError for whatever else is wrong with the two files.
+    Raises UnknownModelError for an unknown architecture, and WeightsError for any other error in the two files.
     """
     path = Path(name).expanduser()
     if not path.is_file():
-        raise WeightsError(f"no file of weights at {path}")
+        raise WeightsError(f"there is no weights file at {path}")
     described, description = _read_description(path)
     source, _, architecture = description.architecture.partition(":")
     if source not in ARCHITECTURES or (bool(architecture) == (source == "lite0")):
         raise UnknownModelError(
-            f"{described}: unknown architecture {description.architecture!r}; lite0, torchvision:NAME and timm:NAME are"
+            f"{described}: unknown architecture {description.architecture!r}; known: lite0, torchvision:NAME, timm:NAME"
         )
     factory = ARCHITECTURES[source]
     labels = _labels(described, description)
@@ -92,7 +92,7 @@ def load(name: str) -> tuple[nn.Module, ModelSpec]:
     try:
         net = factory.blank(architecture, len(labels), description.arguments, state)
     except TypeError as error:
-        raise WeightsError(f"{described}: [arguments] do not suit {description.architecture}: {error}") from error
+        raise WeightsError(f"{described}: [arguments] do not fit {description.architecture}: {error}") from error
     load_strict(net, state, path.name)
     if factory is torchvision_source:
         torchvision_source.finish(architecture, net)
@@ -119,21 +119,21 @@ def _read_description(path: Path) -> tuple[Path, _Description]:
         text = found.read_text("utf-8")
         return found, _Description.model_validate(tomllib.loads(text) if found.suffix == ".toml" else json.loads(text))
     except ValidationError as error:
-        wrong = "; ".join(_said(entry["loc"], entry["type"], entry["msg"]) for entry in error.errors())
+        wrong = "; ".join(_problem(entry["loc"], entry["type"], entry["msg"]) for entry in error.errors())
         raise WeightsError(f"{found}: {wrong}") from error
-    except ValueError as error:  # neither TOML nor JSON, or not UTF-8
+    except ValueError as error:  # invalid TOML or JSON, or not UTF-8
         raise WeightsError(f"{found} can't be read: {error}") from error
 
 
-def _said(place: tuple[int | str, ...], kind: str, message: str) -> str:
-    """What is wrong at a place of the description; of a field that is none, which fields there are."""
+def _problem(place: tuple[int | str, ...], kind: str, message: str) -> str:
+    """The error at a place of the description. For an unknown field, also the known fields."""
     where = ".".join(map(str, place))
     if kind != "extra_forbidden":
         return f"{where}: {message}"
     fields = [*(_Preprocess if len(place) > 1 else _Description).model_fields]
     close = get_close_matches(str(place[-1]), fields, n=1)
     guess = f" Did you mean {close[0]}?" if close else ""
-    return f"{where} is no field.{guess} There are {', '.join(fields)}"
+    return f"{where} is not a field.{guess} Known fields: {', '.join(fields)}"
 
 
 def _labels(described: Path, description: _Description) -> tuple[str, ...]:
@@ -141,23 +141,24 @@ def _labels(described: Path, description: _Description) -> tuple[str, ...]:
     if isinstance(labels, str):
         file = described.with_name(labels)
         if not file.is_file():
-            raise WeightsError(f"{described}: no file of labels at {file}")
+            raise WeightsError(f"{described}: there is no labels file at {file}")
         try:
             labels = file.read_text("utf-8").splitlines()
         except UnicodeDecodeError as error:
-            raise WeightsError(f"{file} is not a file of labels in UTF-8: {error}") from error
+            raise WeightsError(f"{file} is not a labels file in UTF-8: {error}") from error
     labels = labels or [f"class {index}" for index in range(description.classes or 0)]
     if not labels:
-        raise WeightsError(f"{described}: labels, or at least classes, must say how many classes there are")
+        raise WeightsError(f"{described}: give labels, or at least the number of classes")
     if description.classes not in (None, len(labels)):
         raise WeightsError(f"{described}: {len(labels)} labels for {description.classes} classes")
     return tuple(labels)
 
 
 def _preprocess(published: PreprocessSpec, own: _Preprocess) -> PreprocessSpec:
-    """The published preprocessing with what the description changes; a new size alone keeps the share that is seen.
+    """The published preprocessing with the changes of the description.
 
-    Of an oblong one the longer side counts, so that a square picture is cropped to it and not stretched.
+    If only the size changes, the crop keeps its share of the picture. For an oblong size the longer side decides, so
+    that a square picture is large enough for the crop.
     """
     changes = own.model_dump(exclude_none=True)
     if isinstance(own.size, int):

@@ -1,4 +1,4 @@
-"""``lite0`` as an architecture for checkpoints of one's own: the network without gates, with any number of classes."""
+"""``lite0`` as an architecture for a user's checkpoints: the network without gates, for any number of classes."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ def blank(name: str, classes: int, arguments: dict[str, Any], keys: Collection[s
 
 
 def preprocess(name: str) -> PreprocessSpec:
-    """What the published weights were trained for."""
+    """The preprocessing of the published weights."""
     return PREPROCESS

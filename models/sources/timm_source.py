@@ -1,7 +1,7 @@
 """``timm:NAME`` or ``timm:NAME.TAG``: timm's classification networks with pretrained weights. Needs the extra ``timm``.
 
-Labels and preprocessing are those of timm's pretrained configuration. Weights come from the Hugging Face cache, and the
-first time from the internet.
+Labels and preprocessing are those of timm's pretrained configuration. Weights are downloaded once and kept in the
+Hugging Face cache.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from .errors import UnknownModelError
 
 
 def load(name: str) -> tuple[nn.Module, ModelSpec]:
-    """The network with pretrained weights, downloaded if they are not in the cache.
+    """The network with pretrained weights, downloaded if they are not in the cache, and its spec.
 
-    Raises UnknownModelError, or WeightsError where there are no weights, no classes, or the weights can't be had.
+    Raises UnknownModelError, or WeightsError if there are no weights, no classes, or the weights can't be loaded.
     """
     timm = _timm(name)
     _check(timm, name)
     _check_weights(timm, name)
     try:
         net: nn.Module = timm.create_model(name, pretrained=True)
-    except Exception as error:  # timm, huggingface_hub and httpx raise a dozen types for a hub that can't be reached
+    except Exception as error:  # timm, huggingface_hub and httpx raise many types if the hub is unreachable
         raise WeightsError(
-            f"the weights of timm:{name} can't be had ({_first_line(error)}). Without a network, fill the Hugging Face "
-            f"cache where there is one (python -c \"import timm; timm.create_model('{name}', pretrained=True)\"), or "
-            "describe a checkpoint of your own and serve file:PATH (docs/your-own-model.md)"
+            f"the weights of timm:{name} can't be loaded ({_first_line(error)}). Without internet, fill the Hugging "
+            f"Face cache beforehand (python -c \"import timm; timm.create_model('{name}', pretrained=True)\"), or "
+            "describe your own checkpoint and use file:PATH (docs/your-own-model.md)"
         ) from error
     configuration = cast(Any, net).pretrained_cfg
     spec = ModelSpec(
@@ -55,9 +55,9 @@ def blank(name: str, classes: int, arguments: dict[str, Any], keys: Collection[s
 
 
 def preprocess(name: str) -> PreprocessSpec:
-    """What the pretrained weights were evaluated with.
+    """The preprocessing of the pretrained weights.
 
-    Raises UnknownModelError for a name without a pretrained configuration, as timm's deprecated names are.
+    Raises UnknownModelError for a name without a pretrained configuration, such as timm's deprecated names.
     """
     timm = _timm(name)
     _check(timm, name)
@@ -66,8 +66,8 @@ def preprocess(name: str) -> PreprocessSpec:
         close = get_close_matches(name, timm.list_models(), n=3, cutoff=0.5)
         hint = f"; close to it: {', '.join(f'timm:{other}' for other in close)}" if close else ""
         raise UnknownModelError(
-            f"timm has no pretrained configuration for timm:{name}, which says how pictures are prepared; a checkpoint "
-            f"of a network that has one is served{hint}"
+            f"timm has no pretrained configuration for timm:{name}, so its preprocessing is unknown; use a name that "
+            f"has one{hint}"
         )
     return _preprocess(timm, configuration.to_dict(), name)
 
@@ -91,13 +91,13 @@ def _check(timm: Any, name: str) -> None:
 
 def _check_weights(timm: Any, name: str) -> None:
     configuration = timm.get_pretrained_cfg(name)
-    if configuration is None:  # a deprecated name: timm knows the one that it stands for
+    if configuration is None:  # a deprecated name, which timm maps to the current one
         return
-    own = "serve file:PATH, a checkpoint of your own with two classes or more (docs/your-own-model.md)"
+    own = "use file:PATH with your own checkpoint of two classes or more (docs/your-own-model.md)"
     if not timm.is_model_pretrained(name):
         raise WeightsError(f"timm has no pretrained weights for timm:{name}: {own}")
     if configuration.num_classes < 1:
-        raise WeightsError(f"timm:{name} computes features and no classes: {own}")
+        raise WeightsError(f"timm:{name} computes features, not classes: {own}")
 
 
 def _preprocess(timm: Any, configuration: dict[str, Any], name: str) -> PreprocessSpec:
@@ -106,7 +106,7 @@ def _preprocess(timm: Any, configuration: dict[str, Any], name: str) -> Preproce
     if channels != 3 or config["interpolation"] not in get_args(Interpolation) or config["crop_mode"] == "border":
         raise WeightsError(
             f"timm:{name} expects {channels} channels, interpolation {config['interpolation']} and crop mode "
-            f"{config['crop_mode']}; 3 channels, {', '.join(get_args(Interpolation))} and center or squash are served"
+            f"{config['crop_mode']}; supported: 3 channels, {', '.join(get_args(Interpolation))}, and center or squash"
         )
     return PreprocessSpec(
         size=(height, width),
@@ -119,7 +119,7 @@ def _preprocess(timm: Any, configuration: dict[str, Any], name: str) -> Preproce
 
 
 def _labels(configuration: dict[str, Any]) -> tuple[str, ...]:
-    """The configuration's own labels, those of the ImageNet subset of as many classes, or numbers."""
+    """The configuration's labels, or those of the ImageNet subset with as many classes, or numbered labels."""
     from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 
     if configuration.get("label_names"):

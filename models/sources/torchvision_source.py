@@ -1,7 +1,7 @@
 """``torchvision:NAME``: torchvision's classification networks with their default weights.
 
-Labels and preprocessing are those that torchvision declares beside the weights. Weights come from torch's hub cache,
-and the first time from the internet.
+Labels and preprocessing are those that torchvision declares for the weights. Weights are downloaded once and kept in
+torch's hub cache.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from pellucid.network.spec import ModelSpec, PreprocessSpec
 
 from .errors import UnknownModelError
 
-# Heads that help in training alone. Checkpoints may have them or not; they are loaded strictly and then removed.
+# Heads that are used only in training. If a checkpoint has them, they are loaded strictly and then removed.
 _AUXILIARY = {"googlenet": ("aux1", "aux2"), "inception_v3": ("AuxLogits",)}
-# torchvision's packages of other networks, and what those do.
+# torchvision's packages of networks that can't be served -> what these do.
 _OTHERS = {
     "detection": "detects objects",
     "optical_flow": "computes optical flow",
@@ -33,14 +33,14 @@ _OTHERS = {
 
 
 def load(name: str) -> tuple[nn.Module, ModelSpec]:
-    """The network with its default weights, downloaded if they are not in the hub cache.
+    """The network with its default weights, downloaded if they are not in the hub cache, and its spec.
 
-    Raises UnknownModelError, or WeightsError where the weights can't be had or do not fit.
+    Raises UnknownModelError, or WeightsError if the weights can't be loaded.
     """
     weights = _weights(name)
     path = _cached(name, weights.url)
     state = _renamed(read_state(path))
-    # The published googlenet and inception expect pixels that were normalised otherwise, and convert them.
+    # The published googlenet and inception were trained with another normalisation, to which they convert pixels.
     arguments = {"transform_input": True} if name in _AUXILIARY else {}
     labels = tuple(weights.meta["categories"])
     net = blank(name, len(labels), arguments, state)
@@ -58,7 +58,7 @@ def load(name: str) -> tuple[nn.Module, ModelSpec]:
 
 
 def blank(name: str, classes: int, arguments: dict[str, Any], keys: Collection[str]) -> nn.Module:
-    """The network with random weights, with auxiliary heads only where ``keys`` has them."""
+    """The network with random weights. It has auxiliary heads only if ``keys`` has them."""
     _check(name)
     options = dict(arguments)
     if name in _AUXILIARY:
@@ -69,13 +69,13 @@ def blank(name: str, classes: int, arguments: dict[str, Any], keys: Collection[s
 
 
 def finish(name: str, net: nn.Module) -> None:
-    """Take the auxiliary heads off a loaded network."""
+    """Remove the auxiliary heads of a loaded network."""
     for head in _AUXILIARY.get(name, ()):
         setattr(net, head, None)
 
 
 def preprocess(name: str) -> PreprocessSpec:
-    """What the default weights were evaluated with."""
+    """The preprocessing of the default weights."""
     preset = _weights(name).transforms()
     (crop,), (resize,) = preset.crop_size, preset.resize_size
     return PreprocessSpec(
@@ -88,7 +88,7 @@ def preprocess(name: str) -> PreprocessSpec:
 
 
 def _models() -> Any:
-    """torchvision's networks, imported by who asks for one: with them comes torch's compiler, a second and 150 MiB."""
+    """torchvision.models, imported on use: it loads torch's compiler, which takes a second and 150 MiB."""
     from torchvision import models
 
     return models
@@ -109,7 +109,7 @@ def _check(name: str) -> None:
             inside = [f"torchvision:{known}" for known in names if known in name]
             hint = f"; close to it: {', '.join(inside)}" if inside else ""
             raise UnknownModelError(
-                f"torchvision:{name} {does}; torchvision's float networks that classify pictures are served{hint}"
+                f"torchvision:{name} {does}; only torchvision's float image classifiers are supported{hint}"
             )
     raise UnknownModelError.among("torchvision", name, names)
 
@@ -120,7 +120,7 @@ def _weights(name: str) -> Any:
 
 
 def _cached(name: str, url: str) -> Path:
-    """The file of weights in torch's hub cache, fetched with a progress bar if it is not there."""
+    """The weights file in torch's hub cache. Downloads it with a progress bar if it is missing."""
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -129,14 +129,14 @@ def _cached(name: str, url: str) -> Path:
             torch.hub.download_url_to_file(url, str(path), expected and expected[1], progress=True)
         except (URLError, OSError, RuntimeError) as error:
             raise WeightsError(
-                f"the weights of torchvision:{name} can't be downloaded from {url} ({error}). Without a network, put "
-                f"that file at {path}, or describe a checkpoint of your own and serve file:PATH "
+                f"the weights of torchvision:{name} can't be downloaded from {url} ({error}). Without internet, put "
+                f"that file at {path}, or describe your own checkpoint and use file:PATH "
                 "(docs/your-own-model.md)"
             ) from error
     return path
 
 
 def _renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The published densenets name their norms and convolutions as in 2017: ``norm.1`` for ``norm1``."""
+    """Rename the keys of the published densenets, which are those of 2017: ``norm.1`` becomes ``norm1``."""
     old = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(?=[12]\.)")
     return {old.sub(r"\1", key): value for key, value in state.items()}

@@ -1,8 +1,8 @@
-"""How gates are trained and checked. Nothing that serves imports this; it needs a folder of labelled pictures.
+"""Trains and checks gates on a folder of labelled pictures. No serving code imports this package.
 
 pictures     the folder, its held-out part, crops
-corruptions  the ways in which a picture is damaged, those trained on and those kept for the check
-train_gates  the command: a folder of labelled pictures in, gate weights out
-check_gates  the command: what the gates change, and how much of it needs the picture
-recipe       standardised gates, the frozen network around them, the loss and the loop's one step
+corruptions  ways to damage a picture: those used in training, and those held out for the check
+train_gates  the command that trains gates
+check_gates  the command that compares a network with and without its gates
+recipe       standardised gates inside a frozen network, and the loss
 """

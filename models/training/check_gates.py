@@ -1,8 +1,8 @@
-"""What gates change: ``python -m models.training.check_gates --data FOLDER [--gates FILE ...]`` prints a table.
+"""Compares a network with and without gates: ``python -m models.training.check_gates --data FOLDER``.
 
-The folder holds labelled pictures, ``[source/]CCCC/name.jpg``. Compared on the very same pixels: the plain network; the
-network with each file of gates; and with the first file's gates frozen at their means over all that was shown, which
-tells how much of the gain needs gates that look at the picture.
+The folder holds labelled pictures, ``[source/]CCCC/name.jpg``. The command prints a table for the plain network, for
+the network with each file of gates, and for the first file's gates frozen at their mean weights. The frozen gates show
+how much of the gain depends on the picture. All networks see the same pixels.
 """
 
 from __future__ import annotations
@@ -32,37 +32,37 @@ from .pictures import Labelled, centre_crop, find_pictures, random_crop, to_pixe
 from .recipe import frozen
 
 CORRUPTIONS = TRAINED | HELD_OUT
-# One of each of ImageNet-C's four families, then two that no gate was trained on.
+# One of each of ImageNet-C's four families, then two that are not used in training.
 SIX = ("noise", "blur", "fog", "jpeg", "impulse", "motion")
 BATCH = 25
 
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """One network's answers under one condition: top-1 ``[N]``, and by gate its weights ``[N, C]``."""
+    """One network's answers under one condition: the top class ``[N]``, and each gate's weights ``[N, C]``."""
 
     top1: Tensor
     gates: dict[str, Tensor]
 
 
 def freeze_gates(gated: nn.Module, means: Mapping[str, Tensor]) -> nn.Module:
-    """A copy whose gates give each channel its mean weight ``[C]``, whatever the picture: g = 2 sigmoid(b + b)."""
-    still = copy.deepcopy(gated)
-    name = names_without_gates(still)
-    for path, layer in gates_of(still):
+    """A copy whose gates have constant weights ``means`` ``[C]``, by their last bias b: g = 2 sigmoid(b + b)."""
+    fixed = copy.deepcopy(gated)
+    name = names_without_gates(fixed)
+    for path, layer in gates_of(fixed):
         mean = means[name(f"{path}.gate")]
-        gate = ChannelAttention(len(mean))  # its last layer is zero but for the bias
+        gate = ChannelAttention(len(mean))  # its last layer is zero except for the bias
         nn.init.zeros_(gate.squeeze.weight)
         gate.excite.bias.data = torch.logit(mean / 2) / 2
         layer.gate = gate
-    return still
+    return fixed
 
 
 class Examination:
     """The pictures under every condition, ``clean`` first.
 
-    With several ``views`` each picture counts that often: its centre, then random crops. That makes more of few
-    pictures, though not as much as as many pictures would.
+    With several ``views`` each picture counts several times: its centre crop, then random crops. That reduces the
+    variance for few pictures, though less than more pictures would.
     """
 
     def __init__(
@@ -82,14 +82,14 @@ class Examination:
         self._dtype = dtype
 
     def _show(self, condition: str) -> Iterator[Tensor]:
-        """Batches of input. A view's crop and damage depend on its number and the condition alone."""
+        """Yield batches of pixels. A view's crop and corruption depend only on its number and the condition."""
         for start in range(0, len(self._pictures), BATCH):
-            seen = []
+            batch = []
             for number, picture in self._pictures[start : start + BATCH]:
                 crop = self._crop(number, picture)
                 chance = np.random.default_rng((number, *condition.encode()))
-                seen.append(crop if condition == "clean" else CORRUPTIONS[condition](crop, chance.random(), chance))
-            yield to_pixels(seen, self._preprocess).to(self._dtype)
+                batch.append(crop if condition == "clean" else CORRUPTIONS[condition](crop, chance.random(), chance))
+            yield to_pixels(batch, self._preprocess).to(self._dtype)
 
     def _crop(self, number: int, picture: Labelled) -> Picture:
         if number < self._centres:
@@ -97,19 +97,19 @@ class Examination:
         return random_crop(picture.path, self._preprocess.size[0], np.random.default_rng(number))
 
     @torch.no_grad()
-    def sit(self, nets: Mapping[str, nn.Module]) -> dict[str, dict[str, Answers]]:
-        """Name of network -> condition -> answers. All networks see the very same pixels."""
-        asked, gates = {}, {}
+    def run(self, nets: Mapping[str, nn.Module]) -> dict[str, dict[str, Answers]]:
+        """Run the networks. Returns network name -> condition -> answers. All networks see the same pixels."""
+        runs, gates = {}, {}
         for name, net in nets.items():
             traced = TracedNetwork(net, self._preprocess.size)
-            asked[name] = frozen(traced, [traced.logits, *traced.gates.values()]).to(self._dtype)
+            runs[name] = frozen(traced, [traced.logits, *traced.gates.values()]).to(self._dtype)
             gates[name] = [*traced.gates]
         answers: dict[str, dict[str, Answers]] = {name: {} for name in nets}
         for condition in tqdm(self.conditions, unit="condition"):
             given: dict[str, list[tuple[Tensor, ...]]] = {name: [] for name in nets}
             for pixels in self._show(condition):
-                for name, ask in asked.items():
-                    logits, *weights = ask(pixels)
+                for name, run in runs.items():
+                    logits, *weights = run(pixels)
                     given[name].append((logits.argmax(1), *(value.flatten(1).float() for value in weights)))
             for name, parts in given.items():
                 top1, *weights = (torch.cat(part) for part in zip(*parts, strict=True))
@@ -117,23 +117,25 @@ class Examination:
         return answers
 
     def accuracy(self, answers: Answers) -> float:
-        """Top-1, in percent."""
+        """Top-1 accuracy in percent."""
         return 100 * (answers.top1 == self.labels).float().mean().item()
 
     def bias(self, answers: Answers) -> float:
-        """Wrong answers that name a class of this folder, in percent of all: whether these classes are favoured."""
+        """Wrong answers that name a class of this folder, in percent of all answers. High if these classes are
+        favoured.
+        """
         wrong = answers.top1 != self.labels
         return 100 * (wrong & torch.isin(answers.top1, self.labels)).float().mean().item()
 
 
 def gates_over_all(answers: Mapping[str, Answers]) -> dict[str, Tensor]:
-    """By gate its weights for every picture under every condition, ``[N x conditions, C]``."""
+    """Each gate's weights for every picture under every condition, ``[N x conditions, C]``."""
     given = list(answers.values())
     return {gate: torch.cat([answer.gates[gate] for answer in given]) for gate in given[0].gates}
 
 
 def report(examination: Examination, answers: Mapping[str, Mapping[str, Answers]]) -> str:
-    """The tables as Markdown: all networks compared with the first, and the gates of the second."""
+    """Markdown tables: all networks compared with the first, and statistics of the second network's gates."""
     plain = next(iter(answers))
     head = [*answers, *(f"{name} - {plain}" for name in answers if name != plain)]
     lines = [
@@ -184,14 +186,20 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--data", type=Path, required=True, help="folder of [source/]CCCC/name.jpg")
     parser.add_argument(
-        "--part", choices=("all", "fit", "dev"), default="all", help="of a folder for training, what to show"
+        "--part", choices=("all", "fit", "dev"), default="all", help="the part of a training folder (%(default)s)"
     )
-    parser.add_argument("--gates", type=Path, nargs="+", default=[catalog.LITE0_GATES], help="(the default network's)")
+    parser.add_argument(
+        "--gates",
+        type=Path,
+        nargs="+",
+        default=[catalog.LITE0_GATES],
+        help="files of gate weights (the default network's)",
+    )
     parser.add_argument("--model", default="lite0-plain", help="a network of the catalogue (%(default)s)")
-    parser.add_argument("--layers", nargs="+", default=GATED_LAYERS, help="the layers that have the gates")
+    parser.add_argument("--layers", nargs="+", default=GATED_LAYERS, help="the layers that have a gate")
     parser.add_argument("--conditions", nargs="+", choices=CORRUPTIONS, default=SIX, help="(%(default)s)")
-    parser.add_argument("--views", type=int, default=1, help="crops of each picture; the first is its centre")
-    parser.add_argument("--bf16", action="store_true", help="compute in bfloat16, not float32")
+    parser.add_argument("--views", type=int, default=1, help="crops per picture; the first is the centre")
+    parser.add_argument("--bf16", action="store_true", help="compute in bfloat16 instead of float32")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
@@ -204,10 +212,10 @@ def main(arguments: list[str] | None = None) -> None:
     pictures = find_pictures(options.data, options.part)
     dtype = torch.bfloat16 if options.bf16 else torch.float32
     examination = Examination(pictures, tuple(options.conditions), spec.preprocess, dtype, options.views)
-    answers = examination.sit({options.model: net} | gated)
+    answers = examination.run({options.model: net} | gated)
     first = next(iter(gated))
     means = {gate: weights.mean(0) for gate, weights in gates_over_all(answers[first]).items()}
-    answers |= examination.sit({f"{first} frozen at its mean": freeze_gates(gated[first], means)})
+    answers |= examination.run({f"{first} frozen at its mean": freeze_gates(gated[first], means)})
     print(report(examination, answers))  # noqa: T201  the table is what the command is for
 
 

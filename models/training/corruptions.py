@@ -1,7 +1,7 @@
 """Ways to damage a picture, each from barely visible to severe. After Hendrycks and Dietterich, arXiv 1903.12261.
 
-A corruption takes RGB bytes ``[H, W, 3]``, a strength in [0, 1] and a source of chance, and returns such bytes.
-Lengths are fractions of the picture's side, so that a small crop is damaged like a large one.
+A corruption takes RGB bytes ``[H, W, 3]``, a strength in [0, 1] and a random generator, and returns RGB bytes. Lengths
+are fractions of the picture's side, so a small crop is damaged like a large one.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def _between(weak: float, severe: float, strength: float) -> float:
 
 
 def noise(picture: Picture, strength: float, chance: np.random.Generator) -> Picture:
-    """Gaussian noise, the same or not for the three channels."""
+    """Gaussian noise, for each channel or the same for all three."""
     channels = 3 if chance.random() < 0.7 else 1
     grain = chance.standard_normal((*picture.shape[:2], channels), dtype=np.float32)
     return _bytes(picture + _between(12, 80, strength) * grain)
@@ -63,7 +63,7 @@ def fog(picture: Picture, strength: float, chance: np.random.Generator) -> Pictu
 
 
 def pixelate(picture: Picture, strength: float, chance: np.random.Generator) -> Picture:
-    """Fewer pixels by a factor of 2 to 6, enlarged again as squares or smoothly."""
+    """Downscaled by a factor of 2 to 6, and enlarged again as squares or smoothly."""
     height, width = picture.shape[:2]
     factor = _between(2, 6, strength)
     small = Image.fromarray(picture).resize((round(width / factor), round(height / factor)), Image.Resampling.BOX)
@@ -118,5 +118,5 @@ def posterise(picture: Picture, strength: float, chance: np.random.Generator) ->
 TRAINED: dict[str, Corruption] = {
     function.__name__: function for function in (noise, blur, jpeg, contrast, fog, pixelate, colour_cast, brightness)
 }
-# Never used in training, so that the check can tell whether the gates learned more than the list above.
+# Never used in training, so the check shows whether the gates generalise.
 HELD_OUT: dict[str, Corruption] = {function.__name__: function for function in (impulse, motion, posterise)}

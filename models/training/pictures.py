@@ -19,13 +19,13 @@ from .corruptions import Picture
 
 Part = Literal["all", "fit", "dev"]
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
-# One picture in ten of a folder for training is kept for choosing hyperparameters.
+# One in ten pictures is held out for choosing hyperparameters.
 DEV_SHARE = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """One picture's file, its class, and the folder above the class, "" if there is none."""
+    """A picture's file, its class, and its source: the folder above the class folder, or ""."""
 
     path: Path
     label: int
@@ -33,7 +33,7 @@ class Labelled:
 
     @property
     def dev(self) -> bool:
-        """Whether it is one of those kept back. By name alone, so neither order nor other files matter."""
+        """Whether it is held out. The name alone decides, so order and other files don't matter."""
         name = f"{self.label}/{self.path.name}"
         return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4]) % DEV_SHARE == 0
 
@@ -47,7 +47,9 @@ def find_pictures(folder: Path, part: Part = "all") -> list[Labelled]:
     ]
     chosen = [picture for picture in found if part == "all" or picture.dev == (part == "dev")]
     if not chosen:
-        raise ValueError(f"no pictures for part {part!r}: [source/]CCCC/name.jpg with the class's index is needed")
+        raise ValueError(
+            f"no pictures for part {part!r}: the folder must hold [source/]CCCC/name.jpg, with CCCC the class's index"
+        )
     return chosen
 
 
@@ -60,7 +62,7 @@ class Sampler:
             self._by_source.setdefault(picture.source, []).append(picture)
         unknown = shares.keys() - self._by_source.keys()
         if unknown:
-            raise ValueError(f"no such source: {', '.join(sorted(unknown))}; there are {', '.join(self._by_source)}")
+            raise ValueError(f"no such source: {', '.join(sorted(unknown))}; known: {', '.join(self._by_source)}")
         self._sources = sorted(shares or self._by_source)
         weights = np.array([shares.get(source, 1.0) for source in self._sources])
         self._weights = weights / weights.sum()
@@ -71,7 +73,7 @@ class Sampler:
 
 
 def random_crop(path: Path, side: int, chance: np.random.Generator) -> Picture:
-    """A random square, 55 to 100 % of the picture's short side, perhaps mirrored, as ``side`` x ``side`` RGB bytes."""
+    """A random square of 55 to 100 % of the short side, randomly mirrored, as ``side`` x ``side`` RGB bytes."""
     with Image.open(path) as opened:
         image = opened.convert("RGB")
     square = min(image.size) * chance.uniform(0.55, 1)
@@ -84,7 +86,7 @@ def random_crop(path: Path, side: int, chance: np.random.Generator) -> Picture:
 
 
 def centre_crop(path: Path, preprocess: PreprocessSpec) -> Picture:
-    """The picture as the network is to see it, before normalisation: resized and cropped RGB bytes."""
+    """The resized and centre-cropped picture as RGB bytes, before normalisation."""
     with Image.open(path) as opened:
         image = opened.convert("RGB")
     scale = preprocess.resize / min(image.size)
@@ -98,7 +100,7 @@ def centre_crop(path: Path, preprocess: PreprocessSpec) -> Picture:
 
 
 def to_pixels(pictures: list[Picture], preprocess: PreprocessSpec) -> Tensor:
-    """RGB bytes -> the network's input ``[B, 3, H, W]``, normalised, channels last in memory."""
+    """Normalise RGB bytes to the network's input ``[B, 3, H, W]``, in channels-last memory format."""
     stacked = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255  # B 3 H W
     mean = torch.tensor(preprocess.mean)[:, None, None]
     std = torch.tensor(preprocess.std)[:, None, None]

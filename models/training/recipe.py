@@ -1,4 +1,4 @@
-"""What is trained and against what: standardised gates inside a frozen network, taught by the network without them."""
+"""The training recipe: standardised gates inside a frozen network learn from the same network without gates."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from .corruptions import TRAINED
 from .pictures import Sampler, random_crop, to_pixels
 
 LABEL_WEIGHT = 0.1
-# Below this a channel hardly varies, and dividing by its deviation would only amplify rounding.
+# A channel with a smaller deviation is almost constant. Dividing by it would amplify rounding errors.
 SMALLEST_DEVIATION = 1e-3
-# A picture that leaves every feature at zero must not divide by it.
+# Avoids a division by zero for a picture whose features are all zero.
 SMALLEST_FEATURES = 1e-6
 
 
 class StandardisedAttention(ChannelAttention):
-    """ChannelAttention as it is trained: its MLP sees pooled channels with mean 0 and deviation 1.
+    """ChannelAttention during training: its MLP sees pooled channels with mean 0 and deviation 1.
 
-    Pooled means and maxima differ between channels by orders of magnitude, which one learning rate can't serve.
+    Pooled values differ between channels by orders of magnitude, so without this no learning rate suits all channels.
     """
 
     mean: Tensor  # C
@@ -45,7 +45,7 @@ class StandardisedAttention(ChannelAttention):
         return super().mlp((pooled - self.mean) / self.deviation)
 
     def folded(self) -> ChannelAttention:
-        """The same function without statistics: W (x - m) / d + b = (W / d) x + (b - (W / d) m)."""
+        """The same function as a plain gate: W (x - m) / d + b = (W / d) x + (b - (W / d) m)."""
         plain = ChannelAttention(len(self.mean))
         weight = self.squeeze.weight.detach().double() / self.deviation.double()
         bias = self.squeeze.bias.detach().double() - weight @ self.mean.double()
@@ -55,15 +55,16 @@ class StandardisedAttention(ChannelAttention):
 
 
 def frozen(traced: TracedNetwork, outputs: Iterable[str]) -> nn.Module:
-    """The network up to the named values, batch norms folded into convolutions, parameters its own."""
+    """A copy of the network that computes the named values, with batch norms folded into convolutions."""
     return fuse(traced.trunk(list(outputs))).to(memory_format=torch.channels_last)
 
 
 @torch.no_grad()
 def standardise(gated: nn.Module, plain: TracedNetwork, pixels: Tensor) -> None:
-    """Make every gate a StandardisedAttention, with the statistics of what is pooled there from ``pixels``.
+    """Replace every gate by a StandardisedAttention, with statistics of the pooled channels of ``pixels``.
 
-    Means and maxima go through one MLP, so they share their statistics: only then these fold into its first layer.
+    Means and maxima share their statistics, because both go through one MLP, into whose first layer the statistics are
+    folded later.
     """
     layers = dict(gates_of(gated))
     name = names_without_gates(gated)
@@ -74,7 +75,7 @@ def standardise(gated: nn.Module, plain: TracedNetwork, pixels: Tensor) -> None:
 
 
 def fold(gated: nn.Module) -> None:
-    """Undo ``standardise``: the gates become plain ChannelAttention that compute the same."""
+    """Undo ``standardise``: replace the gates by plain ChannelAttention modules that compute the same."""
     for _, layer in gates_of(gated):
         if isinstance(layer.gate, StandardisedAttention):
             layer.gate = layer.gate.folded()
@@ -82,7 +83,7 @@ def fold(gated: nn.Module) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """``clean`` and ``damaged``: the same crops ``[B, 3, H, W]``, normalised; ``labels [B]``."""
+    """The same normalised crops ``[B, 3, H, W]``, ``clean`` and ``damaged``, and their ``labels`` ``[B]``."""
 
     clean: Tensor
     damaged: Tensor
@@ -92,7 +93,7 @@ class Batch:
 def draw_batch(
     sampler: Sampler, preprocess: PreprocessSpec, side: int, size: int, clean_share: float, chance: np.random.Generator
 ) -> Batch:
-    """Random crops; ``clean_share`` of them stay as they are, the others get one corruption each, of any strength."""
+    """Draw random crops. A share of ``clean_share`` is unchanged. The others get one corruption of random strength."""
     corruptions = list(TRAINED.values())
     clean, damaged, labels = [], [], []
     for _ in range(size):
@@ -109,21 +110,23 @@ def draw_batch(
 
 
 class Lesson:
-    """The gated network as student, the plain one as teacher. Only the gates learn.
+    """Trains the gates. The gated network is the student, the plain one the teacher; all other weights are frozen.
 
     The loss of a batch is KL(teacher || student) + the relative squared error of the pooled features
-    + LABEL_WEIGHT x cross-entropy: the student is to see in the damaged picture what the teacher sees in the clean one.
+    + LABEL_WEIGHT x cross-entropy. The student sees the damaged pictures, and the teacher the clean ones.
     """
 
     def __init__(self, gated: nn.Module, plain: TracedNetwork, size: tuple[int, int], static: bool) -> None:
-        student = TracedNetwork(gated, size)  # freezes all of it
+        student = TracedNetwork(gated, size)  # freezes all parameters
         features = plain.spec.default_layer
         self._teacher = frozen(plain, [plain.value(features), plain.logits])
         self._student = frozen(student, [student.value(features), student.logits])
         self.parameters: list[nn.Parameter] = []
         for path, layer in gates_of(gated):
             for name, part in layer.gate.named_children():
-                self._student.set_submodule(f"{path}.gate.{name}", part)  # the gate itself, where freezing made a copy
+                self._student.set_submodule(
+                    f"{path}.gate.{name}", part
+                )  # share the gate's parameters, which ``frozen`` copied
                 self.parameters += [
                     value for key, value in part.named_parameters(name) if not static or key == "excite.bias"
                 ]

@@ -1,7 +1,7 @@
 """Train the gates of a frozen network: ``python -m models.training.train_gates --data FOLDER --out gates.safetensors``.
 
-The folder holds labelled pictures, ``[source/]CCCC/name.jpg``, CCCC being the index of the class. Interrupted, the same
-command goes on from its checkpoint, ``<out>.checkpoint``, and ends in the same weights.
+The folder holds labelled pictures, ``[source/]CCCC/name.jpg``, where CCCC is the index of the class. After an
+interruption, the same command continues from its checkpoint ``<out>.checkpoint`` and gives the same weights.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ STATISTICS_PICTURES = 128
 
 
 class CheckpointError(Exception):
-    """The checkpoint is of another run. The message says in what they differ."""
+    """The checkpoint is of a run with other settings. The message lists the differences."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """All that decides the weights, pictures aside. ``shares`` weighs the sources; empty, they count alike."""
+    """Everything that decides the weights, except the pictures. ``shares``: the sources' weights, by default equal."""
 
     layers: tuple[str, ...] = GATED_LAYERS
     seed: int = 0
@@ -55,15 +55,15 @@ class Settings:
 def train(
     net: nn.Module, preprocess: PreprocessSpec, sampler: Sampler, settings: Settings, checkpoint: Path
 ) -> nn.Module:
-    """A copy of ``net`` with trained gates. Goes on from ``checkpoint`` if there is one, and removes it at the end."""
+    """A copy of ``net`` with trained gates. Resumes from ``checkpoint`` if it exists, and removes it at the end."""
     torch.manual_seed(settings.seed)
     size = (settings.side, settings.side)
     gated = with_gates(net, dict.fromkeys(settings.layers, "channel"), size)
     plain = TracedNetwork(net, size)
-    with ThreadPoolExecutor(1) as drawing:  # the next batch is drawn while this one is learned
+    with ThreadPoolExecutor(1) as drawing:  # draws the next batch during a training step
 
         def draw(step: int, number: int = settings.batch) -> Batch:
-            # Chance depends on the seed and the step alone, so that a resumed run draws what an unbroken one does.
+            # The seed and the step alone decide the batch, so a resumed run draws the same batches.
             chance = np.random.default_rng((settings.seed, step))
             return draw_batch(sampler, preprocess, settings.side, number, settings.clean, chance)
 
@@ -107,18 +107,20 @@ def _save(path: Path, step: int, gated: nn.Module, optimizer: torch.optim.Optimi
     }
     partial = path.with_suffix(".partial")
     torch.save(state, partial)
-    partial.replace(path)  # never half a checkpoint, whenever the run is stopped
+    partial.replace(path)  # atomic, so an interrupted run leaves a whole checkpoint
 
 
 def _resume(path: Path, gated: nn.Module, optimizer: torch.optim.Optimizer, settings: Settings) -> int:
-    """Fill gates and optimizer from the checkpoint, if there is one, and return the step to go on with."""
+    """Load gates and optimizer from the checkpoint, if it exists. Returns the next step."""
     if not path.exists():
         return 0
     state = torch.load(path, map_location="cpu", weights_only=True)
     before, now = json.loads(state["settings"]), json.loads(json.dumps(asdict(settings)))
     differing = [f"{key} {before.get(key)} -> {now[key]}" for key in now if before.get(key) != now[key]]
     if differing:
-        raise CheckpointError(f"{path.name} is of another run ({', '.join(differing)}): remove it, or use its settings")
+        raise CheckpointError(
+            f"{path.name} is of a run with other settings ({', '.join(differing)}): remove it, or use them"
+        )
     load_gates(gated, state["gates"], path.name)
     optimizer.load_state_dict(state["optimizer"])
     return int(state["step"])
@@ -144,7 +146,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--side", type=int, default=Settings.side, help="side of the square crops (%(default)s)")
     parser.add_argument("--rate", type=float, default=Settings.rate, help="the highest learning rate (%(default)s)")
     parser.add_argument("--clean", type=float, default=Settings.clean, help="share of undamaged crops (%(default)s)")
-    parser.add_argument("--static", action="store_true", help="for comparison: gates that do not depend on the picture")
+    parser.add_argument(
+        "--static", action="store_true", help="train gates that do not depend on the picture, for comparison"
+    )
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args(arguments)
     if not options.out.parent.is_dir():
@@ -164,8 +168,8 @@ def main(arguments: list[str] | None = None) -> None:
     net, spec = catalog.load(options.model)
     sampler = Sampler(find_pictures(options.data, "fit"), settings.shares)
     gated = train(net, spec.preprocess, sampler, settings, options.out.with_suffix(".checkpoint"))
-    facts = {"model": options.model, "recipe": json.dumps(asdict(settings))}
-    safetensors.torch.save_file(gate_state(gated), options.out, facts)
+    metadata = {"model": options.model, "recipe": json.dumps(asdict(settings))}
+    safetensors.torch.save_file(gate_state(gated), options.out, metadata)
 
 
 if __name__ == "__main__":

@@ -158,7 +158,7 @@ def _recorded(net: nn.Module, traced: TracedNetwork, model: ModelSpec) -> tuple[
     try:
         return record(forward, (PIXELS_INPUT, *names), net, shape, traced.classes), []
     except Exception as error:  # an operation without a derivative, or its formula, can raise anything
-        reason = f"no gradient can be had of {type(net).__name__}: {str(error).splitlines()[0]}"
+        reason = f"{type(net).__name__} has no gradient: {str(error).splitlines()[0]}"
     try:
         return record(forward, (PIXELS_INPUT, *names), net, shape, traced.classes, gradients=False), [
             f"methods that need a gradient are not offered: {reason}"

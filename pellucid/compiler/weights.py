@@ -1,6 +1,6 @@
-"""Files of weights, verified and loaded strictly: safetensors, or a checkpoint under ``weights_only``.
+"""Reads and verifies weights files, and loads them strictly: safetensors, or checkpoints with ``weights_only``.
 
-No pickle runs.
+No code from a file runs.
 """
 
 from __future__ import annotations
@@ -19,54 +19,52 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from pellucid.compiler.sources import SourceError
 
-# Under which trainers save the state dict beside an optimiser's, an epoch and the like.
+# Keys under which trainers save the state dict, beside the optimiser's state, the epoch and so on.
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and of torch.compile
-_SERVED = "served are a .safetensors file, and the network's state_dict() as torch.save writes it"
+_SUPPORTED = "use a .safetensors file, or the network's state_dict() saved by torch.save"
 _NAMED = 8  # keys of each kind that an error names
 
 
 class WeightsError(SourceError):
-    """A file of weights that is missing, altered, unreadable, or of another network.
-
-    The message says which and what to do.
-    """
+    """A weights file is missing, altered, unreadable, or of another network. The message says which and what to do."""
 
 
 def read_state(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
-    """The tensors of a ``.safetensors`` file or a torch checkpoint, on the CPU, as the network names them: without the
-    dictionary that a trainer wrapped them in, and the prefix that a wrapped network gave them.
+    """Read the tensors of a ``.safetensors`` file or a torch checkpoint, by name, on the CPU.
+
+    Unwraps the dictionary of a trainer, and removes the prefix of a wrapped network from the names.
 
     Raises WeightsError if the file is missing, its digest is not ``sha256``, or it holds anything but tensors by name.
     """
     if not path.is_file():
-        raise WeightsError(f"no file of weights at {path}")
+        raise WeightsError(f"there is no weights file at {path}")
     if sha256 is not None:
         found = digest(path)
         if found != sha256:
-            raise WeightsError(f"{path.name} has sha256 {found}, expected {sha256}: fetch the file again")
+            raise WeightsError(f"{path.name} has sha256 {found}, expected {sha256}: download the file again")
     program = _program(path)
     if program:
-        raise WeightsError(f"{path.name} holds a program ({program}), which isn't run: {_SERVED}")
+        raise WeightsError(f"{path.name} holds a program ({program}), which is not run: {_SUPPORTED}")
     try:
         state: Any
         if path.suffix == ".safetensors":
             state = safetensors.torch.load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:  # torch's message advises to run the code
+    except pickle.UnpicklingError as error:  # torch's own message advises running the code
         raise WeightsError(
-            f"{path.name} is not a file of weights that loads without running code: if a whole network was saved, save "
-            "its model.state_dict() instead"
+            f"{path.name} can't be loaded without running its code: if it holds a whole network, save its "
+            "model.state_dict() instead"
         ) from error
     except PermissionError as error:
         raise WeightsError(f"{path.name} can't be read: {error.strerror}") from error
-    except Exception as error:  # torch and safetensors raise a dozen types, and words of torch's advise to run the code
-        raise WeightsError(f"{path.name} is damaged, or no file of weights: {_SERVED}") from error
+    except Exception as error:  # torch and safetensors raise many types
+        raise WeightsError(f"{path.name} is damaged or is not a weights file: {_SUPPORTED}") from error
     if isinstance(state, dict):
         state = next((state[key] for key in _WRAPPERS if isinstance(state.get(key), dict)), state)
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise WeightsError(f"{path.name} is not a state dict: tensors by name are needed")
+        raise WeightsError(f"{path.name} is not a state dict: it must hold tensors by name")
     for prefix in _PREFIXES:
         if state and all(key.startswith(prefix) for key in state):
             state = {key.removeprefix(prefix): value for key, value in state.items()}
@@ -74,7 +72,7 @@ def read_state(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
 
 
 def _program(path: Path) -> str:
-    """What wrote a whole network into this zip, or "" where no such thing did."""
+    """The format of a saved program, "TorchScript" or "torch.export", or "" for any other file."""
     try:
         with zipfile.ZipFile(path) as archive:
             members = {name.partition("/")[2] for name in archive.namelist()}
@@ -84,19 +82,19 @@ def _program(path: Path) -> str:
 
 
 def digest(path: Path) -> str:
-    """The file's sha256 in hexadecimal."""
+    """The file's SHA-256, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def load_strict(net: nn.Module, state: dict[str, Tensor], source: str) -> None:
-    """Fill ``net`` with ``state``. Raises WeightsError, naming keys and shapes, unless they fit exactly."""
+    """Load ``state`` into ``net``. Raises WeightsError, with keys and shapes, unless it fits exactly."""
     filled = OrderedDict(state)
-    # Which version of its module a tensor was saved by is lost in a safetensors file, and mnasnet asks for it: today's.
-    # Norms of unknown version may lack their counters of training batches, as those of 2017 do.
+    # A safetensors file lacks the modules' versions, which mnasnet needs: use the current ones. Leave out those of
+    # norms, because a norm without a version may lack its batch counter, as in checkpoints of 2017.
     norms = {path for path, module in net.named_modules() if isinstance(module, _BatchNorm)}
-    today = getattr(net.state_dict(), "_metadata", {})
-    filled._metadata = {path: version for path, version in today.items() if path not in norms}  # type: ignore[attr-defined]
+    current = getattr(net.state_dict(), "_metadata", {})
+    filled._metadata = {path: version for path, version in current.items() if path not in norms}  # type: ignore[attr-defined]
     try:
         net.load_state_dict(filled, strict=True)
     except RuntimeError as error:
@@ -110,8 +108,8 @@ def load_strict(net: nn.Module, state: dict[str, Tensor], source: str) -> None:
                 if key in own and value.shape != own[key].shape
             ],
         }
-        told = "; ".join(f"{kind}: {_listed(keys)}" for kind, keys in wrong.items() if keys) or str(error)
-        raise WeightsError(f"the weights of {source} do not fit {type(net).__name__}: {told}") from error
+        reason = "; ".join(f"{kind}: {_listed(keys)}" for kind, keys in wrong.items() if keys) or str(error)
+        raise WeightsError(f"the weights of {source} do not fit {type(net).__name__}: {reason}") from error
 
 
 def _listed(keys: list[str]) -> str:

@@ -21,7 +21,7 @@ Cores = Literal["shared", "whole", "exact"]
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class RuntimeInfo:
     """What runs a network. ``engine``, ``device`` and ``precision`` have the values of the settings of these names.
 
     ``threads`` is the number of threads of the network. ``description`` is a sentence for readers.
@@ -41,7 +41,7 @@ class Runtime(Protocol):
     The next pass of the same thread may overwrite the arrays that a pass returned.
     """
 
-    facts: Facts
+    info: RuntimeInfo
     slots: int
     paying_batch: int  # the batch size above which an image gets no cheaper
 

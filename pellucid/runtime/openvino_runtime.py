@@ -23,9 +23,9 @@ from pellucid.network.file import CompiledNetwork, Value
 from pellucid.network.graph import PIXELS_INPUT, WANTED_INPUT, Part
 from pellucid.network.spec import PreprocessSpec
 from pellucid.runtime import convert
-from pellucid.runtime.base import Cores, Facts, parts_behind, shuffled_weights
+from pellucid.runtime.base import Cores, RuntimeInfo, parts_behind, shuffled_weights
 from pellucid.runtime.cores import processor
-from pellucid.runtime.turns import Turns
+from pellucid.runtime.queueing import SlotQueue
 from pellucid.types import Floats, Pixels
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 Array = NDArray[Any]
 
 # Models in the cache besides the pinned ones. Each holds a copy of its weights, packed for the processor.
-_KEPT: Final = 12
+_MOST_MODELS: Final = 12
 # Parallel batches. Each holds its own activations in memory.
 _MOST_SLOTS: Final = 4
 # A larger batch is no cheaper per image, because its activations fall out of the CPU caches.
@@ -70,11 +70,11 @@ class OpenVINORuntime:
         self._threads = threads
         precision = "bf16" if bf16 else "fp32"
         description = f"OpenVINO {ov.__version__.partition('-')[0]} on cpu, {precision}"
-        self.facts = Facts("openvino", "cpu", precision, threads, description, processor())
+        self.info = RuntimeInfo("openvino", "cpu", precision, threads, description, processor())
         self._core = ov.Core()
         self._cache = cache if cache is not None and _writable(cache) else None
-        self._models = Kept(_KEPT)
-        self._turns = Turns(self.slots)
+        self._models = ModelCache(_MOST_MODELS)
+        self._queue = SlotQueue(self.slots)
 
     def run(
         self, images: Pixels, wanted: Floats | None, outputs: Sequence[str], cores: Cores
@@ -82,11 +82,11 @@ class OpenVINORuntime:
         """See Runtime."""
         names = _names(outputs)
         inputs: list[Array] = [images, *([] if wanted is None else [wanted])]
-        with self._turns.turn() as turn:
+        with self._queue.occupy() as wait:
             found = dict(zip(names, self._of_images(names)(inputs, cores), strict=True))
         if PIXELS_INPUT in outputs:
             found[PIXELS_INPUT] = normalised(images, self.network.model.preprocess)
-        return found, turn.waited_s
+        return found, wait.waited_s
 
     def ready(self, outputs: Sequence[str], cores: Cores) -> bool:
         """See Runtime."""
@@ -236,7 +236,7 @@ class _OwnRequests(threading.local):
         self.requests: dict[tuple[int, int], ov.InferRequest] = {}
 
 
-class Kept:
+class ModelCache:
     """An LRU cache of ``most`` models by key, and the pinned models, which are never evicted."""
 
     def __init__(self, most: int) -> None:

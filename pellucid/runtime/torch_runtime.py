@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pellucid.network.file import CompiledNetwork, NetworkFileError, Value
 from pellucid.network.graph import PIXELS_INPUT, WANTED_INPUT, WEIGHT, Batch, Dtype, Node, Part, Ref, walk
-from pellucid.runtime.base import Cores, Facts, parts_behind, shuffled_weights
+from pellucid.runtime.base import Cores, RuntimeInfo, parts_behind, shuffled_weights
 from pellucid.runtime.cores import processor
 from pellucid.types import Floats, Pixels
 
@@ -241,7 +241,7 @@ class TorchRuntime:
         self._dtype = torch.bfloat16 if bf16 else None
         precision = "bf16" if bf16 else "fp32"
         description = f"torch {torch.__version__} on {device}, {precision}"
-        self.facts = Facts("torch", str(device), precision, threads, description, _hardware(device))
+        self.info = RuntimeInfo("torch", str(device), precision, threads, description, _hardware(device))
         spec = network.model.preprocess
         fixed = set(network.manifest.buffers)  # may have any dtype
         kinds = (array.dtype for name, array in network.weights.items() if name not in fixed)

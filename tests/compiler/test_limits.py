@@ -95,7 +95,7 @@ def test_a_network_without_a_gradient_predicts_and_says_why(kind: str) -> None:
     _predicts(net, network)
     assert all(value.gradient is None for value in network.manifest.values.values())
     limit = network.manifest.limits[0]
-    assert limit.startswith(f"methods that need a gradient are not offered: no gradient can be had of _Net: {reason}")
+    assert limit.startswith(f"methods that need a gradient are not offered: _Net has no gradient: {reason}")
 
 
 def test_a_zero_gradient_has_one_row_per_wanted_row() -> None:

@@ -1,4 +1,4 @@
-"""Gates put into networks by layer name: unchanged logits, names before and after, detection, weights as a file."""
+"""Inserting gates into networks by layer name, finding them in a trace, and loading their weights."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def pixels() -> Tensor:
     return torch.randn(2, 3, *SIZE, generator=torch.Generator().manual_seed(2))
 
 
-def test_untrained_gates_change_nothing() -> None:
+def test_untrained_gates_do_not_change_the_logits() -> None:
     net = small_network()
     gated = with_gates(net, {"stem": "channel", "stage": "channel"}, SIZE)
     assert torch.equal(gated(pixels()), net(pixels()))
     assert torch.equal(gated.to(torch.bfloat16)(pixels().bfloat16()), net.to(torch.bfloat16)(pixels().bfloat16()))
 
 
-def test_the_network_given_is_left_alone() -> None:
+def test_the_given_network_is_unchanged() -> None:
     net = small_network().train()
     before = dict(net.state_dict())
     with_gates(net, {"stem": "channel"}, SIZE)
@@ -59,7 +59,7 @@ def test_the_network_given_is_left_alone() -> None:
     assert net.get_submodule("stem.2").inplace
 
 
-def test_names_stay_and_the_gate_adds_its_own() -> None:
+def test_layers_keep_their_names_and_the_gate_has_its_own() -> None:
     net = small_network()
     gated = with_gates(net, {"stem": "channel", "stage.conv": "channel"}, SIZE)
     train_at_random(gated)
@@ -75,7 +75,7 @@ def test_names_stay_and_the_gate_adds_its_own() -> None:
     assert torch.equal(stage, gated.get_submodule("stage.conv.layer")(after))
 
 
-def test_the_reading_is_what_multiplies_the_channels() -> None:
+def test_a_gates_weights_are_the_factors_of_the_channels() -> None:
     gated = with_gates(small_network(), {"stage": "channel"}, SIZE)
     train_at_random(gated)
     traced = TracedNetwork(gated, SIZE)
@@ -93,10 +93,10 @@ def test_the_reading_is_what_multiplies_the_channels() -> None:
     by_hand = 2 / (1 + torch.exp(-(mlp(x.mean((2, 3))) + mlp(x.amax((2, 3))) + 2 * gate.excite.bias)))
     assert torch.allclose(reading.flatten(1), by_hand, atol=1e-6)
     assert torch.equal(y, x * reading)
-    assert reading.flatten(1).std(0).min() > 0  # it depends on the picture
+    assert reading.flatten(1).std(0).min() > 0  # the weights depend on the picture
 
 
-def test_nested_layers_both_get_a_gate() -> None:
+def test_nested_layers_can_both_have_a_gate() -> None:
     torch.manual_seed(0)
     net = resnet18(num_classes=5).eval()
     gated = with_gates(net, {"layer3": "channel", "layer3.0": "channel"}, SIZE)
@@ -106,7 +106,7 @@ def test_nested_layers_both_get_a_gate() -> None:
     assert {"layer3.0.conv1", "layer3.1.conv1"} <= TracedNetwork(gated, SIZE).spec.by_name.keys()
 
 
-def test_gates_take_the_type_of_the_network() -> None:
+def test_gates_have_the_dtype_of_the_network() -> None:
     gated = with_gates(small_network().double(), {"stem": "channel"}, SIZE)
     assert {value.dtype for value in gate_state(gated).values()} == {torch.float64}
 
@@ -119,19 +119,19 @@ def test_gates_take_the_type_of_the_network() -> None:
         ({"classifier": "channel"}, "no layer 'classifier'"),
     ],
 )
-def test_what_cannot_be_gated_is_refused_by_name(gates: dict[str, str], message: str) -> None:
+def test_a_layer_that_cant_have_a_gate_is_refused_by_name(gates: dict[str, str], message: str) -> None:
     with pytest.raises(InsertionError, match=message):
         with_gates(small_network(), gates, SIZE)
 
 
-def test_a_layer_gets_one_gate_only() -> None:
+def test_a_second_gate_at_a_layer_is_refused() -> None:
     gated = with_gates(small_network(), {"stem": "channel"}, SIZE)
-    with pytest.raises(InsertionError, match="'stem' has a gate already"):
+    with pytest.raises(InsertionError, match="'stem' already has a gate"):
         with_gates(gated, {"stem": "channel"}, SIZE)
 
 
 class Reused(nn.Module):
-    """One ReLU behind two convolutions of different widths."""
+    """One ReLU that runs after two convolutions of different widths."""
 
     def __init__(self) -> None:
         super().__init__()

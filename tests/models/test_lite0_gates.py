@@ -1,4 +1,4 @@
-"""The default network's trained gates: the committed file, and what the gates do on real pictures."""
+"""The default network's trained gates: their file, and their effect on real pictures."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PHOTOGRAPHS = ("cat", "coffee", "rocket")
 
 @pytest.fixture(scope="module", params=[torch.float32, torch.bfloat16], ids=str)
 def networks(request: pytest.FixtureRequest) -> tuple[TracedNetwork, TracedNetwork, ModelSpec]:
-    """lite0, lite0-plain and what both expect."""
+    """lite0, lite0-plain and the spec of both."""
     gated, spec = catalog.load("lite0")
     plain, _ = catalog.load("lite0-plain")
     traced = [TracedNetwork(net.to(request.param), spec.preprocess.size) for net in (gated, plain)]
@@ -36,14 +36,14 @@ def sample(name: str, spec: ModelSpec) -> Picture:
 
 
 def show(network: TracedNetwork, picture: Picture, spec: ModelSpec) -> tuple[Tensor, list[Tensor]]:
-    """Probabilities ``[classes]``, and per gate its reading ``[C]``."""
+    """Probabilities ``[classes]``, and each gate's weights ``[C]``."""
     part = network.trunk([network.logits, *network.gates.values()])
     dtype = next(part.parameters()).dtype
     logits, *gates = part(to_pixels([picture], spec.preprocess).to(dtype))
     return logits.float().softmax(1)[0], [gate.float().flatten() for gate in gates]
 
 
-def test_the_catalogue_has_both() -> None:
+def test_the_catalog_has_lite0_with_and_without_gates() -> None:
     gated, spec = catalog.load("lite0")
     plain, plain_spec = catalog.load("lite0-plain")
     assert (spec.name, plain_spec.name) == ("lite0", "lite0-plain")
@@ -68,20 +68,22 @@ def test_all_seven_gates_are_found(networks: tuple[TracedNetwork, TracedNetwork,
     assert [*gated.gates] == [f"{layer}.gate" for layer in GATED_LAYERS]
     assert plain.gates == {}
     assert gated.spec.default_layer == plain.spec.default_layer == "head"
-    assert gated.linear("head") is not None  # Grad-CAM there stays a closed form
+    assert gated.linear("head") is not None  # Grad-CAM at the head is still closed-form
 
 
 @pytest.mark.parametrize("name", PHOTOGRAPHS)
-def test_clean_pictures_are_seen_as_before(networks: tuple[TracedNetwork, TracedNetwork, ModelSpec], name: str) -> None:
+def test_gates_hardly_change_the_answers_for_clean_pictures(
+    networks: tuple[TracedNetwork, TracedNetwork, ModelSpec], name: str
+) -> None:
     gated, plain, spec = networks
     picture = sample(name, spec)
     now, _ = show(gated, picture, spec)
     before, _ = show(plain, picture, spec)
-    assert (now - before).abs().sum() / 2 < 0.2  # the probability that has moved to other classes
+    assert (now - before).abs().sum() / 2 < 0.2  # the probability that moved to other classes
 
 
 @pytest.mark.parametrize("corruption", [noise, brightness])
-def test_damage_moves_the_gates(
+def test_damage_changes_the_gates_weights(
     networks: tuple[TracedNetwork, TracedNetwork, ModelSpec], corruption: Corruption
 ) -> None:
     gated, _, spec = networks

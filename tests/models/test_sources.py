@@ -1,4 +1,4 @@
-"""Networks by name: from torchvision's and timm's hubs and from files; what does not fit is refused by its name."""
+"""Loading networks by name from torchvision, timm and files, and the errors if that fails."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def small(name: str = "mobilenet_v3_small", classes: int = 3, **options: Any) ->
 
 
 def described(folder: Path, state: dict[str, Any], suffix: str = ".safetensors", **description: Any) -> str:
-    """A checkpoint and its description in a folder; the name to load it by."""
+    """Write a checkpoint and its description. Returns the name to load it by."""
     path = folder / f"pets{suffix}"
     if suffix == ".safetensors":
         safetensors.torch.save_file(state, path)
@@ -53,7 +53,7 @@ def assert_same(net: nn.Module, expected: nn.Module, pixels: Tensor) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
-def test_a_checkpoint_is_loaded_as_its_description_says(tmp_path: Path, suffix: str) -> None:
+def test_a_checkpoint_is_loaded_by_its_description(tmp_path: Path, suffix: str) -> None:
     net = small()
     name = described(tmp_path, net.state_dict(), suffix, title="Pets")
     loaded, spec = catalog.load(name)
@@ -89,7 +89,7 @@ def test_a_description_may_be_toml_with_labels_in_a_file_and_its_own_preprocessi
         ("torchvision:mnasnet0_5", lambda: small("mnasnet0_5")),
     ],
 )
-def test_every_source_is_an_architecture_for_ones_own_checkpoint(tmp_path: Path, architecture: str, net: Any) -> None:
+def test_every_source_has_architectures_for_a_users_checkpoint(tmp_path: Path, architecture: str, net: Any) -> None:
     torch.manual_seed(0)
     made = net().eval()
     loaded, spec = catalog.load(described(tmp_path, made.state_dict(), architecture=architecture))
@@ -98,7 +98,7 @@ def test_every_source_is_an_architecture_for_ones_own_checkpoint(tmp_path: Path,
 
 
 @pytest.mark.parametrize("wrapped", ["state_dict", "module.", "_orig_mod."])
-def test_what_trainers_wrap_around_a_state_is_taken_off(tmp_path: Path, wrapped: str) -> None:
+def test_a_trainers_wrapper_around_a_state_dict_is_removed(tmp_path: Path, wrapped: str) -> None:
     net = small()
     state: dict[str, Any] = dict(net.state_dict())
     if wrapped == "state_dict":
@@ -111,7 +111,7 @@ def test_what_trainers_wrap_around_a_state_is_taken_off(tmp_path: Path, wrapped:
 
 @pytest.mark.parametrize("heads", [True, False])
 @pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
-def test_auxiliary_heads_are_loaded_strictly_and_taken_off(tmp_path: Path, name: str, heads: bool) -> None:
+def test_auxiliary_heads_are_loaded_strictly_and_removed(tmp_path: Path, name: str, heads: bool) -> None:
     net = small(name, aux_logits=heads, init_weights=False)
     file = described(tmp_path, net.state_dict(), architecture=f"torchvision:{name}")
     loaded, _ = catalog.load(file)
@@ -124,35 +124,41 @@ def test_auxiliary_heads_are_loaded_strictly_and_taken_off(tmp_path: Path, name:
             catalog.load(described(tmp_path, partial, architecture=f"torchvision:{name}"))
 
 
-def test_keys_and_shapes_that_do_not_fit_are_refused_by_their_names(tmp_path: Path) -> None:
+def test_keys_and_shapes_that_do_not_fit_are_refused_by_name(tmp_path: Path) -> None:
     state = dict(small(classes=4).state_dict())
     state["extra.weight"] = state.pop("features.0.0.weight")
     with pytest.raises(WeightsError) as refused:
         catalog.load(described(tmp_path, state))
-    told = str(refused.value)
-    assert "missing: features.0.0.weight" in told
-    assert "unexpected: extra.weight" in told
-    assert "of another shape: " in told
-    assert "classifier.3.weight [4, 1024], not [3, 1024]" in told
-    assert "classifier.3.bias [4], not [3]" in told
+    message = str(refused.value)
+    assert "missing: features.0.0.weight" in message
+    assert "unexpected: extra.weight" in message
+    assert "of another shape: " in message
+    assert "classifier.3.weight [4, 1024], not [3, 1024]" in message
+    assert "classifier.3.bias [4], not [3]" in message
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"sha256": "0" * 64}, "has sha256"),
         ({"sha256": "short"}, "sha256: String should match"),
-        ({"labels": None}, "labels, or at least classes, must say how many classes there are"),
+        ({"labels": None}, "give labels, or at least the number of classes"),
         ({"classes": 5}, "3 labels for 5 classes"),
-        ({"labels": "nowhere.txt"}, "no file of labels at"),
-        ({"name": "pets/2"}, "name: .*'pets/2' can't be the name in /v1/models/NAME: it needs letters, and no slash"),
-        ({"name": ".."}, "name: .*it needs letters"),
+        ({"labels": "nowhere.txt"}, "there is no labels file at"),
+        (
+            {"name": "pets/2"},
+            "name: .*'pets/2' can't be the name in /v1/models/NAME: it must have letters and no slash",
+        ),
+        ({"name": ".."}, "name: .*it must have letters"),
         (
             {"colour": "red"},
-            r"colour is no field\. There are architecture, labels, classes, .*, preprocess, arguments$",
+            r"colour is not a field\. Known fields: architecture, labels, classes, .*, preprocess, arguments$",
         ),
-        ({"clases": 3}, r"clases is no field\. Did you mean classes\? There are architecture, "),
-        ({"preprocess": {"sise": 224}}, r"preprocess\.sise is no field\. Did you mean size\? There are size, resize, "),
+        ({"clases": 3}, r"clases is not a field\. Did you mean classes\? Known fields: architecture, "),
+        (
+            {"preprocess": {"sise": 224}},
+            r"preprocess\.sise is not a field\. Did you mean size\? Known fields: size, resize, ",
+        ),
         ({"architecture": None}, "architecture: Field required"),
         ({"preprocess": {"size": 0}}, "preprocess.size.*greater than 0"),
         ({"preprocess": {"size": [224, -1]}}, "preprocess.size.*greater than 0"),
@@ -161,18 +167,20 @@ def test_keys_and_shapes_that_do_not_fit_are_refused_by_their_names(tmp_path: Pa
         ({"preprocess": {"interpolation": "sinc"}}, "preprocess.interpolation: Input should be"),
         (
             {"architecture": "torchvision:resnet18", "arguments": {"depth": 9}},
-            r"\[arguments\] do not suit torchvision:resnet18: .*'depth'",
+            r"\[arguments\] do not fit torchvision:resnet18: .*'depth'",
         ),
     ],
 )
-def test_a_wrong_description_is_refused_with_what_is_wrong(tmp_path: Path, changes: dict[str, Any], told: str) -> None:
-    with pytest.raises(WeightsError, match=told):
+def test_an_invalid_description_is_refused_and_the_field_named(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(WeightsError, match=message):
         catalog.load(described(tmp_path, small().state_dict(), **changes))
 
 
 def test_labels_that_are_not_utf_8_are_refused(tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_bytes("café\nb\nc\n".encode("latin-1"))
-    with pytest.raises(WeightsError, match=r"labels\.txt is not a file of labels in UTF-8"):
+    with pytest.raises(WeightsError, match=r"labels\.txt is not a labels file in UTF-8"):
         catalog.load(described(tmp_path, small().state_dict(), labels="labels.txt"))
 
 
@@ -182,7 +190,7 @@ def test_a_square_picture_is_large_enough_for_an_oblong_crop(tmp_path: Path) -> 
 
 
 def test_missing_files_are_named(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"no file of weights at .*gone\.pth"):
+    with pytest.raises(WeightsError, match=r"there is no weights file at .*gone\.pth"):
         catalog.load(f"file:{tmp_path / 'gone.pth'}")
     alone = tmp_path / "alone.pth"
     alone.write_bytes(b"")
@@ -194,13 +202,13 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_that_would_run_code_is_refused(tmp_path: Path) -> None:
-    told = r"^pets\.pth is not .* loads without running code: .* save its model\.state_dict\(\) instead$"
-    with pytest.raises(WeightsError, match=told):
+    message = r"^pets\.pth can't be loaded without running its code: .* save its model\.state_dict\(\) instead$"
+    with pytest.raises(WeightsError, match=message):
         catalog.load(described(tmp_path, {"net": small()}, ".pth"))
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
-def test_a_program_of_torch_or_a_damaged_file_is_refused_with_what_is_served(tmp_path: Path) -> None:
+def test_a_saved_program_or_a_damaged_file_is_refused_and_the_error_says_what_to_use(tmp_path: Path) -> None:
     net = nn.Sequential(nn.Flatten(), nn.Linear(12, 2)).eval()
     pixels = torch.zeros(1, 3, 2, 2)
     torch.jit.trace(net, pixels).save(str(tmp_path / "script.pt"))  # type: ignore[no-untyped-call]
@@ -208,21 +216,21 @@ def test_a_program_of_torch_or_a_damaged_file_is_refused_with_what_is_served(tmp
     torch.save(net.state_dict(), tmp_path / "whole.pth")
     (tmp_path / "half.pth").write_bytes((tmp_path / "whole.pth").read_bytes()[:500])
     (tmp_path / "empty.pth").write_bytes(b"")
-    program = r"holds a program \((TorchScript|torch\.export)\), which isn't run"
-    damaged = "is damaged, or no file of weights"
-    served = r": served are a \.safetensors file, and the network's state_dict\(\) as torch\.save writes it$"
-    for name, told in {
+    program = r"holds a program \((TorchScript|torch\.export)\), which is not run"
+    damaged = "is damaged or is not a weights file"
+    supported = r": use a \.safetensors file, or the network's state_dict\(\) saved by torch\.save$"
+    for name, reason in {
         "script.pt": program,
         "exported.pt2": program,
         "half.pth": damaged,
         "empty.pth": damaged,
     }.items():
-        with pytest.raises(WeightsError, match=f"^{name} {told}{served}"):
+        with pytest.raises(WeightsError, match=f"^{name} {reason}{supported}"):
             read_state(tmp_path / name)
 
 
-def test_a_single_output_is_refused_with_how_to_make_two_of_it(tmp_path: Path) -> None:
-    """The softmax of one logit is 1, whatever the picture."""
+def test_a_network_with_a_single_logit_is_refused_and_the_error_says_what_to_do(tmp_path: Path) -> None:
+    """The softmax of one logit is always 1."""
     net = small(classes=1)
     loaded, _ = catalog.load(described(tmp_path, net.state_dict(), labels=["cat"]))
     with pytest.raises(
@@ -239,7 +247,7 @@ def test_a_single_output_is_refused_with_how_to_make_two_of_it(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
         ("resnet18", "known: lite0, lite0-plain, torchvision:NAME, timm:NAME, file:PATH"),
         ("torchvision:resnet19", "close to it: torchvision:resnet1"),
@@ -247,13 +255,13 @@ def test_a_single_output_is_refused_with_how_to_make_two_of_it(tmp_path: Path) -
         ("torchvision:fcn_resnet50", "segments pictures; .* close to it: torchvision:resnet50$"),
         ("torchvision:fasterrcnn_resnet50_fpn", "detects objects; .* close to it: torchvision:resnet50$"),
         ("torchvision:quantized_resnet18", "is quantized; .* close to it: torchvision:resnet18$"),
-        ("torchvision:r3d_18", "classifies videos; torchvision's float networks that classify pictures are served$"),
+        ("torchvision:r3d_18", "classifies videos; only torchvision's float image classifiers are supported$"),
         ("timm:seresnet51", "close to it: timm:seresnet"),
         ("timm:resnet18.no_such_tag", r"close to it: timm:resnet18\."),
     ],
 )
-def test_an_unknown_name_is_refused_with_the_names_there_are(name: str, told: str) -> None:
-    with pytest.raises(UnknownModelError, match=told):
+def test_an_unknown_name_is_refused_and_known_names_are_listed(name: str, message: str) -> None:
+    with pytest.raises(UnknownModelError, match=message):
         catalog.load(name)
 
 
@@ -268,7 +276,7 @@ def test_an_unknown_architecture_is_refused(tmp_path: Path, architecture: str) -
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty hub cache, and no network."""
+    """An empty hub cache, without internet."""
 
     def unreachable(url: str, *_: Any, **__: Any) -> None:
         raise URLError("Name or service not known")
@@ -280,7 +288,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_weights_in_torchs_hub_cache_are_served_without_a_network(hub: Path) -> None:
+def test_weights_in_torchs_hub_cache_are_loaded_without_internet(hub: Path) -> None:
     net = small(classes=1000)
     torch.save(net.state_dict(), hub / "mobilenet_v3_small-047dcff4.pth")
     loaded, spec = catalog.load("torchvision:mobilenet_v3_small")
@@ -291,7 +299,7 @@ def test_weights_in_torchs_hub_cache_are_served_without_a_network(hub: Path) -> 
     assert spec.preprocess.interpolation == "bilinear"
 
 
-def test_the_published_densenets_old_names_are_understood(hub: Path) -> None:
+def test_the_old_keys_of_the_published_densenets_are_renamed(hub: Path) -> None:
     net = small("densenet121", classes=1000)
     old = {
         key.replace("norm1", "norm.1").replace("norm2", "norm.2").replace("conv1", "conv.1").replace("conv2", "conv.2")
@@ -304,16 +312,14 @@ def test_the_published_densenets_old_names_are_understood(hub: Path) -> None:
     assert_same(loaded, net, images(1))
 
 
-def test_without_a_network_the_error_says_where_to_put_the_file(hub: Path) -> None:
+def test_without_internet_the_error_says_where_to_put_the_file(hub: Path) -> None:
     with pytest.raises(WeightsError) as refused:
         catalog.load("torchvision:resnet18")
     assert str(hub / "resnet18-f37072fd.pth") in str(refused.value)
-    assert "serve file:PATH" in str(refused.value)
+    assert "use file:PATH" in str(refused.value)
 
 
-def test_what_was_downloaded_is_checked_against_the_hash_in_its_name(
-    hub: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_download_is_checked_against_the_hash_in_its_name(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
 
     def fetched(url: str, path: str, hash_prefix: str, progress: bool) -> None:
@@ -325,7 +331,7 @@ def test_what_was_downloaded_is_checked_against_the_hash_in_its_name(
     assert asked == [("047dcff4", True)]
 
 
-def test_all_of_torchvisions_metadata_is_understood() -> None:
+def test_the_metadata_of_all_torchvision_networks_can_be_read() -> None:
     for name in torchvision.models.list_models(module=torchvision.models):
         spec = torchvision_source.preprocess(name)
         assert spec.size[0] <= spec.resize, name
@@ -334,8 +340,8 @@ def test_all_of_torchvisions_metadata_is_understood() -> None:
 # -- timm:NAME
 
 
-def test_timms_weights_bring_their_own_labels_and_preprocessing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The hub is out of reach in a test; all but the download is timm's own."""
+def test_labels_and_preprocessing_are_those_of_timms_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the download is faked, because a test has no internet."""
     create = timm.create_model
     monkeypatch.setattr(timm, "create_model", lambda name, pretrained: create(name, pretrained=False))
     _, spec = catalog.load("timm:lcnet_050")
@@ -346,42 +352,42 @@ def test_timms_weights_bring_their_own_labels_and_preprocessing(monkeypatch: pyt
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
-        ("coatnet_0_224", "timm has no pretrained weights for timm:coatnet_0_224: serve file:PATH,"),
+        ("coatnet_0_224", "timm has no pretrained weights for timm:coatnet_0_224: use file:PATH"),
         (
             "vit_small_patch16_224.dino",
-            "timm:vit_small_patch16_224.dino computes features and no classes: serve file:PATH,",
+            "timm:vit_small_patch16_224.dino computes features, not classes: use file:PATH",
         ),
     ],
 )
-def test_a_network_of_timm_without_weights_or_classes_is_refused_before_a_download(
-    name: str, told: str, monkeypatch: pytest.MonkeyPatch
+def test_a_timm_network_without_weights_or_classes_is_refused_before_a_download(
+    name: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr(timm, "create_model")
-    with pytest.raises(WeightsError, match=told):
+    with pytest.raises(WeightsError, match=message):
         catalog.load(f"timm:{name}")
 
 
-def test_a_checkpoint_of_a_network_that_timm_has_no_configuration_for_is_refused(tmp_path: Path) -> None:
-    name = "tv_densenet121"  # an old name
+def test_an_architecture_without_a_timm_configuration_is_refused(tmp_path: Path) -> None:
+    name = "tv_densenet121"  # a deprecated name
     assert timm.is_model(name)
     assert timm.get_pretrained_cfg(name) is None
-    told = f"timm has no pretrained configuration for timm:{name}, .* that has one is served; close .* timm:densenet121"
-    with pytest.raises(UnknownModelError, match=told):
+    message = f"timm has no pretrained configuration for timm:{name}, .* that has one; close .* timm:densenet121"
+    with pytest.raises(UnknownModelError, match=message):
         catalog.load(described(tmp_path, small().state_dict(), architecture=f"timm:{name}"))
 
 
-def test_timms_squashing_crop_is_kept() -> None:
+def test_timms_squash_crop_mode_is_kept() -> None:
     assert timm_source.preprocess("convnext_small.fb_in22k_ft_in1k_384").squash
 
 
-def test_without_a_network_timms_error_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_internet_timms_error_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     def unreachable(name: str, pretrained: bool) -> None:
         raise OSError("We couldn't connect to 'https://huggingface.co'\nand more")
 
     monkeypatch.setattr(timm, "create_model", unreachable)
-    with pytest.raises(WeightsError, match=r"couldn't connect to 'https://huggingface.co'\)\. Without a network"):
+    with pytest.raises(WeightsError, match=r"couldn't connect to 'https://huggingface.co'\)\. Without internet"):
         catalog.load("timm:resnet18")
 
 

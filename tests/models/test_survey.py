@@ -1,4 +1,4 @@
-"""One network of each family through the survey: compiled, its gates and its Grad-CAM right, by both runtimes.
+"""The survey of one network of each family: both runtimes compute correct gates and Grad-CAM maps.
 
 ``python -m tests.survey`` does the same with all of them, and writes docs/networks.md.
 """
@@ -12,7 +12,7 @@ from tests.survey import examine
 from tests.surveyed import Entry, of_timm, of_torchvision, with_attention
 
 TORCHVISION = (*("alexnet", "mobilenet_v3_small", "resnet18", "shufflenet_v2_x0_5", "squeezenet1_1"),)
-# A network and the type of its gates, or none.
+# A network and the type of its gates, or None.
 CASES: list[tuple[Entry, str | None]] = [
     (of_timm("tinynet_e"), "SqueezeExcite"),
     (of_timm("ese_vovnet19b_dw"), "EffectiveSEModule"),
@@ -25,7 +25,7 @@ CASES: list[tuple[Entry, str | None]] = [
 
 
 @pytest.mark.parametrize("entry", [*map(of_torchvision, TORCHVISION)], ids=lambda entry: entry.name)
-def test_families_of_torchvision_are_explained_as_captum_explains_them(entry: Entry) -> None:
+def test_grad_cam_equals_captums_for_torchvisions_families(entry: Entry) -> None:
     row = examine(entry)
     assert not row.errors
     assert not row.limits
@@ -35,14 +35,16 @@ def test_families_of_torchvision_are_explained_as_captum_explains_them(entry: En
 
 
 @pytest.mark.parametrize(("entry", "kind"), CASES, ids=lambda value: getattr(value, "name", value))
-def test_families_of_timm_are_too_and_a_gate_is_what_multiplied_the_channels(entry: Entry, kind: str | None) -> None:
+def test_grad_cam_equals_captums_for_timms_families_and_gate_weights_are_the_factors(
+    entry: Entry, kind: str | None
+) -> None:
     row = examine(entry)
     assert not row.errors
     assert row.gradients == "OpenVINO"
     assert [*row.gates] == ([kind] if kind else [])
 
 
-def test_the_survey_notices_a_gate_that_is_not_what_multiplied_the_channels(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_survey_notices_wrong_gate_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tests.survey._once", lambda factor: torch.zeros_like(factor[:, :, :1, :1]))
     row = examine(with_attention("ceca"))
     assert row.gates_wrong == sum(row.gates.values()) == 8

@@ -1,4 +1,4 @@
-"""The trainer on a folder of synthetic pictures: what it learns, what it leaves alone, resumption and determinism."""
+"""models.train_gates on a folder of synthetic pictures: training, resuming and determinism."""
 
 from __future__ import annotations
 
@@ -52,27 +52,27 @@ def equal(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
     return left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)
 
 
-def test_it_writes_gates_that_learned(folder: Path, tmp_path: Path) -> None:
+def test_the_command_writes_trained_gates(folder: Path, tmp_path: Path) -> None:
     state = run(folder, tmp_path / "gates.safetensors", "--share", "photos=3", "--share", "drawings=1")
     assert state.keys() == gate_state(with_gates(small_network(), {"stem": "channel", "stage": "channel"}, SIZE)).keys()
     assert state["stage.gate.excite.weight"].abs().max() > 0
     assert not (tmp_path / "gates.checkpoint").exists()
 
 
-def test_the_seed_decides(folder: Path, tmp_path: Path) -> None:
+def test_the_seed_decides_the_weights(folder: Path, tmp_path: Path) -> None:
     first, again = (run(folder, tmp_path / f"{name}.safetensors", "--seed", "7") for name in ("first", "again"))
     assert equal(first, again)
     assert not equal(first, run(folder, tmp_path / "other.safetensors", "--seed", "8"))
 
 
-def test_resumed_it_ends_in_the_same_weights(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_resumed_run_gives_the_same_weights(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     unbroken = run(folder, tmp_path / "unbroken.safetensors")
     monkeypatch.setattr(train_gates, "CHECKPOINT_EVERY", 2)
     drawn = []
 
     def until_the_power_fails(*arguments: object) -> object:
         drawn.append(arguments)
-        if len(drawn) > 4:  # one for the statistics, three steps
+        if len(drawn) > 4:  # one for the statistics, then three steps
             raise KeyboardInterrupt
         return draw_batch(*arguments)  # type: ignore[arg-type]
 
@@ -86,23 +86,23 @@ def test_resumed_it_ends_in_the_same_weights(folder: Path, tmp_path: Path, monke
     assert equal(run(folder, tmp_path / "broken.safetensors"), unbroken)
 
 
-def test_static_gates_do_not_look_at_the_picture(folder: Path, tmp_path: Path) -> None:
+def test_static_gates_do_not_depend_on_the_picture(folder: Path, tmp_path: Path) -> None:
     state = run(folder, tmp_path / "gates.safetensors", "--static")
     assert state["stage.gate.excite.weight"].abs().max() == 0
     assert state["stage.gate.excite.bias"].abs().max() > 0
 
 
-def test_a_gated_layer_within_a_gated_layer(folder: Path, tmp_path: Path) -> None:
+def test_gates_of_nested_layers_are_trained(folder: Path, tmp_path: Path) -> None:
     state = run(folder, tmp_path / "gates.safetensors", "--layers", "stage", "stage.conv")
     assert {name.rpartition(".gate.")[0] for name in state} == {"stage", "stage.layer.conv"}
 
 
-def test_a_missing_folder_is_refused_before_the_work(folder: Path, tmp_path: Path) -> None:
+def test_a_missing_folder_is_refused_before_training(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(SystemExit):
         run(folder, tmp_path / "missing" / "gates.safetensors")
 
 
-def test_folding_the_statistics_changes_nothing() -> None:
+def test_folding_the_statistics_does_not_change_the_logits() -> None:
     gated = with_gates(small_network(), {"stage": "channel"}, SIZE)
     torch.manual_seed(3)
     layer = dict(gates_of(gated))["stage"]
@@ -147,7 +147,7 @@ def test_each_corruption_damages_more_with_strength_and_repeats(name: str) -> No
     assert 0 < damage(0) < damage(1)
 
 
-def test_pictures_reach_the_network_as_its_spec_says(folder: Path) -> None:
+def test_pictures_are_preprocessed_by_the_networks_spec(folder: Path) -> None:
     picture = find_pictures(folder)[0]
     crop = centre_crop(picture.path, PREPROCESS)
     assert crop.shape == (32, 32, 3)

@@ -95,8 +95,8 @@ def test_brackets_in_a_checkpoints_name_are_not_a_pattern(compiler: Compiler, tm
 
 
 def test_a_missing_checkpoint_is_reported_by_the_compiler(compiler: Compiler, tmp_path: Path) -> None:
-    compiler.code, compiler.says = REFUSED, "there is no file of weights at gone.pth\n"
-    with pytest.raises(NetworkNameError, match=r"^there is no file of weights at gone\.pth$"):
+    compiler.code, compiler.says = REFUSED, "there is no weights file at gone.pth\n"
+    with pytest.raises(NetworkNameError, match=r"^there is no weights file at gone\.pth$"):
         find(f"file:{tmp_path / 'nowhere' / 'gone.pth'}", tmp_path)
 
 
@@ -136,5 +136,5 @@ def test_the_child_process_says_why_it_refuses(tmp_path: Path) -> None:
     assert not [*tmp_path.rglob("*.pellucid")]
     (tmp_path / "net.pth").touch()
     (tmp_path / "net.json").write_text(json.dumps({"architecture": "torchvision:resnet18", "labels": "none.txt"}))
-    with pytest.raises(NetworkNameError, match=r"no file of labels at .*none\.txt"):
+    with pytest.raises(NetworkNameError, match=r"there is no labels file at .*none\.txt"):
         find(f"file:{tmp_path / 'net.pth'}", tmp_path)

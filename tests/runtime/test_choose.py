@@ -52,15 +52,15 @@ def test_openvino_is_chosen_on_a_cpu_unless_it_cant_run_the_network(
 ) -> None:
     runtime = choose.create(limited(*operations), threads=2, slots=1, precision="fp32", **asked)
     assert isinstance(runtime, kind)
-    assert (runtime.facts.threads, runtime.slots, runtime.facts.precision) == (2, 1, "fp32")
+    assert (runtime.info.threads, runtime.slots, runtime.info.precision) == (2, 1, "fp32")
 
 
 @pytest.mark.parametrize("engine", ["torch", "openvino"])
 def test_an_explicit_precision_is_used(engine: choose.EngineName) -> None:
     for precision in ("fp32", "bf16"):
         runtime = choose.create(limited(), engine=engine, precision=precision, threads=1)
-        assert runtime.facts.precision == precision
-    assert choose.create(limited(), engine=engine, threads=1).facts.precision in ("fp32", "bf16")
+        assert runtime.info.precision == precision
+    assert choose.create(limited(), engine=engine, threads=1).info.precision in ("fp32", "bf16")
 
 
 def test_without_openvino_torch_is_chosen(without: Callable[..., None]) -> None:

@@ -285,7 +285,7 @@ def test_prepared_outputs_are_ready(make: Make) -> None:
     runtime.prepare([found.manifest.logits], "shared", keep=True)
     assert runtime.ready([found.manifest.logits], "shared")
     assert runtime.ready([found.manifest.logits, PIXELS], "shared")  # the pixels need no model
-    facts = runtime.facts
-    assert (facts.precision, facts.device, facts.threads) == ("fp32", "cpu", 1)
-    assert facts.engine in facts.description.lower()
-    assert facts.processor
+    info = runtime.info
+    assert (info.precision, info.device, info.threads) == ("fp32", "cpu", 1)
+    assert info.engine in info.description.lower()
+    assert info.processor

@@ -63,7 +63,7 @@ def test_bfloat16_values_and_gradients_equal_float32_up_to_rounding() -> None:
     wanted = np.concatenate((one_hot(1, 2), np.zeros((1, 5), np.float32)))
     runtimes = [TorchRuntime(found, CPU, bf16=bf16) for bf16 in (False, True)]
     exact, coarse = (runtime.run(PICTURES[:3], wanted, outputs, "shared")[0] for runtime in runtimes)
-    assert runtimes[1].facts.precision == "bf16"
+    assert runtimes[1].info.precision == "bf16"
     for name in outputs:
         assert coarse[name].dtype == np.float32
         np.testing.assert_allclose(coarse[name], exact[name], rtol=0, atol=0.05 * float(np.abs(exact[name]).max()))

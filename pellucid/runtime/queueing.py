@@ -11,44 +11,43 @@ from dataclasses import dataclass
 
 
 @dataclass(eq=False, slots=True)
-class Turn:
+class Wait:
     """When a pass was queued and when it started, in seconds of ``time.perf_counter``."""
 
-    handed_over: float
-    began: float
+    queued: float
+    started: float
 
     @property
     def waited_s(self) -> float:
         """Seconds for which the pass waited for a slot."""
-        return self.began - self.handed_over
+        return self.started - self.queued
 
 
-class Turns:
+class SlotQueue:
     """Tracks which passes run in the ``slots`` and which are queued. Thread-safe."""
 
     def __init__(self, slots: int) -> None:
         self._slots = slots
         self._taken = 0
-        self._waiting: deque[Turn] = deque()
+        self._waiting: deque[Wait] = deque()
         self._lock = threading.Lock()
 
     @contextmanager
-    def turn(self) -> Iterator[Turn]:
+    def occupy(self) -> Iterator[Wait]:
         """Wrap one pass. ``waited_s`` of the yielded object is final when the pass ends."""
         now = time.perf_counter()
-        turn = Turn(now, now)
+        wait = Wait(now, now)
         with self._lock:
             if self._taken >= self._slots:
-                self._waiting.append(turn)
+                self._waiting.append(wait)
             self._taken += 1
         try:
-            yield turn
+            yield wait
         finally:
             with self._lock:
                 self._taken -= 1
-                if (
-                    turn in self._waiting
-                ):  # it failed, or it ended before the thread of the earlier pass released its slot
-                    self._waiting.remove(turn)
+                # Still queued: it failed, or it ended before the thread of an earlier pass released its slot.
+                if wait in self._waiting:
+                    self._waiting.remove(wait)
                 elif self._waiting:
-                    self._waiting.popleft().began = time.perf_counter()
+                    self._waiting.popleft().started = time.perf_counter()

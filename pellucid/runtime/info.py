@@ -6,20 +6,20 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
-from pellucid.runtime.base import Facts
+from pellucid.runtime.base import RuntimeInfo
 
 # The libraries that process an image, from its bytes to the reply.
 _LIBRARIES: Final = ("pellucid", "torch", "openvino", "numpy", "pillow", "simplejpeg", "cykooz-resizer", "isal")
 
 
-def told(facts: Facts) -> dict[str, Any]:
+def as_json(info: RuntimeInfo) -> dict[str, Any]:
     """The runtime as JSON data, for the provenance of a reply."""
     return {
-        "name": facts.engine,
-        "device": facts.device,
-        "precision": facts.precision,
-        "threads": facts.threads,
-        "processor": facts.processor,
+        "name": info.engine,
+        "device": info.device,
+        "precision": info.precision,
+        "threads": info.threads,
+        "processor": info.processor,
     }
 
 
