@@ -27,7 +27,7 @@ from pellucid.network.file import CompiledNetwork
 from pellucid.network.spec import PIXELS, NetworkSpec
 from pellucid.types import Batch, Floats, Heat, Plan
 from service.config import Settings
-from tests.explain.cuts import evidence_at, probe_at
+from tests.explain.passes import evidence_at, probe_at
 
 PAGE: Final = ROOT / "docs" / "methods.md"
 COSTS: Final = ROOT / "service" / "routes" / "method_costs.json"

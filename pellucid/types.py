@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 Integers = NDArray[np.intp]
 Pixels = NDArray[np.uint8]
-Levels = NDArray[np.uint16]
 Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels of the upright source picture; x1 and y1 are exclusive
 
 
@@ -300,7 +299,7 @@ class ChannelRanking:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class TargetMap:
     """A class's scores and its map ``[h, w]``."""
 
     target: Prediction
@@ -319,7 +318,7 @@ class WhatIf:
     edit: Edit
     before: tuple[Prediction, ...]
     after: tuple[Prediction, ...]
-    targets: tuple[tuple[Seen, Seen], ...]
+    targets: tuple[tuple[TargetMap, TargetMap], ...]
     ranking: ChannelRanking | None
 
 

@@ -9,7 +9,7 @@ from pellucid.explain.image_record import ImageRecord
 from pellucid.explain.methods.gradient import grad_cam
 from pellucid.explain.probe import GivenUpError, Probe
 from pellucid.explain.scores import Scores
-from pellucid.types import ChannelRanking, Edit, Floats, Seen, WhatIf
+from pellucid.types import ChannelRanking, Edit, Floats, TargetMap, WhatIf
 
 
 def answer(image: ImageRecord) -> WhatIf | None:
@@ -29,7 +29,7 @@ def answer(image: ImageRecord) -> WhatIf | None:
     gradient = gradients(behind, both, rows)  # K 2 C h w
     heats = [grad_cam(Evidence(both[side], gradient[:, side])) for side in (0, 1)]
     targets = tuple(
-        (Seen(scores.of(0, target), heats[0][k]), Seen(scores.of(1, target), heats[1][k]))
+        (TargetMap(scores.of(0, target), heats[0][k]), TargetMap(scores.of(1, target), heats[1][k]))
         for k, target in enumerate(image.targets)
     )
     before, after = scores.top([plan.top_k, plan.top_k])

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any, Final
 
 import numpy as np
 import orjson
 
 from pellucid.errors import InvalidOption
-from pellucid.render import numbers
 from pellucid.types import DecodedImage, ImageInfo, Outcome, Plan
 
 NPZ: Final = "application/x-npz"
@@ -41,7 +41,9 @@ def npz(image: DecodedImage, outcome: Outcome, origin: dict[str, Any] | None, fr
     }
     if origin is not None:
         arrays[PROVENANCE] = np.array(provenance_json(image.info, {"frame": frame}, origin))
-    return numbers.npz(arrays)
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
 
 
 def provenance_json(info: ImageInfo, entry: dict[str, Any], origin: dict[str, Any]) -> str:

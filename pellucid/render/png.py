@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 from isal import isal_zlib
 
-from pellucid.types import Levels, Pixels
+from pellucid.types import Pixels
 
 _SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _HEAD: Final = len(_SIGNATURE) + 25  # signature and IHDR, the first chunk
@@ -21,15 +21,13 @@ _GREY, _RGB, _PALETTE = 0, 2, 3  # colour types
 _UP: Final = 2  # filter type: each byte minus the byte above it
 
 
-def encode(pixels: Pixels | Levels, palette: Pixels | None = None) -> bytes:
-    """A PNG (W3C, third edition) of ``[h, w, 3]`` RGB, or of ``[h, w]`` that is grey, of 8 bits or 16, or indexes
-    ``palette``.
+def encode(pixels: Pixels, palette: Pixels | None = None) -> bytes:
+    """Encode a PNG (W3C, third edition).
+
+    ``pixels`` is ``[h, w, 3]`` RGB, ``[h, w]`` grey, or ``[h, w]`` indices into ``palette``.
     """
     height, width = pixels.shape[:2]
     colour = _PALETTE if palette is not None else _RGB if pixels.ndim == 3 else _GREY
-    depth = 8 * pixels.itemsize
-    if depth == 16:
-        pixels = np.ascontiguousarray(pixels, ">u2").view(np.uint8)  # the more significant byte first
     rows = pixels.reshape(height, -1)
     filtered = np.empty((height, 1 + rows.shape[1]), np.uint8)
     filtered[:, 0] = _UP
@@ -38,7 +36,7 @@ def encode(pixels: Pixels | Levels, palette: Pixels | None = None) -> bytes:
     return b"".join(
         (
             _SIGNATURE,
-            _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)),
+            _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, colour, 0, 0, 0)),
             b"" if palette is None else _chunk(b"PLTE", palette.tobytes()),
             _chunk(b"IDAT", isal_zlib.compress(filtered.data, 1)),
             _chunk(b"IEND", b""),

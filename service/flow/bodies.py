@@ -1,4 +1,4 @@
-"""The body of a request -> uploads, and the options that a JSON body holds. Bytes are counted as they arrive."""
+"""The body of a request -> uploads, and the options in a JSON body. Bytes are counted as they arrive."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class JsonImage(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one request may hold. ``json_values`` and ``json_depth`` bound what a JSON body unfolds to in memory."""
+    """Limits of one request. ``json_values`` and ``json_depth`` bound the memory of a parsed JSON body."""
 
     body_bytes: int
     images: int
@@ -51,17 +51,16 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """The pictures of a request, at least one, and the options that came in its body."""
+    """The images of a request, at least one, and the options in its body."""
 
     uploads: tuple[Upload | Prepared, ...]
     fields: dict[str, Any] = field(default_factory=dict)
 
 
 def announced(request: Request, limits: Limits, *, any_type: bool = False) -> int:
-    """The bytes that the body is said to have, 0 where nothing is said.
+    """The size of the body in bytes by its Content-Length, 0 without one.
 
-    Raises UnsupportedMediaType, unless ``any_type`` goes, and ContentTooLarge for a body that need not be read to be
-    refused.
+    Raises ContentTooLarge, and UnsupportedMediaType; ``any_type`` accepts every Content-Type.
     """
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding != "identity":
@@ -78,7 +77,7 @@ def announced(request: Request, limits: Limits, *, any_type: bool = False) -> in
 
 
 async def spend(request: Request, limits: Limits, seconds: float) -> None:
-    """Read what a caller still sends, and keep none of it: closed while it sends, it would not see the answer."""
+    """Read and discard the rest of a body: a client whose connection closes while it sends never sees the reply."""
     received = 0
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
@@ -89,7 +88,7 @@ async def spend(request: Request, limits: Limits, seconds: float) -> None:
 
 
 async def read(request: Request, limits: Limits, hold: Callable[[int], None]) -> Body:
-    """Read the body as its Content-Type says; ``announced`` has passed it. ``hold`` is told of bytes as they come.
+    """Read the body by its Content-Type, which ``announced`` has checked. ``hold`` gets the size of each chunk.
 
     Raises MalformedRequest, ContentTooLarge, and what ``hold`` raises.
     """
@@ -105,7 +104,7 @@ async def read(request: Request, limits: Limits, hold: Callable[[int], None]) ->
 
 
 def require_images(uploads: Sequence[Upload | Prepared], limits: Limits) -> None:
-    """Raise ContentTooLarge where there are too many, MalformedRequest where there is none, or one without bytes."""
+    """Raise ContentTooLarge for too many images, MalformedRequest for none or an empty one."""
     if len(uploads) > limits.images:
         raise too_many(limits)
     if not uploads:
@@ -115,7 +114,7 @@ def require_images(uploads: Sequence[Upload | Prepared], limits: Limits) -> None
 
 
 def media_type_of(request: Request) -> str:
-    """The body's, in lower case and without parameters; empty where none is said."""
+    """The body's media type in lower case without parameters, empty without a Content-Type."""
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
@@ -129,7 +128,7 @@ def _too_large(limits: Limits) -> ContentTooLarge:
 
 
 async def _counted(request: Request, limits: Limits, hold: Callable[[int], None]) -> AsyncGenerator[bytes, None]:
-    """The body's chunks, refused as soon as they pass the limit."""
+    """The chunks of the body. Raises ContentTooLarge as soon as they exceed the limit."""
     received = 0
     async for chunk in request.stream():
         received += len(chunk)
@@ -145,12 +144,12 @@ async def whole(request: Request, limits: Limits, hold: Callable[[int], None]) -
 
 
 class _MultiPartParser(MultiPartParser):
-    spool_max_size = 0  # never to a disk: it may be full, and what callers send is not to lie about
+    spool_max_size = 0  # never to a disk: uploads stay in memory
 
     async def parse(self) -> FormData:
-        """Names are in UTF-8 (RFC 7578): a ``charset`` that is stated is not looked up.
+        """Decode names as UTF-8 (RFC 7578) and ignore a ``charset``.
 
-        Python keeps the name of every codec that it was ever asked for, and some make text that no reply can hold.
+        Python caches the name of every codec that is looked up, and some codecs produce text that no reply can hold.
         """
         _, options = parse_options_header(self.headers["content-type"])
         if b"charset" in options and b"boundary" in options:
@@ -162,7 +161,7 @@ class _MultiPartParser(MultiPartParser):
 async def multipart(
     request: Request, limits: Limits, hold: Callable[[int], None], field_name: str
 ) -> tuple[Upload, ...]:
-    """The files of a form, in parts of that name. Raises as ``read`` does."""
+    """The files of a form in parts named ``field_name``. Raises what ``read`` raises."""
     stream = _counted(request, limits, hold)
     parser = _MultiPartParser(request.headers, stream, max_files=limits.images + 1, max_fields=8)
     try:
@@ -189,11 +188,11 @@ async def multipart(
 
 
 def from_json(body: bytes, limits: Limits, more_values: int = 0) -> Any:
-    """What the JSON says; ``more_values`` go beside those that the limits allow.
+    """Parse JSON. ``more_values`` are added to the limit on values.
 
     Raises ContentTooLarge and MalformedRequest.
     """
-    # Counted before they are made: as objects, 32 MiB of brackets would take a gigabyte. Base64 has none of the three.
+    # Counted before parsing: as objects, 32 MiB of brackets take a gigabyte. Base64 has none of the three.
     most = limits.json_values + more_values
     if sum(body.count(mark) for mark in (b",", b"[", b"{")) > most:
         raise ContentTooLarge(f"The JSON body holds more than {most} values.")
@@ -227,7 +226,7 @@ def _deeper_than(depth: int, value: Any) -> bool:
 
 
 def json_image(image: Any, where: str) -> Upload:
-    """An image that stands in JSON, as an object or as base64 alone. Raises MalformedRequest, which says ``where``."""
+    """An image in JSON: an object, or base64 alone. Raises MalformedRequest, which names ``where``."""
     try:
         named = JsonImage.model_validate({"data": image} if isinstance(image, str) else image)
     except ValidationError as error:

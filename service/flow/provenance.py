@@ -1,4 +1,4 @@
-"""What computed an answer, said so that another process can compute the same to the bit."""
+"""What computed an answer, in enough detail to compute it again to the bit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .served import Served
 
 
 def of_reply(route: str, options: Options, plan: Plan, network: Served) -> dict[str, Any]:
-    """The provenance of a reply, as ``schemas.Provenance`` has it: plain data."""
+    """The provenance of a reply: a ``schemas.Provenance`` as plain data."""
     spec = network.spec
     return {
         "route": route,
@@ -31,7 +31,7 @@ def of_reply(route: str, options: Options, plan: Plan, network: Served) -> dict[
 
 
 def preprocess(spec: PreprocessSpec) -> Preprocess:
-    """A network's preprocessing, as replies have it."""
+    """A network's preprocessing as a schema."""
     return Preprocess(
         resize=spec.resize,
         squash=spec.squash,
@@ -43,7 +43,7 @@ def preprocess(spec: PreprocessSpec) -> Preprocess:
 
 
 def _resolved(options: Options, plan: Plan, network: Served) -> dict[str, Any]:
-    """The options of which asking again gives the same plan, wherever defaults are others by then."""
+    """The options that give the same plan again, even if defaults have changed by then."""
     known = {
         "model": network.spec.name,
         "layer": _layers(plan) if plan.heats else plan.layer if plan.edit is None or not plan.edit.gate else None,
@@ -59,7 +59,7 @@ def _resolved(options: Options, plan: Plan, network: Served) -> dict[str, Any]:
 
 
 def _layers(plan: Plan) -> list[str] | None:
-    """The layers of the maps; None where each method takes its own, which no list of layers could say."""
+    """The layers of the maps; None if methods have different layers, which no list can express."""
     by_method: dict[str, set[tuple[str, ...]]] = {}
     for heat in plan.heats:
         by_method.setdefault(heat.method, set()).add(heat.layers)

@@ -22,16 +22,16 @@ from .served import Served
 
 T = TypeVar("T")
 
-# Bytes of a pixel that is kept to be drawn over: RGB.
+# Bytes of a pixel of the source picture: RGB.
 _BYTES_PER_PIXEL: Final = 3
 
 
 @dataclass(slots=True)
 class Stages:
-    """Seconds that an image spent in each stage on its way through ``model``, and the size of the batch that it ran in.
+    """Seconds that an image spent in each stage of ``model``, and the size of its batch.
 
     ``begun``: when the stages that are timed here began, by ``time.perf_counter``. ``over``: whether the image's part
-    of the reply is there, or has failed.
+    of the reply is written or has failed.
     """
 
     model: str
@@ -42,7 +42,7 @@ class Stages:
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        """Take the time of a stage that does not fail."""
+        """Time a stage. A stage that fails has no time."""
         self.begun[stage] = started = time.perf_counter()
         yield
         self.seconds[stage] = time.perf_counter() - started
@@ -63,7 +63,7 @@ class Stages:
 class Ask:
     """One pass: an image, the network, what to compute, and the options by which its outcome is written.
 
-    ``name`` is what an error calls it, empty where that is plain. ``times`` is filled in on the way.
+    ``name`` begins the texts of errors, unless it is empty. ``times`` is filled in while it runs.
     """
 
     image: Upload | Prepared
@@ -85,17 +85,17 @@ class Ask:
 def run(
     ask: Ask, write: Callable[[Ask, DecodedImage, Outcome], T], deadline: float, *, brief: bool
 ) -> asyncio.Future[T]:
-    """What is written of one pass. The future raises PellucidError.
+    """What ``write`` makes of one pass. The future raises PellucidError.
 
-    ``write`` is called in the pool. If it is ``brief``, the engine's thread calls it: handing it to another would cost
-    more.
+    ``write`` runs in the pool. If it is ``brief``, it runs in the engine's thread, because a change of threads would
+    cost more.
 
-    Each stage starts the next from its own thread, and the last settles the answer: the event loop is woken once
-    for each image, not for each stage. Cancelling the answer cancels the job: what has not started is not done.
+    Each stage starts the next one from its own thread, and the last one resolves the future. So the event loop wakes
+    up once for each image, not for each stage. Cancelling the future cancels the stages that have not started.
     """
     loop, network, times = asyncio.get_running_loop(), ask.network, ask.times
-    answer: asyncio.Future[T] = loop.create_future()  # other threads only ask whether it is cancelled
-    # Weakly, since the job holds the picture until it is answered: a ring would keep it for the collector.
+    answer: asyncio.Future[T] = loop.create_future()  # other threads only read whether it is cancelled
+    # A weak reference: the job holds the picture, and a cycle would keep both until a garbage collection.
     running: list[weakref.ref[Future[Finished]]] = []
 
     def decoding() -> None:
@@ -110,14 +110,14 @@ def run(
                 )
         job = network.worker.submit(image.pixels, ask.plan, deadline)
         running.append(weakref.ref(job))
-        if answer.cancelled():  # before the job was there to be cancelled
+        if answer.cancelled():  # cancelled before the job existed
             job.cancel()
         job.add_done_callback(lambda job: following(image, job))
 
     def following(image: DecodedImage, job: Future[Finished]) -> None:
         if job.cancelled():
             return
-        if brief or job.exception() is not None:  # nothing to draw, and the pool may be closed by now
+        if brief or job.exception() is not None:  # nothing to draw, or the pool may be closed
             settling(rendering, image, job)
         else:
             network.pool.submit(settling, rendering, image, job)
@@ -134,11 +134,11 @@ def run(
         settle(answer.set_result, written)
 
     def settling(stage: Callable[..., None], *args: Any) -> None:
-        """Run a stage; what it raises is the answer."""
+        """Run a stage. Its error becomes the future's."""
         try:
             stage(*args)
         except BaseException as error:
-            if isinstance(error, PellucidError):  # the frames of its traceback hold the upload, and the answer it
+            if isinstance(error, PellucidError):  # its traceback's frames hold the upload
                 error.__cause__ = error.__context__ = error.__traceback__ = None
             settle(answer.set_exception, error)
 
@@ -147,7 +147,7 @@ def run(
             if not answer.done():
                 setter(value)
 
-        with suppress(RuntimeError):  # the loop may have gone
+        with suppress(RuntimeError):  # the loop may be closed
             loop.call_soon_threadsafe(unless_cancelled)
 
     def leaving(answer: asyncio.Future[T]) -> None:

@@ -29,9 +29,8 @@ _FORGETTING: Final = 0.7
 class Served:
     """One served network.
 
-    ``engine`` describes what runs it, for people; ``runtime`` is what of that decides the bits of an answer, as
-    ``schemas.Provenance`` has it. ``pool`` decodes and draws. ``trials`` learns what it takes to try maps, from the
-    first picture that is made to the last that is scored.
+    ``engine`` describes the engine for people. ``runtime`` is the part of ``schemas.Provenance`` about the engine and
+    versions. ``pool`` decodes and draws. ``trials`` is the measured cost of trust trials.
     """
 
     spec: ModelSpec
@@ -46,7 +45,7 @@ class Served:
     trials: CostModel = field(default_factory=lambda: CostModel(_FORGETTING))
 
     def in_pool(self, function: Callable[..., T], *arguments: object) -> asyncio.Future[T]:
-        """The result of a function that a thread of the pool calls."""
+        """Call the function in a thread of the pool."""
         return asyncio.wrap_future(self.pool.submit(function, *arguments))
 
 
@@ -82,7 +81,7 @@ class Service:
         return self.networks[name]
 
     def draining(self) -> bool:
-        """Whether connections end with the reply that they wait for."""
+        """Whether replies close their connections."""
         return not self.ready
 
     def require_engines(self) -> None:

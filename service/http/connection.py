@@ -1,4 +1,4 @@
-"""One connection: bounds on what uvicorn leaves unbounded, namely heads, their time, and callers who don't read."""
+"""One connection: limits that uvicorn lacks, on the size and time of request heads and on clients that don't read."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from .problems import PROBLEM, problem
 
 log = logging.getLogger(__name__)
 
-# A caller must read so many bytes of a reply between two looks, so many seconds apart.
+# A client must read this many bytes of a reply in this many seconds.
 _LEAST_READ: Final = 64 * 1024
 _LOOK_S: Final = 10.0
-# A stopping server waits so long for a request that may be on its way over an idle connection, to refuse it in words.
+# A stopping server keeps an idle connection open this long, so that a request on its way gets a 503 and not a reset.
 _LINGER_S: Final = 0.5
-# So many requests may follow one that is being answered: each is kept, and uvicorn reads on after every reply.
+# Pipelined requests that may wait behind the current one: each takes memory, and uvicorn reads on after every reply.
 _MOST_WAITING: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
-    """``head_bytes`` are those of the request's line and headers; ``unread_bytes`` of a body follow its refusal."""
+    """``head_bytes``: request line and headers. ``unread_bytes``: what is received of a body after its refusal."""
 
     head_bytes: int
     headers: int
@@ -40,9 +40,9 @@ class ConnectionLimits:
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """httptools takes heads of any size, for any time, and a reply waits for its reader for ever: not here.
+    """uvicorn's HTTP protocol with limits. httptools accepts heads of any size at any speed, and a reply waits forever.
 
-    Subclass it with ``limits``; uvicorn makes the instances.
+    Subclass it with ``limits``; uvicorn creates the instances.
     """
 
     limits: ClassVar[ConnectionLimits]
@@ -59,7 +59,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._data = b""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Refuse a connection too many, and wait for the head of a request."""
+        """Refuse the connection above the limit, or start the timer for the head of a request."""
         super().connection_made(transport)
         if len(self.connections) > self.limits.connections:
             self._refuse(Draining(f"{self.limits.connections} connections are open; no more are taken."))
@@ -67,14 +67,14 @@ class BoundedProtocol(HttpToolsProtocol):
             self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the timer."""
+        """Cancel the timers."""
         self._head_is_there()
         self._reader_reads()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Count what is no body: heads, but also what frames a body in chunks and may follow it."""
-        if self._refusal is not None:  # nothing can be told apart in what follows
+        """Count the bytes outside bodies: heads, the framing of chunks, and trailers."""
+        if self._refusal is not None:  # the parser has stopped within a message
             return
         self._outside_body += len(data)
         self._data = data
@@ -94,9 +94,9 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Count the headers; the error leaves through ``send_400_response``.
+        """Count the headers. The error is sent by ``send_400_response``.
 
-        What follows a body in chunks looks like headers, but no proxy has seen it as such: it is left out.
+        Trailers are ignored: a proxy in front has not checked them as headers.
         """
         if not self._in_head:
             return
@@ -106,9 +106,11 @@ class BoundedProtocol(HttpToolsProtocol):
             raise self._refusal
 
     def on_headers_complete(self) -> None:
-        """The head is whole: measure it."""
+        """The head is complete: check its size."""
         self._head_is_there()
-        if not self.transport.get_write_buffer_size():  # what was looked at has been read; a later reply is another's
+        if (
+            not self.transport.get_write_buffer_size()
+        ):  # the watched reply has been read; the next one gets a timer of its own
             self._reader_reads()
         self._in_head = False
         self._outside_body = 0
@@ -124,15 +126,15 @@ class BoundedProtocol(HttpToolsProtocol):
             super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        """The request is whole."""
+        """The request is complete."""
         if not self._upgrading:
             super().on_message_complete()
 
     def _unsupported_upgrade_warning(self) -> None:
-        """Serve a request that asks for another protocol (some clients ask each time for HTTP/2) as if it did not.
+        """Ignore an Upgrade header, which some clients send with each request to ask for HTTP/2.
 
-        httptools takes what follows such a head for that protocol, even a body; so a new parser gets the head without
-        the wish, and what follows. uvicorn calls this where it handles httptools' exception.
+        httptools treats all bytes after such a head, even a body, as the other protocol. So a new parser gets the head
+        without the header, and the bytes after it. uvicorn calls this in its handler of httptools' exception.
         """
         asked = sys.exception()
         assert isinstance(asked, httptools.HttpParserUpgrade)
@@ -144,7 +146,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self.data_received(head + self._data[asked.args[0] :])
 
     def on_body(self, body: bytes) -> None:
-        """Take a piece of the body; of one that has been refused, only so much."""
+        """Take a chunk of the body. After a refusal, close the connection once too much has come."""
         self._outside_body = 0
         super().on_body(body)
         if self.cycle.response_complete:
@@ -153,7 +155,7 @@ class BoundedProtocol(HttpToolsProtocol):
                 self.transport.abort()
 
     def on_response_complete(self) -> None:
-        """See that the reply is read, too."""
+        """Start the timer for the client to read the reply."""
         last = not self.pipeline
         super().on_response_complete()
         self._await_reader()
@@ -161,22 +163,22 @@ class BoundedProtocol(HttpToolsProtocol):
             self._tell(self._refusal)
 
     def pause_writing(self) -> None:
-        """A reply is larger than what is buffered of it: see that it is read."""
+        """The reply fills the write buffer: start the timer for the client to read it."""
         super().pause_writing()
         self._await_reader()
 
     def resume_writing(self) -> None:
-        """The caller reads."""
+        """The client has read: restart the timer for the rest."""
         self._reader_reads()
         super().resume_writing()
         self._await_reader()
 
     def send_400_response(self, msg: str) -> None:
-        """uvicorn's answer to a head that it can't read, as a problem."""
+        """Answer a head that httptools can't parse with a problem."""
         self._refuse(self._refusal or MalformedRequest("The request is not HTTP/1.1."))
 
     def shutdown(self) -> None:
-        """Close, but let a request that is on its way be told."""
+        """Close. An idle connection stays open for a moment, so that a request on its way gets an answer."""
         if self._idle():
             self.loop.call_later(_LINGER_S, super().shutdown)
         else:
@@ -220,10 +222,10 @@ class BoundedProtocol(HttpToolsProtocol):
             self._await_reader()
 
     def _refuse(self, error: PellucidError) -> None:
-        """Read no more, and say why: after the replies to requests that are whole, which are under way."""
+        """Stop reading, and send the error after the replies to complete requests."""
         self._refusal = error
         if self.pipeline:
-            if self.cycle.more_body:  # the last of them never will be whole
+            if self.cycle.more_body:  # the last request will never be complete
                 self.pipeline.popleft()
         elif self._idle():
             self._tell(error)
@@ -231,12 +233,12 @@ class BoundedProtocol(HttpToolsProtocol):
             if self.cycle.response_started:
                 self.transport.abort()
                 return
-            self.cycle.disconnected = True  # the application waits for the rest of a body
+            self.cycle.disconnected = True  # the application waits for the rest of the body
             self.cycle.message_event.set()
             self._tell(error)
 
     def _tell(self, error: PellucidError) -> None:
-        """Send a problem past the application, and close."""
+        """Send a problem without calling the application, and close."""
         request_id = uuid4().hex
         log.info("refused a connection: %d %s", error.status, request_id)
         body = orjson.dumps(problem(error, request_id))

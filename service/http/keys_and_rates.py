@@ -1,4 +1,4 @@
-"""Who may call, and how often: API keys, which are known by their hashes alone, and a rate for each."""
+"""API keys, of which only the hashes are kept, and a rate limit for each."""
 
 from __future__ import annotations
 
@@ -25,30 +25,30 @@ from .problems import error_response
 Access = Literal["open", "key", "off"]
 
 _HASHED: Final = re.compile(r"sha256:([0-9a-f]{64})")
-# SHA-256 is no slow hash: it protects keys that can't be guessed, not passwords.
+# Keys must be too long to guess: SHA-256 is fast, so it would not protect a password.
 _SHORTEST: Final = 20
 PROBES: Final = {"/livez", "/readyz", "/v2/health/live", "/v2/health/ready"}
-# Beginnings of the paths that a rate is for.
+# Prefixes of the rate-limited paths.
 LIMITED: Final = ("/v1/", "/v2", "/predictions/", "/explanations/")
 _DOCS: Final = {"/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"}
 
 
 def new_key() -> tuple[str, str]:
-    """A key, and the entry for the settings by which it is known."""
+    """A new key, and its hash for the settings."""
     key = secrets.token_urlsafe(32)
     return key, f"sha256:{hashlib.sha256(key.encode()).hexdigest()}"
 
 
 class Keys:
-    """The keys that are taken. Without any, everybody is let in."""
+    """The accepted keys. If there are none, no request needs a key."""
 
     def __init__(self, entries: Iterable[str]) -> None:
-        """``entries`` are ``sha256:`` and 64 hexadecimal digits, or keys. Raises ValueError, which names no key."""
+        """``entries`` are keys, or ``sha256:`` and 64 hexadecimal digits. Raises ValueError without the key."""
         self._hashes = [self._hash(number, entry) for number, entry in enumerate(entries, 1)]
 
     @classmethod
     def of(cls, between_commas: str, file: Path | None) -> Self:
-        """Those of a setting and of a file with one a line, ``#`` beginning a comment. Raises ValueError."""
+        """The keys of a setting and of a file, which has one a line and comments after ``#``. Raises ValueError."""
         entries = between_commas.split(",")
         if file is not None:
             try:
@@ -74,7 +74,7 @@ class Keys:
         return hashlib.sha256(entry.encode()).digest()
 
     def whose(self, headers: Headers) -> str:
-        """What the caller's key is called in logs and by the rate: the beginning of its hash.
+        """The name of the client's key in logs and for the rate limit: the beginning of its hash.
 
         Raises Unauthorized, or WrongKey.
         """
@@ -83,16 +83,16 @@ class Keys:
         if not key:
             raise Unauthorized("Send a key as the header X-API-Key: KEY, or as Authorization: Bearer KEY.")
         sent = hashlib.sha256(key.encode("latin-1")).digest()
-        # All of them, each in constant time: how long it takes tells nothing of how much is right.
+        # Compare with each key in constant time, so that the duration reveals nothing about a key.
         if not sum(compare_digest(sent, known) for known in self._hashes):
             raise WrongKey("The key that was sent is not known here.")
         return sent.hex()[:8]
 
 
 class AccessControl:
-    """Pure ASGI: answers 401, or 429 to a caller above the rate, before anything of a request's body is read.
+    """Pure ASGI: answers 401 without a valid key, and 429 above the rate, before the body is read.
 
-    The probes and the pages' own files are open always.
+    Probes and the files of the pages are always open.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class AccessControl:
         self._access: dict[str, Access] = {**dict.fromkeys(_DOCS, docs), "/metrics": metrics}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or refuse it."""
+        """Pass the request on, or refuse it."""
         if scope["type"] == "http":
             try:
                 self._require(scope)
@@ -131,7 +131,7 @@ class AccessControl:
 
 
 def _too_often(rate: RateLimitItem, wait_s: int) -> RateLimited:
-    """What a caller above the rate is told."""
+    """The error for a client above the rate."""
     requests = f"{rate.amount} request{'s' if rate.amount > 1 else ''}"
     unit = rate.GRANULARITY.name
     span = f"each {unit}" if rate.multiples == 1 else f"every {rate.multiples} {unit}s"
@@ -139,7 +139,7 @@ def _too_often(rate: RateLimitItem, wait_s: int) -> RateLimited:
 
 
 def rate_of(text: str | None) -> RateLimitItem | None:
-    """One rate, as ``60/minute``. Raises ValueError."""
+    """A rate from text such as ``60/minute``. Raises ValueError."""
     if not text:
         return None
     try:

@@ -23,7 +23,7 @@ from .problems import error_response
 log = logging.getLogger("pellucid.access")
 
 _ID: Final = re.compile(r"[\w.-]{1,64}", re.ASCII)
-# As ASGI has headers: nothing is to be encoded for each reply.
+# Already encoded as ASGI headers.
 _EVERY_REPLY: Final = (
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
@@ -36,14 +36,14 @@ _PAGE: Final = (
     "form-action 'self'; frame-ancestors 'none'"
 )
 _INLINE_SCRIPT: Final = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
-# Swagger UI and Redoc write styles into the page as they go.
+# Swagger UI and Redoc insert inline styles at run time.
 _STYLED_BY_SCRIPT: Final = ("/docs", "/redoc")
 
 
 class RequestContext:
-    """Pure ASGI, so that a caller's leaving stays visible to the routes. ``tell`` is told each request at its end.
+    """Pure ASGI, so that routes see a disconnect. Each callback in ``tell`` gets each request when it has ended.
 
-    ``stopping`` says whether connections are to end with the reply that they wait for.
+    While ``stopping()`` is true, replies close their connections.
     """
 
     def __init__(self, app: ASGIApp, stopping: Callable[[], bool], tell: Sequence[Callable[[Call], None]] = ()) -> None:
@@ -58,10 +58,10 @@ class RequestContext:
             return
         headers = Headers(scope=scope)
         sent = headers.get("x-request-id", "")
-        # No secret, so the operating system need not be asked for chance.
+        # Not a secret, so no random bytes from the operating system.
         request_id = sent if _ID.fullmatch(sent) else f"{getrandbits(128):032x}"
         call = Call(request_id, scope["method"], headers.get("traceparent", ""))
-        # The path within the service, which a proxy may have put below another.
+        # Without the prefix of a proxy.
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         scope.setdefault("state", {}).update(request_id=request_id, call=call, path=path)
         status = 0
@@ -76,13 +76,13 @@ class RequestContext:
                     sending["Connection"] = "close"
             await send(message)
 
-        # The server sends no body in answer to HEAD, so whatever answers GET answers it.
+        # GET routes answer HEAD: the server leaves out the body.
         inner = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
         try:
             await self._app(inner, receive, send_with_id)
         except ClientDisconnect:
-            status = status or 499  # nobody is there to be answered; the log uses nginx's number for it
-        except asyncio.CancelledError:  # the server's grace has ended, or a proxy (Ray's) has lost the caller
+            status = status or 499  # the client is gone; 499 is nginx's code for that
+        except asyncio.CancelledError:  # the grace period is over, or Ray's proxy lost the client
             if status or not self._stopping():
                 status = status or 499
                 raise
@@ -97,7 +97,7 @@ class RequestContext:
             call.problems.append(error.slug)
             await error_response(scope, error)(scope, receive, send_with_id)
         finally:
-            # The route's template, not the path: a caller may write anything into that, also a line's end.
+            # The route's template, not the path, into which a client can put anything, even a line break.
             call.end(getattr(inner.get("route"), "path", NO_ROUTE), status)
             told = call.fields()
             log.info(" ".join(f"{name}={value}" for name, value in told.items()), extra={"fields": told})
@@ -106,7 +106,7 @@ class RequestContext:
 
 
 class PageHeaders:
-    """Pure ASGI. A page's Content-Security-Policy allows our own files, and its own inline scripts by their hashes."""
+    """Pure ASGI: security headers. A page may load files of this service, and run its inline scripts by hash."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -123,9 +123,9 @@ class PageHeaders:
             nonlocal start, page
             if message["type"] == "http.response.start":
                 headers = dict(message["headers"])
-                stated = b"content-security-policy" in headers  # the playground states its own
+                stated = b"content-security-policy" in headers  # the playground sets its own
                 if not stated and headers.get(b"content-type", b"").startswith(b"text/html"):
-                    start = message  # held back until the page is whole
+                    start = message  # sent once the page is complete
                     return
                 message["headers"] = [*message["headers"], *_EVERY_REPLY, *(() if stated else _NOTHING)]
             elif start:

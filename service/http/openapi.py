@@ -1,6 +1,4 @@
-"""What the OpenAPI document says of a POST route beyond its signature: its three kinds of body, its replies, its
-example.
-"""
+"""What the OpenAPI document says about a POST route beyond its signature: kinds of body, replies, an example."""
 
 from __future__ import annotations
 
@@ -111,14 +109,14 @@ def responses(
 
 
 def joint_responses(route: str) -> dict[int | str, dict[str, Any]]:
-    """The replies of a POST route of which all images make one answer, as JSON."""
+    """The replies of a POST route with one answer for all images, as JSON."""
     stated = responses(route, pictures=False)
     stated[200]["description"] = "What was found in all images together."
     return stated
 
 
 def secure(app: FastAPI, *, required: bool) -> None:
-    """State in the app's document the two ways to send a key, which are ``required`` or may be left out."""
+    """Add the two ways to send a key to the app's document. If not ``required``, a request may omit the key."""
     plain = app.openapi
     schemes = {
         "bearer": {"type": "http", "scheme": "bearer", "description": _KEY_NOTE},
@@ -139,5 +137,5 @@ def secure(app: FastAPI, *, required: bool) -> None:
     app.openapi = with_keys  # type: ignore[method-assign]
 
 
-# A whole PNG file of one white pixel, so that the JSON example is a request that works.
+# A PNG file of one white pixel, so that the JSON example works as it stands.
 ONE_PIXEL_PNG: Final = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4//8/AAX+Av4N70a4AAAAAElFTkSuQmCC"

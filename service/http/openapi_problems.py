@@ -1,4 +1,4 @@
-"""Errors as the OpenAPI document states them: one entry for each status that a route can answer with."""
+"""Errors in the OpenAPI document: an entry for each status that a route can return."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from pellucid.errors import (
 
 from .problems import PROBLEM, problem
 
-# By reference: given as a FastAPI model, it would be stated as application/json.
+# A reference: FastAPI would document a model as application/json.
 _SCHEMA: Final = {"$ref": "#/components/schemas/Problem"}
 _EXAMPLE_ID: Final = "b1f5c0de7a3e4c55"
 
@@ -77,7 +77,7 @@ def responses(
     schema: Mapping[str, Any] = _SCHEMA,
     form: Callable[[PellucidError], dict[str, Any]] = lambda error: problem(error, _EXAMPLE_ID),
 ) -> dict[int | str, dict[str, Any]]:
-    """The replies to these errors, by status, in the form in which they are sent."""
+    """The replies to these errors by status, in the protocol's ``form``."""
     documented: dict[int | str, dict[str, Any]] = {}
     for error in errors:
         kind = type(error)
@@ -93,7 +93,7 @@ def responses(
     return documented
 
 
-# Those of a route that takes names of the network's parts differ in what a 422 may say.
+# For routes whose options name parts of the network: their 422 has one more case.
 UNKNOWN_LAYER: Final = UnknownName.among("layer", "haed", ["stem", "blocks.0", "head"])
 
 POST_PROBLEMS: Final = responses(EXAMPLES)

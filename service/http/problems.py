@@ -1,4 +1,4 @@
-"""An error as the whole reply: problem+json, or what the protocol of the path has instead."""
+"""Errors as replies: problem+json, or the form of the protocol at the request's path."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TORCHSERVE: Final = re.compile(r"/(predictions|explanations)/.*", re.DOTALL)
 
 
 def error_response(scope: Mapping[str, Any], error: PellucidError) -> Response:
-    """An error as the whole reply to the request of an ASGI scope, whose ``state`` RequestContext has filled in."""
+    """The reply to a request that failed. RequestContext has filled in ``scope["state"]``."""
     path, media_type = scope["state"]["path"], "application/json"
     if _KSERVE.fullmatch(path):
         body = kserve(error)
@@ -29,18 +29,18 @@ def error_response(scope: Mapping[str, Any], error: PellucidError) -> Response:
 
 
 def kserve(error: PellucidError) -> dict[str, Any]:
-    """Both of KServe's protocols: what was wrong, and beside it the list of what is allowed where a list helps."""
+    """The error in KServe's protocols, and the list of allowed values if there is one."""
     return {"error": error.detail, **({} if error.allowed is None else {"allowed": error.allowed})}
 
 
 def torchserve(error: PellucidError) -> dict[str, Any]:
-    """TorchServe's: ``type`` is the kind of error as other routes have it in their problem's URN."""
+    """The error in TorchServe's protocol. ``type`` is the slug of the problem's URN on other routes."""
     body = {"code": error.status, "type": error.slug, "message": error.detail}
     return body | ({} if error.allowed is None else {"allowed": error.allowed})
 
 
 def problem(error: PellucidError, request_id: str) -> dict[str, Any]:
-    """An error as RFC 9457 has it, with the request's id, and what is allowed where a list of it helps."""
+    """The error as RFC 9457 defines it, with the request's id, and the allowed values if there is a list."""
     body: dict[str, Any] = {
         "type": f"urn:pellucid:problem:{error.slug}",
         "title": error.title,

@@ -1,4 +1,4 @@
-"""The output tensors of the Open Inference Protocol: which there are, what they ask of the network, what is in them."""
+"""The output tensors of the Open Inference Protocol: names, plan and values."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ GATE: Final = "gate:"
 _OF_CLASSES: Final = ("classes", "labels", "probabilities", "logits")
 _OF_ALL_CLASSES: Final = ("probabilities", "logits")
 _OF_THE_MAP: Final = ("heat_map", "heat_map_classes")
-# Numbers in all activations of one reply.
+# The most numbers in all activations of one reply.
 _MOST_ACTIVATIONS: Final = 4_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """One output: its shape is without the axis of the batch, -1 where the request decides."""
+    """An output. ``shape`` is without the batch axis; -1 depends on the request."""
 
     name: str
     datatype: str
@@ -37,7 +37,7 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """An output that is asked for. ``top`` is Triton's classification extension: that many of its classes as text."""
+    """A requested output. ``top`` is the number of classes in Triton's classification extension."""
 
     output: Output
     binary: bool
@@ -45,7 +45,7 @@ class Wanted:
 
 
 def of_network(served: Served) -> list[Output]:
-    """All outputs that may be asked for; without being asked, a reply has those of the classes."""
+    """All outputs that a request can name. The default is the four outputs of the classes."""
     classes = len(served.spec.labels)
     found = [
         Output("classes", "INT64", (-1,)),
@@ -89,7 +89,7 @@ def _wanted(output: Output, parameters: dict[str, object], binary: bool) -> Want
 
 
 def planned(served: Served, options: Options, asked: Sequence[Wanted], images: int) -> Plan:
-    """What the outputs ask of the network. Raises UnknownName, Unexplainable, InvalidOption."""
+    """The plan that computes the outputs. Raises UnknownName, Unexplainable, InvalidOption."""
     names = {each.output.name for each in asked}
     parts: list[Part] = ["predictions"]
     if names & {*_OF_THE_MAP}:
@@ -121,7 +121,7 @@ def form(outcome: Outcome, asked: Sequence[Wanted], labels: Sequence[str], top_k
 def _written(asked: Wanted, outcome: Outcome, labels: Sequence[str], top_k: int) -> tensors.Written:
     output, binary = asked.output, asked.binary
     if asked.top:
-        # All classes are there, the most probable, and of the largest logit, first.
+        # All classes, sorted by probability.
         best = outcome.predictions[: asked.top]
         texts = [f"{_score(each, output.name):f}:{each.index}:{labels[each.index]}" for each in best]
         return tensors.written(texts, "BYTES", binary)

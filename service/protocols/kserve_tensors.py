@@ -73,7 +73,7 @@ class InferRequest(_Strict):
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """One image's part of an output, as it is sent: its ``shape`` without the axis of the batch."""
+    """One image's part of an output, encoded. ``shape`` is without the batch axis."""
 
     datatype: str
     shape: tuple[int, ...]
@@ -82,7 +82,7 @@ class Written:
 
 
 def parse(body: bytes, header: str | None, limits: bodies.Limits, more_values: int) -> tuple[InferRequest, bytes]:
-    """The JSON of a request, and the bytes behind it. ``header`` is that of the JSON's length.
+    """The JSON of a request, and the bytes that follow it. ``header`` states the JSON's length.
 
     Raises MalformedRequest and ContentTooLarge.
     """
@@ -101,7 +101,7 @@ def parse(body: bytes, header: str | None, limits: bodies.Limits, more_values: i
 
 
 def files(tensor: InputTensor, behind: bytes, most: int) -> list[bytes]:
-    """The elements of a BYTES tensor, at most one more than ``most``: binary as they are, in JSON as base64.
+    """The elements of a BYTES tensor, in JSON as base64. Stops at ``most`` + 1 elements.
 
     Raises MalformedRequest.
     """
@@ -126,7 +126,7 @@ def files(tensor: InputTensor, behind: bytes, most: int) -> list[bytes]:
 
 
 def numbers(tensor: InputTensor, behind: bytes) -> NDArray[Any]:
-    """A numeric tensor in its shape, typed by its JSON or, in binary, by ``datatype``. Raises MalformedRequest."""
+    """A numeric tensor in its shape. JSON decides the dtype; in binary, ``datatype`` does. Raises MalformedRequest."""
     if tensor.data is None:
         dtype, raw = _DTYPES[tensor.datatype], _binary(tensor, behind)
         if len(raw) % dtype.itemsize:
@@ -168,7 +168,7 @@ def _require_count(tensor: InputTensor, count: int, most: int) -> None:
 
 
 def written(values: NDArray[Any] | Sequence[str], datatype: str, binary: bool) -> Written:
-    """One image's part of an output, as it is sent."""
+    """Encode one image's part of an output."""
     if datatype == "BYTES":
         texts = [str(text) for text in values]
         raw = [text.encode() for text in texts]
@@ -180,7 +180,7 @@ def written(values: NDArray[Any] | Sequence[str], datatype: str, binary: bool) -
 
 
 def response(model: str, request_id: str | None, entries: Sequence[Mapping[str, Written]]) -> Response:
-    """The reply: each output's parts, one for each image, put together."""
+    """The reply: for each output, the parts of all images joined."""
     outputs: list[dict[str, Any]] = []
     behind: list[bytes] = []
     for name, first in entries[0].items():

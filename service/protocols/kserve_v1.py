@@ -1,4 +1,4 @@
-"""KServe's protocol v1, which is TensorFlow Serving's: instances in, predictions or explanations out."""
+"""KServe's protocol v1, the same as TensorFlow Serving's: instances in, predictions or explanations out."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from . import documented
 
 T = TypeVar("T")
 ModelName = Annotated[str, Path(description="A name from /v1/models.", examples=["lite0"])]
-# An instance is an image, or an object of one input, which callers call by one of these.
+# An instance is an image, or an object with one input of one of these names.
 _INPUTS: Final = ("image", "image_bytes")
 
 

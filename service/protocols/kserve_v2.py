@@ -28,7 +28,7 @@ from . import kserve_outputs as outputs
 from . import kserve_tensors as tensors
 from .kserve_v1 import ModelName
 
-# input's name -> its datatype
+# name of an input -> its datatype
 INPUTS: Final = {"image": "BYTES", "pixels": "UINT8", "normalized": "FP32"}
 _EXTENSIONS: Final = ["binary_tensor_data", "classification"]
 
@@ -148,7 +148,7 @@ class _Infer(Route[InferOptions, dict[str, tensors.Written]]):
 
     def _read(self, body: bytes, header: str | None, limits: bodies.Limits) -> bodies.Body:
         height, width = self._served.spec.preprocess.size
-        # The pixels of one image may stand in JSON, whatever the limit on values is; those of more are sent as bytes.
+        # Beyond the limit on values, JSON may hold the pixels of one image; clients send more images as bytes.
         said, behind = tensors.parse(body, header, limits, height * (width + 1) * 4)
         (tensor,) = said.inputs
         uploads = _images(tensor, behind, limits, self._served)

@@ -1,1 +1,1 @@
-"""Routes: each declares its options and its document, and says what it asks of the flow."""
+"""The service's own routes: each declares its options and its OpenAPI document."""

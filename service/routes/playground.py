@@ -1,4 +1,4 @@
-"""The playground at /: a page of plain modules and styles, which asks the public API only."""
+"""The playground at /: a page of plain modules and styles that calls the public API only."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from starlette.staticfiles import StaticFiles
 from pellucid.render import colormap
 
 _WEB: Final = Path(__file__).parents[1] / "web"
-# Everything on the page is the service's own: no inline script or style, nothing evaluated, nobody else's frame.
+# Only files of this service: no inline script or style, no eval, no framing by other pages.
 HEADERS: Final = {
     "Content-Security-Policy": "default-src 'self'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
     "object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    # Asked for again each time and answered with 304: a page never runs with another version's modules.
+    # The browser revalidates each file (304), so a page never mixes modules of two versions.
     "Cache-Control": "no-cache",
 }
 
@@ -33,7 +33,7 @@ def router() -> APIRouter:
 
     @routes.get("/assets/playground/colormaps.json")
     async def colormaps() -> Response:
-        """Each colour map's 256 colours as hexadecimal digits, so that the page has the very colours of the API."""
+        """The 256 colours of each colour map in hexadecimal, so that the page has the colours of the API."""
         tables = {name: colormap.table(name).tobytes().hex() for name in colormap.NAMES}
         return JSONResponse(tables, headers=HEADERS)
 

@@ -1,4 +1,4 @@
-"""Redoc's page. Its bundle would load one picture from the internet, a logo; here it is served without."""
+"""Redoc's page. Its bundle loads a logo from the internet, which is removed here."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NO_PICTURE: Final = b"data:,"
 
 @cache
 def bundle() -> bytes:
-    """Redoc as fastapi-offline packs it, its logo empty. Raises ValueError if the packed one has no such logo."""
+    """fastapi-offline's bundle of Redoc without the logo. Raises ValueError if the bundle has no such logo."""
     packed = files("fastapi_offline").joinpath("static/redoc.standalone.js").read_bytes()
     if _LOGO not in packed:
         raise ValueError("the packed Redoc has no logo to take out: see what it loads now")

@@ -18,7 +18,7 @@ from pellucid.compiler.compiling import CompileError, compile_network
 from pellucid.explain.methods.gradient import grad_cam
 from pellucid.network.file import load
 from pellucid.types import Plan
-from tests.explain.cuts import Passes, evidence_at
+from tests.explain.passes import Passes, evidence_at
 from tests.networks import PREPROCESS, in_memory
 
 SIZE = (32, 32)

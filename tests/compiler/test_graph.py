@@ -11,7 +11,7 @@ import torchvision
 from torch import Tensor, nn
 
 from pellucid.compiler.graph import TracedNetwork, UntraceableError
-from tests.explain.cuts import Passes
+from tests.explain.passes import Passes
 from tests.networks import SIZE, compiled, images, in_memory, network, traced
 
 NETWORKS = ["tiny", "resnet18", "mobilenet_v3_small", "efficientnet_b0", "densenet121", "googlenet"]

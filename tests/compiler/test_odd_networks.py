@@ -15,7 +15,7 @@ from pellucid.compiler.graph import TracedNetwork, UntraceableError
 from pellucid.errors import Unexplainable
 from pellucid.explain.methods.gradient import grad_cam
 from pellucid.types import Floats
-from tests.explain.cuts import Passes, evidence_at
+from tests.explain.passes import Passes, evidence_at
 from tests.networks import PREPROCESS, Odd, images, in_memory
 
 SIZE = (16, 16)

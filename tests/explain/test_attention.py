@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.types import Contrast, Plan, Tap
-from tests.explain.cuts import Passes, exact, pictures, run
+from tests.explain.passes import Passes, exact, pictures, run
 from tests.networks import compiled
 
 NETWORKS = ["tiny", "efficientnet_b0"]

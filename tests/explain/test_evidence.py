@@ -15,7 +15,7 @@ from pellucid.explain.evidence import resolved, wanted
 from pellucid.explain.methods import METHODS
 from pellucid.explain.scores import Scores, ascending, strongest
 from pellucid.types import Batch, Contrast, Edit, Floats, Heat, Plan, Tap
-from tests.explain.cuts import Passes, pictures
+from tests.explain.passes import Passes, pictures
 from tests.networks import compiled
 
 AGAINST = Contrast((0, 2), 0.5)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from pellucid.types import Plan, Tap
-from tests.explain.cuts import Passes, pictures
+from tests.explain.passes import Passes, pictures
 from tests.networks import compiled
 
 

@@ -16,7 +16,7 @@ from pellucid.explain.methods.fusion import fused
 from pellucid.explain.probe import GivenUpError
 from pellucid.network.spec import PIXELS
 from pellucid.types import Contrast, Floats, Fusion, Heat, Plan
-from tests.explain.cuts import Passes, evidence, exact, pictures, probe, run
+from tests.explain.passes import Passes, evidence, exact, pictures, probe, run
 from tests.networks import SIZE, compiled
 
 OF_EVIDENCE = {name: method for name, method in METHODS.items() if isinstance(method, Method)}

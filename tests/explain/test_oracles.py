@@ -27,7 +27,7 @@ from pellucid.network.file import CompiledNetwork
 from pellucid.network.spec import PIXELS
 from pellucid.render.compose import positive
 from pellucid.types import Floats
-from tests.explain.cuts import Passes, TorchBehind, evidence, evidence_at, exact, pictures, probe
+from tests.explain.passes import Passes, TorchBehind, evidence, evidence_at, exact, pictures, probe
 from tests.networks import SIZE, compiled, images, network
 
 # Network -> its default layer, a middle layer, and an early layer. No in-place operation follows any of them: it would

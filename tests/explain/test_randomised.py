@@ -13,7 +13,7 @@ from pellucid.explain.probe import GivenUpError
 from pellucid.explain.randomised import maps
 from pellucid.trust.measures import sanity
 from pellucid.types import Contrast, Heat, Plan
-from tests.explain.cuts import pictures, probe, probe_at, run
+from tests.explain.passes import pictures, probe, probe_at, run
 from tests.networks import compiled
 
 

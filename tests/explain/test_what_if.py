@@ -12,7 +12,7 @@ from torch import nn
 from models.attention import ChannelAttention
 from pellucid.trust.ranks import spearman
 from pellucid.types import Edit, Floats, Plan, WhatIf
-from tests.explain.cuts import exact, pictures, run
+from tests.explain.passes import exact, pictures, run
 from tests.networks import compiled
 
 

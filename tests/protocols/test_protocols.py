@@ -93,7 +93,7 @@ def test_one_bad_instance_is_named_and_fails_the_request(client: httpx.Client, c
     images = [b64encode(data).decode() for data in (cat, b"no picture", cat)]
     response = client.post(f"/v1/models/{MODEL}:predict", json={"instances": images})
     assert response.status_code == 415
-    assert response.json()["error"].startswith("Image 1: The bytes are no image")
+    assert response.json()["error"].startswith("Image 1: The bytes are not an image")
 
 
 @pytest.mark.parametrize("sent", ["post", "put", "form"])
