@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from pellucid.compiler.gates import Gated
-from pellucid.compiler.graph import TracedNetwork
+from pellucid.compiler.trace.gates import Gated
+from pellucid.compiler.trace.graph import TracedNetwork
 from pellucid.compiler.weights import WeightsError, load_strict
 
 from .attention import ChannelAttention

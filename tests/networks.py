@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from models.attention import ChannelAttention
 from pellucid.compiler.compiling import compile_network
-from pellucid.compiler.graph import TracedNetwork
+from pellucid.compiler.trace.graph import TracedNetwork
 from pellucid.network.file import CompiledNetwork
 from pellucid.network.spec import ModelSpec, PreprocessSpec
 

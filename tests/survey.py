@@ -26,7 +26,7 @@ from torch.overrides import TorchFunctionMode
 from tqdm import tqdm
 
 from pellucid.compiler.compiling import CompileError, compile_network
-from pellucid.compiler.graph import TracedNetwork
+from pellucid.compiler.trace.graph import TracedNetwork
 from pellucid.network.file import Array, CompiledNetwork, Value
 from pellucid.network.layout import Layout
 from pellucid.network.spec import ModelSpec, PreprocessSpec

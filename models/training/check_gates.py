@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from pellucid.compiler.gates import names_without_gates
-from pellucid.compiler.graph import TracedNetwork
+from pellucid.compiler.trace.gates import names_without_gates
+from pellucid.compiler.trace.graph import TracedNetwork
 from pellucid.compiler.weights import read_state
 from pellucid.network.spec import PreprocessSpec
 

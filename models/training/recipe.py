@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 from torch.nn import functional as F
 
-from pellucid.compiler.gates import names_without_gates
-from pellucid.compiler.graph import TracedNetwork
+from pellucid.compiler.trace.gates import names_without_gates
+from pellucid.compiler.trace.graph import TracedNetwork
 from pellucid.network.spec import PreprocessSpec
 
 from ..attention import ChannelAttention

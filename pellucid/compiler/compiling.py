@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from pellucid.compiler.digest import parameters_digest
-from pellucid.compiler.full_graph import FullGraph, record
-from pellucid.compiler.graph import TracedNetwork, UntraceableError
+from pellucid.compiler.gradient.full_graph import FullGraph, record
+from pellucid.compiler.trace.graph import TracedNetwork, UntraceableError
 from pellucid.network.file import CompiledNetwork, GateValue, Manifest, NetworkFileError, Value, save
 from pellucid.network.graph import PIXELS_INPUT, WANTED_INPUT, Graph
 from pellucid.network.layout import Layout

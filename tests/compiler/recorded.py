@@ -12,7 +12,7 @@ import torch
 from openvino import opset15 as ops
 from torch import Tensor, nn
 
-from pellucid.compiler.full_graph import FullGraph, record
+from pellucid.compiler.gradient.full_graph import FullGraph, record
 from pellucid.network.file import Array
 from pellucid.network.graph import PIXELS_INPUT, WANTED_INPUT, Dtype, Graph, Part, walk
 from pellucid.runtime import convert, torch_runtime

@@ -7,7 +7,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from pellucid.compiler.graph import TracedNetwork
+from pellucid.compiler.trace.graph import TracedNetwork
 from tests.networks import SIZE, images, network, traced, trained_gate
 
 

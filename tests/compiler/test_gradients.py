@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pellucid.compiler.in_place import setitem
+from pellucid.compiler.trace.in_place import setitem
 from tests.compiler.recorded import CLASSES, Function, by_autograd, by_openvino, by_torch, recorded
 
 SHAPE = (4, 6, 6)

@@ -10,7 +10,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from pellucid.compiler.graph import TracedNetwork, UntraceableError
+from pellucid.compiler.trace.graph import TracedNetwork, UntraceableError
 from tests.explain.passes import Passes
 from tests.networks import SIZE, compiled, images, in_memory, network, traced
 

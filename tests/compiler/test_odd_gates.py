@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pellucid.compiler.graph import TracedNetwork
+from pellucid.compiler.trace.graph import TracedNetwork
 from tests.networks import Odd, images
 
 SIZE = (16, 16)

@@ -11,7 +11,7 @@ from captum.attr import LayerGradCam
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pellucid.compiler.graph import TracedNetwork, UntraceableError
+from pellucid.compiler.trace.graph import TracedNetwork, UntraceableError
 from pellucid.errors import Unexplainable
 from pellucid.explain.methods.gradient import grad_cam
 from pellucid.types import Floats

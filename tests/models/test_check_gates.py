@@ -12,7 +12,7 @@ from models.insert import gate_state, with_gates
 from models.training import check_gates
 from models.training.check_gates import Examination, freeze_gates, gates_over_all
 from models.training.pictures import find_pictures
-from pellucid.compiler.graph import TracedNetwork
+from pellucid.compiler.trace.graph import TracedNetwork
 from tests.models.test_insert import SIZE, pixels, small_network, train_at_random
 from tests.models.test_train_gates import PREPROCESS, folder, tiny_model
 

@@ -11,7 +11,7 @@ from torchvision.models import resnet18
 
 from models.attention import ChannelAttention
 from models.insert import InsertionError, gate_state, gates_of, load_gates, with_gates
-from pellucid.compiler.graph import TracedNetwork
+from pellucid.compiler.trace.graph import TracedNetwork
 from pellucid.compiler.weights import WeightsError
 
 SIZE = (32, 32)

@@ -14,7 +14,7 @@ from models.insert import gate_state
 from models.lite0 import GATED_LAYERS
 from models.training.corruptions import Corruption, Picture, brightness, noise
 from models.training.pictures import centre_crop, to_pixels
-from pellucid.compiler.graph import TracedNetwork
+from pellucid.compiler.trace.graph import TracedNetwork
 from pellucid.compiler.weights import WeightsError
 from pellucid.network.spec import ModelSpec
 from tests.support import SAMPLES

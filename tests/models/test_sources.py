@@ -19,7 +19,7 @@ from models import catalog
 from models.catalog import UnknownModelError
 from models.lite0 import EfficientNetLite0
 from models.sources import timm_source, torchvision_source
-from pellucid.compiler.graph import TracedNetwork, UntraceableError
+from pellucid.compiler.trace.graph import TracedNetwork, UntraceableError
 from pellucid.compiler.weights import WeightsError, digest, read_state
 from tests.networks import images
 

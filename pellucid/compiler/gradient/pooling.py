@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pellucid.compiler.backward import convolved_back
-from pellucid.compiler.moving import sliced
+from pellucid.compiler.gradient.backward import convolved_back
+from pellucid.compiler.gradient.moving import sliced
 
 aten = torch.ops.aten
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, fx, nn
 
-from pellucid.compiler.layout import operation
+from pellucid.compiler.trace.layout import operation
 from pellucid.network.layout import Layout
 
 
@@ -110,7 +110,7 @@ def _gate_behind(node: fx.Node, gated: tuple[int, ...], extent: slice, root: nn.
 
 
 def find_gates(graph: fx.Graph, root: nn.Module, layouts: dict[fx.Node, Layout]) -> Iterator[FoundGate]:
-    """Every channel-attention gate of a traced graph (pellucid.compiler.tracing), in order.
+    """Every channel-attention gate of a traced graph (pellucid.compiler.trace.tracing), in order.
 
     A gate is a product of a map and a factor with one number per image and channel, where a sigmoid or a similar
     function computed the factor. Class names do not matter: this finds torchvision's SqueezeExcitation, timm's SE, eSE,

@@ -10,7 +10,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from pellucid.compiler.recording import Recording, Step, TracingError, Value, each_leaf
+from pellucid.compiler.gradient.recording import Recording, Step, TracingError, Value, each_leaf
 from pellucid.network.graph import INPUT, PIXELS_INPUT, WANTED_INPUT, WEIGHT, Batch, Dtype, Node, Ref
 
 aten = torch.ops.aten

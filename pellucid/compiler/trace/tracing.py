@@ -25,8 +25,8 @@ from torch.fx.node import map_arg
 from torch.fx.proxy import Attribute
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pellucid.compiler.gates import Gated
-from pellucid.compiler.in_place import overwritten, setitem
+from pellucid.compiler.trace.gates import Gated
+from pellucid.compiler.trace.in_place import overwritten, setitem
 
 BATCHES = (2, 3)
 # Operations that return the same numbers but stop the gradient.

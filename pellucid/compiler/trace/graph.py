@@ -12,11 +12,11 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
-from pellucid.compiler.gates import FoundGate, find_gates, names_without_gates
-from pellucid.compiler.heads import linear_behind
-from pellucid.compiler.in_place import out_of_place
-from pellucid.compiler.layout import find_layouts, kind_of, positions_are_read
-from pellucid.compiler.stages import (
+from pellucid.compiler.trace.gates import FoundGate, find_gates, names_without_gates
+from pellucid.compiler.trace.heads import linear_behind
+from pellucid.compiler.trace.in_place import out_of_place
+from pellucid.compiler.trace.layout import find_layouts, kind_of, positions_are_read
+from pellucid.compiler.trace.stages import (
     NO_WAIST,
     ancestors,
     early_middle_late,
@@ -25,7 +25,7 @@ from pellucid.compiler.stages import (
     waists,
     why_default,
 )
-from pellucid.compiler.tracing import Trace, check_same, trace
+from pellucid.compiler.trace.tracing import Trace, check_same, trace
 from pellucid.network.layout import Layout
 from pellucid.network.spec import GateSpec, LayerSpec, NetworkSpec
 

@@ -1,0 +1,1 @@
+"""Traces a torch module into a graph whose layers, gates and default layers have names."""
