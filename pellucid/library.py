@@ -20,7 +20,7 @@ from pellucid.explain.methods import METHODS
 from pellucid.network import names
 from pellucid.network.file import CompiledNetwork, load
 from pellucid.network.spec import ModelSpec, NetworkSpec
-from pellucid.parts import compare, numbers_file, result
+from pellucid.parts import compare, result
 from pellucid.parts.attention import AttentionOptions
 from pellucid.parts.explain import ExplainOptions
 from pellucid.parts.feature_maps import FeatureMapOptions
@@ -141,9 +141,9 @@ class Network:
         """The maps of ``grad_cam`` as arrays, in full precision."""
         options = self._options(GradCamOptions, given)
         plan = options.plan(self, 1)
-        numbers_file.require_one_size(plan)
+        result.require_one_size(plan)
         decoded, outcome = self._analyze(image, plan, options.picture_side)
-        return read_npz(numbers_file.npz(decoded, outcome, None, result.frame(decoded)))
+        return read_npz(result.npz(decoded, outcome, None))
 
     def compare(
         self,

@@ -1,14 +1,21 @@
-"""What all replies share: the fields ``image`` and ``frame``, and the encoding as JSON."""
+"""What all replies share: the fields ``image`` and ``frame``, and their encoding as JSON or, for maps, as ``.npz``."""
 
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+import io
+from typing import Any, Final
 
+import numpy as np
 import orjson
 
+from pellucid.errors import InvalidOption
 from pellucid.render.encode import Picture
-from pellucid.types import DecodedImage, ImageInfo
+from pellucid.types import DecodedImage, ImageInfo, Outcome, Plan
+
+NPZ: Final = "application/x-npz"
+# The keyword of a PNG's text chunk, and the name in an .npz, for the provenance.
+PROVENANCE: Final = "pellucid-provenance"
 
 
 def image_info(info: ImageInfo) -> dict[str, Any]:
@@ -43,3 +50,38 @@ def _picture_as_json(value: Any) -> Any:
     if isinstance(value, Picture):
         return value.as_json()
     raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def require_one_size(plan: Plan) -> None:
+    """Raise InvalidOption if a plan's maps may differ in size: an .npz holds them as one array."""
+    if len({heat.layers for heat in plan.wanted}) > 1:
+        raise InvalidOption("layer: The maps of several layers have sizes of their own; an .npz holds those of one.")
+
+
+def npz(image: DecodedImage, outcome: Outcome, origin: dict[str, Any] | None) -> bytes:
+    """All K maps of one image as arrays. ``numpy.load`` needs no pickle for them.
+
+    ``heat`` [K, h, w] float32; ``targets`` [K], ``probabilities`` [K], ``layers`` [K] and ``methods`` [K]; ``box`` [4];
+    ``size`` [2], the source's width and height; ``sha256`` of the source's bytes.
+    """
+    found = outcome.explanations
+    arrays: dict[str, Any] = {
+        "heat": np.stack([each.heat for each in found]),
+        "targets": np.array([each.target.index for each in found], np.int64),
+        "probabilities": np.array([each.target.probability for each in found], np.float32),
+        "layers": np.array([each.layer for each in found]),
+        "methods": np.array([each.method for each in found]),
+        "box": np.array(image.box, np.int64),
+        "size": np.array([image.info.width, image.info.height], np.int64),
+        "sha256": np.array(image.info.sha256),
+    }
+    if origin is not None:
+        arrays[PROVENANCE] = np.array(provenance_json(image.info, {"frame": frame(image)}, origin))
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def provenance_json(info: ImageInfo, entry: dict[str, Any], origin: dict[str, Any]) -> str:
+    """The provenance of a file as JSON: that of the reply, and the picture's digest and frame."""
+    return orjson.dumps({**origin, "image_sha256": info.sha256, "frame": entry["frame"]}).decode()

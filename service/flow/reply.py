@@ -16,7 +16,7 @@ from starlette.responses import Response
 
 from pellucid.decode.image import identify
 from pellucid.errors import InvalidOption, NotAcceptable, PellucidError
-from pellucid.parts import numbers_file, result
+from pellucid.parts import result
 from pellucid.parts.option_types import Analysis, Options
 from pellucid.parts.trust import Trusted
 from pellucid.render import png
@@ -71,17 +71,17 @@ class Results(Route[Options, Entry]):
 
     def written(self, ask: Ask, image: DecodedImage, outcome: Outcome, trusted: Sequence[Trusted] = ()) -> Entry:
         """One image's result."""
-        if self._media_type == numbers_file.NPZ:
-            data = numbers_file.npz(image, outcome, self._origin, result.frame(image))
-            return Entry(data, numbers_file.NPZ)
+        if self._media_type == result.NPZ:
+            data = result.npz(image, outcome, self._origin)
+            return Entry(data, result.NPZ)
         if self._media_type == JSON:
             return Entry(result.as_json(entry(ask, image, outcome, trusted)))
         found = entry(ask, image, outcome, trusted, self._media_type)
         shown, headers = ask.options.picture(found, self._media_type)
         data = shown.data
         if self._origin is not None:
-            text = numbers_file.provenance_json(image.info, found, self._origin)
-            data = png.annotated(data, {numbers_file.PROVENANCE: text})
+            text = result.provenance_json(image.info, found, self._origin)
+            data = png.annotated(data, {result.PROVENANCE: text})
         return Entry(data, shown.media_type, headers)
 
     async def failed(self, number: int, ask: Ask, error: Exception) -> Entry:
@@ -134,7 +134,7 @@ def negotiate(accept: str | None, pictures: bool, numbers: bool = False) -> str:
     """
     offered: tuple[str, ...] = (JSON,)
     if pictures:  # mimeparse lets the last of equals win
-        offered = (*([numbers_file.NPZ] if numbers else ()), *MEDIA_TYPES[::-1], JSON)
+        offered = (*([result.NPZ] if numbers else ()), *MEDIA_TYPES[::-1], JSON)
     if accept and len(accept) > _LONGEST_ACCEPT:  # mimeparse takes 50 ms of the event loop for 30 KiB
         raise NotAcceptable(f"The Accept header has more than {_LONGEST_ACCEPT} characters.", allowed=offered)
     try:
@@ -160,8 +160,8 @@ def _require_one_picture(images: int, plan: Plan, options: Options, media_type: 
         raise InvalidOption("provenance: A WebP picture can't carry it; image/png and application/json can.")
     if options.design:
         raise NotAcceptable(f"`trust` is numbers, which {media_type} can't hold: ask for {JSON}.", allowed=[JSON])
-    if media_type == numbers_file.NPZ and images == 1:  # of any number of maps
-        numbers_file.require_one_size(plan)
+    if media_type == result.NPZ and images == 1:  # of any number of maps
+        result.require_one_size(plan)
         return
     pictures = images * options.pictures(plan)
     if pictures != 1:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from fastapi import FastAPI
 
-from pellucid.parts import numbers_file
+from pellucid.parts import result
 from pellucid.parts.option_types import Options
 
 from ..flow.bodies import JsonImage
@@ -100,7 +100,7 @@ def responses(
             "in the headers whose names begin with Pellucid."
         )
         if numbers:
-            ok["content"][numbers_file.NPZ] = picture
+            ok["content"][result.NPZ] = picture
         ok["headers"] |= {
             name: {"description": f"Of a picture alone: {said}", "schema": {"type": "string"}}
             for name, said in PICTURE_HEADERS.items()
