@@ -3,9 +3,10 @@
 ::
 
     bytes -> pellucid.decode -> DecodedImage -> Job(pixels, Plan, deadline) -> dispatch -> Batch(pixels, plans)
-          -> pellucid.engine -> Outcome -> pellucid.parts, pellucid.render -> result -> api -> response
+          -> pellucid.engine -> Outcome -> pellucid.parts, pellucid.render -> flow.reply -> response
 
-- api: takes a request in and sends its reply out; dispatch: who is let in, what runs next, the threads that run it
+- http: the wire, access, errors as replies; flow: one request from top to bottom; routes, protocols: what is answered
+- dispatch: admission, forecasts, batches, and the threads that run them
 - telemetry: log, metrics, traces; commands: the command line; scale: replicas of Ray Serve
-- app: joins them
+- app: builds the service from all of these
 """

@@ -19,7 +19,6 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
-from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from threadpoolctl import threadpool_limits
 
@@ -40,11 +39,11 @@ from .dispatch.engine import Engine
 from .dispatch.forecast import Forecast
 from .dispatch.worker import Worker
 from .flow.bodies import Limits
-from .flow.served import Served, Service
+from .flow.networks import Served, Service
 from .http import openapi
-from .http.keys_and_rates import AccessControl, Keys, rate_of
+from .http.access import AccessControl, Keys, allow_origins, rate_of
+from .http.error_replies import error_response
 from .http.middleware import PageHeaders, RequestContext
-from .http.problems import error_response
 from .protocols import kserve_v1, kserve_v2, torchserve
 from .routes import catalogue, health, playground, redoc, v1
 from .telemetry.call import Call
@@ -134,14 +133,7 @@ def build(service: Service, settings: Settings, observers: Sequence[Callable[[Ca
         AccessControl, keys=keys, rate=rate_of(settings.rate_limit), docs=settings.docs, metrics=settings.metrics
     )
     if settings.cors_origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=settings.cors_origins,
-            allow_methods=["GET", "POST"],
-            allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-ID"],
-            expose_headers=["Retry-After", "Server-Timing", "X-Request-ID", *openapi.PICTURE_HEADERS],
-            max_age=3600,
-        )
+        allow_origins(app, settings.cors_origins, openapi.PICTURE_HEADERS)
     observers = (service.metrics.record, *observers)
     app.add_middleware(RequestContext, stopping=service.draining, tell=observers)
     app.add_middleware(PageHeaders)  # around all: a failure's reply has them too

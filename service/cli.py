@@ -166,7 +166,7 @@ class _Server(uvicorn.Server):
 @main.command()
 def new_key() -> None:
     """Make an API key. Give the first line to a client, and the second to PELLUCID_API_KEYS or its file."""
-    from .http.keys_and_rates import new_key
+    from .http.access import new_key
 
     for line in new_key():
         typer.echo(line)

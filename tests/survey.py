@@ -30,7 +30,7 @@ from pellucid.compiler.trace.graph import TracedNetwork
 from pellucid.network.file import Array, CompiledNetwork, Value
 from pellucid.network.layout import Layout
 from pellucid.network.spec import ModelSpec, PreprocessSpec
-from pellucid.runtime.convert import UnsupportedError
+from pellucid.runtime.aten_to_openvino import UnsupportedError
 from pellucid.runtime.openvino_runtime import OpenVINORuntime
 from pellucid.runtime.torch_runtime import TorchRuntime
 from pellucid.types import Pixels

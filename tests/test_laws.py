@@ -49,7 +49,7 @@ MAY_IMPORT = {
         "pellucid.schemas",
         "pellucid.trust",
         "service.dispatch",
-        "service.http.problems",
+        "service.http.error_replies",
         "service.telemetry",
     },
     "service.http": {"pellucid.parts", "service.flow.bodies", "service.telemetry"},
@@ -70,7 +70,7 @@ MAY_IMPORT = {
         "service.http",
     },
     "service.dispatch": set(),
-    "service.config": {"service.http.keys_and_rates"},
+    "service.config": {"service.http.access"},
     "service.process": set(),
     "service.telemetry": set(),
     "service.commands": {
@@ -85,14 +85,14 @@ MAY_IMPORT = {
     },
     # Wraps a whole app, as `cli` does for one process.
     "service.scale": {
-        "service.flow.served",
+        "service.flow.networks",
         "service.app",
         "service.config",
         "service.process",
         "service.telemetry",
     },
     "service.cli": {
-        "service.http.keys_and_rates",
+        "service.http.access",
         "service.http.connection",
         "service.commands",
         "service.config",
@@ -106,7 +106,7 @@ MAY_IMPORT = {
 HEAVY_FOR = {
     "torch": {"pellucid.compiler", "pellucid.runtime.torch_runtime", "models", "service.commands"},
     "torchvision": {"models"},
-    "openvino": {"pellucid.runtime.openvino_runtime", "pellucid.runtime.convert"},
+    "openvino": {"pellucid.runtime.openvino_runtime", "pellucid.runtime.aten_to_openvino"},
 }
 HEAVY = {*HEAVY_FOR}
 _ENGINE = {"pellucid.compiler", "pellucid.engine", "pellucid.explain", "pellucid.runtime"}

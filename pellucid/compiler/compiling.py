@@ -22,7 +22,7 @@ from pellucid.network.file import CompiledNetwork, GateValue, Manifest, NetworkF
 from pellucid.network.graph import PIXELS_INPUT, WANTED_INPUT, Graph
 from pellucid.network.layout import Layout
 from pellucid.network.spec import Interpolation, ModelSpec, PreprocessSpec
-from pellucid.runtime import convert, torch_runtime
+from pellucid.runtime import aten_to_openvino, torch_runtime
 
 # The largest error of the compiled graph, relative to the largest value: above rounding, below the flip of a ReLU.
 _TOLERANCE: Final = {torch.float32: 1e-3, torch.float64: 1e-8}
@@ -270,7 +270,9 @@ def _limits(manifest: Manifest, graph: Graph) -> list[str]:
 
     def unsupported(outputs: Sequence[str]) -> list[str]:
         needed = graph.ancestors(outputs)
-        return sorted({node.op for name, node in graph.nodes.items() if name in needed and not convert.supports(node)})
+        return sorted(
+            {node.op for name, node in graph.nodes.items() if name in needed and not aten_to_openvino.supports(node)}
+        )
 
     found = []
     if missing := unsupported([manifest.logits]):

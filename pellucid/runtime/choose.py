@@ -47,7 +47,7 @@ def create(
         raise ValueError(f"there is no OpenVINO engine: {missing}")
     missing = ""
     if installed and not on_cuda and engine != "torch":
-        from pellucid.runtime.convert import supports
+        from pellucid.runtime.aten_to_openvino import supports
         from pellucid.runtime.openvino_runtime import OpenVINORuntime, has_bf16
 
         missing = ", ".join(sorted({node.op for node in network.graph.nodes.values() if not supports(node)}))

@@ -22,7 +22,7 @@ from openvino import opset15 as ops
 from pellucid.network.file import CompiledNetwork, Value
 from pellucid.network.graph import PIXELS_INPUT, WANTED_INPUT, Part
 from pellucid.network.spec import PreprocessSpec
-from pellucid.runtime import convert
+from pellucid.runtime import aten_to_openvino
 from pellucid.runtime.base import Cores, RuntimeInfo, parts_behind, shuffled_weights
 from pellucid.runtime.cores import processor
 from pellucid.runtime.queueing import SlotQueue
@@ -149,7 +149,7 @@ class OpenVINORuntime:
         self, part: Part, inputs: Mapping[str, Any], parameters: Sequence[Any], weights: Mapping[str, Array]
     ) -> ov.Model:
         """Build the OpenVINO model of a part."""
-        outputs = convert.build(part, inputs, weights, bf16=self.bf16)
+        outputs = aten_to_openvino.build(part, inputs, weights, bf16=self.bf16)
         results = []
         for name, output in zip(part.outputs, outputs, strict=True):
             if output.get_element_type() == ov.Type.bf16:

@@ -1,7 +1,6 @@
-"""One request from top to bottom, whatever route or protocol it came by. Neither torch nor the maths of an explanation
-is known here.
+"""One request with images from top to bottom, for every route and protocol. Nothing here loads torch or explains.
 
-- serve: the flow; body: bytes -> uploads and options; pellucid.parts: options -> Plan, outcomes -> JSON
-- run: one upload -> its outcome; forms, reply: outcome -> JSON, a picture or numbers
-- disconnect: bodies that come late, and callers who leave; trust_trials: a map's trials; provenance: what computed it
+- serve: the flow; bodies: bytes -> images and options; one_pass: one image -> its outcome; networks: what is served
+- reply: outcomes -> JSON, a picture or numbers; provenance: what computed a reply
+- disconnect: cancels the work of a client that leaves; trust_trials: scores a map's perturbations
 """

@@ -76,7 +76,7 @@ def announced(request: Request, limits: Limits, *, any_type: bool = False) -> in
     return size
 
 
-async def spend(request: Request, limits: Limits, seconds: float) -> None:
+async def discard_rest(request: Request, limits: Limits, seconds: float) -> None:
     """Read and discard the rest of a body: a client whose connection closes while it sends never sees the reply."""
     received = 0
     with suppress(TimeoutError):

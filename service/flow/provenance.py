@@ -10,7 +10,7 @@ from pellucid.parts.option_types import Options
 from pellucid.schemas import Preprocess
 from pellucid.types import Plan
 
-from .served import Served
+from .networks import Served
 
 
 def of_reply(route: str, options: Options, plan: Plan, network: Served) -> dict[str, Any]:

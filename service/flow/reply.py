@@ -23,13 +23,13 @@ from pellucid.render import png
 from pellucid.render.encode import MEDIA_TYPES
 from pellucid.types import DecodedImage, Outcome, Plan, Upload
 
-from ..http.problems import problem
+from ..http.error_replies import problem
 from ..telemetry.call import Call
 from . import provenance
 from .bodies import Body
-from .run import Ask
+from .networks import Service
+from .one_pass import Ask
 from .serve import Route
-from .served import Service
 
 log = logging.getLogger(__name__)
 

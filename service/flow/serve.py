@@ -24,8 +24,8 @@ from ..dispatch.forecast import Forecast
 from ..telemetry.call import Call
 from . import bodies, trust_trials
 from .disconnect import connected
-from .run import Ask, Stages, run, together
-from .served import Service
+from .networks import Service
+from .one_pass import Ask, Stages, run, together
 
 # Seconds that a refused body is read on for, so that a connection cut in mid-send does not lose the refusal.
 _LINGER_S: Final = 2.0
@@ -81,7 +81,7 @@ async def serve(request: Request, service: Service, options: Asked, route: Route
     arrived = time.monotonic()
     options.take_one(request.query_params.multi_items())
     if not service.ready:
-        await bodies.spend(request, service.limits, _LINGER_S)
+        await bodies.discard_rest(request, service.limits, _LINGER_S)
         raise Draining("The service is starting up or shutting down.")
 
     def deadline_by(chosen_ms: int | None) -> float:
@@ -123,7 +123,7 @@ async def _read(
             return await route.read(request, limits, lambda size: place.hold(size=size))
     except TimeoutError as error:
         with suppress(RuntimeError):  # raised where it is whole after all, but not taken apart yet
-            await bodies.spend(request, limits, _LATE_BODY_S)
+            await bodies.discard_rest(request, limits, _LATE_BODY_S)
         raise DeadlineExceeded("The body was not whole by the deadline.", headers={"Connection": "close"}) from error
 
 

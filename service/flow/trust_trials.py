@@ -16,8 +16,8 @@ from pellucid.trust.perturbations import Design, Perturbations
 from pellucid.types import DecodedImage, Finished, Outcome, Pixels, Plan
 
 from ..dispatch.forecast import Forecast
-from .run import Ask, run, together
-from .served import Served
+from .networks import Served
+from .one_pass import Ask, run, together
 
 T = TypeVar("T")
 

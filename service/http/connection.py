@@ -15,7 +15,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from pellucid.errors import Draining, HeadTimeout, HeadTooLarge, MalformedRequest, PellucidError, QueueFull
 
-from .problems import PROBLEM, problem
+from .error_replies import PROBLEM, problem
 
 log = logging.getLogger(__name__)
 

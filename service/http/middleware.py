@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from pellucid.errors import Draining, PellucidError
 
 from ..telemetry.call import NO_ROUTE, Call
-from .problems import error_response
+from .error_replies import error_response
 
 log = logging.getLogger("pellucid.access")
 

@@ -13,7 +13,7 @@ from pellucid.parts import result
 from pellucid.parts.option_types import Options
 
 from ..flow.bodies import JsonImage
-from .keys_and_rates import LIMITED, PROBES
+from .access import LIMITED, PROBES
 from .openapi_problems import POST_PROBLEMS, POST_PROBLEMS_WITH_NAMES
 
 _JSON_NOTE: Final = "The images in base64, and any option of the route beside them; options here win over the query's."

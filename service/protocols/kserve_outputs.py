@@ -15,7 +15,7 @@ from pellucid.parts.names import LayerOptions, layer_name
 from pellucid.parts.option_types import Options
 from pellucid.types import Floats, Outcome, Plan, Prediction, Tap
 
-from ..flow.served import Served
+from ..flow.networks import Served
 from . import kserve_tensors as tensors
 
 GATE: Final = "gate:"

@@ -20,9 +20,9 @@ from pellucid.parts.trust import Trusted
 from pellucid.types import DecodedImage, Outcome, Prepared, Upload
 
 from ..flow import bodies
-from ..flow.run import Ask
+from ..flow.networks import Served, Service
+from ..flow.one_pass import Ask
 from ..flow.serve import Route, serve
-from ..flow.served import Served, Service
 from . import documented
 from . import kserve_outputs as outputs
 from . import kserve_tensors as tensors

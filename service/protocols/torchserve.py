@@ -18,9 +18,9 @@ from pellucid.parts.trust import Trusted
 from pellucid.types import DecodedImage, Outcome, Upload
 
 from ..flow import bodies, reply
-from ..flow.run import Ask
+from ..flow.networks import Served, Service
+from ..flow.one_pass import Ask
 from ..flow.serve import serve
-from ..flow.served import Served, Service
 from . import documented
 from .kserve_v1 import Addressed, ModelName
 

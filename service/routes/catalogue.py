@@ -25,7 +25,7 @@ from pellucid.schemas import (
 from pellucid.trust.perturbations import Design
 
 from ..flow import provenance
-from ..flow.served import Served, Service
+from ..flow.networks import Served, Service
 from ..flow.trust_trials import estimate
 from ..http.openapi_problems import MODEL_PROBLEMS, MODELS_PROBLEMS
 

@@ -24,10 +24,10 @@ from pellucid.parts.trust import Trusted
 from pellucid.types import DecodedImage, Outcome, Plan
 
 from ..flow.bodies import Body
+from ..flow.networks import Service
+from ..flow.one_pass import Ask
 from ..flow.reply import JSON, negotiate
-from ..flow.run import Ask
 from ..flow.serve import Route
-from ..flow.served import Service
 
 
 class Comparison(Route[CompareOptions, SideOutcome]):

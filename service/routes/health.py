@@ -7,7 +7,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from pellucid.schemas import Health
 
-from ..flow.served import Service
+from ..flow.networks import Service
 from ..http.openapi_problems import LIVE_PROBLEMS, READY_PROBLEMS
 
 

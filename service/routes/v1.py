@@ -15,9 +15,9 @@ from pellucid.parts.predictions import PredictOptions
 from pellucid.parts.what_if import WhatIfOptions
 from pellucid.schemas import CompareReply, Reply
 
+from ..flow.networks import Service
 from ..flow.reply import Results
 from ..flow.serve import serve
-from ..flow.served import Service
 from ..http import openapi
 from .compare import Comparison
 

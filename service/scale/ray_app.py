@@ -17,7 +17,7 @@ from ray import serve
 from .. import process
 from ..app import create_app
 from ..config import Settings
-from ..flow.served import Service
+from ..flow.networks import Service
 from ..telemetry import logs
 from .behind_proxy import BehindProxy
 from .metrics import export

@@ -6,7 +6,7 @@ import re
 
 from playwright.sync_api import Browser, expect
 
-from service.http.keys_and_rates import new_key
+from service.http.access import new_key
 from tests.browser.visit import Visit
 from tests.support import LIGHT, serving
 

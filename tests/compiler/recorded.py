@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from pellucid.compiler.gradient.full_graph import FullGraph, record
 from pellucid.network.file import Array
 from pellucid.network.graph import PIXELS_INPUT, WANTED_INPUT, Dtype, Graph, Part, walk
-from pellucid.runtime import convert, torch_runtime
+from pellucid.runtime import aten_to_openvino, torch_runtime
 
 CLASSES = 4
 Function = Callable[[Tensor], Tensor]
@@ -77,7 +77,7 @@ def by_openvino(full: FullGraph, pixels: Tensor, wanted: Tensor) -> list[Tensor]
     inputs = [ops.parameter([-1, *each.shape[1:]], np.float32) for each in (pixels, wanted)]
     part = part_of(replace(full, graph=graph))
     values = dict(zip(part.inputs, (each.output(0) for each in inputs), strict=True))
-    outputs = convert.build(part, values, weights)
+    outputs = aten_to_openvino.build(part, values, weights)
     model = ov.Model([ops.result(output) for output in outputs], inputs, "part")
     run = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     found = run([pixels.float().numpy(), wanted.float().numpy()])

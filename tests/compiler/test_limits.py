@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 from pellucid.compiler.compiling import CompileError, compile_network
 from pellucid.network.file import CompiledNetwork
 from pellucid.network.spec import ModelSpec, PreprocessSpec
-from pellucid.runtime.convert import UnsupportedError
+from pellucid.runtime.aten_to_openvino import UnsupportedError
 from pellucid.runtime.openvino_runtime import OpenVINORuntime
 from pellucid.runtime.torch_runtime import TorchRuntime
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from pellucid.compiler.gradient.merge_recordings import Writer
 from pellucid.compiler.gradient.recording import Recording, TracingError, Value, recording
-from pellucid.compiler.gradient.writing import Writer
 from pellucid.network.graph import PIXELS_INPUT, Batch, Ref
 
 

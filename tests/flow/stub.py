@@ -24,7 +24,7 @@ from service.dispatch.admission import Admission
 from service.dispatch.forecast import Forecast
 from service.dispatch.worker import Worker
 from service.flow.bodies import Limits
-from service.flow.served import Served, Service
+from service.flow.networks import Served, Service
 from service.telemetry.call import Call
 from service.telemetry.metrics import Metrics
 from tests.support import encoded

@@ -220,7 +220,7 @@ def test_a_picture_on_which_the_network_fails_never_fails_its_neighbours() -> No
 
 def test_a_failure_inside_the_service_is_a_problem_without_its_cause(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scene(stub: Stub) -> None:
-        monkeypatch.setattr("service.flow.run.decode", _broken)
+        monkeypatch.setattr("service.flow.one_pass.decode", _broken)
         found = problem(await stub.predict(), 500, "internal-error")
         assert "secret" not in found.model_dump_json()
         assert stub.service.admission.in_flight == 0

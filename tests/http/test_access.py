@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from service.http.keys_and_rates import Keys, new_key
+from service.http.access import Keys, new_key
 from tests.flow.stub import BLACK, Stub, running
 from tests.support import envelope, problem
 
@@ -191,7 +191,7 @@ def test_the_reply_to_a_failure_inside_the_service_too(monkeypatch: pytest.Monke
     def broken(*_: Any) -> None:
         raise RuntimeError("secret")
 
-    monkeypatch.setattr("service.flow.run.decode", broken)
+    monkeypatch.setattr("service.flow.one_pass.decode", broken)
     (response,) = _ask({})
     problem(response, 500, "internal-error")
     _states_what_it_is(response)

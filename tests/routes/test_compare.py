@@ -15,7 +15,7 @@ from pellucid.errors import DeadlineExceeded
 from pellucid.parts.side_by_side import common, over
 from pellucid.schemas import CompareReply, Comparison
 from pellucid.types import Floats
-from service.flow.run import together
+from service.flow.one_pass import together
 from service.http.openapi import examples
 from tests.flow.stub import BLACK, running
 from tests.support import decoded, difference, explained, parsed, photograph, post, problem

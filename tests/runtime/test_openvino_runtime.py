@@ -15,7 +15,7 @@ from pellucid.compiler.compiling import compile_network
 from pellucid.decode.image import decode
 from pellucid.engine import Engine
 from pellucid.network.graph import INPUT, Graph, Node, Ref
-from pellucid.runtime import convert
+from pellucid.runtime import aten_to_openvino
 from pellucid.runtime.openvino_runtime import OpenVINORuntime
 from pellucid.types import Batch, Plan, Upload
 from tests.networks import TinyNet, compiled, in_memory
@@ -25,10 +25,10 @@ from tests.support import SAMPLES, photograph
 
 def test_an_unsupported_operation_is_named() -> None:
     strange = Node("x", "aten.from_file.default", (Ref("pixels"),), {})
-    assert not convert.supports(strange)
+    assert not aten_to_openvino.supports(strange)
     part = Graph([Node("pixels", INPUT, (), {}), strange]).part(("pixels",), ("x",))
-    with pytest.raises(convert.UnsupportedError, match=r"^aten\.from_file\.default$"):
-        convert.build(part, {"pixels": ov.opset15.parameter([1]).output(0)}, {})
+    with pytest.raises(aten_to_openvino.UnsupportedError, match=r"^aten\.from_file\.default$"):
+        aten_to_openvino.build(part, {"pixels": ov.opset15.parameter([1]).output(0)}, {})
 
 
 def test_models_are_compiled_on_demand_and_evicted_unless_pinned() -> None:

@@ -17,13 +17,13 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
-from pellucid.compiler.gradient import backward, moving, pooling
+from pellucid.compiler.gradient import backward, pooling, rewrites
 from pellucid.compiler.gradient.kernels import scales_into_kernels
+from pellucid.compiler.gradient.merge_recordings import BATCHES, Writer
 from pellucid.compiler.gradient.recording import Recording, recording
-from pellucid.compiler.gradient.writing import BATCHES, Writer
 from pellucid.network.graph import WEIGHT, Graph
 
-_RULES = {**backward.TABLE, **pooling.TABLE, **moving.TABLE}
+_RULES = {**backward.TABLE, **pooling.TABLE, **rewrites.TABLE}
 
 
 @dataclass(frozen=True, slots=True)

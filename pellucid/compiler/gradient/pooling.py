@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pellucid.compiler.gradient.backward import convolved_back
-from pellucid.compiler.gradient.moving import sliced
+from pellucid.compiler.gradient.rewrites import sliced
 
 aten = torch.ops.aten
 

@@ -13,5 +13,9 @@ from pellucid.explain.methods.registry import METHODS, Method, ProbingMethod, co
 
 __all__ = ["METHODS", "Method", "ProbingMethod", "costly", "differentiated", "explained"]
 
-for _module in ("gradient", "forwards", "sampling"):  # this order is that of METHODS; a formatter would sort imports
+for _module in (
+    "gradient",
+    "score_and_ablation",
+    "sampling",
+):  # this order is that of METHODS; a formatter would sort imports
     import_module(f"{__name__}.{_module}")

@@ -18,7 +18,7 @@ from pellucid.parts.option_types import Options
 from pellucid.types import DecodedImage, Finished, Outcome, Plan, Prepared, Upload
 
 from ..telemetry.call import STAGES
-from .served import Served
+from .networks import Served
 
 T = TypeVar("T")
 
