@@ -1,4 +1,4 @@
-"""Who may call: API keys, of which only the hashes are kept; a rate limit for each; and pages of other origins (CORS)."""
+"""Who may call: API keys, kept as hashes; a rate limit for each; and pages of other origins (CORS)."""
 
 from __future__ import annotations
 
