@@ -25,7 +25,7 @@ from pellucid.compiler.compiling import compile_network
 from pellucid.explain.methods import METHODS, Method
 from pellucid.network.file import CompiledNetwork
 from pellucid.network.spec import PIXELS, NetworkSpec
-from pellucid.types import Batch, Floats, Heat, Plan
+from pellucid.types import Batch, Floats, MapSpec, Plan
 from service.config import Settings
 from tests.explain.passes import evidence_at, probe_at
 
@@ -43,11 +43,11 @@ def plans(network: NetworkSpec) -> dict[str, Plan]:
     default, middle = network.default_layer, network.feature_layers[1]
     found = {"predict": Plan(top_k=5)}
     for name, method in METHODS.items():
-        found[f"{name} default"] = Plan(heats=(Heat(name, (PIXELS if method.spec.at_pixels else default,)),))
-        found[f"{name} middle"] = Plan(heats=(Heat(name, (middle,)),))
-    found["all of one gradient"] = Plan(heats=tuple(Heat(name, (middle,)) for name in GRADIENT))
-    found["ten classes"] = Plan(heats=(Heat("grad-cam", (middle,)),), targets=_TEN)
-    found["ten classes default"] = Plan(heats=(Heat("grad-cam", (default,)),), targets=_TEN)
+        found[f"{name} default"] = Plan(heat_maps=(MapSpec(name, (PIXELS if method.spec.at_pixels else default,)),))
+        found[f"{name} middle"] = Plan(heat_maps=(MapSpec(name, (middle,)),))
+    found["all of one gradient"] = Plan(heat_maps=tuple(MapSpec(name, (middle,)) for name in GRADIENT))
+    found["ten classes"] = Plan(heat_maps=(MapSpec("grad-cam", (middle,)),), targets=_TEN)
+    found["ten classes default"] = Plan(heat_maps=(MapSpec("grad-cam", (default,)),), targets=_TEN)
     return found
 
 
@@ -58,7 +58,7 @@ def costs(rounds: int) -> dict[str, Any]:
     seconds: dict[str, list[float]] = {}
     for number in range(-1, rounds):  # the first one builds graphs and warms up
         for name, plan in plans(engine.network).items():
-            slow = any(METHODS[heat.method].spec.needs in _SLOW for heat in plan.heats)
+            slow = any(METHODS[heat.method].spec.needs in _SLOW for heat in plan.heat_maps)
             if slow and number > 0:
                 continue
             batch = Batch(images, (plan,))
@@ -101,11 +101,11 @@ def _ours(graph: CompiledNetwork, name: str, layer: str, picture: Tensor) -> Flo
     method = METHODS[name]
     if isinstance(method, Method):
         (evidence,) = evidence_at(graph, layer, picture, [[_CLASS]])
-        heats = method.heat(enlarged(evidence))
+        heat_maps = method.heat(enlarged(evidence))
     else:
         varied = PIXELS if method.spec.needs == "network forwards" else layer
-        heats = method.heat(probe_at(graph, layer, picture, [_CLASS], varied=varied, samples=SAMPLES))
-    heat: Floats = heats[0]
+        heat_maps = method.heat(probe_at(graph, layer, picture, [_CLASS], varied=varied, samples=SAMPLES))
+    heat: Floats = heat_maps[0]
     return heat
 
 

@@ -108,7 +108,7 @@ Fusion = Literal["mean", "max", "product"]
 
 
 @dataclass(frozen=True, slots=True)
-class Heat:
+class MapSpec:
     """A request for one heat map of each target: by this method, at one layer, or at several layers that are fused."""
 
     method: str
@@ -146,10 +146,10 @@ class Plan:
     - ``effects``: the effect of each gate's channels on the first target, by gradient
     - ``restore``: gates for which the effect of setting each weight to 1 is measured, by one pass for each channel
     - ``taps``: feature maps
-    - ``layer``: the layer of the channel importance, of ``edit``, and of Grad-CAM if ``heats`` is empty. None: no layer
-      is explained, unless ``heats`` names some.
+    - ``layer``: the layer of the channel importance, of ``edit``, and of Grad-CAM if ``heat_maps`` is empty. None: no
+      layer is explained, unless ``heat_maps`` names some.
     - ``targets``: class indices. Empty: the class with the largest logit.
-    - ``heats``: heat maps, each for every target
+    - ``heat_maps``: heat maps, each for every target
     - ``contrast``: explains the targets against other classes
     - ``samples``: the number of gradients of methods that average several
     - ``reproducible``: the result must not depend on other work, to the bit. The image runs alone, on one thread.
@@ -165,7 +165,7 @@ class Plan:
     taps: tuple[Tap, ...] = ()
     layer: str | None = None
     targets: tuple[int, ...] = ()
-    heats: tuple[Heat, ...] = ()
+    heat_maps: tuple[MapSpec, ...] = ()
     contrast: Contrast | None = None
     samples: int = 32
     reproducible: bool = False
@@ -176,14 +176,14 @@ class Plan:
     @property
     def predicts_alone(self) -> bool:
         """Whether the plan requests predictions only."""
-        return self.layer is None and not (self.gates or self.taps or self.heats or self.edit)
+        return self.layer is None and not (self.gates or self.taps or self.heat_maps or self.edit)
 
     @property
-    def wanted(self) -> tuple[Heat, ...]:
+    def wanted(self) -> tuple[MapSpec, ...]:
         """The requested heat maps, in the order of the reply."""
         if self.edit is not None:  # an edit makes its own maps
             return ()
-        return self.heats or ((Heat("grad-cam", (self.layer,)),) if self.layer is not None else ())
+        return self.heat_maps or ((MapSpec("grad-cam", (self.layer,)),) if self.layer is not None else ())
 
 
 @dataclass(frozen=True, slots=True)

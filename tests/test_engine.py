@@ -21,7 +21,7 @@ from pellucid.network.file import CompiledNetwork, NetworkFileError
 from pellucid.runtime.base import Cores
 from pellucid.runtime.openvino_runtime import OpenVINORuntime
 from pellucid.runtime.torch_runtime import TorchRuntime
-from pellucid.types import Batch, Contrast, Edit, Heat, Outcome, Pixels, Plan, Tap
+from pellucid.types import Batch, Contrast, Edit, MapSpec, Outcome, Pixels, Plan, Tap
 from service.dispatch.worker import Worker
 from tests.networks import PREPROCESS, SIZE, compiled, in_memory, network
 
@@ -47,11 +47,11 @@ OTHERS = {
     "restored": Plan(gates=True, restore=("gate",)),
     "contrast": Plan(layer="stem", targets=(1, 2), contrast=Contrast((0,))),
     "contrast of the top class": Plan(layer="stem", gates=True, effects=True, contrast=Contrast((0, 1), 0.5)),
-    "a method of one gradient": Plan(targets=(1,), heats=(Heat("layercam", ("block", "head"), "max"),)),
-    "passes behind a layer": Plan(targets=(1,), heats=(Heat("ablation-cam", ("gate",)),)),
-    "passes of the network": Plan(targets=(1,), heats=(Heat("score-cam", ("gate",)),)),
-    "gradients at a layer": Plan(targets=(1, 2), heats=(Heat("integrated-gradients", ("block",)),), samples=4),
-    "gradients at the pixels": Plan(heats=(Heat("smoothgrad", ("pixels",)),), samples=4),
+    "a method of one gradient": Plan(targets=(1,), heat_maps=(MapSpec("layercam", ("block", "head"), "max"),)),
+    "passes behind a layer": Plan(targets=(1,), heat_maps=(MapSpec("ablation-cam", ("gate",)),)),
+    "passes of the network": Plan(targets=(1,), heat_maps=(MapSpec("score-cam", ("gate",)),)),
+    "gradients at a layer": Plan(targets=(1, 2), heat_maps=(MapSpec("integrated-gradients", ("block",)),), samples=4),
+    "gradients at the pixels": Plan(heat_maps=(MapSpec("smoothgrad", ("pixels",)),), samples=4),
     "random heads": Plan(layer="stem", targets=(1,), random_heads=2),
     "what if": Plan(layer="block", edit=Edit(((0, 0.5),), ranked=True)),
     "what if of the gate": Plan(layer="gate", gates=True, edit=Edit(((0, 0.5),), gate="gate", ranked=True)),
@@ -234,7 +234,7 @@ def test_plans_with_many_targets_have_other_lanes_than_plans_with_few(engine: En
 
 
 def plan_of(*names: str, layer: str) -> Plan:
-    return Plan(targets=(3, 1), heats=tuple(Heat(name, (layer,)) for name in names), samples=4)
+    return Plan(targets=(3, 1), heat_maps=tuple(MapSpec(name, (layer,)) for name in names), samples=4)
 
 
 def test_methods_that_share_a_gradient_share_a_lane(engine: Engine) -> None:

@@ -59,7 +59,7 @@ def main(
     if not found:
         raise typer.BadParameter("the network recognises none of these: no class is among its five best")
     _say(f"of {len(scenes)} scenes the network recognises {len(found)}")
-    figures, heats = measure(network, found, chosen, _QUICK if quick else Effort(), _say)
+    figures, heat_maps = measure(network, found, chosen, _QUICK if quick else Effort(), _say)
     figures["machine"], figures["composed"] = described, len(scenes)
     agreement = {} if quick else methods.agreements()
     figures["agreement"] = agreement
@@ -69,8 +69,8 @@ def main(
     (folder / "quality.json").write_text(json.dumps(figures) + "\n", "utf-8")
     images = folder if own else ROOT / "docs" / "images"
     plot.scores(figures, images / "quality.png")
-    shown = min(_SHOWN, len(heats))
-    plot.maps(found[:shown], heats[:shown], chosen[-1], network.spec.labels, images / "quality-maps.jpg")
+    shown = min(_SHOWN, len(heat_maps))
+    plot.maps(found[:shown], heat_maps[:shown], chosen[-1], network.spec.labels, images / "quality-maps.jpg")
     parts = contents(figures)
     if own:
         text = "\n\n".join(parts.values())

@@ -20,7 +20,7 @@ from benchmarks.quality.scenes import Scene
 from pellucid.engine import Engine
 from pellucid.explain.methods import METHODS
 from pellucid.network.spec import PIXELS, ModelSpec
-from pellucid.types import Batch, Floats, Heat, MethodSpec, Plan
+from pellucid.types import Batch, Floats, MapSpec, MethodSpec, Plan
 
 OURS: Final = "Pellucid"
 PGC: Final = "pytorch-grad-cam"
@@ -55,7 +55,7 @@ def ours(engine: Engine, layers: Sequence[str]) -> list[Maker]:
 
 
 def _plan(target: int, method: str, layer: str) -> Plan:
-    return Plan(targets=(target,), heats=(Heat(method, (layer,)),))
+    return Plan(targets=(target,), heat_maps=(MapSpec(method, (layer,)),))
 
 
 def _own(engine: Engine, method: str, layer: str) -> Callable[[Scene], Floats]:

@@ -118,16 +118,16 @@ def measure(
     makers = ours(network.engine, layers)
     makers += network.libraries.makers(layers[1:], channels, most_passes=effort.passes // effort.least)
     rows = {}
-    heats: list[dict[tuple[str, str, str], Floats]] = [{} for _ in scenes]
+    heat_maps: list[dict[tuple[str, str, str], Floats]] = [{} for _ in scenes]
     for maker in makers:
         rows[_key(maker)] = _maps(
-            maker, network.predict if maker.by == OURS else network.libraries.predict, scenes, effort, heats
+            maker, network.predict if maker.by == OURS else network.libraries.predict, scenes, effort, heat_maps
         )
         say(f"{maker.by}, {maker.method}, {maker.layer}: {_told(rows[_key(maker)])}")
     for number, scene in enumerate(scenes):
-        _baselines(network.spec, scene, layers[-1], heats[number], network.engine, rows)
+        _baselines(network.spec, scene, layers[-1], heat_maps[number], network.engine, rows)
     for number, scene in enumerate(scenes[: effort.curves]):
-        _curves(network, scene, heats[number], rows)
+        _curves(network, scene, heat_maps[number], rows)
         say(f"curves of {number + 1} of {min(effort.curves, len(scenes))} scenes")
     figures = {
         "network": network.spec.name,
@@ -142,7 +142,7 @@ def measure(
         "share": statistics.mean(float(scene.inside().mean()) for scene in scenes),
         "rows": [vars(row) for row in rows.values()],
     }
-    return figures, heats
+    return figures, heat_maps
 
 
 def _key(maker: Maker | Row) -> tuple[str, str, str]:
@@ -154,14 +154,14 @@ def _maps(
     predict: Callable[[Scene], object],
     scenes: Sequence[Scene],
     effort: Effort,
-    heats: list[dict[tuple[str, str, str], Floats]],
+    heat_maps: list[dict[tuple[str, str, str], Floats]],
 ) -> Row:
     """One map of each scene, or of fewer where they take long, alone and timed."""
     row = Row(maker.by, maker.method, maker.layer)
     count = min(len(scenes), max(effort.least, effort.passes // maker.passes))
     if count == len(scenes):  # short: what is built at the first call would count
         maker.make(scenes[0])
-    for scene, found in zip(scenes[:count], heats, strict=False):
+    for scene, found in zip(scenes[:count], heat_maps, strict=False):
         predict(scene)  # what ran before leaves its threads spinning and its values in the caches
         begun = time.perf_counter()
         predict(scene)

@@ -81,7 +81,7 @@ def _by_cost(ax: Axes, figures: Figures, colours: dict[str, str]) -> None:
 
 def maps(
     pictures: Sequence[Scene],
-    heats: Sequence[dict[tuple[str, str, str], Floats]],
+    heat_maps: Sequence[dict[tuple[str, str, str], Floats]],
     layer: str,
     labels: Sequence[str],
     path: Path,
@@ -93,7 +93,7 @@ def maps(
     with mpl.rc_context({"font.size": 6}):
         figure = Figure(figsize=(1.15 * (len(columns) + 1), 1.25 * len(pictures) + 0.2), layout="constrained")
         grid = figure.subplots(len(pictures), len(columns) + 1, squeeze=False)
-        for line, (scene, found) in enumerate(zip(pictures, heats, strict=True)):
+        for line, (scene, found) in enumerate(zip(pictures, heat_maps, strict=True)):
             _picture(grid[line][0], scene, None, labels[scene.target])
             for ax, (name, place) in zip(grid[line][1:], columns, strict=True):
                 title = METHODS[name].spec.title if not line else ""

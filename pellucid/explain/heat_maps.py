@@ -12,7 +12,7 @@ from pellucid.explain.methods.fusion import fused
 from pellucid.explain.methods.gradient import channel_weights
 from pellucid.explain.probe import GivenUpError
 from pellucid.network.spec import PIXELS
-from pellucid.types import Explanation, Floats, Heat, Importance
+from pellucid.types import Explanation, Floats, Importance, MapSpec
 
 
 def explanations(image: ImageRecord) -> tuple[Explanation, ...]:
@@ -49,7 +49,7 @@ def importance(image: ImageRecord) -> Importance | None:
     return Importance(image.score(image.targets[0]), layer, channel_weights(image.uncontrasted_evidence(layer))[0])
 
 
-def _fused(maps: list[Floats], heat: Heat) -> Floats:
+def _fused(maps: list[Floats], heat: MapSpec) -> Floats:
     return fused(maps, heat.fuse) if len(maps) > 1 else maps[0]
 
 
@@ -64,7 +64,7 @@ def _map(image: ImageRecord, name: str, layer: str) -> Floats:
     return method.heat(Evidence(activation, np.zeros((len(image.targets), 1, 1, 1), activation.dtype)))
 
 
-def _random_maps(image: ImageRecord, heat: Heat) -> Floats | None:
+def _random_maps(image: ImageRecord, heat: MapSpec) -> Floats | None:
     """The maps ``[n, K, h, w]`` of n random heads. None if the plan requests none, or if the method takes a Probe."""
     method, draws = METHODS[heat.method], image.plan.random_heads
     if not draws or isinstance(method, ProbingMethod):

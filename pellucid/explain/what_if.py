@@ -27,9 +27,9 @@ def answer(image: ImageRecord) -> WhatIf | None:
     scores = Scores.of_logits(behind.logits(both))
     rows = scalars(image.targets, None, scores.logits.shape[1])
     gradient = gradients(behind, both, rows)  # K 2 C h w
-    heats = [grad_cam(Evidence(both[side], gradient[:, side])) for side in (0, 1)]
+    heat_maps = [grad_cam(Evidence(both[side], gradient[:, side])) for side in (0, 1)]
     targets = tuple(
-        (TargetMap(scores.of(0, target), heats[0][k]), TargetMap(scores.of(1, target), heats[1][k]))
+        (TargetMap(scores.of(0, target), heat_maps[0][k]), TargetMap(scores.of(1, target), heat_maps[1][k]))
         for k, target in enumerate(image.targets)
     )
     before, after = scores.top([plan.top_k, plan.top_k])

@@ -17,7 +17,7 @@ from pellucid.parts.predictions import class_json, target_json
 from pellucid.parts.trust import RANDOM_HEADS, TrustOptions, trust_json
 from pellucid.render import compose
 from pellucid.render.encode import Picture, encode
-from pellucid.types import Contrast, Explanation, Heat, MethodSpec, Plan
+from pellucid.types import Contrast, Explanation, MapSpec, MethodSpec, Plan
 
 METHOD: Final = "grad-cam"
 COLOURS: Final = "turbo"
@@ -115,7 +115,7 @@ class GradCamOptions(TrustOptions, MapOptions):
         return replace(
             plan,
             targets=targets,
-            heats=_heat_maps(self, offer.network, {method.name: method for method in offer.methods}),
+            heat_maps=_heat_maps(self, offer.network, {method.name: method for method in offer.methods}),
             contrast=_contrast(self, targets, offer.spec),
             samples=self.samples,
             random_heads=RANDOM_HEADS if self.design else 0,
@@ -144,7 +144,7 @@ class GradCamOptions(TrustOptions, MapOptions):
         return max(1, len(plan.targets)) * max(1, len(plan.wanted)) * (2 if self.overlay else 1) * self.max_side**2
 
 
-def _heat_maps(options: MapOptions, network: NetworkSpec, methods: Mapping[str, MethodSpec]) -> tuple[Heat, ...]:
+def _heat_maps(options: MapOptions, network: NetworkSpec, methods: Mapping[str, MethodSpec]) -> tuple[MapSpec, ...]:
     """The heat maps, in the order of methods, then layers.
 
     Raises UnknownName, Unexplainable for a network without layers, and InvalidOption for a wrong combination.
@@ -152,14 +152,16 @@ def _heat_maps(options: MapOptions, network: NetworkSpec, methods: Mapping[str, 
     given = [name if is_pixels(name, network) else layer_name(name, network) for name in dict.fromkeys(options.layer)]
     if options.fuse and len(given) < 2:
         raise InvalidOption("fuse: Name several layers in `layer`: their maps are fused into one.")
-    found: list[Heat] = []
+    found: list[MapSpec] = []
     for name in dict.fromkeys(options.method):
         if name not in methods:
             raise UnknownName.among("method", name, [*methods])
         layers = given or [PIXELS if methods[name].at_pixels else layer_name(network.default_layer, network)]
         for layer in layers:
             _require_offered(methods, name, layer, network)
-        found += [Heat(name, tuple(layers), options.fuse)] if options.fuse else [Heat(name, (one,)) for one in layers]
+        found += (
+            [MapSpec(name, tuple(layers), options.fuse)] if options.fuse else [MapSpec(name, (one,)) for one in layers]
+        )
     return tuple(found)
 
 

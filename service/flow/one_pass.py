@@ -83,12 +83,11 @@ class Ask:
 
 
 def run(
-    ask: Ask, write: Callable[[Ask, DecodedImage, Outcome], T], deadline: float, *, brief: bool
+    ask: Ask, write: Callable[[Ask, DecodedImage, Outcome], T], deadline: float, *, in_engine_thread: bool
 ) -> asyncio.Future[T]:
     """What ``write`` makes of one pass. The future raises PellucidError.
 
-    ``write`` runs in the pool. If it is ``brief``, it runs in the engine's thread, because a change of threads would
-    cost more.
+    ``write`` runs in the pool, or ``in_engine_thread``, where it takes less time than a change of threads.
 
     Each stage starts the next one from its own thread, and the last one resolves the future. So the event loop wakes
     up once for each image, not for each stage. Cancelling the future cancels the stages that have not started.
@@ -117,7 +116,7 @@ def run(
     def following(image: DecodedImage, job: Future[Finished]) -> None:
         if job.cancelled():
             return
-        if brief or job.exception() is not None:  # nothing to draw, or the pool may be closed
+        if in_engine_thread or job.exception() is not None:  # nothing to draw, or the pool may be closed
             settling(rendering, image, job)
         else:
             network.pool.submit(settling, rendering, image, job)

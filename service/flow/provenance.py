@@ -46,7 +46,7 @@ def _resolved(options: Options, plan: Plan, network: Served) -> dict[str, Any]:
     """The options that give the same plan again, even if defaults have changed by then."""
     known = {
         "model": network.spec.name,
-        "layer": _layers(plan) if plan.heats else plan.layer if plan.edit is None or not plan.edit.gate else None,
+        "layer": _layers(plan) if plan.heat_maps else plan.layer if plan.edit is None or not plan.edit.gate else None,
         "against": [str(index) for index in plan.contrast.against] if plan.contrast else None,
         "target": [str(index) for index in plan.targets],
         "layers": [tap.layer for tap in plan.taps if not tap.gate],
@@ -61,9 +61,9 @@ def _resolved(options: Options, plan: Plan, network: Served) -> dict[str, Any]:
 def _layers(plan: Plan) -> list[str] | None:
     """The layers of the maps; None if methods have different layers, which no list can express."""
     by_method: dict[str, set[tuple[str, ...]]] = {}
-    for heat in plan.heats:
+    for heat in plan.heat_maps:
         by_method.setdefault(heat.method, set()).add(heat.layers)
     first, *others = by_method.values()
     if any(other != first for other in others):
         return None
-    return list(dict.fromkeys(layer for heat in plan.heats for layer in heat.layers))
+    return list(dict.fromkeys(layer for heat in plan.heat_maps for layer in heat.layers))

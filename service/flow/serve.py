@@ -179,8 +179,8 @@ class _Passes(Generic[T]):
                 return await trust_trials.tried(
                     ask, route.written, self.forecast, self.deadline, self.trying, self._untried
                 )
-            brief = route.one_answer or (ask.plan.predicts_alone and ask.plan.top_k <= _FEW)
-            return await run(ask, route.written, self.deadline, brief=brief)
+            in_engine_thread = route.one_answer or (ask.plan.predicts_alone and ask.plan.top_k <= _FEW)
+            return await run(ask, route.written, self.deadline, in_engine_thread=in_engine_thread)
         except PellucidError as error:
             if ask.name:
                 raise error.about(ask.name) from None

@@ -45,7 +45,7 @@ async def tried(
     """What is written of one pass, after its maps have been tried, one image's at a ``turn``."""
     network, design, times = ask.network, ask.options.design, ask.times
     assert design is not None
-    image, outcome = await run(ask, lambda _, image, outcome: (image, outcome), deadline, brief=True)
+    image, outcome = await run(ask, lambda _, image, outcome: (image, outcome), deadline, in_engine_thread=True)
     async with turn:
         with times.timed("trust"):
             found = await examined(network, forecast, image, outcome, design, deadline, untried)

@@ -142,15 +142,15 @@ def test_every_method_is_measured_at_its_places_and_long_ones_on_fewer_scenes() 
     assert {layer for _, layer in makers} == {"stem", "head", PIXELS}
     size = SPEC.preprocess.size[0]
     scenes = [scene((0, 0, size // 2, size), side=size)] * 3
-    heats: list[dict[tuple[str, str, str], Floats]] = [{} for _ in scenes]
+    heat_maps: list[dict[tuple[str, str, str], Floats]] = [{} for _ in scenes]
     effort = Effort(scenes=3, passes=6, least=1)
-    row = _maps(makers["grad-cam", "stem"], makers["grad-cam", "stem"].make, scenes, effort, heats)
+    row = _maps(makers["grad-cam", "stem"], makers["grad-cam", "stem"].make, scenes, effort, heat_maps)
     assert [len(row.hits), len(row.energy), len(row.seconds)] == [2, 2, 2]
-    assert heats[0][OURS, "grad-cam", "stem"].shape == (size // 2, size // 2)
+    assert heat_maps[0][OURS, "grad-cam", "stem"].shape == (size // 2, size // 2)
     # 8 channels, 8 passes
-    assert len(_maps(makers["score-cam", "stem"], makers["grad-cam", "stem"].make, scenes, effort, heats).hits) == 1
+    assert len(_maps(makers["score-cam", "stem"], makers["grad-cam", "stem"].make, scenes, effort, heat_maps).hits) == 1
     theirs = Maker("another", "grad-cam", "stem", 1, makers["grad-cam", "stem"].make)
-    assert _maps(theirs, makers["grad-cam", "stem"].make, scenes, effort, heats).cosine == pytest.approx(
+    assert _maps(theirs, makers["grad-cam", "stem"].make, scenes, effort, heat_maps).cosine == pytest.approx(
         [1, 1], abs=1e-5
     )
 

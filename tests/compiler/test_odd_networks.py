@@ -117,8 +117,8 @@ def test_an_odd_network_can_be_cut_at_any_layer_for_any_batch_size(kind: type[Od
             for image in {0, count - 1}:
                 head, maps = passes.behind(layer, image), passes.map(layer)[image : image + 1]
                 same(head.logits(maps), expected[image : image + 1])
-            heats = [grad_cam(each) for each in evidence_at(found, layer, pixels[:count], [[1]] * count)]
-            assert np.isfinite(heats).all()
+            heat_maps = [grad_cam(each) for each in evidence_at(found, layer, pixels[:count], [[1]] * count)]
+            assert np.isfinite(heat_maps).all()
 
 
 def same(one: Floats, other: Floats) -> None:

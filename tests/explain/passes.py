@@ -21,7 +21,7 @@ from pellucid.explain.probe import Probe
 from pellucid.network.file import CompiledNetwork
 from pellucid.runtime import torch_runtime
 from pellucid.runtime.base import parts_behind
-from pellucid.types import Batch, Contrast, Floats, Heat, Outcome, Plan, Prediction
+from pellucid.types import Batch, Contrast, Floats, MapSpec, Outcome, Plan, Prediction
 from tests.networks import compiled, images, network
 
 CPU = torch.device("cpu")
@@ -113,7 +113,7 @@ class Passes:
 
 
 def _cut_at(layer: str) -> Plan:
-    return Plan(heats=(Heat("ablation-cam", (layer,)),))  # needs no gradient
+    return Plan(heat_maps=(MapSpec("ablation-cam", (layer,)),))  # needs no gradient
 
 
 def run(name: str, *plans: Plan, void: tuple[Callable[[], bool], ...] = ()) -> list[Outcome]:
@@ -123,7 +123,7 @@ def run(name: str, *plans: Plan, void: tuple[Callable[[], bool], ...] = ()) -> l
 
 def evidence_at(net: CompiledNetwork, layer: str, pixels: Tensor, targets: Sequence[Sequence[int]]) -> list[Evidence]:
     """The Evidence of each image for its own ``targets``."""
-    plans = [Plan(targets=tuple(classes), heats=(Heat("grad-cam", (layer,)),)) for classes in targets]
+    plans = [Plan(targets=tuple(classes), heat_maps=(MapSpec("grad-cam", (layer,)),)) for classes in targets]
     record = Passes(net, pixels).record(plans)
     return [
         ImageRecord(i, plan, list(plan.targets), record, lambda index: Prediction(index, 0, 0), lambda: False).evidence(

@@ -14,7 +14,7 @@ from pellucid.explain.batch import explain
 from pellucid.explain.evidence import resolved, wanted
 from pellucid.explain.methods import METHODS
 from pellucid.explain.scores import Scores, ascending, strongest
-from pellucid.types import Batch, Contrast, Edit, Floats, Heat, Plan, Tap
+from pellucid.types import Batch, Contrast, Edit, Floats, MapSpec, Plan, Tap
 from tests.explain.passes import Passes, pictures
 from tests.networks import compiled
 
@@ -87,7 +87,9 @@ def test_outcomes_share_no_memory_with_the_record() -> None:
             effects=True,
             restore=("gate",),
             layer="stem",
-            heats=tuple(Heat(name, ("stem",)) for name in ("grad-cam", "hirescam", "eigen-cam", "score-cam-at-layer")),
+            heat_maps=tuple(
+                MapSpec(name, ("stem",)) for name in ("grad-cam", "hirescam", "eigen-cam", "score-cam-at-layer")
+            ),
             taps=(Tap("stem"), Tap("head", channels=(0, 1)), Tap("gate", gate=True)),
             random_heads=1,
         ),
@@ -104,8 +106,10 @@ def test_outcomes_share_no_memory_with_the_record() -> None:
 def test_an_answer_has_the_dtype_of_the_runtime() -> None:
     for dtype in (torch.float32, torch.float64):
         passes = Passes(compiled("tiny", dtype), pictures(1).to(dtype))
-        heats = tuple(Heat(name, ("gate",)) for name in METHODS)
-        (outcome,) = passes.run(Plan(targets=(1,), heats=(*heats, Heat("grad-cam", ("stem", "head"))), samples=2))
+        heat_maps = tuple(MapSpec(name, ("gate",)) for name in METHODS)
+        (outcome,) = passes.run(
+            Plan(targets=(1,), heat_maps=(*heat_maps, MapSpec("grad-cam", ("stem", "head"))), samples=2)
+        )
         kept = {str(each.heat.dtype) for each in outcome.explanations}
         assert kept == {str(dtype).removeprefix("torch.")}
 

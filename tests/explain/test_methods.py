@@ -15,7 +15,7 @@ from pellucid.explain.methods import METHODS, Method, ProbingMethod, costly, dif
 from pellucid.explain.methods.fusion import fused
 from pellucid.explain.probe import GivenUpError
 from pellucid.network.spec import PIXELS
-from pellucid.types import Contrast, Floats, Fusion, Heat, Plan
+from pellucid.types import Contrast, Floats, Fusion, MapSpec, Plan
 from tests.explain.passes import Passes, evidence, exact, pictures, probe, run
 from tests.networks import SIZE, compiled
 
@@ -27,10 +27,10 @@ LAYERS = ("stem", "gate", "head")
 
 
 def plan(name: str, *layers: str, targets: tuple[int, ...] = (3, 1), **more: object) -> Plan:
-    return replace(Plan(targets=targets, heats=(Heat(name, layers),), samples=4), **more)  # type: ignore[arg-type]
+    return replace(Plan(targets=targets, heat_maps=(MapSpec(name, layers),), samples=4), **more)  # type: ignore[arg-type]
 
 
-def heats(*plans: Plan, name: str = "tiny") -> list[list[Floats]]:
+def heat_maps(*plans: Plan, name: str = "tiny") -> list[list[Floats]]:
     return [[explanation.heat for explanation in outcome.explanations] for outcome in run(name, *plans)]
 
 
@@ -68,7 +68,7 @@ def test_a_decorated_function_is_a_complete_method(monkeypatch: pytest.MonkeyPat
         return evidence.gradient[:, 0]
 
     assert not METHODS["of-none"].spec.signed
-    ((outcome,),) = heats(plan("of-none", "stem", targets=(3,)))
+    ((outcome,),) = heat_maps(plan("of-none", "stem", targets=(3,)))
     (found,) = evidence("tiny", "stem", pictures(1), [[3]])
     same(outcome, of_none(found)[0])
 
@@ -76,7 +76,7 @@ def test_a_decorated_function_is_a_complete_method(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("layer", LAYERS)
 @pytest.mark.parametrize("name", METHODS)
 def test_a_map_is_as_large_as_its_layer_and_not_flat(name: str, layer: str) -> None:
-    (found,) = heats(plan(name, layer))
+    (found,) = heat_maps(plan(name, layer))
     assert len(found) == 2
     for heat in found:
         assert heat.shape == compiled("tiny").spec.by_name[layer].shape[1:]
@@ -88,7 +88,7 @@ def test_a_map_is_as_large_as_its_layer_and_not_flat(name: str, layer: str) -> N
 
 @pytest.mark.parametrize("name", AT_PIXELS)
 def test_a_map_of_the_pixels_is_as_large_as_the_networks_input(name: str) -> None:
-    (found,) = heats(plan(name, PIXELS))
+    (found,) = heat_maps(plan(name, PIXELS))
     assert [heat.shape for heat in found] == [SIZE] * 2
 
 
@@ -96,7 +96,7 @@ def test_a_map_of_the_pixels_is_as_large_as_the_networks_input(name: str) -> Non
 @pytest.mark.parametrize("name", METHODS)
 def test_a_map_does_not_depend_on_other_images(name: str, layer: str) -> None:
     plans = [plan(name, layer, targets=targets) for targets in ((1,), (4, 0), (2,))]
-    for i, of_image in enumerate(heats(*plans)):
+    for i, of_image in enumerate(heat_maps(*plans)):
         (alone,) = Passes(compiled("tiny", torch.float64), pictures(3)[i : i + 1]).run(plans[i])
         for together, single in zip(of_image, alone.explanations, strict=True):
             same(together, single.heat)
@@ -104,15 +104,15 @@ def test_a_map_does_not_depend_on_other_images(name: str, layer: str) -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_classes_explained_together_equal_those_explained_alone(name: str) -> None:
-    (both,) = heats(plan(name, "gate"))
+    (both,) = heat_maps(plan(name, "gate"))
     for target, found in zip((3, 1), both, strict=True):
-        same(found, heats(plan(name, "gate", targets=(target,)))[0][0])
+        same(found, heat_maps(plan(name, "gate", targets=(target,)))[0][0])
 
 
 @pytest.mark.parametrize("name", [name for name, method in METHODS.items() if not method.spec.signed])
 @pytest.mark.parametrize("layer", ["stem", "head"])  # behind a ReLU
 def test_an_unsigned_map_has_no_negative_values(name: str, layer: str) -> None:
-    (found,) = heats(plan(name, layer), name="tiny-relu")
+    (found,) = heat_maps(plan(name, layer), name="tiny-relu")
     assert min(heat.min() for heat in found) >= 0
 
 
@@ -174,7 +174,7 @@ def test_an_abandoned_image_is_marked_and_its_neighbour_is_answered() -> None:
 
 
 def test_several_maps_stop_between_maps_once_the_caller_left() -> None:
-    several = replace(plan("hirescam", "stem"), heats=tuple(Heat("hirescam", (layer,)) for layer in LAYERS))
+    several = replace(plan("hirescam", "stem"), heat_maps=tuple(MapSpec("hirescam", (layer,)) for layer in LAYERS))
     gone, stays = run("tiny", several, several, void=(lambda: True, lambda: False))
     assert gone.given_up
     assert (stays.given_up, len(stays.explanations)) == (False, 6)
@@ -182,13 +182,13 @@ def test_several_maps_stop_between_maps_once_the_caller_left() -> None:
 
 def test_methods_that_share_a_gradient_equal_those_run_alone() -> None:
     names = [name for name, method in OF_EVIDENCE.items() if method.spec.needs == "gradient"]
-    together = replace(plan(names[0], "stem"), heats=tuple(Heat(name, ("stem",)) for name in names))
+    together = replace(plan(names[0], "stem"), heat_maps=tuple(MapSpec(name, ("stem",)) for name in names))
     assert (differentiated(together), costly(together)) == (("stem",), ())
     (outcome,) = run("tiny", together)
     found = outcome.explanations
     assert [(each.method, each.target.index) for each in found] == [(name, k) for name in names for k in (3, 1)]
     for n, name in enumerate(names):
-        for one, alone in zip(found[2 * n : 2 * n + 2], heats(plan(name, "stem"))[0], strict=True):
+        for one, alone in zip(found[2 * n : 2 * n + 2], heat_maps(plan(name, "stem"))[0], strict=True):
             same(one.heat, alone)
 
 
@@ -203,8 +203,8 @@ def test_a_method_shares_a_gradient_or_has_passes_of_its_own(name: str) -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_a_contrast_is_the_difference_of_maps_for_linear_methods(name: str) -> None:
     contrast = Contrast((1, 4), 0.6)
-    ((found,),) = heats(plan(name, "gate", targets=(3,), contrast=contrast))
-    ((alone, one, four),) = heats(plan(name, "gate", targets=(3, 1, 4)))
+    ((found,),) = heat_maps(plan(name, "gate", targets=(3,), contrast=contrast))
+    ((alone, one, four),) = heat_maps(plan(name, "gate", targets=(3, 1, 4)))
     if name in ("grad-cam", "hirescam", "xgrad-cam", "ablation-cam", "integrated-gradients"):
         same(found, alone - 0.6 * (one + four) / 2, within=1e-6)  # weights of logits are float32
     assert (np.abs(found - alone).max() > 0) == METHODS[name].spec.of_class
@@ -213,7 +213,7 @@ def test_a_contrast_is_the_difference_of_maps_for_linear_methods(name: str) -> N
 @pytest.mark.parametrize("name", [*OF_EVIDENCE, "ablation-cam", "integrated-gradients", "smoothgrad"])
 def test_a_class_against_itself_gives_a_zero_map(name: str) -> None:
     for layer in LAYERS:
-        ((found,),) = heats(plan(name, layer, targets=(3,), contrast=Contrast((3,))))
+        ((found,),) = heat_maps(plan(name, layer, targets=(3,), contrast=Contrast((3,))))
         assert found.any() != METHODS[name].spec.of_class
 
 
@@ -270,9 +270,9 @@ def test_a_fused_map_has_the_finest_resolution_and_lies_in_0_to_1(how: Fusion) -
 
 @pytest.mark.parametrize("how", ["mean", "max", "product"])
 def test_several_layers_are_fused_from_one_pass(how: Fusion) -> None:
-    several = Plan(targets=(3,), heats=(Heat("layercam", ("features", "features.3", "features.5"), how),))
+    several = Plan(targets=(3,), heat_maps=(MapSpec("layercam", ("features", "features.3", "features.5"), how),))
     (outcome,) = run("efficientnet_b0", several)
     (found,) = outcome.explanations
-    apart = [heats(plan("layercam", layer, targets=(3,)), name="efficientnet_b0")[0][0] for layer in found.layers]
+    apart = [heat_maps(plan("layercam", layer, targets=(3,)), name="efficientnet_b0")[0][0] for layer in found.layers]
     same(found.heat, fused(apart, how))
     assert (found.layer, found.fuse) == ("features + features.3 + features.5", how)

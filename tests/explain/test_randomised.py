@@ -12,14 +12,14 @@ from pellucid.explain.methods.gradient import grad_cam
 from pellucid.explain.probe import GivenUpError
 from pellucid.explain.randomised import maps
 from pellucid.trust.measures import sanity
-from pellucid.types import Contrast, Heat, Plan
+from pellucid.types import Contrast, MapSpec, Plan
 from tests.explain.passes import pictures, probe, probe_at, run
 from tests.networks import compiled
 
 
 @pytest.mark.parametrize(("name", "layer"), [("tiny", "head"), ("tiny", "stem"), ("resnet18", "layer4")])
 def test_random_heads_give_other_maps_and_are_reproducible(name: str, layer: str) -> None:
-    plan = Plan(targets=(1, 3), heats=(Heat("grad-cam", (layer,)),), random_heads=4)
+    plan = Plan(targets=(1, 3), heat_maps=(MapSpec("grad-cam", (layer,)),), random_heads=4)
     (outcome,), (again,) = run(name, plan), run(name, plan)
     for explanation, same in zip(outcome.explanations, again.explanations, strict=True):
         found = explanation.randomised
@@ -45,7 +45,7 @@ def test_random_heads_stop_between_draws_once_the_caller_left() -> None:
 
 @pytest.mark.parametrize("layer", ["stem", "head"])
 def test_a_class_against_itself_gives_a_zero_map_at_a_random_head(layer: str) -> None:
-    plan = Plan(targets=(3,), heats=(Heat("grad-cam", (layer,)),), random_heads=2)
+    plan = Plan(targets=(3,), heat_maps=(MapSpec("grad-cam", (layer,)),), random_heads=2)
     for contrast, nonzero in ((Contrast((3,)), False), (Contrast((1,)), True)):
         (outcome,) = run("tiny", replace(plan, contrast=contrast))
         found = outcome.explanations[0].randomised
@@ -54,7 +54,7 @@ def test_a_class_against_itself_gives_a_zero_map_at_a_random_head(layer: str) ->
 
 
 def test_maps_at_several_layers_are_fused_for_each_draw() -> None:
-    plan = Plan(targets=(3,), heats=(Heat("layercam", ("stem", "head"), "max"),), random_heads=3)
+    plan = Plan(targets=(3,), heat_maps=(MapSpec("layercam", ("stem", "head"), "max"),), random_heads=3)
     (outcome,) = run("tiny", plan)
     found, heat = outcome.explanations[0].randomised, outcome.explanations[0].heat
     assert found is not None

@@ -10,7 +10,7 @@ import torch
 
 from pellucid.engine import Engine
 from pellucid.runtime.torch_runtime import TorchRuntime
-from pellucid.types import Batch, Contrast, Edit, Heat, Plan, Tap
+from pellucid.types import Batch, Contrast, Edit, MapSpec, Plan, Tap
 from tests.networks import compiled
 from tests.runtime.test_runtimes import PICTURES
 from tests.test_engine import leaves
@@ -21,7 +21,9 @@ PLANS = {
     "default layer": Plan(top_k=5, gates=True, layer="head", targets=(2, 0), taps=(Tap("stem", count=3),)),
     "deeper layer": Plan(top_k=5, gates=True, effects=True, layer="stem", targets=(1, 4)),
     "contrast": Plan(layer="stem", contrast=Contrast((1,))),
-    "many passes": Plan(targets=(1,), heats=(Heat("score-cam", ("gate",)), Heat("smoothgrad", ("stem",))), samples=4),
+    "many passes": Plan(
+        targets=(1,), heat_maps=(MapSpec("score-cam", ("gate",)), MapSpec("smoothgrad", ("stem",))), samples=4
+    ),
     "what if": Plan(layer="block", edit=Edit(((0, 0.5),), ranked=True)),
     "random heads": Plan(layer="stem", random_heads=2),
     "reproducible": Plan(top_k=5, gates=True, layer="stem", reproducible=True),

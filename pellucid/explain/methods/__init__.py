@@ -13,9 +13,6 @@ from pellucid.explain.methods.registry import METHODS, Method, ProbingMethod, co
 
 __all__ = ["METHODS", "Method", "ProbingMethod", "costly", "differentiated", "explained"]
 
-for _module in (
-    "gradient",
-    "score_and_ablation",
-    "sampling",
-):  # this order is that of METHODS; a formatter would sort imports
+# METHODS has this order. As imports, a formatter would sort them.
+for _module in ("gradient", "score_and_ablation", "sampling"):
     import_module(f"{__name__}.{_module}")

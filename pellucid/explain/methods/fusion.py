@@ -11,7 +11,7 @@ from pellucid.resampling import upsample
 from pellucid.types import Floats, Fusion
 
 
-def fused(heats: Sequence[Floats], how: Fusion) -> Floats:
+def fused(heat_maps: Sequence[Floats], how: Fusion) -> Floats:
     """Fuse the maps ``[..., h, w]`` of several layers into one map, 0 to 1, as large as the largest of them.
 
     The positive part of each map is scaled to 0 to 1 and enlarged (bilinear). Then ``how`` combines them:
@@ -21,8 +21,8 @@ def fused(heats: Sequence[Floats], how: Fusion) -> Floats:
     - ``product``: keeps what all layers mark, as Poly-CAM does between neighbouring layers (Englebert et al., arXiv
       2204.13359)
     """
-    height, width = max((heat.shape[-2:] for heat in heats), key=lambda size: size[0] * size[1])
-    scaled = [min_max_scaled(np.maximum(heat, 0)) for heat in heats]
+    height, width = max((heat.shape[-2:] for heat in heat_maps), key=lambda size: size[0] * size[1])
+    scaled = [min_max_scaled(np.maximum(heat, 0)) for heat in heat_maps]
     layers = np.stack([upsample(heat, width, height) for heat in scaled])  # layers ... h w
     heat: Floats = layers.mean(0) if how == "mean" else layers.max(0) if how == "max" else layers.prod(0)
     return heat
