@@ -66,7 +66,7 @@ def __getattr__(name: str) -> Any:
         extra = "compile" if "compiler" in _MODULES[name] else "cpu"
         raise ModuleNotFoundError(
             f"pellucid.{name} needs {error.name}: pip install 'pellucid[{extra}]'", name=error.name
-        ) from error
+        ) from None
     globals()[name] = value
     return value
 

@@ -81,7 +81,7 @@ def open(  # as in PIL, zarr and h5py
     return Network(compiled, Engine(compiled, runtime), max_pixels)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Network:
     """An open network. It has the methods, options and return types of the HTTP client.
 
@@ -93,6 +93,10 @@ class Network:
     compiled: CompiledNetwork
     engine: Engine
     max_pixels: int = _MOST_PIXELS
+
+    def __repr__(self) -> str:
+        """One line: the compiled network, and what runs it."""
+        return f"{repr(self.compiled)[:-1]}, {self.engine.info.description}>"
 
     @property
     def spec(self) -> ModelSpec:

@@ -102,7 +102,7 @@ class Manifest(BaseModel):
     versions: dict[str, str] = Field(default_factory=dict)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class CompiledNetwork:
     """A compiled network in memory.
 
@@ -114,6 +114,14 @@ class CompiledNetwork:
     graph: Graph
     weights: Mapping[str, Array]
     digest: str = ""
+
+    def __repr__(self) -> str:
+        """One line: name, classes, input, layers and gates."""
+        height, width = self.model.preprocess.size
+        return (
+            f"<network {self.model.name}: {len(self.model.labels)} classes, {height} x {width} pixels, "
+            f"{len(self.spec.layers)} layers, {len(self.spec.gates)} gates>"
+        )
 
     @property
     def model(self) -> ModelSpec:

@@ -88,6 +88,11 @@ def test_answers_equal_the_clients(
     assert difference(told(there), told(here)) is None
 
 
+def test_a_network_prints_as_one_line(lite0: Network) -> None:
+    assert repr(lite0.compiled) == "<network lite0: 1000 classes, 224 x 224 pixels, 225 layers, 7 gates>"
+    assert repr(lite0) == f"{repr(lite0.compiled)[:-1]}, {lite0.engine.info.description}>"
+
+
 def test_lists_hold_the_clients_types(lite0: Network) -> None:
     assert {type(each) for each in lite0.predict(CAT)} == {Prediction}
     assert {type(each) for each in lite0.feature_maps(CAT, layers="stem")} == {FeatureMap}
