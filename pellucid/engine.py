@@ -22,6 +22,8 @@ from pellucid.runtime.base import Array, Cores, Head, Runtime, RuntimeInfo
 from pellucid.types import Batch, Floats, Outcome, Plan
 
 _KNOWN_PLANS: Final = 4096
+# Heads of one plan that are prepared: with the pass over the images, fewer than a runtime keeps.
+_MOST_PREPARED: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,9 @@ class Engine:
         """Whether a plan can run now, because the models that it needs have been compiled."""
         cores: Cores = "exact" if plan.reproducible else "shared"
         passes = all(self._runtime.ready(outputs, cores) for outputs in self._sets(plan))
-        return passes and all(head.ready(gradient, cores) for head, gradient in self._heads(plan))
+        return passes and all(
+            self._head(layer).ready(gradient, cores, draw) for layer, gradient, draw in self._heads(plan)
+        )
 
     def prepare(self, plan: Plan, alone: bool = False, keep: bool = False) -> None:
         """Compile the models that a plan needs: for parallel batches, or for a single batch if ``alone``.
@@ -111,8 +115,9 @@ class Engine:
         cores: Cores = "exact" if plan.reproducible else "whole" if alone else "shared"
         for outputs in self._sets(plan):
             self._runtime.prepare(outputs, cores, keep)
-        for head, gradient in self._heads(plan):
-            head.prepare(gradient, cores)
+        for layer, gradient, draw in self._heads(plan):
+            if draw is None or not alone:  # random heads run once for each image: the form for parallel batches will do
+                self._head(layer).prepare(gradient, cores, draw)
 
     def _sets(self, plan: Plan) -> list[tuple[str, ...]]:
         """The outputs of each pass over the images."""
@@ -278,8 +283,11 @@ class Engine:
             layers |= {layer for layer in differentiated(plan) if layer not in self._linear}
         return layers
 
-    def _find_heads(self, plan: Plan) -> tuple[tuple[Head, bool], ...]:
-        """The heads that a plan runs, each with True for its gradient or False for its logits."""
+    def _find_heads(self, plan: Plan) -> tuple[tuple[str, bool, int | None], ...]:
+        """The heads that a plan runs: the layer, True for the gradient or False for the logits, and the random draw.
+
+        Empty if a runtime could not keep them all: preparing some would evict others.
+        """
         uses = {(gate.after, False) for gate in self.network.gates if gate.layer in plan.restore}
         for method, layer in costly(plan):
             needs = METHODS[method].spec.needs
@@ -287,15 +295,13 @@ class Engine:
                 uses.add((PIXELS if needs == "network forwards" else layer, needs == "gradients"))
         if plan.edit is not None and plan.layer is not None:
             uses |= {(plan.layer, False), (plan.layer, True)}
-        heads = [
-            (self._head(layer), gradient)
-            for layer, gradient in sorted(uses)
-            if not gradient or layer not in self._linear
+        heads: list[tuple[str, bool, int | None]] = [
+            (layer, gradient, None) for layer, gradient in sorted(uses) if not gradient or layer not in self._linear
         ]
         for layer in differentiated(plan) if plan.random_heads else ():
             if layer not in self._linear:
-                heads += [(self._head(layer).shuffled(draw), True) for draw in range(plan.random_heads)]
-        return tuple(heads)
+                heads += [(layer, True, draw) for draw in range(plan.random_heads)]
+        return tuple(heads) if len(heads) <= _MOST_PREPARED else ()
 
     def _require_gradients(self, plan: Plan) -> None:
         """Raise Unexplainable if a plan needs a gradient at a layer or gate that has none."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import math
 import threading
 import time
@@ -20,7 +21,7 @@ from pellucid.explain.methods import METHODS
 from pellucid.network.file import CompiledNetwork, NetworkFileError
 from pellucid.runtime.base import Cores
 from pellucid.runtime.openvino_runtime import OpenVINORuntime
-from pellucid.runtime.torch_runtime import TorchRuntime
+from pellucid.runtime.torch_runtime import TorchHead, TorchRuntime
 from pellucid.types import Batch, Contrast, Edit, MapSpec, Outcome, Pixels, Plan, Tap
 from service.dispatch.worker import Worker
 from tests.networks import PREPROCESS, SIZE, compiled, in_memory, network
@@ -353,6 +354,27 @@ def test_a_plan_can_be_prepared() -> None:
     assert engine.ready(Plan(gates=True))
     assert not engine.ready(OTHERS["deep"])
     assert by_torch(compiled("tiny")).ready(OTHERS["deep"])
+
+
+def test_random_heads_of_many_plans_are_not_all_kept() -> None:
+    engine = by_torch(compiled("tiny"))
+    for layer in ("stem", "block", "gate"):
+        for target in range(4):
+            plan = Plan(layer=layer, targets=(target,), random_heads=5)
+            assert engine.ready(plan)
+            engine.run(Batch(PIXELS[:1], (plan,)))
+    del plan
+    gc.collect()
+    heads = [each for each in gc.get_objects() if type(each) is TorchHead and each._runtime is engine._runtime]
+    assert len(heads) <= 16 + 3  # and one of each layer, which share their weights
+
+
+def test_more_random_heads_than_a_runtime_keeps_are_compiled_when_they_run() -> None:
+    engine = by_openvino(compiled("tiny"), threads=2)
+    heat_maps = tuple(MapSpec("grad-cam", (layer,)) for layer in ("stem", "block", "gate"))
+    plan = Plan(targets=(1,), heat_maps=heat_maps, random_heads=5)
+    engine.prepare(plan)
+    assert engine.ready(plan)  # otherwise every request would compile all of them, and each would evict another
 
 
 @pytest.mark.parametrize("name", OTHERS)

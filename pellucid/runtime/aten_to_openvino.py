@@ -104,14 +104,14 @@ _ORDER = ["boolean", "i32", "i64", "f32", "f64"]
 
 def _binary(function: Callable[..., Any]) -> Callable[..., Value]:
     def made(x: Any, y: Any, *, alpha: float = 1) -> Value:
-        if (
-            isinstance(y, (int, float)) and (wide := _broadcast(x)) is not None
-        ):  # apply the number before the broadcast, to fewer values
+        # A number is applied before the broadcast, to fewer values.
+        if isinstance(y, (int, float)) and (wide := _broadcast(x)) is not None:
             return ops.broadcast(made(wide[0], y, alpha=alpha), wide[1], broadcast_spec="BIDIRECTIONAL")
         x, y = _pair(x, y)
         if alpha != 1:
             y = ops.multiply(y, _like(alpha, y)).output(0)
-        return function(_narrow(x, y), _narrow(y, x))
+        narrow = _narrow(x, y)
+        return function(narrow, y if narrow is not x else _narrow(y, x))  # one of the two keeps the broadcast shape
 
     return made
 

@@ -90,11 +90,11 @@ class Head(Protocol):
         """A copy of the head with the numbers of each parameter shuffled. ``draw`` is the seed."""
         ...
 
-    def ready(self, gradient: bool, cores: Cores) -> bool:
+    def ready(self, gradient: bool, cores: Cores, draw: int | None = None) -> bool:
         """Whether the method ``gradient`` (or ``logits``, if false) can run without compiling anything."""
         ...
 
-    def prepare(self, gradient: bool, cores: Cores) -> None:
+    def prepare(self, gradient: bool, cores: Cores, draw: int | None = None) -> None:
         """Compile what the method ``gradient`` (or ``logits``, if false) needs, which can take a second."""
         ...
 

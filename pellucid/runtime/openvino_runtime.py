@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -74,6 +75,7 @@ class OpenVINORuntime:
         self._core = ov.Core()
         self._cache = cache if cache is not None and _writable(cache) else None
         self._models = ModelCache(_MOST_MODELS)
+        self.example = lru_cache(_MOST_MODELS)(self._find_example)
         self._queue = SlotQueue(self.slots)
 
     def run(
@@ -108,17 +110,17 @@ class OpenVINORuntime:
         """See Runtime."""
         return OpenVINOHead(self, value)
 
-    def example(self, outputs: Sequence[str]) -> list[Array]:
-        """Arrays of zeros with the shapes and dtypes that these nodes have for one image."""
+    def _find_example(self, outputs: tuple[str, ...]) -> list[Array]:
+        """Arrays with the shapes and dtypes that these nodes have for one image. They take no memory."""
         model = self._from_images(_names(outputs))
         examples: list[Array] = []
         for name in outputs:
             if name == PIXELS_INPUT:
-                examples.append(np.zeros((1, 3, *self.network.model.preprocess.size), np.float32))
+                examples.append(np.broadcast_to(np.float32(0), (1, 3, *self.network.model.preprocess.size)))
             else:
                 sides = model.output(name).get_partial_shape()
                 shape = [side.get_length() if side.is_static else 1 for side in sides]
-                examples.append(np.zeros(shape, model.output(name).get_element_type().to_dtype()))
+                examples.append(np.broadcast_to(np.zeros((), model.output(name).get_element_type().to_dtype()), shape))
         return examples
 
     def _of_images(self, outputs: tuple[str, ...]) -> Model:
@@ -195,8 +197,8 @@ class Model:
         self._whole: ov.InferRequest | None = None
 
     def ready(self, cores: Cores) -> bool:
-        """Whether a pass on these cores can run now. A ``whole`` pass can use the model of a ``shared`` one."""
-        return bool(self._compiled) if cores != "exact" else self._runtime.form(cores) in self._compiled
+        """Whether the model has been compiled for these cores."""
+        return self._runtime.form(cores) in self._compiled
 
     def compiled(self, cores: Cores, inputs: Sequence[Array] = ()) -> ov.CompiledModel:
         """The compiled model for these cores. Compiles it on the first call."""
@@ -223,7 +225,7 @@ class Model:
                 self._whole = self.compiled(cores, inputs).create_infer_request()
             return self._whole
         if cores == "whole":  # not compiled yet: use the shared model instead of waiting
-            form = self._runtime.form("shared")
+            cores, form = "shared", self._runtime.form("shared")
         if form not in self._own.requests:
             self._own.requests[form] = self.compiled(cores, inputs).create_infer_request()
         return self._own.requests[form]
@@ -292,12 +294,17 @@ class OpenVINOHead:
         other._draw = draw
         return other
 
-    def ready(self, gradient: bool, cores: Cores) -> bool:
+    def ready(self, gradient: bool, cores: Cores, draw: int | None = None) -> bool:
         """See Head."""
+        if draw is not None:
+            return self.shuffled(draw).ready(gradient, cores)
         return self._runtime.known(self._key(self._part(gradient)), cores)
 
-    def prepare(self, gradient: bool, cores: Cores) -> None:
+    def prepare(self, gradient: bool, cores: Cores, draw: int | None = None) -> None:
         """See Head."""
+        if draw is not None:
+            self.shuffled(draw).prepare(gradient, cores)
+            return
         classes = len(self._runtime.network.model.labels)
         wanted = [np.zeros((1, classes), np.float32)] if gradient else []
         self._model(self._part(gradient)).compiled(cores, [*self._runtime.example(self.inputs), *wanted])

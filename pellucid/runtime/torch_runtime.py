@@ -365,11 +365,11 @@ class TorchHead:
         """See Head."""
         return self._runtime.shuffled(self._value, draw)
 
-    def ready(self, gradient: bool, cores: Cores) -> bool:
+    def ready(self, gradient: bool, cores: Cores, draw: int | None = None) -> bool:
         """See Head: there is nothing to compile."""
         return True
 
-    def prepare(self, gradient: bool, cores: Cores) -> None:
+    def prepare(self, gradient: bool, cores: Cores, draw: int | None = None) -> None:
         """See Head."""
 
 

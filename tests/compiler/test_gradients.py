@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -70,6 +71,8 @@ ACTIVATIONS: dict[str, Function] = {
     "exp, log, sqrt": lambda x: (x.exp() + 1).log().sqrt(),
     "sin, cos, abs, reciprocal": lambda x: (x.sin() + x.cos().abs() + 2).reciprocal(),
     "pow": lambda x: x.pow(2) + (x.abs() + 1) ** 1.5,
+    "hardtanh from 0": lambda x: F.hardtanh(x, 0.0, math.inf) + F.hardtanh(x, 0.0, 0.3) + F.hardtanh(x, 0.0, 1.0),
+    "hardtanh to 1": lambda x: F.hardtanh(x, -math.inf, 1.0),
     "clamp": lambda x: x.clamp(-0.9, 1.3) + x.clamp(min=0.1) + x.clamp(max=0.2),
     "maximum": lambda x: torch.maximum(x, 0.3 * x) + torch.minimum(x, 2 * x + 0.1),
     "where": lambda x: torch.where(x > 0.1, x * 2, x * x),
@@ -132,6 +135,8 @@ OTHERS: dict[str, Function] = {
     "index": lambda x: x[:, torch.tensor([3, 0, 3])].index_select(2, torch.tensor([1, 1, 4])),
     "repeat": lambda x: x.repeat(1, 2, 1, 3),
     "expand": lambda x: x.mean((2, 3), keepdim=True).expand_as(x) * x,
+    "two expands": lambda x: x.mean((2, 3), True).expand_as(x) * x.mean((2, 3), True).tanh().expand_as(x),
+    "a map pooled twice": lambda x: x.mean((2, 3)) * F.adaptive_avg_pool2d(x, 1).flatten(1).tanh(),
     "vector norms": lambda x: x / x.norm(dim=(2, 3), keepdim=True) + F.normalize(x, dim=1, p=3),
     "global response norm": lambda x: x * x.norm(2, (2, 3), True) / x.norm(2, (2, 3), True).mean(1, keepdim=True),
     "variance and deviation": lambda x: x.var(1) + x.std((2, 3), correction=0).unsqueeze(-1).unsqueeze(-1)[:, 0],

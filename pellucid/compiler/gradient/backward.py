@@ -28,9 +28,12 @@ def _zero_unless(mask: Tensor, gradient: Tensor) -> Tensor:
 def hardtanh_backward(gradient: Tensor, x: Tensor, low: float, high: float) -> Tensor:
     # Test the result, which the graph has already. Then a runtime can still fuse the activation into its convolution.
     y = aten.hardtanh.default(x, low, high)
+    if math.isinf(low) or math.isinf(high):
+        return _zero_unless(y > low if math.isinf(high) else y < high, gradient)
     # The remainder of a ReLU6 is 0 at both ends. This tests both with one chain of operations, which runtimes fuse.
-    inside = torch.remainder(y, high) > 0 if low == 0 else (y - low) * (high - y) > 0
-    return _zero_unless(inside, gradient)
+    # A bound that bfloat16 rounds, 0.3 say, would leave a remainder.
+    exact = low == 0 and float(torch.tensor(high).bfloat16()) == high
+    return _zero_unless(torch.remainder(y, high) > 0 if exact else (y - low) * (high - y) > 0, gradient)
 
 
 def threshold_backward(gradient: Tensor, x: Tensor, threshold: float) -> Tensor:
