@@ -8,6 +8,8 @@ def main() -> None:
     try:
         from .cli import main
     except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in ("pellucid", "service", "models"):  # a fault of ours
+            raise
         sys.exit(f"pellucid: the command needs {error.name}: pip install 'pellucid[serve]'")
     main()
 

@@ -1,4 +1,4 @@
-"""A caller who leaves: the work for it is cancelled."""
+"""Cancels the work for a client that disconnects."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 
 @asynccontextmanager
 async def connected(request: Request) -> AsyncIterator[None]:
-    """Cancel what runs inside as soon as the caller has gone, and raise ClientDisconnect."""
+    """Cancel what runs inside as soon as the client has disconnected, and raise ClientDisconnect."""
     task = asyncio.current_task()
     assert task is not None
     left = False
@@ -26,7 +26,7 @@ async def connected(request: Request) -> AsyncIterator[None]:
     leaving = asyncio.ensure_future(gone())
     try:
         yield
-    except asyncio.CancelledError:
+    except BaseException:  # also an error that was raised as the client left: nobody can read it
         if left and task.uncancel() == 0:  # else the server cancels as well
             raise ClientDisconnect from None
         raise
