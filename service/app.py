@@ -41,9 +41,9 @@ from .dispatch.worker import Worker
 from .flow.bodies import Limits
 from .flow.networks import Served, Service
 from .http import openapi
-from .http.access import AccessControl, Keys, allow_origins, rate_of
-from .http.error_replies import error_response
-from .http.middleware import PageHeaders, RequestContext
+from .http.access import AccessControl, Keys, rate_of
+from .http.middleware import PageHeaders, RequestContext, allow_origins
+from .http.problem_json import error_response
 from .protocols import kserve_v1, kserve_v2, torchserve
 from .routes import catalogue, health, playground, redoc, v1
 from .telemetry.call import Call

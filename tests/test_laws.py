@@ -49,7 +49,7 @@ MAY_IMPORT = {
         "pellucid.schemas",
         "pellucid.trust",
         "service.dispatch",
-        "service.http.error_replies",
+        "service.http.problem_json",
         "service.telemetry",
     },
     "service.http": {"pellucid.parts", "service.flow.bodies", "service.telemetry"},

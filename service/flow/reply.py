@@ -23,7 +23,7 @@ from pellucid.render import png
 from pellucid.render.encode import MEDIA_TYPES
 from pellucid.types import DecodedImage, Outcome, Plan, Upload
 
-from ..http.error_replies import problem
+from ..http.problem_json import problem
 from ..telemetry.call import Call
 from . import provenance
 from .bodies import Body

@@ -1,4 +1,4 @@
-"""Who may call: API keys, kept as hashes; a rate limit for each; and pages of other origins (CORS)."""
+"""Who may call: API keys, kept as hashes, and a rate limit for each."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import re
 import secrets
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from hmac import compare_digest
 from pathlib import Path
 from typing import Final, Literal, Self
@@ -15,14 +15,12 @@ from typing import Final, Literal, Self
 from limits import RateLimitItem, parse_many
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
-from starlette.applications import Starlette
 from starlette.datastructures import Headers
-from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pellucid.errors import NotFound, PellucidError, RateLimited, Unauthorized, WrongKey
 
-from .error_replies import error_response
+from .problem_json import error_response
 
 Access = Literal["open", "key", "off"]
 
@@ -33,18 +31,6 @@ PROBES: Final = {"/livez", "/readyz", "/v2/health/live", "/v2/health/ready"}
 # Prefixes of the rate-limited paths.
 LIMITED: Final = ("/v1/", "/v2", "/predictions/", "/explanations/")
 _DOCS: Final = {"/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"}
-
-
-def allow_origins(app: Starlette, origins: Sequence[str], headers: Iterable[str]) -> None:
-    """Let scripts of these origins call the service (CORS) and read these headers of its replies."""
-    app.add_middleware(
-        CORSMiddleware,
-        allow_origins=origins,
-        allow_methods=["GET", "POST"],
-        allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-ID"],
-        expose_headers=["Retry-After", "Server-Timing", "X-Request-ID", *headers],
-        max_age=3600,
-    )
 
 
 def new_key() -> tuple[str, str]:

@@ -15,7 +15,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from pellucid.errors import Draining, HeadTimeout, HeadTooLarge, MalformedRequest, PellucidError, QueueFull
 
-from .error_replies import PROBLEM, problem
+from .problem_json import PROBLEM, problem
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""Around every request: its id, one line in the log, a problem in place of a stack trace, and headers for browsers."""
+"""Around every request: id, access log, a problem in place of a stack trace, CORS, and headers for browsers."""
 
 from __future__ import annotations
 
@@ -6,19 +6,21 @@ import asyncio
 import logging
 import re
 from base64 import b64encode
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
 from random import getrandbits
 from typing import Final
 
+from starlette.applications import Starlette
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pellucid.errors import Draining, PellucidError
 
 from ..telemetry.call import NO_ROUTE, Call
-from .error_replies import error_response
+from .problem_json import error_response
 
 log = logging.getLogger("pellucid.access")
 
@@ -38,6 +40,18 @@ _PAGE: Final = (
 _INLINE_SCRIPT: Final = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
 # Swagger UI and Redoc insert inline styles at run time.
 _STYLED_BY_SCRIPT: Final = ("/docs", "/redoc")
+
+
+def allow_origins(app: Starlette, origins: Sequence[str], headers: Iterable[str]) -> None:
+    """Let scripts of these origins call the service (CORS) and read these headers of its replies."""
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=origins,
+        allow_methods=["GET", "POST"],
+        allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-ID"],
+        expose_headers=["Retry-After", "Server-Timing", "X-Request-ID", *headers],
+        max_age=3600,
+    )
 
 
 class RequestContext:

@@ -27,7 +27,7 @@ from pellucid.errors import (
     WrongKey,
 )
 
-from .error_replies import PROBLEM, problem
+from .problem_json import PROBLEM, problem
 
 # A reference: FastAPI would document a model as application/json.
 _SCHEMA: Final = {"$ref": "#/components/schemas/Problem"}

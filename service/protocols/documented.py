@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from pellucid.errors import PellucidError
 
-from ..http import error_replies as errors
+from ..http import problem_json as errors
 from ..http.openapi import ONE_PIXEL_PNG
 from ..http.openapi_problems import (
     DOWN,
