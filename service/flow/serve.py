@@ -79,7 +79,6 @@ class Route(ABC, Generic[Asked, T]):
 async def serve(request: Request, service: Service, options: Asked, route: Route[Asked, Any]) -> Response:
     """The response to a request. ``options`` are those of the query. Raises PellucidError, ClientDisconnect."""
     arrived = time.monotonic()
-    options.take_one(request.query_params.multi_items())
     if not service.ready:
         await bodies.discard_rest(request, service.limits, _LINGER_S)
         raise Draining("The service is starting up or shutting down.")

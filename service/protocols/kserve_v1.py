@@ -21,6 +21,7 @@ from ..flow import bodies, reply
 from ..flow.networks import Served, Service
 from ..flow.one_pass import Ask
 from ..flow.serve import Route, serve
+from ..http.route import OptionsRoute
 from . import documented
 
 T = TypeVar("T")
@@ -31,7 +32,7 @@ _INPUTS: Final = ("image", "image_bytes")
 
 def router(service: Service) -> APIRouter:
     """Aliases of /v1/predict and /v1/explain."""
-    routes = APIRouter(tags=["protocols"])
+    routes = APIRouter(tags=["protocols"], route_class=OptionsRoute)
 
     @routes.post(
         "/v1/models/{name}:predict",

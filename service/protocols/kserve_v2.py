@@ -23,6 +23,7 @@ from ..flow import bodies
 from ..flow.networks import Served, Service
 from ..flow.one_pass import Ask
 from ..flow.serve import Route, serve
+from ..http.route import OptionsRoute
 from . import documented
 from . import kserve_outputs as outputs
 from . import kserve_tensors as tensors
@@ -51,6 +52,7 @@ class InferOptions(PredictOptions, LayerOptions):
 def router(service: Service) -> APIRouter:
     """Health, metadata and inference."""
     routes = APIRouter(tags=["protocols"])
+    inference = APIRouter(route_class=OptionsRoute)
 
     @routes.get(
         "/v2",
@@ -114,7 +116,7 @@ def router(service: Service) -> APIRouter:
             raise EngineDown(f"{name}: {fault}")
         return documented.NetworkReady(name=name, ready=True)
 
-    @routes.post(
+    @inference.post(
         "/v2/models/{name}/infer",
         name="kserve_v2_infer",
         summary="KServe v2: infer",
@@ -130,6 +132,7 @@ def router(service: Service) -> APIRouter:
         """
         return await serve(request, service, options, _Infer(service.addressed(name)))
 
+    routes.include_router(inference)
     return routes
 
 

@@ -21,6 +21,7 @@ from ..flow import bodies, reply
 from ..flow.networks import Served, Service
 from ..flow.one_pass import Ask
 from ..flow.serve import serve
+from ..http.route import OptionsRoute
 from . import documented
 from .kserve_v1 import Addressed, ModelName
 
@@ -29,7 +30,7 @@ Shown = Callable[[dict[str, Any], ModelSpec], dict[str, Any]]
 
 def router(service: Service) -> APIRouter:
     """Aliases of /v1/predict and /v1/explain, by POST, and by PUT for ``curl -T``."""
-    routes = APIRouter(tags=["protocols"])
+    routes = APIRouter(tags=["protocols"], route_class=OptionsRoute)
 
     async def predict(request: Request, options: Annotated[PredictOptions, Query()], name: ModelName) -> Response:
         """An alias of /v1/predict for one image: the `top_k` most probable labels with their probabilities.

@@ -19,13 +19,14 @@ from ..flow.networks import Service
 from ..flow.reply import Results
 from ..flow.serve import serve
 from ..http import openapi
+from ..http.route import OptionsRoute
 from .compare import Comparison
 
 
 def router(service: Service) -> APIRouter:
     """Each route: its document, its options, and what it answers."""
-    routes = APIRouter()
-    explaining = APIRouter(tags=["explain"])
+    routes = APIRouter(route_class=OptionsRoute)
+    explaining = APIRouter(tags=["explain"], route_class=OptionsRoute)
 
     @routes.post(
         "/v1/predict",
