@@ -14,7 +14,7 @@ from captum.attr import LayerGradCam
 from torch import Tensor, nn
 
 import pellucid
-from pellucid.compiler.compiling import CompileError, compile_network
+from pellucid.compiler.compiling import CompileError, _is_derivative, compile_network
 from pellucid.explain.methods.gradient import grad_cam
 from pellucid.network.file import load
 from pellucid.types import Plan
@@ -242,3 +242,15 @@ def test_invalid_arguments_are_refused_in_a_sentence(wrong: dict[str, Any], why:
     with pytest.raises(CompileError, match=why):
         pellucid.compile(given.pop("net"), tmp_path / "x.pellucid", **given)
     assert not [*tmp_path.iterdir()]
+
+
+def test_a_gradient_that_autograd_disputes_is_tried_by_a_difference() -> None:
+    class Squares(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return (x * x).flatten(1)
+
+    x = torch.linspace(-1, 1, 12, dtype=torch.float64).reshape(1, 3, 2, 2)
+    rows = torch.ones(1, 12, dtype=torch.float64)
+    assert _is_derivative(2 * x, Squares(), x, rows)
+    assert not _is_derivative(3 * x, Squares(), x, rows)
+    assert not _is_derivative(2 * x.abs(), Squares(), x, rows)
