@@ -91,11 +91,11 @@ class Head(Protocol):
         ...
 
     def ready(self, gradient: bool, cores: Cores, draw: int | None = None) -> bool:
-        """Whether the method ``gradient`` (or ``logits``, if false) can run without compiling anything."""
+        """Whether ``gradient`` (or ``logits``, if false) runs without compiling; with ``draw``, of a shuffled one."""
         ...
 
     def prepare(self, gradient: bool, cores: Cores, draw: int | None = None) -> None:
-        """Compile what the method ``gradient`` (or ``logits``, if false) needs, which can take a second."""
+        """Compile what ``gradient`` (or ``logits``, if false) needs, for up to a second. ``draw`` as in ``ready``."""
         ...
 
 
