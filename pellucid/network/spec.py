@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Final, Literal
@@ -11,6 +12,7 @@ from pydantic import Field
 # Names the network's input in place of a layer. A layer of this name takes precedence.
 PIXELS: Final = "pixels"
 
+OutputKind = Literal["softmax", "sigmoid", "linear", "dense", "embedding"]
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
 # The bounds that network.file checks.
 Side = Annotated[int, Field(ge=1, le=2**13)]
@@ -35,20 +37,47 @@ class PreprocessSpec:
     squash: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class OutputSpec:
+    """What a network's output means, and its ``shape`` without the batch.
+
+    - ``softmax``: ``[classes]``, the logits of classes of which one applies
+    - ``sigmoid``: ``[labels]``, the logits of labels that apply independently, each if its probability reaches
+      ``threshold``
+    - ``linear``: ``[quantities]``, values in ``units``, one for each label. A unit may be empty.
+    - ``dense``: ``[classes, h, w]``, the logits of the classes at each position. ``background`` is the class that is
+      not explained by default, None if there is none. A single class applies where its logit is positive.
+    - ``embedding``: ``[dimensions]``, a vector of length 1. It has no labels.
+    """
+
+    kind: OutputKind = "softmax"
+    shape: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    units: tuple[str, ...] = ()
+    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    background: int | None = None
+
+
 @dataclass(frozen=True)
 class ModelSpec:
-    """A network's name, its labels in order of the classes, its preprocessing and the source of its weights.
+    """A network's name, the labels of its output, its preprocessing and the source of its weights.
 
-    ``weights_sha256`` is the digest of the weights file. ``parameters_sha256`` is that of all parameters and buffers.
+    ``output`` says what the labels are. ``weights_sha256`` is the digest of the weights file. ``parameters_sha256`` is
+    that of all parameters and buffers.
     """
 
     name: Annotated[str, Field(min_length=1, max_length=200)]
     title: str
-    labels: Annotated[tuple[str, ...], Field(min_length=2, max_length=2**20)]
+    labels: Annotated[tuple[str, ...], Field(max_length=2**20)]
     preprocess: PreprocessSpec
     source: str
     weights_sha256: str | None = None
     parameters_sha256: str | None = None
+    output: OutputSpec = OutputSpec()
+
+    @cached_property
+    def scalars(self) -> int:
+        """The numbers of one image's output: one for each label, unless ``output`` is dense or an embedding."""
+        return math.prod(self.output.shape) if self.output.shape else len(self.labels)
 
     @cached_property
     def indices(self) -> dict[str, tuple[int, ...]]:
