@@ -90,7 +90,17 @@ def trained() -> Colours:
 
 def test_a_class_with_cbam_is_served_whole(trained: Colours, tmp_path: Path) -> None:
     path = tmp_path / "colours.pellucid"
-    pellucid.compile(trained, path, labels=LABELS, size=32, resize=32, mean=[0.5] * 3, std=[0.25] * 3, progress=False)
+    pellucid.compile(
+        trained,
+        path,
+        labels=LABELS,
+        size=32,
+        resize=32,
+        output="softmax",
+        mean=[0.5] * 3,
+        std=[0.25] * 3,
+        progress=False,
+    )
     pictures, classes = spots(6, torch.Generator().manual_seed(1))
     files = [encoded(picture.numpy()) for picture in pictures]
     with (
