@@ -429,9 +429,9 @@ def test_nan_is_a_fault_of_its_image_only() -> None:
 
 def test_a_network_with_more_logits_than_labels_is_refused() -> None:
     net = compiled("tiny")
-    model = replace(net.model, labels=("a", "b"))
+    model = replace(net.model, labels=("a", "b"), output=SOFTMAX)
     manifest = net.manifest.model_copy(update={"model": model})
-    with pytest.raises(NetworkFileError, match="TinyNet has 5 logits per image, but 2 labels"):
+    with pytest.raises(NetworkFileError, match="TinyNet has 5 logits per image, but describes 2"):
         by_torch(CompiledNetwork(manifest, net.graph, net.weights)).run(Batch(PIXELS[:1], (Plan(),)))
 
 

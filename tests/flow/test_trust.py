@@ -85,7 +85,7 @@ OUTCOME = Outcome((), (), (Explanation(Prediction(0, 1.0, 2.0), ("only",), "grad
 async def trial(stub: Stub, seconds: float) -> None:
     (network,) = stub.service.networks.values()
     deadline = asyncio.get_running_loop().time() + seconds
-    await examined(network, stub.service.forecast, IMAGE, OUTCOME, Design(2, 4), deadline, lambda: 1)
+    await examined(network, stub.service.forecast, IMAGE, Plan(), OUTCOME, Design(2, 4), deadline, lambda: 1)
 
 
 def test_no_more_than_a_batch_of_a_maps_pictures_waits_at_a_time() -> None:

@@ -43,7 +43,7 @@ def examined(
 ) -> tuple[Measured, ...]:
     perturbations = Perturbations(pixels, maps, MEAN, design or Design())
     scores = [network(perturbations.picture(number)) for number in range(len(perturbations))]
-    return measured(perturbations, np.repeat(np.array(scores)[:, None], len(maps), 1))
+    return measured(perturbations, np.repeat(np.array(scores)[:, None], len(maps), 1), "probability")
 
 
 def picture() -> Pixels:
