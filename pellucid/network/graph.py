@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
 from typing import Any, Final
 
@@ -44,6 +45,30 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
+class Scaled:
+    """A number that follows the size of the pixels.
+
+    It is ``number`` at the graph's base size. ``number - offset`` is proportional to the height to the power ``height``
+    and to the width to the power ``width``, each -1, 0 or 1.
+    """
+
+    number: int | float
+    height: int
+    width: int
+    offset: int = 0
+
+    def at(self, rows: Fraction, columns: Fraction) -> int | float:
+        """The number at the base size times these ratios. Raises GraphError if a whole number becomes a fraction."""
+        ratio = rows**self.height * columns**self.width
+        if isinstance(self.number, float):
+            return self.number * float(ratio)
+        number = (self.number - self.offset) * ratio
+        if number.denominator != 1:
+            raise GraphError("a side is no whole number of positions")
+        return int(number) + self.offset
+
+
+@dataclass(frozen=True, slots=True)
 class Dtype:
     """A dtype, by the name that numpy and torch share."""
 
@@ -52,7 +77,7 @@ class Dtype:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One operation. An argument is a number, a string, None, a Ref, Batch or Dtype, or a tuple of such."""
+    """One operation. An argument is a number, a string, None, a Ref, Batch, Scaled or Dtype, or a tuple of such."""
 
     name: str
     op: str
@@ -156,6 +181,17 @@ class Graph:
                 raise GraphError(f"{', '.join(outputs)} can't be computed from {', '.join(inputs)} without {node.name}")
         return Part(nodes, tuple(inputs), tuple(outputs), batches)
 
+    def at(self, rows: Fraction, columns: Fraction) -> Graph:
+        """The graph for pixels of the base size times these ratios. Raises GraphError for a size that does not fit."""
+
+        def leaf(value: Any) -> Any:
+            return value.at(rows, columns) if isinstance(value, Scaled) else value
+
+        return Graph(
+            Node(node.name, node.op, walk(node.args, leaf), {key: walk(each, leaf) for key, each in node.kwargs.items()})
+            for node in self.nodes.values()
+        )
+
     def as_data(self) -> list[Any]:
         """The nodes as JSON data, each ``[name, operation, arguments, named arguments]``."""
         return [
@@ -178,6 +214,8 @@ def _plain(value: Any) -> Any:
         return {"ref": value.name}
     if isinstance(value, Batch):
         return {"batch": value.of, "times": value.times}
+    if isinstance(value, Scaled):
+        return {"scaled": value.number, "height": value.height, "width": value.width, "offset": value.offset}
     if isinstance(value, Dtype):
         return {"dtype": value.name}
     if isinstance(value, float) and not math.isfinite(value):  # JSON has no such number
@@ -205,6 +243,13 @@ def _read(value: Any, depth: int) -> Any:
             return Ref(name)
         case {"batch": "pixels" | "wanted" as of, "times": int(times)} if 0 < times < 2**31 and len(value) == 2:
             return Batch(of, times)
+        case {
+            "scaled": int() | float() as number,
+            "height": -1 | 0 | 1 as height,
+            "width": -1 | 0 | 1 as width,
+            "offset": int(offset),
+        } if len(value) == 4 and abs(number) < 2**31 and abs(offset) < 2**31:
+            return Scaled(number, height, width, offset)
         case {"dtype": str(name)} if name in DTYPES and len(value) == 1:
             return Dtype(name)
         case {"float": "inf" | "-inf" | "nan" as text} if len(value) == 1:

@@ -189,7 +189,7 @@ def max_pool_backward(
     padded = x
     if any(padding) or any(after):
         padded = aten.constant_pad_nd.default(x, [padding[1], after[1], padding[0], after[0]], -math.inf)
-    first = torch.full_like(y, -1.0)
+    first = y.new_full((1, 1, 1, 1), -1.0)
     for number in reversed(range(len(offsets))):
         seen = padded
         for axis, (start, step, side) in enumerate(zip(offsets[number], stride, sides, strict=True)):
