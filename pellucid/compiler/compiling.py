@@ -15,11 +15,13 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from pellucid.compiler.any_size import FixedSizeError, Recorded, Size, sizes
+from pellucid.compiler.any_size import any_size as sized
 from pellucid.compiler.digest import parameters_digest
 from pellucid.compiler.gradient.full_graph import FullGraph, record
 from pellucid.compiler.trace.graph import TracedNetwork, UntraceableError
 from pellucid.network.file import CompiledNetwork, GateValue, Manifest, NetworkFileError, Value, save
-from pellucid.network.graph import PIXELS_INPUT, WANTED_INPUT, Graph
+from pellucid.network.graph import PIXELS_INPUT, WANTED_INPUT, WEIGHT, Graph, GraphError
 from pellucid.network.layout import Layout
 from pellucid.network.spec import OUTPUT_NOUNS, Interpolation, ModelSpec, OutputKind, OutputSpec, PreprocessSpec
 from pellucid.runtime import aten_to_openvino, torch_runtime
@@ -32,7 +34,7 @@ _GRADIENT_TOLERANCE: Final = 1e-2
 _STEP: Final = 1e-6
 # A mean or deviation above this was computed on values from 0 to 255, not from 0 to 1.
 _LARGEST_MEAN: Final = 10
-_STAGES: Final = ("trace", "gradients", "check", "write")
+_STAGES: Final = ("trace", "gradients", "check", "sizes", "write")
 
 
 class CompileError(ValueError):
@@ -128,11 +130,18 @@ def declared_output(
 
 
 def compile_network(
-    net: nn.Module, model: ModelSpec, path: Path | None, *, progress: bool = False, guess: bool = False
+    net: nn.Module,
+    model: ModelSpec,
+    path: Path | None,
+    *,
+    progress: bool = False,
+    guess: bool = False,
+    any_size: bool = True,
 ) -> CompiledNetwork:
     """Compile a network that ``model`` describes into the file ``path``, or in memory if None. See ``compile``.
 
-    ``guess``: the kind of the output is not declared.
+    ``guess``: the kind of the output is not declared. ``any_size``: try to record a graph for pixels of any size, which
+    takes twice the time.
     """
     with _progress_bar(model.name, progress) as stage:
         stage("trace")
@@ -152,12 +161,45 @@ def compile_network(
         broadcasts = _checked(CompiledNetwork(manifest, full.graph, weights), net, traced)
         limits += _limits(manifest, full.graph)
         manifest = manifest.model_copy(update={"broadcasts": broadcasts, "limits": tuple(limits)})
+        stage("sizes")
+        network = CompiledNetwork(manifest, full.graph, weights)
+        network = _with_any_size(network, net, traced) if any_size else network
         stage("write")
         try:
-            digest = save(path, manifest, full.graph, weights) if path is not None else ""
+            digest = save(path, network.manifest, full.graph, network.weights, network.scaled) if path else ""
         except NetworkFileError as error:
             raise CompileError(f"{model.name} can't be compiled: {error}") from error
-    return CompiledNetwork(manifest, full.graph, weights, digest)
+    return replace(network, digest=digest)
+
+
+def _with_any_size(network: CompiledNetwork, net: nn.Module, traced: TracedNetwork) -> CompiledNetwork:
+    """The network with a graph for pixels of any size, or with a limit that says why it has none."""
+    model, weights = network.model, dict(network.weights)
+
+    def recorded(size: Size) -> Recorded:
+        other = TracedNetwork(net, size, traced.kind)
+        resized = replace(model, preprocess=replace(model.preprocess, size=size))
+        full, limits = _recorded(net, other, resized)
+        if limits and network.manifest.pixels.gradient:
+            raise FixedSizeError("it has no gradient at another size")
+        weights.update({name: value.numpy() for name, value in full.weights.items()})
+        return Recorded(size, other, full)
+
+    try:
+        if traced.kind == "dense":
+            raise FixedSizeError("its output is a segmentation")
+        found, graph = sized(recorded, model.preprocess.size, traced)
+        manifest = network.manifest.model_copy(update={"any_size": found})
+        named = {*network.weights, *(node.args[0] for node in graph.nodes.values() if node.op == WEIGHT)}
+        weights = {name: value for name, value in weights.items() if name in named}
+        whole = CompiledNetwork(manifest, network.graph, weights, scaled=graph)
+        size = sizes(model.preprocess.size)[2]
+        _checked(whole.at(size), net, TracedNetwork(net, size, traced.kind))
+    except (FixedSizeError, UntraceableError, CompileError, GraphError) as error:
+        limit = f"it sees the centre of a picture only: {str(error).splitlines()[0]}"
+        limits = (*network.manifest.limits, limit)
+        return replace(network, manifest=network.manifest.model_copy(update={"limits": limits}))
+    return whole
 
 
 # The class at a position is kept in 8 bits.

@@ -15,17 +15,18 @@ import struct
 import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pellucid.network.graph import INPUT, PIXELS_INPUT, WANTED_INPUT, WEIGHT, Graph
+from pellucid.network.graph import INPUT, PIXELS_INPUT, WANTED_INPUT, WEIGHT, Graph, Scaled
 from pellucid.network.layout import Layout
-from pellucid.network.spec import PIXELS, ModelSpec, NetworkSpec
+from pellucid.network.spec import PIXELS, ModelSpec, NetworkSpec, Side
 
 Array = NDArray[Any]
 
@@ -33,6 +34,7 @@ FORMAT: Final = "pellucid network"
 VERSION: Final = 1
 SUFFIX: Final = ".pellucid"
 _WEIGHTS, _GRAPH, _MANIFEST = "weights.safetensors", "graph.json", "network.json"
+_SCALED: Final = "any_size.json"
 _LARGEST_JSON: Final = 32 * 2**20  # bytes; a graph of 4000 operations takes a fiftieth of it
 _MOST_AXES: Final = 8
 # Numbers of one image's output. A row of weights of a gradient has as many.
@@ -78,12 +80,47 @@ class GateValue:
     gradient: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Nodes:
+    """The node of a value, and of the gradient with respect to it, if any."""
+
+    node: str
+    gradient: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class MapSides:
+    """Height and width of a layer's map at the base size. Each, less its offset, is proportional to the pixels'."""
+
+    height: Annotated[int, Field(ge=1, le=2**20)]
+    width: Annotated[int, Field(ge=1, le=2**20)]
+    height_offset: int = 0
+    width_offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class AnySize:
+    """The second graph, for pixels whose sides are multiples of ``multiple``: its nodes, and the layers' maps.
+
+    Its numbers follow the size (``graph.Scaled``). They are written for pixels of the size ``base``.
+    """
+
+    base: tuple[Side, Side]
+    multiple: Annotated[int, Field(ge=1, le=2**10)]
+    logits: str
+    pixels: Nodes
+    values: dict[str, Nodes]
+    gates: dict[str, Nodes]
+    sides: dict[str, MapSides]
+
+
 class Manifest(BaseModel):
     """``network.json``: the network's description, and the graph nodes that hold its values.
 
     ``pixels`` is the network's input, and ``values`` and ``gate_values`` map each layer and gate to its nodes.
     ``broadcasts``: whether one image can have several rows of ``wanted``. ``buffers``: arrays that are not parameters.
-    ``limits``: sentences that say what the network can't do, and why. ``sha256``: the other members' digests.
+    ``limits``: sentences that say what the network can't do, and why. ``any_size``: the graph for pixels of other
+    sizes, None if there is none. ``sha256``: the other members' digests.
     ``versions``: of the libraries that compiled it.
     """
 
@@ -100,6 +137,7 @@ class Manifest(BaseModel):
     broadcasts: bool
     buffers: tuple[str, ...] = ()
     limits: tuple[str, ...] = ()
+    any_size: AnySize | None = None
     sha256: dict[str, str] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)
 
@@ -109,13 +147,14 @@ class CompiledNetwork:
     """A compiled network in memory.
 
     ``digest`` is the SHA-256 of its manifest, in hexadecimal. It covers the whole file, because the manifest holds the
-    digests of the other members.
+    digests of the other members. ``scaled`` is the graph for any size (``Manifest.any_size``), or None.
     """
 
     manifest: Manifest
     graph: Graph
     weights: Mapping[str, Array]
     digest: str = ""
+    scaled: Graph | None = None
 
     def __repr__(self) -> str:
         """One line: name, classes, input, layers and gates."""
@@ -141,22 +180,70 @@ class CompiledNetwork:
             self.manifest.pixels if layer == PIXELS and layer not in self.spec.by_name else self.manifest.values[layer]
         )
 
+    def at(self, size: tuple[int, int]) -> CompiledNetwork:
+        """The network for pixels of another size (height, width).
 
-def save(path: Path, manifest: Manifest, graph: Graph, weights: Mapping[str, Array]) -> str:
+        Raises ValueError if it has one size only, or if the sides are no multiples of ``any_size.multiple``.
+        """
+        manifest, other = self.manifest, self.manifest.any_size
+        if other is None or self.scaled is None or any(side % other.multiple or side < 1 for side in size):
+            raise ValueError(f"{self.model.name} can't run on pixels of {size[0]}x{size[1]}")
+        rows, columns = (Fraction(*sides) for sides in zip(size, other.base, strict=True))
+
+        def sides(of: MapSides) -> tuple[int, int]:
+            height = Scaled(of.height, 1, 0, of.height_offset).at(rows, columns)
+            return int(height), int(Scaled(of.width, 0, 1, of.width_offset).at(rows, columns))
+
+        def value(layer: str, nodes: Nodes) -> Value:
+            before = manifest.values[layer]
+            height, width = sides(other.sides[layer])
+            layout = replace(before.layout, height=height, width=width)
+            return replace(before, node=nodes.node, gradient=nodes.gradient, layout=layout)
+
+        values = {layer: value(layer, nodes) for layer, nodes in other.values.items()}
+
+        def shape(layer: str, channels: int) -> tuple[int, int, int]:
+            return channels, *sides(other.sides[layer])
+
+        network = replace(
+            manifest.network,
+            layers=tuple(replace(layer, shape=shape(layer.name, layer.shape[0])) for layer in manifest.network.layers),
+            gates=tuple(replace(gate, shape=shape(gate.before, gate.shape[0])) for gate in manifest.network.gates),
+        )
+        model = replace(self.model, preprocess=replace(self.model.preprocess, size=size))
+        changes = {
+            "model": model,
+            "network": network,
+            "logits": other.logits,
+            "pixels": Value(other.pixels.node, other.pixels.gradient, Layout("BCHW", *size)),
+            "values": values,
+            "gate_values": {gate: GateValue(nodes.node, nodes.gradient) for gate, nodes in other.gates.items()},
+        }
+        return CompiledNetwork(
+            manifest.model_copy(update=changes), self.scaled.at(rows, columns), self.weights, self.digest
+        )
+
+
+def save(
+    path: Path, manifest: Manifest, graph: Graph, weights: Mapping[str, Array], scaled: Graph | None = None
+) -> str:
     """Write the file atomically. Returns its digest.
 
     Raises NetworkFileError for a dtype that the format does not have, and OSError.
     """
     weight_bytes = _safetensors(weights)
     graph_bytes = json.dumps(graph.as_data(), separators=(",", ":"), allow_nan=False).encode()
-    digests = {_WEIGHTS: _sha256(weight_bytes), _GRAPH: _sha256(graph_bytes)}
+    members = {_WEIGHTS: weight_bytes, _GRAPH: graph_bytes}
+    if scaled is not None:
+        members[_SCALED] = json.dumps(scaled.as_data(), separators=(",", ":"), allow_nan=False).encode()
+    digests = {name: _sha256(data) for name, data in members.items()}
     manifest_bytes = manifest.model_copy(update={"sha256": digests}).model_dump_json(indent=1).encode()
     _manifest(path.name, manifest_bytes)  # refuse to write what ``load`` would refuse
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file, zipfile.ZipFile(file, "w") as archive:
-            for name, data in ((_WEIGHTS, weight_bytes), (_GRAPH, graph_bytes), (_MANIFEST, manifest_bytes)):
+            for name, data in (*members.items(), (_MANIFEST, manifest_bytes)):
                 archive.writestr(zipfile.ZipInfo(name), data)
         os.chmod(scratch, 0o666 & ~_umask())
         os.replace(scratch, path)
@@ -174,6 +261,7 @@ def load(path: Path) -> CompiledNetwork:
         with zipfile.ZipFile(path) as archive:
             members = _members(name, archive.infolist(), len(mapped))
             manifest_bytes, graph_bytes = archive.read(_MANIFEST), archive.read(_GRAPH)
+            scaled_bytes = archive.read(_SCALED) if _SCALED in members else b""
     except FileNotFoundError as error:
         raise NetworkFileError(f"there is no file {path}") from error
     except OSError as error:
@@ -184,18 +272,25 @@ def load(path: Path) -> CompiledNetwork:
         raise NetworkFileError(f"{name} is not a compiled network, or is cut off: {error}") from error
     manifest = _manifest(name, manifest_bytes)
     weight_bytes = _member(name, mapped, members[_WEIGHTS])
-    for member, data in ((_WEIGHTS, weight_bytes), (_GRAPH, graph_bytes)):
+    if bool(scaled_bytes) != (manifest.any_size is not None):
+        raise NetworkFileError(f"{name}: {_SCALED} and {_MANIFEST} contradict each other")
+    for member, data in ((_WEIGHTS, weight_bytes), (_GRAPH, graph_bytes), (_SCALED, scaled_bytes)):
+        if data is scaled_bytes and not data:
+            continue
         if manifest.sha256.get(member) != _sha256(data):
             raise NetworkFileError(
                 f"{name}: {member} does not match its digest in {_MANIFEST}; compile the network again"
             )
     try:
-        graph = Graph.of_data(json.loads(graph_bytes))
+        graph = Graph.of_data(json.loads(graph_bytes)).at(Fraction(1), Fraction(1))
         weights = _arrays(weight_bytes)
         _check_graph(manifest, graph, weights)
+        scaled = Graph.of_data(json.loads(scaled_bytes)) if scaled_bytes else None
+        network = CompiledNetwork(manifest, graph, weights, _sha256(manifest_bytes), scaled)
+        _check_any_size(network)
     except (ValueError, RecursionError) as error:  # GraphError and NetworkFileError among them
         raise NetworkFileError(f"{name} is not a valid network: {error}") from error
-    return CompiledNetwork(manifest, graph, weights, _sha256(manifest_bytes))
+    return network
 
 
 def digest_of(path: Path) -> str:
@@ -217,7 +312,7 @@ def _sha256(data: Any) -> str:
 
 def _members(name: str, found: Sequence[zipfile.ZipInfo], size: int) -> dict[str, zipfile.ZipInfo]:
     names = [member.filename for member in found]
-    if sorted(names) != sorted((_WEIGHTS, _GRAPH, _MANIFEST)):
+    if sorted({*names} - {_SCALED}) != sorted((_WEIGHTS, _GRAPH, _MANIFEST)) or len(names) > len({*names}):
         contents = ", ".join(repr(member[:40]) for member in names[:5]) or "nothing"
         checkpoint = any(member.endswith("data.pkl") for member in names)
         advice = "; it is a torch checkpoint: compile its network first (pellucid compile)" if checkpoint else ""
@@ -362,3 +457,18 @@ def _check_graph(manifest: Manifest, graph: Graph, weights: Mapping[str, Array])
                 f"the linear classifier {linear[:80]} does not exist, or is not of {classifies[0]} labels and "
                 f"{classifies[1]} channels"
             )
+
+
+def _check_any_size(network: CompiledNetwork) -> None:
+    """Raise NetworkFileError if the graph for any size contradicts the rest. It is checked at its base size."""
+    other, manifest = network.manifest.any_size, network.manifest
+    if other is None:
+        return
+    named = {*other.values}, {*other.sides}, {*other.gates}
+    if named != ({*manifest.values}, {*manifest.values}, {*manifest.gate_values}):
+        raise NetworkFileError("its graph for any size has other layers or gates")
+    try:
+        based = network.at(other.base)
+    except ValueError as error:
+        raise NetworkFileError("its graph for any size does not fit its own base size") from error
+    _check_graph(based.manifest, based.graph, network.weights)

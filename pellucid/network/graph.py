@@ -188,7 +188,9 @@ class Graph:
             return value.at(rows, columns) if isinstance(value, Scaled) else value
 
         return Graph(
-            Node(node.name, node.op, walk(node.args, leaf), {key: walk(each, leaf) for key, each in node.kwargs.items()})
+            Node(
+                node.name, node.op, walk(node.args, leaf), {key: walk(each, leaf) for key, each in node.kwargs.items()}
+            )
             for node in self.nodes.values()
         )
 
