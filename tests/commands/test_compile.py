@@ -16,7 +16,7 @@ import torch
 import pellucid as library
 from pellucid.network.file import load
 from tests.commands.invoke import pellucid
-from tests.support import REPOSITORY, SAMPLES
+from tests.support import REPOSITORY, SAMPLES, present
 
 # Each test has a module of its own name, since an import is remembered.
 SOURCE = """
@@ -88,7 +88,7 @@ def test_a_class_with_its_weights_becomes_a_file_that_answers_as_it_does(module:
     found = library.open("pets.pellucid", precision="fp32", threads=1).predict(pixels)
     with torch.no_grad():
         expected = net((torch.from_numpy(pixels[4:28]).permute(2, 0, 1)[None] / 255 - 0.5) / 0.25)[0]
-    logits = [each.logit for each in sorted(found, key=lambda each: each.index)]
+    logits = [present(each.logit) for each in sorted(found, key=lambda each: each.index)]
     np.testing.assert_allclose(logits, expected, atol=1e-5)
 
 
