@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -217,6 +217,14 @@ class Plan:
     def region(self, number: int) -> Region:
         """The region of a target, by its number."""
         return self.regions[number if len(self.regions) > 1 else 0] if self.regions else Region()
+
+    @property
+    def without_arrays(self) -> Plan:
+        """An equal plan without masks and vectors, to be kept as a key."""
+        if not self.regions and self.reference is None:
+            return self
+        reference = None if self.reference is None else Reference(np.empty(0, np.float32))
+        return replace(self, regions=tuple(Region(region.kind) for region in self.regions), reference=reference)
 
     @property
     def changes_the_scalar(self) -> bool:
