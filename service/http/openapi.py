@@ -41,6 +41,11 @@ def request_body(options: type[Options]) -> dict[str, Any]:
     """``openapi_extra`` for a route that takes images and ``options``."""
     binary = {"type": "string", "format": "binary", "contentMediaType": "application/octet-stream"}
     image = JsonImage.model_json_schema()
+    files: dict[str, Any] = {
+        name: {**binary, "description": f"The option `{name}` as a file."}
+        for name in FILE_OPTIONS
+        if name in options.model_fields
+    }
     json_schema = {
         "type": "object",
         "required": ["images"],
@@ -63,11 +68,7 @@ def request_body(options: type[Options]) -> dict[str, Any]:
                 "required": ["images"],
                 "properties": {
                     "images": {"type": "array", "items": binary, "description": "One image file, or several."},
-                    **{
-                        name: {**binary, "description": f"The option `{name}` as a file."}
-                        for name in FILE_OPTIONS
-                        if name in options.model_fields
-                    },
+                    **files,
                 },
             }
         },
