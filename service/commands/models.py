@@ -34,7 +34,7 @@ def models(
     with explained_errors(url):
         served = asyncio.run(run())
     if as_json:
-        print_json(json.dumps([model.model_dump(exclude_none=True) for model in served], indent=1))
+        print_json(json.dumps([model.model_dump() for model in served], indent=1))
         return
     table = _table("model", "classes", "input", "what it is")
     for each in served:
