@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
+from pellucid.compiler.trace.attention import write_out
 from pellucid.compiler.trace.gates import FoundGate, find_gates, names_without_gates
 from pellucid.compiler.trace.heads import linear_behind
 from pellucid.compiler.trace.in_place import out_of_place
@@ -51,6 +52,7 @@ class TracedNetwork:
         try:
             traced = trace(net, size)
             out_of_place(traced.module)
+            write_out(traced.module, lambda node: traced.qualnames[node].rpartition(".")[0], traced.moved)
             check_same(net, traced.module, size)
         except Exception as error:  # the network's code can raise anything when it meets a symbol
             raise UntraceableError(f"{name} can't be traced with pixels of {size[0]}x{size[1]}: {error}") from error
