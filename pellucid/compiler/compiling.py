@@ -190,6 +190,7 @@ def _manifest(traced: TracedNetwork, full: FullGraph, model: ModelSpec, net: nn.
             for layer in traced.spec.layers
         },
         gate_values={gate: nodes(weights) for gate, weights in traced.gates.items()},
+        spatial_gate_values={gate: nodes(weights) for gate, weights in traced.spatial_gates.items()},
         attention_values={name: nodes(matrix) for name, matrix in traced.attentions.items()},
         broadcasts=False,
         buffers=tuple(name for name in full.weights if name not in parameters),

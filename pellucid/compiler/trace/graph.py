@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -89,10 +90,15 @@ class TracedNetwork:
         self._layers = {layer.name: node for node, layer in spatial}
         layers = {*self._layers.values()}  # the pixels are not a layer, so a gate on them is left out
         gates = find_gates(graph, self._root, layouts)
-        found = [gate for gate in gates if {gate.gated, gate.output} <= layers]
-        gate_specs = self._gate_specs(found)
-        # A gate's name -> the graph's value that holds its weights, one number per channel.
+        all_gates = [gate for gate in gates if {gate.gated, gate.output} <= layers]
+        found = [gate for gate in all_gates if not gate.spatial]
+        spatial_gates = [gate for gate in all_gates if gate.spatial]
+        gate_specs, spatial_specs = self._gate_specs(found, found), self._gate_specs(spatial_gates, all_gates)
+        # A gate's name -> the graph's value that holds its weights, one number per channel, or per position.
         self.gates = {spec.layer: gate.weights.name for spec, gate in zip(gate_specs, found, strict=True)}
+        self.spatial_gates = {
+            spec.layer: gate.weights.name for spec, gate in zip(spatial_specs, spatial_gates, strict=True)
+        }
         self._live = self._depending_on(self._pixels)
         self._waists = waists(graph, self._live)
         attentions = find_attentions(graph, self._root, layouts)
@@ -101,7 +107,11 @@ class TracedNetwork:
         self.attentions = {name: found.matrix.name for name, found in zip(names, attentions, strict=True)}
         self.blocks = self._blocks(names, attentions)
         specs = self._attention_specs(names, attentions)
-        self.spec = self._describe([layer for _, layer in spatial], gate_specs, specs)
+        self.spec = replace(
+            self._describe([layer for _, layer in spatial], gate_specs),
+            spatial_gates=spatial_specs,
+            attentions=specs,
+        )
         self._parameters = {id(value): name for name, value in net.named_parameters()}
 
     @property
@@ -120,7 +130,8 @@ class TracedNetwork:
 
     def values(self) -> list[str]:
         """The graph values of all layers and of all gates' weights, in order of execution. Not those of attention."""
-        named = {node.name for node in self._layers.values()} | {*self.gates.values()}
+        named = {node.name for node in self._layers.values()}
+        named |= {*self.gates.values(), *self.spatial_gates.values()}
         return [node.name for node in self._root.graph.nodes if node.name in named]
 
     def layout(self, layer: str) -> Layout:
@@ -199,10 +210,12 @@ class TracedNetwork:
 
     # -- gates
 
-    def _gate_specs(self, gates: list[FoundGate]) -> tuple[GateSpec, ...]:
-        """The gates. A gate alone in its module has the module's name; others have their multiplication's name."""
+    def _gate_specs(self, gates: list[FoundGate], among: list[FoundGate]) -> tuple[GateSpec, ...]:
+        """The gates. A gate alone in its module, ``among`` these, has the module's name; others have their
+        multiplication's name.
+        """
         owners = [self._qualnames[gate.output].rpartition(".")[0] for gate in gates]
-        shared = Counter(owners)
+        shared = Counter(self._qualnames[gate.output].rpartition(".")[0] for gate in among)
         return tuple(
             self._gate_spec(gate, owner if owner and shared[owner] == 1 else self._qualnames[gate.output], owner)
             for gate, owner in zip(gates, owners, strict=True)
@@ -272,9 +285,7 @@ class TracedNetwork:
 
     # -- defaults
 
-    def _describe(
-        self, layers: list[LayerSpec], gates: tuple[GateSpec, ...], attentions: tuple[AttentionSpec, ...]
-    ) -> NetworkSpec:
+    def _describe(self, layers: list[LayerSpec], gates: tuple[GateSpec, ...]) -> NetworkSpec:
         named = [layer for layer in layers if self._layers[layer.name] in self._waists]
         # The last one. Of several names of one value, the shortest comes last.
         default = next((layer for layer in reversed(named) if self._is_map_of_features(layer)), None)
@@ -284,7 +295,6 @@ class TracedNetwork:
             default_layer=default.name if default else "",
             default_layer_reason=self._reason(default) if default else NO_WAIST,
             feature_layers=early_middle_late(named, default, self._kinds),
-            attentions=attentions,
         )
 
     def _is_map_of_features(self, layer: LayerSpec) -> bool:
