@@ -6,14 +6,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from pellucid.explain.evidence import Evidence, has_importance
+from pellucid.explain.evidence import Attended, Evidence, has_importance
 from pellucid.explain.probe import Probe
 from pellucid.network.spec import PIXELS
 from pellucid.types import Floats, MethodSpec, Needs, Plan
 
 OfEvidence = Callable[[Evidence], Floats]
 OfProbe = Callable[[Probe], Floats]
-Function = TypeVar("Function", OfEvidence, OfProbe)
+OfAttended = Callable[[Attended], Floats]
+Function = TypeVar("Function", OfEvidence, OfProbe, OfAttended)
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,16 @@ class ProbingMethod:
     heat: OfProbe
 
 
+@dataclass(frozen=True)
+class AttentionMethod:
+    """A method that takes Attended: it reads the attention between tokens."""
+
+    spec: MethodSpec
+    heat: OfAttended
+
+
 # Name -> method, in the order of their declarations.
-METHODS: Final[dict[str, Method | ProbingMethod]] = {}
+METHODS: Final[dict[str, Method | ProbingMethod | AttentionMethod]] = {}
 
 
 def method(
@@ -43,7 +52,8 @@ def method(
     spec = MethodSpec(name, title, needs, formula, paper, **more)
 
     def declare(heat: Function) -> Function:
-        METHODS[name] = (Method if needs in ("activation", "gradient") else ProbingMethod)(spec, heat)  # type: ignore[arg-type]
+        kind = Method if needs in ("activation", "gradient") else AttentionMethod if spec.of_attention else ProbingMethod
+        METHODS[name] = kind(spec, heat)  # type: ignore[arg-type]
         return heat
 
     return declare
@@ -68,8 +78,15 @@ def explained(plan: Plan) -> tuple[str, ...]:
     if plan.edit is not None and plan.layer is not None:
         layers.append(plan.layer)
     for spec, layer in _places(plan):
-        layers += [layer, PIXELS] if spec.needs == "network forwards" else [layer]
+        if not spec.of_attention:
+            layers += [layer, PIXELS] if spec.needs == "network forwards" else [layer]
     return tuple(dict.fromkeys(layers))
+
+
+def attends(plan: Plan) -> tuple[bool, bool]:
+    """Whether a plan needs the attention matrices, and whether it needs the gradients by them."""
+    needs = {spec.needs for spec, _ in _places(plan) if spec.of_attention}
+    return bool(needs), "attention gradient" in needs
 
 
 def costly(plan: Plan) -> tuple[tuple[str, str], ...]:

@@ -64,7 +64,7 @@ def score_cam_at_layer(probe: Probe) -> Floats:
 @method(
     "recipro-cam",
     title="ReciproCAM",
-    needs="forwards",
+    needs="position forwards",
     formula="the logit that the activation gives when all but one position is hidden, less the least of them",
     paper="Byun and Lee 2022, arXiv 2209.14074",
     signed=False,
@@ -81,7 +81,7 @@ def recipro_cam(probe: Probe) -> Floats:
 @method(
     "vit-recipro-cam",
     title="ViT-ReciproCAM",
-    needs="forwards",
+    needs="position forwards",
     formula="the logit that the activation gives through a Gaussian window at one position, less the least of them",
     paper="Byun and Lee 2023, arXiv 2310.02588",
     signed=False,
