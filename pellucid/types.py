@@ -159,7 +159,8 @@ class Plan:
     """What to compute for one image.
 
     - ``top_k``: the number of predictions
-    - ``gates``: the weights of all gates, of channels and of positions. With ``layer``, also the importance of the layer's channels.
+    - ``gates``: the weights of all gates, of channels and of positions. With ``layer``, also the importance of the
+      layer's channels.
     - ``effects``: the effect of each gate's channels on the first target, by gradient
     - ``restore``: gates for which the effect of setting each weight to 1 is measured, by one pass for each channel
     - ``taps``: feature maps

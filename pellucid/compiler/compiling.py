@@ -220,9 +220,8 @@ def _checked(network: CompiledNetwork, net: nn.Module, traced: TracedNetwork) ->
     images = torch.randn(2, 3, *manifest.model.preprocess.size, generator=torch.Generator().manual_seed(2)).to(kind)
     wanted = torch.zeros(2, classes, dtype=kind)
     wanted[0, -1], wanted[1, 0] = 1, 1
-    values = (manifest.pixels, *manifest.attention_values.values())
-    gradients = [value.gradient for value in values if value.gradient is not None]
-    outputs = (manifest.logits, *gradients)
+    gradients = [manifest.pixels.gradient, *(each.gradient for each in manifest.attention_values.values())]
+    outputs = (manifest.logits, *(name for name in gradients if name is not None))
     run = torch_runtime.build(
         network.graph.part((PIXELS_INPUT, WANTED_INPUT), outputs), network.weights, torch.device("cpu"), None
     )
@@ -234,7 +233,7 @@ def _checked(network: CompiledNetwork, net: nn.Module, traced: TracedNetwork) ->
         raise CompileError(
             f"{manifest.model.name}: the compiled graph computes other logits (by {off:.1e} of the largest)"
         )
-    if not gradients:
+    if manifest.pixels.gradient is None:
         return True
     _check_gradient(network, traced, images[:1], wanted[:1])
     try:

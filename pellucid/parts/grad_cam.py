@@ -20,6 +20,7 @@ from pellucid.render.encode import Picture, encode
 from pellucid.types import Contrast, Explanation, MapSpec, MethodSpec, Plan
 
 METHOD: Final = "grad-cam"
+OF_ATTENTION: Final = ("attention-rollout", "legrad")
 COLOURS: Final = "turbo"
 SIGNED_COLOURS: Final = "coolwarm"
 SAMPLES: Final = Plan().samples
@@ -154,6 +155,11 @@ def _heat_maps(options: MapOptions, network: NetworkSpec, methods: Mapping[str, 
         raise InvalidOption("fuse: Name several layers in `layer`: their maps are fused into one.")
     found: list[MapSpec] = []
     for name in dict.fromkeys(options.method):
+        if name in OF_ATTENTION and not network.attentions:
+            raise InvalidOption(
+                f"The method {name!r} reads the attention between the tokens of a vision transformer, and this network "
+                f"has none that covers them all. Offered: {', '.join(methods)}."
+            )
         if name not in methods:
             raise UnknownName.among("method", name, [*methods])
         layers = given or [PIXELS if methods[name].at_pixels else layer_name(network.default_layer, network)]
@@ -171,6 +177,8 @@ def _require_offered(methods: Mapping[str, MethodSpec], name: str, layer: str, n
         raise InvalidOption(
             f"The method {name!r} is offered at layers, not at the pixels. Offered there: {', '.join(offered)}."
         )
+    if not methods[name].at_layers and not is_pixels(layer, network):
+        raise InvalidOption(f"The method {name!r} has one map, of all layers: leave `layer` out, or name the pixels.")
 
 
 def _contrast(options: MapOptions, targets: Sequence[int], spec: ModelSpec) -> Contrast | None:

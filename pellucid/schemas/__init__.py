@@ -33,6 +33,7 @@ from pellucid.schemas.results import (
     Importance,
     Reply,
     Result,
+    SpatialGate,
     Stats,
     Tiles,
 )
@@ -108,6 +109,7 @@ __all__ = [
     "Sanity",
     "Schema",
     "SideBySide",
+    "SpatialGate",
     "Stats",
     "Target",
     "TargetChange",

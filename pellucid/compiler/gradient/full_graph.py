@@ -120,7 +120,7 @@ def _of_scores(
     logits: Tensor,
     wanted: Tensor,
 ) -> Tensor | None:
-    """The gradient at a value of ``(wanted * scores).sum()`` with its own scores. The top class is that of the logits."""
+    """The gradient at a value of ``(wanted * scores).sum()``, with scores of its own. The top class is the logits'."""
     if own is None or not values[name].requires_grad:
         return None
     source, function = own

@@ -123,13 +123,16 @@ def _multi_head(graph: fx.Graph, module: nn.MultiheadAttention, node: fx.Node) -
 
     merged = linear(tokens, "in_proj_weight", "in_proj_bias", module.in_proj_bias is not None)
     parts = graph.call_method("chunk", (merged, 3, -1))
-    sides = []
-    for number in range(3):
+    batch, count, _ = tokens.meta["shape"]
+
+    def side(number: int) -> fx.Node:
         part = graph.call_method("unflatten", (graph.call_function(_item, (parts, number)), -1, (heads, -1)))
-        sides.append(graph.call_method("transpose", (part, 1, 2)))  # B heads N d
-        batch, count, _ = tokens.meta["shape"]
-        sides[-1].meta["shape"] = (batch, heads, count, module.head_dim)
-    mixed = _attended(graph, *sides, None, 1 / math.sqrt(module.head_dim), str(node.target))
+        by_heads = graph.call_method("transpose", (part, 1, 2))  # B heads N d
+        by_heads.meta["shape"] = (batch, heads, count, module.head_dim)
+        return by_heads
+
+    scale = 1 / math.sqrt(module.head_dim)
+    mixed = _attended(graph, side(0), side(1), side(2), None, scale, str(node.target))
     joined = graph.call_method("flatten", (graph.call_method("transpose", (mixed, 1, 2)), 2))
     return linear(joined, "out_proj.weight", "out_proj.bias", module.out_proj.bias is not None)
 

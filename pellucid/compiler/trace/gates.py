@@ -47,8 +47,8 @@ def names_without_gates(net: nn.Module) -> Callable[[str], str]:
 class FoundGate:
     """A gate in a graph: the product ``output`` of the map ``gated`` and ``weights``, one number per channel.
 
-    A ``spatial`` gate has one number per position in place of one per channel. ``shape`` is (channels, height, width) of the map. ``squash`` is the function that bounds the weights, applied
-    before any scaling or shift by a constant.
+    A ``spatial`` gate has one number per position in place of one per channel. ``shape`` is (channels, height, width)
+    of the map. ``squash`` is the function that bounds the weights, applied before any scaling or shift by a constant.
     """
 
     weights: fx.Node
@@ -114,12 +114,12 @@ def _gate_behind(node: fx.Node, gated: tuple[int, ...], extent: slice, root: nn.
 def find_gates(graph: fx.Graph, root: nn.Module, layouts: dict[fx.Node, Layout]) -> Iterator[FoundGate]:
     """Every gate of channels or positions in a traced graph (pellucid.compiler.trace.tracing), in order.
 
-    A channel gate is a product of a map and a factor with one number per image and channel, where a sigmoid or a similar
-    function computed the factor. Class names do not matter: this finds torchvision's SqueezeExcitation, timm's SE, eSE,
-    ECA, GE, GC and CBAM channel gates, and models.attention.ChannelAttention. Selective kernels and split attention
-    scale several maps ``[B, paths, C, H, W]`` by a softmax over the paths; such a gate has paths * C channels. A
-    spatial gate, as CBAM's, has one number per image and position. Gates with one number per row, hard-swish, layer
-    scale and global response normalisation do not count as gates.
+    A channel gate is a product of a map and a factor with one number per image and channel, where a sigmoid or a
+    similar function computed the factor. Class names do not matter: this finds torchvision's SqueezeExcitation, timm's
+    SE, eSE, ECA, GE, GC and CBAM channel gates, and models.attention.ChannelAttention. Selective kernels and split
+    attention scale several maps ``[B, paths, C, H, W]`` by a softmax over the paths; such a gate has paths * C
+    channels. A spatial gate, as CBAM's, has one number per image and position. Gates with one number per row,
+    hard-swish, layer scale and global response normalisation do not count as gates.
     """
     for node in graph.nodes:
         if _name(node, root) not in _MULTIPLY or len(node.args) != 2:

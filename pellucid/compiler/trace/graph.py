@@ -254,8 +254,10 @@ class TracedNetwork:
             around = (self._layers.get(".".join(parts[:count])) for count in range(len(parts), 0, -1))
             behind = self._depending_on(found.matrix)
             block = next((node for node in around if node in self._waists and node in behind), None)
-            layout = self._layouts.get(block) if block is not None else None
-            if layout is None or (layout.extra, (layout.height, layout.width)) != (found.extra, found.grid):
+            if block is None:
+                return {}
+            layout = self._layouts[block]
+            if (layout.extra, (layout.height, layout.width)) != (found.extra, found.grid):
                 return {}
             blocks[name] = str(block.name)
         return blocks if len({*blocks.values()}) == len(blocks) else {}

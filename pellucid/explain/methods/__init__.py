@@ -19,6 +19,7 @@ from pellucid.explain.methods.registry import (
     costly,
     differentiated,
     explained,
+    offered,
 )
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "costly",
     "differentiated",
     "explained",
+    "offered",
 ]
 
 # METHODS has this order. As imports, a formatter would sort them.

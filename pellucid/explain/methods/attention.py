@@ -24,7 +24,7 @@ from pellucid.types import Floats
     of_class=False,
 )
 def attention_rollout(attended: Attended) -> Floats:
-    """heat = the rows of R that the logits are computed from, averaged; R = B_L ... B_1, B_l = (mean_heads A_l + I) / 2.
+    """heat = the mean of the rows of R that the logits read; R = B_L ... B_1, B_l = (mean_heads A_l + I) / 2.
 
     Abnar and Zuidema, "Quantifying Attention Flow in Transformers", arXiv 2005.00928, eq. 1. The row is that of the
     class token, or the mean of the positions' rows in a network that averages its tokens. Every row of B_l sums to 1.

@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 
 from pellucid.explain.evidence import Attended, Evidence, has_importance
 from pellucid.explain.probe import Probe
-from pellucid.network.spec import PIXELS
+from pellucid.network.spec import PIXELS, NetworkSpec
 from pellucid.types import Floats, MethodSpec, Needs, Plan
 
 OfEvidence = Callable[[Evidence], Floats]
@@ -52,11 +52,17 @@ def method(
     spec = MethodSpec(name, title, needs, formula, paper, **more)
 
     def declare(heat: Function) -> Function:
-        kind = Method if needs in ("activation", "gradient") else AttentionMethod if spec.of_attention else ProbingMethod
-        METHODS[name] = kind(spec, heat)  # type: ignore[arg-type]
+        of_evidence = Method if needs in ("activation", "gradient") else ProbingMethod
+        METHODS[name] = (AttentionMethod if spec.of_attention else of_evidence)(spec, heat)  # type: ignore[arg-type]
         return heat
 
     return declare
+
+
+def offered(network: NetworkSpec) -> tuple[MethodSpec, ...]:
+    """The methods that a network can have, in order: those that read attention need one that has it."""
+    specs = (method.spec for method in METHODS.values())
+    return tuple(spec for spec in specs if network.attentions or not spec.of_attention)
 
 
 def _places(plan: Plan) -> Iterable[tuple[MethodSpec, str]]:

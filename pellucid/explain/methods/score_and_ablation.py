@@ -1,4 +1,4 @@
-"""Methods of forward passes alone: the score when a channel is hidden or used as a mask, or when a position is alone."""
+"""Methods of forward passes alone: the score with a channel hidden or as a mask, or with one position alone."""
 
 from __future__ import annotations
 
