@@ -119,7 +119,7 @@ def _compared(name: str, network: NetworkSpec) -> tuple[str, ...]:
     spec = METHODS[name].spec
     if spec.at_pixels:
         return (PIXELS,)
-    if name == "score-cam-at-layer" or spec.of_attention or spec.needs == "position forwards":
+    if name == "score-cam-at-layer" or spec.of_attention:
         return ()  # in the tests, on what lies behind a cut as a network of its own, or on networks that have attention
     if name == "ablation-cam":
         return ("stem",)  # behind a ReLU: elsewhere theirs hides a channel by a large negative number
