@@ -49,14 +49,16 @@ class MapOptions(TargetOptions):
     fuse: Literal["mean", "max", "product"] | None = Field(
         None,
         description="One map of several layers, each stretched to 0 to 1 and enlarged to the finest of them: their "
-        "`mean`, the `max` of them, or their `product`, which keeps what all of them show.",
+        "`mean`, the `max` of them, or their `product`, which keeps what all of them show (RefineCAM, arXiv "
+        "2605.14641).",
         examples=["mean"],
     )
     against: Names = Field(
         default_factory=list,
         max_length=20,
         description="Explain what speaks for the class and not for this one, by index or by label: the target's logit "
-        "less `against_weight` times this one's (the mean of them, where it is repeated) in place of the logit. "
+        "less `against_weight` times this one's (the mean of them, where it is repeated) in place of the logit, as "
+        "Finer-CAM (arXiv 2501.11309). "
         "Without `target`, the most probable of the other classes is explained.",
         examples=[["tabby"]],
     )

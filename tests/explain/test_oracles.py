@@ -145,7 +145,7 @@ def test_recipro_cams_equal_the_answers_that_openvino_xai_gave(case: str) -> Non
     ours = method.heat(probe_at(net, layer, record_openvino_xai.picture(), classes))
     with np.load(record_openvino_xai.ANSWERS) as answers:
         theirs = answers[case] - answers[case].min((1, 2), keepdims=True)  # they are stretched for display
-    assert difference(case, ours, theirs) < 1e-3  # both in float32, and much of each score is the same everywhere
+    assert difference(case, ours, theirs) < 1e-4
 
 
 @cache

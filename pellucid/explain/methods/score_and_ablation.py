@@ -132,7 +132,7 @@ def _of_positions(probe: Probe, window: NDArray[np.float64]) -> Floats:
         else:  # y is linear in each channel's mean; the bias is the same everywhere
             means = activation.reshape(len(activation), -1) @ masks.reshape(len(masks), -1).T / masks[0].size  # C n
             scores.append((probe.linear @ means).T)
-    heat = np.concatenate(scores).T.reshape(-1, height, width)
+    heat = np.ascontiguousarray(np.concatenate(scores).T).reshape(-1, height, width)
     least: Floats = heat - heat.min((1, 2), keepdims=True)
     return least
 
