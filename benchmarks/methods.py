@@ -87,7 +87,7 @@ def agreements() -> dict[str, dict[str, float]]:
     for image in inputs(spec)[:3]:
         picture = ((torch.from_numpy(image).float() / 255 - mean) / std).permute(2, 0, 1)[None].contiguous()
         for name, oracles in ORACLES.items():
-            for layer in _compared(name, graph.spec):
+            for layer in _compared(name, graph.spec) if oracles else ():
                 ours = _ours(graph, name, layer, picture)
                 enlarge = isinstance(METHODS[name], Method)
                 compared, path = (Enlarged(net), f"net.{layer}") if enlarge else (net, layer)
@@ -120,7 +120,7 @@ def _compared(name: str, network: NetworkSpec) -> tuple[str, ...]:
     if spec.at_pixels:
         return (PIXELS,)
     if name == "score-cam-at-layer" or spec.of_attention:
-        return ()  # in the tests, on what lies behind a cut as a network of its own, or on networks that have attention
+        return ()  # in the tests: on what lies behind a cut as a network of its own, and on networks with attention
     if name == "ablation-cam":
         return ("stem",)  # behind a ReLU: elsewhere theirs hides a channel by a large negative number
     return ("stem",) if spec.needs == "network forwards" else (early, middle, default)

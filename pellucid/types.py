@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,6 +83,10 @@ Needs = Literal[
     "attention",
     "attention gradient",
 ]
+
+
+# The methods of the last two kinds, by name. Their maps are as fine as the tokens.
+OF_ATTENTION: Final = ("attention-rollout", "legrad")
 
 
 @dataclass(frozen=True, slots=True)

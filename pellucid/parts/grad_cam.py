@@ -17,10 +17,9 @@ from pellucid.parts.predictions import class_json, target_json
 from pellucid.parts.trust import RANDOM_HEADS, TrustOptions, trust_json
 from pellucid.render import compose
 from pellucid.render.encode import Picture, encode
-from pellucid.types import Contrast, Explanation, MapSpec, MethodSpec, Plan
+from pellucid.types import OF_ATTENTION, Contrast, Explanation, MapSpec, MethodSpec, Plan
 
 METHOD: Final = "grad-cam"
-OF_ATTENTION: Final = ("attention-rollout", "legrad")
 COLOURS: Final = "turbo"
 SIGNED_COLOURS: Final = "coolwarm"
 SAMPLES: Final = Plan().samples

@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import nn
 
+from pellucid import types
 from pellucid.explain.evidence import Evidence
 from pellucid.explain.methods import METHODS, Method, ProbingMethod, costly, differentiated, offered, registry
 from pellucid.explain.methods.fusion import fused
 from pellucid.explain.probe import GivenUpError
 from pellucid.network.spec import PIXELS
-from pellucid.parts import grad_cam
 from pellucid.types import Contrast, Floats, Fusion, MapSpec, Plan
 from tests.explain.passes import Passes, evidence, exact, pictures, probe, run
 from tests.networks import SIZE, compiled
@@ -213,7 +213,7 @@ def test_methods_of_attention_are_offered_where_there_is_attention() -> None:
     everywhere = [name for name in METHODS if name not in OF_ATTENTION]
     assert [spec.name for spec in offered(compiled("tiny").spec)] == everywhere
     assert [spec.name for spec in offered(compiled("tokens").spec)] == [*METHODS]
-    assert (*OF_ATTENTION,) == grad_cam.OF_ATTENTION
+    assert (*OF_ATTENTION,) == types.OF_ATTENTION
 
 
 @pytest.mark.parametrize(("net", "name", "layer"), IN_THE_MIDDLE)
