@@ -158,12 +158,15 @@ def _recorded(net: nn.Module, traced: TracedNetwork, model: ModelSpec) -> tuple[
     names = [*traced.values(), *scores]
     forward = traced.trunk((*names, traced.logits))
     shape = (3, *model.preprocess.size)
+    named = (PIXELS_INPUT, *names)
+    reason = ""
+    # If LeGrad's scores can't be recorded, the other gradients may be.
+    for own in (scores, dict.fromkeys(scores)) if any(scores.values()) else (scores,):
+        try:
+            return record(forward, named, net, shape, traced.classes, scores=own), []
+        except Exception as error:  # an operation without a derivative, or its formula, can raise anything
+            reason = f"{type(net).__name__} has no gradient: {str(error).splitlines()[0]}"
     try:
-        return record(forward, (PIXELS_INPUT, *names), net, shape, traced.classes, scores=scores), []
-    except Exception as error:  # an operation without a derivative, or its formula, can raise anything
-        reason = f"{type(net).__name__} has no gradient: {str(error).splitlines()[0]}"
-    try:
-        named = (PIXELS_INPUT, *names)
         return record(forward, named, net, shape, traced.classes, gradients=False, scores=scores), [
             f"methods that need a gradient are not offered: {reason}"
         ]

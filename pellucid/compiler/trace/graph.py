@@ -259,8 +259,10 @@ class TracedNetwork:
             layout = self._layouts[block]
             if (layout.extra, (layout.height, layout.width)) != (found.extra, found.grid):
                 return {}
-            blocks[name] = str(block.name)
-        return blocks if len({*blocks.values()}) == len(blocks) else {}
+            blocks[name] = block
+        read = ancestors([self._logits], stop=[*blocks.values(), self._batch])
+        whole = len({*blocks.values()}) == len(blocks) and self._pixels not in read
+        return {name: str(block.name) for name, block in blocks.items()} if whole else {}
 
     def _attention_specs(self, names: list[str], attentions: list[FoundAttention]) -> tuple[AttentionSpec, ...]:
         if not attentions:
@@ -281,7 +283,7 @@ class TracedNetwork:
         tokens = torch.randn(node.meta["shape"], generator=torch.Generator().manual_seed(3)).to(kind).requires_grad_()
         with torch.enable_grad():
             logits = self.head(block)(tokens)
-            (gradient,) = torch.autograd.grad(logits.square().sum(), tokens)
+            gradient = torch.autograd.grad(logits.square().sum(), tokens)[0] if logits.requires_grad else 0 * tokens
         read = (gradient != 0).amax(_axes(self._layouts[node], "BC")).flatten().nonzero().flatten().tolist()
         return (read[0], read[-1] + 1) if read else (0, last.extra or count)  # zeros: torchvision's untrained head
 
