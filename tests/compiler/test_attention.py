@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,16 +21,18 @@ from pellucid.types import MapSpec, Plan
 from tests.explain.passes import Passes, pictures
 from tests.networks import PREPROCESS, SIZE, Tokens, in_memory, traced
 
-SMALL = {"img_size": 64, "embed_dim": 24, "num_heads": 3, "depth": 2, "num_classes": 5}
+SMALL: dict[str, Any] = {"img_size": 64, "embed_dim": 24, "num_heads": 3, "depth": 2, "num_classes": 5}
 
 
 def of_torchvision() -> nn.Module:
     net = torchvision.models.VisionTransformer(64, 16, 2, 3, 24, 48, num_classes=5)
-    nn.init.normal_(net.heads.head.weight)  # zeros in an untrained network: the logits would read no token
-    return net
+    # Zeros in an untrained network: the logits would read no token.
+    nn.init.normal_(net.get_parameter("heads.head.weight"))
+    whole: nn.Module = net
+    return whole
 
 
-def of_timm(**more: object) -> nn.Module:
+def of_timm(**more: Any) -> nn.Module:
     net: nn.Module = timm.create_model("vit_tiny_patch16_224", **SMALL, **more)
     return net
 

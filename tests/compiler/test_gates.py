@@ -103,7 +103,8 @@ class BothGates(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x * self.first(x.mean((2, 3))).sigmoid()[:, :, None, None]
-        return x * self.second(x).sigmoid()
+        gated: Tensor = x * self.second(x).sigmoid()
+        return gated
 
 
 def test_a_gate_of_positions_does_not_rename_the_channel_gate_beside_it() -> None:

@@ -52,7 +52,7 @@ def picture() -> Tensor:
 
 def main() -> None:
     """Record the maps ``[classes, h, w]`` of every case, not scaled."""
-    from openvino_xai.methods.white_box import torch as oracle  # type: ignore[import-not-found]
+    from openvino_xai.methods.white_box import torch as oracle
 
     answers: dict[str, Any] = {}
     for case, (name, layer, kind, options) in CASES.items():

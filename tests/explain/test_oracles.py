@@ -151,7 +151,7 @@ def test_recipro_cams_equal_the_answers_that_openvino_xai_gave(case: str) -> Non
 @cache
 def transformer() -> nn.Module:
     """torchvision's vision transformer in float64, small, with seeded weights in all parameters."""
-    net = torchvision.models.VisionTransformer(64, 16, 3, 4, 32, 64, num_classes=5)
+    net: nn.Module = torchvision.models.VisionTransformer(64, 16, 3, 4, 32, 64, num_classes=5)
     generator = torch.Generator().manual_seed(0)
     for parameter in net.parameters():
         parameter.data = torch.randn(parameter.shape, generator=generator) / max(1, parameter[0].numel()) ** 0.5
@@ -161,7 +161,8 @@ def transformer() -> nn.Module:
 @cache
 def same_of_timm() -> nn.Module:
     """timm's vision transformer with the same weights. It computes attention by a fused call of torch."""
-    net = timm.create_model("vit_tiny_patch16_224", img_size=64, embed_dim=32, depth=3, num_heads=4, num_classes=5)
+    sizes: dict[str, Any] = {"img_size": 64, "embed_dim": 32, "depth": 3, "num_heads": 4, "mlp_ratio": 2}
+    net = timm.create_model("vit_tiny_patch16_224", num_classes=5, **sizes)
     names = {  # torchvision's -> timm's
         **{"class_token": "cls_token", "conv_proj.": "patch_embed.proj.", "encoder.pos_embedding": "pos_embed"},
         **{"encoder.layers.encoder_layer_": "blocks.", "encoder.ln.": "norm.", "heads.head.": "head."},
@@ -173,8 +174,6 @@ def same_of_timm() -> nn.Module:
         for theirs, ours in names.items():
             name = name.replace(theirs, ours)
         state[name] = value
-    for block in range(3):  # the multilayer perceptron of torchvision's blocks is half as wide as timm's
-        net.blocks[block].mlp = timm.layers.Mlp(32, 64)
     net.load_state_dict(state)
     return net.double().eval()
 

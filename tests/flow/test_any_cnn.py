@@ -195,7 +195,9 @@ def test_cbams_spatial_gates_are_maps_over_the_picture(tmp_path: Path) -> None:
         assert gate["box"] == [0, 0, 224, 224]
         assert (gate["mask"]["width"], gate["mask"]["height"]) == (224, 224)
     found: list[torch.Tensor] = []
-    net.layer1[0].se.spatial.conv.register_forward_hook(lambda _, __, output: found.append(output.sigmoid()))
+    net.get_submodule("layer1.0.se.spatial.conv").register_forward_hook(
+        lambda _, __, output: found.append(output.sigmoid())
+    )
     pixels = nn.functional.interpolate(torch.from_numpy(PIXELS).permute(2, 0, 1)[None] / 255, (64, 64), mode="area")
     with torch.no_grad():
         net((pixels - MEAN) / STD)
