@@ -347,7 +347,9 @@ class Engine:
             limits = [
                 limit.partition(": ")[2].rstrip(".") for limit in manifest.limits if "that need a gradient" in limit
             ]
-            why = limits[0] if limits else "the logits do not follow it"
+            apart = "no module around it returns the tokens of its block, whose score LeGrad takes"
+            of_attention = min(missing) in manifest.attention_values
+            why = limits[0] if limits else apart if of_attention else "the logits do not follow it"
             raise Unexplainable(f"There is no gradient at {min(missing)!r}: {why}.")
 
     def _find_pass(self, plan: Plan) -> Pass:

@@ -131,5 +131,7 @@ def test_a_network_without_blocks_has_rollout_and_no_legrad() -> None:
     passes = Passes(in_memory(Functional().double(), replace(PREPROCESS, size=SIZE)), pictures(1))
     (outcome,) = passes.run(Plan(heat_maps=(MapSpec("attention-rollout", (PIXELS,)),)))
     assert outcome.explanations[0].heat.sum() == pytest.approx(1)
-    with pytest.raises(Unexplainable, match="There is no gradient at 'attention'"):
+    with pytest.raises(
+        Unexplainable, match="There is no gradient at 'attention': no module around it returns the tokens"
+    ):
         passes.run(Plan(heat_maps=(MapSpec("legrad", (PIXELS,)),)))
