@@ -18,7 +18,7 @@ from pellucid.decode.image import decode
 from pellucid.decode.region import placed
 from pellucid.engine import Engine
 from pellucid.errors import InferenceFailed, InvalidOption, UnknownName
-from pellucid.explain.methods import METHODS
+from pellucid.explain.methods import offered
 from pellucid.network import names
 from pellucid.network.file import CompiledNetwork, load
 from pellucid.network.spec import ModelSpec, NetworkSpec
@@ -114,7 +114,7 @@ class Network:
     @property
     def methods(self) -> Sequence[MethodSpec]:
         """The heat map methods."""
-        return [method.spec for method in METHODS.values()]
+        return offered(self.network)
 
     def predict(self, image: ImageSource, **given: Unpack[asked.PredictOptions]) -> list[Prediction]:
         """The most probable classes, best first."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,7 +73,20 @@ class Tap:
     gate: bool = False
 
 
-Needs = Literal["activation", "gradient", "gradients", "forwards", "network forwards"]
+Needs = Literal[
+    "activation",
+    "gradient",
+    "gradients",
+    "forwards",
+    "position forwards",
+    "network forwards",
+    "attention",
+    "attention gradient",
+]
+
+
+# The methods of the last two kinds, by name. Their maps are as fine as the tokens.
+OF_ATTENTION: Final = ("attention-rollout", "legrad")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +100,10 @@ class MethodSpec:
       global average pooling and a linear classifier only, where the gradient has a closed form.
     - ``gradients``: ``Plan.samples`` such passes
     - ``forwards``: one pass of the network behind the layer for each channel
+    - ``position forwards``: one pass of the network behind the layer for each position
     - ``network forwards``: one pass of the whole network for each channel
+    - ``attention``: nothing. It reads the attention between tokens, so it is offered where a network has that.
+    - ``attention gradient``: one backward pass from the scores of each attention's block for each class
 
     ``at_layers`` and ``at_pixels``: where the method is offered. If both are true, the default is the pixels.
     ``signed``: the maps have evidence against the class as well. ``of_class``: the maps depend on the class.
@@ -102,6 +118,11 @@ class MethodSpec:
     at_pixels: bool = False
     signed: bool = True
     of_class: bool = True
+
+    @property
+    def of_attention(self) -> bool:
+        """Whether it reads the attention between tokens. Its map is that of the tokens, at no layer."""
+        return self.needs in ("attention", "attention gradient")
 
 
 Fusion = Literal["mean", "max", "product"]
@@ -176,7 +197,8 @@ class Plan:
     """What to compute for one image.
 
     - ``top_k``: the number of predictions
-    - ``gates``: the weights of all gates. With ``layer``, also the importance of the layer's channels.
+    - ``gates``: the weights of all gates, of channels and of positions. With ``layer``, also the importance of the
+      layer's channels.
     - ``effects``: the effect of each gate's channels on the first target, by gradient
     - ``restore``: gates for which the effect of setting each weight to 1 is measured, by one pass for each channel
     - ``taps``: feature maps
@@ -294,6 +316,15 @@ class GateReading:
     ascending: Integers
     effects: Floats | None = None
     restored: Floats | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SpatialGateReading:
+    """The ``weights`` ``[h, w]`` by which a gate multiplied the positions of all channels for one image."""
+
+    layer: str
+    type: str
+    weights: Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -415,6 +446,7 @@ class Outcome:
     waited_s: float = 0.0
     embedding: Floats | None = None
     segmentation: NDArray[np.uint8] | None = None
+    spatial_gates: tuple[SpatialGateReading, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from threadpoolctl import threadpool_limits
 
 from pellucid.engine import Engine as NetworkEngine
 from pellucid.errors import MethodNotAllowed, NotFound, PellucidError, Unexplainable
-from pellucid.explain.methods import METHODS
+from pellucid.explain.methods import offered
 from pellucid.network import names
 from pellucid.network.file import load
 from pellucid.network.spec import NetworkSpec
@@ -292,7 +292,7 @@ def _served(
     return Served(
         spec=spec,
         network=compiled.spec,
-        methods=tuple(method.spec for method in METHODS.values()),
+        methods=offered(compiled.spec),
         engine=runtime.info.description,
         worker=worker,
         pool=pool,

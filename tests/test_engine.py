@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.engine import Engine
-from pellucid.explain.methods import METHODS
+from pellucid.explain.methods import METHODS, offered
 from pellucid.network.file import CompiledNetwork, NetworkFileError
 from pellucid.network.spec import SOFTMAX
 from pellucid.runtime.base import Cores
@@ -248,12 +248,13 @@ def test_methods_that_share_a_gradient_share_a_lane(engine: Engine) -> None:
 
 
 def test_a_method_with_extra_passes_has_its_own_lane(engine: Engine) -> None:
-    for name, method in METHODS.items():
-        assert (engine.lane(plan_of(name, layer="head")) == "") == (
-            method.spec.needs == "gradient"
+    specs = offered(engine.network)
+    for spec in specs:
+        assert (engine.lane(plan_of(spec.name, layer="head")) == "") == (
+            spec.needs == "gradient"
         )  # closed form: no gradient pass
-    lanes = {engine.lane(plan_of(name, layer="head")) for name in METHODS}
-    assert len(lanes) == 1 + sum(method.spec.needs != "gradient" for method in METHODS.values())
+    lanes = {engine.lane(plan_of(spec.name, layer="head")) for spec in specs}
+    assert len(lanes) == 1 + sum(spec.needs != "gradient" for spec in specs)
     plain, edited = Plan(layer="head"), Plan(layer="head", edit=Edit(((0, 0.0),)))
     assert engine.lane(plain) != engine.lane(edited) != engine.lane(Plan(layer="head", edit=Edit(ranked=True)))
 

@@ -210,16 +210,21 @@ def _progress_bar(name: str, progress: bool) -> Iterator[Callable[[str], None]]:
 
 def _recorded(net: nn.Module, traced: TracedNetwork, model: ModelSpec) -> tuple[FullGraph, list[str]]:
     """The graph and its limits. If gradients can't be recorded, the graph has none, and a limit says why."""
-    names = traced.values()
+    scores = traced.block_scores()
+    names = [*traced.values(), *scores]
     forward = traced.trunk((*names, traced.logits))
     shape = (3, *model.preprocess.size)
+    named = (PIXELS_INPUT, *names)
     top_class = model.output.kind in ("softmax", "sigmoid")
+    reason = ""
+    # If LeGrad's scores can't be recorded, the other gradients may be.
+    for own in (scores, dict.fromkeys(scores)) if any(scores.values()) else (scores,):
+        try:
+            return record(forward, named, net, shape, model.scalars, top_class=top_class, scores=own), []
+        except Exception as error:  # an operation without a derivative, or its formula, can raise anything
+            reason = f"{type(net).__name__} has no gradient: {str(error).splitlines()[0]}"
     try:
-        return record(forward, (PIXELS_INPUT, *names), net, shape, model.scalars, top_class=top_class), []
-    except Exception as error:  # an operation without a derivative, or its formula, can raise anything
-        reason = f"{type(net).__name__} has no gradient: {str(error).splitlines()[0]}"
-    try:
-        return record(forward, (PIXELS_INPUT, *names), net, shape, model.scalars, gradients=False), [
+        return record(forward, named, net, shape, model.scalars, gradients=False, scores=scores), [
             f"methods that need a gradient are not offered: {reason}"
         ]
     except Exception as error:
@@ -229,6 +234,9 @@ def _recorded(net: nn.Module, traced: TracedNetwork, model: ModelSpec) -> tuple[
 def _manifest(traced: TracedNetwork, full: FullGraph, model: ModelSpec, net: nn.Module) -> Manifest:
     def value(name: str, layout: Layout, linear: str | None = None) -> Value:
         return Value(full.values[name], full.gradients[name], layout, linear)
+
+    def nodes(name: str) -> GateValue:
+        return GateValue(full.values[name], full.gradients[name])
 
     height, width = model.preprocess.size
     parameters = {name for name, _ in net.named_parameters()}
@@ -241,9 +249,9 @@ def _manifest(traced: TracedNetwork, full: FullGraph, model: ModelSpec, net: nn.
             layer.name: value(traced.value(layer.name), traced.layout(layer.name), traced.linear(layer.name))
             for layer in traced.spec.layers
         },
-        gate_values={
-            gate: GateValue(full.values[weights], full.gradients[weights]) for gate, weights in traced.gates.items()
-        },
+        gate_values={gate: nodes(weights) for gate, weights in traced.gates.items()},
+        spatial_gate_values={gate: nodes(weights) for gate, weights in traced.spatial_gates.items()},
+        attention_values={name: nodes(matrix) for name, matrix in traced.attentions.items()},
         broadcasts=False,
         buffers=tuple(name for name in full.weights if name not in parameters),
         versions=_versions(),
@@ -271,32 +279,35 @@ def _checked(network: CompiledNetwork, net: nn.Module, traced: TracedNetwork) ->
     images = torch.randn(2, 3, *manifest.model.preprocess.size, generator=torch.Generator().manual_seed(2)).to(kind)
     wanted = torch.zeros(2, manifest.model.scalars, dtype=kind)
     wanted[0, -1], wanted[1, 0] = 1, 1
-    outputs = (manifest.logits, *([manifest.pixels.gradient] if manifest.pixels.gradient else []))
+    gradients = [manifest.pixels.gradient, *(each.gradient for each in manifest.attention_values.values())]
+    outputs = (manifest.logits, *(name for name in gradients if name is not None))
     run = torch_runtime.build(
         network.graph.part((PIXELS_INPUT, WANTED_INPUT), outputs), network.weights, torch.device("cpu"), None
     )
     with torch.no_grad():
-        (expected,), (logits, *found) = traced.trunk((traced.logits,))(images), run(images, wanted)
+        (expected,), (logits, *_) = traced.trunk((traced.logits,))(images), run(images, wanted)
     scale = float(expected.abs().max()) + 1e-12
     off = float((logits - expected).abs().max()) / scale
     if not off <= _TOLERANCE[kind]:
         raise CompileError(
             f"{manifest.model.name}: the compiled graph computes other logits (by {off:.1e} of the largest)"
         )
-    if not found:
+    if manifest.pixels.gradient is None:
         return True
     _check_gradient(network, traced, images[:1], wanted[:1])
     try:
         with torch.no_grad():
-            (of_one,) = run(images[:1], wanted)[1:]
-            rows = [run(images[:1], row[None])[1] for row in wanted]
+            of_one = run(images[:1], wanted)[1:]
+            rows = zip(*(run(images[:1], row[None])[1:] for row in wanted), strict=True)
     except Exception:  # an operation that does not broadcast one image over two gradients can raise anything
         return False
-    scale = max(float(row.abs().max()) for row in rows) + 1e-12
-    return (
-        of_one.shape == (2, *rows[0].shape[1:])
-        and float((of_one - torch.cat(rows)).abs().max()) / scale < _TOLERANCE[kind]
-    )
+    for both, each in zip(of_one, rows, strict=True):
+        scale = max(float(row.abs().max()) for row in each) + 1e-12
+        if both.shape != (2, *each[0].shape[1:]):
+            return False
+        if not float((both - torch.cat(each)).abs().max()) / scale < _TOLERANCE[kind]:
+            return False
+    return True
 
 
 def _is_derivative(gradient: Tensor, other: Tensor, function: nn.Module, x: Tensor, rows: Tensor) -> bool:

@@ -72,7 +72,12 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class GateValue:
-    """The nodes of a gate's weights ``[B, C]`` or ``[B, C, 1, 1]`` and, if there is one, of the gradient at them."""
+    """The nodes of a gate's weights and, if there is one, of the gradient at them.
+
+    The weights are ``[B, C]`` or ``[B, C, 1, 1]``. Those of a gate by position are ``[B, h, w]``, with an axis of size
+    1 among them. An attention's are its matrix ``[B, heads, N, N]``; its gradient is that of the scores which the head
+    gives the mean of its block's tokens (LeGrad).
+    """
 
     node: str
     gradient: str | None
@@ -81,7 +86,8 @@ class GateValue:
 class Manifest(BaseModel):
     """``network.json``: the network's description, and the graph nodes that hold its values.
 
-    ``pixels`` is the network's input, and ``values`` and ``gate_values`` map each layer and gate to its nodes.
+    ``pixels`` is the network's input. ``values``, ``gate_values``, ``spatial_gate_values`` and ``attention_values`` map
+    each layer, gate and attention to its nodes.
     ``broadcasts``: whether one image can have several rows of ``wanted``. ``buffers``: arrays that are not parameters.
     ``limits``: sentences that say what the network can't do, and why. ``sha256``: the other members' digests.
     ``versions``: of the libraries that compiled it.
@@ -97,6 +103,8 @@ class Manifest(BaseModel):
     pixels: Value
     values: dict[str, Value]
     gate_values: dict[str, GateValue]
+    spatial_gate_values: dict[str, GateValue] = Field(default_factory=dict)
+    attention_values: dict[str, GateValue] = Field(default_factory=dict)
     broadcasts: bool
     buffers: tuple[str, ...] = ()
     limits: tuple[str, ...] = ()
@@ -333,6 +341,7 @@ def _check_graph(manifest: Manifest, graph: Graph, weights: Mapping[str, Array])
         if node.op == INPUT and node.name not in (PIXELS_INPUT, WANTED_INPUT):
             raise NetworkFileError(f"the graph has an unknown input {node.name[:80]}")
     values: list[Value | GateValue] = [manifest.pixels, *manifest.values.values(), *manifest.gate_values.values()]
+    values += [*manifest.spatial_gate_values.values(), *manifest.attention_values.values()]
     forward = {manifest.logits, *(each.node for each in values)}
     gradients = {each.gradient for each in values if each.gradient is not None}
     if missing := (forward | gradients) - graph.nodes.keys():
@@ -344,14 +353,23 @@ def _check_graph(manifest: Manifest, graph: Graph, weights: Mapping[str, Array])
     _check_output(manifest.model)
     network = manifest.network
     layers = {layer.name for layer in network.layers}
-    named = {*network.feature_layers, *(side for gate in network.gates for side in (gate.before, gate.after))}
+    gates = (*network.gates, *network.spatial_gates)
+    named = {*network.feature_layers, *(side for gate in gates for side in (gate.before, gate.after))}
     named |= {network.default_layer} - {""}
     if (
         not named <= layers
         or layers != set(manifest.values)
         or {gate.layer for gate in network.gates} != set(manifest.gate_values)
+        or {gate.layer for gate in network.spatial_gates} != set(manifest.spatial_gate_values)
+        or {attention.name for attention in network.attentions} != set(manifest.attention_values)
     ):
-        raise NetworkFileError("its layers and gates do not match its values")
+        raise NetworkFileError("its layers, gates and attentions do not match its values")
+    for attention in network.attentions:
+        first, end = attention.read
+        if min(attention.grid) < 1 or not 0 <= first < end <= attention.extra + math.prod(attention.grid):
+            raise NetworkFileError(f"the attention {attention.name[:80]} has impossible tokens")
+    if len({(attention.extra, attention.grid) for attention in network.attentions}) > 1:
+        raise NetworkFileError("its attentions have different tokens")
     for layer in network.layers:
         layout = manifest.values[layer.name].layout
         if layer.shape[1:] != (layout.height, layout.width) or min(layer.shape) < 1:

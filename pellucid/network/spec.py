@@ -134,13 +134,29 @@ class GateSpec:
     squash: str
 
 
+@dataclass(frozen=True, slots=True)
+class AttentionSpec:
+    """One self-attention between all tokens.
+
+    ``name`` is that of its module. Of the tokens, the first ``extra`` are not positions, such as a class token; the
+    others are those of the ``grid`` (height, width). Behind the last attention's block, the logits are computed from
+    the tokens ``read``: from the first of these two to before the second.
+    """
+
+    name: str
+    heads: Annotated[int, Field(ge=1)]
+    extra: Annotated[int, Field(ge=0)]
+    grid: tuple[int, int]
+    read: tuple[int, int]
+
+
 @dataclass(frozen=True)
 class NetworkSpec:
-    """The layers, gates and default layers of a network.
+    """The layers, gates, attentions and default layers of a network.
 
     ``default_layer`` is the layer of a heat map unless the caller names another, and ``default_layer_reason`` says why.
     If no layer fits, ``default_layer`` is empty and the reason says why. ``feature_layers`` are an early, a middle and
-    a late layer.
+    a late layer. ``spatial_gates`` have one weight per position in place of one per channel.
     """
 
     layers: tuple[LayerSpec, ...]
@@ -148,6 +164,8 @@ class NetworkSpec:
     default_layer: str
     default_layer_reason: str
     feature_layers: tuple[str, ...]
+    spatial_gates: tuple[GateSpec, ...] = ()
+    attentions: tuple[AttentionSpec, ...] = ()
 
     @cached_property
     def by_name(self) -> dict[str, LayerSpec]:

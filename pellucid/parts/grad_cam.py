@@ -18,7 +18,7 @@ from pellucid.parts.targets import Direction, TargetOptions
 from pellucid.parts.trust import RANDOM_HEADS, TrustOptions, trust_json
 from pellucid.render import compose
 from pellucid.render.encode import Picture, encode
-from pellucid.types import Contrast, Explanation, MapSpec, MethodSpec, Plan, Region
+from pellucid.types import OF_ATTENTION, Contrast, Explanation, MapSpec, MethodSpec, Plan, Region
 
 METHOD: Final = "grad-cam"
 COLOURS: Final = "turbo"
@@ -49,14 +49,16 @@ class MapOptions(TargetOptions):
     fuse: Literal["mean", "max", "product"] | None = Field(
         None,
         description="One map of several layers, each stretched to 0 to 1 and enlarged to the finest of them: their "
-        "`mean`, the `max` of them, or their `product`, which keeps what all of them show.",
+        "`mean`, the `max` of them, or their `product`, which keeps what all of them show (RefineCAM, arXiv "
+        "2605.14641).",
         examples=["mean"],
     )
     against: Names = Field(
         default_factory=list,
         max_length=20,
         description="Explain what speaks for the class and not for this one, by index or by label: the target's logit "
-        "less `against_weight` times this one's (the mean of them, where it is repeated) in place of the logit. "
+        "less `against_weight` times this one's (the mean of them, where it is repeated) in place of the logit, as "
+        "Finer-CAM (arXiv 2501.11309). "
         "Without `target`, the most probable of the other classes is explained.",
         examples=[["tabby"]],
     )
@@ -161,6 +163,11 @@ def _heat_maps(options: MapOptions, network: NetworkSpec, methods: Mapping[str, 
         raise InvalidOption("fuse: Name several layers in `layer`: their maps are fused into one.")
     found: list[MapSpec] = []
     for name in dict.fromkeys(options.method):
+        if name in OF_ATTENTION and not network.attentions:
+            raise InvalidOption(
+                f"The method {name!r} reads the attention between the tokens of a vision transformer, and this network "
+                f"has none that covers them all. Offered: {', '.join(methods)}."
+            )
         if name not in methods:
             raise UnknownName.among("method", name, [*methods])
         layers = given or [PIXELS if methods[name].at_pixels else layer_name(network.default_layer, network)]
@@ -178,6 +185,8 @@ def _require_offered(methods: Mapping[str, MethodSpec], name: str, layer: str, n
         raise InvalidOption(
             f"The method {name!r} is offered at layers, not at the pixels. Offered there: {', '.join(offered)}."
         )
+    if not methods[name].at_layers and not is_pixels(layer, network):
+        raise InvalidOption(f"The method {name!r} has one map, of all layers: leave `layer` out, or name the pixels.")
 
 
 def region_json(region: Region) -> dict[str, Any]:

@@ -49,6 +49,27 @@ class Gate(Schema):
     )
 
 
+class SpatialGate(Schema):
+    """The weights of a gate with one number per position, as CBAM's spatial gate. A weight alone is not importance."""
+
+    layer: str = Field(
+        description="The gate's name: that of its module, or of its multiplication if the module has several gates.",
+        examples=["layer1.0.se.spatial"],
+    )
+    type: str = Field(description="The class of the gate's module.", examples=["SpatialAttn"])
+    weights: list[list[float]] = Field(
+        description="The factor by which each position of all channels was multiplied, row by row, top row first.",
+        examples=[[[0.41, 0.52], [0.73, 0.44]]],
+    )
+    min: float = Field(description="The smallest of `weights`.", examples=[0.41])
+    max: float = Field(description="The largest of `weights`.", examples=[0.73])
+    mask: Picture = Field(
+        description="8-bit grey, in the proportions of `box`, at most 256 pixels long. 255 is the largest weight, 0 is "
+        "a weight of 0."
+    )
+    box: BoxField
+
+
 class Importance(Schema):
     """Grad-CAM's channel weights: the gradient of the class's logit by each channel, averaged over positions.
 
@@ -68,6 +89,11 @@ class Attention(Schema):
 
     gates: list[Gate] = Field(
         description="The network's channel-attention gates, in order of execution. Empty if it has none."
+    )
+    spatial_gates: list[SpatialGate] | None = Field(
+        None,
+        description="The network's gates with one number per position, in order of execution. Only present if it has "
+        "any.",
     )
     importance: Importance | None = Field(
         None,

@@ -52,7 +52,7 @@ def layers(
     api_key: ApiKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """List a network's layers and channel-attention gates, by the names that --layer and --layers take."""
+    """List a network's layers and gates, by the names that --layer and --layers take."""
 
     async def run() -> ModelDetail:
         async with session(url, api_key, model=model) as client:
@@ -63,7 +63,9 @@ def layers(
         detail = asyncio.run(run())
     if as_json:
         print_json(
-            detail.model_dump_json(include={"name", "layers", "gates", "default_layer", "feature_layers"}, indent=1)
+            detail.model_dump_json(
+                include={"name", "layers", "gates", "spatial_gates", "default_layer", "feature_layers"}, indent=1
+            )
         )
         return
     table = _table("layer", "kind", "channels x height x width", "")
@@ -77,9 +79,11 @@ def layers(
     _print(table)
     if not detail.default_layer.name:
         Console().print(f"No heat maps: {detail.default_layer.why}.", markup=False)
-    if detail.gates:
-        table = _table("gate", "kind", "channels x height x width", "squash")
-        for gate in detail.gates:
+    for kind, gates in (("gate", detail.gates), ("gate of positions", detail.spatial_gates)):
+        if not gates:
+            continue
+        table = _table(kind, "kind", "channels x height x width", "squash")
+        for gate in gates:
             table.add_row(gate.layer, gate.type, _shape(gate.shape), gate.squash)
         _print(table)
 

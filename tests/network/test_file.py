@@ -61,6 +61,18 @@ def test_a_saved_network_is_loaded_unchanged(path: Path) -> None:
     assert sum(weight.base is not None for weight in found.weights.values()) == len(found.weights)  # mapped, not copied
 
 
+def test_a_file_from_before_attention_and_spatial_gates_is_loaded(path: Path, tmp_path: Path) -> None:
+    def before(manifest: Any) -> Any:
+        for name in ("attention_values", "spatial_gate_values"):
+            del manifest[name]
+        for name in ("attentions", "spatial_gates"):
+            del manifest["network"][name]
+        return manifest
+
+    found = load(forged(path, tmp_path, manifest=before))
+    assert (found.spec, found.manifest.attention_values) == (compiled("tiny-relu").spec, {})
+
+
 @pytest.mark.parametrize("kind", ["float64", "float32", "int64", "int32", "int16", "int8", "uint8", "bool"])
 def test_every_dtype_is_loaded_bit_for_bit(tmp_path: Path, kind: str) -> None:
     net, path = compiled("tiny-relu"), tmp_path / "net.pellucid"
@@ -271,6 +283,24 @@ MANIFESTS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "a layer without a value": (lambda data: data["values"].pop("stem") and data, "do not match its values"),
     "another default layer": (put("attic", "network", "default_layer"), "do not match its values"),
     "a gate between unknown layers": (put("attic", "network", "gates", 0, "before"), "do not match its values"),
+    "an attention without a value": (
+        put([{"name": "x", "heads": 1, "extra": 0, "grid": [2, 2], "read": [0, 4]}], "network", "attentions"),
+        "do not match its values",
+    ),
+    "a spatial gate without a value": (
+        lambda data: put(data["network"]["gates"], "network", "spatial_gates")(data),
+        "do not match its values",
+    ),
+    "an attention without an operation": (
+        put({"x": {"node": "nowhere", "gradient": None}}, "attention_values"),
+        "there is no operation nowhere",
+    ),
+    "an attention that reads no tokens": (
+        lambda data: put({"x": data["gate_values"]["gate"]}, "attention_values")(
+            put([{"name": "x", "heads": 1, "extra": 0, "grid": [2, 2], "read": [0, 5]}], "network", "attentions")(data)
+        ),
+        "the attention x has impossible tokens",
+    ),
     "a negative channel": (put([-8, 64, 64], "network", "layers", 0, "shape"), "has an impossible shape"),
     "another extent": (put([8, 64, 64], "network", "layers", 0, "shape"), "has an impossible shape"),
     "a layout without a side": (put(0, "values", "stem", "layout", "height"), "network.json is invalid at values"),

@@ -50,6 +50,14 @@ class Trace:
     qualnames: dict[fx.Node, str]
     returned: dict[str, tuple[fx.Node, str]]
 
+    def moved(self, old: fx.Node, new: fx.Node) -> None:
+        """Give the names of ``old`` to ``new``, which holds the same value."""
+        if old in self.qualnames:
+            self.qualnames[new] = self.qualnames.pop(old)
+        for path, (node, kind) in self.returned.items():
+            if node is old:
+                self.returned[path] = new, kind
+
 
 def trace(net: nn.Module, size: tuple[int, int]) -> Trace:
     """The graph of ``net`` for pixels ``[B, 3, *size]``.
