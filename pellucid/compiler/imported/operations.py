@@ -288,6 +288,8 @@ def _strided_slice(op: Op) -> Made:
 def _gather(op: Op) -> Made:
     axis, places = op.ints(2)[0] % len(op.shapes[0]), op.array(1)
     side = op.shapes[0][axis]
+    if len(op.shapes[0]) == 1 and np.array_equal(places.reshape(-1), range(side)):
+        return _reshape(op)
     if op.of_batch(side):
         raise RuntimeError("Gather takes a part of the batch")
     before: list[Any] = [slice(None)] * axis
@@ -420,6 +422,11 @@ def _attention(op: Op) -> Made:
     return partial(functional.scaled_dot_product_attention, is_causal=op.attributes["causal"], scale=scale)
 
 
+def _roll(op: Op) -> Made:
+    shifts, axes = op.ints(1), [axis % len(op.shape) for axis in op.ints(2)]
+    return lambda x: torch.roll(x, shifts, axes)
+
+
 def _group_norm(op: Op) -> Made:
     groups, eps = op.attributes["num_groups"], op.attributes["epsilon"]
     return lambda x, weight, bias: functional.group_norm(x, groups, weight, bias, eps)
@@ -538,6 +545,7 @@ OPERATIONS: Final[dict[str, Callable[[Op], Made]]] = {
     **dict.fromkeys(("Reshape", "Squeeze", "Unsqueeze"), _reshape),
     "Transpose": _transpose,
     "Concat": _concat,
+    "Roll": _roll,
     **dict.fromkeys(("Split", "VariadicSplit"), _split),
     "Slice": _slice,
     "StridedSlice": _strided_slice,

@@ -34,9 +34,11 @@ _PRIMES: Final = (97, 101, 103, 107, 109, 113, 127, 131, 137, 139, 149, 151, 157
 _TOLERANCE: Final = 1e-4
 _INSTEAD: Final = "compile the network from torch instead"
 _QUANTIZED: Final = {"FakeQuantize", "FakeConvert"}
-_FIXED: Final = {"Constant", "Parameter", "Result"}
 # Operations that compute shapes, which are folded.
-_OF_SHAPES: Final = {"ShapeOf", "Range", "ReduceProd", "Floor", "Ceiling", "Mod", "FloorMod", "Equal", "NotEqual"}
+_OF_SHAPES: Final = {
+    *("Constant", "Parameter", "Result", "ShapeOf", "Range", "ReduceProd", "Floor", "Ceiling", "Mod", "FloorMod"),
+    *("Equal", "NotEqual", "LogicalNot", "ScatterNDUpdate"),
+}
 
 
 class ImportedNetwork(nn.Module):
@@ -88,18 +90,19 @@ def read(path: str | Path, size: tuple[int, int] | None = None) -> tuple[Importe
     try:
         model.reshape(at_size)
         mark = _mark_batch(model, at_size, fixed)
-        _refuse_unknown(path.name, model, _FIXED)
-        net = _Reader(model, channels_last, mark).net.eval().requires_grad_(False)
+        reader = _Reader(model, channels_last, mark)
     except RuntimeError as error:
-        _refuse_unknown(path.name, model, _FIXED | _OF_SHAPES)
+        _refuse_unknown(path.name, {op.get_type_name() for op in model.get_ops()} - {*OPERATIONS} - _OF_SHAPES)
         raise SourceError(f"{path.name} can't be read for any batch: {_line(error)}; {_INSTEAD}") from error
+    _refuse_unknown(path.name, reader.unknown)
+    net = reader.net.eval().requires_grad_(False)
     _check(net, path, at_size, size, channels_last)
     return net, size
 
 
-def _refuse_unknown(name: str, model: Any, known: set[str]) -> None:
-    if unknown := sorted({op.get_type_name() for op in model.get_ops()} - {*OPERATIONS} - known):
-        raise SourceError(f"{name} has operations that can't be imported: {', '.join(unknown)}; {_INSTEAD}")
+def _refuse_unknown(name: str, unknown: set[str]) -> None:
+    if unknown:
+        raise SourceError(f"{name} has operations that can't be imported: {', '.join(sorted(unknown))}; {_INSTEAD}")
 
 
 def _model(path: Path) -> Any:
@@ -153,44 +156,60 @@ def _mark_batch(model: Any, shape: list[int], fixed: int | None) -> int:
     mark = next(each for each in _PRIMES if all(side % each for side in sides if side))
     if fixed is None:
         model.reshape([mark, *shape[1:]])
-    else:
-        (picture,) = model.get_parameters()
-        picture.set_partial_shape(ov.PartialShape([mark, *shape[1:]]))
-        for op in model.get_ordered_ops():
-            _open_batch(op, mark, fixed)
-            op.validate_and_infer_types()
+        _fold(model)
+        return mark
+    _fold(model)
+    (picture,) = model.get_parameters()
+    picture.set_partial_shape(ov.PartialShape([mark, *shape[1:]]))
+    for op in model.get_ordered_ops():
+        _open_batch(op, mark, fixed)
+        op.validate_and_infer_types()
+    _fold(model)
+    return mark
+
+
+def _fold(model: Any) -> None:
     folding = Manager()
     folding.register_pass(ConstantFolding())
     folding.run_passes(model)
-    return mark
 
 
 def _open_batch(op: Any, mark: int, fixed: int) -> None:
     """Replace what an exporter wrote for a ``fixed`` batch: the shape of a Reshape, and what joins a Concat."""
     if op.get_type_name() == "Reshape" and _constant(op.input_value(1)) is not None:
-        sides, target = list(op.input_value(0).get_shape()), list(op.get_output_shape(0))
-        batch = next((axis for axis, side in enumerate(sides) if side and side % mark == 0), None)
-        if batch is None:
-            return
-        # Row-major order stays, so as many numbers come before the batch as before.
-        before = math.prod(sides[:batch])
-        at = [axis for axis in range(len(target)) if math.prod(target[:axis]) == before and target[axis] % fixed == 0]
-        axis = next((axis for axis in at if target[axis] == fixed), at[0] if at else 0)
-        target[axis] = target[axis] // fixed * mark
+        target = _opened(list(op.input_value(0).get_shape()), list(op.get_output_shape(0)), mark, fixed)
         op.input(1).replace_source_output(ops.constant(np.array(target, np.int64)).output(0))
-    elif op.get_type_name() == "Concat":
-        sides = [value.get_shape() for value in op.input_values()]
-        marked = any(shape[0] == mark for shape in sides if shape)
-        for each, shape in zip(op.inputs(), sides, strict=True):
-            if (
-                marked
-                and op.get_attributes()["axis"]
-                and shape[0] == fixed
-                and _constant(each.get_source_output()) is not None
-            ):
-                wide = np.array([mark, *shape[1:]], np.int64)
+    elif op.get_type_name() == "Gather" and len(op.get_input_shape(0)) == 1:  # as_strided, which keeps the order
+        (side,), places = op.get_input_shape(0), _constant(op.input_value(1))
+        if side % mark == 0 and places is not None and np.array_equal(places.reshape(-1), range(side // mark * fixed)):
+            opened = _opened([side], list(places.shape), mark, fixed)
+            op.input(1).replace_source_output(ops.constant(np.arange(side).reshape(opened)).output(0))
+    elif op.get_type_name() == "Concat" and op.get_attributes()["axis"] != 0:
+        shapes = [value.get_shape() for value in op.input_values()]
+        for each, shape in zip(op.inputs(), shapes, strict=True):
+            if any(other[0] == mark for other in shapes) and shape[0] == fixed:
                 first = ops.slice(each.get_source_output(), [0], [1], [1], [0])
-                each.replace_source_output(ops.broadcast(first, wide).output(0))
+                each.replace_source_output(ops.broadcast(first, np.array([mark, *shape[1:]])).output(0))
+
+
+def _opened(sides: list[int], target: list[int], mark: int, fixed: int) -> list[int]:
+    """The shape ``target``, of a value ``sides`` with a ``fixed`` batch, for a marked batch.
+
+    Row-major order stays, so as many numbers come before the batch as before. A side that is the batch alone comes
+    first. Without one the batch joins the side behind it, as attention heads do, or the side before it if only
+    features follow.
+    """
+    batch = next((axis for axis, side in enumerate(sides) if side and side % mark == 0), None)
+    if batch is None:
+        return target
+    before = math.prod(sides[:batch])
+    inside = before * sides[batch] // mark  # of a side that the batch has joined
+    fitting = [axis for axis in range(len(target)) if math.prod(target[:axis]) in (before, inside)]
+    axis = next((axis for axis in fitting if target[axis] == fixed), None)
+    if axis is None:
+        axis = fitting[0] if fitting else 0
+        axis -= 0 < axis == len(target) - 1
+    return [side // fixed * mark if at == axis and side % fixed == 0 else side for at, side in enumerate(target)]
 
 
 def _constant(value: Any) -> NDArray[Any] | None:
@@ -255,6 +274,7 @@ class _Reader:
         self._constants: dict[str, NDArray[Any]] = {}
         self._same: dict[str, str] = {}  # a value -> the value of a step that it equals
         self._steps: list[_Step] = []
+        self.unknown: set[str] = set()
         for node in model.get_ordered_ops():
             self._add(node)
         (result,) = model.get_results()
@@ -272,10 +292,10 @@ class _Reader:
         elif kind != "Result" and key not in self._same:
             op = Op(node, self._constants, self._mark)
             if all(map(op.is_constant, range(len(op.inputs)))):
-                self._constants[key] = _folded(op)
-                return
-            made = OPERATIONS[kind](op)
-            if made is None:
+                self._constants[key] = _folded(node)
+            elif kind not in OPERATIONS:
+                self.unknown.add(kind)
+            elif (made := OPERATIONS[kind](op)) is None:
                 self._same[key] = self._source(op.inputs[0])
             else:
                 self._step(node, op, made)
@@ -367,12 +387,13 @@ class _Reader:
         return (made & read).pop() if len(made & read) == 1 else None
 
 
-def _folded(op: Op) -> NDArray[Any]:
-    if op.kind == "Convert":
-        return op.array(0).astype(np.float32 if op.type.is_real() else op.type.to_dtype())
-    made = OPERATIONS[op.kind](op)
-    given = [torch.from_numpy(op.array(index)) for index in range(len(op.inputs)) if index not in op.read]
-    return np.array(given[0] if made is None else made(*given))
+def _folded(node: Any) -> NDArray[Any]:
+    """The value of an operation of constants."""
+    found = _constant(node.output(0))
+    if found is None:
+        run = ov.Core().compile_model(ov.Model([node.output(0)], []), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        found = np.array(run([])[0])
+    return found.astype(np.float32) if found.dtype.kind == "f" else found
 
 
 def _file_name(node: Any) -> tuple[str, str]:
