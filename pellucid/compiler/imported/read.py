@@ -100,6 +100,11 @@ def read(path: str | Path, size: tuple[int, int] | None = None) -> tuple[Importe
     return net, size
 
 
+def weights_file(path: str | Path) -> Path:
+    """The file with the weights of an ``.xml`` file, or of an ``.onnx`` file, unless it names another."""
+    return Path(path).with_suffix(".bin") if Path(path).suffix == ".xml" else Path(path)
+
+
 def _refuse_unknown(name: str, unknown: set[str]) -> None:
     if unknown:
         raise SourceError(f"{name} has operations that can't be imported: {', '.join(sorted(unknown))}; {_INSTEAD}")
