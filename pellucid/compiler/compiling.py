@@ -60,7 +60,8 @@ def compile(
     """Compile a classifier of RGB pictures into the file ``path``. Serving the file needs no torch.
 
     ``net`` maps normalised pixels ``[B, 3, H, W]`` to logits ``[B, classes]``. It is copied, so your training script
-    can keep using it. It may be the path of an ONNX file or of OpenVINO's IR (``.onnx``, ``.xml``). ``labels`` has one name for each class. ``size`` is (H, W), or the side of a square, in pixels.
+    can keep using it. It may be the path of an ONNX file (``.onnx``) or of OpenVINO's IR (``.xml``). ``labels`` has one
+    name for each class. ``size`` is (H, W), or the side of a square, in pixels.
 
     Preprocessing has three steps. The picture is resized until its short side has ``resize`` pixels (by default
     ``size`` / 0.875), or with ``squash`` both sides. The centre is cropped to ``size``. Each channel becomes

@@ -121,7 +121,7 @@ def export(net: nn.Module, path: Path, form: str) -> Path:
     """``onnx``: by torch's exporter, with an open batch; ``older``: by its older one, for one picture; ``ir``."""
     x = images(2)
     path = path.with_suffix(".xml" if form == "ir" else ".onnx")
-    with warnings.catch_warnings(), torch.no_grad():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if form == "onnx":
             shapes = ({0: torch.export.Dim("batch")},)
