@@ -32,8 +32,8 @@ def compile_network(
     network: Annotated[
         str,
         typer.Argument(
-            help="lite0, torchvision:NAME, timm:NAME, file:PATH, a file of ONNX or of OpenVINO (.onnx, .xml), or a class "
-            "as package.module:Class."
+            help="lite0, torchvision:NAME, timm:NAME, file:PATH, a file of ONNX or OpenVINO (.onnx, .xml), or a class as "
+            "package.module:Class."
         ),
     ],
     out: Annotated[Path, typer.Option(dir_okay=False, help="File to write; NAME.pellucid.")],

@@ -230,8 +230,7 @@ def _constant(value: Any) -> NDArray[Any] | None:
 
 def _check(net: ImportedNetwork, path: Path, shape: list[int], size: tuple[int, int], channels_last: bool) -> None:
     """Compare the module with OpenVINO's own run of the file. Raises SourceError."""
-    model = _model(path)
-    model.reshape(shape)
+    model = _model(path)  # not reshaped: OpenVINO 2026.4 crashes on some transformers of a fixed batch
     _without_softmax(model)
     kind = model.inputs[0].get_element_type()
     images = torch.randn(shape[0], 3, *size, generator=torch.Generator().manual_seed(3))
