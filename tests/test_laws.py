@@ -106,7 +106,11 @@ MAY_IMPORT = {
 HEAVY_FOR = {
     "torch": {"pellucid.compiler", "pellucid.runtime.torch_runtime", "models", "service.commands"},
     "torchvision": {"models"},
-    "openvino": {"pellucid.runtime.openvino_runtime", "pellucid.runtime.aten_to_openvino"},
+    "openvino": {
+        "pellucid.compiler.imported",
+        "pellucid.runtime.openvino_runtime",
+        "pellucid.runtime.aten_to_openvino",
+    },
 }
 HEAVY = {*HEAVY_FOR}
 _ENGINE = {"pellucid.compiler", "pellucid.engine", "pellucid.explain", "pellucid.runtime"}

@@ -17,6 +17,8 @@ from tqdm import tqdm
 
 from pellucid.compiler.digest import parameters_digest
 from pellucid.compiler.gradient.full_graph import FullGraph, record
+from pellucid.compiler.imported.read import SUFFIXES, read
+from pellucid.compiler.sources import SourceError
 from pellucid.compiler.trace.graph import TracedNetwork, UntraceableError
 from pellucid.network.file import CompiledNetwork, GateValue, Manifest, NetworkFileError, Value, save
 from pellucid.network.graph import PIXELS_INPUT, WANTED_INPUT, Graph
@@ -40,7 +42,7 @@ class CompileError(ValueError):
 
 
 def compile(
-    net: nn.Module,
+    net: nn.Module | str | Path,
     path: str | Path,
     *,
     labels: Sequence[str] = (),
@@ -62,7 +64,8 @@ def compile(
     """Compile a network of RGB pictures into the file ``path``. Serving the file needs no torch.
 
     ``net`` maps normalised pixels ``[B, 3, H, W]`` to its output. It is copied, so your training script can keep using
-    it. ``size`` is (H, W), or the side of a square, in pixels. ``output`` is what the network returns:
+    it. It may be the path of an ONNX file (``.onnx``) or of OpenVINO's IR (``.xml``). ``size`` is (H, W), or the side
+    of a square, in pixels. ``output`` is what the network returns:
 
     - ``softmax``: the logits ``[B, classes]`` of classes of which one applies
     - ``sigmoid``: the logits ``[B, labels]`` of labels that apply independently, each from a probability of
@@ -84,7 +87,8 @@ def compile(
 
     Raises CompileError, and OSError if the file can't be written.
     """
-    if not isinstance(net, nn.Module):
+    file = Path(net) if isinstance(net, (str, Path)) and Path(net).suffix in SUFFIXES else None
+    if not isinstance(net, nn.Module) and file is None:
         given = f"the class {net.__name__}" if isinstance(net, type) else f"a {type(net).__name__}"
         raise CompileError(
             f"net must be a module with its weights loaded, not {given}: net = Net(); net.load_state_dict(...)"
@@ -101,15 +105,21 @@ def compile(
         )
     path = Path(path)
     height, width = (size, size) if isinstance(size, int) else size
+    if file is not None:
+        try:
+            net, _ = read(file, (height, width))
+        except SourceError as error:
+            raise CompileError(str(error)) from error
+    assert isinstance(net, nn.Module)
     preprocess = PreprocessSpec(
         (height, width), resize or round(min(height, width) / 0.875), interpolation, _three(mean), _three(std), squash
     )
     model = ModelSpec(
         name or path.stem,
-        title or type(net).__name__,
+        title or (file.stem if file else type(net).__name__),
         tuple(labels),
         preprocess,
-        source or f"compiled from {type(net).__module__}.{type(net).__qualname__}",
+        source or f"compiled from {file.name if file else f'{type(net).__module__}.{type(net).__qualname__}'}",
         output=declared_output(output, labels, units, threshold, background),
     )
     return compile_network(net, model, path, progress=progress, guess=output is None)

@@ -26,11 +26,16 @@ _MEAN: Final = (0.485, 0.456, 0.406)
 _STD: Final = (0.229, 0.224, 0.225)
 # The prefixes of catalogue names, which have the form of module:Class.
 _SOURCES: Final = {"torchvision", "timm", "file"}
+_IMPORTED: Final = (".onnx", ".xml")
 
 
 def compile_network(
     network: Annotated[
-        str, typer.Argument(help="lite0, torchvision:NAME, timm:NAME, file:PATH, or a class as package.module:Class.")
+        str,
+        typer.Argument(
+            help="lite0, torchvision:NAME, timm:NAME, file:PATH, a file of ONNX or OpenVINO (.onnx, .xml), or a class as "
+            "package.module:Class."
+        ),
     ],
     out: Annotated[Path, typer.Option(dir_okay=False, help="File to write; NAME.pellucid.")],
     weights: Annotated[
@@ -87,6 +92,7 @@ def compile_network(
     if find_spec("torch") is None:
         _refuse("compiling needs torch: pip install 'pellucid[compile]'")
     from pellucid.compiler import compiling
+    from pellucid.compiler.imported.read import read, weights_file
     from pellucid.compiler.sources import named, of_class
     from pellucid.compiler.weights import digest, load_strict, read_state
 
@@ -104,8 +110,17 @@ def compile_network(
     described: dict[str, Any] = {"name": name, "labels": labels and _labels(labels), "title": title}
     try:
         kind, colon, _ = network.partition(":")
-        own = bool(colon) and kind not in _SOURCES
-        if own:
+        imported = network.endswith(_IMPORTED)
+        own = imported or (bool(colon) and kind not in _SOURCES)
+        if imported:
+            if weights or arguments:
+                _refuse(f"{network} has its weights and its form: --weights and --arguments are of a class")
+            net, size_of_input = read(network, chosen.get("size"))
+            described["name"] = name or out.name.removesuffix(SUFFIX)
+            described["title"] = title or Path(network).stem
+            spec = _described(net, network, {**chosen, "size": size_of_input}, described, output)
+            spec = replace(spec, weights_sha256=digest(weights_file(network)))
+        elif own:
             sys.path.insert(0, os.getcwd())
             net = of_class(network, _arguments(arguments))
             described["name"] = name or out.name.removesuffix(SUFFIX)
@@ -134,7 +149,7 @@ def compile_network(
             load_strict(net, read_state(weights), str(weights))
             source = f"{spec.source}; weights: {weights.name}"
             spec = replace(spec, source=source, weights_sha256=digest(weights))
-        elif own:
+        elif own and not imported:
             typer.echo("without --weights the network has those that its constructor gave it", err=True)
         done = compiling.compile_network(net, spec, out, progress=True, guess=own and output is None)
     except ValueError as error:
@@ -167,7 +182,9 @@ def _described(
 ) -> ModelSpec:
     """The spec of a class in a module of yours. Without options, all but the size and the labels are ImageNet's."""
     if "size" not in chosen or not (described["labels"] or output == "embedding"):
-        _refuse(f"{path} is a class: give --size, the pixels of its input, and --labels, a name for each class")
+        _refuse(
+            f"{path} is a network of yours: give --size, the pixels of its input, and --labels, a name for each class"
+        )
     usual = {"interpolation": "bilinear", "mean": _MEAN, "std": _STD}
     preprocess = PreprocessSpec(**{**usual, **_with_resize(chosen)})
     title = described["title"] or type(net).__name__

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import safetensors.torch
 import torch
 
 import pellucid as library
-from pellucid.network.file import load
+from pellucid.network.file import digest_of, load
 from pellucid.network.spec import OutputSpec
 from tests.commands.invoke import pellucid
 from tests.support import REPOSITORY, SAMPLES, present
@@ -131,6 +132,27 @@ def test_the_output_is_declared_or_found_out(
     done = pellucid("compile", f"{module}:{name}", "--out", "pets.pellucid", "--size", "32", *options)
     assert done.exit_code == 0, done.stderr
     assert load(Path("pets.pellucid")).model.output == expected
+
+
+def test_an_onnx_file_becomes_a_file_that_answers_as_its_network(module: str, tmp_path: Path) -> None:
+    sys.path.insert(0, str(tmp_path))
+    net = network(module)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(net, (torch.zeros(1, 3, 32, 32),), "animals.onnx", dynamo=False)
+    done = pellucid(
+        "compile", "animals.onnx", "--labels", "cat,dog,rat", "--output", "softmax", "--out", "pets.pellucid"
+    )
+    assert done.exit_code == 0, done.stderr
+    assert "1 gate" in done.stdout
+    spec = load(Path("pets.pellucid")).model
+    assert (spec.name, spec.title, spec.preprocess.size) == ("pets", "animals", (32, 32))
+    assert (spec.source, spec.weights_sha256) == ("compiled from animals.onnx", digest_of(Path("animals.onnx")))
+    assert pellucid("compile", "animals.onnx", "--out", "pets.pellucid").exit_code == 2
+    refused = pellucid("compile", "animals.onnx", *USUAL, "--out", "pets.pellucid")
+    assert "--weights and --arguments are of a class" in refused.stderr
+    other = pellucid("compile", "animals.onnx", "--labels", "a,b,c", "--size", "64", "--out", "pets.pellucid")
+    assert "takes pixels of 32x32, not 64x64" in other.stderr
 
 
 def test_what_can_not_be_asked_of_the_network_is_said(module: str) -> None:

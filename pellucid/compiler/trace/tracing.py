@@ -14,7 +14,7 @@ from __future__ import annotations
 import operator
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakValueDictionary
@@ -104,6 +104,27 @@ def _compare(found: torch.Tensor, expected: torch.Tensor, when: str) -> None:
         raise ValueError(f"it computes other logits {when}")
 
 
+class Operation(nn.Module):
+    """A function of tensors, some of which are its ``own``, by position. Its value has the module's name, no other."""
+
+    def __init__(self, function: Callable[..., Any], own: Mapping[int, torch.Tensor]) -> None:
+        super().__init__()
+        self._function = function
+        self._own = {position: f"operand{position}" for position in own}
+        for position, value in own.items():
+            if value.is_floating_point():
+                self.register_parameter(f"operand{position}", nn.Parameter(value))
+            else:
+                self.register_buffer(f"operand{position}", value)
+
+    def forward(self, *values: Any) -> Any:
+        given = iter(values)
+        count = len(values) + len(self._own)
+        return self._function(
+            *(getattr(self, self._own[at]) if at in self._own else next(given) for at in range(count))
+        )
+
+
 class _Shapes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Refuses operations whose result is a number, or a tensor of a size, that depends on the pixels.
 
@@ -176,6 +197,10 @@ class _Tracer(fx.Tracer):
             return forward(*args, **kwargs)
         value = super().call_module(m, forward, args, kwargs)
         path = self.path_of_module(m)
+        if isinstance(m, Operation):
+            if isinstance(value, fx.Proxy):
+                self.qualnames[value.node] = path
+            return value
         # A leaf's value has its name already. A gated layer returns its gate's value, which has a name too.
         if isinstance(value, fx.Proxy) and not isinstance(m, Gated) and not self.is_leaf_module(m, path):
             self.returned[self._numbered(path)] = self._current(value.node), type(m).__name__
