@@ -30,11 +30,11 @@ from torch import nn
 from pellucid.compiler.weights import WeightsError, digest, load_strict, read_state
 from pellucid.network.spec import Interpolation, ModelSpec, PreprocessSpec
 
-from . import lite0_source, timm_source, torchvision_source
+from . import lite_source, timm_source, torchvision_source
 from .errors import UnknownModelError
 
 ARCHITECTURES: dict[str, ModuleType] = {
-    "lite0": lite0_source,
+    "lite0": lite_source,
     "torchvision": torchvision_source,
     "timm": timm_source,
 }
