@@ -1,6 +1,6 @@
 """``file:PATH``: a checkpoint and its description, a file beside it with the same name and the suffix .toml or .json.
 
-architecture = "torchvision:resnet18"    # or timm:NAME, or lite0
+architecture = "torchvision:resnet18"    # or timm:NAME, lite0 or lite2
 labels = ["cat", "dog"]                  # or the name of a text file with one label per line
 sha256 = "..."                           # optional, as are all fields below
 classes = 2
@@ -35,6 +35,7 @@ from .errors import UnknownModelError
 
 ARCHITECTURES: dict[str, ModuleType] = {
     "lite0": lite_source,
+    "lite2": lite_source,
     "torchvision": torchvision_source,
     "timm": timm_source,
 }
@@ -81,11 +82,12 @@ def load(name: str) -> tuple[nn.Module, ModelSpec]:
         raise WeightsError(f"there is no weights file at {path}")
     described, description = _read_description(path)
     source, _, architecture = description.architecture.partition(":")
-    if source not in ARCHITECTURES or (bool(architecture) == (source == "lite0")):
+    if source not in ARCHITECTURES or (bool(architecture) == (ARCHITECTURES[source] is lite_source)):
         raise UnknownModelError(
-            f"{described}: unknown architecture {description.architecture!r}; known: lite0, torchvision:NAME, timm:NAME"
+            f"{described}: unknown architecture {description.architecture!r}; known: lite0, lite2, torchvision:NAME, "
+            "timm:NAME"
         )
-    factory = ARCHITECTURES[source]
+    factory, architecture = ARCHITECTURES[source], architecture or source
     labels = _labels(described, description)
     published = factory.preprocess(architecture)
     state = read_state(path, description.sha256)

