@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -252,11 +253,13 @@ def test_a_network_with_a_single_logit_is_refused_and_the_error_says_what_to_do(
     [
         ("resnet18", "known: lite0, lite0-plain, lite2, torchvision:NAME, timm:NAME, file:PATH"),
         ("torchvision:resnet19", "close to it: torchvision:resnet1"),
-        ("torchvision:lraspp_mobilenet_v3_large", "segments pictures; .* close to it: torchvision:mobilenet_v3_large$"),
-        ("torchvision:fcn_resnet50", "segments pictures; .* close to it: torchvision:resnet50$"),
+        ("torchvision:fcn_resnet51", "close to it: torchvision:fcn_resnet50"),
         ("torchvision:fasterrcnn_resnet50_fpn", "detects objects; .* close to it: torchvision:resnet50$"),
         ("torchvision:quantized_resnet18", "is quantized; .* close to it: torchvision:resnet18$"),
-        ("torchvision:r3d_18", "classifies videos; only torchvision's float image classifiers are supported$"),
+        (
+            "torchvision:r3d_18",
+            "classifies videos; only torchvision's float classification and segmentation networks are supported$",
+        ),
         ("timm:seresnet51", "close to it: timm:seresnet"),
         ("timm:resnet18.no_such_tag", r"close to it: timm:resnet18\."),
     ],
@@ -346,6 +349,33 @@ def test_the_old_keys_of_the_published_densenets_are_renamed(hub: Path) -> None:
     assert_same(loaded, net, images(1))
 
 
+@pytest.mark.parametrize(
+    ("name", "file", "heads", "stride"),
+    [
+        ("lraspp_mobilenet_v3_large", "lraspp_mobilenet_v3_large-d234d4ea.pth", False, 8),
+        ("deeplabv3_mobilenet_v3_large", "deeplabv3_mobilenet_v3_large-fc3c493d.pth", True, 16),
+        ("fcn_resnet50", "fcn_resnet50_coco-1167a1af.pth", True, 8),
+    ],
+)
+def test_segmentation_networks_return_their_logits_for_the_classes_of_the_weights(
+    hub: Path, name: str, file: str, heads: bool, stride: int
+) -> None:
+    options = {"aux_loss": True} if heads else {}
+    net = small(name, classes=21, weights_backbone=None, **options)
+    torch.save(net.state_dict(), hub / file)
+    loaded, spec = catalog.load(f"torchvision:{name}")
+    pixels = images(2, (64, 96))
+    with torch.no_grad():
+        logits, expected = loaded(pixels), net(pixels)["out"]
+    assert logits.shape == (2, 21, 64 // stride, 96 // stride)
+    torch.testing.assert_close(nn.functional.interpolate(logits, (64, 96), mode="bilinear"), expected)
+    assert (spec.output.kind, spec.output.background) == ("dense", 0)
+    assert spec.labels[:2] == ("__background__", "aeroplane")
+    assert (spec.preprocess.size, spec.preprocess.resize) == ((520, 520), 520)
+    assert not [key for key in loaded.state_dict() if key.startswith("aux")]
+    assert copy.deepcopy(loaded)(pixels).shape == logits.shape
+
+
 def test_without_internet_the_error_says_where_to_put_the_file(hub: Path) -> None:
     with pytest.raises(WeightsError) as refused:
         catalog.load("torchvision:resnet18")
@@ -366,7 +396,8 @@ def test_a_download_is_checked_against_the_hash_in_its_name(hub: Path, monkeypat
 
 
 def test_the_metadata_of_all_torchvision_networks_can_be_read() -> None:
-    for name in torchvision.models.list_models(module=torchvision.models):
+    models = torchvision.models
+    for name in (*models.list_models(module=models), *models.list_models(module=models.segmentation)):
         spec = torchvision_source.preprocess(name)
         assert spec.size[0] <= spec.resize, name
 
