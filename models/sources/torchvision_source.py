@@ -64,13 +64,18 @@ def blank(name: str, classes: int, arguments: dict[str, Any], keys: Collection[s
     _check(name)
     options = dict(arguments)
     if name in _AUXILIARY:
-        has_heads = any(key.startswith(_AUXILIARY[name]) for key in keys)
+        has_heads = _any_of(_AUXILIARY[name], keys)
         options = {"aux_logits": has_heads, "init_weights": False} | options
     if _segments(name):
-        has_heads = any(key.startswith(f"{_AUXILIARY_OF_SEGMENTATION}.") for key in keys)
+        has_heads = _any_of((_AUXILIARY_OF_SEGMENTATION,), keys)
         options = {"weights_backbone": None, "aux_loss": has_heads} | options
     net: nn.Module = _models().get_model(name, weights=None, num_classes=classes, **options)
     return net
+
+
+def _any_of(heads: tuple[str, ...], keys: Collection[str]) -> bool:
+    """Whether a module of these names is in the keys, at the top or under the prefix of a trainer's module."""
+    return any(set(heads) & {*key.split(".")} for key in keys)
 
 
 def finish(name: str, net: nn.Module) -> None:

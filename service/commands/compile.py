@@ -24,16 +24,25 @@ if TYPE_CHECKING:
 _MEAN: Final = (0.485, 0.456, 0.406)
 _STD: Final = (0.229, 0.224, 0.225)
 # The prefixes of catalogue names, which have the form of module:Class.
-_SOURCES: Final = {"torchvision", "timm", "file"}
+_SOURCES: Final = {"torchvision", "timm", "hf", "file"}
+_FILES: Final = {".pt2", ".pt", ".pth", ".ckpt", ".safetensors"}
 
 
 def compile_network(
     network: Annotated[
-        str, typer.Argument(help="lite0, torchvision:NAME, timm:NAME, file:PATH, or a class as package.module:Class.")
+        str,
+        typer.Argument(
+            help="lite0, lite2, torchvision:NAME, timm:NAME, hf:FOLDER, file:PATH, a file of torch.export (.pt2), or a "
+            "class, function or network as package.module:NAME."
+        ),
     ],
     out: Annotated[Path, typer.Option(dir_okay=False, help="File to write; NAME.pellucid.")],
     weights: Annotated[
-        Path | None, typer.Option(help="State dict of the network: safetensors, or what torch.save wrote of it.")
+        Path | None,
+        typer.Option(help="The network's state dict: safetensors, what torch.save wrote, or a Lightning checkpoint."),
+    ] = None,
+    strip_prefix: Annotated[
+        str | None, typer.Option(help="Of the network's keys in --weights, such as model. Default: the one that fits.")
     ] = None,
     labels: Annotated[
         str | None, typer.Option(help="File with one label a line, or the labels between commas; class 0 first.")
@@ -54,9 +63,7 @@ def compile_network(
         Interpolation | None, typer.Option(help="How pictures are resized. Default: bilinear.")
     ] = None,
     squash: Annotated[bool, typer.Option("--squash", help="Resize both sides, whatever the picture's shape.")] = False,
-    arguments: Annotated[
-        str | None, typer.Option(help="Arguments of the class's constructor, as a JSON object.")
-    ] = None,
+    arguments: Annotated[str | None, typer.Option(help="Arguments of the class or function, as a JSON object.")] = None,
     name: Annotated[
         str | None, typer.Option(help="What requests call the network. Default: that of the catalogue, or the file's.")
     ] = None,
@@ -64,16 +71,16 @@ def compile_network(
 ) -> None:
     """Compile a network into a file that `serve`, `explain` and `pellucid.open` run without torch.
 
-    The class is imported with the current folder on the path; its weights are loaded without running code. A network
-    of the catalogue brings weights, labels and preprocessing; what is given here stands in their place.
+    The class is imported with the current folder on the path; files are loaded without running code. A network of the
+    catalogue brings weights, labels and preprocessing; what is given here stands in their place.
 
     Exit codes: 0, the file is written; 2, the network can't be compiled, or not as asked.
     """
     if find_spec("torch") is None:
         _refuse("compiling needs torch: pip install 'pellucid[compile]'")
-    from pellucid.compiler import compiling
+    from pellucid.compiler import compiling, exported
     from pellucid.compiler.sources import named, of_class
-    from pellucid.compiler.weights import digest, load_strict, read_state
+    from pellucid.compiler.weights import digest, load_prefixed, read_state
 
     given = {
         "size": size and _size(size),
@@ -94,9 +101,15 @@ def compile_network(
             net = of_class(network, _arguments(arguments))
             described["name"] = name or out.name.removesuffix(SUFFIX)
             spec = _described(net, network, chosen, described)
+        elif arguments:
+            _refuse("--arguments are of a class, and a name of the catalogue has its own")
+        elif _is_file(network):
+            program = exported.load(Path(network))
+            net = program.net
+            described["name"] = name or out.name.removesuffix(SUFFIX)
+            spec = _described(net, network, _of_size(network, program.size, chosen), described)
+            spec = replace(spec, weights_sha256=digest(Path(network)))
         else:
-            if arguments:
-                _refuse("--arguments are of a class, and a name of the catalogue has its own")
             net, spec = named(network)
             spec = replace(
                 spec,
@@ -104,7 +117,7 @@ def compile_network(
                 **{key: value for key, value in described.items() if value},
             )
         if weights:
-            load_strict(net, read_state(weights), str(weights))
+            load_prefixed(net, read_state(weights), str(weights), strip_prefix)
             source = f"{spec.source}; weights: {weights.name}"
             spec = replace(spec, source=source, weights_sha256=digest(weights))
         elif colon and kind not in _SOURCES:
@@ -135,10 +148,24 @@ def _refuse(sentence: str) -> NoReturn:
     raise typer.Exit(2)
 
 
+def _is_file(network: str) -> bool:
+    path = Path(network)
+    return ":" not in network and (path.suffix in _FILES or path.is_file())
+
+
+def _of_size(network: str, size: tuple[int, int] | None, chosen: dict[str, Any]) -> dict[str, Any]:
+    """The chosen options with the size that an exported network takes."""
+    if size and chosen.get("size", size) != size:
+        _refuse(f"{network} is exported for pictures of {size[0]}x{size[1]} pixels, and no other --size")
+    return chosen | ({"size": size} if size else {})
+
+
 def _described(net: nn.Module, path: str, chosen: dict[str, Any], described: dict[str, Any]) -> ModelSpec:
     """The spec of a class in a module of yours. Without options, all but the size and the labels are ImageNet's."""
     if "size" not in chosen or not described["labels"]:
-        _refuse(f"{path} is a class: give --size, the pixels of its input, and --labels, a name for each class")
+        missing = [] if "size" in chosen else ["--size, the pixels of its input"]
+        missing += [] if described["labels"] else ["--labels, a name for each class"]
+        _refuse(f"{path} is a network of your own: give {' and '.join(missing)}")
     usual = {"interpolation": "bilinear", "mean": _MEAN, "std": _STD}
     preprocess = PreprocessSpec(**{**usual, **_with_resize(chosen)})
     title = described["title"] or type(net).__name__
