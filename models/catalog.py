@@ -16,7 +16,7 @@ from pellucid.network.spec import ModelSpec
 from .attention import ChannelAttention
 from .insert import insert, load_gates
 from .lite0 import GATED_CHANNELS, GATED_LAYERS, VARIANTS, EfficientNetLite, rename_published
-from .sources import file_source, timm_source, torchvision_source
+from .sources import file_source, hf_source, timm_source, torchvision_source
 from .sources.errors import UnknownModelError
 
 __all__ = ["UnknownModelError", "load"]
@@ -77,6 +77,7 @@ _NETWORKS: dict[str, Callable[[], tuple[nn.Module, ModelSpec]]] = {
 _SOURCES: dict[str, Callable[[str], tuple[nn.Module, ModelSpec]]] = {
     "torchvision": torchvision_source.load,
     "timm": timm_source.load,
+    "hf": hf_source.load,
     "file": file_source.load,
 }
 
@@ -92,6 +93,6 @@ def load(name: str) -> tuple[nn.Module, ModelSpec]:
     elif name in _NETWORKS:
         net, spec = _NETWORKS[name]()
     else:
-        known = ", ".join((*_NETWORKS, "torchvision:NAME", "timm:NAME", "file:PATH", "NAME.pellucid"))
+        known = ", ".join((*_NETWORKS, "torchvision:NAME", "timm:NAME", "hf:FOLDER", "file:PATH", "NAME.pellucid"))
         raise UnknownModelError(f"unknown model {name!r}; known: {known}")
     return net.eval(), spec
