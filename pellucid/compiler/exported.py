@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 import json
 import operator
+import pickle
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -151,9 +152,10 @@ def load(path: Path) -> Exported:
     except OSError as error:
         raise WeightsError(f"{path} can't be read: {error.strerror or error}") from error
     except Exception as error:  # whatever a damaged or foreign file leads to
+        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
         raise WeightsError(
-            f"{path.name} can't be read as a file of torch.export.save ({type(error).__name__}: {error}): export the "
-            f"network again with torch {torch.__version__.partition('+')[0]}"
+            f"{path.name} can't be read as a file of torch.export.save ({reason}): export the network again with torch "
+            f"{torch.__version__.partition('+')[0]}"
         ) from error
 
 
@@ -207,7 +209,7 @@ class _Reader:
                 if kind == "parameter":
                     module.register_parameter(attribute, nn.Parameter(tensors[path], requires_grad=False))
                 else:
-                    module.register_buffer(attribute, tensors[path])
+                    module.register_buffer(attribute, tensors[path], given.get("persistent", False))
                 self._held[given["arg"]["name"]] = _Held(module, attribute)
             else:
                 raise self._refusal(f"takes an input of another kind ({kind}): export it with the pixels alone")
@@ -230,10 +232,13 @@ class _Reader:
         found = {}
         for name, entry in config.items():
             if entry["path_name"].startswith(("custom_obj", "opaque_obj")):
-                raise self._refusal("holds an object that is no tensor, which would run code")
+                raise self._refusal("holds an object that is no tensor and would run code when it is loaded")
             content = self._archive.read(f"{self._folder}/data/{folder}/{entry['path_name']}")
             if entry["use_pickle"]:
-                found[name] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+                try:
+                    found[name] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+                except pickle.UnpicklingError as error:
+                    raise self._refusal(f"holds {name} as an object that would run code when it is loaded") from error
                 continue
             meta = entry["tensor_meta"]
             sizes, strides = ([each["as_int"] for each in meta[key]] for key in ("sizes", "strides"))
@@ -342,7 +347,7 @@ class _Reader:
     def _function(self, target: str, name: str, overload: str) -> Callable[..., Any]:
         """torch's function for an operation, by which gates and heads are recognised, or the operation itself."""
         packet = getattr(torch.ops.aten, name, None)
-        if packet is None or overload not in packet.overloads():
+        if not isinstance(packet, torch._ops.OpOverloadPacket) or overload not in packet.overloads():
             raise self._refusal(f"has the operation {target}, which torch {torch.__version__} does not have")
         if name in _FUNCTIONS:
             return _FUNCTIONS[name]

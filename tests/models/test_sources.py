@@ -22,6 +22,7 @@ from models.lite0 import VARIANTS, ConvBN, EfficientNetLite
 from models.sources import timm_source, torchvision_source
 from pellucid.compiler.trace.graph import TracedNetwork, UntraceableError
 from pellucid.compiler.weights import WeightsError, digest, read_state
+from pellucid.network.spec import OutputSpec
 from tests.networks import images
 
 pytestmark = pytest.mark.filterwarnings("ignore:The default weight initialization of:FutureWarning")
@@ -203,10 +204,73 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
         catalog.load(f"file:{alone}")
 
 
-def test_a_checkpoint_that_would_run_code_is_refused(tmp_path: Path) -> None:
-    message = r"^pets\.pth can't be loaded without running its code: .* save its model\.state_dict\(\) instead$"
-    with pytest.raises(WeightsError, match=message):
-        catalog.load(described(tmp_path, {"net": small()}, ".pth"))
+def lightning(net: nn.Module, attribute: str = "model.", **more: Any) -> dict[str, Any]:
+    """What Lightning's trainer saves: the keys of a module that holds the network in an attribute, and its state."""
+    state = {f"{attribute}{key}": value for key, value in net.state_dict().items()}
+    state |= {"steps": torch.zeros(1), "loss.weight": torch.ones(3)}
+    return {"state_dict": state, "epoch": 1, "optimizer_states": [{}], "hyper_parameters": {"lr": 0.1}, **more}
+
+
+@pytest.mark.parametrize("attribute", ["model.", "net.", "wrapped.student."])
+def test_the_prefix_of_a_lightning_checkpoint_is_found(tmp_path: Path, attribute: str) -> None:
+    net = small()
+    loaded, _ = catalog.load(described(tmp_path, lightning(net, attribute), ".ckpt"))
+    assert_same(loaded, net, images(1))
+
+
+def test_of_several_prefixes_one_is_chosen(tmp_path: Path) -> None:
+    net, other = small(), small()
+    nn.init.ones_(other.get_submodule("classifier.3").bias)  # type: ignore[arg-type]
+    both = lightning(net)
+    both["state_dict"] |= lightning(other, "ema.")["state_dict"]
+    with pytest.raises(
+        WeightsError, match=r"several networks, under the prefixes model\., ema\.: choose one by --strip-"
+    ):
+        catalog.load(described(tmp_path, both, ".ckpt"))
+    for prefix in ("ema", "ema."):
+        loaded, _ = catalog.load(described(tmp_path, both, ".ckpt", strip_prefix=prefix))
+        assert_same(loaded, other, images(1))
+    with pytest.raises(WeightsError, match=r"no key of pets\.ckpt begins with 'net\.'; known prefixes: model\., ema\."):
+        catalog.load(described(tmp_path, both, ".ckpt", strip_prefix="net"))
+
+
+def test_keys_under_a_prefix_must_fit_too(tmp_path: Path) -> None:
+    with pytest.raises(
+        WeightsError, match=r"pets\.ckpt under 'model\.' do not fit MobileNetV3: of another shape: class"
+    ):
+        catalog.load(described(tmp_path, lightning(small(classes=4)), ".ckpt"))
+    state = lightning(small())
+    del state["state_dict"]["model.classifier.3.bias"]
+    with pytest.raises(WeightsError, match=r"under 'model\.' do not fit MobileNetV3: missing: classifier\.3\.bias$"):
+        catalog.load(described(tmp_path, state, ".ckpt"))
+
+
+def test_auxiliary_heads_are_found_under_a_prefix(tmp_path: Path) -> None:
+    net = small("googlenet", aux_logits=True, init_weights=False)
+    loaded, _ = catalog.load(described(tmp_path, lightning(net), ".ckpt", architecture="torchvision:googlenet"))
+    assert_same(loaded, net, images(1, (96, 96)))
+
+
+class Settings:
+    """A class of a training script, in a checkpoint's hyper_parameters."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (open, ("harmed", "w"))
+
+
+def test_a_checkpoint_that_would_run_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for suffix, state, named in (
+        (".pth", {"net": small()}, r".*torch\.nn\.modules\.activation.*"),
+        (".ckpt", lightning(small(), hyper_parameters={"settings": Settings()}), r"_?io\.open"),
+    ):
+        message = (
+            rf"^pets\{suffix} can't be loaded without running its code \({named}\): if it holds a whole network, or "
+            r"objects beside the weights, as a trainer's hyper_parameters, save its model\.state_dict\(\) instead$"
+        )
+        with pytest.raises(WeightsError, match=message):
+            catalog.load(described(tmp_path, state, suffix))
+    assert not Path("harmed").exists()
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
@@ -218,17 +282,102 @@ def test_a_saved_program_or_a_damaged_file_is_refused_and_the_error_says_what_to
     torch.save(net.state_dict(), tmp_path / "whole.pth")
     (tmp_path / "half.pth").write_bytes((tmp_path / "whole.pth").read_bytes()[:500])
     (tmp_path / "empty.pth").write_bytes(b"")
-    program = r"holds a program \((TorchScript|torch\.export)\), which is not run"
-    damaged = "is damaged or is not a weights file"
-    supported = r": use a \.safetensors file, or the network's state_dict\(\) saved by torch\.save$"
+    damaged = (
+        r"is damaged or is not a weights file: use a \.safetensors file, or the network's state_dict\(\) saved by "
+        r"torch\.save$"
+    )
     for name, reason in {
-        "script.pt": program,
-        "exported.pt2": program,
+        "script.pt": r"is TorchScript, a program that is not run: build the network by its class and load its "
+        r"state_dict, or export it with torch\.export \(\.pt2\) or to ONNX$",
+        "exported.pt2": r"is a network of torch\.export, not weights: pellucid compile exported\.pt2$",
         "half.pth": damaged,
         "empty.pth": damaged,
     }.items():
-        with pytest.raises(WeightsError, match=f"^{name} {reason}{supported}"):
+        with pytest.raises(WeightsError, match=f"^{name} {reason}"):
             read_state(tmp_path / name)
+
+
+# -- kinds of output
+
+
+@pytest.mark.parametrize(
+    ("fields", "output"),
+    [
+        ({}, OutputSpec()),
+        ({"output": "sigmoid", "threshold": 0.3}, OutputSpec("sigmoid", threshold=0.3)),
+        ({"output": "linear"}, OutputSpec("linear", units=("", "", ""))),
+        ({"output": "linear", "units": ["kg", "", "cm"]}, OutputSpec("linear", units=("kg", "", "cm"))),
+        ({"output": "dense"}, OutputSpec("dense")),
+        ({"output": "dense", "background": 2}, OutputSpec("dense", background=2)),
+        ({"output": "dense", "background": "dog"}, OutputSpec("dense", background=1)),
+    ],
+)
+def test_a_description_declares_what_the_output_means(
+    tmp_path: Path, fields: dict[str, Any], output: OutputSpec
+) -> None:
+    assert catalog.load(described(tmp_path, small().state_dict(), **fields))[1].output == output
+
+
+def test_an_embedding_has_dimensions_and_no_labels(tmp_path: Path) -> None:
+    state = small(classes=16).state_dict()
+    _, spec = catalog.load(described(tmp_path, state, output="embedding", labels=None, classes=16))
+    assert (spec.output, spec.labels) == (OutputSpec("embedding"), ())
+    with pytest.raises(WeightsError, match="an embedding has no labels: give classes, the number of its dimensions"):
+        catalog.load(described(tmp_path, small().state_dict(), output="embedding"))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"output": "logits"}, "output: Input should be 'softmax', 'sigmoid'"),
+        ({"threshold": 0.5}, 'threshold is of output = "sigmoid", not "softmax"'),
+        ({"output": "sigmoid", "threshold": 1}, "threshold: Input should be less than 1"),
+        ({"output": "dense", "units": ["kg"]}, 'units is of output = "linear", not "dense"'),
+        ({"output": "linear", "units": ["kg"]}, "1 units for 3 labels"),
+        ({"output": "linear", "background": 0}, 'background is of output = "dense", not "linear"'),
+        ({"output": "dense", "background": "sky"}, "background 'sky' is not one of the labels"),
+        ({"output": "dense", "background": 3}, "background is one of the classes 0 to 2, not 3"),
+    ],
+)
+def test_a_field_of_another_kind_of_output_is_refused(tmp_path: Path, fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(WeightsError, match=message):
+        catalog.load(described(tmp_path, small().state_dict(), **fields))
+
+
+def test_a_segmentation_network_is_an_architecture_too(tmp_path: Path) -> None:
+    net = small("lraspp_mobilenet_v3_large", weights_backbone=None)
+    name = described(
+        tmp_path,
+        lightning(net),
+        ".ckpt",
+        architecture="torchvision:lraspp_mobilenet_v3_large",
+        labels=["background", "cat", "dog"],
+        preprocess={"size": 64},
+    )
+    loaded, spec = catalog.load(name)
+    assert spec.output == OutputSpec("dense", background=0)
+    assert (spec.preprocess.size, spec.preprocess.resize) == ((64, 64), 64)
+    assert loaded(images(1)).shape == (1, 3, 8, 8)
+
+
+def test_a_file_of_torch_export_needs_no_architecture(tmp_path: Path) -> None:
+    net = small()
+    path = tmp_path / "pets.pt2"
+    torch.export.save(torch.export.export(net, (images(2),), dynamic_shapes=({0: torch.export.Dim.AUTO},)), path)
+    toml = path.with_suffix(".toml")
+    toml.write_text('labels = ["cat", "dog", "rat"]\noutput = "sigmoid"\n[preprocess]\nmean = [0.5, 0.5, 0.5]\n')
+    loaded, spec = catalog.load(f"file:{path}")
+    assert_same(loaded, net, images(3))
+    assert (spec.title, spec.output.kind, spec.weights_sha256) == ("pets.pt2", "sigmoid", digest(path))
+    assert (spec.preprocess.size, spec.preprocess.resize, spec.preprocess.mean) == ((64, 64), 73, (0.5, 0.5, 0.5))
+    for wrong, message in {
+        'architecture = "lite0"\nclasses = 3': r"pets\.pt2 holds its architecture: leave architecture",
+        f'classes = 3\nsha256 = "{"0" * 64}"': "has sha256",
+        "classes = 3\npreprocess.size = 32": r"pets\.pt2 is exported for \(64, 64\), not \(32, 32\)",
+    }.items():
+        toml.write_text(wrong)
+        with pytest.raises(WeightsError, match=message):
+            catalog.load(f"file:{path}")
 
 
 def test_a_network_with_a_single_logit_is_refused_and_the_error_says_what_to_do(tmp_path: Path) -> None:
@@ -251,7 +400,7 @@ def test_a_network_with_a_single_logit_is_refused_and_the_error_says_what_to_do(
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("resnet18", "known: lite0, lite0-plain, lite2, torchvision:NAME, timm:NAME, file:PATH"),
+        ("resnet18", "known: lite0, lite0-plain, lite2, torchvision:NAME, timm:NAME, hf:FOLDER, file:PATH"),
         ("torchvision:resnet19", "close to it: torchvision:resnet1"),
         ("torchvision:fcn_resnet51", "close to it: torchvision:fcn_resnet50"),
         ("torchvision:fasterrcnn_resnet50_fpn", "detects objects; .* close to it: torchvision:resnet50$"),
