@@ -170,7 +170,7 @@ def _output(described: Path, description: _Description, usual: OutputSpec) -> Ou
         raise WeightsError(f"{described}: background is one of the classes 0 to {len(labels) - 1}, not {background}")
     return OutputSpec(
         kind,
-        units=tuple(description.units or [""] * len(labels)) if kind == "linear" else (),
+        units=tuple(description.units or ()),
         threshold=description.threshold or usual.threshold,
         background=usual.background if background is None and kind == "dense" else background,
     )

@@ -121,10 +121,7 @@ def _output(net: Any, architecture: str, preprocess: PreprocessSpec, name: str) 
                 f"hf:{name}: problem_type {problem!r} of config.json is not one of {', '.join(filter(None, _KINDS))}"
             )
         with_forward(net, lambda net, pixels: own.forward(net, pixels)["logits"])
-        if segments:
-            return labels, dense(labels)
-        units = ("",) * len(labels) if _KINDS[problem] == "linear" else ()
-        return labels, OutputSpec(_KINDS[problem], units=units)
+        return labels, dense(labels) if segments else OutputSpec(_KINDS[problem])
     with torch.no_grad():
         given = net(torch.zeros(1, 3, *preprocess.size))
     key = next((key for key in _VECTORS if isinstance(given.get(key), Tensor)), None)

@@ -135,7 +135,7 @@ class OpenVINORuntime:
         network = self.network
         spec, graph = network.model.preprocess, network.graph
         images = ops.parameter([-1, *spec.size, 3], np.uint8, name="images")
-        wanted = ops.parameter([-1, len(network.model.labels)], np.float32, name="wanted")
+        wanted = ops.parameter([-1, network.model.scalars], np.float32, name="wanted")
         mean = np.array([255 * each for each in spec.mean], np.float32).reshape(1, 3, 1, 1)
         std = np.array([255 * each for each in spec.std], np.float32).reshape(1, 3, 1, 1)
         pixels = ops.transpose(ops.convert(images, np.float32), ops.constant(np.array([0, 3, 1, 2])))
@@ -305,8 +305,7 @@ class OpenVINOHead:
         if draw is not None:
             self.shuffled(draw).prepare(gradient, cores)
             return
-        classes = len(self._runtime.network.model.labels)
-        wanted = [np.zeros((1, classes), np.float32)] if gradient else []
+        wanted = [np.zeros((1, self._runtime.network.model.scalars), np.float32)] if gradient else []
         self._model(self._part(gradient)).compiled(cores, [*self._runtime.example(self.inputs), *wanted])
 
     def _part(self, gradient: bool) -> Part:

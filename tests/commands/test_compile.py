@@ -15,8 +15,9 @@ import torch
 
 import pellucid as library
 from pellucid.network.file import load
+from pellucid.network.spec import OutputSpec
 from tests.commands.invoke import pellucid
-from tests.support import REPOSITORY, SAMPLES
+from tests.support import REPOSITORY, SAMPLES, present
 
 # Each test has a module of its own name, since an import is remembered.
 SOURCE = """
@@ -43,6 +44,10 @@ class Underived(Pets):
     def forward(self, x):
         return super().forward(torch.special.zeta(x.abs() + 2, torch.ones_like(x)))
 
+class Segmenting(Pets):
+    def forward(self, x):
+        return self.features(x)
+
 class Failing:
     def __init__(self):
         raise RuntimeError("no disk")
@@ -58,7 +63,7 @@ def build(classes=3):
 built = Pets(3)
 number = 3
 """
-USUAL = ("--size", "32", "--labels", "cat,dog,rat", "--arguments", '{"classes": 3}')
+USUAL = ("--size", "32", "--labels", "cat,dog,rat", "--arguments", '{"classes": 3}', "--output", "softmax")
 
 
 @pytest.fixture
@@ -83,7 +88,7 @@ def test_a_class_with_its_weights_becomes_a_file_that_answers_as_it_does(module:
     Path("labels.txt").write_text("cat\ndog\nrat\n")
     options = ("--weights", "pets.safetensors", "--labels", "labels.txt", "--size", "24x32", "--resize", "32")
     more = ("--mean", "0.5,0.5,0.5", "--std", "0.25,0.25,0.25", "--interpolation", "nearest", "--squash")
-    told = ("--name", "animals", "--title", "Three animals", "--arguments", '{"classes": 3}')
+    told = ("--name", "animals", "--title", "Three animals", "--arguments", '{"classes": 3}', "--output", "softmax")
     done = pellucid("compile", f"{module}:Pets", "--out", "pets.pellucid", *options, *more, *told)
     assert done.exit_code == 0, done.stderr
     compiled = load(Path("pets.pellucid"))
@@ -99,7 +104,7 @@ def test_a_class_with_its_weights_becomes_a_file_that_answers_as_it_does(module:
     found = library.open("pets.pellucid", precision="fp32", threads=1).predict(pixels)
     with torch.no_grad():
         expected = net((torch.from_numpy(pixels[4:28]).permute(2, 0, 1)[None] / 255 - 0.5) / 0.25)[0]
-    logits = [each.logit for each in sorted(found, key=lambda each: each.index)]
+    logits = [present(each.logit) for each in sorted(found, key=lambda each: each.index)]
     np.testing.assert_allclose(logits, expected, atol=1e-5)
 
 
@@ -122,7 +127,7 @@ def test_what_is_not_given_is_imagenets_and_the_files_name(module: str) -> None:
     ],
 )
 def test_a_function_a_network_and_nested_arguments_are_taken(module: str, named: str, options: tuple[str, ...]) -> None:
-    usual = ("--size", "32", "--labels", "cat,dog,rat")
+    usual = ("--size", "32", "--labels", "cat,dog,rat", "--output", "softmax")
     done = pellucid("compile", f"{module}:{named}", "--out", "pets.pellucid", *usual, *options)
     assert done.exit_code == 0, done.stderr
     assert load(Path("pets.pellucid")).model.source == f"compiled from {module}:{named}"
@@ -154,7 +159,8 @@ def exported(module: str, folder: Path, batch: Any = torch.export.Dim.AUTO) -> A
 
 def test_a_file_of_torch_export_becomes_a_file_that_answers_as_the_network_does(module: str, tmp_path: Path) -> None:
     net = exported(module, tmp_path)
-    done = pellucid("compile", "pets.pt2", "--out", "out.pellucid", "--labels", "cat,dog,rat", "--mean", "0,0,0")
+    usual = ("--labels", "cat,dog,rat", "--output", "softmax")
+    done = pellucid("compile", "pets.pt2", "--out", "out.pellucid", *usual, "--mean", "0,0,0")
     assert done.exit_code == 0, done.stderr
     compiled = load(Path("out.pellucid"))
     assert (compiled.model.name, compiled.model.title, len(compiled.spec.gates)) == ("out", "Pets", 1)
@@ -167,11 +173,11 @@ def test_a_file_of_torch_export_becomes_a_file_that_answers_as_the_network_does(
         ("--size", "32"): "pets.pt2 is exported for pictures of 24x32 pixels, and no other --size",
         ("--arguments", "{}"): "--arguments are of a class",
     }.items():
-        done = pellucid("compile", "pets.pt2", "--out", "no.pellucid", "--labels", "cat,dog,rat", *other)
+        done = pellucid("compile", "pets.pt2", "--out", "no.pellucid", *usual, *other)
         assert done.exit_code == 2
         assert said in done.stderr
     torch.save({f"net.{key}": value + 1 for key, value in net.state_dict().items()}, "tuned.pth")
-    tuned = ("--labels", "cat,dog,rat", "--weights", "tuned.pth")
+    tuned = (*usual, "--weights", "tuned.pth")
     assert pellucid("compile", "pets.pt2", "--out", "tuned.pellucid", *tuned).exit_code == 0
     bias = load(Path("tuned.pellucid")).weights["classifier.bias"]
     np.testing.assert_array_equal(bias, net.classifier.bias.detach() + 1)
@@ -194,6 +200,33 @@ def test_a_file_that_is_no_network_is_answered_with_the_way_that_works(module: s
         done = pellucid("compile", file, "--out", "out.pellucid", *USUAL[:4])
         assert done.exit_code == 2
         assert said in done.stderr.splitlines()[-1]
+
+
+PARTS = ",".join("abcdef")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "expected"),
+    [
+        ("Pets", ("--labels", "cat,dog", "--output", "sigmoid"), OutputSpec("sigmoid", (2,))),
+        (
+            "Pets",
+            ("--labels", "a,b", "--output", "sigmoid", "--threshold", "0.3"),
+            OutputSpec("sigmoid", (2,), (), 0.3),
+        ),
+        ("Pets", ("--labels", "age,n", "--output", "linear", "--units", "y,"), OutputSpec("linear", (2,), ("y", ""))),
+        ("Pets", ("--output", "embedding"), OutputSpec("embedding", (2,))),
+        ("Segmenting", ("--labels", PARTS), OutputSpec("dense", (6, 7, 7))),
+        ("Segmenting", ("--labels", PARTS, "--background", "b"), OutputSpec("dense", (6, 7, 7), background=1)),
+        ("Segmenting", ("--labels", PARTS, "--background", "2"), OutputSpec("dense", (6, 7, 7), background=2)),
+    ],
+)
+def test_the_output_is_declared_or_found_out(
+    module: str, name: str, options: tuple[str, ...], expected: OutputSpec
+) -> None:
+    done = pellucid("compile", f"{module}:{name}", "--out", "pets.pellucid", "--size", "32", *options)
+    assert done.exit_code == 0, done.stderr
+    assert load(Path("pets.pellucid")).model.output == expected
 
 
 def test_what_can_not_be_asked_of_the_network_is_said(module: str) -> None:
@@ -241,12 +274,21 @@ def test_a_name_of_the_catalogue_keeps_what_is_not_given_anew(tmp_path: Path) ->
         (("{}:Nested", *USUAL[:4]), "; --arguments gives its arguments, or name a function without any that builds it"),
         (("nets.py:Pets", *USUAL), "nets.py:Pets names a file: name its module, as nets:Pets"),
         (("{}:Failing", "--size", "32", "--labels", "a,b"), "no disk"),
-        (("{}:nn.ReLU", "--size", "32", "--labels", "a,b"), "can't be compiled"),
+        (("{}:nn.ReLU", "--size", "32", "--labels", "a,b", "--output", "softmax"), "can't be compiled"),
+        (("{}:nn.ReLU", "--size", "32", "--labels", "a,b"), "3 classes, and 2 labels"),
         (("{}:torch.Size", "--size", "32", "--labels", "a,b"), "returns Size, not a torch.nn.Module"),
         (("{}:Undecided", "--size", "32", "--labels", "a,b"), "can't be traced"),
         (("{}:Pets",), "--size"),
         (("{}:Pets", "--size", "32"), "--labels"),
-        (("{}:Pets", "--size", "32", "--labels", "a,b,c"), "2 classes, and 3 labels"),
+        (("{}:Pets", "--size", "32", "--output", "softmax", "--labels", "a,b,c"), "2 classes, and 3 labels"),
+        (("{}:Pets", "--size", "32", "--labels", "a,b"), "Declare the output: softmax"),
+        (("{}:Pets", *USUAL, "--units", "m,m,m"), "units are of the output linear"),
+        (("{}:Pets", *USUAL, "--output", "linear", "--units", "m"), "units are of the output linear"),
+        (("{}:Pets", *USUAL, "--output", "sigmoid", "--threshold", "0"), "threshold is a probability"),
+        (("{}:Pets", *USUAL, "--background", "cow"), "background 'cow' is not among the labels"),
+        (("{}:Pets", *USUAL, "--background", "cat"), "background is a class of the output dense"),
+        (("{}:Pets", *USUAL, "--output", "embedding"), "has no labels"),
+        (("lite0", "--output", "dense"), "the output dense has the shape"),
         (("{}:Pets", *USUAL, "--arguments", "[1]"), "--arguments is a JSON object"),
         (("{}:Pets", *USUAL, "--arguments", '{"clases": 3}'), "clases"),
         (("lite0", "--arguments", "{}"), "--arguments are of a class"),
