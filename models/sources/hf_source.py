@@ -8,6 +8,7 @@ code of the folder runs.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -41,7 +42,7 @@ def load(name: str) -> tuple[nn.Module, ModelSpec]:
     folder = Path(name).expanduser()
     transformers = _transformers(name)
     architecture = _architecture(folder)
-    kind = getattr(transformers, architecture, None)
+    kind: Any = getattr(transformers, architecture, None)
     if not (isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)):
         raise WeightsError(
             f"hf:{name} is a {architecture}, which transformers {transformers.__version__} does not have; code of the "
@@ -173,10 +174,15 @@ def _spec(processor: Any) -> PreprocessSpec:
         size=target,
         resize=resize,
         interpolation=_RESAMPLE[int(processor.resample)],
-        mean=tuple(value / scale for value in mean),
-        std=tuple(value / scale for value in std),
+        mean=_scaled(mean, scale),
+        std=_scaled(std, scale),
         squash=squash,
     )
+
+
+def _scaled(values: Sequence[float], scale: float) -> tuple[float, float, float]:
+    red, green, blue = (float(value) / scale for value in values)
+    return red, green, blue
 
 
 def _agree(processor: Any, spec: PreprocessSpec) -> bool:

@@ -87,6 +87,10 @@ class _Run:
     steps: list[_Step | _Run] = field(default_factory=list)
 
 
+# The runs of modules in which a step lies, outermost first, and the step, None for a check.
+_Entry = tuple[list[tuple[str, str]], _Step | None]
+
+
 class _Part(nn.Module):
     """A module of the exported network."""
 
@@ -111,14 +115,14 @@ class _Part(nn.Module):
 class _Network(_Part):
     """The exported network: maps ``[B, 3, H, W]`` to its output."""
 
-    run: _Run
-    pixels: str
-    output: str
+    # The run, and the names of its input and output. One attribute, because any other name may be a module's.
+    _plan: tuple[_Run, str, str]
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
-        values = {self.pixels: x}
-        super().forward(self.run, values)
-        return values[self.output]
+        run, pixels, output = self._plan
+        values = {pixels: x}
+        super().forward(run, values)
+        return values[output]
 
 
 def _given(template: Any, values: dict[str, Any]) -> Any:
@@ -172,7 +176,6 @@ class _Reader:
         self._graph = self._program["graph_module"]["graph"]
         self._held: dict[str, _Held] = {}
         self._classes: dict[str, str] = {"": "Network"}
-        self._linear: set[str] = set()
 
     def _refusal(self, reason: str) -> WeightsError:
         return WeightsError(f"{self._path.name} {reason}")
@@ -187,8 +190,8 @@ class _Reader:
         root = _named_class(self._classes[""], _Network)()
         pixels = self._inputs(root)
         steps = [self._step(node) for node in nodes]
-        root.run = _Run(root, self._grouped(root, [*zip(stacks, nodes, steps, strict=True)], 0))
-        root.pixels, root.output = pixels, self._output()
+        whole = _Run(root, self._grouped(root, [*zip(stacks, steps, strict=True)], 0))
+        root._plan = whole, pixels, self._output()
         root.eval().requires_grad_(False)
         return Exported(root, self._checked(root, pixels))
 
@@ -277,28 +280,23 @@ class _Reader:
 
     # -- steps
 
-    def _grouped(
-        self, module: nn.Module, entries: Sequence[tuple[list[tuple[str, str]], Any, _Step | None]], depth: int
-    ) -> list[_Step | _Run]:
+    def _grouped(self, root: nn.Module, entries: Sequence[_Entry], depth: int) -> list[_Step | _Run]:
         """The steps of one run of a module. Consecutive steps of a submodule become a run of that."""
-        root = module
-        found: list[_Step | _Run] = []
 
-        def submodule(entry: tuple[list[tuple[str, str]], Any, _Step | None]) -> str:
+        def submodule(entry: _Entry) -> str:
             inner = [run for run, _ in entry[0] if run]
             return inner[depth] if len(inner) > depth else ""
 
+        found: list[_Step | _Run] = []
         for run, group in groupby(entries, submodule):
-            inside = [*group]
             if not run:
-                found += [step for _, _, step in inside if step is not None]
+                found += [step for _, step in group if step is not None]
                 continue
-            path = _module(run)
-            steps = self._grouped(root, inside, depth + 1)
-            found.append(_Run(self._leaf(root, path, steps), steps))
+            steps = self._grouped(root, [*group], depth + 1)
+            found.append(_Run(self._module_of(root, _module(run), steps), steps))
         return found
 
-    def _leaf(self, root: nn.Module, path: str, steps: list[_Step | _Run]) -> nn.Module:
+    def _module_of(self, root: nn.Module, path: str, steps: list[_Step | _Run]) -> nn.Module:
         """The module at a path. A linear layer is one of torch, whose kind says more than its operation."""
         module = self._at(root, path)
         if isinstance(module, nn.Linear) or self._classes[path] != "torch.nn.modules.linear.Linear":
@@ -346,7 +344,7 @@ class _Reader:
 
     def _function(self, target: str, name: str, overload: str) -> Callable[..., Any]:
         """torch's function for an operation, by which gates and heads are recognised, or the operation itself."""
-        packet = getattr(torch.ops.aten, name, None)
+        packet: Any = getattr(torch.ops.aten, name, None)
         if not isinstance(packet, torch._ops.OpOverloadPacket) or overload not in packet.overloads():
             raise self._refusal(f"has the operation {target}, which torch {torch.__version__} does not have")
         if name in _FUNCTIONS:
@@ -355,8 +353,8 @@ class _Reader:
             activation: Callable[..., Any] = getattr(F, name.removesuffix("_"))
             return activation
         for functions, native in ((torch, torch._C._VariableFunctions), (F, torch._C._nn)):
-            function: Callable[..., Any] | None = getattr(functions, name, None)
-            if function is not None and function is getattr(native, name, None):
+            function: Any = getattr(functions, name, None)
+            if callable(function) and function is getattr(native, name, None):
                 return function
         if hasattr(Tensor, name):
             return _Method(name)

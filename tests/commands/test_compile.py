@@ -187,7 +187,7 @@ def test_a_file_of_torch_export_becomes_a_file_that_answers_as_the_network_does(
 def test_a_file_that_is_no_network_is_answered_with_the_way_that_works(module: str, tmp_path: Path) -> None:
     sys.path.insert(0, str(tmp_path))
     net = network(module)
-    torch.jit.trace(net, torch.zeros(1, 3, 32, 32)).save("script.pt")
+    torch.jit.trace(net, torch.zeros(1, 3, 32, 32)).save("script.pt")  # type: ignore[no-untyped-call]
     torch.save(net.state_dict(), "weights.pth")
     torch.save(net, "whole.pth")
     for file, said in {

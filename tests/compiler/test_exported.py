@@ -108,6 +108,29 @@ def test_the_size_of_the_pixels_may_vary(tmp_path: Path) -> None:
     assert found.net(images(1, (96, 32))).shape == (1, 5)
 
 
+class _Twice(nn.Module):
+    """Its modules run twice, and have the names of the reader's own attributes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.run, self.output = nn.Conv2d(3, 3, 3, padding=1), nn.Linear(3, 3)
+        self.register_buffer("scale", torch.full((3, 1, 1), 0.5), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.run(self.run(x).relu() * self.scale).mean((2, 3))
+        logits: Tensor = self.output(self.output(x).relu())
+        return logits
+
+
+def test_a_module_may_run_twice(tmp_path: Path) -> None:
+    net = _Twice().eval()
+    found = exported.load(saved(tmp_path, net)).net
+    with torch.no_grad():
+        torch.testing.assert_close(found(images(3)), net(images(3)))
+    original = [layer.name for layer in TracedNetwork(net, (64, 64)).spec.layers]
+    assert {"run", "run_1"} <= {*original} & {layer.name for layer in TracedNetwork(found, (64, 64)).spec.layers}
+
+
 class _Two(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return x.mean((2, 3)), x.amax((2, 3))

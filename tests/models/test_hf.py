@@ -96,7 +96,7 @@ def test_a_folder_brings_labels_preprocessing_and_the_kind_of_output(tmp_path: P
     sides = expected.shape[2:]
     assert spec.preprocess.size == tuple(sides)
     pixels = to_input(picture, Frame.of(*picture.size, spec.preprocess), spec.preprocess).astype(np.float32) / 255
-    mean, std = np.float32(spec.preprocess.mean), np.float32(spec.preprocess.std)
+    mean, std = (np.array(values, np.float32) for values in (spec.preprocess.mean, spec.preprocess.std))
     own = torch.from_numpy((pixels - mean) / std).permute(2, 0, 1)[None]
     assert float((own - expected).abs().mean()) < 0.05
     with torch.no_grad():
