@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from pellucid.compiler.digest import parameters_digest
+from pellucid.compiler.files import is_file, of_file
 from pellucid.compiler.gradient.full_graph import FullGraph, record
-from pellucid.compiler.imported.read import SUFFIXES, read
 from pellucid.compiler.sources import SourceError
 from pellucid.compiler.trace.graph import TracedNetwork, UntraceableError
 from pellucid.network.file import CompiledNetwork, GateValue, Manifest, NetworkFileError, Value, save
@@ -87,7 +87,7 @@ def compile(
 
     Raises CompileError, and OSError if the file can't be written.
     """
-    file = Path(net) if isinstance(net, (str, Path)) and Path(net).suffix in SUFFIXES else None
+    file = Path(net) if isinstance(net, (str, Path)) and is_file(net) else None
     if not isinstance(net, nn.Module) and file is None:
         given = f"the class {net.__name__}" if isinstance(net, type) else f"a {type(net).__name__}"
         raise CompileError(
@@ -107,7 +107,7 @@ def compile(
     height, width = (size, size) if isinstance(size, int) else size
     if file is not None:
         try:
-            net, _ = read(file, (height, width))
+            net, _, _ = of_file(file, (height, width))
         except SourceError as error:
             raise CompileError(str(error)) from error
     assert isinstance(net, nn.Module)

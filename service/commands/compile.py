@@ -25,21 +25,24 @@ if TYPE_CHECKING:
 _MEAN: Final = (0.485, 0.456, 0.406)
 _STD: Final = (0.229, 0.224, 0.225)
 # The prefixes of catalogue names, which have the form of module:Class.
-_SOURCES: Final = {"torchvision", "timm", "file"}
-_IMPORTED: Final = (".onnx", ".xml")
+_SOURCES: Final = {"torchvision", "timm", "hf", "file"}
 
 
 def compile_network(
     network: Annotated[
         str,
         typer.Argument(
-            help="lite0, torchvision:NAME, timm:NAME, file:PATH, a file of ONNX or OpenVINO (.onnx, .xml), or a class as "
-            "package.module:Class."
+            help="lite0, lite2, torchvision:NAME, timm:NAME, hf:FOLDER, file:PATH, a file of torch.export (.pt2), of "
+            "ONNX (.onnx) or of OpenVINO (.xml), or a class, function or network as package.module:NAME."
         ),
     ],
     out: Annotated[Path, typer.Option(dir_okay=False, help="File to write; NAME.pellucid.")],
     weights: Annotated[
-        Path | None, typer.Option(help="State dict of the network: safetensors, or what torch.save wrote of it.")
+        Path | None,
+        typer.Option(help="The network's state dict: safetensors, what torch.save wrote, or a Lightning checkpoint."),
+    ] = None,
+    strip_prefix: Annotated[
+        str | None, typer.Option(help="Of the network's keys in --weights, such as model. Default: the one that fits.")
     ] = None,
     labels: Annotated[
         str | None, typer.Option(help="File with one label a line, or the labels between commas; class 0 first.")
@@ -74,9 +77,7 @@ def compile_network(
         Interpolation | None, typer.Option(help="How pictures are resized. Default: bilinear.")
     ] = None,
     squash: Annotated[bool, typer.Option("--squash", help="Resize both sides, whatever the picture's shape.")] = False,
-    arguments: Annotated[
-        str | None, typer.Option(help="Arguments of the class's constructor, as a JSON object.")
-    ] = None,
+    arguments: Annotated[str | None, typer.Option(help="Arguments of the class or function, as a JSON object.")] = None,
     name: Annotated[
         str | None, typer.Option(help="What requests call the network. Default: that of the catalogue, or the file's.")
     ] = None,
@@ -84,19 +85,19 @@ def compile_network(
 ) -> None:
     """Compile a network into a file that `serve`, `explain` and `pellucid.open` run without torch.
 
-    The class is imported with the current folder on the path; its weights are loaded without running code. A network
-    of the catalogue brings weights, labels and preprocessing; what is given here stands in their place.
+    The class is imported with the current folder on the path; files are loaded without running code. A network of the
+    catalogue brings weights, labels and preprocessing; what is given here stands in their place.
 
     Exit codes: 0, the file is written; 2, the network can't be compiled, or not as asked.
     """
     if find_spec("torch") is None:
         _refuse("compiling needs torch: pip install 'pellucid[compile]'")
     from pellucid.compiler import compiling
-    from pellucid.compiler.imported.read import read, weights_file
+    from pellucid.compiler.files import is_file, of_file
     from pellucid.compiler.sources import named, of_class
-    from pellucid.compiler.weights import digest, load_strict, read_state
+    from pellucid.compiler.weights import digest, load_prefixed, read_state
 
-    given = {
+    given: dict[str, Any] = {
         "size": size and _size(size),
         "resize": resize,
         "mean": mean and _three("mean", mean),
@@ -110,24 +111,23 @@ def compile_network(
     described: dict[str, Any] = {"name": name, "labels": labels and _labels(labels), "title": title}
     try:
         kind, colon, _ = network.partition(":")
-        imported = network.endswith(_IMPORTED)
-        own = imported or (bool(colon) and kind not in _SOURCES)
-        if imported:
-            if weights or arguments:
-                _refuse(f"{network} has its weights and its form: --weights and --arguments are of a class")
-            net, size_of_input = read(network, chosen.get("size"))
-            described["name"] = name or out.name.removesuffix(SUFFIX)
-            described["title"] = title or Path(network).stem
-            spec = _described(net, network, {**chosen, "size": size_of_input}, described, output)
-            spec = replace(spec, weights_sha256=digest(weights_file(network)))
-        elif own:
+        own, file = bool(colon) and kind not in _SOURCES, is_file(network)
+        if own:
             sys.path.insert(0, os.getcwd())
             net = of_class(network, _arguments(arguments))
             described["name"] = name or out.name.removesuffix(SUFFIX)
             spec = _described(net, network, chosen, described, output)
+        elif arguments:
+            _refuse("--arguments are of a class, and a name of the catalogue has its own")
+        elif file:
+            if weights:
+                _refuse(f"{network} has its weights: --weights is of a class")
+            net, of_input, weights_file = of_file(Path(network), chosen.get("size"))
+            described["name"] = name or out.name.removesuffix(SUFFIX)
+            described["title"] = title or Path(network).stem
+            chosen |= {"size": of_input} if of_input else {}
+            spec = replace(_described(net, network, chosen, described, output), weights_sha256=digest(weights_file))
         else:
-            if arguments:
-                _refuse("--arguments are of a class, and a name of the catalogue has its own")
             net, spec = named(network)
             spec = replace(
                 spec,
@@ -146,12 +146,12 @@ def compile_network(
             ),
         )
         if weights:
-            load_strict(net, read_state(weights), str(weights))
+            load_prefixed(net, read_state(weights), str(weights), strip_prefix)
             source = f"{spec.source}; weights: {weights.name}"
             spec = replace(spec, source=source, weights_sha256=digest(weights))
-        elif own and not imported:
+        elif own:
             typer.echo("without --weights the network has those that its constructor gave it", err=True)
-        done = compiling.compile_network(net, spec, out, progress=True, guess=own and output is None)
+        done = compiling.compile_network(net, spec, out, progress=True, guess=(own or file) and output is None)
     except ValueError as error:
         _refuse(str(error))
     except OSError as error:
@@ -182,9 +182,9 @@ def _described(
 ) -> ModelSpec:
     """The spec of a class in a module of yours. Without options, all but the size and the labels are ImageNet's."""
     if "size" not in chosen or not (described["labels"] or output == "embedding"):
-        _refuse(
-            f"{path} is a network of yours: give --size, the pixels of its input, and --labels, a name for each class"
-        )
+        missing = [] if "size" in chosen else ["--size, the pixels of its input"]
+        missing += [] if described["labels"] else ["--labels, a name for each class"]
+        _refuse(f"{path} is a network of your own: give {' and '.join(missing)}")
     usual = {"interpolation": "bilinear", "mean": _MEAN, "std": _STD}
     preprocess = PreprocessSpec(**{**usual, **_with_resize(chosen)})
     title = described["title"] or type(net).__name__

@@ -52,6 +52,17 @@ class Segmenting(Pets):
 class Failing:
     def __init__(self):
         raise RuntimeError("no disk")
+
+class Nested(Pets):
+    def __init__(self, head, scales):
+        super().__init__(head["classes"])
+        assert scales == [[1, 2.5], None, True]
+
+def build(classes=3):
+    return Pets(classes)
+
+built = Pets(3)
+number = 3
 """
 USUAL = ("--size", "32", "--labels", "cat,dog,rat", "--arguments", '{"classes": 3}', "--output", "softmax")
 
@@ -105,6 +116,91 @@ def test_what_is_not_given_is_imagenets_and_the_files_name(module: str) -> None:
     assert (spec.name, spec.title, spec.labels) == ("pets", "Pets", ("cat", "dog", "rat"))
     assert (spec.preprocess.size, spec.preprocess.resize) == ((32, 32), 37)
     assert spec.preprocess.mean == (0.485, 0.456, 0.406)
+
+
+@pytest.mark.parametrize(
+    ("named", "options"),
+    [
+        ("build", ()),
+        ("build", ("--arguments", '{"classes": 3}')),
+        ("built", ()),
+        ("Nested", ("--arguments", '{"head": {"classes": 3}, "scales": [[1, 2.5], null, true]}')),
+    ],
+)
+def test_a_function_a_network_and_nested_arguments_are_taken(module: str, named: str, options: tuple[str, ...]) -> None:
+    usual = ("--size", "32", "--labels", "cat,dog,rat", "--output", "softmax")
+    done = pellucid("compile", f"{module}:{named}", "--out", "pets.pellucid", *usual, *options)
+    assert done.exit_code == 0, done.stderr
+    assert load(Path("pets.pellucid")).model.source == f"compiled from {module}:{named}"
+
+
+def test_a_lightning_checkpoint_is_loaded_under_its_prefix(module: str, tmp_path: Path) -> None:
+    sys.path.insert(0, str(tmp_path))
+    net = network(module)
+    state = {f"model.{key}": value for key, value in net.state_dict().items()}
+    state |= {f"ema.{key}": torch.zeros_like(value) for key, value in net.state_dict().items()}
+    torch.save({"state_dict": state, "hyper_parameters": {"lr": 0.1}}, "last.ckpt")
+    asked = ("compile", f"{module}:Pets", "--out", "pets.pellucid", *USUAL, "--weights", "last.ckpt")
+    done = pellucid(*asked)
+    assert (done.exit_code, Path("pets.pellucid").exists()) == (2, False)
+    assert "under the prefixes model., ema.: choose one by --strip-prefix" in done.stderr
+    done = pellucid(*asked, "--strip-prefix", "model")
+    assert done.exit_code == 0, done.stderr
+    weight = load(Path("pets.pellucid")).weights["classifier.weight"]
+    np.testing.assert_array_equal(weight, net.classifier.weight.detach())
+
+
+def exported(module: str, folder: Path, batch: Any = torch.export.Dim.AUTO) -> Any:
+    sys.path.insert(0, str(folder))
+    net = network(module)
+    program = torch.export.export(net, (torch.zeros(2, 3, 24, 32),), dynamic_shapes=({0: batch},) if batch else None)
+    torch.export.save(program, "pets.pt2")
+    return net
+
+
+def test_a_file_of_torch_export_becomes_a_file_that_answers_as_the_network_does(module: str, tmp_path: Path) -> None:
+    net = exported(module, tmp_path)
+    usual = ("--labels", "cat,dog,rat", "--output", "softmax")
+    done = pellucid("compile", "pets.pt2", "--out", "out.pellucid", *usual, "--mean", "0,0,0")
+    assert done.exit_code == 0, done.stderr
+    compiled = load(Path("out.pellucid"))
+    assert (compiled.model.name, compiled.model.title, len(compiled.spec.gates)) == ("out", "Pets", 1)
+    assert compiled.model.source == "compiled from pets.pt2"
+    assert (compiled.model.preprocess.size, compiled.model.preprocess.mean) == ((24, 32), (0, 0, 0))
+    pixels = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+    found = library.open("out.pellucid", precision="fp32", threads=1).predict(pixels)
+    assert len(found) == 3
+    for other, said in {
+        ("--size", "32"): "pets.pt2 is exported for pictures of 24x32 pixels, and no other --size",
+        ("--arguments", "{}"): "--arguments are of a class",
+    }.items():
+        done = pellucid("compile", "pets.pt2", "--out", "no.pellucid", *usual, *other)
+        assert done.exit_code == 2
+        assert said in done.stderr
+    torch.save({f"net.{key}": value + 1 for key, value in net.state_dict().items()}, "tuned.pth")
+    tuned = (*usual, "--weights", "tuned.pth")
+    assert pellucid("compile", "pets.pt2", "--out", "tuned.pellucid", *tuned).exit_code == 0
+    bias = load(Path("tuned.pellucid")).weights["classifier.bias"]
+    np.testing.assert_array_equal(bias, net.classifier.bias.detach() + 1)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
+def test_a_file_that_is_no_network_is_answered_with_the_way_that_works(module: str, tmp_path: Path) -> None:
+    sys.path.insert(0, str(tmp_path))
+    net = network(module)
+    torch.jit.trace(net, torch.zeros(1, 3, 32, 32)).save("script.pt")  # type: ignore[no-untyped-call]
+    torch.save(net.state_dict(), "weights.pth")
+    torch.save(net, "whole.pth")
+    for file, said in {
+        "script.pt": "script.pt is TorchScript, a program that is not run: build the network by its class and load its "
+        "state_dict, or export it with torch.export (.pt2) or to ONNX",
+        "weights.pth": "weights.pth holds weights and no network: name its class, pellucid compile package",
+        "whole.pth": "whole.pth can't be loaded without running its code",
+        "gone.pt2": "there is no weights file at gone.pt2",
+    }.items():
+        done = pellucid("compile", file, "--out", "out.pellucid", *USUAL[:4])
+        assert done.exit_code == 2
+        assert said in done.stderr.splitlines()[-1]
 
 
 PARTS = ",".join("abcdef")
@@ -195,6 +291,10 @@ def test_a_name_of_the_catalogue_keeps_what_is_not_given_anew(tmp_path: Path) ->
         (("nowhere:Net", *USUAL), "nowhere:Net can't be imported: No module named 'nowhere'"),
         (("{}:Net", *USUAL), "can't be imported"),
         (("{}:SOURCE", *USUAL), "can't be imported"),
+        (("{}:number", *USUAL), ":number is not a class, a function or a network, but of the type int"),
+        (("{}:built", *USUAL), ":built is a network that is built already, so --arguments have no use"),
+        (("{}:Nested", *USUAL[:4]), "; --arguments gives its arguments, or name a function without any that builds it"),
+        (("nets.py:Pets", *USUAL), "nets.py:Pets names a file: name its module, as nets:Pets"),
         (("{}:Failing", "--size", "32", "--labels", "a,b"), "no disk"),
         (("{}:nn.ReLU", "--size", "32", "--labels", "a,b", "--output", "softmax"), "can't be compiled"),
         (("{}:nn.ReLU", "--size", "32", "--labels", "a,b"), "3 classes, and 2 labels"),

@@ -71,8 +71,7 @@ class Scope(nn.Module):
 def read(path: str | Path, size: tuple[int, int] | None = None) -> tuple[ImportedNetwork, tuple[int, int]]:
     """The network of an ``.onnx`` file, or of an ``.xml`` file with its ``.bin``, and its input's (height, width).
 
-    ``size`` is needed if the file leaves the sides of its input open. A softmax at the end is left out, because the
-    logits are what is explained. Raises SourceError.
+    ``size`` is needed if the file leaves the sides of its input open. Raises SourceError.
     """
     path = Path(path)
     model = _model(path)
@@ -84,7 +83,6 @@ def read(path: str | Path, size: tuple[int, int] | None = None) -> tuple[Importe
         raise SourceError(f"{path.name} leaves the sides of its input open: give the size")
     if any(side not in (0, given) for side, given in zip(sides, size, strict=True)):
         raise SourceError(f"{path.name} takes pixels of {sides[0]}x{sides[1]}, not {size[0]}x{size[1]}")
-    _without_softmax(model)
     fixed = shape[0].get_length() if shape[0].is_static else None
     at_size = [fixed or 2, *((*size, 3) if channels_last else (3, *size))]
     try:
@@ -231,7 +229,6 @@ def _constant(value: Any) -> NDArray[Any] | None:
 def _check(net: ImportedNetwork, path: Path, shape: list[int], size: tuple[int, int], channels_last: bool) -> None:
     """Compare the module with OpenVINO's own run of the file. Raises SourceError."""
     model = _model(path)  # not reshaped: OpenVINO 2026.4 crashes on some transformers of a fixed batch
-    _without_softmax(model)
     kind = model.inputs[0].get_element_type()
     images = torch.randn(shape[0], 3, *size, generator=torch.Generator().manual_seed(3))
     images = images if kind.is_real() else (images * 50 + 128).clamp(0, 255).round()
@@ -247,14 +244,6 @@ def _check(net: ImportedNetwork, path: Path, shape: list[int], size: tuple[int, 
     off = float((found - expected).abs().max() / (expected.abs().max() + 1e-12)) if same else math.inf
     if not off <= _TOLERANCE:
         raise SourceError(f"{path.name} computes other logits once it is imported (by {off:.1e}): {_INSTEAD}")
-
-
-def _without_softmax(model: Any) -> None:
-    (result,) = model.get_results()
-    last = result.input_value(0).get_node()
-    if last.get_type_name() in ("Softmax", "LogSoftmax"):
-        result.input(0).replace_source_output(last.input_value(0))
-        model.validate_nodes_and_infer_types()
 
 
 @dataclass
