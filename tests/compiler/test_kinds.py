@@ -106,6 +106,8 @@ def test_the_function_at_the_end_is_left_out_of_the_logits(tmp_path: Path, end: 
     pixels = images(2, SIZE)
     with torch.no_grad():
         np.testing.assert_allclose(Passes(found, pixels).logits, net.logits(pixels).flatten(1), atol=1e-5)
+    # Its gradients have a closed form, as if it had been written without.
+    assert any(value.linear for value in found.manifest.values.values()) == (not dense)
 
 
 def test_a_quantity_keeps_the_function_at_its_end(tmp_path: Path) -> None:
