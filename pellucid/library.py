@@ -201,10 +201,12 @@ class Network:
     def _plan(self, options: Options) -> Plan:
         """The plan of the options, with the embedding of their reference."""
         plan, reference = options.plan(self, 1), getattr(options, "reference", None)
-        return plan if reference is None else liken(plan, self._embedded(b64decode(reference)))
+        if reference is None or self.spec.output.kind != "embedding":
+            return plan
+        return liken(plan, self._embedded(b64decode(reference), plan.reproducible))
 
-    def _embedded(self, image: ImageSource) -> Outcome:
-        return self._analyze(image, Plan(), None)[1]
+    def _embedded(self, image: ImageSource, reproducible: bool = False) -> Outcome:
+        return self._analyze(image, Plan(reproducible=reproducible), None)[1]
 
     def _scores(self, pixels: Any, plan: Plan, outcome: Outcome) -> list[float]:
         (scored,) = self._run(pixels, scoring_plan(plan, outcome))

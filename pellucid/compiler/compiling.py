@@ -23,7 +23,7 @@ from pellucid.compiler.trace.graph import TracedNetwork, UntraceableError
 from pellucid.network.file import CompiledNetwork, GateValue, Manifest, NetworkFileError, Value, save
 from pellucid.network.graph import PIXELS_INPUT, WANTED_INPUT, Graph
 from pellucid.network.layout import Layout
-from pellucid.network.spec import OUTPUT_NOUNS, Interpolation, ModelSpec, OutputKind, OutputSpec, PreprocessSpec
+from pellucid.network.spec import Interpolation, ModelSpec, OutputKind, OutputSpec, PreprocessSpec, counted
 from pellucid.runtime import aten_to_openvino, torch_runtime
 
 # The largest error of the compiled graph, relative to the largest value: above rounding, below the flip of a ReLU.
@@ -177,10 +177,10 @@ _MOST_DENSE: Final = 256
 def _output(model: ModelSpec, traced: TracedNetwork) -> OutputSpec:
     """The declared output with the traced kind and shape. Raises CompileError if labels or units do not fit."""
     output = replace(model.output, kind=traced.kind, shape=traced.shape)
-    count, what = traced.shape[0], OUTPUT_NOUNS[traced.kind]
+    count = traced.shape[0]
     labelled = 0 if traced.kind == "embedding" else count
     if len(model.labels) != labelled:
-        need = f"{count} {what}" if labelled else "an embedding, which has no labels"
+        need = counted(count, traced.kind) if labelled else "an embedding, which has no labels"
         raise CompileError(f"{model.name} has {need}, and {len(model.labels)} labels are given")
     if output.units and (traced.kind != "linear" or len(output.units) != count):
         raise CompileError(f"units are of the output linear, one for each of its quantities, not {list(output.units)}")

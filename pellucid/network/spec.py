@@ -13,13 +13,13 @@ from pydantic import Field
 PIXELS: Final = "pixels"
 
 OutputKind = Literal["softmax", "sigmoid", "linear", "dense", "embedding"]
-# What the first axis of an output counts.
-OUTPUT_NOUNS: Final[dict[OutputKind, str]] = {
-    "softmax": "classes",
-    "sigmoid": "labels",
-    "linear": "quantities",
-    "dense": "classes",
-    "embedding": "dimensions",
+# What the first axis of an output counts: one of them, and several.
+_OUTPUT_NOUNS: Final[dict[OutputKind, tuple[str, str]]] = {
+    "softmax": ("class", "classes"),
+    "sigmoid": ("label", "labels"),
+    "linear": ("quantity", "quantities"),
+    "dense": ("class", "classes"),
+    "embedding": ("dimension", "dimensions"),
 }
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
 # The bounds that network.file checks.
@@ -68,6 +68,11 @@ class OutputSpec:
 SOFTMAX: Final = OutputSpec()
 
 
+def counted(outputs: int, kind: OutputKind) -> str:
+    """A number of outputs with its noun: "1 quantity", "1000 classes"."""
+    return f"{outputs} {_OUTPUT_NOUNS[kind][outputs != 1]}"
+
+
 @dataclass(frozen=True)
 class ModelSpec:
     """A network's name, the labels of its output, its preprocessing and the source of its weights.
@@ -90,7 +95,7 @@ class ModelSpec:
         """The number and the kind of outputs, for readers: "1000 classes"."""
         shape = self.output.shape or (len(self.labels),)
         positions = f" at {shape[1]} x {shape[2]} positions" if len(shape) == 3 else ""
-        return f"{shape[0]} {OUTPUT_NOUNS[self.output.kind]}{positions}"
+        return f"{counted(shape[0], self.output.kind)}{positions}"
 
     @cached_property
     def scalars(self) -> int:

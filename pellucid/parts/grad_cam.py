@@ -106,6 +106,14 @@ class MapOptions(TargetOptions):
         examples=[MAX_SIDE],
     )
 
+    def aim(self, plan: Plan, spec: ModelSpec) -> Plan:
+        plan = super().aim(plan, spec)
+        if not self.against or self.target or spec.output.kind != "linear":
+            return plan
+        against = _against(self, spec)
+        others = (index for index in range(len(spec.labels)) if index not in against)
+        return replace(plan, targets=(next(others, 0),))
+
 
 class GradCamOptions(TrustOptions, MapOptions):
     """Options of /v1/grad-cam."""
@@ -195,11 +203,16 @@ def region_json(region: Region) -> dict[str, Any]:
     return {"kind": region.kind, "positions": int(region.mask.sum())}
 
 
-def _contrast(options: MapOptions, targets: Sequence[int], spec: ModelSpec) -> Contrast | None:
-    """The contrast to other classes. Raises UnknownName, and InvalidOption for a class against itself."""
+def _against(options: MapOptions, spec: ModelSpec) -> tuple[int, ...]:
+    """The other classes of a contrast. Raises UnknownName, and InvalidOption for an embedding."""
     if options.against and not spec.labels:
         raise InvalidOption(f"against: {spec.name} has no classes: its output is an embedding.")
-    against = tuple(dict.fromkeys(class_index(name, spec) for name in options.against))
+    return tuple(dict.fromkeys(class_index(name, spec) for name in options.against))
+
+
+def _contrast(options: MapOptions, targets: Sequence[int], spec: ModelSpec) -> Contrast | None:
+    """The contrast to other classes. Raises UnknownName, and InvalidOption for a class against itself."""
+    against = _against(options, spec)
     for index in targets:
         if index in against:
             raise InvalidOption(

@@ -44,11 +44,12 @@ def preprocess(spec: PreprocessSpec) -> Preprocess:
 
 def _resolved(options: Options, plan: Plan, network: Served) -> dict[str, Any]:
     """The options that give the same plan again, even if defaults have changed by then."""
+    embeds = network.spec.output.kind == "embedding"
     known = {
         "model": network.spec.name,
         "layer": _layers(plan) if plan.heat_maps else plan.layer if plan.edit is None or not plan.edit.gate else None,
         "against": [str(index) for index in plan.contrast.against] if plan.contrast else None,
-        "target": [str(index) for index in plan.targets],
+        "target": [] if embeds else [str(index) for index in plan.targets],
         "layers": [tap.layer for tap in plan.taps if not tap.gate],
         "include": [part for part in PARTS if isinstance(options, ExplainOptions) and part in options.include],
     }

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from pellucid.network.file import CompiledNetwork, NetworkFileError, digest_of, load, save
 from pellucid.network.graph import Graph
+from pellucid.network.spec import SOFTMAX
 from tests.networks import compiled
 
 MEMBERS = ("weights.safetensors", "graph.json", "network.json")
@@ -232,6 +233,14 @@ def test_a_file_with_unaligned_weights_is_loaded(path: Path, tmp_path: Path) -> 
             compiled("tiny-relu"),
         )
         assert all(weight.flags.aligned for weight in found.weights.values())
+
+
+def test_a_file_of_an_older_version_has_classes_of_which_one_applies(path: Path, tmp_path: Path) -> None:
+    """Its manifest has no output."""
+    found = load(forged(path, tmp_path, manifest=lambda data: data["model"].pop("output") and data))
+    assert found.model.output == SOFTMAX
+    assert found.model.described_output == "5 classes"
+    assert (found.model.scalars, found.model.labels) == (5, compiled("tiny-relu").model.labels)
 
 
 DEEP = b"[" * 100_000 + b"]" * 100_000

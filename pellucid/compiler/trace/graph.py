@@ -331,7 +331,7 @@ def _checked_kind(returned: fx.Node, last: str, name: str, kind: OutputKind | No
     ``last`` is the network's last operation.
     """
     shape, squashes = list(returned.meta["shape"][1:]), last.lower()
-    if kind is None and len(shape) == 3:
+    if kind is None and shape[1:] not in ([], [1, 1]):
         kind = "dense"
     elif kind is None and squashes in ("softmax", "sigmoid"):
         kind = "softmax" if squashes == "softmax" else "sigmoid"
@@ -345,6 +345,11 @@ def _checked_kind(returned: fx.Node, last: str, name: str, kind: OutputKind | No
         expected = "[B, classes, h, w]" if kind == "dense" else "[B, outputs]"
         given = ", ".join(map(str, shape))
         raise UntraceableError(f"{name} returns [B, {given}], and the output {kind} has the shape {expected}")
+    if {kind, squashes} == {"softmax", "sigmoid"}:
+        raise UntraceableError(
+            f"{name} ends with a {squashes}, and the output {kind} is declared. Declare {squashes}, or end the network "
+            "before it."
+        )
     if kind == "softmax" and shape == [1]:
         raise UntraceableError(
             f"{name} returns a single number, whose softmax is always 1. Declare the output: sigmoid for a label that "
@@ -356,8 +361,8 @@ def _checked_kind(returned: fx.Node, last: str, name: str, kind: OutputKind | No
 def _logits(graph: fx.Graph, logits: fx.Node, kind: OutputKind, last: str) -> fx.Node:
     """The node of the logits, in two dimensions. It becomes the graph's output."""
     squashed = {"softmax": ("softmax",), "sigmoid": ("sigmoid",), "dense": ("softmax", "sigmoid")}.get(kind, ())
-    if last.lower() in squashed and isinstance(logits.args[0], fx.Node):
-        logits = logits.args[0]
+    if last.lower() in squashed:
+        (logits,) = logits.all_input_nodes
     with graph.inserting_before(graph.output_node()):
         if kind == "dense":
             logits = graph.call_function(torch.flatten, (logits, 1))
