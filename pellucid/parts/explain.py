@@ -59,7 +59,8 @@ class ExplainOptions(PredictOptions, GradCamOptions, GateOptions, FeatureMapOpti
         found: dict[str, Any] = {}
         for options in self._included():
             found |= options.written(self, analysis)
-        return {part: found[part] for part in PARTS if part in found}
+        # what the network puts out, where that is no list, comes last
+        return {part: found.pop(part) for part in PARTS if part in found} | found
 
     def pictures(self, plan: Plan) -> int:
         return sum(options.pictures(self, plan) for options in self._included())

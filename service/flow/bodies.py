@@ -22,7 +22,7 @@ from pellucid.types import Prepared, Upload
 
 MULTIPART: Final = "multipart/form-data"
 # Options that are images, which a form can send as files.
-_FILE_OPTIONS: Final = ("reference", "region_mask")
+FILE_OPTIONS: Final = ("reference", "region_mask")
 JSON: Final = "application/json"
 _OCTETS: Final = "application/octet-stream"
 TYPES: Final = (MULTIPART, "image/*", _OCTETS, JSON)
@@ -163,7 +163,7 @@ class _MultiPartParser(MultiPartParser):
 async def multipart(request: Request, limits: Limits, hold: Callable[[int], None], field_name: str) -> Body:
     """The files of a form in parts named ``field_name``, and options that are files. Raises what ``read`` raises."""
     stream = _counted(request, limits, hold)
-    parser = _MultiPartParser(request.headers, stream, max_files=limits.images + 1 + len(_FILE_OPTIONS), max_fields=8)
+    parser = _MultiPartParser(request.headers, stream, max_files=limits.images + 1 + len(FILE_OPTIONS), max_fields=8)
     try:
         form = await parser.parse()
     except MultiPartException as error:
@@ -175,7 +175,7 @@ async def multipart(request: Request, limits: Limits, hold: Callable[[int], None
     uploads: list[Upload] = []
     fields: dict[str, str] = {}
     for name, part in form.multi_items():
-        if name in _FILE_OPTIONS and isinstance(part, UploadFile):
+        if name in FILE_OPTIONS and isinstance(part, UploadFile):
             fields[name] = b64encode(await part.read()).decode()
             await part.close()
             continue

@@ -3,7 +3,7 @@
 import {ask, supersede} from "./api.js";
 import {shape} from "./controls.js";
 import {byId, fill, h} from "./dom.js";
-import {number, signed, t} from "./i18n.js";
+import {number, signed, t, tOf} from "./i18n.js";
 import {tiles} from "./pictures.js";
 import {enlarge} from "./stage.js";
 import {channelsOf} from "./state.js";
@@ -34,9 +34,9 @@ export async function renderAttention(view) {
   const signal = supersede("gates");
   const {gates, importance} = result.attention;
   const wanted = channelsOf(state.channels);
-  const own = `${importance.layer}/${importance.target.index}`;
+  const own = importance && `${importance.layer}/${importance.target.index}`;  // there is none without a reference
   const counts = new Map(gates.map(({layer, weights}) => [layer, weights.length]));
-  counts.set(own, importance.weights.length);
+  if (own) counts.set(own, importance.weights.length);
   for (const [key, channel] of wanted) if (!(channel < counts.get(key))) wanted.delete(key);
   const missing = [...counts.keys()].filter((key) => {
     const {channel, chosen} = known.get(key) ?? {};
@@ -62,10 +62,10 @@ export async function renderAttention(view) {
   const reach = Math.max(LEAST_REACH, ...gates.flatMap(({weights}) => weights.map((weight) => Math.abs(weight - 1))));
   fill(
     body,
-    sorting(view, reach),
-    gates.length === 0 && h("p", {class: "muted"}, t("attention.none")),
+    (own || gates.length > 0) && sorting(view, reach),
+    gates.length === 0 && h("p", {class: "muted"}, t(own ? "attention.none" : "attention.nothing")),
     gates.map((gate) => gateRow(view, gate, reach)),
-    importanceRow(view, importance, own),
+    own && importanceRow(view, importance, own),
   );
 }
 
@@ -129,7 +129,7 @@ function importanceRow(view, {layer, target, weights}, key) {
   return row(view, {
     key,
     title: layer,
-    facts: t("attention.importance", {label: target.label, channels: weights.length}),
+    facts: tOf("attention.importance", view.detail.output.kind, {label: target.label, channels: weights.length}),
     asked: {layers: layer},
     bars: {
       weights, base: 0, reach: Math.max(...weights.map(Math.abs)) || 1,
