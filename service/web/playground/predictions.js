@@ -36,7 +36,8 @@ export async function renderPredictions(view) {
     return;
   }
   const dense = kind === "dense";
-  fill(body, dense && parts.segmentation, rows(view), kind === "sigmoid" && threshold(detail), dense && parts.region,
+  fill(body, dense && parts.segmentation, rows(view), kind === "sigmoid" && threshold(detail),
+    dense && h("p", {class: "muted"}, t("predictions.shares")), dense && parts.region,
     kind === "linear" && direction(view), result.grad_cam && others(view));
   renderRegion(parts.region, view);
   if (dense) await renderSegmentation(parts.segmentation, view);

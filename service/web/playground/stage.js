@@ -143,7 +143,7 @@ function paint() {
 /** The region that is explained, or is being dragged: a ring around a point, or a box in dashes. */
 function mark(context, [x0, y0, x1, y1], line) {
   if (y0 === undefined) return;
-  for (const [colour, thick] of [["#000", 4 * line], ["#fff", 2 * line]]) {
+  for (const [colour, thick] of [["#000", 3 * line], ["#fff", 1.5 * line]]) {
     context.strokeStyle = colour;
     context.lineWidth = thick;
     context.beginPath();
@@ -164,7 +164,7 @@ function describe() {
   fill(byId("legend"), legend ? [
     legend.colours && ramp(view === "mask" && !extra ? "gray" : legend.colours),
     legend.colours && h("p", {class: "ends"}, h("span", {}, legend.low), h("span", {}, legend.high)),
-    legend.swatches && h("ul", {class: "keys"}, legend.swatches),
+    legend.swatches && h("ul", {class: "swatches"}, legend.swatches),
     h("p", {class: "muted"}, legend.note),
     legend.warning && h("p", {class: "notice", id: "all-negative"}, legend.warning),
   ] : []);

@@ -97,24 +97,25 @@ function draw(trust, cam) {
     h("ul", {class: "keys", "aria-hidden": "true"}, LINES.map((name) => h(
       "li", {class: `key-${name}`}, t(`curve.${name}`),
     ))),
-    h("div", {class: "charts"}, curves.map((curve) => chart(curve, low, reach))),
+    h("div", {class: "charts"}, curves.map((curve) => chart(curve, low, reach, measure))),
     areas(curves, kindOf(cam.target)),
     facts(trust),
   );
 }
 
 /** The score against the share of pixels that are gone, or back. */
-function chart({test, fractions, map, gaussian, random, auc}, low, reach) {
+function chart({test, fractions, map, gaussian, random, auc}, low, reach, measure) {
   const at = (share, value) => `${(WIDTH * share).toFixed(2)} ${(HEIGHT * (1 - (value - low) / reach)).toFixed(2)}`;
   const line = (values) => values.map((value, n) => `${n ? "L" : "M"}${at(fractions[n], value)}`).join("");
   const back = random.min.map((value, n) => `L${at(fractions[n], value)}`).reverse().join("");
+  const range = t("compare.range", {min: number(low), max: number(low + reach)});
   const values = {
     test: t(`test.${test}`), map: number(auc.map), gaussian: number(auc.gaussian), random: number(mean(auc.random)),
   };
   return h(
     "figure", {class: "chart"},
     h("figcaption", {}, h("strong", {}, t(`test.${test}`)), h("span", {}, t(`better.${BETTER[test]}`))),
-    h("p", {class: "ends", "aria-hidden": "true"}, percent(top)),
+    h("p", {class: "ends", "aria-hidden": "true"}, measure === "probability" ? percent(reach) : range),
     svg(
       "svg", {viewBox: `0 -2 ${WIDTH} ${HEIGHT + 4}`, role: "img", "aria-label": t("curve.summary", values)},
       svg("path", {class: "axis", d: `M0 0V${HEIGHT}H${WIDTH}`}),
