@@ -35,20 +35,22 @@ def drawn(text: str) -> Mask:
 
 
 def placed(plan: Plan, image: DecodedImage, output: OutputSpec) -> Plan:
-    """The plan with the masks of the regions that the picture decides.
+    """The plan with the masks of the regions that do not depend on the logits.
 
     Raises InvalidOption if a region holds no position that the network sees.
     """
-    if not any(region.mask is None and region.kind in ("box", "point", "mask") for region in plan.regions):
+    if not any(region.mask is None and region.kind != "class" for region in plan.regions):
         return plan
     size = (image.info.width or image.box[2], image.info.height or image.box[3])
     return replace(plan, regions=tuple(_placed(region, image.box, size, output.shape[1:]) for region in plan.regions))
 
 
 def _placed(region: Region, box: Box, size: tuple[int, int], shape: tuple[int, ...]) -> Region:
-    if region.kind in ("class", "picture"):
-        return region
     height, width = shape
+    if region.kind == "class":
+        return region
+    if region.kind == "picture":
+        return replace(region, mask=np.ones((height, width), bool))
     x0, y0, x1, y1 = box
     # The middle of each position, in pixels of the source.
     across = x0 + (np.arange(width) + 0.5) * (x1 - x0) / width

@@ -29,7 +29,7 @@ def _masked(region: Region, scores: Scores, image: int, index: int) -> Region:
     if region.mask is not None:
         return region
     mask = scores.where(image, index)
-    if region.kind == "picture" or not mask.any():
+    if not mask.any():
         return Region("picture", mask=np.ones_like(mask))
     return replace(region, mask=mask)
 

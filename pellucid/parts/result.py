@@ -11,7 +11,7 @@ import orjson
 
 from pellucid.errors import InvalidOption
 from pellucid.render.encode import Picture
-from pellucid.types import DecodedImage, ImageInfo, Outcome, Plan
+from pellucid.types import DecodedImage, ImageInfo, Outcome, Plan, Prediction
 
 NPZ: Final = "application/x-npz"
 # The keyword of a PNG's text chunk, and the name in an .npz, for the provenance.
@@ -62,13 +62,14 @@ def npz(image: DecodedImage, outcome: Outcome, origin: dict[str, Any] | None) ->
     """All K maps of one image as arrays. ``numpy.load`` needs no pickle for them.
 
     ``heat`` [K, h, w] float32; ``targets`` [K], ``probabilities`` [K], ``layers`` [K] and ``methods`` [K]; ``box`` [4];
-    ``size`` [2], the source's width and height; ``sha256`` of the source's bytes.
+    ``size`` [2], the source's width and height; ``sha256`` of the source's bytes. Quantities and embeddings have
+    ``values`` [K], the values or the similarities, in place of ``probabilities``.
     """
     found = outcome.explanations
     arrays: dict[str, Any] = {
         "heat": np.stack([each.heat for each in found]),
         "targets": np.array([each.target.index for each in found], np.int64),
-        "probabilities": np.array([each.target.probability for each in found], np.float32),
+        _scores_name(found[0].target): np.array([_score(each.target) for each in found], np.float32),
         "layers": np.array([each.layer for each in found]),
         "methods": np.array([each.method for each in found]),
         "box": np.array(image.box, np.int64),
@@ -80,6 +81,14 @@ def npz(image: DecodedImage, outcome: Outcome, origin: dict[str, Any] | None) ->
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     return buffer.getvalue()
+
+
+def _scores_name(target: Prediction) -> str:
+    return "values" if target.probability is None else "probabilities"
+
+
+def _score(target: Prediction) -> float:
+    return target.logit if target.probability is None else target.probability
 
 
 def provenance_json(info: ImageInfo, entry: dict[str, Any], origin: dict[str, Any]) -> str:
