@@ -132,6 +132,6 @@ function sideBySide(view, cam, {second, other, result}) {
       {values: two, box: twin.box, caption: names.other, key: "beside-other", photo: where},
       {values: difference, box: cam.box, caption: t("compare.difference", {one: names.other, other: names.one}),
         key: "beside-difference"},
-    ], reachOf([one, two, difference])),
+    ], reachOf([one, two, difference]), cam.direction ?? kindOf(cam.target)),
   ];
 }

@@ -31,7 +31,7 @@ export async function renderCompare(view) {
       {values: first, box, caption: names.one, key: "compare-one"},
       {values: second, box, caption: names.other, key: "compare-other"},
       {values: difference, box, caption: t("compare.difference", names), key: "compare-difference"},
-    ], reachOf([first, second, difference])),
+    ], reachOf([first, second, difference]), one.direction ?? detail.output.kind),
     h("p", {class: "muted"}, t("compare.read", names), " ",
       h("button", {
         type: "button", class: "link", "data-key": "swap",

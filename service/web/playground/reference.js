@@ -82,7 +82,7 @@ export async function renderAlike(panel, view) {
       {values: values[1], box: second.box, caption: names.other, key: "compare-other", photo: reference.bitmap},
       {values: values[2], box: first.box, caption: t("compare.difference", {one: names.other, other: names.one}),
         key: "compare-difference"},
-    ], reachOf(values)),
+    ], reachOf(values), "embedding"),
     h("p", {class: "muted"}, t("reference.maps", {model: detail.name})),
   );
 }

@@ -240,6 +240,6 @@ function outcome({before, after, targets: [{before: was, after: is, change: by, 
       {values: first.raw.values, box, caption: t("side.before"), key: "what-if-before"},
       {values: second.raw.values, box, caption: t("side.after"), key: "what-if-after"},
       {values: difference.raw.values, box, caption: t("side.difference"), key: "what-if-difference"},
-    ], reach),
+    ], reach, kindOf(was)),
   ];
 }
