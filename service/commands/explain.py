@@ -15,11 +15,12 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pellucid.client import ApiError, AsyncClient
+from pellucid.client.images import OPTIONS as PICTURES
 from pellucid.client.many import FAILURES
 from pellucid.client.options import AttentionOptions, ExplainOptions
 from pellucid.network.spec import PIXELS
 from pellucid.parts import explain as parts
-from pellucid.schemas import Prediction
+from pellucid.schemas import Target
 
 from . import files
 from .session import (
@@ -88,6 +89,14 @@ def explain(
 _SETTLED: Final = {"timeout_ms", "model", "provenance", "include", "overlay"}
 
 
+# Descriptions that are of requests, not of a command line.
+_HELP: Final = {
+    "reference": "For an embedding: another picture. The likeness to it is explained, the cosine of both embeddings.",
+    "region_mask": "For a segmentation: a mask in place of --region, as an image. It covers the whole picture, in any "
+    "resolution; the class is explained where it is bright.",
+}
+
+
 def _options() -> Iterator[inspect.Parameter]:
     """The other options of /v1/explain, with their names and descriptions."""
     for name, field in parts.ExplainOptions.model_fields.items():
@@ -95,7 +104,14 @@ def _options() -> Iterator[inspect.Parameter]:
             several = get_origin(field.annotation) is list
             kind: Any = list[str] if several else field.annotation if field.annotation in (bool, float, int) else str
             default = None if several or not field.default else str(field.default)
-            shown = typer.Option(f"--{name.replace('_', '-')}", help=field.description, show_default=default or False)
+            limits: Any = {"exists": True, "dir_okay": False, "metavar": "FILE"} if name in PICTURES else {}
+            kind = Path if name in PICTURES else kind
+            shown = typer.Option(
+                f"--{name.replace('_', '-')}",
+                help=_HELP.get(name, field.description),
+                show_default=default or False,
+                **limits,
+            )
             yield inspect.Parameter(
                 name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, shown]
             )
@@ -112,24 +128,24 @@ _with_options()
 
 @dataclass(frozen=True)
 class _Done:
-    """One picture: the files in ``folder`` and the most probable class, or an error."""
+    """One picture: the files in ``folder`` and what was explained or predicted first, or an error."""
 
     source: Path
     folder: Path
     written: tuple[str, ...] = ()
-    best: Prediction | None = None
+    best: Target | None = None
     error: Exception | None = None
 
     def words(self) -> str:
         if self.best:
-            return f"{self.best.label} ({self.best.probability:.0%}) -> {self.folder}"
+            return f"{self.best.label} ({self.best.score}) -> {self.folder}"
         if isinstance(self.error, ApiError):
             return f"{self.error.title}. {self.error.detail}"
         return str(self.error) or type(self.error).__name__
 
     def as_json(self) -> dict[str, Any]:
         if self.best:
-            best = self.best.model_dump()
+            best = self.best.model_dump(exclude_none=True)
             return {"source": str(self.source), "folder": str(self.folder), "files": self.written, "best": best}
         problem = self.error.problem.model_dump(exclude_none=True) if isinstance(self.error, ApiError) else None
         return {"source": str(self.source), "error": problem or {"title": self.words()}}
@@ -148,6 +164,9 @@ async def _explain(
         plotted["layer"] = inner[0]
     if targets := options.get("target"):
         plotted["target"] = targets if isinstance(targets, (int, str)) else targets[0]
+    for name in ("region", *PICTURES):
+        if name in options:
+            plotted[name] = options[name]  # type: ignore[literal-required]
 
     async def one(source: Path, folder: Path) -> _Done:
         async with places:
@@ -157,7 +176,8 @@ async def _explain(
                 written = await asyncio.to_thread(files.write, result, plot, folder)
             except FAILURES as error:
                 return _Done(source, folder, error=error)
-            return _Done(source, folder, tuple(written), (result.predictions or [])[0])
+            found = [*(result.predictions or []), *(cam.target for cam in result.grad_cam or [])]
+            return _Done(source, folder, tuple(written), found[0])
 
     columns = (TextColumn("Explaining"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     tasks = [asyncio.ensure_future(one(*pair)) for pair in found]

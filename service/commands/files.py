@@ -15,6 +15,7 @@ _EARLIER: Final = (
     "predictions.json",
     "explanation.json",
     "attention.png",
+    "segmentation.png",
     "features-*.png",
     "mask*.png",
     "overlay*.png",
@@ -71,7 +72,10 @@ def write(result: Result, plot: bytes, folder: Path) -> list[str]:
         return {**picture.model_dump(exclude={"data"}), "file": save(name, picture.content())}
 
     everything = result.model_dump(exclude_none=True, exclude={"feature_maps", "grad_cam"})
-    save("predictions.json", _json({key: everything[key] for key in ("image", "predictions")}))
+    if result.segmentation:
+        everything["segmentation"]["mask"] = saved(result.segmentation.mask, "segmentation.png")
+    shown = ("image", "predictions", "segmentation", "embedding")
+    save("predictions.json", _json({key: everything[key] for key in shown if key in everything}))
     save("attention.png", plot)
     everything["feature_maps"] = [
         maps.model_dump(exclude_none=True, exclude={"grid"})
@@ -84,10 +88,10 @@ def write(result: Result, plot: bytes, folder: Path) -> list[str]:
     varying = [len(set(column)) > 1 for column in zip(*names, strict=True)]
     for cam, name in zip(cams, names, strict=True):
         telling = [part for part, varies in zip(name, varying, strict=True) if varies]
-        shown = {"mask": saved(cam.mask, _name("mask", *telling) + ".png")}
+        drawn = {"mask": saved(cam.mask, _name("mask", *telling) + ".png")}
         if cam.overlay:
-            shown["overlay"] = saved(cam.overlay, _name("overlay", *telling) + ".png")
-        everything["grad_cam"].append(cam.model_dump(exclude={"mask", "overlay"}) | shown)
+            drawn["overlay"] = saved(cam.overlay, _name("overlay", *telling) + ".png")
+        everything["grad_cam"].append(cam.model_dump(exclude_unset=True, exclude={"mask", "overlay"}) | drawn)
     save("explanation.json", _json(everything))
     return written
 
