@@ -66,8 +66,8 @@ class Engine:
         # plan that needs some of a set computes all of it. So an image's class, gates and default map come from one
         # model and have the same bits whatever else is requested.
         self._shared = (("", tuple(sorted(usual))), ("maps", tuple(sorted(maps))))
-        self._pass = lru_cache(_KNOWN_PLANS)(self._find_pass)
-        self._heads = lru_cache(_KNOWN_PLANS)(self._find_heads)
+        self._passes = lru_cache(_KNOWN_PLANS)(self._find_pass)
+        self._heads_of = lru_cache(_KNOWN_PLANS)(self._find_heads)
         self._head = lru_cache(None)(lambda layer: runtime.behind(network.value(layer)))
 
     @property
@@ -259,6 +259,12 @@ class Engine:
         )
 
     # -- what plans need
+
+    def _pass(self, plan: Plan) -> Pass:
+        return self._passes(plan.without_arrays)
+
+    def _heads(self, plan: Plan) -> tuple[tuple[str, bool, int | None], ...]:
+        return self._heads_of(plan.without_arrays)
 
     def _value(self, layer: str) -> Value:
         return self._network.value(layer)

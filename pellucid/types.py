@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -136,7 +136,7 @@ class Region:
     - ``picture``: all positions
     - ``box``: the positions inside of ``at``: x0, y0, x1, y1 in pixels of the upright source picture
     - ``point``: the position of ``at``: x, y in pixels of the source
-    - ``mask``: the positions where ``drawn`` ``[n, m]`` is true. It covers the source picture.
+    - ``mask``: the positions where ``drawn``, an image's file, is bright. It covers the source picture.
 
     ``mask`` ``[h, w]`` are the positions. It is None until they are known. Regions of one kind are equal, because they
     need the same passes.
@@ -144,7 +144,7 @@ class Region:
 
     kind: RegionKind = "class"
     at: tuple[float, ...] = field(default=(), compare=False)
-    drawn: Mask | None = field(default=None, compare=False, repr=False)
+    drawn: bytes | None = field(default=None, compare=False, repr=False)
     mask: Mask | None = field(default=None, compare=False, repr=False)
 
 
@@ -217,6 +217,14 @@ class Plan:
     def region(self, number: int) -> Region:
         """The region of a target, by its number."""
         return self.regions[number if len(self.regions) > 1 else 0] if self.regions else Region()
+
+    @property
+    def without_arrays(self) -> Plan:
+        """An equal plan without masks and vectors, to be kept as a key."""
+        if not self.regions and self.reference is None:
+            return self
+        reference = None if self.reference is None else Reference(np.empty(0, np.float32))
+        return replace(self, regions=tuple(Region(region.kind) for region in self.regions), reference=reference)
 
     @property
     def changes_the_scalar(self) -> bool:

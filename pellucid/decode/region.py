@@ -5,6 +5,8 @@ from __future__ import annotations
 import binascii
 import io
 from base64 import b64decode
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Final
 
@@ -13,31 +15,40 @@ from PIL import Image
 
 from pellucid.errors import InvalidOption
 from pellucid.network.spec import OutputSpec
-from pellucid.types import Box, DecodedImage, Mask, Plan, Region
+from pellucid.types import Box, DecodedImage, Plan, Region
 
 _MOST_PIXELS: Final = 64_000_000
 # The level from which a position of a mask counts.
 _BRIGHT: Final = 128
+_NO_MASK: Final = "region_mask: It is no image in base64 (PNG, JPEG or WebP)."
 
 
-def drawn(text: str) -> Mask:
-    """A mask ``[n, m]`` from an image in base64. Raises InvalidOption."""
+def drawn(text: str) -> bytes:
+    """The file of a mask from an image in base64. Its pixels are decoded by ``placed``. Raises InvalidOption."""
     try:
         data = b64decode(text.partition(",")[2] if text.startswith("data:") else text, validate=True)
-        image = Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP"))
-        if image.width * image.height > _MOST_PIXELS:
-            raise InvalidOption(f"region_mask: At most {_MOST_PIXELS // 10**6} million pixels are allowed.")
-        return np.asarray(image.convert("L")) >= _BRIGHT
-    except InvalidOption:
-        raise
-    except (binascii.Error, ValueError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InvalidOption("region_mask: It is no image in base64 (PNG, JPEG or WebP).") from error
+        with _opened(data):
+            return data
+    except (binascii.Error, ValueError) as error:
+        raise InvalidOption(_NO_MASK) from error
+
+
+@contextmanager
+def _opened(data: bytes) -> Iterator[Image.Image]:
+    """The image of a mask. Raises InvalidOption if it is none or too large, here or while its pixels are decoded."""
+    try:
+        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP")) as image:
+            if image.width * image.height > _MOST_PIXELS:
+                raise InvalidOption(f"region_mask: At most {_MOST_PIXELS // 10**6} million pixels are allowed.")
+            yield image
+    except (ValueError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InvalidOption(_NO_MASK) from error
 
 
 def placed(plan: Plan, image: DecodedImage, output: OutputSpec) -> Plan:
     """The plan with the masks of the regions that do not depend on the logits.
 
-    Raises InvalidOption if a region holds no position that the network sees.
+    Raises InvalidOption if a region holds no position that the network sees, or if a mask can't be decoded.
     """
     if not any(region.mask is None and region.kind != "class" for region in plan.regions):
         return plan
@@ -57,9 +68,11 @@ def _placed(region: Region, box: Box, size: tuple[int, int], shape: tuple[int, .
     down = y0 + (np.arange(height) + 0.5) * (y1 - y0) / height
     if region.kind == "mask":
         assert region.drawn is not None
-        rows = np.minimum((down * region.drawn.shape[0] / size[1]).astype(int), region.drawn.shape[0] - 1)
-        columns = np.minimum((across * region.drawn.shape[1] / size[0]).astype(int), region.drawn.shape[1] - 1)
-        mask = region.drawn[np.ix_(rows, columns)]
+        with _opened(region.drawn) as image:
+            levels = np.asarray(image.convert("L"))
+        rows = np.minimum((down * levels.shape[0] / size[1]).astype(int), levels.shape[0] - 1)
+        columns = np.minimum((across * levels.shape[1] / size[0]).astype(int), levels.shape[1] - 1)
+        mask = levels[np.ix_(rows, columns)] >= _BRIGHT
     elif region.kind == "point":
         x, y = region.at
         mask = np.zeros((height, width), bool)

@@ -11,7 +11,7 @@ import orjson
 
 from pellucid.errors import InvalidOption
 from pellucid.render.encode import Picture
-from pellucid.types import DecodedImage, ImageInfo, Outcome, Plan, Prediction
+from pellucid.types import DecodedImage, ImageInfo, Outcome, Plan
 
 NPZ: Final = "application/x-npz"
 # The keyword of a PNG's text chunk, and the name in an .npz, for the provenance.
@@ -62,14 +62,18 @@ def npz(image: DecodedImage, outcome: Outcome, origin: dict[str, Any] | None) ->
     """All K maps of one image as arrays. ``numpy.load`` needs no pickle for them.
 
     ``heat`` [K, h, w] float32; ``targets`` [K], ``probabilities`` [K], ``layers`` [K] and ``methods`` [K]; ``box`` [4];
-    ``size`` [2], the source's width and height; ``sha256`` of the source's bytes. Quantities and embeddings have
-    ``values`` [K], the values or the similarities, in place of ``probabilities``.
+    ``size`` [2], the source's width and height; ``sha256`` of the source's bytes. Values of quantities and the
+    similarity of an embedding are ``scores`` [K] in place of the probabilities.
     """
     found = outcome.explanations
+    targets = [each.target for each in found]
+    probabilities = [each.probability for each in targets if each.probability is not None]
     arrays: dict[str, Any] = {
         "heat": np.stack([each.heat for each in found]),
-        "targets": np.array([each.target.index for each in found], np.int64),
-        _scores_name(found[0].target): np.array([_score(each.target) for each in found], np.float32),
+        "targets": np.array([each.index for each in targets], np.int64),
+        "probabilities" if probabilities else "scores": np.array(
+            probabilities or [each.logit for each in targets], np.float32
+        ),
         "layers": np.array([each.layer for each in found]),
         "methods": np.array([each.method for each in found]),
         "box": np.array(image.box, np.int64),
@@ -81,14 +85,6 @@ def npz(image: DecodedImage, outcome: Outcome, origin: dict[str, Any] | None) ->
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     return buffer.getvalue()
-
-
-def _scores_name(target: Prediction) -> str:
-    return "values" if target.probability is None else "probabilities"
-
-
-def _score(target: Prediction) -> float:
-    return target.logit if target.probability is None else target.probability
 
 
 def provenance_json(info: ImageInfo, entry: dict[str, Any], origin: dict[str, Any]) -> str:

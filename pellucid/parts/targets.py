@@ -80,8 +80,7 @@ class TargetOptions(Options):
 
     def _require(self, region: bool = False, reference: bool = False) -> None:
         """Raise InvalidOption for options that the output does not have."""
-        given = self.model_fields_set
-        if not region and given & {"region", "region_mask"}:
+        if not region and (self.region != ["class"] or self.region_mask is not None):
             raise InvalidOption("region: It is of networks whose output is a segmentation.")
         if not reference and self.reference is not None:
             raise InvalidOption("reference: It is of networks whose output is an embedding.")
@@ -89,7 +88,7 @@ class TargetOptions(Options):
     def _region(self) -> Region:
         """The region before the picture is known."""
         if self.region_mask is not None:
-            if "region" in self.model_fields_set:
+            if self.region != ["class"]:
                 raise InvalidOption("Give `region` or `region_mask`, not both.")
             return Region("mask", drawn=drawn(self.region_mask))
         match self.region:

@@ -89,14 +89,6 @@ def explain(
 _SETTLED: Final = {"timeout_ms", "model", "provenance", "include", "overlay"}
 
 
-# Descriptions that are of requests, not of a command line.
-_HELP: Final = {
-    "reference": "For an embedding: another picture. The likeness to it is explained, the cosine of both embeddings.",
-    "region_mask": "For a segmentation: a mask in place of --region, as an image. It covers the whole picture, in any "
-    "resolution; the class is explained where it is bright.",
-}
-
-
 def _options() -> Iterator[inspect.Parameter]:
     """The other options of /v1/explain, with their names and descriptions."""
     for name, field in parts.ExplainOptions.model_fields.items():
@@ -106,12 +98,8 @@ def _options() -> Iterator[inspect.Parameter]:
             default = None if several or not field.default else str(field.default)
             limits: Any = {"exists": True, "dir_okay": False, "metavar": "FILE"} if name in PICTURES else {}
             kind = Path if name in PICTURES else kind
-            shown = typer.Option(
-                f"--{name.replace('_', '-')}",
-                help=_HELP.get(name, field.description),
-                show_default=default or False,
-                **limits,
-            )
+            told = (field.description or "").replace(" in base64", "")  # a path is given
+            shown = typer.Option(f"--{name.replace('_', '-')}", help=told, show_default=default or False, **limits)
             yield inspect.Parameter(
                 name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, shown]
             )
@@ -137,16 +125,16 @@ class _Done:
     error: Exception | None = None
 
     def words(self) -> str:
-        if self.best:
-            return f"{self.best.label} ({self.best.score}) -> {self.folder}"
+        if self.error is None:
+            return f"{f'{self.best.label} ({self.best.score}) ' if self.best else ''}-> {self.folder}"
         if isinstance(self.error, ApiError):
             return f"{self.error.title}. {self.error.detail}"
         return str(self.error) or type(self.error).__name__
 
     def as_json(self) -> dict[str, Any]:
-        if self.best:
-            best = self.best.model_dump(exclude_none=True)
-            return {"source": str(self.source), "folder": str(self.folder), "files": self.written, "best": best}
+        if self.error is None:
+            found = {"source": str(self.source), "folder": str(self.folder), "files": self.written}
+            return found | ({"best": self.best.model_dump(exclude_none=True)} if self.best else {})
         problem = self.error.problem.model_dump(exclude_none=True) if isinstance(self.error, ApiError) else None
         return {"source": str(self.source), "error": problem or {"title": self.words()}}
 
@@ -177,7 +165,7 @@ async def _explain(
             except FAILURES as error:
                 return _Done(source, folder, error=error)
             found = [*(result.predictions or []), *(cam.target for cam in result.grad_cam or [])]
-            return _Done(source, folder, tuple(written), found[0])
+            return _Done(source, folder, tuple(written), next(iter(found), None))
 
     columns = (TextColumn("Explaining"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     tasks = [asyncio.ensure_future(one(*pair)) for pair in found]

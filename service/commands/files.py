@@ -15,10 +15,10 @@ _EARLIER: Final = (
     "predictions.json",
     "explanation.json",
     "attention.png",
-    "segmentation.png",
     "features-*.png",
     "mask*.png",
     "overlay*.png",
+    "segmentation.png",
 )
 SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
@@ -71,12 +71,13 @@ def write(result: Result, plot: bytes, folder: Path) -> list[str]:
     def saved(picture: Picture, name: str) -> dict[str, Any]:
         return {**picture.model_dump(exclude={"data"}), "file": save(name, picture.content())}
 
-    everything = result.model_dump(exclude_none=True, exclude={"feature_maps", "grad_cam"})
-    if result.segmentation:
-        everything["segmentation"]["mask"] = saved(result.segmentation.mask, "segmentation.png")
-    shown = ("image", "predictions", "segmentation", "embedding")
-    save("predictions.json", _json({key: everything[key] for key in shown if key in everything}))
+    everything = result.model_dump(exclude_none=True, exclude={"feature_maps", "grad_cam", "segmentation"})
+    found = ("image", "predictions", "embedding")
+    save("predictions.json", _json({key: everything[key] for key in found if key in everything}))
     save("attention.png", plot)
+    if segmentation := result.segmentation:
+        mask = saved(segmentation.mask, "segmentation.png")
+        everything["segmentation"] = segmentation.model_dump(exclude_none=True, exclude={"mask"}) | {"mask": mask}
     everything["feature_maps"] = [
         maps.model_dump(exclude_none=True, exclude={"grid"})
         | {"grid": saved(maps.grid, _name("features", maps.layer, maps.side) + ".png")}
@@ -88,10 +89,10 @@ def write(result: Result, plot: bytes, folder: Path) -> list[str]:
     varying = [len(set(column)) > 1 for column in zip(*names, strict=True)]
     for cam, name in zip(cams, names, strict=True):
         telling = [part for part, varies in zip(name, varying, strict=True) if varies]
-        drawn = {"mask": saved(cam.mask, _name("mask", *telling) + ".png")}
+        shown = {"mask": saved(cam.mask, _name("mask", *telling) + ".png")}
         if cam.overlay:
-            drawn["overlay"] = saved(cam.overlay, _name("overlay", *telling) + ".png")
-        everything["grad_cam"].append(cam.model_dump(exclude_unset=True, exclude={"mask", "overlay"}) | drawn)
+            shown["overlay"] = saved(cam.overlay, _name("overlay", *telling) + ".png")
+        everything["grad_cam"].append(cam.model_dump(exclude_none=True, exclude={"mask", "overlay"}) | shown)
     save("explanation.json", _json(everything))
     return written
 

@@ -175,6 +175,8 @@ async def multipart(request: Request, limits: Limits, hold: Callable[[int], None
     uploads: list[Upload] = []
     fields: dict[str, str] = {}
     for name, part in form.multi_items():
+        if name in FILE_OPTIONS and part == "":  # Swagger UI sends this for a file that is not chosen
+            continue
         if name in FILE_OPTIONS and isinstance(part, UploadFile):
             fields[name] = b64encode(await part.read()).decode()
             await part.close()

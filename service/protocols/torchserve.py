@@ -85,13 +85,13 @@ class _OneImage(Addressed[bytes]):
     async def read(self, request: Request, limits: bodies.Limits, hold: Callable[[int], None]) -> bodies.Body:
         """A form, or else the image's bytes: curl -T states no type, and curl --data-binary that it is a form."""
         if bodies.media_type_of(request) == bodies.MULTIPART:
-            uploads = (await bodies.multipart(request, limits, hold, "data")).uploads
+            body = await bodies.multipart(request, limits, hold, "data")
         else:
-            uploads = (Upload(await bodies.whole(request, limits, hold)),)
-        if len(uploads) > 1:
-            raise MalformedRequest(f"The form holds {len(uploads)} images; this route takes one.")
-        bodies.require_images(uploads, limits)
-        return bodies.Body(uploads)
+            body = bodies.Body((Upload(await bodies.whole(request, limits, hold)),))
+        if len(body.uploads) > 1:
+            raise MalformedRequest(f"The form holds {len(body.uploads)} images; this route takes one.")
+        bodies.require_images(body.uploads, limits)
+        return body
 
     def written(self, ask: Ask, image: DecodedImage, outcome: Outcome, trusted: Sequence[Trusted] = ()) -> bytes:
         """The reply's body."""

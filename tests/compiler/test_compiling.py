@@ -206,7 +206,8 @@ class Pair(Pets):
         (
             Pets(1),
             LABELS[:1],
-            "Pets returns a single logit, whose softmax is always 1: give its last layer two outputs",
+            "Pets returns a single number, whose softmax is always 1. Declare the output: sigmoid for a label that "
+            "applies or not, or linear for a quantity.$",
         ),
         (
             Branching(),
@@ -215,7 +216,17 @@ class Pair(Pets):
         ),
         (Company(), LABELS, "it computes other logits for an image beside other images$"),
         (Pair(), LABELS, "^pets can't be compiled: Pair can't be traced"),
-        (nn.Conv2d(3, 8, 3), LABELS, r"Conv2d returns no single tensor of logits \[B, classes\]$"),
+        (
+            nn.Conv2d(3, 8, 3),
+            LABELS,
+            r"Conv2d returns \[B, 8, 30, 30\], and the output softmax has the shape \[B, outputs\]$",
+        ),
+        (
+            nn.Flatten(2),
+            LABELS,
+            r"Flatten returns a tensor of shape \[2, 3, 1024\]: it must return one tensor, \[B, outputs\] or "
+            r"\[B, classes, h, w\]. A module around it can choose one.$",
+        ),
         (nn.Sequential(nn.Flatten(), nn.Linear(5, 4)), LABELS, "^pets can't be compiled: Sequential can't be traced"),
     ],
 )
