@@ -11,47 +11,20 @@ from typing import Any, cast
 
 import httpx
 import pytest
-import torch
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Locator, Page, expect
-from torch import nn
 
-import pellucid
-from pellucid.network.spec import OutputKind
 from tests.browser.test_trials import hasten, opened, result, shown
 from tests.browser.visit import Visit
+from tests.kinds import KINDS, compiled
 from tests.support import SAMPLES, decoded, explained, serving
-
-LABELS = ["sky", "leaf", "stone", "fur"]
-KINDS: dict[str, dict[str, Any]] = {
-    "sigmoid": {"labels": LABELS, "threshold": 0.45},
-    "linear": {"labels": ["age", "height"], "units": ["years", "cm"]},
-    "dense": {"labels": LABELS, "background": "sky"},
-    "embedding": {},
-}
-
-
-def net(kind: str) -> nn.Module:
-    torch.manual_seed(3)
-    trunk = [nn.Conv2d(3, 8, 3, 2, 1), nn.SiLU(), nn.Conv2d(8, 12, 3, 2, 1), nn.SiLU()]
-    outputs = len(KINDS[kind].get("labels", range(6)))
-    if kind == "dense":
-        last = nn.Conv2d(12, outputs, 1)
-        with torch.no_grad():
-            last.weight.mul_(6)
-        return nn.Sequential(*trunk, last)
-    return nn.Sequential(*trunk, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, outputs))
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A service of a network of each kind, named by it."""
     folder = tmp_path_factory.mktemp("kinds")
-    paths = [folder / f"{kind}.pellucid" for kind in KINDS]
-    for path in paths:
-        output = cast(OutputKind, path.stem)
-        pellucid.compile(net(output), path, size=64, output=output, progress=False, **KINDS[output])
-    first, *others = map(str, paths)
+    first, *others = (str(compiled(kind, folder)) for kind in KINDS)
     with serving(PELLUCID_MODEL=first, PELLUCID_MODELS=",".join(others), PELLUCID_PRECISION="fp32") as process:
         yield process.url
 
