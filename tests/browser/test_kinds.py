@@ -128,7 +128,7 @@ def test_a_segmentation_is_drawn_and_a_region_of_it_explained(visit: Visit, clie
         field.press("Enter")
     assert result(answer.value)["grad_cam"][0]["region"]["kind"] == "point"
     expect(page).to_have_url(re.compile(r"region=200,120$"))
-    page.get_by_role("button", name="Coffee").last.click()
+    page.locator(".source").get_by_role("button", name="Coffee").click()
     expect(page.locator("#caption")).to_contain_text("where it finds it")
     expect(page).not_to_have_url(re.compile("region"))
 

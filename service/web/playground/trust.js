@@ -34,7 +34,8 @@ export function renderTrust(view) {
 
 /** The map's own request, with trust: its picture is there already, so the smallest will do. */
 function questionOf({query, state}, cam) {
-  const asked = new URLSearchParams([...sameTarget(cam, state), ["trust", "true"], ["max_side", 8]]);
+  const asked = new URLSearchParams({trust: "true", max_side: 8});
+  for (const [name, value] of sameTarget(cam, state)) asked.set(name, value);
   for (const name of ["model", "layer", "method"]) if (query.has(name)) asked.append(name, query.get(name));
   return asked.toString();
 }
