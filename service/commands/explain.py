@@ -154,7 +154,7 @@ async def _explain(
         plotted["target"] = targets if isinstance(targets, (int, str)) else targets[0]
     for name in ("region", *PICTURES):
         if name in options:
-            plotted[name] = options[name]  # type: ignore[literal-required]
+            plotted[name] = options[name]
 
     async def one(source: Path, folder: Path) -> _Done:
         async with places:

@@ -62,7 +62,7 @@ def test_a_reply_is_computed_again_to_the_bit(kind: OutputKind, tmp_path: Path) 
     reply.write_bytes(said.content)
     (found,) = Reply.model_validate_json(said.content).results
     assert isinstance(found, Result)
-    again = ("reproduce", reply, CAT, "--model", network)
+    again: tuple[str | Path, ...] = ("reproduce", reply, CAT, "--model", network)
     if kind == "embedding":
         assert len(said.content) < 300_000, "the reference is not in the reply"
         missing = pellucid(*again)

@@ -77,9 +77,9 @@ async function mapsOf({photo, detail, state}, asked, signal) {
   return Promise.all(result.feature_maps.map(async (maps) => ({...maps, pixels: (await tiles(maps))[0]})));
 }
 
-function sorting({state, detail, update}, reach) {
-  const effects = detail.gates.length > 0;
-  const orders = effects ? ["index", "weight", "effect"] : ["index", "weight"];
+function sorting({state, detail, result, update}, reach) {
+  const gated = detail.gates.length > 0;
+  const orders = gated && result.attention.importance ? ["index", "weight", "effect"] : ["index", "weight"];
   const current = orders.includes(state.sort) ? state.sort : "index";
   return h(
     "div", {class: "sorting"}, h("span", {class: "muted", id: "sorting"}, t("sort")),
@@ -90,7 +90,7 @@ function sorting({state, detail, update}, reach) {
         onclick: () => update({sort: order === "index" ? "" : order}),
       }, t(`sort.${order}`),
     ))),
-    effects && h("span", {class: "muted"}, t("attention.scale", {reach: number(reach)})),
+    gated && h("span", {class: "muted"}, t("attention.scale", {reach: number(reach)})),
   );
 }
 
