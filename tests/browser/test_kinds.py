@@ -128,6 +128,12 @@ def test_a_segmentation_is_drawn_and_a_region_of_it_explained(visit: Visit, clie
         field.press("Enter")
     assert result(answer.value)["grad_cam"][0]["region"]["kind"] == "point"
     expect(page).to_have_url(re.compile(r"region=200,120$"))
+    field.fill("1,1")
+    field.press("Enter")
+    expect(page.get_by_role("alert")).to_contain_text("outside of what the network sees")
+    expect(field).to_have_value("200,120")
+    assert [error for error in visit.errors if "422" not in error] == []
+    visit.errors.clear()  # the browser itself logs every status above 399
     page.locator(".source").get_by_role("button", name="Coffee").click()
     expect(page.locator("#caption")).to_contain_text("where it finds it")
     expect(page).not_to_have_url(re.compile("region"))

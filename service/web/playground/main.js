@@ -100,8 +100,7 @@ async function explain({step = false, keeps = false} = {}) {
     const cam = reply.result.grad_cam?.[0];
     const mask = cam && await greys(cam.mask);
     if (signal.aborted) return;
-    const heat = [reply.result.image, cam, mask, overlayColours(asked.state), asked.state.signed === "true",
-      asked.state.region];
+    const heat = [reply.result.image, cam, mask, overlayColours(asked.state), asked.state.signed === "true"];
     view = {...asked, reference, detail, query, reply, heat, result: reply.result, update, attempt, look};
     if (!photo.sample) own = photo;
     note(step);

@@ -73,7 +73,7 @@ export async function renderSegmentation(root, {detail, result, update}) {
 /** Draw the choice of the region; a click on the photograph is a point, a drag a box. */
 export function renderRegion(root, {detail, result, state, update}) {
   const cam = result.grad_cam?.[0];
-  onRegion(detail.output.kind === "dense" && cam ? (region) => update({region}) : null);
+  onRegion(cam?.region ? (region) => update({region}) : null, state.region);
   if (!cam?.region) return;
   const option = (value, key) => h("button", {
     type: "button", "data-key": `region-${key}`, "aria-pressed": String(state.region === value),

@@ -23,6 +23,7 @@ let told = () => {};
 let place = null;     // is told of a region that was pointed at
 let marked = [];      // the region that is explained: [x, y] or [x0, y0, x1, y1] in the source's pixels
 let start = null;     // where a drag began
+let before = [];      // what was marked then
 
 const OPACITY = slider.value;  // as the page comes
 const VIEWS = [...views.children].map((button) => button.dataset.view);
@@ -36,10 +37,15 @@ const tell = () => told({
   view: view === VIEWS[0] ? "" : view, opacity: slider.value === OPACITY ? "" : slider.value,
 });
 
-/** Let a region be pointed at: `listener("x,y")` or `("x0,y0,x1,y1")`, in the source's pixels. Null ends it. */
-export function onRegion(listener) {
+/**
+ * Mark a region, `x,y` or `x0,y0,x1,y1` in the source's pixels, and let another be pointed at, which `listener` is told
+ * in the same form. Null ends it.
+ */
+export function onRegion(listener, region = "") {
   place = listener;
+  marked = listener ? region.split(",").map(Number).filter(Number.isFinite) : [];
   picture.classList.toggle("pointing", Boolean(listener));
+  paint();
 }
 
 /** Choose the view and the opacity that an address holds. */
@@ -57,12 +63,11 @@ export function showPhoto(bitmap) {
   draw();
 }
 
-/** The heat map of an explanation, or null where there is none; `mask` is its mask's levels, `region` as asked for. */
-export function showHeat(image, cam, mask, colours, isSigned, region) {
+/** The heat map of an explanation, or null where there is none; `mask` is its mask's levels. */
+export function showHeat(image, cam, mask, colours, isSigned) {
   size = [image.width, image.height];
   heat = cam && {cam, mask, isSigned, colours, tinted: coloured(mask, colours), grey: coloured(mask, "gray")};
   extra = null;
-  marked = cam?.region ? region.split(",").map(Number).filter(Number.isFinite) : [];
   draw();
 }
 
@@ -225,8 +230,9 @@ function between([x, y], [left, top]) {
 }
 
 picture.addEventListener("pointerdown", (event) => {
-  if (!place || extra) return;
+  if (!place || extra || event.button !== 0) return;
   start = pointed(event);
+  before = marked;
   picture.setPointerCapture(event.pointerId);
 });
 picture.addEventListener("pointermove", (event) => {
@@ -242,6 +248,8 @@ picture.addEventListener("pointerup", (event) => {
 });
 picture.addEventListener("pointercancel", () => {
   start = null;
+  marked = before;
+  paint();
 });
 slider.addEventListener("input", draw);
 slider.addEventListener("change", tell);  // once let go: browsers count what is written into an address
