@@ -87,6 +87,12 @@ class Provenance(Schema):
         "is the most probable class of each picture.",
         examples=[{"model": "lite0", "layer": ["head"], "target": ["285"], "method": ["grad-cam"], "signed": False}],
     )
+    pictures: dict[str, str] | None = Field(
+        None,
+        description="SHA-256 of the options that are pictures, in hexadecimal: `reference` and `region_mask`. They are "
+        "not in `options`; to repeat the request, send the same files. Only present if there are some.",
+        examples=[{"reference": "596aa1e7cb875eb79f437e310381d26b338a81c2da23439704a73c4651e8c4bb"}],
+    )
     network: Weights = Field(description="The network.")
     preprocess: Preprocess = Field(description="How a picture becomes its input.")
     engine: Engine = Field(description="The engine that ran it.")

@@ -15,11 +15,12 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pellucid.client import ApiError, AsyncClient
+from pellucid.client.images import OPTIONS as PICTURES
 from pellucid.client.many import FAILURES
 from pellucid.client.options import AttentionOptions, ExplainOptions
 from pellucid.network.spec import PIXELS
 from pellucid.parts import explain as parts
-from pellucid.schemas import Prediction
+from pellucid.schemas import Target
 
 from . import files
 from .session import (
@@ -95,8 +96,10 @@ def _options() -> Iterator[inspect.Parameter]:
             several = get_origin(field.annotation) is list
             kind: Any = list[str] if several else field.annotation if field.annotation in (bool, float, int) else str
             default = None if several or not field.default else str(field.default)
+            limits: Any = {"exists": True, "dir_okay": False, "metavar": "FILE"} if name in PICTURES else {}
+            kind = Path if name in PICTURES else kind
             told = (field.description or "").replace(" in base64", "")  # a path is given
-            shown = typer.Option(f"--{name.replace('_', '-')}", help=told, show_default=default or False)
+            shown = typer.Option(f"--{name.replace('_', '-')}", help=told, show_default=default or False, **limits)
             yield inspect.Parameter(
                 name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, shown]
             )
@@ -113,12 +116,12 @@ _with_options()
 
 @dataclass(frozen=True)
 class _Done:
-    """One picture: the files in ``folder`` and the first prediction, or an error. An embedding predicts nothing."""
+    """One picture: the files in ``folder`` and what was explained or predicted first, or an error."""
 
     source: Path
     folder: Path
     written: tuple[str, ...] = ()
-    best: Prediction | None = None
+    best: Target | None = None
     error: Exception | None = None
 
     def words(self) -> str:
@@ -149,8 +152,9 @@ async def _explain(
         plotted["layer"] = inner[0]
     if targets := options.get("target"):
         plotted["target"] = targets if isinstance(targets, (int, str)) else targets[0]
-    if reference := options.get("reference"):
-        plotted["reference"] = reference
+    for name in ("region", *PICTURES):
+        if name in options:
+            plotted[name] = options[name]
 
     async def one(source: Path, folder: Path) -> _Done:
         async with places:
@@ -160,7 +164,8 @@ async def _explain(
                 written = await asyncio.to_thread(files.write, result, plot, folder)
             except FAILURES as error:
                 return _Done(source, folder, error=error)
-            return _Done(source, folder, tuple(written), next(iter(result.predictions or []), None))
+            found = [*(result.predictions or []), *(cam.target for cam in result.grad_cam or [])]
+            return _Done(source, folder, tuple(written), next(iter(found), None))
 
     columns = (TextColumn("Explaining"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     tasks = [asyncio.ensure_future(one(*pair)) for pair in found]

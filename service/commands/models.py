@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from pellucid.network.spec import OUTPUT_NOUNS
 from pellucid.schemas import ModelDetail, ModelSummary
 
 from .session import ApiKey, AsJson, Url, explained_errors, print_json, session
@@ -36,10 +37,13 @@ def models(
     if as_json:
         print_json(json.dumps([model.model_dump() for model in served], indent=1))
         return
-    table = _table("model", "classes", "input", "what it is")
+    table = _table("model", "output", "input", "what it is")
     for each in served:
         name = f"{each.name} (default)" if each.default else each.name
-        table.add_row(name, str(each.classes), _shape(each.input), each.title)
+        output = f"{each.output.shape[0]} {OUTPUT_NOUNS[each.output.kind]}"
+        if each.output.kind not in ("softmax", "embedding"):
+            output += f" ({each.output.kind})"
+        table.add_row(name, output, _shape(each.input), each.title)
     _print(table)
 
 

@@ -1,6 +1,6 @@
 // Several opinions: the map by every method that takes one gradient at most, at the same place, each on its own scale.
 
-import {ask, supersede} from "./api.js";
+import {ask, sameTarget, supersede} from "./api.js";
 import {methodsAt} from "./controls.js";
 import {byId, fill, h} from "./dom.js";
 import {number, t} from "./i18n.js";
@@ -39,16 +39,16 @@ function offer(view, cam, cheap) {
 async function draw(view, cam, cheap) {
   const signal = supersede("methods");
   const query = new URLSearchParams({
-    model: view.detail.name, target: cam.target.index, layer: cam.layer, max_side: SIDE,
-    method: cheap.map(({name}) => name).join(","),
+    model: view.detail.name, layer: cam.layer, max_side: SIDE, method: cheap.map(({name}) => name).join(","),
   });
-  for (const name of ["against", "signed"]) if (view.state[name]) query.set(name, view.state[name]);
+  for (const [name, value] of sameTarget(cam, view.state)) query.set(name, value);
+  if (view.state.signed) query.set("signed", view.state.signed);
   const asked = query.toString();
-  const isLast = last.photo === view.photo && last.asked === asked;
+  const isLast = last.photo === view.photo && last.reference === view.reference && last.asked === asked;
   const problem = isLast ? null : await view.attempt(async () => {
-    const {result} = await ask("v1/grad-cam", view.photo, query, signal);
+    const {result} = await ask("v1/grad-cam", view.photo, query, signal, view.reference);
     const masks = await Promise.all(result.grad_cam.map(({mask}) => greys(mask)));
-    if (!signal.aborted) last = {photo: view.photo, asked, cams: result.grad_cam, masks};
+    if (!signal.aborted) last = {photo: view.photo, reference: view.reference, asked, cams: result.grad_cam, masks};
   }, {again: () => draw(view, cam, cheap), keeps: true});
   if (signal.aborted) return;
   if (problem) {

@@ -1,7 +1,7 @@
 // Maps side by side on one scale, blue against and red for, each over what it is a map of.
 
 import {h} from "./dom.js";
-import {number, signed, t} from "./i18n.js";
+import {number, signed, t, tOf} from "./i18n.js";
 import {coloured, ramp, signedLevels} from "./pictures.js";
 import {enlarge, overBox} from "./stage.js";
 
@@ -16,10 +16,10 @@ const most = (values) => values.reduce((one, other) => Math.max(one, other));
 export const reachOf = (maps) => most(maps.flat(2).map(Math.abs));
 
 /**
- * Figures of maps `{values, box, caption, key, photo}` whose scale ends at `reach`, and their legend. `photo` is a
- * bitmap that is not on the stage; its map can't be shown there.
+ * Figures of maps `{values, box, caption, key, photo}` whose scale ends at `reach`, and their legend, in the words of
+ * `kind`. `photo` is a bitmap that is not on the stage; its map can't be shown there.
  */
-export function trio(maps, reach) {
+export function trio(maps, reach, kind) {
   const legend = {colours: COLOURS, low: signed(-reach), high: signed(reach), note: t("compare.scale")};
   const figure = ({values, box, caption, key, photo}) => {
     const [x0, y0, x1, y1] = box;
@@ -42,7 +42,7 @@ export function trio(maps, reach) {
   return [
     h("div", {class: "trio"}, maps.map(figure)),
     h("div", {class: "legend"}, ramp(COLOURS),
-      h("p", {class: "ends"}, h("span", {}, t("compare.against", {value: legend.low})),
-        h("span", {}, t("compare.for", {value: legend.high})))),
+      h("p", {class: "ends"}, h("span", {}, tOf("compare.against", kind, {value: legend.low})),
+        h("span", {}, tOf("compare.for", kind, {value: legend.high})))),
   ];
 }
