@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 import numpy as np
 from pydantic import Field
@@ -59,10 +59,11 @@ class FeatureMapOptions(Options):
         "overlays.",
         examples=[GRID_COLOURS],
     )
-    scale: Literal["channel", "layer"] = Field(
+    scale: compose.Stretch = Field(
         "channel",
         description="`channel` stretches each tile over the colour map by itself; `layer` stretches all tiles of a "
-        "layer by the same range, so that they can be compared.",
+        "layer by the same range, so that they can be compared; `percentile` stretches each tile from its 5th to its "
+        "95th percentile, so that a few extreme values don't hide the others.",
         examples=["channel"],
     )
     columns: int | None = Field(
@@ -118,11 +119,11 @@ def _feature_maps_json(
     maps: FeatureMaps, others: Sequence[FeatureMaps], options: FeatureMapOptions, media_type: str
 ) -> dict[str, Any]:
     colours = GRID_COLOURS
-    shown = compose.value_range([maps.values], options.scale == "layer")
+    shown = compose.value_range([maps.values], options.scale)
     if maps.side is not None:
         # A gate only scales a channel. With a range of its own, each side would look the same.
         sides = [other.values for other in others if other.layer == maps.layer and other.side in ("before", "after")]
-        low, high = compose.value_range(sides, options.scale == "layer")
+        low, high = compose.value_range(sides, options.scale)
         shown = low, high
         if maps.side == "difference":
             reach = np.maximum(np.abs(low), np.abs(high))

@@ -160,11 +160,13 @@ class GradCam(Schema):
     )
     method: str = Field(description="The method.", examples=["grad-cam"])
     mask: Picture = Field(
-        description="8-bit grey, as large as `box` (or limited by `max_side`). 255 is the most evidence for the class, "
-        "0 is none. With `signed`, 128 is none."
+        description="8-bit grey, as large as `box`, or as the whole photograph with `fit=source` (within `max_side` and "
+        "`min_side`). 255 is the most evidence for the class, 0 is none. With `signed`, 128 is none. Enlarged by "
+        "bilinear interpolation."
     )
     overlay: Picture | None = Field(
-        description="The whole photograph with the mask in colour over `box`. Null unless `overlay=true`."
+        description="The whole photograph with the map in colour over `box`: the more evidence, the more opaque. "
+        "Enlarged by cubic interpolation. Null unless `overlay=true`."
     )
     box: BoxField
     raw: RawMap = Field(description="The low-resolution map with its original range.")
