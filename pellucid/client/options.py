@@ -23,6 +23,9 @@ class AttentionOptions(TypedDict, total=False):
     model: str
     provenance: bool
     target: str | int | Sequence[str | int]
+    region: str | Sequence[str]
+    region_mask: str
+    reference: str
     layer: str
     effects: bool
     restore: str
@@ -39,9 +42,10 @@ class FeatureMapOptions(TypedDict, total=False):
     channels: int | Sequence[int]
     count: int
     colormap: str
-    scale: Literal["channel", "layer"]
+    scale: Literal["channel", "layer", "percentile"]
     columns: int
     tile: int
+    labels: bool
 
 
 class GradCamOptions(TypedDict, total=False):
@@ -51,17 +55,23 @@ class GradCamOptions(TypedDict, total=False):
     model: str
     provenance: bool
     target: str | int | Sequence[str | int]
+    region: str | Sequence[str]
+    region_mask: str
+    reference: str
     layer: str | Sequence[str]
     method: str | Sequence[str]
     fuse: Literal["mean", "max", "product"]
     against: str | int | Sequence[str | int]
     against_weight: float
+    direction: Literal["up", "down"]
     samples: int
     signed: bool
     overlay: bool
     colormap: str
     alpha: float
     max_side: int
+    min_side: int
+    fit: Literal["box", "source"]
     trust: bool
     trust_steps: int
     trust_maps: int
@@ -74,6 +84,9 @@ class WhatIfOptions(TypedDict, total=False):
     model: str
     provenance: bool
     target: str | int | Sequence[str | int]
+    region: str | Sequence[str]
+    region_mask: str
+    reference: str
     layer: str
     top_k: int
     gate: str
@@ -92,6 +105,9 @@ class CompareOptions(TypedDict, total=False):
     model: str
     provenance: bool
     target: str | int | Sequence[str | int]
+    region: str | Sequence[str]
+    region_mask: str
+    reference: str
     top_k: int
     against_model: str
     layer: str
@@ -114,10 +130,14 @@ class ExplainOptions(TypedDict, total=False):
     channels: int | Sequence[int]
     count: int
     colormap: str
-    scale: Literal["channel", "layer"]
+    scale: Literal["channel", "layer", "percentile"]
     columns: int
     tile: int
+    labels: bool
     target: str | int | Sequence[str | int]
+    region: str | Sequence[str]
+    region_mask: str
+    reference: str
     effects: bool
     restore: str
     layer: str | Sequence[str]
@@ -125,11 +145,14 @@ class ExplainOptions(TypedDict, total=False):
     fuse: Literal["mean", "max", "product"]
     against: str | int | Sequence[str | int]
     against_weight: float
+    direction: Literal["up", "down"]
     samples: int
     signed: bool
     overlay: bool
     alpha: float
     max_side: int
+    min_side: int
+    fit: Literal["box", "source"]
     trust: bool
     trust_steps: int
     trust_maps: int

@@ -19,8 +19,8 @@ Range = tuple[Floats, Floats]
 Size = tuple[int, int]  # width, height
 Stretch = Literal["channel", "layer", "percentile"]
 
-# The palette index of the gap between two tiles of a grid. It is the last one, which no tile uses.
-_GAP_LEVEL: Final = 255
+# The grey between the tiles of a grid. No colour map ends in it.
+_GAP: Final = np.full((1, 3), 128, np.uint8)
 # The percentiles at the ends of the colours with the stretch ``percentile``.
 PERCENTILES: Final = (5, 95)
 # The share of the largest magnitude from which an overlay has its full opacity.
@@ -222,18 +222,19 @@ def grid(
     tile_side: int,
     columns: int | None,
     gap: int = 2,
-    gap_colour: int = 128,
+    greys: Pixels = _GAP,
 ) -> Grid:
     """Draw the channels as tiles whose longer side is about ``tile_side`` pixels.
 
     The range ``value_range`` is spread over the colour map; values outside of it have the colours of its ends. Maps are
     enlarged by whole factors, so each value is a square of equal pixels and nothing is interpolated. Maps larger than a
-    tile are averaged down. ``columns`` None makes the grid about square. ``gap_colour`` is a grey from 0 to 255. No
-    colour map ends in the default.
+    tile are averaged down. ``columns`` None makes the grid about square. ``greys`` ``[n, 3]`` are the palette's last
+    colours, which no tile uses. The first of them is between the tiles.
     """
+    gap_level = 256 - len(greys)
     low, high = value_range
     count = len(maps.values)
-    scale = (_GAP_LEVEL - 1) / np.where(high > low, high - low, 1)
+    scale = (gap_level - 1) / np.where(high > low, high - low, 1)
     stretched = np.clip(maps.values, low, high)
     stretched -= low
     stretched *= scale
@@ -243,13 +244,13 @@ def grid(
     columns = min(columns or math.ceil(math.sqrt(count)), count)
     rows = math.ceil(count / columns)
     step_y, step_x = tile_h + gap, tile_w + gap
-    cells = np.full((rows, step_y, columns, step_x), _GAP_LEVEL, np.uint8)
+    cells = np.full((rows, step_y, columns, step_x), gap_level, np.uint8)
     whole, rest = divmod(count, columns)  # full rows, tiles in the last row
     cells[:whole, :tile_h, :, :tile_w] = tiles[: whole * columns].reshape(whole, columns, tile_h, tile_w).swapaxes(1, 2)
     if rest:
         cells[whole, :tile_h, :rest, :tile_w] = tiles[whole * columns :].swapaxes(0, 1)
     levels = cells.reshape(rows * step_y, columns * step_x)[:-gap, :-gap]
-    palette = np.vstack((table(colormap, _GAP_LEVEL), np.full((1, 3), gap_colour, np.uint8)))
+    palette = np.vstack((table(colormap, gap_level), greys))
     return Grid(levels, palette, columns, rows, (tile_w, tile_h), gap)
 
 

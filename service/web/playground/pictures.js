@@ -89,12 +89,12 @@ export function ramp(name) {
 
 /** The tiles of a grid as one canvas each, in the order of its channels. */
 export async function tiles(featureMap) {
-  const {columns, width, height, gap} = featureMap.tiles;
+  const {columns, width, height, gap, left, top} = featureMap.tiles;
   const whole = await bitmap(featureMap.grid);
   return featureMap.channels.map((_, n) => {
     const made = canvas(width, height);
-    const x = (n % columns) * (width + gap);
-    const y = Math.floor(n / columns) * (height + gap);
+    const x = left + (n % columns) * (width + gap);
+    const y = top + Math.floor(n / columns) * (height + gap);
     made.getContext("2d").drawImage(whole, x, y, width, height, 0, 0, width, height);
     made.setAttribute("aria-hidden", "true");
     return made;
