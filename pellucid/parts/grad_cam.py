@@ -18,7 +18,7 @@ from pellucid.parts.targets import Direction, TargetOptions
 from pellucid.parts.trust import RANDOM_HEADS, TrustOptions, trust_json
 from pellucid.render import compose
 from pellucid.render.encode import Picture, encode
-from pellucid.types import OF_ATTENTION, Contrast, Explanation, MapSpec, MethodSpec, Plan, Region
+from pellucid.types import OF_ATTENTION, Box, Contrast, Explanation, Floats, MapSpec, MethodSpec, Pixels, Plan, Region
 
 METHOD: Final = "grad-cam"
 COLOURS: Final = "turbo"
@@ -94,16 +94,29 @@ class MapOptions(TargetOptions):
         examples=[COLOURS],
     )
     alpha: float = Field(
-        0.5,
+        0.6,
         ge=0,
         le=1,
-        description="Share of the colour in the overlay: 0 shows the photograph alone, 1 the map alone.",
-        examples=[0.5],
+        description="Opacity of the overlay's colours where the evidence is at least half of the largest. It falls to "
+        "0 where there is none.",
+        examples=[0.6],
     )
     max_side: Side = Field(
         MAX_SIDE,
         description="Longest side of mask and overlay in pixels. Up to it they have the resolution of the source.",
         examples=[MAX_SIDE],
+    )
+    min_side: Annotated[int, Field(ge=0, le=4096)] = Field(
+        0,
+        description="Mask and overlay whose longer side is shorter are enlarged to this many pixels, at most to "
+        "`max_side`.",
+        examples=[512],
+    )
+    fit: Literal["box", "source"] = Field(
+        "box",
+        description="What the mask covers: the `box` that the network saw, or with `source` the whole photograph: 0 "
+        "outside of the box, 128 with `signed`.",
+        examples=["source"],
     )
 
     def aim(self, plan: Plan, spec: ModelSpec) -> Plan:
@@ -223,14 +236,14 @@ def _contrast(options: MapOptions, targets: Sequence[int], spec: ModelSpec) -> C
 
 def _map_json(explanation: Explanation, options: MapOptions, analysis: Analysis) -> dict[str, Any]:
     image, spec, media_type = analysis.image, analysis.spec, analysis.media_type
-    x0, y0, x1, y1 = image.box
-    levels = compose.mask(explanation.heat, compose.scaled_size(x1 - x0, y1 - y0, options.max_side), options.signed)
+    source = image.info.width or 1, image.info.height or 1
+    frame = compose.scaled_size(*source, options.max_side, options.min_side)
+    heat, contrast = explanation.heat, explanation.contrast
     overlay = None
     if options.overlay and image.picture is not None:
-        size = (image.info.width or 0, image.info.height or 0)
         colours = options.colormap or (SIGNED_COLOURS if options.signed else COLOURS)
-        overlay = encode(compose.overlay(image.picture, size, image.box, levels, colours, options.alpha), media_type)
-    heat, contrast = explanation.heat, explanation.contrast
+        drawn = compose.overlay(image.picture, source, image.box, heat, colours, options.alpha, options.signed, frame)
+        overlay = encode(drawn, media_type)
     return {
         "target": target_json(explanation.target, spec),
         **({"against": [class_json(index, spec) for index in contrast.against]} if contrast else {}),
@@ -239,8 +252,18 @@ def _map_json(explanation: Explanation, options: MapOptions, analysis: Analysis)
         "layer": explanation.layer,
         **({"fused": explanation.fuse} if explanation.fuse else {}),
         "method": explanation.method,
-        "mask": encode(levels, media_type),
+        "mask": encode(_mask(heat, image.box, source, frame, options), media_type),
         "overlay": overlay,
         "box": image.box,
         "raw": side_by_side.raw_json(heat),
     }
+
+
+def _mask(heat: Floats, box: Box, source: compose.Size, frame: compose.Size, options: MapOptions) -> Pixels:
+    """The mask over ``box`` of the photograph, or of all of it in ``frame``. ``source`` is the photograph's size."""
+    if options.fit == "source":
+        x0, y0, x1, y1 = place = compose.scaled_box(box, source, frame)
+        levels = compose.mask(heat, (x1 - x0, y1 - y0), options.signed)
+        return compose.framed(levels, frame, place, 128 if options.signed else 0)
+    x0, y0, x1, y1 = box
+    return compose.mask(heat, compose.scaled_size(x1 - x0, y1 - y0, options.max_side, options.min_side), options.signed)

@@ -103,13 +103,19 @@ class Attention(Schema):
 
 
 class Tiles(Schema):
-    """The geometry of a grid of channels. Tile n is in column n % columns and row n // columns."""
+    """The geometry of a grid of channels, in pixels.
+
+    Tile n is in column n % columns and row n // columns. Its top left is at x = left + column (width + gap) and
+    y = top + row (height + gap).
+    """
 
     columns: int = Field(description="Number of columns.", examples=[4])
     rows: int = Field(description="Number of rows.", examples=[4])
     width: int = Field(description="Width of a tile in pixels.", examples=[112])
     height: int = Field(description="Height of a tile in pixels.", examples=[112])
     gap: int = Field(description="Space between tiles in pixels.", examples=[2])
+    left: int = Field(description="Space on the left of the tiles in pixels. 0 without `labels`.", examples=[0])
+    top: int = Field(description="Space above the tiles in pixels. 0 without `labels`.", examples=[0])
 
 
 class Stats(Schema):
@@ -186,11 +192,13 @@ class GradCam(Schema):
     )
     method: str = Field(description="The method.", examples=["grad-cam"])
     mask: Picture = Field(
-        description="8-bit grey, as large as `box` (or limited by `max_side`). 255 is the most evidence for the class, "
-        "0 is none. With `signed`, 128 is none."
+        description="8-bit grey, as large as `box`, or as the photograph with `fit=source` (within `max_side` and "
+        "`min_side`). 255 is the most evidence for the class, 0 is none. With `signed`, 128 is none. Enlarged by "
+        "bilinear interpolation."
     )
     overlay: Picture | None = Field(
-        description="The whole photograph with the mask in colour over `box`. Null unless `overlay=true`."
+        description="The whole photograph with the map in colour over `box`: the more evidence, the more opaque. "
+        "Enlarged by cubic interpolation. Null unless `overlay=true`."
     )
     box: BoxField
     raw: RawMap = Field(description="The low-resolution map with its original range.")

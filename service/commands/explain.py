@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, get_origin
+from typing import Annotated, Any, Final, get_args, get_origin
 
 import typer
 from rich.markup import escape
@@ -62,7 +62,8 @@ def explain(
         console.print(f"There is no picture ({', '.join(files.SUFFIXES)}) in {', '.join(map(str, images))}.")
         raise typer.Exit(2)
     options |= {"model": model if url else None, "overlay": True}
-    given = ExplainOptions(**{name: value for name, value in options.items() if value is not None})  # type: ignore[typeddict-item]
+    chosen = {name: value for name, value in options.items() if value is not None}
+    given = ExplainOptions(**_DEFAULTS | chosen)  # type: ignore[typeddict-item]
 
     async def run() -> list[_Done]:
         async with session(url, api_key, model=model, timeout_s=timeout) as client:
@@ -87,6 +88,8 @@ def explain(
 
 # The command decides these options of /v1/explain: it writes all parts, with overlays, and no envelope.
 _SETTLED: Final = {"timeout_ms", "model", "provenance", "include", "overlay"}
+# Its files are for eyes, so these options have other defaults than in the API.
+_DEFAULTS: Final[dict[str, Any]] = {"labels": True, "min_side": 400}
 
 
 def _options() -> Iterator[inspect.Parameter]:
@@ -95,11 +98,15 @@ def _options() -> Iterator[inspect.Parameter]:
         if name not in _SETTLED:
             several = get_origin(field.annotation) is list
             kind: Any = list[str] if several else field.annotation if field.annotation in (bool, float, int) else str
-            default = None if several or not field.default else str(field.default)
+            usual = _DEFAULTS.get(name, field.default)
+            default = None if several or not usual else str(usual)
             limits: Any = {"exists": True, "dir_okay": False, "metavar": "FILE"} if name in PICTURES else {}
             kind = Path if name in PICTURES else kind
             told = (field.description or "").replace(" in base64", "")  # a path is given
-            shown = typer.Option(f"--{name.replace('_', '-')}", help=told, show_default=default or False, **limits)
+            flag = f"--{name.replace('_', '-')}"
+            if kind is str and bool in get_args(field.annotation):
+                kind, flag = bool, f"{flag}/--no-{name.replace('_', '-')}"
+            shown = typer.Option(flag, help=told, show_default=default or False, **limits)
             yield inspect.Parameter(
                 name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, shown]
             )

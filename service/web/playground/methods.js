@@ -4,7 +4,7 @@ import {ask, sameTarget, supersede} from "./api.js";
 import {methodsAt} from "./controls.js";
 import {byId, fill, h} from "./dom.js";
 import {number, t} from "./i18n.js";
-import {coloured, greys, overlayColours} from "./pictures.js";
+import {overlayColours, smoothLevels, tinted} from "./pictures.js";
 import {overBox} from "./stage.js";
 
 const CHEAP = ["activation", "gradient"];
@@ -47,8 +47,7 @@ async function draw(view, cam, cheap) {
   const isLast = last.photo === view.photo && last.reference === view.reference && last.asked === asked;
   const problem = isLast ? null : await view.attempt(async () => {
     const {result} = await ask("v1/grad-cam", view.photo, query, signal, view.reference);
-    const masks = await Promise.all(result.grad_cam.map(({mask}) => greys(mask)));
-    if (!signal.aborted) last = {photo: view.photo, reference: view.reference, asked, cams: result.grad_cam, masks};
+    if (!signal.aborted) last = {photo: view.photo, reference: view.reference, asked, cams: result.grad_cam};
   }, {again: () => draw(view, cam, cheap), keeps: true});
   if (signal.aborted) return;
   if (problem) {
@@ -57,8 +56,9 @@ async function draw(view, cam, cheap) {
     return;
   }
   const colours = overlayColours(view.state);
-  fill(body, h("ul", {class: "opinions"}, last.cams.map(({method, raw}, n) => {
-    const shown = overBox(coloured(last.masks[n], colours), 0.6);
+  const isSigned = view.state.signed === "true";
+  fill(body, h("ul", {class: "opinions"}, last.cams.map(({method, raw, mask: {width, height}}) => {
+    const shown = overBox(tinted(smoothLevels(raw.values, isSigned, width, height), colours, isSigned), 0.7);
     shown.setAttribute("aria-hidden", "true");
     return h("li", {}, h(
       "button",

@@ -2,10 +2,11 @@
 
 import {byId, fill, h} from "./dom.js";
 import {number, signed, t, tOf} from "./i18n.js";
-import {canvas, coloured, ramp} from "./pictures.js";
+import {canvas, coloured, ramp, smoothLevels, tinted} from "./pictures.js";
 import {kindOf, nameOf} from "./scores.js";
 
 const LONGEST = 1600;  // pixels of the canvas: sharp on a dense screen, quick to draw again while the slider moves
+const SMOOTH = 448;  // pixels that a map is enlarged to as the service does it; what is left is done by the canvas
 const OUTSIDE = 0.55;  // how much is dimmed what the network did not see, as in the service's own overlay
 
 const figure = byId("stage");
@@ -66,9 +67,15 @@ export function showPhoto(bitmap) {
 /** The heat map of an explanation, or null where there is none; `mask` is its mask's levels. */
 export function showHeat(image, cam, mask, colours, isSigned) {
   size = [image.width, image.height];
-  heat = cam && {cam, mask, isSigned, colours, tinted: coloured(mask, colours), grey: coloured(mask, "gray")};
+  heat = cam && {cam, mask, isSigned, colours, tinted: overlaid(cam, colours, isSigned), grey: coloured(mask, "gray")};
   extra = null;
   draw();
+}
+
+/** The map of a CAM as the service draws it over a photograph. */
+function overlaid({box: [x0, y0, x1, y1], raw}, colours, isSigned) {
+  const height = Math.max(1, Math.round((SMOOTH * (y1 - y0)) / (x1 - x0)));
+  return tinted(smoothLevels(raw.values, isSigned, SMOOTH, height), colours, isSigned);
 }
 
 /** Something else over the photograph's box until it is closed: see `extra`. `from` gets the focus back. */
@@ -167,7 +174,7 @@ function describe() {
   picture.setAttribute("aria-label", caption ? `${t(`view.${view}`)}: ${caption}` : t("stage.photo"));
   const legend = extra?.legend ?? (heat && ofHeat(heat));
   fill(byId("legend"), legend ? [
-    legend.colours && ramp(view === "mask" && !extra ? "gray" : legend.colours),
+    legend.colours && (view === "mask" && !extra ? ramp("gray") : ramp(legend.colours, legend.isSigned)),
     legend.colours && h("p", {class: "ends"}, h("span", {}, legend.low), h("span", {}, legend.high)),
     legend.swatches && h("ul", {class: "swatches"}, legend.swatches),
     h("p", {class: "muted"}, legend.note),
@@ -186,6 +193,7 @@ function ofHeat({cam, colours, isSigned}) {
   const reach = Math.max(Math.abs(min), Math.abs(max));
   return {
     colours,
+    isSigned,
     low: isSigned ? signed(-reach) : number(Math.max(0, min)),
     high: isSigned ? signed(reach) : number(Math.max(0, max)),
     note: tOf(isSigned ? "legend.signed" : min < 0 ? "legend.range" : "legend.positive", kindOf(cam.target), {
