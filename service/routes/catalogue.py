@@ -62,7 +62,7 @@ def _summary(served: Served, default: bool) -> dict[str, Any]:
         "name": spec.name,
         "title": spec.title,
         "classes": len(spec.labels),
-        "input": [3, *spec.preprocess.size],
+        "input": list(spec.preprocess.shape),
         "default": default,
     }
 
