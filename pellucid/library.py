@@ -88,9 +88,9 @@ def open(  # as in PIL, zarr and h5py
 class Network:
     """An open network. It has the methods, options and return types of the HTTP client.
 
-    An image is a path, a file's bytes, a Pillow image or a uint8 array. Every method raises a subclass of
-    PellucidError if it can't answer (``InvalidOption``, ``UnknownName``, ``UndecodableImage``, ...), and the errors of
-    ``pellucid.client.images.read``.
+    An image is a path, a file's bytes, a Pillow image or an array (``pellucid.client.images``). Every method raises a
+    subclass of PellucidError if it can't answer (``InvalidOption``, ``UnknownName``, ``UndecodableImage``, ...), and
+    the errors of ``pellucid.client.images.read``.
     """
 
     compiled: CompiledNetwork

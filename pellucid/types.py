@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 Integers = NDArray[np.intp]
 Pixels = NDArray[np.uint8]
+# The pixels of a network: uint8, or float32 where its PreprocessSpec has that depth.
+InputPixels = NDArray[np.uint8 | np.float32]
 Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels of the upright source picture; x1 and y1 are exclusive
 
 
@@ -29,9 +31,9 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """One picture that was sent as the network's input. ``pixels`` is ``[H, W, 3]`` RGB, and needs no decoding."""
+    """One picture that was sent as the network's input. ``pixels`` is ``[H, W, C]``, and needs no decoding."""
 
-    pixels: Pixels
+    pixels: InputPixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +49,14 @@ class ImageInfo:
 
 @dataclass(frozen=True, slots=True)
 class DecodedImage:
-    """A picture that is ready for the network. ``pixels`` ``[H, W, 3]`` RGB shows the ``box`` of the source.
+    """A picture that is ready for the network. ``pixels`` ``[H, W, C]`` shows the ``box`` of the source.
 
-    ``picture`` is the whole upright source ``[height, width, 3]``, scaled down to the requested size. It is None if no
-    overlay is drawn.
+    ``picture`` is the whole upright source ``[height, width, 3]`` as 8-bit RGB, scaled down to the requested size. It
+    is None if no overlay is drawn.
     """
 
     info: ImageInfo
-    pixels: Pixels
+    pixels: InputPixels
     box: Box
     picture: Pixels | None = None
 
@@ -268,13 +270,13 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A batch of images: ``pixels`` ``[B, H, W, 3]``, and one plan for each image.
+    """A batch of images: ``pixels`` ``[B, H, W, C]``, and one plan for each image.
 
     ``void`` is empty, or has a function for each image that returns true once no caller waits for it. Long computations
     call it between their passes, and stop. It is cheap and thread-safe.
     """
 
-    pixels: Pixels
+    pixels: InputPixels
     plans: tuple[Plan, ...]
     void: tuple[Callable[[], bool], ...] = ()
 
@@ -465,7 +467,7 @@ class Job:
     For ``void``, see Batch.
     """
 
-    pixels: Pixels
+    pixels: InputPixels
     plan: Plan
     lane: str
     deadline: float

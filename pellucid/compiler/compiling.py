@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Final, get_args
+from typing import Any, Final, get_args
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ from pellucid.compiler.trace.graph import TracedNetwork, UntraceableError
 from pellucid.network.file import CompiledNetwork, GateValue, Manifest, NetworkFileError, Value, save
 from pellucid.network.graph import PIXELS_INPUT, WANTED_INPUT, Graph
 from pellucid.network.layout import Layout
-from pellucid.network.spec import Interpolation, ModelSpec, OutputKind, OutputSpec, PreprocessSpec, counted
+from pellucid.network.spec import Depth, Interpolation, ModelSpec, OutputKind, OutputSpec, PreprocessSpec, counted
 from pellucid.runtime import aten_to_openvino, torch_runtime
 
 # The largest error of the compiled graph, relative to the largest value: above rounding, below the flip of a ReLU.
@@ -34,6 +35,11 @@ _GRADIENT_TOLERANCE: Final = 1e-2
 _STEP: Final = 1e-6
 # A mean or deviation above this was computed on values from 0 to 255, not from 0 to 1.
 _LARGEST_MEAN: Final = 10
+# ImageNet's.
+_MEAN: Final = (0.485, 0.456, 0.406)
+_STD: Final = (0.229, 0.224, 0.225)
+# torch's words for a convolution of other channels: those of the pixels, and those that it takes.
+_OTHER_CHANNELS: Final = re.compile(r"expected input\[\d+, (\d+), \d+, \d+\] to have (\d+) channels")
 _STAGES: Final = ("trace", "gradients", "check", "write")
 
 
@@ -47,8 +53,8 @@ def compile(
     *,
     labels: Sequence[str] = (),
     size: int | tuple[int, int],
-    mean: Sequence[float] = (0.485, 0.456, 0.406),
-    std: Sequence[float] = (0.229, 0.224, 0.225),
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
     resize: int | None = None,
     interpolation: Interpolation = "bilinear",
     squash: bool = False,
@@ -56,16 +62,20 @@ def compile(
     units: Sequence[str] = (),
     threshold: float = 0.5,
     background: str | int | None = None,
+    channels: Sequence[str] = (),
+    low: float | Sequence[float] | None = None,
+    high: float | Sequence[float] | None = None,
+    shown: Sequence[str] = (),
     name: str | None = None,
     title: str = "",
     source: str = "",
     progress: bool = True,
 ) -> CompiledNetwork:
-    """Compile a network of RGB pictures into the file ``path``. Serving the file needs no torch.
+    """Compile a network of pictures into the file ``path``. Serving the file needs no torch.
 
-    ``net`` maps normalised pixels ``[B, 3, H, W]`` to its output. It is copied, so your training script can keep using
-    it. It may be the path of an ONNX file (``.onnx``) or of OpenVINO's IR (``.xml``). ``size`` is (H, W), or the side
-    of a square, in pixels. ``output`` is what the network returns:
+    ``net`` maps normalised pixels ``[B, C, H, W]`` to its output. It is copied, so your training script can keep using
+    it. It may be the path of an ONNX file (``.onnx``), of OpenVINO's IR (``.xml``) or of torch.export (``.pt2``).
+    ``size`` is (H, W), or the side of a square, in pixels. ``output`` is what the network returns:
 
     - ``softmax``: the logits ``[B, classes]`` of classes of which one applies
     - ``sigmoid``: the logits ``[B, labels]`` of labels that apply independently, each from a probability of
@@ -80,7 +90,13 @@ def compile(
 
     Preprocessing has three steps. The picture is resized until its short side has ``resize`` pixels (by default
     ``size`` / 0.875), or with ``squash`` both sides. The centre is cropped to ``size``. Each channel becomes
-    ``(value / 255 - mean) / std``.
+    ``((value - low) / (high - low) - mean) / std``.
+
+    ``mean`` and ``std`` have a number for each channel, by default ImageNet's for three channels, and 0 and 1 for any
+    other number. ``channels`` names 1 to 16 channels, by default red, green and blue, or gray. Without ``low`` and
+    ``high`` the network takes 8-bit values, 0 to 255. With them (numbers, or one for each channel) it takes float32
+    values of that range, such as those of 16-bit pictures and of arrays. ``shown`` names the channels that overlays are
+    drawn on: three, as red, green and blue, or one, as gray.
 
     ``name`` is the network's name in requests, by default the file's name. ``title`` and ``source`` describe it to
     readers. ``progress`` shows a progress bar.
@@ -111,8 +127,17 @@ def compile(
         except SourceError as error:
             raise CompileError(str(error)) from error
     assert isinstance(net, nn.Module)
-    preprocess = PreprocessSpec(
-        (height, width), resize or round(min(height, width) / 0.875), interpolation, _three(mean), _three(std), squash
+    preprocess = input_spec(
+        mean,
+        std,
+        channels,
+        low,
+        high,
+        shown,
+        size=(height, width),
+        resize=resize or round(min(height, width) / 0.875),
+        interpolation=interpolation,
+        squash=squash,
     )
     model = ModelSpec(
         name or path.stem,
@@ -150,8 +175,10 @@ def compile_network(
         if any(each.dtype in (torch.float16, torch.bfloat16) for each in net.parameters()):
             net = net.float()
         try:
-            traced = TracedNetwork(net, model.preprocess.size, None if guess else model.output.kind)
+            kind = None if guess else model.output.kind
+            traced = TracedNetwork(net, model.preprocess.size, kind, len(model.preprocess.channels))
         except UntraceableError as error:
+            _require_channels(model, str(error))
             raise CompileError(f"{model.name} can't be compiled: {error}") from error
         model = replace(model, output=_output(model, traced))
         stage("gradients")
@@ -191,13 +218,59 @@ def _output(model: ModelSpec, traced: TracedNetwork) -> OutputSpec:
     return output
 
 
-def _three(values: Sequence[float]) -> tuple[float, float, float]:
-    if len(values) != 3:
-        raise CompileError(f"mean and std must have three numbers, one for each channel, not {len(values)}")
-    if max(map(abs, values)) > _LARGEST_MEAN:
-        raise CompileError(f"mean and std must be those of values from 0 to 1, not {tuple(values)}: divide them by 255")
-    red, green, blue = map(float, values)
-    return red, green, blue
+def input_spec(
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    channels: Sequence[str],
+    low: float | Sequence[float] | None,
+    high: float | Sequence[float] | None,
+    shown: Sequence[str],
+    **frame: Any,
+) -> PreprocessSpec:
+    """The preprocessing that ``compile`` documents. ``frame`` has its other fields. Raises CompileError."""
+    if isinstance(channels, str) or isinstance(shown, str):
+        raise CompileError("channels and shown are lists of names, such as ['red', 'green', 'blue']")
+    count = next((len(given) for given in (mean, std, channels) if given is not None and len(given)), 3)
+    usual = (_MEAN, _STD) if count == 3 else ((0.0,) * count, (1.0,) * count)
+    means, stds = (
+        _floats(default if given is None else given) for given, default in zip((mean, std), usual, strict=True)
+    )
+    plain = low is None and high is None
+    if max(map(abs, (*means, *stds)), default=0) > _LARGEST_MEAN:
+        advice = "divide them by 255" if plain else "they are of (value - low) / (high - low)"
+        raise CompileError(f"mean and std must be those of values from 0 to 1, not {means} and {stds}: {advice}")
+    limits = [_floats(given) for given in (0 if low is None else low, 255 if high is None else high)]
+    lows, highs = (limit * count if len(limit) == 1 else limit for limit in limits)
+    depth: Depth = "uint8" if plain else "float32"
+    try:
+        return PreprocessSpec(
+            **frame,
+            mean=means,
+            std=stds,
+            channels=tuple(channels),
+            low=lows,
+            high=highs,
+            depth=depth,
+            shown=tuple(shown),
+        )
+    except ValueError as error:
+        raise CompileError(str(error)) from error
+
+
+def _floats(values: float | Sequence[float]) -> tuple[float, ...]:
+    return tuple(map(float, np.ravel(values)))
+
+
+def _require_channels(model: ModelSpec, error: str) -> None:
+    """Raise CompileError if a network's ``error`` is that of a convolution which takes other channels than declared."""
+    names = model.preprocess.channels
+    found = _OTHER_CHANNELS.search(error)
+    if found and int(found[1]) == len(names):
+        plural = "" if found[2] == "1" else "s"
+        raise CompileError(
+            f"{model.name} takes {found[2]} channel{plural}, not {len(names)} ({', '.join(names)}): give mean and std "
+            "with a number for each"
+        )
 
 
 @contextmanager
@@ -223,7 +296,7 @@ def _recorded(net: nn.Module, traced: TracedNetwork, model: ModelSpec) -> tuple[
     scores = traced.block_scores()
     names = [*traced.values(), *scores]
     forward = traced.trunk((*names, traced.logits))
-    shape = (3, *model.preprocess.size)
+    shape = model.preprocess.shape
     named = (PIXELS_INPUT, *names)
     top_class = model.output.kind in ("softmax", "sigmoid")
     reason = ""
@@ -286,7 +359,7 @@ def _checked(network: CompiledNetwork, net: nn.Module, traced: TracedNetwork) ->
     """
     manifest = network.manifest
     kind = next((value.dtype for value in net.parameters()), torch.float32)
-    images = torch.randn(2, 3, *manifest.model.preprocess.size, generator=torch.Generator().manual_seed(2)).to(kind)
+    images = torch.randn(2, *manifest.model.preprocess.shape, generator=torch.Generator().manual_seed(2)).to(kind)
     wanted = torch.zeros(2, manifest.model.scalars, dtype=kind)
     wanted[0, -1], wanted[1, 0] = 1, 1
     gradients = [manifest.pixels.gradient, *(each.gradient for each in manifest.attention_values.values())]

@@ -127,9 +127,10 @@ class CompiledNetwork:
 
     def __repr__(self) -> str:
         """One line: name, classes, input, layers and gates."""
-        height, width = self.model.preprocess.size
+        channels, height, width = self.model.preprocess.shape
+        of = "" if channels == 3 else f" of {channels} channel{'s' * (channels != 1)}"
         return (
-            f"<network {self.model.name}: {self.model.described_output}, {height} x {width} pixels, "
+            f"<network {self.model.name}: {self.model.described_output}, {height} x {width} pixels{of}, "
             f"{len(self.spec.layers)} layers, {len(self.spec.gates)} gates>"
         )
 

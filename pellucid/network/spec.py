@@ -22,27 +22,91 @@ _OUTPUT_NOUNS: Final[dict[OutputKind, tuple[str, str]]] = {
     "embedding": ("dimension", "dimensions"),
 }
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
+# The dtype of pixels before normalisation.
+Depth = Literal["uint8", "float32"]
+RGB: Final = ("red", "green", "blue")
+MOST_CHANNELS: Final = 16
 # The bounds that network.file checks.
 Side = Annotated[int, Field(ge=1, le=2**13)]
 Mean = Annotated[float, Field(allow_inf_nan=False)]
 Std = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Limit = Annotated[float, Field(ge=-1e30, le=1e30)]
+ChannelName = Annotated[str, Field(min_length=1, max_length=64)]
 
 
 @dataclass(frozen=True, slots=True)
 class PreprocessSpec:
-    """The steps from an upright RGB picture to the network's input: resize, centre crop, normalise.
+    """The steps from an upright picture to the network's input: resize, centre crop, normalise.
 
     ``resize`` is the new length of the short side in pixels; the aspect ratio is kept. With ``squash`` both sides get
-    this length. ``size`` is the (height, width) of the centre crop. Each RGB channel becomes
-    ``(value / 255 - mean) / std``.
+    this length. ``size`` is the (height, width) of the centre crop. A value of a channel becomes
+    ``((value - low) / (high - low) - mean) / std``, with a ``mean``, ``std``, ``low`` and ``high`` for each channel.
+
+    ``channels`` names the channels, 1 to 16 of them. Colour pictures fill the channels red, green, blue and alpha.
+    ``depth`` is the dtype of the pixels. A network of depth uint8 has the range 0 to 255. ``shown`` names the channels
+    that pictures are drawn from: three (as red, green and blue) or one (as gray).
+
+    By default, three channels are red, green and blue and a single one is gray, the range is 0 to 255, and red, green
+    and blue are shown, or else the first three channels, or else the first. Raises ValueError.
     """
 
     size: tuple[Side, Side]
     resize: Side
     interpolation: Interpolation
-    mean: tuple[Mean, Mean, Mean]
-    std: tuple[Std, Std, Std]
+    mean: tuple[Mean, ...]
+    std: tuple[Std, ...]
     squash: bool = False
+    channels: tuple[ChannelName, ...] = ()
+    low: tuple[Limit, ...] = ()
+    high: tuple[Limit, ...] = ()
+    depth: Depth = "uint8"
+    shown: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        count = len(self.mean)
+        if not 1 <= count <= MOST_CHANNELS:
+            raise ValueError(f"a network takes 1 to {MOST_CHANNELS} channels, and mean has {count} numbers")
+        if not self.channels:
+            names = {1: ("gray",), 3: RGB}.get(count, tuple(f"channel {number}" for number in range(1, count + 1)))
+            object.__setattr__(self, "channels", names)
+        for field, default in (("low", 0.0), ("high", 255.0)):
+            object.__setattr__(self, field, getattr(self, field) or (default,) * count)
+        if not self.shown:
+            shown = RGB if {*RGB} <= {*self.channels} else self.channels[: 3 if count > 2 else 1]
+            object.__setattr__(self, "shown", shown)
+        for field in ("std", "channels", "low", "high"):
+            if len(getattr(self, field)) != count:
+                raise ValueError(
+                    f"mean has {count} numbers, one for each channel, and {field} {len(getattr(self, field))}"
+                )
+        if len({*self.channels}) != count:
+            raise ValueError(f"two channels have one name among {', '.join(self.channels)}")
+        if len(self.shown) not in (1, 3) or not {*self.shown} <= {*self.channels}:
+            raise ValueError(f"shown names one or three of {', '.join(self.channels)}, not {', '.join(self.shown)}")
+        if not all(low < high for low, high in zip(self.low, self.high, strict=True)):
+            raise ValueError(f"low must be below high, and these are {self.low} and {self.high}")
+        if self.depth == "uint8" and {*self.low, *self.high} != {0, 255}:
+            raise ValueError("the values of 8-bit channels are 0 to 255; another range needs the depth float32")
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the input is an 8-bit RGB picture."""
+        return self.depth == "uint8" and self.channels == RGB
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """The channels, height and width of the network's input."""
+        return len(self.mean), *self.size
+
+    @property
+    def blank(self) -> tuple[float, ...]:
+        """The value of each channel that is normalised to 0."""
+        return tuple(low + (high - low) * mean for mean, low, high in zip(self.mean, self.low, self.high, strict=True))
+
+    @property
+    def spread(self) -> tuple[float, ...]:
+        """The difference of values of each channel that is normalised to 1."""
+        return tuple((high - low) * std for std, low, high in zip(self.std, self.low, self.high, strict=True))
 
 
 @dataclass(frozen=True, slots=True)

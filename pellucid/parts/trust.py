@@ -66,7 +66,7 @@ class Trusted:
 def perturbations_of(image: DecodedImage, outcome: Outcome, spec: PreprocessSpec, design: Design) -> Perturbations:
     """The perturbations for the maps of an outcome."""
     maps = [explanation.heat for explanation in outcome.explanations]
-    return Perturbations(image.pixels, maps, [255 * value for value in spec.mean], design)
+    return Perturbations(image.pixels, maps, [255 * value for value in spec.mean], design, spec.low, spec.high)
 
 
 def scoring_plan(plan: Plan, outcome: Outcome) -> Plan:

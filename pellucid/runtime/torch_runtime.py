@@ -18,7 +18,7 @@ from pellucid.network.file import CompiledNetwork, NetworkFileError, Value
 from pellucid.network.graph import PIXELS_INPUT, WANTED_INPUT, WEIGHT, Batch, Dtype, Node, Part, Ref, walk
 from pellucid.runtime.base import Cores, RuntimeInfo, parts_behind, shuffled_weights
 from pellucid.runtime.cores import processor
-from pellucid.types import Floats, Pixels
+from pellucid.types import Floats, InputPixels
 
 Array = NDArray[Any]
 # Cached parts, one for each set of outputs. They share their weights.
@@ -247,11 +247,11 @@ class TorchRuntime:
         kinds = (array.dtype for name, array in network.weights.items() if name not in fixed)
         kind = next((each for each in kinds if each.kind == "f"), np.dtype(np.float32))
         self.kind: torch.dtype = getattr(torch, kind.name)
-        # (value / 255 - mean) / std as one multiplication and one addition
-        scale = torch.tensor([1 / (255 * each) for each in spec.std], dtype=self.kind, device=device)
-        shift = torch.tensor(
-            [-mean / each for mean, each in zip(spec.mean, spec.std, strict=True)], dtype=self.kind, device=device
-        )
+        # The normalisation as one multiplication and one addition
+        scale = torch.tensor([1 / each for each in spec.spread], dtype=self.kind, device=device)
+        columns = zip(spec.mean, spec.std, spec.low, spec.high, strict=True)
+        shifts = [-(low / (high - low) + mean) / std for mean, std, low, high in columns]
+        shift = torch.tensor(shifts, dtype=self.kind, device=device)
         self._scale, self._shift = scale[:, None, None], shift[:, None, None]
         self._parts = lru_cache(_MOST_PARTS)(self._built)
         self._heads = lru_cache(_MOST_HEADS)(lambda value, draw: TorchHead(self, value, draw))
@@ -263,7 +263,7 @@ class TorchRuntime:
             self._stream.wait_stream(torch.cuda.current_stream(device))
 
     def run(
-        self, images: Pixels, wanted: Floats | None, outputs: Sequence[str], cores: Cores
+        self, images: InputPixels, wanted: Floats | None, outputs: Sequence[str], cores: Cores
     ) -> tuple[dict[str, Array], float]:
         """See Runtime."""
         pixels = torch.from_numpy(images)

@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
@@ -22,8 +22,6 @@ from .session import console
 if TYPE_CHECKING:
     from torch import nn
 
-_MEAN: Final = (0.485, 0.456, 0.406)
-_STD: Final = (0.229, 0.224, 0.225)
 # The prefixes of catalogue names, which have the form of module:Class.
 _SOURCES: Final = {"torchvision", "timm", "hf", "file"}
 
@@ -68,10 +66,30 @@ def compile_network(
         int | None, typer.Option(min=1, help="Pixels that the short side becomes. Default: size / 0.875.")
     ] = None,
     mean: Annotated[
-        str | None, typer.Option(help="Of each channel, 0 to 1, between commas. Default: ImageNet's.")
+        str | None,
+        typer.Option(help="Of each channel, 0 to 1, between commas. Default: ImageNet's for 3 channels, or 0."),
     ] = None,
     std: Annotated[
-        str | None, typer.Option(help="Of each channel, 0 to 1, between commas. Default: ImageNet's.")
+        str | None,
+        typer.Option(help="Of each channel, 0 to 1, between commas. Default: ImageNet's for 3 channels, or 1."),
+    ] = None,
+    channels: Annotated[
+        str | None, typer.Option(help="Names of the channels, between commas. Default: red,green,blue, or gray.")
+    ] = None,
+    low: Annotated[
+        str | None,
+        typer.Option(
+            help="Value that becomes 0, one or one a channel. With it pixels are float32. Default: 0, 8 bits."
+        ),
+    ] = None,
+    high: Annotated[
+        str | None,
+        typer.Option(
+            help="Value that becomes 1, one or one a channel. With it pixels are float32. Default: 255, 8 bits."
+        ),
+    ] = None,
+    shown: Annotated[
+        str | None, typer.Option(help="The channels that overlays are drawn on: three names, or one for gray.")
     ] = None,
     interpolation: Annotated[
         Interpolation | None, typer.Option(help="How pictures are resized. Default: bilinear.")
@@ -100,8 +118,12 @@ def compile_network(
     given: dict[str, Any] = {
         "size": size and _size(size),
         "resize": resize,
-        "mean": mean and _three("mean", mean),
-        "std": std and _three("std", std),
+        "mean": mean and _numbers("mean", mean),
+        "std": std and _numbers("std", std),
+        "channels": channels and _names(channels),
+        "low": low and _numbers("low", low),
+        "high": high and _numbers("high", high),
+        "shown": shown and _names(shown),
         "interpolation": interpolation,
         "squash": squash or None,
     }
@@ -131,7 +153,7 @@ def compile_network(
             net, spec = named(network)
             spec = replace(
                 spec,
-                preprocess=replace(spec.preprocess, **_with_resize(chosen)),
+                preprocess=_preprocess({**asdict(spec.preprocess), "low": None, "high": None, **_with_resize(chosen)}),
                 **{key: value for key, value in described.items() if value},
             )
         known = spec.output if output in (None, spec.output.kind) else replace(SOFTMAX, kind=output)
@@ -185,8 +207,7 @@ def _described(
         missing = [] if "size" in chosen else ["--size, the pixels of its input"]
         missing += [] if described["labels"] else ["--labels, a name for each class"]
         _refuse(f"{path} is a network of your own: give {' and '.join(missing)}")
-    usual = {"interpolation": "bilinear", "mean": _MEAN, "std": _STD}
-    preprocess = PreprocessSpec(**{**usual, **_with_resize(chosen)})
+    preprocess = _preprocess({"interpolation": "bilinear", **_with_resize(chosen)})
     title = described["title"] or type(net).__name__
     return ModelSpec(described["name"], title, described["labels"] or (), preprocess, f"compiled from {path}")
 
@@ -206,14 +227,27 @@ def _size(text: str) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def _three(option: str, text: str) -> tuple[float, ...]:
+def _preprocess(given: dict[str, Any]) -> PreprocessSpec:
+    from pellucid.compiler.compiling import input_spec
+
+    of_channels = ("mean", "std", "channels", "low", "high", "shown")
+    frame = {name: value for name, value in given.items() if name not in (*of_channels, "depth")}
+    mean, std, channels, low, high, shown = map(given.get, of_channels)
+    return input_spec(mean, std, channels or (), low, high, shown or (), **frame)
+
+
+def _numbers(option: str, text: str) -> tuple[float, ...]:
     try:
         found = tuple(map(float, text.split(",")))
     except ValueError:
         found = ()
-    if len(found) != 3 or (option == "std" and min(found) <= 0):
-        _refuse(f"--{option} has a number for each of the three channels, between commas, not {text!r}")
+    if not found or (option == "std" and min(found) <= 0):
+        _refuse(f"--{option} has a number for each channel, between commas, not {text!r}")
     return found
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(","))
 
 
 def _labels(text: str) -> tuple[str, ...]:

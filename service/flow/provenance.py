@@ -47,6 +47,11 @@ def preprocess(spec: PreprocessSpec) -> Preprocess:
         crop=list(spec.size),
         mean=list(spec.mean),
         std=list(spec.std),
+        channels=list(spec.channels),
+        low=list(spec.low),
+        high=list(spec.high),
+        depth=spec.depth,
+        shown=list(spec.shown),
     )
 
 

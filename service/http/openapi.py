@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from pellucid.parts import result
 from pellucid.parts.option_types import Options
 
-from ..flow.bodies import FILE_OPTIONS, JsonImage
+from ..flow.bodies import FILE_OPTIONS, NPY, JsonImage
 from .access import LIMITED, PROBES
 from .openapi_problems import POST_PROBLEMS, POST_PROBLEMS_WITH_NAMES
 
@@ -73,6 +73,13 @@ def request_body(options: type[Options]) -> dict[str, Any]:
             }
         },
         "image/*": {"schema": {**binary, "description": "The bytes of one image."}},
+        NPY: {
+            "schema": {
+                **binary,
+                "description": "One array of numpy's: [height, width, channels], [channels, height, width], or "
+                "[height, width] for one channel, in the channels and range of /v1/models/{name}.",
+            }
+        },
         "application/octet-stream": {"schema": {**binary, "description": "The bytes of one image, of any type."}},
         "application/json": {
             "schema": json_schema,

@@ -64,7 +64,7 @@ def _summary(served: Served, default: bool) -> dict[str, Any]:
         "title": spec.title,
         "classes": len(spec.labels),
         "output": _output(spec),
-        "input": [3, *spec.preprocess.size],
+        "input": list(spec.preprocess.shape),
         "default": default,
     }
 

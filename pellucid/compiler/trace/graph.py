@@ -43,23 +43,26 @@ class UntraceableError(ValueError):
 class TracedNetwork:
     """One network as a read-only graph. It shares the parameters of ``net`` and freezes them.
 
-    ``size`` is the (height, width) of the pixels. ``output`` is the kind of the output, or None if it is to be found
-    out; ``kind`` is what was found. ``shape`` is that of the output without the batch, ``[classes]`` or
-    ``[classes, h, w]``. ``spec`` lists the layers, gates and default layers that callers can name.
+    ``size`` is the (height, width) of the pixels, and ``channels`` the number of their channels. ``output`` is the kind
+    of the output, or None if it is to be found out; ``kind`` is what was found. ``shape`` is that of the output without
+    the batch, ``[classes]`` or ``[classes, h, w]``. ``spec`` lists the layers, gates and default layers that callers
+    can name.
 
     Raises UntraceableError.
     """
 
-    def __init__(self, net: nn.Module, size: tuple[int, int], output: OutputKind | None = "softmax") -> None:
+    def __init__(
+        self, net: nn.Module, size: tuple[int, int], output: OutputKind | None = "softmax", channels: int = 3
+    ) -> None:
         net = net.eval().requires_grad_(False)
         public = names_without_gates(net)
         self._kinds = {public(path): type(module).__name__ for path, module in net.named_modules()}
         name = type(net).__name__
         try:
-            traced = trace(net, size)
+            traced = trace(net, (channels, *size))
             out_of_place(traced.module)
             write_out(traced.module, lambda node: traced.qualnames[node].rpartition(".")[0], traced.moved)
-            check_same(net, traced.module, size)
+            check_same(net, traced.module, (channels, *size))
         except Exception as error:  # the network's code can raise anything when it meets a symbol
             raise UntraceableError(f"{name} can't be traced with pixels of {size[0]}x{size[1]}: {error}") from error
         self._root, self._pixels, self._batch = traced.module, traced.pixels, traced.batch
@@ -145,7 +148,7 @@ class TracedNetwork:
         return None if weight is None else self._parameters.get(id(weight))
 
     def trunk(self, outputs: Sequence[str]) -> fx.GraphModule:
-        """A module that maps normalised pixels ``[B, 3, H, W]`` to the graph values named in ``outputs``, as a tuple.
+        """A module that maps normalised pixels ``[B, C, H, W]`` to the graph values named in ``outputs``, as a tuple.
 
         It runs only the nodes that these need, and shares the parameters.
         """

@@ -59,12 +59,12 @@ class Trace:
                 self.returned[path] = new, kind
 
 
-def trace(net: nn.Module, size: tuple[int, int]) -> Trace:
-    """The graph of ``net`` for pixels ``[B, 3, *size]``.
+def trace(net: nn.Module, shape: tuple[int, int, int]) -> Trace:
+    """The graph of ``net`` for pixels ``[B, *shape]``.
 
     Raises whatever the network's code raises when it meets a symbol.
     """
-    tracer = _Tracer(net, size)
+    tracer = _Tracer(net, shape)
     try:
         graph = tracer.trace(net)
     finally:
@@ -73,7 +73,7 @@ def trace(net: nn.Module, size: tuple[int, int]) -> Trace:
     return Trace(fx.GraphModule(net, graph), pixels, tracer.batch, tracer.qualnames, tracer.returned)
 
 
-def check_same(net: nn.Module, served: fx.GraphModule, size: tuple[int, int]) -> None:
+def check_same(net: nn.Module, served: fx.GraphModule, shape: tuple[int, int, int]) -> None:
     """Compare the network with the ``served`` graph on four seeded images and on one.
 
     Raises ValueError if the logits differ. That finds what tracing misses: writes through a view
@@ -81,7 +81,7 @@ def check_same(net: nn.Module, served: fx.GraphModule, size: tuple[int, int]) ->
     networks whose answer depends on the other images in the batch (batch norm without running statistics).
     """
     parameter = _any_parameter(net)
-    images = torch.randn(4, 3, *size, generator=torch.Generator().manual_seed(1))  # unlike the traced noise
+    images = torch.randn(4, *shape, generator=torch.Generator().manual_seed(1))  # unlike the traced noise
     images += torch.linspace(-1, 2, 4)[:, None, None, None]  # from dark to bright
     images = images.to(parameter.device, parameter.dtype)
     first = images[:1]
@@ -171,12 +171,12 @@ class _Tracer(fx.Tracer):
     output of layer3.
     """
 
-    def __init__(self, net: nn.Module, size: tuple[int, int]) -> None:
+    def __init__(self, net: nn.Module, shape: tuple[int, int, int]) -> None:
         super().__init__()
         self.qualnames: dict[fx.Node, str] = {}
         self.returned: dict[str, tuple[fx.Node, str]] = {}
         parameter = _any_parameter(net)
-        noise = torch.randn(max(BATCHES), 3, *size, generator=torch.Generator().manual_seed(0))
+        noise = torch.randn(max(BATCHES), *shape, generator=torch.Generator().manual_seed(0))
         noise = noise.to(parameter.device, parameter.dtype)
         self._inputs = tuple(noise[:count].clone() for count in BATCHES)
         self._symbols: WeakValueDictionary[fx.Node, _Known] = WeakValueDictionary()
