@@ -32,7 +32,7 @@ def compile_network(
     network: Annotated[
         str,
         typer.Argument(
-            help="lite0, torchvision:NAME, timm:NAME, file:PATH, a file of ONNX or OpenVINO (.onnx, .xml), or a class as "
+            help="lite0, torchvision:NAME, timm:NAME, file:PATH, an .onnx or .xml file (ONNX, OpenVINO), or a class as "
             "package.module:Class."
         ),
     ],

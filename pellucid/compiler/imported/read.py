@@ -284,7 +284,8 @@ class _Reader:
         (result,) = model.get_results()
         output = self._same.get(key_of(result.input_value(0)), key_of(result.input_value(0)))
         for step in self._steps:
-            step.scope, step.name = _file_name(step.node)
+            if step.node is not None:
+                step.scope, step.name = _file_name(step.node)
         self._name(output)
 
     def _add(self, node: Any) -> None:
@@ -353,9 +354,8 @@ class _Reader:
         def expand(pixels: Tensor, constant: Tensor) -> Tensor:
             return constant.expand([pixels.shape[0] if each == axis else -1 for each in range(array.ndim)])
 
-        node = next(step.node for step in self._steps[-1:])
         made = Operation(expand, {1: torch.from_numpy(one.copy())})
-        self._steps.append(_Step(node, made, ["pixels"], [key]))
+        self._steps.append(_Step(None, made, ["pixels"], [key], name="expand"))
         del self._constants[key]
         return key
 
