@@ -224,8 +224,7 @@ def _constant(value: Any) -> NDArray[Any] | None:
         node = node.input_value(0).get_node()
     if node.get_type_name() != "Constant":
         return None
-    kind = node.get_output_element_type(0)
-    return np.array(node.get_data(dtype=np.float32) if kind.is_real() else node.get_data())
+    return np.array(node.get_data(dtype=np.float32) if value.get_element_type().is_real() else node.get_data())
 
 
 def _check(net: ImportedNetwork, path: Path, shape: list[int], size: tuple[int, int], channels_last: bool) -> None:
