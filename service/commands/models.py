@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from pellucid.network.spec import OUTPUT_NOUNS
+from pellucid.network.spec import counted
 from pellucid.schemas import ModelDetail, ModelSummary
 
 from .session import ApiKey, AsJson, Url, explained_errors, print_json, session
@@ -40,7 +40,7 @@ def models(
     table = _table("model", "output", "input", "what it is")
     for each in served:
         name = f"{each.name} (default)" if each.default else each.name
-        output = f"{each.output.shape[0]} {OUTPUT_NOUNS[each.output.kind]}"
+        output = counted(each.output.shape[0], each.output.kind)
         if each.output.kind not in ("softmax", "embedding"):
             output += f" ({each.output.kind})"
         table.add_row(name, output, _shape(each.input), each.title)

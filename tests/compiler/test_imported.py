@@ -340,15 +340,22 @@ def quantized(x: Value) -> Value:
         (lambda x: ops.convert(ops.topk(classify(x), 1, 1, "max", "value").output(1), "f32"), (1, 3, 16, 16), "TopK"),
         (quantized, (1, 3, 16, 16), "quantized"),
         (lambda x: ops.reshape(x, [1, -1, 2], False), (5, 3, 16, 16), "can't be read for any batch"),
-        (lambda x: ops.subtract(x, ops.reduce_mean(x, [0], True)), (-1, 3, 16, 16), ""),
     ],
 )
 def test_what_can_not_be_imported_is_said_in_one_sentence(make: Any, shape: Any, said: str, tmp_path: Path) -> None:
     path = saved(tmp_path / "odd.xml", make, shape)
-    with pytest.raises(CompileError) as error:
-        pellucid.compile(path, tmp_path / "out.pellucid", labels=LABELS, size=8 if said == "" else 0, progress=False)
+    with pytest.raises(SourceError) as error:
+        read(path, None if said == "give the size" else (16, 16))
     assert said in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_file_whose_pictures_read_one_another_is_not_compiled(tmp_path: Path) -> None:
+    path = saved(
+        tmp_path / "odd.xml", lambda x: classify(ops.subtract(x, ops.reduce_mean(x, [0], True))), (-1, 3, 16, 16)
+    )
+    with pytest.raises(CompileError, match="for an image beside other images"):
+        pellucid.compile(path, tmp_path / "out.pellucid", labels=LABELS, size=16, progress=False)
 
 
 def test_a_file_that_is_broken_or_not_whole_is_said(tmp_path: Path) -> None:

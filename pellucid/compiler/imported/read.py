@@ -222,8 +222,7 @@ def _constant(value: Any) -> NDArray[Any] | None:
         node = node.input_value(0).get_node()
     if node.get_type_name() != "Constant":
         return None
-    kind = node.get_output_element_type(0)
-    return np.array(node.get_data(dtype=np.float32) if kind.is_real() else node.get_data())
+    return np.array(node.get_data(dtype=np.float32) if value.get_element_type().is_real() else node.get_data())
 
 
 def _check(net: ImportedNetwork, path: Path, shape: list[int], size: tuple[int, int], channels_last: bool) -> None:
@@ -273,7 +272,8 @@ class _Reader:
         (result,) = model.get_results()
         output = self._same.get(key_of(result.input_value(0)), key_of(result.input_value(0)))
         for step in self._steps:
-            step.scope, step.name = _file_name(step.node)
+            if step.node is not None:
+                step.scope, step.name = _file_name(step.node)
         self._name(output)
 
     def _add(self, node: Any) -> None:
@@ -342,9 +342,8 @@ class _Reader:
         def expand(pixels: Tensor, constant: Tensor) -> Tensor:
             return constant.expand([pixels.shape[0] if each == axis else -1 for each in range(array.ndim)])
 
-        node = next(step.node for step in self._steps[-1:])
         made = Operation(expand, {1: torch.from_numpy(one.copy())})
-        self._steps.append(_Step(node, made, ["pixels"], [key]))
+        self._steps.append(_Step(None, made, ["pixels"], [key], name="expand"))
         del self._constants[key]
         return key
 
