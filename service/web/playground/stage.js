@@ -111,7 +111,8 @@ function draw() {
 }
 
 function paint() {
-  const scale = Math.min(1, LONGEST / Math.max(...size));
+  const longest = Math.max(...size);
+  const scale = Math.min(LONGEST, Math.max(SMOOTH, longest)) / longest;  // small photographs are enlarged
   const [width, height] = size.map((side) => Math.max(1, Math.round(side * scale)));
   if (picture.width !== width || picture.height !== height) {
     picture.width = width;
