@@ -92,16 +92,17 @@ def compile_network(
     chosen = {key: value for key, value in given.items() if value}
     if name is not None and ("/" in name or not name.strip(" .") or not name.isprintable()):
         _refuse(f"{name!r} can't be the name in /v1/models/NAME: it needs letters, and no slash")
+    net: nn.Module
     described: dict[str, Any] = {"name": name, "labels": labels and _labels(labels), "title": title}
     try:
         kind, colon, _ = network.partition(":")
         if network.endswith(_IMPORTED):
             if weights or arguments:
                 _refuse(f"{network} has its weights and its form: --weights and --arguments are of a class")
-            net, size_of_input = read(network, chosen.get("size"))
+            net, side = read(network, _size(size) if size else None)
             described["name"] = name or out.name.removesuffix(SUFFIX)
             described["title"] = title or Path(network).stem
-            spec = _described(net, network, {**chosen, "size": size_of_input}, described)
+            spec = _described(net, network, {**chosen, "size": side}, described)
             spec = replace(spec, weights_sha256=digest(weights_file(network)))
         elif colon and kind not in _SOURCES:
             sys.path.insert(0, os.getcwd())
