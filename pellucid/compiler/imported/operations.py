@@ -482,6 +482,10 @@ def _plain(function: Callable[..., Any]) -> Callable[[Op], Made]:
     return lambda op: function
 
 
+def _adaptive(function: Callable[..., Any]) -> Callable[[Op], Made]:
+    return lambda op: partial(function, output_size=op.ints(1))
+
+
 def _softmax(function: Callable[..., Tensor]) -> Callable[[Op], Made]:
     return lambda op: partial(function, dim=op.attributes["axis"])
 
@@ -535,8 +539,8 @@ OPERATIONS: Final[dict[str, Callable[[Op], Made]]] = {
     "LogSoftmax": _softmax(functional.log_softmax),
     "MaxPool": _max_pool,
     "AvgPool": _avg_pool,
-    "AdaptiveAvgPool": lambda op: partial(functional.adaptive_avg_pool2d, output_size=(*op.ints(1),)),
-    "AdaptiveMaxPool": lambda op: partial(functional.adaptive_max_pool2d, output_size=op.ints(1)),
+    "AdaptiveAvgPool": _adaptive(functional.adaptive_avg_pool2d),
+    "AdaptiveMaxPool": _adaptive(functional.adaptive_max_pool2d),
     "ReduceMean": _reduced(lambda x, axes, keep: x.mean(axes, keep)),
     "ReduceSum": _reduced(lambda x, axes, keep: x.sum(axes, keep)),
     "ReduceMax": _reduced(lambda x, axes, keep: x.amax(axes, keep)),
