@@ -130,6 +130,7 @@ def compile_network(
     chosen = {key: value for key, value in given.items() if value}
     if name is not None and ("/" in name or not name.strip(" .") or not name.isprintable()):
         _refuse(f"{name!r} can't be the name in /v1/models/NAME: it needs letters, and no slash")
+    net: nn.Module
     described: dict[str, Any] = {"name": name, "labels": labels and _labels(labels), "title": title}
     try:
         kind, colon, _ = network.partition(":")

@@ -97,7 +97,7 @@ def _convolution(op: Op) -> Made:
             for side, step, pad, each, taps in zip(op.shapes[0][2:], stride, begin, dilation, kernel, strict=True)
         ]
         extra = [side - each for side, each in zip(op.shape[2:], least, strict=True)]
-        turned = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)[rank - 1]
+        turned: Any = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)[rank - 1]
         sizes = weight.shape[0], weight.shape[1] * groups, kernel
         return filled(turned(*sizes, padding=begin, output_padding=extra, **named), weight=weight)
     made = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[rank - 1]
@@ -107,8 +107,9 @@ def _convolution(op: Op) -> Made:
 
 
 def _zero_pad(begin: list[int], end: list[int]) -> nn.Module:
-    made = (nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d)[len(begin) - 1]
-    return made(tuple(pad for pair in zip(reversed(begin), reversed(end), strict=True) for pad in pair))
+    made: Any = (nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d)[len(begin) - 1]
+    padded: nn.Module = made(tuple(pad for pair in zip(reversed(begin), reversed(end), strict=True) for pad in pair))
+    return padded
 
 
 def _matmul(op: Op) -> Made:
@@ -481,6 +482,10 @@ def _plain(function: Callable[..., Any]) -> Callable[[Op], Made]:
     return lambda op: function
 
 
+def _adaptive(function: Callable[..., Any]) -> Callable[[Op], Made]:
+    return lambda op: partial(function, output_size=op.ints(1))
+
+
 def _softmax(function: Callable[..., Tensor]) -> Callable[[Op], Made]:
     return lambda op: partial(function, dim=op.attributes["axis"])
 
@@ -534,8 +539,8 @@ OPERATIONS: Final[dict[str, Callable[[Op], Made]]] = {
     "LogSoftmax": _softmax(functional.log_softmax),
     "MaxPool": _max_pool,
     "AvgPool": _avg_pool,
-    "AdaptiveAvgPool": lambda op: partial(functional.adaptive_avg_pool2d, output_size=op.ints(1)),
-    "AdaptiveMaxPool": lambda op: partial(functional.adaptive_max_pool2d, output_size=op.ints(1)),
+    "AdaptiveAvgPool": _adaptive(functional.adaptive_avg_pool2d),
+    "AdaptiveMaxPool": _adaptive(functional.adaptive_max_pool2d),
     "ReduceMean": _reduced(lambda x, axes, keep: x.mean(axes, keep)),
     "ReduceSum": _reduced(lambda x, axes, keep: x.sum(axes, keep)),
     "ReduceMax": _reduced(lambda x, axes, keep: x.amax(axes, keep)),

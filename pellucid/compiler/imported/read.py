@@ -281,7 +281,7 @@ class _Reader:
         if kind == "Parameter":
             self._same[key] = "input"
         elif kind == "Constant":
-            self._constants[key] = _constant(node.output(0))
+            self._constants[key] = _folded(node)
         elif kind != "Result" and key not in self._same:
             op = Op(node, self._constants, self._mark)
             if all(map(op.is_constant, range(len(op.inputs)))):
