@@ -43,13 +43,14 @@ def load(name: str) -> tuple[nn.Module, ModelSpec]:
     transformers = _transformers(name)
     architecture = _architecture(folder)
     kind: Any = getattr(transformers, architecture, None)
-    if not (isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)):
+    if not isinstance(kind, type) or transformers.PreTrainedModel not in kind.__mro__:
         raise WeightsError(
             f"hf:{name} is a {architecture}, which transformers {transformers.__version__} does not have; code of the "
             "folder is not run: build the network in a module of yours and compile it by its class"
         )
-    if kind.main_input_name != "pixel_values":
-        raise WeightsError(f"hf:{name} is a {architecture}, which takes {kind.main_input_name}; supported: {_TAKEN}")
+    takes = getattr(kind, "main_input_name", None)
+    if takes != "pixel_values":
+        raise WeightsError(f"hf:{name} is a {architecture}, which takes {takes}; supported: {_TAKEN}")
     net = _network(kind, folder, name)
     preprocess = _preprocess(transformers, folder, name)
     labels, output = _output(net, architecture, preprocess, name)
@@ -156,7 +157,8 @@ def _preprocess(transformers: Any, folder: Path, name: str) -> PreprocessSpec:
 
 
 def _spec(processor: Any) -> PreprocessSpec:
-    size, crop = processor.size, getattr(processor, "crop_size", None)
+    size: Any = processor.size
+    crop: Any = getattr(processor, "crop_size", None)
     short, share = size.get("shortest_edge"), getattr(processor, "crop_pct", None)
     if short is None and size["height"] != size["width"] and not getattr(processor, "do_center_crop", None):
         raise ValueError(

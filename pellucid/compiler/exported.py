@@ -345,7 +345,8 @@ class _Reader:
     def _function(self, target: str, name: str, overload: str) -> Callable[..., Any]:
         """torch's function for an operation, by which gates and heads are recognised, or the operation itself."""
         packet: Any = getattr(torch.ops.aten, name, None)
-        if not isinstance(packet, torch._ops.OpOverloadPacket) or overload not in packet.overloads():
+        known = packet.overloads() if isinstance(packet, torch._ops.OpOverloadPacket) else []  # type: ignore[no-untyped-call]
+        if overload not in known:
             raise self._refusal(f"has the operation {target}, which torch {torch.__version__} does not have")
         if name in _FUNCTIONS:
             return _FUNCTIONS[name]
@@ -353,9 +354,9 @@ class _Reader:
             activation: Callable[..., Any] = getattr(F, name.removesuffix("_"))
             return activation
         for functions, native in ((torch, torch._C._VariableFunctions), (F, torch._C._nn)):
-            function: Any = getattr(functions, name, None)
-            if callable(function) and function is getattr(native, name, None):
-                return function
+            function: Callable[..., Any] | None = getattr(functions, name, None)
+            if function is not None and function is getattr(native, name, None):
+                return function  # type: ignore[return-value]  # "is" drops what is known of it
         if hasattr(Tensor, name):
             return _Method(name)
         if name.endswith("_"):

@@ -143,7 +143,8 @@ class _Added(nn.Module):
 
 class _Branching(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        return torch.cond(x.sum() > 0, lambda x: x.mean((2, 3)), lambda x: x.amax((2, 3)), (x,))
+        chosen: Tensor = torch.cond(x.sum() > 0, lambda x: x.mean((2, 3)), lambda x: x.amax((2, 3)), (x,))
+        return chosen
 
 
 def test_what_a_file_can_not_have_is_said(tmp_path: Path) -> None:
@@ -171,6 +172,7 @@ def _foreign(target: str) -> Callable[[dict[str, Any]], None]:
         (_foreign("torch.os.system"), r"has the operation torch\.os\.system, which is not one of torch's own"),
         (_foreign("torch.ops.aten.from_file.default"), "which is not one of torch's own"),
         (_foreign("torch.ops.aten.__class__.__init__"), "does not have"),
+        (_foreign("torch.ops.aten.upsample_bilinear2d.__reduce__"), "does not have"),
         (_foreign("torch.ops.quantized.linear.default"), "which is not one of torch's own"),
         (_foreign("_operator.attrgetter"), "which is not one of torch's own"),
         (_foreign("torch.ops.aten.no_such_operation.default"), "which torch .* does not have"),
