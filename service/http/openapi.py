@@ -72,8 +72,8 @@ def request_body(options: type[Options]) -> dict[str, Any]:
             "schema": {
                 **binary,
                 "description": "The bytes of one image, of any type; or of a numpy array (`.npy`, which may be sent as "
-                f"`{NPY}` as well) of the shape [height, width, channels] or [channels, height, width], with the channels "
-                "and the range of values that /v1/models/{name} states.",
+                f"`{NPY}` as well) of the shape [height, width, channels] or [channels, height, width], with the "
+                "channels and the range of values that /v1/models/{name} states.",
             }
         },
         "application/json": {
