@@ -4,7 +4,7 @@
 
     import pellucid
 
-    pellucid.compile(net, "pets.pellucid", labels=["cat", "dog"], size=224)  # needs torch
+    pellucid.compile(net, "pets.pellucid", labels=["cat", "dog"], size=224, output="softmax")  # needs torch
     pets = pellucid.open("pets.pellucid")  # needs no torch
     pets.grad_cam("photo.jpg", layer="layer3", overlay=True)[0].overlay.to_pil().show()
 

@@ -13,8 +13,10 @@ import numpy as np
 
 from pellucid.errors import Unexplainable
 from pellucid.explain.batch import explain
-from pellucid.explain.evidence import ForwardRecord, resolved, wanted
+from pellucid.explain.evidence import ForwardRecord
 from pellucid.explain.methods import METHODS, costly, differentiated, explained
+from pellucid.explain.scalars import needs_logits, settled, wanted
+from pellucid.explain.scores import Scores
 from pellucid.network.file import CompiledNetwork, NetworkFileError, Value
 from pellucid.network.graph import PIXELS_INPUT
 from pellucid.network.spec import PIXELS, NetworkSpec
@@ -50,7 +52,7 @@ class Engine:
     def __init__(self, network: CompiledNetwork, runtime: Runtime) -> None:
         self._network, self._runtime = network, runtime
         self._manifest = manifest = network.manifest
-        self._classes = len(manifest.model.labels)
+        self._output, self._scalars = manifest.model.output, manifest.model.scalars
         self._running = 0
         self._counting = threading.Lock()
         self._linear: Mapping[str, Floats] = {
@@ -64,8 +66,8 @@ class Engine:
         # plan that needs some of a set computes all of it. So an image's class, gates and default map come from one
         # model and have the same bits whatever else is requested.
         self._shared = (("", tuple(sorted(usual))), ("maps", tuple(sorted(maps))))
-        self._pass = lru_cache(_KNOWN_PLANS)(self._find_pass)
-        self._heads = lru_cache(_KNOWN_PLANS)(self._find_heads)
+        self._passes = lru_cache(_KNOWN_PLANS)(self._find_pass)
+        self._heads_of = lru_cache(_KNOWN_PLANS)(self._find_heads)
         self._head = lru_cache(None)(lambda layer: runtime.behind(network.value(layer)))
 
     @property
@@ -158,10 +160,8 @@ class Engine:
         if not self._pass(batch.plans[0]).aimed:
             return batch, 0.0
         values, waited_s = self._runtime.run(batch.pixels, None, self._shared[0][1], cores)
-        plans = tuple(
-            replace(plan, targets=tuple(resolved(plan, logits)))
-            for plan, logits in zip(batch.plans, values[self._manifest.logits], strict=True)
-        )
+        scores = Scores.of_logits(values[self._manifest.logits], self._output)
+        plans = tuple(settled(plan, scores, i) for i, plan in enumerate(batch.plans))
         return replace(batch, plans=plans), waited_s
 
     # -- the passes
@@ -185,7 +185,7 @@ class Engine:
 
         def corrected(gradients: Iterable[Array]) -> list[Array]:
             images = zip(batch.plans, gradients, rows, strict=True)
-            return [array if plan.contrast is None else _zero_for_zero(array, row) for plan, array, row in images]
+            return [_zero_for_zero(array, row) if plan.contrast else array for plan, array, row in images]
 
         if all(len(of_image) == 1 for of_image in rows):
             values, more_s = self._runtime.run(batch.pixels, np.concatenate(rows), outputs, cores)
@@ -208,9 +208,9 @@ class Engine:
 
     def _rows(self, plan: Plan) -> Floats:
         """The weights of the logits whose gradients a plan needs. A row of zeros means the top class."""
-        if plan.targets:
-            return wanted(plan, plan.targets, self._classes)
-        return np.zeros((1, self._classes), np.float32)
+        if not plan.targets and self._output.kind in ("softmax", "sigmoid"):
+            return np.zeros((1, self._scalars), np.float32)
+        return wanted(plan if plan.targets else replace(plan, targets=(0,)), self._output, self._scalars)
 
     def _record(
         self,
@@ -221,9 +221,9 @@ class Engine:
         cores: Cores,
     ) -> ForwardRecord:
         manifest, logits = self._manifest, values[self._manifest.logits]
-        if logits.shape != (len(plans), self._classes):
+        if logits.shape != (len(plans), self._scalars):
             raise NetworkFileError(
-                f"{manifest.model.name} has {logits.shape[-1]} logits per image, but {self._classes} labels"
+                f"{manifest.model.name} has {logits.shape[-1]} logits per image, but describes {self._scalars}"
             )
         layers = {layer for plan in plans for layer in self._layers(plan)}
         maps = {layer: self._value(layer).layout.to_map(values[self._value(layer).node]) for layer in layers}
@@ -254,10 +254,17 @@ class Engine:
             },
             behind=behind,
             linear=known,
+            output=self._output,
             waited_s=waited_s,
         )
 
     # -- what plans need
+
+    def _pass(self, plan: Plan) -> Pass:
+        return self._passes(plan.without_arrays)
+
+    def _heads(self, plan: Plan) -> tuple[tuple[str, bool, int | None], ...]:
+        return self._heads_of(plan.without_arrays)
 
     def _value(self, layer: str) -> Value:
         return self._network.value(layer)
@@ -338,10 +345,10 @@ class Engine:
         shared = next(((name, outputs) for name, outputs in self._shared if nodes <= {*outputs, PIXELS_INPUT}), None)
         outputs = tuple(sorted(nodes)) if shared is None else shared[1]
         outputs += (PIXELS_INPUT,) if PIXELS_INPUT in nodes and PIXELS_INPUT not in outputs else ()
-        aimed = bool(gradients) and plan.contrast is not None and not plan.targets
+        aimed = bool(gradients) and needs_logits(plan, self._output)
         # With a contrast, gates also need the gradient of the class alone.
         rows = (
-            max(1, len(plan.targets)) + (plan.contrast is not None and (plan.gates or plan.effects)) if gradients else 0
+            max(1, len(plan.targets)) + (plan.changes_the_scalar and (plan.gates or plan.effects)) if gradients else 0
         )
         lane = [shared[0] if shared is not None else "+".join(outputs)]
         lane += [f"*{_rounded_up(rows)}"] * (rows > 1) + ["aimed"] * aimed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,8 +13,9 @@ from pydantic import ValidationError
 
 from pellucid.client import options as asked
 from pellucid.client.heat_maps import HeatMaps, read_npz
-from pellucid.client.images import ImageSource, read
+from pellucid.client.images import ImageSource, as_option, read
 from pellucid.decode.image import decode
+from pellucid.decode.region import placed
 from pellucid.engine import Engine
 from pellucid.errors import InferenceFailed, InvalidOption, UnknownName
 from pellucid.explain.methods import METHODS
@@ -27,7 +29,8 @@ from pellucid.parts.feature_maps import FeatureMapOptions
 from pellucid.parts.grad_cam import GradCamOptions
 from pellucid.parts.option_types import Analysis, Options, invalid
 from pellucid.parts.predictions import PredictOptions
-from pellucid.parts.trust import Trusted, measure, perturbations_of, scoring_plan
+from pellucid.parts.targets import liken
+from pellucid.parts.trust import Trusted, measure, perturbations_of, scores_of, scoring_plan
 from pellucid.parts.what_if import WhatIfOptions
 from pellucid.runtime import choose, cores
 from pellucid.schemas import (
@@ -144,7 +147,7 @@ class Network:
     def heat_maps(self, image: ImageSource, **given: Unpack[asked.GradCamOptions]) -> HeatMaps:
         """The maps of ``grad_cam`` as arrays, in full precision."""
         options = self._options(GradCamOptions, given)
-        plan = options.plan(self, 1)
+        plan = self._plan(options)
         result.require_one_size(plan)
         decoded, outcome = self._analyze(image, plan, options.picture_side)
         return read_npz(result.npz(decoded, outcome, None))
@@ -169,7 +172,9 @@ class Network:
         seen: list[compare.SideOutcome] = []
         for number, (name, _, plan) in enumerate(compare.sides(kind, *networks, wanted)):
             network = networks[number]
-            if seen and not wanted.target:
+            if self.spec.output.kind == "embedding":
+                plan = liken(plan, self._embedded(images[1 - number]))
+            elif seen and not wanted.target:
                 found = seen[0][1].explanations[0].target.index
                 with compare.naming(name):
                     plan = replace(plan, targets=(compare.counterpart(found, self.spec, network.spec),))
@@ -181,25 +186,34 @@ class Network:
 
     def _result(self, image: ImageSource, kind: type[Options], given: Any) -> Result:
         options = self._options(kind, given)
-        decoded, outcome = self._analyze(image, options.plan(self, 1), options.picture_side)
+        plan = self._plan(options)
+        decoded, outcome = self._analyze(image, plan, options.picture_side)
         tried: tuple[Trusted, ...] = ()
         if options.design is not None:
             perturbations = perturbations_of(decoded, outcome, self.spec.preprocess, options.design)
             scores = np.array(
-                [self._scores(perturbations.picture(number), outcome) for number in range(len(perturbations))]
+                [self._scores(perturbations.picture(number), plan, outcome) for number in range(len(perturbations))]
             )
-            tried = measure(perturbations, scores, outcome, 0.0)
-        found = options.entry(Analysis(decoded, outcome, self.spec.labels, tried))
+            tried = measure(perturbations, scores, outcome, self.spec.output, 0.0)
+        found = options.entry(Analysis(decoded, outcome, self.spec, tried))
         return Result.model_validate_json(result.as_json({"image": result.image_info(decoded.info), **found}))
 
-    def _scores(self, pixels: Any, outcome: Outcome) -> list[float]:
-        (scored,) = self._run(pixels, scoring_plan(outcome))
-        return [each.probability for each in scored.scored]
+    def _plan(self, options: Options) -> Plan:
+        """The plan of the options, with the embedding of their reference."""
+        plan, reference = options.plan(self, 1), getattr(options, "reference", None)
+        return plan if reference is None else liken(plan, self._embedded(b64decode(reference)))
+
+    def _embedded(self, image: ImageSource) -> Outcome:
+        return self._analyze(image, Plan(), None)[1]
+
+    def _scores(self, pixels: Any, plan: Plan, outcome: Outcome) -> list[float]:
+        (scored,) = self._run(pixels, scoring_plan(plan, outcome))
+        return scores_of(scored, plan)
 
     def _analyze(self, image: ImageSource, plan: Plan, side: int | None) -> tuple[DecodedImage, Outcome]:
         name, data = read(image)
         decoded: DecodedImage = decode(Upload(data, name), self.spec.preprocess, self.max_pixels, side)
-        (outcome,) = self._run(decoded.pixels, plan)
+        (outcome,) = self._run(decoded.pixels, placed(plan, decoded, self.spec.output))
         return decoded, outcome
 
     def _run(self, pixels: Any, plan: Plan) -> list[Outcome]:
@@ -210,7 +224,8 @@ class Network:
 
     def _options(self, kind: type[Given], given: Any) -> Given:
         try:
-            found = kind.model_validate({name: value for name, value in given.items() if value is not None})
+            given = {name: as_option(name, value) for name, value in given.items() if value is not None}
+            found = kind.model_validate(given)
         except ValidationError as error:
             raise invalid(error.errors(include_url=False, include_context=False)) from error
         if found.model not in (None, self.spec.name):

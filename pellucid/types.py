@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -126,6 +126,40 @@ class Contrast:
     weight: float = 1.0
 
 
+RegionKind = Literal["class", "picture", "box", "point", "mask"]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """The positions of a dense output that are explained. The explained logit is the mean over them.
+
+    - ``class``: where the target has the largest logit, or all positions if it has it nowhere
+    - ``picture``: all positions
+    - ``box``: the positions inside of ``at``: x0, y0, x1, y1 in pixels of the upright source picture
+    - ``point``: the position of ``at``: x, y in pixels of the source
+    - ``mask``: the positions where ``drawn``, an image's file, is bright. It covers the source picture.
+
+    ``mask`` ``[h, w]`` are the positions. It is None until they are known. Regions of one kind are equal, because they
+    need the same passes.
+    """
+
+    kind: RegionKind = "class"
+    at: tuple[float, ...] = field(default=(), compare=False)
+    drawn: bytes | None = field(default=None, compare=False, repr=False)
+    mask: Mask | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """The embedding ``vector`` ``[dimensions]``, of length 1, of a picture that another one is compared with.
+
+    References are equal, because they need the same passes.
+    """
+
+    vector: Floats = field(compare=False, repr=False)
+
+
 @dataclass(frozen=True, slots=True)
 class Edit:
     """An edit of the activation at the plan's layer: (channel, factor) pairs, and the factor of all ``others``.
@@ -153,6 +187,10 @@ class Plan:
     - ``targets``: class indices. Empty: the class with the largest logit.
     - ``heat_maps``: heat maps, each for every target
     - ``contrast``: explains the targets against other classes
+    - ``direction``: 1 explains what raises the explained scalar, -1 what lowers it
+    - ``regions``: for a dense output, the positions that are explained: one for each target, or one for all. Empty:
+      where each target has the largest logit.
+    - ``reference``: for an embedding, the other picture. The explained scalar is the cosine with it.
     - ``samples``: the number of gradients of methods that average several
     - ``reproducible``: the result must not depend on other work, to the bit. The image runs alone, on one thread.
     - ``scored``: classes whose scores are returned in addition to the predictions
@@ -169,11 +207,31 @@ class Plan:
     targets: tuple[int, ...] = ()
     heat_maps: tuple[MapSpec, ...] = ()
     contrast: Contrast | None = None
+    direction: Literal[1, -1] = 1
+    regions: tuple[Region, ...] = ()
+    reference: Reference | None = None
     samples: int = 32
     reproducible: bool = False
     scored: tuple[int, ...] = ()
     random_heads: int = 0
     edit: Edit | None = None
+
+    def region(self, number: int) -> Region:
+        """The region of a target, by its number."""
+        return self.regions[number if len(self.regions) > 1 else 0] if self.regions else Region()
+
+    @property
+    def without_arrays(self) -> Plan:
+        """An equal plan without masks and vectors, to be kept as a key."""
+        if not self.regions and self.reference is None:
+            return self
+        reference = None if self.reference is None else Reference(np.empty(0, np.float32))
+        return replace(self, regions=tuple(Region(region.kind) for region in self.regions), reference=reference)
+
+    @property
+    def changes_the_scalar(self) -> bool:
+        """Whether the explained scalars are not the targets' logits themselves."""
+        return self.contrast is not None or self.direction < 0
 
     @property
     def predicts_alone(self) -> bool:
@@ -208,11 +266,17 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """A class with its softmax probability and its logit."""
+    """A class or a quantity with its scores.
+
+    ``logit`` is the network's output. For a dense output it is the mean over a region, for an embedding the cosine with
+    the reference. ``probability`` is None for a quantity and an embedding. For a dense output it is the mean over the
+    region, and ``share`` is the part of the picture where the class has the largest logit, 0 to 1.
+    """
 
     index: int
-    probability: float
+    probability: float | None
     logit: float
+    share: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +304,7 @@ class Explanation:
 
     ``heat`` ``[h, w]`` is as the method defines it, before any ReLU or scaling. A fused map lies in 0 to 1.
     ``randomised`` ``[n, h, w]`` are the maps of n heads with random weights. It is None if not requested, or if the
-    method needs more than one gradient.
+    method needs more than one gradient. ``region`` is None unless the output is dense.
     """
 
     target: Prediction
@@ -250,6 +314,7 @@ class Explanation:
     fuse: Fusion | None = None
     contrast: Contrast | None = None
     randomised: Floats | None = None
+    region: Region | None = None
 
     @property
     def layer(self) -> str:
@@ -333,6 +398,9 @@ class Outcome:
     - ``given_up``: the outcome is incomplete, because no caller waits for it any more
     - ``fault``: why the numbers are invalid. Empty if they are valid.
     - ``scored``: the scores of the classes in ``Plan.scored``
+    - ``embedding``: the output ``[dimensions]`` of a network whose output is an embedding, else None
+    - ``segmentation``: for a dense output, the class with the largest logit at each position ``[h, w]``, else None. If
+      there is a single class, 1 where its logit is positive, and 0 elsewhere.
     """
 
     predictions: tuple[Prediction, ...]
@@ -347,6 +415,8 @@ class Outcome:
     scored: tuple[Prediction, ...] = ()
     what_if: WhatIf | None = None
     waited_s: float = 0.0
+    embedding: Floats | None = None
+    segmentation: NDArray[np.uint8] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,7 @@ _DEFAULTS = {
 LIGHT = {"PELLUCID_MODEL": "lite0-plain"}
 
 S = TypeVar("S", bound=BaseModel)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,12 @@ def parsed(response: httpx.Response, schema: type[S]) -> S:
     assert response.status_code == 200, response.text
     assert response.headers["content-type"] == "application/json"
     return schema.model_validate_json(response.content, strict=True)
+
+
+def present(value: T | None) -> T:
+    """A field that replies of other networks lack."""
+    assert value is not None
+    return value
 
 
 def envelope(response: httpx.Response) -> Reply:

@@ -19,12 +19,14 @@ from torch import Tensor, nn
 from pellucid.engine import Engine
 from pellucid.explain.methods import METHODS
 from pellucid.network.file import CompiledNetwork, NetworkFileError
+from pellucid.network.spec import SOFTMAX
 from pellucid.runtime.base import Cores
 from pellucid.runtime.openvino_runtime import OpenVINORuntime
 from pellucid.runtime.torch_runtime import TorchHead, TorchRuntime
 from pellucid.types import Batch, Contrast, Edit, MapSpec, Outcome, Pixels, Plan, Tap
 from service.dispatch.worker import Worker
 from tests.networks import PREPROCESS, SIZE, compiled, in_memory, network
+from tests.support import present
 
 CPU = torch.device("cpu")
 PIXELS: Pixels = np.random.default_rng(0).integers(0, 256, (6, *SIZE, 3), np.uint8)
@@ -112,7 +114,9 @@ def test_predictions_equal_the_networks_on_normalised_pixels(engine: Engine) -> 
     order = logits.argsort(descending=True)
     assert [p.index for p in outcome.predictions] == order.tolist()
     np.testing.assert_allclose([p.logit for p in outcome.predictions], logits[order], rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose([p.probability for p in outcome.predictions], logits.softmax(0)[order], rtol=1e-4)
+    np.testing.assert_allclose(
+        [present(p.probability) for p in outcome.predictions], logits.softmax(0)[order], rtol=1e-4
+    )
 
 
 def test_a_mixed_batch_answers_each_plan_as_a_batch_of_one(engine: Engine) -> None:
@@ -429,9 +433,9 @@ def test_nan_is_a_fault_of_its_image_only() -> None:
 
 def test_a_network_with_more_logits_than_labels_is_refused() -> None:
     net = compiled("tiny")
-    model = replace(net.model, labels=("a", "b"))
+    model = replace(net.model, labels=("a", "b"), output=SOFTMAX)
     manifest = net.manifest.model_copy(update={"model": model})
-    with pytest.raises(NetworkFileError, match="TinyNet has 5 logits per image, but 2 labels"):
+    with pytest.raises(NetworkFileError, match="TinyNet has 5 logits per image, but describes 2"):
         by_torch(CompiledNetwork(manifest, net.graph, net.weights)).run(Batch(PIXELS[:1], (Plan(),)))
 
 

@@ -142,8 +142,8 @@ def test_a_users_folders_of_the_same_names_shadow_nothing_and_are_not_shadowed(p
 
 
 def test_the_command_compiles_a_class_of_the_users_models(project: Path, site: Path) -> None:
-    given = ("compile", "models.net:Net", "--size", "32", "--labels", "cat,dog", "--out", "mine.pellucid")
-    code, said, errors = run(project, site, "-c", COMMAND, *given)
+    given = ("compile", "models.net:Net", "--size", "32", "--labels", "cat,dog", "--output", "softmax")
+    code, said, errors = run(project, site, "-c", COMMAND, *given, "--out", "mine.pellucid")
     assert code == 0, errors
     assert said.startswith("mine.pellucid: ")
 

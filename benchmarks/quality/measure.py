@@ -213,7 +213,8 @@ def _curves(
     with ThreadPoolExecutor(cores.available()) as pool:
         pictures = [*pool.map(trials.picture, range(len(trials)))]
     scores = np.asarray(network.probabilities(pictures, scene.target))
-    for key, result in zip(found, measured(trials, np.tile(scores[:, None], trials.targets)), strict=True):
+    results = measured(trials, np.tile(scores[:, None], trials.targets), "probability")
+    for key, result in zip(found, results, strict=True):
         areas = {curve.test: curve.map_auc for curve in result.curves}
         rows[key].deletion.append(areas["deletion"])
         rows[key].insertion.append(areas["insertion"])

@@ -11,7 +11,7 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from pellucid.client.errors import ApiError
-from pellucid.client.images import ImageSource, read
+from pellucid.client.images import OPTIONS, ImageSource, read
 from pellucid.schemas import (
     Attention,
     CompareReply,
@@ -44,17 +44,22 @@ class Call:
 
     def arguments(self, remaining_s: float) -> dict[str, Any]:
         """Arguments for ``httpx.request``. ``timeout_ms`` is the remaining time, unless the caller chose another."""
-        options = {name: value for name, value in self.options.items() if value is not None}
+        options = {name: value for name, value in self.options.items() if value is not None and name not in OPTIONS}
         if self.images:
             options.setdefault("timeout_ms", max(1, int(remaining_s * 1000)))
         return {
             "method": self.method,
             "url": self.path,
             "params": options,
-            "files": [("images", image) for image in self.images] or None,
+            "files": [("images", image) for image in self.images] + self._file_options or None,
             "headers": {"Accept": self.accept},
             "timeout": remaining_s + _GRACE_S,
         }
+
+    @property
+    def _file_options(self) -> list[tuple[str, tuple[str, bytes]]]:
+        given = {name: self.options.get(name) for name in OPTIONS}
+        return [(name, read(value)) for name, value in given.items() if value is not None]
 
 
 def post(route: str, image: ImageSource, options: Mapping[str, Any], accept: str = "application/json") -> Call:

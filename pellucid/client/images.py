@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+from base64 import b64encode
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, Union
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, Union
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -47,6 +48,15 @@ def read(source: ImageSource) -> tuple[str, bytes]:
         raise TypeError(f"an image is a path, bytes, a PIL image or an array, not {type(source).__name__}")
     (picture.convert("RGB") if picture.mode in ("CMYK", "YCbCr", "HSV", "LAB", "F") else picture).save(file, "PNG")
     return "image.png", file.getvalue()
+
+
+# Options that are images. In requests they are base64.
+OPTIONS: Final = ("reference", "region_mask")
+
+
+def as_option(name: str, value: Any) -> Any:
+    """The value of an option in a request: base64 if the option is an image. Raises what ``read`` does."""
+    return b64encode(read(value)[1]).decode() if name in OPTIONS else value
 
 
 def _is_picture(dtype: str, shape: tuple[int, ...]) -> bool:

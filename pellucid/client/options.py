@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, TypedDict
 
+from pellucid.client.images import ImageSource
+
 
 class PredictOptions(TypedDict, total=False):
     """Options of /v1/predict."""
@@ -23,6 +25,9 @@ class AttentionOptions(TypedDict, total=False):
     model: str
     provenance: bool
     target: str | int | Sequence[str | int]
+    region: str | Sequence[str]
+    region_mask: ImageSource
+    reference: ImageSource
     layer: str
     effects: bool
     restore: str
@@ -51,11 +56,15 @@ class GradCamOptions(TypedDict, total=False):
     model: str
     provenance: bool
     target: str | int | Sequence[str | int]
+    region: str | Sequence[str]
+    region_mask: ImageSource
+    reference: ImageSource
     layer: str | Sequence[str]
     method: str | Sequence[str]
     fuse: Literal["mean", "max", "product"]
     against: str | int | Sequence[str | int]
     against_weight: float
+    direction: Literal["up", "down"]
     samples: int
     signed: bool
     overlay: bool
@@ -74,6 +83,9 @@ class WhatIfOptions(TypedDict, total=False):
     model: str
     provenance: bool
     target: str | int | Sequence[str | int]
+    region: str | Sequence[str]
+    region_mask: ImageSource
+    reference: ImageSource
     layer: str
     top_k: int
     gate: str
@@ -92,6 +104,9 @@ class CompareOptions(TypedDict, total=False):
     model: str
     provenance: bool
     target: str | int | Sequence[str | int]
+    region: str | Sequence[str]
+    region_mask: ImageSource
+    reference: ImageSource
     top_k: int
     against_model: str
     layer: str
@@ -118,6 +133,9 @@ class ExplainOptions(TypedDict, total=False):
     columns: int
     tile: int
     target: str | int | Sequence[str | int]
+    region: str | Sequence[str]
+    region_mask: ImageSource
+    reference: ImageSource
     effects: bool
     restore: str
     layer: str | Sequence[str]
@@ -125,6 +143,7 @@ class ExplainOptions(TypedDict, total=False):
     fuse: Literal["mean", "max", "product"]
     against: str | int | Sequence[str | int]
     against_weight: float
+    direction: Literal["up", "down"]
     samples: int
     signed: bool
     overlay: bool

@@ -22,7 +22,7 @@ from pellucid.compiler.trace.graph import TracedNetwork, UntraceableError
 from pellucid.network.file import CompiledNetwork, GateValue, Manifest, NetworkFileError, Value, save
 from pellucid.network.graph import PIXELS_INPUT, WANTED_INPUT, Graph
 from pellucid.network.layout import Layout
-from pellucid.network.spec import Depth, Interpolation, ModelSpec, PreprocessSpec
+from pellucid.network.spec import OUTPUT_NOUNS, Depth, Interpolation, ModelSpec, OutputKind, OutputSpec, PreprocessSpec
 from pellucid.runtime import aten_to_openvino, torch_runtime
 
 # The largest error of the compiled graph, relative to the largest value: above rounding, below the flip of a ReLU.
@@ -49,7 +49,7 @@ def compile(
     net: nn.Module,
     path: str | Path,
     *,
-    labels: Sequence[str],
+    labels: Sequence[str] = (),
     size: int | tuple[int, int],
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
@@ -60,15 +60,30 @@ def compile(
     low: float | Sequence[float] | None = None,
     high: float | Sequence[float] | None = None,
     shown: Sequence[str] = (),
+    output: OutputKind | None = None,
+    units: Sequence[str] = (),
+    threshold: float = 0.5,
+    background: str | int | None = None,
     name: str | None = None,
     title: str = "",
     source: str = "",
     progress: bool = True,
 ) -> CompiledNetwork:
-    """Compile a classifier of pictures into the file ``path``. Serving the file needs no torch.
+    """Compile a network of pictures into the file ``path``. Serving the file needs no torch.
 
-    ``net`` maps normalised pixels ``[B, C, H, W]`` to logits ``[B, classes]``. It is copied, so your training script
-    can keep using it. ``labels`` has one name for each class. ``size`` is (H, W), or the side of a square, in pixels.
+    ``net`` maps normalised pixels ``[B, C, H, W]`` to its output. It is copied, so your training script can keep using
+    it. ``size`` is (H, W), or the side of a square, in pixels. ``output`` is what the network returns:
+
+    - ``softmax``: the logits ``[B, classes]`` of classes of which one applies
+    - ``sigmoid``: the logits ``[B, labels]`` of labels that apply independently, each from a probability of
+      ``threshold``
+    - ``linear``: quantities ``[B, n]``, with ``units`` if they have some
+    - ``dense``: the logits ``[B, classes, h, w]`` of a segmentation. ``background`` is the class, by label or index,
+      that is not explained by default.
+    - ``embedding``: a vector ``[B, n]``, compared by its cosine
+
+    Without it, an output with four axes is ``dense``, and the last operation of the network can show that it is
+    ``softmax`` or ``sigmoid``. ``labels`` has one name for each class, label or quantity. An embedding has none.
 
     Preprocessing has three steps. The picture is resized until its short side has ``resize`` pixels (by default
     ``size`` / 0.875), or with ``squash`` both sides. The centre is cropped to ``size``. Each channel becomes
@@ -90,8 +105,11 @@ def compile(
         raise CompileError(
             f"net must be a module with its weights loaded, not {given}: net = Net(); net.load_state_dict(...)"
         )
-    if isinstance(labels, str):
-        raise CompileError(f"labels must be a list with one name for each class, not the text {labels[:40]!r}")
+    if isinstance(labels, str) or isinstance(units, str):
+        text = labels if isinstance(labels, str) else units
+        raise CompileError(f"labels and units must be lists with an entry for each output, not the text {text[:40]!r}")
+    if output is not None and output not in get_args(OutputKind):
+        raise CompileError(f"output must be one of {', '.join(get_args(OutputKind))}, not {output!r}")
     if isinstance(size, str) or interpolation not in get_args(Interpolation):
         raise CompileError(
             "size must be a number of pixels or (height, width), and interpolation one of "
@@ -117,24 +135,42 @@ def compile(
         tuple(labels),
         preprocess,
         source or f"compiled from {type(net).__module__}.{type(net).__qualname__}",
+        output=declared_output(output, labels, units, threshold, background),
     )
-    return compile_network(net, model, path, progress=progress)
+    return compile_network(net, model, path, progress=progress, guess=output is None)
 
 
-def compile_network(net: nn.Module, model: ModelSpec, path: Path | None, *, progress: bool = False) -> CompiledNetwork:
-    """Compile a network that ``model`` describes into the file ``path``, or in memory if None. See ``compile``."""
+def declared_output(
+    kind: OutputKind | None, labels: Sequence[str], units: Sequence[str], threshold: float, background: str | int | None
+) -> OutputSpec:
+    """The output as declared to ``compile``. Raises CompileError."""
+    if not 0 < threshold < 1:
+        raise CompileError(f"threshold is a probability between 0 and 1, not {threshold}")
+    if isinstance(background, str) and background not in labels:
+        raise CompileError(f"background {background!r} is not among the labels")
+    index = list(labels).index(background) if isinstance(background, str) else background
+    return OutputSpec(kind or "softmax", units=tuple(units), threshold=threshold, background=index)
+
+
+def compile_network(
+    net: nn.Module, model: ModelSpec, path: Path | None, *, progress: bool = False, guess: bool = False
+) -> CompiledNetwork:
+    """Compile a network that ``model`` describes into the file ``path``, or in memory if None. See ``compile``.
+
+    ``guess``: the kind of the output is not declared.
+    """
     with _progress_bar(model.name, progress) as stage:
         stage("trace")
         net = copy.deepcopy(net).cpu().eval().requires_grad_(False)
         if any(each.dtype in (torch.float16, torch.bfloat16) for each in net.parameters()):
             net = net.float()
         try:
-            traced = TracedNetwork(net, model.preprocess.size, len(model.preprocess.channels))
+            kind = None if guess else model.output.kind
+            traced = TracedNetwork(net, model.preprocess.size, kind, len(model.preprocess.channels))
         except UntraceableError as error:
             _require_channels(model, str(error))
             raise CompileError(f"{model.name} can't be compiled: {error}") from error
-        if len(model.labels) != traced.classes:
-            raise CompileError(f"{model.name} has {traced.classes} classes, and {len(model.labels)} labels are given")
+        model = replace(model, output=_output(model, traced))
         stage("gradients")
         full, limits = _recorded(net, traced, model)
         manifest = _manifest(traced, full, replace(model, parameters_sha256=parameters_digest(net)), net)
@@ -149,6 +185,27 @@ def compile_network(net: nn.Module, model: ModelSpec, path: Path | None, *, prog
         except NetworkFileError as error:
             raise CompileError(f"{model.name} can't be compiled: {error}") from error
     return CompiledNetwork(manifest, full.graph, weights, digest)
+
+
+# The class at a position is kept in 8 bits.
+_MOST_DENSE: Final = 256
+
+
+def _output(model: ModelSpec, traced: TracedNetwork) -> OutputSpec:
+    """The declared output with the traced kind and shape. Raises CompileError if labels or units do not fit."""
+    output = replace(model.output, kind=traced.kind, shape=traced.shape)
+    count, what = traced.shape[0], OUTPUT_NOUNS[traced.kind]
+    labelled = 0 if traced.kind == "embedding" else count
+    if len(model.labels) != labelled:
+        need = f"{count} {what}" if labelled else "an embedding, which has no labels"
+        raise CompileError(f"{model.name} has {need}, and {len(model.labels)} labels are given")
+    if output.units and (traced.kind != "linear" or len(output.units) != count):
+        raise CompileError(f"units are of the output linear, one for each of its quantities, not {list(output.units)}")
+    if output.background is not None and not (traced.kind == "dense" and 0 <= output.background < count):
+        raise CompileError(f"background is a class of the output dense, not {output.background} of {traced.kind}")
+    if traced.kind == "dense" and count > _MOST_DENSE:
+        raise CompileError(f"{model.name} has {count} classes at each position; at most {_MOST_DENSE} are supported")
+    return output
 
 
 def input_spec(
@@ -229,12 +286,13 @@ def _recorded(net: nn.Module, traced: TracedNetwork, model: ModelSpec) -> tuple[
     names = traced.values()
     forward = traced.trunk((*names, traced.logits))
     shape = model.preprocess.shape
+    top_class = model.output.kind in ("softmax", "sigmoid")
     try:
-        return record(forward, (PIXELS_INPUT, *names), net, shape, traced.classes), []
+        return record(forward, (PIXELS_INPUT, *names), net, shape, model.scalars, top_class=top_class), []
     except Exception as error:  # an operation without a derivative, or its formula, can raise anything
         reason = f"{type(net).__name__} has no gradient: {str(error).splitlines()[0]}"
     try:
-        return record(forward, (PIXELS_INPUT, *names), net, shape, traced.classes, gradients=False), [
+        return record(forward, (PIXELS_INPUT, *names), net, shape, model.scalars, gradients=False), [
             f"methods that need a gradient are not offered: {reason}"
         ]
     except Exception as error:
@@ -282,17 +340,16 @@ def _checked(network: CompiledNetwork, net: nn.Module, traced: TracedNetwork) ->
     logits differ, or the gradients with respect to the pixels, which depend on every layer.
     """
     manifest = network.manifest
-    classes = len(manifest.model.labels)
     kind = next((value.dtype for value in net.parameters()), torch.float32)
     images = torch.randn(2, *manifest.model.preprocess.shape, generator=torch.Generator().manual_seed(2)).to(kind)
-    wanted = torch.zeros(2, classes, dtype=kind)
+    wanted = torch.zeros(2, manifest.model.scalars, dtype=kind)
     wanted[0, -1], wanted[1, 0] = 1, 1
     outputs = (manifest.logits, *([manifest.pixels.gradient] if manifest.pixels.gradient else []))
     run = torch_runtime.build(
         network.graph.part((PIXELS_INPUT, WANTED_INPUT), outputs), network.weights, torch.device("cpu"), None
     )
     with torch.no_grad():
-        expected, (logits, *found) = net(images), run(images, wanted)
+        (expected,), (logits, *found) = traced.trunk((traced.logits,))(images), run(images, wanted)
     scale = float(expected.abs().max()) + 1e-12
     off = float((logits - expected).abs().max()) / scale
     if not off <= _TOLERANCE[kind]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from pellucid.explain.evidence import ForwardRecord, first_target_row
+from pellucid.explain.evidence import ForwardRecord
 from pellucid.explain.image_record import ImageRecord
+from pellucid.explain.scalars import first_target_row
 from pellucid.explain.scores import ascending
 from pellucid.network.spec import GateSpec
 from pellucid.types import GateReading

@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
 from pellucid.explain import attention, feature_maps, heat_maps, what_if
-from pellucid.explain.evidence import ForwardRecord, resolved
+from pellucid.explain.evidence import ForwardRecord
 from pellucid.explain.image_record import ImageRecord
 from pellucid.explain.probe import GivenUpError
+from pellucid.explain.scalars import settled
 from pellucid.explain.scores import Scores
 from pellucid.network.spec import GateSpec, NetworkSpec
 from pellucid.types import Batch, Explanation, FeatureMaps, Floats, GateReading, Importance, Outcome, WhatIf
@@ -27,13 +27,10 @@ def explain(record: ForwardRecord, batch: Batch, network: NetworkSpec, infer_s: 
     started = time.perf_counter()
     plans = batch.plans
     with np.errstate(all="ignore"):  # NaN and infinity are reported by _fault
-        scores = Scores.of_logits(record.logits)
+        scores = Scores.of_logits(record.logits, record.output)
         predictions = scores.top([plan.top_k for plan in plans])
         void = batch.void or (lambda: False,) * len(plans)
-        images = [
-            ImageRecord(i, plan, resolved(plan, record.logits[i]), record, partial(scores.of, i), void[i])
-            for i, plan in enumerate(plans)
-        ]
+        images = [ImageRecord(i, settled(plan, scores, i), record, scores, void[i]) for i, plan in enumerate(plans)]
         readings = attention.readings(record, images, network.gates)
         answers = [_answer(*row, network.gates) for row in zip(images, readings, strict=True)]
         maps = feature_maps.tapped(record, plans, network.gates)
@@ -49,9 +46,11 @@ def explain(record: ForwardRecord, batch: Batch, network: NetworkSpec, infer_s: 
             answer.given_up,
             _fault(record.logits[i], answer, maps[i]),
             answer.importance,
-            tuple(images[i].score(index) for index in plans[i].scored),
+            images[i].scored(),
             answer.what_if,
             record.waited_s,
+            record.logits[i].copy() if record.output.kind == "embedding" else None,
+            scores.segmentations[i] if scores.segmentations else None,
         )
         for i, answer in enumerate(answers)
     ]

@@ -1,8 +1,8 @@
-"""The seam to the engine: which gradients a plan needs, and the arrays that the engine returns.
+"""The seam to the engine: the arrays that it returns.
 
 The engine returns float32. Every result keeps the dtype of its inputs, so that tests can use float64.
 
-An explained scalar is a weighted sum of the logits. It is written as a row of weights ``[classes]``.
+An explained scalar is a weighted sum of the logits. It is written as a row of weights ``[classes]`` (``scalars``).
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import Protocol
 
 import numpy as np
 
-from pellucid.types import Contrast, Floats, Integers, Plan
+from pellucid.network.spec import SOFTMAX, OutputSpec
+from pellucid.types import Floats, Integers, Plan
 
 
 class Behind(Protocol):
@@ -54,7 +55,8 @@ class Behind(Protocol):
 class ForwardRecord:
     """The arrays that the passes of a batch of B images computed. R is the number of rows of ``wanted`` for an image.
 
-    - ``logits``: ``[B, classes]``
+    - ``logits``: ``[B, classes]``. Of a dense output ``[B, classes * h * w]``, of an embedding ``[B, dimensions]``.
+    - ``output``: what they mean
     - ``maps``: layer, or PIXELS for the normalised picture -> ``[B, C, h, w]``
     - ``gradients``: layer -> for each image ``[R, C, h, w]`` or ``[R, C, 1, 1]``; empty if its plan needs none. Layers
       in ``linear`` have no entry.
@@ -74,6 +76,7 @@ class ForwardRecord:
     gate_gradients: Mapping[str, Sequence[Floats]]
     behind: Callable[[str, int], Behind]
     linear: Mapping[str, Floats]
+    output: OutputSpec = SOFTMAX
     waited_s: float = 0.0
 
 
@@ -88,54 +91,9 @@ class Evidence:
     gradient: Floats
 
 
-def resolved(plan: Plan, logits: Floats) -> list[int]:
-    """The plan's targets, or, if it has none, the class with the largest of the ``logits`` ``[classes]``.
-
-    The first of equal logits wins. The classes of a contrast's ``against`` are excluded, unless it names all classes.
-    """
-    if plan.targets:
-        return list(plan.targets)
-    if plan.contrast is None:
-        return [int(logits.argmax())]
-    classes = np.arange(len(logits))
-    others = np.delete(classes, plan.contrast.against)
-    classes = others if len(others) else classes
-    return [int(classes[logits[classes].argmax()])]
-
-
-def scalars(targets: Sequence[int], contrast: Contrast | None, classes: int) -> Floats:
-    """The explained scalars ``[K, classes]``, one row of weights for each target.
-
-    A row is 1 at its target. A contrast subtracts ``weight`` times the mean logit of ``against``.
-    """
-    rows: Floats = np.zeros((len(targets), classes), np.float32)
-    rows[range(len(targets)), targets] = 1
-    if contrast is not None:
-        rows[:, contrast.against] -= contrast.weight / len(contrast.against)
-    return rows
-
-
 def has_importance(plan: Plan) -> bool:
     """Whether a plan requests the importance of a layer's channels."""
     return plan.gates and plan.layer is not None and plan.edit is None
-
-
-def wanted(plan: Plan, targets: Sequence[int], classes: int) -> Floats:
-    """The scalars whose gradients a plan needs, as rows of weights ``[R, classes]``.
-
-    The first rows are those of ``scalars``. Channel importance and gate effects ignore a contrast. A plan that combines
-    them with a contrast gets one more row: the first target alone.
-    """
-    rows = scalars(targets, plan.contrast, classes)
-    if plan.contrast is None or not (has_importance(plan) or (plan.gates and plan.effects)):
-        return rows
-    return np.concatenate((rows, scalars(targets[:1], None, classes)))
-
-
-def first_target_row(plan: Plan, rows: Floats) -> Floats:
-    """The row that belongs to the first target without a contrast. ``rows`` is in the order of ``wanted``."""
-    row: Floats = rows[0 if plan.contrast is None else -1]
-    return row
 
 
 def used_classes(rows: Floats) -> Integers:

@@ -28,15 +28,16 @@ def explanations(image: ImageRecord) -> tuple[Explanation, ...]:
         random = _random_maps(image, heat)
         results += [
             Explanation(
-                image.score(target),
+                image.target(k),
                 heat.layers,
                 heat.method,
                 values[k],
                 heat.fuse if len(heat.layers) > 1 else None,
                 image.plan.contrast,
                 None if random is None else random[:, k],
+                image.plan.region(k) if image.plan.regions else None,
             )
-            for k, target in enumerate(image.targets)
+            for k in range(len(image.targets))
         ]
     return tuple(results)
 
@@ -46,7 +47,7 @@ def importance(image: ImageRecord) -> Importance | None:
     layer = image.plan.layer
     if layer is None or not has_importance(image.plan):
         return None
-    return Importance(image.score(image.targets[0]), layer, channel_weights(image.uncontrasted_evidence(layer))[0])
+    return Importance(image.target(0), layer, channel_weights(image.uncontrasted_evidence(layer))[0])
 
 
 def _fused(maps: list[Floats], heat: MapSpec) -> Floats:

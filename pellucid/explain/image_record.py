@@ -6,8 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from pellucid.explain.evidence import Behind, Evidence, ForwardRecord, closed_form, first_target_row, scalars, wanted
+from pellucid.explain.evidence import Behind, Evidence, ForwardRecord, closed_form
 from pellucid.explain.probe import Probe
+from pellucid.explain.scalars import first_target_row, uncontrasted, wanted
+from pellucid.explain.scores import Scores
 from pellucid.types import Floats, Plan, Prediction
 
 
@@ -15,22 +17,35 @@ from pellucid.types import Floats, Plan, Prediction
 class ImageRecord:
     """One image's view of a ForwardRecord.
 
-    ``number`` is the image's index in the batch. ``score(index)`` returns a class's probability and logit. ``void()``
-    is true once the caller has left.
+    ``number`` is the image's index in the batch. ``plan`` is settled (``scalars.settled``). ``void()`` is true once the
+    caller has left.
     """
 
     number: int
     plan: Plan
-    targets: list[int]
     record: ForwardRecord
-    score: Callable[[int], Prediction]
+    scores: Scores
     void: Callable[[], bool]
     _gradients: dict[str, Floats] = field(default_factory=dict)
 
     @cached_property
     def wanted(self) -> Floats:
-        """``evidence.wanted`` for this image: ``[R, classes]``."""
-        return wanted(self.plan, self.targets, self.record.logits.shape[1])
+        """``scalars.wanted`` for this image: ``[R, classes]``."""
+        return wanted(self.plan, self.record.output, self.record.logits.shape[1])
+
+    @property
+    def targets(self) -> tuple[int, ...]:
+        """The classes that are explained."""
+        return self.plan.targets
+
+    def target(self, number: int) -> Prediction:
+        """The scores of a target, by its number."""
+        return self.scores.of(self.number, self.targets[number], self.plan.region(number), self.plan)
+
+    def scored(self) -> tuple[Prediction, ...]:
+        """The scores of the classes in ``Plan.scored``, each over the region of its number."""
+        plan = self.plan
+        return tuple(self.scores.of(self.number, index, plan.region(i), plan) for i, index in enumerate(plan.scored))
 
     def map(self, layer: str) -> Floats:
         """A layer's activation ``[C, h, w]``, or the normalised picture for PIXELS."""
@@ -56,7 +71,7 @@ class ImageRecord:
 
     def uncontrasted_probe(self, layer: str) -> Probe:
         """A probe of the first target without a contrast, which varies the layer's activation."""
-        row = scalars(self.targets[:1], None, self.record.logits.shape[1])
+        row = uncontrasted(self.plan, self.record.output, self.record.logits.shape[1])
         return Probe(self.map(layer), self.map(layer), row, self.behind(layer), self.plan.samples, self.void)
 
     def _gradient(self, layer: str) -> Floats:

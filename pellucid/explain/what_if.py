@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from pellucid.explain.evidence import Evidence, gradients, scalars
+from pellucid.explain.evidence import Evidence, gradients
 from pellucid.explain.image_record import ImageRecord
 from pellucid.explain.methods.gradient import grad_cam
 from pellucid.explain.probe import GivenUpError, Probe
+from pellucid.explain.scalars import scalars
 from pellucid.explain.scores import Scores
 from pellucid.types import ChannelRanking, Edit, Floats, TargetMap, WhatIf
 
@@ -24,13 +25,15 @@ def answer(image: ImageRecord) -> WhatIf | None:
         raise GivenUpError
     activation, behind = image.map(layer), image.behind(layer)
     both = np.stack((activation, activation * factors(plan.edit, activation)))  # 2 C h w
-    scores = Scores.of_logits(behind.logits(both))
-    rows = scalars(image.targets, None, scores.logits.shape[1])
+    output = image.record.output
+    scores = Scores.of_logits(behind.logits(both), output)
+    rows = scalars(plan, output, scores.logits.shape[1])
     gradient = gradients(behind, both, rows)  # K 2 C h w
     heat_maps = [grad_cam(Evidence(both[side], gradient[:, side])) for side in (0, 1)]
     targets = tuple(
-        (TargetMap(scores.of(0, target), heat_maps[0][k]), TargetMap(scores.of(1, target), heat_maps[1][k]))
+        (TargetMap(before, heat_maps[0][k]), TargetMap(after, heat_maps[1][k]))
         for k, target in enumerate(image.targets)
+        for before, after in [[scores.of(side, target, plan.region(k), plan) for side in (0, 1)]]
     )
     before, after = scores.top([plan.top_k, plan.top_k])
     ranked = ranking(image.uncontrasted_probe(layer), _gate(image)) if plan.edit.ranked else None

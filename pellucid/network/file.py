@@ -35,6 +35,8 @@ SUFFIX: Final = ".pellucid"
 _WEIGHTS, _GRAPH, _MANIFEST = "weights.safetensors", "graph.json", "network.json"
 _LARGEST_JSON: Final = 32 * 2**20  # bytes; a graph of 4000 operations takes a fiftieth of it
 _MOST_AXES: Final = 8
+# Numbers of one image's output. A row of weights of a gradient has as many.
+_MOST_SCALARS: Final = 2**25
 _TYPES: Final = {
     "F64": np.float64,
     "F32": np.float32,
@@ -120,7 +122,7 @@ class CompiledNetwork:
         channels, height, width = self.model.preprocess.shape
         of = "" if channels == 3 else f" of {channels} channel{'s' * (channels != 1)}"
         return (
-            f"<network {self.model.name}: {len(self.model.labels)} classes, {height} x {width} pixels{of}, "
+            f"<network {self.model.name}: {self.model.described_output}, {height} x {width} pixels{of}, "
             f"{len(self.spec.layers)} layers, {len(self.spec.gates)} gates>"
         )
 
@@ -309,6 +311,21 @@ def _arrays(data: Array) -> dict[str, Array]:
     return arrays
 
 
+def _check_output(model: ModelSpec) -> None:
+    """Raise NetworkFileError if the output and the labels contradict each other."""
+    output, count = model.output, len(model.labels)
+    shape = output.shape or (count,)
+    if len(shape) != (3 if output.kind == "dense" else 1) or model.scalars > _MOST_SCALARS:
+        raise NetworkFileError(f"its output has an impossible shape {list(shape)[:_MOST_AXES]}")
+    least = {"softmax": 2, "embedding": 0}.get(output.kind, 1)
+    if count < least or count != (0 if output.kind == "embedding" else shape[0]):
+        raise NetworkFileError(f"its output of shape {list(shape)} does not have {count} labels")
+    if output.units and len(output.units) != count:
+        raise NetworkFileError("its units are not one for each quantity")
+    if output.background is not None and not 0 <= output.background < count:
+        raise NetworkFileError("its background is not a class")
+
+
 def _check_graph(manifest: Manifest, graph: Graph, weights: Mapping[str, Array]) -> None:
     """Raise NetworkFileError if the members contradict each other."""
     for node in graph.nodes.values():
@@ -325,6 +342,7 @@ def _check_graph(manifest: Manifest, graph: Graph, weights: Mapping[str, Array])
         raise NetworkFileError("its logits are not computed from its pixels")
     if wrong := (forward & graph.of_wanted) | (gradients - graph.of_wanted):
         raise NetworkFileError(f"{min(wrong)[:80]} can't be both a value and a gradient")
+    _check_output(manifest.model)
     network = manifest.network
     layers = {layer.name for layer in network.layers}
     named = {*network.feature_layers, *(side for gate in network.gates for side in (gate.before, gate.after))}

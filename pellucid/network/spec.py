@@ -13,6 +13,14 @@ from pydantic import Field
 PIXELS: Final = "pixels"
 
 OutputKind = Literal["softmax", "sigmoid", "linear", "dense", "embedding"]
+# What the first axis of an output counts.
+OUTPUT_NOUNS: Final[dict[OutputKind, str]] = {
+    "softmax": "classes",
+    "sigmoid": "labels",
+    "linear": "quantities",
+    "dense": "classes",
+    "embedding": "dimensions",
+}
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
 # The dtype of pixels before normalisation.
 Depth = Literal["uint8", "float32"]
@@ -120,6 +128,9 @@ class OutputSpec:
     background: int | None = None
 
 
+SOFTMAX: Final = OutputSpec()
+
+
 @dataclass(frozen=True)
 class ModelSpec:
     """A network's name, the labels of its output, its preprocessing and the source of its weights.
@@ -135,7 +146,14 @@ class ModelSpec:
     source: str
     weights_sha256: str | None = None
     parameters_sha256: str | None = None
-    output: OutputSpec = OutputSpec()
+    output: OutputSpec = SOFTMAX
+
+    @property
+    def described_output(self) -> str:
+        """The number and the kind of outputs, for readers: "1000 classes"."""
+        shape = self.output.shape or (len(self.labels),)
+        positions = f" at {shape[1]} x {shape[2]} positions" if len(shape) == 3 else ""
+        return f"{shape[0]} {OUTPUT_NOUNS[self.output.kind]}{positions}"
 
     @cached_property
     def scalars(self) -> int:

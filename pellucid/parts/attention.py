@@ -9,9 +9,10 @@ import numpy as np
 from pydantic import Field
 
 from pellucid.network.spec import NetworkSpec
-from pellucid.parts.names import LayerOptions, TargetOptions, gate_names, layer_name
+from pellucid.parts.names import gate_names, layer_name
 from pellucid.parts.option_types import Analysis, Name, Names, Offer
 from pellucid.parts.predictions import class_json
+from pellucid.parts.targets import LayerOptions, TargetOptions
 from pellucid.render import plot
 from pellucid.render.encode import Picture, encode
 from pellucid.types import GateReading, Plan
@@ -39,15 +40,20 @@ class GateOptions(TargetOptions):
         examples=["blocks.15.gate"],
     )
 
+    @property
+    def explains(self) -> bool:
+        return self.restore is not None
+
     def importance_layer(self, network: NetworkSpec) -> str:
         """The layer of ``importance``. Raises UnknownName and Unexplainable."""
         raise NotImplementedError
 
     def asks(self, offer: Offer, plan: Plan) -> Plan:
+        plan = replace(self.aim(plan, offer.spec), gates=True)
+        if offer.spec.output.kind == "embedding" and self.reference is None:  # there is nothing to explain
+            return plan
         return replace(
             plan,
-            targets=self.targets(offer.spec),
-            gates=True,
             layer=self.importance_layer(offer.network),
             effects=self.effects and bool(offer.network.gates),
             restore=gate_names([self.restore] if self.restore else [], offer.network),
@@ -55,25 +61,22 @@ class GateOptions(TargetOptions):
 
     def written(self, analysis: Analysis) -> dict[str, Any]:
         outcome = analysis.outcome
-        importance = outcome.importance
-        assert importance is not None  # `asks` names a layer
-        return {
-            "attention": {
-                "gates": [_gate_json(gate) for gate in outcome.gates],
-                "importance": {
-                    "layer": importance.layer,
-                    "target": class_json(importance.target.index, analysis.labels),
-                    "weights": importance.weights,
-                },
+        found: dict[str, Any] = {"gates": [_gate_json(gate) for gate in outcome.gates]}
+        if importance := outcome.importance:
+            found["importance"] = {
+                "layer": importance.layer,
+                "target": class_json(importance.target.index, analysis.spec),
+                "weights": importance.weights,
             }
-        }
+        return {"attention": found}
 
     def pictures(self, plan: Plan) -> int:
         return 1
 
     def picture(self, entry: dict[str, Any], media_type: str) -> tuple[Picture, dict[str, str]]:
-        importance = entry["attention"]["importance"]
-        headers = {"Pellucid-Layer": importance["layer"], "Pellucid-Target": str(importance["target"]["index"])}
+        importance, headers = entry["attention"].get("importance"), {}
+        if importance:
+            headers = {"Pellucid-Layer": importance["layer"], "Pellucid-Target": str(importance["target"]["index"])}
         return encode(plot.bars(_strips(entry["attention"])), media_type), headers
 
 
@@ -129,7 +132,9 @@ def _strips(attention: dict[str, Any]) -> list[plot.Strip]:
         )
         for gate in attention["gates"]
     ]
-    importance = attention["importance"]
+    importance = attention.get("importance")
+    if importance is None:
+        return strips
     largest = float(np.abs(importance["weights"]).max()) or 1.0
     title = f"Grad-CAM channel weights at {importance['layer']} for {importance['target']['label']} (not a gate)"
     return [*strips, plot.Strip(title, importance["weights"], neutral=0, reach=largest)]

@@ -14,10 +14,11 @@ from pellucid.errors import InvalidOption, PellucidError
 from pellucid.network.spec import ModelSpec
 from pellucid.parts import side_by_side
 from pellucid.parts.grad_cam import METHOD, SAMPLES, SIGNED_COLOURS, GradCamOptions, Samples
-from pellucid.parts.names import TargetOptions, class_index
+from pellucid.parts.names import class_index
 from pellucid.parts.option_types import MAX_SIDE, ColormapName, Name, Names, Offer, OneName, Side
 from pellucid.parts.predictions import TopOptions, prediction_json
 from pellucid.parts.result import image_info
+from pellucid.parts.targets import TargetOptions
 from pellucid.trust.ranks import spearman
 from pellucid.types import Box, DecodedImage, Explanation, GateReading, Outcome, Plan
 
@@ -72,6 +73,8 @@ class CompareOptions(TopOptions, TargetOptions):
 
 def kind_of(options: CompareOptions, images: int) -> Kind:
     """The kind of a comparison. Raises InvalidOption, which lists the kinds."""
+    if options.reference is not None:
+        raise InvalidOption("reference: The two pictures of a comparison are each other's reference.")
     if options.provenance:
         raise InvalidOption("provenance: A comparison does not carry it; ask /v1/grad-cam for each side.")
     targets, networks = len(options.target), 2 if options.against_model else 1
@@ -109,6 +112,9 @@ def sides(kind: Kind, first: Offer, second: Offer, options: CompareOptions) -> l
 
     ``second`` is ``first`` unless networks are compared. Raises what ``Options.plan`` does.
     """
+    embeds = {offer.spec.output.kind == "embedding" for offer in (first, second)}
+    if True in embeds and (kind != "pictures" or False in embeds):
+        raise InvalidOption("The output is an embedding, which has no classes: send two pictures to compare.")
     targets = [class_index(name, first.spec) for name in options.target]
     if len(targets) > len(set(targets)):
         raise InvalidOption(f"target: Both name the class {targets[0]} ({first.spec.labels[targets[0]]}).")
@@ -130,6 +136,8 @@ def _plan(offer: Offer, options: CompareOptions, layer: str | None, targets: Seq
         samples=options.samples,
         signed=options.signed,
         max_side=options.max_side,
+        **options.model_dump(include=options.model_fields_set & {"region", "region_mask"}),
+        reference="" if offer.spec.output.kind == "embedding" else None,
     )
     return replace(maps.plan(offer, 1), top_k=options.top_k, gates=len(targets) < 2 and bool(offer.network.gates))
 
@@ -148,13 +156,12 @@ class _Found:
 
     def as_json(self) -> dict[str, Any]:
         image, outcome = self.seen
-        labels = self.model.labels
         return {
             "model": self.model.name,
             "image": image_info(image.info),
             "box": image.box,
-            "predictions": [prediction_json(each, labels) for each in outcome.predictions],
-            "target": prediction_json(self.explanation.target, labels),
+            "predictions": [prediction_json(each, self.model) for each in outcome.predictions],
+            "target": prediction_json(self.explanation.target, self.model),
             "layer": self.explanation.layer,
         }
 

@@ -42,6 +42,10 @@ class ExplainOptions(PredictOptions, GradCamOptions, GateOptions, FeatureMapOpti
     def design(self) -> Design | None:
         return super().design if "grad_cam" in self.include else None
 
+    @property
+    def explains(self) -> bool:
+        return "grad_cam" in self.include or super().explains
+
     def importance_layer(self, network: NetworkSpec) -> str:
         named = [name for name in self.layer if not is_pixels(name, network)]
         return layer_name(named[0] if named else network.default_layer, network)

@@ -11,13 +11,14 @@ from pydantic import Field
 from pellucid.errors import InvalidOption, UnknownName
 from pellucid.network.spec import PIXELS, ModelSpec, NetworkSpec
 from pellucid.parts import side_by_side
-from pellucid.parts.names import TargetOptions, class_index, is_pixels, layer_name
+from pellucid.parts.names import class_index, is_pixels, layer_name
 from pellucid.parts.option_types import MAX_SIDE, Analysis, ColormapName, CommaSeparated, Name, Names, Offer, Side
-from pellucid.parts.predictions import class_json, target_json
+from pellucid.parts.predictions import class_json, output_json, target_json
+from pellucid.parts.targets import Direction, TargetOptions
 from pellucid.parts.trust import RANDOM_HEADS, TrustOptions, trust_json
 from pellucid.render import compose
 from pellucid.render.encode import Picture, encode
-from pellucid.types import Contrast, Explanation, MapSpec, MethodSpec, Plan
+from pellucid.types import Contrast, Explanation, MapSpec, MethodSpec, Plan, Region
 
 METHOD: Final = "grad-cam"
 COLOURS: Final = "turbo"
@@ -61,6 +62,12 @@ class MapOptions(TargetOptions):
     )
     against_weight: float = Field(
         1.0, ge=0, le=10, description="How much `against` weighs. Finer-CAM's authors use 0.6.", examples=[1.0]
+    )
+    direction: Direction = Field(
+        "up",
+        description="Explain what raises the target's logit or value, or, with `down`, what lowers it (Grad-CAM, "
+        "section 3.3: counterfactual explanations).",
+        examples=["up"],
     )
     samples: Samples = Field(
         SAMPLES,
@@ -111,12 +118,12 @@ class GradCamOptions(TrustOptions, MapOptions):
                 "provenance: The trials of `trust` run in batches with others', so they can't be reproduced to the "
                 "bit. Ask for one of the two."
             )
-        targets = self.targets(offer.spec)
+        plan = self.aim(plan, offer.spec)
         return replace(
             plan,
-            targets=targets,
             heat_maps=_heat_maps(self, offer.network, {method.name: method for method in offer.methods}),
-            contrast=_contrast(self, targets, offer.spec),
+            contrast=_contrast(self, plan.targets, offer.spec),
+            direction=1 if self.direction == "up" else -1,
             samples=self.samples,
             random_heads=RANDOM_HEADS if self.design else 0,
         )
@@ -125,7 +132,7 @@ class GradCamOptions(TrustOptions, MapOptions):
         maps = [_map_json(explanation, self, analysis) for explanation in analysis.outcome.explanations]
         for found, trusted in zip(maps, analysis.trusted, strict=False):
             found["trust"] = trust_json(trusted, found["target"]["label"])
-        return {"grad_cam": maps}
+        return {"grad_cam": maps, **output_json(analysis)}
 
     def pictures(self, plan: Plan) -> int:
         return max(1, len(plan.targets)) * len(plan.wanted)
@@ -173,8 +180,16 @@ def _require_offered(methods: Mapping[str, MethodSpec], name: str, layer: str, n
         )
 
 
+def region_json(region: Region) -> dict[str, Any]:
+    """The region of a target, as JSON."""
+    assert region.mask is not None  # the engine settled it
+    return {"kind": region.kind, "positions": int(region.mask.sum())}
+
+
 def _contrast(options: MapOptions, targets: Sequence[int], spec: ModelSpec) -> Contrast | None:
     """The contrast to other classes. Raises UnknownName, and InvalidOption for a class against itself."""
+    if options.against and not spec.labels:
+        raise InvalidOption(f"against: {spec.name} has no classes: its output is an embedding.")
     against = tuple(dict.fromkeys(class_index(name, spec) for name in options.against))
     for index in targets:
         if index in against:
@@ -185,7 +200,7 @@ def _contrast(options: MapOptions, targets: Sequence[int], spec: ModelSpec) -> C
 
 
 def _map_json(explanation: Explanation, options: MapOptions, analysis: Analysis) -> dict[str, Any]:
-    image, labels, media_type = analysis.image, analysis.labels, analysis.media_type
+    image, spec, media_type = analysis.image, analysis.spec, analysis.media_type
     x0, y0, x1, y1 = image.box
     levels = compose.mask(explanation.heat, compose.scaled_size(x1 - x0, y1 - y0, options.max_side), options.signed)
     overlay = None
@@ -195,8 +210,10 @@ def _map_json(explanation: Explanation, options: MapOptions, analysis: Analysis)
         overlay = encode(compose.overlay(image.picture, size, image.box, levels, colours, options.alpha), media_type)
     heat, contrast = explanation.heat, explanation.contrast
     return {
-        "target": target_json(explanation.target, labels),
-        **({"against": [class_json(index, labels) for index in contrast.against]} if contrast else {}),
+        "target": target_json(explanation.target, spec),
+        **({"against": [class_json(index, spec) for index in contrast.against]} if contrast else {}),
+        **({"direction": options.direction} if options.direction == "down" else {}),
+        **({"region": region_json(explanation.region)} if explanation.region else {}),
         "layer": explanation.layer,
         **({"fused": explanation.fuse} if explanation.fuse else {}),
         "method": explanation.method,

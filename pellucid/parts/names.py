@@ -1,42 +1,12 @@
-"""Names of classes, layers and gates: their options, and how a name is looked up in a network."""
+"""How the names of classes, layers and gates are looked up in a network."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 
-from pydantic import Field
-
 from pellucid.errors import Unexplainable, UnknownName
 from pellucid.network.spec import PIXELS, ModelSpec, NetworkSpec
-from pellucid.parts.option_types import Name, Names, Options
-
-
-class TargetOptions(Options):
-    """The option ``target``."""
-
-    target: Names = Field(
-        default_factory=list,
-        max_length=20,
-        description="Class to explain, by index or by label (case does not matter). Repeat it for several. Default: "
-        "the most probable class.",
-        examples=[["Egyptian cat"], ["285", "281"]],
-    )
-
-    def targets(self, spec: ModelSpec) -> tuple[int, ...]:
-        """The indices of the classes; empty for the most probable class. Raises UnknownName."""
-        return tuple(dict.fromkeys(class_index(name, spec) for name in self.target))
-
-
-class LayerOptions(TargetOptions):
-    """The options ``target`` and ``layer``."""
-
-    layer: Name | None = Field(
-        None,
-        description="Layer to explain at, by a name from /v1/models/{name}. Default: the last layer with a spatial "
-        "extent.",
-        examples=["head", "blocks.10"],
-    )
 
 
 def class_index(name: str, spec: ModelSpec) -> int:

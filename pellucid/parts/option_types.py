@@ -90,14 +90,14 @@ class Offer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Analysis:
-    """The data of an image's entry: the image, the engine's outcome, and the network's labels.
+    """The data of an image's entry: the image, the engine's outcome, and the network's spec.
 
     ``trusted`` has the measurements of each map, with ``trust=true``. ``media_type`` is the type of pictures.
     """
 
     image: DecodedImage
     outcome: Outcome
-    labels: Sequence[str]
+    spec: ModelSpec
     trusted: Sequence[Trusted] = ()
     media_type: str = "image/png"
 

@@ -62,13 +62,18 @@ def npz(image: DecodedImage, outcome: Outcome, origin: dict[str, Any] | None) ->
     """All K maps of one image as arrays. ``numpy.load`` needs no pickle for them.
 
     ``heat`` [K, h, w] float32; ``targets`` [K], ``probabilities`` [K], ``layers`` [K] and ``methods`` [K]; ``box`` [4];
-    ``size`` [2], the source's width and height; ``sha256`` of the source's bytes.
+    ``size`` [2], the source's width and height; ``sha256`` of the source's bytes. Values of quantities and the
+    similarity of an embedding are ``scores`` [K] in place of the probabilities.
     """
     found = outcome.explanations
+    targets = [each.target for each in found]
+    probabilities = [each.probability for each in targets if each.probability is not None]
     arrays: dict[str, Any] = {
         "heat": np.stack([each.heat for each in found]),
-        "targets": np.array([each.target.index for each in found], np.int64),
-        "probabilities": np.array([each.target.probability for each in found], np.float32),
+        "targets": np.array([each.index for each in targets], np.int64),
+        "probabilities" if probabilities else "scores": np.array(
+            probabilities or [each.logit for each in targets], np.float32
+        ),
         "layers": np.array([each.layer for each in found]),
         "methods": np.array([each.method for each in found]),
         "box": np.array(image.box, np.int64),

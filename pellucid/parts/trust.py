@@ -9,14 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from pellucid.network.spec import PreprocessSpec
+from pellucid.network.spec import OutputKind, OutputSpec, PreprocessSpec
 from pellucid.parts.option_types import Options
-from pellucid.trust.measures import Confidence, Curve, Measured, measured, sanity, sentence
+from pellucid.trust.measures import Confidence, Curve, Measure, Measured, measured, sanity, sentence
 from pellucid.trust.perturbations import Design, Perturbations
 from pellucid.types import DecodedImage, Outcome, Plan
 
 # Maps by networks with random weights behind the layer, for the sanity check.
 RANDOM_HEADS: Final = 5
+# What is measured if the output has no probabilities.
+_MEASURES: Final[dict[OutputKind, Measure]] = {"linear": "value", "embedding": "similarity"}
 
 
 class TrustOptions(Options):
@@ -67,22 +69,45 @@ def perturbations_of(image: DecodedImage, outcome: Outcome, spec: PreprocessSpec
     return Perturbations(image.pixels, maps, [255 * value for value in spec.mean], design, spec.low, spec.high)
 
 
-def scoring_plan(outcome: Outcome) -> Plan:
-    """The plan for each perturbed picture: the scores of the targets."""
-    return Plan(scored=tuple(explanation.target.index for explanation in outcome.explanations))
+def scoring_plan(plan: Plan, outcome: Outcome) -> Plan:
+    """The plan for each perturbed picture: the scores of the targets of ``outcome``, the result of ``plan``."""
+    found = outcome.explanations
+    return Plan(
+        scored=tuple(explanation.target.index for explanation in found),
+        regions=tuple(explanation.region for explanation in found if explanation.region),
+        reference=plan.reference,
+    )
+
+
+def scores_of(outcome: Outcome, plan: Plan) -> list[float]:
+    """The scores of a perturbed picture, one for each target: probabilities where there are some.
+
+    For a plan that explains what lowers a score: one minus the probability, or the score with the other sign.
+    """
+    found = []
+    for each in outcome.scored:
+        rest = 0.0 if each.probability is None else 1.0
+        score = each.logit if each.probability is None else each.probability
+        found.append(score if plan.direction > 0 else rest - score)
+    return found
 
 
 def measure(
-    perturbations: Perturbations, scores: NDArray[np.float64], outcome: Outcome, estimated_s: float
+    perturbations: Perturbations,
+    scores: NDArray[np.float64],
+    outcome: Outcome,
+    output: OutputSpec,
+    estimated_s: float,
 ) -> tuple[Trusted, ...]:
     """The measurements of each map, from the ``scores`` ``[perturbations, targets]``."""
+    kind = _MEASURES.get(output.kind, "probability")
     return tuple(
         Trusted(
             each,
             sanity(explanation.heat, explanation.randomised) if explanation.randomised is not None else (),
             estimated_s,
         )
-        for each, explanation in zip(measured(perturbations, scores), outcome.explanations, strict=True)
+        for each, explanation in zip(measured(perturbations, scores, kind), outcome.explanations, strict=True)
     )
 
 
@@ -90,24 +115,17 @@ def trust_json(found: Trusted, label: str) -> dict[str, Any]:
     """The field ``trust`` of a map."""
     measured = found.measured
     known = [abs(each) for each in found.sanity if each is not None]
-    random = measured.random_confidence
     return {
+        "measure": measured.measure,
         "finding": measured.finding,
         "sentence": sentence(measured, label),
         "advantage": np.float32(measured.advantage),
         "noise": np.float32(measured.noise),
         "gaussian": np.float32(measured.gaussian),
         "beaten": measured.beaten,
-        "random_maps": len(random),
+        "random_maps": measured.random_maps,
         "curves": [_curve_json(curve) for curve in measured.curves],
-        "confidence": {
-            "map": _confidence_json(measured.confidence),
-            "gaussian": _confidence_json(measured.gaussian_confidence),
-            "random": {
-                "drop": np.float32(np.mean([each.drop for each in random])),
-                "increases": sum(each.increase for each in random),
-            },
-        },
+        "confidence": _confidences_json(measured),
         "positive_share": np.float32(measured.positive_share),
         "sanity": {
             "correlations": [None if each is None else np.float32(each) for each in found.sanity],
@@ -131,6 +149,20 @@ def _curve_json(curve: Curve) -> dict[str, Any]:
             "map": np.float32(curve.map_auc),
             "gaussian": np.float32(curve.gaussian_auc),
             "random": curve.random_auc,
+        },
+    }
+
+
+def _confidences_json(found: Measured) -> dict[str, Any] | None:
+    if found.confidence is None or found.gaussian_confidence is None:
+        return None
+    random = found.random_confidence
+    return {
+        "map": _confidence_json(found.confidence),
+        "gaussian": _confidence_json(found.gaussian_confidence),
+        "random": {
+            "drop": np.float32(np.mean([each.drop for each in random])),
+            "increases": sum(each.increase for each in random),
         },
     }
 

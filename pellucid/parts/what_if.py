@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Final
 
@@ -11,11 +10,12 @@ import numpy as np
 from pydantic import Field
 
 from pellucid.errors import InvalidOption, UnknownName
-from pellucid.network.spec import NetworkSpec
+from pellucid.network.spec import ModelSpec, NetworkSpec
 from pellucid.parts import side_by_side
-from pellucid.parts.names import LayerOptions, gate_names, layer_name
+from pellucid.parts.names import gate_names, layer_name
 from pellucid.parts.option_types import MAX_SIDE, MOST_EDITED, Analysis, CommaSeparated, Name, Offer, Scaled, Side
 from pellucid.parts.predictions import TopOptions, prediction_json
+from pellucid.parts.targets import LayerOptions
 from pellucid.trust.ranks import spearman
 from pellucid.types import Box, ChannelRanking, Edit, Plan, WhatIf
 
@@ -61,14 +61,14 @@ class WhatIfOptions(TopOptions, LayerOptions):
     max_side: Side = Field(MAX_SIDE, description="Longest side of the masks in pixels.", examples=[MAX_SIDE])
 
     def asks(self, offer: Offer, plan: Plan) -> Plan:
-        targets = self.targets(offer.spec)
+        plan = self.aim(plan, offer.spec)
         layer, edit = _edited(self, offer.network)
-        return replace(plan, top_k=self.top_k, targets=targets, layer=layer, edit=edit, gates=bool(edit.gate))
+        return replace(plan, top_k=self.top_k, layer=layer, edit=edit, gates=bool(edit.gate))
 
     def written(self, analysis: Analysis) -> dict[str, Any]:
         found = analysis.outcome.what_if
         assert found is not None  # `asks` has an edit
-        return {"what_if": _what_if_json(found, analysis.image.box, self, analysis.labels)}
+        return {"what_if": _what_if_json(found, analysis.image.box, self, analysis.spec)}
 
     def pixels(self, plan: Plan) -> int:
         return 3 * max(1, len(plan.targets)) * self.max_side**2  # before, after, and their difference
@@ -102,7 +102,7 @@ def _edited(options: WhatIfOptions, network: NetworkSpec) -> tuple[str, Edit]:
     return layer, Edit(tuple(sorted(pairs)), 0.0 if options.keep else 1.0, gate, options.rank)
 
 
-def _what_if_json(found: WhatIf, box: Box, options: WhatIfOptions, labels: Sequence[str]) -> dict[str, Any]:
+def _what_if_json(found: WhatIf, box: Box, options: WhatIfOptions, spec: ModelSpec) -> dict[str, Any]:
     edit = found.edit
     return {
         "layer": found.layer,
@@ -111,12 +111,12 @@ def _what_if_json(found: WhatIf, box: Box, options: WhatIfOptions, labels: Seque
             "channels": [{"channel": channel, "factor": factor} for channel, factor in edit.channels],
             "others": edit.others,
         },
-        "before": [prediction_json(each, labels) for each in found.before],
-        "after": [prediction_json(each, labels) for each in found.after],
+        "before": [prediction_json(each, spec) for each in found.before],
+        "after": [prediction_json(each, spec) for each in found.after],
         "targets": [
             {
-                "before": prediction_json(before.target, labels),
-                "after": prediction_json(after.target, labels),
+                "before": prediction_json(before.target, spec),
+                "after": prediction_json(after.target, spec),
                 "change": np.float32(after.target.logit - before.target.logit),
                 "maps": side_by_side.maps_json(before.heat, after.heat, box, options.max_side, options.signed),
             }

@@ -71,6 +71,11 @@ def mask(heat: Floats, size: tuple[int, int], keep_sign: bool) -> Pixels:
     return np.rint(levels, out=levels).astype(np.uint8)
 
 
+def enlarged(levels: Pixels, size: tuple[int, int]) -> Pixels:
+    """``levels`` ``[h, w]`` in ``size`` (width, height): the nearest level, none in between."""
+    return np.asarray(Image.fromarray(levels).resize(size, Image.Resampling.NEAREST))
+
+
 def shared_mask(heat: Floats, size: tuple[int, int], reach: float, keep_sign: bool) -> Pixels:
     """An 8-bit mask of ``size`` (width, height) on a scale shared by several maps: the value ``reach`` > 0 becomes 255.
 

@@ -136,7 +136,7 @@ class OpenVINORuntime:
         spec, graph = network.model.preprocess, network.graph
         channels, *size = spec.shape
         images = ops.parameter([-1, *size, channels], np.dtype(spec.depth), name="images")
-        wanted = ops.parameter([-1, len(network.model.labels)], np.float32, name="wanted")
+        wanted = ops.parameter([-1, network.model.scalars], np.float32, name="wanted")
         mean = np.array(spec.blank, np.float32).reshape(1, channels, 1, 1)
         std = np.array(spec.spread, np.float32).reshape(1, channels, 1, 1)
         floats = ops.convert(images, np.float32) if spec.depth == "uint8" else images
@@ -307,8 +307,7 @@ class OpenVINOHead:
         if draw is not None:
             self.shuffled(draw).prepare(gradient, cores)
             return
-        classes = len(self._runtime.network.model.labels)
-        wanted = [np.zeros((1, classes), np.float32)] if gradient else []
+        wanted = [np.zeros((1, self._runtime.network.model.scalars), np.float32)] if gradient else []
         self._model(self._part(gradient)).compiled(cores, [*self._runtime.example(self.inputs), *wanted])
 
     def _part(self, gradient: bool) -> Part:

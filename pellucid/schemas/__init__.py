@@ -20,12 +20,14 @@ from pellucid.schemas.catalogue import (
     ModelDetail,
     ModelList,
     ModelSummary,
+    Output,
 )
 from pellucid.schemas.compare import ComparedGate, ComparedMaps, ComparedSide, CompareReply, Comparison, GateChange
 from pellucid.schemas.provenance import Engine, Frame, Preprocess, Provenance, Weights
 from pellucid.schemas.results import (
     Attention,
     ChannelWeight,
+    ExplainedRegion,
     Failure,
     FeatureMap,
     Gate,
@@ -33,6 +35,8 @@ from pellucid.schemas.results import (
     Importance,
     Reply,
     Result,
+    Segmentation,
+    SegmentationClass,
     Stats,
     Tiles,
 )
@@ -76,6 +80,7 @@ __all__ = [
     "Confidence",
     "DefaultLayer",
     "Engine",
+    "ExplainedRegion",
     "Failure",
     "FeatureMap",
     "Frame",
@@ -95,6 +100,7 @@ __all__ = [
     "ModelList",
     "ModelSummary",
     "MutedChannel",
+    "Output",
     "Picture",
     "Prediction",
     "Preprocess",
@@ -107,6 +113,8 @@ __all__ = [
     "Result",
     "Sanity",
     "Schema",
+    "Segmentation",
+    "SegmentationClass",
     "SideBySide",
     "Stats",
     "Target",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 from base64 import b64decode
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -28,6 +29,10 @@ class Schema(BaseModel):
     """A part of a reply."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        """The fields that are present."""
+        return ((name, value) for name, value in super().__repr_args__() if value is not None)
 
 
 class Problem(Schema):
@@ -90,12 +95,52 @@ class ClassName(Schema):
 
 
 class Target(ClassName):
-    """A class, and its probability for this picture."""
+    """What is explained, with its score for this picture. Which score depends on the network's `output`.
 
-    probability: float = Field(description="Softmax over all classes.", examples=[0.355])
+    Classes and labels have a probability, quantities a value. The target of an embedding is the similarity to the
+    reference, with the index 0 and the label `reference`.
+    """
+
+    probability: float | None = Field(
+        None,
+        description="Of a class: softmax over all classes. Of an independent label: the sigmoid of its logit. Of the "
+        "target of a segmentation: softmax at each position, averaged over the region.",
+        examples=[0.355],
+    )
+    applies: bool | None = Field(
+        None,
+        description="Whether an independent label applies: its probability reaches the network's `threshold`.",
+        examples=[True],
+    )
+    share: float | None = Field(
+        None,
+        description="Of a class of a segmentation: the part of what the network sees where it has the largest logit, 0 "
+        "to 1.",
+        examples=[0.28],
+    )
+    value: float | None = Field(None, description="Of a quantity: the network's output.", examples=[41.5])
+    unit: str | None = Field(None, description="The quantity's unit, if it has one.", examples=["years"])
+    similarity: float | None = Field(
+        None,
+        description="Of an embedding: the cosine with that of the reference, -1 to 1.",
+        examples=[0.83],
+    )
+
+    @property
+    def score(self) -> str:
+        """The score for readers: "35.5%", "41.5 years", "28.0% of the picture", "0.830"."""
+        if self.similarity is not None:
+            return f"{self.similarity:.3f}"
+        if self.value is not None:
+            return f"{self.value:.4g} {self.unit or ''}".rstrip()
+        if self.share is not None:
+            return f"{self.share:.1%} of the picture"
+        return f"{self.probability or 0:.1%}"
 
 
 class Prediction(Target):
-    """A class with its probability and its logit."""
+    """A class, a label or a quantity, with its scores."""
 
-    logit: float = Field(description="The network's output before softmax.", examples=[9.12])
+    logit: float | None = Field(
+        None, description="Of a class or label: the output before softmax or sigmoid.", examples=[9.12]
+    )

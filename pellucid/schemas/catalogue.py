@@ -101,12 +101,35 @@ class MethodCost(Schema):
     date: str = Field(description="Day of the measurement.", examples=["2026-11-24"])
 
 
+class Output(Schema):
+    """What the network's output means."""
+
+    kind: Literal["softmax", "sigmoid", "linear", "dense", "embedding"] = Field(
+        description="`softmax`: classes of which one applies. `sigmoid`: independent labels. `linear`: quantities. "
+        "`dense`: a segmentation. `embedding`: a vector.",
+        examples=["softmax"],
+    )
+    shape: list[int] = Field(description="The shape of the output for one picture.", examples=[[1000]])
+    units: list[str] | None = Field(
+        None, description="The units of quantities, in the order of `labels`.", examples=[["years"]]
+    )
+    threshold: float | None = Field(
+        None, description="The probability from which an independent label applies.", examples=[0.5]
+    )
+    background: int | None = Field(
+        None, description="The class of a segmentation that is not explained by default.", examples=[0]
+    )
+
+
 class ModelSummary(Schema):
     """A summary of a served network."""
 
     name: str = Field(description="Its name, for `model` and /v1/models/{name}.", examples=["lite0"])
     title: str = Field(description="A title for people.", examples=["EfficientNet-Lite0, ImageNet-1k"])
-    classes: int = Field(description="The number of classes.", examples=[1000])
+    classes: int = Field(
+        description="The number of classes, labels or quantities; 0 for an embedding.", examples=[1000]
+    )
+    output: Output = Field(description="What its output means.")
     input: list[int] = Field(description="Channels, height and width of its input.", examples=[[3, 224, 224]])
     default: bool = Field(description="Whether it serves requests without `model`.", examples=[True])
 
@@ -134,7 +157,9 @@ class ModelDetail(ModelSummary):
     )
     engine: str = Field(description="Engine, device and precision.", examples=["torch 2.14.1 on cpu, fp32"])
     preprocess: Preprocess = Field(description="How a picture becomes its input.")
-    labels: list[str] = Field(description="Labels, class 0 first.", examples=[["tench", "goldfish"]])
+    labels: list[str] = Field(
+        description="Labels, index 0 first. Empty for an embedding.", examples=[["tench", "goldfish"]]
+    )
     layers: list[Layer] = Field(description="Layers with a spatial extent, in order of execution.")
     gates: list[GateShape] = Field(description="Channel-attention gates, in order of execution. Empty if it has none.")
     default_layer: DefaultLayer = Field(description="The default layer of Grad-CAM.")

@@ -69,7 +69,11 @@ class Attention(Schema):
     gates: list[Gate] = Field(
         description="The network's channel-attention gates, in order of execution. Empty if it has none."
     )
-    importance: Importance = Field(description="Grad-CAM's channel weights at the chosen layer, for the first target.")
+    importance: Importance | None = Field(
+        None,
+        description="Grad-CAM's channel weights at the chosen layer, for the first target. Not present for an "
+        "embedding without a reference.",
+    )
 
 
 class Tiles(Schema):
@@ -106,10 +110,44 @@ class FeatureMap(Schema):
     stats: Stats = Field(description="Statistics of the channels.")
 
 
+class SegmentationClass(ClassName):
+    """A class of a segmentation, and its level in the mask."""
+
+    level: int = Field(description="The grey level of its positions.", examples=[15])
+
+
+class Segmentation(Schema):
+    """The class with the largest logit at each position."""
+
+    mask: Picture = Field(
+        description="8-bit grey, as large as `box` (its longer side at most 1024 pixels). The level is the class's "
+        "index. If the network has one class, 1 is where it applies, and 0 elsewhere."
+    )
+    box: BoxField
+    classes: list[SegmentationClass] = Field(description="The classes in the mask.")
+
+
+class ExplainedRegion(Schema):
+    """Where a class of a segmentation is explained."""
+
+    kind: Literal["class", "picture", "box", "point", "mask"] = Field(
+        description="`class`: where it has the largest logit. `picture`: everywhere, also if it has the largest logit "
+        "nowhere.",
+        examples=["class"],
+    )
+    positions: int = Field(description="The number of positions of the network's output.", examples=[5120])
+
+
 class GradCam(Schema):
     """A heat map: where the evidence for one class is."""
 
-    target: Target = Field(description="The explained class.")
+    target: Target = Field(description="What is explained.")
+    direction: Literal["up", "down"] | None = Field(
+        None, description="`down`: the map explains what lowers the score. Only present with `direction=down`."
+    )
+    region: ExplainedRegion | None = Field(
+        None, description="Where the class is explained. Only present for a segmentation."
+    )
     against: list[ClassName] | None = Field(
         None, description="The classes that it is explained against. Only present with `against`."
     )
@@ -137,7 +175,17 @@ class Result(Schema):
     """The result for one image. Only the parts of the route, or of `include`, are present."""
 
     image: ImageInfo = Field(description="The picture that was explained.")
-    predictions: list[Prediction] | None = Field(None, description="The most probable classes, best first.")
+    predictions: list[Prediction] | None = Field(
+        None,
+        description="The most probable classes or labels, best first; of a segmentation those with the largest share; "
+        "quantities in the network's order. Empty for an embedding.",
+    )
+    embedding: list[float] | None = Field(
+        None, description="The network's output, scaled to length 1. Only present if it is an embedding."
+    )
+    segmentation: Segmentation | None = Field(
+        None, description="The class at each position. Only present if the output is a segmentation."
+    )
     attention: Attention | None = Field(None, description="Weights of channels.")
     feature_maps: list[FeatureMap] | None = Field(None, description="Feature maps by layer, in the requested order.")
     grad_cam: list[GradCam] | None = Field(

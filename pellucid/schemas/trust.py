@@ -28,7 +28,7 @@ class RandomCurve(Schema):
 
 
 class Areas(Schema):
-    """Areas under the curves, 0 to 1. An area is the mean probability along a curve."""
+    """Areas under the curves. An area is the mean score along a curve."""
 
     map: float = Field(description="The area of the map.", examples=[0.12])
     gaussian: float = Field(description="The area of a Gaussian in the middle of the picture.", examples=[0.15])
@@ -36,7 +36,7 @@ class Areas(Schema):
 
 
 class TrustCurve(Schema):
-    """The class's probability while pixels are removed or restored in the order of a map, highest values first."""
+    """The target's score while pixels are removed or restored in the order of a map, highest values first."""
 
     test: Literal["deletion", "insertion", "road"] = Field(
         description="`deletion`: pixels become the network's mean colour. The curve of a good map falls early. "
@@ -47,7 +47,7 @@ class TrustCurve(Schema):
     )
     fractions: list[float] = Field(description="Shares of the pixels.", examples=[[0.0, 0.5, 1.0]])
     map: list[float] = Field(
-        description="The probability at each share, in the order of the map.", examples=[[0.36, 0.04, 0.0]]
+        description="The score at each share, in the order of the map.", examples=[[0.36, 0.04, 0.0]]
     )
     gaussian: list[float] = Field(
         description="The same in the order of a Gaussian in the middle of the picture.", examples=[[0.36, 0.07, 0.0]]
@@ -96,8 +96,13 @@ class Sanity(Schema):
 
 
 class Trust(Schema):
-    """How far a map can be trusted: the change of the class's probability if its pixels are removed or restored."""
+    """How far a map can be trusted: the change of the target's score if its pixels are removed or restored."""
 
+    measure: Literal["probability", "value", "similarity"] = Field(
+        description="The score that is measured: the class's probability, the quantity's value, or the similarity to "
+        "the reference. With `direction=down`, one minus the probability, or the value with the other sign.",
+        examples=["probability"],
+    )
     finding: Literal["follows", "unclear", "contradicts"] = Field(
         description="Whether the network follows the map more than random maps. `follows`: `advantage` is more than "
         "twice `noise` above 0. `contradicts`: it is more than twice `noise` below 0.",
@@ -109,7 +114,7 @@ class Trust(Schema):
     )
     advantage: float = Field(
         description="By how much the areas under the map's three curves are better than the mean random map's, "
-        "averaged over the curves: in probability, -1 to 1. A random map has 0 on average.",
+        "averaged over the curves, in the unit of `measure`. A random map has 0 on average.",
         examples=[0.14],
     )
     noise: float = Field(
@@ -119,7 +124,9 @@ class Trust(Schema):
     beaten: int = Field(description="The number of random maps with a lower advantage.", examples=[8])
     random_maps: int = Field(description="The number of random maps.", examples=[8])
     curves: list[TrustCurve] = Field(description="Deletion, insertion and ROAD.")
-    confidence: Confidence = Field(description="The class's probability on the picture masked by the map.")
+    confidence: Confidence | None = Field(
+        description="The class's probability on the picture masked by the map. Null if the score is no probability."
+    )
     positive_share: float = Field(
         description="The share of the map's evidence that is for the class: the sum of its positive values, divided by "
         "the sum of all magnitudes.",

@@ -14,6 +14,7 @@ from pellucid.trust.ranks import spearman
 from pellucid.types import Floats
 
 Test = Literal["deletion", "insertion", "road"]
+Measure = Literal["probability", "value", "similarity"]
 Finding = Literal["follows", "unclear", "contradicts"]
 
 # Within this many standard deviations of random maps, an advantage can be chance.
@@ -22,9 +23,9 @@ _CLEAR: Final = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """A class's probability ``[n]`` over the shares ``[n]`` of the pixels that are removed, or restored.
+    """A target's score ``[n]`` over the shares ``[n]`` of the pixels that are removed, or restored.
 
-    ``map``, ``gaussian`` ``[n]``, ``random`` ``[R, n]``. The areas under them lie between 0 and 1; ``random_auc`` is
+    ``map``, ``gaussian`` ``[n]``, ``random`` ``[R, n]``. The areas under them are mean scores; ``random_auc`` is
     ``[R]``.
     """
 
@@ -56,8 +57,11 @@ class Measured:
 
     ``advantage``: how much better the map's areas are than those of the mean random map, averaged over the tests, in
     probability. ``noise``: the standard deviation of a random map's advantage. ``gaussian``: the advantage of the
-    Gaussian in the middle. ``beaten``: the number of random maps with a lower advantage.
+    Gaussian in the middle. ``beaten``: the number of random maps with a lower advantage. ``measure``: what the scores
+    are. The confidences are None unless they are probabilities.
     """
+
+    measure: Measure
 
     finding: Finding
     advantage: float
@@ -65,19 +69,22 @@ class Measured:
     gaussian: float
     beaten: int
     curves: tuple[Curve, ...]
-    confidence: Confidence
-    gaussian_confidence: Confidence
+    confidence: Confidence | None
+    gaussian_confidence: Confidence | None
     random_confidence: tuple[Confidence, ...]
+    random_maps: int
     positive_share: float
     passes: int
 
 
-def measured(perturbations: Perturbations, scores: NDArray[Any]) -> tuple[Measured, ...]:
-    """One for each target. ``scores`` ``[perturbations, targets]`` are the classes' probabilities."""
-    return tuple(_of_target(perturbations, scores[:, target], target) for target in range(perturbations.targets))
+def measured(perturbations: Perturbations, scores: NDArray[Any], measure: Measure) -> tuple[Measured, ...]:
+    """One for each target. ``scores`` ``[perturbations, targets]`` are the targets' ``measure``."""
+    return tuple(
+        _of_target(perturbations, scores[:, target], target, measure) for target in range(perturbations.targets)
+    )
 
 
-def _of_target(perturbations: Perturbations, scores: NDArray[Any], target: int) -> Measured:
+def _of_target(perturbations: Perturbations, scores: NDArray[Any], target: int, measure: Measure) -> Measured:
     found = {perturbation: float(score) for perturbation, score in zip(perturbations.plan, scores, strict=True)}
     by_map: dict[tuple[str, int], list[float]] = {}
     for perturbation, score in found.items():
@@ -107,19 +114,23 @@ def _of_target(perturbations: Perturbations, scores: NDArray[Any], target: int) 
     advantages = merits - merits[2:].mean()
     random = advantages[2:]
     noise = float(random.std(ddof=1) * np.sqrt(1 + 1 / len(random)))
-    confidences = [_confidence(original[0], by_map["masked", row][0]) for row in rows]
+    confidences: list[Confidence] = []
+    if measure == "probability":
+        confidences = [_confidence(original[0], by_map["masked", row][0]) for row in rows]
     heat = perturbations.maps[rows[0]]
     total = float(np.abs(heat).sum())
     return Measured(
+        measure=measure,
         finding=finding(float(advantages[0]), noise),
         advantage=float(advantages[0]),
         noise=noise,
         gaussian=float(advantages[1]),
         beaten=int((random < advantages[0]).sum()),
         curves=curves,
-        confidence=confidences[0],
-        gaussian_confidence=confidences[1],
+        confidence=confidences[0] if confidences else None,
+        gaussian_confidence=confidences[1] if confidences else None,
         random_confidence=tuple(confidences[2:]),
+        random_maps=len(random),
         positive_share=float(np.maximum(heat, 0).sum()) / total if total else 0.0,
         passes=len(perturbations),
     )
@@ -134,20 +145,20 @@ def finding(advantage: float, noise: float) -> Finding:
 
 def sentence(found: Measured, label: str) -> str:
     """The finding as a sentence."""
-    random = len(found.random_confidence)
+    random, measure = found.random_maps, found.measure
     spread = "random maps have no spread"
     if found.noise:
         spread = f"{abs(found.advantage) / found.noise:.1f} times the spread of random maps"
     said = {
-        "follows": f"The network follows this map for {label!r}: taking away what it marks costs more of the class's "
-        "probability, and showing it brings more back, than with random maps on average",
+        "follows": f"The network follows this map for {label!r}: taking away what it marks costs more of the "
+        f"{measure}, and showing it brings more back, than with random maps on average",
         "unclear": f"It is unclear whether the network follows this map for {label!r}: its advantage is within "
         "twice the spread of random maps, too little to tell it from chance",
         "contradicts": f"The network contradicts this map for {label!r}: random maps do better on average",
     }[found.finding]
     gaussian = "less" if found.gaussian < found.advantage else "more"
     return (
-        f"{said} (advantage {found.advantage:+.3f} of probability, {spread}; it beats "
+        f"{said} (advantage {found.advantage:+.3f} of {measure}, {spread}; it beats "
         f"{found.beaten} of {random}). A spot in the middle of the picture does {gaussian} ({found.gaussian:+.3f})."
     )
 

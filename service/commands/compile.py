@@ -6,6 +6,7 @@ import json
 import os
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 import typer
 
 from pellucid.network.file import SUFFIX, CompiledNetwork
-from pellucid.network.spec import Interpolation, ModelSpec, PreprocessSpec
+from pellucid.network.spec import SOFTMAX, Interpolation, ModelSpec, OutputKind, PreprocessSpec
 
 from .session import console
 
@@ -35,6 +36,20 @@ def compile_network(
     ] = None,
     labels: Annotated[
         str | None, typer.Option(help="File with one label a line, or the labels between commas; class 0 first.")
+    ] = None,
+    output: Annotated[
+        OutputKind | None,
+        typer.Option(
+            help="softmax: classes of which one applies; sigmoid: independent labels; linear: quantities; dense: a "
+            "segmentation; embedding: a vector. Default: that of the catalogue, or what the network shows."
+        ),
+    ] = None,
+    units: Annotated[str | None, typer.Option(help="Units of quantities, one for each label, between commas.")] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="The probability from which an independent label applies. Default: 0.5.")
+    ] = None,
+    background: Annotated[
+        str | None, typer.Option(help="The class of a segmentation that is not explained by default: label or index.")
     ] = None,
     size: Annotated[
         str | None, typer.Option(help="Pixels of the network's input: the side of a square, or HEIGHTxWIDTH.")
@@ -111,11 +126,12 @@ def compile_network(
     described: dict[str, Any] = {"name": name, "labels": labels and _labels(labels), "title": title}
     try:
         kind, colon, _ = network.partition(":")
-        if colon and kind not in _SOURCES:
+        own = bool(colon) and kind not in _SOURCES
+        if own:
             sys.path.insert(0, os.getcwd())
             net = of_class(network, _arguments(arguments))
             described["name"] = name or out.name.removesuffix(SUFFIX)
-            spec = _described(net, network, chosen, described)
+            spec = _described(net, network, chosen, described, output)
         else:
             if arguments:
                 _refuse("--arguments are of a class, and a name of the catalogue has its own")
@@ -125,13 +141,24 @@ def compile_network(
                 preprocess=_preprocess({**asdict(spec.preprocess), "low": None, "high": None, **_with_resize(chosen)}),
                 **{key: value for key, value in described.items() if value},
             )
+        known = spec.output if output in (None, spec.output.kind) else replace(SOFTMAX, kind=output)
+        spec = replace(
+            spec,
+            output=compiling.declared_output(
+                output or known.kind,
+                spec.labels,
+                known.units if units is None else _list(units),
+                known.threshold if threshold is None else threshold,
+                known.background if background is None else _background(background, spec.labels),
+            ),
+        )
         if weights:
             load_strict(net, read_state(weights), str(weights))
             source = f"{spec.source}; weights: {weights.name}"
             spec = replace(spec, source=source, weights_sha256=digest(weights))
-        elif colon and kind not in _SOURCES:
+        elif own:
             typer.echo("without --weights the network has those that its constructor gave it", err=True)
-        done = compiling.compile_network(net, spec, out, progress=True)
+        done = compiling.compile_network(net, spec, out, progress=True, guess=own and output is None)
     except ValueError as error:
         _refuse(str(error))
     except OSError as error:
@@ -157,13 +184,15 @@ def _refuse(sentence: str) -> NoReturn:
     raise typer.Exit(2)
 
 
-def _described(net: nn.Module, path: str, chosen: dict[str, Any], described: dict[str, Any]) -> ModelSpec:
+def _described(
+    net: nn.Module, path: str, chosen: dict[str, Any], described: dict[str, Any], output: OutputKind | None
+) -> ModelSpec:
     """The spec of a class in a module of yours. Without options, all but the size and the labels are ImageNet's."""
-    if "size" not in chosen or not described["labels"]:
+    if "size" not in chosen or not (described["labels"] or output == "embedding"):
         _refuse(f"{path} is a class: give --size, the pixels of its input, and --labels, a name for each class")
     preprocess = _preprocess({"interpolation": "bilinear", **_with_resize(chosen)})
     title = described["title"] or type(net).__name__
-    return ModelSpec(described["name"], title, described["labels"], preprocess, f"compiled from {path}")
+    return ModelSpec(described["name"], title, described["labels"] or (), preprocess, f"compiled from {path}")
 
 
 def _with_resize(chosen: dict[str, Any]) -> dict[str, Any]:
@@ -212,7 +241,15 @@ def _labels(text: str) -> tuple[str, ...]:
         _refuse(f"--labels: {text} can't be read: {error}")
     if "," not in text and Path(text).suffix:
         _refuse(f"--labels: there is no file {text}")
-    return tuple(label.strip() for label in text.split(","))
+    return _list(text)
+
+
+def _list(text: str) -> tuple[str, ...]:
+    return tuple(each.strip() for each in text.split(","))
+
+
+def _background(text: str, labels: Sequence[str]) -> str | int:
+    return int(text) if text.isdecimal() and text not in labels else text
 
 
 def _arguments(text: str | None) -> dict[str, Any]:

@@ -95,7 +95,8 @@ def _options() -> Iterator[inspect.Parameter]:
             several = get_origin(field.annotation) is list
             kind: Any = list[str] if several else field.annotation if field.annotation in (bool, float, int) else str
             default = None if several or not field.default else str(field.default)
-            shown = typer.Option(f"--{name.replace('_', '-')}", help=field.description, show_default=default or False)
+            told = (field.description or "").replace(" in base64", "")  # a path is given
+            shown = typer.Option(f"--{name.replace('_', '-')}", help=told, show_default=default or False)
             yield inspect.Parameter(
                 name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, shown]
             )
@@ -112,7 +113,7 @@ _with_options()
 
 @dataclass(frozen=True)
 class _Done:
-    """One picture: the files in ``folder`` and the most probable class, or an error."""
+    """One picture: the files in ``folder`` and the first prediction, or an error. An embedding predicts nothing."""
 
     source: Path
     folder: Path
@@ -121,16 +122,16 @@ class _Done:
     error: Exception | None = None
 
     def words(self) -> str:
-        if self.best:
-            return f"{self.best.label} ({self.best.probability:.0%}) -> {self.folder}"
+        if self.error is None:
+            return f"{f'{self.best.label} ({self.best.score}) ' if self.best else ''}-> {self.folder}"
         if isinstance(self.error, ApiError):
             return f"{self.error.title}. {self.error.detail}"
         return str(self.error) or type(self.error).__name__
 
     def as_json(self) -> dict[str, Any]:
-        if self.best:
-            best = self.best.model_dump()
-            return {"source": str(self.source), "folder": str(self.folder), "files": self.written, "best": best}
+        if self.error is None:
+            found = {"source": str(self.source), "folder": str(self.folder), "files": self.written}
+            return found | ({"best": self.best.model_dump(exclude_none=True)} if self.best else {})
         problem = self.error.problem.model_dump(exclude_none=True) if isinstance(self.error, ApiError) else None
         return {"source": str(self.source), "error": problem or {"title": self.words()}}
 
@@ -148,6 +149,8 @@ async def _explain(
         plotted["layer"] = inner[0]
     if targets := options.get("target"):
         plotted["target"] = targets if isinstance(targets, (int, str)) else targets[0]
+    if reference := options.get("reference"):
+        plotted["reference"] = reference
 
     async def one(source: Path, folder: Path) -> _Done:
         async with places:
@@ -157,7 +160,7 @@ async def _explain(
                 written = await asyncio.to_thread(files.write, result, plot, folder)
             except FAILURES as error:
                 return _Done(source, folder, error=error)
-            return _Done(source, folder, tuple(written), (result.predictions or [])[0])
+            return _Done(source, folder, tuple(written), next(iter(result.predictions or []), None))
 
     columns = (TextColumn("Explaining"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     tasks = [asyncio.ensure_future(one(*pair)) for pair in found]

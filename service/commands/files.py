@@ -18,6 +18,7 @@ _EARLIER: Final = (
     "features-*.png",
     "mask*.png",
     "overlay*.png",
+    "segmentation.png",
 )
 SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
@@ -70,9 +71,12 @@ def write(result: Result, plot: bytes, folder: Path) -> list[str]:
     def saved(picture: Picture, name: str) -> dict[str, Any]:
         return {**picture.model_dump(exclude={"data"}), "file": save(name, picture.content())}
 
-    everything = result.model_dump(exclude_none=True, exclude={"feature_maps", "grad_cam"})
+    everything = result.model_dump(exclude_none=True, exclude={"feature_maps", "grad_cam", "segmentation"})
     save("predictions.json", _json({key: everything[key] for key in ("image", "predictions")}))
     save("attention.png", plot)
+    if found := result.segmentation:
+        mask = saved(found.mask, "segmentation.png")
+        everything["segmentation"] = found.model_dump(exclude_none=True, exclude={"mask"}) | {"mask": mask}
     everything["feature_maps"] = [
         maps.model_dump(exclude_none=True, exclude={"grid"})
         | {"grid": saved(maps.grid, _name("features", maps.layer, maps.side) + ".png")}
@@ -87,7 +91,7 @@ def write(result: Result, plot: bytes, folder: Path) -> list[str]:
         shown = {"mask": saved(cam.mask, _name("mask", *telling) + ".png")}
         if cam.overlay:
             shown["overlay"] = saved(cam.overlay, _name("overlay", *telling) + ".png")
-        everything["grad_cam"].append(cam.model_dump(exclude={"mask", "overlay"}) | shown)
+        everything["grad_cam"].append(cam.model_dump(exclude_none=True, exclude={"mask", "overlay"}) | shown)
     save("explanation.json", _json(everything))
     return written
 

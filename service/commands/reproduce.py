@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+from base64 import b64decode
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ import typer
 from pydantic import ValidationError
 from rich.markup import escape
 
+from pellucid.client.images import OPTIONS as IMAGE_OPTIONS
 from pellucid.schemas import Failure, Provenance, Reply, Result
 
 from .compared import Difference, differences
@@ -79,6 +81,9 @@ def reproduce(
             options = {**origin.options, "provenance": True}
             if not server:
                 options["model"] = None  # only one is loaded, whatever its name
+            for name in IMAGE_OPTIONS:
+                if name in options:
+                    options[name] = b64decode(str(options[name]).rpartition(",")[2])  # without a data: URL's head
             return [
                 _Again(image, result, await client.reply(origin.route, image, **options))
                 for image, result in pairs

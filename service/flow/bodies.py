@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import binascii
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,6 +21,8 @@ from pellucid.errors import ContentTooLarge, MalformedRequest, UnsupportedMediaT
 from pellucid.types import Prepared, Upload
 
 MULTIPART: Final = "multipart/form-data"
+# Options that are images, which a form can send as files.
+FILE_OPTIONS: Final = ("reference", "region_mask")
 JSON: Final = "application/json"
 _OCTETS: Final = "application/octet-stream"
 NPY: Final = "application/x-npy"
@@ -95,7 +97,7 @@ async def read(request: Request, limits: Limits, hold: Callable[[int], None]) ->
     """
     media_type = media_type_of(request)
     if media_type == MULTIPART:
-        body = Body(await multipart(request, limits, hold, "images"))
+        body = await multipart(request, limits, hold, "images")
     elif media_type == JSON:
         body = await asyncio.to_thread(_from_json, await whole(request, limits, hold), limits)
     else:
@@ -159,12 +161,10 @@ class _MultiPartParser(MultiPartParser):
         return await super().parse()
 
 
-async def multipart(
-    request: Request, limits: Limits, hold: Callable[[int], None], field_name: str
-) -> tuple[Upload, ...]:
-    """The files of a form in parts named ``field_name``. Raises what ``read`` raises."""
+async def multipart(request: Request, limits: Limits, hold: Callable[[int], None], field_name: str) -> Body:
+    """The files of a form in parts named ``field_name``, and options that are files. Raises what ``read`` raises."""
     stream = _counted(request, limits, hold)
-    parser = _MultiPartParser(request.headers, stream, max_files=limits.images + 1, max_fields=8)
+    parser = _MultiPartParser(request.headers, stream, max_files=limits.images + 1 + len(FILE_OPTIONS), max_fields=8)
     try:
         form = await parser.parse()
     except MultiPartException as error:
@@ -173,8 +173,15 @@ async def multipart(
         if "Maximum header" in str(error.__cause__):
             raise ContentTooLarge("A part has more than 8 headers, or one of more than 4 KiB.") from error
         raise MalformedRequest(f"The multipart body can't be read: {error.message}") from error
-    uploads = []
+    uploads: list[Upload] = []
+    fields: dict[str, str] = {}
     for name, part in form.multi_items():
+        if name in FILE_OPTIONS and part == "":  # Swagger UI sends this for a file that is not chosen
+            continue
+        if name in FILE_OPTIONS and isinstance(part, UploadFile):
+            fields[name] = b64encode(await part.read()).decode()
+            await part.close()
+            continue
         if name != field_name or not isinstance(part, UploadFile):
             what = "has no filename, so it is no file" if name == field_name else "is not known"
             raise MalformedRequest(
@@ -185,7 +192,7 @@ async def multipart(
         await part.close()
     if not uploads:
         raise MalformedRequest(f"The body holds no image. Images go into file parts named {field_name!r}.")
-    return tuple(uploads)
+    return Body(tuple(uploads), fields)
 
 
 def from_json(body: bytes, limits: Limits, more_values: int = 0) -> Any:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 from pellucid.decode.image import decode
+from pellucid.decode.region import placed
 from pellucid.decode.tensor import as_decoded
 from pellucid.errors import PellucidError
 from pellucid.parts.option_types import Options
@@ -107,7 +108,7 @@ def run(
                 image = decode(
                     ask.image, network.spec.preprocess, network.max_pixels, ask.options.picture_side, network.max_side
                 )
-        job = network.worker.submit(image.pixels, ask.plan, deadline)
+        job = network.worker.submit(image.pixels, placed(ask.plan, image, network.spec.output), deadline)
         running.append(weakref.ref(job))
         if answer.cancelled():  # cancelled before the job existed
             job.cancel()

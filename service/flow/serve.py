@@ -16,6 +16,8 @@ from starlette.responses import Response
 
 from pellucid.errors import DeadlineExceeded, Draining, PellucidError
 from pellucid.parts.option_types import Options
+from pellucid.parts.predictions import PredictOptions
+from pellucid.parts.targets import TargetOptions, liken
 from pellucid.parts.trust import Trusted
 from pellucid.types import DecodedImage, Outcome, Plan
 
@@ -24,7 +26,7 @@ from ..dispatch.forecast import Forecast
 from ..telemetry.call import Call
 from . import bodies, trust_trials
 from .disconnect import connected
-from .networks import Service
+from .networks import Served, Service
 from .one_pass import Ask, Stages, run, together
 
 # Seconds that a refused body is read on for, so that a connection cut in mid-send does not lose the refusal.
@@ -48,8 +50,8 @@ class Route(ABC, Generic[Asked, T]):
     any_type: ClassVar[bool] = False
     # Whether all outcomes make one answer, which is drawn in the pool. Otherwise each is drawn as soon as it is there.
     one_answer: ClassVar[bool] = False
-    # Whether the first outcome decides the plans of the other passes, which wait for it.
-    aims: bool = False
+    # How many passes run first, because their outcomes decide the plans of the others.
+    aims: int = 0
 
     async def read(self, request: Request, limits: bodies.Limits, hold: Callable[[int], None]) -> bodies.Body:
         """The body of the request; ``hold`` is called with the size of each chunk. Raises what ``bodies.read`` does."""
@@ -59,8 +61,8 @@ class Route(ABC, Generic[Asked, T]):
     def asks(self, body: bodies.Body, options: Asked) -> Sequence[Ask]:
         """The passes. ``options`` are those of the query, and of the body over them. Raises PellucidError."""
 
-    def aimed(self, ask: Ask, first: T) -> Plan:
-        """The plan of a pass that waited for the first one. Raises PellucidError."""
+    def aimed(self, ask: Ask, first: Sequence[T]) -> Plan:
+        """The plan of a pass that waited for the first ones. Raises PellucidError."""
         return ask.plan
 
     @abstractmethod
@@ -93,15 +95,20 @@ async def serve(request: Request, service: Service, options: Asked, route: Route
         # Ask.
         options = options.merged(body.fields)
         asks, deadline = route.asks(body, options), deadline_by(options.timeout_ms)
-        place.hold(images=len(asks), size=sum(ask.picture_bytes for ask in asks))
+        reference = _reference(options, asks[0].network)
+        every = [*asks, *([reference] if reference else [])]
+        place.hold(images=len(every), size=sum(ask.picture_bytes for ask in every))
         times = [ask.times for ask in asks]
         call: Call = request.state.call
         call.model, call.stages = asks[0].network.spec.name, times
         # Forecast.
-        with _expected(service.forecast, asks, deadline) as answered:
+        with _expected(service.forecast, every, deadline) as answered:
             async with connected(request):
                 # Run each.
-                written = await _Passes(route, asks, answered, deadline, service.forecast).written()
+                passes = _Passes(route, asks, answered, deadline, service.forecast)
+                if reference:
+                    await passes.liken_to(reference)
+                written = await passes.written()
                 # Write.
                 if route.one_answer:
                     with times[0].timed("render"):
@@ -111,6 +118,14 @@ async def serve(request: Request, service: Service, options: Asked, route: Route
     if timing := Stages.header(times):
         response.headers["Server-Timing"] = timing
     return response
+
+
+def _reference(options: Options, network: Served) -> Ask | None:
+    """The pass over the picture that others are compared with, if there is one. Raises MalformedRequest."""
+    text = options.reference if isinstance(options, TargetOptions) else None
+    if text is None:
+        return None
+    return Ask(bodies.json_image(text, "reference"), network, Plan(), PredictOptions(), "The reference")
 
 
 async def _read(
@@ -154,15 +169,25 @@ class _Passes(Generic[T]):
     forecast: Forecast
     trying: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
 
+    async def liken_to(self, reference: Ask) -> None:
+        """Run the reference's pass first, and give its embedding to all plans."""
+        ran = run(reference, lambda _, __, outcome: outcome, self.deadline, in_engine_thread=True)
+        try:
+            outcome = await _by(self.deadline, ran)
+        except PellucidError as error:
+            raise error.about(reference.name) from None
+        self.answered[-1](0.0)
+        for ask in self.asks:
+            ask.plan = liken(ask.plan, outcome)
+
     async def written(self) -> list[T]:
         """What is written of each pass. If one of several fails, the route decides whether the others go on."""
         if len(self.asks) == 1:
             return [await _by(self.deadline, self._one(0))]
-        written: list[T] = []
-        if self.route.aims:
-            written.append(await self._beside_others(0))
-            for ask in self.asks[1:]:
-                ask.plan = self.route.aimed(ask, written[0])
+        first = self.route.aims
+        written: list[T] = await together(*map(self._beside_others, range(first))) if first else []
+        for ask in self.asks[first:] if first else ():
+            ask.plan = self.route.aimed(ask, written)
         return written + await together(*map(self._beside_others, range(len(written), len(self.asks))))
 
     async def _beside_others(self, number: int) -> T:

@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 import numpy as np
 
 from pellucid.errors import TooCostly
-from pellucid.parts.trust import Trusted, measure, perturbations_of, scoring_plan
+from pellucid.parts.trust import Trusted, measure, perturbations_of, scores_of, scoring_plan
 from pellucid.trust.perturbations import Design, Perturbations
 from pellucid.types import DecodedImage, Finished, InputPixels, Outcome, Plan
 
@@ -48,7 +48,7 @@ async def tried(
     image, outcome = await run(ask, lambda _, image, outcome: (image, outcome), deadline, in_engine_thread=True)
     async with turn:
         with times.timed("trust"):
-            found = await examined(network, forecast, image, outcome, design, deadline, untried)
+            found = await examined(network, forecast, image, ask.plan, outcome, design, deadline, untried)
     with times.timed("render"):
         return await network.in_pool(write, ask, image, outcome, found)
 
@@ -57,6 +57,7 @@ async def examined(
     network: Served,
     forecast: Forecast,
     image: DecodedImage,
+    asked: Plan,
     outcome: Outcome,
     design: Design,
     deadline: float,
@@ -71,7 +72,7 @@ async def examined(
     started = time.monotonic()
     trials = await network.in_pool(perturbations_of, image, outcome, network.spec.preprocess, design)
     estimated_s = estimate(network, len(trials))
-    plan = scoring_plan(outcome)
+    plan = scoring_plan(asked, outcome)
     size = network.worker.batch_cap
     groups = [range(len(trials))[start : start + size] for start in range(0, len(trials), size)]
     scores = np.zeros((len(trials), trials.targets))
@@ -87,13 +88,13 @@ async def examined(
         pictures = await _made(network, trials, groups[0])
         for group, following in zip(groups, [*groups[1:], range(0)], strict=True):
             ran, pictures = await together(_run(network, pictures, plan, deadline), _made(network, trials, following))
-            scores[group] = [[each.probability for each in one.outcome.scored] for one in ran]
+            scores[group] = [scores_of(one.outcome, asked) for one in ran]
             passed(len(group))
             if not done:
                 # Only now: these few tell whether a forecast that was too dark still is.
                 _require_time(network, trials, len(group), started, deadline, untried())
             done += len(group)
-    return await network.in_pool(measure, trials, scores, outcome, estimated_s)
+    return await network.in_pool(measure, trials, scores, outcome, network.spec.output, estimated_s)
 
 
 def _require_time(

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from pellucid.parts import result
 from pellucid.parts.option_types import Options
 
-from ..flow.bodies import NPY, JsonImage
+from ..flow.bodies import FILE_OPTIONS, NPY, JsonImage
 from .access import LIMITED, PROBES
 from .openapi_problems import POST_PROBLEMS, POST_PROBLEMS_WITH_NAMES
 
@@ -41,6 +41,11 @@ def request_body(options: type[Options]) -> dict[str, Any]:
     """``openapi_extra`` for a route that takes images and ``options``."""
     binary = {"type": "string", "format": "binary", "contentMediaType": "application/octet-stream"}
     image = JsonImage.model_json_schema()
+    files: dict[str, Any] = {
+        name: {**binary, "description": f"The option `{name}` as a file."}
+        for name in FILE_OPTIONS
+        if name in options.model_fields
+    }
     json_schema = {
         "type": "object",
         "required": ["images"],
@@ -62,7 +67,8 @@ def request_body(options: type[Options]) -> dict[str, Any]:
                 "type": "object",
                 "required": ["images"],
                 "properties": {
-                    "images": {"type": "array", "items": binary, "description": "One image file, or several."}
+                    "images": {"type": "array", "items": binary, "description": "One image file, or several."},
+                    **files,
                 },
             }
         },

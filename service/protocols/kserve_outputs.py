@@ -3,24 +3,41 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from operator import attrgetter
+from typing import Any, Final
 
 import numpy as np
 
 from pellucid.errors import InvalidOption, UnknownName
+from pellucid.network.spec import OutputKind
 from pellucid.parts.explain import ExplainOptions, Part
-from pellucid.parts.names import LayerOptions, layer_name
+from pellucid.parts.names import layer_name
 from pellucid.parts.option_types import Options
-from pellucid.types import Floats, Outcome, Plan, Prediction, Tap
+from pellucid.parts.targets import LayerOptions
+from pellucid.types import Outcome, Plan, Prediction, Tap
 
 from ..flow.networks import Served
 from . import kserve_tensors as tensors
 
 GATE: Final = "gate:"
-_OF_CLASSES: Final = ("classes", "labels", "probabilities", "logits")
-_OF_ALL_CLASSES: Final = ("probabilities", "logits")
+# The default outputs of each kind of network.
+_DEFAULTS: Final[dict[OutputKind, tuple[str, ...]]] = {
+    "softmax": ("classes", "labels", "probabilities", "logits"),
+    "sigmoid": ("classes", "labels", "probabilities", "logits"),
+    "linear": ("labels", "values"),
+    "dense": ("classes", "labels", "shares", "segmentation"),
+    "embedding": ("embedding",),
+}
+# Outputs with a number for each class -> the score. Quantities have a label each, and are all sent.
+_OF_ALL_CLASSES: Final[dict[str, Callable[[Prediction], float | None]]] = {
+    "probabilities": attrgetter("probability"),
+    "logits": attrgetter("logit"),
+    "values": attrgetter("logit"),
+    "shares": attrgetter("share"),
+}
+_CLASSIFIED: Final = ("probabilities", "logits")
 _OF_THE_MAP: Final = ("heat_map", "heat_map_classes")
 # The most numbers in all activations of one reply.
 _MOST_ACTIVATIONS: Final = 4_000_000
@@ -45,15 +62,12 @@ class Wanted:
 
 
 def of_network(served: Served) -> list[Output]:
-    """All outputs that a request can name. The default is the four outputs of the classes."""
-    classes = len(served.spec.labels)
-    found = [
-        Output("classes", "INT64", (-1,)),
-        Output("labels", "BYTES", (-1,)),
-        Output("probabilities", "FP32", (classes,)),
-        Output("logits", "FP32", (classes,)),
-    ]
-    if served.network.default_layer:
+    """All outputs that a request can name."""
+    output = served.spec.output
+    found = [_described(name, served) for name in _DEFAULTS[output.kind]]
+    if output.kind == "embedding":  # a map needs a reference, which no tensor can hold
+        found += [Output("activation", "FP32", (-1, -1, -1))] if served.network.default_layer else []
+    elif served.network.default_layer:
         found += [
             Output("heat_map", "FP32", (-1, -1, -1)),
             Output("heat_map_classes", "INT64", (-1,)),
@@ -62,11 +76,25 @@ def of_network(served: Served) -> list[Output]:
     return found + [Output(GATE + gate.layer, "FP32", (gate.shape[0],)) for gate in served.network.gates]
 
 
+def _described(name: str, served: Served) -> Output:
+    spec = served.spec
+    match name:
+        case "classes":
+            return Output(name, "INT64", (-1,))
+        case "labels":
+            return Output(name, "BYTES", (-1,))
+        case "segmentation":
+            return Output(name, "UINT8", spec.output.shape[1:])
+        case "embedding":
+            return Output(name, "FP32", spec.output.shape)
+    return Output(name, "FP32", (len(spec.labels),))
+
+
 def wanted(asked: Sequence[tensors.Wanted], binary: bool, served: Served) -> tuple[Wanted, ...]:
     """The outputs of a request; ``binary`` is its ``binary_data_output``. Raises UnknownName and InvalidOption."""
     known = {output.name: output for output in of_network(served)}
     if not asked:
-        return tuple(Wanted(known[name], binary) for name in _OF_CLASSES)
+        return tuple(Wanted(known[name], binary) for name in _DEFAULTS[served.spec.output.kind])
     found = {}
     for each in asked:
         if each.name not in known:
@@ -80,9 +108,9 @@ def _wanted(output: Output, parameters: dict[str, object], binary: bool) -> Want
     top = parameters.pop("classification", 0)
     if not isinstance(top, int) or isinstance(top, bool) or top < 0:
         raise InvalidOption(f"{output.name}: classification must be a number of classes.")
-    if parameters or (top and output.name not in _OF_ALL_CLASSES):
+    if parameters or (top and output.name not in _CLASSIFIED):
         raise InvalidOption(
-            f"{output.name}: the parameters of an output are binary_data and, of {' and '.join(_OF_ALL_CLASSES)}, "
+            f"{output.name}: the parameters of an output are binary_data and, of {' and '.join(_CLASSIFIED)}, "
             "classification."
         )
     return Wanted(output, binary, top)
@@ -96,7 +124,7 @@ def planned(served: Served, options: Options, asked: Sequence[Wanted], images: i
         parts.append("grad_cam")
     of_explain = ExplainOptions.model_validate({**options.model_dump(exclude_unset=True), "include": parts})
     plan = of_explain.asks(served, Plan())
-    if names & {*_OF_ALL_CLASSES}:
+    if names & {*_OF_ALL_CLASSES} or served.spec.output.kind == "linear":
         plan = replace(plan, top_k=max(plan.top_k, len(served.spec.labels)))
     if any(name.startswith(GATE) for name in names):
         plan = replace(plan, gates=True)
@@ -130,13 +158,17 @@ def _written(asked: Wanted, outcome: Outcome, labels: Sequence[str], top_k: int)
     return tensors.written(_values(output.name, outcome, len(labels), top_k), output.datatype, binary)
 
 
-def _values(name: str, outcome: Outcome, classes: int, top_k: int) -> Floats | np.typing.NDArray[np.int64]:
+def _values(name: str, outcome: Outcome, classes: int, top_k: int) -> np.typing.NDArray[Any]:
     if name == "classes":
         return np.array([each.index for each in outcome.predictions[:top_k]], np.int64)
     if name in _OF_ALL_CLASSES:
-        scores = np.empty(classes, np.float32)
+        scores = np.zeros(classes, np.float32)  # a segmentation predicts only classes that it has somewhere
         scores[[each.index for each in outcome.predictions]] = [_score(each, name) for each in outcome.predictions]
         return scores
+    if name == "embedding" and outcome.embedding is not None:
+        return outcome.embedding
+    if name == "segmentation" and outcome.segmentation is not None:
+        return outcome.segmentation
     if name == "heat_map":
         return np.stack([explanation.heat for explanation in outcome.explanations])
     if name == "heat_map_classes":
@@ -147,4 +179,6 @@ def _values(name: str, outcome: Outcome, classes: int, top_k: int) -> Floats | n
 
 
 def _score(prediction: Prediction, name: str) -> float:
-    return prediction.logit if name == "logits" else prediction.probability
+    score = _OF_ALL_CLASSES[name](prediction)
+    assert score is not None  # of_network offers what the kind has
+    return score

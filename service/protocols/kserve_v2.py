@@ -13,9 +13,9 @@ from pydantic import Field
 
 from pellucid.decode.tensor import from_normalised, from_values
 from pellucid.errors import Draining, EngineDown, InvalidOption, UnknownName
-from pellucid.parts.names import LayerOptions
 from pellucid.parts.option_types import OneName
 from pellucid.parts.predictions import PredictOptions
+from pellucid.parts.targets import LayerOptions
 from pellucid.parts.trust import Trusted
 from pellucid.types import DecodedImage, Outcome, Prepared, Upload
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
-import numpy as np
 from fastapi import APIRouter, Query, Request, Response
 
 from pellucid.errors import MalformedRequest
-from pellucid.network.spec import ModelSpec
+from pellucid.network.spec import ModelSpec, OutputKind
 from pellucid.parts import result
 from pellucid.parts.explain import ExplainOptions
 from pellucid.parts.predictions import PredictOptions
@@ -25,6 +24,8 @@ from ..http.route import OptionsRoute
 from . import documented
 from .kserve_v1 import Addressed, ModelName
 
+# The score of a prediction by kind of network; all others have a probability.
+_SCORES: Final[dict[OutputKind, str]] = {"linear": "value", "dense": "share"}
 Shown = Callable[[dict[str, Any], ModelSpec], dict[str, Any]]
 
 
@@ -35,9 +36,11 @@ def router(service: Service) -> APIRouter:
     async def predict(request: Request, options: Annotated[PredictOptions, Query()], name: ModelName) -> Response:
         """An alias of /v1/predict for one image: the `top_k` most probable labels with their probabilities.
 
-        A label that several classes share has the class's index behind it, as `crane (134)`. PUT does the same.
+        Quantities have values in their place, classes of a segmentation shares of the picture; an embedding is a list
+        under `embedding`. A label that several classes share has the class's index behind it, as `crane (134)`. PUT
+        does the same.
         """
-        return await serve(request, service, options, _OneImage(service.addressed(name), probabilities))
+        return await serve(request, service, options, _OneImage(service.addressed(name), scores))
 
     async def explain(request: Request, options: Annotated[ExplainOptions, Query()], name: ModelName) -> Response:
         """An alias of /v1/explain for one image: the entry that /v1/explain has in `results`. PUT does the same."""
@@ -61,11 +64,13 @@ def router(service: Service) -> APIRouter:
     return routes
 
 
-def probabilities(entry: dict[str, Any], spec: ModelSpec) -> dict[str, np.float32]:
-    """A result's predictions as TorchServe's image classifier gives them."""
-    shared = Counter(spec.labels)
+def scores(entry: dict[str, Any], spec: ModelSpec) -> dict[str, Any]:
+    """A result's predictions as TorchServe's image classifier gives them: a score by label."""
+    if "embedding" in entry:
+        return {"embedding": entry["embedding"]}
+    shared, score = Counter(spec.labels), _SCORES.get(spec.output.kind, "probability")
     return {
-        each["label"] if shared[each["label"]] == 1 else f"{each['label']} ({each['index']})": each["probability"]
+        each["label"] if shared[each["label"]] == 1 else f"{each['label']} ({each['index']})": each[score]
         for each in entry["predictions"]
     }
 
@@ -80,13 +85,13 @@ class _OneImage(Addressed[bytes]):
     async def read(self, request: Request, limits: bodies.Limits, hold: Callable[[int], None]) -> bodies.Body:
         """A form, or else the image's bytes: curl -T states no type, and curl --data-binary that it is a form."""
         if bodies.media_type_of(request) == bodies.MULTIPART:
-            uploads = await bodies.multipart(request, limits, hold, "data")
+            body = await bodies.multipart(request, limits, hold, "data")
         else:
-            uploads = (Upload(await bodies.whole(request, limits, hold)),)
-        if len(uploads) > 1:
-            raise MalformedRequest(f"The form holds {len(uploads)} images; this route takes one.")
-        bodies.require_images(uploads, limits)
-        return bodies.Body(uploads)
+            body = bodies.Body((Upload(await bodies.whole(request, limits, hold)),))
+        if len(body.uploads) > 1:
+            raise MalformedRequest(f"The form holds {len(body.uploads)} images; this route takes one.")
+        bodies.require_images(body.uploads, limits)
+        return body
 
     def written(self, ask: Ask, image: DecodedImage, outcome: Outcome, trusted: Sequence[Trusted] = ()) -> bytes:
         """The reply's body."""

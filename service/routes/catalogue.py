@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path
 
-from pellucid.network.spec import PIXELS
+from pellucid.network.spec import PIXELS, ModelSpec
 from pellucid.schemas import (
     DefaultLayer,
     GateShape,
@@ -20,6 +20,7 @@ from pellucid.schemas import (
     ModelDetail,
     ModelList,
     ModelSummary,
+    Output,
     TrustCost,
 )
 from pellucid.trust.perturbations import Design
@@ -62,9 +63,21 @@ def _summary(served: Served, default: bool) -> dict[str, Any]:
         "name": spec.name,
         "title": spec.title,
         "classes": len(spec.labels),
+        "output": _output(spec),
         "input": list(spec.preprocess.shape),
         "default": default,
     }
+
+
+def _output(spec: ModelSpec) -> Output:
+    output = spec.output
+    return Output(
+        kind=output.kind,
+        shape=list(output.shape or (spec.scalars,)),
+        units=list(output.units) or None,
+        threshold=output.threshold if output.kind == "sigmoid" else None,
+        background=output.background,
+    )
 
 
 def _detail(served: Served, default: bool) -> ModelDetail:

@@ -20,6 +20,7 @@ from pellucid.parts.compare import (
     naming,
     sides,
 )
+from pellucid.parts.targets import liken
 from pellucid.parts.trust import Trusted
 from pellucid.types import DecodedImage, Outcome, Plan
 
@@ -49,16 +50,24 @@ class Comparison(Route[CompareOptions, SideOutcome]):
         second = self._service.network(options.against_model) if self._kind == "models" else first
         if self._kind == "models" and second is first:
             raise InvalidOption(f"against_model: {first.spec.name!r} is the first network already: name another.")
-        self.aims = not options.target
+        self._embeds = first.spec.output.kind == "embedding"
+        self.aims = 2 if self._embeds else int(not options.target)
         images, networks = (body.uploads[0], body.uploads[-1]), (first, second)
-        return [
+        asks = [
             Ask(images[number], networks[number], plan, options, name)
             for number, (name, _, plan) in enumerate(sides(self._kind, first, second, options))
         ]
+        if self._embeds:  # each side's embedding first, to be the other's reference
+            self._likened = asks[::-1]
+            asks = [Ask(ask.image, ask.network, Plan(), options, ask.name) for ask in asks] + asks
+        return asks
 
-    def aimed(self, ask: Ask, first: SideOutcome) -> Plan:
-        """The plan for the class of the first side."""
-        _, outcome = first
+    def aimed(self, ask: Ask, first: Sequence[SideOutcome]) -> Plan:
+        """The plan for the class of the first side, or for the likeness to the other side."""
+        if self._embeds:
+            _, outcome = first[self._likened.index(ask)]
+            return liken(ask.plan, outcome)
+        _, outcome = first[0]
         with naming(ask.name):
             spec = self._service.network(self._options.model).spec
             target = counterpart(outcome.explanations[0].target.index, spec, ask.network.spec)
@@ -74,10 +83,11 @@ class Comparison(Route[CompareOptions, SideOutcome]):
 
     def reply(self, asks: Sequence[Ask], written: Sequence[SideOutcome]) -> Response:
         """Both sides and their difference."""
-        models = [ask.network.spec for ask in asks]
+        shown = slice(2 if self._embeds else 0, None)
+        models = [ask.network.spec for ask in asks[shown]]
         found = {
             "model": models[0].name,
             "request_id": self._request_id,
-            "compare": comparison_json(self._kind, models, written, self._options),
+            "compare": comparison_json(self._kind, models, written[shown], self._options),
         }
         return Response(result.as_json(found), media_type=JSON)

@@ -14,7 +14,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import FilePayload, Locator, Page, Request, expect
 
 from tests.browser.visit import Visit
-from tests.support import SAMPLES, decoded, explained, photograph
+from tests.support import SAMPLES, decoded, explained, photograph, present
 
 
 def opened(visit: Visit, address: str) -> Page:
@@ -67,7 +67,7 @@ def test_a_photograph_is_recognised_and_explained(visit: Visit, client: httpx.Cl
     assert answer.grad_cam
     expect(classes(visit.page)).to_have_count(5)
     for row, prediction in zip(classes(visit.page).all(), answer.predictions, strict=True):
-        expect(row).to_have_text(re.compile(f"^{prediction.label} {100 * prediction.probability:.1f} %"))
+        expect(row).to_have_text(re.compile(f"^{prediction.label} {100 * present(prediction.probability):.1f} %"))
     expect(classes(visit.page).first).to_have_attribute("aria-pressed", "true")
     expect(caption(visit.page)).to_have_text("Where the network sees “Egyptian cat”, at layer head")
     raw = answer.grad_cam[0].raw

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal, get_args, get_origin
 import unasync
 from pydantic import BeforeValidator
 
+from pellucid.client.images import OPTIONS as IMAGES
 from pellucid.parts.attention import AttentionOptions
 from pellucid.parts.compare import CompareOptions
 from pellucid.parts.explain import ExplainOptions
@@ -59,6 +60,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Literal, TypedDict
+
+from pellucid.client.images import ImageSource
 '''
 
 
@@ -68,7 +71,8 @@ def options() -> str:
     for declared in _DECLARED:
         code += f'\n\nclass {declared.__name__}(TypedDict, total=False):\n    """{declared.__doc__}"""\n\n'
         for name, field in declared.model_fields.items():
-            code += f"    {name}: {_taken(field.annotation, field.metadata)}\n"
+            taken = "ImageSource" if name in IMAGES else _taken(field.annotation, field.metadata)
+            code += f"    {name}: {taken}\n"
     return _formatted(code)
 
 

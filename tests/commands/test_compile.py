@@ -15,8 +15,9 @@ import torch
 
 import pellucid as library
 from pellucid.network.file import load
+from pellucid.network.spec import OutputSpec
 from tests.commands.invoke import pellucid
-from tests.support import REPOSITORY, SAMPLES
+from tests.support import REPOSITORY, SAMPLES, present
 
 # Each test has a module of its own name, since an import is remembered.
 SOURCE = """
@@ -43,11 +44,15 @@ class Underived(Pets):
     def forward(self, x):
         return super().forward(torch.special.zeta(x.abs() + 2, torch.ones_like(x)))
 
+class Segmenting(Pets):
+    def forward(self, x):
+        return self.features(x)
+
 class Failing:
     def __init__(self):
         raise RuntimeError("no disk")
 """
-USUAL = ("--size", "32", "--labels", "cat,dog,rat", "--arguments", '{"classes": 3}')
+USUAL = ("--size", "32", "--labels", "cat,dog,rat", "--arguments", '{"classes": 3}', "--output", "softmax")
 
 
 @pytest.fixture
@@ -72,7 +77,7 @@ def test_a_class_with_its_weights_becomes_a_file_that_answers_as_it_does(module:
     Path("labels.txt").write_text("cat\ndog\nrat\n")
     options = ("--weights", "pets.safetensors", "--labels", "labels.txt", "--size", "24x32", "--resize", "32")
     more = ("--mean", "0.5,0.5,0.5", "--std", "0.25,0.25,0.25", "--interpolation", "nearest", "--squash")
-    told = ("--name", "animals", "--title", "Three animals", "--arguments", '{"classes": 3}')
+    told = ("--name", "animals", "--title", "Three animals", "--arguments", '{"classes": 3}', "--output", "softmax")
     done = pellucid("compile", f"{module}:Pets", "--out", "pets.pellucid", *options, *more, *told)
     assert done.exit_code == 0, done.stderr
     compiled = load(Path("pets.pellucid"))
@@ -88,7 +93,7 @@ def test_a_class_with_its_weights_becomes_a_file_that_answers_as_it_does(module:
     found = library.open("pets.pellucid", precision="fp32", threads=1).predict(pixels)
     with torch.no_grad():
         expected = net((torch.from_numpy(pixels[4:28]).permute(2, 0, 1)[None] / 255 - 0.5) / 0.25)[0]
-    logits = [each.logit for each in sorted(found, key=lambda each: each.index)]
+    logits = [present(each.logit) for each in sorted(found, key=lambda each: each.index)]
     np.testing.assert_allclose(logits, expected, atol=1e-5)
 
 
@@ -99,6 +104,33 @@ def test_what_is_not_given_is_imagenets_and_the_files_name(module: str) -> None:
     assert (spec.name, spec.title, spec.labels) == ("pets", "Pets", ("cat", "dog", "rat"))
     assert (spec.preprocess.size, spec.preprocess.resize) == ((32, 32), 37)
     assert spec.preprocess.mean == (0.485, 0.456, 0.406)
+
+
+PARTS = ",".join("abcdef")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "expected"),
+    [
+        ("Pets", ("--labels", "cat,dog", "--output", "sigmoid"), OutputSpec("sigmoid", (2,))),
+        (
+            "Pets",
+            ("--labels", "a,b", "--output", "sigmoid", "--threshold", "0.3"),
+            OutputSpec("sigmoid", (2,), (), 0.3),
+        ),
+        ("Pets", ("--labels", "age,n", "--output", "linear", "--units", "y,"), OutputSpec("linear", (2,), ("y", ""))),
+        ("Pets", ("--output", "embedding"), OutputSpec("embedding", (2,))),
+        ("Segmenting", ("--labels", PARTS), OutputSpec("dense", (6, 7, 7))),
+        ("Segmenting", ("--labels", PARTS, "--background", "b"), OutputSpec("dense", (6, 7, 7), background=1)),
+        ("Segmenting", ("--labels", PARTS, "--background", "2"), OutputSpec("dense", (6, 7, 7), background=2)),
+    ],
+)
+def test_the_output_is_declared_or_found_out(
+    module: str, name: str, options: tuple[str, ...], expected: OutputSpec
+) -> None:
+    done = pellucid("compile", f"{module}:{name}", "--out", "pets.pellucid", "--size", "32", *options)
+    assert done.exit_code == 0, done.stderr
+    assert load(Path("pets.pellucid")).model.output == expected
 
 
 def test_what_can_not_be_asked_of_the_network_is_said(module: str) -> None:
@@ -142,12 +174,21 @@ def test_a_name_of_the_catalogue_keeps_what_is_not_given_anew(tmp_path: Path) ->
         (("{}:Net", *USUAL), "can't be imported"),
         (("{}:SOURCE", *USUAL), "can't be imported"),
         (("{}:Failing", "--size", "32", "--labels", "a,b"), "no disk"),
-        (("{}:nn.ReLU", "--size", "32", "--labels", "a,b"), "can't be compiled"),
+        (("{}:nn.ReLU", "--size", "32", "--labels", "a,b", "--output", "softmax"), "can't be compiled"),
+        (("{}:nn.ReLU", "--size", "32", "--labels", "a,b"), "3 classes, and 2 labels"),
         (("{}:torch.Size", "--size", "32", "--labels", "a,b"), "returns Size, not a torch.nn.Module"),
         (("{}:Undecided", "--size", "32", "--labels", "a,b"), "can't be traced"),
         (("{}:Pets",), "--size"),
         (("{}:Pets", "--size", "32"), "--labels"),
-        (("{}:Pets", "--size", "32", "--labels", "a,b,c"), "2 classes, and 3 labels"),
+        (("{}:Pets", "--size", "32", "--output", "softmax", "--labels", "a,b,c"), "2 classes, and 3 labels"),
+        (("{}:Pets", "--size", "32", "--labels", "a,b"), "Declare the output: softmax"),
+        (("{}:Pets", *USUAL, "--units", "m,m,m"), "units are of the output linear"),
+        (("{}:Pets", *USUAL, "--output", "linear", "--units", "m"), "units are of the output linear"),
+        (("{}:Pets", *USUAL, "--output", "sigmoid", "--threshold", "0"), "threshold is a probability"),
+        (("{}:Pets", *USUAL, "--background", "cow"), "background 'cow' is not among the labels"),
+        (("{}:Pets", *USUAL, "--background", "cat"), "background is a class of the output dense"),
+        (("{}:Pets", *USUAL, "--output", "embedding"), "has no labels"),
+        (("lite0", "--output", "dense"), "the output dense has the shape"),
         (("{}:Pets", *USUAL, "--arguments", "[1]"), "--arguments is a JSON object"),
         (("{}:Pets", *USUAL, "--arguments", '{"clases": 3}'), "clases"),
         (("lite0", "--arguments", "{}"), "--arguments are of a class"),

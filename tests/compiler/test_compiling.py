@@ -88,7 +88,9 @@ def test_compiling_leaves_the_network_unchanged(tmp_path: Path) -> None:
     state, modes = copy.deepcopy(net.state_dict()), [module.training for module in net.modules()]
     frozen = [parameter.requires_grad for parameter in net.parameters()]
     gradients = [parameter.grad for parameter in net.parameters()]
-    found = pellucid.compile(net, tmp_path / "pets.pellucid", labels=LABELS, size=SIZE, progress=False)
+    found = pellucid.compile(
+        net, tmp_path / "pets.pellucid", labels=LABELS, size=SIZE, output="softmax", progress=False
+    )
     assert [module.training for module in net.modules()] == modes
     assert [parameter.requires_grad for parameter in net.parameters()] == frozen
     assert all(parameter.grad is gradient for parameter, gradient in zip(net.parameters(), gradients, strict=True))
@@ -105,7 +107,7 @@ def test_compiling_leaves_the_network_unchanged(tmp_path: Path) -> None:
 
 
 def test_the_file_holds_the_preprocessing(tmp_path: Path) -> None:
-    options: dict[str, Any] = {"labels": LABELS, "progress": False}
+    options: dict[str, Any] = {"labels": LABELS, "output": "softmax", "progress": False}
     path = tmp_path / "folder" / "pets.pellucid"
     square = pellucid.compile(Pets(), path, size=32, **options).model.preprocess
     assert (square.size, square.resize, square.squash, square.interpolation) == ((32, 32), 37, False, "bilinear")
@@ -204,7 +206,8 @@ class Pair(Pets):
         (
             Pets(1),
             LABELS[:1],
-            "Pets returns a single logit, whose softmax is always 1: give its last layer two outputs",
+            "Pets returns a single number, whose softmax is always 1. Declare the output: sigmoid for a label that "
+            "applies or not, or linear for a quantity.$",
         ),
         (
             Branching(),
@@ -213,7 +216,17 @@ class Pair(Pets):
         ),
         (Company(), LABELS, "it computes other logits for an image beside other images$"),
         (Pair(), LABELS, "^pets can't be compiled: Pair can't be traced"),
-        (nn.Conv2d(3, 8, 3), LABELS, r"Conv2d returns no single tensor of logits \[B, classes\]$"),
+        (
+            nn.Conv2d(3, 8, 3),
+            LABELS,
+            r"Conv2d returns \[B, 8, 30, 30\], and the output softmax has the shape \[B, outputs\]$",
+        ),
+        (
+            nn.Flatten(2),
+            LABELS,
+            r"Flatten returns a tensor of shape \[2, 3, 1024\]: it must return one tensor, \[B, outputs\] or "
+            r"\[B, classes, h, w\]. A module around it can choose one.$",
+        ),
         (nn.Sequential(nn.Flatten(), nn.Linear(5, 4)), LABELS, "^pets can't be compiled: Sequential can't be traced"),
     ],
 )
@@ -221,7 +234,7 @@ def test_a_network_that_cant_be_compiled_is_refused_in_a_sentence_and_leaves_no_
     tmp_path: Path, net: nn.Module, labels: list[str], message: str
 ) -> None:
     with pytest.raises(CompileError, match=message) as error:
-        pellucid.compile(net, tmp_path / "pets.pellucid", labels=labels, size=SIZE, progress=False)
+        pellucid.compile(net, tmp_path / "pets.pellucid", labels=labels, size=SIZE, output="softmax", progress=False)
     assert "\n" not in str(error.value)
     assert not [*tmp_path.iterdir()]
 

@@ -110,8 +110,21 @@ def test_a_network_that_does_not_run_on_its_input_size_is_refused() -> None:
 
 
 def test_a_network_that_returns_no_logits_is_refused() -> None:
-    with pytest.raises(UntraceableError, match=r"returns no single tensor of logits \[B, classes\]"):
+    with pytest.raises(UntraceableError, match=r"^Conv2d returns \[B, 8, 62, 62\], and the output softmax"):
         TracedNetwork(nn.Conv2d(3, 8, 3), SIZE)
+    with pytest.raises(
+        UntraceableError, match=r"^Flatten returns a tensor of shape \[\d, 3, 4096\]: it must return one"
+    ):
+        TracedNetwork(nn.Flatten(2), SIZE)
+
+
+def test_an_output_whose_meaning_can_not_be_found_out_must_be_declared() -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE[0] * SIZE[1], 4))
+    with pytest.raises(UntraceableError, match="returns 4 numbers, whose meaning can't be guessed"):
+        TracedNetwork(net, SIZE, None)
+    assert TracedNetwork(nn.Sequential(*net, nn.Sigmoid()), SIZE, None).kind == "sigmoid"
+    assert TracedNetwork(nn.Sequential(*net, nn.Softmax(1)), SIZE, None).kind == "softmax"
+    assert TracedNetwork(nn.Conv2d(3, 8, 3), SIZE, None).kind == "dense"
 
 
 def test_a_network_that_reads_shapes_has_one_graph_for_any_batch_size() -> None:

@@ -15,13 +15,16 @@ from torch import Tensor, nn
 
 from pellucid.engine import Behind, Engine
 from pellucid.explain.batch import explain
-from pellucid.explain.evidence import Evidence, ForwardRecord, scalars
+from pellucid.explain.evidence import Evidence, ForwardRecord
 from pellucid.explain.image_record import ImageRecord
 from pellucid.explain.probe import Probe
+from pellucid.explain.scalars import scalars
+from pellucid.explain.scores import Scores
 from pellucid.network.file import CompiledNetwork
+from pellucid.network.spec import SOFTMAX
 from pellucid.runtime import torch_runtime
 from pellucid.runtime.base import parts_behind
-from pellucid.types import Batch, Contrast, Floats, MapSpec, Outcome, Plan, Prediction
+from pellucid.types import Batch, Contrast, Floats, MapSpec, Outcome, Plan
 from tests.networks import compiled, images, network
 
 CPU = torch.device("cpu")
@@ -126,9 +129,7 @@ def evidence_at(net: CompiledNetwork, layer: str, pixels: Tensor, targets: Seque
     plans = [Plan(targets=tuple(classes), heat_maps=(MapSpec("grad-cam", (layer,)),)) for classes in targets]
     record = Passes(net, pixels).record(plans)
     return [
-        ImageRecord(i, plan, list(plan.targets), record, lambda index: Prediction(index, 0, 0), lambda: False).evidence(
-            layer
-        )
+        ImageRecord(i, plan, record, Scores.of_logits(record.logits, SOFTMAX), lambda: False).evidence(layer)
         for i, plan in enumerate(plans)
     ]
 
@@ -151,7 +152,7 @@ def probe_at(
 ) -> Probe:
     """The Probe of one image. ``linear=False`` hides that the head is linear, so that it must run."""
     passes = Passes(net, picture)
-    rows = scalars(targets, contrast, passes.logits.shape[1])
+    rows = scalars(Plan(targets=tuple(targets), contrast=contrast), SOFTMAX, passes.logits.shape[1])
     behind = passes.behind(varied or layer, 0, linear=linear)
     return Probe(passes.map(layer)[0], passes.map(varied or layer)[0], rows, behind, samples, lambda: False)
 

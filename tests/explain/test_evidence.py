@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from pellucid.explain.batch import explain
-from pellucid.explain.evidence import resolved, wanted
 from pellucid.explain.methods import METHODS
+from pellucid.explain.scalars import settled, wanted
 from pellucid.explain.scores import Scores, ascending, strongest
-from pellucid.types import Batch, Contrast, Edit, Floats, MapSpec, Plan, Tap
+from pellucid.network.spec import SOFTMAX
+from pellucid.types import Batch, Contrast, Edit, Floats, MapSpec, Plan, Region, Tap
 from tests.explain.passes import Passes, pictures
 from tests.networks import compiled
 
@@ -38,16 +39,19 @@ LESS = [-0.25, 1, -0.25, 0]
 def test_wanted_has_a_row_for_each_target_and_one_for_the_first_without_a_contrast(
     plan: Plan, rows: list[list[float]]
 ) -> None:
-    np.testing.assert_array_equal(wanted(plan, [1, 3], 4), rows)
+    np.testing.assert_array_equal(wanted(dataclasses.replace(plan, targets=(1, 3)), SOFTMAX, 4), rows)
 
 
 def test_the_explained_class_has_the_largest_logit_and_the_first_of_equals_wins() -> None:
-    logits = np.array([1, 3, 2, 3], np.float32)
-    assert resolved(Plan(), logits) == [1]
-    assert resolved(Plan(targets=(2, 0)), logits) == [2, 0]
-    assert resolved(Plan(contrast=Contrast((1,))), logits) == [3]
-    assert resolved(Plan(contrast=Contrast((3, 1))), logits) == [2]
-    assert resolved(Plan(contrast=Contrast((0, 1, 2, 3))), logits) == [1]
+    scores = Scores.of_logits(np.array([[1, 3, 2, 3]], np.float32), SOFTMAX)
+    for plan, targets in (
+        (Plan(), (1,)),
+        (Plan(targets=(2, 0)), (2, 0)),
+        (Plan(contrast=Contrast((1,))), (3,)),
+        (Plan(contrast=Contrast((3, 1))), (2,)),
+        (Plan(contrast=Contrast((0, 1, 2, 3))), (1,)),
+    ):
+        assert settled(plan, scores, 0).targets == targets
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -60,12 +64,12 @@ def test_equal_values_keep_their_order(dtype: type[np.floating[Any]]) -> None:
 
 
 def test_top_k_of_one_image_does_not_change_another() -> None:
-    scores = Scores.of_logits(np.array([[1, 2, 2, 0], [0, 0, 0, 0]], np.float32))
+    scores = Scores.of_logits(np.array([[1, 2, 2, 0], [0, 0, 0, 0]], np.float32), SOFTMAX)
     assert [[each.index for each in image] for image in scores.top([2, 9])] == [[1, 2], [0, 1, 2, 3]]
     assert [[each.index for each in image] for image in scores.top([0, 1])] == [[], [0]]
     (first,), _ = scores.top([1, 1])
     assert first.probability == pytest.approx(np.exp(2) / (np.exp([1, 2, 2, 0]).sum()))
-    assert scores.of(0, 1) == first
+    assert scores.of(0, 1, Region(), Plan()) == first
 
 
 def arrays(value: Any) -> Iterator[Any]:

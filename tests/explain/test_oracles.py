@@ -19,14 +19,15 @@ from torch import Tensor, nn
 from benchmarks.oracles import ENLARGED, ORACLES, SAMPLES, Enlarged, difference, enlarged
 from models import catalog
 from pellucid.compiler.compiling import compile_network
-from pellucid.explain.evidence import Evidence, scalars
+from pellucid.explain.evidence import Evidence
 from pellucid.explain.methods import METHODS, Method, ProbingMethod
 from pellucid.explain.methods.gradient import channel_weights, grad_cam
 from pellucid.explain.probe import Probe
+from pellucid.explain.scalars import scalars
 from pellucid.network.file import CompiledNetwork
-from pellucid.network.spec import PIXELS
+from pellucid.network.spec import PIXELS, SOFTMAX
 from pellucid.render.compose import positive
-from pellucid.types import Floats
+from pellucid.types import Floats, Plan
 from tests.explain.passes import Passes, TorchBehind, evidence, evidence_at, exact, pictures, probe
 from tests.networks import SIZE, compiled, images, network
 
@@ -161,7 +162,9 @@ def test_the_closed_form_equals_autograd(name: str) -> None:
     for i, closed in enumerate(evidence_at(net, layer, pictures(2), targets)):
         assert closed.gradient.shape[2:] == (1, 1)
         head, activation = passes.behind(layer, i), passes.map(layer)[i]
-        gradient = head.gradients(activation[None], scalars(targets[i], None, passes.logits.shape[1]))[:, 0]
+        gradient = head.gradients(
+            activation[None], scalars(Plan(targets=tuple(targets[i])), SOFTMAX, passes.logits.shape[1])
+        )[:, 0]
         backward = Evidence(activation, gradient)
         exactly = partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-12)
         exactly(np.broadcast_to(closed.gradient, gradient.shape), gradient)

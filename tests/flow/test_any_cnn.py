@@ -114,7 +114,7 @@ def test_a_vision_transformer_starts_and_answers_on_every_route(tmp_path: Path, 
             nn.init.normal_(parameter, std=0.1)
     pixel: dict[str, Any] = {"size": side, "resize": side, "mean": [0.5] * 3, "std": [0.25] * 3}
     path = tmp_path / "pets.pellucid"
-    pellucid.compile(net, path, labels=LABELS, progress=False, **pixel)
+    pellucid.compile(net, path, labels=LABELS, output="softmax", progress=False, **pixel)
     # the warm-up runs batches of 1 to 4
     settings = Settings(model=str(path), max_batch=4, threads=1, precision="fp32", cache_dir=str(tmp_path))
     images = np.random.default_rng(1).integers(0, 256, (4, side, side, 3), np.uint8)

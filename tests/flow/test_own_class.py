@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import pellucid
 from tests.everything import ask_everything
-from tests.support import encoded, explained, serving
+from tests.support import encoded, explained, present, serving
 
 LABELS = ("red", "green", "blue")
 
@@ -90,7 +90,17 @@ def trained() -> Colours:
 
 def test_a_class_with_cbam_is_served_whole(trained: Colours, tmp_path: Path) -> None:
     path = tmp_path / "colours.pellucid"
-    pellucid.compile(trained, path, labels=LABELS, size=32, resize=32, mean=[0.5] * 3, std=[0.25] * 3, progress=False)
+    pellucid.compile(
+        trained,
+        path,
+        labels=LABELS,
+        size=32,
+        resize=32,
+        output="softmax",
+        mean=[0.5] * 3,
+        std=[0.25] * 3,
+        progress=False,
+    )
     pictures, classes = spots(6, torch.Generator().manual_seed(1))
     files = [encoded(picture.numpy()) for picture in pictures]
     with (
@@ -114,7 +124,7 @@ def test_a_class_with_cbam_is_served_whole(trained: Colours, tmp_path: Path) -> 
             result = explained(client, "/v1/explain", file, include="predictions,grad_cam")
             assert result.predictions is not None
             assert result.predictions[0].label == LABELS[int(colour)]
-            scores = [each.logit for each in sorted(result.predictions, key=lambda each: each.index)]
+            scores = [present(each.logit) for each in sorted(result.predictions, key=lambda each: each.index)]
             np.testing.assert_allclose(scores, expected, atol=1e-4 * float(expected.abs().max()))
             (cam,) = result.grad_cam or []
             maps = LayerGradCam(trained, trained.second).attribute(

@@ -16,11 +16,11 @@ import pytest
 from pellucid.errors import DeadlineExceeded, TooCostly
 from pellucid.schemas import ModelDetail, Trust
 from pellucid.trust.perturbations import Design, Perturbations
-from pellucid.types import DecodedImage, Explanation, Finished, ImageInfo, Outcome, Pixels, Prediction
+from pellucid.types import DecodedImage, Explanation, Finished, ImageInfo, Outcome, Pixels, Plan, Prediction
 from service.dispatch.forecast import Forecast
 from service.flow.trust_trials import examined
 from tests.flow.stub import BLACK, POISON, Stub, running
-from tests.support import envelope, explained, post, problem
+from tests.support import envelope, explained, post, present, problem
 
 FEW = {"trust": True, "trust_steps": 2, "trust_maps": 4}
 
@@ -41,7 +41,7 @@ def test_the_network_follows_its_map_of_an_espresso(client: httpx.Client, coffee
     whole = deletion.map[0]
     assert road.map[0] == insertion.map[-1] == insertion.gaussian[-1] == deletion.random.mean[0] == pytest.approx(whole)
     assert deletion.map[-1] == pytest.approx(deletion.random.max[-1])  # nothing is left of either
-    assert 0 <= found.confidence.map.drop <= 1
+    assert 0 <= present(found.confidence).map.drop <= 1
     assert len(found.sanity.correlations) == 5
 
 
@@ -85,7 +85,7 @@ OUTCOME = Outcome((), (), (Explanation(Prediction(0, 1.0, 2.0), ("only",), "grad
 async def trial(stub: Stub, seconds: float) -> None:
     (network,) = stub.service.networks.values()
     deadline = asyncio.get_running_loop().time() + seconds
-    await examined(network, stub.service.forecast, IMAGE, OUTCOME, Design(2, 4), deadline, lambda: 1)
+    await examined(network, stub.service.forecast, IMAGE, Plan(), OUTCOME, Design(2, 4), deadline, lambda: 1)
 
 
 def test_no_more_than_a_batch_of_a_maps_pictures_waits_at_a_time() -> None:

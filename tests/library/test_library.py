@@ -290,7 +290,9 @@ class Flat(nn.Module):
 
 def opened(net: nn.Module, folder: Path, **options: Any) -> Network:
     return pellucid.open(
-        pellucid.compile(net, folder / "net.pellucid", labels=[*"abc"], size=32, progress=False), threads=1, **options
+        pellucid.compile(net, folder / "net.pellucid", labels=[*"abc"], size=32, output="softmax", progress=False),
+        threads=1,
+        **options,
     )
 
 

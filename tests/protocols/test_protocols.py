@@ -12,7 +12,7 @@ import pytest
 
 from models.lite0 import PREPROCESS
 from pellucid.network.spec import ModelSpec
-from service.protocols.torchserve import probabilities
+from service.protocols.torchserve import scores
 from tests.flow.stub import BLACK, POISON, Stub, running
 from tests.support import explained
 
@@ -110,7 +110,7 @@ def test_torchserve_predicts_labels_with_probabilities(
 def test_labels_that_classes_share_are_told_apart() -> None:
     spec = ModelSpec("birds", "", ("crane", "cat", "crane"), PREPROCESS, "")
     entry = {"predictions": [{"index": index, "label": spec.labels[index], "probability": 0.1} for index in range(3)]}
-    assert [*probabilities(entry, spec)] == ["crane (0)", "cat", "crane (2)"]
+    assert [*scores(entry, spec)] == ["crane (0)", "cat", "crane (2)"]
 
 
 def test_torchserve_explains_what_explain_does(client: httpx.Client, cat: bytes) -> None:

@@ -8,14 +8,18 @@ import httpx
 import numpy as np
 import pytest
 
-from pellucid.schemas import Attention, ModelDetail
-from tests.support import decoded_bytes, encoded, explained, parsed, post, problem
+from pellucid.schemas import Attention, Importance, ModelDetail
+from tests.support import decoded_bytes, encoded, explained, parsed, post, present, problem
 
 
 def _attention(client: httpx.Client, image: bytes, **options: Any) -> Attention:
     attention = explained(client, "/v1/attention", image, **options).attention
     assert attention is not None
     return attention
+
+
+def _importance(client: httpx.Client, image: bytes, **options: Any) -> Importance:
+    return present(_attention(client, image, **options).importance)
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +30,7 @@ def model(client: httpx.Client) -> ModelDetail:
 def test_a_network_without_gates_has_none_and_still_answers(client: httpx.Client, cat: bytes) -> None:
     attention = _attention(client, cat, model="lite0-plain")
     assert attention.gates == []
+    assert attention.importance is not None
     assert attention.importance.weights
 
 
@@ -80,7 +85,7 @@ def test_by_default_the_top_class_is_meant_at_the_default_layer(
 ) -> None:
     best = explained(client, "/v1/predict", cat).predictions
     assert best is not None
-    importance = _attention(client, cat).importance
+    importance = _importance(client, cat)
     assert importance.layer == model.default_layer.name
     assert importance.target.index == best[0].index
     assert importance.target.label == best[0].label
@@ -90,7 +95,7 @@ def test_by_default_the_top_class_is_meant_at_the_default_layer(
 def test_every_channel_of_the_layer_has_a_weight(
     client: httpx.Client, cat: bytes, model: ModelDetail, layer: str
 ) -> None:
-    importance = _attention(client, cat, layer=layer).importance
+    importance = _importance(client, cat, layer=layer)
     (channels,) = [entry.shape[0] for entry in model.layers if entry.name == layer]
     assert importance.layer == layer
     assert len(importance.weights) == channels
@@ -98,7 +103,7 @@ def test_every_channel_of_the_layer_has_a_weight(
 
 
 def test_another_class_has_other_weights(client: httpx.Client, cat: bytes) -> None:
-    tabby, espresso = (_attention(client, cat, target=name).importance for name in ("tabby", "espresso"))
+    tabby, espresso = (_importance(client, cat, target=name) for name in ("tabby", "espresso"))
     assert (tabby.target.label, espresso.target.label) == ("tabby", "espresso")
     assert tabby.weights != espresso.weights
 
@@ -107,7 +112,7 @@ def test_weights_and_activation_make_the_grad_cam_map(client: httpx.Client, cat:
     """The mean of the raw map is the sum over channels of weight times mean activation."""
     layer = "blocks.15"
     (channels,) = [entry.shape[0] for entry in model.layers if entry.name == layer]
-    weights = _attention(client, cat, layer=layer).importance.weights
+    weights = _importance(client, cat, layer=layer).weights
     cams = explained(client, "/v1/grad-cam", cat, layer=layer).grad_cam
     assert cams is not None
     means: list[float] = []

@@ -62,6 +62,7 @@ def test_options_reach_the_parts_that_they_are_for(client: httpx.Client, cat: by
     assert result.feature_maps is not None
     assert result.grad_cam is not None
     assert len(result.predictions) == 3
+    assert result.attention.importance is not None
     assert result.attention.importance.layer == result.grad_cam[0].layer == "blocks.10"
     assert result.attention.importance.target.label == result.grad_cam[0].target.label == "tabby"
     assert [len(shown.channels) for shown in result.feature_maps] == [2]

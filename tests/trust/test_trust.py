@@ -43,7 +43,7 @@ def examined(
 ) -> tuple[Measured, ...]:
     perturbations = Perturbations(pixels, maps, MEAN, design or Design())
     scores = [network(perturbations.picture(number)) for number in range(len(perturbations))]
-    return measured(perturbations, np.repeat(np.array(scores)[:, None], len(maps), 1))
+    return measured(perturbations, np.repeat(np.array(scores)[:, None], len(maps), 1), "probability")
 
 
 def picture() -> Pixels:
@@ -64,6 +64,8 @@ def test_the_perfect_map_is_followed_and_the_opposite_contradicted() -> None:
     for curve in perfect.curves:
         areas = [curve.gaussian_auc, *curve.random_auc]
         assert curve.map_auc > max(areas) if curve.test == "insertion" else curve.map_auc < min(areas)
+    assert perfect.confidence is not None
+    assert perfect.gaussian_confidence is not None
     assert perfect.confidence.drop < 0.2 < perfect.gaussian_confidence.drop  # the map's edges are soft
     assert perfect.positive_share == 1
     assert opposite.positive_share == 0
@@ -142,6 +144,7 @@ def test_drop_increase_and_road_are_those_of_pytorch_grad_cam() -> None:
     drop = DropInConfidence()(tensor(pixels), mask, targets, net)[0]
     increase = IncreaseInConfidence()(tensor(pixels), mask, targets, net)[0]
     # The oracle leaves out the division by the whole picture's probability. Ours rounds pixels to levels.
+    assert found.confidence is not None
     assert found.confidence.drop * network(pixels) == pytest.approx(drop, abs=0.01)
     assert found.confidence.increase == bool(increase)
     # The oracle orders a mask, in which all that is against the class is alike: it is given the order itself.

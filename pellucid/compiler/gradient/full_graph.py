@@ -47,14 +47,16 @@ def record(
     names: Sequence[str],
     root: nn.Module,
     shape: tuple[int, int, int],
-    classes: int,
+    scalars: int,
     *,
     gradients: bool = True,
+    top_class: bool = True,
 ) -> FullGraph:
     """Record ``forward`` and, unless ``gradients`` is false, its gradients.
 
-    ``forward`` maps pixels ``[B, *shape]`` to the values named ``names[1:]``, followed by the logits ``[B, classes]``.
-    ``names[0]`` is the name of the pixels. ``root`` holds the parameters and buffers.
+    ``forward`` maps pixels ``[B, *shape]`` to the values named ``names[1:]``, followed by the logits ``[B, scalars]``.
+    ``names[0]`` is the name of the pixels. ``root`` holds the parameters and buffers. ``top_class``: whether a row of
+    zeros in ``wanted`` stands for the class with the largest logit.
 
     Raises TracingError, and any error of the operations.
     """
@@ -66,7 +68,7 @@ def record(
             leaf = pixels.detach().requires_grad_(gradients)
             *values, logits = forward(leaf)
             values = [leaf, *values]
-            of_values = _gradients(values, logits, wanted) if gradients else []
+            of_values = _gradients(values, logits, wanted, top_class) if gradients else []
         has_gradient[:] = [value is not None for value in of_values]
         return (*values, logits, *(value for value in of_values if value is not None))
 
@@ -75,7 +77,7 @@ def record(
     def recorded(count: int) -> Recording:
         generator = torch.Generator().manual_seed(count)
         pixels = torch.randn(count, *shape, generator=generator).to(kind)
-        wanted = torch.rand(count, classes, generator=generator).to(kind)
+        wanted = torch.rand(count, scalars, generator=generator).to(kind)
         return recording(both, (pixels, wanted), followed.values(), _RULES)
 
     two, three = map(recorded, BATCHES)
@@ -95,12 +97,13 @@ def record(
     )
 
 
-def _gradients(values: Sequence[Tensor], logits: Tensor, wanted: Tensor) -> list[Tensor | None]:
+def _gradients(values: Sequence[Tensor], logits: Tensor, wanted: Tensor, top_class: bool) -> list[Tensor | None]:
     """The gradient of ``(wanted * logits).sum()`` at each value. None if the logits don't depend on the value."""
     leaves = [value for value in values if value.requires_grad]
     if not logits.requires_grad or not leaves:
         return [None] * len(values)
-    wanted = _default_to_top_class(wanted, logits.detach())
+    if top_class:
+        wanted = _default_to_top_class(wanted, logits.detach())
     found = iter(torch.autograd.grad(logits, leaves, wanted, allow_unused=True))
     return [next(found) if value.requires_grad else None for value in values]
 

@@ -10,7 +10,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
+from torch.nn import functional as F
 
 from pellucid.compiler.trace.gates import FoundGate, find_gates, names_without_gates
 from pellucid.compiler.trace.heads import linear_behind
@@ -27,23 +29,29 @@ from pellucid.compiler.trace.stages import (
 )
 from pellucid.compiler.trace.tracing import Trace, check_same, trace
 from pellucid.network.layout import Layout
-from pellucid.network.spec import GateSpec, LayerSpec, NetworkSpec
+from pellucid.network.spec import GateSpec, LayerSpec, NetworkSpec, OutputKind
 
 
 class UntraceableError(ValueError):
-    """The network can't be traced or can't run on pixels of that size; it returns no logits or a single one; or its
-    logits depend on the other images in the batch. The message says which.
+    """The network can't be traced or can't run on pixels of that size; its output does not have the shape of its kind;
+    or it depends on the other images in the batch. The message says which.
     """
 
 
 class TracedNetwork:
     """One network as a read-only graph. It shares the parameters of ``net`` and freezes them.
 
-    ``size`` is the (height, width) of the pixels, and ``channels`` the number of their channels. ``spec`` lists the
-    layers, gates and default layers that callers can name. Raises UntraceableError.
+    ``size`` is the (height, width) of the pixels, and ``channels`` the number of their channels. ``output`` is the kind
+    of the output, or None if it is to be found out; ``kind`` is what was found. ``shape`` is that of the output without
+    the batch, ``[classes]`` or ``[classes, h, w]``. ``spec`` lists the layers, gates and default layers that callers
+    can name.
+
+    Raises UntraceableError.
     """
 
-    def __init__(self, net: nn.Module, size: tuple[int, int], channels: int = 3) -> None:
+    def __init__(
+        self, net: nn.Module, size: tuple[int, int], output: OutputKind | None = "softmax", channels: int = 3
+    ) -> None:
         net = net.eval().requires_grad_(False)
         public = names_without_gates(net)
         self._kinds = {public(path): type(module).__name__ for path, module in net.named_modules()}
@@ -57,16 +65,11 @@ class TracedNetwork:
         self._root, self._pixels, self._batch = traced.module, traced.pixels, traced.batch
         graph = self._root.graph
         graph.eliminate_dead_code()
-        logits = _logits_of(traced)
-        if logits is None:
-            raise UntraceableError(f"{name} returns no single tensor of logits [B, classes]")
-        if logits.meta["shape"][1] == 1:
-            raise UntraceableError(
-                f"{name} returns a single logit, whose softmax is always 1: give its last layer two "
-                "outputs, the first with weights and bias of 0, and a label for each; their softmax is then its sigmoid"
-            )
-
-        self._logits = logits
+        returned = _returned(traced, name)
+        last = kind_of(returned, self._root)
+        self.kind = _checked_kind(returned, last, name, output)
+        self.shape: tuple[int, ...] = tuple(returned.meta["shape"][1:])
+        self._logits = _logits(graph, returned, self.kind, last)
         layouts = find_layouts(graph, self._root)
         self._layouts = layouts
         self._qualnames = {node: public(qualname) for node, qualname in traced.qualnames.items()}
@@ -96,13 +99,12 @@ class TracedNetwork:
 
     @property
     def logits(self) -> str:
-        """The graph value that holds the logits ``[B, classes]``."""
-        return str(self._logits.name)
+        """The graph value that holds the logits ``[B, classes]``.
 
-    @property
-    def classes(self) -> int:
-        """The number of logits."""
-        return int(self._logits.meta["shape"][1])
+        A dense output is flattened, and an embedding scaled to length 1. A softmax or sigmoid at the end of the network
+        is left out.
+        """
+        return str(self._logits.name)
 
     def value(self, layer: str) -> str:
         """The graph value of a layer. Raises KeyError."""
@@ -200,6 +202,57 @@ class TracedNetwork:
         return why_default(layer, tokens=self._layouts[node].extra > 0, linear=self._linear_behind(node) is not None)
 
 
-def _logits_of(traced: Trace) -> fx.Node | None:
-    logits: Any = traced.module.graph.output_node().args[0]
-    return logits if isinstance(logits, fx.Node) and len(logits.meta.get("shape", ())) == 2 else None
+def _returned(traced: Trace, name: str) -> fx.Node:
+    returned: Any = traced.module.graph.output_node().args[0]
+    shape = returned.meta.get("shape", ()) if isinstance(returned, fx.Node) else ()
+    if len(shape) not in (2, 4):
+        what = f"a tensor of shape {list(shape)}" if shape else f"a {type(returned).__name__}"
+        raise UntraceableError(
+            f"{name} returns {what}: it must return one tensor, [B, outputs] or [B, classes, h, w]. A module around it "
+            "can choose one."
+        )
+    node: fx.Node = returned
+    return node
+
+
+def _checked_kind(returned: fx.Node, last: str, name: str, kind: OutputKind | None) -> OutputKind:
+    """The kind of the output, found out only if nothing else is possible. Raises UntraceableError if it does not fit.
+
+    ``last`` is the network's last operation.
+    """
+    shape, squashes = list(returned.meta["shape"][1:]), last.lower()
+    if kind is None and len(shape) == 3:
+        kind = "dense"
+    elif kind is None and squashes in ("softmax", "sigmoid"):
+        kind = "softmax" if squashes == "softmax" else "sigmoid"
+    if kind is None:
+        raise UntraceableError(
+            f"{name} returns {shape[0]} numbers, whose meaning can't be guessed. Declare the output: softmax for "
+            "classes of which one applies, sigmoid for independent labels, linear for quantities, or embedding for a "
+            "vector."
+        )
+    if (kind == "dense") != (len(shape) == 3):
+        expected = "[B, classes, h, w]" if kind == "dense" else "[B, outputs]"
+        given = ", ".join(map(str, shape))
+        raise UntraceableError(f"{name} returns [B, {given}], and the output {kind} has the shape {expected}")
+    if kind == "softmax" and shape == [1]:
+        raise UntraceableError(
+            f"{name} returns a single number, whose softmax is always 1. Declare the output: sigmoid for a label that "
+            "applies or not, or linear for a quantity."
+        )
+    return kind
+
+
+def _logits(graph: fx.Graph, logits: fx.Node, kind: OutputKind, last: str) -> fx.Node:
+    """The node of the logits, in two dimensions. It becomes the graph's output."""
+    squashed = {"softmax": ("softmax",), "sigmoid": ("sigmoid",), "dense": ("softmax", "sigmoid")}.get(kind, ())
+    if last.lower() in squashed and isinstance(logits.args[0], fx.Node):
+        logits = logits.args[0]
+    with graph.inserting_before(graph.output_node()):
+        if kind == "dense":
+            logits = graph.call_function(torch.flatten, (logits, 1))
+        elif kind == "embedding":
+            logits = graph.call_function(F.normalize, (logits,))
+    graph.output_node().args = (logits,)
+    graph.eliminate_dead_code()
+    return logits

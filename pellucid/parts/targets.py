@@ -1,0 +1,122 @@
+"""What is explained: a class, a quantity, a region of a segmentation, or the likeness to another picture."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from pellucid.decode.region import drawn
+from pellucid.errors import InvalidOption
+from pellucid.network.spec import ModelSpec
+from pellucid.parts.names import class_index
+from pellucid.parts.option_types import CommaSeparated, Name, Names, Options
+from pellucid.types import Outcome, Plan, Reference, Region
+
+Direction = Literal["up", "down"]
+_REGIONS = "`class`, `picture`, a point `x,y` or a box `x0,y0,x1,y1` in pixels of the picture"
+
+
+class TargetOptions(Options):
+    """The options that say what is explained."""
+
+    target: Names = Field(
+        default_factory=list,
+        max_length=20,
+        description="What to explain, by index or by label (case does not matter): a class, a label or a quantity. "
+        "Repeat it for several. Default: the most probable class; of a segmentation the class with the largest share, "
+        "other than the background; the first quantity.",
+        examples=[["Egyptian cat"], ["285", "281"]],
+    )
+    region: Annotated[list[Name], CommaSeparated] = Field(
+        default_factory=lambda: ["class"],
+        max_length=4,
+        description="For a segmentation: where the class is explained, as the mean of its logit there. `class` is "
+        "where it has the largest logit, `picture` is all that the network sees; or a point x,y or a box x0,y0,x1,y1 "
+        "in pixels of the upright picture.",
+        examples=[["class"], ["120", "80", "300", "260"]],
+    )
+    region_mask: str | None = Field(
+        None,
+        description="For a segmentation: a mask in place of `region`, as an image in base64. It covers the whole "
+        "picture, in any resolution; the class is explained where it is bright.",
+        examples=["iVBORw0KGgo…"],
+    )
+    reference: str | None = Field(
+        None,
+        description="For an embedding: another picture in base64. The likeness to it is explained, the cosine of both "
+        "embeddings. A form can send it as the file `reference`.",
+        examples=["/9j/4AAQSkZJRg…"],
+    )
+
+    @property
+    def explains(self) -> bool:
+        """Whether these options need something to explain. Otherwise an embedding needs no reference."""
+        return True
+
+    def aim(self, plan: Plan, spec: ModelSpec) -> Plan:
+        """The plan with the targets and their regions. Raises UnknownName and InvalidOption.
+
+        For an embedding, the flow adds the reference.
+        """
+        kind = spec.output.kind
+        if kind == "embedding":
+            if self.target:
+                raise InvalidOption(f"target: The output of {spec.name} is an embedding: send `reference` instead.")
+            if self.reference is None and self.explains:
+                raise InvalidOption(
+                    f"reference: The output of {spec.name} is an embedding, so its likeness to another picture is "
+                    "explained. Send that picture."
+                )
+            self._require(reference=True)
+            return replace(plan, targets=(0,))
+        targets = tuple(dict.fromkeys(class_index(name, spec) for name in self.target))
+        if kind == "dense":
+            self._require(region=True)
+            return replace(plan, targets=targets, regions=(self._region(),))
+        self._require()
+        return replace(plan, targets=targets or ((0,) if kind == "linear" else ()))
+
+    def _require(self, region: bool = False, reference: bool = False) -> None:
+        """Raise InvalidOption for options that the output does not have."""
+        if not region and (self.region != ["class"] or self.region_mask is not None):
+            raise InvalidOption("region: It is of networks whose output is a segmentation.")
+        if not reference and self.reference is not None:
+            raise InvalidOption("reference: It is of networks whose output is an embedding.")
+
+    def _region(self) -> Region:
+        """The region before the picture is known."""
+        if self.region_mask is not None:
+            if self.region != ["class"]:
+                raise InvalidOption("Give `region` or `region_mask`, not both.")
+            return Region("mask", drawn=drawn(self.region_mask))
+        match self.region:
+            case ["class" | "picture" as kind]:
+                return Region("class" if kind == "class" else "picture")
+        try:
+            at = tuple(map(float, self.region))
+        except ValueError:
+            at = ()
+        if len(at) == 2 and min(at) >= 0:
+            return Region("point", at)
+        if len(at) == 4 and 0 <= at[0] < at[2] and 0 <= at[1] < at[3]:
+            return Region("box", at)
+        raise InvalidOption(f"region: {','.join(self.region)[:80]!r} is none. Allowed are {_REGIONS}.")
+
+
+class LayerOptions(TargetOptions):
+    """The options of TargetOptions, and ``layer``."""
+
+    layer: Name | None = Field(
+        None,
+        description="Layer to explain at, by a name from /v1/models/{name}. Default: the last layer with a spatial "
+        "extent.",
+        examples=["head", "blocks.10"],
+    )
+
+
+def liken(plan: Plan, other: Outcome) -> Plan:
+    """The plan of a picture that is compared with one whose outcome is ``other``: the likeness is explained."""
+    assert other.embedding is not None
+    return replace(plan, reference=Reference(other.embedding))
