@@ -19,7 +19,7 @@ from PIL import Image
 import pellucid
 from pellucid.client import ApiError, Client
 from pellucid.network.spec import PreprocessSpec
-from tests.library.test_channels import BANDS, HOSTILE, LABELS, SIDE, Net, by_torch, noise, npy, pages
+from tests.library.test_channels import BANDS, HOSTILE, LABELS, SIDE, USUAL, Net, by_torch, noise, npy, pages
 from tests.support import encoded, problem, serving
 
 NPY = {"Content-Type": "application/x-npy"}
@@ -31,7 +31,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("five")
     path = folder / "five.pellucid"
     declared: dict[str, Any] = {"mean": [0.5] * 5, "std": [0.25] * 5, "low": -1, "high": [1, 2, 3, 4, 5]}
-    pellucid.compile(Net(5), path, labels=LABELS, size=SIDE, resize=SIDE, channels=BANDS, progress=False, **declared)
+    pellucid.compile(Net(5), path, labels=LABELS, size=SIDE, output="softmax", channels=BANDS, **USUAL, **declared)
     settings = {"PELLUCID_MODEL": str(path), "PELLUCID_CACHE_DIR": str(folder), "PELLUCID_MAX_BODY_MIB": "1"}
     with serving(**settings) as server:
         yield server.url
@@ -47,16 +47,8 @@ def five(url: str) -> Iterator[httpx.Client]:
 def expected(five: httpx.Client) -> NDArray[Any]:
     """torch's logits of VALUES."""
     stated = five.get("/v1/models/five").json()["preprocess"]
-    spec = PreprocessSpec(
-        (SIDE, SIDE),
-        SIDE,
-        "bilinear",
-        *(tuple(stated[name]) for name in ("mean", "std")),
-        False,
-        BANDS,
-        *(tuple(stated[name]) for name in ("low", "high")),
-        "float32",
-    )
+    mean, std, low, high = (tuple(stated[name]) for name in ("mean", "std", "low", "high"))
+    spec = PreprocessSpec((SIDE, SIDE), SIDE, "bilinear", mean, std, False, BANDS, low, high, "float32")
     return by_torch(5, VALUES, spec)
 
 
@@ -102,7 +94,7 @@ def test_the_client_takes_arrays(url: str, expected: NDArray[Any]) -> None:
         assert client.model("five").preprocess.channels == [*BANDS]
         with pytest.raises(ApiError, match="takes 5 channels"):
             client.predict(np.zeros((9, 9, 3), np.uint8))
-    np.testing.assert_allclose([each.logit for each in found], expected, atol=1e-5)
+    np.testing.assert_allclose(np.array([each.logit for each in found], float), expected, atol=1e-5)
 
 
 def test_tensors_of_float_reach_the_network(url: str, five: httpx.Client, expected: NDArray[Any]) -> None:
@@ -133,7 +125,7 @@ def test_tensors_of_float_reach_the_network(url: str, five: httpx.Client, expect
 
 
 def test_an_array_is_explained_on_every_route(five: httpx.Client) -> None:
-    options = {"overlay": "true", "trust": "true", "trust_steps": 2, "trust_maps": 4}
+    options: dict[str, Any] = {"overlay": "true", "trust": "true", "trust_steps": 2, "trust_maps": 4}
     response = five.post("/v1/explain", params=options, content=npy(VALUES), headers=NPY)
     assert response.status_code == 200, response.text
     (cam,) = response.json()["results"][0]["grad_cam"]

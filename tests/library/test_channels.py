@@ -30,6 +30,7 @@ from pellucid.types import Upload
 SIDE = 24
 LABELS = ["a", "b", "c"]
 BANDS = ("blue", "green", "red", "nir", "swir")
+USUAL: dict[str, Any] = {"resize": SIDE, "progress": False}
 Array = NDArray[Any]
 
 
@@ -52,7 +53,7 @@ def opened(folder: Path, count: int, engine: Any = "openvino", **declared: Any) 
     """A network of so many channels, opened in single precision."""
     path = folder / f"net{count}.pellucid"
     declared = {} if count == 3 and not declared else {"mean": [0.5] * count, "std": [0.25] * count, **declared}
-    pellucid.compile(Net(count), path, labels=LABELS, size=SIDE, resize=SIDE, progress=False, **declared)
+    pellucid.compile(Net(count), path, labels=LABELS, size=SIDE, output="softmax", **USUAL, **declared)
     return pellucid.open(path, engine=engine, precision="fp32", threads=1, cache=folder)
 
 
@@ -457,7 +458,9 @@ def test_arrays_of_any_plain_numbers_are_read(dtype: str, order: str) -> None:
 )
 def test_what_can_not_be_compiled_is_said_in_a_sentence(tmp_path: Path, declared: dict[str, Any], message: str) -> None:
     with pytest.raises(CompileError, match=message):
-        pellucid.compile(Net(5), tmp_path / "net5.pellucid", labels=LABELS, size=SIDE, progress=False, **declared)
+        pellucid.compile(
+            Net(5), tmp_path / "net5.pellucid", labels=LABELS, size=SIDE, output="softmax", progress=False, **declared
+        )
     assert not [*tmp_path.iterdir()]
 
 
