@@ -72,22 +72,25 @@ def of_wide(
 ) -> list[Plane] | None:
     """The planes of a picture with more than 8 bits. None if it has no more.
 
-    ``image`` is the file in ``data``, opened but not decoded. Gray takes up to 8 bytes of memory for each pixel. Colour
-    takes 16, so its limit is half of ``max_pixels``. Raises UndecodableImage and ContentTooLarge.
+    ``image`` is the file in ``data``, opened. Gray takes up to 8 bytes of memory for each pixel. Colour takes 16, so
+    its limit is half of ``max_pixels``. Raises UndecodableImage and ContentTooLarge.
     """
     if _is_single(image):
         return None if image.mode in ("1", "L") else _by_channel({_GRAY: _single(_turned(image, turn), spec)}, spec)
-    raw = _raw_mode(image)
+    if image.format not in ("PNG", "TIFF"):
+        return None
+    other = Image.open(io.BytesIO(data), formats=(str(image.format),))  # ``image`` has lost its form once it is decoded
+    raw = _raw_mode(other)
     if ";16" not in raw:
         return None
     require_pixels(image, max_pixels // 2, "16-bit colour")
     if raw == "LA;16B":
-        octets = np.asarray(_turned(_read_as(image, "RGBA"), turn)).astype(np.uint16)
+        octets = np.asarray(_turned(_read_as(other, "RGBA"), turn)).astype(np.uint16)
         values = octets[:, :, ::2] << 8 | octets[:, :, 1::2]
         return _by_channel({_GRAY: values[:, :, 0], _ALPHA: values[:, :, 1]}, spec)
     if raw not in _WIDE:
         raise UndecodableImage(f"16-bit pixels of the form {raw} can't be read at full depth.")
-    low = _read_as(Image.open(io.BytesIO(data), formats=(str(image.format),)), raw[:-1] + _SWAPPED[raw[-1]])
+    low = _read_as(other, raw[:-1] + _SWAPPED[raw[-1]])
     values = np.asarray(_turned(image, turn)).astype(np.uint16) << 8
     values |= np.asarray(_turned(low, turn))
     return _by_channel(_bands(values), spec)

@@ -75,10 +75,9 @@ class PreprocessSpec:
             shown = RGB if {*RGB} <= {*self.channels} else self.channels[: 3 if count > 2 else 1]
             object.__setattr__(self, "shown", shown)
         for field in ("std", "channels", "low", "high"):
-            if len(getattr(self, field)) != count:
-                raise ValueError(
-                    f"mean has {count} numbers, one for each channel, and {field} {len(getattr(self, field))}"
-                )
+            if (given := len(getattr(self, field))) != count:
+                numbers = f"{count} number{'s' * (count != 1)}"
+                raise ValueError(f"mean has {numbers}, one for each channel, and {field} {given}")
         if len({*self.channels}) != count:
             raise ValueError(f"two channels have one name among {', '.join(self.channels)}")
         if len(self.shown) not in (1, 3) or not {*self.shown} <= {*self.channels}:

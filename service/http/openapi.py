@@ -73,14 +73,15 @@ def request_body(options: type[Options]) -> dict[str, Any]:
             }
         },
         "image/*": {"schema": {**binary, "description": "The bytes of one image."}},
-        NPY: {
+        # No type of its own for arrays: generators of clients know none for it.
+        "application/octet-stream": {
             "schema": {
                 **binary,
-                "description": "One array of numpy's: [height, width, channels], [channels, height, width], or "
-                "[height, width] for one channel, in the channels and range of /v1/models/{name}.",
+                "description": "The bytes of one image, of any type; or of a numpy array (`.npy`, which may be sent as "
+                f"`{NPY}` as well) of the shape [height, width, channels] or [channels, height, width], with the "
+                "channels and the range of values that /v1/models/{name} states.",
             }
         },
-        "application/octet-stream": {"schema": {**binary, "description": "The bytes of one image, of any type."}},
         "application/json": {
             "schema": json_schema,
             "example": {"images": [{"data": ONE_PIXEL_PNG, "filename": "dot.png"}]},

@@ -315,7 +315,12 @@ def test_a_name_of_the_catalogue_keeps_what_is_not_given_anew(tmp_path: Path) ->
         (("{}:Pets", *USUAL, "--arguments", '{"clases": 3}'), "clases"),
         (("lite0", "--arguments", "{}"), "--arguments are of a class"),
         (("{}:Pets", *USUAL, "--size", "32x"), "--size"),
-        (("{}:Pets", *USUAL, "--mean", "1,2"), "--mean"),
+        (("{}:Pets", *USUAL, "--mean", "1,2"), "takes 3 channels, not 2 (channel 1, channel 2): give mean and std"),
+        (("{}:Pets", *USUAL, "--mean", "1,2", "--std", "1,1,1"), "mean has 2 numbers, one for each channel, and std 3"),
+        (("{}:Pets", *USUAL, "--mean", "a"), "--mean"),
+        (("{}:Pets", *USUAL, "--low", "2", "--high", "1"), "low must be below high"),
+        (("{}:Pets", *USUAL, "--shown", "nir"), "shown names one or three of red, green, blue, not nir"),
+        (("lite0-plain", "--mean", "0.5"), "mean has 1 number, one for each channel, and std 3"),
         (("{}:Pets", *USUAL, "--std", "1,0,1"), "--std"),
         (("{}:Pets", *USUAL, "--name", "a/b"), "'a/b'"),
         (("{}:Pets", *USUAL, "--weights", "none.pth"), "none.pth"),
@@ -348,3 +353,12 @@ def test_without_torch_it_says_what_to_install(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2, done.stderr
     assert "pip install 'pellucid[compile]'" in done.stderr
+
+
+def test_channels_and_their_range_are_options(module: str) -> None:
+    options = ("--channels", "nir, red,green", "--low", "0,0,1", "--high", "100", "--shown", "red")
+    done = pellucid("compile", f"{module}:Pets", *USUAL, *options, "--out", "pets.pellucid")
+    assert done.exit_code == 0, done.stderr
+    found = load(Path("pets.pellucid")).model.preprocess
+    assert (found.channels, found.low, found.high) == (("nir", "red", "green"), (0, 0, 1), (100, 100, 100))
+    assert (found.shown, found.depth, found.mean) == (("red",), "float32", (0.485, 0.456, 0.406))

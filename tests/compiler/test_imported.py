@@ -151,8 +151,10 @@ def test_a_file_computes_what_its_network_does(name: str, form: str, tmp_path: P
 @pytest.mark.parametrize("form", ["onnx", "older", "ir"])
 def test_gates_are_found_in_a_file(form: str, tmp_path: Path) -> None:
     path = export(seeded("excited"), tmp_path / "excited", form)
-    found = pellucid.compile(path, tmp_path / "file.pellucid", labels=LABELS, size=64, progress=False)
-    of_torch = pellucid.compile(seeded("excited"), tmp_path / "torch.pellucid", labels=LABELS, size=64, progress=False)
+    found = pellucid.compile(path, tmp_path / "file.pellucid", labels=LABELS, size=64, output="softmax", progress=False)
+    of_torch = pellucid.compile(
+        seeded("excited"), tmp_path / "torch.pellucid", labels=LABELS, size=64, output="softmax", progress=False
+    )
     gates, expected = ([(gate.shape, gate.squash) for gate in each.spec.gates] for each in (found, of_torch))
     assert len(expected) == 3
     assert [shape for shape, _ in gates] == [shape for shape, _ in expected]
@@ -166,9 +168,16 @@ def test_gates_are_found_in_a_file(form: str, tmp_path: Path) -> None:
 def test_a_map_is_that_of_the_torch_network_at_a_layer_of_the_same_name(tmp_path: Path) -> None:
     net = seeded("tiny")
     found = pellucid.compile(
-        export(net, tmp_path / "tiny", "older"), tmp_path / "file.pellucid", labels=LABELS, size=64, progress=False
+        export(net, tmp_path / "tiny", "older"),
+        tmp_path / "file.pellucid",
+        labels=LABELS,
+        size=64,
+        output="softmax",
+        progress=False,
     )
-    expected = pellucid.compile(net, tmp_path / "torch.pellucid", labels=LABELS, size=64, progress=False)
+    expected = pellucid.compile(
+        net, tmp_path / "torch.pellucid", labels=LABELS, size=64, output="softmax", progress=False
+    )
     layers = {layer.name for layer in found.spec.layers} & {layer.name for layer in expected.spec.layers}
     assert {"stem", "block", "gate", "head"} <= layers
     assert found.spec.default_layer == expected.spec.default_layer == "head"

@@ -20,7 +20,7 @@ from pellucid.decode.image import FORMATS, TYPES, decode
 from pellucid.decode.preprocess import Frame
 from pellucid.errors import ContentTooLarge, UndecodableImage, UnsupportedMediaType
 from pellucid.network.spec import PreprocessSpec
-from pellucid.types import Pixels, Upload
+from pellucid.types import InputPixels, Upload
 
 SPEC = PreprocessSpec((224, 224), 256, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 # Takes the whole picture without scaling, so that tests can read single pixels.
@@ -34,7 +34,7 @@ def encoded(image: Image.Image, file_format: str, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def pixels_of(data: bytes) -> Pixels:
+def pixels_of(data: bytes) -> InputPixels:
     return decode(Upload(data), WHOLE, 10_000_000).pixels
 
 
