@@ -23,7 +23,7 @@ from pellucid.network.spec import SOFTMAX
 from pellucid.runtime.base import Cores
 from pellucid.runtime.openvino_runtime import OpenVINORuntime
 from pellucid.runtime.torch_runtime import TorchHead, TorchRuntime
-from pellucid.types import Batch, Contrast, Edit, MapSpec, Outcome, Pixels, Plan, Tap
+from pellucid.types import Batch, Contrast, Edit, InputPixels, MapSpec, Outcome, Pixels, Plan, Tap
 from service.dispatch.worker import Worker
 from tests.networks import PREPROCESS, SIZE, compiled, in_memory, network
 from tests.support import present
@@ -293,7 +293,7 @@ class Noted(TorchRuntime):
         self.inside, self.go_on = threading.Event(), threading.Event()
         self.go_on.set()
 
-    def run(self, images: Pixels, wanted: Any, outputs: Sequence[str], cores: Cores) -> Any:
+    def run(self, images: InputPixels, wanted: Any, outputs: Sequence[str], cores: Cores) -> Any:
         self.passes.append((cores, len(images)))
         self.inside.set()
         assert self.go_on.wait(60)
