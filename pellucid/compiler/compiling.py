@@ -184,7 +184,7 @@ def compile_network(
         stage("gradients")
         full, limits = _recorded(net, traced, model)
         manifest = _manifest(traced, full, replace(model, parameters_sha256=parameters_digest(net)), net)
-        weights = {name: value.numpy() for name, value in full.weights.items()}
+        weights = {name: np.ascontiguousarray(value.numpy()) for name, value in full.weights.items()}
         stage("check")
         broadcasts = _checked(CompiledNetwork(manifest, full.graph, weights), net, traced)
         limits += _limits(manifest, full.graph)

@@ -101,7 +101,7 @@ def test_a_segmentation_is_drawn_and_a_region_of_it_explained(visit: Visit, clie
         colour = page.evaluate(script, [x + x0, y + y0])
         assert "#" + "".join(f"{value:02x}" for value in colour[:3]) == palette[index]
     page.keyboard.press("Escape")
-    page.get_by_role("slider", name="Opacity").fill("55")
+    page.get_by_role("slider", name="Opacity").fill("60")
     canvas = page.locator("#stage canvas").bounding_box()
     assert canvas
     middle = (canvas["x"] + canvas["width"] / 2, canvas["y"] + canvas["height"] / 2)

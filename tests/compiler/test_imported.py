@@ -307,7 +307,8 @@ def test_preprocessing_in_the_file_stays(tmp_path: Path) -> None:
     ov.save_model(model, tmp_path / "bytes.xml", compress_to_fp16=False)
     std = (1 / 255,) * 3
     pellucid.compile(
-        tmp_path / "bytes.xml", tmp_path / "out.pellucid", labels=LABELS, size=16, mean=(0, 0, 0), std=std,
+        tmp_path / "bytes.xml", tmp_path / "out.pellucid", labels=LABELS, size=16,
+        output="softmax", mean=(0, 0, 0), std=std,
         squash=True, resize=16, progress=False,
     )  # fmt: skip
     found = pellucid.open(str(tmp_path / "out.pellucid"), precision="fp32").predict(PIXELS[:16, :16], top_k=5)

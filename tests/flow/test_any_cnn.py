@@ -176,7 +176,7 @@ def test_cbams_spatial_gates_are_maps_over_the_picture(tmp_path: Path) -> None:
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1)
     path = tmp_path / "pets.pellucid"
-    pellucid.compile(net, path, labels=LABELS, size=64, resize=64, progress=False)
+    pellucid.compile(net, path, labels=LABELS, size=64, resize=64, output="softmax", progress=False)
     settings = Settings(model=str(path), max_batch=1, threads=1, precision="fp32", cache_dir=str(tmp_path))
 
     async def ask_it(client: httpx.AsyncClient) -> tuple[Any, Any]:
