@@ -78,7 +78,7 @@ def main() -> None:
     from pellucid.decode.image import decode
     from pellucid.engine import Engine
     from pellucid.runtime import cores
-    from pellucid.types import Batch, Pixels, Plan, Upload
+    from pellucid.types import Batch, InputPixels, Plan, Upload
     from service.config import Settings
     from service.dispatch.worker import SPARE
 
@@ -90,26 +90,26 @@ def main() -> None:
     size = settings.max_batch or engine.paying_batch
     decoders = settings.decode_threads or max(2, cores.available())
 
-    def pixels(number: int) -> Pixels:
+    def pixels(number: int) -> InputPixels:
         return decode(uploads[number % len(uploads)], spec.preprocess, settings.max_megapixels * 10**6).pixels
 
     buffers = [torch.frombuffer(bytearray(upload.data), dtype=torch.uint8) for upload in uploads]
     sizes, interpolation = spec.preprocess, InterpolationMode(spec.preprocess.interpolation)
 
-    def plain_pixels(number: int) -> Pixels:
+    def plain_pixels(number: int) -> InputPixels:
         """What one would write by hand: torchvision's decoder and its resize of bytes."""
         image = decode_jpeg(buffers[number % len(buffers)])
         image = transforms.resize(image, [sizes.resize], interpolation=interpolation, antialias=True)
-        taken: Pixels = transforms.center_crop(image, list(sizes.size)).permute(1, 2, 0).contiguous().numpy()
+        taken: InputPixels = transforms.center_crop(image, list(sizes.size)).permute(1, 2, 0).contiguous().numpy()
         return taken
 
-    def infer(images: list[Pixels], engine: Engine = engine) -> None:
+    def infer(images: list[InputPixels], engine: Engine = engine) -> None:
         engine.run(Batch(np.stack(images), (plan,) * len(images)))
 
     def throughput(
-        seconds: float, source: Callable[[int], Pixels], engine: Engine, size: int, side_by_side: int
+        seconds: float, source: Callable[[int], InputPixels], engine: Engine, size: int, side_by_side: int
     ) -> float:
-        ready: queue.Queue[Pixels] = queue.Queue(2 * size * side_by_side)
+        ready: queue.Queue[InputPixels] = queue.Queue(2 * size * side_by_side)
         over, emptying = threading.Event(), threading.Event()
         finished: list[float] = []
 

@@ -22,7 +22,7 @@ from benchmarks.report import fill, machine_line
 from benchmarks.servers import ROOT
 from models import catalog
 from pellucid.compiler.compiling import compile_network
-from pellucid.explain.methods import METHODS, Method
+from pellucid.explain.methods import METHODS, AttentionMethod, Method, offered
 from pellucid.network.file import CompiledNetwork
 from pellucid.network.spec import PIXELS, NetworkSpec
 from pellucid.types import Batch, Floats, MapSpec, Plan
@@ -42,9 +42,10 @@ def plans(network: NetworkSpec) -> dict[str, Plan]:
     """What is timed, by name: each method where it is taken by default and at the middle layer, and all at once."""
     default, middle = network.default_layer, network.feature_layers[1]
     found = {"predict": Plan(top_k=5)}
-    for name, method in METHODS.items():
-        found[f"{name} default"] = Plan(heat_maps=(MapSpec(name, (PIXELS if method.spec.at_pixels else default,)),))
-        found[f"{name} middle"] = Plan(heat_maps=(MapSpec(name, (middle,)),))
+    for method in offered(network):
+        place = PIXELS if method.at_pixels else default
+        found[f"{method.name} default"] = Plan(heat_maps=(MapSpec(method.name, (place,)),))
+        found[f"{method.name} middle"] = Plan(heat_maps=(MapSpec(method.name, (middle,)),))
     found["all of one gradient"] = Plan(heat_maps=tuple(MapSpec(name, (middle,)) for name in GRADIENT))
     found["ten classes"] = Plan(heat_maps=(MapSpec("grad-cam", (middle,)),), targets=_TEN)
     found["ten classes default"] = Plan(heat_maps=(MapSpec("grad-cam", (default,)),), targets=_TEN)
@@ -86,7 +87,7 @@ def agreements() -> dict[str, dict[str, float]]:
     for image in inputs(spec)[:3]:
         picture = ((torch.from_numpy(image).float() / 255 - mean) / std).permute(2, 0, 1)[None].contiguous()
         for name, oracles in ORACLES.items():
-            for layer in _compared(name, graph.spec):
+            for layer in _compared(name, graph.spec) if oracles else ():
                 ours = _ours(graph, name, layer, picture)
                 enlarge = isinstance(METHODS[name], Method)
                 compared, path = (Enlarged(net), f"net.{layer}") if enlarge else (net, layer)
@@ -99,6 +100,7 @@ def agreements() -> dict[str, dict[str, float]]:
 
 def _ours(graph: CompiledNetwork, name: str, layer: str, picture: Tensor) -> Floats:
     method = METHODS[name]
+    assert not isinstance(method, AttentionMethod)  # the default network has no attention
     if isinstance(method, Method):
         (evidence,) = evidence_at(graph, layer, picture, [[_CLASS]])
         heat_maps = method.heat(enlarged(evidence))
@@ -117,8 +119,8 @@ def _compared(name: str, network: NetworkSpec) -> tuple[str, ...]:
     spec = METHODS[name].spec
     if spec.at_pixels:
         return (PIXELS,)
-    if name == "score-cam-at-layer":
-        return ()  # in the tests, on what lies behind a cut as a network of its own
+    if name == "score-cam-at-layer" or spec.of_attention:
+        return ()  # in the tests: on what lies behind a cut as a network of its own, and on networks with attention
     if name == "ablation-cam":
         return ("stem",)  # behind a ReLU: elsewhere theirs hides a channel by a large negative number
     return ("stem",) if spec.needs == "network forwards" else (early, middle, default)
@@ -137,8 +139,9 @@ def _row(name: str, figures: dict[str, Any]) -> str:
     spec, seconds = METHODS[name].spec, figures["cost"]["seconds"]
     agreed = ", ".join(f"{whose} {worst:.0e}" for whose, worst in figures["agreement"][name].items())
     agreed += " but for the sign" if name in SIGNLESS else ""
-    relative = [seconds[f"{name} {where}"] / seconds["predict"] for where in ("default", "middle")]
-    shown = " | ".join(f"{each:.2f}" if each < 10 else f"{each:.0f}" for each in relative)
+    places = [f"{name} {where}" for where in ("default", "middle")]
+    relative = [seconds[place] / seconds["predict"] for place in places if place in seconds]
+    shown = " | ".join(f"{each:.2f}" if each < 10 else f"{each:.0f}" for each in relative) or "– | –"
     cells = (f"`{name}`", spec.needs, spec.formula, spec.paper, agreed or "in the tests alone")
     return f"| {' | '.join(cells)} | {shown} |"
 
@@ -176,6 +179,7 @@ def main(rounds: int = 7) -> None:
                 "middle_layer": round(seconds[f"{name} middle"] / seconds["predict"], 2),
             }
             for name in METHODS
+            if f"{name} default" in seconds
         },
     }
     COSTS.write_text(json.dumps({figures["cost"]["model"]: of_model}, indent=1) + "\n", "utf-8")

@@ -2,8 +2,8 @@
 
 Each is a function of a network, the name of a module whose output is the layer (or None for the pixels), one
 picture ``[1, 3, H, W]`` and a class, and returns the raw map ``[h, w]``. Where an implementation is known to be wrong,
-or another method under the same name, it is not here: torch-cam's Grad-CAM++ (its alpha has no effect) and all
-Finer-CAMs (they choose the classes themselves), pytorch-grad-cam's Ablation-CAM where a layer has negative values (it
+or another method under the same name, it is not here: torch-cam's Grad-CAM++ (its alpha has no effect),
+pytorch-grad-cam's Ablation-CAM where a layer has negative values (it
 hides channels by -1e7), its Score-CAM (its masks are enlarged with corners aligned).
 """
 
@@ -21,7 +21,7 @@ import torch
 from captum.attr import IntegratedGradients, LayerGradCam, NoiseTunnel, Saliency
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
-from torchcam.methods import ScoreCAM
+from torchcam.methods import LeGrad, ScoreCAM
 
 from pellucid.explain.evidence import Evidence
 from pellucid.explain.methods.sampling import noise_generator
@@ -77,6 +77,15 @@ def _torchcams_score_cam(net: nn.Module, layer: str | None, picture: Tensor, tar
     return _array(heat[0])
 
 
+def _torchcams_legrad(net: nn.Module, layer: str | None, picture: Tensor, target: int) -> Floats:
+    """All blocks of torchvision's VisionTransformer."""
+    blocks: Any = net.get_submodule("encoder.layers")
+    with LeGrad(net, [*blocks]) as cam:
+        net(picture)
+        (heat,) = cam(target, normalized=False)
+    return _array(heat[0])
+
+
 def _array(values: Tensor) -> Floats:
     return values.detach().numpy()
 
@@ -91,9 +100,13 @@ ORACLES: Final[dict[str, dict[str, Oracle]]] = {
     "elementwise": {"pytorch-grad-cam": _of_pytorch_grad_cam(pgc.GradCAMElementWise)},
     "eigen-cam": {"pytorch-grad-cam": _of_pytorch_grad_cam(pgc.EigenCAM)},
     "eigen-grad-cam": {"pytorch-grad-cam": _of_pytorch_grad_cam(pgc.EigenGradCAM)},
+    "attention-rollout": {},  # no library of these has it: tests/explain/test_oracles.py computes it step by step
+    "legrad": {"torch-cam": _torchcams_legrad},
     "ablation-cam": {"pytorch-grad-cam": _of_pytorch_grad_cam(pgc.AblationCAM)},
     "score-cam": {"torch-cam": _torchcams_score_cam},
     "score-cam-at-layer": {"torch-cam": _torchcams_score_cam},
+    "recipro-cam": {},  # openvino-xai's answers are recorded: tests/explain/record_openvino_xai.py
+    "vit-recipro-cam": {},
     "smoothgrad": {"captum": _captums_smoothgrad},
     "integrated-gradients": {"captum": _captums_integrated_gradients},
 }

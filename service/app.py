@@ -24,10 +24,10 @@ from threadpoolctl import threadpool_limits
 
 from pellucid.engine import Engine as NetworkEngine
 from pellucid.errors import MethodNotAllowed, NotFound, PellucidError, Unexplainable
-from pellucid.explain.methods import METHODS
+from pellucid.explain.methods import offered
 from pellucid.network import names
 from pellucid.network.file import load
-from pellucid.network.spec import NetworkSpec
+from pellucid.network.spec import NetworkSpec, PreprocessSpec
 from pellucid.parts.option_types import invalid
 from pellucid.runtime import choose, cores
 from pellucid.runtime.info import as_json, versions
@@ -273,7 +273,7 @@ def _served(
     engine: Engine = NetworkEngine(compiled, runtime)
     max_batch = settings.max_batch or runtime.paying_batch
     batches = {*range(1, min(max_batch, runtime.paying_batch) + 1), max_batch}
-    _warm_up(engine, compiled.spec, spec.preprocess.size, sorted(batches))
+    _warm_up(engine, compiled.spec, spec.preprocess, sorted(batches))
     took_s = time.perf_counter() - started
     log.info(
         "%s runs on %s, up to %d images a batch, ready after %.1f s",
@@ -292,7 +292,7 @@ def _served(
     return Served(
         spec=spec,
         network=compiled.spec,
-        methods=tuple(method.spec for method in METHODS.values()),
+        methods=offered(compiled.spec),
         engine=runtime.info.description,
         worker=worker,
         pool=pool,
@@ -302,13 +302,14 @@ def _served(
     )
 
 
-def _warm_up(engine: Engine, network: NetworkSpec, size: tuple[int, int], batches: Sequence[int]) -> None:
+def _warm_up(engine: Engine, network: NetworkSpec, preprocess: PreprocessSpec, batches: Sequence[int]) -> None:
     """Run what most requests ask for, so that the first of them finds its graphs built and the memory pools filled.
 
     Batches of these sizes, side by side, since OpenVINO prepares for each size once; in threads that end with it, and
     what they hold with them.
     """
     layer = network.default_layer or None
+    channels, *size = preprocess.shape
     everything = Plan(gates=True, layer=layer, taps=tuple(map(Tap, network.feature_layers)))
     usual = [plan for plan in (Plan(layer=layer), everything) if _explains(engine, plan)] or [Plan()]
     for plan in (Plan(), *usual):
@@ -318,7 +319,7 @@ def _warm_up(engine: Engine, network: NetworkSpec, size: tuple[int, int], batche
         for count in batches:
             # Each size takes 20 MB of every model: feature maps are seldom asked for by as many callers at once.
             for plan in usual if count <= _WARM_MAPS else usual[:1]:
-                batch = Batch(np.zeros((count, *size, 3), np.uint8), (plan,) * count)
+                batch = Batch(np.zeros((count, *size, channels), preprocess.depth), (plan,) * count)
                 if count == 1:  # alone it has all cores, by a graph of its own
                     pool.submit(engine.run, batch).result()
                 list(pool.map(engine.run, [batch] * engine.slots))

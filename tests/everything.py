@@ -57,7 +57,9 @@ def _ask_for_maps(client: httpx.Client, image: bytes, detail: ModelDetail, layer
     """By each method at each place where it is offered, of several targets and layers, and as a file of numbers."""
     for method in detail.method_details:
         narrow = min(detail.layers, key=lambda layer: layer.shape[0]).name
-        layer = narrow if "forwards" in method.needs else layers[0]  # a pass for each channel
+        few = min(detail.layers, key=lambda layer: layer.shape[1] * layer.shape[2]).name
+        cheapest = {"forwards": narrow, "network forwards": narrow, "position forwards": few}  # a pass for each
+        layer = cheapest.get(method.needs, layers[0])
         places = [layer if place == "layers" else place for place in method.at]
         cams = explained(client, "/v1/grad-cam", image, method=method.name, layer=places, samples=2).grad_cam or []
         assert [(cam.layer, cam.method) for cam in cams] == [(place, method.name) for place in places]

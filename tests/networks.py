@@ -168,13 +168,19 @@ def compiled(name: str, dtype: torch.dtype = torch.float32) -> CompiledNetwork:
     return in_memory(network(name, dtype))
 
 
-def in_memory(net: nn.Module, preprocess: PreprocessSpec = PREPROCESS) -> CompiledNetwork:
+@cache
+def of_any_size(name: str, dtype: torch.dtype = torch.float32) -> CompiledNetwork:
+    """The network of that name, compiled at SIZE in memory with a graph for any size."""
+    return in_memory(network(name, dtype), any_size=True)
+
+
+def in_memory(net: nn.Module, preprocess: PreprocessSpec = PREPROCESS, *, any_size: bool = False) -> CompiledNetwork:
     """A network compiled in memory. Its classes are called a, b, c and so on."""
     kind = next((value.dtype for value in net.parameters()), torch.float32)
     with torch.no_grad():
         classes = net.eval()(images(2, preprocess.size, kind)).shape[1]
     model = ModelSpec(type(net).__name__, "", tuple(map(chr, range(97, 97 + classes))), preprocess, "a seed")
-    return compile_network(net, model, None)
+    return compile_network(net, model, None, any_size=any_size)
 
 
 def images(count: int, size: tuple[int, int] = SIZE, dtype: torch.dtype = torch.float32) -> Tensor:

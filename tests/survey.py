@@ -463,8 +463,9 @@ The columns:
 
 - *gradients by*: OpenVINO runs the graph with all gradients, or torch has to, or there are none.
 - *several classes*: the gradients of several classes come from one pass of one image. Otherwise the image is repeated.
-- *gates* counts channel-attention gates by type. *(+n)*: n more products in the network scale each channel by a number
-  of its own without a sigmoid or softmax that made it (global response normalisation); they are not offered as gates.
+- *gates* counts channel-attention gates by type; gates of positions, as CBAM's second, are not among them. *(+n)*: n
+  more products in the network scale each channel by a number of its own without a sigmoid or softmax that made it
+  (global response normalisation); they are not offered as gates.
 - *Grad-CAM*: the layers, and the largest difference relative to the map's largest value. *closed form*: global average
   pooling and one linear layer follow the default layer, so its gradient needs no backward pass. *\\**: the layer is an
   operation without a module of its own that captum could hook; captum was given the traced network.

@@ -17,13 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.engine import Engine
-from pellucid.explain.methods import METHODS
+from pellucid.explain.methods import METHODS, offered
 from pellucid.network.file import CompiledNetwork, NetworkFileError
 from pellucid.network.spec import SOFTMAX
 from pellucid.runtime.base import Cores
 from pellucid.runtime.openvino_runtime import OpenVINORuntime
 from pellucid.runtime.torch_runtime import TorchHead, TorchRuntime
-from pellucid.types import Batch, Contrast, Edit, MapSpec, Outcome, Pixels, Plan, Tap
+from pellucid.types import Batch, Contrast, Edit, InputPixels, MapSpec, Outcome, Pixels, Plan, Tap
 from service.dispatch.worker import Worker
 from tests.networks import PREPROCESS, SIZE, compiled, in_memory, network
 from tests.support import present
@@ -248,12 +248,13 @@ def test_methods_that_share_a_gradient_share_a_lane(engine: Engine) -> None:
 
 
 def test_a_method_with_extra_passes_has_its_own_lane(engine: Engine) -> None:
-    for name, method in METHODS.items():
-        assert (engine.lane(plan_of(name, layer="head")) == "") == (
-            method.spec.needs == "gradient"
+    specs = offered(engine.network)
+    for spec in specs:
+        assert (engine.lane(plan_of(spec.name, layer="head")) == "") == (
+            spec.needs == "gradient"
         )  # closed form: no gradient pass
-    lanes = {engine.lane(plan_of(name, layer="head")) for name in METHODS}
-    assert len(lanes) == 1 + sum(method.spec.needs != "gradient" for method in METHODS.values())
+    lanes = {engine.lane(plan_of(spec.name, layer="head")) for spec in specs}
+    assert len(lanes) == 1 + sum(spec.needs != "gradient" for spec in specs)
     plain, edited = Plan(layer="head"), Plan(layer="head", edit=Edit(((0, 0.0),)))
     assert engine.lane(plain) != engine.lane(edited) != engine.lane(Plan(layer="head", edit=Edit(ranked=True)))
 
@@ -292,7 +293,7 @@ class Noted(TorchRuntime):
         self.inside, self.go_on = threading.Event(), threading.Event()
         self.go_on.set()
 
-    def run(self, images: Pixels, wanted: Any, outputs: Sequence[str], cores: Cores) -> Any:
+    def run(self, images: InputPixels, wanted: Any, outputs: Sequence[str], cores: Cores) -> Any:
         self.passes.append((cores, len(images)))
         self.inside.set()
         assert self.go_on.wait(60)

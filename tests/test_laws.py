@@ -40,7 +40,7 @@ MAY_IMPORT = {
     "pellucid.trust": {"pellucid.render.compose"},  # a map is tried as it is drawn
     "pellucid.types": set(),
     "pellucid.errors": set(),
-    "models": {"pellucid.compiler", "pellucid.network"},
+    "models": {"pellucid.compiler", "pellucid.decode", "pellucid.network"},
     # One request from top to bottom; it knows no route and no other protocol.
     "service.flow": {
         "pellucid.decode",
@@ -106,7 +106,12 @@ MAY_IMPORT = {
 HEAVY_FOR = {
     "torch": {"pellucid.compiler", "pellucid.runtime.torch_runtime", "models", "service.commands"},
     "torchvision": {"models"},
-    "openvino": {"pellucid.runtime.openvino_runtime", "pellucid.runtime.aten_to_openvino"},
+    "transformers": {"models"},
+    "openvino": {
+        "pellucid.compiler.imported",
+        "pellucid.runtime.openvino_runtime",
+        "pellucid.runtime.aten_to_openvino",
+    },
 }
 HEAVY = {*HEAVY_FOR}
 _ENGINE = {"pellucid.compiler", "pellucid.engine", "pellucid.explain", "pellucid.runtime"}

@@ -44,7 +44,8 @@ lite0.attention(cat)
 lite0.attention(np.zeros((300, 300, 3), np.uint8), restore=gate)
 lite0.feature_maps(cat, gates=gate)
 for method in lite0.methods:
-    place = ("stem" if "forwards" in method.needs else layer) if method.at_layers else "pixels"
+    narrow = method.needs in ("forwards", "network forwards")  # a pass for each channel
+    place = ("stem" if narrow else layer) if method.at_layers else "pixels"
     lite0.grad_cam(cat, method=method.name, layer=place, samples=2, overlay=True)
 lite0.explain(cat, trust=True, trust_steps=2, trust_maps=4)
 lite0.what_if(cat, gate=gate, mute=0)

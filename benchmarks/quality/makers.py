@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from benchmarks.quality.scenes import Scene
 from pellucid.engine import Engine
-from pellucid.explain.methods import METHODS
+from pellucid.explain.methods import offered
 from pellucid.network.spec import PIXELS, ModelSpec
 from pellucid.types import Batch, Floats, MapSpec, MethodSpec, Plan
 
@@ -45,12 +46,14 @@ class Maker:
 def ours(engine: Engine, layers: Sequence[str]) -> list[Maker]:
     """Every method at every one of these layers, and at the pixels where it is offered there."""
     found = []
-    for name, method in METHODS.items():
-        places = [*([PIXELS] if method.spec.at_pixels else []), *(layers if method.spec.at_layers else [])]
+    for method in offered(engine.network):
+        name = method.name
+        places = [*([PIXELS] if method.at_pixels else []), *(layers if method.at_layers else [])]
         for layer in places:
-            channels = engine.network.by_name[layer].shape[0] if layer != PIXELS else 3
+            channels, *grid = engine.network.by_name[layer].shape if layer != PIXELS else (3, 1, 1)
+            copies = math.prod(grid) if method.needs == "position forwards" else channels
             closed = layer == engine.network.default_layer and engine.lane(_plan(0, "grad-cam", layer)) == ""
-            found.append(Maker(OURS, name, layer, _passes(method.spec, channels, closed), _own(engine, name, layer)))
+            found.append(Maker(OURS, name, layer, _passes(method, copies, closed), _own(engine, name, layer)))
     return found
 
 
@@ -66,12 +69,12 @@ def _own(engine: Engine, method: str, layer: str) -> Callable[[Scene], Floats]:
     return make
 
 
-def _passes(spec: MethodSpec, channels: int, closed: bool) -> int:
+def _passes(spec: MethodSpec, copies: int, closed: bool) -> int:
     if spec.needs == "network forwards":
-        return channels
+        return copies
     if closed or spec.needs in ("activation", "gradient"):
         return 3  # a backward pass is about two forward ones
-    return channels if spec.needs == "forwards" else 3 * SAMPLES
+    return copies if "forwards" in spec.needs else 3 * SAMPLES
 
 
 _PGC: Final[dict[str, tuple[type[Any], bool]]] = {  # and whether it runs the network for each channel

@@ -21,7 +21,7 @@ from pellucid.network.spec import ModelSpec
 from pellucid.runtime import choose, cores
 from pellucid.trust.measures import measured
 from pellucid.trust.perturbations import Design, Perturbations
-from pellucid.types import Batch, Floats, Pixels, Plan
+from pellucid.types import Batch, Floats, InputPixels, Plan
 from service.config import Settings
 
 BASELINE: Final = "baseline"
@@ -90,12 +90,12 @@ class Network:
         self.engine, self.scorer = engine("torch"), engine(settings.engine)
         self.libraries = Libraries(self.net, self.spec, threads)
 
-    def best(self, pictures: Sequence[Pixels]) -> list[tuple[int, ...]]:
+    def best(self, pictures: Sequence[InputPixels]) -> list[tuple[int, ...]]:
         """The classes with the largest logits of each picture."""
         outcomes = self._run(pictures, Plan(top_k=_BEST))
         return [tuple(prediction.index for prediction in outcome.predictions) for outcome in outcomes]
 
-    def probabilities(self, pictures: Sequence[Pixels], target: int) -> list[float]:
+    def probabilities(self, pictures: Sequence[InputPixels], target: int) -> list[float]:
         """A class's probability in each picture."""
         plan = Plan(layer=self.scorer.network.default_layer, targets=(target,))
         return [outcome.explanations[0].target.probability for outcome in self._run(pictures, plan)]
@@ -104,7 +104,7 @@ class Network:
         """A prediction and no more, by the engine that makes the maps."""
         self.engine.run(Batch(scene.pixels[None], (Plan(),)))
 
-    def _run(self, pictures: Sequence[Pixels], plan: Plan) -> list[Any]:
+    def _run(self, pictures: Sequence[InputPixels], plan: Plan) -> list[Any]:
         groups = [pictures[start : start + _BATCH] for start in range(0, len(pictures), _BATCH)]
         return [each for group in groups for each in self.scorer.run(Batch(np.stack(group), (plan,) * len(group)))]
 

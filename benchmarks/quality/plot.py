@@ -31,6 +31,8 @@ _PANELS: Final = (
     ("deletion", "deletion AUC, less is better"),
     ("insertion", "insertion AUC, more is better"),
 )
+# The measured network has no attention.
+_METHODS: Final = {name: method for name, method in METHODS.items() if not method.spec.of_attention}
 _STYLE: Final[dict[Any, Any]] = {"font.size": 8, "axes.spines.top": False, "axes.spines.right": False}
 
 
@@ -43,9 +45,9 @@ def scores(figures: Figures, path: Path) -> None:
         axes = list(figure.subplots(1, len(_PANELS) + 1))
         for ax, (name, title) in zip(axes, _PANELS, strict=False):
             _panel(ax, figures, name, title, colours)
-        axes[0].set_yticks(range(len(METHODS)), [method.spec.title for method in METHODS.values()])
+        axes[0].set_yticks(range(len(_METHODS)), [method.spec.title for method in _METHODS.values()])
         for ax in axes[1:-1]:
-            ax.set_yticks(range(len(METHODS)), [])
+            ax.set_yticks(range(len(_METHODS)), [])
         _by_cost(axes[-1], figures, colours)
         handles = axes[1].get_legend_handles_labels()
         figure.legend(*handles, loc="outside lower center", ncols=6, frameon=False)
@@ -54,7 +56,7 @@ def scores(figures: Figures, path: Path) -> None:
 
 def _panel(ax: Axes, figures: Figures, name: str, title: str, colours: dict[str, str]) -> None:
     pictures = [scene["picture"] for scene in figures["scenes"]]
-    methods = list(METHODS)
+    methods = list(_METHODS)
     for place, (layer, colour) in enumerate(colours.items()):
         rows = [row for row in figures["rows"] if row["by"] == OURS and row["layer"] == layer and row[name]]
         heights = [methods.index(row["method"]) + 0.18 * (place - 1.5) for row in rows]
@@ -89,14 +91,14 @@ def maps(
     """A row for each scene: the picture with its true boxes, and each of our methods' maps over it, at ``layer`` or,
     where that is the method's default, the pixels.
     """
-    columns = [(name, PIXELS if method.spec.at_pixels else layer) for name, method in METHODS.items()]
+    columns = [(name, PIXELS if method.spec.at_pixels else layer) for name, method in _METHODS.items()]
     with mpl.rc_context({"font.size": 6}):
         figure = Figure(figsize=(1.15 * (len(columns) + 1), 1.25 * len(pictures) + 0.2), layout="constrained")
         grid = figure.subplots(len(pictures), len(columns) + 1, squeeze=False)
         for line, (scene, found) in enumerate(zip(pictures, heat_maps, strict=True)):
             _picture(grid[line][0], scene, None, labels[scene.target])
             for ax, (name, place) in zip(grid[line][1:], columns, strict=True):
-                title = METHODS[name].spec.title if not line else ""
+                title = _METHODS[name].spec.title if not line else ""
                 _picture(ax, scene, found.get((OURS, name, place)), title)
         figure.savefig(path, dpi=110, pil_kwargs={"quality": 85})
 

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 
 from benchmarks.photographs import SAMPLES
 from pellucid.network.spec import ModelSpec
-from pellucid.types import Box, Pixels
+from pellucid.types import Box, InputPixels, Pixels
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Scene:
 
     picture: str
     kind: str
-    pixels: Pixels
+    pixels: InputPixels
     target: int
     boxes: tuple[Box, ...]
 
@@ -101,7 +101,9 @@ def spread(scenes: Sequence[Scene]) -> list[Scene]:
     return sorted(scenes, key=lambda scene: places[id(scene)])
 
 
-def recognised(scenes: Sequence[Scene], best: Callable[[Sequence[Pixels]], Sequence[Sequence[int]]]) -> list[Scene]:
+def recognised(
+    scenes: Sequence[Scene], best: Callable[[Sequence[InputPixels]], Sequence[Sequence[int]]]
+) -> list[Scene]:
     """Those whose class is among the network's ``best`` few: what it doesn't see, no map can show."""
     found = best([scene.pixels for scene in scenes])
     return [scene for scene, classes in zip(scenes, found, strict=True) if scene.target in classes]

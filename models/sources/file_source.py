@@ -1,11 +1,16 @@
 """``file:PATH``: a checkpoint and its description, a file beside it with the same name and the suffix .toml or .json.
 
-architecture = "torchvision:resnet18"    # or timm:NAME, or lite0
+architecture = "torchvision:resnet18"    # or timm:NAME, lite0 or lite2; none for a file of torch.export (.pt2)
 labels = ["cat", "dog"]                  # or the name of a text file with one label per line
 sha256 = "..."                           # optional, as are all fields below
 classes = 2
 name = "pets"
 title = "Pets, resnet18"
+strip_prefix = "model"                   # of the keys in the checkpoint; by default the one that fits
+output = "softmax"                       # or sigmoid, linear, dense or embedding
+threshold = 0.5                          # of sigmoid: the probability from which a label applies
+units = ["kg", "cm"]                     # of linear: one for each label
+background = "background"                # of dense: a label or its index
 
 [preprocess]                             # by default that of the architecture's published weights
 size = 224
@@ -27,14 +32,16 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, field_validator
 from torch import nn
 
-from pellucid.compiler.weights import WeightsError, digest, load_strict, read_state
-from pellucid.network.spec import Interpolation, ModelSpec, PreprocessSpec
+from pellucid.compiler import exported
+from pellucid.compiler.weights import WeightsError, check_digest, digest, load_prefixed, program, read_state
+from pellucid.network.spec import Interpolation, ModelSpec, OutputKind, OutputSpec, PreprocessSpec
 
-from . import lite0_source, timm_source, torchvision_source
+from . import lite_source, timm_source, torchvision_source
 from .errors import UnknownModelError
 
 ARCHITECTURES: dict[str, ModuleType] = {
-    "lite0": lite0_source,
+    "lite0": lite_source,
+    "lite2": lite_source,
     "torchvision": torchvision_source,
     "timm": timm_source,
 }
@@ -54,12 +61,17 @@ class _Preprocess(BaseModel):
 class _Description(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    architecture: str
+    architecture: str | None = None
     labels: list[str] | str = Field(default_factory=list)
     classes: int | None = Field(None, ge=1)
     sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$")
     name: str | None = None
     title: str | None = None
+    strip_prefix: str | None = None
+    output: OutputKind | None = None
+    threshold: float | None = Field(None, gt=0, lt=1)
+    units: list[str] | None = None
+    background: int | str | None = None
     preprocess: _Preprocess = _Preprocess()
     arguments: dict[str, Any] = Field(default_factory=dict)
 
@@ -80,31 +92,88 @@ def load(name: str) -> tuple[nn.Module, ModelSpec]:
     if not path.is_file():
         raise WeightsError(f"there is no weights file at {path}")
     described, description = _read_description(path)
-    source, _, architecture = description.architecture.partition(":")
-    if source not in ARCHITECTURES or (bool(architecture) == (source == "lite0")):
+    read = _exported if program(path) == "torch.export" else _checkpoint
+    net, preprocess, usual = read(path, described, description)
+    output = _output(described, description, usual)
+    spec = ModelSpec(
+        name=description.name or path.stem,
+        title=description.title or ", ".join(filter(None, (description.architecture, path.name))),
+        labels=() if output.kind == "embedding" else _labels(described, description),
+        preprocess=preprocess,
+        source=path.name,
+        weights_sha256=digest(path),
+        output=output,
+    )
+    return net, spec
+
+
+def _checkpoint(path: Path, described: Path, description: _Description) -> tuple[nn.Module, PreprocessSpec, OutputSpec]:
+    """An architecture with the checkpoint's weights, its preprocessing, and what its output usually means."""
+    named = description.architecture
+    if named is None:
+        raise WeightsError(f"{described}: architecture: Field required")
+    source, _, architecture = named.partition(":")
+    if source not in ARCHITECTURES or (bool(architecture) == (ARCHITECTURES[source] is lite_source)):
         raise UnknownModelError(
-            f"{described}: unknown architecture {description.architecture!r}; known: lite0, torchvision:NAME, timm:NAME"
+            f"{described}: unknown architecture {named!r}; known: lite0, lite2, torchvision:NAME, timm:NAME"
         )
-    factory = ARCHITECTURES[source]
+    factory, architecture = ARCHITECTURES[source], architecture or source
     labels = _labels(described, description)
     published = factory.preprocess(architecture)
     state = read_state(path, description.sha256)
     try:
         net = factory.blank(architecture, len(labels), description.arguments, state)
     except TypeError as error:
-        raise WeightsError(f"{described}: [arguments] do not fit {description.architecture}: {error}") from error
-    load_strict(net, state, path.name)
+        raise WeightsError(f"{described}: [arguments] do not fit {named}: {error}") from error
+    load_prefixed(net, state, path.name, description.strip_prefix)
+    usual = OutputSpec()
     if factory is torchvision_source:
         torchvision_source.finish(architecture, net)
-    spec = ModelSpec(
-        name=description.name or path.stem,
-        title=description.title or f"{description.architecture}, {path.name}",
-        labels=labels,
-        preprocess=_preprocess(published, description.preprocess),
-        source=path.name,
-        weights_sha256=digest(path),
+        usual = torchvision_source.output(architecture, labels)
+    return net, _preprocess(published, description.preprocess), usual
+
+
+def _exported(path: Path, described: Path, description: _Description) -> tuple[nn.Module, PreprocessSpec, OutputSpec]:
+    """A network of torch.export. Its preprocessing is ImageNet's, unless the description says more."""
+    if description.architecture or description.arguments or description.strip_prefix:
+        raise WeightsError(f"{described}: {path.name} holds its architecture: leave architecture and arguments out")
+    check_digest(path, description.sha256)
+    found = exported.load(path)
+    own = description.preprocess
+    size = (own.size, own.size) if isinstance(own.size, int) else own.size or found.size
+    if size is None:
+        raise WeightsError(f"{described}: preprocess.size: Field required, because {path.name} takes any size")
+    if found.size not in (None, size):
+        raise WeightsError(f"{described}: preprocess.size: {path.name} is exported for {found.size}, not {size}")
+    usual = PreprocessSpec(size, round(min(size) / 0.875), "bilinear", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    return found.net, _preprocess(usual, own.model_copy(update={"size": None})), OutputSpec()
+
+
+def _output(described: Path, description: _Description, usual: OutputSpec) -> OutputSpec:
+    """The output that the description declares. Raises WeightsError for a field that this kind of output lacks."""
+    kind = description.output or usual.kind
+    fields = {"threshold": "sigmoid", "units": "linear", "background": "dense"}
+    for field, of in fields.items():
+        if getattr(description, field) is not None and kind != of:
+            raise WeightsError(f'{described}: {field} is of output = "{of}", not "{kind}"')
+    if kind == "embedding" and description.labels:
+        raise WeightsError(f"{described}: an embedding has no labels: give classes, the number of its dimensions")
+    labels = _labels(described, description)
+    if description.units is not None and len(description.units) != len(labels):
+        raise WeightsError(f"{described}: {len(description.units)} units for {len(labels)} labels")
+    background = description.background
+    if isinstance(background, str):
+        if background not in labels:
+            raise WeightsError(f"{described}: background {background!r} is not one of the labels")
+        background = labels.index(background)
+    if background is not None and not 0 <= background < len(labels):
+        raise WeightsError(f"{described}: background is one of the classes 0 to {len(labels) - 1}, not {background}")
+    return OutputSpec(
+        kind,
+        units=tuple(description.units or ()),
+        threshold=description.threshold or usual.threshold,
+        background=usual.background if background is None and kind == "dense" else background,
     )
-    return net, spec
 
 
 def _read_description(path: Path) -> tuple[Path, _Description]:

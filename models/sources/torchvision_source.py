@@ -1,4 +1,4 @@
-"""``torchvision:NAME``: torchvision's classification networks with their default weights.
+"""``torchvision:NAME``: torchvision's classification and segmentation networks with their default weights.
 
 Labels and preprocessing are those that torchvision declares for the weights. Weights are downloaded once and kept in
 torch's hub cache.
@@ -7,7 +7,7 @@ torch's hub cache.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -16,18 +16,19 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.compiler.weights import WeightsError, digest, load_strict, read_state
-from pellucid.network.spec import ModelSpec, PreprocessSpec
+from pellucid.network.spec import ModelSpec, OutputSpec, PreprocessSpec
 
 from .errors import UnknownModelError
+from .outputs import dense, with_forward
 
 # Heads that are used only in training. If a checkpoint has them, they are loaded strictly and then removed.
 _AUXILIARY = {"googlenet": ("aux1", "aux2"), "inception_v3": ("AuxLogits",)}
+_AUXILIARY_OF_SEGMENTATION = "aux_classifier"
 # torchvision's packages of networks that can't be served -> what these do.
 _OTHERS = {
     "detection": "detects objects",
     "optical_flow": "computes optical flow",
     "quantization": "is quantized",
-    "segmentation": "segments pictures",
     "video": "classifies videos",
 }
 
@@ -52,6 +53,7 @@ def load(name: str) -> tuple[nn.Module, ModelSpec]:
         preprocess=preprocess(name),
         source=weights.url,
         weights_sha256=digest(path),
+        output=output(name, labels),
     )
     finish(name, net)
     return net, spec
@@ -62,22 +64,50 @@ def blank(name: str, classes: int, arguments: dict[str, Any], keys: Collection[s
     _check(name)
     options = dict(arguments)
     if name in _AUXILIARY:
-        has_heads = any(key.startswith(_AUXILIARY[name]) for key in keys)
+        has_heads = _any_of(_AUXILIARY[name], keys)
         options = {"aux_logits": has_heads, "init_weights": False} | options
+    if _segments(name):
+        has_heads = _any_of((_AUXILIARY_OF_SEGMENTATION,), keys)
+        options = {"weights_backbone": None, "aux_loss": has_heads} | options
     net: nn.Module = _models().get_model(name, weights=None, num_classes=classes, **options)
     return net
 
 
+def _any_of(heads: tuple[str, ...], keys: Collection[str]) -> bool:
+    """Whether a module of these names is in the keys, at the top or under the prefix of a trainer's module."""
+    return any(set(heads) & {*key.split(".")} for key in keys)
+
+
 def finish(name: str, net: nn.Module) -> None:
-    """Remove the auxiliary heads of a loaded network."""
+    """Remove the auxiliary heads of a loaded network. A segmentation network then returns its logits alone."""
     for head in _AUXILIARY.get(name, ()):
         setattr(net, head, None)
+    if _segments(name):
+        setattr(net, _AUXILIARY_OF_SEGMENTATION, None)
+        with_forward(net, _segmentation)
+
+
+def _segmentation(net: Any, pixels: Tensor) -> Tensor:
+    """The logits ``[B, classes, h, w]``, an 8th or a 16th of the pixels' sides.
+
+    They are the network's ``out`` before its last step, which resizes it to the pixels' size: up to 256 times as many
+    numbers, and no more information.
+    """
+    features = net.backbone(pixels)
+    logits: Tensor = net.classifier(features if "low" in features else features["out"])  # LR-ASPP takes two maps
+    return logits
+
+
+def output(name: str, labels: Sequence[str]) -> OutputSpec:
+    """What the network's output means."""
+    return dense(labels) if _segments(name) else OutputSpec()
 
 
 def preprocess(name: str) -> PreprocessSpec:
-    """The preprocessing of the default weights."""
+    """The preprocessing of the default weights. A segmentation network gets the picture's central square."""
     preset = _weights(name).transforms()
-    (crop,), (resize,) = preset.crop_size, preset.resize_size
+    (resize,) = preset.resize_size
+    (crop,) = getattr(preset, "crop_size", (resize,))
     return PreprocessSpec(
         size=(crop, crop),
         resize=resize,
@@ -95,8 +125,13 @@ def _models() -> Any:
 
 
 def _names() -> list[str]:
-    names: list[str] = _models().list_models(module=_models())
-    return names
+    models = _models()
+    return [*models.list_models(module=models), *models.list_models(module=models.segmentation)]
+
+
+def _segments(name: str) -> bool:
+    models = _models()
+    return name in models.list_models(module=models.segmentation)
 
 
 def _check(name: str) -> None:
@@ -109,7 +144,8 @@ def _check(name: str) -> None:
             inside = [f"torchvision:{known}" for known in names if known in name]
             hint = f"; close to it: {', '.join(inside)}" if inside else ""
             raise UnknownModelError(
-                f"torchvision:{name} {does}; only torchvision's float image classifiers are supported{hint}"
+                f"torchvision:{name} {does}; only torchvision's float classification and segmentation networks are "
+                f"supported{hint}"
             )
     raise UnknownModelError.among("torchvision", name, names)
 

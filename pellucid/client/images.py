@@ -13,13 +13,16 @@ if TYPE_CHECKING:
     from PIL import Image
 
 ImageSource: TypeAlias = Union[str, "os.PathLike[str]", bytes, "Image.Image", "NDArray[Any]"]
-"""A path, a file's bytes, a picture of Pillow, or uint8 ``[height, width, 3]``, RGB, ``[height, width, 4]``, RGBA, or
-``[height, width]``, grey.
+"""A path, a file's bytes, a picture of Pillow, or an array.
+
+An array of uint8 is a picture: ``[height, width, 3]``, RGB, ``[height, width, 4]``, RGBA, or ``[height, width]``, grey.
+For a network of other channels or of the depth float32, an array has numbers in the range that the network declares:
+``[height, width, channels]``, ``[channels, height, width]``, or ``[height, width]`` for a single channel.
 """
 
 
 def read(source: ImageSource) -> tuple[str, bytes]:
-    """A file's name and bytes. Pictures and arrays are encoded as PNG, without loss.
+    """A file's name and bytes. Pictures and uint8 arrays of them become a PNG, other arrays a ``.npy`` file.
 
     Raises OSError for a file that can't be read, TypeError and ValueError for anything that is not an image.
     """
@@ -31,14 +34,18 @@ def read(source: ImageSource) -> tuple[str, bytes]:
 
     from PIL import Image  # only pictures and arrays need it
 
+    file = io.BytesIO()
     if isinstance(source, Image.Image):
         picture = source
     elif hasattr(source, "__array_interface__"):
-        _check(source.dtype.name, source.shape)
+        if not _is_picture(source.dtype.name, source.shape):
+            import numpy as np
+
+            np.save(file, source, allow_pickle=False)
+            return "image.npy", file.getvalue()
         picture = Image.fromarray(source)
     else:
-        raise TypeError(f"an image is a path, bytes, a PIL image or a uint8 array, not {type(source).__name__}")
-    file = io.BytesIO()
+        raise TypeError(f"an image is a path, bytes, a PIL image or an array, not {type(source).__name__}")
     (picture.convert("RGB") if picture.mode in ("CMYK", "YCbCr", "HSV", "LAB", "F") else picture).save(file, "PNG")
     return "image.png", file.getvalue()
 
@@ -52,12 +59,11 @@ def as_option(name: str, value: Any) -> Any:
     return b64encode(read(value)[1]).decode() if name in OPTIONS else value
 
 
-def _check(dtype: str, shape: tuple[int, ...]) -> None:
-    if dtype == "uint8" and len(shape) in (2, 3) and shape[2:] in ((), (3,), (4,)) and 0 not in shape:
-        return
-    channels_first = len(shape) == 3 and shape[0] in (3, 4) and shape[2] not in (3, 4)
-    hint = "; channels come last: array.transpose(1, 2, 0)" if channels_first else ""
-    raise ValueError(
-        "an array must be uint8, 0 to 255, of shape [height, width, 3] (RGB), [height, width, 4] (RGBA) or "
-        f"[height, width] (grey), not {dtype} {list(shape)}{hint}"
-    )
+def _is_picture(dtype: str, shape: tuple[int, ...]) -> bool:
+    """Whether an array is an 8-bit picture. Raises ValueError if it is no image at all."""
+    if 0 in shape or len(shape) not in (2, 3) or not dtype.startswith(("uint", "int", "float")):
+        raise ValueError(
+            "an array must have numbers and the shape [height, width, channels], [channels, height, width] or [height, "
+            f"width], not {dtype} {list(shape)}"
+        )
+    return dtype == "uint8" and shape[2:] in ((), (3,), (4,))

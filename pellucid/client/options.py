@@ -44,9 +44,10 @@ class FeatureMapOptions(TypedDict, total=False):
     channels: int | Sequence[int]
     count: int
     colormap: str
-    scale: Literal["channel", "layer"]
+    scale: Literal["channel", "layer", "percentile"]
     columns: int
     tile: int
+    labels: bool
 
 
 class GradCamOptions(TypedDict, total=False):
@@ -71,6 +72,8 @@ class GradCamOptions(TypedDict, total=False):
     colormap: str
     alpha: float
     max_side: int
+    min_side: int
+    fit: Literal["box", "source"]
     trust: bool
     trust_steps: int
     trust_maps: int
@@ -129,9 +132,10 @@ class ExplainOptions(TypedDict, total=False):
     channels: int | Sequence[int]
     count: int
     colormap: str
-    scale: Literal["channel", "layer"]
+    scale: Literal["channel", "layer", "percentile"]
     columns: int
     tile: int
+    labels: bool
     target: str | int | Sequence[str | int]
     region: str | Sequence[str]
     region_mask: ImageSource
@@ -149,6 +153,8 @@ class ExplainOptions(TypedDict, total=False):
     overlay: bool
     alpha: float
     max_side: int
+    min_side: int
+    fit: Literal["box", "source"]
     trust: bool
     trust_steps: int
     trust_maps: int

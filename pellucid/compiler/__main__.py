@@ -24,7 +24,7 @@ def main() -> int:
     given = parser.parse_args()
     try:
         net, model = named(given.name)
-        compile_network(net, model, given.out, progress=not given.quiet)
+        compile_network(net, model, given.out, progress=not given.quiet, any_size=True)
     except (CompileError, SourceError, OSError) as error:
         sys.stdout.write(f"{error}\n")
         return REFUSED

@@ -48,11 +48,14 @@ def any_size(record: Callable[[Size], Recorded], size: Size, expected: TracedNet
 
     Raises FixedSizeError, and what ``record`` raises.
     """
+    if expected.attentions:
+        raise FixedSizeError("it has attention between tokens")
     base, other = map(record, sizes(size)[:2])
-    if base.traced.spec.gates and [each.layer for each in base.traced.spec.gates] != [*expected.gates]:
+    traced = (base.traced, other.traced)
+    if any([*each.gates, *each.spatial_gates] != [*expected.gates, *expected.spatial_gates] for each in traced):
         raise FixedSizeError("it has other gates at another size")
     names = [layer.name for layer in expected.spec.layers]
-    if any([layer.name for layer in each.traced.spec.layers] != names for each in (base, other)):
+    if any([layer.name for layer in each.spec.layers] != names for each in traced):
         raise FixedSizeError("it has other layers at another size")
     ratios = Fraction(other.size[0], base.size[0]), Fraction(other.size[1], base.size[1])
     full = base.full
@@ -67,6 +70,7 @@ def any_size(record: Callable[[Size], Recorded], size: Size, expected: TracedNet
         pixels=nodes(PIXELS_INPUT),
         values={name: nodes(base.traced.value(name)) for name in names},
         gates={gate: nodes(value) for gate, value in base.traced.gates.items()},
+        spatial_gates={gate: nodes(value) for gate, value in base.traced.spatial_gates.items()},
         sides={name: _sides(base.traced, other.traced, name, ratios) for name in names},
     ), _graph(full, other.full, ratios)
 

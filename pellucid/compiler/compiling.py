@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Final, get_args
+from typing import Any, Final, get_args
 
 import numpy as np
 import torch
@@ -18,12 +19,23 @@ from tqdm import tqdm
 from pellucid.compiler.any_size import FixedSizeError, Recorded, Size, sizes
 from pellucid.compiler.any_size import any_size as sized
 from pellucid.compiler.digest import parameters_digest
+from pellucid.compiler.files import is_file, of_file
 from pellucid.compiler.gradient.full_graph import FullGraph, record
+from pellucid.compiler.sources import SourceError
 from pellucid.compiler.trace.graph import TracedNetwork, UntraceableError
-from pellucid.network.file import CompiledNetwork, GateValue, Manifest, NetworkFileError, Value, save
-from pellucid.network.graph import PIXELS_INPUT, WANTED_INPUT, WEIGHT, Graph, GraphError
+from pellucid.network.file import (
+    CENTRE_ONLY,
+    CompiledNetwork,
+    GateValue,
+    Manifest,
+    NetworkFileError,
+    Value,
+    as_json,
+    save,
+)
+from pellucid.network.graph import PIXELS_INPUT, WANTED_INPUT, WEIGHT, Graph
 from pellucid.network.layout import Layout
-from pellucid.network.spec import OUTPUT_NOUNS, Interpolation, ModelSpec, OutputKind, OutputSpec, PreprocessSpec
+from pellucid.network.spec import Depth, Interpolation, ModelSpec, OutputKind, OutputSpec, PreprocessSpec, counted
 from pellucid.runtime import aten_to_openvino, torch_runtime
 
 # The largest error of the compiled graph, relative to the largest value: above rounding, below the flip of a ReLU.
@@ -34,6 +46,11 @@ _GRADIENT_TOLERANCE: Final = 1e-2
 _STEP: Final = 1e-6
 # A mean or deviation above this was computed on values from 0 to 255, not from 0 to 1.
 _LARGEST_MEAN: Final = 10
+# ImageNet's.
+_MEAN: Final = (0.485, 0.456, 0.406)
+_STD: Final = (0.229, 0.224, 0.225)
+# torch's words for a convolution of other channels: those of the pixels, and those that it takes.
+_OTHER_CHANNELS: Final = re.compile(r"expected input\[\d+, (\d+), \d+, \d+\] to have (\d+) channels")
 _STAGES: Final = ("trace", "gradients", "check", "sizes", "write")
 
 
@@ -42,13 +59,13 @@ class CompileError(ValueError):
 
 
 def compile(
-    net: nn.Module,
+    net: nn.Module | str | Path,
     path: str | Path,
     *,
     labels: Sequence[str] = (),
     size: int | tuple[int, int],
-    mean: Sequence[float] = (0.485, 0.456, 0.406),
-    std: Sequence[float] = (0.229, 0.224, 0.225),
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
     resize: int | None = None,
     interpolation: Interpolation = "bilinear",
     squash: bool = False,
@@ -56,15 +73,20 @@ def compile(
     units: Sequence[str] = (),
     threshold: float = 0.5,
     background: str | int | None = None,
+    channels: Sequence[str] = (),
+    low: float | Sequence[float] | None = None,
+    high: float | Sequence[float] | None = None,
+    shown: Sequence[str] = (),
     name: str | None = None,
     title: str = "",
     source: str = "",
     progress: bool = True,
 ) -> CompiledNetwork:
-    """Compile a network of RGB pictures into the file ``path``. Serving the file needs no torch.
+    """Compile a network of pictures into the file ``path``. Serving the file needs no torch.
 
-    ``net`` maps normalised pixels ``[B, 3, H, W]`` to its output. It is copied, so your training script can keep using
-    it. ``size`` is (H, W), or the side of a square, in pixels. ``output`` is what the network returns:
+    ``net`` maps normalised pixels ``[B, C, H, W]`` to its output. It is copied, so your training script can keep using
+    it. It may be the path of an ONNX file (``.onnx``), of OpenVINO's IR (``.xml``) or of torch.export (``.pt2``).
+    ``size`` is (H, W), or the side of a square, in pixels. ``output`` is what the network returns:
 
     - ``softmax``: the logits ``[B, classes]`` of classes of which one applies
     - ``sigmoid``: the logits ``[B, labels]`` of labels that apply independently, each from a probability of
@@ -79,14 +101,21 @@ def compile(
 
     Preprocessing has three steps. The picture is resized until its short side has ``resize`` pixels (by default
     ``size`` / 0.875), or with ``squash`` both sides. The centre is cropped to ``size``. Each channel becomes
-    ``(value / 255 - mean) / std``.
+    ``((value - low) / (high - low) - mean) / std``.
+
+    ``mean`` and ``std`` have a number for each channel, by default ImageNet's for three channels, and 0 and 1 for any
+    other number. ``channels`` names 1 to 16 channels, by default red, green and blue, or gray. Without ``low`` and
+    ``high`` the network takes 8-bit values, 0 to 255. With them (numbers, or one for each channel) it takes float32
+    values of that range, such as those of 16-bit pictures and of arrays. ``shown`` names the channels that overlays are
+    drawn on: three, as red, green and blue, or one, as gray.
 
     ``name`` is the network's name in requests, by default the file's name. ``title`` and ``source`` describe it to
     readers. ``progress`` shows a progress bar.
 
     Raises CompileError, and OSError if the file can't be written.
     """
-    if not isinstance(net, nn.Module):
+    file = Path(net) if isinstance(net, (str, Path)) and is_file(net) else None
+    if not isinstance(net, nn.Module) and file is None:
         given = f"the class {net.__name__}" if isinstance(net, type) else f"a {type(net).__name__}"
         raise CompileError(
             f"net must be a module with its weights loaded, not {given}: net = Net(); net.load_state_dict(...)"
@@ -103,18 +132,33 @@ def compile(
         )
     path = Path(path)
     height, width = (size, size) if isinstance(size, int) else size
-    preprocess = PreprocessSpec(
-        (height, width), resize or round(min(height, width) / 0.875), interpolation, _three(mean), _three(std), squash
+    if file is not None:
+        try:
+            net, _, _ = of_file(file, (height, width))
+        except SourceError as error:
+            raise CompileError(str(error)) from error
+    assert isinstance(net, nn.Module)
+    preprocess = input_spec(
+        mean,
+        std,
+        channels,
+        low,
+        high,
+        shown,
+        size=(height, width),
+        resize=resize or round(min(height, width) / 0.875),
+        interpolation=interpolation,
+        squash=squash,
     )
     model = ModelSpec(
         name or path.stem,
-        title or type(net).__name__,
+        title or (file.stem if file else type(net).__name__),
         tuple(labels),
         preprocess,
-        source or f"compiled from {type(net).__module__}.{type(net).__qualname__}",
+        source or f"compiled from {file.name if file else f'{type(net).__module__}.{type(net).__qualname__}'}",
         output=declared_output(output, labels, units, threshold, background),
     )
-    return compile_network(net, model, path, progress=progress, guess=output is None)
+    return compile_network(net, model, path, progress=progress, guess=output is None, any_size=True)
 
 
 def declared_output(
@@ -136,7 +180,7 @@ def compile_network(
     *,
     progress: bool = False,
     guess: bool = False,
-    any_size: bool = True,
+    any_size: bool = False,
 ) -> CompiledNetwork:
     """Compile a network that ``model`` describes into the file ``path``, or in memory if None. See ``compile``.
 
@@ -149,14 +193,16 @@ def compile_network(
         if any(each.dtype in (torch.float16, torch.bfloat16) for each in net.parameters()):
             net = net.float()
         try:
-            traced = TracedNetwork(net, model.preprocess.size, None if guess else model.output.kind)
+            kind = None if guess else model.output.kind
+            traced = TracedNetwork(net, model.preprocess.size, kind, len(model.preprocess.channels))
         except UntraceableError as error:
+            _require_channels(model, str(error))
             raise CompileError(f"{model.name} can't be compiled: {error}") from error
         model = replace(model, output=_output(model, traced))
         stage("gradients")
         full, limits = _recorded(net, traced, model)
         manifest = _manifest(traced, full, replace(model, parameters_sha256=parameters_digest(net)), net)
-        weights = {name: value.numpy() for name, value in full.weights.items()}
+        weights = {name: np.ascontiguousarray(value.numpy()) for name, value in full.weights.items()}
         stage("check")
         broadcasts = _checked(CompiledNetwork(manifest, full.graph, weights), net, traced)
         limits += _limits(manifest, full.graph)
@@ -177,7 +223,7 @@ def _with_any_size(network: CompiledNetwork, net: nn.Module, traced: TracedNetwo
     model, weights = network.model, dict(network.weights)
 
     def recorded(size: Size) -> Recorded:
-        other = TracedNetwork(net, size, traced.kind)
+        other = TracedNetwork(net, size, traced.kind, len(model.preprocess.channels))
         resized = replace(model, preprocess=replace(model.preprocess, size=size))
         full, limits = _recorded(net, other, resized)
         if limits and network.manifest.pixels.gradient:
@@ -192,11 +238,11 @@ def _with_any_size(network: CompiledNetwork, net: nn.Module, traced: TracedNetwo
         manifest = network.manifest.model_copy(update={"any_size": found})
         named = {*network.weights, *(node.args[0] for node in graph.nodes.values() if node.op == WEIGHT)}
         weights = {name: value for name, value in weights.items() if name in named}
-        whole = CompiledNetwork(manifest, network.graph, weights, scaled=graph)
+        whole = CompiledNetwork(manifest, network.graph, weights, scaled=as_json(graph))
         size = sizes(model.preprocess.size)[2]
-        _checked(whole.at(size), net, TracedNetwork(net, size, traced.kind))
-    except (FixedSizeError, UntraceableError, CompileError, GraphError) as error:
-        limit = f"it sees the centre of a picture only: {str(error).splitlines()[0]}"
+        _checked(whole.at(size), net, TracedNetwork(net, size, traced.kind, len(model.preprocess.channels)))
+    except Exception as error:  # a network can raise anything at another size
+        limit = f"{CENTRE_ONLY}{(str(error) or type(error).__name__).splitlines()[0].rstrip('.')}"
         limits = (*network.manifest.limits, limit)
         return replace(network, manifest=network.manifest.model_copy(update={"limits": limits}))
     return whole
@@ -209,10 +255,10 @@ _MOST_DENSE: Final = 256
 def _output(model: ModelSpec, traced: TracedNetwork) -> OutputSpec:
     """The declared output with the traced kind and shape. Raises CompileError if labels or units do not fit."""
     output = replace(model.output, kind=traced.kind, shape=traced.shape)
-    count, what = traced.shape[0], OUTPUT_NOUNS[traced.kind]
+    count = traced.shape[0]
     labelled = 0 if traced.kind == "embedding" else count
     if len(model.labels) != labelled:
-        need = f"{count} {what}" if labelled else "an embedding, which has no labels"
+        need = counted(count, traced.kind) if labelled else "an embedding, which has no labels"
         raise CompileError(f"{model.name} has {need}, and {len(model.labels)} labels are given")
     if output.units and (traced.kind != "linear" or len(output.units) != count):
         raise CompileError(f"units are of the output linear, one for each of its quantities, not {list(output.units)}")
@@ -223,13 +269,59 @@ def _output(model: ModelSpec, traced: TracedNetwork) -> OutputSpec:
     return output
 
 
-def _three(values: Sequence[float]) -> tuple[float, float, float]:
-    if len(values) != 3:
-        raise CompileError(f"mean and std must have three numbers, one for each channel, not {len(values)}")
-    if max(map(abs, values)) > _LARGEST_MEAN:
-        raise CompileError(f"mean and std must be those of values from 0 to 1, not {tuple(values)}: divide them by 255")
-    red, green, blue = map(float, values)
-    return red, green, blue
+def input_spec(
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    channels: Sequence[str],
+    low: float | Sequence[float] | None,
+    high: float | Sequence[float] | None,
+    shown: Sequence[str],
+    **frame: Any,
+) -> PreprocessSpec:
+    """The preprocessing that ``compile`` documents. ``frame`` has its other fields. Raises CompileError."""
+    if isinstance(channels, str) or isinstance(shown, str):
+        raise CompileError("channels and shown are lists of names, such as ['red', 'green', 'blue']")
+    count = next((len(given) for given in (mean, std, channels) if given is not None and len(given)), 3)
+    usual = (_MEAN, _STD) if count == 3 else ((0.0,) * count, (1.0,) * count)
+    means, stds = (
+        _floats(default if given is None else given) for given, default in zip((mean, std), usual, strict=True)
+    )
+    plain = low is None and high is None
+    if max(map(abs, (*means, *stds)), default=0) > _LARGEST_MEAN:
+        advice = "divide them by 255" if plain else "they are of (value - low) / (high - low)"
+        raise CompileError(f"mean and std must be those of values from 0 to 1, not {means} and {stds}: {advice}")
+    limits = [_floats(given) for given in (0 if low is None else low, 255 if high is None else high)]
+    lows, highs = (limit * count if len(limit) == 1 else limit for limit in limits)
+    depth: Depth = "uint8" if plain else "float32"
+    try:
+        return PreprocessSpec(
+            **frame,
+            mean=means,
+            std=stds,
+            channels=tuple(channels),
+            low=lows,
+            high=highs,
+            depth=depth,
+            shown=tuple(shown),
+        )
+    except ValueError as error:
+        raise CompileError(str(error)) from error
+
+
+def _floats(values: float | Sequence[float]) -> tuple[float, ...]:
+    return tuple(map(float, np.ravel(values)))
+
+
+def _require_channels(model: ModelSpec, error: str) -> None:
+    """Raise CompileError if a network's ``error`` is that of a convolution which takes other channels than declared."""
+    names = model.preprocess.channels
+    found = _OTHER_CHANNELS.search(error)
+    if found and int(found[1]) == len(names):
+        plural = "" if found[2] == "1" else "s"
+        raise CompileError(
+            f"{model.name} takes {found[2]} channel{plural}, not {len(names)} ({', '.join(names)}): give mean and std "
+            "with a number for each"
+        )
 
 
 @contextmanager
@@ -252,16 +344,21 @@ def _progress_bar(name: str, progress: bool) -> Iterator[Callable[[str], None]]:
 
 def _recorded(net: nn.Module, traced: TracedNetwork, model: ModelSpec) -> tuple[FullGraph, list[str]]:
     """The graph and its limits. If gradients can't be recorded, the graph has none, and a limit says why."""
-    names = traced.values()
+    scores = traced.block_scores()
+    names = [*traced.values(), *scores]
     forward = traced.trunk((*names, traced.logits))
-    shape = (3, *model.preprocess.size)
+    shape = model.preprocess.shape
+    named = (PIXELS_INPUT, *names)
     top_class = model.output.kind in ("softmax", "sigmoid")
+    reason = ""
+    # If LeGrad's scores can't be recorded, the other gradients may be.
+    for own in (scores, dict.fromkeys(scores)) if any(scores.values()) else (scores,):
+        try:
+            return record(forward, named, net, shape, model.scalars, top_class=top_class, scores=own), []
+        except Exception as error:  # an operation without a derivative, or its formula, can raise anything
+            reason = f"{type(net).__name__} has no gradient: {str(error).splitlines()[0]}"
     try:
-        return record(forward, (PIXELS_INPUT, *names), net, shape, model.scalars, top_class=top_class), []
-    except Exception as error:  # an operation without a derivative, or its formula, can raise anything
-        reason = f"{type(net).__name__} has no gradient: {str(error).splitlines()[0]}"
-    try:
-        return record(forward, (PIXELS_INPUT, *names), net, shape, model.scalars, gradients=False), [
+        return record(forward, named, net, shape, model.scalars, gradients=False, scores=scores), [
             f"methods that need a gradient are not offered: {reason}"
         ]
     except Exception as error:
@@ -271,6 +368,9 @@ def _recorded(net: nn.Module, traced: TracedNetwork, model: ModelSpec) -> tuple[
 def _manifest(traced: TracedNetwork, full: FullGraph, model: ModelSpec, net: nn.Module) -> Manifest:
     def value(name: str, layout: Layout, linear: str | None = None) -> Value:
         return Value(full.values[name], full.gradients[name], layout, linear)
+
+    def nodes(name: str) -> GateValue:
+        return GateValue(full.values[name], full.gradients[name])
 
     height, width = model.preprocess.size
     parameters = {name for name, _ in net.named_parameters()}
@@ -283,9 +383,9 @@ def _manifest(traced: TracedNetwork, full: FullGraph, model: ModelSpec, net: nn.
             layer.name: value(traced.value(layer.name), traced.layout(layer.name), traced.linear(layer.name))
             for layer in traced.spec.layers
         },
-        gate_values={
-            gate: GateValue(full.values[weights], full.gradients[weights]) for gate, weights in traced.gates.items()
-        },
+        gate_values={gate: nodes(weights) for gate, weights in traced.gates.items()},
+        spatial_gate_values={gate: nodes(weights) for gate, weights in traced.spatial_gates.items()},
+        attention_values={name: nodes(matrix) for name, matrix in traced.attentions.items()},
         broadcasts=False,
         buffers=tuple(name for name in full.weights if name not in parameters),
         versions=_versions(),
@@ -310,35 +410,38 @@ def _checked(network: CompiledNetwork, net: nn.Module, traced: TracedNetwork) ->
     """
     manifest = network.manifest
     kind = next((value.dtype for value in net.parameters()), torch.float32)
-    images = torch.randn(2, 3, *manifest.model.preprocess.size, generator=torch.Generator().manual_seed(2)).to(kind)
+    images = torch.randn(2, *manifest.model.preprocess.shape, generator=torch.Generator().manual_seed(2)).to(kind)
     wanted = torch.zeros(2, manifest.model.scalars, dtype=kind)
     wanted[0, -1], wanted[1, 0] = 1, 1
-    outputs = (manifest.logits, *([manifest.pixels.gradient] if manifest.pixels.gradient else []))
+    gradients = [manifest.pixels.gradient, *(each.gradient for each in manifest.attention_values.values())]
+    outputs = (manifest.logits, *(name for name in gradients if name is not None))
     run = torch_runtime.build(
         network.graph.part((PIXELS_INPUT, WANTED_INPUT), outputs), network.weights, torch.device("cpu"), None
     )
     with torch.no_grad():
-        (expected,), (logits, *found) = traced.trunk((traced.logits,))(images), run(images, wanted)
+        (expected,), (logits, *_) = traced.trunk((traced.logits,))(images), run(images, wanted)
     scale = float(expected.abs().max()) + 1e-12
     off = float((logits - expected).abs().max()) / scale
     if not off <= _TOLERANCE[kind]:
         raise CompileError(
             f"{manifest.model.name}: the compiled graph computes other logits (by {off:.1e} of the largest)"
         )
-    if not found:
+    if manifest.pixels.gradient is None:
         return True
     _check_gradient(network, traced, images[:1], wanted[:1])
     try:
         with torch.no_grad():
-            (of_one,) = run(images[:1], wanted)[1:]
-            rows = [run(images[:1], row[None])[1] for row in wanted]
+            of_one = run(images[:1], wanted)[1:]
+            rows = zip(*(run(images[:1], row[None])[1:] for row in wanted), strict=True)
     except Exception:  # an operation that does not broadcast one image over two gradients can raise anything
         return False
-    scale = max(float(row.abs().max()) for row in rows) + 1e-12
-    return (
-        of_one.shape == (2, *rows[0].shape[1:])
-        and float((of_one - torch.cat(rows)).abs().max()) / scale < _TOLERANCE[kind]
-    )
+    for both, each in zip(of_one, rows, strict=True):
+        scale = max(float(row.abs().max()) for row in each) + 1e-12
+        if both.shape != (2, *each[0].shape[1:]):
+            return False
+        if not float((both - torch.cat(each)).abs().max()) / scale < _TOLERANCE[kind]:
+            return False
+    return True
 
 
 def _is_derivative(gradient: Tensor, other: Tensor, function: nn.Module, x: Tensor, rows: Tensor) -> bool:

@@ -23,6 +23,12 @@ from pellucid.compiler.sources import SourceError
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and of torch.compile
 _SUPPORTED = "use a .safetensors file, or the network's state_dict() saved by torch.save"
+# Programs by their format, and what to do instead of loading them as weights.
+_PROGRAMS = {
+    "TorchScript": "is TorchScript, a program that is not run: build the network by its class and load its state_dict, "
+    "or export it with torch.export (.pt2) or to ONNX",
+    "torch.export": "is a network of torch.export, not weights: pellucid compile {}",
+}
 _NAMED = 8  # keys of each kind that an error names
 
 
@@ -39,13 +45,10 @@ def read_state(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise WeightsError(f"there is no weights file at {path}")
-    if sha256 is not None:
-        found = digest(path)
-        if found != sha256:
-            raise WeightsError(f"{path.name} has sha256 {found}, expected {sha256}: download the file again")
-    program = _program(path)
-    if program:
-        raise WeightsError(f"{path.name} holds a program ({program}), which is not run: {_SUPPORTED}")
+    check_digest(path, sha256)
+    found = program(path)
+    if found:
+        raise WeightsError(f"{path.name} {_PROGRAMS[found].format(path.name)}")
     try:
         state: Any
         if path.suffix == ".safetensors":
@@ -54,8 +57,8 @@ def read_state(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:  # torch's own message advises running the code
         raise WeightsError(
-            f"{path.name} can't be loaded without running its code: if it holds a whole network, save its "
-            "model.state_dict() instead"
+            f"{path.name} can't be loaded without running its code{_objects(path)}: if it holds a whole network, or "
+            "objects beside the weights, as a trainer's hyper_parameters, save its model.state_dict() instead"
         ) from error
     except PermissionError as error:
         raise WeightsError(f"{path.name} can't be read: {error.strerror}") from error
@@ -71,20 +74,67 @@ def read_state(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
     return dict(state)
 
 
-def _program(path: Path) -> str:
+def check_digest(path: Path, sha256: str | None) -> None:
+    """Raise WeightsError if the file's digest is not ``sha256``, unless that is None."""
+    if sha256 is not None and (found := digest(path)) != sha256:
+        raise WeightsError(f"{path.name} has sha256 {found}, expected {sha256}: download the file again")
+
+
+def _objects(path: Path) -> str:
+    """The classes and functions that a checkpoint names, for an error. Reads them without running code."""
+    try:
+        named = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(str(path)))
+    except Exception:  # a file of another format
+        return ""
+    return f" ({_listed(named)})" if named else ""
+
+
+def program(path: Path) -> str:
     """The format of a saved program, "TorchScript" or "torch.export", or "" for any other file."""
     try:
         with zipfile.ZipFile(path) as archive:
-            members = {name.partition("/")[2] for name in archive.namelist()}
+            members = {name.rpartition("/")[2] for name in archive.namelist()}
     except (zipfile.BadZipFile, OSError):
         return ""
-    return "TorchScript" if "constants.pkl" in members else "torch.export" if "archive_format" in members else ""
+    exported = {"archive_format", "serialized_exported_program.json"} & members  # the latter until torch 2.7
+    return "TorchScript" if "constants.pkl" in members else "torch.export" if exported else ""
 
 
 def digest(path: Path) -> str:
     """The file's SHA-256, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def load_prefixed(net: nn.Module, state: dict[str, Tensor], source: str, prefix: str | None = None) -> None:
+    """``load_strict`` of the keys under ``prefix``, without it. A trainer's module holds the network in an attribute.
+
+    If ``prefix`` is None, it is found: it is the only one under which the network's keys and shapes lie. Keys outside
+    of a prefix, such as a loss function's, are not read. Raises WeightsError.
+    """
+    own = {key: value.shape for key, value in net.state_dict().items()}
+    first = next(iter(own), "")
+    held = [key.removesuffix(first) for key in state if key.endswith(f".{first}")]
+    if prefix is None and first not in state and held:
+        fitting = [each for each in held if _shapes(state, each) == own] or held
+        if len(fitting) > 1:
+            raise WeightsError(
+                f"{source} holds several networks, under the prefixes {_listed(fitting)}: choose one by --strip-prefix "
+                "or by strip_prefix in the description"
+            )
+        (prefix,) = fitting
+    if prefix:
+        prefix = f"{prefix.rstrip('.')}."
+        state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+        if not state:
+            hint = f"; known prefixes: {_listed(held)}" if held else ""
+            raise WeightsError(f"no key of {source} begins with {prefix!r}{hint}")
+        source = f"{source} under {prefix!r}"
+    load_strict(net, state, source)
+
+
+def _shapes(state: dict[str, Tensor], prefix: str) -> dict[str, torch.Size]:
+    return {key.removeprefix(prefix): value.shape for key, value in state.items() if key.startswith(prefix)}
 
 
 def load_strict(net: nn.Module, state: dict[str, Tensor], source: str) -> None:

@@ -9,20 +9,22 @@ import hashlib
 import io
 import math
 import warnings
+from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
-from pellucid.decode import jpeg
+from pellucid.decode import arrays, jpeg, planes
 from pellucid.decode.colour import to_rgb, transform_of
 from pellucid.decode.preprocess import Frame, to_input
-from pellucid.decode.resize import as_image, size_of
-from pellucid.errors import ContentTooLarge, UndecodableImage, UnsupportedMediaType
+from pellucid.decode.resize import thumbnail
+from pellucid.errors import ContentTooLarge, PellucidError, UndecodableImage, UnsupportedMediaType
 from pellucid.network.spec import PreprocessSpec
-from pellucid.types import Box, DecodedImage, ImageInfo, Pixels, Upload
+from pellucid.types import Box, DecodedImage, ImageInfo, InputPixels, Pixels, Upload
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+TYPES: Final = (*FORMATS, arrays.FORMAT)
 
 # EXIF orientation -> the operation that makes the picture upright. ImageOps.exif_transpose would rewrite all EXIF tags,
 # and fail on tags that have nothing to do with the orientation.
@@ -62,21 +64,37 @@ def decode(
 
     With ``picture_side``, the result also has the source picture, its longer side at most that many pixels.
 
-    Raises UnsupportedMediaType if the bytes are not in one of FORMATS, ContentTooLarge if the header states more than
-    ``max_pixels`` or a side longer than ``max_side``, and UndecodableImage if the file is broken.
+    Raises UnsupportedMediaType if the bytes are not in one of TYPES, ContentTooLarge if the header states more than
+    ``max_pixels`` or a side longer than ``max_side``, and UndecodableImage if the file is broken or has other channels
+    than the network takes.
 
     Takes up to 8 bytes of memory per pixel. WebP takes 16, so its limit is half of ``max_pixels``.
     """
-    image, file_format = _open(upload.data, max_pixels, max_side)
-    try:
-        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-        width, height = image.size[::-1] if turn in _SIDEWAYS else image.size
+    pixels: InputPixels
+    if arrays.is_array(upload.data):
+        array, file_format = arrays.read(upload.data, spec, max_pixels, max_side), arrays.FORMAT
+        height, width = array.shape[:2]
         frame = Frame.of(width, height, spec)
-        rgb = _upright_rgb(upload.data, image, turn, spec, picture_side)
-    except Exception as error:  # Pillow's decoders raise errors of many types for broken data
-        raise UndecodableImage(f"The {file_format} data are corrupt or truncated{_message(error)}.") from error
-    pixels = to_input(rgb, frame, spec)
-    picture = None if picture_side is None else _thumbnail(rgb, picture_side)
+        pixels, picture = planes.assembled(np.moveaxis(array, 2, 0), frame, spec, picture_side)
+    else:
+        image, file_format = _open(upload.data, max_pixels, max_side)
+        try:
+            # Pillow itself turns a TIFF when it decodes it.
+            turn = None if file_format == "TIFF" else _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+            width, height = image.size[::-1] if turn in _SIDEWAYS else image.size
+            frame = Frame.of(width, height, spec)
+            if spec.is_plain:
+                rgb = _upright_rgb(upload.data, image, turn, spec, picture_side)
+            else:
+                found = _planes(upload.data, image, turn, spec, picture_side, max_pixels)
+                pixels, picture = planes.assembled(found, frame, spec, picture_side)
+        except PellucidError:
+            raise
+        except Exception as error:  # Pillow's decoders raise errors of many types for broken data
+            raise UndecodableImage(f"The {file_format} data are corrupt or truncated{_message(error)}.") from error
+        if spec.is_plain:
+            pixels = to_input(rgb, frame, spec)
+            picture = None if picture_side is None else thumbnail(rgb, picture_side)
     info = ImageInfo(upload.filename, hashlib.sha256(upload.data).hexdigest(), file_format, width, height)
     return DecodedImage(info, pixels, _whole_pixels(frame.box(width, height), width, height), picture)
 
@@ -100,6 +118,29 @@ def _upright_rgb(
     return rgb if turn is None else rgb.transpose(turn)
 
 
+def _planes(
+    data: bytes,
+    image: ImageFile.ImageFile,
+    turn: Image.Transpose | None,
+    spec: PreprocessSpec,
+    picture_side: int | None,
+    max_pixels: int,
+) -> Iterable[planes.Plane]:
+    """The upright planes of a picture, one for each channel of the network."""
+    pages = planes.of_pages(image, spec, max_pixels)
+    if pages is not None:
+        return pages
+    wide = planes.of_wide(data, image, turn, spec, max_pixels) if spec.depth == "float32" else None
+    if wide is not None:
+        return wide
+    if len(spec.channels) == 4 and image.has_transparency_data:  # alpha is a channel: nothing is blended
+        rgba = image.convert("RGBA")
+        rgb = to_rgb(rgba.convert("RGB"))
+        rgb.putalpha(rgba.getchannel("A"))
+        return planes.of_colour(rgb if turn is None else rgb.transpose(turn), spec)
+    return planes.of_colour(_upright_rgb(data, image, turn, spec, picture_side), spec)
+
+
 def _whole_pixels(box: tuple[float, float, float, float], width: int, height: int) -> Box:
     """Round the box to whole pixels, at least one wide and one high."""
     x0, y0 = min(round(box[0]), width - 1), min(round(box[1]), height - 1)
@@ -120,7 +161,7 @@ def _message(error: Exception) -> str:
     return f": {message}" if isinstance(error, (OSError, SyntaxError, ValueError)) and "<" not in message else ""
 
 
-def _open(data: bytes, max_pixels: int, max_side: int) -> tuple[Image.Image, str]:
+def _open(data: bytes, max_pixels: int, max_side: int) -> tuple[ImageFile.ImageFile, str]:
     """Open the picture, check its header, and return it with its format. Pixels are not decoded yet."""
     # Pillow allocates the first frame of some GIFs while it opens them, before our own check of the size.
     Image.MAX_IMAGE_PIXELS = max_pixels
@@ -129,7 +170,7 @@ def _open(data: bytes, max_pixels: int, max_side: int) -> tuple[Image.Image, str
         file_format = "JPEG" if image.format == "MPO" else str(image.format)  # MPO: a JPEG followed by more JPEGs
     except UnidentifiedImageError as error:
         raise UnsupportedMediaType(
-            f"The bytes are not an image of a supported type. Supported are {', '.join(FORMATS)}.", allowed=FORMATS
+            f"The bytes are not an image of a supported type. Supported are {', '.join(TYPES)}.", allowed=TYPES
         ) from error
     except Image.DecompressionBombError as error:
         limit = f"{max_pixels / 1e6:g} million"
@@ -154,14 +195,3 @@ def _passes(data: bytes, most: int) -> int:
     """The number of passes (scans) of a JPEG, or an upper bound if the file is too short to have more than ``most``."""
     longest = len(data) // _LEAST_SCAN
     return longest if longest <= most else data.count(b"\xff\xda")
-
-
-def _thumbnail(source: Image.Image | Pixels, side: int) -> Pixels:
-    """The picture as an array ``[h, w, 3]``, its longer side at most ``side`` pixels."""
-    width, height = size_of(source)
-    scale = side / max(width, height)
-    if scale < 1:
-        image = as_image(source)
-        size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        source = image.resize(size, Image.Resampling.BOX, reducing_gap=2.0)
-    return np.asarray(source)

@@ -11,11 +11,12 @@ from dataclasses import replace
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from pellucid.errors import InvalidOption
 from pellucid.network.spec import OutputSpec
-from pellucid.types import Box, DecodedImage, Plan, Region
+from pellucid.types import Box, DecodedImage, Mask, Plan, Region
 
 _MOST_PIXELS: Final = 64_000_000
 # The level from which a position of a mask counts.
@@ -80,14 +81,21 @@ def _placed(region: Region, box: Box, size: tuple[int, int], shape: tuple[int, .
             mask[np.abs(down - y).argmin(), np.abs(across - x).argmin()] = True
     else:
         left, top, right, bottom = region.at
-        # A box smaller than a position holds the position that it lies in.
-        wide, high = (x1 - x0) / width / 2, (y1 - y0) / height / 2
-        columns = (across >= left) & (across < right) | (np.abs(across - (left + right) / 2) <= wide)
-        rows = (down >= top) & (down < bottom) | (np.abs(down - (top + bottom) / 2) <= high)
-        mask = rows[:, None] & columns
+        mask = np.zeros((height, width), bool)
+        if max(left, x0) < min(right, x1) and max(top, y0) < min(bottom, y1):
+            columns = _between(across, max(left, x0), min(right, x1))
+            mask = _between(down, max(top, y0), min(bottom, y1))[:, None] & columns
     if not mask.any():
         raise InvalidOption(
             f"region: It is outside of what the network sees: x from {x0} to {x1}, y from {y0} to {y1} in pixels of "
             "the picture."
         )
     return replace(region, mask=mask)
+
+
+def _between(middles: NDArray[np.float64], low: float, high: float) -> Mask:
+    """The positions whose middle is between two bounds, or else the one that is nearest to their middle."""
+    found: Mask = (middles >= low) & (middles < high)
+    if not found.any():
+        found[np.abs(middles - (low + high) / 2).argmin()] = True
+    return found

@@ -17,24 +17,39 @@ from pellucid.types import DecodedImage, ImageInfo, Prepared
 _ROUNDING: Final = 0.02
 
 
-def from_levels(values: NDArray[Any], spec: PreprocessSpec) -> tuple[Prepared, ...]:
-    """Read 8-bit RGB pictures ``[N, H, W, 3]`` of the network's input size. Raises InvalidOption."""
-    _require_shape(values.shape, (*spec.size, 3))
+def from_values(values: NDArray[Any], spec: PreprocessSpec) -> tuple[Prepared, ...]:
+    """Read pictures ``[N, H, W, C]`` of the network's input size: 8-bit levels, or for a network of the depth float32
+    values of the declared range. Raises InvalidOption.
+    """
+    channels, *size = spec.shape
+    _require_shape(values.shape, (*size, channels))
+    if spec.depth == "float32":
+        return _finite(values)
     if values.dtype.kind not in "iu" or (values.size and (values.min() < 0 or values.max() > 255)):
         raise InvalidOption("UINT8 pixels must be whole numbers from 0 to 255.")
     return tuple(Prepared(picture) for picture in np.ascontiguousarray(values, np.uint8))
 
 
 def from_normalised(values: NDArray[Any], spec: PreprocessSpec) -> tuple[Prepared, ...]:
-    """Read pictures ``[N, 3, H, W]`` that were normalised as the network does: (level / 255 - mean) / std.
+    """Read pictures ``[N, C, H, W]`` that were normalised as the network does.
 
-    The network takes 8-bit levels and normalises them itself. So each value must correspond to one of the 256 levels.
-    This check also detects a wrong or missing normalisation. Raises InvalidOption.
+    The network normalises its pixels itself. If it takes 8-bit levels, each value must correspond to one of the 256
+    levels. This check also detects a wrong or missing normalisation. Raises InvalidOption.
     """
-    _require_shape(values.shape, (3, *spec.size))
+    _require_shape(values.shape, spec.shape)
     if values.dtype.kind not in "iuf":
         raise InvalidOption("FP32 pixels must be numbers.")
+    if spec.depth == "float32":
+        return _finite(values.transpose(0, 2, 3, 1) * spec.spread + spec.blank)
     return tuple(_levels(picture, number, spec) for number, picture in enumerate(values))
+
+
+def _finite(values: NDArray[Any]) -> tuple[Prepared, ...]:
+    with np.errstate(all="ignore"):
+        pictures = np.ascontiguousarray(values, np.float32)
+    if not np.isfinite(pictures).all():
+        raise InvalidOption("FP32 pixels must be finite numbers of single precision.")
+    return tuple(map(Prepared, pictures))
 
 
 def _levels(values: NDArray[Any], number: int, spec: PreprocessSpec) -> Prepared:

@@ -1,4 +1,4 @@
-"""Channel-attention gates: their weights, each channel's effect on the logit, and the logit without the weight."""
+"""Gates: their weights, and of a channel gate each channel's effect on the logit, and the logit without the weight."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pellucid.explain.image_record import ImageRecord
 from pellucid.explain.scalars import first_target_row
 from pellucid.explain.scores import ascending
 from pellucid.network.spec import GateSpec
-from pellucid.types import GateReading
+from pellucid.types import GateReading, SpatialGateReading
 
 
 def readings(
@@ -30,6 +30,15 @@ def readings(
         else ()
         for image in images
     ]
+
+
+def spatial_readings(image: ImageRecord, gates: Sequence[GateSpec]) -> tuple[SpatialGateReading, ...]:
+    """Read the weights of one image's gates of positions. ``()`` if its plan has no ``gates``."""
+    values = image.record.spatial_gates
+    return tuple(
+        SpatialGateReading(gate.layer, gate.type, values[gate.layer][image.number].copy())
+        for gate in (gates if image.plan.gates else ())
+    )
 
 
 def with_effects(image: ImageRecord, gate: GateSpec, reading: GateReading) -> GateReading:

@@ -14,8 +14,18 @@ from pellucid.explain.image_record import ImageRecord
 from pellucid.explain.probe import GivenUpError
 from pellucid.explain.scalars import settled
 from pellucid.explain.scores import Scores
-from pellucid.network.spec import GateSpec, NetworkSpec
-from pellucid.types import Batch, Explanation, FeatureMaps, Floats, GateReading, Importance, Outcome, WhatIf
+from pellucid.network.spec import NetworkSpec
+from pellucid.types import (
+    Batch,
+    Explanation,
+    FeatureMaps,
+    Floats,
+    GateReading,
+    Importance,
+    Outcome,
+    SpatialGateReading,
+    WhatIf,
+)
 
 
 def explain(record: ForwardRecord, batch: Batch, network: NetworkSpec, infer_s: float) -> list[Outcome]:
@@ -30,9 +40,12 @@ def explain(record: ForwardRecord, batch: Batch, network: NetworkSpec, infer_s: 
         scores = Scores.of_logits(record.logits, record.output)
         predictions = scores.top([plan.top_k for plan in plans])
         void = batch.void or (lambda: False,) * len(plans)
-        images = [ImageRecord(i, settled(plan, scores, i), record, scores, void[i]) for i, plan in enumerate(plans)]
+        last = network.attentions[-1] if network.attentions else None
+        images = [
+            ImageRecord(i, settled(plan, scores, i), record, scores, void[i], last) for i, plan in enumerate(plans)
+        ]
         readings = attention.readings(record, images, network.gates)
-        answers = [_answer(*row, network.gates) for row in zip(images, readings, strict=True)]
+        answers = [_answer(*row, network) for row in zip(images, readings, strict=True)]
         maps = feature_maps.tapped(record, plans, network.gates)
     explain_s = time.perf_counter() - started
     return [
@@ -51,6 +64,7 @@ def explain(record: ForwardRecord, batch: Batch, network: NetworkSpec, infer_s: 
             record.waited_s,
             record.logits[i].copy() if record.output.kind == "embedding" else None,
             scores.segmentations[i] if scores.segmentations else None,
+            answer.spatial_gates,
         )
         for i, answer in enumerate(answers)
     ]
@@ -61,20 +75,22 @@ class _Answer:
     """One image's results so far. They stay incomplete if the caller leaves."""
 
     gates: tuple[GateReading, ...]
+    spatial_gates: tuple[SpatialGateReading, ...]
     importance: Importance | None = None
     explanations: tuple[Explanation, ...] = ()
     what_if: WhatIf | None = None
     given_up: bool = False
 
 
-def _answer(image: ImageRecord, readings: tuple[GateReading, ...], gates: Sequence[GateSpec]) -> _Answer:
-    answer = _Answer(readings)
+def _answer(image: ImageRecord, readings: tuple[GateReading, ...], network: NetworkSpec) -> _Answer:
+    answer = _Answer(readings, attention.spatial_readings(image, network.spatial_gates))
     try:
         answer.importance = heat_maps.importance(image)
         answer.explanations = heat_maps.explanations(image)
         answer.what_if = what_if.answer(image)
         if readings:
-            answer.gates = tuple(attention.with_effects(image, *pair) for pair in zip(gates, readings, strict=True))
+            pairs = zip(network.gates, readings, strict=True)
+            answer.gates = tuple(attention.with_effects(image, *pair) for pair in pairs)
     except GivenUpError:
         answer.given_up = True
     return answer
@@ -89,7 +105,10 @@ def _fault(logits: Floats, answer: _Answer, maps: Sequence[FeatureMaps]) -> str:
         "logits": [logits],
         "heat map": [explanation.heat for explanation in answer.explanations],
         "importance": [answer.importance.weights] if answer.importance else [],
-        "gates": [values for gate in answer.gates for values in (gate.weights, gate.effects, gate.restored)],
+        "gates": [
+            *(values for gate in answer.gates for values in (gate.weights, gate.effects, gate.restored)),
+            *(gate.weights for gate in answer.spatial_gates),
+        ],
         "feature maps": [shown.mean for shown in maps],  # a channel's mean covers all its positions
     }
     wrong = [name for name, arrays in numbers.items() if not _finite(arrays)]

@@ -8,7 +8,7 @@ An explained scalar is a weighted sum of the logits. It is written as a row of w
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -65,6 +65,9 @@ class ForwardRecord:
     - ``behind``: (layer or PIXELS, image's index) -> the network behind it. Cheap to call.
     - ``linear``: layer -> ``Behind.linear``
     - ``waited_s``: seconds that the batch waited in the runtime before its pass began
+    - ``spatial_gates``: gate -> weights ``[B, h, w]``
+    - ``attentions``: the matrix ``[B, heads, N, N]`` of each attention, in order; empty if no plan needs them
+    - ``attention_gradients``: for each attention, for each image ``[R, heads, N, N]``
 
     The next pass may overwrite the arrays. Copy everything that outlives the call of ``explain``.
     """
@@ -78,6 +81,9 @@ class ForwardRecord:
     linear: Mapping[str, Floats]
     output: OutputSpec = SOFTMAX
     waited_s: float = 0.0
+    spatial_gates: Mapping[str, Floats] = field(default_factory=dict)
+    attentions: Sequence[Floats] = ()
+    attention_gradients: Sequence[Sequence[Floats]] = ()
 
 
 @dataclass(frozen=True)
@@ -89,6 +95,27 @@ class Evidence:
 
     activation: Floats
     gradient: Floats
+
+
+@dataclass(frozen=True)
+class Attended:
+    """One image's attention between N tokens, in the order of the network's attentions.
+
+    - ``matrices``: each ``[heads, N, N]``, one row for each query
+    - ``gradients``: of K scalars by each matrix, each ``[K, heads, N, N]``; empty unless the method needs them. The
+      scalars are those of the attention's own block: of the logits that the mean of its tokens gives.
+    - ``extra``: the first tokens, which are not positions
+    - ``grid``: (height, width) of the positions
+    - ``read``: the range of tokens that the logits are computed from
+    - ``targets``: K
+    """
+
+    matrices: Sequence[Floats]
+    gradients: Sequence[Floats]
+    extra: int
+    grid: tuple[int, int]
+    read: tuple[int, int]
+    targets: int
 
 
 def has_importance(plan: Plan) -> bool:

@@ -7,7 +7,7 @@ import numpy as np
 from pellucid.explain import randomised
 from pellucid.explain.evidence import Evidence, has_importance
 from pellucid.explain.image_record import ImageRecord
-from pellucid.explain.methods import METHODS, ProbingMethod
+from pellucid.explain.methods import METHODS, AttentionMethod, Method, ProbingMethod
 from pellucid.explain.methods.fusion import fused
 from pellucid.explain.methods.gradient import channel_weights
 from pellucid.explain.probe import GivenUpError
@@ -57,6 +57,8 @@ def _fused(maps: list[Floats], heat: MapSpec) -> Floats:
 def _map(image: ImageRecord, name: str, layer: str) -> Floats:
     """One method's map at one layer: ``[K, h, w]``."""
     method = METHODS[name]
+    if isinstance(method, AttentionMethod):
+        return method.heat(image.attended())
     if isinstance(method, ProbingMethod):
         return method.heat(image.probe(layer, PIXELS if method.spec.needs == "network forwards" else layer))
     if method.spec.needs == "gradient":
@@ -66,8 +68,8 @@ def _map(image: ImageRecord, name: str, layer: str) -> Floats:
 
 
 def _random_maps(image: ImageRecord, heat: MapSpec) -> Floats | None:
-    """The maps ``[n, K, h, w]`` of n random heads. None if the plan requests none, or if the method takes a Probe."""
+    """The maps ``[n, K, h, w]`` of n random heads. None if the plan requests none, or if the method has no Evidence."""
     method, draws = METHODS[heat.method], image.plan.random_heads
-    if not draws or isinstance(method, ProbingMethod):
+    if not draws or not isinstance(method, Method):
         return None
     return _fused([randomised.maps(image.probe(layer, layer), method.heat, draws) for layer in heat.layers], heat)

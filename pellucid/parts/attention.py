@@ -13,14 +13,16 @@ from pellucid.parts.names import gate_names, layer_name
 from pellucid.parts.option_types import Analysis, Name, Names, Offer
 from pellucid.parts.predictions import class_json
 from pellucid.parts.targets import LayerOptions, TargetOptions
-from pellucid.render import plot
+from pellucid.render import compose, plot
 from pellucid.render.encode import Picture, encode
-from pellucid.types import GateReading, Plan
+from pellucid.types import GateReading, Plan, SpatialGateReading
 
 # The length of ``strongest`` and ``weakest``.
 _EXTREMES: Final = 5
 # The axis of a gate's bars goes from 1 at least this far.
 _LEAST_REACH: Final = 0.75
+# The longest side in pixels of a spatial gate's picture. Its weights are few: 56 x 56 at an early layer.
+_SPATIAL_SIDE: Final = 256
 
 
 class GateOptions(TargetOptions):
@@ -62,6 +64,8 @@ class GateOptions(TargetOptions):
     def written(self, analysis: Analysis) -> dict[str, Any]:
         outcome = analysis.outcome
         found: dict[str, Any] = {"gates": [_gate_json(gate) for gate in outcome.gates]}
+        if outcome.spatial_gates:
+            found["spatial_gates"] = [_spatial_gate_json(gate, analysis) for gate in outcome.spatial_gates]
         if importance := outcome.importance:
             found["importance"] = {
                 "layer": importance.layer,
@@ -117,6 +121,20 @@ def _gate_json(gate: GateReading) -> dict[str, Any]:
         "strongest": weights(order[: -_EXTREMES - 1 : -1]),
         "weakest": weights(order[:_EXTREMES]),
         **{name: values for name, values in did.items() if values is not None},
+    }
+
+
+def _spatial_gate_json(gate: SpatialGateReading, analysis: Analysis) -> dict[str, Any]:
+    x0, y0, x1, y1 = box = analysis.image.box
+    levels = compose.mask(gate.weights, compose.scaled_size(x1 - x0, y1 - y0, _SPATIAL_SIDE), False)
+    return {
+        "layer": gate.layer,
+        "type": gate.type,
+        "weights": gate.weights,
+        "min": gate.weights.min(),
+        "max": gate.weights.max(),
+        "mask": encode(levels, analysis.media_type),
+        "box": box,
     }
 
 

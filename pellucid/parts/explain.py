@@ -57,9 +57,10 @@ class ExplainOptions(PredictOptions, GradCamOptions, GateOptions, FeatureMapOpti
 
     def written(self, analysis: Analysis) -> dict[str, Any]:
         found: dict[str, Any] = {}
-        for options in self._included():
-            found |= options.written(self, analysis)
-        return {part: found[part] for part in PARTS if part in found}
+        for part in PARTS:
+            if part in self.include:
+                found |= _OPTIONS[part].written(self, analysis)
+        return found
 
     def pictures(self, plan: Plan) -> int:
         return sum(options.pictures(self, plan) for options in self._included())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Self
 
 import numpy as np
 from pydantic import Field
@@ -13,11 +13,13 @@ from pellucid.errors import UnknownName
 from pellucid.network.spec import NetworkSpec
 from pellucid.parts.names import gate_names, layer_name
 from pellucid.parts.option_types import Analysis, ColormapName, CommaSeparated, Name, Offer, Options
-from pellucid.render import compose
+from pellucid.render import compose, plot
 from pellucid.render.encode import Picture, encode
 from pellucid.types import FeatureMaps, Plan, Tap
 
 GRID_COLOURS: Final = "viridis"
+_TILE: Final = 112
+_LABELLED_TILE: Final = 224
 
 
 class FeatureMapOptions(Options):
@@ -59,23 +61,38 @@ class FeatureMapOptions(Options):
         "overlays.",
         examples=[GRID_COLOURS],
     )
-    scale: Literal["channel", "layer"] = Field(
+    scale: compose.Stretch = Field(
         "channel",
         description="`channel` stretches each tile over the colour map by itself; `layer` stretches all tiles of a "
-        "layer by the same range, so that they can be compared.",
+        "layer by the same range, so that they can be compared; `percentile` stretches each tile from its 5th to its "
+        "95th percentile, so that a few extreme values don't hide the others.",
         examples=["channel"],
     )
     columns: int | None = Field(
         None, ge=1, le=256, description="Tiles in a row of the grid. Default: as square as it gets.", examples=[4]
     )
-    tile: int = Field(
-        112,
+    tile: int | None = Field(
+        None,
         ge=1,
         le=512,
         description="Longer side of a tile in pixels: small maps grow by whole factors up to it, large ones shrink "
-        "to it.",
-        examples=[112],
+        f"to it. Default: {_TILE}, {_LABELLED_TILE} with `labels`.",
+        examples=[_TILE],
     )
+    labels: bool | None = Field(
+        None,
+        description="Write the layer, its shape, the channels' numbers and ranges, and a scale of the colours into the "
+        "grid. Default: true where the reply is the picture alone, false in JSON.",
+        examples=[False],
+    )
+
+    @property
+    def tile_side(self) -> int:
+        """The longer side of a tile in pixels."""
+        return self.tile or (_LABELLED_TILE if self.labels else _TILE)
+
+    def alone(self) -> Self:
+        return self if self.labels is not None else self.model_copy(update={"labels": True})
 
     def asks(self, offer: Offer, plan: Plan) -> Plan:
         return replace(plan, taps=_taps(self, offer.network))
@@ -93,7 +110,7 @@ class FeatureMapOptions(Options):
         return maps["grid"], {"Pellucid-Layer": maps["layer"], "Pellucid-Channels": channels}
 
     def pixels(self, plan: Plan) -> int:
-        return sum((len(tap.channels) or tap.count) * (3 if tap.gate else 1) for tap in plan.taps) * self.tile**2
+        return sum((len(tap.channels) or tap.count) * (3 if tap.gate else 1) for tap in plan.taps) * self.tile_side**2
 
 
 def _taps(options: FeatureMapOptions, network: NetworkSpec) -> tuple[Tap, ...]:
@@ -118,28 +135,59 @@ def _feature_maps_json(
     maps: FeatureMaps, others: Sequence[FeatureMaps], options: FeatureMapOptions, media_type: str
 ) -> dict[str, Any]:
     colours = GRID_COLOURS
-    shown = compose.value_range([maps.values], options.scale == "layer")
+    shown = compose.value_range([maps.values], options.scale)
     if maps.side is not None:
         # A gate only scales a channel. With a range of its own, each side would look the same.
         sides = [other.values for other in others if other.layer == maps.layer and other.side in ("before", "after")]
-        low, high = compose.value_range(sides, options.scale == "layer")
+        low, high = compose.value_range(sides, options.scale)
         shown = low, high
         if maps.side == "difference":
             reach = np.maximum(np.abs(low), np.abs(high))
             shown, colours = (-reach, reach), "coolwarm"
-    grid = compose.grid(maps, shown, options.colormap or colours, options.tile, options.columns)
+    style = (plot.GRID_GAP, plot.GREYS) if options.labels else ()
+    grid = compose.grid(maps, shown, options.colormap or colours, options.tile_side, options.columns, *style)
+    levels, (left, top) = grid.levels, (0, 0)
+    if options.labels:
+        levels, (left, top) = plot.labelled(grid, _labels(maps, shown, options))
     return {
         "layer": maps.layer,
         **({"side": maps.side} if maps.side else {}),
         "shape": maps.shape,
         "channels": maps.channels,
-        "grid": encode(grid.levels, media_type, grid.palette),
+        "grid": encode(levels, media_type, grid.palette),
         "tiles": {
             "columns": grid.columns,
             "rows": grid.rows,
             "width": grid.tile[0],
             "height": grid.tile[1],
             "gap": grid.gap,
+            "left": left,
+            "top": top,
         },
         "stats": {"mean": maps.mean, "max": maps.max, "zeros": maps.zeros},
     }
+
+
+_SCALES: Final[dict[compose.Stretch, str]] = {
+    "channel": "Each tile has a range of its own.",
+    "layer": "All tiles have one range.",
+    "percentile": "Each tile spans its {}th to {}th percentile.".format(*compose.PERCENTILES),
+}
+_SIDES: Final = {"before": "before", "after": "after", "difference": "after less before"}
+
+
+def _labels(maps: FeatureMaps, shown: compose.Range, options: FeatureMapOptions) -> plot.Labels:
+    """The texts of a grid. The font has no minus, dash or multiplication sign."""
+    channels, height, width = maps.shape
+    count = len(maps.channels)
+    which = "" if options.channels else ", those changed most first" if maps.side else ", strongest first"
+    low, high = (np.broadcast_to(end.ravel(), count).tolist() for end in shown)
+    one_range = options.scale == "layer"
+    return plot.Labels(
+        f"{maps.layer}, {_SIDES[maps.side]}" if maps.side else maps.layer,
+        f"{count} of {channels} channels of {height} x {width}{which}",
+        [*map(str, maps.channels)],
+        ["" if one_range else f"{least:.3g} to {most:.3g}" for least, most in zip(low, high, strict=True)],
+        (f"{low[0]:.3g}", f"{high[0]:.3g}") if one_range else ("least", "most"),
+        _SCALES[options.scale] + (" Before and after the gate have the same." if maps.side else ""),
+    )

@@ -18,7 +18,7 @@ from pellucid.parts.targets import Direction, TargetOptions
 from pellucid.parts.trust import RANDOM_HEADS, TrustOptions, trust_json
 from pellucid.render import compose
 from pellucid.render.encode import Picture, encode
-from pellucid.types import Contrast, Explanation, MapSpec, MethodSpec, Plan, Region
+from pellucid.types import OF_ATTENTION, Box, Contrast, Explanation, Floats, MapSpec, MethodSpec, Pixels, Plan, Region
 
 METHOD: Final = "grad-cam"
 COLOURS: Final = "turbo"
@@ -49,14 +49,16 @@ class MapOptions(TargetOptions):
     fuse: Literal["mean", "max", "product"] | None = Field(
         None,
         description="One map of several layers, each stretched to 0 to 1 and enlarged to the finest of them: their "
-        "`mean`, the `max` of them, or their `product`, which keeps what all of them show.",
+        "`mean`, the `max` of them, or their `product`, which keeps what all of them show (RefineCAM, arXiv "
+        "2605.14641).",
         examples=["mean"],
     )
     against: Names = Field(
         default_factory=list,
         max_length=20,
         description="Explain what speaks for the class and not for this one, by index or by label: the target's logit "
-        "less `against_weight` times this one's (the mean of them, where it is repeated) in place of the logit. "
+        "less `against_weight` times this one's (the mean of them, where it is repeated) in place of the logit, as "
+        "Finer-CAM (arXiv 2501.11309). "
         "Without `target`, the most probable of the other classes is explained.",
         examples=[["tabby"]],
     )
@@ -92,17 +94,38 @@ class MapOptions(TargetOptions):
         examples=[COLOURS],
     )
     alpha: float = Field(
-        0.5,
+        0.6,
         ge=0,
         le=1,
-        description="Share of the colour in the overlay: 0 shows the photograph alone, 1 the map alone.",
-        examples=[0.5],
+        description="Opacity of the overlay's colours where the evidence is at least half of the largest. It falls to "
+        "0 where there is none.",
+        examples=[0.6],
     )
     max_side: Side = Field(
         MAX_SIDE,
         description="Longest side of mask and overlay in pixels. Up to it they have the resolution of the source.",
         examples=[MAX_SIDE],
     )
+    min_side: Annotated[int, Field(ge=0, le=4096)] = Field(
+        0,
+        description="Mask and overlay whose longer side is shorter are enlarged to this many pixels, at most to "
+        "`max_side`.",
+        examples=[512],
+    )
+    fit: Literal["box", "source"] = Field(
+        "box",
+        description="What the mask covers: the `box` that the network saw, or with `source` the whole photograph: 0 "
+        "outside of the box, 128 with `signed`.",
+        examples=["source"],
+    )
+
+    def aim(self, plan: Plan, spec: ModelSpec) -> Plan:
+        plan = super().aim(plan, spec)
+        if not self.against or self.target or spec.output.kind != "linear":
+            return plan
+        against = _against(self, spec)
+        others = (index for index in range(len(spec.labels)) if index not in against)
+        return replace(plan, targets=(next(others, 0),))
 
 
 class GradCamOptions(TrustOptions, MapOptions):
@@ -161,6 +184,11 @@ def _heat_maps(options: MapOptions, network: NetworkSpec, methods: Mapping[str, 
         raise InvalidOption("fuse: Name several layers in `layer`: their maps are fused into one.")
     found: list[MapSpec] = []
     for name in dict.fromkeys(options.method):
+        if name in OF_ATTENTION and not network.attentions:
+            raise InvalidOption(
+                f"The method {name!r} reads the attention between the tokens of a vision transformer, and this network "
+                f"has none that covers them all. Offered: {', '.join(methods)}."
+            )
         if name not in methods:
             raise UnknownName.among("method", name, [*methods])
         layers = given or [PIXELS if methods[name].at_pixels else layer_name(network.default_layer, network)]
@@ -178,6 +206,8 @@ def _require_offered(methods: Mapping[str, MethodSpec], name: str, layer: str, n
         raise InvalidOption(
             f"The method {name!r} is offered at layers, not at the pixels. Offered there: {', '.join(offered)}."
         )
+    if not methods[name].at_layers and not is_pixels(layer, network):
+        raise InvalidOption(f"The method {name!r} has one map, of all layers: leave `layer` out, or name the pixels.")
 
 
 def region_json(region: Region) -> dict[str, Any]:
@@ -186,11 +216,16 @@ def region_json(region: Region) -> dict[str, Any]:
     return {"kind": region.kind, "positions": int(region.mask.sum())}
 
 
-def _contrast(options: MapOptions, targets: Sequence[int], spec: ModelSpec) -> Contrast | None:
-    """The contrast to other classes. Raises UnknownName, and InvalidOption for a class against itself."""
+def _against(options: MapOptions, spec: ModelSpec) -> tuple[int, ...]:
+    """The other classes of a contrast. Raises UnknownName, and InvalidOption for an embedding."""
     if options.against and not spec.labels:
         raise InvalidOption(f"against: {spec.name} has no classes: its output is an embedding.")
-    against = tuple(dict.fromkeys(class_index(name, spec) for name in options.against))
+    return tuple(dict.fromkeys(class_index(name, spec) for name in options.against))
+
+
+def _contrast(options: MapOptions, targets: Sequence[int], spec: ModelSpec) -> Contrast | None:
+    """The contrast to other classes. Raises UnknownName, and InvalidOption for a class against itself."""
+    against = _against(options, spec)
     for index in targets:
         if index in against:
             raise InvalidOption(
@@ -201,14 +236,14 @@ def _contrast(options: MapOptions, targets: Sequence[int], spec: ModelSpec) -> C
 
 def _map_json(explanation: Explanation, options: MapOptions, analysis: Analysis) -> dict[str, Any]:
     image, spec, media_type = analysis.image, analysis.spec, analysis.media_type
-    x0, y0, x1, y1 = image.box
-    levels = compose.mask(explanation.heat, compose.scaled_size(x1 - x0, y1 - y0, options.max_side), options.signed)
+    source = image.info.width or 1, image.info.height or 1
+    frame = compose.scaled_size(*source, options.max_side, options.min_side)
+    heat, contrast = explanation.heat, explanation.contrast
     overlay = None
     if options.overlay and image.picture is not None:
-        size = (image.info.width or 0, image.info.height or 0)
         colours = options.colormap or (SIGNED_COLOURS if options.signed else COLOURS)
-        overlay = encode(compose.overlay(image.picture, size, image.box, levels, colours, options.alpha), media_type)
-    heat, contrast = explanation.heat, explanation.contrast
+        drawn = compose.overlay(image.picture, source, image.box, heat, colours, options.alpha, options.signed, frame)
+        overlay = encode(drawn, media_type)
     return {
         "target": target_json(explanation.target, spec),
         **({"against": [class_json(index, spec) for index in contrast.against]} if contrast else {}),
@@ -217,8 +252,18 @@ def _map_json(explanation: Explanation, options: MapOptions, analysis: Analysis)
         "layer": explanation.layer,
         **({"fused": explanation.fuse} if explanation.fuse else {}),
         "method": explanation.method,
-        "mask": encode(levels, media_type),
+        "mask": encode(_mask(heat, image.box, source, frame, options), media_type),
         "overlay": overlay,
         "box": image.box,
         "raw": side_by_side.raw_json(heat),
     }
+
+
+def _mask(heat: Floats, box: Box, source: compose.Size, frame: compose.Size, options: MapOptions) -> Pixels:
+    """The mask over ``box`` of the photograph, or of all of it in ``frame``. ``source`` is the photograph's size."""
+    if options.fit == "source":
+        x0, y0, x1, y1 = place = compose.scaled_box(box, source, frame)
+        levels = compose.mask(heat, (x1 - x0, y1 - y0), options.signed)
+        return compose.framed(levels, frame, place, 128 if options.signed else 0)
+    x0, y0, x1, y1 = box
+    return compose.mask(heat, compose.scaled_size(x1 - x0, y1 - y0, options.max_side, options.min_side), options.signed)

@@ -193,6 +193,10 @@ class Options(BaseModel):
         entry = self.written(analysis)
         return {**entry, "frame": frame(analysis.image)} if self.provenance else entry
 
+    def alone(self) -> Self:
+        """These options for a reply that is one picture, with the defaults of such a reply."""
+        return self
+
     def asks(self, offer: Offer, plan: Plan) -> Plan:
         """``plan``, extended by what this part needs. Raises UnknownName, InvalidOption and Unexplainable."""
         raise NotImplementedError

@@ -11,7 +11,7 @@ import orjson
 
 from pellucid.errors import InvalidOption
 from pellucid.render.encode import Picture
-from pellucid.types import DecodedImage, ImageInfo, Outcome, Plan
+from pellucid.types import OF_ATTENTION, DecodedImage, ImageInfo, Outcome, Plan
 
 NPZ: Final = "application/x-npz"
 # The keyword of a PNG's text chunk, and the name in an .npz, for the provenance.
@@ -56,6 +56,10 @@ def require_one_size(plan: Plan) -> None:
     """Raise InvalidOption if a plan's maps may differ in size: an .npz holds them as one array."""
     if len({heat.layers for heat in plan.wanted}) > 1:
         raise InvalidOption("layer: The maps of several layers have sizes of their own; an .npz holds those of one.")
+    if len({heat.method in OF_ATTENTION for heat in plan.wanted}) > 1:
+        raise InvalidOption(
+            f"method: The maps of {' and '.join(OF_ATTENTION)} have a size of their own; an .npz holds those of one."
+        )
 
 
 def npz(image: DecodedImage, outcome: Outcome, origin: dict[str, Any] | None) -> bytes:

@@ -37,7 +37,7 @@ def maps_json(
     agreement = spearman(one, other)
     coloured = {}
     if colours:
-        levels = compose.shared_mask(difference, size, reach or 1.0, True)
+        levels = compose.shared_mask(difference, size, reach or 1.0, True, smooth=True)
         coloured["picture"] = encode(levels, palette=table(colours))
     return {
         "box": box,

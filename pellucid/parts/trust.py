@@ -66,14 +66,16 @@ class Trusted:
 def perturbations_of(image: DecodedImage, outcome: Outcome, spec: PreprocessSpec, design: Design) -> Perturbations:
     """The perturbations for the maps of an outcome."""
     maps = [explanation.heat for explanation in outcome.explanations]
-    return Perturbations(image.pixels, maps, [255 * value for value in spec.mean], design)
+    return Perturbations(image.pixels, maps, [255 * value for value in spec.mean], design, spec.low, spec.high)
 
 
 def scoring_plan(plan: Plan, outcome: Outcome) -> Plan:
     """The plan for each perturbed picture: the scores of the targets of ``outcome``, the result of ``plan``."""
     found = outcome.explanations
+    scored = tuple(explanation.target.index for explanation in found)
     return Plan(
-        scored=tuple(explanation.target.index for explanation in found),
+        scored=scored,
+        targets=scored,  # each region is of the target with its number
         regions=tuple(explanation.region for explanation in found if explanation.region),
         reference=plan.reference,
     )

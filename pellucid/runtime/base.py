@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pellucid.network.file import CompiledNetwork, Value
 from pellucid.network.graph import WANTED_INPUT, WEIGHT, Part
-from pellucid.types import Floats, Pixels
+from pellucid.types import Floats, InputPixels
 
 Array = NDArray[Any]
 # Which cores a pass uses. ``shared``: an equal share, because other passes run beside it. ``whole``: all, because it
@@ -51,12 +51,13 @@ class Runtime(Protocol):
         ...
 
     def run(
-        self, images: Pixels, wanted: Floats | None, outputs: Sequence[str], cores: Cores
+        self, images: InputPixels, wanted: Floats | None, outputs: Sequence[str], cores: Cores
     ) -> tuple[dict[str, Array], float]:
         """Run one pass. Returns the values of the nodes ``outputs``, and the seconds for which the pass was queued.
 
-        ``images`` is uint8 ``[B, H, W, 3]``. ``wanted`` ``[K, classes]`` holds the weights of the logits whose
-        gradients to compute; a row of zeros means the top class. It may be None if no output is a gradient.
+        ``images`` is ``[B, H, W, C]``, of the depth that the network declares. ``wanted`` ``[K, classes]`` holds the
+        weights of the logits whose gradients to compute; a row of zeros means the top class. It may be None if no
+        output is a gradient.
         """
         ...
 

@@ -30,8 +30,9 @@ def create(
     """Create the runtime for these settings.
 
     ``engine``, ``device``, ``precision``: the settings PELLUCID_ENGINE, PELLUCID_DEVICE and PELLUCID_PRECISION.
-    ``cache`` is the folder for compiled models. ``slots`` is the number of parallel passes, by default up to the
-    runtime.
+    The precision ``auto`` is bfloat16 where the processor gains by it, but fp32 for pixels of the depth float32, since
+    bfloat16 has 8 significant bits. ``cache`` is the folder for compiled models. ``slots`` is the number of parallel
+    passes, by default up to the runtime.
 
     Raises ValueError if the runtime is not available here.
     """
@@ -40,6 +41,8 @@ def create(
             raise ValueError(f"{what} must be {', '.join(allowed[:-1])} or {allowed[-1]}, not {given!r}")
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
         raise ValueError(f"device must be auto, cpu, cuda or cuda:N, not {device!r}")
+    if precision == "auto" and network.model.preprocess.depth == "float32":
+        precision = "fp32"
     on_cuda = device.startswith("cuda") or (device == "auto" and engine != "openvino" and _has_cuda())
     installed = find_spec("openvino") is not None
     if engine == "openvino" and (on_cuda or not installed):

@@ -27,7 +27,7 @@ from pellucid.runtime import aten_to_openvino
 from pellucid.runtime.base import Cores, RuntimeInfo, parts_behind, shuffled_weights
 from pellucid.runtime.cores import processor
 from pellucid.runtime.queueing import SlotQueue
-from pellucid.types import Floats, Pixels
+from pellucid.types import Floats, InputPixels
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ class OpenVINORuntime:
         self._queue = SlotQueue(self.slots)
 
     def run(
-        self, images: Pixels, wanted: Floats | None, outputs: Sequence[str], cores: Cores
+        self, images: InputPixels, wanted: Floats | None, outputs: Sequence[str], cores: Cores
     ) -> tuple[dict[str, Array], float]:
         """See Runtime."""
         names = _names(outputs)
@@ -116,7 +116,7 @@ class OpenVINORuntime:
         examples: list[Array] = []
         for name in outputs:
             if name == PIXELS_INPUT:
-                examples.append(np.broadcast_to(np.float32(0), (1, 3, *self.network.model.preprocess.size)))
+                examples.append(np.broadcast_to(np.float32(0), (1, *self.network.model.preprocess.shape)))
             else:
                 sides = model.output(name).get_partial_shape()
                 shape = [side.get_length() if side.is_static else 1 for side in sides]
@@ -131,14 +131,16 @@ class OpenVINORuntime:
         return self._models.get(key, lambda keep: Model(self, outputs, build, keep))
 
     def _from_images(self, outputs: tuple[str, ...]) -> ov.Model:
-        """A model of uint8 images ``[B, H, W, 3]`` and, if an output is a gradient, of the wanted logits."""
+        """A model of images ``[B, H, W, C]`` and, if an output is a gradient, of the wanted logits."""
         network = self.network
         spec, graph = network.model.preprocess, network.graph
-        images = ops.parameter([-1, *spec.size, 3], np.uint8, name="images")
+        channels, *size = spec.shape
+        images = ops.parameter([-1, *size, channels], np.dtype(spec.depth), name="images")
         wanted = ops.parameter([-1, network.model.scalars], np.float32, name="wanted")
-        mean = np.array([255 * each for each in spec.mean], np.float32).reshape(1, 3, 1, 1)
-        std = np.array([255 * each for each in spec.std], np.float32).reshape(1, 3, 1, 1)
-        pixels = ops.transpose(ops.convert(images, np.float32), ops.constant(np.array([0, 3, 1, 2])))
+        mean = np.array(spec.blank, np.float32).reshape(1, channels, 1, 1)
+        std = np.array(spec.spread, np.float32).reshape(1, channels, 1, 1)
+        floats = ops.convert(images, np.float32) if spec.depth == "uint8" else images
+        pixels = ops.transpose(floats, ops.constant(np.array([0, 3, 1, 2])))
         pixels = ops.divide(ops.subtract(pixels, ops.constant(mean)), ops.constant(std))
         inputs = {PIXELS_INPUT: pixels.output(0)}
         parameters = [images]
@@ -343,10 +345,10 @@ class OpenVINOHead:
         ]
 
 
-def normalised(images: Pixels, spec: PreprocessSpec) -> Floats:
-    """Normalise uint8 images ``[B, H, W, 3]`` to float32 pixels ``[B, 3, H, W]``."""
-    mean, std = np.array(spec.mean, np.float32), np.array(spec.std, np.float32)
-    pixels: Floats = ((images.astype(np.float32) / np.float32(255) - mean) / std).transpose(0, 3, 1, 2)
+def normalised(images: InputPixels, spec: PreprocessSpec) -> Floats:
+    """Normalise images ``[B, H, W, C]`` to float32 pixels ``[B, C, H, W]``."""
+    mean, std, low, high = (np.array(each, np.float32) for each in (spec.mean, spec.std, spec.low, spec.high))
+    pixels: Floats = (((images.astype(np.float32) - low) / (high - low) - mean) / std).transpose(0, 3, 1, 2)
     return pixels
 
 

@@ -18,7 +18,7 @@ from pellucid.network.file import CompiledNetwork, NetworkFileError, Value
 from pellucid.network.graph import PIXELS_INPUT, WANTED_INPUT, WEIGHT, Batch, Dtype, Node, Part, Ref, walk
 from pellucid.runtime.base import Cores, RuntimeInfo, parts_behind, shuffled_weights
 from pellucid.runtime.cores import processor
-from pellucid.types import Floats, Pixels
+from pellucid.types import Floats, InputPixels
 
 Array = NDArray[Any]
 # Cached parts, one for each set of outputs. They share their weights.
@@ -246,12 +246,12 @@ class TorchRuntime:
         fixed = set(network.manifest.buffers)  # may have any dtype
         kinds = (array.dtype for name, array in network.weights.items() if name not in fixed)
         kind = next((each for each in kinds if each.kind == "f"), np.dtype(np.float32))
-        self._kind = getattr(torch, kind.name)
-        # (value / 255 - mean) / std as one multiplication and one addition
-        scale = torch.tensor([1 / (255 * each) for each in spec.std], dtype=self._kind, device=device)
-        shift = torch.tensor(
-            [-mean / each for mean, each in zip(spec.mean, spec.std, strict=True)], dtype=self._kind, device=device
-        )
+        self.kind: torch.dtype = getattr(torch, kind.name)
+        # The normalisation as one multiplication and one addition
+        scale = torch.tensor([1 / each for each in spec.spread], dtype=self.kind, device=device)
+        columns = zip(spec.mean, spec.std, spec.low, spec.high, strict=True)
+        shifts = [-(low / (high - low) + mean) / std for mean, std, low, high in columns]
+        shift = torch.tensor(shifts, dtype=self.kind, device=device)
         self._scale, self._shift = scale[:, None, None], shift[:, None, None]
         self._parts = lru_cache(_MOST_PARTS)(self._built)
         self._heads = lru_cache(_MOST_HEADS)(lambda value, draw: TorchHead(self, value, draw))
@@ -263,7 +263,7 @@ class TorchRuntime:
             self._stream.wait_stream(torch.cuda.current_stream(device))
 
     def run(
-        self, images: Pixels, wanted: Floats | None, outputs: Sequence[str], cores: Cores
+        self, images: InputPixels, wanted: Floats | None, outputs: Sequence[str], cores: Cores
     ) -> tuple[dict[str, Array], float]:
         """See Runtime."""
         pixels = torch.from_numpy(images)
@@ -273,7 +273,7 @@ class TorchRuntime:
         with self.computing(cores):
             moved = pixels.to(self._device, non_blocking=True).permute(0, 3, 1, 2)
             normalised = moved * self._scale + self._shift
-            inputs = [normalised, *([] if wanted is None else [torch.from_numpy(wanted).to(self._device, self._kind)])]
+            inputs = [normalised, *([] if wanted is None else [torch.from_numpy(wanted).to(self._device, self.kind)])]
             found = dict(zip(names, self._part(names, wanted is not None)(*inputs), strict=True))
             if PIXELS_INPUT in outputs:
                 found[PIXELS_INPUT] = normalised
@@ -359,7 +359,8 @@ class TorchHead:
     def gradient(self, crossing: Sequence[Array], wanted: Floats, cores: Cores) -> Array:
         """See Head."""
         with self._runtime.computing(cores):
-            return self._runtime.array(self._gradient(*map(self._runtime.tensor, (*crossing, wanted)))[0])
+            rows = self._runtime.tensor(wanted).to(self._runtime.kind)
+            return self._runtime.array(self._gradient(*map(self._runtime.tensor, crossing), rows)[0])
 
     def shuffled(self, draw: int) -> TorchHead:
         """See Head."""

@@ -37,6 +37,7 @@ from pellucid.schemas.results import (
     Result,
     Segmentation,
     SegmentationClass,
+    SpatialGate,
     Stats,
     Tiles,
 )
@@ -116,6 +117,7 @@ __all__ = [
     "Segmentation",
     "SegmentationClass",
     "SideBySide",
+    "SpatialGate",
     "Stats",
     "Target",
     "TargetChange",

@@ -20,7 +20,7 @@ class Layer(Schema):
 
 
 class GateShape(Schema):
-    """A channel-attention gate of the network."""
+    """A gate of the network."""
 
     layer: str = Field(
         description="The gate's name: that of its module, or of its multiplication if the module has several gates.",
@@ -58,11 +58,22 @@ class MethodDetail(Schema):
 
     name: str = Field(description="The value to use in `method`.", examples=["grad-cam"])
     title: str = Field(description="The method's name in its paper.", examples=["Grad-CAM"])
-    needs: Literal["activation", "gradient", "gradients", "forwards", "network forwards"] = Field(
+    needs: Literal[
+        "activation",
+        "gradient",
+        "gradients",
+        "forwards",
+        "position forwards",
+        "network forwards",
+        "attention",
+        "attention gradient",
+    ] = Field(
         description="What it computes in addition to a prediction. `activation`: nothing. `gradient`: one backward "
         "pass to the layer for each class; none at a default layer whose gradient has a closed form. `gradients`: "
-        "`samples` backward passes. `forwards`: one pass of the network behind the layer for each channel. `network "
-        "forwards`: one pass of the whole network for each channel.",
+        "`samples` backward passes. `forwards`: one pass of the network behind the layer for each channel. `position "
+        "forwards`: one pass of the network behind the layer for each position. `network forwards`: one pass of the "
+        "whole network for each channel. `attention`: nothing; it reads the attention between tokens. `attention "
+        "gradient`: one backward pass from the score of each attention's block for each class.",
         examples=["gradient"],
     )
     at: list[Literal["layers", "pixels"]] = Field(
@@ -162,12 +173,18 @@ class ModelDetail(ModelSummary):
     )
     layers: list[Layer] = Field(description="Layers with a spatial extent, in order of execution.")
     gates: list[GateShape] = Field(description="Channel-attention gates, in order of execution. Empty if it has none.")
+    spatial_gates: list[GateShape] = Field(
+        description="Gates with one number per position, in order of execution. Empty if it has none."
+    )
     default_layer: DefaultLayer = Field(description="The default layer of Grad-CAM.")
     feature_layers: list[str] = Field(
         description="The default layers of /v1/feature-maps: early, middle, late.",
         examples=[["stem", "blocks.4", "head"]],
     )
-    methods: list[str] = Field(description="Allowed values of `method`.", examples=[["grad-cam", "hirescam"]])
+    methods: list[str] = Field(
+        description="Allowed values of `method`. Methods that read attention are among them if the network has it.",
+        examples=[["grad-cam", "hirescam"]],
+    )
     method_details: list[MethodDetail] = Field(description="Details of each method, in the order of `methods`.")
     trust: TrustCost = Field(
         description="The cost of `trust=true` for one image and one target, with default options.",

@@ -20,7 +20,8 @@ class Frame(Schema):
         max_length=2,
     )
     pixels_sha256: str = Field(
-        description="SHA-256 of the network's input before normalisation: height x width x RGB, one byte each.",
+        description="SHA-256 of the network's input before normalisation: height x width x channels, one byte each, or "
+        "little-endian float32 where the network's depth is float32.",
         examples=["b5bb9d8014a0f9b1d61e21e796d78dccdf1352f23cd32812f4850b878ae4944c"],
     )
 
@@ -37,11 +38,29 @@ class Preprocess(Schema):
     )
     crop: list[int] = Field(description="Height and width of the centre crop.", examples=[[224, 224]])
     mean: list[float] = Field(
-        description="Mean of R, G and B, subtracted from value / 255.", examples=[[0.498, 0.498, 0.498]]
+        description="Mean of each channel, subtracted from (value - low) / (high - low).",
+        examples=[[0.498, 0.498, 0.498]],
     )
     std: list[float] = Field(
-        description="Standard deviation of R, G and B, by which the result is divided.",
+        description="Standard deviation of each channel, by which the result is divided.",
         examples=[[0.502, 0.502, 0.502]],
+    )
+    channels: list[str] = Field(
+        description="Names of the channels, in order. Colour pictures fill red, green, blue and alpha.",
+        examples=[["red", "green", "blue"]],
+    )
+    low: list[float] = Field(description="The value of each channel that becomes 0.", examples=[[0.0, 0.0, 0.0]])
+    high: list[float] = Field(
+        description="The value of each channel that becomes 1. 8-bit pictures stretch from `low` to `high`.",
+        examples=[[255.0, 255.0, 255.0]],
+    )
+    depth: Literal["uint8", "float32"] = Field(
+        description="Type of the values: 8 bits, or float32 for those of 16-bit pictures and arrays.",
+        examples=["uint8"],
+    )
+    shown: list[str] = Field(
+        description="The channels that pictures are drawn from: three as red, green and blue, or one as gray.",
+        examples=[["red", "green", "blue"]],
     )
 
 
@@ -86,6 +105,12 @@ class Provenance(Schema):
         description="All options, with defaults and resolved names. Send them to repeat the request. An empty `target` "
         "is the most probable class of each picture.",
         examples=[{"model": "lite0", "layer": ["head"], "target": ["285"], "method": ["grad-cam"], "signed": False}],
+    )
+    pictures: dict[str, str] | None = Field(
+        None,
+        description="SHA-256 of the options that are pictures, in hexadecimal: `reference` and `region_mask`. They are "
+        "not in `options`; to repeat the request, send the same files. Only present if there are some.",
+        examples=[{"reference": "596aa1e7cb875eb79f437e310381d26b338a81c2da23439704a73c4651e8c4bb"}],
     )
     network: Weights = Field(description="The network.")
     preprocess: Preprocess = Field(description="How a picture becomes its input.")

@@ -49,6 +49,27 @@ class Gate(Schema):
     )
 
 
+class SpatialGate(Schema):
+    """The weights of a gate with one number per position, as CBAM's spatial gate. A weight alone is not importance."""
+
+    layer: str = Field(
+        description="The gate's name: that of its module, or of its multiplication if the module has several gates.",
+        examples=["layer1.0.se.spatial"],
+    )
+    type: str = Field(description="The class of the gate's module.", examples=["SpatialAttn"])
+    weights: list[list[float]] = Field(
+        description="The factor by which each position of all channels was multiplied, row by row, top row first.",
+        examples=[[[0.41, 0.52], [0.73, 0.44]]],
+    )
+    min: float = Field(description="The smallest of `weights`.", examples=[0.41])
+    max: float = Field(description="The largest of `weights`.", examples=[0.73])
+    mask: Picture = Field(
+        description="8-bit grey, in the proportions of `box`, at most 256 pixels long. 255 is the largest weight, 0 is "
+        "a weight of 0."
+    )
+    box: BoxField
+
+
 class Importance(Schema):
     """Grad-CAM's channel weights: the gradient of the class's logit by each channel, averaged over positions.
 
@@ -69,6 +90,11 @@ class Attention(Schema):
     gates: list[Gate] = Field(
         description="The network's channel-attention gates, in order of execution. Empty if it has none."
     )
+    spatial_gates: list[SpatialGate] | None = Field(
+        None,
+        description="The network's gates with one number per position, in order of execution. Only present if it has "
+        "any.",
+    )
     importance: Importance | None = Field(
         None,
         description="Grad-CAM's channel weights at the chosen layer, for the first target. Not present for an "
@@ -77,13 +103,19 @@ class Attention(Schema):
 
 
 class Tiles(Schema):
-    """The geometry of a grid of channels. Tile n is in column n % columns and row n // columns."""
+    """The geometry of a grid of channels, in pixels.
+
+    Tile n is in column n % columns and row n // columns. Its top left is at x = left + column (width + gap) and
+    y = top + row (height + gap).
+    """
 
     columns: int = Field(description="Number of columns.", examples=[4])
     rows: int = Field(description="Number of rows.", examples=[4])
     width: int = Field(description="Width of a tile in pixels.", examples=[112])
     height: int = Field(description="Height of a tile in pixels.", examples=[112])
     gap: int = Field(description="Space between tiles in pixels.", examples=[2])
+    left: int = Field(description="Space on the left of the tiles in pixels. 0 without `labels`.", examples=[0])
+    top: int = Field(description="Space above the tiles in pixels. 0 without `labels`.", examples=[0])
 
 
 class Stats(Schema):
@@ -160,11 +192,13 @@ class GradCam(Schema):
     )
     method: str = Field(description="The method.", examples=["grad-cam"])
     mask: Picture = Field(
-        description="8-bit grey, as large as `box` (or limited by `max_side`). 255 is the most evidence for the class, "
-        "0 is none. With `signed`, 128 is none."
+        description="8-bit grey, as large as `box`, or as the photograph with `fit=source` (within `max_side` and "
+        "`min_side`). 255 is the most evidence for the class, 0 is none. With `signed`, 128 is none. Enlarged by "
+        "bilinear interpolation."
     )
     overlay: Picture | None = Field(
-        description="The whole photograph with the mask in colour over `box`. Null unless `overlay=true`."
+        description="The whole photograph with the map in colour over `box`: the more evidence, the more opaque. "
+        "Enlarged by cubic interpolation. Null unless `overlay=true`."
     )
     box: BoxField
     raw: RawMap = Field(description="The low-resolution map with its original range.")

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from pellucid.types import Floats, Pixels
+from pellucid.types import Floats, InputPixels
 
 # Standard deviation of the noise in 8-bit levels: the paper's 0.01 of the range.
 NOISE: Final = 2.55
@@ -20,15 +20,17 @@ _MOST_ITERATIONS: Final = 12
 _SMALLEST: Final = 4
 
 
-def imputed(pixels: Pixels, removed: NDArray[np.bool_], generator: np.random.Generator) -> Pixels:
-    """``pixels`` ``[H, W, 3]`` with the ``removed`` ones ``[H, W]`` imputed, and noise of NOISE levels on those."""
+def imputed(pixels: InputPixels, removed: NDArray[np.bool_], generator: np.random.Generator) -> InputPixels:
+    """``pixels`` ``[H, W, C]``, levels from 0 to 255, with the ``removed`` ones ``[H, W]`` imputed, and noise of NOISE
+    levels on those. Levels of float32 are neither rounded nor clipped.
+    """
     filled = linear(pixels, removed).transpose(1, 2, 0)
     filled += generator.normal(0, NOISE, filled.shape) * removed[:, :, None]
-    return np.rint(np.clip(filled, 0, 255)).astype(np.uint8)
+    return filled if pixels.dtype != np.uint8 else np.rint(np.clip(filled, 0, 255)).astype(np.uint8)
 
 
-def linear(pixels: Pixels, removed: NDArray[np.bool_]) -> Floats:
-    """The same without noise, channels first: ``[3, H, W]``. Each removed pixel is the weighted mean of its eight
+def linear(pixels: InputPixels, removed: NDArray[np.bool_]) -> Floats:
+    """The same without noise, channels first: ``[C, H, W]``. Each removed pixel is the weighted mean of its eight
     neighbours, removed or not: 2 parts of each beside it, 1 part of each across a corner.
 
     Conjugate gradients, preconditioned by one V-cycle of multigrid. If all pixels are removed, the result is grey.

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pellucid.render.compose import positive
 from pellucid.resampling import upsample
 from pellucid.trust import imputation
-from pellucid.types import Floats, Pixels
+from pellucid.types import Floats, InputPixels
 
 Kind = Literal["original", "blank", "blurred", "deletion", "insertion", "road", "masked"]
 
@@ -54,16 +54,31 @@ class Perturbation:
 
 
 class Perturbations:
-    """The perturbations of one image: ``pixels`` ``[H, W, 3]``, with one map ``[h, w]`` for each target.
+    """The perturbations of one image: ``pixels`` ``[H, W, C]``, with one map ``[h, w]`` for each target.
 
-    ``mean`` is the colour of a blank picture, in levels of 255. Random numbers are seeded by the pixels. ``maps`` are a
-    Gaussian in the middle, ``random_maps`` maps of normal noise in the targets' resolution, and the targets' maps.
+    ``mean`` is the colour of a blank picture, in levels from 0 to 255. For pixels of float32 these stand for ``low`` to
+    ``high`` of each channel, and are not rounded. Random numbers are seeded by the pixels. ``maps`` are a Gaussian in
+    the middle, ``random_maps`` maps of normal noise in the targets' resolution, and the targets' maps.
     """
 
-    def __init__(self, pixels: Pixels, maps: Sequence[Floats], mean: Sequence[float], design: Design) -> None:
-        self._pixels = pixels
+    def __init__(
+        self,
+        pixels: InputPixels,
+        maps: Sequence[Floats],
+        mean: Sequence[float],
+        design: Design,
+        low: Sequence[float] = (),
+        high: Sequence[float] = (),
+    ) -> None:
+        self._original: InputPixels = pixels
+        self._dtype = pixels.dtype
         self._seed = int.from_bytes(hashlib.sha256(pixels.tobytes()).digest()[:8])
-        self._mean = np.rint(np.asarray(mean, np.float32)).astype(np.uint8)
+        self._low = np.asarray(low, np.float32)
+        self._step = (np.asarray(high, np.float32) - self._low) / 255  # of one level
+        self._pixels = pixels
+        if pixels.dtype != np.uint8:
+            self._pixels = ((pixels - self._low) / self._step).astype(np.float32, copy=False)
+        self._mean = self._rounded(np.asarray(mean, np.float32))
         self.design = design
         self.targets = len(maps)
         generator = np.random.default_rng((self._seed, 0))
@@ -86,8 +101,18 @@ class Perturbations:
             found += [Perturbation("road", number, fraction) for fraction in ROAD_FRACTIONS]
         return tuple(found)
 
-    def picture(self, number: int) -> Pixels:
+    def picture(self, number: int) -> InputPixels:
         """The pixels of a perturbation. Thread-safe."""
+        if self.plan[number].kind == "original":
+            return self._original
+        levels = self._levels(number)
+        return levels if levels.dtype == np.uint8 else (levels * self._step + self._low).astype(np.float32, copy=False)
+
+    def _rounded(self, levels: Floats) -> InputPixels:
+        """The levels in the dtype of the pixels."""
+        return np.rint(levels).astype(np.uint8) if self._dtype == np.uint8 else levels
+
+    def _levels(self, number: int) -> InputPixels:
         perturbation = self.plan[number]
         match perturbation.kind:
             case "original":
@@ -99,7 +124,7 @@ class Perturbations:
             case "masked":
                 height, width = self._pixels.shape[:2]
                 mask = positive(self.maps[perturbation.map], width, height)[:, :, None]
-                return np.rint(self._mean + mask * (self._pixels - self._mean.astype(np.float32))).astype(np.uint8)
+                return self._rounded(self._mean + mask * (self._pixels - self._mean.astype(np.float32)))
             case "deletion":
                 return np.where(self._first(perturbation), self._blank, self._pixels)
             case "insertion":
@@ -125,15 +150,15 @@ class Perturbations:
         return places.reshape(height, width)
 
     @cached_property
-    def _blank(self) -> Pixels:
+    def _blank(self) -> InputPixels:
         return np.broadcast_to(self._mean, self._pixels.shape)
 
     @cached_property
-    def _blurred(self) -> Pixels:
+    def _blurred(self) -> InputPixels:
         height, width = self._pixels.shape[:2]
         down, across = _blur(height), _blur(width)
-        channels = [down @ self._pixels[:, :, channel].astype(np.float32) @ across.T for channel in range(3)]
-        return np.rint(np.stack(channels, 2)).astype(np.uint8)
+        channels = np.moveaxis(self._pixels, 2, 0).astype(np.float32, order="C")
+        return self._rounded(np.stack([down @ channel @ across.T for channel in channels], 2))
 
 
 def centred_gaussian(height: int, width: int) -> Floats:

@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
@@ -22,19 +22,25 @@ from .session import console
 if TYPE_CHECKING:
     from torch import nn
 
-_MEAN: Final = (0.485, 0.456, 0.406)
-_STD: Final = (0.229, 0.224, 0.225)
 # The prefixes of catalogue names, which have the form of module:Class.
-_SOURCES: Final = {"torchvision", "timm", "file"}
+_SOURCES: Final = {"torchvision", "timm", "hf", "file"}
 
 
 def compile_network(
     network: Annotated[
-        str, typer.Argument(help="lite0, torchvision:NAME, timm:NAME, file:PATH, or a class as package.module:Class.")
+        str,
+        typer.Argument(
+            help="lite0, lite2, torchvision:NAME, timm:NAME, hf:FOLDER, file:PATH, a file of torch.export (.pt2), of "
+            "ONNX (.onnx) or of OpenVINO (.xml), or a class, function or network as package.module:NAME."
+        ),
     ],
     out: Annotated[Path, typer.Option(dir_okay=False, help="File to write; NAME.pellucid.")],
     weights: Annotated[
-        Path | None, typer.Option(help="State dict of the network: safetensors, or what torch.save wrote of it.")
+        Path | None,
+        typer.Option(help="The network's state dict: safetensors, what torch.save wrote, or a Lightning checkpoint."),
+    ] = None,
+    strip_prefix: Annotated[
+        str | None, typer.Option(help="Of the network's keys in --weights, such as model. Default: the one that fits.")
     ] = None,
     labels: Annotated[
         str | None, typer.Option(help="File with one label a line, or the labels between commas; class 0 first.")
@@ -60,18 +66,36 @@ def compile_network(
         int | None, typer.Option(min=1, help="Pixels that the short side becomes. Default: size / 0.875.")
     ] = None,
     mean: Annotated[
-        str | None, typer.Option(help="Of each channel, 0 to 1, between commas. Default: ImageNet's.")
+        str | None,
+        typer.Option(help="Of each channel, 0 to 1, between commas. Default: ImageNet's for 3 channels, or 0."),
     ] = None,
     std: Annotated[
-        str | None, typer.Option(help="Of each channel, 0 to 1, between commas. Default: ImageNet's.")
+        str | None,
+        typer.Option(help="Of each channel, 0 to 1, between commas. Default: ImageNet's for 3 channels, or 1."),
+    ] = None,
+    channels: Annotated[
+        str | None, typer.Option(help="Names of the channels, between commas. Default: red,green,blue, or gray.")
+    ] = None,
+    low: Annotated[
+        str | None,
+        typer.Option(
+            help="Value that becomes 0, one or one a channel. With it pixels are float32. Default: 0, 8 bits."
+        ),
+    ] = None,
+    high: Annotated[
+        str | None,
+        typer.Option(
+            help="Value that becomes 1, one or one a channel. With it pixels are float32. Default: 255, 8 bits."
+        ),
+    ] = None,
+    shown: Annotated[
+        str | None, typer.Option(help="The channels that overlays are drawn on: three names, or one for gray.")
     ] = None,
     interpolation: Annotated[
         Interpolation | None, typer.Option(help="How pictures are resized. Default: bilinear.")
     ] = None,
     squash: Annotated[bool, typer.Option("--squash", help="Resize both sides, whatever the picture's shape.")] = False,
-    arguments: Annotated[
-        str | None, typer.Option(help="Arguments of the class's constructor, as a JSON object.")
-    ] = None,
+    arguments: Annotated[str | None, typer.Option(help="Arguments of the class or function, as a JSON object.")] = None,
     name: Annotated[
         str | None, typer.Option(help="What requests call the network. Default: that of the catalogue, or the file's.")
     ] = None,
@@ -79,44 +103,58 @@ def compile_network(
 ) -> None:
     """Compile a network into a file that `serve`, `explain` and `pellucid.open` run without torch.
 
-    The class is imported with the current folder on the path; its weights are loaded without running code. A network
-    of the catalogue brings weights, labels and preprocessing; what is given here stands in their place.
+    The class is imported with the current folder on the path; files are loaded without running code. A network of the
+    catalogue brings weights, labels and preprocessing; what is given here stands in their place.
 
     Exit codes: 0, the file is written; 2, the network can't be compiled, or not as asked.
     """
     if find_spec("torch") is None:
         _refuse("compiling needs torch: pip install 'pellucid[compile]'")
     from pellucid.compiler import compiling
+    from pellucid.compiler.files import is_file, of_file
     from pellucid.compiler.sources import named, of_class
-    from pellucid.compiler.weights import digest, load_strict, read_state
+    from pellucid.compiler.weights import digest, load_prefixed, read_state
 
-    given = {
+    given: dict[str, Any] = {
         "size": size and _size(size),
         "resize": resize,
-        "mean": mean and _three("mean", mean),
-        "std": std and _three("std", std),
+        "mean": mean and _numbers("mean", mean),
+        "std": std and _numbers("std", std),
+        "channels": channels and _names(channels),
+        "low": low and _numbers("low", low),
+        "high": high and _numbers("high", high),
+        "shown": shown and _names(shown),
         "interpolation": interpolation,
         "squash": squash or None,
     }
     chosen = {key: value for key, value in given.items() if value}
     if name is not None and ("/" in name or not name.strip(" .") or not name.isprintable()):
         _refuse(f"{name!r} can't be the name in /v1/models/NAME: it needs letters, and no slash")
+    net: nn.Module
     described: dict[str, Any] = {"name": name, "labels": labels and _labels(labels), "title": title}
     try:
         kind, colon, _ = network.partition(":")
-        own = bool(colon) and kind not in _SOURCES
+        own, file = bool(colon) and kind not in _SOURCES, is_file(network)
         if own:
             sys.path.insert(0, os.getcwd())
             net = of_class(network, _arguments(arguments))
             described["name"] = name or out.name.removesuffix(SUFFIX)
             spec = _described(net, network, chosen, described, output)
+        elif arguments:
+            _refuse("--arguments are of a class, and a name of the catalogue has its own")
+        elif file:
+            if weights:
+                _refuse(f"{network} has its weights: --weights is of a class")
+            net, of_input, weights_file = of_file(Path(network), chosen.get("size"))
+            described["name"] = name or out.name.removesuffix(SUFFIX)
+            described["title"] = title or Path(network).stem
+            chosen |= {"size": of_input} if of_input else {}
+            spec = replace(_described(net, network, chosen, described, output), weights_sha256=digest(weights_file))
         else:
-            if arguments:
-                _refuse("--arguments are of a class, and a name of the catalogue has its own")
             net, spec = named(network)
             spec = replace(
                 spec,
-                preprocess=replace(spec.preprocess, **_with_resize(chosen)),
+                preprocess=_preprocess({**asdict(spec.preprocess), "low": None, "high": None, **_with_resize(chosen)}),
                 **{key: value for key, value in described.items() if value},
             )
         known = spec.output if output in (None, spec.output.kind) else replace(SOFTMAX, kind=output)
@@ -131,12 +169,13 @@ def compile_network(
             ),
         )
         if weights:
-            load_strict(net, read_state(weights), str(weights))
+            load_prefixed(net, read_state(weights), str(weights), strip_prefix)
             source = f"{spec.source}; weights: {weights.name}"
             spec = replace(spec, source=source, weights_sha256=digest(weights))
         elif own:
             typer.echo("without --weights the network has those that its constructor gave it", err=True)
-        done = compiling.compile_network(net, spec, out, progress=True, guess=own and output is None)
+        guess = (own or file) and output is None
+        done = compiling.compile_network(net, spec, out, progress=True, guess=guess, any_size=True)
     except ValueError as error:
         _refuse(str(error))
     except OSError as error:
@@ -167,9 +206,10 @@ def _described(
 ) -> ModelSpec:
     """The spec of a class in a module of yours. Without options, all but the size and the labels are ImageNet's."""
     if "size" not in chosen or not (described["labels"] or output == "embedding"):
-        _refuse(f"{path} is a class: give --size, the pixels of its input, and --labels, a name for each class")
-    usual = {"interpolation": "bilinear", "mean": _MEAN, "std": _STD}
-    preprocess = PreprocessSpec(**{**usual, **_with_resize(chosen)})
+        missing = [] if "size" in chosen else ["--size, the pixels of its input"]
+        missing += [] if described["labels"] else ["--labels, a name for each class"]
+        _refuse(f"{path} is a network of your own: give {' and '.join(missing)}")
+    preprocess = _preprocess({"interpolation": "bilinear", **_with_resize(chosen)})
     title = described["title"] or type(net).__name__
     return ModelSpec(described["name"], title, described["labels"] or (), preprocess, f"compiled from {path}")
 
@@ -189,14 +229,27 @@ def _size(text: str) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def _three(option: str, text: str) -> tuple[float, ...]:
+def _preprocess(given: dict[str, Any]) -> PreprocessSpec:
+    from pellucid.compiler.compiling import input_spec
+
+    of_channels = ("mean", "std", "channels", "low", "high", "shown")
+    frame = {name: value for name, value in given.items() if name not in (*of_channels, "depth")}
+    mean, std, channels, low, high, shown = map(given.get, of_channels)
+    return input_spec(mean, std, channels or (), low, high, shown or (), **frame)
+
+
+def _numbers(option: str, text: str) -> tuple[float, ...]:
     try:
         found = tuple(map(float, text.split(",")))
     except ValueError:
         found = ()
-    if len(found) != 3 or (option == "std" and min(found) <= 0):
-        _refuse(f"--{option} has a number for each of the three channels, between commas, not {text!r}")
+    if not found or (option == "std" and min(found) <= 0):
+        _refuse(f"--{option} has a number for each channel, between commas, not {text!r}")
     return found
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(","))
 
 
 def _labels(text: str) -> tuple[str, ...]:

@@ -8,18 +8,19 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, get_origin
+from typing import Annotated, Any, Final, get_args, get_origin
 
 import typer
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pellucid.client import ApiError, AsyncClient
+from pellucid.client.images import OPTIONS as PICTURES
 from pellucid.client.many import FAILURES
 from pellucid.client.options import AttentionOptions, ExplainOptions
 from pellucid.network.spec import PIXELS
 from pellucid.parts import explain as parts
-from pellucid.schemas import Prediction
+from pellucid.schemas import Target
 
 from . import files
 from .session import (
@@ -61,7 +62,8 @@ def explain(
         console.print(f"There is no picture ({', '.join(files.SUFFIXES)}) in {', '.join(map(str, images))}.")
         raise typer.Exit(2)
     options |= {"model": model if url else None, "overlay": True}
-    given = ExplainOptions(**{name: value for name, value in options.items() if value is not None})  # type: ignore[typeddict-item]
+    chosen = {name: value for name, value in options.items() if value is not None}
+    given = ExplainOptions(**_DEFAULTS | chosen)  # type: ignore[typeddict-item]
 
     async def run() -> list[_Done]:
         async with session(url, api_key, model=model, timeout_s=timeout) as client:
@@ -86,6 +88,8 @@ def explain(
 
 # The command decides these options of /v1/explain: it writes all parts, with overlays, and no envelope.
 _SETTLED: Final = {"timeout_ms", "model", "provenance", "include", "overlay"}
+# Its files are for eyes, so these options have other defaults than in the API.
+_DEFAULTS: Final[dict[str, Any]] = {"labels": True, "min_side": 400}
 
 
 def _options() -> Iterator[inspect.Parameter]:
@@ -94,9 +98,15 @@ def _options() -> Iterator[inspect.Parameter]:
         if name not in _SETTLED:
             several = get_origin(field.annotation) is list
             kind: Any = list[str] if several else field.annotation if field.annotation in (bool, float, int) else str
-            default = None if several or not field.default else str(field.default)
+            usual = _DEFAULTS.get(name, field.default)
+            default = None if several or not usual else str(usual)
+            limits: Any = {"exists": True, "dir_okay": False, "metavar": "FILE"} if name in PICTURES else {}
+            kind = Path if name in PICTURES else kind
             told = (field.description or "").replace(" in base64", "")  # a path is given
-            shown = typer.Option(f"--{name.replace('_', '-')}", help=told, show_default=default or False)
+            flag = f"--{name.replace('_', '-')}"
+            if kind is str and bool in get_args(field.annotation):
+                kind, flag = bool, f"{flag}/--no-{name.replace('_', '-')}"
+            shown = typer.Option(flag, help=told, show_default=default or False, **limits)
             yield inspect.Parameter(
                 name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, shown]
             )
@@ -113,12 +123,12 @@ _with_options()
 
 @dataclass(frozen=True)
 class _Done:
-    """One picture: the files in ``folder`` and the first prediction, or an error. An embedding predicts nothing."""
+    """One picture: the files in ``folder`` and what was explained or predicted first, or an error."""
 
     source: Path
     folder: Path
     written: tuple[str, ...] = ()
-    best: Prediction | None = None
+    best: Target | None = None
     error: Exception | None = None
 
     def words(self) -> str:
@@ -149,8 +159,9 @@ async def _explain(
         plotted["layer"] = inner[0]
     if targets := options.get("target"):
         plotted["target"] = targets if isinstance(targets, (int, str)) else targets[0]
-    if reference := options.get("reference"):
-        plotted["reference"] = reference
+    for name in ("region", *PICTURES):
+        if name in options:
+            plotted[name] = options[name]
 
     async def one(source: Path, folder: Path) -> _Done:
         async with places:
@@ -160,7 +171,8 @@ async def _explain(
                 written = await asyncio.to_thread(files.write, result, plot, folder)
             except FAILURES as error:
                 return _Done(source, folder, error=error)
-            return _Done(source, folder, tuple(written), next(iter(result.predictions or []), None))
+            found = [*(result.predictions or []), *(cam.target for cam in result.grad_cam or [])]
+            return _Done(source, folder, tuple(written), next(iter(found), None))
 
     columns = (TextColumn("Explaining"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     tasks = [asyncio.ensure_future(one(*pair)) for pair in found]

@@ -72,11 +72,12 @@ def write(result: Result, plot: bytes, folder: Path) -> list[str]:
         return {**picture.model_dump(exclude={"data"}), "file": save(name, picture.content())}
 
     everything = result.model_dump(exclude_none=True, exclude={"feature_maps", "grad_cam", "segmentation"})
-    save("predictions.json", _json({key: everything[key] for key in ("image", "predictions")}))
+    found = ("image", "predictions", "embedding")
+    save("predictions.json", _json({key: everything[key] for key in found if key in everything}))
     save("attention.png", plot)
-    if found := result.segmentation:
-        mask = saved(found.mask, "segmentation.png")
-        everything["segmentation"] = found.model_dump(exclude_none=True, exclude={"mask"}) | {"mask": mask}
+    if segmentation := result.segmentation:
+        mask = saved(segmentation.mask, "segmentation.png")
+        everything["segmentation"] = segmentation.model_dump(exclude_none=True, exclude={"mask"}) | {"mask": mask}
     everything["feature_maps"] = [
         maps.model_dump(exclude_none=True, exclude={"grid"})
         | {"grid": saved(maps.grid, _name("features", maps.layer, maps.side) + ".png")}

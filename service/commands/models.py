@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from pellucid.network.spec import counted
 from pellucid.schemas import ModelDetail, ModelSummary
 
 from .session import ApiKey, AsJson, Url, explained_errors, print_json, session
@@ -36,10 +37,13 @@ def models(
     if as_json:
         print_json(json.dumps([model.model_dump() for model in served], indent=1))
         return
-    table = _table("model", "classes", "input", "what it is")
+    table = _table("model", "output", "input", "what it is")
     for each in served:
         name = f"{each.name} (default)" if each.default else each.name
-        table.add_row(name, str(each.classes), _shape(each.input), each.title)
+        output = counted(each.output.shape[0], each.output.kind)
+        if each.output.kind not in ("softmax", "embedding"):
+            output += f" ({each.output.kind})"
+        table.add_row(name, output, _shape(each.input), each.title)
     _print(table)
 
 
@@ -52,7 +56,7 @@ def layers(
     api_key: ApiKey = None,
     as_json: AsJson = False,
 ) -> None:
-    """List a network's layers and channel-attention gates, by the names that --layer and --layers take."""
+    """List a network's layers and gates, by the names that --layer and --layers take."""
 
     async def run() -> ModelDetail:
         async with session(url, api_key, model=model) as client:
@@ -63,7 +67,9 @@ def layers(
         detail = asyncio.run(run())
     if as_json:
         print_json(
-            detail.model_dump_json(include={"name", "layers", "gates", "default_layer", "feature_layers"}, indent=1)
+            detail.model_dump_json(
+                include={"name", "layers", "gates", "spatial_gates", "default_layer", "feature_layers"}, indent=1
+            )
         )
         return
     table = _table("layer", "kind", "channels x height x width", "")
@@ -77,9 +83,11 @@ def layers(
     _print(table)
     if not detail.default_layer.name:
         Console().print(f"No heat maps: {detail.default_layer.why}.", markup=False)
-    if detail.gates:
-        table = _table("gate", "kind", "channels x height x width", "squash")
-        for gate in detail.gates:
+    for kind, gates in (("gate", detail.gates), ("gate of positions", detail.spatial_gates)):
+        if not gates:
+            continue
+        table = _table(kind, "kind", "channels x height x width", "squash")
+        for gate in gates:
             table.add_row(gate.layer, gate.type, _shape(gate.shape), gate.squash)
         _print(table)
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from base64 import b64decode
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,7 +14,6 @@ import typer
 from pydantic import ValidationError
 from rich.markup import escape
 
-from pellucid.client.images import OPTIONS as IMAGE_OPTIONS
 from pellucid.schemas import Failure, Provenance, Reply, Result
 
 from .compared import Difference, differences
@@ -44,6 +42,12 @@ def reproduce(
         str | None,
         typer.Option(help="Network to load, if its name is not enough: file:PATH. Default: the reply's."),
     ] = None,
+    reference: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="The picture that the reply compares with.")
+    ] = None,
+    region_mask: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="The mask of the region that the reply explains.")
+    ] = None,
     timeout: Timeout = 60,
     api_key: ApiKey = None,
     as_json: AsJson = False,
@@ -68,6 +72,8 @@ def reproduce(
             )
         raise typer.Exit(1)
 
+    pictures = _pictures(origin, {"reference": reference, "region_mask": region_mask})
+
     async def run() -> list[_Again]:
         engine = origin.engine
         settings = {
@@ -78,12 +84,9 @@ def reproduce(
         }
         chosen = None if server else model or origin.network.name
         async with session(server, api_key, model=chosen, timeout_s=timeout, settings=settings) as client:
-            options = {**origin.options, "provenance": True}
+            options = {**origin.options, **pictures, "provenance": True}
             if not server:
                 options["model"] = None  # only one is loaded, whatever its name
-            for name in IMAGE_OPTIONS:
-                if name in options:
-                    options[name] = b64decode(str(options[name]).rpartition(",")[2])  # without a data: URL's head
             return [
                 _Again(image, result, await client.reply(origin.route, image, **options))
                 for image, result in pairs
@@ -97,8 +100,8 @@ def reproduce(
         again.reply.provenance and _digests(again.reply.provenance) == _digests(origin) for again in done
     )
     if as_json:
-        pictures = [again.as_json(origin) for again in done]
-        print_json(json.dumps({"identical": identical, "same_weights": same_weights, "pictures": pictures}, indent=1))
+        compared = [again.as_json(origin) for again in done]
+        print_json(json.dumps({"identical": identical, "same_weights": same_weights, "pictures": compared}, indent=1))
     else:
         for again in done:
             for line in again.lines(origin):
@@ -204,6 +207,30 @@ def _read(path: Path) -> tuple[Reply, Provenance]:
         console.print(f"[red]{escape(str(path))} explains no picture.[/]")
         raise typer.Exit(2)
     return reply, reply.provenance
+
+
+def _pictures(origin: Provenance, given: Mapping[str, Path | None]) -> dict[str, Path]:
+    """The options of the reply that are pictures, whose digests it has. Ends the program without the same files."""
+    needed = origin.pictures or {}
+    found = {name: path for name, path in given.items() if path is not None}
+    for name, option in ((name, f"--{name.replace('_', '-')}") for name in given):
+        if name in needed and name not in found:
+            console.print(
+                f"[red]The reply needs {option} FILE:[/] it has only the sha256 of that picture, {needed[name]}.",
+                soft_wrap=True,
+            )
+            raise typer.Exit(2)
+        if name in found and name not in needed:
+            console.print(f"[red]{option} is not of this reply:[/] its request had none.", soft_wrap=True)
+            raise typer.Exit(2)
+        if name in found and (digest := hashlib.sha256(found[name].read_bytes()).hexdigest()) != needed[name]:
+            console.print(
+                f"[red]{escape(str(found[name]))} is another picture:[/] its sha256 is {digest}, the reply's {option} "
+                f"has {needed[name]}. Nothing was computed.",
+                soft_wrap=True,
+            )
+            raise typer.Exit(1)
+    return found
 
 
 def _results(reply: Reply) -> list[Result]:

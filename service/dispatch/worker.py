@@ -18,7 +18,7 @@ from typing import Final
 import numpy as np
 
 from pellucid.errors import DeadlineExceeded, Draining, EngineDown, InferenceFailed, OutOfMemory, PellucidError
-from pellucid.types import Batch, Finished, Job, Outcome, Pixels, Plan
+from pellucid.types import Batch, Finished, InputPixels, Job, Outcome, Plan
 
 from .batcher import Batcher
 from .cost import LaneCosts
@@ -121,8 +121,8 @@ class Worker:
         """The predicted seconds for ``images`` (lane -> number). A lane that has not run yet counts as 0."""
         return self._costs.seconds_for(images, self._cap.now) / self._engine.slots
 
-    def submit(self, pixels: Pixels, plan: Plan, deadline: float) -> Future[Finished]:
-        """Queue one image ``[H, W, 3]``. ``deadline`` is in ``time.monotonic`` seconds.
+    def submit(self, pixels: InputPixels, plan: Plan, deadline: float) -> Future[Finished]:
+        """Queue one image ``[H, W, C]``. ``deadline`` is in ``time.monotonic`` seconds.
 
         If the future is cancelled before its batch starts, the image does not run. If it is cancelled later, methods of
         many passes stop early. The future raises DeadlineExceeded, InferenceFailed, OutOfMemory or EngineDown, or
@@ -240,7 +240,7 @@ class Worker:
         For example, a CUDA device after an illegal access.
         """
         try:
-            self._outcomes([replace(failed, pixels=np.zeros(failed.pixels.shape, np.uint8), plan=Plan())])
+            self._outcomes([replace(failed, pixels=np.zeros_like(failed.pixels), plan=Plan())])
         except Exception as error:
             if not is_out_of_memory(error):
                 raise RuntimeError("the engine fails on every image") from error

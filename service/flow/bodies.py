@@ -25,7 +25,8 @@ MULTIPART: Final = "multipart/form-data"
 FILE_OPTIONS: Final = ("reference", "region_mask")
 JSON: Final = "application/json"
 _OCTETS: Final = "application/octet-stream"
-TYPES: Final = (MULTIPART, "image/*", _OCTETS, JSON)
+NPY: Final = "application/x-npy"
+TYPES: Final = (MULTIPART, "image/*", NPY, _OCTETS, JSON)
 
 
 class JsonImage(BaseModel):
@@ -68,7 +69,7 @@ def announced(request: Request, limits: Limits, *, any_type: bool = False) -> in
     if encoding != "identity":
         raise UnsupportedMediaType(f"The Content-Encoding {encoding[:40]!r} is not served: send the body as it is.")
     media_type = media_type_of(request)
-    if not any_type and media_type not in (MULTIPART, JSON, _OCTETS) and not media_type.startswith("image/"):
+    if not any_type and media_type not in (MULTIPART, JSON, NPY, _OCTETS) and not media_type.startswith("image/"):
         said = f"The Content-Type {media_type[:80]!r} is not served." if media_type else "There is no Content-Type."
         raise UnsupportedMediaType(f"{said} Allowed are {', '.join(TYPES)}.", allowed=TYPES)
     length = request.headers.get("content-length", "")

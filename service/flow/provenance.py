@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 from pellucid.network.spec import PreprocessSpec
@@ -10,15 +11,22 @@ from pellucid.parts.option_types import Options
 from pellucid.schemas import Preprocess
 from pellucid.types import Plan
 
+from .bodies import FILE_OPTIONS, json_image
 from .networks import Served
 
 
 def of_reply(route: str, options: Options, plan: Plan, network: Served) -> dict[str, Any]:
-    """The provenance of a reply: a ``schemas.Provenance`` as plain data."""
+    """The provenance of a reply: a ``schemas.Provenance`` as plain data. Raises MalformedRequest for no base64."""
     spec = network.spec
+    pictures = {
+        name: hashlib.sha256(json_image(text, name).data).hexdigest()
+        for name in FILE_OPTIONS
+        if (text := getattr(options, name, None)) is not None
+    }
     return {
         "route": route,
         "options": _resolved(options, plan, network),
+        **({"pictures": pictures} if pictures else {}),
         "network": {
             "name": spec.name,
             "source": spec.source,
@@ -39,20 +47,28 @@ def preprocess(spec: PreprocessSpec) -> Preprocess:
         crop=list(spec.size),
         mean=list(spec.mean),
         std=list(spec.std),
+        channels=list(spec.channels),
+        low=list(spec.low),
+        high=list(spec.high),
+        depth=spec.depth,
+        shown=list(spec.shown),
     )
 
 
 def _resolved(options: Options, plan: Plan, network: Served) -> dict[str, Any]:
     """The options that give the same plan again, even if defaults have changed by then."""
+    output = network.spec.output.kind
     known = {
         "model": network.spec.name,
         "layer": _layers(plan) if plan.heat_maps else plan.layer if plan.edit is None or not plan.edit.gate else None,
         "against": [str(index) for index in plan.contrast.against] if plan.contrast else None,
-        "target": [str(index) for index in plan.targets],
+        "target": [str(index) for index in plan.targets] if output != "embedding" else [],
         "layers": [tap.layer for tap in plan.taps if not tap.gate],
         "include": [part for part in PARTS if isinstance(options, ExplainOptions) and part in options.include],
     }
-    chosen = options.model_dump(mode="json", exclude={"timeout_ms"}, exclude_none=True)
+    chosen = options.model_dump(mode="json", exclude={"timeout_ms", *FILE_OPTIONS}, exclude_none=True)
+    if output != "dense" or getattr(options, "region_mask", None) is not None:
+        chosen.pop("region", None)
     return chosen | {
         name: value for name, value in known.items() if name in type(options).model_fields and value is not None
     }

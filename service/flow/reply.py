@@ -62,6 +62,8 @@ class Results(Route[Options, Entry]):
     def asks(self, body: Body, options: Options) -> list[Ask]:
         """One pass for each image, all by one plan."""
         network = self._service.network(options.model)
+        if self._media_type in MEDIA_TYPES:
+            options = options.alone()
         plan = options.plan(network, len(body.uploads))
         if self._media_type != JSON:
             _require_one_picture(len(body.uploads), plan, options, self._media_type)

@@ -123,9 +123,10 @@ async def serve(request: Request, service: Service, options: Asked, route: Route
 def _reference(options: Options, network: Served) -> Ask | None:
     """The pass over the picture that others are compared with, if there is one. Raises MalformedRequest."""
     text = options.reference if isinstance(options, TargetOptions) else None
-    if text is None:
+    if text is None or network.spec.output.kind != "embedding":  # no part of the reply needs it
         return None
-    return Ask(bodies.json_image(text, "reference"), network, Plan(), PredictOptions(), "The reference")
+    plan = Plan(reproducible=options.provenance)
+    return Ask(bodies.json_image(text, "reference"), network, plan, PredictOptions(), "The reference")
 
 
 async def _read(

@@ -13,7 +13,7 @@ import numpy as np
 from pellucid.errors import TooCostly
 from pellucid.parts.trust import Trusted, measure, perturbations_of, scores_of, scoring_plan
 from pellucid.trust.perturbations import Design, Perturbations
-from pellucid.types import DecodedImage, Finished, Outcome, Pixels, Plan
+from pellucid.types import DecodedImage, Finished, InputPixels, Outcome, Plan
 
 from ..dispatch.forecast import Forecast
 from .networks import Served
@@ -113,14 +113,14 @@ def _require_time(
         )
 
 
-async def _run(network: Served, pictures: Sequence[Pixels], plan: Plan, deadline: float) -> list[Finished]:
+async def _run(network: Served, pictures: Sequence[InputPixels], plan: Plan, deadline: float) -> list[Finished]:
     jobs = [asyncio.wrap_future(network.worker.submit(pixels, plan, deadline)) for pixels in pictures]
     return await asyncio.gather(*jobs)
 
 
-async def _made(network: Served, trials: Perturbations, numbers: Sequence[int]) -> list[Pixels]:
+async def _made(network: Served, trials: Perturbations, numbers: Sequence[int]) -> list[InputPixels]:
     """The pictures of these trials, a few made at a time, each a task of its own in the pool."""
-    made: list[Pixels | None] = [None] * len(numbers)
+    made: list[InputPixels | None] = [None] * len(numbers)
 
     async def some(first: int) -> None:
         for place in range(first, len(numbers), _MAKERS):

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from pellucid.parts import result
 from pellucid.parts.option_types import Options
 
-from ..flow.bodies import FILE_OPTIONS, JsonImage
+from ..flow.bodies import FILE_OPTIONS, NPY, JsonImage
 from .access import LIMITED, PROBES
 from .openapi_problems import POST_PROBLEMS, POST_PROBLEMS_WITH_NAMES
 
@@ -73,7 +73,15 @@ def request_body(options: type[Options]) -> dict[str, Any]:
             }
         },
         "image/*": {"schema": {**binary, "description": "The bytes of one image."}},
-        "application/octet-stream": {"schema": {**binary, "description": "The bytes of one image, of any type."}},
+        # No type of its own for arrays: generators of clients know none for it.
+        "application/octet-stream": {
+            "schema": {
+                **binary,
+                "description": "The bytes of one image, of any type; or of a numpy array (`.npy`, which may be sent as "
+                f"`{NPY}` as well) of the shape [height, width, channels] or [channels, height, width], with the "
+                "channels and the range of values that /v1/models/{name} states.",
+            }
+        },
         "application/json": {
             "schema": json_schema,
             "example": {"images": [{"data": ONE_PIXEL_PNG, "filename": "dot.png"}]},

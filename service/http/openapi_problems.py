@@ -47,7 +47,7 @@ EXAMPLES: Final[tuple[PellucidError, ...]] = (
     NotAcceptable("This route answers as application/json, not as 'text/html'.", allowed=["application/json"]),
     ContentTooLarge("The picture has 20000 x 20000 pixels; at most 64 million are allowed for JPEG."),
     UnsupportedMediaType(
-        "The bytes are not an image of a supported type. Supported are JPEG, PNG, WEBP, BMP, GIF, TIFF.",
+        "The bytes are not an image of a supported type. Supported are JPEG, PNG, WEBP, BMP, GIF, TIFF, NPY.",
         allowed=["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"],
     ),
     InvalidOption("Unknown option 'tmeout_ms'. Did you mean 'timeout_ms'? This route takes timeout_ms, model."),

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field
 
-from pellucid.decode.tensor import from_levels, from_normalised
+from pellucid.decode.tensor import from_normalised, from_values
 from pellucid.errors import Draining, EngineDown, InvalidOption, UnknownName
 from pellucid.parts.option_types import OneName
 from pellucid.parts.predictions import PredictOptions
@@ -29,8 +29,6 @@ from . import kserve_outputs as outputs
 from . import kserve_tensors as tensors
 from .kserve_v1 import ModelName
 
-# name of an input -> its datatype
-INPUTS: Final = {"image": "BYTES", "pixels": "UINT8", "normalized": "FP32"}
 _EXTENSIONS: Final = ["binary_tensor_data", "classification"]
 
 
@@ -127,8 +125,9 @@ def router(service: Service) -> APIRouter:
     async def infer(request: Request, options: Annotated[InferOptions, Query()], name: ModelName) -> Response:
         """Images as one tensor, answers as tensors: of the classes unless `outputs` names others.
 
-        Either `image` (BYTES, [N]: the files), `pixels` (UINT8, [N, H, W, 3], of the network's size) or `normalized`
-        (FP32, [N, 3, H, W]: 8-bit pixels after the network's own normalisation). One image's failure is the request's.
+        Either `image` (BYTES, [N]: the files), `pixels` ([N, H, W, channels], of the network's size: UINT8, or FP32 in
+        the network's range where its depth is float32) or `normalized` (FP32, [N, channels, H, W]: such pixels after
+        the network's own normalisation). One image's failure is the request's.
         """
         return await serve(request, service, options, _Infer(service.addressed(name)))
 
@@ -150,9 +149,9 @@ class _Infer(Route[InferOptions, dict[str, tensors.Written]]):
         return await asyncio.to_thread(self._read, body, request.headers.get(tensors.HEADER), limits)
 
     def _read(self, body: bytes, header: str | None, limits: bodies.Limits) -> bodies.Body:
-        height, width = self._served.spec.preprocess.size
+        channels, height, width = self._served.spec.preprocess.shape
         # Beyond the limit on values, JSON may hold the pixels of one image; clients send more images as bytes.
-        said, behind = tensors.parse(body, header, limits, height * (width + 1) * 4)
+        said, behind = tensors.parse(body, header, limits, height * (width + 1) * (channels + 1))
         (tensor,) = said.inputs
         uploads = _images(tensor, behind, limits, self._served)
         bodies.require_images(uploads, limits)
@@ -185,16 +184,18 @@ class _Infer(Route[InferOptions, dict[str, tensors.Written]]):
 def _images(
     tensor: tensors.InputTensor, behind: bytes, limits: bodies.Limits, served: Served
 ) -> tuple[Upload | Prepared, ...]:
-    if tensor.name not in INPUTS:
-        raise UnknownName.among("input", tensor.name, [*INPUTS])
-    if tensor.datatype != INPUTS[tensor.name]:
-        raise InvalidOption(f"The datatype of {tensor.name!r} is {INPUTS[tensor.name]}, not {tensor.datatype!r}.")
+    inputs = _inputs(served)
+    if tensor.name not in inputs:
+        raise UnknownName.among("input", tensor.name, [*inputs])
+    datatype, _ = inputs[tensor.name]
+    if tensor.datatype != datatype:
+        raise InvalidOption(f"The datatype of {tensor.name!r} is {datatype}, not {tensor.datatype!r}.")
     if tensor.datatype == "BYTES":
         return tuple(map(Upload, tensors.files(tensor, behind, limits.images)))
     if len(tensor.shape) == 4 and tensor.shape[0] > limits.images:  # before they are unpacked
         raise bodies.too_many(limits)
     values = tensors.numbers(tensor, behind)
-    read = from_levels if tensor.datatype == "UINT8" else from_normalised
+    read = from_values if tensor.name == "pixels" else from_normalised
     return read(values, served.spec.preprocess)
 
 
@@ -204,14 +205,25 @@ def _milliseconds(microseconds: Any) -> int:
     return math.ceil(microseconds / 1000)
 
 
+def _inputs(served: Served) -> dict[str, tuple[str, list[int]]]:
+    """The inputs by name, each with its datatype and shape."""
+    spec = served.spec.preprocess
+    channels, height, width = spec.shape
+    return {
+        "image": ("BYTES", [-1]),
+        "pixels": ("UINT8" if spec.depth == "uint8" else "FP32", [-1, height, width, channels]),
+        "normalized": ("FP32", [-1, channels, height, width]),
+    }
+
+
 def _metadata(served: Served) -> documented.NetworkMetadata:
-    height, width = served.spec.preprocess.size
-    shapes = {"image": [-1], "pixels": [-1, height, width, 3], "normalized": [-1, 3, height, width]}
     tensor = documented.TensorMetadata
     return documented.NetworkMetadata(
         name=served.spec.name,
         platform="pellucid",
-        inputs=[tensor(name=name, datatype=INPUTS[name], shape=shape) for name, shape in shapes.items()],
+        inputs=[
+            tensor(name=name, datatype=datatype, shape=shape) for name, (datatype, shape) in _inputs(served).items()
+        ],
         outputs=[
             tensor(name=output.name, datatype=output.datatype, shape=[-1, *output.shape])
             for output in outputs.of_network(served)

@@ -64,7 +64,7 @@ def _summary(served: Served, default: bool) -> dict[str, Any]:
         "title": spec.title,
         "classes": len(spec.labels),
         "output": _output(spec),
-        "input": [3, *spec.preprocess.size],
+        "input": list(spec.preprocess.shape),
         "default": default,
     }
 
@@ -93,6 +93,7 @@ def _detail(served: Served, default: bool) -> ModelDetail:
         labels=list(spec.labels),
         layers=[Layer(**asdict(layer)) for layer in network.layers],
         gates=[GateShape(**asdict(gate)) for gate in network.gates],
+        spatial_gates=[GateShape(**asdict(gate)) for gate in network.spatial_gates],
         default_layer=DefaultLayer(
             name=network.default_layer,
             shape=list(default_layer.shape) if default_layer else [],

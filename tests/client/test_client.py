@@ -79,7 +79,7 @@ def test_an_image_may_be_a_path_its_bytes_a_picture_or_an_array(server: str, cat
 
 
 def test_what_is_no_image_says_what_is_one() -> None:
-    told = "a path, bytes, a PIL image or a uint8 array, not list"
+    told = "a path, bytes, a PIL image or an array, not list"
     with Client() as client, pytest.raises(TypeError, match=told):
         client.predict([1, 2])  # type: ignore[arg-type]
 
@@ -88,9 +88,9 @@ def test_what_is_no_image_says_what_is_one() -> None:
 @pytest.mark.parametrize(
     ("array", "told"),
     [
-        (np.zeros((8, 9, 3)), r"not float64 \[8, 9, 3\]$"),
-        (np.zeros((3, 8, 9), np.uint8), r"not uint8 \[3, 8, 9\]; channels come last: array\.transpose\(1, 2, 0\)$"),
-        (np.zeros((8, 9, 5), np.uint8), r"not uint8 \[8, 9, 5\]$"),
+        (np.zeros((8, 9, 3), complex), r"not complex128 \[8, 9, 3\]$"),
+        (np.zeros((8, 9, 3), bool), r"not bool \[8, 9, 3\]$"),
+        (np.full((8, 9), None), r"not object \[8, 9\]$"),
         (np.zeros((1, 8, 9, 3), np.uint8), r"not uint8 \[1, 8, 9, 3\]$"),
         (np.zeros(8, np.uint8), r"not uint8 \[8\]$"),
         (np.zeros((0, 9, 3), np.uint8), r"not uint8 \[0, 9, 3\]$"),
@@ -99,8 +99,8 @@ def test_what_is_no_image_says_what_is_one() -> None:
 def test_an_array_that_is_no_image_says_which_arrays_are(
     client_type: type[Client] | type[AsyncClient], array: Any, told: str
 ) -> None:
-    allowed = r"uint8, 0 to 255, of shape \[height, width, 3\] .*, \[height, width, 4\] .* or \[height, width\] "
-    with pytest.raises(ValueError, match=f"^an array must be {allowed}.*, {told}"):
+    allowed = r"\[height, width, channels\], \[channels, height, width\] or \[height, width\]"
+    with pytest.raises(ValueError, match=f"^an array must have numbers and the shape {allowed}, {told}"):
         ask(client_type, lambda _: reply(**PREDICTIONS), image=array)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import safetensors.torch
 import torch
 
 import pellucid as library
-from pellucid.network.file import load
+from pellucid.network.file import digest_of, load
 from pellucid.network.spec import OutputSpec
 from tests.commands.invoke import pellucid
 from tests.support import REPOSITORY, SAMPLES, present
@@ -51,6 +52,17 @@ class Segmenting(Pets):
 class Failing:
     def __init__(self):
         raise RuntimeError("no disk")
+
+class Nested(Pets):
+    def __init__(self, head, scales):
+        super().__init__(head["classes"])
+        assert scales == [[1, 2.5], None, True]
+
+def build(classes=3):
+    return Pets(classes)
+
+built = Pets(3)
+number = 3
 """
 USUAL = ("--size", "32", "--labels", "cat,dog,rat", "--arguments", '{"classes": 3}', "--output", "softmax")
 
@@ -106,6 +118,91 @@ def test_what_is_not_given_is_imagenets_and_the_files_name(module: str) -> None:
     assert spec.preprocess.mean == (0.485, 0.456, 0.406)
 
 
+@pytest.mark.parametrize(
+    ("named", "options"),
+    [
+        ("build", ()),
+        ("build", ("--arguments", '{"classes": 3}')),
+        ("built", ()),
+        ("Nested", ("--arguments", '{"head": {"classes": 3}, "scales": [[1, 2.5], null, true]}')),
+    ],
+)
+def test_a_function_a_network_and_nested_arguments_are_taken(module: str, named: str, options: tuple[str, ...]) -> None:
+    usual = ("--size", "32", "--labels", "cat,dog,rat", "--output", "softmax")
+    done = pellucid("compile", f"{module}:{named}", "--out", "pets.pellucid", *usual, *options)
+    assert done.exit_code == 0, done.stderr
+    assert load(Path("pets.pellucid")).model.source == f"compiled from {module}:{named}"
+
+
+def test_a_lightning_checkpoint_is_loaded_under_its_prefix(module: str, tmp_path: Path) -> None:
+    sys.path.insert(0, str(tmp_path))
+    net = network(module)
+    state = {f"model.{key}": value for key, value in net.state_dict().items()}
+    state |= {f"ema.{key}": torch.zeros_like(value) for key, value in net.state_dict().items()}
+    torch.save({"state_dict": state, "hyper_parameters": {"lr": 0.1}}, "last.ckpt")
+    asked = ("compile", f"{module}:Pets", "--out", "pets.pellucid", *USUAL, "--weights", "last.ckpt")
+    done = pellucid(*asked)
+    assert (done.exit_code, Path("pets.pellucid").exists()) == (2, False)
+    assert "under the prefixes model., ema.: choose one by --strip-prefix" in done.stderr
+    done = pellucid(*asked, "--strip-prefix", "model")
+    assert done.exit_code == 0, done.stderr
+    weight = load(Path("pets.pellucid")).weights["classifier.weight"]
+    np.testing.assert_array_equal(weight, net.classifier.weight.detach())
+
+
+def exported(module: str, folder: Path, batch: Any = torch.export.Dim.AUTO) -> Any:
+    sys.path.insert(0, str(folder))
+    net = network(module)
+    program = torch.export.export(net, (torch.zeros(2, 3, 24, 32),), dynamic_shapes=({0: batch},) if batch else None)
+    torch.export.save(program, "pets.pt2")
+    return net
+
+
+def test_a_file_of_torch_export_becomes_a_file_that_answers_as_the_network_does(module: str, tmp_path: Path) -> None:
+    net = exported(module, tmp_path)
+    usual = ("--labels", "cat,dog,rat", "--output", "softmax")
+    done = pellucid("compile", "pets.pt2", "--out", "out.pellucid", *usual, "--mean", "0,0,0")
+    assert done.exit_code == 0, done.stderr
+    compiled = load(Path("out.pellucid"))
+    assert (compiled.model.name, compiled.model.title, len(compiled.spec.gates)) == ("out", "pets", 1)
+    assert compiled.model.source == "compiled from pets.pt2"
+    assert (compiled.model.preprocess.size, compiled.model.preprocess.mean) == ((24, 32), (0, 0, 0))
+    pixels = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+    found = library.open("out.pellucid", precision="fp32", threads=1).predict(pixels)
+    assert len(found) == 3
+    for other, said in {
+        ("--size", "32"): "pets.pt2 takes pixels of 24x32, not 32x32",
+        ("--arguments", "{}"): "--arguments are of a class",
+    }.items():
+        done = pellucid("compile", "pets.pt2", "--out", "no.pellucid", *usual, *other)
+        assert done.exit_code == 2
+        assert said in done.stderr
+    torch.save({f"net.{key}": value + 1 for key, value in net.state_dict().items()}, "tuned.pth")
+    tuned = (*usual, "--weights", "tuned.pth")
+    assert pellucid("compile", "pets.pt2", "--out", "tuned.pellucid", *tuned).exit_code == 0
+    bias = load(Path("tuned.pellucid")).weights["classifier.bias"]
+    np.testing.assert_array_equal(bias, net.classifier.bias.detach() + 1)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
+def test_a_file_that_is_no_network_is_answered_with_the_way_that_works(module: str, tmp_path: Path) -> None:
+    sys.path.insert(0, str(tmp_path))
+    net = network(module)
+    torch.jit.trace(net, torch.zeros(1, 3, 32, 32)).save("script.pt")  # type: ignore[no-untyped-call]
+    torch.save(net.state_dict(), "weights.pth")
+    torch.save(net, "whole.pth")
+    for file, said in {
+        "script.pt": "script.pt is TorchScript, a program that is not run: build the network by its class and load its "
+        "state_dict, or export it with torch.export (.pt2) or to ONNX",
+        "weights.pth": "weights.pth holds weights and no network: name its class, pellucid compile package",
+        "whole.pth": "whole.pth can't be loaded without running its code",
+        "gone.pt2": "there is no weights file at gone.pt2",
+    }.items():
+        done = pellucid("compile", file, "--out", "out.pellucid", *USUAL[:4])
+        assert done.exit_code == 2
+        assert said in done.stderr.splitlines()[-1]
+
+
 PARTS = ",".join("abcdef")
 
 
@@ -131,6 +228,27 @@ def test_the_output_is_declared_or_found_out(
     done = pellucid("compile", f"{module}:{name}", "--out", "pets.pellucid", "--size", "32", *options)
     assert done.exit_code == 0, done.stderr
     assert load(Path("pets.pellucid")).model.output == expected
+
+
+def test_an_onnx_file_becomes_a_file_that_answers_as_its_network(module: str, tmp_path: Path) -> None:
+    sys.path.insert(0, str(tmp_path))
+    net = network(module)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(net, (torch.zeros(1, 3, 32, 32),), "animals.onnx", dynamo=False)
+    done = pellucid(
+        "compile", "animals.onnx", "--labels", "cat,dog,rat", "--output", "softmax", "--out", "pets.pellucid"
+    )
+    assert done.exit_code == 0, done.stderr
+    assert "1 gate" in done.stdout
+    spec = load(Path("pets.pellucid")).model
+    assert (spec.name, spec.title, spec.preprocess.size) == ("pets", "animals", (32, 32))
+    assert (spec.source, spec.weights_sha256) == ("compiled from animals.onnx", digest_of(Path("animals.onnx")))
+    assert pellucid("compile", "animals.onnx", "--out", "pets.pellucid").exit_code == 2
+    refused = pellucid("compile", "animals.onnx", *USUAL, "--out", "pets.pellucid")
+    assert "--arguments are of a class" in refused.stderr
+    other = pellucid("compile", "animals.onnx", "--labels", "a,b,c", "--size", "64", "--out", "pets.pellucid")
+    assert "takes pixels of 32x32, not 64x64" in other.stderr
 
 
 def test_what_can_not_be_asked_of_the_network_is_said(module: str) -> None:
@@ -173,6 +291,10 @@ def test_a_name_of_the_catalogue_keeps_what_is_not_given_anew(tmp_path: Path) ->
         (("nowhere:Net", *USUAL), "nowhere:Net can't be imported: No module named 'nowhere'"),
         (("{}:Net", *USUAL), "can't be imported"),
         (("{}:SOURCE", *USUAL), "can't be imported"),
+        (("{}:number", *USUAL), ":number is not a class, a function or a network, but of the type int"),
+        (("{}:built", *USUAL), ":built is a network that is built already, so --arguments have no use"),
+        (("{}:Nested", *USUAL[:4]), "; --arguments gives its arguments, or name a function without any that builds it"),
+        (("nets.py:Pets", *USUAL), "nets.py:Pets names a file: name its module, as nets:Pets"),
         (("{}:Failing", "--size", "32", "--labels", "a,b"), "no disk"),
         (("{}:nn.ReLU", "--size", "32", "--labels", "a,b", "--output", "softmax"), "can't be compiled"),
         (("{}:nn.ReLU", "--size", "32", "--labels", "a,b"), "3 classes, and 2 labels"),
@@ -193,7 +315,12 @@ def test_a_name_of_the_catalogue_keeps_what_is_not_given_anew(tmp_path: Path) ->
         (("{}:Pets", *USUAL, "--arguments", '{"clases": 3}'), "clases"),
         (("lite0", "--arguments", "{}"), "--arguments are of a class"),
         (("{}:Pets", *USUAL, "--size", "32x"), "--size"),
-        (("{}:Pets", *USUAL, "--mean", "1,2"), "--mean"),
+        (("{}:Pets", *USUAL, "--mean", "1,2"), "takes 3 channels, not 2 (channel 1, channel 2): give mean and std"),
+        (("{}:Pets", *USUAL, "--mean", "1,2", "--std", "1,1,1"), "mean has 2 numbers, one for each channel, and std 3"),
+        (("{}:Pets", *USUAL, "--mean", "a"), "--mean"),
+        (("{}:Pets", *USUAL, "--low", "2", "--high", "1"), "low must be below high"),
+        (("{}:Pets", *USUAL, "--shown", "nir"), "shown names one or three of red, green, blue, not nir"),
+        (("lite0-plain", "--mean", "0.5"), "mean has 1 number, one for each channel, and std 3"),
         (("{}:Pets", *USUAL, "--std", "1,0,1"), "--std"),
         (("{}:Pets", *USUAL, "--name", "a/b"), "'a/b'"),
         (("{}:Pets", *USUAL, "--weights", "none.pth"), "none.pth"),
@@ -226,3 +353,12 @@ def test_without_torch_it_says_what_to_install(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2, done.stderr
     assert "pip install 'pellucid[compile]'" in done.stderr
+
+
+def test_channels_and_their_range_are_options(module: str) -> None:
+    options = ("--channels", "nir, red,green", "--low", "0,0,1", "--high", "100", "--shown", "red")
+    done = pellucid("compile", f"{module}:Pets", *USUAL, *options, "--out", "pets.pellucid")
+    assert done.exit_code == 0, done.stderr
+    found = load(Path("pets.pellucid")).model.preprocess
+    assert (found.channels, found.low, found.high) == (("nir", "red", "green"), (0, 0, 1), (100, 100, 100))
+    assert (found.shown, found.depth, found.mean) == (("red",), "float32", (0.485, 0.456, 0.406))

@@ -78,7 +78,7 @@ def test_every_option_of_the_route_is_one_of_the_command(server: str, tmp_path: 
 def test_what_is_written_is_what_the_api_answers(server: str, client: httpx.Client, cat: bytes, tmp_path: Path) -> None:
     photograph = SAMPLES / "cat.jpg"
     assert pellucid("explain", photograph, "--out", tmp_path, "--timeout", "200", url=server).exit_code == 0
-    answer = explained(client, "/v1/explain", cat, overlay=True)
+    answer = explained(client, "/v1/explain", cat, overlay=True, labels=True, min_side=400)
     assert answer.grad_cam
     assert answer.feature_maps
     written = tmp_path / "cat"
@@ -95,6 +95,17 @@ def test_what_is_written_is_what_the_api_answers(server: str, client: httpx.Clie
         shown = np.asarray(Image.open(written / name).convert("RGB")).astype(int)
         other = decoded(picture).astype(int)
         assert np.abs(shown - (other if other.ndim == 3 else other[..., None])).max() <= 12
+
+
+def test_grids_have_labels_and_small_pictures_are_enlarged_unless_told_otherwise(server: str, tmp_path: Path) -> None:
+    out = ("--out", tmp_path, "--timeout", "200", "--layers", "stem")
+    sizes = []
+    for chosen in ((), ("--no-labels", "--min-side", "0")):
+        assert pellucid("explain", SAMPLES / "cat.jpg", *out, *chosen, url=server).exit_code == 0
+        numbers = json.loads((tmp_path / "cat" / "explanation.json").read_text())
+        maps, cam = numbers["feature_maps"][0], numbers["grad_cam"][0]
+        sizes.append((maps["tiles"]["top"] > 0, maps["tiles"]["width"], cam["mask"]["width"], cam["overlay"]["width"]))
+    assert sizes == [(True, 224, 400, 451), (False, 112, 263, 451)]
 
 
 def test_several_classes_have_a_picture_each(server: str, tmp_path: Path) -> None:

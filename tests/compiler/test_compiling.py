@@ -126,13 +126,13 @@ def test_the_file_holds_the_preprocessing(tmp_path: Path) -> None:
     given = named.preprocess
     assert (given.size, given.resize, given.mean, given.std) == ((32, 40), 40, (0.0, 0.0, 0.0), (1.0, 1.0, 2.0))
     assert given.squash
-    with pytest.raises(CompileError, match="mean and std must have three numbers, one for each channel, not 1"):
+    with pytest.raises(CompileError, match=r"^pets takes 3 channels, not 1 \(gray\): give mean and std"):
         pellucid.compile(Pets(), path, size=32, mean=[0.5], **options)
     assert load(path).model == named  # the earlier file is still there
 
 
-def test_cbams_channel_gate_is_found_and_its_spatial_gate_is_a_layer() -> None:
-    """The channel gate's weights are the factors of the channels."""
+def test_cbams_gates_are_found() -> None:
+    """The channel gate's weights are the factors of the channels, the spatial gate's those of the positions."""
     net = Pets().eval().double()
     found = in_memory(net, SMALL)
     (gate,) = found.spec.gates
@@ -143,11 +143,18 @@ def test_cbams_channel_gate_is_found_and_its_spatial_gate_is_a_layer() -> None:
         "channels",
         "sigmoid",
     )
-    assert "places" in found.spec.by_name
+    (spatial,) = found.spec.spatial_gates
+    assert (spatial.layer, spatial.type, spatial.before, spatial.after) == (
+        *("places", "SpatialGate"),
+        *("channels", "places"),
+    )
     passes = Passes(found, pictures(2))
     weights = passes.value(found.manifest.gate_values["channels"].node)
     np.testing.assert_allclose(passes.map("block") * weights.reshape(2, 16, 1, 1), passes.map("channels"), rtol=1e-9)
     (outcome, _) = passes.run(*[Plan(gates=True, effects=True, targets=(2,))] * 2)
+    (places,) = outcome.spatial_gates
+    assert places.weights.shape == (8, 8)
+    np.testing.assert_allclose(passes.map("channels")[0] * places.weights, passes.map("places")[0], rtol=1e-9)
     assert outcome.gates[0].effects is not None
     leaf = torch.from_numpy(passes.map("channels")[:1]).requires_grad_()
     handle = net.channels.register_forward_hook(lambda *_: leaf)

@@ -76,9 +76,41 @@ def test_timms_gates_are_found(name: str, kind: str) -> None:
         assert ((read >= 0) & (read <= 1)).all()
 
 
-def test_cbams_channel_gate_is_found_and_its_spatial_gate_is_not() -> None:
-    net = timm.create_model("resnet18", pretrained=False, num_classes=4, block_args={"attn_layer": "cbam"})
-    assert {spec.type for spec in TracedNetwork(net, SIZE).spec.gates} == {"ChannelAttn"}
+@pytest.mark.parametrize("kind", ["cbam", "lcbam"])
+def test_cbams_gates_of_channels_and_of_positions_are_told_apart(kind: str) -> None:
+    net = timm.create_model("resnet18", pretrained=False, num_classes=4, block_args={"attn_layer": kind}).eval()
+    traced_net = TracedNetwork(net, SIZE)
+    light = "Light" * (kind == "lcbam")
+    assert {spec.type for spec in traced_net.spec.gates} == {f"{light}ChannelAttn"}
+    spatial = traced_net.spec.spatial_gates
+    assert {(spec.type, spec.squash) for spec in spatial} == {(f"{light}SpatialAttn", "sigmoid")}
+    assert [spec.layer for spec in spatial] == [
+        f"layer{n}.{block}.se.spatial" for n in (1, 2, 3, 4) for block in (0, 1)
+    ]
+    for spec in spatial:
+        sides = [traced_net.value(side) for side in (spec.before, spec.after)]
+        with torch.no_grad():
+            before, after, weights = traced_net.trunk([*sides, traced_net.spatial_gates[spec.layer]])(images(2))
+        torch.testing.assert_close(after, before * weights.reshape(2, 1, *spec.shape[1:]))
+
+
+class BothGates(nn.Module):
+    """A gate of channels and one of positions, written out in one module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(8, 8), nn.Conv2d(8, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x * self.first(x.mean((2, 3))).sigmoid()[:, :, None, None]
+        gated: Tensor = x * self.second(x).sigmoid()
+        return gated
+
+
+def test_a_gate_of_positions_does_not_rename_the_channel_gate_beside_it() -> None:
+    spec = TracedNetwork(classifier(BothGates()), SIZE).spec
+    assert [(gate.layer, gate.after) for gate in spec.gates] == [("1", "1.mul")]
+    assert [(gate.layer, gate.before, gate.after) for gate in spec.spatial_gates] == [("1.mul_1", "1.mul", "1.mul_1")]
 
 
 @pytest.mark.parametrize("name", ["resnet18", "densenet121"])

@@ -16,11 +16,11 @@ from PIL import Image, ImageOps
 from torchvision.transforms import v2
 from torchvision.transforms.functional import pil_to_tensor
 
-from pellucid.decode.image import FORMATS, decode
+from pellucid.decode.image import FORMATS, TYPES, decode
 from pellucid.decode.preprocess import Frame
 from pellucid.errors import ContentTooLarge, UndecodableImage, UnsupportedMediaType
 from pellucid.network.spec import PreprocessSpec
-from pellucid.types import Pixels, Upload
+from pellucid.types import InputPixels, Upload
 
 SPEC = PreprocessSpec((224, 224), 256, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 # Takes the whole picture without scaling, so that tests can read single pixels.
@@ -34,7 +34,7 @@ def encoded(image: Image.Image, file_format: str, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def pixels_of(data: bytes) -> Pixels:
+def pixels_of(data: bytes) -> InputPixels:
     return decode(Upload(data), WHOLE, 10_000_000).pixels
 
 
@@ -123,6 +123,17 @@ def test_exif_orientation_is_applied(orientation: int, top_left: int) -> None:
     assert tuple(pixels_of(encoded(quadrants(), "PNG", exif=exif))[0, 0]) == colours[top_left]
 
 
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw"])
+def test_a_tiff_is_turned_once(compression: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture = quadrants().resize((8, 16))
+    files = encoded(picture, "PNG", exif=exif), encoded(picture, "TIFF", exif=exif, compression=compression)
+    png, tiff = (decode(Upload(data), WHOLE, 10_000_000) for data in files)
+    assert np.array_equal(png.pixels, tiff.pixels)
+    assert (png.info.width, png.info.height) == (tiff.info.width, tiff.info.height) == (16, 8)
+
+
 def test_a_broken_exif_tag_does_not_affect_the_orientation() -> None:
     entries = struct.pack(">HHIHH", 0x0112, 3, 1, 6, 0) + struct.pack(">HHI4s", 0x011A, 2, 3, b"72")
     exif = b"Exif\0\0MM\0*" + struct.pack(">IH", 8, 2) + entries + bytes(4)  # rotated; XResolution is a string
@@ -158,7 +169,7 @@ def test_the_picture_is_kept_whole_and_reduced_to_picture_side() -> None:
 def test_an_unknown_format_is_refused_with_the_list_of_formats(data: bytes) -> None:
     with pytest.raises(UnsupportedMediaType) as refused:
         decode(Upload(data), SPEC, 10_000_000)
-    assert refused.value.allowed == FORMATS
+    assert refused.value.allowed == TYPES
 
 
 @pytest.mark.parametrize("file_format", FORMATS)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pellucid.decode.tensor import as_decoded, from_levels, from_normalised
+from pellucid.decode.tensor import as_decoded, from_normalised, from_values
 from pellucid.errors import InvalidOption
 from pellucid.network.spec import PreprocessSpec
 
@@ -19,9 +19,9 @@ EVERY_LEVEL = PreprocessSpec((16, 16), 16, "bilinear", MEAN, STD)
 
 
 def test_levels_are_kept() -> None:
-    for picture, expected in zip(from_levels(PIXELS, SPEC), PIXELS, strict=True):
+    for picture, expected in zip(from_values(PIXELS, SPEC), PIXELS, strict=True):
         assert np.array_equal(picture.pixels, expected)
-    for picture, expected in zip(from_levels(PIXELS.astype(np.int64), SPEC), PIXELS, strict=True):
+    for picture, expected in zip(from_values(PIXELS.astype(np.int64), SPEC), PIXELS, strict=True):
         assert picture.pixels.dtype == np.uint8
         assert np.array_equal(picture.pixels, expected)
 
@@ -36,7 +36,7 @@ def test_every_level_of_every_channel_survives_the_normalisation() -> None:
 @pytest.mark.parametrize("wrong", [np.full((1, 6, 4, 3), 256), np.full((1, 6, 4, 3), -1), np.full((1, 6, 4, 3), 0.5)])
 def test_values_that_are_not_levels_are_refused(wrong: NDArray[Any]) -> None:
     with pytest.raises(InvalidOption, match="0 to 255"):
-        from_levels(wrong, SPEC)
+        from_values(wrong, SPEC)
 
 
 @pytest.mark.parametrize("values", [PIXELS, PIXELS / 255, np.full(PIXELS.shape, np.inf), np.full(PIXELS.shape, np.nan)])
@@ -55,11 +55,11 @@ def test_the_error_names_the_first_bad_value_and_its_index() -> None:
 @pytest.mark.parametrize("shape", [(1, 4, 6, 3), (6, 4, 3), (1, 3, 6, 4), (1, 6, 4, 1)])
 def test_a_wrong_shape_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(InvalidOption, match=r"\[N, 6, 4, 3\]"):
-        from_levels(np.zeros(shape, np.uint8), SPEC)
+        from_values(np.zeros(shape, np.uint8), SPEC)
 
 
 def test_the_box_is_the_whole_picture() -> None:
-    (picture, _) = from_levels(PIXELS, SPEC)
+    (picture, _) = from_values(PIXELS, SPEC)
     image = as_decoded(picture)
     assert image.box == (0, 0, image.info.width, image.info.height) == (0, 0, 4, 6)
     assert image.picture is None

@@ -14,7 +14,7 @@ from pellucid.explain.batch import explain
 from pellucid.explain.methods import METHODS
 from pellucid.explain.scalars import settled, wanted
 from pellucid.explain.scores import Scores, ascending, strongest
-from pellucid.network.spec import SOFTMAX
+from pellucid.network.spec import PIXELS, SOFTMAX
 from pellucid.types import Batch, Contrast, Edit, Floats, MapSpec, Plan, Region, Tap
 from tests.explain.passes import Passes, pictures
 from tests.networks import compiled
@@ -110,11 +110,14 @@ def test_outcomes_share_no_memory_with_the_record() -> None:
 def test_an_answer_has_the_dtype_of_the_runtime() -> None:
     for dtype in (torch.float32, torch.float64):
         passes = Passes(compiled("tiny", dtype), pictures(1).to(dtype))
-        heat_maps = tuple(MapSpec(name, ("gate",)) for name in METHODS)
+        heat_maps = tuple(MapSpec(name, ("gate",)) for name, method in METHODS.items() if method.spec.at_layers)
         (outcome,) = passes.run(
             Plan(targets=(1,), heat_maps=(*heat_maps, MapSpec("grad-cam", ("stem", "head"))), samples=2)
         )
         kept = {str(each.heat.dtype) for each in outcome.explanations}
+        tokens = Passes(compiled("tokens", dtype), pictures(1).to(dtype))
+        of_attention = tuple(MapSpec(name, (PIXELS,)) for name, method in METHODS.items() if method.spec.of_attention)
+        kept |= {str(each.heat.dtype) for each in tokens.run(Plan(heat_maps=of_attention))[0].explanations}
         assert kept == {str(dtype).removeprefix("torch.")}
 
 

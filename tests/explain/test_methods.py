@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import nn
 
+from pellucid import types
 from pellucid.explain.evidence import Evidence
-from pellucid.explain.methods import METHODS, Method, ProbingMethod, costly, differentiated, registry
+from pellucid.explain.methods import METHODS, Method, ProbingMethod, costly, differentiated, offered, registry
 from pellucid.explain.methods.fusion import fused
 from pellucid.explain.probe import GivenUpError
 from pellucid.network.spec import PIXELS
@@ -21,9 +22,15 @@ from tests.networks import SIZE, compiled
 
 OF_EVIDENCE = {name: method for name, method in METHODS.items() if isinstance(method, Method)}
 PROBING = {name: method for name, method in METHODS.items() if isinstance(method, ProbingMethod)}
-AT_PIXELS = [name for name, method in METHODS.items() if method.spec.at_pixels]
+OF_ATTENTION = [name for name, method in METHODS.items() if method.spec.of_attention]
+AT_LAYERS = [name for name, method in METHODS.items() if method.spec.at_layers]
+AT_PIXELS = [name for name, method in METHODS.items() if method.spec.at_pixels and name not in OF_ATTENTION]
 # An early, a middle, and the default layer. At the default layer, the gradient has a closed form.
 LAYERS = ("stem", "gate", "head")
+# Each method at each of these places, and the network. A map of attention belongs to no layer.
+CASES = [("tiny", name, layer) for name in AT_LAYERS for layer in LAYERS]
+CASES += [("tokens", name, PIXELS) for name in OF_ATTENTION]
+IN_THE_MIDDLE = [case for case in CASES if case[2] in ("gate", PIXELS)]
 
 
 def plan(name: str, *layers: str, targets: tuple[int, ...] = (3, 1), **more: object) -> Plan:
@@ -57,7 +64,10 @@ def test_every_method_describes_itself(name: str) -> None:
 def test_cheap_methods_are_listed_first() -> None:
     needs = [method.spec.needs for method in METHODS.values()]
     assert next(iter(METHODS)) == "grad-cam"
-    assert [*dict.fromkeys(needs)] == ["gradient", "activation", "forwards", "network forwards", "gradients"]
+    assert [*dict.fromkeys(needs)] == [
+        *("gradient", "activation", "attention", "attention gradient"),
+        *("forwards", "position forwards", "network forwards", "gradients"),
+    ]
 
 
 def test_a_decorated_function_is_a_complete_method(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,13 +83,14 @@ def test_a_decorated_function_is_a_complete_method(monkeypatch: pytest.MonkeyPat
     same(outcome, of_none(found)[0])
 
 
-@pytest.mark.parametrize("layer", LAYERS)
-@pytest.mark.parametrize("name", METHODS)
-def test_a_map_is_as_large_as_its_layer_and_not_flat(name: str, layer: str) -> None:
-    (found,) = heat_maps(plan(name, layer))
+@pytest.mark.parametrize(("net", "name", "layer"), CASES)
+def test_a_map_is_as_large_as_its_layer_and_not_flat(net: str, name: str, layer: str) -> None:
+    (found,) = heat_maps(plan(name, layer), name=net)
     assert len(found) == 2
+    spec = compiled(net).spec
     for heat in found:
-        assert heat.shape == compiled("tiny").spec.by_name[layer].shape[1:]
+        assert heat.flags.c_contiguous  # JSON is written from its memory
+        assert heat.shape == (spec.attentions[-1].grid if layer == PIXELS else spec.by_name[layer].shape[1:])
         assert np.isfinite(heat).all()
         # At the head, the gradient is the same at every position, and so is its mean over noisy copies.
         assert np.ptp(heat) > 0 or (name, layer) == ("smoothgrad", "head")
@@ -92,27 +103,25 @@ def test_a_map_of_the_pixels_is_as_large_as_the_networks_input(name: str) -> Non
     assert [heat.shape for heat in found] == [SIZE] * 2
 
 
-@pytest.mark.parametrize("layer", LAYERS)
-@pytest.mark.parametrize("name", METHODS)
-def test_a_map_does_not_depend_on_other_images(name: str, layer: str) -> None:
+@pytest.mark.parametrize(("net", "name", "layer"), CASES)
+def test_a_map_does_not_depend_on_other_images(net: str, name: str, layer: str) -> None:
     plans = [plan(name, layer, targets=targets) for targets in ((1,), (4, 0), (2,))]
-    for i, of_image in enumerate(heat_maps(*plans)):
-        (alone,) = Passes(compiled("tiny", torch.float64), pictures(3)[i : i + 1]).run(plans[i])
+    for i, of_image in enumerate(heat_maps(*plans, name=net)):
+        (alone,) = Passes(compiled(net, torch.float64), pictures(3)[i : i + 1]).run(plans[i])
         for together, single in zip(of_image, alone.explanations, strict=True):
             same(together, single.heat)
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_classes_explained_together_equal_those_explained_alone(name: str) -> None:
-    (both,) = heat_maps(plan(name, "gate"))
+@pytest.mark.parametrize(("net", "name", "layer"), IN_THE_MIDDLE)
+def test_classes_explained_together_equal_those_explained_alone(net: str, name: str, layer: str) -> None:
+    (both,) = heat_maps(plan(name, layer), name=net)
     for target, found in zip((3, 1), both, strict=True):
-        same(found, heat_maps(plan(name, "gate", targets=(target,)))[0][0])
+        same(found, heat_maps(plan(name, layer, targets=(target,)), name=net)[0][0])
 
 
-@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if not method.spec.signed])
-@pytest.mark.parametrize("layer", ["stem", "head"])  # behind a ReLU
-def test_an_unsigned_map_has_no_negative_values(name: str, layer: str) -> None:
-    (found,) = heat_maps(plan(name, layer), name="tiny-relu")
+@pytest.mark.parametrize(("net", "name", "layer"), [case for case in CASES if not METHODS[case[1]].spec.signed])
+def test_an_unsigned_map_has_no_negative_values(net: str, name: str, layer: str) -> None:
+    (found,) = heat_maps(plan(name, layer), name="tiny-relu" if net == "tiny" else net)  # layers behind a ReLU
     assert min(heat.min() for heat in found) >= 0
 
 
@@ -192,25 +201,32 @@ def test_methods_that_share_a_gradient_equal_those_run_alone() -> None:
             same(one.heat, alone)
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_a_method_shares_a_gradient_or_has_passes_of_its_own(name: str) -> None:
-    single = plan(name, "gate")
+@pytest.mark.parametrize(("net", "name", "layer"), IN_THE_MIDDLE)
+def test_a_method_shares_a_gradient_or_has_passes_of_its_own(net: str, name: str, layer: str) -> None:
+    single = plan(name, layer)
     shares = METHODS[name].spec.needs == "gradient"
-    assert differentiated(single) == (("gate",) if shares else ())
-    assert costly(single) == (() if shares else ((name, "gate"),))
+    assert differentiated(single) == ((layer,) if shares else ())
+    assert costly(single) == (() if shares else ((name, layer),))
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_a_contrast_is_the_difference_of_maps_for_linear_methods(name: str) -> None:
+def test_methods_of_attention_are_offered_where_there_is_attention() -> None:
+    everywhere = [name for name in METHODS if name not in OF_ATTENTION]
+    assert [spec.name for spec in offered(compiled("tiny").spec)] == everywhere
+    assert [spec.name for spec in offered(compiled("tokens").spec)] == [*METHODS]
+    assert (*OF_ATTENTION,) == types.OF_ATTENTION
+
+
+@pytest.mark.parametrize(("net", "name", "layer"), IN_THE_MIDDLE)
+def test_a_contrast_is_the_difference_of_maps_for_linear_methods(net: str, name: str, layer: str) -> None:
     contrast = Contrast((1, 4), 0.6)
-    ((found,),) = heat_maps(plan(name, "gate", targets=(3,), contrast=contrast))
-    ((alone, one, four),) = heat_maps(plan(name, "gate", targets=(3, 1, 4)))
+    ((found,),) = heat_maps(plan(name, layer, targets=(3,), contrast=contrast), name=net)
+    ((alone, one, four),) = heat_maps(plan(name, layer, targets=(3, 1, 4)), name=net)
     if name in ("grad-cam", "hirescam", "xgrad-cam", "ablation-cam", "integrated-gradients"):
         same(found, alone - 0.6 * (one + four) / 2, within=1e-6)  # weights of logits are float32
     assert (np.abs(found - alone).max() > 0) == METHODS[name].spec.of_class
 
 
-@pytest.mark.parametrize("name", [*OF_EVIDENCE, "ablation-cam", "integrated-gradients", "smoothgrad"])
+@pytest.mark.parametrize("name", [*OF_EVIDENCE, "ablation-cam", "recipro-cam", "integrated-gradients", "smoothgrad"])
 def test_a_class_against_itself_gives_a_zero_map(name: str) -> None:
     for layer in LAYERS:
         ((found,),) = heat_maps(plan(name, layer, targets=(3,), contrast=Contrast((3,))))

@@ -9,27 +9,34 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, partial
+from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
-from pytorch_grad_cam import GradCAM
+import torchvision
+from pytorch_grad_cam import FinerCAM, GradCAM
+from pytorch_grad_cam.utils.model_targets import FinerWeightedTarget
 from torch import Tensor, nn
+from torchcam import methods as torchcam
 
 from benchmarks.oracles import ENLARGED, ORACLES, SAMPLES, Enlarged, difference, enlarged
 from models import catalog
 from pellucid.compiler.compiling import compile_network
 from pellucid.explain.evidence import Evidence
 from pellucid.explain.methods import METHODS, Method, ProbingMethod
+from pellucid.explain.methods.fusion import fused
 from pellucid.explain.methods.gradient import channel_weights, grad_cam
 from pellucid.explain.probe import Probe
 from pellucid.explain.scalars import scalars
 from pellucid.network.file import CompiledNetwork
 from pellucid.network.spec import PIXELS, SOFTMAX
 from pellucid.render.compose import positive
-from pellucid.types import Floats, Plan
-from tests.explain.passes import Passes, TorchBehind, evidence, evidence_at, exact, pictures, probe
-from tests.networks import SIZE, compiled, images, network
+from pellucid.types import Contrast, Floats, MapSpec, Plan
+from tests.explain import record_openvino_xai
+from tests.explain.passes import Passes, TorchBehind, evidence, evidence_at, exact, pictures, probe, probe_at, run
+from tests.networks import PREPROCESS, SIZE, compiled, images, in_memory, network
 
 # Network -> its default layer, a middle layer, and an early layer. No in-place operation follows any of them: it would
 # change the values that the oracles' hooks recorded.
@@ -128,6 +135,104 @@ def test_integrated_gradients_equal_the_oracles(layer: str) -> None:
 @pytest.mark.parametrize(("name", "layer"), [("tiny", PIXELS), ("tiny", "stem"), ("efficientnet_b0", "features.5")])
 def test_smoothgrad_equals_the_oracles(name: str, layer: str) -> None:
     many_gradients_agree("smoothgrad", name, layer)
+
+
+@pytest.mark.parametrize("case", record_openvino_xai.CASES)
+def test_recipro_cams_equal_the_answers_that_openvino_xai_gave(case: str) -> None:
+    name, layer, _, _ = record_openvino_xai.CASES[case]
+    size = (record_openvino_xai.SIDE,) * 2
+    net = in_memory(record_openvino_xai.network(name), replace(PREPROCESS, size=size))
+    method, classes = PROBING[case.partition(" ")[0]], range(record_openvino_xai.CLASSES)
+    ours = method.heat(probe_at(net, layer, record_openvino_xai.picture(), classes))
+    with np.load(record_openvino_xai.ANSWERS) as answers:
+        theirs = answers[case] - answers[case].min((1, 2), keepdims=True)  # they are stretched for display
+    assert difference(case, ours, theirs) < 1e-4
+
+
+@cache
+def transformer() -> nn.Module:
+    """torchvision's vision transformer in float64, small, with seeded weights in all parameters."""
+    net: nn.Module = torchvision.models.VisionTransformer(64, 16, 3, 4, 32, 64, num_classes=5)
+    generator = torch.Generator().manual_seed(0)
+    for parameter in net.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=generator) / max(1, parameter[0].numel()) ** 0.5
+    return net.double().eval()
+
+
+@cache
+def same_of_timm() -> nn.Module:
+    """timm's vision transformer with the same weights. It computes attention by a fused call of torch."""
+    sizes: dict[str, Any] = {"img_size": 64, "embed_dim": 32, "depth": 3, "num_heads": 4, "mlp_ratio": 2}
+    net = timm.create_model("vit_tiny_patch16_224", num_classes=5, **sizes)
+    names = {  # torchvision's -> timm's
+        **{"class_token": "cls_token", "conv_proj.": "patch_embed.proj.", "encoder.pos_embedding": "pos_embed"},
+        **{"encoder.layers.encoder_layer_": "blocks.", "encoder.ln.": "norm.", "heads.head.": "head."},
+        **{"ln_1.": "norm1.", "ln_2.": "norm2.", "mlp.0.": "mlp.fc1.", "mlp.3.": "mlp.fc2."},
+        **{"self_attention.in_proj_": "attn.qkv.", "self_attention.out_proj.": "attn.proj."},
+    }
+    state = {}
+    for name, value in transformer().state_dict().items():
+        for theirs, ours in names.items():
+            name = name.replace(theirs, ours)
+        state[name] = value
+    net.load_state_dict(state)
+    return net.double().eval()
+
+
+def attention_maps(method: str, net: nn.Module, picture: Tensor, targets: tuple[int, ...] = (3, 1)) -> list[Floats]:
+    (outcome,) = Passes(in_memory(net), picture).run(Plan(targets=targets, heat_maps=(MapSpec(method, (PIXELS,)),)))
+    return [explanation.heat for explanation in outcome.explanations]
+
+
+@pytest.mark.parametrize("make", [transformer, same_of_timm])
+def test_legrad_equals_torch_cams(make: Callable[[], nn.Module]) -> None:
+    for target, ours in zip((3, 1), attention_maps("legrad", make(), pictures(1)), strict=True):
+        theirs = ORACLES["legrad"]["torch-cam"](transformer(), None, pictures(1), target)
+        assert difference("legrad", ours, theirs) < 1e-9
+
+
+@pytest.mark.parametrize("make", [transformer, same_of_timm])
+def test_rollout_is_the_product_of_the_matrices_and_the_identity(make: Callable[[], nn.Module]) -> None:
+    net = transformer()
+    tokens, matrices = [], []
+    for block in net.get_submodule("encoder.layers").children():
+        block.get_submodule("ln_1").register_forward_hook(lambda _, __, output: tokens.append(output))
+    net(pictures(1))
+    for block, normed in zip(net.get_submodule("encoder.layers").children(), tokens, strict=True):
+        block.get_submodule("ln_1")._forward_hooks.clear()
+        attention: Any = block.get_submodule("self_attention")
+        matrices.append(attention(normed, normed, normed, average_attn_weights=False)[1][0].mean(0))  # N N
+    flow = torch.eye(17, dtype=torch.float64)
+    for matrix in matrices:
+        mixed = matrix + torch.eye(17, dtype=torch.float64)
+        flow = (mixed / mixed.sum(1, keepdim=True)) @ flow
+    expected = flow[0, 1:].reshape(4, 4).detach().numpy()  # how much of each patch is in the class token
+    for ours in attention_maps("attention-rollout", make(), pictures(1)):
+        np.testing.assert_allclose(ours, expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize(("method", "kind"), [("grad-cam", torchcam.GradCAM), ("layercam", torchcam.LayerCAM)])
+def test_a_product_of_layers_is_refine_cam_before_its_last_stretch(method: str, kind: type[Any]) -> None:
+    layers, net, picture = ["layer2", "layer3.0", "layer4"], exact("resnet18"), pictures(1)
+    maps = [OF_EVIDENCE[method].heat(evidence("resnet18", layer, picture, [[7]])[0]) for layer in layers]
+    with torchcam.RefineCAM(net, [*layers], tuple(picture.shape[1:]), base_method=kind) as cam:
+        (theirs,) = cam(7, net(picture), normalized=False)
+    np.testing.assert_allclose(fused(maps, "product")[0], theirs[0].detach().numpy(), atol=1e-4)
+
+
+def test_a_contrast_with_grad_cam_is_finer_cam() -> None:
+    net, layer, picture = exact("resnet18"), "layer3.0", pictures(1)
+    for against in ((2,), (2, 5, 9)):
+        plan = Plan(targets=(7,), heat_maps=(MapSpec("grad-cam", (layer,)),), contrast=Contrast(against, 0.6))
+        heat = run("resnet18", plan)[0].explanations[0].heat
+        with torchcam.FinerCAM(net, layer, base_method=torchcam.GradCAM, gamma=0.6) as cam:
+            (theirs,) = cam(7, net(picture), [*against], normalized=False)
+        np.testing.assert_allclose(np.maximum(heat, 0), theirs[0].detach().numpy(), atol=1e-6 * np.abs(heat).max())
+        if len(against) == 1:  # pytorch-grad-cam weighs several classes by their probabilities
+            target = FinerWeightedTarget(7, [*against], 0.6)
+            finer = FinerCAM(net, [net.get_submodule(layer)])
+            mask = finer(picture, [lambda logits, target=target: ENLARGED * target(logits)])[0]
+            np.testing.assert_allclose(positive(heat, *SIZE), mask, atol=1e-4)
 
 
 def many_gradients_agree(method: str, name: str, layer: str) -> None:

@@ -17,7 +17,7 @@ from fastapi import FastAPI
 
 from pellucid.explain.methods import METHODS
 from pellucid.network.spec import LayerSpec, ModelSpec, NetworkSpec, PreprocessSpec
-from pellucid.types import Batch, Finished, Outcome, Pixels, Plan, Prediction
+from pellucid.types import Batch, Finished, InputPixels, Outcome, Plan, Prediction
 from service.app import build
 from service.config import Settings
 from service.dispatch.admission import Admission
@@ -92,7 +92,7 @@ class CountingWorker(Worker):
 
     submitted = 0
 
-    def submit(self, pixels: Pixels, plan: Plan, deadline: float) -> Future[Finished]:
+    def submit(self, pixels: InputPixels, plan: Plan, deadline: float) -> Future[Finished]:
         future = super().submit(pixels, plan, deadline)
         self.submitted += 1
         return future

@@ -130,6 +130,20 @@ def test_a_vision_transformer_starts_and_answers_on_every_route(tmp_path: Path, 
         everything = {"target": LABELS, "include": PARTS}
         (attention,) = await answer("/v1/attention", files[:1])
         assert attention["attention"]["gates"] == []
+        assert "spatial_gates" not in attention["attention"]
+        # In CaiT, the last attention is of the class token alone.
+        methods = ["attention-rollout", "legrad"] if name != "cait_xxs24_224" else []
+        assert [each for each in model["methods"] if each in ("attention-rollout", "legrad")] == methods
+        for method in methods:
+            (told,) = await answer("/v1/grad-cam", files[:1], method=method, max_side=64)
+            (cam,) = told["grad_cam"]
+            assert (cam["layer"], cam["raw"]["shape"], cam["raw"]["min"] >= 0) == ("pixels", [4, 4], True)
+            assert (cam["mask"]["width"], cam["mask"]["height"]) == (64, 64)
+            mixed = {"method": [method, "integrated-gradients"], "samples": 1}
+            as_arrays: Any = {"params": mixed, "files": files[:1], "headers": {"accept": "application/x-npz"}}
+            assert "have a size of their own" in (await client.post("/v1/grad-cam", **as_arrays)).json()["detail"]
+            refused = await client.post("/v1/grad-cam", params={"method": method, "layer": "blocks.0"}, files=files[:1])
+            assert "has one map, of all layers" in refused.json()["detail"]
         (edited,) = await answer("/v1/what-if", files[:1], mute=[0, 1])
         assert edited["what_if"]["targets"][0]["change"] != 0
         (maps,) = await answer("/v1/feature-maps", files[:1])
@@ -153,3 +167,39 @@ def test_a_vision_transformer_starts_and_answers_on_every_route(tmp_path: Path, 
                 np.testing.assert_allclose(cam["raw"]["values"], expected, atol=1e-3 * np.abs(expected).max())
                 (found,) = (each["logit"] for each in result["predictions"] if each["index"] == index)
                 assert found == pytest.approx(float(logits[image, index]), abs=1e-3 * float(logits.abs().max()))
+
+
+def test_cbams_spatial_gates_are_maps_over_the_picture(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = timm.create_model("resnet18", num_classes=3, block_args={"attn_layer": "cbam"}).eval()
+    for module in net.modules():  # timm initialises the last norm of each block with zeros, which a gate would scale
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1)
+    path = tmp_path / "pets.pellucid"
+    pellucid.compile(net, path, labels=LABELS, size=64, resize=64, output="softmax", progress=False)
+    settings = Settings(model=str(path), max_batch=1, threads=1, precision="fp32", cache_dir=str(tmp_path))
+
+    async def ask_it(client: httpx.AsyncClient) -> tuple[Any, Any]:
+        answer = await client.post("/v1/attention", files=FILES)
+        assert answer.status_code == 200, answer.text
+        return (await client.get("/v1/models/pets")).json(), answer.json()["results"][0]["attention"]
+
+    model, attention = ask(settings, ask_it)
+    assert len(attention["gates"]) == len(model["gates"]) == 8
+    for gate, listed in zip(attention["spatial_gates"], model["spatial_gates"], strict=True):
+        assert (gate["layer"], gate["type"]) == (listed["layer"], "SpatialAttn")
+        weights = np.array(gate["weights"])
+        assert weights.shape == (*listed["shape"][1:],)
+        assert (gate["min"], gate["max"]) == pytest.approx((weights.min(), weights.max()))
+        assert 0 <= gate["min"] < gate["max"] <= 1
+        assert gate["box"] == [0, 0, 224, 224]
+        assert (gate["mask"]["width"], gate["mask"]["height"]) == (224, 224)
+    found: list[torch.Tensor] = []
+    net.get_submodule("layer1.0.se.spatial.conv").register_forward_hook(
+        lambda _, __, output: found.append(output.sigmoid())
+    )
+    pixels = nn.functional.interpolate(torch.from_numpy(PIXELS).permute(2, 0, 1)[None] / 255, (64, 64), mode="area")
+    with torch.no_grad():
+        net((pixels - MEAN) / STD)
+    # The service resizes with another filter, so the maps are alike, not equal.
+    assert np.corrcoef(np.ravel(attention["spatial_gates"][0]["weights"]), found[0].flatten())[0, 1] > 0.8

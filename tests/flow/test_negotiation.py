@@ -42,7 +42,7 @@ def test_a_grid_comes_as_the_bytes_themselves(client: httpx.Client, cat: bytes, 
     assert response.headers["content-type"] == media_type
     assert response.headers["pellucid-layer"] == "stem"
     assert response.headers["pellucid-channels"] == "3,1"
-    maps = explained(client, "/v1/feature-maps", cat, layers="stem", channels="3,1").feature_maps
+    maps = explained(client, "/v1/feature-maps", cat, layers="stem", channels="3,1", labels=True).feature_maps
     assert maps is not None
     assert np.array_equal(decoded_bytes(response.content, media_type), decoded(maps[0].grid))
 

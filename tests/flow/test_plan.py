@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
 from pellucid.errors import InvalidOption, UnknownName
 from pellucid.explain.methods import METHODS
-from pellucid.network.spec import LayerSpec, ModelSpec, NetworkSpec, PreprocessSpec
+from pellucid.network.spec import LayerSpec, ModelSpec, NetworkSpec, OutputSpec, PreprocessSpec
 from pellucid.parts.attention import AttentionOptions
 from pellucid.parts.explain import PARTS, ExplainOptions, Part
 from pellucid.parts.feature_maps import FeatureMapOptions
@@ -105,3 +105,13 @@ def test_an_explanation_asks_what_its_parts_ask(part: Part) -> None:
 def test_maps_that_are_not_included_are_not_tried() -> None:
     assert ExplainOptions(trust=True).design
     assert ExplainOptions(trust=True, include=["predictions"]).design is None
+
+
+def test_the_first_of_the_other_quantities_is_explained_against_some() -> None:
+    offer = Offered(replace(SPEC, output=OutputSpec("linear")))
+    for against, target in (([], 0), (["0"], 1), (["1"], 0), (["1", "0"], 2)):
+        plan = ExplainOptions(against=against).plan(offer, 1)
+        assert plan.targets == (target,)
+        assert (plan.contrast.against if plan.contrast else ()) == tuple(map(int, against))
+    with pytest.raises(InvalidOption, match="nothing would be left"):
+        GradCamOptions(against=[*"0123"]).plan(offer, 1)

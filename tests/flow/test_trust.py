@@ -16,7 +16,7 @@ import pytest
 from pellucid.errors import DeadlineExceeded, TooCostly
 from pellucid.schemas import ModelDetail, Trust
 from pellucid.trust.perturbations import Design, Perturbations
-from pellucid.types import DecodedImage, Explanation, Finished, ImageInfo, Outcome, Pixels, Plan, Prediction
+from pellucid.types import DecodedImage, Explanation, Finished, ImageInfo, InputPixels, Outcome, Plan, Prediction
 from service.dispatch.forecast import Forecast
 from service.flow.trust_trials import examined
 from tests.flow.stub import BLACK, POISON, Stub, running
@@ -121,7 +121,7 @@ def test_trials_end_with_the_first_error_and_leave_none_that_nobody_reads(monkey
     drawn = threading.Event()
     picture = Perturbations.picture
 
-    def held(trials: Perturbations, number: int) -> Pixels:
+    def held(trials: Perturbations, number: int) -> InputPixels:
         assert number < 4 or drawn.wait(30)  # the second batch is still made when the first has failed
         return picture(trials, number)
 

@@ -107,7 +107,7 @@ def test_an_unknown_option_in_json_is_answered_alike(client: httpx.Client) -> No
         ("/v1/feature-maps", {"count": 0}, "count"),
         ("/v1/feature-maps", {"count": 1000}, "count"),
         ("/v1/feature-maps", {"tile": 100000}, "tile"),
-        ("/v1/feature-maps", {"scale": "picture"}, "'channel' or 'layer'"),
+        ("/v1/feature-maps", {"scale": "picture"}, "'channel', 'layer' or 'percentile'"),
         ("/v1/feature-maps", {"channels": "1,two"}, "channels.1"),
         ("/v1/feature-maps", {"colormap": "rainbow"}, "viridis"),
         ("/v1/grad-cam", {"colormap": "rainbow"}, "turbo"),

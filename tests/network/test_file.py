@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from pellucid.network.file import CompiledNetwork, NetworkFileError, digest_of, load, save
 from pellucid.network.graph import Graph
-from tests.networks import compiled
+from pellucid.network.spec import SOFTMAX
+from tests.networks import compiled, of_any_size
 
 MEMBERS = ("weights.safetensors", "graph.json", "network.json")
 
@@ -59,6 +60,18 @@ def test_a_saved_network_is_loaded_unchanged(path: Path) -> None:
     assert found.digest == hashlib.sha256(members(path)["network.json"]).hexdigest()
     assert all(weight.flags.aligned for weight in found.weights.values())
     assert sum(weight.base is not None for weight in found.weights.values()) == len(found.weights)  # mapped, not copied
+
+
+def test_a_file_from_before_attention_and_spatial_gates_is_loaded(path: Path, tmp_path: Path) -> None:
+    def before(manifest: Any) -> Any:
+        for name in ("attention_values", "spatial_gate_values"):
+            del manifest[name]
+        for name in ("attentions", "spatial_gates"):
+            del manifest["network"][name]
+        return manifest
+
+    found = load(forged(path, tmp_path, manifest=before))
+    assert (found.spec, found.manifest.attention_values) == (compiled("tiny-relu").spec, {})
 
 
 @pytest.mark.parametrize("kind", ["float64", "float32", "int64", "int32", "int16", "int8", "uint8", "bool"])
@@ -222,6 +235,14 @@ def test_a_file_with_unaligned_weights_is_loaded(path: Path, tmp_path: Path) -> 
         assert all(weight.flags.aligned for weight in found.weights.values())
 
 
+def test_a_file_of_an_older_version_has_classes_of_which_one_applies(path: Path, tmp_path: Path) -> None:
+    """Its manifest has no output."""
+    found = load(forged(path, tmp_path, manifest=lambda data: data["model"].pop("output") and data))
+    assert found.model.output == SOFTMAX
+    assert found.model.described_output == "5 classes"
+    assert (found.model.scalars, found.model.labels) == (5, compiled("tiny-relu").model.labels)
+
+
 DEEP = b"[" * 100_000 + b"]" * 100_000
 SHAPE, PLACE = [8, 3, 3, 3], [0, 864]
 MANIFESTS: dict[str, tuple[Callable[[Any], Any], str]] = {
@@ -271,6 +292,24 @@ MANIFESTS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "a layer without a value": (lambda data: data["values"].pop("stem") and data, "do not match its values"),
     "another default layer": (put("attic", "network", "default_layer"), "do not match its values"),
     "a gate between unknown layers": (put("attic", "network", "gates", 0, "before"), "do not match its values"),
+    "an attention without a value": (
+        put([{"name": "x", "heads": 1, "extra": 0, "grid": [2, 2], "read": [0, 4]}], "network", "attentions"),
+        "do not match its values",
+    ),
+    "a spatial gate without a value": (
+        lambda data: put(data["network"]["gates"], "network", "spatial_gates")(data),
+        "do not match its values",
+    ),
+    "an attention without an operation": (
+        put({"x": {"node": "nowhere", "gradient": None}}, "attention_values"),
+        "there is no operation nowhere",
+    ),
+    "an attention that reads no tokens": (
+        lambda data: put({"x": data["gate_values"]["gate"]}, "attention_values")(
+            put([{"name": "x", "heads": 1, "extra": 0, "grid": [2, 2], "read": [0, 5]}], "network", "attentions")(data)
+        ),
+        "the attention x has impossible tokens",
+    ),
     "a negative channel": (put([-8, 64, 64], "network", "layers", 0, "shape"), "has an impossible shape"),
     "another extent": (put([8, 64, 64], "network", "layers", 0, "shape"), "has an impossible shape"),
     "a layout without a side": (put(0, "values", "stem", "layout", "height"), "network.json is invalid at values"),
@@ -349,3 +388,93 @@ def test_weights_shorter_than_their_header_are_refused(path: Path, tmp_path: Pat
         data = json.dumps(manifest).encode()
         new = (MEMBERS[0], weights), (MEMBERS[1], contents["graph.json"]), (MEMBERS[2], data)
         refused(packed(tmp_path / "short.pellucid", *new), "the weights have no header")
+
+
+SCALED = "any_size.json"
+
+
+def sized(to: Path, manifest: Callable[[Any], Any] = lambda data: data, **changes: Callable[[Any], Any]) -> Path:
+    """The file of a network of any size, with its manifest or its ``graph`` for any size changed."""
+    net, path = of_any_size("tiny"), to / "sized.pellucid"
+    save(path, net.manifest, net.graph, net.weights, net.scaled)
+    with zipfile.ZipFile(path) as archive:
+        contents = {name: archive.read(name) for name in archive.namelist()}
+    if "graph" in changes:
+        made = changes["graph"](json.loads(contents[SCALED]))
+        contents[SCALED] = made if isinstance(made, bytes) else json.dumps(made).encode()
+    data = json.loads(contents["network.json"])
+    data["sha256"][SCALED] = hashlib.sha256(contents[SCALED]).hexdigest()
+    contents["network.json"] = json.dumps(manifest(data)).encode()
+    return packed(to / "forged.pellucid", *contents.items())
+
+
+def test_a_network_of_any_size_is_loaded_unchanged(tmp_path: Path) -> None:
+    found, net = load(sized(tmp_path)), of_any_size("tiny")
+    assert found.at((96, 160)).graph.nodes == net.at((96, 160)).graph.nodes
+    assert found.sizes.multiple == 32
+    assert compiled("tiny").sizes.why == "it was compiled for one size"
+
+
+MANIFESTS_OF_SIZES: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "no graph": (put(None, "any_size"), "any_size.json and network.json contradict each other"),
+    "another digest": (put("0", "sha256", SCALED), "any_size.json does not match its digest"),
+    "a layer less": (lambda data: data["any_size"]["values"].pop("stem") and data, "has other layers or gates"),
+    "an extent less": (lambda data: data["any_size"]["sides"].pop("stem") and data, "has other layers or gates"),
+    "a gate more": (
+        lambda data: put(data["any_size"]["pixels"], "any_size", "gates", "attic")(data),
+        "has other layers or gates",
+    ),
+    "a huge base": (put([2**20, 64], "any_size", "base"), r"invalid at any_size\.base"),
+    "no multiple": (put(0, "any_size", "multiple"), r"invalid at any_size\.multiple"),
+    "a huge extent": (put(2**30, "any_size", "sides", "stem", "height"), r"invalid at any_size\.sides"),
+    "no extent": (put(0, "any_size", "sides", "stem", "width"), r"invalid at any_size\.sides"),
+    "a huge offset": (put(2**30, "any_size", "sides", "stem", "height_offset"), r"invalid at any_size\.sides"),
+    "an extra field": (put(1, "any_size", "extra"), r"invalid at any_size\.extra"),
+}
+
+
+@pytest.mark.parametrize("case", MANIFESTS_OF_SIZES)
+def test_sizes_that_contradict_the_rest_are_refused(tmp_path: Path, case: str) -> None:
+    change, message = MANIFESTS_OF_SIZES[case]
+    refused(sized(tmp_path, change), message)
+
+
+def scaled(**changes: Any) -> Callable[[Any], Any]:
+    argument = {"scaled": 32, "height": 1, "width": 0, "offset": 0} | changes
+    return node("x", "aten.relu.default", argument)
+
+
+USED_SIZES: dict[str, tuple[dict[str, Callable[[Any], Any]], str]] = {
+    "no JSON": ({"graph": lambda _: b"{"}, "is not valid"),
+    "deep nesting": ({"graph": lambda _: DEEP}, "is not valid"),
+    "no list": ({"graph": lambda _: {}}, "a graph must be a list"),
+    "a high power": ({"graph": scaled(height=2)}, "an argument is invalid"),
+    "half a power": ({"graph": scaled(height=0.5)}, "an argument is invalid"),
+    "no number": ({"graph": lambda graph: scaled(scaled=float("nan"))(graph)}, "an argument is invalid"),
+    "a huge number": ({"graph": scaled(scaled=2**31)}, "an argument is invalid"),
+    "a huge offset": ({"graph": scaled(offset=-(2**31))}, "an argument is invalid"),
+    "an unknown weight": ({"graph": node("x", "weight", "attic")}, "reads a weight that does not exist"),
+    "unknown logits": ({"manifest": put("attic", "any_size", "logits")}, "there is no operation attic"),
+    "other pixels": ({"manifest": put("wanted", "any_size", "pixels", "node")}, "not computed from its pixels"),
+    "a gradient that is a value": (
+        {"manifest": lambda data: put("pixels", "any_size", "values", "stem", "gradient")(data)},
+        "can't be both a value and a gradient",
+    ),
+    "a fraction of a side": ({"manifest": put(31, "any_size", "sides", "head", "height")}, "no whole number"),
+    "no positions": (
+        {"manifest": lambda data: put(900, "any_size", "sides", "stem", "height_offset")(data)},
+        "too small for the layer stem",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", USED_SIZES)
+def test_a_forged_graph_for_any_size_is_refused_when_it_is_used(tmp_path: Path, case: str) -> None:
+    changes, message = USED_SIZES[case]
+    network = load(sized(tmp_path, **changes))
+    with pytest.raises(ValueError, match=message):
+        network.at((128, 128))
+
+
+def test_a_number_that_follows_the_size_is_refused_in_the_graph_for_one_size(path: Path, tmp_path: Path) -> None:
+    refused(forged(path, tmp_path, graph=scaled()), "an argument is invalid")

@@ -94,6 +94,16 @@ def test_brackets_in_a_checkpoints_name_are_not_a_pattern(compiler: Compiler, tm
     assert find(f"file:{checkpoint}", tmp_path) != first
 
 
+def test_a_folder_of_transformers_is_compiled_again_if_a_file_changes(compiler: Compiler, tmp_path: Path) -> None:
+    folder = tmp_path / "pets"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    first = find(f"hf:{folder}", tmp_path)
+    assert find(f"hf:{folder}", tmp_path) == first
+    (folder / "preprocessor_config.json").write_text("{}")
+    assert find(f"hf:{folder}", tmp_path) != first
+
+
 def test_a_missing_checkpoint_is_reported_by_the_compiler(compiler: Compiler, tmp_path: Path) -> None:
     compiler.code, compiler.says = REFUSED, "there is no weights file at gone.pth\n"
     with pytest.raises(NetworkNameError, match=r"^there is no weights file at gone\.pth$"):
@@ -131,7 +141,9 @@ def test_without_a_writable_cache_it_is_compiled_into_a_temporary_folder(
 
 
 def test_the_child_process_says_why_it_refuses(tmp_path: Path) -> None:
-    with pytest.raises(NetworkNameError, match="known: lite0, lite0-plain, torchvision:NAME, timm:NAME, file:PATH"):
+    with pytest.raises(
+        NetworkNameError, match="known: lite0, lite0-plain, lite2, torchvision:NAME, timm:NAME, hf:FOLDER, file:PATH"
+    ):
         find("lite9", tmp_path)
     assert not [*tmp_path.rglob("*.pellucid")]
     (tmp_path / "net.pth").touch()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,9 +26,9 @@ def feature_maps(values: Floats) -> FeatureMaps:
 
 
 def grid_of(
-    values: Floats, colours: str, tile: int, *, columns: int | None = None, per_layer: bool = False
+    values: Floats, colours: str, tile: int, *, columns: int | None = None, stretch: compose.Stretch = "channel"
 ) -> compose.Grid:
-    return compose.grid(feature_maps(values), compose.value_range([values], per_layer), colours, tile, columns)
+    return compose.grid(feature_maps(values), compose.value_range([values], stretch), colours, tile, columns)
 
 
 def rgb(grid: compose.Grid) -> Pixels:
@@ -57,15 +58,85 @@ def test_a_signed_mask_has_its_zero_at_128() -> None:
     assert (compose.mask(np.zeros((2, 2), np.float32), (2, 2), keep_sign=True) == 128).all()
 
 
-def test_an_overlay_colours_the_box_and_dims_the_rest() -> None:
+def overlay(
+    picture: Pixels, heat: Floats, alpha: float, *, sign: bool = False, size: compose.Size = (20, 10)
+) -> Pixels:
+    """An overlay over the middle half of a picture of 40 x 20, of which ``picture`` is a copy."""
+    return compose.overlay(picture, (40, 20), (10, 0, 30, 20), heat, "viridis", alpha, sign, size)
+
+
+def test_an_overlay_colours_the_evidence_in_the_box_and_dims_the_rest() -> None:
     picture = np.full((10, 20, 3), 200, np.uint8)
-    full = compose.overlay(picture, (40, 20), (10, 0, 30, 20), np.full((20, 20), 255, np.uint8), "viridis", 1.0)
+    heat = np.repeat(np.array([[0, 0, 0, 1, 1, 1]], np.float32), 6, 0)
+    full = overlay(picture, heat, 1.0)
     assert full.shape == picture.shape
-    assert (full[:, 5:15] == colormap.table("viridis")[255]).all()
+    assert (full[:, 13:15] == colormap.table("viridis")[255]).all()
+    assert (full[:, 5:7] == 200).all(), "nothing is drawn where there is nothing"
     assert (full[:, :5] == 90).all()
     assert (full[:, 15:] == 90).all()
-    none = compose.overlay(picture, (40, 20), (10, 0, 30, 20), np.full((20, 20), 255, np.uint8), "viridis", 0.0)
-    assert (none[:, 5:15] == 200).all()
+    assert (overlay(picture, heat, 0.0)[:, 5:15] == 200).all()
+    assert overlay(picture, heat, 1.0, size=(60, 30)).shape == (30, 60, 3)
+
+
+def test_an_overlay_with_a_sign_leaves_the_picture_where_there_is_no_evidence() -> None:
+    heat = np.array([[-1, -1, -1, 0, 0, 0, 0.5, 0.5, 0.5]], np.float32)
+    picture = np.full((1, 9, 3), 200, np.uint8)
+    drawn = compose.overlay(picture, (9, 1), (0, 0, 9, 1), heat, "coolwarm", 1.0, True, (9, 1))[0].astype(int)
+    against, none, favour = drawn[1], drawn[4], drawn[7]
+    assert none.tolist() == [200, 200, 200]
+    assert against.tolist() == colormap.table("coolwarm")[0].tolist()
+    assert favour[0] > favour[2] + 50
+
+
+def test_nothing_is_drawn_of_a_map_without_evidence() -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (10, 20, 3), np.uint8)
+    for sign, heat in ((False, np.full((2, 2), -3, np.float32)), (True, np.zeros((2, 2), np.float32))):
+        assert np.array_equal(overlay(picture, heat, 1.0, sign=sign)[:, 5:15], picture[:, 5:15])
+
+
+@pytest.mark.parametrize("sign", [False, True])
+def test_an_overlay_has_no_creases(sign: bool) -> None:
+    """Bilinear interpolation bends at the centre of each cell. The largest bend of a smooth overlay is much smaller."""
+    heat = np.random.default_rng(1).standard_normal((7, 7)).astype(np.float32)
+    smooth = np.asarray(compose._smooth_levels(heat, (448, 448), sign)).astype(float)
+    creased = compose.mask(heat, (448, 448), sign).astype(float)
+    inner = (slice(32, -32), slice(32, -32))
+    bends = [np.abs(levels[inner][8:-8] * 2 - levels[inner][16:] - levels[inner][:-16]) for levels in (smooth, creased)]
+    assert np.percentile(bends[0], 99.5) < 0.7 * np.percentile(bends[1], 99.5)
+    # At the centres of the cells both have the same values.
+    centres = (slice(32, None, 64), slice(32, None, 64))
+    assert np.abs(smooth[centres] - creased[centres]).max() <= 8
+
+
+def test_opacity_grows_with_the_evidence() -> None:
+    for keep_sign, zero in ((False, 0), (True, 128)):
+        opacity = compose.tints("turbo", keep_sign)[:, 3].astype(int)
+        assert opacity[zero] == 0
+        assert (np.diff(opacity[zero:]) >= 0).all()
+        assert (np.diff(opacity[: zero + 1]) <= 0).all()
+        assert opacity[-1] == 255
+    assert opacity[0] == 255
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "max_side", "min_side", "size"),
+    [
+        (40, 20, 1024, 0, (40, 20)),
+        (40, 20, 20, 0, (20, 10)),
+        (40, 20, 1024, 100, (100, 50)),
+        (40, 20, 60, 100, (60, 30)),
+        (400, 20, 1024, 100, (400, 20)),
+        (1, 900, 1024, 1000, (1, 1000)),
+    ],
+)
+def test_sizes_lie_between_both_limits(width: int, height: int, max_side: int, min_side: int, size: Any) -> None:
+    assert compose.scaled_size(width, height, max_side, min_side) == size
+
+
+def test_a_box_keeps_its_place_in_a_smaller_and_a_larger_copy() -> None:
+    assert compose.scaled_box((10, 0, 30, 20), (40, 20), (20, 10)) == (5, 0, 15, 10)
+    assert compose.scaled_box((10, 0, 30, 20), (40, 20), (80, 40)) == (20, 0, 60, 40)
+    assert compose.scaled_box((900, 0, 901, 1), (901, 1), (9, 1)) == (8, 0, 9, 1)
 
 
 def test_grid_tiles_are_in_the_order_of_the_channels() -> None:
@@ -86,7 +157,7 @@ def test_grid_tiles_are_in_the_order_of_the_channels() -> None:
 
 def test_tiles_are_comparable_on_the_layers_scale_only() -> None:
     values = np.stack([np.array([[0, 1]]), np.array([[0, 10]])]).astype(np.float32)
-    by_channel, by_layer = (grid_of(values, "gray", 2, columns=2, per_layer=per_layer) for per_layer in (False, True))
+    by_channel, by_layer = (grid_of(values, "gray", 2, columns=2, stretch=each) for each in ("channel", "layer"))
     assert by_channel.levels[0, 1] == by_channel.levels[0, -1] == 254
     assert by_layer.levels[0, 1] == 25
     assert by_layer.levels[0, -1] == 254
@@ -95,9 +166,24 @@ def test_tiles_are_comparable_on_the_layers_scale_only() -> None:
 def test_a_common_range_shows_what_a_gate_did_to_a_channel() -> None:
     before = np.array([[[0, 2]]], np.float32)
     after = before * np.float32(0.5)
-    shown = compose.value_range([before, after], per_layer=False)
+    shown = compose.value_range([before, after], "channel")
     levels = [compose.grid(feature_maps(v), shown, "gray", 2, None).levels[0, -1] for v in (before, after)]
     assert levels == [254, 127]
+
+
+def test_percentiles_show_what_an_outlier_would_hide() -> None:
+    values = np.linspace(0, 1, 400, dtype=np.float32).reshape(1, 20, 20)
+    values[0, 0, 0] = 100
+    ranged, stretched = (grid_of(values, "gray", 20, stretch=each).levels for each in ("channel", "percentile"))
+    assert np.median(ranged) < 3
+    assert abs(np.median(stretched) - 127) <= 2
+    assert stretched.max() == stretched[0, 0] == 254
+
+
+def test_a_channel_that_is_nearly_always_zero_keeps_its_own_range() -> None:
+    values = np.zeros((1, 10, 10), np.float32)
+    values[0, 3, 4] = 2
+    assert grid_of(values, "gray", 10, stretch="percentile").levels[3, 4] == 254
 
 
 def test_a_constant_channel_is_drawn_as_the_lowest_level() -> None:

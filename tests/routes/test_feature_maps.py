@@ -10,7 +10,7 @@ import pytest
 
 from pellucid.schemas import FeatureMap, ModelDetail
 from pellucid.types import Pixels
-from tests.support import decoded, explained, parsed
+from tests.support import decoded, decoded_bytes, explained, parsed, post
 
 DARKEST, BRIGHTEST = (68, 1, 84), (253, 231, 37)  # the ends of viridis
 
@@ -24,12 +24,13 @@ def _maps(client: httpx.Client, image: bytes, **options: Any) -> list[FeatureMap
 def _tiles(shown: FeatureMap) -> list[Pixels]:
     """Each channel's tile, cut out of the grid by the geometry that the reply states."""
     grid, tiles = decoded(shown.grid), shown.tiles
-    assert grid.shape[1] == tiles.columns * (tiles.width + tiles.gap) - tiles.gap
-    assert grid.shape[0] == tiles.rows * (tiles.height + tiles.gap) - tiles.gap
+    if not tiles.top:
+        assert grid.shape[1] == tiles.columns * (tiles.width + tiles.gap) - tiles.gap
+        assert grid.shape[0] == tiles.rows * (tiles.height + tiles.gap) - tiles.gap
     cut = []
     for n in range(len(shown.channels)):
-        x = n % tiles.columns * (tiles.width + tiles.gap)
-        y = n // tiles.columns * (tiles.height + tiles.gap)
+        x = tiles.left + n % tiles.columns * (tiles.width + tiles.gap)
+        y = tiles.top + n // tiles.columns * (tiles.height + tiles.gap)
         cut.append(grid[y : y + tiles.height, x : x + tiles.width])
     return cut
 
@@ -129,6 +130,46 @@ def test_one_scale_for_the_layer_makes_its_tiles_comparable(client: httpx.Client
     assert levels == sorted(levels)
     assert levels[0] < 200
     assert levels[-1] == 255
+
+
+def test_percentiles_stretch_a_tile_further_than_its_extremes(client: httpx.Client, cat: bytes) -> None:
+    ranged, stretched = (_maps(client, cat, layers="stem", scale=scale)[0] for scale in ("channel", "percentile"))
+    assert ranged.channels == stretched.channels
+    for one, other in zip(_tiles(ranged), _tiles(stretched), strict=True):
+        assert {DARKEST, BRIGHTEST} <= _colours(other)
+        assert (other == BRIGHTEST).all(2).mean() >= (one == BRIGHTEST).all(2).mean()
+        assert 0.03 < (other == BRIGHTEST).all(2).mean() < 0.5
+
+
+@pytest.mark.parametrize("gate", [False, True])
+def test_labels_leave_the_tiles_where_the_reply_says(client: httpx.Client, cat: bytes, gate: bool) -> None:
+    chosen = {"gates": "blocks.4.gate"} if gate else {"layers": "blocks.4"}
+    for plain, labelled in zip(
+        _maps(client, cat, tile=84, **chosen), _maps(client, cat, tile=84, labels=True, **chosen), strict=True
+    ):
+        assert (plain.tiles.left, plain.tiles.top) == (0, 0)
+        assert labelled.tiles.left > 0 < labelled.tiles.top
+        for one, other in zip(_tiles(plain), _tiles(labelled), strict=True):
+            assert one.shape == other.shape
+            # Some colours of the palette are those of the texts, so the others are a little coarser.
+            assert np.abs(one.astype(int) - other).max() <= 6
+        outside = decoded(labelled.grid)[: labelled.tiles.top].reshape(-1, 3)
+        assert (outside.max(0) == 255).all()
+        assert (outside.min(0) < 64).all()
+
+
+def test_labels_are_drawn_where_the_picture_is_the_reply(client: httpx.Client, cat: bytes) -> None:
+    json = _maps(client, cat, layers="head")[0]
+    assert (json.tiles.top, json.tiles.width) == (0, 112)
+    for options, expected in (({}, {"labels": True}), ({"labels": False}, {}), ({"tile": 56}, {"labels": True})):
+        reply = post(client, "/v1/feature-maps", cat, accept="image/png", layers="head", **options)
+        same = _maps(client, cat, layers="head", **expected, **options)[0]
+        assert np.array_equal(decoded_bytes(reply.content, "image/png"), decoded(same.grid))
+
+
+def test_tiny_tiles_have_labels_that_fit(client: httpx.Client, cat: bytes) -> None:
+    (shown,) = _maps(client, cat, layers="head", tile=3, labels=True, count=1)
+    assert (shown.tiles.width, len(_tiles(shown))) == (3, 1)
 
 
 @pytest.mark.parametrize("colormap", ["viridis", "magma", "inferno", "cividis", "turbo", "jet", "coolwarm", "gray"])

@@ -227,12 +227,49 @@ def test_an_overlay_without_colour_is_the_photograph_inside_the_box_and_dimmer_o
     assert overlay[outside].mean() < 0.6 * source[outside].mean()
 
 
-def test_an_overlay_of_colour_alone_is_the_mask_in_colour(client: httpx.Client, cat: bytes) -> None:
+def test_an_overlay_at_full_opacity_is_the_mask_in_colour_where_there_is_evidence(
+    client: httpx.Client, cat: bytes
+) -> None:
     cam = _cam(client, cat, overlay=True, alpha=1, colormap="gray")
     assert cam.overlay is not None
     x0, y0, x1, y1 = cam.box
-    inside, mask = decoded(cam.overlay)[y0:y1, x0:x1], decoded(cam.mask)
-    assert np.abs(inside.astype(int) - mask[:, :, None]).max() <= 1
+    inside, mask = decoded(cam.overlay)[y0:y1, x0:x1].astype(int), decoded(cam.mask)
+    source = decoded_bytes(cat, "image/jpeg")[y0:y1, x0:x1].astype(int)
+    assert np.array_equal(inside[mask == 0], source[mask == 0])
+    # The mask is bilinear, the overlay smooth: they agree at the centres of the cells.
+    rows, columns = (((np.arange(7) + 0.5) * side / 7).astype(int) for side in mask.shape)
+    centres = np.ix_(rows, columns)
+    strong = mask[centres] > 140
+    assert strong.any()
+    assert np.abs(inside[centres] - mask[centres][..., None])[strong].max() <= 12
+
+
+def test_small_pictures_are_enlarged_to_min_side_and_no_further_than_max_side(client: httpx.Client, cat: bytes) -> None:
+    for options, mask, overlay in (
+        ({}, 263, 451),
+        ({"min_side": 600}, 600, 600),
+        ({"min_side": 300}, 300, 451),
+        ({"min_side": 600, "max_side": 400}, 400, 400),
+    ):
+        cam = _cam(client, cat, overlay=True, **options)
+        assert cam.overlay is not None
+        assert (max(decoded(cam.mask).shape), max(decoded(cam.overlay).shape)) == (mask, overlay)
+        assert (cam.overlay.width, cam.mask.width) == (overlay, mask)
+        assert cam.box == [94, 19, 357, 281]
+
+
+@pytest.mark.parametrize(("signed", "blank"), [(False, 0), (True, 128)])
+def test_a_mask_can_cover_the_whole_photograph(client: httpx.Client, cat: bytes, signed: bool, blank: int) -> None:
+    cam, whole = (_cam(client, cat, signed=signed, fit=fit) for fit in ("box", "source"))
+    x0, y0, x1, y1 = cam.box
+    expected = np.full((300, 451), blank, np.uint8)
+    expected[y0:y1, x0:x1] = decoded(cam.mask)
+    assert np.array_equal(decoded(whole.mask), expected)
+    assert (whole.box, whole.raw) == (cam.box, cam.raw)
+    small = _cam(client, cat, signed=signed, fit="source", overlay=True, max_side=100)
+    assert small.overlay
+    assert decoded(small.mask).shape == decoded(small.overlay).shape[:2] == (67, 100)
+    assert decoded(small.mask)[0, 0] == blank
 
 
 @pytest.mark.parametrize("max_side", [8, 100, 263, 4096])

@@ -71,10 +71,12 @@ def test_every_text_exists_in_every_language_and_is_used() -> None:
         assert set(re.findall(r"\{\w+\}", text)) == set(re.findall(r"\{\w+\}", chinese[key])), key
     code = "".join((FOLDER / name).read_text("utf-8") for name in FILES if name.endswith((".js", ".html")))
     named = set(re.findall(r'data-t(?:-label)?="([^"]+)"', code)) | set(re.findall(r'"([a-z_]+(?:\.[a-z_]+)*)"', code))
-    made = {match.replace("`", "") for match in re.findall(r"t\(`([\w.]+\.)\$\{", code)}  # t(`view.${view}`)
+    made = {match.replace("`", "") for match in re.findall(r"t(?:Of)?\(`([\w.]+\.)\$\{", code)}  # t(`view.${view}`)
+    of_kinds = re.findall(r'"([\w.]+)"', "".join(re.findall(r"\btOf\(([^,]*),", code)))  # tOf("done", kind)
+    made |= {f"{key}." for key in of_kinds}
     for key in english:
         assert key in named or any(key.startswith(prefix) for prefix in made), f"{key} is used nowhere"
-    asked = set(re.findall(r'data-t(?:-label)?="([^"]+)"', code)) | set(re.findall(r'\bt\("([^"]+)"', code))
+    asked = {*re.findall(r'data-t(?:-label)?="([^"]+)"', code), *re.findall(r'\bt\("([^"]+)"', code), *of_kinds}
     assert asked <= english.keys()
 
 

@@ -12,7 +12,7 @@ from pellucid.decode.image import decode
 from pellucid.network.spec import PreprocessSpec
 from pellucid.resampling import upsample
 from pellucid.trust.imputation import NOISE, imputed, linear
-from pellucid.types import Pixels, Upload
+from pellucid.types import InputPixels, Pixels, Upload
 from tests.support import photograph
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array_wrap__")  # the oracle passes tensors to numpy
@@ -21,7 +21,7 @@ SPEC = PreprocessSpec((224, 224), 256, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.
 
 
 @pytest.fixture(scope="module")
-def pixels() -> Pixels:
+def pixels() -> InputPixels:
     return decode(Upload(photograph("cat")), SPEC, 10**7, None, 10**5).pixels
 
 

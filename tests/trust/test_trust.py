@@ -39,7 +39,7 @@ def score(pixels: Pixels) -> float:
 
 
 def examined(
-    pixels: Pixels, maps: list[Floats], design: Design | None = None, network: Callable[[Pixels], float] = score
+    pixels: Pixels, maps: list[Floats], design: Design | None = None, network: Callable[..., float] = score
 ) -> tuple[Measured, ...]:
     perturbations = Perturbations(pixels, maps, MEAN, design or Design())
     scores = [network(perturbations.picture(number)) for number in range(len(perturbations))]

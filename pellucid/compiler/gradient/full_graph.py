@@ -7,7 +7,7 @@ batch size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,24 +51,31 @@ def record(
     *,
     gradients: bool = True,
     top_class: bool = True,
+    scores: Mapping[str, tuple[str, Callable[[Tensor], Tensor]] | None] | None = None,
 ) -> FullGraph:
     """Record ``forward`` and, unless ``gradients`` is false, its gradients.
 
     ``forward`` maps pixels ``[B, *shape]`` to the values named ``names[1:]``, followed by the logits ``[B, scalars]``.
     ``names[0]`` is the name of the pixels. ``root`` holds the parameters and buffers. ``top_class``: whether a row of
-    zeros in ``wanted`` stands for the class with the largest logit.
+    zeros in ``wanted`` stands for the class with the largest logit. The last values may have ``scores`` of their own in
+    place of the logits: the name of a value, and a function that maps it to ``[B, scalars]``; or None, for no gradient.
 
     Raises TracingError, and any error of the operations.
     """
     kind = next((value.dtype for value in root.parameters()), torch.float32)
     has_gradient: list[bool] = []
+    own = scores or {}
+    plain = len(names) - len(own)
 
     def both(pixels: Tensor, wanted: Tensor) -> tuple[Tensor, ...]:
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), _Plain():
             leaf = pixels.detach().requires_grad_(gradients)
             *values, logits = forward(leaf)
             values = [leaf, *values]
-            of_values = _gradients(values, logits, wanted, top_class) if gradients else []
+            of_values = _gradients(values[:plain], logits, wanted, top_class) if gradients else []
+            if gradients:
+                by_name = dict(zip(names, values, strict=True))
+                of_values += [_of_scores(by_name, each, of, logits, wanted, top_class) for each, of in own.items()]
         has_gradient[:] = [value is not None for value in of_values]
         return (*values, logits, *(value for value in of_values if value is not None))
 
@@ -104,8 +111,26 @@ def _gradients(values: Sequence[Tensor], logits: Tensor, wanted: Tensor, top_cla
         return [None] * len(values)
     if top_class:
         wanted = _default_to_top_class(wanted, logits.detach())
-    found = iter(torch.autograd.grad(logits, leaves, wanted, allow_unused=True))
+    found = iter(torch.autograd.grad(logits, leaves, wanted, retain_graph=True, allow_unused=True))
     return [next(found) if value.requires_grad else None for value in values]
+
+
+def _of_scores(
+    values: Mapping[str, Tensor],
+    name: str,
+    own: tuple[str, Callable[[Tensor], Tensor]] | None,
+    logits: Tensor,
+    wanted: Tensor,
+    top_class: bool,
+) -> Tensor | None:
+    """The gradient at a value of ``(wanted * scores).sum()``, with scores of its own. The top class is the logits'."""
+    if own is None or not values[name].requires_grad:
+        return None
+    source, function = own
+    if top_class:
+        wanted = _default_to_top_class(wanted, logits.detach())
+    (found,) = torch.autograd.grad(function(values[source]), values[name], wanted, retain_graph=True, allow_unused=True)
+    return found
 
 
 def _default_to_top_class(wanted: Tensor, logits: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Finds channel-attention gates in a traced network, and names gated layers."""
+"""Finds gates of channels and of positions in a traced network, and names gated layers."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def names_without_gates(net: nn.Module) -> Callable[[str], str]:
 class FoundGate:
     """A gate in a graph: the product ``output`` of the map ``gated`` and ``weights``, one number per channel.
 
-    ``shape`` is (channels, height, width) of the map. ``squash`` is the function that bounds the weights, applied
-    before any scaling or shift by a constant.
+    A ``spatial`` gate has one number per position in place of one per channel. ``shape`` is (channels, height, width)
+    of the map. ``squash`` is the function that bounds the weights, applied before any scaling or shift by a constant.
     """
 
     weights: fx.Node
@@ -56,6 +56,7 @@ class FoundGate:
     output: fx.Node
     shape: tuple[int, int, int]
     squash: str
+    spatial: bool = False
 
 
 _MULTIPLY = {"mul", "multiply"}
@@ -78,8 +79,8 @@ def _shape(node: fx.Node) -> tuple[int, ...]:
     return tuple(node.meta.get("shape", ()))
 
 
-def _per_channel(factor: tuple[int, ...], gated: tuple[int, ...], extent: slice) -> bool:
-    """Whether a factor has one number per image and channel: the map's shape, with sides of 1 in its ``extent``."""
+def _fits(factor: tuple[int, ...], gated: tuple[int, ...], extent: slice) -> bool:
+    """Whether a factor has one number for all of the ``extent``: the map's shape, with sides of 1 there."""
     ones = [1] * len(gated[extent])
     return len(factor) == len(gated) and [*factor[extent]] == ones and _others(factor, extent) == _others(gated, extent)
 
@@ -93,11 +94,12 @@ def _others(shape: tuple[int, ...], extent: slice) -> list[int]:
 def _gate_behind(node: fx.Node, gated: tuple[int, ...], extent: slice, root: nn.Module) -> tuple[fx.Node, str] | None:
     """Walk up from a factor of a product to the function that bounds it.
 
-    Returns the node of the weights, one per channel, and that function's name. Returns None if the factor is no gate.
+    Returns the node of the weights, one for all of the ``extent``, and that function's name. Returns None if the factor
+    is no gate.
     """
     weights: fx.Node | None = None
     while True:
-        if _per_channel(_shape(node), gated, extent) or _shape(node) == tuple(_others(gated, extent)):
+        if _fits(_shape(node), gated, extent) or _shape(node) == tuple(_others(gated, extent)):
             weights = weights or node  # the node nearest to the multiplication holds the final weights
         name = _name(node, root)
         if name in _SQUASH:
@@ -110,13 +112,14 @@ def _gate_behind(node: fx.Node, gated: tuple[int, ...], extent: slice, root: nn.
 
 
 def find_gates(graph: fx.Graph, root: nn.Module, layouts: dict[fx.Node, Layout]) -> Iterator[FoundGate]:
-    """Every channel-attention gate of a traced graph (pellucid.compiler.trace.tracing), in order.
+    """Every gate of channels or positions in a traced graph (pellucid.compiler.trace.tracing), in order.
 
-    A gate is a product of a map and a factor with one number per image and channel, where a sigmoid or a similar
-    function computed the factor. Class names do not matter: this finds torchvision's SqueezeExcitation, timm's SE, eSE,
-    ECA, GE, GC and CBAM channel gates, and models.attention.ChannelAttention. Selective kernels and split attention
-    scale several maps ``[B, paths, C, H, W]`` by a softmax over the paths; such a gate has paths * C channels. Spatial
-    gates, hard-swish, layer scale and global response normalisation do not count as gates.
+    A channel gate is a product of a map and a factor with one number per image and channel, where a sigmoid or a
+    similar function computed the factor. Class names do not matter: this finds torchvision's SqueezeExcitation, timm's
+    SE, eSE, ECA, GE, GC and CBAM channel gates, and models.attention.ChannelAttention. Selective kernels and split
+    attention scale several maps ``[B, paths, C, H, W]`` by a softmax over the paths; such a gate has paths * C
+    channels. A spatial gate, as CBAM's, has one number per image and position. Gates with one number per row,
+    hard-swish, layer scale and global response normalisation do not count as gates.
     """
     for node in graph.nodes:
         if _name(node, root) not in _MULTIPLY or len(node.args) != 2:
@@ -128,10 +131,12 @@ def find_gates(graph: fx.Graph, root: nn.Module, layouts: dict[fx.Node, Layout])
             layout = layouts.get(gated)
             if layout is None or "H" not in layout.axes or layout.height * layout.width == 1 or node not in layouts:
                 continue
-            at = layout.axes.index("H")
-            shape = _shape(gated)
-            found = _gate_behind(factor, shape, slice(at, at + 2), root)
-            if found is not None:
-                weights, squash = found
-                yield FoundGate(weights, gated, node, (layout.channels(shape), layout.height, layout.width), squash)
+            shape, positions, channels = _shape(gated), layout.axes.index("H"), layout.axes.index("C")
+            of_map = layout.channels(shape), layout.height, layout.width
+            if (found := _gate_behind(factor, shape, slice(positions, positions + 2), root)) is not None:
+                yield FoundGate(found[0], gated, node, of_map, found[1])
+                break
+            per_position = layout.axes in ("BCHW", "BHWC") and of_map[0] > 1
+            if per_position and (found := _gate_behind(factor, shape, slice(channels, channels + 1), root)) is not None:
+                yield FoundGate(found[0], gated, node, of_map, found[1], spatial=True)
                 break

@@ -7,13 +7,15 @@ compilation.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
+from pellucid.compiler.trace.attention import OWNER, FoundAttention, find_attentions, write_out
 from pellucid.compiler.trace.gates import FoundGate, find_gates, names_without_gates
 from pellucid.compiler.trace.heads import linear_behind
 from pellucid.compiler.trace.in_place import out_of_place
@@ -29,7 +31,7 @@ from pellucid.compiler.trace.stages import (
 )
 from pellucid.compiler.trace.tracing import Trace, check_same, trace
 from pellucid.network.layout import Layout
-from pellucid.network.spec import GateSpec, LayerSpec, NetworkSpec, OutputKind
+from pellucid.network.spec import AttentionSpec, GateSpec, LayerSpec, NetworkSpec, OutputKind
 
 
 class UntraceableError(ValueError):
@@ -41,22 +43,26 @@ class UntraceableError(ValueError):
 class TracedNetwork:
     """One network as a read-only graph. It shares the parameters of ``net`` and freezes them.
 
-    ``size`` is the (height, width) of the pixels. ``output`` is the kind of the output, or None if it is to be found
-    out; ``kind`` is what was found. ``shape`` is that of the output without the batch, ``[classes]`` or
-    ``[classes, h, w]``. ``spec`` lists the layers, gates and default layers that callers can name.
+    ``size`` is the (height, width) of the pixels, and ``channels`` the number of their channels. ``output`` is the kind
+    of the output, or None if it is to be found out; ``kind`` is what was found. ``shape`` is that of the output without
+    the batch, ``[classes]`` or ``[classes, h, w]``. ``spec`` lists the layers, gates and default layers that callers
+    can name.
 
     Raises UntraceableError.
     """
 
-    def __init__(self, net: nn.Module, size: tuple[int, int], output: OutputKind | None = "softmax") -> None:
+    def __init__(
+        self, net: nn.Module, size: tuple[int, int], output: OutputKind | None = "softmax", channels: int = 3
+    ) -> None:
         net = net.eval().requires_grad_(False)
         public = names_without_gates(net)
         self._kinds = {public(path): type(module).__name__ for path, module in net.named_modules()}
         name = type(net).__name__
         try:
-            traced = trace(net, size)
+            traced = trace(net, (channels, *size))
             out_of_place(traced.module)
-            check_same(net, traced.module, size)
+            write_out(traced.module, lambda node: traced.qualnames[node].rpartition(".")[0], traced.moved)
+            check_same(net, traced.module, (channels, *size))
         except Exception as error:  # the network's code can raise anything when it meets a symbol
             raise UntraceableError(f"{name} can't be traced with pixels of {size[0]}x{size[1]}: {error}") from error
         self._root, self._pixels, self._batch = traced.module, traced.pixels, traced.batch
@@ -86,12 +92,28 @@ class TracedNetwork:
         self._layers = {layer.name: node for node, layer in spatial}
         layers = {*self._layers.values()}  # the pixels are not a layer, so a gate on them is left out
         gates = find_gates(graph, self._root, layouts)
-        found = [gate for gate in gates if {gate.gated, gate.output} <= layers]
-        gate_specs = self._gate_specs(found)
-        # A gate's name -> the graph's value that holds its weights, one number per channel.
+        all_gates = [gate for gate in gates if {gate.gated, gate.output} <= layers]
+        found = [gate for gate in all_gates if not gate.spatial]
+        spatial_gates = [gate for gate in all_gates if gate.spatial]
+        gate_specs, spatial_specs = self._gate_specs(found, found), self._gate_specs(spatial_gates, all_gates)
+        # A gate's name -> the graph's value that holds its weights, one number per channel, or per position.
         self.gates = {spec.layer: gate.weights.name for spec, gate in zip(gate_specs, found, strict=True)}
+        self.spatial_gates = {
+            spec.layer: gate.weights.name for spec, gate in zip(spatial_specs, spatial_gates, strict=True)
+        }
         self._live = self._depending_on(self._pixels)
-        self.spec = self._describe([layer for _, layer in spatial], gate_specs)
+        self._waists = waists(graph, self._live)
+        attentions = find_attentions(graph, self._root, layouts)
+        names = self._attention_names(attentions, public)
+        # An attention's name -> the graph's value of its matrix, and that of its block's tokens.
+        self.attentions = {name: found.matrix.name for name, found in zip(names, attentions, strict=True)}
+        self.blocks = self._blocks(names, attentions)
+        specs = self._attention_specs(names, attentions)
+        self.spec = replace(
+            self._describe([layer for _, layer in spatial], gate_specs),
+            spatial_gates=spatial_specs,
+            attentions=specs,
+        )
         self._parameters = {id(value): name for name, value in net.named_parameters()}
 
     @property
@@ -108,8 +130,9 @@ class TracedNetwork:
         return str(self._layers[layer].name)
 
     def values(self) -> list[str]:
-        """The graph values of all layers and of all gates' weights, in order of execution."""
-        named = {node.name for node in self._layers.values()} | {*self.gates.values()}
+        """The graph values of all layers and of all gates' weights, in order of execution. Not those of attention."""
+        named = {node.name for node in self._layers.values()}
+        named |= {*self.gates.values(), *self.spatial_gates.values()}
         return [node.name for node in self._root.graph.nodes if node.name in named]
 
     def layout(self, layer: str) -> Layout:
@@ -125,7 +148,7 @@ class TracedNetwork:
         return None if weight is None else self._parameters.get(id(weight))
 
     def trunk(self, outputs: Sequence[str]) -> fx.GraphModule:
-        """A module that maps normalised pixels ``[B, 3, H, W]`` to the graph values named in ``outputs``, as a tuple.
+        """A module that maps normalised pixels ``[B, C, H, W]`` to the graph values named in ``outputs``, as a tuple.
 
         It runs only the nodes that these need, and shares the parameters.
         """
@@ -138,6 +161,39 @@ class TracedNetwork:
                 copies[node] = graph.node_copy(node, copies.__getitem__)
         graph.output(tuple(copies[nodes[name]] for name in outputs))
         return fx.GraphModule(self._root, graph)
+
+    def head(self, value: str) -> fx.GraphModule:
+        """A module that maps a graph value that everything passes through to the logits ``[B, classes]``."""
+        graph = fx.Graph()
+        cut = next(node for node in self._root.graph.nodes if node.name == value)
+        given = graph.placeholder(cut.name)
+        copies = {cut: given, self._batch: graph.call_method("size", (given, 0))}
+        needed = ancestors([self._logits], stop=[*copies])
+        for node in self._root.graph.nodes:
+            if node in needed and node not in copies:
+                copies[node] = graph.node_copy(node, copies.__getitem__)
+        graph.output(copies[self._logits])
+        return fx.GraphModule(self._root, graph)
+
+    def block_scores(self) -> dict[str, tuple[str, Callable[[Tensor], Tensor]] | None]:
+        """For the graph value of each attention: the value of its block's tokens, and a function from these to scores.
+
+        The scores are the logits ``[B, classes]`` that the head behind the last block gives if every token is the mean
+        of all tokens. None if not all attentions have a block.
+        """
+        if not self.blocks:
+            return dict.fromkeys(self.attentions.values())
+        last = [*self.blocks.values()][-1]
+        head, axes = self.head(last), _axes(self._layout_of(last), "HWN")
+
+        def scores(tokens: Tensor) -> Tensor:
+            logits: Tensor = head(tokens.mean(axes, keepdim=True).expand(tokens.shape))
+            return logits
+
+        return {matrix: (self.blocks[name], scores) for name, matrix in self.attentions.items()}
+
+    def _layout_of(self, value: str) -> Layout:
+        return next(self._layouts[node] for node in self._layers.values() if node.name == value)
 
     def _depending_on(self, node: fx.Node) -> set[fx.Node]:
         """``node`` and the nodes towards the logits that depend on its numbers, not only on its batch size."""
@@ -153,12 +209,14 @@ class TracedNetwork:
             None if layout.extra else linear_behind(node, layout.axes, self._logits, self._towards_logits, self._root)
         )
 
-    # -- gates and defaults
+    # -- gates
 
-    def _gate_specs(self, gates: list[FoundGate]) -> tuple[GateSpec, ...]:
-        """The gates. A gate alone in its module has the module's name; others have their multiplication's name."""
+    def _gate_specs(self, gates: list[FoundGate], among: list[FoundGate]) -> tuple[GateSpec, ...]:
+        """The gates. A gate alone in its module, ``among`` these, has the module's name; others have their
+        multiplication's name.
+        """
         owners = [self._qualnames[gate.output].rpartition(".")[0] for gate in gates]
-        shared = Counter(owners)
+        shared = Counter(self._qualnames[gate.output].rpartition(".")[0] for gate in among)
         return tuple(
             self._gate_spec(gate, owner if owner and shared[owner] == 1 else self._qualnames[gate.output], owner)
             for gate, owner in zip(gates, owners, strict=True)
@@ -173,9 +231,67 @@ class TracedNetwork:
     def _shortest_name(self, node: fx.Node) -> str:
         return min((name for name, named in self._layers.items() if named is node), key=lambda name: name.count("."))
 
+    # -- attention
+
+    def _attention_names(self, attentions: list[FoundAttention], public: Callable[[str], str]) -> list[str]:
+        """The path of each attention's module, with a number from its second attention on."""
+        runs: Counter[str] = Counter()
+        names = []
+        for found in attentions:
+            own = self._qualnames.get(found.matrix, "").rpartition(".")[0]
+            path = public(found.matrix.meta.get(OWNER, own)) or "attention"
+            names.append(f"{path}_{runs[path]}" if runs[path] else path)
+            runs[path] += 1
+        return names
+
+    def _blocks(self, names: list[str], attentions: list[FoundAttention]) -> dict[str, str]:
+        """An attention's name -> the graph value of the tokens that its block returns. Empty if some have no block.
+
+        Its block is the smallest module around it whose tokens everything passes through.
+        """
+        blocks = {}
+        for name, found in zip(names, attentions, strict=True):
+            parts = name.split(".")
+            around = (self._layers.get(".".join(parts[:count])) for count in range(len(parts), 0, -1))
+            behind = self._depending_on(found.matrix)
+            block = next((node for node in around if node in self._waists and node in behind), None)
+            if block is None:
+                return {}
+            layout = self._layouts[block]
+            if (layout.extra, (layout.height, layout.width)) != (found.extra, found.grid):
+                return {}
+            blocks[name] = block
+        read = ancestors([self._logits], stop=[*blocks.values(), self._batch])
+        whole = len({*blocks.values()}) == len(blocks) and self._pixels not in read
+        return {name: str(block.name) for name, block in blocks.items()} if whole else {}
+
+    def _attention_specs(self, names: list[str], attentions: list[FoundAttention]) -> tuple[AttentionSpec, ...]:
+        if not attentions:
+            return ()
+        read = self._read_tokens(attentions[-1], self.blocks.get(names[-1]))
+        return tuple(
+            AttentionSpec(name, found.heads, found.extra, found.grid, read)
+            for name, found in zip(names, attentions, strict=True)
+        )
+
+    def _read_tokens(self, last: FoundAttention, block: str | None) -> tuple[int, int]:
+        """The first token that the logits depend on behind the last block, and one past the last such token."""
+        count = last.extra + last.grid[0] * last.grid[1]
+        if block is None:
+            return 0, count
+        node = next(node for node in self._layers.values() if node.name == block)
+        kind = next((each.dtype for each in self._root.parameters()), torch.float32)
+        tokens = torch.randn(node.meta["shape"], generator=torch.Generator().manual_seed(3)).to(kind).requires_grad_()
+        with torch.enable_grad():
+            logits = self.head(block)(tokens)
+            gradient = torch.autograd.grad(logits.square().sum(), tokens)[0] if logits.requires_grad else 0 * tokens
+        read = (gradient != 0).amax(_axes(self._layouts[node], "BC")).flatten().nonzero().flatten().tolist()
+        return (read[0], read[-1] + 1) if read else (0, last.extra or count)  # zeros: torchvision's untrained head
+
+    # -- defaults
+
     def _describe(self, layers: list[LayerSpec], gates: tuple[GateSpec, ...]) -> NetworkSpec:
-        passed = waists(self._root.graph, self._live)
-        named = [layer for layer in layers if self._layers[layer.name] in passed]
+        named = [layer for layer in layers if self._layers[layer.name] in self._waists]
         # The last one. Of several names of one value, the shortest comes last.
         default = next((layer for layer in reversed(named) if self._is_map_of_features(layer)), None)
         return NetworkSpec(
@@ -218,7 +334,7 @@ def _checked_kind(returned: fx.Node, last: str, name: str, kind: OutputKind | No
     ``last`` is the network's last operation.
     """
     shape, squashes = list(returned.meta["shape"][1:]), last.lower()
-    if kind is None and len(shape) == 3:
+    if kind is None and shape[1:] not in ([], [1, 1]):
         kind = "dense"
     elif kind is None and squashes in ("softmax", "sigmoid"):
         kind = "softmax" if squashes == "softmax" else "sigmoid"
@@ -232,6 +348,11 @@ def _checked_kind(returned: fx.Node, last: str, name: str, kind: OutputKind | No
         expected = "[B, classes, h, w]" if kind == "dense" else "[B, outputs]"
         given = ", ".join(map(str, shape))
         raise UntraceableError(f"{name} returns [B, {given}], and the output {kind} has the shape {expected}")
+    if {kind, squashes} == {"softmax", "sigmoid"}:
+        raise UntraceableError(
+            f"{name} ends with a {squashes}, and the output {kind} is declared. Declare {squashes}, or end the network "
+            "before it."
+        )
     if kind == "softmax" and shape == [1]:
         raise UntraceableError(
             f"{name} returns a single number, whose softmax is always 1. Declare the output: sigmoid for a label that "
@@ -243,8 +364,8 @@ def _checked_kind(returned: fx.Node, last: str, name: str, kind: OutputKind | No
 def _logits(graph: fx.Graph, logits: fx.Node, kind: OutputKind, last: str) -> fx.Node:
     """The node of the logits, in two dimensions. It becomes the graph's output."""
     squashed = {"softmax": ("softmax",), "sigmoid": ("sigmoid",), "dense": ("softmax", "sigmoid")}.get(kind, ())
-    if last.lower() in squashed and isinstance(logits.args[0], fx.Node):
-        logits = logits.args[0]
+    if last.lower() in squashed:
+        (logits,) = logits.all_input_nodes
     with graph.inserting_before(graph.output_node()):
         if kind == "dense":
             logits = graph.call_function(torch.flatten, (logits, 1))
@@ -253,3 +374,7 @@ def _logits(graph: fx.Graph, logits: fx.Node, kind: OutputKind, last: str) -> fx
     graph.output_node().args = (logits,)
     graph.eliminate_dead_code()
     return logits
+
+
+def _axes(layout: Layout, letters: str) -> list[int]:
+    return [axis for axis, letter in enumerate(layout.axes) if letter in letters]

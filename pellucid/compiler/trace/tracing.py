@@ -14,7 +14,7 @@ from __future__ import annotations
 import operator
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakValueDictionary
@@ -50,13 +50,21 @@ class Trace:
     qualnames: dict[fx.Node, str]
     returned: dict[str, tuple[fx.Node, str]]
 
+    def moved(self, old: fx.Node, new: fx.Node) -> None:
+        """Give the names of ``old`` to ``new``, which holds the same value."""
+        if old in self.qualnames:
+            self.qualnames[new] = self.qualnames.pop(old)
+        for path, (node, kind) in self.returned.items():
+            if node is old:
+                self.returned[path] = new, kind
 
-def trace(net: nn.Module, size: tuple[int, int]) -> Trace:
-    """The graph of ``net`` for pixels ``[B, 3, *size]``.
+
+def trace(net: nn.Module, shape: tuple[int, int, int]) -> Trace:
+    """The graph of ``net`` for pixels ``[B, *shape]``.
 
     Raises whatever the network's code raises when it meets a symbol.
     """
-    tracer = _Tracer(net, size)
+    tracer = _Tracer(net, shape)
     try:
         graph = tracer.trace(net)
     finally:
@@ -65,7 +73,7 @@ def trace(net: nn.Module, size: tuple[int, int]) -> Trace:
     return Trace(fx.GraphModule(net, graph), pixels, tracer.batch, tracer.qualnames, tracer.returned)
 
 
-def check_same(net: nn.Module, served: fx.GraphModule, size: tuple[int, int]) -> None:
+def check_same(net: nn.Module, served: fx.GraphModule, shape: tuple[int, int, int]) -> None:
     """Compare the network with the ``served`` graph on four seeded images and on one.
 
     Raises ValueError if the logits differ. That finds what tracing misses: writes through a view
@@ -73,7 +81,7 @@ def check_same(net: nn.Module, served: fx.GraphModule, size: tuple[int, int]) ->
     networks whose answer depends on the other images in the batch (batch norm without running statistics).
     """
     parameter = _any_parameter(net)
-    images = torch.randn(4, 3, *size, generator=torch.Generator().manual_seed(1))  # unlike the traced noise
+    images = torch.randn(4, *shape, generator=torch.Generator().manual_seed(1))  # unlike the traced noise
     images += torch.linspace(-1, 2, 4)[:, None, None, None]  # from dark to bright
     images = images.to(parameter.device, parameter.dtype)
     first = images[:1]
@@ -94,6 +102,27 @@ def _compare(found: torch.Tensor, expected: torch.Tensor, when: str) -> None:
     atol = 1e-3 * float(expected.abs().max()) + 1e-6
     if found.shape != expected.shape or not torch.allclose(found, expected, rtol=0, atol=atol, equal_nan=True):
         raise ValueError(f"it computes other logits {when}")
+
+
+class Operation(nn.Module):
+    """A function of tensors, some of which are its ``own``, by position. Its value has the module's name, no other."""
+
+    def __init__(self, function: Callable[..., Any], own: Mapping[int, torch.Tensor]) -> None:
+        super().__init__()
+        self._function = function
+        self._own = {position: f"operand{position}" for position in own}
+        for position, value in own.items():
+            if value.is_floating_point():
+                self.register_parameter(f"operand{position}", nn.Parameter(value))
+            else:
+                self.register_buffer(f"operand{position}", value)
+
+    def forward(self, *values: Any) -> Any:
+        given = iter(values)
+        count = len(values) + len(self._own)
+        return self._function(
+            *(getattr(self, self._own[at]) if at in self._own else next(given) for at in range(count))
+        )
 
 
 class _Shapes(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -142,12 +171,12 @@ class _Tracer(fx.Tracer):
     output of layer3.
     """
 
-    def __init__(self, net: nn.Module, size: tuple[int, int]) -> None:
+    def __init__(self, net: nn.Module, shape: tuple[int, int, int]) -> None:
         super().__init__()
         self.qualnames: dict[fx.Node, str] = {}
         self.returned: dict[str, tuple[fx.Node, str]] = {}
         parameter = _any_parameter(net)
-        noise = torch.randn(max(BATCHES), 3, *size, generator=torch.Generator().manual_seed(0))
+        noise = torch.randn(max(BATCHES), *shape, generator=torch.Generator().manual_seed(0))
         noise = noise.to(parameter.device, parameter.dtype)
         self._inputs = tuple(noise[:count].clone() for count in BATCHES)
         self._symbols: WeakValueDictionary[fx.Node, _Known] = WeakValueDictionary()
@@ -168,6 +197,10 @@ class _Tracer(fx.Tracer):
             return forward(*args, **kwargs)
         value = super().call_module(m, forward, args, kwargs)
         path = self.path_of_module(m)
+        if isinstance(m, Operation):
+            if isinstance(value, fx.Proxy):
+                self.qualnames[value.node] = path
+            return value
         # A leaf's value has its name already. A gated layer returns its gate's value, which has a name too.
         if isinstance(value, fx.Proxy) and not isinstance(m, Gated) and not self.is_leaf_module(m, path):
             self.returned[self._numbered(path)] = self._current(value.node), type(m).__name__

@@ -18,8 +18,7 @@ def fused(heat_maps: Sequence[Floats], how: Fusion) -> Floats:
 
     - ``mean``: as pytorch-grad-cam combines layers
     - ``max``: as LayerCAM does (Jiang et al. 2021, sec. III)
-    - ``product``: keeps what all layers mark, as Poly-CAM does between neighbouring layers (Englebert et al., arXiv
-      2204.13359)
+    - ``product``: keeps what all layers mark: RefineCAM before its last stretch (arXiv 2605.14641)
     """
     height, width = max((heat.shape[-2:] for heat in heat_maps), key=lambda size: size[0] * size[1])
     scaled = [min_max_scaled(np.maximum(heat, 0)) for heat in heat_maps]

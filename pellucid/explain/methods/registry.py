@@ -6,14 +6,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from pellucid.explain.evidence import Evidence, has_importance
+from pellucid.explain.evidence import Attended, Evidence, has_importance
 from pellucid.explain.probe import Probe
-from pellucid.network.spec import PIXELS
+from pellucid.network.spec import PIXELS, NetworkSpec
 from pellucid.types import Floats, MethodSpec, Needs, Plan
 
 OfEvidence = Callable[[Evidence], Floats]
 OfProbe = Callable[[Probe], Floats]
-Function = TypeVar("Function", OfEvidence, OfProbe)
+OfAttended = Callable[[Attended], Floats]
+Function = TypeVar("Function", OfEvidence, OfProbe, OfAttended)
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,16 @@ class ProbingMethod:
     heat: OfProbe
 
 
+@dataclass(frozen=True)
+class AttentionMethod:
+    """A method that takes Attended: it reads the attention between tokens."""
+
+    spec: MethodSpec
+    heat: OfAttended
+
+
 # Name -> method, in the order of their declarations.
-METHODS: Final[dict[str, Method | ProbingMethod]] = {}
+METHODS: Final[dict[str, Method | ProbingMethod | AttentionMethod]] = {}
 
 
 def method(
@@ -43,10 +52,17 @@ def method(
     spec = MethodSpec(name, title, needs, formula, paper, **more)
 
     def declare(heat: Function) -> Function:
-        METHODS[name] = (Method if needs in ("activation", "gradient") else ProbingMethod)(spec, heat)  # type: ignore[arg-type]
+        of_evidence = Method if needs in ("activation", "gradient") else ProbingMethod
+        METHODS[name] = (AttentionMethod if spec.of_attention else of_evidence)(spec, heat)  # type: ignore[arg-type]
         return heat
 
     return declare
+
+
+def offered(network: NetworkSpec) -> tuple[MethodSpec, ...]:
+    """The methods that a network can have, in order: those that read attention need one that has it."""
+    specs = (method.spec for method in METHODS.values())
+    return tuple(spec for spec in specs if network.attentions or not spec.of_attention)
 
 
 def _places(plan: Plan) -> Iterable[tuple[MethodSpec, str]]:
@@ -68,8 +84,15 @@ def explained(plan: Plan) -> tuple[str, ...]:
     if plan.edit is not None and plan.layer is not None:
         layers.append(plan.layer)
     for spec, layer in _places(plan):
-        layers += [layer, PIXELS] if spec.needs == "network forwards" else [layer]
+        if not spec.of_attention:
+            layers += [layer, PIXELS] if spec.needs == "network forwards" else [layer]
     return tuple(dict.fromkeys(layers))
+
+
+def attends(plan: Plan) -> tuple[bool, bool]:
+    """Whether a plan needs the attention matrices, and whether it needs the gradients by them."""
+    needs = {spec.needs for spec, _ in _places(plan) if spec.of_attention}
+    return bool(needs), "attention gradient" in needs
 
 
 def costly(plan: Plan) -> tuple[tuple[str, str], ...]:

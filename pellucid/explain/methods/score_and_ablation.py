@@ -1,14 +1,20 @@
-"""Methods that weigh channels by the score when a channel is hidden or used as a mask. One forward pass a channel."""
+"""Methods of forward passes alone: the score with a channel hidden or as a mask, or with one position alone."""
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
+from numpy.typing import NDArray
 
 from pellucid.explain.evidence import min_max_scaled, weighted_sum
 from pellucid.explain.methods.registry import method
 from pellucid.explain.probe import Probe
 from pellucid.resampling import upsample
 from pellucid.types import Floats
+
+# The outer product of these weights with themselves is a window of 3 x 3 positions with the sum 1.
+_BINOMIAL: Final = (1 / 4, 1 / 2, 1 / 4)
 
 
 @method(
@@ -56,6 +62,41 @@ def score_cam_at_layer(probe: Probe) -> Floats:
 
 
 @method(
+    "recipro-cam",
+    title="ReciproCAM",
+    needs="position forwards",
+    formula="the logit that the activation gives when all but one position is hidden, less the least of them",
+    paper="Byun and Lee 2022, arXiv 2209.14074",
+    signed=False,
+)
+def recipro_cam(probe: Probe) -> Floats:
+    """heat[k, p] = y_k(A at p alone) - min over p. One forward pass for each position.
+
+    Byun and Lee, "Recipro-CAM", arXiv 2209.14074. As in openvino-xai, the mask is one position, and the logit counts;
+    the paper takes the probability. Extra tokens are not hidden.
+    """
+    return _of_positions(probe, np.ones((1, 1)))
+
+
+@method(
+    "vit-recipro-cam",
+    title="ViT-ReciproCAM",
+    needs="position forwards",
+    formula="the logit that the activation gives through a Gaussian window at one position, less the least of them",
+    paper="Byun and Lee 2023, arXiv 2310.02588",
+    signed=False,
+)
+def vit_recipro_cam(probe: Probe) -> Floats:
+    """heat[k, p] = y_k(A m_p) - min over p, with m_p a Gaussian window of 3 x 3 positions around p.
+
+    Byun and Lee, "ViT-ReciproCAM", arXiv 2310.02588. The paper takes the first layer norm of the last block
+    (``blocks.11.norm1``), where the residual connection passes by unmasked. Extra tokens, such as the class token, are
+    not masked.
+    """
+    return _of_positions(probe, np.outer(_BINOMIAL, _BINOMIAL))
+
+
+@method(
     "score-cam",
     title="Score-CAM",
     needs="network forwards",
@@ -77,6 +118,33 @@ def score_cam(probe: Probe) -> Floats:
     for part in probe.passes(len(masks)):
         scores.append(probe.scores(picture * upsample(masks[part], width, height)[:, None]))
     return weighted_sum(_softmax(np.concatenate(scores)).T, probe.activation)
+
+
+def _of_positions(probe: Probe, window: NDArray[np.float64]) -> Floats:
+    """The scalars ``[K, h, w]`` with the ``window`` around each position as the mask, less the least of each scalar."""
+    activation = probe.activation
+    height, width = activation.shape[1:]
+    scores = []
+    for part in probe.passes(height * width):
+        masks = _masks(window, part, height, width).astype(activation.dtype)
+        if probe.linear is None:
+            scores.append(probe.scores(activation * masks[:, None]))
+        else:  # y is linear in each channel's mean; the bias is the same everywhere
+            means = activation.reshape(len(activation), -1) @ masks.reshape(len(masks), -1).T / masks[0].size  # C n
+            scores.append((probe.linear @ means).T)
+    heat = np.ascontiguousarray(np.concatenate(scores).T).reshape(-1, height, width)
+    least: Floats = heat - heat.min((1, 2), keepdims=True)
+    return least
+
+
+def _masks(window: NDArray[np.float64], part: slice, height: int, width: int) -> NDArray[np.float64]:
+    """The ``window`` around each position of ``part``, cut off at the border: ``[n, h, w]``."""
+    side, reach = len(window), len(window) // 2
+    masks = np.zeros((part.stop - part.start, height + 2 * reach, width + 2 * reach))
+    for mask, position in zip(masks, range(part.start, part.stop), strict=True):
+        row, column = divmod(position, width)
+        mask[row : row + side, column : column + side] = window
+    return masks[:, reach : reach + height, reach : reach + width]
 
 
 def _softmax(scores: Floats) -> Floats:

@@ -65,17 +65,22 @@ export const get = async (path) => (await answered(path)).json();
 
 export const getBlob = async (path) => (await answered(path)).blob();
 
-/** Ask a route about one photograph: its result, the stages that Server-Timing names, and the milliseconds it took. */
-export async function ask(route, photo, query, signal) {
+/**
+ * Ask a route about one photograph, or two to compare, beside a `reference` if there is one: its result, the stages
+ * that Server-Timing names, and the milliseconds it took.
+ */
+export async function ask(route, photos, query, signal, reference = null) {
   const form = new FormData();
-  form.append("images", photo.blob, photo.name);
+  for (const photo of [photos].flat()) form.append("images", photo.blob, photo.name);
+  if (reference) form.append("reference", reference.blob, reference.name);
   const started = performance.now();
   const reply = await answered(`${route}?${query}`, {method: "POST", body: form, signal});
-  const {model, request_id, results} = await reply.json();
+  const {model, request_id, results, compare} = await reply.json();
   return {
     model,
     requestId: request_id,
-    result: results[0],
+    result: results?.[0],
+    compare,
     stages: stages(reply.headers.get("server-timing") ?? ""),
     took: performance.now() - started,
   };
@@ -91,16 +96,25 @@ export function stages(header) {
 }
 
 /** The query of /v1/explain for a view. What is left to the service's default is left out. */
-export function explainQuery(state, detail) {
+export function explainQuery(state, detail, reference) {
   const layer = state.layer || detail.default_layer.name;
-  const parts = ["predictions", layer && "attention", layer && "grad_cam", detail.layers.length && "feature_maps"];
+  const explains = layer && (reference || detail.output.kind !== "embedding");
+  const parts = ["predictions", layer && "attention", explains && "grad_cam", detail.layers.length && "feature_maps"];
   const query = new URLSearchParams({include: parts.filter(Boolean).join(",")});
-  for (const name of ["model", "layer", "method", "against", "signed", "colormap", "layers", "top_k"]) {
+  for (const name of [
+    "model", "layer", "method", "against", "region", "direction", "signed", "colormap", "layers", "top_k",
+  ]) {
     if (state[name]) query.set(name, state[name]);
   }
   if (state.sort === "effect" && detail.gates.length) query.set("effects", "true");
   for (const target of [state.target, state.versus]) if (target) query.append("target", target);
   return query;
+}
+
+/** The options that say again what a map is of. */
+export function sameTarget({target}, state, names = ["against", "region", "direction"]) {
+  if (target.similarity !== undefined) return [];
+  return [["target", target.index], ...names.filter((name) => state[name]).map((name) => [name, state[name]])];
 }
 
 /** A query with what a reader of it can take: commas and spaces. */

@@ -3,7 +3,7 @@
 import {ask, supersede} from "./api.js";
 import {shape} from "./controls.js";
 import {byId, fill, h} from "./dom.js";
-import {number, signed, t} from "./i18n.js";
+import {number, signed, t, tOf} from "./i18n.js";
 import {tiles} from "./pictures.js";
 import {enlarge} from "./stage.js";
 import {channelsOf} from "./state.js";
@@ -34,9 +34,9 @@ export async function renderAttention(view) {
   const signal = supersede("gates");
   const {gates, importance} = result.attention;
   const wanted = channelsOf(state.channels);
-  const own = `${importance.layer}/${importance.target.index}`;
+  const own = importance && `${importance.layer}/${importance.target.index}`;  // there is none without a reference
   const counts = new Map(gates.map(({layer, weights}) => [layer, weights.length]));
-  counts.set(own, importance.weights.length);
+  if (own) counts.set(own, importance.weights.length);
   for (const [key, channel] of wanted) if (!(channel < counts.get(key))) wanted.delete(key);
   const missing = [...counts.keys()].filter((key) => {
     const {channel, chosen} = known.get(key) ?? {};
@@ -62,10 +62,10 @@ export async function renderAttention(view) {
   const reach = Math.max(LEAST_REACH, ...gates.flatMap(({weights}) => weights.map((weight) => Math.abs(weight - 1))));
   fill(
     body,
-    sorting(view, reach),
-    gates.length === 0 && h("p", {class: "muted"}, t("attention.none")),
+    (own || gates.length > 0) && sorting(view, reach),
+    gates.length === 0 && h("p", {class: "muted"}, t(own ? "attention.none" : "attention.nothing")),
     gates.map((gate) => gateRow(view, gate, reach)),
-    importanceRow(view, importance, own),
+    own && importanceRow(view, importance, own),
   );
 }
 
@@ -77,9 +77,9 @@ async function mapsOf({photo, detail, state}, asked, signal) {
   return Promise.all(result.feature_maps.map(async (maps) => ({...maps, pixels: (await tiles(maps))[0]})));
 }
 
-function sorting({state, detail, update}, reach) {
-  const effects = detail.gates.length > 0;
-  const orders = effects ? ["index", "weight", "effect"] : ["index", "weight"];
+function sorting({state, detail, result, update}, reach) {
+  const gated = detail.gates.length > 0;
+  const orders = gated && result.attention.importance ? ["index", "weight", "effect"] : ["index", "weight"];
   const current = orders.includes(state.sort) ? state.sort : "index";
   return h(
     "div", {class: "sorting"}, h("span", {class: "muted", id: "sorting"}, t("sort")),
@@ -90,7 +90,7 @@ function sorting({state, detail, update}, reach) {
         onclick: () => update({sort: order === "index" ? "" : order}),
       }, t(`sort.${order}`),
     ))),
-    effects && h("span", {class: "muted"}, t("attention.scale", {reach: number(reach)})),
+    gated && h("span", {class: "muted"}, t("attention.scale", {reach: number(reach)})),
   );
 }
 
@@ -129,7 +129,7 @@ function importanceRow(view, {layer, target, weights}, key) {
   return row(view, {
     key,
     title: layer,
-    facts: t("attention.importance", {label: target.label, channels: weights.length}),
+    facts: tOf("attention.importance", view.detail.output.kind, {label: target.label, channels: weights.length}),
     asked: {layers: layer},
     bars: {
       weights, base: 0, reach: Math.max(...weights.map(Math.abs)) || 1,

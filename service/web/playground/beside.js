@@ -3,9 +3,10 @@
 import {ask, explainQuery, supersede} from "./api.js";
 import {detailOf, served} from "./catalogue.js";
 import {byId, fill, h} from "./dom.js";
-import {percent, t} from "./i18n.js";
-import {SAMPLES, loadSample, sampleFile} from "./intake.js";
+import {t, tOf} from "./i18n.js";
+import {loadSample, renderPicker} from "./intake.js";
 import {enlarged} from "./pictures.js";
+import {kindOf, nameOf, score} from "./scores.js";
 import {reachOf, trio} from "./trio.js";
 
 const panel = byId("beside");
@@ -34,43 +35,23 @@ function choose(view, chosen) {
 
 function pictures(view) {
   const {photo, state} = view;
-  const others = SAMPLES.filter((name) => name !== photo.sample);
-  const take = (event) => {
-    const [file] = event.target.files;
-    if (!file) return;
-    own = {blob: file, name: file.name};
-    choose(view, {beside: ""});
+  const take = (file, beside) => {
+    own = file;
+    choose(view, {beside});
   };
-  const press = (name) => {
-    own = null;
-    choose(view, {beside: state.beside === name ? "" : name});
-  };
-  return h(
-    "div", {class: "act"},
-    h("ul", {class: "samples small", "aria-label": t("beside.samples")}, others.map((name) => h("li", {}, h(
-      "button",
-      {
-        type: "button", "data-key": `beside-${name}`, "aria-pressed": String(!own && state.beside === name),
-        "aria-label": t("beside.with", {name: t(`sample.${name}`)}), onclick: () => press(name),
-      }, h("img", {src: sampleFile(name), alt: "", width: 240, height: 160}),
-    )))),
-    h("label", {class: "button plain"},
-      h("input", {type: "file", class: "unseen", accept: "image/*", "data-key": "beside-file", onchange: take}),
-      h("span", {}, t("beside.choose"))),
-    own && h("span", {class: "muted"}, own.name),
-    own && h("button", {
-      type: "button", class: "quiet", "data-key": "beside-none",
-      onclick: () => {
-        own = null;
-        choose(view, {beside: ""});
-      },
-    }, t("beside.remove", {name: own.name})),
-  );
+  return renderPicker({
+    key: "beside", label: t("beside.samples"), not: photo.sample, own,
+    chosen: state.beside, name: (name) => t("beside.with", {name}),
+    onSample: (name) => take(null, state.beside === name ? "" : name),
+    onFile: (file) => take({blob: file, name: file.name}, ""),
+    onRemove: () => take(null, ""),
+  });
 }
 
 function networks(view) {
   const {detail, state} = view;
-  const others = served().filter(({name}) => name !== detail.name);
+  // whose answers have no class, quantity or likeness in common can't be set side by side
+  const others = served().filter(({name, output}) => name !== detail.name && output.kind === detail.output.kind);
   return others.length > 0 && h("label", {class: "control place"}, h("span", {}, t("beside.model")), h(
     "select",
     {"data-key": "beside-model", onchange: (event) => choose(view, {beside_model: event.target.value})},
@@ -87,7 +68,7 @@ async function fetchOther(view, cam, results) {
   const signal = supersede("beside");
   const now = {
     photo, beside: own ?? state.beside, model: state.beside_model || detail.name, query: view.query.toString(),
-    target: cam.target.index,
+    target: cam.target.index, reference: view.reference,
   };
   const isLast = Object.keys(now).every((name) => last[name] === now[name]);
   const problem = isLast ? null : await view.attempt(async () => {
@@ -95,7 +76,7 @@ async function fetchOther(view, cam, results) {
     second.bitmap ??= await createImageBitmap(second.blob).catch(() => null);
     const other = await detailOf(now.model);
     const query = questionOf(view, cam, other);
-    const {result} = await ask("v1/explain", second, query, signal);
+    const {result} = await ask("v1/explain", second, query, signal, view.reference);
     if (!signal.aborted) last = {...now, second, other, result};
   }, {again: () => fetchOther(view, cam, results), keeps: true});
   if (signal.aborted) return;
@@ -111,7 +92,8 @@ function questionOf({state, detail}, cam, other) {
   const shown = {
     ...state,
     model: other.name,
-    target: same ? String(cam.target.index) : cam.target.label,
+    target: kindOf(cam.target) === "embedding" ? "" : same ? String(cam.target.index) : cam.target.label,
+    region: /^[\d.]+,/.test(state.region) ? "" : state.region,  // a place in one picture is none in another
     versus: "",
     against: same ? state.against : "",
     layer: has || state.layer === "pixels" ? state.layer : "",
@@ -119,7 +101,7 @@ function questionOf({state, detail}, cam, other) {
     layers: "",
     sort: "",
   };
-  const query = explainQuery(shown, other);
+  const query = explainQuery(shown, other, true);
   query.set("include", "predictions,grad_cam");
   return query;
 }
@@ -138,20 +120,18 @@ function sideBySide(view, cam, {second, other, result}) {
   const difference = two.map((row, y) => row.map((value, x) => value - one[y][x]));
   const where = second === view.photo ? undefined : second.bitmap;
   const list = (caption, predictions) => h("div", {}, h("h3", {}, caption), h(
-    "ol", {class: "ranks"}, predictions.map(
-      ({label, probability}) => h("li", {}, label, h("span", {}, percent(probability))),
-    ),
+    "ol", {class: "ranks"}, predictions.map((each) => h("li", {}, each.label, h("span", {}, score(each)))),
   ));
   return [
-    h("div", {class: "pair"}, list(names.one, view.result.predictions), list(names.other, result.predictions)),
-    h("p", {class: "muted"}, t("beside.class", {
-      label: cam.target.label, one: percent(cam.target.probability), other: percent(twin.target.probability),
+    result.predictions.length > 0 && h("div", {class: "pair"}, list(names.one, view.result.predictions), list(names.other, result.predictions)),
+    h("p", {class: "muted"}, tOf("beside.class", kindOf(cam.target), {
+      label: nameOf(cam.target), one: score(cam.target), other: score(twin.target),
     })),
     ...trio([
       {values: one, box: cam.box, caption: names.one, key: "beside-one"},
       {values: two, box: twin.box, caption: names.other, key: "beside-other", photo: where},
       {values: difference, box: cam.box, caption: t("compare.difference", {one: names.other, other: names.one}),
         key: "beside-difference"},
-    ], reachOf([one, two, difference])),
+    ], reachOf([one, two, difference]), cam.direction ?? kindOf(cam.target)),
   ];
 }

@@ -1,7 +1,7 @@
 // What is asked: network, layer, method, sign, colours, how many classes.
 
 import {byId, fill, h} from "./dom.js";
-import {t} from "./i18n.js";
+import {t, tOf} from "./i18n.js";
 import {colourMaps} from "./pictures.js";
 
 const TOP = ["3", "5", "10", "20"];
@@ -54,7 +54,7 @@ function about({title, needs, formula, paper, cost, default_layer: place}, engin
 /** Draw the controls of a view. */
 export function renderControls({state, detail, models, update}) {
   const row = (name, options, onchange = (event) => update({[name]: event.target.value})) => h(
-    "label", {class: `control control-${name}`}, h("span", {}, t(`control.${name}`)),
+    "label", {class: `control control-${name}`}, h("span", {}, tOf(`control.${name}`, detail.output.kind)),
     h("select", {"data-key": name, onchange}, options),
   );
   const methods = methodsAt(state.layer, detail);
@@ -86,7 +86,7 @@ export function renderControls({state, detail, models, update}) {
     row("colormap", choice(
       known(["", ...colourMaps()], state.colormap), state.colormap, (name) => name || t("control.automatic"),
     )),
-    row("top_k", choice(top, state.top_k || "5")),
+    detail.output.kind !== "embedding" && row("top_k", choice(top, state.top_k || "5")),
     method && about(method, detail.engine),
     h(
       "label", {class: "control check"},
@@ -94,7 +94,7 @@ export function renderControls({state, detail, models, update}) {
         type: "checkbox", "data-key": "signed", checked: state.signed === "true",
         onchange: (event) => update({signed: event.target.checked ? "true" : ""}),
       }),
-      h("span", {}, t("control.signed")),
+      h("span", {}, tOf("control.signed", detail.output.kind)),
     ),
   );
 }

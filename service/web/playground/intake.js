@@ -53,6 +53,32 @@ export function listen(onSample, onPhoto) {
   });
 }
 
+/**
+ * The choice of another picture: a shipped one, save the one `not` to choose, or one of the visitor's, `own` if there
+ * is one. `key` tells its elements from those of other choices.
+ */
+export function renderPicker({key, label, not, own, chosen, name, onSample, onFile, onRemove}) {
+  const take = (event) => {
+    const [file] = event.target.files;
+    if (file) onFile(file);
+  };
+  return h(
+    "div", {class: "act"},
+    h("ul", {class: "samples small", "aria-label": label}, SAMPLES.filter((each) => each !== not).map((each) => h(
+      "li", {}, h("button", {
+        type: "button", "data-key": `${key}-${each}`, "aria-pressed": String(!own && chosen === each),
+        "aria-label": name(t(`sample.${each}`)), onclick: () => onSample(each),
+      }, h("img", {src: sampleFile(each), alt: "", width: 240, height: 160})),
+    ))),
+    h("label", {class: "button plain"},
+      h("input", {type: "file", class: "unseen", accept: "image/*", "data-key": `${key}-file`, onchange: take}),
+      h("span", {}, t("picker.choose"))),
+    own && h("span", {class: "muted"}, own.name),
+    own && h("button", {type: "button", class: "quiet", "data-key": `${key}-none`, onclick: onRemove},
+      t("picker.remove", {name: own.name})),
+  );
+}
+
 /** Draw the shipped photographs, the current one marked, and the name of what is shown. */
 export function renderIntake(photo) {
   for (const list of document.querySelectorAll("[data-samples]")) {

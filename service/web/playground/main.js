@@ -7,7 +7,7 @@ import {catalogue, detailOf, known, served, usual} from "./catalogue.js";
 import {renderCompare} from "./compare.js";
 import {renderControls} from "./controls.js";
 import {byId, h} from "./dom.js";
-import {LANGUAGES, percent, speak, spoken, t} from "./i18n.js";
+import {LANGUAGES, speak, spoken, t, tOf} from "./i18n.js";
 import {SAMPLES, listen, loadSample, renderIntake} from "./intake.js";
 import {renderMaps} from "./maps.js";
 import {renderMethods} from "./methods.js";
@@ -15,6 +15,8 @@ import {greys, overlayColours} from "./pictures.js";
 import {renderPredictions, suggestLabels} from "./predictions.js";
 import {attempt} from "./problems.js";
 import {renderRecipe} from "./recipe.js";
+import {keepReference, referenceOf} from "./reference.js";
+import {nameOf, score} from "./scores.js";
 import {onLook, redraw, showHeat, showPhoto, wear} from "./stage.js";
 import {another, changed, isPlain, looks, read, without, write} from "./state.js";
 import {renderTrust} from "./trust.js";
@@ -57,7 +59,9 @@ async function changeModel(model) {
   const before = known(state.model);
   const after = await detailOf(model);
   const has = (name) => after.layers.some((layer) => layer.name === name);
-  const sameClasses = before?.labels.join() === after.labels.join();
+  const sameKind = before?.output.kind === after.output.kind;
+  const sameClasses = sameKind && before?.labels.join() === after.labels.join();
+  const kept = (name) => (sameKind ? state[name] : "");
   return change({
     model: model === usual() ? "" : model,
     layer: has(state.layer) ? state.layer : "",
@@ -65,6 +69,9 @@ async function changeModel(model) {
     target: sameClasses ? state.target : "",
     versus: sameClasses ? state.versus : "",
     against: sameClasses ? state.against : "",
+    region: kept("region"),
+    direction: kept("direction"),
+    reference: kept("reference"),
     beside_model: "",
     method: after.methods.includes(state.method) ? state.method : "",
     channels: "",
@@ -87,21 +94,24 @@ async function explain({step = false, keeps = false} = {}) {
   const problem = await attempt(async () => {
     await catalogue();
     const detail = await detailOf(asked.state.model);
-    const query = explainQuery(asked.state, detail);
-    const reply = await ask("v1/explain", asked.photo, query, signal);
+    const reference = await referenceOf(asked.state, detail);
+    const query = explainQuery(asked.state, detail, reference);
+    const reply = await ask("v1/explain", asked.photo, query, signal, reference);
     const cam = reply.result.grad_cam?.[0];
     const mask = cam && await greys(cam.mask);
     if (signal.aborted) return;
     const heat = [reply.result.image, cam, mask, overlayColours(asked.state), asked.state.signed === "true"];
-    view = {...asked, detail, query, reply, heat, result: reply.result, update, attempt, look};
+    view = {...asked, reference, detail, query, reply, heat, result: reply.result, update, attempt, look};
     if (!photo.sample) own = photo;
     note(step);
     present(photo);
     showHeat(...heat);
     suggestLabels(detail.labels);
     renderView();
-    const [top] = reply.result.predictions;
-    byId("status").textContent = t("done", {label: top.label, share: percent(top.probability)});
+    const top = reply.result.predictions[0] ?? cam?.target;
+    byId("status").textContent = top
+      ? tOf("done", detail.output.kind, {label: nameOf(top), share: score(top)})
+      : t("reference.wanted");
   }, {again, keeps, name});
   if (signal.aborted) return;
   clearTimeout(waiting);
@@ -116,6 +126,7 @@ async function explain({step = false, keeps = false} = {}) {
 async function recover(problem) {
   if (view) {
     photo = view.photo;
+    keepReference(view.reference);
     state = {...view.state, ...looks(state)};
     if (present(photo)) showHeat(...view.heat);
     renderView();
@@ -159,14 +170,14 @@ function renderView() {
   const shown = {...view, state: {...view.state, ...looks(state)}};
   renderIntake(view.photo);
   drawControls();
-  renderPredictions(shown);
-  renderCompare(shown);
   renderMethods(shown);
   renderTrust(shown);
   renderWhatIf(shown);
   renderBeside(shown);
   renderRecipe(shown);
-  attempt(() => Promise.all([renderMaps(shown), renderAttention(shown)]), {keeps: true});
+  attempt(() => Promise.all([
+    renderPredictions(shown), renderCompare(shown), renderMaps(shown), renderAttention(shown),
+  ]), {keeps: true});
 }
 
 function busy(is) {

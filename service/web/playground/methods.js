@@ -1,10 +1,10 @@
 // Several opinions: the map by every method that takes one gradient at most, at the same place, each on its own scale.
 
-import {ask, supersede} from "./api.js";
+import {ask, sameTarget, supersede} from "./api.js";
 import {methodsAt} from "./controls.js";
 import {byId, fill, h} from "./dom.js";
 import {number, t} from "./i18n.js";
-import {coloured, greys, overlayColours} from "./pictures.js";
+import {overlayColours, smoothLevels, tinted} from "./pictures.js";
 import {overBox} from "./stage.js";
 
 const CHEAP = ["activation", "gradient"];
@@ -39,16 +39,15 @@ function offer(view, cam, cheap) {
 async function draw(view, cam, cheap) {
   const signal = supersede("methods");
   const query = new URLSearchParams({
-    model: view.detail.name, target: cam.target.index, layer: cam.layer, max_side: SIDE,
-    method: cheap.map(({name}) => name).join(","),
+    model: view.detail.name, layer: cam.layer, max_side: SIDE, method: cheap.map(({name}) => name).join(","),
   });
-  for (const name of ["against", "signed"]) if (view.state[name]) query.set(name, view.state[name]);
+  for (const [name, value] of sameTarget(cam, view.state)) query.set(name, value);
+  if (view.state.signed) query.set("signed", view.state.signed);
   const asked = query.toString();
-  const isLast = last.photo === view.photo && last.asked === asked;
+  const isLast = last.photo === view.photo && last.reference === view.reference && last.asked === asked;
   const problem = isLast ? null : await view.attempt(async () => {
-    const {result} = await ask("v1/grad-cam", view.photo, query, signal);
-    const masks = await Promise.all(result.grad_cam.map(({mask}) => greys(mask)));
-    if (!signal.aborted) last = {photo: view.photo, asked, cams: result.grad_cam, masks};
+    const {result} = await ask("v1/grad-cam", view.photo, query, signal, view.reference);
+    if (!signal.aborted) last = {photo: view.photo, reference: view.reference, asked, cams: result.grad_cam};
   }, {again: () => draw(view, cam, cheap), keeps: true});
   if (signal.aborted) return;
   if (problem) {
@@ -57,8 +56,9 @@ async function draw(view, cam, cheap) {
     return;
   }
   const colours = overlayColours(view.state);
-  fill(body, h("ul", {class: "opinions"}, last.cams.map(({method, raw}, n) => {
-    const shown = overBox(coloured(last.masks[n], colours), 0.6);
+  const isSigned = view.state.signed === "true";
+  fill(body, h("ul", {class: "opinions"}, last.cams.map(({method, raw, mask: {width, height}}) => {
+    const shown = overBox(tinted(smoothLevels(raw.values, isSigned, width, height), colours, isSigned), 0.7);
     shown.setAttribute("aria-hidden", "true");
     return h("li", {}, h(
       "button",

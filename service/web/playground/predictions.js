@@ -1,9 +1,13 @@
-// The predictions as bars; one class is explained, a second may be compared with it.
+// What the network says: classes, labels or quantities, one of which is explained; of an embedding, how alike two are.
 
 import {byId, fill, h} from "./dom.js";
-import {number, percent, t} from "./i18n.js";
+import {number, percent, t, tOf} from "./i18n.js";
+import {renderReference} from "./reference.js";
+import {score, scoreOf} from "./scores.js";
+import {renderRegion, renderSegmentation, swatch} from "./segmentation.js";
 
-const body = byId("predictions").querySelector(".body");
+const panel = byId("predictions");
+const body = panel.querySelector(".body");
 const labels = byId("labels");
 let named = new Map();  // what the list of suggestions calls a class -> its index
 
@@ -20,17 +24,38 @@ export function suggestLabels(all) {
 const classOf = (text) => named.get(text) ?? text;
 
 /** Draw the predictions of a view, and below them explained classes that are not among the first. */
-export function renderPredictions({state, result, update}) {
+export async function renderPredictions(view) {
+  const {detail, result} = view;
+  const {kind} = detail.output;
+  byId("predictions-title").textContent = tOf("predictions.title", kind);
+  panel.querySelector(".help p").textContent = tOf("predictions.help", kind);
+  const parts = {segmentation: h("div", {class: "segmentation"}), region: h("div", {class: "region"})};
+  if (kind === "embedding") {
+    renderRegion(parts.region, view);
+    renderReference(body, view);
+    return;
+  }
+  const dense = kind === "dense";
+  fill(body, dense && parts.segmentation, rows(view), kind === "sigmoid" && threshold(detail),
+    dense && h("p", {class: "muted"}, t("predictions.shares")), dense && parts.region,
+    kind === "linear" && direction(view), result.grad_cam && others(view));
+  renderRegion(parts.region, view);
+  if (dense) await renderSegmentation(parts.segmentation, view);
+}
+
+function rows({detail, result, state, update}) {
+  const {kind, units} = detail.output;
   const explained = result.grad_cam?.map(({target}) => target) ?? [];
   const [target, versus] = explained;
   const further = explained.filter(({index}) => !result.predictions.some((each) => each.index === index));
+  // maps of years and of degrees have no scale in common
+  const comparable = kind !== "linear" || new Set(units ?? []).size < 2;
   const row = (each) => {
     const isTarget = each.index === target?.index;
     const isVersus = each.index === versus?.index;
-    const share = h("span", {class: "bar", "aria-hidden": "true"}, h("span", {}));
-    share.firstChild.style.setProperty("inline-size", `${100 * each.probability}%`);
+    const classes = [isTarget && "is-target", isVersus && "is-versus", each.applies === false && "is-off"];
     return h(
-      "li", {class: isTarget ? "is-target" : isVersus ? "is-versus" : null},
+      "li", {class: classes.filter(Boolean).join(" ") || null},
       h(
         "button",
         {
@@ -38,9 +63,12 @@ export function renderPredictions({state, result, update}) {
           title: each.logit === undefined ? null : t("predictions.logit", {logit: number(each.logit)}),
           onclick: () => update({target: String(each.index), versus: isVersus ? "" : state.versus}),
         },
-        h("span", {class: "label"}, each.label), " ", h("span", {class: "share"}, percent(each.probability)), share,
+        h("span", {class: "label"}, kind === "dense" && swatch(each.index, detail), each.label), " ",
+        h("span", {class: "share"}, each.applies && h("span", {class: "applies"}, t("predictions.applies"), " "),
+          score(each)),
+        kind !== "linear" && bar(each, detail.output),
       ),
-      target && h(
+      target && comparable && h(
         "button",
         {
           type: "button", class: "quiet versus", "data-key": `versus-${each.index}`, "aria-pressed": String(isVersus),
@@ -52,28 +80,54 @@ export function renderPredictions({state, result, update}) {
       ),
     );
   };
-  const against = result.grad_cam?.[0].against?.[0];
+  return h("ol", {class: "classes"}, result.predictions.map(row), further.map(row));
+}
+
+function bar(each, output) {
+  const made = h("span", {class: "bar", "aria-hidden": "true"}, h("span", {}));
+  made.firstChild.style.setProperty("inline-size", `${100 * scoreOf(each)}%`);
+  if (output.kind !== "sigmoid") return made;
+  const mark = h("i", {class: "threshold"});
+  mark.style.setProperty("inset-inline-start", `${100 * output.threshold}%`);
+  made.append(mark);
+  return made;
+}
+
+const threshold = ({output}) =>
+  h("p", {class: "muted"}, t("predictions.threshold", {threshold: percent(output.threshold)}));
+
+/** Whether the map is of what raises a quantity, or of what lowers it. */
+function direction({result, state, update}) {
+  const label = result.grad_cam?.[0].target.label;
+  const option = (value, key) => h("button", {
+    type: "button", "data-key": `direction-${key}`, "aria-pressed": String((state.direction || "up") === value),
+    onclick: () => update({direction: value === "up" ? "" : value}),
+  }, t(`direction.${key}`));
+  return label && h("div", {class: "sorting"}, h("span", {class: "muted", id: "direction"}, t("direction", {label})),
+    h("div", {class: "segments", role: "group", "aria-labelledby": "direction"},
+      option("up", "up"), option("down", "down")));
+}
+
+function others({detail, result, update}) {
+  const {kind} = detail.output;
+  const [{target, against}] = result.grad_cam;
   const typed = (event) => {
     const text = event.target.value.trim();
     if (text) update({target: classOf(text), versus: ""});
   };
   // a contrast needs a class to begin with: the first, unless one was chosen
   const contrasted = (event) => update({target: String(target.index), against: classOf(event.target.value.trim())});
-  fill(
-    body,
-    h("ol", {class: "classes"}, result.predictions.map(row), further.map(row)),
-    target && h("div", {class: "others"}, h(
-      "label", {class: "control"}, h("span", {}, t("predictions.other")),
-      h("input", {
-        list: "labels", "data-key": "other", autocomplete: "off", spellcheck: "false",
-        placeholder: t("predictions.example"), onchange: typed,
-      }),
-    ), h(
-      "label", {class: "control"}, h("span", {}, t("predictions.against")),
-      h("input", {
-        type: "search", list: "labels", "data-key": "against", autocomplete: "off", spellcheck: "false",
-        value: against?.label ?? "", placeholder: t("predictions.example"), onchange: contrasted,
-      }),
-    )),
-  );
+  return h("div", {class: "others"}, h(
+    "label", {class: "control"}, h("span", {}, tOf("predictions.other", kind)),
+    h("input", {
+      list: "labels", "data-key": "other", autocomplete: "off", spellcheck: "false",
+      placeholder: t("predictions.example"), onchange: typed,
+    }),
+  ), kind !== "linear" && h(
+    "label", {class: "control"}, h("span", {}, t("predictions.against")),
+    h("input", {
+      type: "search", list: "labels", "data-key": "against", autocomplete: "off", spellcheck: "false",
+      value: against?.[0].label ?? "", placeholder: t("predictions.example"), onchange: contrasted,
+    }),
+  ));
 }

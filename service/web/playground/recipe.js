@@ -10,48 +10,72 @@ const body = byId("recipe").querySelector(".body");
 const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
 /** `images=@NAME` for curl's -F, which reads a name with these characters only between double quotes. */
-const part = (name) => `images=@${/[",;\\]/.test(name) ? `"${name.replace(/["\\]/g, "\\$&")}"` : name}`;
+const part = (field, name) => `${field}=@${/[",;\\]/.test(name) ? `"${name.replace(/["\\]/g, "\\$&")}"` : name}`;
+
+/** The files of a view's request by the name of their part. */
+const filesOf = ({photo, reference}) => Object.entries({images: photo, reference}).filter(([, file]) => file);
 
 /** The request as lines for a shell; a shipped photograph is fetched first, the visitor's own lies in the folder. */
-export function asCurl({photo, query}) {
-  const fetched = photo.sample ? `curl -sO ${quoted(address(sampleFile(photo.sample)))}\n` : "";
+export function asCurl(view) {
+  const {query} = view;
+  const files = filesOf(view);
+  const fetched = files.map(([, {sample}]) => (sample ? `curl -sO ${quoted(address(sampleFile(sample)))}\n` : ""));
+  const parts = files.map(([field, {name}]) => `-F ${quoted(part(field, name))}`);
   const url = `${address("v1/explain")}?${readable(query)}`;
   const key = hasKey() ? "  -H 'X-API-Key: YOUR_KEY' \\\n" : "";
-  return `${fetched}curl -F ${quoted(part(photo.name))} \\\n${key}  ${quoted(url)}`;
+  return `${fetched.join("")}curl ${parts.join(" ")} \\\n${key}  ${quoted(url)}`;
 }
 
 /** The same in Python. JSON's strings are Python's, too. */
-export function asPython({photo, query}) {
+export function asPython(view) {
+  const {detail, query, result} = view;
   const values = Map.groupBy(query, ([name]) => name);
   const params = [...values].map(([name, pairs]) => {
     const texts = pairs.map(([, value]) => JSON.stringify(value));
     return `    ${JSON.stringify(name)}: ${texts.length > 1 ? `[${texts.join(", ")}]` : texts[0]},`;
   });
-  const read = photo.sample
-    ? `photograph = httpx.get(${JSON.stringify(address(sampleFile(photo.sample)))}).content`
-    : `photograph = open(${JSON.stringify(photo.name)}, "rb").read()`;
+  const named = filesOf(view).map(([field, file]) => [field === "images" ? "photograph" : field, field, file]);
+  const read = named.map(([name, , {sample, name: file}]) => (sample
+    ? `${name} = httpx.get(${JSON.stringify(address(sampleFile(sample)))}).content`
+    : `${name} = open(${JSON.stringify(file)}, "rb").read()`));
+  const files = named.map(([name, field, file]) => `"${field}": (${JSON.stringify(file.name)}, ${name})`);
   return [
     "import httpx",
     "",
-    read,
+    ...read,
     "params = {",
     ...params,
     "}",
     "reply = httpx.post(",
     `    ${JSON.stringify(address("v1/explain"))},`,
-    `    params=params, files={"images": (${JSON.stringify(photo.name)}, photograph)}, timeout=60,`,
+    `    params=params, files={${files.join(", ")}}, timeout=60,`,
     ...(hasKey() ? ["    headers={\"X-API-Key\": \"YOUR_KEY\"},"] : []),
     ")",
     "reply.raise_for_status()",
     "(result,) = reply.json()[\"results\"]",
-    "for prediction in result[\"predictions\"]:",
-    "    print(f\"{prediction['probability']:6.1%}  {prediction['label']}\")",
+    ...printed(detail.output.kind, result),
   ].join("\n");
+}
+
+/** Lines of Python that print what was found, in its own terms. */
+function printed(kind, {grad_cam: cams}) {
+  if (kind === "embedding") {
+    return [cams ? "print(result[\"grad_cam\"][0][\"target\"][\"similarity\"])" : "print(result[\"embedding\"])"];
+  }
+  const found = {
+    linear: "{prediction['value']:8.4g} {prediction.get('unit', '')}",
+    dense: "{prediction['share']:6.1%} of the picture",
+  }[kind] ?? "{prediction['probability']:6.1%}";
+  return [
+    "for prediction in result[\"predictions\"]:",
+    `    print(f"${found}  {prediction['label']}")`,
+  ];
 }
 
 /** Draw the recipe of a view. */
 export function renderRecipe(view) {
-  const {detail, photo, reply, result} = view;
+  const {detail, reply, result} = view;
+  const own = filesOf(view).filter(([, {sample}]) => !sample).map(([, {name}]) => name);
   const cam = result.grad_cam?.[0];
   const facts = [
     ["recipe.model", `${detail.name} – ${detail.title}`],
@@ -66,7 +90,7 @@ export function renderRecipe(view) {
     timings(reply),
     code("curl", asCurl(view)),
     code("Python", asPython(view)),
-    h("p", {class: "muted"}, t(photo.sample ? "recipe.sample" : "recipe.own", {name: photo.name})),
+    h("p", {class: "muted"}, own.length ? t("recipe.own", {name: own.join(", ")}) : t("recipe.sample")),
     hasKey() && h("p", {class: "muted"}, t("recipe.key")),
   );
 }

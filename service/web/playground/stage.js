@@ -1,10 +1,12 @@
 // The photograph with something over it: the heat map, or one channel's feature map.
 
 import {byId, fill, h} from "./dom.js";
-import {number, signed, t} from "./i18n.js";
-import {canvas, coloured, ramp} from "./pictures.js";
+import {number, signed, t, tOf} from "./i18n.js";
+import {canvas, coloured, ramp, smoothLevels, tinted} from "./pictures.js";
+import {kindOf, nameOf} from "./scores.js";
 
 const LONGEST = 1600;  // pixels of the canvas: sharp on a dense screen, quick to draw again while the slider moves
+const SMOOTH = 448;  // pixels that a map is enlarged to as the service does it; what is left is done by the canvas
 const OUTSIDE = 0.55;  // how much is dimmed what the network did not see, as in the service's own overlay
 
 const figure = byId("stage");
@@ -19,6 +21,10 @@ let heat = null;      // {cam, mask, tinted, colours}
 let extra = null;     // {pixels, caption, legend, from}: what lies over the photograph in place of the heat map
 let view = "overlay";
 let told = () => {};
+let place = null;     // is told of a region that was pointed at
+let marked = [];      // the region that is explained: [x, y] or [x0, y0, x1, y1] in the source's pixels
+let start = null;     // where a drag began
+let before = [];      // what was marked then
 
 const OPACITY = slider.value;  // as the page comes
 const VIEWS = [...views.children].map((button) => button.dataset.view);
@@ -31,6 +37,17 @@ export function onLook(listener) {
 const tell = () => told({
   view: view === VIEWS[0] ? "" : view, opacity: slider.value === OPACITY ? "" : slider.value,
 });
+
+/**
+ * Mark a region, `x,y` or `x0,y0,x1,y1` in the source's pixels, and let another be pointed at, which `listener` is told
+ * in the same form. Null ends it.
+ */
+export function onRegion(listener, region = "") {
+  place = listener;
+  marked = listener ? region.split(",").map(Number).filter(Number.isFinite) : [];
+  picture.classList.toggle("pointing", Boolean(listener));
+  paint();
+}
 
 /** Choose the view and the opacity that an address holds. */
 export function wear(state) {
@@ -50,9 +67,15 @@ export function showPhoto(bitmap) {
 /** The heat map of an explanation, or null where there is none; `mask` is its mask's levels. */
 export function showHeat(image, cam, mask, colours, isSigned) {
   size = [image.width, image.height];
-  heat = cam && {cam, mask, isSigned, colours, tinted: coloured(mask, colours), grey: coloured(mask, "gray")};
+  heat = cam && {cam, mask, isSigned, colours, tinted: overlaid(cam, colours, isSigned), grey: coloured(mask, "gray")};
   extra = null;
   draw();
+}
+
+/** The map of a CAM as the service draws it over a photograph. */
+function overlaid({box: [x0, y0, x1, y1], raw}, colours, isSigned) {
+  const height = Math.max(1, Math.round((SMOOTH * (y1 - y0)) / (x1 - x0)));
+  return tinted(smoothLevels(raw.values, isSigned, SMOOTH, height), colours, isSigned);
 }
 
 /** Something else over the photograph's box until it is closed: see `extra`. `from` gets the focus back. */
@@ -88,7 +111,8 @@ function draw() {
 }
 
 function paint() {
-  const scale = Math.min(1, LONGEST / Math.max(...size));
+  const longest = Math.max(...size);
+  const scale = Math.min(LONGEST, Math.max(SMOOTH, longest)) / longest;  // small photographs are enlarged
   const [width, height] = size.map((side) => Math.max(1, Math.round(side * scale)));
   if (picture.width !== width || picture.height !== height) {
     picture.width = width;
@@ -126,22 +150,43 @@ function paint() {
     context.lineWidth = thick;
     context.strokeRect(x0 + thick / 2, y0 + thick / 2, box[2] - thick, box[3] - thick);
   }
+  mark(context, marked.map((edge) => edge * scale), line);
+}
+
+/** The region that is explained, or is being dragged: a ring around a point, or a box in dashes. */
+function mark(context, [x0, y0, x1, y1], line) {
+  if (y0 === undefined) return;
+  for (const [colour, thick] of [["#000", 3 * line], ["#fff", 1.5 * line]]) {
+    context.strokeStyle = colour;
+    context.lineWidth = thick;
+    context.beginPath();
+    if (y1 === undefined) context.arc(x0, y0, 6 * line, 0, 2 * Math.PI);
+    else context.rect(x0, y0, x1 - x0, y1 - y0);
+    context.setLineDash(y1 === undefined || colour === "#000" ? [] : [6 * line, 4 * line]);
+    context.stroke();
+  }
+  context.setLineDash([]);
 }
 
 function describe() {
-  const ofClass = heat && t(heat.cam.against ? "stage.contrast" : "stage.caption", {
-    label: heat.cam.target.label, other: heat.cam.against?.[0].label, layer: heat.cam.layer,
-  });
+  const ofClass = heat && captionOf(heat.cam);
   const caption = extra?.caption ?? ofClass ?? "";
   fill(byId("caption"), caption || " ");
   picture.setAttribute("aria-label", caption ? `${t(`view.${view}`)}: ${caption}` : t("stage.photo"));
   const legend = extra?.legend ?? (heat && ofHeat(heat));
   fill(byId("legend"), legend ? [
-    ramp(view === "mask" && !extra ? "gray" : legend.colours),
-    h("p", {class: "ends"}, h("span", {}, legend.low), h("span", {}, legend.high)),
+    legend.colours && (view === "mask" && !extra ? ramp("gray") : ramp(legend.colours, legend.isSigned)),
+    legend.colours && h("p", {class: "ends"}, h("span", {}, legend.low), h("span", {}, legend.high)),
+    legend.swatches && h("ul", {class: "swatches"}, legend.swatches),
     h("p", {class: "muted"}, legend.note),
     legend.warning && h("p", {class: "notice", id: "all-negative"}, legend.warning),
   ] : []);
+}
+
+function captionOf({against, direction, layer, region, target}) {
+  const kind = kindOf(target);
+  const key = against ? "contrast" : direction === "down" ? "lowers" : region ? `region.${region.kind}` : kind;
+  return tOf("stage.caption", key, {label: nameOf(target), other: against?.[0].label, layer});
 }
 
 function ofHeat({cam, colours, isSigned}) {
@@ -149,12 +194,15 @@ function ofHeat({cam, colours, isSigned}) {
   const reach = Math.max(Math.abs(min), Math.abs(max));
   return {
     colours,
+    isSigned,
     low: isSigned ? signed(-reach) : number(Math.max(0, min)),
     high: isSigned ? signed(reach) : number(Math.max(0, max)),
-    note: t(isSigned ? "legend.signed" : min < 0 ? "legend.range" : "legend.positive", {
+    note: tOf(isSigned ? "legend.signed" : min < 0 ? "legend.range" : "legend.positive", kindOf(cam.target), {
       min: number(min), max: number(max),
     }),
-    warning: none && t(isSigned ? "legend.negative.signed" : "legend.negative", {label: cam.target.label}),
+    warning: none && tOf(isSigned ? "legend.negative.signed" : "legend.negative", kindOf(cam.target), {
+      label: nameOf(cam.target),
+    }),
   };
 }
 
@@ -173,6 +221,45 @@ export function overBox(pixels, opacity, under = {photo, box: heat.cam.box}) {
   return made;
 }
 
+/** Where a pointer is, in the source's pixels: the canvas is as large as its frame lets it be, and in its middle. */
+function pointed(event) {
+  const {left, top, width, height} = picture.getBoundingClientRect();
+  const scale = Math.min(width / size[0], height / size[1]);
+  const along = (at, edge, room, side) => Math.round(
+    Math.min(Math.max((at - edge - (room - side * scale) / 2) / scale, 0), side - 1),
+  );
+  return [along(event.clientX, left, width, size[0]), along(event.clientY, top, height, size[1])];
+}
+
+/** A box between two corners; a point, where these are within a finger of each other. */
+function between([x, y], [left, top]) {
+  const finger = Math.max(...size) / 50;
+  if (Math.abs(x - left) < finger || Math.abs(y - top) < finger) return [x, y];
+  return [Math.min(x, left), Math.min(y, top), Math.max(x, left), Math.max(y, top)];
+}
+
+picture.addEventListener("pointerdown", (event) => {
+  if (!place || extra || event.button !== 0) return;
+  start = pointed(event);
+  before = marked;
+  picture.setPointerCapture(event.pointerId);
+});
+picture.addEventListener("pointermove", (event) => {
+  if (!start) return;
+  marked = between(start, pointed(event));
+  paint();
+});
+picture.addEventListener("pointerup", (event) => {
+  if (!start) return;
+  const region = between(start, pointed(event));
+  start = null;
+  place?.(region.join(","));
+});
+picture.addEventListener("pointercancel", () => {
+  start = null;
+  marked = before;
+  paint();
+});
 slider.addEventListener("input", draw);
 slider.addEventListener("change", tell);  // once let go: browsers count what is written into an address
 views.addEventListener("click", (event) => {

@@ -1,7 +1,8 @@
 // What a view shows is in its address, so that it can be shared: all but the visitor's own photograph.
 
 const OPTIONS = [
-  "model", "target", "versus", "against", "layer", "method", "signed", "colormap", "top_k", "layers", "sort",
+  "model", "target", "versus", "against", "region", "direction", "reference", "layer", "method", "signed", "colormap",
+  "top_k", "layers", "sort",
 ];
 const ASIDES = ["trust", "gate", "scale", "rank", "beside", "beside_model", "several"];  // what is asked beside the view
 const LOOKS = ["view", "opacity", "channels", "lang", ...ASIDES];
@@ -33,9 +34,11 @@ export function changed(state, patch) {
   return {...next, gate: "", scale: "", rank: ""};
 }
 
-/** The state for another photograph: the classes and channels are chosen anew. */
-export const another = (state, sample) =>
-  changed(state, {sample, target: "", versus: "", against: "", channels: "", beside: ""});
+/** The state for another photograph: the classes and channels are chosen anew, and a place in the last one is none. */
+export const another = (state, sample) => changed(state, {
+  sample, target: "", versus: "", against: "", channels: "", beside: "",
+  region: /^[\d.]+,/.test(state.region) ? "" : state.region,
+});
 
 /** `3:0.5,40:0` as a map of 0.5 and 0 by channel. */
 export function factorsOf(text) {

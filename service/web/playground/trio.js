@@ -1,8 +1,8 @@
 // Maps side by side on one scale, blue against and red for, each over what it is a map of.
 
 import {h} from "./dom.js";
-import {number, signed, t} from "./i18n.js";
-import {coloured, ramp, signedLevels} from "./pictures.js";
+import {number, signed, t, tOf} from "./i18n.js";
+import {ramp, smoothLevels, tinted} from "./pictures.js";
 import {enlarge, overBox} from "./stage.js";
 
 const COLOURS = "coolwarm";
@@ -16,16 +16,16 @@ const most = (values) => values.reduce((one, other) => Math.max(one, other));
 export const reachOf = (maps) => most(maps.flat(2).map(Math.abs));
 
 /**
- * Figures of maps `{values, box, caption, key, photo}` whose scale ends at `reach`, and their legend. `photo` is a
- * bitmap that is not on the stage; its map can't be shown there.
+ * Figures of maps `{values, box, caption, key, photo}` whose scale ends at `reach`, and their legend, in the words of
+ * `kind`. `photo` is a bitmap that is not on the stage; its map can't be shown there.
  */
-export function trio(maps, reach) {
-  const legend = {colours: COLOURS, low: signed(-reach), high: signed(reach), note: t("compare.scale")};
+export function trio(maps, reach, kind) {
+  const legend = {colours: COLOURS, isSigned: true, low: signed(-reach), high: signed(reach), note: t("compare.scale")};
   const figure = ({values, box, caption, key, photo}) => {
     const [x0, y0, x1, y1] = box;
     const height = Math.round((SIDE * (y1 - y0)) / (x1 - x0));
-    const pixels = coloured(signedLevels(values, reach, SIDE, height), COLOURS);
-    const shown = overBox(pixels, 0.7, photo && {photo, box});
+    const pixels = tinted(smoothLevels(values, true, SIDE, height, reach), COLOURS, true);
+    const shown = overBox(pixels, 0.8, photo && {photo, box});
     shown.setAttribute("aria-hidden", "true");
     const flat = values.flat();
     const range = t("compare.range", {min: number(least(flat)), max: number(most(flat))});
@@ -41,8 +41,8 @@ export function trio(maps, reach) {
   };
   return [
     h("div", {class: "trio"}, maps.map(figure)),
-    h("div", {class: "legend"}, ramp(COLOURS),
-      h("p", {class: "ends"}, h("span", {}, t("compare.against", {value: legend.low})),
-        h("span", {}, t("compare.for", {value: legend.high})))),
+    h("div", {class: "legend"}, ramp(COLOURS, true),
+      h("p", {class: "ends"}, h("span", {}, tOf("compare.against", kind, {value: legend.low})),
+        h("span", {}, tOf("compare.for", kind, {value: legend.high})))),
   ];
 }

@@ -1,8 +1,9 @@
 // How far the map can be trusted: it costs, so it is tried when asked for, and the cost is said before.
 
-import {ask, supersede} from "./api.js";
+import {ask, sameTarget, supersede} from "./api.js";
 import {byId, fill, h, svg} from "./dom.js";
-import {number, percent, signed, t} from "./i18n.js";
+import {number, percent, signed, t, tOf} from "./i18n.js";
+import {kindOf, nameOf} from "./scores.js";
 
 const WIDTH = 120;  // of a chart, in its own units
 const HEIGHT = 72;
@@ -19,10 +20,11 @@ const lately = new Map();  // what trying took, by network, as the service told 
 export function renderTrust(view) {
   const [cam] = view.result.grad_cam ?? [];
   panel.hidden = !cam;
+  panel.querySelector(".help p").textContent = tOf("trust.help", view.detail.output.kind);
   const asked = cam && questionOf(view, cam);
-  if (last.photo !== view.photo || last.asked !== asked) {
+  if (last.photo !== view.photo || last.reference !== view.reference || last.asked !== asked) {
     supersede("trust");
-    last = {photo: view.photo, asked};
+    last = {photo: view.photo, reference: view.reference, asked};
   }
   if (!cam) return;
   if (last.trust) draw(last.trust, cam);
@@ -31,11 +33,10 @@ export function renderTrust(view) {
 }
 
 /** The map's own request, with trust: its picture is there already, so the smallest will do. */
-function questionOf({query}, {target}) {
-  const asked = new URLSearchParams({target: target.index, trust: "true", max_side: 8});
-  for (const name of ["model", "layer", "method", "against"]) {
-    for (const value of query.getAll(name)) asked.append(name, value);
-  }
+function questionOf({query, state}, cam) {
+  const asked = new URLSearchParams({trust: "true", max_side: 8});
+  for (const [name, value] of sameTarget(cam, state)) asked.set(name, value);
+  for (const name of ["model", "layer", "method"]) if (query.has(name)) asked.append(name, query.get(name));
   return asked.toString();
 }
 
@@ -48,7 +49,7 @@ function priceOf({detail}) {
 function offer(view, cam) {
   fill(
     body,
-    h("p", {}, t("trust.offer", {label: cam.target.label})),
+    h("p", {}, tOf("trust.offer", kindOf(cam.target), {label: nameOf(cam.target)})),
     h("p", {class: "act"}, h(
       "button", {type: "button", class: "button plain", "data-key": "trust", onclick: () => find(view, cam)},
       t("trust.ask"),
@@ -68,7 +69,7 @@ async function find(view, cam, keeps = false) {
     offer(view, cam);
   };
   const problem = await view.attempt(async () => {
-    const {result} = await ask("v1/grad-cam", view.photo, mine.asked, signal);
+    const {result} = await ask("v1/grad-cam", view.photo, mine.asked, signal, view.reference);
     mine.trust = result.grad_cam[0].trust;
     lately.set(view.detail.name, mine.trust.cost);
   }, {again: () => find(view, cam), keeps});
@@ -79,42 +80,43 @@ async function find(view, cam, keeps = false) {
 }
 
 function draw(trust, cam) {
-  const {advantage, noise, gaussian, beaten, random_maps: random, curves, finding} = trust;
-  const top = Math.max(...curves.flatMap(({map, gaussian: spot, random: {max}}) => [...map, ...spot, ...max])) || 1;
+  const {advantage, noise, gaussian, beaten, random_maps: random, curves, finding, measure} = trust;
+  const all = curves.flatMap(({map, gaussian: spot, random: {min, max}}) => [...map, ...spot, ...min, ...max]);
+  const low = measure === "probability" ? 0 : Math.min(...all);
+  const reach = Math.max(...all) - low || 1;
   fill(
     body,
     h("div", {class: `finding finding-${finding}`},
       h("p", {class: "advantage"}, signed(advantage)),
       h("div", {},
         h("p", {}, h("strong", {}, t(`finding.${finding}`)), " ",
-          t(`finding.${finding}.why`, {label: cam.target.label})),
-        h("p", {class: "muted"}, t("trust.advantage", {
+          t(`finding.${finding}.why`, {label: nameOf(cam.target)})),
+        h("p", {class: "muted"}, tOf("trust.advantage", kindOf(cam.target), {
+          unit: cam.target.unit || t("trust.unit"),
           noise: number(noise), beaten, random, gaussian: signed(gaussian),
         })))),
     h("ul", {class: "keys", "aria-hidden": "true"}, LINES.map((name) => h(
       "li", {class: `key-${name}`}, t(`curve.${name}`),
     ))),
-    h("div", {class: "charts"}, curves.map((curve) => chart(curve, top))),
-    areas(curves),
+    h("div", {class: "charts"}, curves.map((curve) => chart(curve, low, reach, measure))),
+    areas(curves, kindOf(cam.target)),
     facts(trust),
   );
 }
 
-/** The probability against the share of pixels that are gone, or back. */
-function chart({test, fractions, map, gaussian, random, auc}, top) {
-  const line = (values) => values.map(
-    (value, n) => `${n ? "L" : "M"}${(WIDTH * fractions[n]).toFixed(2)} ${(HEIGHT * (1 - value / top)).toFixed(2)}`,
-  ).join("");
-  const back = random.min.map((value, n) => [fractions[n], value]).reverse().map(
-    ([share, value]) => `L${(WIDTH * share).toFixed(2)} ${(HEIGHT * (1 - value / top)).toFixed(2)}`,
-  ).join("");
+/** The score against the share of pixels that are gone, or back. */
+function chart({test, fractions, map, gaussian, random, auc}, low, reach, measure) {
+  const at = (share, value) => `${(WIDTH * share).toFixed(2)} ${(HEIGHT * (1 - (value - low) / reach)).toFixed(2)}`;
+  const line = (values) => values.map((value, n) => `${n ? "L" : "M"}${at(fractions[n], value)}`).join("");
+  const back = random.min.map((value, n) => `L${at(fractions[n], value)}`).reverse().join("");
+  const range = t("compare.range", {min: number(low), max: number(low + reach)});
   const values = {
     test: t(`test.${test}`), map: number(auc.map), gaussian: number(auc.gaussian), random: number(mean(auc.random)),
   };
   return h(
     "figure", {class: "chart"},
     h("figcaption", {}, h("strong", {}, t(`test.${test}`)), h("span", {}, t(`better.${BETTER[test]}`))),
-    h("p", {class: "ends", "aria-hidden": "true"}, percent(top)),
+    h("p", {class: "ends", "aria-hidden": "true"}, measure === "probability" ? percent(reach) : range),
     svg(
       "svg", {viewBox: `0 -2 ${WIDTH} ${HEIGHT + 4}`, role: "img", "aria-label": t("curve.summary", values)},
       svg("path", {class: "axis", d: `M0 0V${HEIGHT}H${WIDTH}`}),
@@ -129,10 +131,10 @@ function chart({test, fractions, map, gaussian, random, auc}, top) {
 
 const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
 
-function areas(curves) {
+function areas(curves, kind) {
   const head = (text) => h("th", {scope: "col"}, text);
   return h(
-    "table", {class: "figures"}, h("caption", {class: "muted"}, t("trust.areas")),
+    "table", {class: "figures"}, h("caption", {class: "muted"}, tOf("trust.areas", kind)),
     h("thead", {}, h("tr", {}, head(t("trust.test")), LINES.map((name) => head(t(`curve.${name}`))))),
     h("tbody", {}, curves.map(({test, auc}) => h(
       "tr", {},
@@ -143,12 +145,12 @@ function areas(curves) {
 }
 
 /** What no curve says: confidence, the share of positive evidence, the sanity check, and the price. */
-function facts({confidence: {map, gaussian, random}, positive_share: share, sanity, cost}) {
+function facts({confidence, positive_share: share, sanity, cost}) {
   const likeness = sanity.mean_magnitude;
   const rows = [
-    ["trust.confidence", t("trust.drop", {
-      share: percent(map.probability), map: percent(map.drop), gaussian: percent(gaussian.drop),
-      random: percent(random.drop),
+    confidence && ["trust.confidence", t("trust.drop", {
+      share: percent(confidence.map.probability), map: percent(confidence.map.drop),
+      gaussian: percent(confidence.gaussian.drop), random: percent(confidence.random.drop),
     })],
     ["trust.positive", percent(share)],
     ["trust.sanity", likeness === null
@@ -158,6 +160,6 @@ function facts({confidence: {map, gaussian, random}, positive_share: share, sani
         all: sanity.correlations.map((each) => (each === null ? "–" : number(each))).join(", "),
       })],
     ["trust.spent", t("trust.passes", {passes: cost.passes})],
-  ];
+  ].filter(Boolean);
   return h("dl", {class: "facts"}, rows.map(([name, value]) => h("div", {}, h("dt", {}, t(name)), h("dd", {}, value))));
 }

@@ -1,8 +1,9 @@
 // What if channels weighed more, less, or nothing: sliders for the strongest, and what the network says then.
 
-import {ask, supersede} from "./api.js";
+import {ask, sameTarget, supersede} from "./api.js";
 import {byId, fill, h} from "./dom.js";
-import {number, percent, signed, t} from "./i18n.js";
+import {number, signed, t, tOf} from "./i18n.js";
+import {change as changeOf, kindOf, nameOf, score} from "./scores.js";
 import {factorsOf} from "./state.js";
 import {trio} from "./trio.js";
 
@@ -29,7 +30,7 @@ export function renderWhatIf(view) {
   if (!importance) return;
   const {photo, detail, state} = view;
   const place = detail.gates.some(({layer}) => layer === state.gate) ? {gate: state.gate} : {layer: importance.layer};
-  const now = {photo, model: detail.name, target: importance.target.index, place: place.gate ?? place.layer};
+  const now = {photo, reference: view.reference, region: state.region, model: detail.name, target: importance.target.index, place: place.gate ?? place.layer};
   if (Object.keys(now).some((name) => about[name] !== now[name])) {
     about = now;
     channels = strongest(view, place.gate);
@@ -195,11 +196,13 @@ async function change(scene, {rank = false, keeps = false} = {}) {
     view.look({scale: ""});
     return;
   }
-  const query = new URLSearchParams({model: view.detail.name, target: about.target, max_side: 8, ...place});
+  const query = new URLSearchParams({model: view.detail.name, max_side: 8, ...place});
+  const [cam] = view.result.grad_cam;
+  for (const [name, value] of sameTarget(cam, view.state, ["region"])) query.set(name, value);
   if (scale) query.set("scale", scale);
   if (ranked) query.set("rank", "true");
   const problem = await view.attempt(async () => {
-    const {result} = await ask("v1/what-if", view.photo, query, signal);
+    const {result} = await ask("v1/what-if", view.photo, query, signal, view.reference);
     if (signal.aborted) return;
     const found = result.what_if;
     if (ranked) {
@@ -217,28 +220,26 @@ async function change(scene, {rank = false, keeps = false} = {}) {
 function outcome({before, after, targets: [{before: was, after: is, change: by, maps}]}) {
   const rows = new Map();
   for (const [side, list] of [["before", [...before, was]], ["after", [...after, is]]]) {
-    for (const {index, label, probability} of list) rows.set(index, {...rows.get(index), label, [side]: probability});
+    for (const each of list) rows.set(each.index, {...rows.get(each.index), [side]: each});
   }
-  const share = (value) => h("td", {}, value === undefined ? "–" : percent(value));
-  const delta = ({before: one, after: other}) => {
-    const isKnown = one !== undefined && other !== undefined;
-    return h("td", {}, isKnown ? t("what_if.points", {points: signed(100 * (other - one))}) : "–");
-  };
+  const said = (each) => h("td", {}, each ? score(each) : "–");
+  const delta = ({before: one, after: other}) => h("td", {}, one && other ? changeOf(one, other) : "–");
   const head = (text) => h("th", {scope: "col"}, text);
   const {box, reach, first, second, difference} = maps;
   return [
-    h("p", {}, t("what_if.logit", {
-      label: was.label, was: number(was.logit), is: number(is.logit), change: signed(by),
+    h("p", {}, tOf("what_if.logit", kindOf(was), {
+      label: nameOf(was), was: was.logit === undefined ? score(was) : number(was.logit),
+      is: is.logit === undefined ? score(is) : number(is.logit), change: signed(by),
     })),
     h("table", {class: "figures"},
-      h("thead", {}, h("tr", {}, head(t("what_if.class")), head(t("side.before")), head(t("side.after")), head("Δ"))),
+      h("thead", {}, h("tr", {}, head(tOf("what_if.class", kindOf(was))), head(t("side.before")), head(t("side.after")), head("Δ"))),
       h("tbody", {}, [...rows.values()].map((row) => h(
-        "tr", {}, h("th", {scope: "row"}, row.label), share(row.before), share(row.after), delta(row),
+        "tr", {}, h("th", {scope: "row"}, nameOf(row.before ?? row.after)), said(row.before), said(row.after), delta(row),
       )))),
     ...trio([
       {values: first.raw.values, box, caption: t("side.before"), key: "what-if-before"},
       {values: second.raw.values, box, caption: t("side.after"), key: "what-if-after"},
       {values: difference.raw.values, box, caption: t("side.difference"), key: "what-if-difference"},
-    ], reach),
+    ], reach, kindOf(was)),
   ];
 }

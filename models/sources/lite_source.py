@@ -1,4 +1,4 @@
-"""``lite0`` as an architecture for a user's checkpoints: the network without gates, for any number of classes."""
+"""``lite0`` and ``lite2`` as architectures for a user's checkpoints: without gates, for any number of classes."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from torch import nn
 
 from pellucid.network.spec import PreprocessSpec
 
-from ..lite0 import PREPROCESS, EfficientNetLite0
+from ..lite0 import VARIANTS, EfficientNetLite
 
 
 def blank(name: str, classes: int, arguments: dict[str, Any], keys: Collection[str]) -> nn.Module:
     """The network with random weights."""
-    return EfficientNetLite0(classes, **arguments)
+    return EfficientNetLite(classes, VARIANTS[name], **arguments)
 
 
 def preprocess(name: str) -> PreprocessSpec:
     """The preprocessing of the published weights."""
-    return PREPROCESS
+    return VARIANTS[name].preprocess

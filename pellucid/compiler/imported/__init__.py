@@ -1,0 +1,1 @@
+"""Reads networks from files of other formats as torch modules."""

@@ -1,0 +1,228 @@
+"""Files of torch.export: read without running their code, with the layers, gates and answers of the network."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from pellucid.compiler import exported
+from pellucid.compiler.compiling import compile_network
+from pellucid.compiler.trace.graph import TracedNetwork
+from pellucid.compiler.weights import WeightsError
+from tests.networks import PREPROCESS, TinyNet, images
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
+
+ANY = ({0: torch.export.Dim.AUTO},)
+
+
+def saved(folder: Path, net: nn.Module, pixels: Tensor | None = None, shapes: Any = ANY) -> Path:
+    path = folder / "net.pt2"
+    program = torch.export.export(net, (images(2) if pixels is None else pixels,), dynamic_shapes=shapes)
+    torch.export.save(program, path)
+    return path
+
+
+def edited(path: Path, change: Callable[[dict[str, Any]], None], **files: bytes) -> Path:
+    """The file with another graph, and with other contents of members, by the end of their names."""
+    out = path.with_name("edited.pt2")
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(out, "w") as target:
+        for name in source.namelist():
+            content = source.read(name)
+            if name.endswith("models/model.json"):
+                program = json.loads(content)
+                change(program)
+                content = json.dumps(program).encode()
+            for ending, other in files.items():
+                content = other if name.endswith(ending) else content
+            target.writestr(name, content)
+    return out
+
+
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
+    "gated": (TinyNet, 64),
+    "residual": (lambda: torchvision.models.resnet18(num_classes=3), 64),
+    "shuffling": (lambda: torchvision.models.shufflenet_v2_x0_5(num_classes=3), 64),
+    "padding": (lambda: timm.create_model("tf_efficientnet_b0", num_classes=3), 64),
+    "tokens": (lambda: timm.create_model("vit_tiny_patch16_224", num_classes=3, img_size=32), 32),
+    "windows": (lambda: timm.create_model("swin_tiny_patch4_window7_224", num_classes=3, img_size=56), 56),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_an_exported_network_has_the_layers_gates_and_answers_of_the_original(tmp_path: Path, name: str) -> None:
+    torch.manual_seed(0)
+    make, side = NETWORKS[name]
+    net = make().eval()
+    found = exported.load(saved(tmp_path, net, images(2, (side, side))))
+    assert found.size == (side, side)
+    assert type(found.net).__name__ == type(net).__name__
+    assert found.net.state_dict().keys() == net.state_dict().keys()
+    with torch.no_grad():
+        torch.testing.assert_close(found.net(images(3, (side, side))), net(images(3, (side, side))))
+    traced, original = TracedNetwork(found.net, found.size), TracedNetwork(net, found.size)
+    assert traced.spec.default_layer == original.spec.default_layer
+    assert traced.spec.default_layer_reason == original.spec.default_layer_reason
+    assert [gate.layer for gate in traced.spec.gates] == [gate.layer for gate in original.spec.gates]
+    modules = {path for path, _ in net.named_modules()}
+    assert {layer for layer in original.spec.by_name if layer in modules} - traced.spec.by_name.keys() <= {
+        layer.name for layer in original.spec.layers if layer.kind.startswith(("Identity", "Drop"))
+    }
+
+
+def test_it_is_compiled_with_its_gradients(tmp_path: Path) -> None:
+    from pellucid.network.spec import ModelSpec
+
+    net = TinyNet().eval()
+    model = ModelSpec("tiny", "", tuple("abcde"), PREPROCESS, "")
+    found = compile_network(exported.load(saved(tmp_path, net)).net, model, None)
+    assert found.manifest.limits == ()
+    assert [gate.layer for gate in found.spec.gates] == ["gate"]
+    assert found.manifest.pixels.gradient
+
+
+def test_a_static_batch_is_taken_if_the_graph_holds_no_size_of_it(tmp_path: Path) -> None:
+    path = saved(tmp_path, TinyNet().eval(), images(1), None)
+    assert exported.load(path).net(images(3)).shape == (3, 5)
+    tokens = timm.create_model("vit_tiny_patch16_224", num_classes=3, img_size=32).eval()
+    with pytest.raises(
+        WeightsError, match=r"^net\.pt2 was exported for batches of exactly 1: .* with two pictures or "
+    ):
+        exported.load(saved(tmp_path, tokens, images(1, (32, 32)), None))
+
+
+def test_the_size_of_the_pixels_may_vary(tmp_path: Path) -> None:
+    auto = torch.export.Dim.AUTO
+    found = exported.load(saved(tmp_path, TinyNet().eval(), None, ({0: auto, 2: auto, 3: auto},)))
+    assert found.size is None
+    assert found.net(images(1, (96, 32))).shape == (1, 5)
+
+
+class _Twice(nn.Module):
+    """Its modules run twice, and have the names of the reader's own attributes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.run, self.output = nn.Conv2d(3, 3, 3, padding=1), nn.Linear(3, 3)
+        self.register_buffer("scale", torch.full((3, 1, 1), 0.5), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.run(self.run(x).relu() * self.scale).mean((2, 3))
+        logits: Tensor = self.output(self.output(x).relu())
+        return logits
+
+
+def test_a_module_may_run_twice(tmp_path: Path) -> None:
+    net = _Twice().eval()
+    found = exported.load(saved(tmp_path, net)).net
+    with torch.no_grad():
+        torch.testing.assert_close(found(images(3)), net(images(3)))
+    original = [layer.name for layer in TracedNetwork(net, (64, 64)).spec.layers]
+    assert {"run", "run_1"} <= {*original} & {layer.name for layer in TracedNetwork(found, (64, 64)).spec.layers}
+
+
+class _Two(nn.Module):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x.mean((2, 3)), x.amax((2, 3))
+
+
+class _Added(nn.Module):
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return (x + y).mean((2, 3))
+
+
+class _Branching(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        chosen: Tensor = torch.cond(x.sum() > 0, lambda x: x.mean((2, 3)), lambda x: x.amax((2, 3)), (x,))
+        return chosen
+
+
+def test_what_a_file_can_not_have_is_said(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="returns 2 values: export a module that returns one tensor"):
+        exported.load(saved(tmp_path, _Two()))
+    torch.export.save(torch.export.export(_Added(), (images(2), images(2))), tmp_path / "added.pt2")
+    with pytest.raises(WeightsError, match="takes 2 tensors: export a module that takes the pixels alone"):
+        exported.load(tmp_path / "added.pt2")
+    with pytest.raises(WeightsError, match=r"net\.pt2 (has|takes|was|changes) .*"):
+        exported.load(saved(tmp_path, _Branching()))
+    with pytest.raises(WeightsError, match=r"in training mode: torch\.export\.export\(net\.eval\(\), "):
+        exported.load(saved(tmp_path, TinyNet().train()))
+
+
+def _foreign(target: str) -> Callable[[dict[str, Any]], None]:
+    def change(program: dict[str, Any]) -> None:
+        program["graph_module"]["graph"]["nodes"][-1]["target"] = target
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_foreign("torch.os.system"), r"has the operation torch\.os\.system, which is not one of torch's own"),
+        (_foreign("torch.ops.aten.from_file.default"), "which is not one of torch's own"),
+        (_foreign("torch.ops.aten.__class__.__init__"), "does not have"),
+        (_foreign("torch.ops.aten.upsample_bilinear2d.__reduce__"), "does not have"),
+        (_foreign("torch.ops.quantized.linear.default"), "which is not one of torch's own"),
+        (_foreign("_operator.attrgetter"), "which is not one of torch's own"),
+        (_foreign("torch.ops.aten.no_such_operation.default"), "which torch .* does not have"),
+        (lambda program: program["schema_version"].update(major=9), "was saved by torch "),
+        (lambda program: program.pop("graph_module"), "can't be read as a file of torch.export.save"),
+    ],
+)
+def test_nothing_but_torchs_own_operations_is_called(
+    tmp_path: Path, change: Callable[[dict[str, Any]], None], message: str
+) -> None:
+    with pytest.raises(WeightsError, match=message):
+        exported.load(edited(saved(tmp_path, TinyNet().eval()), change))
+
+
+class _Harmful:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (open, ("harmed", "w"))
+
+
+def test_no_code_of_the_file_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch.export.load evaluates symbolic sizes, and unpickles weights and example inputs."""
+    monkeypatch.chdir(tmp_path)
+
+    def symbolic(program: dict[str, Any]) -> None:
+        sizes = program["graph_module"]["graph"]["tensor_values"]["x"]["sizes"]
+        sizes[0]["as_expr"]["expr_str"] = "__import__('pathlib').Path('harmed').touch()"
+        program["guards_code"] = ["open('harmed', 'w')"]
+
+    path = saved(tmp_path, TinyNet().eval())
+    harmful = pickle.dumps(_Harmful())
+    exported.load(edited(path, symbolic, **{"sample_inputs/model.pt": harmful}))
+    with zipfile.ZipFile(path) as archive:
+        name = next(name for name in archive.namelist() if name.endswith("model_weights_config.json"))
+        config = json.loads(archive.read(name))
+    first = next(iter(config["config"].values()))
+    first["use_pickle"] = True
+    pickled = {"model_weights_config.json": json.dumps(config).encode(), f"weights/{first['path_name']}": harmful}
+    with pytest.raises(WeightsError, match="as an object that would run code when it is loaded"):
+        exported.load(edited(path, lambda _: None, **pickled))
+    assert not Path("harmed").exists()
+
+
+def test_weights_and_damaged_files_are_not_taken_for_a_network(tmp_path: Path) -> None:
+    torch.save(TinyNet().state_dict(), tmp_path / "net.pth")
+    with pytest.raises(
+        WeightsError, match=r"^net\.pth holds weights and no network: name its class, pellucid compile "
+    ):
+        exported.load(tmp_path / "net.pth")
+    with pytest.raises(WeightsError, match="there is no weights file at"):
+        exported.load(tmp_path / "gone.pt2")
+    (tmp_path / "half.pt2").write_bytes(saved(tmp_path, TinyNet().eval()).read_bytes()[:9999])
+    with pytest.raises(WeightsError, match="is damaged or is not a weights file"):
+        exported.load(tmp_path / "half.pt2")
