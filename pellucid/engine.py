@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Final
@@ -26,6 +27,8 @@ from pellucid.types import Batch, Floats, Outcome, Plan
 _KNOWN_PLANS: Final = 4096
 # Heads of one plan that are prepared: with the pass over the images, fewer than a runtime keeps.
 _MOST_PREPARED: Final = 10
+# Graphs of other sizes that are kept. Their models are in the runtime's cache.
+_MOST_SIZES: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,8 @@ class Engine:
     """
 
     def __init__(self, network: CompiledNetwork, runtime: Runtime) -> None:
+        self._at_size: OrderedDict[tuple[int, int], Engine] = OrderedDict()
+        self._sizing = threading.Lock()
         self._network, self._runtime = network, runtime
         self._manifest = manifest = network.manifest
         self._output, self._scalars = manifest.model.output, manifest.model.scalars
@@ -67,7 +72,10 @@ class Engine:
         # Two output sets that most requests share: the usual outputs, and the same with the default feature maps. A
         # plan that needs some of a set computes all of it. So an image's class, gates and default map come from one
         # model and have the same bits whatever else is requested.
-        self._shared = (("", tuple(sorted(usual))), ("maps", tuple(sorted(maps))))
+        self._shared: tuple[tuple[str, tuple[str, ...]], ...] = (
+            ("", tuple(sorted(usual))),
+            ("maps", tuple(sorted(maps))),
+        )
         self._passes = lru_cache(_KNOWN_PLANS)(self._find_pass)
         self._heads_of = lru_cache(_KNOWN_PLANS)(self._find_heads)
         self._head = lru_cache(None)(lambda layer: runtime.behind(network.value(layer)))
@@ -76,6 +84,11 @@ class Engine:
     def network(self) -> NetworkSpec:
         """Layers, gates and defaults of the network."""
         return self._manifest.network
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """The network's own size of pixels (height, width)."""
+        return self._manifest.model.preprocess.size
 
     @property
     def info(self) -> RuntimeInfo:
@@ -94,17 +107,37 @@ class Engine:
 
     def queues(self, lane: str) -> bool:
         """Whether a batch of this lane can be queued in the runtime while all slots are busy."""
-        return self._runtime.runs_ahead and lane in (name for name, _ in self._shared)
+        return self._runtime.runs_ahead and lane.partition("@")[0] in (name for name, _ in self._shared)
 
     def lane(self, plan: Plan) -> str:
         """The lane of a plan. Plans of one lane need the same outputs, so they can share a batch at no extra cost.
 
         Raises Unexplainable if the plan needs a gradient that the network does not have.
         """
-        return self._pass(plan).lane
+        if plan.size in (None, self.size):
+            return self._pass(plan).lane
+        pixels = plan.size[0] * plan.size[1] / (self.size[0] * self.size[1])
+        return f"{self._pass(plan).lane}@{plan.size[0]}x{plan.size[1]} x{pixels:.3f}"
+
+    def _of(self, plan: Plan) -> Engine:
+        """The engine for the plan's size of pixels. Raises ValueError for a size that the network does not have."""
+        if plan.size is None or plan.size == self.size:
+            return self
+        with self._sizing:
+            if plan.size not in self._at_size:
+                network = self._network.at(plan.size)
+                engine = self._at_size[plan.size] = Engine(network, self._runtime.at(network))
+                engine._shared = engine._shared[1:]  # one model for most requests, since there are many sizes
+                if len(self._at_size) > _MOST_SIZES:
+                    self._at_size.popitem(last=False)
+            self._at_size.move_to_end(plan.size)
+            return self._at_size[plan.size]
 
     def ready(self, plan: Plan) -> bool:
         """Whether a plan can run now, because the models that it needs have been compiled."""
+        if plan.size not in (None, self.size):
+            engine = self._at_size.get(plan.size)
+            return engine is not None and engine.ready(replace(plan, size=None))
         cores: Cores = "exact" if plan.reproducible else "shared"
         passes = all(self._runtime.ready(outputs, cores) for outputs in self._sets(plan))
         return passes and all(
@@ -116,6 +149,9 @@ class Engine:
 
         With ``keep`` the models are never evicted. Each model can take a second. This needs no slot.
         """
+        if plan.size not in (None, self.size):
+            self._of(plan).prepare(replace(plan, size=None), alone, keep)
+            return
         cores: Cores = "exact" if plan.reproducible else "whole" if alone else "shared"
         for outputs in self._sets(plan):
             self._runtime.prepare(outputs, cores, keep)
@@ -140,12 +176,22 @@ class Engine:
             # idle.
             alone = self._running == 1 and (len(batch.plans) == 1 or self.slots == 1)
         try:
+            engine, cores = self._of(batch.plans[0]), _cores(alone)
             if batch.plans[0].reproducible:
-                return [outcome for single in batch.singles() for outcome in self._run(single, "exact")]
-            return self._run(batch, "whole" if alone else "shared")
+                return [outcome for single in batch.singles() for outcome in engine._run(single, "exact")]
+            return [outcome for part in self._parts(batch) for outcome in engine._run(part, cores)]
         finally:
             with self._counting:
                 self._running -= 1
+
+    def _parts(self, batch: Batch) -> Iterator[Batch]:
+        """The batch in parts of as many pixels as the largest batch that pays, so that memory is bounded."""
+        images, (height, width) = len(batch.plans), batch.pixels.shape[1:3]
+        pixels = max(self.paying_batch, images) * self.size[0] * self.size[1]
+        most = images if (height, width) == self.size else max(1, pixels // (height * width))
+        for start in range(0, images, most):
+            part = slice(start, start + most)
+            yield Batch(batch.pixels[part], batch.plans[part], batch.void[part])
 
     def _run(self, batch: Batch, cores: Cores) -> list[Outcome]:
         started = time.perf_counter()
@@ -456,6 +502,10 @@ def _row(values: Array, image: int, images: int) -> Array:
 
 def _joined(parts: list[Array]) -> Array:
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _cores(alone: bool) -> Cores:
+    return "whole" if alone else "shared"
 
 
 def _rounded_up(count: int) -> int:

@@ -218,6 +218,7 @@ class Plan:
     - ``scored``: classes whose scores are returned in addition to the predictions
     - ``random_heads``: the number of random heads for the sanity check of each map that needs at most one gradient
     - ``edit``: a what-if edit of the layer's channels
+    - ``size``: (height, width) of the pixels, or None for the network's own size
     """
 
     top_k: int = 1
@@ -237,6 +238,7 @@ class Plan:
     scored: tuple[int, ...] = ()
     random_heads: int = 0
     edit: Edit | None = None
+    size: tuple[int, int] | None = None
 
     def region(self, number: int) -> Region:
         """The region of a target, by its number."""

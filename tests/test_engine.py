@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import gc
 import math
 import threading
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.engine import Engine
+from pellucid.errors import InferenceFailed
 from pellucid.explain.methods import METHODS, offered
 from pellucid.network.file import CompiledNetwork, NetworkFileError
 from pellucid.network.spec import SOFTMAX
@@ -25,7 +27,7 @@ from pellucid.runtime.openvino_runtime import OpenVINORuntime
 from pellucid.runtime.torch_runtime import TorchHead, TorchRuntime
 from pellucid.types import Batch, Contrast, Edit, InputPixels, MapSpec, Outcome, Pixels, Plan, Tap
 from service.dispatch.worker import Worker
-from tests.networks import PREPROCESS, SIZE, compiled, in_memory, network
+from tests.networks import PREPROCESS, SIZE, compiled, in_memory, network, of_any_size
 from tests.support import present
 
 CPU = torch.device("cpu")
@@ -450,3 +452,122 @@ def test_feature_maps_have_their_channels_statistics() -> None:
     np.testing.assert_allclose(maps.max, maps.values.max((1, 2)), rtol=1e-5)
     np.testing.assert_allclose(maps.zeros, (maps.values == 0).mean((1, 2)), rtol=1e-5)
     assert 0 < maps.zeros.max() < 1
+
+
+# -- other sizes
+
+
+WIDE = (64, 96)
+OF_WIDE: Pixels = np.random.default_rng(1).integers(0, 256, (5, *WIDE, 3), np.uint8)
+
+
+def assert_alike(one: Outcome, other: Outcome, rtol: float) -> None:
+    """The numbers of two outcomes are the same, but for their rounding."""
+    for first, second in zip(one.predictions, other.predictions, strict=True):
+        assert first.index == second.index
+        assert first.logit == pytest.approx(second.logit, rel=rtol)
+    for explanation, twin in zip(one.explanations, other.explanations, strict=True):
+        scale = np.abs(twin.heat).max()
+        np.testing.assert_allclose(explanation.heat, twin.heat, rtol=rtol, atol=rtol * scale)
+    for gate, same in zip(one.gates, other.gates, strict=True):
+        np.testing.assert_allclose(gate.weights, same.weights, rtol=rtol)
+    for found, maps in zip(one.maps, other.maps, strict=True):
+        np.testing.assert_allclose(found.values, maps.values, rtol=rtol, atol=rtol * np.abs(maps.values).max())
+    if one.what_if and other.what_if:
+        for before, after in zip(one.what_if.targets[0], other.what_if.targets[0], strict=True):
+            np.testing.assert_allclose(before.heat, after.heat, rtol=rtol, atol=rtol)
+
+
+@pytest.mark.parametrize("make", MAKERS)
+@pytest.mark.parametrize("plan", [*USUAL, *OTHERS.values()], ids=str)
+def test_a_plan_of_another_size_is_that_of_the_network_compiled_at_it(make: Callable[..., Engine], plan: Plan) -> None:
+    native = make(in_memory_at(WIDE))
+    sized = sized_by(make)
+    (found,) = sized.run(Batch(OF_WIDE[:1], (replace(plan, size=WIDE),)))
+    (expected,) = native.run(Batch(OF_WIDE[:1], (plan,)))
+    assert_alike(found, expected, 2e-4)
+
+
+@functools.cache
+def in_memory_at(size: tuple[int, int]) -> CompiledNetwork:
+    return in_memory(network("tiny"), replace(PREPROCESS, size=size))
+
+
+@functools.cache
+def sized_by(make: Callable[..., Engine]) -> Engine:
+    return make(of_any_size("tiny"))
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_an_answer_of_another_size_does_not_depend_on_its_neighbours(make: Callable[..., Engine]) -> None:
+    engine, plans = sized_by(make), tuple(replace(plan, size=WIDE) for plan in USUAL[:5])
+    assert len({engine.lane(plan) for plan in plans}) == 1
+    together = engine.run(Batch(OF_WIDE, plans))
+    for number, plan in enumerate(plans):
+        (alone,) = engine.run(Batch(OF_WIDE[number : number + 1], (plan,)))
+        assert [each.index for each in alone.predictions] == [each.index for each in together[number].predictions]
+        assert_alike(alone, together[number], 1e-5)
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_sizes_have_lanes_of_their_own(make: Callable[..., Engine]) -> None:
+    engine, plan = sized_by(make), Plan(layer="head")
+    lanes = [engine.lane(replace(plan, size=size)) for size in (None, SIZE, WIDE, (96, 64))]
+    assert lanes[0] == lanes[1]
+    assert len({*lanes}) == 3
+    assert [engine.queues(lane) for lane in lanes] == [engine.queues(lanes[0])] * 4
+    assert lanes[2].endswith("@64x96 x1.500")
+
+
+def test_a_new_size_is_ready_once_it_is_prepared() -> None:
+    engine, plan = by_openvino(of_any_size("tiny")), Plan(layer="head", size=WIDE)
+    assert not engine.ready(plan)
+    engine.prepare(plan)
+    assert engine.ready(plan)
+    assert not engine.ready(replace(plan, layer="stem"))
+    assert not engine.ready(replace(plan, size=(96, 64)))
+
+
+def test_the_torch_runtime_shares_the_weights_of_all_sizes() -> None:
+    engine = by_torch(of_any_size("tiny"))
+    engine.run(Batch(PIXELS[:1], (Plan(layer="stem"),)))
+    engine.run(Batch(OF_WIDE[:1], (Plan(layer="stem", size=WIDE),)))
+    runtimes = [each._runtime for each in (engine, engine._of(Plan(size=WIDE)))]
+    own, other = (runtime._constants for runtime in runtimes if isinstance(runtime, TorchRuntime))
+    assert own.keys() & other.keys() >= {("weight:stem.0.weight", False)}
+    assert all(own[key] is other[key] for key in own.keys() & other.keys())
+
+
+def test_a_size_that_the_network_does_not_have_is_refused() -> None:
+    with pytest.raises(ValueError, match="TinyNet can't run on pixels of 64x96"):
+        by_torch(compiled("tiny")).run(Batch(OF_WIDE[:1], (Plan(size=WIDE),)))
+
+
+def test_large_images_run_in_parts_of_bounded_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, sizes = by_openvino(of_any_size("tiny")), list[int]()
+    size = (128, 96)
+    run = OpenVINORuntime.run
+
+    def counted(self: OpenVINORuntime, images: Pixels, *rest: Any) -> Any:
+        sizes.append(len(images))
+        return run(self, images, *rest)
+
+    monkeypatch.setattr(OpenVINORuntime, "run", counted)
+    pixels = np.zeros((3, *size, 3), np.uint8)
+    assert len(engine.run(Batch(pixels, (Plan(size=size),) * 3))) == 3
+    assert sizes == [1, 1, 1]
+    engine.run(Batch(OF_WIDE[:3], (Plan(size=WIDE),) * 3))
+    assert sizes[3:] == [2, 1]
+
+
+def test_the_worker_survives_a_graph_for_any_size_that_fails() -> None:
+    broken = replace(of_any_size("tiny"), scaled=b"[]")
+    worker = Worker(by_openvino(broken), 4)
+    worker.start()
+    try:
+        with pytest.raises(InferenceFailed):
+            worker.submit(OF_WIDE[0], Plan(size=WIDE), time.monotonic() + 60).result(60)
+        assert worker.submit(PIXELS[0], Plan(), time.monotonic() + 60).result(60).outcome.predictions
+        assert worker.well
+    finally:
+        worker.stop()

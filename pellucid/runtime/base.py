@@ -61,6 +61,10 @@ class Runtime(Protocol):
         """
         ...
 
+    def at(self, network: CompiledNetwork) -> Runtime:
+        """A runtime of the same network at another size. It shares threads, slots and the memory for models."""
+        ...
+
     def behind(self, value: Value) -> Head:
         """The head: the network behind a value, which may be the pixels. It is built when it first runs."""
         ...

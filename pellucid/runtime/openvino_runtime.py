@@ -78,6 +78,13 @@ class OpenVINORuntime:
         self.example = lru_cache(_MOST_MODELS)(self._find_example)
         self._queue = SlotQueue(self.slots)
 
+    def at(self, network: CompiledNetwork) -> OpenVINORuntime:
+        """See Runtime."""
+        other = copy(self)
+        other.network = network
+        other.example = lru_cache(_MOST_MODELS)(other._find_example)
+        return other
+
     def run(
         self, images: InputPixels, wanted: Floats | None, outputs: Sequence[str], cores: Cores
     ) -> tuple[dict[str, Array], float]:
@@ -96,14 +103,14 @@ class OpenVINORuntime:
 
     def known(self, key: Hashable, cores: Cores) -> bool:
         """Whether the model of this key has been compiled for these cores."""
-        model = self._models.known(key)
+        model = self._models.known(self._key(key))
         return model is not None and model.ready(cores)
 
     def prepare(self, outputs: Sequence[str], cores: Cores, keep: bool = False) -> None:
         """See Runtime."""
         names = _names(outputs)
         if keep:
-            self._models.pin(names)
+            self._models.pin(self._key(names))
         self._of_images(names).compiled(cores)
 
     def behind(self, value: Value) -> OpenVINOHead:
@@ -128,7 +135,10 @@ class OpenVINORuntime:
 
     def model(self, key: Hashable, outputs: Sequence[str], build: Callable[[Sequence[Array]], ov.Model]) -> Model:
         """The model of this key. If it is new, ``build`` builds it from the first inputs."""
-        return self._models.get(key, lambda keep: Model(self, outputs, build, keep))
+        return self._models.get(self._key(key), lambda keep: Model(self, outputs, build, keep))
+
+    def _key(self, key: Hashable) -> Hashable:
+        return self.network.model.preprocess.size, key
 
     def _from_images(self, outputs: tuple[str, ...]) -> ov.Model:
         """A model of images ``[B, H, W, C]`` and, if an output is a gradient, of the wanted logits."""

@@ -6,6 +6,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from copy import copy
 from functools import cached_property, lru_cache
 from typing import Any, Final
 
@@ -261,6 +262,18 @@ class TorchRuntime:
         if device.type == "cuda":
             self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
             self._stream.wait_stream(torch.cuda.current_stream(device))
+
+    def at(self, network: CompiledNetwork) -> TorchRuntime:
+        """See Runtime. Constants that do not follow the size are shared."""
+        other, same = copy(self), set[str]()
+        for name, node in network.graph.nodes.items():
+            if node == self.network.graph.nodes.get(name) and same.issuperset(node.refs()):
+                same.add(name)
+        other.network = network
+        other._constants = {key: value for key, value in self._constants.items() if key[0] in same}
+        other._parts = lru_cache(_MOST_PARTS)(other._built)
+        other._heads = lru_cache(_MOST_HEADS)(lambda value, draw: TorchHead(other, value, draw))
+        return other
 
     def run(
         self, images: InputPixels, wanted: Floats | None, outputs: Sequence[str], cores: Cores

@@ -19,6 +19,11 @@ class Engine(Protocol):
         """The number of batches to run in parallel: more than one if each gets its own cores."""
         ...
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """The network's own size of pixels (height, width)."""
+        ...
+
     def run(self, batch: Batch) -> list[Outcome]:
         """Run a batch of one lane, and return one outcome for each image, in order.
 

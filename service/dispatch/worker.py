@@ -240,7 +240,8 @@ class Worker:
         For example, a CUDA device after an illegal access.
         """
         try:
-            self._outcomes([replace(failed, pixels=np.zeros_like(failed.pixels), plan=Plan())])
+            black = np.zeros((*self._engine.size, *failed.pixels.shape[2:]), failed.pixels.dtype)
+            self._outcomes([replace(failed, pixels=black, plan=Plan())])
         except Exception as error:
             if not is_out_of_memory(error):
                 raise RuntimeError("the engine fails on every image") from error

@@ -33,6 +33,10 @@ class EchoEngine:
     def queues(self, lane: str) -> bool:
         return False
 
+    @property
+    def size(self) -> tuple[int, int]:
+        return 1, 1
+
     def lane(self, plan: Plan) -> str:
         return plan.layer or ""
 

@@ -95,3 +95,12 @@ def test_waiting_images_cost_as_much_as_full_batches_of_each_lane() -> None:
         costs.observe("fast", size, 0.1 + 0.1 * size)
         costs.observe("slow", size, 1.0 * size)
     assert costs.seconds_for({"fast": 9, "slow": 2, "unknown": 50}, 4) == pytest.approx(0.5 + 0.5 + 0.2 + 2.0)
+
+
+def test_lanes_that_differ_in_size_share_a_cost_by_pixel() -> None:
+    costs = LaneCosts()
+    for size in (1, 2, 4):
+        costs.observe("head", size, 0.1 + 0.1 * size)
+    costs.observe("head@256x352 x2.000", 3, 0.7)
+    assert costs.predict("head@352x256 x1.500", 2) == pytest.approx(0.4)
+    assert costs.predict("", 1) == costs.predict("head x2.000", 1) == costs.predict("a node x1.2.3", 1) == 0

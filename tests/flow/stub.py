@@ -63,6 +63,10 @@ class HeldEngine:
     def queues(self, lane: str) -> bool:
         return False
 
+    @property
+    def size(self) -> tuple[int, int]:
+        return _SPEC.preprocess.size
+
     def lane(self, plan: Plan) -> str:
         return ""
 
