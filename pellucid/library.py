@@ -15,13 +15,13 @@ from pellucid.client import options as asked
 from pellucid.client.heat_maps import HeatMaps, read_npz
 from pellucid.client.images import ImageSource, as_option, read
 from pellucid.decode.image import decode
-from pellucid.decode.region import placed
+from pellucid.decode.region import placed, size_of
 from pellucid.engine import Engine
 from pellucid.errors import InferenceFailed, InvalidOption, UnknownName
 from pellucid.explain.methods import offered
 from pellucid.network import names
 from pellucid.network.file import CompiledNetwork, load
-from pellucid.network.spec import ModelSpec, NetworkSpec
+from pellucid.network.spec import ModelSpec, NetworkSpec, Sizes
 from pellucid.parts import compare, result
 from pellucid.parts.attention import AttentionOptions
 from pellucid.parts.explain import ExplainOptions
@@ -107,6 +107,11 @@ class Network:
         return self.compiled.model
 
     @property
+    def sizes(self) -> Sizes:
+        """The sizes of pixels on which the network runs."""
+        return self.compiled.sizes
+
+    @property
     def network(self) -> NetworkSpec:
         """Layers, gates and defaults, by name."""
         return self.compiled.spec
@@ -149,7 +154,7 @@ class Network:
         options = self._options(GradCamOptions, given)
         plan = self._plan(options)
         result.require_one_size(plan)
-        decoded, outcome = self._analyze(image, plan, options.picture_side)
+        decoded, outcome = self._analyze(image, plan, options, options.picture_side)
         return read_npz(result.npz(decoded, outcome, None))
 
     def compare(
@@ -173,12 +178,12 @@ class Network:
         for number, (name, _, plan) in enumerate(compare.sides(kind, *networks, wanted)):
             network = networks[number]
             if self.spec.output.kind == "embedding":
-                plan = liken(plan, self._embedded(images[1 - number]))
+                plan = liken(plan, self._embedded(images[1 - number], wanted))
             elif seen and not wanted.target:
                 found = seen[0][1].explanations[0].target.index
                 with compare.naming(name):
                     plan = replace(plan, targets=(compare.counterpart(found, self.spec, network.spec),))
-            seen.append(network._analyze(images[min(number, len(images) - 1)], plan, None))
+            seen.append(network._analyze(images[min(number, len(images) - 1)], plan, wanted, None))
         answer = compare.comparison_json(kind, [network.spec for network in networks][: len(seen)], seen, wanted)
         return Comparison.model_validate_json(result.as_json(answer))
 
@@ -187,12 +192,15 @@ class Network:
     def _result(self, image: ImageSource, kind: type[Options], given: Any) -> Result:
         options = self._options(kind, given)
         plan = self._plan(options)
-        decoded, outcome = self._analyze(image, plan, options.picture_side)
+        decoded, outcome = self._analyze(image, plan, options, options.picture_side)
         tried: tuple[Trusted, ...] = ()
         if options.design is not None:
             perturbations = perturbations_of(decoded, outcome, self.spec.preprocess, options.design)
             scores = np.array(
-                [self._scores(perturbations.picture(number), plan, outcome) for number in range(len(perturbations))]
+                [
+                    self._scores(perturbations.picture(number), plan, outcome, size_of(decoded, self.spec))
+                    for number in range(len(perturbations))
+                ]
             )
             tried = measure(perturbations, scores, outcome, self.spec.output, 0.0)
         found = options.entry(Analysis(decoded, outcome, self.spec, tried))
@@ -203,19 +211,22 @@ class Network:
         plan, reference = options.plan(self, 1), getattr(options, "reference", None)
         if reference is None or self.spec.output.kind != "embedding":
             return plan
-        return liken(plan, self._embedded(b64decode(reference), plan.reproducible))
+        return liken(plan, self._embedded(b64decode(reference), options))
 
-    def _embedded(self, image: ImageSource, reproducible: bool = False) -> Outcome:
-        return self._analyze(image, Plan(reproducible=reproducible), None)[1]
+    def _embedded(self, image: ImageSource, options: Options) -> Outcome:
+        return self._analyze(image, Plan(reproducible=options.provenance), options, None)[1]
 
-    def _scores(self, pixels: Any, plan: Plan, outcome: Outcome) -> list[float]:
-        (scored,) = self._run(pixels, scoring_plan(plan, outcome))
+    def _scores(self, pixels: Any, plan: Plan, outcome: Outcome, size: tuple[int, int] | None) -> list[float]:
+        (scored,) = self._run(pixels, scoring_plan(plan, outcome, size))
         return scores_of(scored, plan)
 
-    def _analyze(self, image: ImageSource, plan: Plan, side: int | None) -> tuple[DecodedImage, Outcome]:
+    def _analyze(
+        self, image: ImageSource, plan: Plan, options: Options, side: int | None
+    ) -> tuple[DecodedImage, Outcome]:
         name, data = read(image)
-        decoded: DecodedImage = decode(Upload(data, name), self.spec.preprocess, self.max_pixels, side)
-        (outcome,) = self._run(decoded.pixels, placed(plan, decoded, self.spec.output))
+        view = options.seen(self.spec, self.sizes)
+        decoded = decode(Upload(data, name), self.spec.preprocess, self.max_pixels, side, view=view)
+        (outcome,) = self._run(decoded.pixels, placed(plan, decoded, self.spec))
         return decoded, outcome
 
     def _run(self, pixels: Any, plan: Plan) -> list[Outcome]:

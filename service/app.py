@@ -298,6 +298,7 @@ def _served(
         pool=pool,
         max_pixels=settings.max_megapixels * 1_000_000,
         max_side=settings.max_side_pixels,
+        sizes=compiled.sizes,
         runtime={"engine": as_json(runtime.info), "versions": versions()},
     )
 

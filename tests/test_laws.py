@@ -32,7 +32,7 @@ MAY_IMPORT = {
         "pellucid.schemas",
     },
     "pellucid.network": set(),
-    "pellucid.parts": {"pellucid.decode.region", "pellucid.render", "pellucid.trust"},
+    "pellucid.parts": {"pellucid.decode.region", "pellucid.decode.view", "pellucid.render", "pellucid.trust"},
     "pellucid.render": set(),
     "pellucid.resampling": set(),
     "pellucid.runtime": {"pellucid.network"},

@@ -15,6 +15,8 @@ class PredictOptions(TypedDict, total=False):
     timeout_ms: int
     model: str
     provenance: bool
+    view: Literal["centre", "whole", "squash"]
+    detail: int
     top_k: int
 
 
@@ -24,6 +26,8 @@ class AttentionOptions(TypedDict, total=False):
     timeout_ms: int
     model: str
     provenance: bool
+    view: Literal["centre", "whole", "squash"]
+    detail: int
     target: str | int | Sequence[str | int]
     region: str | Sequence[str]
     region_mask: ImageSource
@@ -39,6 +43,8 @@ class FeatureMapOptions(TypedDict, total=False):
     timeout_ms: int
     model: str
     provenance: bool
+    view: Literal["centre", "whole", "squash"]
+    detail: int
     layers: str | Sequence[str]
     gates: str | Sequence[str]
     channels: int | Sequence[int]
@@ -56,6 +62,8 @@ class GradCamOptions(TypedDict, total=False):
     timeout_ms: int
     model: str
     provenance: bool
+    view: Literal["centre", "whole", "squash"]
+    detail: int
     target: str | int | Sequence[str | int]
     region: str | Sequence[str]
     region_mask: ImageSource
@@ -85,6 +93,8 @@ class WhatIfOptions(TypedDict, total=False):
     timeout_ms: int
     model: str
     provenance: bool
+    view: Literal["centre", "whole", "squash"]
+    detail: int
     target: str | int | Sequence[str | int]
     region: str | Sequence[str]
     region_mask: ImageSource
@@ -106,6 +116,8 @@ class CompareOptions(TypedDict, total=False):
     timeout_ms: int
     model: str
     provenance: bool
+    view: Literal["centre", "whole", "squash"]
+    detail: int
     target: str | int | Sequence[str | int]
     region: str | Sequence[str]
     region_mask: ImageSource
@@ -127,6 +139,8 @@ class ExplainOptions(TypedDict, total=False):
     timeout_ms: int
     model: str
     provenance: bool
+    view: Literal["centre", "whole", "squash"]
+    detail: int
     layers: str | Sequence[str]
     gates: str | Sequence[str]
     channels: int | Sequence[int]

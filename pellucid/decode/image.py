@@ -19,6 +19,7 @@ from pellucid.decode import arrays, jpeg, planes
 from pellucid.decode.colour import to_rgb, transform_of
 from pellucid.decode.preprocess import Frame, to_input
 from pellucid.decode.resize import thumbnail
+from pellucid.decode.view import CENTRE, View
 from pellucid.errors import ContentTooLarge, PellucidError, UndecodableImage, UnsupportedMediaType
 from pellucid.network.spec import PreprocessSpec
 from pellucid.types import Box, DecodedImage, ImageInfo, InputPixels, Pixels, Upload
@@ -58,15 +59,20 @@ def identify(upload: Upload) -> ImageInfo:
 
 
 def decode(
-    upload: Upload, spec: PreprocessSpec, max_pixels: int, picture_side: int | None = None, max_side: int = 32_768
+    upload: Upload,
+    spec: PreprocessSpec,
+    max_pixels: int,
+    picture_side: int | None = None,
+    max_side: int = 32_768,
+    view: View = CENTRE,
 ) -> DecodedImage:
-    """Decode ``upload`` and prepare it for the network that ``spec`` describes.
+    """Decode ``upload`` and prepare the ``view`` of it for the network that ``spec`` describes.
 
     With ``picture_side``, the result also has the source picture, its longer side at most that many pixels.
 
     Raises UnsupportedMediaType if the bytes are not in one of TYPES, ContentTooLarge if the header states more than
-    ``max_pixels`` or a side longer than ``max_side``, and UndecodableImage if the file is broken or has other channels
-    than the network takes.
+    ``max_pixels`` or a side longer than ``max_side``, UndecodableImage if the file is broken or has other channels
+    than the network takes, and InvalidOption for a picture that is too long for the view.
 
     Takes up to 8 bytes of memory per pixel. WebP takes 16, so its limit is half of ``max_pixels``.
     """
@@ -74,7 +80,7 @@ def decode(
     if arrays.is_array(upload.data):
         array, file_format = arrays.read(upload.data, spec, max_pixels, max_side), arrays.FORMAT
         height, width = array.shape[:2]
-        frame = Frame.of(width, height, spec)
+        frame = Frame.of(width, height, spec, view)
         pixels, picture = planes.assembled(np.moveaxis(array, 2, 0), frame, spec, picture_side)
     else:
         image, file_format = _open(upload.data, max_pixels, max_side)
@@ -82,11 +88,11 @@ def decode(
             # Pillow itself turns a TIFF when it decodes it.
             turn = None if file_format == "TIFF" else _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
             width, height = image.size[::-1] if turn in _SIDEWAYS else image.size
-            frame = Frame.of(width, height, spec)
+            frame = Frame.of(width, height, spec, view)
             if spec.is_plain:
-                rgb = _upright_rgb(upload.data, image, turn, spec, picture_side)
+                rgb = _upright_rgb(upload.data, image, turn, frame, picture_side)
             else:
-                found = _planes(upload.data, image, turn, spec, picture_side, max_pixels)
+                found = _planes(upload.data, image, turn, spec, frame, picture_side, max_pixels)
                 pixels, picture = planes.assembled(found, frame, spec, picture_side)
         except PellucidError:
             raise
@@ -100,10 +106,10 @@ def decode(
 
 
 def _upright_rgb(
-    data: bytes, image: Image.Image, turn: Image.Transpose | None, spec: PreprocessSpec, picture_side: int | None
+    data: bytes, image: Image.Image, turn: Image.Transpose | None, frame: Frame, picture_side: int | None
 ) -> Image.Image | Pixels:
     """Decode to RGB, at a reduced size if the picture is large. A plain JPEG becomes an array directly."""
-    scale = _scale(image, spec, picture_side)
+    scale = _scale(image, frame, picture_side)
     if image.format == "JPEG" and scale <= 0.5:
         # libjpeg decodes at 1/2, 1/4 or 1/8 of the size, and takes less time by the square of that.
         image.draft(None, (math.ceil(image.width * scale), math.ceil(image.height * scale)))
@@ -113,7 +119,7 @@ def _upright_rgb(
             return array
     image.load()
     large = image.width * image.height > _LARGE
-    rgb = to_rgb(image, max(1, int(1 / _scale(image, spec, picture_side))) if large else 1)
+    rgb = to_rgb(image, max(1, int(1 / _scale(image, frame, picture_side))) if large else 1)
     del image
     return rgb if turn is None else rgb.transpose(turn)
 
@@ -123,6 +129,7 @@ def _planes(
     image: ImageFile.ImageFile,
     turn: Image.Transpose | None,
     spec: PreprocessSpec,
+    frame: Frame,
     picture_side: int | None,
     max_pixels: int,
 ) -> Iterable[planes.Plane]:
@@ -138,7 +145,7 @@ def _planes(
         rgb = to_rgb(rgba.convert("RGB"))
         rgb.putalpha(rgba.getchannel("A"))
         return planes.of_colour(rgb if turn is None else rgb.transpose(turn), spec)
-    return planes.of_colour(_upright_rgb(data, image, turn, spec, picture_side), spec)
+    return planes.of_colour(_upright_rgb(data, image, turn, frame, picture_side), spec)
 
 
 def _whole_pixels(box: tuple[float, float, float, float], width: int, height: int) -> Box:
@@ -147,12 +154,13 @@ def _whole_pixels(box: tuple[float, float, float, float], width: int, height: in
     return x0, y0, max(round(box[2]), x0 + 1), max(round(box[3]), y0 + 1)
 
 
-def _scale(image: Image.Image, spec: PreprocessSpec, picture_side: int | None) -> float:
+def _scale(image: Image.Image, frame: Frame, picture_side: int | None) -> float:
     """The smallest scale to decode at without losing detail.
 
     It is twice the scale of the network's input, so that the resize that follows still antialiases.
     """
-    return max(2 * spec.resize / min(image.size), (picture_side or 0) / max(image.size))
+    network = 2 * max(frame.resized[0] / frame.width, frame.resized[1] / frame.height)
+    return max(network, (picture_side or 0) / max(image.size))
 
 
 def _message(error: Exception) -> str:

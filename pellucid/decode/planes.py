@@ -42,8 +42,8 @@ def assembled(
 
     The planes may be reduced copies of the source of ``frame``. Raises UndecodableImage for NaN and infinity.
     """
-    pixels = np.empty((*spec.size, len(spec.channels)), spec.depth)
-    size, drawn = spec.size[::-1], dict[str, Pixels]()
+    pixels = np.empty((*frame.size, len(spec.channels)), spec.depth)
+    size, drawn = frame.size[::-1], dict[str, Pixels]()
     for number, (name, plane) in enumerate(zip(spec.channels, planes, strict=True)):
         low, high = spec.low[number], spec.high[number]
         if plane.dtype.kind == "f":

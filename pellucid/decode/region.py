@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pellucid.errors import InvalidOption
-from pellucid.network.spec import OutputSpec
+from pellucid.network.spec import ModelSpec
 from pellucid.types import Box, DecodedImage, Mask, Plan, Region
 
 _MOST_PIXELS: Final = 64_000_000
@@ -46,15 +46,25 @@ def _opened(data: bytes) -> Iterator[Image.Image]:
         raise InvalidOption(_NO_MASK) from error
 
 
-def placed(plan: Plan, image: DecodedImage, output: OutputSpec) -> Plan:
-    """The plan with the masks of the regions that do not depend on the logits.
+def placed(plan: Plan, image: DecodedImage, spec: ModelSpec) -> Plan:
+    """The plan with the size of the pixels, and with the masks of the regions that do not depend on the logits.
 
     Raises InvalidOption if a region holds no position that the network sees, or if a mask can't be decoded.
     """
+    if plan.size != (seen := size_of(image, spec)):
+        plan = replace(plan, size=seen)
     if not any(region.mask is None and region.kind != "class" for region in plan.regions):
         return plan
     size = (image.info.width or image.box[2], image.info.height or image.box[3])
-    return replace(plan, regions=tuple(_placed(region, image.box, size, output.shape[1:]) for region in plan.regions))
+    return replace(
+        plan, regions=tuple(_placed(region, image.box, size, spec.output.shape[1:]) for region in plan.regions)
+    )
+
+
+def size_of(image: DecodedImage, spec: ModelSpec) -> tuple[int, int] | None:
+    """``Plan.size`` for this image."""
+    height, width, _ = image.pixels.shape
+    return None if (height, width) == spec.preprocess.size else (height, width)
 
 
 def _placed(region: Region, box: Box, size: tuple[int, int], shape: tuple[int, ...]) -> Region:

@@ -136,7 +136,7 @@ def _plan(offer: Offer, options: CompareOptions, layer: str | None, targets: Seq
         samples=options.samples,
         signed=options.signed,
         max_side=options.max_side,
-        **options.model_dump(include=options.model_fields_set & {"region", "region_mask"}),
+        **options.model_dump(include=options.model_fields_set & {"region", "region_mask", "view", "detail"}),
         reference="" if offer.spec.output.kind == "embedding" else None,
     )
     return replace(maps.plan(offer, 1), top_k=options.top_k, gates=len(targets) < 2 and bool(offer.network.gates))
@@ -177,8 +177,8 @@ def comparison_json(
     )
     maps = one.explanation.heat, other.explanation.heat
     if kind == "pictures":
-        height, width = one.seen[0].pixels.shape[:2]
-        box: Box = (0, 0, width, height)
+        sizes = [side.seen[0].pixels.shape for side in (one, other)]
+        box: Box = (0, 0, max(size[1] for size in sizes), max(size[0] for size in sizes))
     else:
         box = side_by_side.common(one.box, other.box)
         maps = side_by_side.over(maps[0], one.box, box), side_by_side.over(maps[1], other.box, box)

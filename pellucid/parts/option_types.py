@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
+from pellucid.decode.view import CENTRE, LEAST_DETAIL, MOST_DETAIL, View, ViewKind, whole_size
 from pellucid.errors import InvalidOption
-from pellucid.network.spec import ModelSpec, NetworkSpec
+from pellucid.network.spec import ModelSpec, NetworkSpec, Sizes
 from pellucid.parts.result import frame
 from pellucid.render import colormap
 from pellucid.render.encode import Picture
@@ -87,6 +88,9 @@ class Offer(Protocol):
     @property
     def methods(self) -> Sequence[MethodSpec]: ...
 
+    @property
+    def sizes(self) -> Sizes: ...
+
 
 @dataclass(frozen=True, slots=True)
 class Analysis:
@@ -137,6 +141,25 @@ class Options(BaseModel):
         examples=[True],
     )
 
+    view: ViewKind = Field(
+        "centre",
+        description="What the network sees of a picture: the `centre` crop that its preprocessing defines; the `whole` "
+        "picture, at a size of the picture's own; or all of it in a `squash` to the network's size. `whole` needs a "
+        "network that runs at any size (`whole` of /v1/models/{name}) and a picture no longer than 1:3. `box` says "
+        "what was seen.",
+        examples=["centre"],
+    )
+
+    detail: int | None = Field(
+        None,
+        ge=LEAST_DETAIL,
+        le=MOST_DETAIL,
+        description="With `view=whole`: the short side in pixels at which the network sees the picture. Both sides are "
+        "rounded to a multiple of 32, the long one to one of 13 ratios, so that pictures share batches. Large pictures "
+        "get less, at most a million pixels. Default: the `resize` of the network's preprocessing.",
+        examples=[256],
+    )
+
     @model_validator(mode="before")
     @classmethod
     def _known_names(cls, given: Any) -> Any:
@@ -171,9 +194,26 @@ class Options(BaseModel):
 
     def plan(self, offer: Offer, images: int) -> Plan:
         """What the engine computes for each of ``images``. Raises UnknownName, InvalidOption and Unexplainable."""
-        plan = self.asks(offer, Plan(reproducible=self.provenance))
+        view = self.seen(offer.spec, offer.sizes)
+        # Until the picture is decoded, the size of one of 4:3 stands for its size: it forecasts the cost.
+        size = whole_size(4, 3, view) if view.kind == "whole" else None
+        plan = self.asks(offer, Plan(reproducible=self.provenance, size=size))
         self.bound(images, plan)
         return plan
+
+    def seen(self, spec: ModelSpec, sizes: Sizes) -> View:
+        """What the network sees of a picture. Raises InvalidOption if it can't see it in this way."""
+        if self.view != "whole":
+            if self.detail is not None:
+                raise InvalidOption("detail: It is of view=whole; other views have the network's own size.")
+            return CENTRE if self.view == "centre" else View(self.view)
+        if sizes.multiple is None:
+            raise InvalidOption(
+                f"view: {spec.name} runs at one size only: {sizes.why}. With view=squash it sees the whole picture, "
+                "squeezed."
+            )
+        detail = self.detail or min(max(spec.preprocess.resize, LEAST_DETAIL), MOST_DETAIL)
+        return View("whole", detail, sizes.multiple)
 
     def bound(self, images: int, plan: Plan) -> None:
         """Raise InvalidOption if the pictures could have too many pixels.

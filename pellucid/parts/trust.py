@@ -69,8 +69,11 @@ def perturbations_of(image: DecodedImage, outcome: Outcome, spec: PreprocessSpec
     return Perturbations(image.pixels, maps, [255 * value for value in spec.mean], design, spec.low, spec.high)
 
 
-def scoring_plan(plan: Plan, outcome: Outcome) -> Plan:
-    """The plan for each perturbed picture: the scores of the targets of ``outcome``, the result of ``plan``."""
+def scoring_plan(plan: Plan, outcome: Outcome, size: tuple[int, int] | None) -> Plan:
+    """The plan for each perturbed picture: the scores of the targets of ``outcome``, the result of ``plan``.
+
+    ``size``: see Plan.
+    """
     found = outcome.explanations
     scored = tuple(explanation.target.index for explanation in found)
     return Plan(
@@ -78,6 +81,7 @@ def scoring_plan(plan: Plan, outcome: Outcome) -> Plan:
         targets=scored,  # each region is of the target with its number
         regions=tuple(explanation.region for explanation in found if explanation.region),
         reference=plan.reference,
+        size=size,
     )
 
 

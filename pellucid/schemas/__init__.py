@@ -21,6 +21,7 @@ from pellucid.schemas.catalogue import (
     ModelList,
     ModelSummary,
     Output,
+    WholeView,
 )
 from pellucid.schemas.compare import ComparedGate, ComparedMaps, ComparedSide, CompareReply, Comparison, GateChange
 from pellucid.schemas.provenance import Engine, Frame, Preprocess, Provenance, Weights
@@ -127,4 +128,5 @@ __all__ = [
     "TrustCurve",
     "Weights",
     "WhatIf",
+    "WholeView",
 ]

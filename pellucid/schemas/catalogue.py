@@ -132,6 +132,17 @@ class Output(Schema):
     )
 
 
+class WholeView(Schema):
+    """Whether the network can see whole pictures, with `view=whole`."""
+
+    offered: bool = Field(description="Whether it can.", examples=[True])
+    multiple: int | None = Field(
+        None, description="Both sides of what it sees are multiples of so many pixels.", examples=[32]
+    )
+    detail: int | None = Field(None, description="The short side in pixels, unless `detail` is given.", examples=[256])
+    why_not: str | None = Field(None, description="Why it can't.", examples=["it was compiled for one size"])
+
+
 class ModelSummary(Schema):
     """A summary of a served network."""
 
@@ -142,6 +153,7 @@ class ModelSummary(Schema):
     )
     output: Output = Field(description="What its output means.")
     input: list[int] = Field(description="Channels, height and width of its input.", examples=[[3, 224, 224]])
+    whole: WholeView = Field(description="Whether it can see whole pictures.")
     default: bool = Field(description="Whether it serves requests without `model`.", examples=[True])
 
 

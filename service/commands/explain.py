@@ -67,7 +67,10 @@ def explain(
 
     async def run() -> list[_Done]:
         async with session(url, api_key, model=model, timeout_s=timeout) as client:
-            await client.models()  # fails at once without a server
+            served = await client.models()  # fails at once without a server
+            chosen = next((each for each in served if each.name == given.get("model")), served[0])
+            if "view" not in given and chosen.whole.offered:
+                given["view"] = "whole"
             return await _explain(client, found, given, concurrency)
 
     with explained_errors(url):
@@ -98,7 +101,7 @@ def _options() -> Iterator[inspect.Parameter]:
         if name not in _SETTLED:
             several = get_origin(field.annotation) is list
             kind: Any = list[str] if several else field.annotation if field.annotation in (bool, float, int) else str
-            usual = _DEFAULTS.get(name, field.default)
+            usual = "whole, where the network can" if name == "view" else _DEFAULTS.get(name, field.default)
             default = None if several or not usual else str(usual)
             limits: Any = {"exists": True, "dir_okay": False, "metavar": "FILE"} if name in PICTURES else {}
             kind = Path if name in PICTURES else kind
@@ -159,7 +162,7 @@ async def _explain(
         plotted["layer"] = inner[0]
     if targets := options.get("target"):
         plotted["target"] = targets if isinstance(targets, (int, str)) else targets[0]
-    for name in ("region", *PICTURES):
+    for name in ("region", "view", "detail", *PICTURES):
         if name in options:
             plotted[name] = options[name]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 from pellucid.errors import Draining, EngineDown, UnknownModel, UnknownName
-from pellucid.network.spec import ModelSpec, NetworkSpec
+from pellucid.network.spec import ONE_SIZE, ModelSpec, NetworkSpec, Sizes
 from pellucid.types import MethodSpec
 
 from ..dispatch.admission import Admission
@@ -30,7 +30,8 @@ class Served:
     """One served network.
 
     ``engine`` describes the engine for people. ``runtime`` is the part of ``schemas.Provenance`` about the engine and
-    versions. ``pool`` decodes and draws. ``trials`` is the measured cost of trust trials.
+    versions. ``pool`` decodes and draws. ``sizes`` are the sizes of pixels on which the network runs. ``trials`` is the
+    measured cost of trust trials.
     """
 
     spec: ModelSpec
@@ -41,6 +42,7 @@ class Served:
     pool: Executor
     max_pixels: int
     max_side: int
+    sizes: Sizes = ONE_SIZE
     runtime: Mapping[str, Any] = field(default_factory=dict)
     trials: CostModel = field(default_factory=lambda: CostModel(_FORGETTING))
 

@@ -106,9 +106,14 @@ def run(
                 image = as_decoded(ask.image)
             else:
                 image = decode(
-                    ask.image, network.spec.preprocess, network.max_pixels, ask.options.picture_side, network.max_side
+                    ask.image,
+                    network.spec.preprocess,
+                    network.max_pixels,
+                    ask.options.picture_side,
+                    network.max_side,
+                    ask.options.seen(network.spec, network.sizes),
                 )
-        job = network.worker.submit(image.pixels, placed(ask.plan, image, network.spec.output), deadline)
+        job = network.worker.submit(image.pixels, placed(ask.plan, image, network.spec), deadline)
         running.append(weakref.ref(job))
         if answer.cancelled():  # cancelled before the job existed
             job.cancel()

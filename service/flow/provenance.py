@@ -58,9 +58,10 @@ def preprocess(spec: PreprocessSpec) -> Preprocess:
 def _resolved(options: Options, plan: Plan, network: Served) -> dict[str, Any]:
     """The options that give the same plan again, even if defaults have changed by then."""
     output = network.spec.output.kind
-    known = {
+    known: dict[str, Any] = {
         "model": network.spec.name,
         "layer": _layers(plan) if plan.heat_maps else plan.layer if plan.edit is None or not plan.edit.gate else None,
+        "detail": options.seen(network.spec, network.sizes).detail or None,
         "against": [str(index) for index in plan.contrast.against] if plan.contrast else None,
         "target": [str(index) for index in plan.targets] if output != "embedding" else [],
         "layers": [tap.layer for tap in plan.taps if not tap.gate],

@@ -125,8 +125,8 @@ def _reference(options: Options, network: Served) -> Ask | None:
     text = options.reference if isinstance(options, TargetOptions) else None
     if text is None or network.spec.output.kind != "embedding":  # no part of the reply needs it
         return None
-    plan = Plan(reproducible=options.provenance)
-    return Ask(bodies.json_image(text, "reference"), network, plan, PredictOptions(), "The reference")
+    plan, asked = Plan(reproducible=options.provenance), PredictOptions(view=options.view, detail=options.detail)
+    return Ask(bodies.json_image(text, "reference"), network, plan, asked, "The reference")
 
 
 async def _read(

@@ -10,6 +10,7 @@ from typing import Final, TypeVar
 
 import numpy as np
 
+from pellucid.decode.region import size_of
 from pellucid.errors import TooCostly
 from pellucid.parts.trust import Trusted, measure, perturbations_of, scores_of, scoring_plan
 from pellucid.trust.perturbations import Design, Perturbations
@@ -72,7 +73,7 @@ async def examined(
     started = time.monotonic()
     trials = await network.in_pool(perturbations_of, image, outcome, network.spec.preprocess, design)
     estimated_s = estimate(network, len(trials))
-    plan = scoring_plan(asked, outcome)
+    plan = scoring_plan(asked, outcome, size_of(image, network.spec))
     size = network.worker.batch_cap
     groups = [range(len(trials))[start : start + size] for start in range(0, len(trials), size)]
     scores = np.zeros((len(trials), trials.targets))

@@ -166,6 +166,11 @@ class _Infer(Route[InferOptions, dict[str, tensors.Written]]):
     def asks(self, body: bodies.Body, options: InferOptions) -> list[Ask]:
         """One pass for each image, all by one plan."""
         options = options.addressed_to(self._served.spec.name)
+        if options.view == "whole" or (options.view == "squash" and isinstance(body.uploads[0], Prepared)):
+            raise InvalidOption(
+                "view: Tensors have one shape for all images, and pixels are the network's input already. Files can be "
+                "seen by view=squash, and whole by the routes under /v1."
+            )
         self._top_k = options.top_k
         plan = outputs.planned(self._served, options, self._outputs, len(body.uploads))
         return [Ask(image, self._served, plan, options) for image in body.uploads]

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path
 
 from pellucid.network.spec import PIXELS, ModelSpec
+from pellucid.parts.option_types import Options
 from pellucid.schemas import (
     DefaultLayer,
     GateShape,
@@ -22,6 +23,7 @@ from pellucid.schemas import (
     ModelSummary,
     Output,
     TrustCost,
+    WholeView,
 )
 from pellucid.trust.perturbations import Design
 
@@ -65,8 +67,17 @@ def _summary(served: Served, default: bool) -> dict[str, Any]:
         "classes": len(spec.labels),
         "output": _output(spec),
         "input": list(spec.preprocess.shape),
+        "whole": _whole(served),
         "default": default,
     }
+
+
+def _whole(served: Served) -> WholeView:
+    multiple, why = served.sizes.multiple, served.sizes.why
+    if multiple is None:
+        return WholeView(offered=False, why_not=why)
+    detail = Options(view="whole").seen(served.spec, served.sizes).detail
+    return WholeView(offered=True, multiple=multiple, detail=detail)
 
 
 def _output(spec: ModelSpec) -> Output:

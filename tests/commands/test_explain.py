@@ -78,7 +78,7 @@ def test_every_option_of_the_route_is_one_of_the_command(server: str, tmp_path: 
 def test_what_is_written_is_what_the_api_answers(server: str, client: httpx.Client, cat: bytes, tmp_path: Path) -> None:
     photograph = SAMPLES / "cat.jpg"
     assert pellucid("explain", photograph, "--out", tmp_path, "--timeout", "200", url=server).exit_code == 0
-    answer = explained(client, "/v1/explain", cat, overlay=True, labels=True, min_side=400)
+    answer = explained(client, "/v1/explain", cat, overlay=True, labels=True, min_side=400, view="whole")
     assert answer.grad_cam
     assert answer.feature_maps
     written = tmp_path / "cat"
@@ -87,6 +87,7 @@ def test_what_is_written_is_what_the_api_answers(server: str, client: httpx.Clie
     labels = [prediction.label for prediction in answer.predictions]
     assert [prediction["label"] for prediction in numbers["predictions"]] == labels
     assert [p["label"] for p in json.loads((written / "predictions.json").read_text())["predictions"]] == labels
+    assert numbers["grad_cam"][0]["box"] == [0, 0, 451, 300]  # the whole picture, unless told otherwise
     assert numbers["grad_cam"][0]["raw"]["max"] == pytest.approx(answer.grad_cam[0].raw.max, rel=1e-3)
     for name, picture in (
         (numbers["grad_cam"][0]["mask"]["file"], answer.grad_cam[0].mask),
@@ -98,7 +99,7 @@ def test_what_is_written_is_what_the_api_answers(server: str, client: httpx.Clie
 
 
 def test_grids_have_labels_and_small_pictures_are_enlarged_unless_told_otherwise(server: str, tmp_path: Path) -> None:
-    out = ("--out", tmp_path, "--timeout", "200", "--layers", "stem")
+    out = ("--out", tmp_path, "--timeout", "200", "--layers", "stem", "--view", "centre")
     sizes = []
     for chosen in ((), ("--no-labels", "--min-side", "0")):
         assert pellucid("explain", SAMPLES / "cat.jpg", *out, *chosen, url=server).exit_code == 0

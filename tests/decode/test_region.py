@@ -12,11 +12,18 @@ from numpy.typing import NDArray
 
 from pellucid.decode.region import drawn, placed
 from pellucid.errors import InvalidOption
-from pellucid.network.spec import OutputSpec
+from pellucid.network.spec import ModelSpec, OutputSpec, PreprocessSpec
 from pellucid.types import Box, DecodedImage, ImageInfo, Mask, Plan, Region
 from tests.support import encoded
 
-OUTPUT = OutputSpec("dense", (2, 4, 8))  # a position covers 10 x 10 pixels
+
+def model(output: OutputSpec) -> ModelSpec:
+    return ModelSpec(
+        "areas", "", ("a", "b"), PreprocessSpec((16, 32), 16, "bilinear", (0.5,), (0.5,)), "", output=output
+    )
+
+
+MODEL = model(OutputSpec("dense", (2, 4, 8)))  # a position covers 10 x 10 pixels
 BOX: Box = (20, 0, 100, 40)
 SIZE = (120, 40)
 
@@ -26,7 +33,7 @@ def image(size: tuple[int | None, int | None] = SIZE, box: Box = BOX) -> Decoded
 
 
 def positions(region: Region, of: DecodedImage | None = None) -> Mask:
-    (found,) = placed(Plan(regions=(region,)), of or image(), OUTPUT).regions
+    (found,) = placed(Plan(regions=(region,)), of or image(), MODEL).regions
     assert found.mask is not None
     assert (found.kind, found.at) == (region.kind, region.at)
     return found.mask
@@ -72,7 +79,7 @@ def test_a_mask_covers_the_source_in_any_resolution() -> None:
 
 def test_the_whole_picture_has_all_positions_and_a_class_none_yet() -> None:
     assert positions(Region("picture")).all()
-    (found,) = placed(Plan(regions=(Region("class"),)), image(), OUTPUT).regions
+    (found,) = placed(Plan(regions=(Region("class"),)), image(), MODEL).regions
     assert found.mask is None
 
 
@@ -127,14 +134,14 @@ def test_any_region_is_placed_or_refused(
     output = OutputSpec("dense", (3, rows, columns))
     of = image((wide, high), seen)
     for region in (Region("point", (x, y)), Region("box", seen), Region("picture")):
-        (found,) = placed(Plan(regions=(region,)), of, output).regions
+        (found,) = placed(Plan(regions=(region,)), of, model(output)).regions
         assert found.mask is not None
         assert found.mask.shape == (rows, columns)
         assert found.mask.sum() == (1 if region.kind == "point" else rows * columns)
     left, right, top, bottom = *sorted(at[:2]), *sorted(at[2:])
     overlaps = max(left, seen[0]) < min(right, seen[2]) and max(top, seen[1]) < min(bottom, seen[3])
     try:
-        (found,) = placed(Plan(regions=(Region("box", (left, top, right, bottom)),)), of, output).regions
+        (found,) = placed(Plan(regions=(Region("box", (left, top, right, bottom)),)), of, model(output)).regions
     except InvalidOption:
         assert not overlaps
         return

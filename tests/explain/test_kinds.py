@@ -277,7 +277,7 @@ def test_each_target_of_a_segmentation_has_its_own_region() -> None:
 def test_trials_score_each_target_over_its_own_region() -> None:
     net = compiled_kind("dense")
     whole = outcome(net, Plan(targets=(3, 0, 1), heat_maps=(MapSpec("grad-cam", ("stem",)),)))
-    again = outcome(net, scoring_plan(Plan(), whole))
+    again = outcome(net, scoring_plan(Plan(), whole, None))
     assert [each.probability for each in again.scored] == [
         pytest.approx(each.target.probability) for each in whole.explanations
     ]

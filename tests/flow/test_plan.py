@@ -9,7 +9,7 @@ import pytest
 
 from pellucid.errors import InvalidOption, UnknownName
 from pellucid.explain.methods import METHODS
-from pellucid.network.spec import LayerSpec, ModelSpec, NetworkSpec, OutputSpec, PreprocessSpec
+from pellucid.network.spec import ONE_SIZE, LayerSpec, ModelSpec, NetworkSpec, OutputSpec, PreprocessSpec, Sizes
 from pellucid.parts.attention import AttentionOptions
 from pellucid.parts.explain import PARTS, ExplainOptions, Part
 from pellucid.parts.feature_maps import FeatureMapOptions
@@ -83,6 +83,7 @@ class Offered:
     spec: ModelSpec = SPEC
     network: NetworkSpec = NETWORK
     methods: Sequence[MethodSpec] = (METHODS["grad-cam"].spec,)
+    sizes: Sizes = ONE_SIZE
 
 
 @pytest.mark.parametrize("part", PARTS)
