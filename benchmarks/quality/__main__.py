@@ -10,9 +10,10 @@ from typing import Annotated, Final
 
 import typer
 
+import pellucid
 from benchmarks import machine, methods
 from benchmarks.quality import boxes as labelled
-from benchmarks.quality import plot, report
+from benchmarks.quality import plot, report, views
 from benchmarks.quality.measure import Effort, Network, measure
 from benchmarks.quality.scenes import Scene, composed, recognised, spread
 from benchmarks.report import Figures, fill, machine_line
@@ -72,6 +73,9 @@ def main(
     shown = min(_SHOWN, len(heat_maps))
     plot.maps(found[:shown], heat_maps[:shown], chosen[-1], network.spec.labels, images / "quality-maps.jpg")
     parts = contents(figures)
+    if boxes is not None and not quick:
+        opened = pellucid.open(settings.model, precision="fp32")
+        parts["views"] = views.page(views.measure(opened, boxes, labelled.boxes_of(boxes, network.spec), _say))
     if own:
         text = "\n\n".join(parts.values())
         (folder / "quality.md").write_text(text + "\n", "utf-8")

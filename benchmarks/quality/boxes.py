@@ -26,7 +26,21 @@ def read(folder: Path, spec: ModelSpec, max_pixels: int) -> list[Scene]:
     """The scenes of a folder, in the file's order. Boxes are cut off where the network's crop ends; one that lies
     outside is left out, and so is a scene with none.
 
-    Raises ValueError that names the line, FileNotFoundError, and what a picture that can't be decoded raises.
+    Raises what ``boxes_of`` does, and what a picture that can't be decoded raises.
+    """
+    scenes = []
+    for (name, target), boxes in boxes_of(folder, spec).items():
+        image = decode(Upload((folder / name).read_bytes(), name), spec.preprocess, max_pixels)
+        seen = [box for each in boxes if (box := _seen(each, image.box, spec)) is not None]
+        if seen:
+            scenes.append(Scene(name, "labelled", image.pixels, target, tuple(seen)))
+    return scenes
+
+
+def boxes_of(folder: Path, spec: ModelSpec) -> dict[tuple[str, int], list[Box]]:
+    """The boxes of each file and class, in pixels of the picture.
+
+    Raises ValueError that names the line, and FileNotFoundError.
     """
     found: dict[tuple[str, int], list[Box]] = defaultdict(list)
     with (folder / "boxes.csv").open(encoding="utf-8", newline="") as file:
@@ -41,13 +55,7 @@ def read(folder: Path, spec: ModelSpec, max_pixels: int) -> list[Scene]:
             if not (0 <= x0 < x1 and 0 <= y0 < y1):
                 raise ValueError(f"boxes.csv, line {rows.line_num}: x0 < x1 and y0 < y1 must hold, and none be below 0")
             found[row["file"], _class(row["label"], spec, rows.line_num)].append((x0, y0, x1, y1))
-    scenes = []
-    for (name, target), boxes in found.items():
-        image = decode(Upload((folder / name).read_bytes(), name), spec.preprocess, max_pixels)
-        seen = [box for each in boxes if (box := _seen(each, image.box, spec)) is not None]
-        if seen:
-            scenes.append(Scene(name, "labelled", image.pixels, target, tuple(seen)))
-    return scenes
+    return found
 
 
 def _class(label: str, spec: ModelSpec, line: int) -> int:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks.quality import boxes, report, scores
+from benchmarks.quality import boxes, report, scores, views
 from benchmarks.quality.makers import OURS, Maker, ours
 from benchmarks.quality.measure import BASELINE, Effort, Row, _maps
 from benchmarks.quality.scenes import THINGS, Scene, composed, recognised, spread
@@ -200,3 +200,16 @@ def test_the_tables_say_what_was_measured() -> None:
     assert line[:6] == ["captum", "`grad-cam`", "`head`", "2", "0.750 (0.500)", "0.50 / 1.00"]
     assert line[7:] == ["0.75 / 0.25", "the same", "50 / 20", "2.5"]
     assert "4 scenes in 2 pictures (pasted, cat: 4); the boxes cover 30%" in report.scenes(figures)
+
+
+def test_a_map_points_at_a_box_of_the_picture_whatever_part_it_covers() -> None:
+    heat = np.zeros((4, 4), np.float32)
+    heat[1, 2] = 1  # of a box of 80 x 40 that begins at (100, 20): about (150, 35)
+    over, size = (100, 20, 180, 60), (400, 300)
+    assert views._points(heat, over, [(0, 0, 9, 9), (145, 30, 155, 40)], size)
+    assert views._points(heat, over, [(160, 30, 170, 40)], size)  # within 3 % of the longer side
+    assert not views._points(heat, over, [(175, 30, 180, 40)], size)
+    assert not views._points(np.ones((4, 4), np.float32), over, [(0, 0, 400, 300)], size)
+    row = {"recognised": 0.5, "pointed": 0.25, "pairs": 4}
+    found = {"centre": {**row, "pixels": 100.0}, "whole": {**row, "pixels": 170.0}}
+    assert "| whole | 50.0% | 25.0% | 1.70 |" in views.page(found)
