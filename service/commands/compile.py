@@ -143,8 +143,6 @@ def compile_network(
         elif arguments:
             _refuse("--arguments are of a class, and a name of the catalogue has its own")
         elif file:
-            if weights:
-                _refuse(f"{network} has its weights: --weights is of a class")
             net, of_input, weights_file = of_file(Path(network), chosen.get("size"))
             described["name"] = name or out.name.removesuffix(SUFFIX)
             described["title"] = title or Path(network).stem
