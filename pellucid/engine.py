@@ -72,10 +72,7 @@ class Engine:
         # Two output sets that most requests share: the usual outputs, and the same with the default feature maps. A
         # plan that needs some of a set computes all of it. So an image's class, gates and default map come from one
         # model and have the same bits whatever else is requested.
-        self._shared: tuple[tuple[str, tuple[str, ...]], ...] = (
-            ("", tuple(sorted(usual))),
-            ("maps", tuple(sorted(maps))),
-        )
+        self._shared = (("", tuple(sorted(usual))), ("maps", tuple(sorted(maps))))
         self._passes = lru_cache(_KNOWN_PLANS)(self._find_pass)
         self._heads_of = lru_cache(_KNOWN_PLANS)(self._find_heads)
         self._head = lru_cache(None)(lambda layer: runtime.behind(network.value(layer)))
@@ -126,8 +123,7 @@ class Engine:
         with self._sizing:
             if plan.size not in self._at_size:
                 network = self._network.at(plan.size)
-                engine = self._at_size[plan.size] = Engine(network, self._runtime.at(network))
-                engine._shared = engine._shared[1:]  # one model for most requests, since there are many sizes
+                self._at_size[plan.size] = Engine(network, self._runtime.at(network))
                 if len(self._at_size) > _MOST_SIZES:
                     self._at_size.popitem(last=False)
             self._at_size.move_to_end(plan.size)
