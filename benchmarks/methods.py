@@ -24,7 +24,7 @@ from models import catalog
 from pellucid.compiler.compiling import compile_network
 from pellucid.explain.methods import METHODS, AttentionMethod, Method, offered
 from pellucid.network.file import CompiledNetwork
-from pellucid.network.spec import PIXELS, NetworkSpec
+from pellucid.network.spec import PIXELS, SOFTMAX, NetworkSpec
 from pellucid.types import Batch, Floats, MapSpec, Plan
 from service.config import Settings
 from tests.explain.passes import evidence_at, probe_at
@@ -42,7 +42,7 @@ def plans(network: NetworkSpec) -> dict[str, Plan]:
     """What is timed, by name: each method where it is taken by default and at the middle layer, and all at once."""
     default, middle = network.default_layer, network.feature_layers[1]
     found = {"predict": Plan(top_k=5)}
-    for method in offered(network):
+    for method in offered(network, SOFTMAX):
         place = PIXELS if method.at_pixels else default
         found[f"{method.name} default"] = Plan(heat_maps=(MapSpec(method.name, (place,)),))
         found[f"{method.name} middle"] = Plan(heat_maps=(MapSpec(method.name, (middle,)),))

@@ -119,7 +119,7 @@ class Network:
     @property
     def methods(self) -> Sequence[MethodSpec]:
         """The heat map methods."""
-        return offered(self.network)
+        return offered(self.network, self.spec.output)
 
     def predict(self, image: ImageSource, **given: Unpack[asked.PredictOptions]) -> list[Prediction]:
         """The most probable classes, best first."""

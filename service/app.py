@@ -292,7 +292,7 @@ def _served(
     return Served(
         spec=spec,
         network=compiled.spec,
-        methods=offered(compiled.spec),
+        methods=offered(compiled.spec, compiled.model.output),
         engine=runtime.info.description,
         worker=worker,
         pool=pool,

@@ -250,7 +250,7 @@ def test_methods_that_share_a_gradient_share_a_lane(engine: Engine) -> None:
 
 
 def test_a_method_with_extra_passes_has_its_own_lane(engine: Engine) -> None:
-    specs = offered(engine.network)
+    specs = offered(engine.network, SOFTMAX)
     for spec in specs:
         assert (engine.lane(plan_of(spec.name, layer="head")) == "") == (
             spec.needs == "gradient"

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from benchmarks.quality.scenes import Scene
 from pellucid.engine import Engine
 from pellucid.explain.methods import offered
-from pellucid.network.spec import PIXELS, ModelSpec
+from pellucid.network.spec import PIXELS, SOFTMAX, ModelSpec
 from pellucid.types import Batch, Floats, MapSpec, MethodSpec, Plan
 
 OURS: Final = "Pellucid"
@@ -46,7 +46,7 @@ class Maker:
 def ours(engine: Engine, layers: Sequence[str]) -> list[Maker]:
     """Every method at every one of these layers, and at the pixels where it is offered there."""
     found = []
-    for method in offered(engine.network):
+    for method in offered(engine.network, SOFTMAX):
         name = method.name
         places = [*([PIXELS] if method.at_pixels else []), *(layers if method.at_layers else [])]
         for layer in places:

@@ -11,7 +11,7 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from pellucid.client.errors import ApiError
-from pellucid.client.images import OPTIONS, ImageSource, read
+from pellucid.client.images import OPTIONS, ImageSource, bright, read
 from pellucid.schemas import (
     Attention,
     CompareReply,
@@ -59,7 +59,7 @@ class Call:
     @property
     def _file_options(self) -> list[tuple[str, tuple[str, bytes]]]:
         given = {name: self.options.get(name) for name in OPTIONS}
-        return [(name, read(value)) for name, value in given.items() if value is not None]
+        return [(name, read(bright(name, value))) for name, value in given.items() if value is not None]
 
 
 def post(route: str, image: ImageSource, options: Mapping[str, Any], accept: str = "application/json") -> Call:

@@ -55,8 +55,20 @@ OPTIONS: Final = ("reference", "region_mask")
 
 
 def as_option(name: str, value: Any) -> Any:
-    """The value of an option in a request: base64 if the option is an image. Raises what ``read`` does."""
-    return b64encode(read(value)[1]).decode() if name in OPTIONS else value
+    """The value of an option in a request: base64 if the option is an image. Raises what ``read`` does.
+
+    A mask may be an array of booleans, or of numbers from 0 to 1.
+    """
+    return b64encode(read(bright(name, value))[1]).decode() if name in OPTIONS else value
+
+
+def bright(name: str, value: Any) -> Any:
+    """A mask of 0 and 1 as levels of 0 and 255. Anything else unchanged."""
+    if name != "region_mask" or not hasattr(value, "__array_interface__"):
+        return value
+    if value.dtype.kind == "b" or (value.size and value.min() >= 0 and value.max() <= 1):
+        return (value * 255).astype("uint8")
+    return value
 
 
 def _is_picture(dtype: str, shape: tuple[int, ...]) -> bool:

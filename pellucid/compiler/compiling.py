@@ -63,7 +63,7 @@ def compile(
     path: str | Path,
     *,
     labels: Sequence[str] = (),
-    size: int | tuple[int, int],
+    size: int | tuple[int, int] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     resize: int | None = None,
@@ -86,7 +86,8 @@ def compile(
 
     ``net`` maps normalised pixels ``[B, C, H, W]`` to its output. It is copied, so your training script can keep using
     it. It may be the path of an ONNX file (``.onnx``), of OpenVINO's IR (``.xml``) or of torch.export (``.pt2``).
-    ``size`` is (H, W), or the side of a square, in pixels. ``output`` is what the network returns:
+    ``size`` is (H, W), or the side of a square, in pixels; a file can have one of its own. ``output`` is what the
+    network returns:
 
     - ``softmax``: the logits ``[B, classes]`` of classes of which one applies
     - ``sigmoid``: the logits ``[B, labels]`` of labels that apply independently, each from a probability of
@@ -130,14 +131,23 @@ def compile(
             "size must be a number of pixels or (height, width), and interpolation one of "
             f"{', '.join(get_args(Interpolation))}; not {size!r} and {interpolation!r}"
         )
+    if not all(isinstance(each, str) for each in (*labels, *units)):
+        raise CompileError("labels and units must be texts")
     path = Path(path)
-    height, width = (size, size) if isinstance(size, int) else size
+    sides = (size, size) if isinstance(size, int) else size
     if file is not None:
         try:
-            net, _, _ = of_file(file, (height, width))
+            net, of_input, _ = of_file(file, sides)
         except SourceError as error:
             raise CompileError(str(error)) from error
+        sides = of_input or sides
     assert isinstance(net, nn.Module)
+    net = getattr(net, "_orig_mod", net)  # of torch.compile
+    if isinstance(net, torch.jit.ScriptModule):
+        raise CompileError("net is TorchScript, which can't be traced: give the module that it was made from")
+    if sides is None:
+        raise CompileError("give size, the height and width of the network's input in pixels, or the side of a square")
+    height, width = sides
     preprocess = input_spec(
         mean,
         std,
@@ -228,7 +238,7 @@ def _with_any_size(network: CompiledNetwork, net: nn.Module, traced: TracedNetwo
         full, limits = _recorded(net, other, resized)
         if limits and network.manifest.pixels.gradient:
             raise FixedSizeError("it has no gradient at another size")
-        weights.update({name: value.numpy() for name, value in full.weights.items()})
+        weights.update({name: np.ascontiguousarray(value.numpy()) for name, value in full.weights.items()})
         return Recorded(size, other, full)
 
     try:

@@ -95,6 +95,10 @@ def _placed(region: Region, box: Box, size: tuple[int, int], shape: tuple[int, .
         if max(left, x0) < min(right, x1) and max(top, y0) < min(bottom, y1):
             columns = _between(across, max(left, x0), min(right, x1))
             mask = _between(down, max(top, y0), min(bottom, y1))[:, None] & columns
+    if region.kind == "mask" and not mask.any():
+        raise InvalidOption(
+            f"region_mask: Nothing of it is bright, {_BRIGHT} of 255 or more, where the network sees the picture."
+        )
     if not mask.any():
         raise InvalidOption(
             f"region: It is outside of what the network sees: x from {x0} to {x1}, y from {y0} to {y1} in pixels of "

@@ -132,7 +132,7 @@ def _plan(offer: Offer, options: CompareOptions, layer: str | None, targets: Seq
     maps = GradCamOptions(
         target=[*map(str, targets)],
         layer=[layer] if layer else [],
-        method=[options.method],
+        **({"method": [options.method]} if "method" in options.model_fields_set else {}),
         samples=options.samples,
         signed=options.signed,
         max_side=options.max_side,
@@ -184,7 +184,7 @@ def comparison_json(
         maps = side_by_side.over(maps[0], one.box, box), side_by_side.over(maps[1], other.box, box)
     return {
         "kind": kind,
-        "method": options.method,
+        "method": one.explanation.method,
         "first": one.as_json(),
         "second": other.as_json(),
         "maps": {

@@ -43,7 +43,8 @@ class MapOptions(TargetOptions):
         min_length=1,
         max_length=32,
         description="How the map is made, by a name from /v1/models/{name}; several between commas or repeated. All "
-        "that need one gradient share it.",
+        "that need one gradient share it. Default: the first there, Grad-CAM, or HiResCAM for a segmentation, where "
+        "Grad-CAM at the last layer does not depend on the region.",
         examples=[[METHOD], [METHOD, "hirescam"]],
     )
     fuse: Literal["mean", "max", "product"] | None = Field(
@@ -183,7 +184,8 @@ def _heat_maps(options: MapOptions, network: NetworkSpec, methods: Mapping[str, 
     if options.fuse and len(given) < 2:
         raise InvalidOption("fuse: Name several layers in `layer`: their maps are fused into one.")
     found: list[MapSpec] = []
-    for name in dict.fromkeys(options.method):
+    names = options.method if "method" in options.model_fields_set else [next(iter(methods))]
+    for name in dict.fromkeys(names):
         if name in OF_ATTENTION and not network.attentions:
             raise InvalidOption(
                 f"The method {name!r} reads the attention between the tokens of a vision transformer, and this network "

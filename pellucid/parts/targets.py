@@ -67,7 +67,7 @@ class TargetOptions(Options):
             if self.reference is None and self.explains:
                 raise InvalidOption(
                     f"reference: The output of {spec.name} is an embedding, so its likeness to another picture is "
-                    "explained. Send that picture."
+                    "explained. Send that picture, or ask /v1/predict, /v1/attention or /v1/feature-maps without it."
                 )
             self._require(reference=True)
             return replace(plan, targets=(0,))

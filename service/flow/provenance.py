@@ -64,6 +64,7 @@ def _resolved(options: Options, plan: Plan, network: Served) -> dict[str, Any]:
         "detail": options.seen(network.spec, network.sizes).detail or None,
         "against": [str(index) for index in plan.contrast.against] if plan.contrast else None,
         "target": [str(index) for index in plan.targets] if output != "embedding" else [],
+        "method": list(dict.fromkeys(heat.method for heat in plan.heat_maps)) or None,
         "layers": [tap.layer for tap in plan.taps if not tap.gate],
         "include": [part for part in PARTS if isinstance(options, ExplainOptions) and part in options.include],
     }

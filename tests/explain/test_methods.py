@@ -15,7 +15,7 @@ from pellucid.explain.evidence import Evidence
 from pellucid.explain.methods import METHODS, Method, ProbingMethod, costly, differentiated, offered, registry
 from pellucid.explain.methods.fusion import fused
 from pellucid.explain.probe import GivenUpError
-from pellucid.network.spec import PIXELS
+from pellucid.network.spec import PIXELS, SOFTMAX, OutputSpec
 from pellucid.types import Contrast, Floats, Fusion, MapSpec, Plan
 from tests.explain.passes import Passes, evidence, exact, pictures, probe, run
 from tests.networks import SIZE, compiled
@@ -211,8 +211,11 @@ def test_a_method_shares_a_gradient_or_has_passes_of_its_own(net: str, name: str
 
 def test_methods_of_attention_are_offered_where_there_is_attention() -> None:
     everywhere = [name for name in METHODS if name not in OF_ATTENTION]
-    assert [spec.name for spec in offered(compiled("tiny").spec)] == everywhere
-    assert [spec.name for spec in offered(compiled("tokens").spec)] == [*METHODS]
+    assert [spec.name for spec in offered(compiled("tiny").spec, SOFTMAX)] == everywhere
+    assert [spec.name for spec in offered(compiled("tokens").spec, SOFTMAX)] == [*METHODS]
+    first, *others = offered(compiled("tiny").spec, OutputSpec("dense"))
+    assert first.name == "hirescam"
+    assert [spec.name for spec in others] == [name for name in everywhere if name != first.name]
     assert (*OF_ATTENTION,) == types.OF_ATTENTION
 
 

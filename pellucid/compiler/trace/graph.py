@@ -60,9 +60,12 @@ class TracedNetwork:
         name = type(net).__name__
         try:
             traced = trace(net, (channels, *size))
+            _returned(traced, name)
             out_of_place(traced.module)
             write_out(traced.module, lambda node: traced.qualnames[node].rpartition(".")[0], traced.moved)
             check_same(net, traced.module, (channels, *size))
+        except UntraceableError:
+            raise
         except Exception as error:  # the network's code can raise anything when it meets a symbol
             raise UntraceableError(f"{name} can't be traced with pixels of {size[0]}x{size[1]}: {error}") from error
         self._root, self._pixels, self._batch = traced.module, traced.pixels, traced.batch

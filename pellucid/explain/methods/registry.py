@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 
 from pellucid.explain.evidence import Attended, Evidence, has_importance
 from pellucid.explain.probe import Probe
-from pellucid.network.spec import PIXELS, NetworkSpec
+from pellucid.network.spec import PIXELS, NetworkSpec, OutputSpec
 from pellucid.types import Floats, MethodSpec, Needs, Plan
 
 OfEvidence = Callable[[Evidence], Floats]
@@ -59,10 +59,14 @@ def method(
     return declare
 
 
-def offered(network: NetworkSpec) -> tuple[MethodSpec, ...]:
-    """The methods that a network can have, in order: those that read attention need one that has it."""
-    specs = (method.spec for method in METHODS.values())
-    return tuple(spec for spec in specs if network.attentions or not spec.of_attention)
+def offered(network: NetworkSpec, output: OutputSpec) -> tuple[MethodSpec, ...]:
+    """The methods that a network can have. Those that read attention need one that has it. The first is the default.
+
+    Of a dense output it is HiResCAM. Grad-CAM averages the gradient over positions, so where only a 1x1 convolution and
+    a resize follow, its map is the same for every region.
+    """
+    specs = [method.spec for method in METHODS.values() if network.attentions or not method.spec.of_attention]
+    return tuple(sorted(specs, key=lambda spec: output.kind == "dense" and spec.name != "hirescam"))
 
 
 def _places(plan: Plan) -> Iterable[tuple[MethodSpec, str]]:
