@@ -155,7 +155,7 @@ class GradCamOptions(TrustOptions, MapOptions):
     def written(self, analysis: Analysis) -> dict[str, Any]:
         maps = [_map_json(explanation, self, analysis) for explanation in analysis.outcome.explanations]
         for found, trusted in zip(maps, analysis.trusted, strict=False):
-            found["trust"] = trust_json(trusted, found["target"]["label"])
+            found["trust"] = trust_json(trusted, found["target"]["label"], self.direction == "down")
         return {"grad_cam": maps, **output_json(analysis)}
 
     def pictures(self, plan: Plan) -> int:

@@ -106,6 +106,8 @@ class Analysis:
     media_type: str = "image/png"
 
 
+# Numbers of the explained scalars of an image: a weight of each number of the output, for each target.
+_MOST_WEIGHTS: Final = 2**24
 # Pixels of all pictures of one request. Drawing them takes some seconds of one core.
 _MOST_DRAWN: Final = 128_000_000
 
@@ -199,6 +201,12 @@ class Options(BaseModel):
         size = whole_size(4, 3, view) if view.kind == "whole" else None
         plan = self.asks(offer, Plan(reproducible=self.provenance, size=size))
         self.bound(images, plan)
+        most = max(1, _MOST_WEIGHTS // offer.spec.scalars)
+        if len(plan.targets) > most:
+            raise InvalidOption(
+                f"target: The output has {offer.spec.scalars} numbers, so at most {most} targets are explained in one "
+                "request."
+            )
         return plan
 
     def seen(self, spec: ModelSpec, sizes: Sizes) -> View:

@@ -117,21 +117,21 @@ def measure(
     )
 
 
-def trust_json(found: Trusted, label: str) -> dict[str, Any]:
-    """The field ``trust`` of a map."""
+def trust_json(found: Trusted, label: str, down: bool = False) -> dict[str, Any]:
+    """The field ``trust`` of a map. ``down``: the map shows what lowers the score."""
     measured = found.measured
     known = [abs(each) for each in found.sanity if each is not None]
     return {
         "measure": measured.measure,
         "finding": measured.finding,
-        "sentence": sentence(measured, label),
+        "sentence": sentence(measured, label, down),
         "advantage": np.float32(measured.advantage),
         "noise": np.float32(measured.noise),
         "gaussian": np.float32(measured.gaussian),
         "beaten": measured.beaten,
         "random_maps": measured.random_maps,
         "curves": [_curve_json(curve) for curve in measured.curves],
-        "confidence": _confidences_json(measured),
+        "confidence": None if down else _confidences_json(measured),
         "positive_share": np.float32(measured.positive_share),
         "sanity": {
             "correlations": [None if each is None else np.float32(each) for each in found.sanity],

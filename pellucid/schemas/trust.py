@@ -125,7 +125,8 @@ class Trust(Schema):
     random_maps: int = Field(description="The number of random maps.", examples=[8])
     curves: list[TrustCurve] = Field(description="Deletion, insertion and ROAD.")
     confidence: Confidence | None = Field(
-        description="The class's probability on the picture masked by the map. Null if the score is no probability."
+        description="The class's probability on the picture masked by the map. Null if the score is no probability, "
+        "and with `direction=down`."
     )
     positive_share: float = Field(
         description="The share of the map's evidence that is for the class: the sum of its positive values, divided by "

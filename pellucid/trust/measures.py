@@ -143,15 +143,20 @@ def finding(advantage: float, noise: float) -> Finding:
     return "follows" if advantage > 0 else "contradicts"
 
 
-def sentence(found: Measured, label: str) -> str:
-    """The finding as a sentence."""
+def sentence(found: Measured, label: str, down: bool = False) -> str:
+    """The finding as a sentence. ``down``: the map shows what lowers the score."""
     random, measure = found.random_maps, found.measure
     spread = "random maps have no spread"
     if found.noise:
         spread = f"{abs(found.advantage) / found.noise:.1f} times the spread of random maps"
     said = {
-        "follows": f"The network follows this map for {label!r}: taking away what it marks costs more of the "
-        f"{measure}, and showing it brings more back, than with random maps on average",
+        "follows": f"The network follows this map for {label!r}: taking away what it marks "
+        + (
+            f"raises the {measure} more, and showing it lowers it more,"
+            if down
+            else f"costs more of the {measure}, and showing it brings more back,"
+        )
+        + " than with random maps on average",
         "unclear": f"It is unclear whether the network follows this map for {label!r}: its advantage is within "
         "twice the spread of random maps, too little to tell it from chance",
         "contradicts": f"The network contradicts this map for {label!r}: random maps do better on average",

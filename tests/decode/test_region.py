@@ -97,7 +97,6 @@ def test_pixels_that_were_sent_as_a_tensor_are_their_own_source() -> None:
         Region("box", (100, 0, 120, 40)),
         Region("box", (110, 0, 400, 40)),
         Region("box", (30, 90, 50, 95)),
-        mask_of(np.zeros((4, 12), np.uint8)),
     ],
 )
 def test_a_region_that_the_network_does_not_see_is_refused(region: Region) -> None:

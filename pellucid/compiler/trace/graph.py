@@ -19,7 +19,7 @@ from pellucid.compiler.trace.attention import OWNER, FoundAttention, find_attent
 from pellucid.compiler.trace.gates import FoundGate, find_gates, names_without_gates
 from pellucid.compiler.trace.heads import linear_behind
 from pellucid.compiler.trace.in_place import out_of_place
-from pellucid.compiler.trace.layout import find_layouts, kind_of, positions_are_read
+from pellucid.compiler.trace.layout import find_layouts, kind_of, operation, positions_are_read
 from pellucid.compiler.trace.stages import (
     NO_WAIST,
     ancestors,
@@ -72,7 +72,7 @@ class TracedNetwork:
         graph = self._root.graph
         graph.eliminate_dead_code()
         returned = _returned(traced, name)
-        last = kind_of(returned, self._root)
+        last = _squash(returned, self._root, name)
         self.kind = _checked_kind(returned, last, name, output)
         self.shape: tuple[int, ...] = tuple(returned.meta["shape"][1:])
         self._logits = _logits(graph, returned, self.kind, last)
@@ -331,12 +331,12 @@ def _returned(traced: Trace, name: str) -> fx.Node:
     return node
 
 
-def _checked_kind(returned: fx.Node, last: str, name: str, kind: OutputKind | None) -> OutputKind:
+def _checked_kind(returned: fx.Node, squashes: str, name: str, kind: OutputKind | None) -> OutputKind:
     """The kind of the output, found out only if nothing else is possible. Raises UntraceableError if it does not fit.
 
-    ``last`` is the network's last operation.
+    ``squashes`` is the squash at the end of the network, or "".
     """
-    shape, squashes = list(returned.meta["shape"][1:]), last.lower()
+    shape = list(returned.meta["shape"][1:])
     if kind is None and shape[1:] not in ([], [1, 1]):
         kind = "dense"
     elif kind is None and squashes in ("softmax", "sigmoid"):
@@ -356,6 +356,11 @@ def _checked_kind(returned: fx.Node, last: str, name: str, kind: OutputKind | No
             f"{name} ends with a {squashes}, and the output {kind} is declared. Declare {squashes}, or end the network "
             "before it."
         )
+    if kind == "dense" and squashes == "sigmoid" and shape[0] > 1:
+        raise UntraceableError(
+            f"{name} ends with a sigmoid of {shape[0]} classes, which apply independently at each position. Of the output "
+            "dense one class applies, or there is a single class: compile a network for each class."
+        )
     if kind == "softmax" and shape == [1]:
         raise UntraceableError(
             f"{name} returns a single number, whose softmax is always 1. Declare the output: sigmoid for a label that "
@@ -364,10 +369,30 @@ def _checked_kind(returned: fx.Node, last: str, name: str, kind: OutputKind | No
     return kind
 
 
-def _logits(graph: fx.Graph, logits: fx.Node, kind: OutputKind, last: str) -> fx.Node:
+def _squash(returned: fx.Node, root: nn.Module, name: str) -> str:
+    """The softmax or sigmoid at the end of the network, or "" if there is none.
+
+    Raises UntraceableError for a softmax over another axis than the classes.
+    """
+    last = operation(returned, root)
+    if last == "softmax2d":
+        return "softmax"
+    if last == "softmax":
+        called = root.get_submodule(str(returned.target)) if returned.op == "call_module" else None
+        axis = returned.kwargs.get("dim", returned.args[1] if len(returned.args) > 1 else None)
+        axis = called.dim if isinstance(called, nn.Softmax) else axis
+        rank = len(returned.meta["shape"])
+        if isinstance(axis, int) and axis % rank != 1:
+            raise UntraceableError(
+                f"{name} ends with a softmax over axis {axis} of {rank}, and the classes are axis 1: end the network "
+                "before it."
+            )
+    return last if last in ("softmax", "sigmoid") else ""
+
+
+def _logits(graph: fx.Graph, logits: fx.Node, kind: OutputKind, squashed: str) -> fx.Node:
     """The node of the logits, in two dimensions. It becomes the graph's output."""
-    squashed = {"softmax": ("softmax",), "sigmoid": ("sigmoid",), "dense": ("softmax", "sigmoid")}.get(kind, ())
-    if last.lower() in squashed:
+    if squashed and kind in ("softmax", "sigmoid", "dense"):
         (logits,) = logits.all_input_nodes
     with graph.inserting_before(graph.output_node()):
         if kind == "dense":
