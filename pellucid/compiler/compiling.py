@@ -21,6 +21,7 @@ from pellucid.compiler.files import is_file, of_file
 from pellucid.compiler.gradient.full_graph import FullGraph, record
 from pellucid.compiler.sources import SourceError
 from pellucid.compiler.trace.graph import TracedNetwork, UntraceableError
+from pellucid.compiler.weights import PROGRAMS
 from pellucid.network.file import CompiledNetwork, GateValue, Manifest, NetworkFileError, Value, save
 from pellucid.network.graph import PIXELS_INPUT, WANTED_INPUT, Graph
 from pellucid.network.layout import Layout
@@ -171,6 +172,8 @@ def compile_network(
     """
     with _progress_bar(model.name, progress) as stage:
         stage("trace")
+        net = getattr(net, "_orig_mod", net)  # of torch.compile
+        _require_torch(net, model.name)
         net = copy.deepcopy(net).cpu().eval().requires_grad_(False)
         if any(each.dtype in (torch.float16, torch.bfloat16) for each in net.parameters()):
             net = net.float()
@@ -195,6 +198,20 @@ def compile_network(
         except NetworkFileError as error:
             raise CompileError(f"{model.name} can't be compiled: {error}") from error
     return CompiledNetwork(manifest, full.graph, weights, digest)
+
+
+def _require_torch(net: nn.Module, name: str) -> None:
+    """Raise CompileError for a module whose operations or weights can't be read."""
+    if isinstance(net, torch.jit.ScriptModule):
+        raise CompileError(f"{name} {PROGRAMS['TorchScript']}")
+    if any(nn.parameter.is_lazy(each) for each in (*net.parameters(), *net.buffers())):
+        raise CompileError(f"{name} has lazy layers without weights: run it once on pixels before it is compiled")
+    kinds = {type(each).__name__ for each in net.modules() if ".quantized." in type(each).__module__}
+    if kinds:
+        raise CompileError(
+            f"{name} is quantized ({', '.join(sorted(kinds))}), which has no useful gradient: give the network before "
+            "quantization"
+        )
 
 
 # The class at a position is kept in 8 bits.
@@ -311,7 +328,8 @@ def _recorded(net: nn.Module, traced: TracedNetwork, model: ModelSpec) -> tuple[
             f"methods that need a gradient are not offered: {reason}"
         ]
     except Exception as error:
-        raise CompileError(f"{model.name} can't be compiled: {str(error).splitlines()[0]}") from error
+        advice = ", as nn.GRU and nn.LSTM do: use torch.cat or torch.where" if "writes to a part" in str(error) else ""
+        raise CompileError(f"{model.name} can't be compiled: {str(error).splitlines()[0]}{advice}") from error
 
 
 def _manifest(traced: TracedNetwork, full: FullGraph, model: ModelSpec, net: nn.Module) -> Manifest:
