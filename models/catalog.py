@@ -92,6 +92,10 @@ def load(name: str) -> tuple[nn.Module, ModelSpec]:
         net, spec = _SOURCES[source](rest)
     elif name in _NETWORKS:
         net, spec = _NETWORKS[name]()
+    elif Path(name).is_dir():
+        raise UnknownModelError(
+            f"{name} is a folder: give hf:{name} if transformers saved it; TensorFlow's must be converted to ONNX"
+        )
     else:
         known = ", ".join((*_NETWORKS, "torchvision:NAME", "timm:NAME", "hf:FOLDER", "file:PATH", "NAME.pellucid"))
         raise UnknownModelError(f"unknown model {name!r}; known: {known}")

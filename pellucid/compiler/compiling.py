@@ -23,6 +23,7 @@ from pellucid.compiler.files import is_file, of_file
 from pellucid.compiler.gradient.full_graph import FullGraph, record
 from pellucid.compiler.sources import SourceError
 from pellucid.compiler.trace.graph import TracedNetwork, UntraceableError
+from pellucid.compiler.weights import PROGRAMS
 from pellucid.network.file import (
     CENTRE_ONLY,
     CompiledNetwork,
@@ -142,9 +143,6 @@ def compile(
             raise CompileError(str(error)) from error
         sides = of_input or sides
     assert isinstance(net, nn.Module)
-    net = getattr(net, "_orig_mod", net)  # of torch.compile
-    if isinstance(net, torch.jit.ScriptModule):
-        raise CompileError("net is TorchScript, which can't be traced: give the module that it was made from")
     if sides is None:
         raise CompileError("give size, the height and width of the network's input in pixels, or the side of a square")
     height, width = sides
@@ -199,6 +197,8 @@ def compile_network(
     """
     with _progress_bar(model.name, progress) as stage:
         stage("trace")
+        net = getattr(net, "_orig_mod", net)  # of torch.compile
+        _require_torch(net, model.name)
         net = copy.deepcopy(net).cpu().eval().requires_grad_(False)
         if any(each.dtype in (torch.float16, torch.bfloat16) for each in net.parameters()):
             net = net.float()
@@ -256,6 +256,20 @@ def _with_any_size(network: CompiledNetwork, net: nn.Module, traced: TracedNetwo
         limits = (*network.manifest.limits, limit)
         return replace(network, manifest=network.manifest.model_copy(update={"limits": limits}))
     return whole
+
+
+def _require_torch(net: nn.Module, name: str) -> None:
+    """Raise CompileError for a module whose operations or weights can't be read."""
+    if isinstance(net, torch.jit.ScriptModule):
+        raise CompileError(f"{name} {PROGRAMS['TorchScript']}")
+    if any(nn.parameter.is_lazy(each) for each in (*net.parameters(), *net.buffers())):
+        raise CompileError(f"{name} has lazy layers without weights: run it once on pixels before it is compiled")
+    kinds = {type(each).__name__ for each in net.modules() if ".quantized." in type(each).__module__}
+    if kinds:
+        raise CompileError(
+            f"{name} is quantized ({', '.join(sorted(kinds))}), which has no useful gradient: give the network before "
+            "quantization"
+        )
 
 
 # The class at a position is kept in 8 bits.
@@ -372,7 +386,8 @@ def _recorded(net: nn.Module, traced: TracedNetwork, model: ModelSpec) -> tuple[
             f"methods that need a gradient are not offered: {reason}"
         ]
     except Exception as error:
-        raise CompileError(f"{model.name} can't be compiled: {str(error).splitlines()[0]}") from error
+        advice = ", as nn.GRU and nn.LSTM do: use torch.cat or torch.where" if "writes to a part" in str(error) else ""
+        raise CompileError(f"{model.name} can't be compiled: {str(error).splitlines()[0]}{advice}") from error
 
 
 def _manifest(traced: TracedNetwork, full: FullGraph, model: ModelSpec, net: nn.Module) -> Manifest:

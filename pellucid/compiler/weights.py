@@ -24,10 +24,22 @@ _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and of torch.compile
 _SUPPORTED = "use a .safetensors file, or the network's state_dict() saved by torch.save"
 # Programs by their format, and what to do instead of loading them as weights.
-_PROGRAMS = {
+PROGRAMS = {
     "TorchScript": "is TorchScript, a program that is not run: build the network by its class and load its state_dict, "
     "or export it with torch.export (.pt2) or to ONNX",
     "torch.export": "is a network of torch.export, not weights: pellucid compile {}",
+}
+# Files of other kinds, and what to do.
+_OTHERS = {
+    "is of TensorFlow or Keras: convert it to ONNX, as tf2onnx does, and compile the .onnx file": (
+        *(".keras", ".h5", ".hdf5", ".pb", ".tflite"),
+    ),
+    "is made for one runtime: compile the network that it was made from": (
+        *(".mlmodel", ".engine", ".plan", ".gguf", ".pdmodel"),
+    ),
+    "is a picture, not a network: pellucid explain explains it": (
+        *(".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".npy"),
+    ),
 }
 _NAMED = 8  # keys of each kind that an error names
 
@@ -47,8 +59,11 @@ def read_state(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
         raise WeightsError(f"there is no weights file at {path}")
     check_digest(path, sha256)
     found = program(path)
+    for what, suffixes in _OTHERS.items():
+        if path.suffix.lower() in suffixes:
+            raise WeightsError(f"{path.name} {what}")
     if found:
-        raise WeightsError(f"{path.name} {_PROGRAMS[found].format(path.name)}")
+        raise WeightsError(f"{path.name} {PROGRAMS[found].format(path.name)}")
     try:
         state: Any
         if path.suffix == ".safetensors":
@@ -56,8 +71,10 @@ def read_state(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:  # torch's own message advises running the code
+        if not (named := _objects(path)):
+            raise WeightsError(f"{path.name} is not a weights file: {_SUPPORTED}") from error
         raise WeightsError(
-            f"{path.name} can't be loaded without running its code{_objects(path)}: if it holds a whole network, or "
+            f"{path.name} can't be loaded without running its code{named}: if it holds a whole network, or "
             "objects beside the weights, as a trainer's hyper_parameters, save its model.state_dict() instead"
         ) from error
     except PermissionError as error:

@@ -54,6 +54,7 @@ KINDS: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
         "CLIPImageProcessor",
         {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}},
     ),
+    "ViTModel": ({**VIT, "image_size": 32}, "ViTImageProcessor", {"size": {"height": 32, "width": 32}}),
     "ResNetModel": (
         RESNET,
         "DeiTImageProcessor",

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from pellucid.compiler.imported.operations import OPERATIONS, Op, filled, key_of
 from pellucid.compiler.sources import SourceError
 from pellucid.compiler.trace.tracing import Operation
+from pellucid.network.spec import MOST_CHANNELS
 
 SUFFIXES: Final = (".onnx", ".xml")
 _FORMATS: Final = {".onnx": "onnx", ".xml": "ir"}
@@ -76,7 +77,8 @@ def read(path: str | Path, size: tuple[int, int] | None = None) -> tuple[Importe
     path = Path(path)
     model = _model(path)
     shape, channels_last = _input(path.name, model)
-    at = 1 if channels_last else 2
+    at, last = (1, 3) if channels_last else (2, 1)
+    channels = shape[last].get_length() if shape[last].is_static else 3
     sides = [side.get_length() if side.is_static else 0 for side in (shape[at], shape[at + 1])]
     size = size or (sides[0], sides[1])
     if not all(size):
@@ -84,7 +86,7 @@ def read(path: str | Path, size: tuple[int, int] | None = None) -> tuple[Importe
     if any(side not in (0, given) for side, given in zip(sides, size, strict=True)):
         raise SourceError(f"{path.name} takes pixels of {sides[0]}x{sides[1]}, not {size[0]}x{size[1]}")
     fixed = shape[0].get_length() if shape[0].is_static else None
-    at_size = [fixed or 2, *((*size, 3) if channels_last else (3, *size))]
+    at_size = [fixed or 2, *((*size, channels) if channels_last else (channels, *size))]
     try:
         model.reshape(at_size)
         mark = _mark_batch(model, at_size, fixed)
@@ -94,7 +96,7 @@ def read(path: str | Path, size: tuple[int, int] | None = None) -> tuple[Importe
         raise SourceError(f"{path.name} can't be read for any batch: {_line(error)}; {_INSTEAD}") from error
     _refuse_unknown(path.name, reader.unknown)
     net = reader.net.eval().requires_grad_(False)
-    _check(net, path, at_size, size, channels_last)
+    _check(net, path, (at_size[0], channels, *size), channels_last)
     return net, size
 
 
@@ -145,12 +147,13 @@ def _input(name: str, model: Any) -> tuple[Any, bool]:
         raise SourceError(f"{name} is quantized, which has no useful gradient: give the network before quantization")
     shape = model.inputs[0].get_partial_shape()
     if shape.rank.is_static and len(shape) == 4:
-        for axis in (1, 3):
-            if shape[axis].is_static and shape[axis].get_length() == 3:
-                return shape, axis == 3
+        sides = {axis: shape[axis].get_length() for axis in (1, 3) if shape[axis].is_static}
+        few = [axis for axis, side in sides.items() if side <= MOST_CHANNELS]
+        for axis in sorted(few, key=lambda axis: sides[axis] != 3):
+            return shape, axis == 3
         if not (shape[1].is_static or shape[3].is_static):
             return shape, False
-    raise SourceError(f"{name} takes no picture: its input is {shape}, not [batch, 3, height, width]")
+    raise SourceError(f"{name} takes no picture: its input is {shape}, not [batch, channels, height, width]")
 
 
 def _mark_batch(model: Any, shape: list[int], fixed: int | None) -> int:
@@ -225,11 +228,11 @@ def _constant(value: Any) -> NDArray[Any] | None:
     return np.array(node.get_data(dtype=np.float32) if value.get_element_type().is_real() else node.get_data())
 
 
-def _check(net: ImportedNetwork, path: Path, shape: list[int], size: tuple[int, int], channels_last: bool) -> None:
+def _check(net: ImportedNetwork, path: Path, shape: tuple[int, ...], channels_last: bool) -> None:
     """Compare the module with OpenVINO's own run of the file. Raises SourceError."""
     model = _model(path)  # not reshaped: OpenVINO 2026.4 crashes on some transformers of a fixed batch
     kind = model.inputs[0].get_element_type()
-    images = torch.randn(shape[0], 3, *size, generator=torch.Generator().manual_seed(3))
+    images = torch.randn(*shape, generator=torch.Generator().manual_seed(3))
     images = images if kind.is_real() else (images * 50 + 128).clamp(0, 255).round()
     given = images.numpy().transpose(0, 2, 3, 1) if channels_last else images.numpy()
     run = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})

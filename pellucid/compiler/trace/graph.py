@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor, fx, nn
@@ -29,7 +29,7 @@ from pellucid.compiler.trace.stages import (
     waists,
     why_default,
 )
-from pellucid.compiler.trace.tracing import Trace, check_same, trace
+from pellucid.compiler.trace.tracing import Trace, any_parameter, check_same, trace
 from pellucid.network.layout import Layout
 from pellucid.network.spec import AttentionSpec, GateSpec, LayerSpec, NetworkSpec, OutputKind
 
@@ -60,13 +60,11 @@ class TracedNetwork:
         name = type(net).__name__
         try:
             traced = trace(net, (channels, *size))
-            _returned(traced, name)
             out_of_place(traced.module)
             write_out(traced.module, lambda node: traced.qualnames[node].rpartition(".")[0], traced.moved)
             check_same(net, traced.module, (channels, *size))
-        except UntraceableError:
-            raise
         except Exception as error:  # the network's code can raise anything when it meets a symbol
+            _require_tensor(net, (channels, *size))
             raise UntraceableError(f"{name} can't be traced with pixels of {size[0]}x{size[1]}: {error}") from error
         self._root, self._pixels, self._batch = traced.module, traced.pixels, traced.batch
         graph = self._root.graph
@@ -323,12 +321,30 @@ def _returned(traced: Trace, name: str) -> fx.Node:
     shape = returned.meta.get("shape", ()) if isinstance(returned, fx.Node) else ()
     if len(shape) not in (2, 4):
         what = f"a tensor of shape {list(shape)}" if shape else f"a {type(returned).__name__}"
-        raise UntraceableError(
-            f"{name} returns {what}: it must return one tensor, [B, outputs] or [B, classes, h, w]. A module around it "
-            "can choose one."
-        )
+        raise UntraceableError(f"{name} returns {what}: {_ONE_TENSOR}")
     node: fx.Node = returned
     return node
+
+
+_ONE_TENSOR: Final = "it must return one tensor, [B, outputs] or [B, classes, h, w]. A module around it can choose one."
+
+
+def _require_tensor(net: nn.Module, shape: tuple[int, int, int]) -> None:
+    """Raise UntraceableError if the network itself does not run on pixels, or returns anything but a tensor."""
+    name, (channels, height, width) = type(net).__name__, shape
+    try:
+        with torch.no_grad():
+            found: Any = net(any_parameter(net).new_zeros(2, *shape))
+    except Exception as error:  # the network's code can raise anything
+        why = str(error).partition("\n")[0]
+        raise UntraceableError(
+            f"{name} can't be traced with pixels of {height}x{width}: it does not run on them ({why}). It must take "
+            f"one batch of pictures, [B, {channels}, {height}, {width}], and nothing else."
+        ) from error
+    if not isinstance(found, torch.Tensor):
+        first = found[0] if isinstance(found, (list, tuple)) and found else found
+        keys = f" of {', '.join(map(str, first))}" if isinstance(first, dict) else ""
+        raise UntraceableError(f"{name} returns a {type(found).__name__}{keys}: {_ONE_TENSOR}")
 
 
 def _checked_kind(returned: fx.Node, squashes: str, name: str, kind: OutputKind | None) -> OutputKind:
@@ -358,8 +374,8 @@ def _checked_kind(returned: fx.Node, squashes: str, name: str, kind: OutputKind 
         )
     if kind == "dense" and squashes == "sigmoid" and shape[0] > 1:
         raise UntraceableError(
-            f"{name} ends with a sigmoid of {shape[0]} classes, which apply independently at each position. Of the output "
-            "dense one class applies, or there is a single class: compile a network for each class."
+            f"{name} ends with a sigmoid of {shape[0]} classes, which apply independently at each position. The output "
+            "dense has one class at a position: compile a network for each class."
         )
     if kind == "softmax" and shape == [1]:
         raise UntraceableError(

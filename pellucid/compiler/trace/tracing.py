@@ -80,7 +80,7 @@ def check_same(net: nn.Module, served: fx.GraphModule, shape: tuple[int, int, in
     (``a, b = y.chunk(2, 1); a.mul_(3)``), ``z += 1`` on an alias, dropout that stays on in eval mode. It also finds
     networks whose answer depends on the other images in the batch (batch norm without running statistics).
     """
-    parameter = _any_parameter(net)
+    parameter = any_parameter(net)
     images = torch.randn(4, *shape, generator=torch.Generator().manual_seed(1))  # unlike the traced noise
     images += torch.linspace(-1, 2, 4)[:, None, None, None]  # from dark to bright
     images = images.to(parameter.device, parameter.dtype)
@@ -88,12 +88,13 @@ def check_same(net: nn.Module, served: fx.GraphModule, shape: tuple[int, int, in
     with torch.no_grad():
         # Compare runs of equal batch size: another size may use another kernel, which rounds differently.
         expected, alone = net(images.clone()), net(first.clone())
-        _compare(served(images.clone()), expected, "from the same images")
+        _compare(served(images.clone()), expected, "from the same images: take out what is random, such as dropout")
         _compare(served(first.clone()), alone.reshape(1, *expected.shape[1:]), "from one image")
-        _compare(served(torch.cat((first, -images[1:])))[:1], expected[:1], "for an image beside other images")
+        beside = "for an image beside other images: use no statistics of the batch, such as those of a norm in training"
+        _compare(served(torch.cat((first, -images[1:])))[:1], expected[:1], beside)
 
 
-def _any_parameter(net: nn.Module) -> torch.Tensor:
+def any_parameter(net: nn.Module) -> torch.Tensor:
     """A parameter, for the dtype and device of the pixels; an empty default tensor if the network has none."""
     return next(net.parameters(), torch.empty(0))
 
@@ -175,7 +176,7 @@ class _Tracer(fx.Tracer):
         super().__init__()
         self.qualnames: dict[fx.Node, str] = {}
         self.returned: dict[str, tuple[fx.Node, str]] = {}
-        parameter = _any_parameter(net)
+        parameter = any_parameter(net)
         noise = torch.randn(max(BATCHES), *shape, generator=torch.Generator().manual_seed(0))
         noise = noise.to(parameter.device, parameter.dtype)
         self._inputs = tuple(noise[:count].clone() for count in BATCHES)
