@@ -39,11 +39,12 @@ _NUMBERS: Final = {"add", "sub", "mul", "floordiv", "mod", "neg", "pow", "truedi
 _PASS_ON: Final = {"alias", "detach", "detach_", "lift_fresh_copy"}
 _CHECKS: Final = {"_assert_tensor_metadata", "_assert_scalar", "_assert_async", "sym_constrain_range_for_size"}
 _REFUSED: Final = {"from_file"}  # reads and writes files
-# The private operations of inference, whose names begin with "_". Others trust their input, and crash the process.
+# The private operations that exported networks have. Others trust their input, and crash the process if it is wrong.
 _PRIVATE: Final = {
     *("_adaptive_avg_pool2d", "_log_softmax", "_native_batch_norm_legit_no_training", "_safe_softmax", "_softmax"),
     *("_scaled_dot_product_flash_attention_for_cpu", "_to_copy", "_unsafe_index", "_unsafe_view"),
 }
+_INTERNAL: Final = {"native_batch_norm", "segment_reduce"}  # as private as those, but by their names
 _RANDOM: Final = {"dropout", "dropout_", "feature_dropout", "alpha_dropout"}  # the identity, unless in training
 # Activations whose functions overwrite their input by an option, not by a name of their own.
 _ACTIVATIONS: Final = {"hardsigmoid_", "hardswish_", "hardtanh_", "leaky_relu_", "mish_", "relu6_", "silu_"}
@@ -344,7 +345,7 @@ class _Reader:
             raise self._refusal(f"has the operation {target}, which is not one of torch's own (torch.ops.aten)")
         elif name in _CHECKS:
             return None
-        elif (name.startswith("_") and name not in _PRIVATE) or name.endswith("_backward"):
+        elif name not in _PRIVATE and (name.startswith("_") or name.endswith("_backward") or name in _INTERNAL):
             raise self._refusal(f"has the operation {target}, which is private to torch: {_ANEW}")
         else:
             function = self._function(target, name, overload)
@@ -454,7 +455,21 @@ def _einsum(equation: str, operands: list[Any], path: Any = None) -> Any:
     return torch.einsum(equation, *operands)
 
 
+def _batch_norm(x: Any, weight: Any, bias: Any, mean: Any, var: Any, momentum: float, eps: float) -> tuple[Any, ...]:
+    """The private operation reads beyond parameters of too few channels; this one refuses them."""
+    return F.batch_norm(x, mean, var, weight, bias, False, momentum, eps), None, None
+
+
+def _attention(
+    query: Any, key: Any, value: Any, dropout_p: float = 0.0, is_causal: bool = False, **options: Any
+) -> tuple[Any, ...]:
+    """The private operation trusts that the shapes match."""
+    return F.scaled_dot_product_attention(query, key, value, is_causal=is_causal, **options), None
+
+
 _FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
+    "_native_batch_norm_legit_no_training": _batch_norm,
+    "_scaled_dot_product_flash_attention_for_cpu": _attention,
     "adaptive_avg_pool2d": F.adaptive_avg_pool2d,
     "einsum": _einsum,
     "index": _index,

@@ -227,21 +227,48 @@ def test_no_code_of_the_file_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def _rewritten(path: Path, config: Callable[[dict[str, Any]], None]) -> Path:
-    """The file with another description of its first weight."""
+    """The file with another description of its weights."""
     with zipfile.ZipFile(path) as archive:
         content = json.loads(archive.read("net/data/weights/model_weights_config.json"))
-    config(next(iter(content["config"].values())))
+    config(content["config"])
     return edited(path, lambda _: None, **{"model_weights_config.json": json.dumps(content).encode()})
 
 
 @pytest.mark.parametrize("sizes", [[3 * 10**9], [-1], [2**40, 2**40]])
 def test_a_weight_larger_than_its_bytes_is_refused(tmp_path: Path, sizes: list[int]) -> None:
-    def stretched(entry: dict[str, Any]) -> None:
-        entry["tensor_meta"]["sizes"] = [{"as_int": each} for each in sizes]
-        entry["tensor_meta"]["strides"] = [{"as_int": 0}] * len(sizes)
+    def stretched(config: dict[str, Any]) -> None:
+        meta = next(iter(config.values()))["tensor_meta"]
+        meta["sizes"] = [{"as_int": each} for each in sizes]
+        meta["strides"] = [{"as_int": 0}] * len(sizes)
 
     with pytest.raises(WeightsError, match=r"holds 864 bytes for \S+, not enough for its sizes \["):
         exported.load(_rewritten(saved(tmp_path, TinyNet().eval()), stretched))
+
+
+def test_the_batch_norm_of_decomposed_networks_does_not_read_beyond_its_parameters(tmp_path: Path) -> None:
+    net = torchvision.models.resnet18(num_classes=3).eval()
+    program = torch.export.export(net, (images(2),), dynamic_shapes=ANY).run_decompositions()
+    torch.export.save(program, tmp_path / "net.pt2")
+    with torch.no_grad():
+        torch.testing.assert_close(exported.load(tmp_path / "net.pt2").net(images(3)), net(images(3)))
+
+    def short(config: dict[str, Any]) -> None:
+        config["bn1.running_mean"]["tensor_meta"]["sizes"] = [{"as_int": 1}]
+
+    found = exported.load(_rewritten(tmp_path / "net.pt2", short)).net
+    with pytest.raises(RuntimeError, match="running_mean should contain 64 elements not 1"):
+        found(images(2))
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_attention_of_decomposed_networks_is_checked(masked: bool) -> None:
+    query, key, value = torch.randn(3, 2, 2, 16, 8).unbind()
+    mask = torch.randn(16, 16) if masked else None
+    private = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    found, _ = exported._attention(query, key, value, 0.0, False, attn_mask=mask, scale=0.5)
+    torch.testing.assert_close(found, private(query, key, value, 0.0, False, attn_mask=mask, scale=0.5)[0])
+    with pytest.raises(RuntimeError):
+        exported._attention(query, key[:1, :1, :3], value)
 
 
 def test_tied_weights_are_held_once(tmp_path: Path) -> None:
