@@ -114,7 +114,8 @@ def read(path: str | Path, size: tuple[int, int] | None = None) -> tuple[Importe
 def weights_digest(path: Path) -> str:
     """SHA-256, in hexadecimal, of an ``.xml`` file's ``.bin``, or of an ``.onnx`` file and its external data.
 
-    The files of external data follow the graph, in the order of their names. Raises SourceError and OSError.
+    With external data it is that of the file's bytes, followed by the digest of each external file, in the order of
+    their names. Raises SourceError and OSError.
     """
     if path.suffix == ".xml":
         return digest(path.with_suffix(".bin"))
