@@ -136,9 +136,10 @@ def compile(
         raise CompileError("labels and units must be texts")
     path = Path(path)
     sides = (size, size) if isinstance(size, int) else size
+    weights_sha256 = None
     if file is not None:
         try:
-            net, of_input, _ = of_file(file, sides)
+            net, of_input, weights_sha256 = of_file(file, sides)
         except SourceError as error:
             raise CompileError(str(error)) from error
         sides = of_input or sides
@@ -165,6 +166,7 @@ def compile(
         preprocess,
         source or f"compiled from {file.name if file else f'{type(net).__module__}.{type(net).__qualname__}'}",
         output=declared_output(output, labels, units, threshold, background),
+        weights_sha256=weights_sha256,
     )
     return compile_network(net, model, path, progress=progress, guess=output is None, any_size=True)
 

@@ -9,10 +9,9 @@ keep their names.
 
 from __future__ import annotations
 
-import io
 import json
+import math
 import operator
-import pickle
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -33,12 +32,19 @@ _DTYPES: Final = {
     **{1: torch.uint8, 2: torch.int8, 3: torch.int16, 4: torch.int32, 5: torch.int64, 6: torch.float16},
     **{7: torch.float32, 8: torch.float64, 12: torch.bool, 13: torch.bfloat16},
 }
+_LARGEST_JSON: Final = 128 * 2**20  # bytes; the graph of a network of 4000 operations takes a tenth of it
 _MEMORY_FORMATS: Final = {1: torch.contiguous_format, 2: torch.channels_last, 4: torch.preserve_format}
 _NUMBERS: Final = {"add", "sub", "mul", "floordiv", "mod", "neg", "pow", "truediv"}  # of Python, on sizes
 # Operations that check or mark their input, and return it or nothing.
 _PASS_ON: Final = {"alias", "detach", "detach_", "lift_fresh_copy"}
 _CHECKS: Final = {"_assert_tensor_metadata", "_assert_scalar", "_assert_async", "sym_constrain_range_for_size"}
 _REFUSED: Final = {"from_file"}  # reads and writes files
+# The private operations that exported networks have. Others trust their input, and crash the process if it is wrong.
+_PRIVATE: Final = {
+    *("_adaptive_avg_pool2d", "_log_softmax", "_native_batch_norm_legit_no_training", "_safe_softmax", "_softmax"),
+    *("_scaled_dot_product_flash_attention_for_cpu", "_to_copy", "_unsafe_index", "_unsafe_view"),
+}
+_INTERNAL: Final = {"native_batch_norm", "segment_reduce"}  # as private as those, but by their names
 _RANDOM: Final = {"dropout", "dropout_", "feature_dropout", "alpha_dropout"}  # the identity, unless in training
 # Activations whose functions overwrite their input by an option, not by a name of their own.
 _ACTIVATIONS: Final = {"hardsigmoid_", "hardswish_", "hardtanh_", "leaky_relu_", "mish_", "relu6_", "silu_"}
@@ -170,7 +176,7 @@ class _Reader:
         if len(models) != 1:
             raise self._refusal("has no graph under the name model: save it by torch.export.save of torch 2.8 or later")
         self._folder = models[0].partition("/")[0]
-        self._program = json.loads(archive.read(models[0]))
+        self._program = self._json("models/model.json")
         if self._program["schema_version"]["major"] != _SCHEMA:
             raise self._refusal(f"was saved by torch {self._program.get('torch_version', 'of another version')}")
         self._graph = self._program["graph_module"]["graph"]
@@ -179,6 +185,18 @@ class _Reader:
 
     def _refusal(self, reason: str) -> WeightsError:
         return WeightsError(f"{self._path.name} {reason}")
+
+    def _json(self, name: str) -> Any:
+        return json.loads(self._read(name, _LARGEST_JSON))
+
+    def _read(self, name: str, largest: int | None = None) -> bytes:
+        """The bytes of a member, no more than the file has. torch.export.save does not compress."""
+        member = self._archive.getinfo(f"{self._folder}/{name}")
+        if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
+            raise self._refusal(f"has {name} compressed, which torch.export.save does not do: save the network again")
+        if largest is not None and member.file_size > largest:
+            raise self._refusal(f"has {name} of {member.file_size} bytes, more than the {largest} that are read")
+        return self._archive.read(member)
 
     def read(self) -> Exported:
         nodes = self._graph["nodes"]
@@ -231,23 +249,27 @@ class _Reader:
         return module
 
     def _tensors(self, folder: str) -> dict[str, Tensor]:
-        config = json.loads(self._archive.read(f"{self._folder}/data/{folder}/model_{folder}_config.json"))["config"]
-        found = {}
+        config = self._json(f"data/{folder}/model_{folder}_config.json")["config"]
+        found: dict[str, Tensor] = {}
+        contents: dict[str, bytearray] = {}
         for name, entry in config.items():
             if entry["path_name"].startswith(("custom_obj", "opaque_obj")):
                 raise self._refusal("holds an object that is no tensor and would run code when it is loaded")
-            content = self._archive.read(f"{self._folder}/data/{folder}/{entry['path_name']}")
             if entry["use_pickle"]:
-                try:
-                    found[name] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-                except pickle.UnpicklingError as error:
-                    raise self._refusal(f"holds {name} as an object that would run code when it is loaded") from error
-                continue
+                raise self._refusal(f"holds {name} as an object that would run code when it is loaded")
+            if entry["path_name"] not in contents:  # shared by tied weights
+                contents[entry["path_name"]] = bytearray(self._read(f"data/{folder}/{entry['path_name']}"))
+            content = contents[entry["path_name"]]
             meta = entry["tensor_meta"]
             sizes, strides = ([each["as_int"] for each in meta[key]] for key in ("sizes", "strides"))
             dtype = _DTYPES[meta["dtype"]]
-            flat = torch.frombuffer(bytearray(content), dtype=dtype) if content else torch.empty(0, dtype=dtype)
-            found[name] = flat.as_strided(sizes, strides, meta["storage_offset"]["as_int"]).clone()
+            if any(each < 0 for each in (*sizes, *strides)) or math.prod(sizes) * dtype.itemsize > len(content):
+                raise self._refusal(
+                    f"holds {len(content)} bytes for {name}, not enough for its sizes {sizes}: export an expanded "
+                    "buffer as a copy (.contiguous())"
+                )
+            flat = torch.frombuffer(content, dtype=dtype) if content else torch.empty(0, dtype=dtype)
+            found[name] = flat.as_strided(sizes, strides, meta["storage_offset"]["as_int"])
         return found
 
     def _output(self) -> str:
@@ -323,6 +345,8 @@ class _Reader:
             raise self._refusal(f"has the operation {target}, which is not one of torch's own (torch.ops.aten)")
         elif name in _CHECKS:
             return None
+        elif name not in _PRIVATE and (name.startswith("_") or name.endswith("_backward") or name in _INTERNAL):
+            raise self._refusal(f"has the operation {target}, which is private to torch: {_ANEW}")
         else:
             function = self._function(target, name, overload)
         arguments, options = [], {}
@@ -431,7 +455,21 @@ def _einsum(equation: str, operands: list[Any], path: Any = None) -> Any:
     return torch.einsum(equation, *operands)
 
 
+def _batch_norm(x: Any, weight: Any, bias: Any, mean: Any, var: Any, momentum: float, eps: float) -> tuple[Any, ...]:
+    """The private operation reads beyond parameters of too few channels; this one refuses them."""
+    return F.batch_norm(x, mean, var, weight, bias, False, momentum, eps), None, None
+
+
+def _attention(
+    query: Any, key: Any, value: Any, dropout_p: float = 0.0, is_causal: bool = False, **options: Any
+) -> tuple[Any, ...]:
+    """The private operation trusts that the shapes match."""
+    return F.scaled_dot_product_attention(query, key, value, is_causal=is_causal, **options), None
+
+
 _FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
+    "_native_batch_norm_legit_no_training": _batch_norm,
+    "_scaled_dot_product_flash_attention_for_cpu": _attention,
     "adaptive_avg_pool2d": F.adaptive_avg_pool2d,
     "einsum": _einsum,
     "index": _index,

@@ -281,13 +281,21 @@ def as_json(graph: Graph) -> bytes:
 def save(path: Path, manifest: Manifest, graph: Graph, weights: Mapping[str, Array], scaled: bytes = b"") -> str:
     """Write the file atomically. Returns its digest. ``scaled``: see CompiledNetwork.
 
-    Raises NetworkFileError for a dtype that the format does not have, and OSError.
+    Raises NetworkFileError for what ``load`` would refuse, and OSError.
     """
     weight_bytes = _safetensors(weights)
     members = {_WEIGHTS: weight_bytes, _GRAPH: as_json(graph)} | ({_SCALED: scaled} if scaled else {})
     digests = {name: _sha256(data) for name, data in members.items()}
     manifest_bytes = manifest.model_copy(update={"sha256": digests}).model_dump_json(indent=1).encode()
-    _manifest(path.name, manifest_bytes)  # refuse to write what ``load`` would refuse
+    checked = _manifest(path.name, manifest_bytes)
+    _check_any_size(path.name, checked, scaled)
+    for name, data in {**members, _MANIFEST: manifest_bytes}.items():
+        if name != _WEIGHTS and len(data) > _LARGEST_JSON:
+            raise NetworkFileError(f"{path.name}: {name} would have {len(data)} bytes, more than the format allows")
+    try:
+        _graph(checked, members[_GRAPH], weights)
+    except (ValueError, RecursionError) as error:
+        raise NetworkFileError(f"{path.name} would not be a valid network: {error}") from error
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -321,8 +329,7 @@ def load(path: Path) -> CompiledNetwork:
         raise NetworkFileError(f"{name} is not a compiled network, or is cut off: {error}") from error
     manifest = _manifest(name, manifest_bytes)
     weight_bytes = _member(name, mapped, members[_WEIGHTS])
-    if bool(scaled_bytes) != (manifest.any_size is not None):
-        raise NetworkFileError(f"{name}: {_SCALED} and {_MANIFEST} contradict each other")
+    _check_any_size(name, manifest, scaled_bytes)
     others = {_SCALED: scaled_bytes} if scaled_bytes else {}
     for member, data in {_WEIGHTS: weight_bytes, _GRAPH: graph_bytes, **others}.items():
         if manifest.sha256.get(member) != _sha256(data):
@@ -330,9 +337,8 @@ def load(path: Path) -> CompiledNetwork:
                 f"{name}: {member} does not match its digest in {_MANIFEST}; compile the network again"
             )
     try:
-        graph = Graph.of_data(json.loads(graph_bytes))
         weights = _arrays(weight_bytes)
-        _check_graph(manifest, graph, weights)
+        graph = _graph(manifest, graph_bytes, weights)
     except (ValueError, RecursionError) as error:  # GraphError and NetworkFileError among them
         raise NetworkFileError(f"{name} is not a valid network: {error}") from error
     return CompiledNetwork(manifest, graph, weights, _sha256(manifest_bytes), scaled_bytes)
@@ -413,6 +419,8 @@ def _safetensors(weights: Mapping[str, Array]) -> bytes:
     for name, array in ordered:
         if array.dtype not in kinds:
             raise NetworkFileError(f"the weight {name} has the dtype {array.dtype}, which the format does not have")
+        if array.ndim > _MOST_AXES:
+            raise NetworkFileError(f"the weight {name} has {array.ndim} axes, and the format allows {_MOST_AXES}")
         header[name] = {
             "dtype": kinds[array.dtype],
             "shape": array.shape,
@@ -448,6 +456,18 @@ def _arrays(data: Array) -> dict[str, Array]:
         # Runtimes need aligned arrays. Copies those that another writer did not align.
         arrays[name] = np.require(body[begin:end].view(kind).reshape(shape), requirements="A")
     return arrays
+
+
+def _check_any_size(name: str, manifest: Manifest, scaled: bytes) -> None:
+    if bool(scaled) != (manifest.any_size is not None):
+        raise NetworkFileError(f"{name}: {_SCALED} and {_MANIFEST} contradict each other")
+
+
+def _graph(manifest: Manifest, data: bytes, weights: Mapping[str, Array]) -> Graph:
+    """The graph of a member. Raises ValueError and RecursionError, also if the members contradict each other."""
+    graph = Graph.of_data(json.loads(data))
+    _check_graph(manifest, graph, weights)
+    return graph
 
 
 def _check_output(model: ModelSpec) -> None:

@@ -143,11 +143,11 @@ def compile_network(
         elif arguments:
             _refuse("--arguments are of a class, and a name of the catalogue has its own")
         elif file:
-            net, of_input, weights_file = of_file(Path(network), chosen.get("size"))
+            net, of_input, weights_sha256 = of_file(Path(network), chosen.get("size"))
             described["name"] = name or out.name.removesuffix(SUFFIX)
             described["title"] = title or Path(network).stem
             chosen |= {"size": of_input} if of_input else {}
-            spec = replace(_described(net, network, chosen, described, output), weights_sha256=digest(weights_file))
+            spec = replace(_described(net, network, chosen, described, output), weights_sha256=weights_sha256)
         else:
             net, spec = named(network)
             spec = replace(

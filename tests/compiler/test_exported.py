@@ -15,10 +15,11 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+import pellucid
 from pellucid.compiler import exported
 from pellucid.compiler.compiling import compile_network
 from pellucid.compiler.trace.graph import TracedNetwork
-from pellucid.compiler.weights import WeightsError
+from pellucid.compiler.weights import WeightsError, digest
 from tests.networks import PREPROCESS, TinyNet, images
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
@@ -89,6 +90,13 @@ def test_it_is_compiled_with_its_gradients(tmp_path: Path) -> None:
     assert found.manifest.limits == ()
     assert [gate.layer for gate in found.spec.gates] == ["gate"]
     assert found.manifest.pixels.gradient
+
+
+def test_the_digest_of_the_weights_is_the_files(tmp_path: Path) -> None:
+    path = saved(tmp_path, TinyNet().eval())
+    options: dict[str, Any] = {"output": "softmax", "progress": False}
+    found = pellucid.compile(path, tmp_path / "tiny.pellucid", labels=list("abcde"), **options)
+    assert found.model.weights_sha256 == digest(path)
 
 
 def test_a_static_batch_is_taken_if_the_graph_holds_no_size_of_it(tmp_path: Path) -> None:
@@ -171,7 +179,10 @@ def _foreign(target: str) -> Callable[[dict[str, Any]], None]:
     [
         (_foreign("torch.os.system"), r"has the operation torch\.os\.system, which is not one of torch's own"),
         (_foreign("torch.ops.aten.from_file.default"), "which is not one of torch's own"),
-        (_foreign("torch.ops.aten.__class__.__init__"), "does not have"),
+        (_foreign("torch.ops.aten.__class__.__init__"), "private to torch"),
+        (_foreign("torch.ops.aten._convert_indices_from_coo_to_csr.default"), "which is private to torch: torch.expor"),
+        (_foreign("torch.ops.aten._segment_reduce_backward.default"), "which is private to torch"),
+        (_foreign("torch.ops.aten.max_pool2d_with_indices_backward.default"), "which is private to torch"),
         (_foreign("torch.ops.aten.upsample_bilinear2d.__reduce__"), "does not have"),
         (_foreign("torch.ops.quantized.linear.default"), "which is not one of torch's own"),
         (_foreign("_operator.attrgetter"), "which is not one of torch's own"),
@@ -213,6 +224,77 @@ def test_no_code_of_the_file_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(WeightsError, match="as an object that would run code when it is loaded"):
         exported.load(edited(path, lambda _: None, **pickled))
     assert not Path("harmed").exists()
+
+
+def _rewritten(path: Path, config: Callable[[dict[str, Any]], None]) -> Path:
+    """The file with another description of its weights."""
+    with zipfile.ZipFile(path) as archive:
+        content = json.loads(archive.read("net/data/weights/model_weights_config.json"))
+    config(content["config"])
+    return edited(path, lambda _: None, **{"model_weights_config.json": json.dumps(content).encode()})
+
+
+@pytest.mark.parametrize("sizes", [[3 * 10**9], [-1], [2**40, 2**40]])
+def test_a_weight_larger_than_its_bytes_is_refused(tmp_path: Path, sizes: list[int]) -> None:
+    def stretched(config: dict[str, Any]) -> None:
+        meta = next(iter(config.values()))["tensor_meta"]
+        meta["sizes"] = [{"as_int": each} for each in sizes]
+        meta["strides"] = [{"as_int": 0}] * len(sizes)
+
+    with pytest.raises(WeightsError, match=r"holds 864 bytes for \S+, not enough for its sizes \["):
+        exported.load(_rewritten(saved(tmp_path, TinyNet().eval()), stretched))
+
+
+def test_the_batch_norm_of_decomposed_networks_does_not_read_beyond_its_parameters(tmp_path: Path) -> None:
+    net = torchvision.models.resnet18(num_classes=3).eval()
+    program = torch.export.export(net, (images(2),), dynamic_shapes=ANY).run_decompositions()
+    torch.export.save(program, tmp_path / "net.pt2")
+    with torch.no_grad():
+        torch.testing.assert_close(exported.load(tmp_path / "net.pt2").net(images(3)), net(images(3)))
+
+    def short(config: dict[str, Any]) -> None:
+        config["bn1.running_mean"]["tensor_meta"]["sizes"] = [{"as_int": 1}]
+
+    found = exported.load(_rewritten(tmp_path / "net.pt2", short)).net
+    with pytest.raises(RuntimeError, match="running_mean should contain 64 elements not 1"):
+        found(images(2))
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_attention_of_decomposed_networks_is_checked(masked: bool) -> None:
+    query, key, value = torch.randn(3, 2, 2, 16, 8).unbind()
+    mask = torch.randn(16, 16) if masked else None
+    private = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    found, _ = exported._attention(query, key, value, 0.0, False, attn_mask=mask, scale=0.5)
+    torch.testing.assert_close(found, private(query, key, value, 0.0, False, attn_mask=mask, scale=0.5)[0])
+    with pytest.raises(RuntimeError):
+        exported._attention(query, key[:1, :1, :3], value)
+
+
+def test_tied_weights_are_held_once(tmp_path: Path) -> None:
+    net = _Twice().eval()
+    net.output = nn.Linear(3, 3)
+    net.get_submodule("run").bias = net.output.bias
+    found = exported.load(saved(tmp_path, net)).net
+    with torch.no_grad():
+        torch.testing.assert_close(found(images(3)), net(images(3)))
+
+
+@pytest.mark.parametrize("ending", ["models/model.json", "model_weights_config.json", "weight_0"])
+def test_a_compressed_member_is_refused(tmp_path: Path, ending: str) -> None:
+    path = saved(tmp_path, TinyNet().eval())
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(tmp_path / "small.pt2", "w") as target:
+        for name in source.namelist():
+            method = zipfile.ZIP_DEFLATED if name.endswith(ending) else zipfile.ZIP_STORED
+            target.writestr(name, source.read(name), method)
+    with pytest.raises(WeightsError, match=f"has \\S*{ending} compressed, which torch.export.save does not do"):
+        exported.load(tmp_path / "small.pt2")
+
+
+def test_a_graph_beyond_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exported, "_LARGEST_JSON", 1000)
+    with pytest.raises(WeightsError, match=r"has models/model\.json of \d+ bytes, more than the 1000 that are read"):
+        exported.load(saved(tmp_path, TinyNet().eval()))
 
 
 def test_weights_and_damaged_files_are_not_taken_for_a_network(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import json
 import struct
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,20 @@ def test_an_unsupported_dtype_is_refused_by_name_and_leaves_no_file(tmp_path: Pa
     assert [each.name for each in tmp_path.iterdir()] == ["folder.pellucid"]
 
 
+def test_what_load_would_refuse_is_not_written(tmp_path: Path) -> None:
+    net, path = compiled("tiny-relu"), tmp_path / "net.pellucid"
+    few = Graph([*net.graph.nodes.values()][:2])
+    with pytest.raises(NetworkFileError, match=r"^net\.pellucid would not be a valid network: "):
+        save(path, net.manifest, few, net.weights)
+    with pytest.raises(NetworkFileError, match="reads a weight that does not exist"):
+        save(path, net.manifest, net.graph, {})
+    with pytest.raises(NetworkFileError, match=r"any_size\.json and network\.json contradict each other"):
+        save(path, net.manifest, net.graph, net.weights, b"[]")
+    with pytest.raises(NetworkFileError, match="the weight deep has 9 axes, and the format allows 8"):
+        save(path, net.manifest, net.graph, {**net.weights, "deep": np.zeros([1] * 9, np.float32)})
+    assert not [*tmp_path.iterdir()]
+
+
 def test_the_same_network_has_the_same_digest(path: Path, tmp_path: Path) -> None:
     net, again = load(path), tmp_path / "again.pellucid"
     assert save(again, net.manifest, net.graph, net.weights) == net.digest
@@ -177,7 +192,9 @@ def test_a_member_that_claims_a_huge_size_is_refused(path: Path, tmp_path: Path,
 @pytest.mark.parametrize("member", MEMBERS[:2])
 def test_a_member_of_another_network_is_refused(path: Path, tmp_path: Path, member: str) -> None:
     net, other = compiled("tiny-relu"), tmp_path / "other.pellucid"
-    save(other, net.manifest, Graph([*net.graph.nodes.values()][:2]), {"w": np.zeros(3, np.float32)})
+    nodes = [*net.graph.nodes.values()]
+    graph = Graph([*nodes, replace(nodes[-1], name="another")])
+    save(other, net.manifest, graph, {**net.weights, "another": np.zeros(3, np.float32)})
     swapped = packed(tmp_path / "swapped.pellucid", *{**members(path), member: members(other)[member]}.items())
     refused(swapped, f"{member} does not match its digest in network.json; compile the network again")
 

@@ -7,9 +7,11 @@ mark divides depends on the batch. A file of a fixed batch is first given an ope
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -27,6 +29,7 @@ from pellucid.compiler.imported.operations import OPERATIONS, Op, filled, key_of
 from pellucid.compiler.sources import SourceError
 from pellucid.compiler.trace.tracing import Operation
 from pellucid.network.spec import MOST_CHANNELS
+from pellucid.compiler.weights import digest
 
 SUFFIXES: Final = (".onnx", ".xml")
 _FORMATS: Final = {".onnx": "onnx", ".xml": "ir"}
@@ -35,6 +38,16 @@ _PRIMES: Final = (97, 101, 103, 107, 109, 113, 127, 131, 137, 139, 149, 151, 157
 _TOLERANCE: Final = 1e-4
 _INSTEAD: Final = "compile the network from torch instead"
 _QUANTIZED: Final = {"FakeQuantize", "FakeConvert"}
+# The messages of ONNX's protobuf that lead to the names of external data, by the numbers of their fields.
+_MESSAGES: Final = {
+    "model": {7: "graph", 25: "function"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse"},
+    "function": {7: "node"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
+    "sparse": {1: "tensor", 2: "tensor"},
+    "tensor": {13: "entry"},
+}
 # Operations that compute shapes, which are folded.
 _OF_SHAPES: Final = {
     *("Constant", "Parameter", "Result", "ShapeOf", "Range", "ReduceProd", "Floor", "Ceiling", "Mod", "FloorMod"),
@@ -100,9 +113,64 @@ def read(path: str | Path, size: tuple[int, int] | None = None) -> tuple[Importe
     return net, size
 
 
-def weights_file(path: str | Path) -> Path:
-    """The file with the weights of an ``.xml`` file, or of an ``.onnx`` file, unless it names another."""
-    return Path(path).with_suffix(".bin") if Path(path).suffix == ".xml" else Path(path)
+def weights_digest(path: Path) -> str:
+    """SHA-256, in hexadecimal, of an ``.xml`` file's ``.bin``, or of an ``.onnx`` file and its external data.
+
+    With external data it is that of the file's bytes, followed by the digest of each external file, in the order of
+    their names. Raises SourceError and OSError.
+    """
+    if path.suffix == ".xml":
+        return digest(path.with_suffix(".bin"))
+    content = path.read_bytes()
+    found = hashlib.sha256(content)
+    for location in sorted(_locations(memoryview(content))):
+        data = path.parent / location
+        if not data.is_file():
+            raise SourceError(f"{path.name} has its weights in {location[:80]!r}, which is no file beside it")
+        found.update(bytes.fromhex(digest(data)))
+    return found.hexdigest()
+
+
+def _locations(model: memoryview) -> set[str]:
+    """The files of external data that an ONNX model names."""
+    found, pending = set(), [("model", model)]
+    while pending:
+        kind, message = pending.pop()
+        parts = [*_parts(message)]
+        if kind == "entry":
+            entry = {number: bytes(value) for number, value in parts}
+            found |= {entry[2].decode()} if entry.get(1) == b"location" else set()
+        else:
+            pending += [(_MESSAGES[kind][number], part) for number, part in parts if number in _MESSAGES[kind]]
+    return found
+
+
+def _parts(message: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """The fields of a protobuf message that have a length: their numbers and bytes."""
+    at = 0
+
+    def varint() -> int:
+        nonlocal at
+        value = shift = 0
+        while True:
+            byte = message[at]
+            value, shift, at = value | (byte & 127) << shift, shift + 7, at + 1
+            if byte < 128:
+                return value
+
+    while at < len(message):
+        key = varint()
+        match key & 7:
+            case 0:
+                varint()
+            case 1:
+                at += 8
+            case 2:
+                size = varint()
+                yield key >> 3, message[at : at + size]
+                at += size
+            case _:
+                at += 4
 
 
 def _refuse_unknown(name: str, unknown: set[str]) -> None:
