@@ -109,14 +109,14 @@ def test_a_region_that_the_network_does_not_see_is_refused(region: Region) -> No
 
 @pytest.mark.parametrize("text", ["", "x", "data:image/png;base64,", b64encode(b"GIF89a" + bytes(20)).decode()])
 def test_a_mask_that_is_no_image_is_refused(text: str) -> None:
-    with pytest.raises(InvalidOption, match="region_mask: It is no image in base64"):
+    with pytest.raises(InvalidOption, match="region_mask: This is not an image in base64"):
         drawn(text)
 
 
 def test_a_mask_that_is_cut_off_is_refused() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
     cut = Region("mask", drawn=drawn(b64encode(encoded(noise)[:-2000]).decode()))
-    with pytest.raises(InvalidOption, match="region_mask: It is no image in base64"):
+    with pytest.raises(InvalidOption, match="region_mask: This is not an image in base64"):
         positions(cut)
 
 
