@@ -16,7 +16,7 @@ import torch
 
 import pellucid as library
 from pellucid.network.file import digest_of, load
-from pellucid.network.spec import OutputSpec
+from pellucid.network.spec import ModelSpec, OutputSpec, PreprocessSpec
 from tests.commands.invoke import pellucid
 from tests.support import REPOSITORY, SAMPLES, present
 
@@ -285,6 +285,25 @@ def test_a_name_of_the_catalogue_keeps_what_is_not_given_anew(tmp_path: Path) ->
     assert (spec.name, spec.title, len(spec.labels)) == ("lite0-plain", "Small", 1000)
     assert (spec.preprocess.size, spec.preprocess.resize) == ((64, 64), 73)
     assert spec.preprocess.interpolation == "bicubic"
+
+
+@pytest.mark.parametrize(
+    ("options", "low", "high"),
+    [((), 0, 10_000), (("--high", "5000"), 0, 5000), (("--low", "10"), 10, 10_000)],
+)
+def test_a_name_of_the_catalogue_keeps_its_declared_range(
+    module: str, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], low: float, high: float
+) -> None:
+    sys.path.insert(0, ".")
+    preprocess = PreprocessSpec(
+        (32, 32), 32, "bilinear", (0.5,) * 3, (0.5,) * 3, low=(0.0,) * 3, high=(10_000.0,) * 3, depth="float32"
+    )
+    spec = ModelSpec("bands", "Bands", ("a", "b", "c"), preprocess, "this test", output=OutputSpec("softmax", (3,)))
+    monkeypatch.setattr("pellucid.compiler.sources.named", lambda name: (network(module), spec))
+    done = pellucid("compile", "bands", "--title", "Reflectance", "--out", "bands.pellucid", *options)
+    assert done.exit_code == 0, done.stderr
+    found = load(Path("bands.pellucid")).model.preprocess
+    assert (found.depth, found.low, found.high) == ("float32", (low,) * 3, (high,) * 3)
 
 
 @pytest.mark.parametrize(

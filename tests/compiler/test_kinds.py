@@ -160,8 +160,16 @@ def test_an_embedding_has_length_1(tmp_path: Path) -> None:
         (Own(), {"labels": ABC, "output": "linear", "units": "m"}, "must be lists with an entry for each output"),
         (Own(), {"labels": ABC, "output": "sigmoid", "background": "a"}, "only the output dense has a background"),
         (DENSE(), {"labels": ABC, "background": "sky"}, "background 'sky' is not among the labels"),
-        (DENSE(), {"labels": ABC, "background": 3}, "only the output dense has a background, not 3"),
-        (DENSE(), {"labels": ABC, "background": -1}, "only the output dense has a background, not -1"),
+        (
+            DENSE(),
+            {"labels": ABC, "background": 3},
+            "one of its classes, not 3 of dense",
+        ),
+        (
+            DENSE(),
+            {"labels": ABC, "background": -1},
+            "one of its classes, not -1 of dense",
+        ),
         (Own(), {"labels": ABC, "output": "sigmoid", "threshold": 1.0}, "threshold is a probability between 0 and 1"),
         (
             Own(300, dense=True),
