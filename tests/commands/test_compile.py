@@ -294,7 +294,7 @@ def test_a_name_of_the_catalogue_keeps_what_is_not_given_anew(tmp_path: Path) ->
 def test_a_name_of_the_catalogue_keeps_its_declared_range(
     module: str, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], low: float, high: float
 ) -> None:
-    sys.path.insert(0, ".")
+    monkeypatch.syspath_prepend(Path.cwd())
     preprocess = PreprocessSpec(
         (32, 32), 32, "bilinear", (0.5,) * 3, (0.5,) * 3, low=(0.0,) * 3, high=(10_000.0,) * 3, depth="float32"
     )
