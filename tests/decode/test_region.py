@@ -133,6 +133,7 @@ def test_all_images_of_a_request_share_one_decoding_of_the_mask(monkeypatch: pyt
     for each in plans:
         (found,) = each.regions
         assert found.drawn is None  # the engine needs the positions alone
+        assert found.mask is not None
         assert np.argwhere(found.mask).tolist() == [[1, 1], [1, 2]]
     assert decoded == ["L"]
 
