@@ -159,7 +159,8 @@ class Region:
     - ``picture``: all positions
     - ``box``: the positions inside of ``at``: x0, y0, x1, y1 in pixels of the upright source picture
     - ``point``: the position of ``at``: x, y in pixels of the source
-    - ``mask``: the positions where ``drawn``, an image's file, is bright. It covers the source picture.
+    - ``mask``: the positions where an image that covers the source picture is bright. ``drawn`` decodes it:
+      ``[rows, columns]``, in any resolution.
 
     ``mask`` ``[h, w]`` are the positions. It is None until they are known. Regions of one kind are equal, because they
     need the same passes.
@@ -167,7 +168,7 @@ class Region:
 
     kind: RegionKind = "class"
     at: tuple[float, ...] = field(default=(), compare=False)
-    drawn: bytes | None = field(default=None, compare=False, repr=False)
+    drawn: Callable[[], Mask] | None = field(default=None, compare=False, repr=False)
     mask: Mask | None = field(default=None, compare=False, repr=False)
 
 

@@ -287,9 +287,13 @@ def _output(model: ModelSpec, traced: TracedNetwork) -> OutputSpec:
         need = counted(count, traced.kind) if labelled else "an embedding, which has no labels"
         raise CompileError(f"{model.name} has {need}, and {len(model.labels)} labels are given")
     if output.units and (traced.kind != "linear" or len(output.units) != count):
-        raise CompileError(f"units are of the output linear, one for each of its quantities, not {list(output.units)}")
+        raise CompileError(
+            f"only the output linear has units, one for each of its quantities, not {list(output.units)}"
+        )
     if output.background is not None and not (traced.kind == "dense" and 0 <= output.background < count):
-        raise CompileError(f"background is a class of the output dense, not {output.background} of {traced.kind}")
+        raise CompileError(
+            f"only the output dense has a background, one of its classes, not {output.background} of {traced.kind}"
+        )
     if traced.kind == "dense" and count > _MOST_DENSE:
         raise CompileError(f"{model.name} has {count} classes at each position; at most {_MOST_DENSE} are supported")
     return output

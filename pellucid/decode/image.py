@@ -45,7 +45,7 @@ _LARGE: Final = 8_000_000
 # The share of ``max_pixels`` allowed for WebP: libwebp holds a picture four times, other decoders at most once.
 _SHARE_OF_WEBP: Final = 0.5
 # Passes (scans) of a JPEG. A usual progressive JPEG has about ten; a malicious one has thousands, to exhaust the CPU.
-_MOST_PASSES: Final = 16
+MOST_PASSES: Final = 16
 # Smallest header of a scan in bytes: marker, length, one component, and the spectral range.
 _LEAST_SCAN: Final = 10
 
@@ -74,7 +74,8 @@ def decode(
     ``max_pixels`` or a side longer than ``max_side``, UndecodableImage if the file is broken or has other channels
     than the network takes, and InvalidOption for a picture that is too long for the view.
 
-    Takes up to 8 bytes of memory per pixel. WebP takes 16, so its limit is half of ``max_pixels``.
+    Takes up to 8 bytes of memory per pixel. WebP takes 16, and so does a picture with transparency for a network of
+    four channels, so their limit is half of ``max_pixels``.
     """
     pixels: InputPixels
     if arrays.is_array(upload.data):
@@ -141,6 +142,7 @@ def _planes(
     if wide is not None:
         return wide
     if len(spec.channels) == 4 and image.has_transparency_data:  # alpha is a channel: nothing is blended
+        planes.require_pixels(image, max_pixels // 2, "colour with transparency in four channels")
         rgba = image.convert("RGBA")
         rgb = to_rgb(rgba.convert("RGB"))
         rgb.putalpha(rgba.getchannel("A"))
@@ -191,15 +193,12 @@ def _open(data: bytes, max_pixels: int, max_side: int) -> tuple[ImageFile.ImageF
     most = max_pixels * _SHARE_OF_WEBP if file_format == "WEBP" else max_pixels
     if image.width * image.height > most:
         raise ContentTooLarge(f"{size}; at most {most / 1e6:g} million are allowed for {file_format}.")
-    if (
-        file_format == "JPEG"
-        and _passes(data, most := _MOST_PASSES * max_pixels // (image.width * image.height)) > most
-    ):
+    if file_format == "JPEG" and passes(data, most := MOST_PASSES * max_pixels // (image.width * image.height)) > most:
         raise ContentTooLarge(f"{size}, which its JPEG data encode in too many scans.")
     return image, file_format
 
 
-def _passes(data: bytes, most: int) -> int:
+def passes(data: bytes, most: int) -> int:
     """The number of passes (scans) of a JPEG, or an upper bound if the file is too short to have more than ``most``."""
     longest = len(data) // _LEAST_SCAN
     return longest if longest <= most else data.count(b"\xff\xda")

@@ -2,36 +2,67 @@
 
 from __future__ import annotations
 
-import binascii
 import io
 from base64 import b64decode
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from threading import Lock
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pellucid.decode.image import MOST_PASSES, passes
 from pellucid.errors import InvalidOption
 from pellucid.network.spec import ModelSpec
 from pellucid.types import Box, DecodedImage, Mask, Plan, Region
 
-_MOST_PIXELS: Final = 64_000_000
+_MOST_PIXELS: Final = 4096 * 4096
+# libwebp holds a picture several times.
+_MOST_OF_WEBP: Final = _MOST_PIXELS // 2
 # The level from which a position of a mask counts.
 _BRIGHT: Final = 128
-_NO_MASK: Final = "region_mask: It is no image in base64 (PNG, JPEG or WebP)."
+_NO_MASK: Final = "region_mask: This is not an image in base64 (PNG, JPEG or WebP)."
 
 
-def drawn(text: str) -> bytes:
-    """The file of a mask from an image in base64. Its pixels are decoded by ``placed``. Raises InvalidOption."""
+def drawn(text: str) -> Callable[[], Mask]:
+    """Where an image in base64 is bright, as a function that decodes its pixels at the first call.
+
+    Threads share the function, so that all images of a request cost one decoding. Raises InvalidOption if the bytes are
+    no image or have too many pixels. The function raises it if the pixels can't be decoded.
+    """
     try:
         data = b64decode(text.partition(",")[2] if text.startswith("data:") else text, validate=True)
-        with _opened(data):
-            return data
-    except (binascii.Error, ValueError) as error:
+    except ValueError as error:
         raise InvalidOption(_NO_MASK) from error
+    with _opened(data):
+        return _Drawn(data)
+
+
+class _Drawn:
+    """The mask of the image in ``data``, decoded once and kept as one bit for each pixel."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._lock = Lock()
+        self._width = 0
+        self._bits: NDArray[np.uint8] | None = None
+
+    def __call__(self) -> Mask:
+        with self._lock:
+            if not self._width:
+                self._decode()
+        if self._bits is None:
+            raise InvalidOption(_NO_MASK)
+        return np.unpackbits(self._bits, axis=1, count=self._width).view(bool)
+
+    def _decode(self) -> None:
+        with suppress(InvalidOption), _opened(self._data) as image:
+            self._width = image.width
+            image.draft("L", image.size)  # a JPEG's levels are decoded without its colours
+            self._bits = np.packbits(np.asarray(image.convert("L")) >= _BRIGHT, axis=1)
 
 
 @contextmanager
@@ -39,10 +70,23 @@ def _opened(data: bytes) -> Iterator[Image.Image]:
     """The image of a mask. Raises InvalidOption if it is none or too large, here or while its pixels are decoded."""
     try:
         with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP")) as image:
-            if image.width * image.height > _MOST_PIXELS:
-                raise InvalidOption(f"region_mask: At most {_MOST_PIXELS // 10**6} million pixels are allowed.")
+            pixels = image.width * image.height
+            most = _MOST_OF_WEBP if image.format == "WEBP" else _MOST_PIXELS
+            if pixels > most:
+                raise InvalidOption(
+                    f"region_mask: The image has {image.width} x {image.height} pixels; at most {most / 1e6:.1f} "
+                    f"million are allowed for {image.format}."
+                )
+            scans = MOST_PASSES * _MOST_PIXELS // pixels
+            if image.format == "JPEG" and passes(data, scans) > scans:
+                raise InvalidOption("region_mask: The image's JPEG data encode it in too many scans.")
             yield image
-    except (ValueError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:
+        most = min(_MOST_PIXELS, 2 * (Image.MAX_IMAGE_PIXELS or _MOST_PIXELS))
+        raise InvalidOption(
+            f"region_mask: The image has too many pixels; at most {most / 1e6:.1f} million are allowed."
+        ) from error
+    except (ValueError, OSError, SyntaxError) as error:
         raise InvalidOption(_NO_MASK) from error
 
 
@@ -79,11 +123,10 @@ def _placed(region: Region, box: Box, size: tuple[int, int], shape: tuple[int, .
     down = y0 + (np.arange(height) + 0.5) * (y1 - y0) / height
     if region.kind == "mask":
         assert region.drawn is not None
-        with _opened(region.drawn) as image:
-            levels = np.asarray(image.convert("L"))
-        rows = np.minimum((down * levels.shape[0] / size[1]).astype(int), levels.shape[0] - 1)
-        columns = np.minimum((across * levels.shape[1] / size[0]).astype(int), levels.shape[1] - 1)
-        mask = levels[np.ix_(rows, columns)] >= _BRIGHT
+        bright = region.drawn()
+        rows = np.minimum((down * bright.shape[0] / size[1]).astype(int), bright.shape[0] - 1)
+        columns = np.minimum((across * bright.shape[1] / size[0]).astype(int), bright.shape[1] - 1)
+        mask = bright[np.ix_(rows, columns)]
     elif region.kind == "point":
         x, y = region.at
         mask = np.zeros((height, width), bool)
@@ -96,15 +139,13 @@ def _placed(region: Region, box: Box, size: tuple[int, int], shape: tuple[int, .
             columns = _between(across, max(left, x0), min(right, x1))
             mask = _between(down, max(top, y0), min(bottom, y1))[:, None] & columns
     if region.kind == "mask" and not mask.any():
-        raise InvalidOption(
-            f"region_mask: Nothing of it is bright, {_BRIGHT} of 255 or more, where the network sees the picture."
-        )
+        raise InvalidOption(f"region_mask: No pixel is bright ({_BRIGHT} to 255) where the network sees the picture.")
     if not mask.any():
         raise InvalidOption(
-            f"region: It is outside of what the network sees: x from {x0} to {x1}, y from {y0} to {y1} in pixels of "
+            f"`region` is outside of what the network sees: x from {x0} to {x1}, y from {y0} to {y1} in pixels of "
             "the picture."
         )
-    return replace(region, mask=mask)
+    return replace(region, mask=mask, drawn=None)
 
 
 def _between(middles: NDArray[np.float64], low: float, high: float) -> Mask:

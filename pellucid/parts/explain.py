@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
@@ -60,7 +61,13 @@ class ExplainOptions(PredictOptions, GradCamOptions, GateOptions, FeatureMapOpti
         for part in PARTS:
             if part in self.include:
                 found |= _OPTIONS[part].written(self, analysis)
+            if "segmentation" in found:  # drawn once
+                analysis = replace(analysis, outcome=replace(analysis.outcome, segmentation=None))
         return found
+
+    @property
+    def has_output(self) -> bool:
+        return "predictions" in self.include or "grad_cam" in self.include
 
     def pictures(self, plan: Plan) -> int:
         return sum(options.pictures(self, plan) for options in self._included())

@@ -158,6 +158,10 @@ class GradCamOptions(TrustOptions, MapOptions):
             found["trust"] = trust_json(trusted, found["target"]["label"], self.direction == "down")
         return {"grad_cam": maps, **output_json(analysis)}
 
+    @property
+    def has_output(self) -> bool:
+        return True
+
     def pictures(self, plan: Plan) -> int:
         return max(1, len(plan.targets)) * len(plan.wanted)
 

@@ -64,6 +64,8 @@ MOST_EDITED: Final = 4096
 Names = Annotated[list[Name], BeforeValidator(_as_strings)]
 CommaSeparated = BeforeValidator(_split)
 MAX_SIDE: Final = 1024
+# The longer side of a segmentation, in pixels.
+SEGMENTATION_SIDE: Final = 1024
 Side = Annotated[int, Field(ge=8, le=4096)]
 
 
@@ -200,7 +202,8 @@ class Options(BaseModel):
         # Until the picture is decoded, the size of one of 4:3 stands for its size: it forecasts the cost.
         size = whole_size(4, 3, view) if view.kind == "whole" else None
         plan = self.asks(offer, Plan(reproducible=self.provenance, size=size))
-        self.bound(images, plan)
+        drawn = SEGMENTATION_SIDE**2 if offer.spec.output.kind == "dense" and self.has_output else 0
+        self.bound(images, plan, drawn)
         most = max(1, _MOST_WEIGHTS // offer.spec.scalars)
         if len(plan.targets) > most:
             raise InvalidOption(
@@ -223,12 +226,12 @@ class Options(BaseModel):
         detail = self.detail or min(max(spec.preprocess.resize, LEAST_DETAIL), MOST_DETAIL)
         return View("whole", detail, sizes.multiple)
 
-    def bound(self, images: int, plan: Plan) -> None:
-        """Raise InvalidOption if the pictures could have too many pixels.
+    def bound(self, images: int, plan: Plan, segmentation: int = 0) -> None:
+        """Raise InvalidOption if the pictures could have too many pixels. ``segmentation``: the most that one can have.
 
         Drawing can't be cancelled, so its cost is bounded before it starts.
         """
-        pixels = images * self.pixels(plan)
+        pixels = images * (self.pixels(plan) + segmentation)
         if pixels > _MOST_DRAWN:
             raise InvalidOption(
                 f"The pictures could have {pixels // 10**6} million pixels, at most {_MOST_DRAWN // 10**6} are drawn "
@@ -260,6 +263,11 @@ class Options(BaseModel):
     def pixels(self, plan: Plan) -> int:
         """The largest number of pixels that these pictures can have."""
         return 0
+
+    @property
+    def has_output(self) -> bool:
+        """Whether an image's entry has the ``segmentation`` of a dense output."""
+        return False
 
     def picture(self, entry: dict[str, Any], media_type: str) -> tuple[Picture, dict[str, str]]:
         """The one picture of an entry, and headers that describe it."""

@@ -9,13 +9,10 @@ import numpy as np
 from pydantic import Field
 
 from pellucid.network.spec import ModelSpec
-from pellucid.parts.option_types import Analysis, Offer, Options
+from pellucid.parts.option_types import SEGMENTATION_SIDE, Analysis, Offer, Options
 from pellucid.render import compose
 from pellucid.render.encode import encode
 from pellucid.types import Plan, Prediction
-
-# The longer side of a segmentation, in pixels.
-_SEGMENTATION_SIDE = 1024
 
 
 class TopOptions(Options):
@@ -42,6 +39,10 @@ class PredictOptions(TopOptions):
         found: dict[str, Any] = {"predictions": [prediction_json(each, analysis.spec) for each in outcome.predictions]}
         return {**found, **output_json(analysis)}
 
+    @property
+    def has_output(self) -> bool:
+        return True
+
 
 def output_json(analysis: Analysis) -> dict[str, Any]:
     """The fields of outputs that are no list: ``embedding`` and ``segmentation``, with their names."""
@@ -51,7 +52,7 @@ def output_json(analysis: Analysis) -> dict[str, Any]:
     if outcome.segmentation is None:
         return {}
     x0, y0, x1, y1 = analysis.image.box
-    size = compose.scaled_size(x1 - x0, y1 - y0, _SEGMENTATION_SIDE)
+    size = compose.scaled_size(x1 - x0, y1 - y0, SEGMENTATION_SIDE)
     levels = compose.enlarged(outcome.segmentation, size)
     found = np.unique(outcome.segmentation).tolist()
     labels = {index: class_json(index, spec) for index in found if len(spec.labels) > 1} or {1: class_json(0, spec)}

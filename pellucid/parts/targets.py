@@ -15,7 +15,9 @@ from pellucid.parts.option_types import CommaSeparated, Name, Names, Options
 from pellucid.types import Outcome, Plan, Reference, Region
 
 Direction = Literal["up", "down"]
-_REGIONS = "`class`, `picture`, a point `x,y` or a box `x0,y0,x1,y1` in pixels of the picture"
+_REGIONS = (
+    "`class`, `picture`, a point `x,y`, or a box `x0,y0,x1,y1` with x0 < x1 and y0 < y1, in pixels of the picture"
+)
 
 
 class TargetOptions(Options):
@@ -69,21 +71,23 @@ class TargetOptions(Options):
                     f"reference: The output of {spec.name} is an embedding, so its likeness to another picture is "
                     "explained. Send that picture, or ask /v1/predict, /v1/attention or /v1/feature-maps without it."
                 )
-            self._require(reference=True)
+            self._require(spec, reference=True)
             return replace(plan, targets=(0,))
         targets = tuple(dict.fromkeys(class_index(name, spec) for name in self.target))
         if kind == "dense":
-            self._require(region=True)
+            self._require(spec, region=True)
             return replace(plan, targets=targets, regions=(self._region(),))
-        self._require()
+        self._require(spec)
         return replace(plan, targets=targets or ((0,) if kind == "linear" else ()))
 
-    def _require(self, region: bool = False, reference: bool = False) -> None:
+    def _require(self, spec: ModelSpec, region: bool = False, reference: bool = False) -> None:
         """Raise InvalidOption for options that the output does not have."""
+        has = f"{spec.name} has the output {spec.output.kind}: leave it out."
         if not region and (self.region != ["class"] or self.region_mask is not None):
-            raise InvalidOption("region: It is of networks whose output is a segmentation.")
+            name = "region" if self.region_mask is None else "region_mask"
+            raise InvalidOption(f"`{name}` needs a network whose output is a segmentation; {has}")
         if not reference and self.reference is not None:
-            raise InvalidOption("reference: It is of networks whose output is an embedding.")
+            raise InvalidOption(f"`reference` needs a network whose output is an embedding; {has}")
 
     def _region(self) -> Region:
         """The region before the picture is known."""
@@ -102,7 +106,7 @@ class TargetOptions(Options):
             return Region("point", at)
         if len(at) == 4 and 0 <= at[0] < at[2] and 0 <= at[1] < at[3]:
             return Region("box", at)
-        raise InvalidOption(f"region: {','.join(self.region)[:80]!r} is none. Allowed are {_REGIONS}.")
+        raise InvalidOption(f"region: {','.join(self.region)[:80]!r} is not a region. Allowed are {_REGIONS}.")
 
 
 class LayerOptions(TargetOptions):

@@ -141,7 +141,7 @@ def compile_network(
             described["name"] = name or out.name.removesuffix(SUFFIX)
             spec = _described(net, network, chosen, described, output)
         elif arguments:
-            _refuse("--arguments are of a class, and a name of the catalogue has its own")
+            _refuse("--arguments needs a class; networks of the catalogue and of files bring their own")
         elif file:
             net, of_input, weights_sha256 = of_file(Path(network), chosen.get("size"))
             described["name"] = name or out.name.removesuffix(SUFFIX)
@@ -150,9 +150,12 @@ def compile_network(
             spec = replace(_described(net, network, chosen, described, output), weights_sha256=weights_sha256)
         else:
             net, spec = named(network)
+            known_input = asdict(spec.preprocess)
+            if spec.preprocess.depth == "uint8":  # its range is fixed; a declared one means float32
+                known_input |= {"low": None, "high": None}
             spec = replace(
                 spec,
-                preprocess=_preprocess({**asdict(spec.preprocess), "low": None, "high": None, **_with_resize(chosen)}),
+                preprocess=_preprocess({**known_input, **_with_resize(chosen)}),
                 **{key: value for key, value in described.items() if value},
             )
         known = spec.output if output in (None, spec.output.kind) else replace(SOFTMAX, kind=output)

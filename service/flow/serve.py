@@ -33,7 +33,7 @@ from .one_pass import Ask, Stages, run, together
 _LINGER_S: Final = 2.0
 # Seconds that the rest of a body is read on for after the deadline.
 _LATE_BODY_S: Final = 0.5
-# Writing down this many classes takes microseconds.
+# Writing so many classes takes microseconds. Drawing a segmentation takes milliseconds.
 _FEW: Final = 20
 
 T = TypeVar("T")
@@ -204,7 +204,8 @@ class _Passes(Generic[T]):
                 return await trust_trials.tried(
                     ask, route.written, self.forecast, self.deadline, self.trying, self._untried
                 )
-            in_engine_thread = route.one_answer or (ask.plan.predicts_alone and ask.plan.top_k <= _FEW)
+            listed = ask.plan.predicts_alone and ask.network.spec.output.kind != "dense"
+            in_engine_thread = route.one_answer or (listed and ask.plan.top_k <= _FEW)
             return await run(ask, route.written, self.deadline, in_engine_thread=in_engine_thread)
         except PellucidError as error:
             if ask.name:

@@ -16,7 +16,7 @@ import torch
 
 import pellucid as library
 from pellucid.network.file import digest_of, load
-from pellucid.network.spec import OutputSpec
+from pellucid.network.spec import ModelSpec, OutputSpec, PreprocessSpec
 from tests.commands.invoke import pellucid
 from tests.support import REPOSITORY, SAMPLES, present
 
@@ -174,7 +174,7 @@ def test_a_file_of_torch_export_becomes_a_file_that_answers_as_the_network_does(
     assert len(found) == 3
     for other, said in {
         ("--size", "32"): "pets.pt2 takes pixels of 24x32, not 32x32",
-        ("--arguments", "{}"): "--arguments are of a class",
+        ("--arguments", "{}"): "--arguments needs a class",
     }.items():
         done = pellucid("compile", "pets.pt2", "--out", "no.pellucid", *usual, *other)
         assert done.exit_code == 2
@@ -249,7 +249,7 @@ def test_an_onnx_file_becomes_a_file_that_answers_as_its_network(module: str, tm
     assert (spec.source, spec.weights_sha256) == ("compiled from animals.onnx", digest_of(Path("animals.onnx")))
     assert pellucid("compile", "animals.onnx", "--out", "pets.pellucid").exit_code == 2
     refused = pellucid("compile", "animals.onnx", *USUAL, "--out", "pets.pellucid")
-    assert "--arguments are of a class" in refused.stderr
+    assert "--arguments needs a class" in refused.stderr
     other = pellucid("compile", "animals.onnx", "--labels", "a,b,c", "--size", "64", "--out", "pets.pellucid")
     assert "takes pixels of 32x32, not 64x64" in other.stderr
 
@@ -288,6 +288,25 @@ def test_a_name_of_the_catalogue_keeps_what_is_not_given_anew(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
+    ("options", "low", "high"),
+    [((), 0, 10_000), (("--high", "5000"), 0, 5000), (("--low", "10"), 10, 10_000)],
+)
+def test_a_name_of_the_catalogue_keeps_its_declared_range(
+    module: str, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], low: float, high: float
+) -> None:
+    monkeypatch.syspath_prepend(Path.cwd())
+    preprocess = PreprocessSpec(
+        (32, 32), 32, "bilinear", (0.5,) * 3, (0.5,) * 3, low=(0.0,) * 3, high=(10_000.0,) * 3, depth="float32"
+    )
+    spec = ModelSpec("bands", "Bands", ("a", "b", "c"), preprocess, "this test", output=OutputSpec("softmax", (3,)))
+    monkeypatch.setattr("pellucid.compiler.sources.named", lambda name: (network(module), spec))
+    done = pellucid("compile", "bands", "--title", "Reflectance", "--out", "bands.pellucid", *options)
+    assert done.exit_code == 0, done.stderr
+    found = load(Path("bands.pellucid")).model.preprocess
+    assert (found.depth, found.low, found.high) == ("float32", (low,) * 3, (high,) * 3)
+
+
+@pytest.mark.parametrize(
     ("asked", "said"),
     [
         (("lite1",), "unknown model 'lite1'"),
@@ -307,16 +326,16 @@ def test_a_name_of_the_catalogue_keeps_what_is_not_given_anew(tmp_path: Path) ->
         (("{}:Pets", "--size", "32"), "--labels"),
         (("{}:Pets", "--size", "32", "--output", "softmax", "--labels", "a,b,c"), "2 classes, and 3 labels"),
         (("{}:Pets", "--size", "32", "--labels", "a,b"), "Declare the output: softmax"),
-        (("{}:Pets", *USUAL, "--units", "m,m,m"), "units are of the output linear"),
-        (("{}:Pets", *USUAL, "--output", "linear", "--units", "m"), "units are of the output linear"),
+        (("{}:Pets", *USUAL, "--units", "m,m,m"), "only the output linear has units"),
+        (("{}:Pets", *USUAL, "--output", "linear", "--units", "m"), "only the output linear has units"),
         (("{}:Pets", *USUAL, "--output", "sigmoid", "--threshold", "0"), "threshold is a probability"),
         (("{}:Pets", *USUAL, "--background", "cow"), "background 'cow' is not among the labels"),
-        (("{}:Pets", *USUAL, "--background", "cat"), "background is a class of the output dense"),
+        (("{}:Pets", *USUAL, "--background", "cat"), "only the output dense has a background"),
         (("{}:Pets", *USUAL, "--output", "embedding"), "has no labels"),
         (("lite0", "--output", "dense"), "the output dense has the shape"),
         (("{}:Pets", *USUAL, "--arguments", "[1]"), "--arguments is a JSON object"),
         (("{}:Pets", *USUAL, "--arguments", '{"clases": 3}'), "clases"),
-        (("lite0", "--arguments", "{}"), "--arguments are of a class"),
+        (("lite0", "--arguments", "{}"), "--arguments needs a class"),
         (("{}:Pets", *USUAL, "--size", "32x"), "--size"),
         (("{}:Pets", *USUAL, "--mean", "1,2"), "takes 3 channels, not 2 (channel 1, channel 2): give mean and std"),
         (("{}:Pets", *USUAL, "--mean", "1,2", "--std", "1,1,1"), "mean has 2 numbers, one for each channel, and std 3"),

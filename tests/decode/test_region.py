@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import io
 from base64 import b64encode
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from PIL import Image
 
 from pellucid.decode.region import drawn, placed
 from pellucid.errors import InvalidOption
 from pellucid.network.spec import ModelSpec, OutputSpec, PreprocessSpec
+from pellucid.parts.grad_cam import GradCamOptions
 from pellucid.types import Box, DecodedImage, ImageInfo, Mask, Plan, Region
 from tests.support import encoded
 
@@ -106,17 +110,72 @@ def test_a_region_that_the_network_does_not_see_is_refused(region: Region) -> No
         positions(region)
 
 
+def test_a_mask_that_is_dark_where_the_network_sees_is_refused() -> None:
+    with pytest.raises(InvalidOption, match=r"No pixel is bright \(128 to 255\) where the network sees"):
+        positions(mask_of(np.zeros((4, 12), np.uint8)))
+
+
+def test_all_images_of_a_request_share_one_decoding_of_the_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[str] = []
+    convert = Image.Image.convert
+
+    def counting(image: Image.Image, mode: str) -> Image.Image:
+        decoded.append(mode)
+        return convert(image, mode)
+
+    levels = np.zeros((40, 120), np.uint8)
+    levels[10:20, 30:50] = 255
+    asked = GradCamOptions(region_mask=b64encode(encoded(levels)).decode())
+    plan = asked.aim(Plan(), MODEL)
+    monkeypatch.setattr(Image.Image, "convert", counting)
+    with ThreadPoolExecutor(8) as pool:
+        plans = list(pool.map(lambda _: placed(plan, image(), MODEL), range(32)))
+    for each in plans:
+        (found,) = each.regions
+        assert found.drawn is None  # the engine needs the positions alone
+        assert found.mask is not None
+        assert np.argwhere(found.mask).tolist() == [[1, 1], [1, 2]]
+    assert decoded == ["L"]
+
+
+@pytest.mark.parametrize(
+    ("file_format", "side", "said"),
+    [
+        ("PNG", 4100, "has 4100 x 4100 pixels; at most 16.8 million are allowed for PNG"),
+        ("JPEG", 4100, "has 4100 x 4100 pixels; at most 16.8 million are allowed for JPEG"),
+        ("WEBP", 3000, "has 3000 x 3000 pixels; at most 8.4 million are allowed for WEBP"),
+        ("PNG", 14_000, "has too many pixels; at most 16.8 million are allowed"),
+    ],
+)
+def test_a_mask_of_too_many_pixels_is_refused(
+    file_format: str, side: int, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64_000_000)
+    with pytest.raises(InvalidOption, match=f"region_mask: The image {said}"):
+        mask_of(np.zeros((side, side), np.uint8), file_format)
+
+
+def test_a_mask_of_too_many_scans_is_refused() -> None:
+    buffer = io.BytesIO()
+    Image.new("L", (4096, 4096)).save(buffer, "JPEG")
+    scans = b"".join([b"\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00"] * 40)
+    with pytest.raises(InvalidOption, match="too many scans"):
+        drawn(b64encode(buffer.getvalue() + scans).decode())
+
+
 @pytest.mark.parametrize("text", ["", "x", "data:image/png;base64,", b64encode(b"GIF89a" + bytes(20)).decode()])
 def test_a_mask_that_is_no_image_is_refused(text: str) -> None:
-    with pytest.raises(InvalidOption, match="region_mask: It is no image in base64"):
+    with pytest.raises(InvalidOption, match="region_mask: This is not an image in base64"):
         drawn(text)
 
 
 def test_a_mask_that_is_cut_off_is_refused() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
     cut = Region("mask", drawn=drawn(b64encode(encoded(noise)[:-2000]).decode()))
-    with pytest.raises(InvalidOption, match="region_mask: It is no image in base64"):
+    with pytest.raises(InvalidOption, match="region_mask: This is not an image in base64"):
         positions(cut)
+    with pytest.raises(InvalidOption, match="region_mask: This is not an image in base64"):
+        positions(cut)  # of the next image
 
 
 SIDES = st.integers(1, 300)

@@ -6,9 +6,11 @@ are alike (``pairs``).
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from base64 import b64encode
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,8 +21,13 @@ from numpy.typing import NDArray
 
 import pellucid
 from pellucid.client.heat_maps import NPZ, read_npz
+from pellucid.network.spec import OutputSpec
+from pellucid.parts import predictions
+from pellucid.render.encode import encode
 from pellucid.schemas import CompareReply, Comparison, GradCam, ModelDetail, Reply, Result
+from pellucid.types import Batch, Outcome, Prediction
 from tests import shapes
+from tests.flow import stub
 from tests.shapes import CLASSES, SHAPES, SIDE, Pictures
 from tests.support import decoded, difference, encoded, envelope, parsed, post, problem, serving
 
@@ -487,6 +494,33 @@ def test_the_library_and_the_client_answer_alike(service: Service, name: str) ->
             assert difference(left, right) is None
 
 
+def test_a_segmentation_is_drawn_once_and_not_by_the_engines_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[str] = []
+
+    def encoding(levels: NDArray[Any], media_type: str) -> Any:
+        threads.append(threading.current_thread().name)
+        return encode(levels, media_type)
+
+    def run(engine: stub.HeldEngine, batch: Batch) -> list[Outcome]:
+        best = Prediction(0, 1.0, 2.0)
+        return [Outcome((best,), (), (), (), 0.0, 0.0, segmentation=np.eye(2, dtype=np.uint8)) for _ in batch.plans]
+
+    async def play() -> None:
+        async with stub.running() as app:
+            for route, options in (("predict", {}), ("explain", {"include": "predictions,grad_cam"})):
+                files = {"images": ("image.png", stub.BLACK)}
+                response = await app.client.post(f"/v1/{route}", files=files, params=options)
+                (found,) = response.json()["results"]
+                assert found["segmentation"]["box"] == [0, 0, 8, 8]
+
+    dense = replace(stub._SPEC, output=OutputSpec("dense", (2, 2, 2)))
+    monkeypatch.setattr(stub, "_SPEC", dense)
+    monkeypatch.setattr(stub.HeldEngine, "run", run)
+    monkeypatch.setattr(predictions, "encode", encoding)
+    asyncio.run(play())
+    assert [name.split("-")[0] for name in threads] == ["ThreadPoolExecutor"] * 2
+
+
 # -- errors
 
 
@@ -506,12 +540,12 @@ def test_the_library_and_the_client_answer_alike(service: Service, name: str) ->
         ("count", "/v1/what-if", {"mute": [0], "region_mask": b"x"}, "whose output is a segmentation"),
         ("count", "/v1/grad-cam", {"target": "disc"}, "Unknown class 'disc'"),
         ("count", "/v1/grad-cam", {"against": 0}, "nothing would be left"),
-        ("segments", "/v1/grad-cam", {"region": "3"}, "is none. Allowed are"),
-        ("segments", "/v1/grad-cam", {"region": "9,9,3,3"}, "is none. Allowed are"),
-        ("segments", "/v1/grad-cam", {"region": "nan,nan"}, "is none. Allowed are"),
-        ("segments", "/v1/grad-cam", {"region": "inf,inf,inf,inf"}, "is none. Allowed are"),
+        ("segments", "/v1/grad-cam", {"region": "3"}, "is not a region. Allowed are"),
+        ("segments", "/v1/grad-cam", {"region": "9,9,3,3"}, "is not a region. Allowed are"),
+        ("segments", "/v1/grad-cam", {"region": "nan,nan"}, "is not a region. Allowed are"),
+        ("segments", "/v1/grad-cam", {"region": "inf,inf,inf,inf"}, "is not a region. Allowed are"),
         ("segments", "/v1/grad-cam", {"region": "4,4", "region_mask": b"x"}, "not both"),
-        ("segments", "/v1/grad-cam", {"region_mask": b"x"}, "no image in base64"),
+        ("segments", "/v1/grad-cam", {"region_mask": b"x"}, "not an image in base64"),
         ("segments", "/v1/grad-cam", {"region": "500,500"}, "outside of what the network sees"),
         ("segments", "/v1/grad-cam", {"reference": b"x"}, "whose output is an embedding"),
         ("segments", "/v1/grad-cam", {"direction": "sideways"}, "'up' or 'down'"),

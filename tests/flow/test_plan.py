@@ -73,6 +73,20 @@ def test_pictures_that_would_hold_up_everybody_are_refused(images: int, options:
         options.bound(images, plan)
 
 
+def test_the_segmentation_counts_among_the_pixels_that_are_drawn() -> None:
+    offer = Offered(replace(SPEC, output=OutputSpec("dense", (4, 2, 2))))
+    for options, most in (
+        (PredictOptions(), 122),
+        (GradCamOptions(), 61),
+        (ExplainOptions(include=["predictions", "grad_cam"]), 61),
+        (ExplainOptions(include=["predictions"]), 122),
+    ):
+        options.plan(offer, most)
+        with pytest.raises(InvalidOption, match="million pixels"):
+            options.plan(offer, most + 1)
+        options.plan(Offered(), most + 1)
+
+
 NETWORK = NetworkSpec((LayerSpec("only", "Conv2d", (1, 2, 2)),), (), "only", "there is no other", ("only",))
 
 

@@ -179,6 +179,16 @@ def test_alpha_is_a_channel_where_it_is_declared(tmp_path: Path) -> None:
     np.testing.assert_allclose(logits(network, picture[:, :, 0]), by_torch(4, gray, spec), atol=1e-5)
 
 
+def test_transparency_in_four_channels_has_half_the_limit() -> None:
+    names = ("red", "green", "blue", "alpha")
+    spec = PreprocessSpec((8, 8), 8, "bilinear", (0.5,) * 4, (0.5,) * 4, channels=names)
+    picture = np.zeros((10, 10, 4), np.uint8)
+    decode(Upload(encoded(Image.fromarray(picture), "PNG")), spec, 200)
+    with pytest.raises(ContentTooLarge, match=r"10 x 10 pixels; at most 9\.5e-05 million are allowed for colour with"):
+        decode(Upload(encoded(Image.fromarray(picture), "PNG")), spec, 190)
+    decode(Upload(encoded(Image.fromarray(picture[:, :, :3]), "PNG")), spec, 100)
+
+
 def test_the_low_byte_of_16_bits_matters_where_it_is_declared(tmp_path: Path) -> None:
     values = np.random.default_rng(0).integers(20_000, 21_000, (SIDE, SIDE), np.uint16)
     network = opened(tmp_path, 1, mean=[0.5], std=[0.5], low=20_000, high=21_000)

@@ -28,8 +28,8 @@ from torch import Tensor, nn
 from pellucid.compiler.imported.operations import OPERATIONS, Op, filled, key_of
 from pellucid.compiler.sources import SourceError
 from pellucid.compiler.trace.tracing import Operation
-from pellucid.network.spec import MOST_CHANNELS
 from pellucid.compiler.weights import digest
+from pellucid.network.spec import MOST_CHANNELS
 
 SUFFIXES: Final = (".onnx", ".xml")
 _FORMATS: Final = {".onnx": "onnx", ".xml": "ir"}
