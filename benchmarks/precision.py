@@ -25,7 +25,7 @@ from pellucid.compiler.compiling import compile_network
 from pellucid.decode.image import decode
 from pellucid.explain.evidence import Evidence
 from pellucid.explain.methods.gradient import channel_weights, grad_cam
-from pellucid.network.file import CompiledNetwork, GateValue, Value
+from pellucid.network.file import CompiledNetwork, Nodes, Value
 from pellucid.network.spec import ModelSpec
 from pellucid.runtime.base import Runtime
 from pellucid.runtime.openvino_runtime import OpenVINORuntime
@@ -61,7 +61,7 @@ class Seen:
     ) -> None:
         manifest = network.manifest
         values = {layer: manifest.values[layer] for layer in LAYERS}
-        asked: list[Value | GateValue] = [*values.values(), *manifest.gate_values.values()]
+        asked: list[Value | Nodes] = [*values.values(), *manifest.gate_values.values()]
         nodes = [manifest.logits, *(node for each in asked for node in (each.node, each.gradient) if node)]
         row = np.zeros((1, len(manifest.model.labels)), np.float32)
         if target is not None:

@@ -34,7 +34,16 @@ from torch import nn
 
 from pellucid.compiler import exported
 from pellucid.compiler.weights import WeightsError, check_digest, digest, load_prefixed, program, read_state
-from pellucid.network.spec import Interpolation, ModelSpec, OutputKind, OutputSpec, PreprocessSpec
+from pellucid.network.spec import (
+    CROP,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Interpolation,
+    ModelSpec,
+    OutputKind,
+    OutputSpec,
+    PreprocessSpec,
+)
 
 from . import lite_source, timm_source, torchvision_source
 from .errors import UnknownModelError
@@ -145,7 +154,7 @@ def _exported(path: Path, described: Path, description: _Description) -> tuple[n
         raise WeightsError(f"{described}: preprocess.size: Field required, because {path.name} takes any size")
     if found.size not in (None, size):
         raise WeightsError(f"{described}: preprocess.size: {path.name} is exported for {found.size}, not {size}")
-    usual = PreprocessSpec(size, round(min(size) / 0.875), "bilinear", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    usual = PreprocessSpec(size, round(min(size) / CROP), "bilinear", IMAGENET_MEAN, IMAGENET_STD)
     return found.net, _preprocess(usual, own.model_copy(update={"size": None})), OutputSpec()
 
 

@@ -27,16 +27,27 @@ from pellucid.compiler.weights import PROGRAMS
 from pellucid.network.file import (
     CENTRE_ONLY,
     CompiledNetwork,
-    GateValue,
     Manifest,
     NetworkFileError,
+    Nodes,
     Value,
     as_json,
     save,
 )
 from pellucid.network.graph import PIXELS_INPUT, WANTED_INPUT, WEIGHT, Graph
 from pellucid.network.layout import Layout
-from pellucid.network.spec import Depth, Interpolation, ModelSpec, OutputKind, OutputSpec, PreprocessSpec, counted
+from pellucid.network.spec import (
+    CROP,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Depth,
+    Interpolation,
+    ModelSpec,
+    OutputKind,
+    OutputSpec,
+    PreprocessSpec,
+    counted,
+)
 from pellucid.runtime import aten_to_openvino, torch_runtime
 
 # The largest error of the compiled graph, relative to the largest value: above rounding, below the flip of a ReLU.
@@ -47,9 +58,6 @@ _GRADIENT_TOLERANCE: Final = 1e-2
 _STEP: Final = 1e-6
 # A mean or deviation above this was computed on values from 0 to 255, not from 0 to 1.
 _LARGEST_MEAN: Final = 10
-# ImageNet's.
-_MEAN: Final = (0.485, 0.456, 0.406)
-_STD: Final = (0.229, 0.224, 0.225)
 # torch's words for a convolution of other channels: those of the pixels, and those that it takes.
 _OTHER_CHANNELS: Final = re.compile(r"expected input\[\d+, (\d+), \d+, \d+\] to have (\d+) channels")
 _STAGES: Final = ("trace", "gradients", "check", "sizes", "write")
@@ -155,7 +163,7 @@ def compile(
         high,
         shown,
         size=(height, width),
-        resize=resize or round(min(height, width) / 0.875),
+        resize=resize or round(min(height, width) / CROP),
         interpolation=interpolation,
         squash=squash,
     )
@@ -312,7 +320,7 @@ def input_spec(
     if isinstance(channels, str) or isinstance(shown, str):
         raise CompileError("channels and shown are lists of names, such as ['red', 'green', 'blue']")
     count = next((len(given) for given in (mean, std, channels) if given is not None and len(given)), 3)
-    usual = (_MEAN, _STD) if count == 3 else ((0.0,) * count, (1.0,) * count)
+    usual = (IMAGENET_MEAN, IMAGENET_STD) if count == 3 else ((0.0,) * count, (1.0,) * count)
     means, stds = (
         _floats(default if given is None else given) for given, default in zip((mean, std), usual, strict=True)
     )
@@ -400,8 +408,8 @@ def _manifest(traced: TracedNetwork, full: FullGraph, model: ModelSpec, net: nn.
     def value(name: str, layout: Layout, linear: str | None = None) -> Value:
         return Value(full.values[name], full.gradients[name], layout, linear)
 
-    def nodes(name: str) -> GateValue:
-        return GateValue(full.values[name], full.gradients[name])
+    def nodes(name: str) -> Nodes:
+        return Nodes(full.values[name], full.gradients[name])
 
     height, width = model.preprocess.size
     parameters = {name for name, _ in net.named_parameters()}

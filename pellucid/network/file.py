@@ -77,21 +77,13 @@ class Value:
 
 
 @dataclass(frozen=True, slots=True)
-class GateValue:
-    """The nodes of a gate's weights and, if there is one, of the gradient at them.
-
-    The weights are ``[B, C]`` or ``[B, C, 1, 1]``. Those of a gate by position are ``[B, h, w]``, with an axis of size
-    1 among them. An attention's are its matrix ``[B, heads, N, N]``; its gradient is that of the scores which the head
-    gives the mean of its block's tokens (LeGrad).
-    """
-
-    node: str
-    gradient: str | None
-
-
-@dataclass(frozen=True, slots=True)
 class Nodes:
-    """The node of a value, and of the gradient with respect to it, if any."""
+    """The node of a value and, if there is one, of the gradient at it.
+
+    The weights of a gate are ``[B, C]`` or ``[B, C, 1, 1]``. Those of a gate by position are ``[B, h, w]``, with an
+    axis of size 1 among them. An attention's are its matrix ``[B, heads, N, N]``; its gradient is that of the scores
+    which the head gives the mean of its block's tokens (LeGrad).
+    """
 
     node: str
     gradient: str | None
@@ -147,9 +139,9 @@ class Manifest(BaseModel):
     logits: str
     pixels: Value
     values: dict[str, Value]
-    gate_values: dict[str, GateValue]
-    spatial_gate_values: dict[str, GateValue] = Field(default_factory=dict)
-    attention_values: dict[str, GateValue] = Field(default_factory=dict)
+    gate_values: dict[str, Nodes]
+    spatial_gate_values: dict[str, Nodes] = Field(default_factory=dict)
+    attention_values: dict[str, Nodes] = Field(default_factory=dict)
     broadcasts: bool
     buffers: tuple[str, ...] = ()
     limits: tuple[str, ...] = ()
@@ -252,9 +244,6 @@ class CompiledNetwork:
         def gate(spec: GateSpec) -> GateSpec:
             return replace(spec, shape=(spec.shape[0], *sides(spec.before)))
 
-        def gates(found: Mapping[str, Nodes]) -> dict[str, GateValue]:
-            return {gate: GateValue(nodes.node, nodes.gradient) for gate, nodes in found.items()}
-
         network, preprocess = manifest.network, self.model.preprocess
         changes = {
             "model": replace(self.model, preprocess=replace(preprocess, size=size)),
@@ -267,8 +256,8 @@ class CompiledNetwork:
             "logits": other.logits,
             "pixels": Value(other.pixels.node, other.pixels.gradient, Layout("BCHW", *size)),
             "values": {layer: value(layer, nodes) for layer, nodes in other.values.items()},
-            "gate_values": gates(other.gates),
-            "spatial_gate_values": gates(other.spatial_gates),
+            "gate_values": other.gates,
+            "spatial_gate_values": other.spatial_gates,
         }
         return replace(self, manifest=manifest.model_copy(update=changes), graph=graph.at(rows, columns), scaled=b"")
 
@@ -492,7 +481,7 @@ def _check_graph(manifest: Manifest, graph: Graph, weights: Mapping[str, Array])
             raise NetworkFileError(f"the operation {node.name[:80]} reads a weight that does not exist")
         if node.op == INPUT and node.name not in (PIXELS_INPUT, WANTED_INPUT):
             raise NetworkFileError(f"the graph has an unknown input {node.name[:80]}")
-    values: list[Value | GateValue] = [manifest.pixels, *manifest.values.values(), *manifest.gate_values.values()]
+    values: list[Value | Nodes] = [manifest.pixels, *manifest.values.values(), *manifest.gate_values.values()]
     values += [*manifest.spatial_gate_values.values(), *manifest.attention_values.values()]
     forward = {manifest.logits, *(each.node for each in values)}
     gradients = {each.gradient for each in values if each.gradient is not None}

@@ -21,6 +21,10 @@ _OUTPUT_NOUNS: Final[dict[OutputKind, tuple[str, str]]] = {
     "dense": ("class", "classes"),
     "embedding": ("dimension", "dimensions"),
 }
+# The usual preprocessing of networks of photographs: the crop's share of the short side, ImageNet's mean and deviation.
+CROP: Final = 0.875
+IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
+IMAGENET_STD: Final = (0.229, 0.224, 0.225)
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
 # The dtype of pixels before normalisation.
 Depth = Literal["uint8", "float32"]

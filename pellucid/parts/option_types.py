@@ -216,7 +216,7 @@ class Options(BaseModel):
         """What the network sees of a picture. Raises InvalidOption if it can't see it in this way."""
         if self.view != "whole":
             if self.detail is not None:
-                raise InvalidOption("detail: It is of view=whole; other views have the network's own size.")
+                raise InvalidOption("detail: Only view=whole takes it; other views have the network's own size.")
             return CENTRE if self.view == "centre" else View(self.view)
         if sizes.multiple is None:
             raise InvalidOption(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 import typer
 
 from pellucid.network.file import SUFFIX, CompiledNetwork
-from pellucid.network.spec import SOFTMAX, Interpolation, ModelSpec, OutputKind, PreprocessSpec
+from pellucid.network.spec import CROP, SOFTMAX, Interpolation, ModelSpec, OutputKind, PreprocessSpec
 
 from .session import console
 
@@ -219,7 +219,7 @@ def _with_resize(chosen: dict[str, Any]) -> dict[str, Any]:
     """The spec with the given options. A new size keeps the usual share of the picture, unless ``resize`` is given."""
     if "size" not in chosen or "resize" in chosen:
         return chosen
-    return {**chosen, "resize": round(min(chosen["size"]) / 0.875)}
+    return {**chosen, "resize": round(min(chosen["size"]) / CROP)}
 
 
 def _size(text: str) -> tuple[int, int]:

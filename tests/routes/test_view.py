@@ -132,8 +132,8 @@ def test_a_panorama_is_refused_beside_others(client: httpx.Client, cat: bytes) -
 @pytest.mark.parametrize(
     ("options", "detail"),
     [
-        ({"detail": 256}, "detail: It is of view=whole"),
-        ({"view": "squash", "detail": 256}, "detail: It is of view=whole"),
+        ({"detail": 256}, "detail: Only view=whole takes it"),
+        ({"view": "squash", "detail": 256}, "detail: Only view=whole takes it"),
         ({"view": "whole", "detail": 32}, "detail: Input should be greater than or equal to 64"),
         ({"view": "tiles"}, "view: Input should be 'centre', 'whole' or 'squash'"),
     ],
