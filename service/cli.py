@@ -11,6 +11,7 @@ import socket
 import sys
 import threading
 import time
+from contextlib import suppress
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -83,7 +84,7 @@ def serve() -> None:
     process.settle()
     config = uvicorn.Config(
         app,
-        http=_protocol(settings),
+        http=_protocol(settings, refused=staticmethod(app.state.service.metrics.refuse)),
         ws="none",
         lifespan="on",  # by default uvicorn ignores a failed start and serves
         log_level="warning",
@@ -95,7 +96,7 @@ def serve() -> None:
     _Server(config, app.state.service, settings.drain_delay_s).run([address])
 
 
-def _protocol(settings: Settings) -> type[BoundedProtocol]:
+def _protocol(settings: Settings, **others: Any) -> type[BoundedProtocol]:
     limits = ConnectionLimits(
         head_bytes=settings.max_head_kib * 1024,
         headers=settings.max_headers,
@@ -103,7 +104,7 @@ def _protocol(settings: Settings) -> type[BoundedProtocol]:
         connections=settings.max_connections,
         unread_bytes=settings.max_body_mib * 2**20,
     )
-    return type("Protocol", (BoundedProtocol,), {"limits": limits})
+    return type("Protocol", (BoundedProtocol,), {"limits": limits, **others})
 
 
 def _bound(settings: Settings) -> socket.socket:
@@ -147,9 +148,29 @@ class _Server(uvicorn.Server):
         return time.monotonic() >= self._closes or await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Close the port and wait for accepted requests."""
+        """Close the port and wait for accepted requests.
+
+        The kernel completes connections before the loop accepts them, and a port that closes resets them. So this
+        accepts all, and closes the port without any other work in between.
+        """
+        waiting: list[socket.socket] = []
+        for listener in sockets or ():
+            listener.setblocking(False)
+            with suppress(OSError):  # nobody waits any more, or no more files can be open
+                while True:
+                    waiting.append(listener.accept()[0])
+        for server in self.servers:
+            server.close()
+        await asyncio.gather(*map(self._connect, waiting))
         await super().shutdown(sockets)
         log.info("stopped")
+
+    async def _connect(self, accepted: socket.socket) -> None:
+        accepted.setblocking(False)
+        protocol: Any = self.config.http_protocol_class
+        create = partial(protocol, config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+        with suppress(OSError):  # the caller may have left
+            await asyncio.get_running_loop().connect_accepted_socket(create, accepted)
 
     async def startup(self, sockets: Any = None) -> None:
         await super().startup(sockets)

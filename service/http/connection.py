@@ -15,6 +15,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from pellucid.errors import Draining, HeadTimeout, HeadTooLarge, MalformedRequest, PellucidError, QueueFull
 
+from ..telemetry.logs import Refusals
 from .problem_json import PROBLEM, problem
 
 log = logging.getLogger(__name__)
@@ -46,6 +47,11 @@ class BoundedProtocol(HttpToolsProtocol):
     """
 
     limits: ClassVar[ConnectionLimits]
+    refusals: ClassVar[Refusals] = Refusals()
+
+    @staticmethod
+    def refused(kind: str) -> None:
+        """Called with the kind of each error that is sent without calling the application."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -240,7 +246,13 @@ class BoundedProtocol(HttpToolsProtocol):
     def _tell(self, error: PellucidError) -> None:
         """Send a problem without calling the application, and close."""
         request_id = uuid4().hex
-        log.info("refused a connection: %d %s", error.status, request_id)
+        self.refused(error.slug)
+        more = self.refusals.sample(error.slug)
+        if more is not None:
+            fields = {"request_id": request_id, "status": error.status, "problems": [error.slug], **more}
+            log.info(
+                "refused a connection: %s", " ".join(f"{k}={v}" for k, v in fields.items()), extra={"fields": fields}
+            )
         body = orjson.dumps(problem(error, request_id))
         headers = {
             **error.headers,

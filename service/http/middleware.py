@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from pellucid.errors import Draining, PellucidError
 
 from ..telemetry.call import NO_ROUTE, Call
+from ..telemetry.logs import Refusals
 from .problem_json import error_response
 
 log = logging.getLogger("pellucid.access")
@@ -37,6 +38,8 @@ _PAGE: Final = (
     "font-src 'self' data:; connect-src 'self'; worker-src 'self' blob:; manifest-src 'self'; base-uri 'none'; "
     "form-action 'self'; frame-ancestors 'none'"
 )
+# Of replies to requests that were turned away.
+_REFUSED: Final = (429, 503)
 _INLINE_SCRIPT: Final = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
 # Swagger UI and Redoc insert inline styles at run time.
 _STYLED_BY_SCRIPT: Final = ("/docs", "/redoc")
@@ -64,6 +67,7 @@ class RequestContext:
         self._app = app
         self._stopping = stopping
         self._tell = tell
+        self._refusals = Refusals()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -113,10 +117,15 @@ class RequestContext:
         finally:
             # The route's template, not the path, into which a client can put anything, even a line break.
             call.end(getattr(inner.get("route"), "path", NO_ROUTE), status)
-            told = call.fields()
-            log.info(" ".join(f"{name}={value}" for name, value in told.items()), extra={"fields": told})
+            self._log(call)
             for tell in self._tell:
                 tell(call)
+
+    def _log(self, call: Call) -> None:
+        more = self._refusals.sample(call.problems[0]) if call.status in _REFUSED and call.problems else {}
+        if more is not None:
+            told = {**call.fields(), **more}
+            log.info(" ".join(f"{name}={value}" for name, value in told.items()), extra={"fields": told})
 
 
 class PageHeaders:

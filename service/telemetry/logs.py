@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections import Counter
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -24,6 +26,24 @@ class JsonLines(logging.Formatter):
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return orjson.dumps(line, default=str).decode()
+
+
+class Refusals:
+    """Samples refusals for the log: one of each kind a second. Otherwise, overload would fill it. Metrics count all."""
+
+    def __init__(self) -> None:
+        self._next: dict[str, float] = {}
+        self._omitted: Counter[str] = Counter()
+
+    def sample(self, kind: str) -> dict[str, int] | None:
+        """Further fields for a refusal's line: how many of its kind had none since the last line. None: no line."""
+        now = time.monotonic()
+        if now < self._next.get(kind, 0.0):
+            self._omitted[kind] += 1
+            return None
+        self._next[kind] = now + 1
+        omitted = self._omitted.pop(kind, 0)
+        return {"omitted": omitted} if omitted else {}
 
 
 def configure(level: str, style: Literal["text", "json"]) -> None:

@@ -97,6 +97,10 @@ class Metrics:
             for stage, seconds in image.seconds.items():
                 self._stages_of(image.model, stage).observe(seconds)
 
+    def refuse(self, reason: str) -> None:
+        """Count an error that was sent before there was a request, such as one too many connections."""
+        self._refused.labels(reason).inc()
+
     def batches(self, model: str) -> Callable[[int], None]:
         """A callback that records the size of a batch of this network."""
         return self._batches.labels(model).observe

@@ -9,6 +9,7 @@ import time
 import tomllib
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any, Literal
 
 import httpx
 import pytest
@@ -18,6 +19,8 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
 from pellucid.schemas import Problem
+from service.cli import _bound, _protocol, _Server
+from service.config import Settings
 from service.http.connection import BoundedProtocol, ConnectionLimits
 from tests.support import LIGHT, REPOSITORY, Server, photograph, serving
 
@@ -107,6 +110,8 @@ def test_a_connection_too_many_is_told_to_come_again(small: Server) -> None:
         head, _ = _answer(one_more)
     assert head.startswith(b"HTTP/1.1 503")
     assert b"retry-after: 1" in head.lower()
+    held[0].sendall(b"GET /metrics HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
+    assert b'pellucid_refused_total{reason="not-ready"} 1.0' in _answer(held[0])[1]
     for connection in held:
         connection.close()
 
@@ -281,6 +286,39 @@ def test_a_caller_who_reads_each_reply_keeps_the_connection(monkeypatch: pytest.
         protocol.connection_lost(None)
 
     asyncio.run(scene())
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_connections_that_wait_as_the_port_closes_are_answered(loop: Literal["asyncio", "uvloop"], cat: bytes) -> None:
+    """The kernel has completed them and taken their bytes, but the loop has not accepted them yet."""
+    pytest.importorskip(loop)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        while (await receive())["more_body"]:
+            pass
+        headers = [(b"content-length", b"0"), (b"connection", b"close")]
+        await send({"type": "http.response.start", "status": 503, "headers": headers})
+        await send({"type": "http.response.body"})
+
+    async def scene(server: Any, listener: socket.socket) -> list[bytes]:
+        server.lifespan = config.lifespan_class(config)
+        await server.startup([listener])
+        callers = [socket.create_connection(listener.getsockname(), timeout=10) for _ in range(20)]
+        for caller in callers:
+            caller.sendall(f"POST / HTTP/1.1\r\n{TYPED}Content-Length: {len(cat)}\r\n\r\n".encode() + cat)
+        await server.shutdown([listener])
+        answers = []
+        for caller in callers:
+            with caller:
+                answers.append(_answer(caller)[0].partition(b"\r\n")[0])
+        return answers
+
+    settings = Settings(port=0)
+    config = uvicorn.Config(app, http=_protocol(settings), loop=loop, lifespan="off", log_config=None)
+    config.load()
+    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+        answers = runner.run(scene(_Server(config, None, 0), _bound(settings)))
+    assert answers == [b"HTTP/1.1 503 Service Unavailable"] * 20
 
 
 @pytest.mark.usefixtures("frozen_heap")  # a caller who connects and pauses as the port closes is cut off unheard

@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from service.telemetry import logs
 from service.telemetry.logs import JsonLines
 from tests.flow.stub import BLACK, POISON, running
+
+PNG = {"Content-Type": "image/png"}
 
 
 @pytest.fixture
@@ -48,6 +52,27 @@ def test_each_request_is_logged_as_one_line_of_json(lines: list[dict[str, Any]])
         "problems": ["inference-failed"],
     }
     assert (second["route"], second["status"], second["images"]) == ("other", 404, 0)
+
+
+def test_of_many_refusals_one_a_second_is_logged_and_all_are_counted(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(logs, "time", SimpleNamespace(monotonic=lambda: now))
+
+    async def play() -> str:
+        nonlocal now
+        async with running() as stub:
+            stub.service.ready = False
+            for now in (*[5.0] * 30, 6.5):  # noqa: B007 - the clock of the log
+                assert (await stub.client.post("/v1/predict", content=BLACK, headers=PNG)).status_code == 503
+            return (await stub.client.get("/metrics")).text
+
+    caplog.set_level(logging.INFO)
+    metrics = asyncio.run(play())
+    lines = [json.loads(JsonLines().format(record)) for record in caplog.records if record.name == "pellucid.access"]
+    assert [line.get("omitted") for line in lines if line["status"] == 503] == [None, 29]
+    assert 'pellucid_refused_total{reason="not-ready"} 31.0' in metrics
 
 
 def test_contents_and_names_of_requests_are_not_logged(lines: list[dict[str, Any]]) -> None:
