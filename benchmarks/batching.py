@@ -29,7 +29,7 @@ class WindowBatcher(Batcher):
     def _next_batch(self, limit: int) -> list[Job]:
         """See Batcher; the plans are all alike here, so there is one lane."""
         (lane,) = self._lanes.values()
-        left = next(iter(lane)).submitted + WINDOW_S - time.monotonic()
+        left = lane[0][-1].submitted + WINDOW_S - time.monotonic()
         self._changed.wait_for(lambda: len(lane) >= limit or self._closed, max(0.0, left))
         return super()._next_batch(limit)
 

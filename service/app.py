@@ -37,6 +37,7 @@ from .config import Settings
 from .dispatch.admission import Admission
 from .dispatch.engine import Engine
 from .dispatch.forecast import Forecast
+from .dispatch.turns import FairPool
 from .dispatch.worker import Worker
 from .flow.bodies import Limits
 from .flow.networks import Served, Service
@@ -223,10 +224,7 @@ def _assemble(settings: Settings, on_death: Callable[[], None]) -> Service:
     available = cores.available()
     decoders = settings.decode_threads or max(2, available)
     threadpool_limits(1, "blas")  # numpy's own threads would only get into the way of the pool's
-    pool = ThreadPoolExecutor(
-        decoders,
-        thread_name_prefix="pictures",
-    )
+    pool = FairPool(decoders, "pictures")
     wanted = dict.fromkeys((settings.model, *settings.models))
     metrics = Metrics(version("pellucid"))
     networks = [_served(name, settings, pool, metrics, on_death) for name in wanted]
@@ -254,9 +252,7 @@ def _assemble(settings: Settings, on_death: Callable[[], None]) -> Service:
     )
 
 
-def _served(
-    name: str, settings: Settings, pool: ThreadPoolExecutor, metrics: Metrics, on_death: Callable[[], None]
-) -> Served:
+def _served(name: str, settings: Settings, pool: FairPool, metrics: Metrics, on_death: Callable[[], None]) -> Served:
     """One network of the catalogue, loaded onto the device and warm."""
     started = time.perf_counter()
     cache = Path(settings.cache_dir).expanduser() if settings.cache_dir else None

@@ -11,15 +11,24 @@ import math
 import threading
 import time
 import weakref
-from collections import OrderedDict
+from bisect import bisect_left, insort
 from collections.abc import Callable
+from itertools import count
+from typing import TypeAlias
 
 from pellucid.errors import DeadlineExceeded, PellucidError
 from pellucid.types import Job
 
+from .turns import Turns
+
+# Turn, time and number decide the order.
+_Waiting: TypeAlias = tuple[int, float, int, Job]
+
 
 class Batcher:
-    """Holds waiting jobs in lanes, first in, first out. The lane whose first job has waited longest goes next.
+    """Holds waiting jobs in lanes. Callers take turns, image by image, within a lane and between lanes.
+
+    Jobs of one turn go first in, first out, and the lane with the first of all jobs goes next.
 
     Jobs of one lane need the same outputs of the network, so a job that needs a gradient never slows a job that does
     not. A job whose future is done (its caller has left) is removed from its lane at once, and its pixels are freed.
@@ -39,7 +48,10 @@ class Batcher:
         self._seconds_for = seconds_for
         self._queues = queues
         self._spare = spare
-        self._lanes: dict[str, OrderedDict[Job, None]] = {}
+        self._lanes: dict[str, list[_Waiting]] = {}
+        self._waiting: dict[Job, _Waiting] = {}
+        self._turns = Turns()
+        self._numbers = count()
         self._changed = threading.Condition()  # re-entrant: failing a future calls _leave in the same thread
         self._held: set[str] = set()
         self._closed = False
@@ -50,12 +62,13 @@ class Batcher:
         with self._changed:
             return sum(map(len, self._lanes.values()))
 
-    def put(self, job: Job) -> bool:
-        """Queue a job. Returns False, and does not queue it, if the batcher is closed."""
+    def put(self, job: Job, who: str = "") -> bool:
+        """Queue a job of this caller. Returns False, and does not queue it, if the batcher is closed."""
         with self._changed:
             if self._closed:
                 return False
-            self._lanes.setdefault(job.lane, OrderedDict())[job] = None
+            self._waiting[job] = entry = (self._turns.next(who), job.submitted, next(self._numbers), job)
+            insort(self._lanes.setdefault(job.lane, []), entry)
             self._changed.notify()
         waiting = weakref.ref(job)  # a strong reference would be a cycle, which only the garbage collector frees
         job.future.add_done_callback(lambda _: self._leave(waiting()))
@@ -126,10 +139,11 @@ class Batcher:
 
     def _next_lane(self) -> str:
         free = self._lanes.keys() - self._held
-        return min(free, key=lambda lane: next(iter(self._lanes[lane])).submitted)
+        return min(free, key=lambda lane: self._lanes[lane][0])
 
     def _next_batch(self, limit: int) -> list[Job]:
         name = self._next_lane()
+        self._turns.begin(self._lanes[name][0][0])
         most = min(limit, math.ceil(len(self._lanes[name]) / max(1, 1 + self._idle - self._spare)))
         batch: list[Job] = []
         while name in self._lanes and len(batch) < most:
@@ -145,18 +159,22 @@ class Batcher:
         return batch
 
     def _pop(self, name: str) -> Job:
-        job, _ = self._lanes[name].popitem(last=False)
+        *_, job = self._lanes[name].pop(0)
+        del self._waiting[job]
         self._forget_if_empty(name)
         return job
 
     def _leave(self, job: Job | None) -> None:
         with self._changed:
-            if job is not None and job in (lane := self._lanes.get(job.lane, OrderedDict())):
-                del lane[job]
+            if job is not None and (entry := self._waiting.pop(job, None)):
+                lane = self._lanes[job.lane]
+                del lane[bisect_left(lane, entry)]
                 self._forget_if_empty(job.lane)
 
     def _forget_if_empty(self, name: str) -> None:
         if not self._lanes[name]:
             del self._lanes[name]
+            if not self._lanes:
+                self._turns = Turns()
             if self._closed and not self._lanes:
                 self._changed.notify_all()  # a spare thread that could not take a batch must end

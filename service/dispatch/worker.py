@@ -24,6 +24,7 @@ from .batcher import Batcher
 from .cost import LaneCosts
 from .engine import Engine
 from .memory import BatchCap, is_out_of_memory
+from .turns import caller
 from .watchdog import Watchdog
 
 log = logging.getLogger(__name__)
@@ -140,7 +141,7 @@ class Worker:
                 threading.Thread(target=self._prepare, args=(job.lane, plan), name="compile", daemon=True).start()
             except RuntimeError:  # no thread could be started: an engine thread compiles it instead
                 self._batcher.release(job.lane)
-        if not self._batcher.put(job):
+        if not self._batcher.put(job, caller.get()):
             job.future.set_exception(Draining("The service is shutting down."))
         elif fault := self.fault:  # checked after queueing: a later fault fails the queued job as well
             self._batcher.fail(partial(EngineDown, fault))

@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
@@ -94,6 +95,7 @@ def run(
     up once for each image, not for each stage. Cancelling the future cancels the stages that have not started.
     """
     loop, network, times = asyncio.get_running_loop(), ask.network, ask.times
+    context = copy_context()  # of the caller, for the engine's thread
     answer: asyncio.Future[T] = loop.create_future()  # other threads only read whether it is cancelled
     # A weak reference: the job holds the picture, and a cycle would keep both until a garbage collection.
     running: list[weakref.ref[Future[Finished]]] = []
@@ -125,7 +127,7 @@ def run(
         if in_engine_thread or job.exception() is not None:  # nothing to draw, or the pool may be closed
             settling(rendering, image, job)
         else:
-            network.pool.submit(settling, rendering, image, job)
+            context.run(network.pool.submit, settling, rendering, image, job)
 
     def rendering(image: DecodedImage, job: Future[Finished]) -> None:
         finished = job.result()

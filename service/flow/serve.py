@@ -23,6 +23,7 @@ from pellucid.types import DecodedImage, Outcome, Plan
 
 from ..dispatch.admission import Place
 from ..dispatch.forecast import Forecast
+from ..dispatch.turns import caller
 from ..telemetry.call import Call
 from . import bodies, trust_trials
 from .disconnect import connected
@@ -81,6 +82,7 @@ class Route(ABC, Generic[Asked, T]):
 async def serve(request: Request, service: Service, options: Asked, route: Route[Asked, Any]) -> Response:
     """The response to a request. ``options`` are those of the query. Raises PellucidError, ClientDisconnect."""
     arrived = time.monotonic()
+    caller.set(getattr(request.state, "caller", ""))
     if not service.ready:
         await bodies.discard_rest(request, service.limits, _LINGER_S)
         raise Draining("The service is starting up or shutting down.")

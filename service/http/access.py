@@ -125,6 +125,7 @@ class AccessControl:
         caller = (scope.get("client") or ("unknown",))[0]
         if self._keys and access == "key":
             caller = scope["state"]["api_key"] = self._keys.whose(Headers(scope=scope))
+        scope["state"]["caller"] = caller
         if self._limiter and self._rate and path.startswith(LIMITED) and not self._limiter.hit(self._rate, caller):
             free_at = self._limiter.get_window_stats(self._rate, caller).reset_time
             raise _too_often(self._rate, max(1, math.ceil(free_at - time.time())))

@@ -7,6 +7,7 @@ import threading
 import time
 import weakref
 from concurrent.futures import Future
+from contextvars import copy_context
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from pellucid.errors import DeadlineExceeded, EngineDown
 from pellucid.types import Job, Plan
 from service.dispatch.batcher import Batcher
+from service.dispatch.turns import FairPool, Turns, caller
 from tests.dispatch.echo import until
 
 NOW = time.monotonic()
@@ -71,10 +73,48 @@ def test_waiting_threads_share_the_queue_equally() -> None:
 def test_lanes_never_share_a_batch_and_the_longest_waiting_goes_first() -> None:
     queue = batcher()
     shallow, deep, late = job("", NOW + 1), job("blocks.4", NOW), job("", NOW + 2)
-    for one in (shallow, deep, late):
-        queue.put(one)
+    for who, one in enumerate((shallow, deep, late)):
+        queue.put(one, str(who))
     assert queue.take(lambda: 4) == [deep]
     assert queue.take(lambda: 4) == [shallow, late]
+
+
+def test_callers_take_turns_within_a_lane_and_between_lanes() -> None:
+    queue, many, few, other = batcher(), [job() for _ in range(16)], [job() for _ in range(2)], [job("other")]
+    for who, jobs in (("many", many), ("few", few), ("other", other)):
+        for one in jobs:
+            queue.put(one, who)
+    assert queue.take(lambda: 4) == [many[0], few[0], many[1], few[1]]
+    assert queue.take(lambda: 4) == other
+    for number in (2, 6):
+        queue.put(again := job("other"), "other")
+        assert queue.take(lambda: 4) == [again]  # before a caller's second batch
+        assert queue.take(lambda: 4) == many[number : number + 4]
+
+
+def test_callers_take_turns_in_the_pool() -> None:
+    begun: list[str] = []
+    gate = threading.Event()
+    with FairPool(1, "test") as pool:
+        pool.submit(gate.wait, 30)
+        for who in "aaabac":
+            context = copy_context()
+            context.run(caller.set, who)
+            context.run(pool.submit, lambda: begun.append(caller.get()))
+        pool.submit(lambda: begun.append("cancelled")).cancel()
+        gate.set()
+        with pytest.raises(ZeroDivisionError):
+            pool.submit(lambda: 1 // 0).result(30)
+    assert "".join(begun) == "abcaaa"
+    with pytest.raises(RuntimeError):
+        pool.submit(gate.wait)
+
+
+def test_the_turns_of_callers_who_left_are_forgotten() -> None:
+    turns = Turns()
+    for number in range(10_000):
+        turns.begin(turns.next(str(number)) + 1)
+    assert len(turns._last) < 2000
 
 
 def test_a_cancelled_job_is_not_run() -> None:
@@ -200,10 +240,11 @@ def test_a_full_batch_is_taken_right_after_the_oldest_lane() -> None:
     taken: list[list[Job]] = []
     spare = threading.Thread(target=lambda: taken.append(queue.take(lambda: 2)), daemon=True)
     spare.start()
+    until(lambda: queue._idle == 1)
     for one in (old, *full):
         queue.put(one)
-    time.sleep(0.05)
-    assert not taken
+    with queue._changed:
+        assert not queue._may_take(lambda: 2)
     assert queue.take(lambda: 2) == [old]
     spare.join(30)
     assert taken == [full]
