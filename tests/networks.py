@@ -3,7 +3,7 @@
 A gradient jumps where an activation has a kink. Two passes that round differently (another runtime, batch size, number
 of threads or processor) may fall on different sides of it, and then differ by far more than rounding. So gradients in
 float32 are compared in ``tiny``, which has no kinks, and those of networks with a ReLU in float64, where rounding is
-smaller than the distance of any of their values from its kink.
+smaller than the distance of any of their values from its kink (tests/explain/test_oracles.py measures it).
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Maps equal those of captum, pytorch-grad-cam and torch-cam, at the default layer and at earlier layers.
 
 Methods with gradients are compared in float64. There, the different batches and orders of summation move no value
-across the kink of a ReLU. Methods with forward passes only are compared in float32, because scores are continuous.
+across the kink of a ReLU: a test measures how far all values are from one. Methods with forward passes only are
+compared in float32, because scores are continuous.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import torchvision
 from pytorch_grad_cam import FinerCAM, GradCAM
 from pytorch_grad_cam.utils.model_targets import FinerWeightedTarget
 from torch import Tensor, nn
+from torch.nn import functional
 from torchcam import methods as torchcam
 
 from benchmarks.oracles import ENLARGED, ORACLES, SAMPLES, Enlarged, difference, enlarged
@@ -44,6 +46,13 @@ LAYERS = {
     "resnet18": ("layer4", "layer3.0", "layer1"),
     "mobilenet_v3_small": ("features", "features.7", "features.2"),
     "efficientnet_b0": ("features", "features.5", "features.2"),
+}
+# Where gradients jump.
+KINKS: dict[type[nn.Module], tuple[float, ...]] = {
+    nn.ReLU: (0,),
+    nn.ReLU6: (0, 6),
+    nn.Hardswish: (-3, 3),
+    nn.Hardsigmoid: (-3, 3),
 }
 CASES = [(name, layer) for name, layers in LAYERS.items() for layer in layers]
 TARGETS = [[3], [7, 0]]
@@ -72,6 +81,37 @@ def agree(method: str, ours: Floats, net: nn.Module, layer: str | None, picture:
         theirs = oracle(net, layer, picture, target)
         assert np.abs(theirs).max() > 0
         assert difference(method, ours, theirs) < 2e-4, (method, whose)
+
+
+def distances(module: nn.Module, x: Tensor) -> Tensor:
+    """How far each value is from the nearest point at which the module's gradient jumps."""
+    if isinstance(module, nn.MaxPool2d):
+        windows = functional.unfold(x, module.kernel_size, padding=module.padding, stride=module.stride)
+        first, second = windows.reshape(*x.shape[:2], -1, windows.shape[2]).topk(2, dim=2).values.unbind(2)
+        apart: Tensor = (first - second)[first > 0]
+        return apart  # a window of zeros has the gradient 0 wherever it goes
+    return torch.stack([(x - kink).abs() for kink in KINKS[type(module)]])
+
+
+@pytest.mark.parametrize("name", [*LAYERS, "tiny-relu", "lite0-plain"])
+def test_all_values_keep_their_distance_from_kinks(name: str) -> None:
+    net, size = (exact(name), SIZE) if name != "lite0-plain" else (lite0()[0], (224, 224))
+    found: list[float] = []
+
+    def measure(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        found.append(float(distances(module, inputs[0]).min()))
+
+    handles = [
+        module.register_forward_pre_hook(measure)
+        for module in net.modules()
+        if isinstance(module, (*KINKS, nn.MaxPool2d))
+    ]
+    with torch.no_grad():
+        net(images(3 if size == SIZE else 1, size, torch.float64))
+    for handle in handles:
+        handle.remove()
+    assert len(found) >= (0 if name == "efficientnet_b0" else 3)  # it has none
+    assert min(found, default=1) > 1e-10  # a thousand times what rounding moves in float64
 
 
 def test_every_method_has_an_oracle() -> None:

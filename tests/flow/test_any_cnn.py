@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -92,16 +93,17 @@ STD = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
 TRANSFORMERS = ("vit_tiny_patch16_224", "deit_tiny_distilled_patch16_224", "cait_xxs24_224")  # with a class token
 
 
-def grad_cam(net: nn.Module, layer: str, shape: Sequence[int], pixels: torch.Tensor, target: int) -> torch.Tensor:
-    """Grad-CAM by a hook at a module whose tokens are a grid ``[h, w]`` behind others: ``[B, h, w]``."""
-    seen: list[torch.Tensor] = []
-    handle = net.get_submodule(layer).register_forward_hook(lambda _, inputs, output: seen.append(output))
-    logits = net(pixels.clone().requires_grad_())
-    handle.remove()
-    (gradient,) = torch.autograd.grad(logits[:, target].sum(), seen[0])
-    _, height, width = shape
-    tokens, slopes = (value.detach()[:, -height * width :] for value in (seen[0], gradient))
-    return (slopes.mean(1, keepdim=True) * tokens).sum(2).reshape(-1, height, width)
+class Grid(nn.Module):
+    """Returns tokens ``[B, N, C]`` unchanged. Its ``map`` sees the last of them, a grid, as ``[B, C, h, w]``."""
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        super().__init__()
+        self.shape, self.map = shape[1:], nn.Identity()
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        others = tokens.shape[1] - math.prod(self.shape)
+        places = self.map(tokens[:, others:].mT.reshape(len(tokens), -1, *self.shape))  # B C h w
+        return torch.cat((tokens[:, :others], places.flatten(2).mT), 1)
 
 
 @pytest.mark.parametrize("name", TRANSFORMERS)
@@ -120,7 +122,7 @@ def test_a_vision_transformer_starts_and_answers_on_every_route(tmp_path: Path, 
     images = np.random.default_rng(1).integers(0, 256, (4, side, side, 3), np.uint8)
     files = [("images", (f"{number}.png", encoded(image))) for number, image in enumerate(images)]
 
-    async def ask_it(client: httpx.AsyncClient) -> tuple[Any, list[Any], list[Any]]:
+    async def ask_it(client: httpx.AsyncClient) -> tuple[Any, list[Any]]:
         async def answer(route: str, some: list[Any], **options: Any) -> Any:
             response = await client.post(route, params=options, files=some)
             assert response.status_code == 200, response.text
@@ -149,18 +151,21 @@ def test_a_vision_transformer_starts_and_answers_on_every_route(tmp_path: Path, 
         (maps,) = await answer("/v1/feature-maps", files[:1])
         assert len(maps["feature_maps"]) == len(model["feature_layers"])
         assert (await answer("/v1/predict", files[:1]))[0]["predictions"]
-        together = await answer("/v1/explain", files, **everything)
-        alone = [(await answer("/v1/explain", [file], **everything))[0] for file in files]
+        compared = await client.post("/v1/compare", params={"target": LABELS[:2]}, files=files[:1])
+        assert compared.status_code == 200, compared.text
+        batches = [await answer("/v1/explain", files[:count], **everything) for count in (1, 2, 3, 4)]
         (layer,) = (each for each in model["layers"] if each["name"] == model["default_layer"]["name"])
-        return layer, together, alone
+        return layer, batches
 
-    layer, together, alone = ask(settings, ask_it)
+    layer, batches = ask(settings, ask_it)
     pixels = (torch.from_numpy(images).permute(0, 3, 1, 2) / 255 - 0.5) / 0.25
     with torch.no_grad():
         logits = net(pixels)
+    grid = Grid(layer["shape"])
+    net.get_submodule(layer["name"]).register_forward_hook(lambda _, __, tokens: grid(tokens))
     for index in range(len(LABELS)):
-        maps = grad_cam(net, layer["name"], layer["shape"], pixels, index)
-        for results in (together, alone):
+        maps = LayerGradCam(net, grid.map).attribute(pixels, target=index)[:, 0].detach()
+        for results in batches:
             for image, result in enumerate(results):
                 cam = result["grad_cam"][index]
                 expected = maps[image].numpy()
