@@ -179,7 +179,7 @@ async def multipart(request: Request, limits: Limits, hold: Callable[[int], None
         if name in FILE_OPTIONS and part == "":  # Swagger UI sends this for a file that is not chosen
             continue
         if name in FILE_OPTIONS and isinstance(part, UploadFile):
-            fields[name] = b64encode(await part.read()).decode()
+            fields[name] = await asyncio.to_thread(lambda data: b64encode(data).decode(), await part.read())
             await part.close()
             continue
         if name != field_name or not isinstance(part, UploadFile):

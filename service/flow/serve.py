@@ -96,8 +96,11 @@ async def serve(request: Request, service: Service, options: Asked, route: Route
         body = await _read(request, service.limits, place, deadline_by(options.timeout_ms), route)
         # Ask.
         options = options.merged(body.fields)
-        asks, deadline = route.asks(body, options), deadline_by(options.timeout_ms)
-        reference = _reference(options, asks[0].network)
+        # Pictures among the options are megabytes of base64, which the event loop does not decode.
+        directly = all(getattr(options, name, None) is None for name in bodies.FILE_OPTIONS)
+        asks = route.asks(body, options) if directly else await asyncio.to_thread(route.asks, body, options)
+        deadline = deadline_by(options.timeout_ms)
+        reference = None if directly else await asyncio.to_thread(_reference, options, asks[0].network)
         every = [*asks, *([reference] if reference else [])]
         place.hold(images=len(every), size=sum(ask.picture_bytes for ask in every))
         times = [ask.times for ask in asks]
@@ -115,8 +118,10 @@ async def serve(request: Request, service: Service, options: Asked, route: Route
                 if route.one_answer:
                     with times[0].timed("render"):
                         response = await _by(deadline, asks[0].network.in_pool(route.reply, asks, written))
-                else:
+                elif directly:
                     response = route.reply(asks, written)
+                else:
+                    response = await asyncio.to_thread(route.reply, asks, written)
     if timing := Stages.header(times):
         response.headers["Server-Timing"] = timing
     return response

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -22,10 +22,11 @@ from numpy.typing import NDArray
 import pellucid
 from pellucid.client.heat_maps import NPZ, read_npz
 from pellucid.network.spec import OutputSpec
-from pellucid.parts import predictions
+from pellucid.parts import predictions, targets
 from pellucid.render.encode import encode
 from pellucid.schemas import CompareReply, Comparison, GradCam, ModelDetail, Reply, Result
 from pellucid.types import Batch, Outcome, Prediction
+from service.flow import bodies, provenance
 from tests import shapes
 from tests.flow import stub
 from tests.shapes import CLASSES, SHAPES, SIDE, Pictures
@@ -519,6 +520,32 @@ def test_a_segmentation_is_drawn_once_and_not_by_the_engines_thread(monkeypatch:
     monkeypatch.setattr(predictions, "encode", encoding)
     asyncio.run(play())
     assert [name.split("-")[0] for name in threads] == ["ThreadPoolExecutor"] * 2
+
+
+def test_pictures_among_the_options_are_not_decoded_on_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The base64 of 30 MiB takes 45 ms."""
+    threads: list[threading.Thread] = []
+
+    def noted(function: Callable[..., Any]) -> Callable[..., Any]:
+        def noting(*arguments: Any) -> Any:
+            threads.append(threading.current_thread())
+            return function(*arguments)
+
+        return noting
+
+    async def play() -> None:
+        async with stub.running() as app:
+            app.engine.gate.set()
+            files = {"images": ("image.png", stub.BLACK), "region_mask": ("mask.png", stub.POISON)}
+            response = await app.client.post("/v1/grad-cam", files=files, params={"provenance": True})
+            assert response.status_code == 200, response.text
+
+    monkeypatch.setattr(stub, "_SPEC", replace(stub._SPEC, output=OutputSpec("dense", (2, 2, 2))))
+    for where, name in ((bodies, "b64encode"), (targets, "drawn"), (provenance, "json_image")):
+        monkeypatch.setattr(where, name, noted(getattr(where, name)))
+    asyncio.run(play())
+    assert len(threads) == 3
+    assert threading.main_thread() not in threads
 
 
 # -- errors
