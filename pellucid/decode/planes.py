@@ -46,8 +46,8 @@ def assembled(
     size, drawn = frame.size[::-1], dict[str, Pixels]()
     for number, (name, plane) in enumerate(zip(spec.channels, planes, strict=True)):
         low, high = spec.low[number], spec.high[number]
-        if plane.dtype.kind == "f":
-            _require_finite(plane, name)
+        if plane.dtype.kind == "f" or plane.dtype.itemsize > 2:
+            _require_usable(plane, name, spec.largest[number])
         values = resized_plane(plane, frame.box(*size_of(plane)), size, spec.interpolation, pixels.dtype.type)
         if plane.dtype == np.uint8 and spec.depth == "float32":
             values = low + values * np.float32((high - low) / 255)
@@ -218,15 +218,21 @@ def _levels(plane: Plane, low: float, high: float) -> Pixels:
     return levels
 
 
-def _require_finite(plane: Plane, name: str) -> None:
+def _require_usable(plane: Plane, name: str, most: float) -> None:
     for rows in _strips(plane):
         with np.errstate(over="ignore"):
-            finite = np.isfinite(plane[rows].astype(np.float32))
-        if not finite.all():
-            y, x = np.argwhere(~finite)[0]
+            values = plane[rows].astype(np.float32)
+        usable = np.abs(values) <= most  # False for NaN
+        if not usable.all():
+            y, x = np.argwhere(~usable)[0]
+            has = (
+                f"{values[y, x]:g}"
+                if np.isfinite(values[y, x])
+                else "NaN, infinity or a number beyond single precision"
+            )
             raise UndecodableImage(
-                f"The channel {name} has NaN, infinity or a number beyond single precision in row {rows.start + y}, "
-                f"column {x}."
+                f"The channel {name} has {has} in row {rows.start + y}, column {x}: at most {most:g} is read, "
+                "a million times the declared range."
             )
 
 

@@ -24,7 +24,7 @@ def from_values(values: NDArray[Any], spec: PreprocessSpec) -> tuple[Prepared, .
     channels, *size = spec.shape
     _require_shape(values.shape, (*size, channels))
     if spec.depth == "float32":
-        return _finite(values)
+        return _usable(values, spec)
     if values.dtype.kind not in "iu" or (values.size and (values.min() < 0 or values.max() > 255)):
         raise InvalidOption("UINT8 pixels must be whole numbers from 0 to 255.")
     return tuple(Prepared(picture) for picture in np.ascontiguousarray(values, np.uint8))
@@ -40,15 +40,18 @@ def from_normalised(values: NDArray[Any], spec: PreprocessSpec) -> tuple[Prepare
     if values.dtype.kind not in "iuf":
         raise InvalidOption("FP32 pixels must be numbers.")
     if spec.depth == "float32":
-        return _finite(values.transpose(0, 2, 3, 1) * spec.spread + spec.blank)
+        with np.errstate(all="ignore"):
+            values = values.transpose(0, 2, 3, 1) * spec.spread + spec.blank
+        return _usable(values, spec)
     return tuple(_levels(picture, number, spec) for number, picture in enumerate(values))
 
 
-def _finite(values: NDArray[Any]) -> tuple[Prepared, ...]:
+def _usable(values: NDArray[Any], spec: PreprocessSpec) -> tuple[Prepared, ...]:
     with np.errstate(all="ignore"):
         pictures = np.ascontiguousarray(values, np.float32)
-    if not np.isfinite(pictures).all():
-        raise InvalidOption("FP32 pixels must be finite numbers of single precision.")
+        usable = np.abs(pictures) <= spec.largest  # False for NaN
+    if not usable.all():
+        raise InvalidOption("FP32 pixels must be finite numbers, at most a million times the range of their channel.")
     return tuple(map(Prepared, pictures))
 
 

@@ -111,6 +111,11 @@ class PreprocessSpec:
         """The difference of values of each channel that is normalised to 1."""
         return tuple((high - low) * std for std, low, high in zip(self.std, self.low, self.high, strict=True))
 
+    @property
+    def largest(self) -> tuple[float, ...]:
+        """The largest magnitude of each channel that is read. Numbers far beyond its range overflow in the network."""
+        return tuple(1e6 * max(abs(low), abs(high)) for low, high in zip(self.low, self.high, strict=True))
+
 
 @dataclass(frozen=True, slots=True)
 class OutputSpec:

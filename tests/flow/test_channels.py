@@ -115,9 +115,12 @@ def test_tensors_of_float_reach_the_network(url: str, five: httpx.Client, expect
         files.set_data_from_numpy(np.array([npy(VALUES)], object))
         np.testing.assert_allclose(client.infer("five", [files]).as_numpy("logits")[0], expected, atol=1e-5)
         wrong = triton.InferInput("pixels", [1, *VALUES.shape], "FP32")
-        wrong.set_data_from_numpy(np.full((1, *VALUES.shape), np.nan, np.float32))
-        with pytest.raises(triton.InferenceServerException, match="must be finite numbers"):
-            client.infer("five", [wrong])
+        for number in (np.nan, 3e38):
+            wrong.set_data_from_numpy(np.full((1, *VALUES.shape), number, np.float32))
+            with pytest.raises(
+                triton.InferenceServerException, match="must be finite numbers, at most a million times"
+            ):
+                client.infer("five", [wrong])
         levels = triton.InferInput("pixels", [1, *VALUES.shape], "UINT8")
         levels.set_data_from_numpy(np.zeros((1, *VALUES.shape), np.uint8))
         with pytest.raises(triton.InferenceServerException, match="datatype of 'pixels' is FP32, not 'UINT8'"):

@@ -407,6 +407,10 @@ HOSTILE = {
     "NaN": (npy(np.full((9, 9, 5), np.nan, np.float32)), "channel blue has NaN"),
     "infinity": (npy(np.full((9, 9, 5), np.inf)), "infinity"),
     "too large for float32": (npy(np.full((9, 9, 5), 1e300)), "a number beyond single precision"),
+    "too large for the network": (
+        npy(np.full((9, 9, 5), 3e38)),
+        r"blue has 3e\+38 in row 0, column 0: at most 1e\+\d+ is read",
+    ),
     "truncated": (
         npy(np.zeros((9, 9, 5), np.float32))[:-1],
         "truncated or too long: the header describes 1620 bytes, 16",
