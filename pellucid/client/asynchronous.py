@@ -58,11 +58,14 @@ class AsyncClient:
         """``timeout_s``: seconds for a call and its retries. The service gets it as ``timeout_ms`` and drops late work.
 
         ``retries``: how often a call is sent again, at most, after a temporary failure; see ``retry``.
+        Raises ValueError for a ``url`` without a scheme.
         """
         self._timeout_s = timeout_s
         self._retries = retries
         limits = httpx.Limits(max_connections=None)
-        self._http = httpx.AsyncClient(base_url=url, headers=calls.headers(api_key), transport=transport, limits=limits)
+        self._http = httpx.AsyncClient(
+            base_url=calls.address(url), headers=calls.headers(api_key), transport=transport, limits=limits
+        )
 
     async def predict(self, image: ImageSource, **options: Unpack[PredictOptions]) -> list[Prediction]:
         """The most probable classes, best first."""

@@ -32,6 +32,13 @@ USER_AGENT: Final = "pellucid-client"
 _GRACE_S: Final = 1
 
 
+def address(url: str) -> str:
+    """The URL of a service. Raises ValueError without a scheme."""
+    if not url.lower().startswith(("http://", "https://")):
+        raise ValueError(f"the url of a service begins with http:// or https://, as http://127.0.0.1:8000, not {url!r}")
+    return url
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """A request that may be sent several times."""

@@ -180,6 +180,13 @@ def test_what_a_newer_service_adds_is_no_error() -> None:
     assert prediction.index == 0
 
 
+@pytest.mark.parametrize("client_type", [Client, AsyncClient])
+@pytest.mark.parametrize("url", ["127.0.0.1:8000", "localhost", "ftp://host", ""])
+def test_a_url_without_a_scheme_is_refused_at_once(client_type: type[Client] | type[AsyncClient], url: str) -> None:
+    with pytest.raises(ValueError, match=r"begins with http:// or https://, as http://127\.0\.0\.1:8000, not "):
+        client_type(url)
+
+
 def test_where_nobody_answers_it_says_so(server: str) -> None:
     with Client("http://127.0.0.1:1") as client, pytest.raises(httpx.ConnectError):
         client.models()
