@@ -120,7 +120,7 @@ def compile(
     drawn on: three, as red, green and blue, or one, as gray.
 
     ``name`` is the network's name in requests, by default the file's name. ``title`` and ``source`` describe it to
-    readers. ``progress`` shows a progress bar.
+    readers. ``progress`` shows a progress bar on a terminal.
 
     Raises CompileError, and OSError if the file can't be written.
     """
@@ -367,7 +367,7 @@ def _progress_bar(name: str, progress: bool) -> Iterator[Callable[[str], None]]:
     with tqdm(
         total=len(_STAGES),
         desc=f"compiling {name}",
-        disable=not progress,
+        disable=None if progress else True,  # None: no bar in a file of logs
         bar_format="{desc} {bar} {n_fmt}/{total_fmt} {postfix} {elapsed}",
     ) as bar:
 

@@ -161,7 +161,9 @@ def test_what_a_file_can_not_have_is_said(tmp_path: Path) -> None:
     torch.export.save(torch.export.export(_Added(), (images(2), images(2))), tmp_path / "added.pt2")
     with pytest.raises(WeightsError, match="takes 2 tensors: export a module that takes the pixels alone"):
         exported.load(tmp_path / "added.pt2")
-    with pytest.raises(WeightsError, match=r"net\.pt2 (has|takes|was|changes) .*"):
+    with pytest.raises(
+        WeightsError, match=r"net\.pt2 has the operation torch\.ops\.higher_order\.cond, which is not one of"
+    ):
         exported.load(saved(tmp_path, _Branching()))
     with pytest.raises(WeightsError, match=r"in training mode: torch\.export\.export\(net\.eval\(\), "):
         exported.load(saved(tmp_path, TinyNet().train()))
