@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Final, Generic, TypeVar
 from starlette.requests import Request
 from starlette.responses import Response
 
-from pellucid.errors import DeadlineExceeded, Draining, PellucidError
+from pellucid.errors import ContentTooLarge, DeadlineExceeded, Draining, PellucidError
 from pellucid.parts.option_types import Options
 from pellucid.parts.predictions import PredictOptions
 from pellucid.parts.targets import TargetOptions, liken
@@ -90,8 +90,15 @@ async def serve(request: Request, service: Service, options: Asked, route: Route
     def deadline_by(chosen_ms: int | None) -> float:
         return arrived + min(chosen_ms or service.timeout_ms, service.timeout_ms) / 1000
 
+    try:
+        announced = bodies.announced(request, service.limits, any_type=route.any_type)
+    except ContentTooLarge as error:
+        if "expect" not in request.headers:  # such a client sends no body before it is asked to
+            await bodies.discard_rest(request, service.limits, _LINGER_S)
+        error.headers["Connection"] = "close"  # what is left of the body is not read
+        raise
     # Admit: the place holds bytes as they come, and images once they are known.
-    with service.admission.enter(bodies.announced(request, service.limits, any_type=route.any_type)) as place:
+    with service.admission.enter(announced) as place:
         # Read.
         body = await _read(request, service.limits, place, deadline_by(options.timeout_ms), route)
         # Ask.

@@ -116,6 +116,15 @@ def test_a_connection_too_many_is_told_to_come_again(small: Server) -> None:
         connection.close()
 
 
+def test_a_connection_whose_body_is_refused_is_not_used_again(small: Server) -> None:
+    """By a client that keeps connections: the rest of a body beyond the limit is not read, so the connection ends."""
+    with httpx.Client(base_url=small.url, timeout=60) as client:
+        for size in (2**20 + 1, 2**21 + 2**20):
+            told = client.post("/v1/predict", content=bytes(size), headers={"Content-Type": "image/jpeg"})
+            assert (told.status_code, told.headers["connection"]) == (413, "close")
+            assert client.get("/livez").status_code == 200
+
+
 def test_a_body_that_is_refused_is_not_taken_for_ever(small: Server) -> None:
     with _connect(small) as caller:
         caller.sendall(f"POST /v1/predict HTTP/1.1\r\n{TYPED}Content-Length: {2**40}\r\n\r\n".encode())
