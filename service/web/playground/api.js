@@ -95,6 +95,8 @@ export function stages(header) {
   }));
 }
 
+export const STRETCH = "percentile";  // of a feature map's colours: a few extreme values don't hide the others
+
 /** The query of /v1/explain for a view. What is left to the service's default is left out. */
 export function explainQuery(state, detail, reference) {
   const layer = state.layer || detail.default_layer.name;
@@ -106,6 +108,7 @@ export function explainQuery(state, detail, reference) {
   ]) {
     if (state[name]) query.set(name, state[name]);
   }
+  if (detail.layers.length) query.set("scale", STRETCH);
   if (state.sort === "effect" && detail.gates.length) query.set("effects", "true");
   for (const target of [state.target, state.versus]) if (target) query.append("target", target);
   return query;
