@@ -27,10 +27,13 @@ const classOf = (text) => named.get(text) ?? text;
 export function renderSays({detail, result}) {
   const [cam] = result.grad_cam ?? [];
   const {target} = cam ?? {};
+  const joined = (text) => text.replaceAll(" ", "\u00a0");
   fill(byId("says"), cam ? [
-    h("span", {}, tOf("says", kindOf(target), {model: detail.name, label: nameOf(target), share: score(target)})), " ",
-    h("span", {}, cam.raw.all_negative ? t("says.nothing") : t("says.area", {area: percent(areaOf(cam.raw.values))})),
-    " ", h("span", {class: "muted"}, t("says.honest")),
+    h("strong", {}, tOf("says", kindOf(target), {
+      model: detail.name, label: nameOf(target), share: joined(score(target)),
+    })), " ",
+    cam.raw.all_negative ? t("says.nothing") : t("says.area", {area: joined(percent(areaOf(cam.raw.values)))}),
+    h("span", {class: "muted"}, t("says.honest")),
   ] : []);
 }
 
