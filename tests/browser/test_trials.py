@@ -192,7 +192,7 @@ def test_a_channel_is_muted_and_the_answer_follows_and_is_in_the_address(visit: 
     expect(panel).to_contain_text(f"gradient × activation {signed(ranking['agreement']['gradient_activation'])}")
     strongest = ranking["most"][0]["channel"]
     with page.expect_response(re.compile("scale=")) as answer:
-        panel.get_by_role("button", name=f"Mute channel {strongest}").click()
+        panel.get_by_role("button", name=f"Mute channel {strongest}", exact=True).click()
     found = result(answer.value)["what_if"]
     assert found["edit"]["channels"] == [{"channel": strongest, "factor": 0.0}]
     (change,) = found["targets"]
@@ -203,7 +203,7 @@ def test_a_channel_is_muted_and_the_answer_follows_and_is_in_the_address(visit: 
         re.compile(rf"\?sample=cat&tab=what-if&gate=blocks\.15\.gate&scale={strongest}:0&rank=true$")
     )
     page.reload()
-    slider = panel.get_by_role("slider", name=f"Factor of channel {strongest}")
+    slider = panel.get_by_role("slider", name=f"Factor of channel {strongest}", exact=True)
     expect(slider).to_have_value("0")
     expect(panel.locator(".results")).to_contain_text(f"({signed(change['change'])})")
     expect(panel).to_contain_text("muted alone")
