@@ -3,14 +3,14 @@
 import {STRETCH, ask, seen, supersede} from "./api.js";
 import {shape} from "./controls.js";
 import {byId, fill, h} from "./dom.js";
-import {number, signed, t, tOf} from "./i18n.js";
+import {number, percent, signed, t, tOf} from "./i18n.js";
 import {tiles} from "./pictures.js";
 import {enlarge} from "./stage.js";
 import {channelsOf} from "./state.js";
 import {ordered, strip} from "./strip.js";
 
 const LEAST_REACH = 0.1;    // the strips' scale goes from 1 at least this far: less is next to nothing
-const STRONGEST = 4;        // channels that are named
+const STRONGEST = 3;        // channels that are named
 const PAUSE = 120;          // milliseconds that a held arrow key rests on a channel before its maps are asked for
 
 const body = byId("attention").querySelector(".body");
@@ -53,7 +53,7 @@ export async function renderAttention(view) {
     gates.length > 0 && h("p", {class: "muted"}, t("attention.order")),
     entries.length > 0 && sorting(view),
     gates.length === 0 && h("p", {class: "muted"}, t(importance ? "attention.none" : "attention.nothing")),
-    entries.map((entry) => strips(view, entry)),
+    h("div", {}, entries.map((entry) => strips(view, entry))),
   );
 }
 
@@ -114,7 +114,7 @@ function ofGate(view, gate, reach, most) {
   return {
     key: layer,
     title: layer,
-    facts: t("attention.facts", {channels: weights.length, change: number(change)}),
+    facts: t("attention.facts", {channels: weights.length, change: percent(change)}),
     note: t("attention.gate", {shape: shape(scaled.shape), reach: number(reach)}),
     share: change / most,
     asked: {gates: layer},
@@ -159,7 +159,7 @@ function strips(view, entry) {
   const node = h(
     "details", {class: "gate", open: entry.open},
     h("summary", {"data-key": `fold-${key}`}, h("h3", {}, title), bar, h("span", {class: "muted"}, facts, h(
-      "span", {class: "most"}, ` · ${t("attention.most", {channels: named.slice(0, 2).map((each) => each.join(" ")).join(", ")})}`,
+      "span", {class: "most"}, ` · ${t("attention.most", {channels: named.slice(0, 2).map((each) => each.join(" ").replaceAll(" ", "\u00a0")).join(", ")})}`,
     ))),
     content,
   );
@@ -177,9 +177,13 @@ function strips(view, entry) {
 }
 
 /** What is in an open gate. */
-function opened(view, {key, title, note, asked, named, bars}) {
+function opened(view, {key, title, note, asked, named, telling, bars}) {
   const sides = h("div", {class: "sides", "aria-live": "polite"});
-  const draw = () => fill(sides, known.get(key).maps.map((maps) => side(maps, key)));
+  const draw = () => {
+    const {channel, chosen, maps} = known.get(key);
+    const why = chosen || telling !== undefined ? t("channel", {channel}) : t("attention.telling", {channel});
+    fill(sides, h("p", {class: "muted"}, why), maps.map((side) => figure(side, key)));
+  };
   let timer;
   const onSelect = (channel) => {
     clearTimeout(timer);
@@ -215,7 +219,7 @@ function opened(view, {key, title, note, asked, named, bars}) {
 const choices = () =>
   [...known].filter(([, {chosen}]) => chosen).map(([key, {channel}]) => `${key}:${channel}`).join(",");
 
-function side(maps, key) {
+function figure(maps, key) {
   const [channel] = maps.channels;
   const name = t(`side.${maps.side ?? "layer"}`);
   const caption = `${maps.layer}, ${t("channel", {channel})}, ${name}`;

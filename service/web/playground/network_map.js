@@ -6,6 +6,7 @@ import {t} from "./i18n.js";
 import {canvas} from "./pictures.js";
 
 const LARGEST = 24;  // layers of a block: a module with more is split into its parts
+const OCTAVES = 4;   // of resolution, or of channels, from the largest block to the smallest, at least
 const FEWEST = 12;   // blocks of a map, where the network has so many parts
 const KEYS = {ArrowLeft: -1, ArrowUp: -1, ArrowRight: 1, ArrowDown: 1, Home: -Infinity, End: Infinity};
 
@@ -55,13 +56,15 @@ function stagesOf(blocks) {
   return stages;
 }
 
+const sideOf = ({shape: [, height, width]}) => Math.sqrt(height * width);
 const sizeOf = ({shape: [, height, width]}) => `${height} × ${width}`;
 
-/** Where `value` is between the least and the largest of `values`, by its logarithm: 0 to 1. */
+/** From 1 for the largest of `values` down to 0 for the least, by the logarithm; four octaves at least. */
 function along(values) {
   const logs = values.map(Math.log2);
-  const [least, most] = [Math.min(...logs), Math.max(...logs)];
-  return (value) => (most > least ? (Math.log2(value) - least) / (most - least) : 0.5);
+  const most = Math.max(...logs);
+  const span = Math.max(OCTAVES, most - Math.min(...logs));
+  return (value) => 1 - (most - Math.log2(value)) / span;
 }
 
 /**
@@ -71,8 +74,9 @@ function along(values) {
  */
 export function networkMap({key, label, detail, photo, picked, multiple = false, input = false, onPick}) {
   const blocks = blocksOf(detail.layers);
-  const tall = along([...blocks.map(({main}) => Math.sqrt(main.shape[1] * main.shape[2])), detail.input[1]]);
+  const tall = along(blocks.map(({main}) => sideOf(main)));
   const wide = along(blocks.map(({main}) => main.shape[0]));
+  const widthOf = ({main}) => 1 + 1.5 * wide(main.shape[0]);
   const gated = new Set([...detail.gates, ...detail.spatial_gates].map(({after}) => after));
   const attends = detail.method_details.some(({needs}) => needs.startsWith("attention"));
   const has = (block, test) => block.layers.some(test);
@@ -127,8 +131,8 @@ export function networkMap({key, label, detail, photo, picked, multiple = false,
       ].filter(Boolean).join(" "),
       "data-key": `${key}-${block.name}`, "data-block": block.name, "aria-selected": has(block, isPicked),
     }, bar);
-    node.style.setProperty("--tall", tall(Math.sqrt(block.main.shape[1] * block.main.shape[2])).toFixed(3));
-    node.style.setProperty("--wide", wide(block.main.shape[0]).toFixed(3));
+    node.style.setProperty("--tall", tall(sideOf(block.main)).toFixed(3));
+    node.style.setProperty("--wide", widthOf(block).toFixed(3));
     return node;
   }
 
@@ -186,17 +190,21 @@ export function networkMap({key, label, detail, photo, picked, multiple = false,
       label,
       h("div", {class: "stage input", role: input ? "group" : "presentation", "aria-label": input && t("map.input")},
         h("div", {class: "row"}, start), sizeLabel(`${height} × ${width}`)),
-      stagesOf(blocks).map(({size, blocks: all}) => h(
-        "div", {class: "stage", role: "group", "aria-label": t(attends ? "map.tokens" : "map.stage", {size})},
-        h("div", {class: "row"}, all.map(blockOption)), sizeLabel(size),
-      )),
+      stagesOf(blocks).map(({size, blocks: all}) => {
+        const node = h(
+          "div", {class: "stage", role: "group", "aria-label": t(attends ? "map.tokens" : "map.stage", {size})},
+          h("div", {class: "row"}, all.map(blockOption)), sizeLabel(size),
+        );
+        node.style.setProperty("--wide", all.reduce((sum, block) => sum + widthOf(block), 0).toFixed(3));
+        return node;
+      }),
     )),
     telling,
     h("ul", {class: "map-keys", "aria-hidden": "true"}, [
       ["is-picked", t("map.key.picked")], !multiple && ["is-default", t("map.key.default")],
       gated.size && ["has-gate", t("map.gate")], attends && ["has-attention", t("map.key.attention")],
     ].filter(Boolean).map(([name, text]) => h("li", {class: name}, text))),
-    inner && inside(inner),
+    inner?.layers.length > 1 && inside(inner),
   );
 }
 
