@@ -193,7 +193,7 @@ export function networkMap({key, label, detail, photo, picked, multiple = false,
       stagesOf(blocks).map(({size, blocks: all}) => {
         const node = h(
           "div", {class: "stage", role: "group", "aria-label": t(attends ? "map.tokens" : "map.stage", {size})},
-          h("div", {class: "row"}, all.map(blockOption)), sizeLabel(size),
+          h("div", {class: "row"}, all.map(blockOption)), sizeLabel(attends ? t("map.tokens", {size}) : size),
         );
         node.style.setProperty("--wide", all.reduce((sum, block) => sum + widthOf(block), 0).toFixed(3));
         return node;
@@ -236,7 +236,9 @@ export function renderNetworkMap({photo, detail, state, result, update}) {
     root,
     h("h2", {}, t("map.title")),
     h("p", {class: "muted"}, t("map.lead")),
-    networkMap({key: "map", label: t("map.choose"), detail, photo, picked: [layer], input, onPick}),
+    layers.length || input
+      ? networkMap({key: "map", label: t("map.choose"), detail, photo, picked: [layer], input, onPick})
+      : h("p", {class: "muted"}, detail.default_layer.why),
     h("details", {class: "help", open}, h("summary", {"data-key": "map-help"}, t("help")), h("p", {}, t("map.help"))),
   );
 }
