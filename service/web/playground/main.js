@@ -7,13 +7,15 @@ import {catalogue, detailOf, known, served, usual} from "./catalogue.js";
 import {renderCompare} from "./compare.js";
 import {renderControls} from "./controls.js";
 import {byId, h} from "./dom.js";
+import {renderGallery, showGallery} from "./gallery.js";
 import {LANGUAGES, speak, spoken, t, tOf} from "./i18n.js";
 import {SAMPLES, listen, loadSample, renderIntake} from "./intake.js";
 import {renderMaps} from "./maps.js";
 import {renderMethods} from "./methods.js";
+import {groupOf, keep} from "./own.js";
 import {greys, overlayColours} from "./pictures.js";
 import {renderPredictions, suggestLabels} from "./predictions.js";
-import {attempt} from "./problems.js";
+import {attempt, tell as report} from "./problems.js";
 import {renderRecipe} from "./recipe.js";
 import {keepReference, referenceOf} from "./reference.js";
 import {nameOf, score} from "./scores.js";
@@ -27,7 +29,7 @@ const PATIENCE = 150;  // milliseconds before a wait is shown: what is quicker n
 let state = read();
 let photo = null;      // the one that is asked about
 let presented = null;  // the one on the stage
-let own = null;   // the visitor's last photograph, for "back"
+let group = [];   // the visitor's photographs that came together
 let view = null;  // the last answer with what it was asked for
 
 /** Change the state and show what it now says. */
@@ -51,7 +53,7 @@ function look(patch) {
 /** Put what is shown into the address: it follows the answers, so nothing refused is ever in it. */
 function note(step) {
   const shown = view ?? {state, photo};
-  write({...shown.state, ...looks(state)}, {step, own: Boolean(shown.photo) && !shown.photo.sample});
+  write({...shown.state, ...looks(state)}, {step, own: shown.photo?.id ?? ""});
 }
 
 /** Names that another network has no use for are dropped when it is chosen. */
@@ -102,7 +104,6 @@ async function explain({step = false, keeps = false} = {}) {
     if (signal.aborted) return;
     const heat = [reply.result.image, cam, mask, overlayColours(asked.state), asked.state.signed === "true"];
     view = {...asked, reference, detail, query, reply, heat, result: reply.result, update, attempt, look};
-    if (!photo.sample) own = photo;
     note(step);
     present(photo);
     showHeat(...heat);
@@ -113,13 +114,12 @@ async function explain({step = false, keeps = false} = {}) {
       ? tOf("done", detail.output.kind, {label: nameOf(top), share: score(top)})
       : t("reference.wanted");
   }, {again, keeps, name});
-  if (signal.aborted) return;
+  if (signal.aborted) return problem;
   clearTimeout(waiting);
   busy(false);
-  const count = asked.photo.leftOut;
-  if (problem && count) byId("problem").append(h("p", {}, t("source.left_out", {count})));
   if (problem) await recover(problem);
   document.body.classList.toggle("blank", view?.photo !== photo);
+  return problem;
 }
 
 /** After a request that failed: back to the last answer; without one, on with what was not refused. */
@@ -175,6 +175,7 @@ function renderView() {
   renderWhatIf(shown);
   renderBeside(shown);
   renderRecipe(shown);
+  renderGallery(shown);
   attempt(() => Promise.all([
     renderPredictions(shown), renderCompare(shown), renderMaps(shown), renderAttention(shown),
   ]), {keeps: true});
@@ -187,15 +188,35 @@ function busy(is) {
 }
 
 /** Take a photograph in and explain it. What the service can't read leaves all as it was. */
-async function take(next, nextState, {step = true} = {}) {
+async function take(next, nextState, {step = true, keeps = false} = {}) {
   const signal = supersede("photo");
   // null: a TIFF, say, which the service can read
   next.bitmap ??= await createImageBitmap(next.blob).catch(() => null);
-  if (signal.aborted) return;
+  if (signal.aborted) return null;
   photo = next;
   state = nextState;
   if (photo.bitmap) present(photo);
-  await explain({step});
+  return explain({step, keeps});
+}
+
+/** Take in what came together: the first that the service can read is explained, and all are in the gallery. */
+async function takeAll(photos, notes) {
+  if (!photos.length) {
+    report(notes.map((note) => note()));
+    return;
+  }
+  keep(photos).then(() => renderIntake(view?.photo ?? photo));
+  showAll(photos, notes);
+  for (const next of photos) {
+    const problem = await take(next, another(state, ""), {keeps: next !== photos[0]});
+    if (!problem?.refused || problem.ofOption || group !== photos) return;
+  }
+  if (photos.length > 1) report([t("gallery.none", {count: photos.length})]);
+}
+
+function showAll(photos, notes = []) {
+  group = photos;
+  showGallery(photos, notes, (next) => take(next, another(state, "")));
 }
 
 const takeSample = (name, nextState, how) => attempt(async () => take(await loadSample(name), nextState, how));
@@ -205,11 +226,16 @@ async function restore() {
   const next = read();
   if (!SAMPLES.includes(next.sample)) next.sample = "";
   wear(next);
+  const signal = supersede("restore");
+  const mine = !next.sample && history.state?.own ? await groupOf(history.state.own) : [];
+  if (signal.aborted) return;
+  const found = mine.find(({id}) => id === history.state.own);
+  if (found && !group.includes(found)) showAll(mine);
   if (next.sample && next.sample !== photo?.sample) {
     await takeSample(next.sample, next, {step: false});
-  } else if (!next.sample && history.state?.own && own && own !== photo) {
-    await take(own, next, {step: false});
-  } else if (photo && (next.sample || history.state?.own)) {
+  } else if (found && found !== photo) {
+    await take(found, next, {step: false});
+  } else if (photo && (next.sample || found)) {
     state = next;
     await explain();
   } else {
@@ -242,7 +268,7 @@ addEventListener("popstate", restore);
 onLook(look);
 listen(
   (name) => takeSample(name, another(state, name)),
-  (file) => take(file, another(state, "")),
+  takeAll,
 );
 
 async function start() {
