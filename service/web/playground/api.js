@@ -1,5 +1,7 @@
 // The public API, as any other caller would use it.
 
+import {viewOf} from "./state.js";
+
 /** An answer that is no success: a problem+json, or no answer at all. */
 export class Problem extends Error {
   constructor({type, title, detail, status, request_id, allowed}) {
@@ -106,16 +108,18 @@ export function stages(header) {
 }
 
 /** The query of /v1/explain for a view. What is left to the service's default is left out. */
-export function explainQuery(state, detail, reference) {
+export function explainQuery(state, detail, reference, photo) {
   const layer = state.layer || detail.default_layer.name;
   const explains = layer && (reference || detail.output.kind !== "embedding");
   const parts = ["predictions", layer && "attention", explains && "grad_cam", detail.layers.length && "feature_maps"];
   const query = new URLSearchParams({include: parts.filter(Boolean).join(",")});
   for (const name of [
-    "model", "layer", "method", "against", "region", "direction", "signed", "colormap", "layers", "top_k",
+    "model", "layer", "method", "against", "region", "direction", "signed", "colormap", "layers", "top_k", "detail",
   ]) {
     if (state[name]) query.set(name, state[name]);
   }
+  const view = viewOf(state, detail, photo);
+  if (view !== "centre") query.set("view", view);
   if (state.sort === "effect" && detail.gates.length) query.set("effects", "true");
   for (const target of [state.target, state.versus]) if (target) query.append("target", target);
   return query;
@@ -126,6 +130,9 @@ export function sameTarget({target}, state, names = ["against", "region", "direc
   if (target.similarity !== undefined) return [];
   return [["target", target.index], ...names.filter((name) => state[name]).map((name) => [name, state[name]])];
 }
+
+/** The options that say again how a photograph is seen. */
+export const seen = ({query}) => [...query].filter(([name]) => ["view", "detail"].includes(name));
 
 /** A query with what a reader of it can take: commas and spaces. */
 export const readable = (query) => query.toString().replaceAll("%2C", ",");

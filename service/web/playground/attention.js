@@ -1,6 +1,6 @@
 // Channel attention: each gate's weights as a strip, and one channel's feature map before and after the gate.
 
-import {ask, supersede} from "./api.js";
+import {ask, seen, supersede} from "./api.js";
 import {shape} from "./controls.js";
 import {byId, fill, h} from "./dom.js";
 import {number, signed, t, tOf} from "./i18n.js";
@@ -23,9 +23,10 @@ let about = {};
 /** Draw the strips of a view; the first maps beside them are those of the channel that each gate changed most. */
 export async function renderAttention(view) {
   const {photo, detail, state, result} = view;
-  if (about.photo !== photo || about.model !== detail.name || about.colormap !== state.colormap) {
+  if (about.photo !== photo || about.model !== detail.name || about.colormap !== state.colormap
+    || about.seen !== seen(view).join()) {
     known = new Map();
-    about = {photo, model: detail.name, colormap: state.colormap};
+    about = {photo, model: detail.name, colormap: state.colormap, seen: seen(view).join()};
   }
   if (!result.attention) {
     fill(body, h("p", {class: "muted"}, detail.default_layer.why));
@@ -70,8 +71,9 @@ export async function renderAttention(view) {
 }
 
 /** Some channels' maps, each with its tile as a canvas: [{layer, side, channels, stats, pixels}]. */
-async function mapsOf({photo, detail, state}, asked, signal) {
-  const query = new URLSearchParams({model: detail.name, ...asked});
+async function mapsOf(view, asked, signal) {
+  const {photo, detail, state} = view;
+  const query = new URLSearchParams({model: detail.name, ...asked, ...Object.fromEntries(seen(view))});
   if (state.colormap) query.set("colormap", state.colormap);
   const {result} = await ask("v1/feature-maps", photo, query, signal);
   return Promise.all(result.feature_maps.map(async (maps) => ({...maps, pixels: (await tiles(maps))[0]})));

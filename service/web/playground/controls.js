@@ -4,8 +4,10 @@ import {byId, fill, h} from "./dom.js";
 import {t, tOf} from "./i18n.js";
 import {wordsOf} from "./methods.js";
 import {colourMaps, overlayColours} from "./pictures.js";
+import {viewOf} from "./state.js";
 
 const TOP = ["3", "5", "10", "20"];
+const DETAIL = ["160", "224", "256", "320", "448", "640"];  // pixels of the short side
 
 export const shape = ([channels, height, width]) => `${channels} × ${height} × ${width}`;
 
@@ -51,8 +53,32 @@ function about(method) {
   );
 }
 
+/** How the network sees the photograph, and in how much detail where it can be chosen. */
+function seeing({state, detail, photo, update}) {
+  const chosen = viewOf(state, detail, photo ?? {});
+  const views = detail.whole.offered ? ["whole", "centre", "squash"] : ["centre", "squash"];
+  const usual = String(detail.whole.detail);
+  const press = (view) => update({view: view === viewOf({view: ""}, detail, photo ?? {}) ? "" : view, detail: ""});
+  const sizes = [...new Set([...DETAIL, usual, state.detail || usual])].sort((one, other) => one - other);
+  return h(
+    "div", {class: "control seeing", role: "group", "aria-labelledby": "seeing"},
+    h("span", {id: "seeing"}, t("control.view")),
+    h("div", {class: "act"}, h("div", {class: "segments"}, views.map((view) => h("button", {
+      type: "button", "data-key": `view-${view}`, "aria-pressed": String(view === chosen), onclick: () => press(view),
+    }, t(`seen.${view}`)))), chosen === "whole" && h(
+      "label", {class: "control detail"}, h("span", {}, t("control.detail")), h(
+        "select",
+        {"data-key": "detail",
+          onchange: ({target: {value}}) => update({detail: value === usual ? "" : value, view: state.view})},
+        choice(sizes, state.detail || usual),
+      ),
+    )),
+    h("p", {class: "muted"}, t(`seen.${chosen}.why`)),
+  );
+}
+
 /** Draw the controls of a view. */
-export function renderControls({state, detail, models, update}) {
+export function renderControls({state, detail, models, update, photo}) {
   const row = (name, options, onchange = (event) => update({[name]: event.target.value})) => h(
     "label", {class: `control control-${name}`}, h("span", {}, tOf(`control.${name}`, detail.output.kind)),
     h("select", {"data-key": name, onchange}, options),
@@ -74,6 +100,7 @@ export function renderControls({state, detail, models, update}) {
   fill(
     byId("controls"),
     row("model", choice(known(models.map(({name}) => name), state.model), state.model || detail.name)),
+    seeing({state, detail, photo, update}),
     row("layer", [
       pixels && h("option", {value: PIXELS, selected: layer === PIXELS}, t("control.pixels")),
       ...layerOptions(detail.layers, layer),

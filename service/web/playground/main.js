@@ -14,7 +14,7 @@ import {renderMaps} from "./maps.js";
 import {renderMethods} from "./methods.js";
 import {groupOf, keep} from "./own.js";
 import {greys, overlayColours} from "./pictures.js";
-import {renderPredictions, suggestLabels} from "./predictions.js";
+import {renderPredictions, renderSays, suggestLabels} from "./predictions.js";
 import {attempt, tell as report} from "./problems.js";
 import {renderRecipe} from "./recipe.js";
 import {keepReference, referenceOf} from "./reference.js";
@@ -24,6 +24,17 @@ import {another, changed, isPlain, looks, read, without, write} from "./state.js
 import {renderTrust} from "./trust.js";
 import {renderWhatIf} from "./what_if.js";
 
+// What each tab draws when it is open, and the kinds of the requests that it sends for that.
+const TABS = {
+  answer: {panels: [renderCompare], asks: ["alike"]},
+  network: {panels: [drawControls], asks: []},
+  attention: {panels: [renderAttention], asks: ["gates"]},
+  features: {panels: [renderMaps], asks: []},
+  trust: {panels: [renderTrust, renderMethods], asks: ["trust", "methods"]},
+  "what-if": {panels: [renderWhatIf, renderBeside], asks: ["what-if", "beside"]},
+  export: {panels: [renderRecipe], asks: []},
+};
+const NAMES = Object.keys(TABS);
 const PATIENCE = 150;  // milliseconds before a wait is shown: what is quicker needs no sign
 
 let state = read();
@@ -31,6 +42,7 @@ let photo = null;      // the one that is asked about
 let presented = null;  // the one on the stage
 let group = [];   // the visitor's photographs that came together
 let view = null;  // the last answer with what it was asked for
+let drawn = new Set();  // the tabs that show it
 
 /** Change the state and show what it now says. */
 async function update(patch) {
@@ -74,6 +86,8 @@ async function changeModel(model) {
     region: kept("region"),
     direction: kept("direction"),
     reference: kept("reference"),
+    view: after.whole.offered || state.view !== "whole" ? state.view : "",
+    detail: after.whole.offered ? state.detail : "",
     beside_model: "",
     method: after.methods.includes(state.method) ? state.method : "",
     channels: "",
@@ -97,8 +111,7 @@ async function explain({step = false, keeps = false} = {}) {
     await catalogue();
     const detail = await detailOf(asked.state.model);
     const reference = await referenceOf(asked.state, detail);
-    const query = explainQuery(asked.state, detail, reference);
-    const reply = await ask("v1/explain", asked.photo, query, signal, reference);
+    const [query, reply] = await seenWhole(asked, detail, reference, signal);
     const cam = reply.result.grad_cam?.[0];
     const mask = cam && await greys(cam.mask);
     if (signal.aborted) return;
@@ -122,6 +135,18 @@ async function explain({step = false, keeps = false} = {}) {
   return problem;
 }
 
+/** Ask for all of the photograph, unless the visitor chose: squeezed, if it is too long to be seen as it is. */
+async function seenWhole({state: asked, photo: about}, detail, reference, signal) {
+  const query = explainQuery(asked, detail, reference, about);
+  try {
+    return [query, await ask("v1/explain", about, query, signal, reference)];
+  } catch (problem) {
+    if (asked.view || about.long || !problem.ofOption || !problem.detail?.startsWith("view:")) throw problem;
+    about.long = true;
+    return seenWhole({state: asked, photo: about}, detail, reference, signal);
+  }
+}
+
 /** After a request that failed: back to the last answer; without one, on with what was not refused. */
 async function recover(problem) {
   if (view) {
@@ -135,8 +160,8 @@ async function recover(problem) {
     state = without(state, problem.detail);
     byId("problem").append(h("p", {}, t("problem.instead")));
     await explain({keeps: true});
-  } else if (problem.refused) {
-    clear();
+  } else if (problem.refused && !photo.sample) {
+    await takeSample(SAMPLES[0], another(state, SAMPLES[0]), {keeps: true});
   } else if (known("")) {
     drawControls();
   }
@@ -146,39 +171,55 @@ async function recover(problem) {
 function present(next) {
   if (presented === next) return false;
   presented = next;
-  document.body.dataset.step = "work";
-  document.body.classList.remove("blank");
   showPhoto(next.bitmap);
   renderIntake(next);
   return true;
 }
 
-/** The page as it is without a photograph. */
-function clear() {
-  photo = view = presented = null;
-  supersede("view");
-  busy(false);
-  document.body.dataset.step = "start";
-}
-
 function drawControls() {
   const detail = known(state.model) ?? known("");
-  renderControls({state, detail, models: served(), update});
+  renderControls({state, detail, models: served(), update, photo});
 }
 
+/** Draw the answer in the tab that is open; the others are drawn, and ask for their parts, once they are opened. */
 function renderView() {
+  drawn = new Set();
+  const open = openTab();
+  for (const name of NAMES) if (name !== open) TABS[name].asks.forEach(supersede);
   const shown = {...view, state: {...view.state, ...looks(state)}};
   renderIntake(view.photo);
-  drawControls();
-  renderMethods(shown);
-  renderTrust(shown);
-  renderWhatIf(shown);
-  renderBeside(shown);
-  renderRecipe(shown);
+  renderSays(shown);
   renderGallery(shown);
-  attempt(() => Promise.all([
-    renderPredictions(shown), renderCompare(shown), renderMaps(shown), renderAttention(shown),
-  ]), {keeps: true});
+  const why = shown.detail.output.kind === "embedding" ? t("reference.wanted") : shown.detail.default_layer.why;
+  byId("nothing").textContent = why ?? "";
+  attempt(() => renderPredictions(shown), {keeps: true});  // also when closed: it listens to the stage
+  drawTab(open);
+}
+
+function drawTab(name) {
+  if (!view || drawn.has(name)) return;
+  drawn.add(name);
+  const shown = {...view, state: {...view.state, ...looks(state)}};
+  attempt(() => Promise.all(TABS[name].panels.map((draw) => draw(shown))), {keeps: true});
+}
+
+const openTab = () => (NAMES.includes(state.tab) ? state.tab : NAMES[0]);
+
+/** Mark the tab that the state says, and show its panel. */
+function showTab() {
+  for (const name of NAMES) {
+    const is = name === openTab();
+    byId(`open-${name}`).setAttribute("aria-selected", String(is));
+    byId(`open-${name}`).tabIndex = is ? 0 : -1;
+    byId(`tab-${name}`).hidden = !is;
+  }
+  drawTab(openTab());
+}
+
+function choose(name) {
+  look({tab: name === NAMES[0] ? "" : name});
+  showTab();
+  byId(`open-${name}`).focus();
 }
 
 function busy(is) {
@@ -219,28 +260,28 @@ function showAll(photos, notes = []) {
   showGallery(photos, notes, (next) => take(next, another(state, "")));
 }
 
-const takeSample = (name, nextState, how) => attempt(async () => take(await loadSample(name), nextState, how));
+const takeSample = (name, nextState, how) => attempt(async () => take(await loadSample(name), nextState, how), how);
 
-/** Show what the address says: at the start, and after "back". */
+/** Show what the address says, at the start and after "back": where it names no photograph, the first shipped one. */
 async function restore() {
   const next = read();
-  if (!SAMPLES.includes(next.sample)) next.sample = "";
-  wear(next);
   const signal = supersede("restore");
-  const mine = !next.sample && history.state?.own ? await groupOf(history.state.own) : [];
+  const id = SAMPLES.includes(next.sample) ? "" : history.state?.own;
+  const mine = id ? await groupOf(id) : [];
   if (signal.aborted) return;
-  const found = mine.find(({id}) => id === history.state.own);
+  const found = mine.find((each) => each.id === id);
+  if (!SAMPLES.includes(next.sample)) next.sample = found ? "" : SAMPLES[0];
+  wear(next);
+  Object.assign(state, looks(next));
+  showTab();
   if (found && !group.includes(found)) showAll(mine);
   if (next.sample && next.sample !== photo?.sample) {
     await takeSample(next.sample, next, {step: false});
   } else if (found && found !== photo) {
     await take(found, next, {step: false});
-  } else if (photo && (next.sample || found)) {
+  } else {
     state = next;
     await explain();
-  } else {
-    clear();
-    state = next;
   }
 }
 
@@ -260,11 +301,22 @@ async function tell() {
   renderIntake(photo);
   redraw();
   if (view) renderView();
-  else if (photo && known("")) drawControls();
+  else if (known("")) drawControls();
 }
 
 byId("language").addEventListener("click", switchLanguage);
 addEventListener("popstate", restore);
+byId("tabs").addEventListener("click", (event) => {
+  const tab = event.target.closest("[role=tab]");
+  if (tab) choose(tab.id.slice("open-".length));
+});
+byId("tabs").addEventListener("keydown", (event) => {
+  const at = NAMES.indexOf(openTab());
+  const to = {ArrowLeft: at - 1, ArrowRight: at + 1, Home: 0, End: NAMES.length - 1}[event.key];
+  if (to === undefined) return;
+  event.preventDefault();
+  choose(NAMES.at(to % NAMES.length));
+});
 onLook(look);
 listen(
   (name) => takeSample(name, another(state, name)),
@@ -272,11 +324,9 @@ listen(
 );
 
 async function start() {
+  showTab();
   await tell();
-  await catalogue();
   if (!photo) await restore();  // unless someone was quicker
 }
 
-// a small window has room for the answer first
-byId("settings").open = matchMedia("(min-width: 721px) and (min-height: 820px)").matches;
 await attempt(start);

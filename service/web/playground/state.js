@@ -1,11 +1,11 @@
 // What a view shows is in its address, so that it can be shared: all but the visitor's own photograph.
 
 const OPTIONS = [
-  "model", "target", "versus", "against", "region", "direction", "reference", "layer", "method", "signed", "colormap",
-  "top_k", "layers", "sort",
+  "model", "target", "versus", "against", "region", "direction", "reference", "view", "detail", "layer", "method",
+  "signed", "colormap", "top_k", "layers", "sort",
 ];
 const ASIDES = ["trust", "gate", "scale", "rank", "beside", "beside_model", "several"];  // what is asked beside the view
-const LOOKS = ["view", "opacity", "channels", "lang", ...ASIDES];
+const LOOKS = ["tab", "show", "opacity", "channels", "lang", ...ASIDES];
 const NAMES = ["sample", ...OPTIONS, ...LOOKS];
 
 /** The part of a state that no view depends on: how an answer is looked at, and what is asked beside it. */
@@ -39,6 +39,10 @@ export const another = (state, sample) => changed(state, {
   sample, target: "", versus: "", against: "", channels: "", beside: "",
   region: /^[\d.]+,/.test(state.region) ? "" : state.region,
 });
+
+/** How the network sees a photograph unless the visitor chose: whole, where it can and the photograph is not too long. */
+export const viewOf = ({view}, {whole}, photo) =>
+  view || (!whole.offered ? "centre" : photo.long ? "squash" : "whole");
 
 /** `3:0.5,40:0` as a map of 0.5 and 0 by channel. */
 export function factorsOf(text) {

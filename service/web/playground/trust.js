@@ -36,7 +36,7 @@ export function renderTrust(view) {
 function questionOf({query, state}, cam) {
   const asked = new URLSearchParams({trust: "true", max_side: 8});
   for (const [name, value] of sameTarget(cam, state)) asked.set(name, value);
-  for (const name of ["model", "layer", "method"]) if (query.has(name)) asked.append(name, query.get(name));
+  for (const name of ["model", "view", "detail", "layer", "method"]) if (query.has(name)) asked.append(name, query.get(name));
   return asked.toString();
 }
 
