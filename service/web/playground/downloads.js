@@ -1,7 +1,7 @@
 // Files of a view: what the service itself draws and counts, under names that say what they are.
 
 import {askFile, sameTarget} from "./api.js";
-import {byId, h} from "./dom.js";
+import {byId, fill, h} from "./dom.js";
 import {t} from "./i18n.js";
 
 const PNG = "image/png";
@@ -15,18 +15,18 @@ const FILES = {
 };
 const OPTIONS = ["model", "layer", "method", "signed", "view", "detail"];
 
-/** What can be downloaded of a view: without a map, the answer alone. */
-export function downloads(view) {
+const body = byId("download").querySelector(".body");
+
+/** Offer the files of a view; where it has no map, the answer alone. */
+export function renderDownloads(view) {
   const cam = view.result.grad_cam?.[0];
   const names = Object.keys(FILES).filter((name) => cam || name === "answer");
-  return h("section", {class: "downloads", "aria-labelledby": "downloads"},
-    h("h3", {id: "downloads"}, t("download")),
-    h("ul", {}, names.map((name) => h("li", {}, h(
-      "button",
-      {type: "button", class: "button plain", "data-key": `download-${name}`, "aria-describedby": `download-${name}`,
-        onclick: (event) => save(view, cam, name, event.currentTarget)},
-      t(`download.${name}`),
-    ), h("span", {class: "muted", id: `download-${name}`}, t(`download.${name}.what`))))));
+  fill(body, h("ul", {class: "downloads"}, names.map((name) => h("li", {}, h(
+    "button",
+    {type: "button", class: "button plain", "data-key": `download-${name}`, "aria-describedby": `about-${name}`,
+      onclick: (event) => save(view, cam, name, event.currentTarget)},
+    t(`download.${name}`),
+  ), h("span", {class: "muted", id: `about-${name}`}, t(`download.${name}.what`))))));
 }
 
 async function save(view, cam, name, button) {

@@ -90,7 +90,7 @@ function draw() {
         role: "option", "data-key": `photo-${at}`, "aria-selected": String(photo === chosen),
         tabindex: photo === (chosen ?? photos[0]) ? 0 : -1, onclick: () => choose(photo),
       },
-      thumbnail(photo), h("span", {class: "top"}), h("span", {class: "file"}, photo.name),
+      thumbnail(photo), h("span", {class: "best"}), h("span", {class: "file"}),
     )),
   );
   const place = root.querySelector(".thumbnails")?.scrollLeft ?? 0;
@@ -112,7 +112,8 @@ function say(photo) {
   if (!option) return;
   option.classList.toggle("failed", Boolean(problem));
   option.title = problem ? wordsOf(problem).filter(Boolean).join(": ") : photo.name;
-  fill(option.querySelector(".top"), problem ? wordsOf(problem)[0] : top ? `${nameOf(top)} ${score(top)}` : " ");
+  option.querySelector(".best").textContent = problem ? wordsOf(problem)[0] : top ? nameOf(top) : "\u00a0";
+  fill(option.querySelector(".file"), top && `${score(top)} · `, photo.name);
 }
 
 /** Arrow keys go along the strip and explain where they stop. */

@@ -7,6 +7,7 @@ import {catalogue, detailOf, known, served, usual} from "./catalogue.js";
 import {renderCompare} from "./compare.js";
 import {renderControls} from "./controls.js";
 import {byId, h} from "./dom.js";
+import {renderDownloads} from "./downloads.js";
 import {renderGallery, showGallery} from "./gallery.js";
 import {LANGUAGES, speak, spoken, t, tOf} from "./i18n.js";
 import {SAMPLES, listen, loadSample, renderIntake} from "./intake.js";
@@ -32,7 +33,7 @@ const TABS = {
   features: {panels: [renderMaps], asks: []},
   trust: {panels: [renderTrust, renderMethods], asks: ["trust", "methods"]},
   "what-if": {panels: [renderWhatIf, renderBeside], asks: ["what-if", "beside"]},
-  export: {panels: [renderRecipe], asks: []},
+  export: {panels: [renderDownloads, renderRecipe], asks: []},
 };
 const NAMES = Object.keys(TABS);
 const PATIENCE = 150;  // milliseconds before a wait is shown: what is quicker needs no sign

@@ -2,7 +2,6 @@
 
 import {address, hasKey, readable} from "./api.js";
 import {byId, fill, h} from "./dom.js";
-import {downloads} from "./downloads.js";
 import {t} from "./i18n.js";
 import {sampleFile} from "./intake.js";
 
@@ -87,7 +86,6 @@ export function renderRecipe(view) {
   ].filter(Boolean);
   fill(
     body,
-    downloads(view),
     h("dl", {class: "facts"}, facts.map(([name, value]) => h("div", {}, h("dt", {}, t(name)), h("dd", {}, value)))),
     timings(reply),
     code("curl", asCurl(view)),
