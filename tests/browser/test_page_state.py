@@ -31,7 +31,7 @@ def test_an_error_is_in_view_however_far_one_has_scrolled_until_it_is_closed(vis
     page.locator("[data-choose]").last.set_input_files(text)
     alert = page.get_by_role("alert")
     expect(alert).to_contain_text("notes.txt: Unsupported media type")
-    assert page.evaluate("scrollY") > 300
+    assert page.evaluate("scrollY") > 200
     box = alert.bounding_box()
     assert box
     assert box["y"] >= 0
