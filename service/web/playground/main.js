@@ -201,7 +201,15 @@ function drawTab(name) {
   if (!view || drawn.has(name)) return;
   drawn.add(name);
   const shown = {...view, state: {...view.state, ...looks(state)}};
-  attempt(() => Promise.all(TABS[name].panels.map((draw) => draw(shown))), {keeps: true});
+  const panel = byId(`tab-${name}`);
+  const now = drawn;
+  const focused = document.activeElement;
+  panel.setAttribute("aria-busy", "true");
+  attempt(() => Promise.all(TABS[name].panels.map((draw) => draw(shown))), {keeps: true}).then(() => {
+    const {activeElement: still, body} = document;
+    if (focused !== body && (still === body || !still.checkVisibility())) panel.focus({preventScroll: true});
+    if (now === drawn) panel.setAttribute("aria-busy", "false");
+  });
 }
 
 const openTab = () => (NAMES.includes(state.tab) ? state.tab : NAMES[0]);
@@ -214,6 +222,8 @@ function showTab() {
     byId(`open-${name}`).tabIndex = is ? 0 : -1;
     byId(`tab-${name}`).hidden = !is;
   }
+  const {offsetLeft, offsetWidth, parentElement: list} = byId(`open-${openTab()}`);
+  list.scrollLeft = offsetLeft - list.offsetLeft - (list.clientWidth - offsetWidth) / 2;
   drawTab(openTab());
 }
 
