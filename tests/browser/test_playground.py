@@ -257,7 +257,7 @@ def test_a_superseded_request_is_given_up(visit: Visit) -> None:
     page.on("requestfailed", lambda request: given_up.append(request))
     page.route("**/v1/explain?*layer=blocks.2*", lambda route: None)  # never answered
     setting(page, "Layer").select_option("blocks.2")
-    expect(page.locator("#status")).to_have_text("Looking …")
+    expect(page.locator("#status")).to_have_text("Computing …")
     setting(page, "Layer").select_option("blocks.15")
     expect(caption(page)).to_contain_text("at layer blocks.15")
     expect(page.locator("#main")).to_have_attribute("aria-busy", "false")

@@ -69,8 +69,8 @@ def test_the_methods_of_a_place_are_offered_with_what_they_need(visit: Visit, cl
 def test_all_methods_of_one_gradient_stand_side_by_side(visit: Visit, client: httpx.Client) -> None:
     details = client.get("/v1/models/lite0").json()["method_details"]
     page = opened(visit, "/?sample=cat&layer=blocks.10&tab=trust")
-    panel = page.get_by_role("region", name="By other methods")
-    panel.get_by_role("button", name="Draw them all").click()
+    panel = page.get_by_role("region", name="The same by other methods")
+    panel.get_by_role("button", name="Show all methods").click()
     cheap = [each["name"] for each in details if each["needs"] in ("activation", "gradient")]
     expect(panel.locator(".name")).to_have_text(cheap)
     expect(panel.get_by_role("button", pressed=True)).to_contain_text("grad-cam")
@@ -128,10 +128,10 @@ def test_a_map_is_tried_when_asked_for_and_the_cost_is_said_before(visit: Visit,
     page = opened(visit, "/?sample=cat&tab=trust")
     hasten(page)
     panel = page.get_by_role("region", name="How far to trust the map")
-    expect(panel).to_contain_text(f"{passes} passes through the network")
+    expect(panel).to_contain_text(f"{passes} runs of the network")
     with page.expect_response(re.compile("trust=true")) as answer:
-        panel.get_by_role("button", name="Try it out").click()
-        expect(panel).to_contain_text("Trying:")
+        panel.get_by_role("button", name="Test the map").click()
+        expect(panel).to_contain_text("Testing:")
     trust = result(answer.value)["grad_cam"][0]["trust"]
     expect(panel.locator(".advantage")).to_have_text(signed(trust["advantage"]))
     expect(panel).to_contain_text(f"It beats {trust['beaten']} of {trust['random_maps']}.")
@@ -153,25 +153,25 @@ def test_a_map_is_tried_when_asked_for_and_the_cost_is_said_before(visit: Visit,
     turned(page, "Answer").locator("#predictions .class").nth(1).click()
     expect(page).not_to_have_url(re.compile("trust=true"))
     turned(page, "Trust")
-    expect(panel.get_by_role("button", name="Try it out")).to_be_visible()
+    expect(panel.get_by_role("button", name="Test the map")).to_be_visible()
 
 
 def test_a_trial_can_be_stopped_and_one_that_costs_too_much_says_so(visit: Visit) -> None:
     page = opened(visit, "/?sample=cat&tab=trust")
     panel = page.get_by_role("region", name="How far to trust the map")
     page.route("**/v1/grad-cam?*trust=true*", lambda route: None, times=1)  # never answered
-    panel.get_by_role("button", name="Try it out").click()
+    panel.get_by_role("button", name="Test the map").click()
     panel.get_by_role("button", name="Stop").click()
-    expect(panel.get_by_role("button", name="Try it out")).to_be_visible()
+    expect(panel.get_by_role("button", name="Test the map")).to_be_visible()
     problem = '{"type": "urn:pellucid:problem:too-costly", "title": "Too much for the deadline", "status": 422}'
     page.route(
         "**/v1/grad-cam?*trust=true*",
         lambda route: route.fulfill(status=422, content_type="application/problem+json", body=problem),
         times=1,
     )
-    panel.get_by_role("button", name="Try it out").click()
+    panel.get_by_role("button", name="Test the map").click()
     expect(page.get_by_role("alert")).to_contain_text("Too much for the deadline")
-    expect(panel.get_by_role("button", name="Try it out")).to_be_visible()
+    expect(panel.get_by_role("button", name="Test the map")).to_be_visible()
     expect(page).to_have_url(re.compile(r"\?sample=cat&tab=trust$"))
     assert [error for error in visit.errors if "422" not in error] == []
     visit.errors.clear()  # the browser itself logs every status above 399
