@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.browser.visit import Visit
@@ -58,6 +59,7 @@ def test_several_photographs_are_a_strip_that_the_arrow_keys_go_along(
         expect(option).to_contain_text(f"{100 * (top.probability or 0):.1f} %")
     expect(page.locator("#source-name")).to_contain_text("one.jpg")
     expect(strip(page).and_(page.locator("[aria-selected=true]"))).to_contain_text("one.jpg")
+    assert Axe().run(page).response["violations"] == []
     strip(page).nth(1).focus()
     page.keyboard.press("ArrowRight")
     expect(page.locator("#caption")).to_contain_text("“espresso”")

@@ -19,16 +19,18 @@ export async function keep(photos) {
     const others = (await all(store)).toSorted((one, other) => other.at - one.at);
     let room = MOST_BYTES;
     for (const [order, {id, name, blob}] of photos.entries()) {
+      if (blob.size > room) continue;
       room -= blob.size;
-      if (room < 0) continue;
       store.put({id, group, order, name, blob, at});
       kept.add(id);
     }
     for (const {id, blob, at: then} of others) {
-      room -= blob.size;
-      if (room >= 0 && at - then < LONGEST) continue;
-      store.delete(id);
-      kept.delete(id);
+      if (blob.size <= room && at - then < LONGEST) {
+        room -= blob.size;
+      } else {
+        store.delete(id);
+        kept.delete(id);
+      }
     }
   });
 }
