@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, FilePayload, Locator, Page, Request, Route, ViewportSize, expect
 
-from tests.browser.visit import Visit, complaints, drawn, opened, turned
+from tests.browser.visit import Visit, block, blocks, complaints, drawn, opened, turned
 from tests.support import SAMPLES, decoded, encoded, explained, photograph, present
 
 DESK, PHONE = ViewportSize(width=1280, height=800), ViewportSize(width=390, height=844)
@@ -97,11 +97,20 @@ def test_overlay_mask_and_original_are_the_services_own(visit: Visit, client: ht
 
 def test_a_channel_of_a_gate_is_shown_before_and_after_it(visit: Visit, client: httpx.Client, cat: bytes) -> None:
     page = opened(visit, "/?sample=cat&view=centre&tab=attention")
-    strip = page.get_by_role("slider", name="Channels of blocks.4.gate")
-    gate = page.locator(".gate").filter(has=strip)
     attention = explained(client, "/v1/attention", cat, effects="false").attention
     assert attention
-    weights = next(gate.weights for gate in attention.gates if gate.layer == "blocks.4.gate")
+    weigh = {gate.layer: gate.weights for gate in attention.gates}
+    most = sorted(weigh, key=lambda name: -np.abs(np.subtract(weigh[name], 1)).mean())
+    expect(page.locator(".gate h3")).to_have_text([*most, "head"])
+    expect(page.locator(".gate[open] h3")).to_have_text(most[:1])
+    furthest = max(range(len(weigh[most[0]])), key=lambda channel: abs(weigh[most[0]][channel] - 1))
+    expect(page.locator(".gate[open] .named button").first).to_have_text(
+        f"channel {furthest} × {shown(weigh[most[0]][furthest])}"
+    )
+    weights = weigh["blocks.4.gate"]
+    gate = page.locator(".gate").filter(has=page.get_by_role("heading", name="blocks.4.gate"))
+    gate.locator("summary").click()
+    strip = page.get_by_role("slider", name="Channels of blocks.4.gate")
     box = strip.bounding_box()
     assert box
     with page.expect_request(re.compile(r"gates=blocks\.4\.gate")) as asked:
@@ -124,11 +133,23 @@ def test_a_channel_of_a_gate_is_shown_before_and_after_it(visit: Visit, client: 
     expect(strip).to_have_attribute("aria-valuetext", f"channel {strongest} · weight {shown(weights[strongest])}")
 
 
-def test_layers_are_switched_and_back_undoes_it(visit: Visit) -> None:
+def test_a_layer_is_chosen_on_the_map_by_keyboard_and_back_undoes_it(visit: Visit, client: httpx.Client) -> None:
     page = opened(visit, "/?sample=rocket&tab=network")
-    setting(page, "Layer").select_option("blocks.10")
+    expect(blocks(page)).to_have_count(1 + 18)  # the input, the stem, 16 blocks, the head
+    inside = sum(each["name"].startswith("blocks.10") for each in client.get("/v1/models/lite0").json()["layers"])
+    block(page, "head").focus()
+    for _ in range(6):
+        page.keyboard.press("ArrowLeft")
+    expect(page.locator("#network-map .told-layer")).to_contain_text("blocks.10 InvertedResidual · 112 channels of 14")
+    page.keyboard.press("Enter")
     expect(caption(page)).to_contain_text("at layer blocks.10")
     expect(page).to_have_url(re.compile(r"\?sample=rocket&layer=blocks\.10&tab=network$"))
+    expect(block(page, "blocks.10")).to_be_focused()
+    expect(block(page, "blocks.10")).to_have_attribute("aria-selected", "true")
+    page.get_by_text(f"Layers inside blocks.10 ({inside})").click()
+    page.get_by_role("option", name=re.compile(r"^blocks\.10\.gate ChannelAttention")).click()
+    expect(caption(page)).to_contain_text("at layer blocks.10.gate")
+    page.go_back()
     page.go_back()
     expect(caption(page)).to_contain_text("at layer head")
 
@@ -137,13 +158,18 @@ def test_feature_maps_of_more_layers_stand_from_shallow_to_deep(
     visit: Visit, client: httpx.Client, coffee: bytes
 ) -> None:
     page = opened(visit, "/?sample=coffee&layers=stem,head&tab=features")
-    page.get_by_label("Add a layer …").select_option("blocks.7")
+    layers = page.get_by_role("listbox", name="Layers shown")
+    expect(layers.get_by_role("option", selected=True)).to_have_count(2)
+    layers.get_by_role("option", name=re.compile(r"^blocks\.7 ")).click()
     names = ["stem", "blocks.7", "head"]
     expect(page.locator(".grid h3")).to_have_text(names)
     maps = explained(client, "/v1/feature-maps", coffee, layers=",".join(names), view="whole").feature_maps
     assert maps
     for grid, layer in zip(page.locator(".grid").all(), maps, strict=True):
-        expect(grid.locator(".channel")).to_have_text([str(channel) for channel in layer.channels])
+        expect(grid.locator(".channel strong")).to_have_text([str(channel) for channel in layer.channels])
+        tile = grid.locator(".picture").first.bounding_box()
+        assert tile
+        assert tile["width"] >= 96
     tile = page.get_by_role("button", name=f"Show over the photograph: head, channel {maps[2].channels[3]}")
     tile.click()
     expect(caption(page)).to_have_text(f"head, channel {maps[2].channels[3]}")
@@ -212,9 +238,10 @@ def test_a_shared_address_restores_the_view_and_its_language(visit: Visit) -> No
         "&layers=stem,head&sort=weight&tab=network&lang=zh",
     )
     assert page.locator("html").get_attribute("lang") == "zh-Hans"
-    chosen = {"网络": "lite0-plain", "层": "blocks.10", "方法": "grad-cam", "配色": "magma", "类别数": "3"}
+    chosen = {"网络": "lite0-plain", "方法": "grad-cam", "配色": "magma", "类别数": "3"}
     for label, value in chosen.items():
         expect(setting(page, label)).to_have_value(value)
+    expect(block(page, "blocks.10")).to_have_attribute("aria-selected", "true")
     expect(page.get_by_label("也显示反面证据")).to_be_checked()
     expect(caption(page)).to_contain_text("coffee mug")
     turned(page, "特征图")
@@ -256,9 +283,9 @@ def test_a_superseded_request_is_given_up(visit: Visit) -> None:
     given_up: list[Request] = []
     page.on("requestfailed", lambda request: given_up.append(request))
     page.route("**/v1/explain?*layer=blocks.2*", lambda route: None)  # never answered
-    setting(page, "Layer").select_option("blocks.2")
+    block(page, "blocks.2").click()
     expect(page.locator("#status")).to_have_text("Computing …")
-    setting(page, "Layer").select_option("blocks.15")
+    block(page, "blocks.15").click()
     expect(caption(page)).to_contain_text("at layer blocks.15")
     expect(page.locator("#main")).to_have_attribute("aria-busy", "false")
     assert ["layer=blocks.2" in request.url for request in given_up] == [True]

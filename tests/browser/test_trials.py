@@ -9,7 +9,7 @@ import httpx
 import pytest
 from playwright.sync_api import Locator, Page, Response, expect
 
-from tests.browser.visit import Visit, opened, turned
+from tests.browser.visit import Visit, block, opened, turned
 from tests.support import SAMPLES, explained, present
 
 
@@ -49,7 +49,7 @@ def result(response: Response) -> dict[str, Any]:
 def test_the_methods_of_a_place_are_offered_with_what_they_need(visit: Visit, client: httpx.Client) -> None:
     details = client.get("/v1/models/lite0").json()["method_details"]
     page = opened(visit, "/?sample=cat&layer=blocks.10&tab=network")
-    method, layer = setting(page, "Method"), setting(page, "Layer")
+    method = setting(page, "Method")
     assert options(method) == [each["name"] for each in details if "layers" in each["at"]]
     method.select_option("layercam")
     detail = next(each for each in details if each["name"] == "layercam")
@@ -58,7 +58,7 @@ def test_the_methods_of_a_place_are_offered_with_what_they_need(visit: Visit, cl
     expect(about).to_contain_text("Needs one gradient behind the layer.")
     page.route("**/v1/explain?*", lambda route: route.continue_(url=f"{route.request.url}&samples=2"))  # to be quick
     with page.expect_response(re.compile("/v1/explain")) as answer:
-        layer.select_option("pixels")
+        block(page, "pixels").click()
     pixels = [each["name"] for each in details if "pixels" in each["at"]]
     assert f"method={pixels[0]}" in answer.value.url, "a method that is not offered there gives way to one that is"
     expect(page.locator("#caption")).to_contain_text("at layer pixels")

@@ -7,7 +7,7 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import ConsoleMessage, Page, Route, expect
+from playwright.sync_api import ConsoleMessage, Locator, Page, Route, expect
 
 
 @dataclass
@@ -53,6 +53,16 @@ def drawn(page: Page) -> Page:
     expect(page.locator("[role=tabpanel]:not([hidden])")).to_have_attribute("aria-busy", "false")
     expect(page.locator("#main")).not_to_have_attribute("aria-busy", "true")
     return page
+
+
+def blocks(page: Page) -> Locator:
+    """The blocks on the map on which the heat map's layer is chosen."""
+    return page.locator("#network-map .block[role=option]")
+
+
+def block(page: Page, layer: str) -> Locator:
+    """The one that stands for a layer."""
+    return page.locator(f"#network-map .block[data-name='{layer}']")
 
 
 def complaints(page: Page, scheme: str) -> list[tuple[object, object]]:

@@ -107,6 +107,8 @@ export function stages(header) {
   }));
 }
 
+export const STRETCH = "percentile";  // of a feature map's colours: a few extreme values don't hide the others
+
 /** The query of /v1/explain for a view. What is left to the service's default is left out. */
 export function explainQuery(state, detail, reference, photo) {
   const layer = state.layer || detail.default_layer.name;
@@ -118,6 +120,7 @@ export function explainQuery(state, detail, reference, photo) {
   ]) {
     if (state[name]) query.set(name, state[name]);
   }
+  if (detail.layers.length) query.set("scale", STRETCH);
   const view = viewOf(state, detail, photo);
   if (view !== "centre") query.set("view", view);
   if (state.sort === "effect" && detail.gates.length) query.set("effects", "true");

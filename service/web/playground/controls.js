@@ -11,24 +11,10 @@ const DETAIL = ["160", "224", "256", "320", "448", "640"];  // pixels of the sho
 
 export const shape = ([channels, height, width]) => `${channels} × ${height} × ${width}`;
 
-/** Options of a network's layers, from shallow to deep, in groups of one resolution; `skip` are left out. */
-export function layerOptions(layers, chosen, skip = []) {
-  const groups = [];
-  for (const layer of layers) {
-    const size = `${layer.shape[1]} × ${layer.shape[2]}`;
-    if (groups.at(-1)?.size !== size) groups.push({size, options: []});
-    if (skip.includes(layer.name)) continue;
-    groups.at(-1).options.push(
-      h("option", {value: layer.name, selected: layer.name === chosen}, `${layer.name}  (${shape(layer.shape)})`),
-    );
-  }
-  return groups.filter(({options}) => options.length).map(({size, options}) => h("optgroup", {label: size}, options));
-}
-
 const choice = (values, chosen, label = (value) => value) =>
   values.map((value) => h("option", {value, selected: value === chosen}, label(value)));
 
-const PIXELS = "pixels";
+export const PIXELS = "pixels";
 
 /** The methods that are offered at a layer, or at the pixels. Each has its own place where none was chosen. */
 export function methodsAt(layer, {method_details: all}) {
@@ -85,15 +71,6 @@ export function renderControls({state, detail, models, update, photo}) {
   );
   const methods = methodsAt(state.layer, detail);
   const method = detail.method_details.find(({name}) => name === (state.method || detail.methods[0]));
-  const layer = state.layer || method?.default_layer || detail.default_layer.name;
-  const named = detail.layers.map(({name}) => name);
-  const pixels = detail.method_details.some(({at}) => at.includes(PIXELS)) && !named.includes(PIXELS);
-  const onLayer = (event) => {
-    const chosen = event.target.value;
-    const still = methodsAt(chosen, detail);
-    const fits = still.some(({name}) => name === method?.name);
-    update({layer: chosen, ...(fits ? {} : {method: still[0].name})});
-  };
   const top = state.top_k && !TOP.includes(state.top_k) ? [...TOP, state.top_k] : TOP;
   // what a shared address asks for is shown, also where there is no such thing: the service's answer says so
   const known = (names, name) => (name && !names.includes(name) ? [...names, name] : names);
@@ -101,11 +78,6 @@ export function renderControls({state, detail, models, update, photo}) {
     byId("controls"),
     row("model", choice(known(models.map(({name}) => name), state.model), state.model || detail.name)),
     seeing({state, detail, photo, update}),
-    row("layer", [
-      pixels && h("option", {value: PIXELS, selected: layer === PIXELS}, t("control.pixels")),
-      ...layerOptions(detail.layers, layer),
-      ...choice(known(named, layer).slice(named.length), layer).slice(Number(pixels && layer === PIXELS)),
-    ], onLayer),
     row("method", choice(
       known(methods.map(({name}) => name), state.method), method?.name,
       (name) => [name, price(methods.find((each) => each.name === name) ?? {})].filter(Boolean).join(" – "),

@@ -13,6 +13,7 @@ import {LANGUAGES, speak, spoken, t, tOf} from "./i18n.js";
 import {SAMPLES, listen, loadSample, renderIntake} from "./intake.js";
 import {renderMaps} from "./maps.js";
 import {renderMethods} from "./methods.js";
+import {renderNetworkMap} from "./network_map.js";
 import {groupOf, keep} from "./own.js";
 import {greys, overlayColours} from "./pictures.js";
 import {renderPredictions, renderSays, suggestLabels} from "./predictions.js";
@@ -28,7 +29,7 @@ import {renderWhatIf} from "./what_if.js";
 // What each tab draws when it is open, and the kinds of the requests that it sends for that.
 const TABS = {
   answer: {panels: [renderCompare], asks: ["alike"]},
-  network: {panels: [drawControls], asks: []},
+  network: {panels: [renderNetworkMap, drawControls], asks: []},
   attention: {panels: [renderAttention], asks: ["gates"]},
   features: {panels: [renderMaps], asks: []},
   trust: {panels: [renderTrust, renderMethods], asks: ["trust", "methods"]},

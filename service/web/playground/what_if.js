@@ -137,6 +137,7 @@ function drawRows(scene) {
       const factor = Number(slider.value);
       const said = factor === 0 ? t("what_if.muted") : `× ${factor.toFixed(2)}`;
       output.textContent = said;
+      slider.style.setProperty("--at", `${(100 * factor) / MOST}%`);
       slider.setAttribute("aria-valuetext", said);
       mute.setAttribute("aria-pressed", String(factor === 0));
     };
@@ -157,7 +158,7 @@ function drawRows(scene) {
     const weight = number((gate ?? importance).weights[channel]);
     const facts = ranking ? measured(channel, reach) : t(gate ? "attention.weight" : "what_if.weight", {weight});
     const about = h("span", {class: "muted about"}, facts);
-    return h("li", {}, h("span", {class: "name"}, name), slider, output, mute, about);
+    return h("li", {}, h("span", {class: "name"}, name), about, slider, output, mute);
   }));
   fill(frame.agreement, ranking ? agreement(ranking.agreement) : "");
 }
