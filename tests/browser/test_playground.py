@@ -284,7 +284,7 @@ def test_a_superseded_request_is_given_up(visit: Visit) -> None:
     page.on("requestfailed", lambda request: given_up.append(request))
     page.route("**/v1/explain?*layer=blocks.2*", lambda route: None)  # never answered
     block(page, "blocks.2").click()
-    expect(page.locator("#status")).to_have_text("Looking …")
+    expect(page.locator("#status")).to_have_text("Computing …")
     block(page, "blocks.15").click()
     expect(caption(page)).to_contain_text("at layer blocks.15")
     expect(page.locator("#main")).to_have_attribute("aria-busy", "false")

@@ -69,8 +69,8 @@ def test_the_methods_of_a_place_are_offered_with_what_they_need(visit: Visit, cl
 def test_all_methods_of_one_gradient_stand_side_by_side(visit: Visit, client: httpx.Client) -> None:
     details = client.get("/v1/models/lite0").json()["method_details"]
     page = opened(visit, "/?sample=cat&layer=blocks.10&tab=trust")
-    panel = page.get_by_role("region", name="By other methods")
-    panel.get_by_role("button", name="Draw them all").click()
+    panel = page.get_by_role("region", name="The same by other methods")
+    panel.get_by_role("button", name="Show all methods").click()
     cheap = [each["name"] for each in details if each["needs"] in ("activation", "gradient")]
     expect(panel.locator(".name")).to_have_text(cheap)
     expect(panel.get_by_role("button", pressed=True)).to_contain_text("grad-cam")
@@ -80,31 +80,29 @@ def test_all_methods_of_one_gradient_stand_side_by_side(visit: Visit, client: ht
     expect(setting(turned(page, "Network"), "Method")).to_have_value("hirescam")
 
 
-@pytest.mark.parametrize("elsewhere", [False, True])
-def test_the_cost_of_a_method_is_told_as_that_of_the_machine_it_was_measured_on(
-    visit: Visit, client: httpx.Client, elsewhere: bool
-) -> None:
-    here = client.get("/v1/models/lite0").json()["engine"]
-    engine = "another engine, bf16" if elsewhere else here
+def test_a_cost_is_that_of_this_server_or_says_whose_it_is(visit: Visit) -> None:
+    engine = "another engine, bf16"
     cost = {"default_layer": 1.25, "middle_layer": None, "engine": engine, "machine": "a desk", "date": "2026-11-24"}
 
     def costly(route: Any) -> None:
         body = route.fetch().json()
-        for each in body["method_details"]:
+        for each, here in zip(body["method_details"], [{"times": 1.13, "ms": 7.2}, None, None], strict=False):
+            each["cost_here"] = here
             each["cost"] = cost
+        body["method_details"][2]["cost"] = None
         route.fulfill(json=body)
 
     visit.page.route("**/v1/models/lite0", costly)
     page = opened(visit, "/?sample=cat&tab=network")
-    # In the list it would look like this server's own.
-    expect(setting(page, "Method").locator("option").first).to_have_text("grad-cam" if elsewhere else "grad-cam  ×1.25")
-    about = page.locator("#about-method")
-    expect(about).to_contain_text("Measured for the package, not on this server: 1.25 times a prediction at head")
-    expect(about).to_contain_text(f"({engine}; a desk; 2026-11-24).")
-    if elsewhere:
-        expect(about).to_contain_text(f"This server runs {here}.")
-    else:
-        expect(about).not_to_contain_text("This server runs")
+    method, about = setting(page, "Method"), page.locator("#about-method")
+    names = method.locator("option")
+    expect(names.first).to_have_text("grad-cam – 1.13 × a prediction")
+    expect(about).to_contain_text("Takes 1.13 times as long as a prediction: 7.2 ms, measured on this server.")
+    expect(names.nth(1)).to_have_text("hirescam")  # in the list it would look like this server's own
+    method.select_option("hirescam")
+    expect(about).to_contain_text(f"Not measured on this server yet. On another (a desk; {engine}; 2026-11-24) it took")
+    method.select_option("grad-cam-plus-plus")
+    expect(about).to_contain_text("Its time was not measured yet for this network.")
 
 
 def test_a_class_is_explained_against_another(visit: Visit, client: httpx.Client, cat: bytes) -> None:
@@ -130,10 +128,10 @@ def test_a_map_is_tried_when_asked_for_and_the_cost_is_said_before(visit: Visit,
     page = opened(visit, "/?sample=cat&tab=trust")
     hasten(page)
     panel = page.get_by_role("region", name="How far to trust the map")
-    expect(panel).to_contain_text(f"{passes} passes through the network")
+    expect(panel).to_contain_text(f"{passes} runs of the network")
     with page.expect_response(re.compile("trust=true")) as answer:
-        panel.get_by_role("button", name="Try it out").click()
-        expect(panel).to_contain_text("Trying:")
+        panel.get_by_role("button", name="Test the map").click()
+        expect(panel).to_contain_text("Testing:")
     trust = result(answer.value)["grad_cam"][0]["trust"]
     expect(panel.locator(".advantage")).to_have_text(signed(trust["advantage"]))
     expect(panel).to_contain_text(f"It beats {trust['beaten']} of {trust['random_maps']}.")
@@ -155,25 +153,25 @@ def test_a_map_is_tried_when_asked_for_and_the_cost_is_said_before(visit: Visit,
     turned(page, "Answer").locator("#predictions .class").nth(1).click()
     expect(page).not_to_have_url(re.compile("trust=true"))
     turned(page, "Trust")
-    expect(panel.get_by_role("button", name="Try it out")).to_be_visible()
+    expect(panel.get_by_role("button", name="Test the map")).to_be_visible()
 
 
 def test_a_trial_can_be_stopped_and_one_that_costs_too_much_says_so(visit: Visit) -> None:
     page = opened(visit, "/?sample=cat&tab=trust")
     panel = page.get_by_role("region", name="How far to trust the map")
     page.route("**/v1/grad-cam?*trust=true*", lambda route: None, times=1)  # never answered
-    panel.get_by_role("button", name="Try it out").click()
+    panel.get_by_role("button", name="Test the map").click()
     panel.get_by_role("button", name="Stop").click()
-    expect(panel.get_by_role("button", name="Try it out")).to_be_visible()
+    expect(panel.get_by_role("button", name="Test the map")).to_be_visible()
     problem = '{"type": "urn:pellucid:problem:too-costly", "title": "Too much for the deadline", "status": 422}'
     page.route(
         "**/v1/grad-cam?*trust=true*",
         lambda route: route.fulfill(status=422, content_type="application/problem+json", body=problem),
         times=1,
     )
-    panel.get_by_role("button", name="Try it out").click()
+    panel.get_by_role("button", name="Test the map").click()
     expect(page.get_by_role("alert")).to_contain_text("Too much for the deadline")
-    expect(panel.get_by_role("button", name="Try it out")).to_be_visible()
+    expect(panel.get_by_role("button", name="Test the map")).to_be_visible()
     expect(page).to_have_url(re.compile(r"\?sample=cat&tab=trust$"))
     assert [error for error in visit.errors if "422" not in error] == []
     visit.errors.clear()  # the browser itself logs every status above 399

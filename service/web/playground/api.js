@@ -4,7 +4,7 @@ import {viewOf} from "./state.js";
 
 /** An answer that is no success: a problem+json, or no answer at all. */
 export class Problem extends Error {
-  constructor({type, title, detail, status, request_id}) {
+  constructor({type, title, detail, status, request_id, allowed}) {
     super(title);
     this.status = status;
     this.slug = type?.split(":").at(-1) ?? "";
@@ -12,6 +12,7 @@ export class Problem extends Error {
     this.refused = status >= 400 && status < 500 && ![401, 408, 429].includes(status);
     this.ofOption = ["unknown-name", "unknown-model", "invalid-option", "unexplainable"].includes(this.slug);
     this.detail = detail;
+    this.allowed = allowed ?? [];
     this.requestId = request_id;
   }
 }
@@ -51,7 +52,7 @@ export const address = (path) => new URL(path, document.baseURI).href;
 async function answered(path, options = {}) {
   let reply;
   try {
-    reply = await fetch(address(path), {...options, headers: key ? {"X-API-Key": key} : {}});
+    reply = await fetch(address(path), {...options, headers: {...options.headers, ...(key && {"X-API-Key": key})}});
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Problem({title: "unreachable"});
@@ -72,11 +73,8 @@ export const getBlob = async (path) => (await answered(path)).blob();
  * that Server-Timing names, and the milliseconds it took.
  */
 export async function ask(route, photos, query, signal, reference = null) {
-  const form = new FormData();
-  for (const photo of [photos].flat()) form.append("images", photo.blob, photo.name);
-  if (reference) form.append("reference", reference.blob, reference.name);
   const started = performance.now();
-  const reply = await answered(`${route}?${query}`, {method: "POST", body: form, signal});
+  const reply = await posted(route, photos, query, reference, {signal});
   const {model, request_id, results, compare} = await reply.json();
   return {
     model,
@@ -86,6 +84,18 @@ export async function ask(route, photos, query, signal, reference = null) {
     stages: stages(reply.headers.get("server-timing") ?? ""),
     took: performance.now() - started,
   };
+}
+
+/** The same reply as a file of a media type: a picture, numbers, or the JSON as it is. */
+export async function askFile(route, photo, query, reference, accept) {
+  return (await posted(route, photo, query, reference, {headers: {Accept: accept}})).blob();
+}
+
+function posted(route, photos, query, reference, options) {
+  const form = new FormData();
+  for (const photo of [photos].flat()) form.append("images", photo.blob, photo.name);
+  if (reference) form.append("reference", reference.blob, reference.name);
+  return answered(`${route}?${query}`, {...options, method: "POST", body: form});
 }
 
 /** `decode;dur=6.3, infer;desc="batch of 1";dur=11` as [{name, ms, note}]. */

@@ -2,7 +2,8 @@
 
 import {byId, fill, h} from "./dom.js";
 import {t, tOf} from "./i18n.js";
-import {colourMaps} from "./pictures.js";
+import {wordsOf} from "./methods.js";
+import {colourMaps, overlayColours} from "./pictures.js";
 import {viewOf} from "./state.js";
 
 const TOP = ["3", "5", "10", "20"];
@@ -22,20 +23,19 @@ export function methodsAt(layer, {method_details: all}) {
 
 const digits = (value) => String(Number(value.toPrecision(3)));
 
-/** What a method costs, by what a prediction does; nothing where another engine or precision was measured. */
-const price = ({cost}, engine) => (
-  cost && cost.engine === engine ? t("method.cost", {times: digits(cost.default_layer)}) : "");
+/** What a method costs on this server, where that was measured. */
+const price = ({cost_here: here}) => (here ? t("method.cost", {times: digits(here.times)}) : "");
 
-/** What a method is, needs and costs, and whose figure that is. */
-function about({title, needs, formula, paper, cost, default_layer: place}, engine) {
-  const measured = cost && t(cost.middle_layer === null ? "method.measured" : "method.measured.both", {
-    times: digits(cost.default_layer), layer: place, middle: digits(cost.middle_layer ?? 0),
-    engine: cost.engine, machine: cost.machine, date: cost.date,
-  });
-  const other = cost && cost.engine !== engine ? ` ${t("method.here", {engine})}` : "";
+/** What a method is, needs and costs, and on which machine that was measured. */
+function about(method) {
+  const {needs, paper, cost_here: here, cost, default_layer: layer} = method;
+  const [title, formula] = wordsOf(method);
+  const measured = here
+    ? t("method.measured.here", {times: digits(here.times), ms: digits(here.ms)})
+    : cost && t("method.measured", {...cost, times: digits(cost.default_layer), layer});
   return h(
     "p", {class: "muted about-method", id: "about-method"}, h("strong", {}, title), ` – ${formula} (${paper}). `,
-    t(`needs.${needs.replace(" ", "_")}`), " ", measured ?? t("method.unmeasured"), other,
+    t(`needs.${needs.replace(" ", "_")}`), " ", measured || t("method.unmeasured"),
   );
 }
 
@@ -80,13 +80,13 @@ export function renderControls({state, detail, models, update, photo}) {
     seeing({state, detail, photo, update}),
     row("method", choice(
       known(methods.map(({name}) => name), state.method), method?.name,
-      (name) => [name, price(methods.find((each) => each.name === name) ?? {}, detail.engine)].filter(Boolean).join("  "),
+      (name) => [name, price(methods.find((each) => each.name === name) ?? {})].filter(Boolean).join(" – "),
     )),
     row("colormap", choice(
-      known(["", ...colourMaps()], state.colormap), state.colormap, (name) => name || t("control.automatic"),
+      known(["", ...colourMaps()], state.colormap), state.colormap, (name) => name || t("control.automatic", {name: overlayColours({...state, colormap: ""})}),
     )),
     detail.output.kind !== "embedding" && row("top_k", choice(top, state.top_k || "5")),
-    method && about(method, detail.engine),
+    method && about(method),
     h(
       "label", {class: "control check"},
       h("input", {

@@ -7,14 +7,17 @@ import {catalogue, detailOf, known, served, usual} from "./catalogue.js";
 import {renderCompare} from "./compare.js";
 import {renderControls} from "./controls.js";
 import {byId, h} from "./dom.js";
+import {renderDownloads} from "./downloads.js";
+import {renderGallery, showGallery} from "./gallery.js";
 import {LANGUAGES, speak, spoken, t, tOf} from "./i18n.js";
 import {SAMPLES, listen, loadSample, renderIntake} from "./intake.js";
 import {renderMaps} from "./maps.js";
 import {renderMethods} from "./methods.js";
 import {renderNetworkMap} from "./network_map.js";
+import {groupOf, keep} from "./own.js";
 import {greys, overlayColours} from "./pictures.js";
 import {renderPredictions, renderSays, suggestLabels} from "./predictions.js";
-import {attempt} from "./problems.js";
+import {attempt, tell as report} from "./problems.js";
 import {renderRecipe} from "./recipe.js";
 import {keepReference, referenceOf} from "./reference.js";
 import {nameOf, score} from "./scores.js";
@@ -31,7 +34,7 @@ const TABS = {
   features: {panels: [renderMaps], asks: []},
   trust: {panels: [renderTrust, renderMethods], asks: ["trust", "methods"]},
   "what-if": {panels: [renderWhatIf, renderBeside], asks: ["what-if", "beside"]},
-  export: {panels: [renderRecipe], asks: []},
+  export: {panels: [renderDownloads, renderRecipe], asks: []},
 };
 const NAMES = Object.keys(TABS);
 const PATIENCE = 150;  // milliseconds before a wait is shown: what is quicker needs no sign
@@ -39,7 +42,7 @@ const PATIENCE = 150;  // milliseconds before a wait is shown: what is quicker n
 let state = read();
 let photo = null;      // the one that is asked about
 let presented = null;  // the one on the stage
-let own = null;   // the visitor's last photograph, for "back"
+let group = [];   // the visitor's photographs that came together
 let view = null;  // the last answer with what it was asked for
 let drawn = new Set();  // the tabs that show it
 
@@ -64,7 +67,7 @@ function look(patch) {
 /** Put what is shown into the address: it follows the answers, so nothing refused is ever in it. */
 function note(step) {
   const shown = view ?? {state, photo};
-  write({...shown.state, ...looks(state)}, {step, own: Boolean(shown.photo) && !shown.photo.sample});
+  write({...shown.state, ...looks(state)}, {step, own: shown.photo?.id ?? ""});
 }
 
 /** Names that another network has no use for are dropped when it is chosen. */
@@ -116,7 +119,6 @@ async function explain({step = false, keeps = false} = {}) {
     if (signal.aborted) return;
     const heat = [reply.result.image, cam, mask, overlayColours(asked.state), asked.state.signed === "true"];
     view = {...asked, reference, detail, query, reply, heat, result: reply.result, update, attempt, look};
-    if (!photo.sample) own = photo;
     note(step);
     present(photo);
     showHeat(...heat);
@@ -127,13 +129,12 @@ async function explain({step = false, keeps = false} = {}) {
       ? tOf("done", detail.output.kind, {label: nameOf(top), share: score(top)})
       : t("reference.wanted");
   }, {again, keeps, name});
-  if (signal.aborted) return;
+  if (signal.aborted) return problem;
   clearTimeout(waiting);
   busy(false);
-  const count = asked.photo.leftOut;
-  if (problem && count) byId("problem").append(h("p", {}, t("source.left_out", {count})));
   if (problem) await recover(problem);
   document.body.classList.toggle("blank", view?.photo !== photo);
+  return problem;
 }
 
 /** Ask for all of the photograph, unless the visitor chose: squeezed, if it is too long to be seen as it is. */
@@ -190,6 +191,7 @@ function renderView() {
   const shown = {...view, state: {...view.state, ...looks(state)}};
   renderIntake(view.photo);
   renderSays(shown);
+  renderGallery(shown);
   const why = shown.detail.output.kind === "embedding" ? t("reference.wanted") : shown.detail.default_layer.why;
   byId("nothing").textContent = why ?? "";
   attempt(() => renderPredictions(shown), {keeps: true});  // also when closed: it listens to the stage
@@ -243,11 +245,31 @@ async function take(next, nextState, {step = true, keeps = false} = {}) {
   const signal = supersede("photo");
   // null: a TIFF, say, which the service can read
   next.bitmap ??= await createImageBitmap(next.blob).catch(() => null);
-  if (signal.aborted) return;
+  if (signal.aborted) return null;
   photo = next;
   state = nextState;
   if (photo.bitmap) present(photo);
-  await explain({step, keeps});
+  return explain({step, keeps});
+}
+
+/** Take in what came together: the first that the service can read is explained, and all are in the gallery. */
+async function takeAll(photos, notes) {
+  if (!photos.length) {
+    report(notes.map((note) => note()));
+    return;
+  }
+  keep(photos).then(() => renderIntake(view?.photo ?? photo));
+  showAll(photos, notes);
+  for (const next of photos) {
+    const problem = await take(next, another(state, ""), {keeps: next !== photos[0]});
+    if (!problem?.refused || problem.ofOption || group !== photos) return;
+  }
+  if (photos.length > 1) report([t("gallery.none", {count: photos.length})]);
+}
+
+function showAll(photos, notes = []) {
+  group = photos;
+  showGallery(photos, notes, (next) => take(next, another(state, "")));
 }
 
 const takeSample = (name, nextState, how) => attempt(async () => take(await loadSample(name), nextState, how), how);
@@ -255,15 +277,20 @@ const takeSample = (name, nextState, how) => attempt(async () => take(await load
 /** Show what the address says, at the start and after "back": where it names no photograph, the first shipped one. */
 async function restore() {
   const next = read();
-  const isOwn = Boolean(history.state?.own && own);
-  if (!SAMPLES.includes(next.sample)) next.sample = isOwn ? "" : SAMPLES[0];
+  const signal = supersede("restore");
+  const id = SAMPLES.includes(next.sample) ? "" : history.state?.own;
+  const mine = id ? await groupOf(id) : [];
+  if (signal.aborted) return;
+  const found = mine.find((each) => each.id === id);
+  if (!SAMPLES.includes(next.sample)) next.sample = found ? "" : SAMPLES[0];
   wear(next);
   Object.assign(state, looks(next));
   showTab();
+  if (found && !group.includes(found)) showAll(mine);
   if (next.sample && next.sample !== photo?.sample) {
     await takeSample(next.sample, next, {step: false});
-  } else if (!next.sample && own !== photo) {
-    await take(own, next, {step: false});
+  } else if (found && found !== photo) {
+    await take(found, next, {step: false});
   } else {
     state = next;
     await explain();
@@ -305,7 +332,7 @@ byId("tabs").addEventListener("keydown", (event) => {
 onLook(look);
 listen(
   (name) => takeSample(name, another(state, name)),
-  (file) => take(file, another(state, "")),
+  takeAll,
 );
 
 async function start() {

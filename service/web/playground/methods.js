@@ -3,9 +3,14 @@
 import {ask, sameTarget, seen, supersede} from "./api.js";
 import {methodsAt} from "./controls.js";
 import {byId, fill, h} from "./dom.js";
-import {number, t} from "./i18n.js";
+import {number, t, tElse} from "./i18n.js";
 import {overlayColours, smoothLevels, tinted} from "./pictures.js";
 import {overBox} from "./stage.js";
+
+/** A method's name and what it computes, in the visitor's language. */
+export const wordsOf = ({name, title, formula}) => [
+  tElse(`about.${name}.title`, title), tElse(`about.${name}.formula`, formula),
+];
 
 const CHEAP = ["activation", "gradient"];
 const SIDE = 160;

@@ -65,8 +65,8 @@ export function read() {
 }
 
 /**
- * Put the state into the address: as a step that "back" undoes, or in place of the last. `own`: the photograph is the
- * visitor's, and not in the state.
+ * Put the state into the address: as a step that "back" undoes, or in place of the last. `own`: the id of the visitor's
+ * photograph, which is not in the state.
  */
 export function write(state, {step, own}) {
   const query = new URLSearchParams();
@@ -74,6 +74,6 @@ export function write(state, {step, own}) {
   // what is legal in a query stays readable
   const text = query.toString().replaceAll("%2C", ",").replaceAll("%3A", ":").replaceAll("%2F", "/");
   const address = text ? `?${text}` : location.pathname;
-  if (address === (location.search || location.pathname)) return;
+  if (address === (location.search || location.pathname) && own === (history.state?.own ?? "")) return;
   history[step ? "pushState" : "replaceState"]({own}, "", address);
 }
