@@ -148,7 +148,7 @@ def test_an_embedding_asks_for_another_picture_and_says_how_alike_they_are(
 ) -> None:
     page = visit.page
     opened(visit, "/?sample=cat&model=embedding&view=centre")
-    expect(words(page, "predictions")).to_contain_text("Choose the one to compare with")
+    expect(words(page, "predictions")).to_contain_text("Choose a second picture")
     turned(page, "Features")
     expect(words(page, "maps").locator("canvas").first).to_be_visible()
     for tab, panels in {
@@ -182,7 +182,7 @@ def test_an_embedding_asks_for_another_picture_and_says_how_alike_they_are(
     expect(page.locator(".alike .advantage")).to_have_text("1.000")
     expect(page).not_to_have_url(re.compile("reference"))
     page.get_by_role("button", name="Take away cat.jpg").click()
-    expect(words(page, "predictions")).to_contain_text("Choose the one to compare with")
+    expect(words(page, "predictions")).to_contain_text("Choose a second picture")
 
 
 def check_recipe(page: Page, folder: Path, said: str) -> None:
