@@ -35,6 +35,7 @@ from pellucid.types import Batch, Plan, Tap
 
 from .config import Settings
 from .dispatch.admission import Admission
+from .dispatch.cost import MethodTimes
 from .dispatch.engine import Engine
 from .dispatch.forecast import Forecast
 from .dispatch.turns import FairPool
@@ -57,6 +58,9 @@ ASSETS = "/assets/docs"
 _LONGEST_PATH = 256
 # Up to this batch the first feature maps find their memory ready.
 _WARM_MAPS = 1
+# How often each method's cost is measured at the start, and the most seconds that all may take.
+_MEASURED = 3
+_MEASURING_S = 0.5
 # Threads have so long to end once nobody waits for them.
 _END_S = 5.0
 
@@ -270,6 +274,9 @@ def _served(name: str, settings: Settings, pool: FairPool, metrics: Metrics, on_
     max_batch = settings.max_batch or runtime.paying_batch
     batches = {*range(1, min(max_batch, runtime.paying_batch) + 1), max_batch}
     _warm_up(engine, compiled.spec, spec.preprocess, sorted(batches))
+    methods = offered(compiled.spec, compiled.model.output)
+    times = MethodTimes(methods, compiled.spec.default_layer, spec.preprocess.shape[1:])
+    _measure(engine, times, spec.preprocess)
     took_s = time.perf_counter() - started
     log.info(
         "%s runs on %s, up to %d images a batch, ready after %.1f s",
@@ -283,12 +290,13 @@ def _served(name: str, settings: Settings, pool: FairPool, metrics: Metrics, on_
         max_batch,
         hang_limit_s=settings.hang_limit_s,
         on_batch=metrics.batches(spec.name),
+        on_single=times.observe,
         on_death=on_death,
     )
     return Served(
         spec=spec,
         network=compiled.spec,
-        methods=offered(compiled.spec, compiled.model.output),
+        methods=methods,
         engine=runtime.info.description,
         worker=worker,
         pool=pool,
@@ -296,6 +304,7 @@ def _served(name: str, settings: Settings, pool: FairPool, metrics: Metrics, on_
         max_side=settings.max_side_pixels,
         sizes=compiled.sizes,
         runtime={"engine": as_json(runtime.info), "versions": versions()},
+        times=times,
     )
 
 
@@ -320,6 +329,20 @@ def _warm_up(engine: Engine, network: NetworkSpec, preprocess: PreprocessSpec, b
                 if count == 1:  # alone it has all cores, by a graph of its own
                     pool.submit(engine.run, batch).result()
                 list(pool.map(engine.run, [batch] * engine.slots))
+
+
+def _measure(engine: Engine, times: MethodTimes, preprocess: PreprocessSpec) -> None:
+    """Measure what the methods cost here that need no further models, as long as it takes no noticeable time."""
+    channels, *size = preprocess.shape
+    black = np.zeros((1, *size, channels), preprocess.depth)
+    end = time.perf_counter() + _MEASURING_S
+    for plan in [plan for plan in times.plans() if _explains(engine, plan) and engine.ready(plan)]:
+        for _ in range(_MEASURED):
+            started = time.perf_counter()
+            if started > end:
+                return
+            engine.run(Batch(black, (plan,)))
+            times.observe(plan, time.perf_counter() - started)
 
 
 def _explains(engine: Engine, plan: Plan) -> bool:

@@ -88,9 +88,20 @@ class MethodDetail(Schema):
         examples=["channels weighted by the mean of their gradient over positions"],
     )
     paper: str = Field(description="Its paper or source.", examples=["Selvaraju et al. 2017, arXiv 1610.02391"])
+    cost_here: MethodCostHere | None = Field(
+        None,
+        description="Its cost as this process measured it, at its start or while serving. Null if it has not yet run.",
+    )
     cost: MethodCost | None = Field(
         description="Its measured cost, as shipped with the package. Null for networks that were not measured."
     )
+
+
+class MethodCostHere(Schema):
+    """Engine time of one image with one map at `default_layer`, on this server: the least of those that ran alone."""
+
+    times: float = Field(description="The time divided by that of a prediction.", examples=[1.07])
+    ms: float = Field(description="The time in milliseconds.", examples=[14.2])
 
 
 class MethodCost(Schema):

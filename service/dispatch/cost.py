@@ -5,9 +5,15 @@ from __future__ import annotations
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
+from pellucid.network.spec import PIXELS
+from pellucid.types import MapSpec, MethodSpec, Plan
+
+# Methods that need so little that anything else in a plan would hide their cost.
+_CHEAP: Final = ("activation", "gradient", "attention")
 # A lane of another size, as ``Engine.lane`` names it.
 _SIZED: Final = re.compile(r"(.*)@\d+x\d+ x(\d+\.\d+)")
 
@@ -78,6 +84,49 @@ class LaneCosts:
             full, rest = divmod(count, max_batch)
             total += full * self.predict(lane, max_batch) + (self.predict(lane, rest) if rest else 0.0)
         return total
+
+
+class MethodTimes:
+    """The least seconds in which this process made one map of an image alone, by method, and a prediction.
+
+    ``layer`` is the network's default layer, ``size`` the height and width of its input. The least is taken because
+    other work on the machine only adds to it.
+    """
+
+    def __init__(self, methods: Sequence[MethodSpec], layer: str, size: tuple[int, int]) -> None:
+        self._methods = {method.name: method for method in methods}
+        self._layer = layer
+        self._pixels = size[0] * size[1]
+        self._least: dict[str, float] = {}
+
+    def plans(self) -> list[Plan]:
+        """A prediction, and one map by each method that needs one gradient at most."""
+        cheap = [method for method in self._methods.values() if method.needs in _CHEAP and method.at_layers]
+        return [Plan(), *(Plan(heat_maps=(MapSpec(method.name, (self._layer,)),)) for method in cheap if self._layer)]
+
+    def observe(self, plan: Plan, seconds: float) -> None:
+        """Record that an image of this plan took ``seconds`` in a batch of its own. Plans of more work are left out."""
+        name = self._named(plan)
+        if name is None:
+            return
+        scale = 1.0 if plan.size is None else self._pixels / (plan.size[0] * plan.size[1])
+        self._least[name] = min(seconds * scale, self._least.get(name, seconds * scale))
+
+    def seconds(self, method: str = "") -> float | None:
+        """The seconds of one map, or those of a prediction. None before the first."""
+        return self._least.get(method)
+
+    def _named(self, plan: Plan) -> str | None:
+        """The method whose cost a plan shows, "" for a prediction, or None."""
+        if not plan.heat_maps:
+            return "" if plan == Plan(top_k=plan.top_k, size=plan.size) else None
+        (made, *others) = plan.heat_maps
+        method = self._methods[made.method]
+        layer = PIXELS if method.at_pixels else self._layer
+        one = Plan(heat_maps=(MapSpec(made.method, (layer,)),))
+        beside = () if method.needs in _CHEAP else ("gates", "taps", "layer")  # they vanish beside so many passes
+        kept = {name: getattr(plan, name) for name in ("top_k", "targets", "size", *beside)}
+        return made.method if not others and len(plan.targets) < 2 and plan == replace(one, **kept) else None
 
 
 def _parsed(lane: str) -> tuple[str, float]:

@@ -46,8 +46,8 @@ class Worker:
     """Runs an engine on batches of the waiting jobs. ``submit`` is thread-safe.
 
     ``hang_limit_s``: seconds after which a batch counts as hanging. ``on_batch`` is called with the size of each batch
-    that ran. ``on_death`` is called if an engine thread ends by an error. The worker computes nothing after that, so
-    the process should end.
+    that ran, ``on_single`` with the plan and the seconds of an image that ran alone. ``on_death`` is called if an
+    engine thread ends by an error. The worker computes nothing after that, so the process should end.
     """
 
     def __init__(
@@ -57,11 +57,13 @@ class Worker:
         *,
         hang_limit_s: float = 60,
         on_batch: Callable[[int], None] = lambda size: None,
+        on_single: Callable[[Plan, float], None] = lambda plan, seconds: None,
         on_death: Callable[[], None] = lambda: None,
     ) -> None:
         self._engine = engine
         self._max_batch = max_batch
         self._on_batch = on_batch
+        self._on_single = on_single
         self._on_death = on_death
         self._costs = LaneCosts()
         self._cap = BatchCap(max_batch)
@@ -226,6 +228,8 @@ class Worker:
         if seconds > self._costs.predict(lane, size) or not any(outcome.given_up for outcome in outcomes):
             self._costs.observe(lane, size, seconds)
         self._on_batch(len(jobs))
+        if size == 1 and not outcomes[0].given_up:
+            self._on_single(jobs[0].plan, seconds)
         for job, outcome in zip(jobs, outcomes, strict=True):
             if outcome.given_up:
                 _settle(job.future, DeadlineExceeded("The deadline passed before the explanation was complete."))

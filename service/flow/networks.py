@@ -13,7 +13,7 @@ from pellucid.network.spec import ONE_SIZE, ModelSpec, NetworkSpec, Sizes
 from pellucid.types import MethodSpec
 
 from ..dispatch.admission import Admission
-from ..dispatch.cost import CostModel
+from ..dispatch.cost import CostModel, MethodTimes
 from ..dispatch.forecast import Forecast
 from ..dispatch.worker import Worker
 from ..telemetry.metrics import Metrics
@@ -31,7 +31,7 @@ class Served:
 
     ``engine`` describes the engine for people. ``runtime`` is the part of ``schemas.Provenance`` about the engine and
     versions. ``pool`` decodes and draws. ``sizes`` are the sizes of pixels on which the network runs. ``trials`` is the
-    measured cost of trust trials.
+    measured cost of trust trials, ``times`` that of methods.
     """
 
     spec: ModelSpec
@@ -44,6 +44,7 @@ class Served:
     max_side: int
     sizes: Sizes = ONE_SIZE
     runtime: Mapping[str, Any] = field(default_factory=dict)
+    times: MethodTimes = field(default_factory=lambda: MethodTimes((), "", (1, 1)))
     trials: CostModel = field(default_factory=lambda: CostModel(_FORGETTING))
 
     def in_pool(self, function: Callable[..., T], *arguments: object) -> asyncio.Future[T]:

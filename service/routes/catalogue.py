@@ -17,6 +17,7 @@ from pellucid.schemas import (
     GateShape,
     Layer,
     MethodCost,
+    MethodCostHere,
     MethodDetail,
     ModelDetail,
     ModelList,
@@ -138,10 +139,18 @@ def _methods(served: Served) -> list[MethodDetail]:
             of_class=method.of_class,
             formula=method.formula,
             paper=method.paper,
+            cost_here=_cost_here(served, method.name),
             cost=MethodCost(**origin, **measured[method.name]) if method.name in measured else None,
         )
         for method in served.methods
     ]
+
+
+def _cost_here(served: Served, method: str) -> MethodCostHere | None:
+    seconds, prediction = served.times.seconds(method), served.times.seconds()
+    if not seconds or not prediction:
+        return None
+    return MethodCostHere(times=round(seconds / prediction, 2), ms=round(1000 * seconds, 1))
 
 
 @cache

@@ -7,15 +7,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import httpx
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Locator, Page, expect
 
-from tests.browser.test_trials import hasten, opened, result, shown
-from tests.browser.visit import Visit
+from tests.browser.test_trials import hasten, result, shown
+from tests.browser.visit import Visit, complaints, opened, turned
 from tests.kinds import KINDS, compiled
 from tests.support import SAMPLES, decoded, explained, serving
 
@@ -42,7 +41,7 @@ def words(page: Page, panel: str) -> Locator:
 def test_labels_that_apply_are_marked_and_the_threshold_with_them(
     visit: Visit, client: httpx.Client, cat: bytes
 ) -> None:
-    page = opened(visit, "/?sample=cat&model=sigmoid")
+    page = opened(visit, "/?sample=cat&model=sigmoid&view=centre")
     expect(page.get_by_role("heading", name="Which labels apply")).to_be_visible()
     found = explained(client, "/v1/predict", cat, model="sigmoid").predictions
     assert found
@@ -58,30 +57,35 @@ def test_labels_that_apply_are_marked_and_the_threshold_with_them(
 
 def test_quantities_have_units_and_no_percentage_anywhere(visit: Visit, client: httpx.Client, cat: bytes) -> None:
     hasten(visit.page)
-    page = opened(visit, "/?sample=cat&model=linear&trust=true&scale=3:0&beside=coffee&several=true")
+    page = opened(visit, "/?sample=cat&model=linear&view=centre&trust=true&scale=3:0&beside=coffee&several=true")
     found = explained(client, "/v1/predict", cat, model="linear").predictions
     assert found
     for row, each in zip(page.locator("#predictions .class").all(), found, strict=True):
         assert each.value is not None
         expect(row).to_have_text(f"{each.label} {shown(each.value)} {each.unit}")
+    expect(words(page, "predictions")).not_to_contain_text("%")
+    expect(page.locator("#says")).to_contain_text(re.compile(rf"“age” at {shown(cast(float, found[0].value))}.years"))
+    turned(page, "What if")
     expect(page.locator("#beside figure, #what-if figure")).to_have_count(6)
-    for panel in ("predictions", "what-if", "beside"):
+    for panel in ("what-if", "beside"):
         expect(words(page, panel)).not_to_contain_text("%")
         expect(words(page, panel)).to_contain_text(f"{shown(cast(float, found[0].value))} years")
+    turned(page, "Trust")
     expect(words(page, "trust")).to_contain_text("Advantage over random maps, in years")
     expect(words(page, "trust")).not_to_contain_text("Confidence")
     expect(page.locator("#caption")).to_have_text(re.compile("^What raises “age”, at layer"))
+    turned(page, "Answer")
     with page.expect_response(re.compile("/v1/explain")) as answer:
         page.get_by_role("button", name="Lowers it").click()
     assert result(answer.value)["grad_cam"][0]["direction"] == "down"
     expect(page.locator("#caption")).to_have_text(re.compile("^What lowers “age”, at layer"))
-    expect(page).to_have_url(re.compile(r"model=linear&direction=down&.*beside=coffee"))
+    expect(page).to_have_url(re.compile(r"model=linear&direction=down&view=centre&.*beside=coffee"))
     page.locator("#predictions .class").last.click()
     expect(page.locator("#caption")).to_have_text(re.compile("^What lowers “height”, at layer"))
 
 
 def test_a_segmentation_is_drawn_and_a_region_of_it_explained(visit: Visit, client: httpx.Client, cat: bytes) -> None:
-    page = opened(visit, "/?sample=cat&model=dense")
+    page = opened(visit, "/?sample=cat&model=dense&view=centre")
     found = explained(client, "/v1/predict", cat, model="dense")
     assert found.predictions
     assert found.segmentation
@@ -109,7 +113,7 @@ def test_a_segmentation_is_drawn_and_a_region_of_it_explained(visit: Visit, clie
         page.mouse.click(*middle)
     assert result(answer.value)["grad_cam"][0]["region"] == {"kind": "point", "positions": 1}
     expect(page.locator("#caption")).to_contain_text("at the marked point")
-    told = re.search(r"region=(\d+),(\d+)$", page.url)
+    told = re.search(r"region=(\d+),(\d+)&view=centre$", page.url)
     assert told
     assert [int(each) for each in told.groups()] == pytest.approx([225, 150], abs=2)
     page.mouse.move(*middle)
@@ -127,7 +131,7 @@ def test_a_segmentation_is_drawn_and_a_region_of_it_explained(visit: Visit, clie
     with page.expect_response(re.compile("/v1/explain")) as answer:
         field.press("Enter")
     assert result(answer.value)["grad_cam"][0]["region"]["kind"] == "point"
-    expect(page).to_have_url(re.compile(r"region=200,120$"))
+    expect(page).to_have_url(re.compile(r"region=200,120&"))
     field.fill("1,1")
     field.press("Enter")
     expect(page.get_by_role("alert")).to_contain_text("outside of what the network sees")
@@ -143,12 +147,20 @@ def test_an_embedding_asks_for_another_picture_and_says_how_alike_they_are(
     visit: Visit, client: httpx.Client, cat: bytes, coffee: bytes, tmp_path: Path
 ) -> None:
     page = visit.page
-    page.goto("/?sample=cat&model=embedding")
-    expect(words(page, "predictions")).to_contain_text("Choose the one to compare with")
+    opened(visit, "/?sample=cat&model=embedding&view=centre")
+    expect(words(page, "predictions")).to_contain_text("Choose a second picture")
+    turned(page, "Features")
     expect(words(page, "maps").locator("canvas").first).to_be_visible()
-    for panel in ("trust", "what-if", "methods", "compare"):
-        expect(page.locator(f"#{panel}")).to_be_hidden()
-    check_recipe(page, tmp_path, "[")
+    for tab, panels in {
+        "Trust": ("trust", "methods"),
+        "What if": ("what-if", "beside"),
+        "Answer": ("compare",),
+    }.items():
+        turned(page, tab)
+        for panel in panels:
+            expect(page.locator(f"#{panel}")).to_be_hidden()
+    check_recipe(turned(page, "Export"), tmp_path, "[")
+    turned(page, "Answer")
     page.get_by_role("button", name="Compare with: Coffee").click()
     files = {"images": ("cat.jpg", cat), "reference": ("coffee.jpg", coffee)}
     reply = client.post("/v1/grad-cam?model=embedding", files=files).json()
@@ -156,19 +168,21 @@ def test_an_embedding_asks_for_another_picture_and_says_how_alike_they_are(
     expect(page.locator(".alike .advantage")).to_have_text(shown(similarity))
     expect(page.locator("#caption")).to_contain_text("What makes it like the other picture")
     expect(page.locator("#compare figure")).to_have_count(3)
-    expect(page).to_have_url(re.compile(r"model=embedding&reference=coffee$"))
-    check_recipe(page, tmp_path, f"{similarity:.4f}"[:5])
+    expect(page).to_have_url(re.compile(r"model=embedding&reference=coffee&view=centre$"))
+    check_recipe(turned(page, "Export"), tmp_path, f"{similarity:.4f}"[:5])
+    turned(page, "What if")
     with page.expect_response(re.compile("scale=")) as answer:
         page.get_by_role("button", name=re.compile("^Mute channel")).first.click()
     assert result(answer.value)["what_if"]["targets"][0]["before"]["similarity"] == pytest.approx(similarity, abs=1e-4)
     expect(words(page, "what-if")).to_contain_text(f"Similarity to the other picture: {shown(similarity)} →")
     page.reload()
+    turned(page, "Answer")
     expect(page.locator(".alike .advantage")).to_have_text(shown(similarity))
     page.locator("[data-key=reference-file]").set_input_files(SAMPLES / "cat.jpg")
     expect(page.locator(".alike .advantage")).to_have_text("1.000")
     expect(page).not_to_have_url(re.compile("reference"))
     page.get_by_role("button", name="Take away cat.jpg").click()
-    expect(words(page, "predictions")).to_contain_text("Choose the one to compare with")
+    expect(words(page, "predictions")).to_contain_text("Choose a second picture")
 
 
 def check_recipe(page: Page, folder: Path, said: str) -> None:
@@ -181,10 +195,10 @@ def check_recipe(page: Page, folder: Path, said: str) -> None:
 
 
 def test_another_kind_of_network_drops_what_it_has_no_use_for(visit: Visit) -> None:
-    page = opened(visit, "/?sample=cat&model=dense&region=picture&target=2")
+    page = opened(visit, "/?sample=cat&model=dense&region=picture&target=2&tab=network")
     page.locator("#controls").get_by_role("combobox", name="Network").select_option("linear")
     expect(page.locator("#caption")).to_contain_text("What raises “age”")
-    expect(page).to_have_url(re.compile(r"\?sample=cat&model=linear$"))
+    expect(page).to_have_url(re.compile(r"\?sample=cat&model=linear&tab=network$"))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -192,12 +206,14 @@ def test_every_kind_is_accessible_fits_a_phone_and_has_all_its_words(visit: Visi
     hasten(visit.page)
     more = "&reference=rocket" if kind == "embedding" else ""
     page = opened(visit, f"/?sample=cat&model={kind}&trust=true&scale=3:0.5&beside=coffee&several=true{more}")
-    expect(page.locator("#trust figure, #what-if figure, #beside figure")).to_have_count(9)
-    for scheme in ("light", "dark"):
-        page.emulate_media(color_scheme=cast(Any, scheme), reduced_motion="reduce")
-        violations = cast(list[dict[str, object]], Axe().run(page).response["violations"])
-        assert [(found["id"], found["nodes"]) for found in violations] == []
-    page.set_viewport_size({"width": 390, "height": 844})
-    assert page.evaluate("document.documentElement.scrollWidth") == 390
-    keys = re.compile(r"\b(predictions|stage|trust|what_if|compare|reference|region|legend|beside)\.[a-z]")
-    assert not keys.search(page.locator("main").inner_text())
+    keys = re.compile(r"\b(predictions|says|stage|trust|what_if|compare|reference|region|legend|beside)\.[a-z]")
+    for tab, scheme, figures in (("Answer", "light", 0), ("Trust", "dark", 3), ("What if", "light", 6)):
+        turned(page, tab)
+        expect(page.locator("#trust figure:visible, #what-if figure:visible, #beside figure:visible")).to_have_count(
+            figures
+        )
+        page.set_viewport_size({"width": 1440, "height": 900})
+        assert complaints(page, scheme) == []
+        page.set_viewport_size({"width": 390, "height": 844})
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
+        assert not keys.search(page.locator("main").inner_text())

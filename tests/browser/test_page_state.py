@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 import re
 
 import pytest
-from playwright.sync_api import Browser, FilePayload, Page, ViewportSize, expect
+from playwright.sync_api import Browser, FilePayload, ViewportSize, expect
 
-from tests.browser.visit import Visit
+from tests.browser.visit import Visit, opened, turned
 
 DESK = ViewportSize(width=1280, height=900)
 PHONE = ViewportSize(width=390, height=844)
-
-
-def opened(visit: Visit, address: str) -> Page:
-    """The page at an address with a photograph, all its panels drawn."""
-    visit.page.goto(address)
-    expect(visit.page.locator(".sides canvas").first).to_be_visible()
-    return visit.page
 
 
 def forgive(visit: Visit, status: int) -> None:
@@ -31,13 +23,14 @@ def forgive(visit: Visit, status: int) -> None:
 @pytest.mark.parametrize("size", [DESK, PHONE])
 def test_an_error_is_in_view_however_far_one_has_scrolled_until_it_is_closed(visit: Visit, size: ViewportSize) -> None:
     visit.page.set_viewport_size(size)
-    page = opened(visit, "/?sample=cat")
+    page = opened(visit, "/?sample=cat&tab=what-if&beside=coffee")
+    expect(page.locator("#beside figure")).to_have_count(3)
     page.evaluate("scrollTo(0, document.body.scrollHeight)")
     text = FilePayload(name="notes.txt", mimeType="text/plain", buffer=b"no photograph")
     page.locator("[data-choose]").last.set_input_files(text)
     alert = page.get_by_role("alert")
     expect(alert).to_contain_text("notes.txt: Unsupported media type")
-    assert page.evaluate("scrollY") > 1000
+    assert page.evaluate("scrollY") > 200
     box = alert.bounding_box()
     assert box
     assert box["y"] >= 0
@@ -55,12 +48,12 @@ def test_what_is_refused_is_in_neither_the_address_nor_the_next_question(visit: 
     expect(page).to_have_url(re.compile(r"\?sample=cat&target=282$"))
     expect(page.get_by_label("Another class")).to_have_value("")
     forgive(visit, 422)
-    page.get_by_label("Evidence against, too").check()
-    expect(page).to_have_url(re.compile(r"\?sample=cat&target=282&signed=true$"))
+    turned(page, "Network").get_by_label("Evidence against, too").check()
+    expect(page).to_have_url(re.compile(r"\?sample=cat&target=282&signed=true&tab=network$"))
     expect(page.locator("#problem")).to_be_empty()
     page.go_back()
     expect(page.get_by_label("Evidence against, too")).not_to_be_checked()
-    expect(page).to_have_url(re.compile(r"\?sample=cat&target=282$"))
+    expect(page).to_have_url(re.compile(r"\?sample=cat&target=282&tab=network$"))
 
 
 def test_a_refused_photograph_gives_the_last_one_back(visit: Visit) -> None:
@@ -80,7 +73,8 @@ def test_a_refused_photograph_gives_the_last_one_back(visit: Visit) -> None:
     expect(page.locator("#caption")).to_contain_text("Egyptian cat")
     expect(page).to_have_url(re.compile(r"\?sample=cat$"))
     forgive(visit, 413)
-    page.get_by_label("Classes").select_option("3")
+    turned(page, "Network").get_by_label("Classes").select_option("3")
+    turned(page, "Answer")
     expect(page.locator("#predictions .class")).to_have_count(3)
     expect(page.locator("#predictions .class").first).to_contain_text("Egyptian cat")
 
@@ -99,7 +93,7 @@ def test_an_address_with_a_refused_option_is_shown_without_it(visit: Visit) -> N
 
 
 def test_errors_are_in_the_visitors_language_and_name_what_is_allowed(visit: Visit) -> None:
-    page = opened(visit, "/?sample=cat&lang=zh&colormap=turboo")
+    page = opened(visit, "/?sample=cat&lang=zh&colormap=turboo&tab=network")
     alert = page.get_by_role("alert")
     expect(alert.locator("strong")).to_have_text("选项无效")
     expect(alert.locator("[lang=en]")).to_contain_text("viridis")  # a detail that names what is allowed stays
@@ -119,54 +113,24 @@ def test_errors_are_in_the_visitors_language_and_name_what_is_allowed(visit: Vis
     forgive(visit, 429)
 
 
-@pytest.mark.parametrize(("language", "told"), [("en", "Files left out: 9."), ("zh", "未处理的文件：9 个。")])
-def test_of_several_files_dropped_one_is_shown_and_the_others_are_counted(
-    visit: Visit, language: str, told: str, cat: bytes
-) -> None:
-    visit.page.goto(f"/?lang={language}")
-    expect(visit.page.locator(".start .samples button").first).to_be_visible()
-    drop(visit.page, [("cat.jpg", cat)] * 10)
-    expect(visit.page.locator("#source-name")).to_contain_text("cat.jpg")
-    expect(visit.page.locator("#source-name")).to_contain_text(told)
-    drop(visit.page, [("notes.txt", b"no photograph")] * 10)  # one that is refused, the others said all the same
-    expect(visit.page.get_by_role("alert")).to_contain_text("notes.txt")
-    expect(visit.page.get_by_role("alert")).to_contain_text(told)
-    forgive(visit, 415)
-    drop(visit.page, [("own.jpg", cat)])
-    expect(visit.page.locator("#source-name")).to_contain_text("own.jpg")
-    expect(visit.page.locator("#source-name")).not_to_contain_text(told)
-
-
-def drop(page: Page, files: list[tuple[str, bytes]]) -> None:
-    """Drop files on the page at once."""
-    script = """(files) => {
-        const transfer = new DataTransfer();
-        for (const [name, bytes] of files) {
-            transfer.items.add(new File([Uint8Array.from(atob(bytes), (one) => one.charCodeAt(0))], name));
-        }
-        document.body.dispatchEvent(new DragEvent("drop", {bubbles: true, cancelable: true, dataTransfer: transfer}));
-    }"""
-    page.evaluate(script, [[name, base64.b64encode(content).decode()] for name, content in files])
-
-
 def test_the_view_the_opacity_and_the_channels_are_in_the_address(visit: Visit) -> None:
-    page = opened(visit, "/?sample=cat")
+    page = opened(visit, "/?sample=cat&tab=attention")
     page.get_by_role("slider", name="Opacity").fill("80")
     page.get_by_role("button", name="Mask").click()
     before = page.evaluate("history.length")
-    strip = page.get_by_role("slider", name="Channels of blocks.4.gate")
-    gate = page.locator(".gate").filter(has=strip)
-    strip.press("Home")
-    expect(page).to_have_url(re.compile(r"\?sample=cat&view=mask&opacity=80&channels=blocks\.4\.gate:0$"))
+    gate = page.locator(".gate").filter(has=page.get_by_role("heading", name="blocks.4.gate"))
+    gate.locator("summary").click()
+    page.get_by_role("slider", name="Channels of blocks.4.gate").press("Home")
+    expect(page).to_have_url(re.compile(r"\?sample=cat&tab=attention&show=mask&opacity=80&channels=blocks\.4\.gate:0$"))
     assert page.evaluate("history.length") == before, "one step back is another question, not another channel"
     page.reload()
     expect(gate.locator(".readout")).to_contain_text("channel 0 ·")
     expect(page.get_by_role("button", name="Mask")).to_have_attribute("aria-pressed", "true")
     expect(page.get_by_role("slider", name="Opacity")).to_have_value("80")
     page.get_by_role("button", name="Overlay").click()
-    expect(page).to_have_url(re.compile(r"\?sample=cat&opacity=80&channels=blocks\.4\.gate:0$"))
-    page.get_by_label("Classes").select_option("3")
-    expect(page.locator("#predictions .class")).to_have_count(3)
+    expect(page).to_have_url(re.compile(r"\?sample=cat&tab=attention&opacity=80&channels=blocks\.4\.gate:0$"))
+    turned(page, "Network").get_by_label("Classes").select_option("3")
+    turned(page, "Attention")
     expect(gate.locator(".readout")).to_contain_text("channel 0 ·")
 
 
@@ -176,10 +140,8 @@ def test_a_finger_reaches_every_channel_and_is_not_told_to_drop(chromium: Browse
     ) as context:
         visit = Visit(context.new_page())
         page = visit.page
-        page.goto("/")
-        expect(page.locator(".start .button")).to_be_visible()
+        opened(visit, "/?sample=cat&tab=attention&channels=blocks.4.gate:12")
         expect(page.get_by_text("拖到页面任意处")).to_be_hidden()
-        opened(visit, "/?sample=cat&channels=blocks.4.gate:12")
         gate = page.locator(".gate").filter(has=page.get_by_role("slider", name="blocks.4.gate 的通道"))
         after = page.get_by_role("button", name="blocks.4.gate 的通道：下一个")
         box = after.bounding_box()

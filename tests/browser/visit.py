@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any, cast
 from urllib.parse import urlsplit
 
-from playwright.sync_api import ConsoleMessage, Page, Route
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import ConsoleMessage, Locator, Page, Route, expect
 
 
 @dataclass
@@ -33,3 +35,38 @@ class Visit:
     def _listen(self, message: ConsoleMessage) -> None:
         if message.type == "error":
             self.errors.append(message.text)
+
+
+def opened(visit: Visit, address: str) -> Page:
+    """The page at an address, the answer in its open tab drawn."""
+    visit.page.goto(address)
+    return drawn(visit.page)
+
+
+def turned(page: Page, tab: str) -> Page:
+    """The page with another tab opened and drawn."""
+    page.get_by_role("tab", name=tab, exact=True).click()
+    return drawn(page)
+
+
+def drawn(page: Page) -> Page:
+    expect(page.locator("[role=tabpanel]:not([hidden])")).to_have_attribute("aria-busy", "false")
+    expect(page.locator("#main")).not_to_have_attribute("aria-busy", "true")
+    return page
+
+
+def blocks(page: Page) -> Locator:
+    """The blocks on the map on which the heat map's layer is chosen."""
+    return page.locator("#network-map .block[role=option]")
+
+
+def block(page: Page, layer: str) -> Locator:
+    """The one that stands for a layer."""
+    return page.locator(f"#network-map .block[data-name='{layer}']")
+
+
+def complaints(page: Page, scheme: str) -> list[tuple[object, object]]:
+    """What axe finds wrong with the page in a colour scheme."""
+    page.emulate_media(color_scheme=cast(Any, scheme), reduced_motion="reduce")
+    found = cast(list[dict[str, object]], Axe().run(page).response["violations"])
+    return [(each["id"], each["nodes"]) for each in found]

@@ -10,7 +10,7 @@ import httpx
 import numpy as np
 import pytest
 
-from pellucid.schemas import GradCam, ModelDetail
+from pellucid.schemas import GradCam, MethodCostHere, ModelDetail
 from tests.support import decoded, explained, parsed, post, present, problem
 
 SMALL = {"max_side": 8}
@@ -71,6 +71,23 @@ def test_what_a_method_is_stands_in_the_catalogue(client: httpx.Client, model: M
     plain = parsed(client.get("/v1/models/lite0-plain"), ModelDetail)
     assert plain.methods == model.methods
     assert all(detail.cost is None for detail in plain.method_details)
+
+
+def test_the_catalogue_has_the_costs_that_this_process_measured(client: httpx.Client, cat: bytes) -> None:
+    def here() -> dict[str, MethodCostHere | None]:
+        found = parsed(client.get("/v1/models/lite0-plain"), ModelDetail).method_details
+        return {detail.name: detail.cost_here for detail in found}
+
+    at_start = here()["grad-cam"]
+    assert at_start is not None
+    assert 0.5 < at_start.times < 3
+    assert here()["smoothgrad"] is None, "what has not run was not measured"
+    post(client, "/v1/grad-cam", cat, model="lite0-plain", method="smoothgrad", samples=8)
+    assert here()["smoothgrad"] is None, "nor was less of it"
+    post(client, "/v1/grad-cam", cat, model="lite0-plain", method="smoothgrad", view="whole")
+    served = here()["smoothgrad"]
+    assert served is not None
+    assert served.times > 10
 
 
 def test_each_layer_has_maps_of_its_own(client: httpx.Client, cat: bytes) -> None:

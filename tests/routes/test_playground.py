@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from pellucid.errors import PellucidError
+from pellucid.explain.methods import METHODS
 from pellucid.parts.explain import ExplainOptions
 from pellucid.parts.feature_maps import GRID_COLOURS
 from pellucid.parts.grad_cam import COLOURS, SIGNED_COLOURS
@@ -64,8 +65,12 @@ def test_nothing_else_is_served(client: httpx.Client, path: str) -> None:
 
 def test_every_text_exists_in_every_language_and_is_used() -> None:
     english, chinese = strings("en"), strings("zh")
-    # of what went wrong the service says the English title itself
-    assert chinese.keys() - english.keys() == {f"error.{kind.slug}" for kind in error_kinds()}
+    # Of errors and methods the service says the English words itself.
+    slugs = {kind.slug for kind in error_kinds()}
+    own = {f"{part}.{slug}" for slug in slugs for part in ("error", "detail")}
+    own |= {f"about.{name}.{part}" for name in METHODS for part in ("title", "formula")}
+    own |= {f"detail.{part}" for part in ("option", "value", "guess", "allowed", "many")}
+    assert chinese.keys() - english.keys() == own
     assert english.keys() <= chinese.keys()
     for key, text in english.items():
         assert set(re.findall(r"\{\w+\}", text)) == set(re.findall(r"\{\w+\}", chinese[key])), key

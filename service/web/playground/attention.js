@@ -1,16 +1,16 @@
 // Channel attention: each gate's weights as a strip, and one channel's feature map before and after the gate.
 
-import {ask, supersede} from "./api.js";
+import {STRETCH, ask, seen, supersede} from "./api.js";
 import {shape} from "./controls.js";
 import {byId, fill, h} from "./dom.js";
-import {number, signed, t, tOf} from "./i18n.js";
+import {number, percent, signed, t, tOf} from "./i18n.js";
 import {tiles} from "./pictures.js";
 import {enlarge} from "./stage.js";
 import {channelsOf} from "./state.js";
 import {ordered, strip} from "./strip.js";
 
-const AT_ONCE = 16;         // gates that one request may name
 const LEAST_REACH = 0.1;    // the strips' scale goes from 1 at least this far: less is next to nothing
+const STRONGEST = 3;        // channels that are named
 const PAUSE = 120;          // milliseconds that a held arrow key rests on a channel before its maps are asked for
 
 const body = byId("attention").querySelector(".body");
@@ -19,13 +19,15 @@ const body = byId("attention").querySelector(".body");
 // and the channel's maps.
 let known = new Map();
 let about = {};
+const folded = new Map();  // key of a strip -> whether the visitor folded it, or opened it
 
-/** Draw the strips of a view; the first maps beside them are those of the channel that each gate changed most. */
+/** Draw the strips of a view: the gate that changed its channels most first and open, the others folded. */
 export async function renderAttention(view) {
   const {photo, detail, state, result} = view;
-  if (about.photo !== photo || about.model !== detail.name || about.colormap !== state.colormap) {
+  if (about.photo !== photo || about.model !== detail.name || about.colormap !== state.colormap
+    || about.seen !== seen(view).join()) {
     known = new Map();
-    about = {photo, model: detail.name, colormap: state.colormap};
+    about = {photo, model: detail.name, colormap: state.colormap, seen: seen(view).join()};
   }
   if (!result.attention) {
     fill(body, h("p", {class: "muted"}, detail.default_layer.why));
@@ -33,53 +35,51 @@ export async function renderAttention(view) {
   }
   const signal = supersede("gates");
   const {gates, importance} = result.attention;
-  const wanted = channelsOf(state.channels);
-  const own = importance && `${importance.layer}/${importance.target.index}`;  // there is none without a reference
-  const counts = new Map(gates.map(({layer, weights}) => [layer, weights.length]));
-  if (own) counts.set(own, importance.weights.length);
-  for (const [key, channel] of wanted) if (!(channel < counts.get(key))) wanted.delete(key);
-  const missing = [...counts.keys()].filter((key) => {
-    const {channel, chosen} = known.get(key) ?? {};
-    return channel === undefined || (wanted.has(key) ? channel !== wanted.get(key) : chosen);
-  });
-  const chosen = missing.filter((key) => wanted.has(key));
-  await Promise.all(chosen.map(async (key) => {
-    const channel = wanted.get(key);
-    const strip = key === own ? {layers: importance.layer} : {gates: key};
-    known.set(key, {channel, chosen: true, maps: await mapsOf(view, {...strip, channels: channel}, signal)});
-  }));
-  const usual = missing.filter((key) => !wanted.has(key) && key !== own);
-  while (usual.length) {
-    const maps = await mapsOf(view, {gates: usual.splice(0, AT_ONCE).join(","), count: 1}, signal);
-    for (const [layer, sides] of Map.groupBy(maps, (side) => side.layer)) {
-      known.set(layer, {channel: sides[0].channels[0], maps: sides});
-    }
-  }
-  if (missing.includes(own) && !wanted.has(own)) {
-    const channel = telling(result, importance);
-    known.set(own, {channel, maps: await mapsOf(view, {layers: importance.layer, channels: channel}, signal)});
-  }
   const reach = Math.max(LEAST_REACH, ...gates.flatMap(({weights}) => weights.map((weight) => Math.abs(weight - 1))));
+  const most = Math.max(...gates.map(changeOf));
+  const sorted = [...gates].sort((one, other) => changeOf(other) - changeOf(one));
+  const entries = sorted.map((gate) => ofGate(view, gate, reach, most));
+  if (importance) entries.push(ofImportance(view, importance));  // there is none without a reference
+  const wanted = channelsOf(state.channels);
+  entries.forEach((entry, n) => {
+    if (wanted.get(entry.key) < entry.bars.weights.length) entry.wanted = wanted.get(entry.key);
+    entry.first = n === 0 || entry.wanted !== undefined;
+    entry.open = folded.has(entry.key) ? !folded.get(entry.key) : entry.first;
+  });
+  const asked = entries.filter((entry) => entry.open || entry.wanted !== undefined);
+  await Promise.all(asked.map((entry) => load(view, entry, signal)));
   fill(
     body,
-    (own || gates.length > 0) && sorting(view, reach),
-    gates.length === 0 && h("p", {class: "muted"}, t(own ? "attention.none" : "attention.nothing")),
-    gates.map((gate) => gateRow(view, gate, reach)),
-    own && importanceRow(view, importance, own),
+    gates.length > 0 && h("p", {class: "muted"}, t("attention.order")),
+    entries.length > 0 && sorting(view),
+    gates.length === 0 && h("p", {class: "muted"}, t(importance ? "attention.none" : "attention.nothing")),
+    h("div", {}, entries.map((entry) => strips(view, entry))),
   );
 }
 
+/** How far a gate moved its channels, on average. */
+const changeOf = ({weights}) => weights.reduce((sum, weight) => sum + Math.abs(weight - 1), 0) / weights.length;
+
+/** Ask for the maps of a strip's channel: the wanted one, or the one that tells most. */
+async function load(view, {key, asked, wanted, telling}, signal) {
+  const {channel, chosen} = known.get(key) ?? {};
+  if (wanted === undefined ? channel !== undefined && !chosen : channel === wanted) return;
+  const which = wanted ?? telling;
+  const maps = await mapsOf(view, {...asked, ...(which === undefined ? {count: 1} : {channels: which})}, signal);
+  known.set(key, {channel: maps[0].channels[0], chosen: wanted !== undefined, maps});
+}
+
 /** Some channels' maps, each with its tile as a canvas: [{layer, side, channels, stats, pixels}]. */
-async function mapsOf({photo, detail, state}, asked, signal) {
-  const query = new URLSearchParams({model: detail.name, ...asked});
+async function mapsOf(view, asked, signal) {
+  const {photo, detail, state} = view;
+  const query = new URLSearchParams({model: detail.name, ...asked, ...Object.fromEntries(seen(view)), scale: STRETCH});
   if (state.colormap) query.set("colormap", state.colormap);
   const {result} = await ask("v1/feature-maps", photo, query, signal);
   return Promise.all(result.feature_maps.map(async (maps) => ({...maps, pixels: (await tiles(maps))[0]})));
 }
 
-function sorting({state, detail, result, update}, reach) {
-  const gated = detail.gates.length > 0;
-  const orders = gated && result.attention.importance ? ["index", "weight", "effect"] : ["index", "weight"];
+function sorting({state, detail, result, update}) {
+  const orders = detail.gates.length && result.attention.importance ? ["index", "weight", "effect"] : ["index", "weight"];
   const current = orders.includes(state.sort) ? state.sort : "index";
   return h(
     "div", {class: "sorting"}, h("span", {class: "muted", id: "sorting"}, t("sort")),
@@ -90,7 +90,6 @@ function sorting({state, detail, result, update}, reach) {
         onclick: () => update({sort: order === "index" ? "" : order}),
       }, t(`sort.${order}`),
     ))),
-    gated && h("span", {class: "muted"}, t("attention.scale", {reach: number(reach)})),
   );
 }
 
@@ -103,45 +102,88 @@ function telling({feature_maps: shown}, {layer, weights}) {
   return counts.reduce((best, each) => (each[1] > best[1] ? each : best))[0];
 }
 
-function gateRow(view, gate, reach) {
+/** The channels whose weights are furthest from `base`, the furthest first. */
+const furthest = (weights, base) => ordered(weights.length, weights.map((weight) => Math.abs(weight - base))).slice(0, STRONGEST);
+
+function ofGate(view, gate, reach, most) {
   const {weights, effects, layer} = gate;
   const scaled = view.detail.gates.find((each) => each.layer === layer);
   const {sort} = view.state;
-  return row(view, {
+  const times = (weight) => t("attention.times", {weight: number(weight)});
+  const change = changeOf(gate);
+  return {
     key: layer,
     title: layer,
-    facts: t("attention.facts", {
-      shape: shape(scaled.shape), min: number(Math.min(...weights)), max: number(Math.max(...weights)),
-    }),
+    facts: t("attention.facts", {channels: weights.length, change: percent(change)}),
+    note: t("attention.gate", {shape: shape(scaled.shape), reach: number(reach)}),
+    share: change / most,
     asked: {gates: layer},
+    named: furthest(weights, 1).map((channel) => [channel, times(weights[channel])]),
     bars: {
-      weights, base: 1, reach,
+      weights, base: 1, reach, ends: [times(1 + reach), times(1), times(1 - reach)],
       channels: ordered(weights.length, sort === "effect" ? effects : sort === "weight" ? weights : null),
       say: (channel) => [
         t("channel", {channel}), t("attention.weight", {weight: number(weights[channel])}),
         effects && t("attention.effect", {effect: signed(effects[channel])}),
       ].filter(Boolean).join(" · "),
     },
-  });
+  };
 }
 
-function importanceRow(view, {layer, target, weights}, key) {
-  return row(view, {
-    key,
+function ofImportance(view, importance) {
+  const {layer, target, weights} = importance;
+  const reach = Math.max(...weights.map(Math.abs)) || 1;
+  const told = (weight) => signed(weight);
+  return {
+    key: `${layer}/${target.index}`,
     title: layer,
     facts: tOf("attention.importance", view.detail.output.kind, {label: target.label, channels: weights.length}),
+    note: t("attention.weights", {reach: number(reach)}),
     asked: {layers: layer},
+    telling: telling(view.result, importance),
+    named: furthest(weights, 0).map((channel) => [channel, told(weights[channel])]),
     bars: {
-      weights, base: 0, reach: Math.max(...weights.map(Math.abs)) || 1,
+      weights, base: 0, reach, ends: [told(reach), "0", told(-reach)],
       channels: ordered(weights.length, view.state.sort ? weights : null),
       say: (channel) => `${t("channel", {channel})} · ${t("attention.weight", {weight: signed(weights[channel])})}`,
     },
-  });
+  };
 }
 
-function row(view, {key, title, facts, asked, bars}) {
+/** A line about a gate, which opens to its strip, the strongest channels and one channel's maps. */
+function strips(view, entry) {
+  const {key, title, facts, share, named} = entry;
+  const content = h("div", {class: "bars"});
+  const bar = share !== undefined && h("span", {class: "change", "aria-hidden": "true"}, h("span", {}));
+  if (bar) bar.firstChild.style.setProperty("inline-size", `${100 * share}%`);
+  const node = h(
+    "details", {class: "gate", open: entry.open},
+    h("summary", {"data-key": `fold-${key}`}, h("h3", {}, title), bar, h("span", {class: "muted"}, facts, h(
+      "span", {class: "most"}, ` · ${t("attention.most", {channels: named.slice(0, 2).map((each) => each.join(" ").replaceAll(" ", "\u00a0")).join(", ")})}`,
+    ))),
+    content,
+  );
+  const show = () => view.attempt(async () => {
+    await load(view, entry, supersede(`channel-${key}`));
+    fill(content, opened(view, entry));
+  });
+  node.addEventListener("toggle", () => {
+    if (node.open === entry.first) folded.delete(key);
+    else folded.set(key, !node.open);
+    if (node.open && !content.firstChild) show();
+  });
+  if (entry.open) fill(content, opened(view, entry));
+  return node;
+}
+
+/** What is in an open gate. */
+function opened(view, {key, title, note, asked, named, telling, bars}) {
   const sides = h("div", {class: "sides", "aria-live": "polite"});
-  const draw = () => fill(sides, known.get(key).maps.map((maps) => side(maps, key)));
+  const draw = () => {
+    const {channel, chosen, maps} = known.get(key);
+    const why = chosen || telling !== undefined ? t("channel", {channel}) : t("attention.telling", {channel});
+    fill(sides, h("p", {class: "muted"}, why), maps.map((side) => figure(side, key)));
+  };
   let timer;
   const onSelect = (channel) => {
     clearTimeout(timer);
@@ -154,7 +196,7 @@ function row(view, {key, title, facts, asked, bars}) {
       });
     }, PAUSE);
   };
-  const bar = strip({
+  const {nodes, choose} = strip({
     key: `strip-${key}`,
     label: t("attention.strip", {layer: title}),
     selected: known.get(key).channel,
@@ -162,18 +204,22 @@ function row(view, {key, title, facts, asked, bars}) {
     ...bars,
   });
   draw();
-  return h(
-    "article", {class: "gate"},
-    h("header", {}, h("h3", {}, title), h("p", {class: "muted"}, facts)),
-    h("div", {class: "bars"}, bar), sides,
-  );
+  return [
+    h("p", {class: "muted"}, note),
+    h("div", {class: "named"}, h("span", {class: "muted"}, t("attention.named")), named.map(([channel, said]) => h(
+      "button", {
+        type: "button", class: "quiet", "data-key": `named-${key}-${channel}`, onclick: () => choose(channel),
+      }, h("strong", {}, t("channel", {channel})), ` ${said}`,
+    ))),
+    ...nodes, sides,
+  ];
 }
 
 /** The channels that the visitor chose, as an address holds them. */
 const choices = () =>
   [...known].filter(([, {chosen}]) => chosen).map(([key, {channel}]) => `${key}:${channel}`).join(",");
 
-function side(maps, key) {
+function figure(maps, key) {
   const [channel] = maps.channels;
   const name = t(`side.${maps.side ?? "layer"}`);
   const caption = `${maps.layer}, ${t("channel", {channel})}, ${name}`;

@@ -75,7 +75,7 @@ async function fetchOther(view, cam, results) {
     const second = own ?? (state.beside ? await loadSample(state.beside) : photo);
     second.bitmap ??= await createImageBitmap(second.blob).catch(() => null);
     const other = await detailOf(now.model);
-    const query = questionOf(view, cam, other);
+    const query = questionOf(view, cam, other, second);
     const {result} = await ask("v1/explain", second, query, signal, view.reference);
     if (!signal.aborted) last = {...now, second, other, result};
   }, {again: () => fetchOther(view, cam, results), keeps: true});
@@ -86,7 +86,7 @@ async function fetchOther(view, cam, results) {
 }
 
 /** The class by its label where the other network has other classes; its own layer and method where it lacks these. */
-function questionOf({state, detail}, cam, other) {
+function questionOf({state, detail}, cam, other, photo) {
   const same = detail.labels.join() === other.labels.join();
   const has = other.layers.some(({name}) => name === state.layer);
   const shown = {
@@ -98,10 +98,12 @@ function questionOf({state, detail}, cam, other) {
     against: same ? state.against : "",
     layer: has || state.layer === "pixels" ? state.layer : "",
     method: other.methods.includes(state.method) ? state.method : "",
+    view: other.whole.offered || state.view !== "whole" ? state.view : "",
+    detail: other.whole.offered ? state.detail : "",
     layers: "",
     sort: "",
   };
-  const query = explainQuery(shown, other, true);
+  const query = explainQuery(shown, other, true, photo);
   query.set("include", "predictions,grad_cam");
   return query;
 }

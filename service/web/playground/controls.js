@@ -2,30 +2,19 @@
 
 import {byId, fill, h} from "./dom.js";
 import {t, tOf} from "./i18n.js";
-import {colourMaps} from "./pictures.js";
+import {wordsOf} from "./methods.js";
+import {colourMaps, overlayColours} from "./pictures.js";
+import {viewOf} from "./state.js";
 
 const TOP = ["3", "5", "10", "20"];
+const DETAIL = ["160", "224", "256", "320", "448", "640"];  // pixels of the short side
 
 export const shape = ([channels, height, width]) => `${channels} × ${height} × ${width}`;
-
-/** Options of a network's layers, from shallow to deep, in groups of one resolution; `skip` are left out. */
-export function layerOptions(layers, chosen, skip = []) {
-  const groups = [];
-  for (const layer of layers) {
-    const size = `${layer.shape[1]} × ${layer.shape[2]}`;
-    if (groups.at(-1)?.size !== size) groups.push({size, options: []});
-    if (skip.includes(layer.name)) continue;
-    groups.at(-1).options.push(
-      h("option", {value: layer.name, selected: layer.name === chosen}, `${layer.name}  (${shape(layer.shape)})`),
-    );
-  }
-  return groups.filter(({options}) => options.length).map(({size, options}) => h("optgroup", {label: size}, options));
-}
 
 const choice = (values, chosen, label = (value) => value) =>
   values.map((value) => h("option", {value, selected: value === chosen}, label(value)));
 
-const PIXELS = "pixels";
+export const PIXELS = "pixels";
 
 /** The methods that are offered at a layer, or at the pixels. Each has its own place where none was chosen. */
 export function methodsAt(layer, {method_details: all}) {
@@ -34,60 +23,70 @@ export function methodsAt(layer, {method_details: all}) {
 
 const digits = (value) => String(Number(value.toPrecision(3)));
 
-/** What a method costs, by what a prediction does; nothing where another engine or precision was measured. */
-const price = ({cost}, engine) => (
-  cost && cost.engine === engine ? t("method.cost", {times: digits(cost.default_layer)}) : "");
+/** What a method costs on this server, where that was measured. */
+const price = ({cost_here: here}) => (here ? t("method.cost", {times: digits(here.times)}) : "");
 
-/** What a method is, needs and costs, and whose figure that is. */
-function about({title, needs, formula, paper, cost, default_layer: place}, engine) {
-  const measured = cost && t(cost.middle_layer === null ? "method.measured" : "method.measured.both", {
-    times: digits(cost.default_layer), layer: place, middle: digits(cost.middle_layer ?? 0),
-    engine: cost.engine, machine: cost.machine, date: cost.date,
-  });
-  const other = cost && cost.engine !== engine ? ` ${t("method.here", {engine})}` : "";
+/** What a method is, needs and costs, and on which machine that was measured. */
+function about(method) {
+  const {needs, paper, cost_here: here, cost, default_layer: layer} = method;
+  const [title, formula] = wordsOf(method);
+  const measured = here
+    ? t("method.measured.here", {times: digits(here.times), ms: digits(here.ms)})
+    : cost && t("method.measured", {...cost, times: digits(cost.default_layer), layer});
   return h(
     "p", {class: "muted about-method", id: "about-method"}, h("strong", {}, title), ` – ${formula} (${paper}). `,
-    t(`needs.${needs.replace(" ", "_")}`), " ", measured ?? t("method.unmeasured"), other,
+    t(`needs.${needs.replace(" ", "_")}`), " ", measured || t("method.unmeasured"),
+  );
+}
+
+/** How the network sees the photograph, and in how much detail where it can be chosen. */
+function seeing({state, detail, photo, update}) {
+  const chosen = viewOf(state, detail, photo ?? {});
+  const views = detail.whole.offered ? ["whole", "centre", "squash"] : ["centre", "squash"];
+  const usual = String(detail.whole.detail);
+  const press = (view) => update({view: view === viewOf({view: ""}, detail, photo ?? {}) ? "" : view, detail: ""});
+  const sizes = [...new Set([...DETAIL, usual, state.detail || usual])].sort((one, other) => one - other);
+  return h(
+    "div", {class: "control seeing", role: "group", "aria-labelledby": "seeing"},
+    h("span", {id: "seeing"}, t("control.view")),
+    h("div", {class: "act"}, h("div", {class: "segments"}, views.map((view) => h("button", {
+      type: "button", "data-key": `view-${view}`, "aria-pressed": String(view === chosen), onclick: () => press(view),
+    }, t(`seen.${view}`)))), chosen === "whole" && h(
+      "label", {class: "control detail"}, h("span", {}, t("control.detail")), h(
+        "select",
+        {"data-key": "detail",
+          onchange: ({target: {value}}) => update({detail: value === usual ? "" : value, view: state.view})},
+        choice(sizes, state.detail || usual),
+      ),
+    )),
+    h("p", {class: "muted"}, t(`seen.${chosen}.why`)),
   );
 }
 
 /** Draw the controls of a view. */
-export function renderControls({state, detail, models, update}) {
+export function renderControls({state, detail, models, update, photo}) {
   const row = (name, options, onchange = (event) => update({[name]: event.target.value})) => h(
     "label", {class: `control control-${name}`}, h("span", {}, tOf(`control.${name}`, detail.output.kind)),
     h("select", {"data-key": name, onchange}, options),
   );
   const methods = methodsAt(state.layer, detail);
   const method = detail.method_details.find(({name}) => name === (state.method || detail.methods[0]));
-  const layer = state.layer || method?.default_layer || detail.default_layer.name;
-  const named = detail.layers.map(({name}) => name);
-  const pixels = detail.method_details.some(({at}) => at.includes(PIXELS)) && !named.includes(PIXELS);
-  const onLayer = (event) => {
-    const chosen = event.target.value;
-    const still = methodsAt(chosen, detail);
-    const fits = still.some(({name}) => name === method?.name);
-    update({layer: chosen, ...(fits ? {} : {method: still[0].name})});
-  };
   const top = state.top_k && !TOP.includes(state.top_k) ? [...TOP, state.top_k] : TOP;
   // what a shared address asks for is shown, also where there is no such thing: the service's answer says so
   const known = (names, name) => (name && !names.includes(name) ? [...names, name] : names);
   fill(
     byId("controls"),
     row("model", choice(known(models.map(({name}) => name), state.model), state.model || detail.name)),
-    row("layer", [
-      pixels && h("option", {value: PIXELS, selected: layer === PIXELS}, t("control.pixels")),
-      ...layerOptions(detail.layers, layer),
-      ...choice(known(named, layer).slice(named.length), layer).slice(Number(pixels && layer === PIXELS)),
-    ], onLayer),
+    seeing({state, detail, photo, update}),
     row("method", choice(
       known(methods.map(({name}) => name), state.method), method?.name,
-      (name) => [name, price(methods.find((each) => each.name === name) ?? {}, detail.engine)].filter(Boolean).join("  "),
+      (name) => [name, price(methods.find((each) => each.name === name) ?? {})].filter(Boolean).join(" – "),
     )),
     row("colormap", choice(
-      known(["", ...colourMaps()], state.colormap), state.colormap, (name) => name || t("control.automatic"),
+      known(["", ...colourMaps()], state.colormap), state.colormap, (name) => name || t("control.automatic", {name: overlayColours({...state, colormap: ""})}),
     )),
     detail.output.kind !== "embedding" && row("top_k", choice(top, state.top_k || "5")),
-    method && about(method, detail.engine),
+    method && about(method),
     h(
       "label", {class: "control check"},
       h("input", {

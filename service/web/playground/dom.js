@@ -18,11 +18,16 @@ export const h = (tag, props = {}, ...children) => make(document.createElement(t
 /** The same for SVG. */
 export const svg = (tag, props = {}, ...children) => make(document.createElementNS(SVG, tag), props, children);
 
-/** Replace what is in `root`; the focus stays on the element of the same `data-key`. */
+/** Replace what is in `root`; the focus stays on the element of the same `data-key`, or else in `root`. */
 export function fill(root, ...nodes) {
-  const key = root.contains(document.activeElement) ? document.activeElement.dataset.key : undefined;
+  const focused = document.activeElement;
+  const had = focused !== root && root.contains(focused);
   root.replaceChildren(...nodes.flat().filter(Boolean));
-  if (key) root.querySelector(`[data-key="${CSS.escape(key)}"]`)?.focus({preventScroll: true});
+  if (!had) return;
+  const key = CSS.escape(focused.dataset.key ?? "");
+  const kept = key && root.querySelector(`[data-key="${key}"]:not(:disabled)`);
+  if (!kept) root.tabIndex = -1;
+  (kept || root).focus({preventScroll: true});
 }
 
 export const byId = (id) => document.getElementById(id);

@@ -31,6 +31,9 @@ export function t(key, values = {}) {
   return (strings[key] ?? key).replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
 }
 
+/** The string of a key, or what the service says, where a language leaves that to it. */
+export const tElse = (key, said) => strings[key] ?? said;
+
 /** The string of a key for a kind of output, where there is one, or else that of the key. */
 export const tOf = (key, kind, values) => t(`${key}.${kind}` in strings ? `${key}.${kind}` : key, values);
 

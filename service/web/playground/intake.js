@@ -1,8 +1,11 @@
-// How a photograph comes in: chosen, dropped, pasted, or one of the shipped ones.
+// How photographs come in: chosen, dropped, pasted, a folder of them, or one of the shipped ones.
 
 import {getBlob} from "./api.js";
 import {byId, fill, h} from "./dom.js";
-import {t} from "./i18n.js";
+import {spoken, t} from "./i18n.js";
+import {forget, isKept} from "./own.js";
+
+const MOST = 32;  // photographs at once: what a strip can show, and a server answer soon
 
 export const SAMPLES = ["cat", "coffee", "rocket"];
 
@@ -13,13 +16,25 @@ export async function loadSample(name) {
   return {blob: await getBlob(sampleFile(name)), name: `${name}.jpg`, sample: name};
 }
 
-/** Listen for photographs: `onSample(name)` and `onPhoto({blob, name, leftOut})` are told. */
-export function listen(onSample, onPhoto) {
-  const take = (files) => {
-    const [file, ...others] = files;
-    if (file) onPhoto({blob: file, name: file.name, leftOut: others.length});
+/**
+ * Listen for photographs: `onSample(name)` is told of a shipped one, `onPhotos(photos, notes)` of the visitor's own.
+ * `notes` say what was left out, and why, in the language of the moment.
+ */
+export function listen(onSample, onPhotos) {
+  const take = (files, ofFolder = false) => {
+    const given = [...files].filter(({name}) => !ofFolder || !name.startsWith("."));
+    // a folder holds other things as well; what was chosen one by one is shown, if only as what can't be read
+    const found = ofFolder ? given.filter(({type}) => !type || type.startsWith("image/")) : given;
+    const photos = found.slice(0, MOST).map((file) => ({blob: file, name: file.name}));
+    const notes = [
+      found.length > MOST && (() => t("gallery.too_many", {count: found.length - MOST, most: MOST})),
+      found.length < given.length && (() => t("gallery.no_pictures", {count: given.length - found.length})),
+      !photos.length && ofFolder && (() => t("gallery.nothing")),
+    ].filter(Boolean);
+    if (photos.length || notes.length) onPhotos(photos, notes);
   };
   for (const input of document.querySelectorAll("[data-choose]")) {
+    input.multiple = true;
     input.addEventListener("change", () => {
       take(input.files);
       input.value = "";  // the same file may be chosen again
@@ -49,8 +64,25 @@ export function listen(onSample, onPhoto) {
   document.addEventListener("drop", (event) => {
     event.preventDefault();
     dragging(-depth);
-    take(event.dataTransfer.files);
+    const {files, items} = event.dataTransfer;
+    const entries = [...items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
+    if (entries.some((entry) => entry.isDirectory)) filesIn(entries).then((found) => take(found, true));
+    else take(files);
   });
+}
+
+/** All files of these entries, and of the folders among them, by name. */
+async function filesIn(entries) {
+  const found = await Promise.all(entries.map(async (entry) => {
+    if (entry.isFile) return new Promise((resolve) => { entry.file(resolve, () => resolve([])); });
+    const reader = entry.createReader();
+    const inside = [];
+    for (let some = [null]; some.length; inside.push(...some)) {  // a reader gives a hundred at a time
+      some = await new Promise((resolve) => { reader.readEntries(resolve, () => resolve([])); });
+    }
+    return filesIn(inside);
+  }));
+  return found.flat().sort((one, other) => one.name.localeCompare(other.name, undefined, {numeric: true}));
 }
 
 /**
@@ -79,6 +111,12 @@ export function renderPicker({key, label, not, own, chosen, name, onSample, onFi
   );
 }
 
+/** Forget all photographs of the visitor's, and begin anew. */
+async function leave() {
+  await forget();
+  location.replace(`${location.pathname}?lang=${spoken()}`);
+}
+
 /** Draw the shipped photographs, the current one marked, and the name of what is shown. */
 export function renderIntake(photo) {
   for (const list of document.querySelectorAll("[data-samples]")) {
@@ -95,8 +133,8 @@ export function renderIntake(photo) {
     fill(
       byId("source-name"),
       h("strong", {}, photo.sample ? t(`sample.${photo.sample}`) : photo.name),
-      !photo.sample && h("span", {class: "muted"}, t("source.own")),
-      Boolean(photo.leftOut) && h("span", {class: "muted"}, t("source.left_out", {count: photo.leftOut})),
+      !photo.sample && h("span", {class: "muted"}, t(isKept(photo) ? "source.kept" : "source.own"), " ",
+        h("button", {type: "button", class: "link", "data-key": "forget", onclick: leave}, t("source.forget"))),
     );
   }
 }

@@ -7,13 +7,17 @@ import {catalogue, detailOf, known, served, usual} from "./catalogue.js";
 import {renderCompare} from "./compare.js";
 import {renderControls} from "./controls.js";
 import {byId, h} from "./dom.js";
+import {renderDownloads} from "./downloads.js";
+import {renderGallery, showGallery} from "./gallery.js";
 import {LANGUAGES, speak, spoken, t, tOf} from "./i18n.js";
 import {SAMPLES, listen, loadSample, renderIntake} from "./intake.js";
 import {renderMaps} from "./maps.js";
 import {renderMethods} from "./methods.js";
+import {renderNetworkMap} from "./network_map.js";
+import {groupOf, keep} from "./own.js";
 import {greys, overlayColours} from "./pictures.js";
-import {renderPredictions, suggestLabels} from "./predictions.js";
-import {attempt} from "./problems.js";
+import {renderPredictions, renderSays, suggestLabels} from "./predictions.js";
+import {attempt, tell as report} from "./problems.js";
 import {renderRecipe} from "./recipe.js";
 import {keepReference, referenceOf} from "./reference.js";
 import {nameOf, score} from "./scores.js";
@@ -22,13 +26,25 @@ import {another, changed, isPlain, looks, read, without, write} from "./state.js
 import {renderTrust} from "./trust.js";
 import {renderWhatIf} from "./what_if.js";
 
+// What each tab draws when it is open, and the kinds of the requests that it sends for that.
+const TABS = {
+  answer: {panels: [renderCompare], asks: ["alike"]},
+  network: {panels: [renderNetworkMap, drawControls], asks: []},
+  attention: {panels: [renderAttention], asks: ["gates"]},
+  features: {panels: [renderMaps], asks: []},
+  trust: {panels: [renderTrust, renderMethods], asks: ["trust", "methods"]},
+  "what-if": {panels: [renderWhatIf, renderBeside], asks: ["what-if", "beside"]},
+  export: {panels: [renderDownloads, renderRecipe], asks: []},
+};
+const NAMES = Object.keys(TABS);
 const PATIENCE = 150;  // milliseconds before a wait is shown: what is quicker needs no sign
 
 let state = read();
 let photo = null;      // the one that is asked about
 let presented = null;  // the one on the stage
-let own = null;   // the visitor's last photograph, for "back"
+let group = [];   // the visitor's photographs that came together
 let view = null;  // the last answer with what it was asked for
+let drawn = new Set();  // the tabs that show it
 
 /** Change the state and show what it now says. */
 async function update(patch) {
@@ -51,7 +67,7 @@ function look(patch) {
 /** Put what is shown into the address: it follows the answers, so nothing refused is ever in it. */
 function note(step) {
   const shown = view ?? {state, photo};
-  write({...shown.state, ...looks(state)}, {step, own: Boolean(shown.photo) && !shown.photo.sample});
+  write({...shown.state, ...looks(state)}, {step, own: shown.photo?.id ?? ""});
 }
 
 /** Names that another network has no use for are dropped when it is chosen. */
@@ -72,6 +88,8 @@ async function changeModel(model) {
     region: kept("region"),
     direction: kept("direction"),
     reference: kept("reference"),
+    view: after.whole.offered || state.view !== "whole" ? state.view : "",
+    detail: after.whole.offered ? state.detail : "",
     beside_model: "",
     method: after.methods.includes(state.method) ? state.method : "",
     channels: "",
@@ -95,14 +113,12 @@ async function explain({step = false, keeps = false} = {}) {
     await catalogue();
     const detail = await detailOf(asked.state.model);
     const reference = await referenceOf(asked.state, detail);
-    const query = explainQuery(asked.state, detail, reference);
-    const reply = await ask("v1/explain", asked.photo, query, signal, reference);
+    const [query, reply] = await seenWhole(asked, detail, reference, signal);
     const cam = reply.result.grad_cam?.[0];
     const mask = cam && await greys(cam.mask);
     if (signal.aborted) return;
     const heat = [reply.result.image, cam, mask, overlayColours(asked.state), asked.state.signed === "true"];
     view = {...asked, reference, detail, query, reply, heat, result: reply.result, update, attempt, look};
-    if (!photo.sample) own = photo;
     note(step);
     present(photo);
     showHeat(...heat);
@@ -113,13 +129,24 @@ async function explain({step = false, keeps = false} = {}) {
       ? tOf("done", detail.output.kind, {label: nameOf(top), share: score(top)})
       : t("reference.wanted");
   }, {again, keeps, name});
-  if (signal.aborted) return;
+  if (signal.aborted) return problem;
   clearTimeout(waiting);
   busy(false);
-  const count = asked.photo.leftOut;
-  if (problem && count) byId("problem").append(h("p", {}, t("source.left_out", {count})));
   if (problem) await recover(problem);
   document.body.classList.toggle("blank", view?.photo !== photo);
+  return problem;
+}
+
+/** Ask for all of the photograph, unless the visitor chose: squeezed, if it is too long to be seen as it is. */
+async function seenWhole({state: asked, photo: about}, detail, reference, signal) {
+  const query = explainQuery(asked, detail, reference, about);
+  try {
+    return [query, await ask("v1/explain", about, query, signal, reference)];
+  } catch (problem) {
+    if (asked.view || about.long || !problem.ofOption || !problem.detail?.startsWith("view:")) throw problem;
+    about.long = true;
+    return seenWhole({state: asked, photo: about}, detail, reference, signal);
+  }
 }
 
 /** After a request that failed: back to the last answer; without one, on with what was not refused. */
@@ -135,8 +162,8 @@ async function recover(problem) {
     state = without(state, problem.detail);
     byId("problem").append(h("p", {}, t("problem.instead")));
     await explain({keeps: true});
-  } else if (problem.refused) {
-    clear();
+  } else if (problem.refused && !photo.sample) {
+    await takeSample(SAMPLES[0], another(state, SAMPLES[0]), {keeps: true});
   } else if (known("")) {
     drawControls();
   }
@@ -146,38 +173,65 @@ async function recover(problem) {
 function present(next) {
   if (presented === next) return false;
   presented = next;
-  document.body.dataset.step = "work";
-  document.body.classList.remove("blank");
   showPhoto(next.bitmap);
   renderIntake(next);
   return true;
 }
 
-/** The page as it is without a photograph. */
-function clear() {
-  photo = view = presented = null;
-  supersede("view");
-  busy(false);
-  document.body.dataset.step = "start";
-}
-
 function drawControls() {
   const detail = known(state.model) ?? known("");
-  renderControls({state, detail, models: served(), update});
+  renderControls({state, detail, models: served(), update, photo});
 }
 
+/** Draw the answer in the tab that is open; the others are drawn, and ask for their parts, once they are opened. */
 function renderView() {
+  drawn = new Set();
+  const open = openTab();
+  for (const name of NAMES) if (name !== open) TABS[name].asks.forEach(supersede);
   const shown = {...view, state: {...view.state, ...looks(state)}};
   renderIntake(view.photo);
-  drawControls();
-  renderMethods(shown);
-  renderTrust(shown);
-  renderWhatIf(shown);
-  renderBeside(shown);
-  renderRecipe(shown);
-  attempt(() => Promise.all([
-    renderPredictions(shown), renderCompare(shown), renderMaps(shown), renderAttention(shown),
-  ]), {keeps: true});
+  renderSays(shown);
+  renderGallery(shown);
+  const why = shown.detail.output.kind === "embedding" ? t("reference.wanted") : shown.detail.default_layer.why;
+  byId("nothing").textContent = why ?? "";
+  attempt(() => renderPredictions(shown), {keeps: true});  // also when closed: it listens to the stage
+  drawTab(open);
+}
+
+function drawTab(name) {
+  if (!view || drawn.has(name)) return;
+  drawn.add(name);
+  const shown = {...view, state: {...view.state, ...looks(state)}};
+  const panel = byId(`tab-${name}`);
+  const now = drawn;
+  const focused = document.activeElement;
+  panel.setAttribute("aria-busy", "true");
+  attempt(() => Promise.all(TABS[name].panels.map((draw) => draw(shown))), {keeps: true}).then(() => {
+    const {activeElement: still, body} = document;
+    if (focused !== body && (still === body || !still.checkVisibility())) panel.focus({preventScroll: true});
+    if (now === drawn) panel.setAttribute("aria-busy", "false");
+  });
+}
+
+const openTab = () => (NAMES.includes(state.tab) ? state.tab : NAMES[0]);
+
+/** Mark the tab that the state says, and show its panel. */
+function showTab() {
+  for (const name of NAMES) {
+    const is = name === openTab();
+    byId(`open-${name}`).setAttribute("aria-selected", String(is));
+    byId(`open-${name}`).tabIndex = is ? 0 : -1;
+    byId(`tab-${name}`).hidden = !is;
+  }
+  const {offsetLeft, offsetWidth, parentElement: list} = byId(`open-${openTab()}`);
+  list.scrollLeft = offsetLeft - list.offsetLeft - (list.clientWidth - offsetWidth) / 2;
+  drawTab(openTab());
+}
+
+function choose(name) {
+  look({tab: name === NAMES[0] ? "" : name});
+  showTab();
+  byId(`open-${name}`).focus();
 }
 
 function busy(is) {
@@ -187,34 +241,59 @@ function busy(is) {
 }
 
 /** Take a photograph in and explain it. What the service can't read leaves all as it was. */
-async function take(next, nextState, {step = true} = {}) {
+async function take(next, nextState, {step = true, keeps = false} = {}) {
   const signal = supersede("photo");
   // null: a TIFF, say, which the service can read
   next.bitmap ??= await createImageBitmap(next.blob).catch(() => null);
-  if (signal.aborted) return;
+  if (signal.aborted) return null;
   photo = next;
   state = nextState;
   if (photo.bitmap) present(photo);
-  await explain({step});
+  return explain({step, keeps});
 }
 
-const takeSample = (name, nextState, how) => attempt(async () => take(await loadSample(name), nextState, how));
+/** Take in what came together: the first that the service can read is explained, and all are in the gallery. */
+async function takeAll(photos, notes) {
+  if (!photos.length) {
+    report(notes.map((note) => note()));
+    return;
+  }
+  keep(photos).then(() => renderIntake(view?.photo ?? photo));
+  showAll(photos, notes);
+  for (const next of photos) {
+    const problem = await take(next, another(state, ""), {keeps: next !== photos[0]});
+    if (!problem?.refused || problem.ofOption || group !== photos) return;
+  }
+  if (photos.length > 1) report([t("gallery.none", {count: photos.length})]);
+}
 
-/** Show what the address says: at the start, and after "back". */
+function showAll(photos, notes = []) {
+  group = photos;
+  showGallery(photos, notes, (next) => take(next, another(state, "")));
+}
+
+const takeSample = (name, nextState, how) => attempt(async () => take(await loadSample(name), nextState, how), how);
+
+/** Show what the address says, at the start and after "back": where it names no photograph, the first shipped one. */
 async function restore() {
   const next = read();
-  if (!SAMPLES.includes(next.sample)) next.sample = "";
+  const signal = supersede("restore");
+  const id = SAMPLES.includes(next.sample) ? "" : history.state?.own;
+  const mine = id ? await groupOf(id) : [];
+  if (signal.aborted) return;
+  const found = mine.find((each) => each.id === id);
+  if (!SAMPLES.includes(next.sample)) next.sample = found ? "" : SAMPLES[0];
   wear(next);
+  Object.assign(state, looks(next));
+  showTab();
+  if (found && !group.includes(found)) showAll(mine);
   if (next.sample && next.sample !== photo?.sample) {
     await takeSample(next.sample, next, {step: false});
-  } else if (!next.sample && history.state?.own && own && own !== photo) {
-    await take(own, next, {step: false});
-  } else if (photo && (next.sample || history.state?.own)) {
+  } else if (found && found !== photo) {
+    await take(found, next, {step: false});
+  } else {
     state = next;
     await explain();
-  } else {
-    clear();
-    state = next;
   }
 }
 
@@ -234,23 +313,32 @@ async function tell() {
   renderIntake(photo);
   redraw();
   if (view) renderView();
-  else if (photo && known("")) drawControls();
+  else if (known("")) drawControls();
 }
 
 byId("language").addEventListener("click", switchLanguage);
 addEventListener("popstate", restore);
+byId("tabs").addEventListener("click", (event) => {
+  const tab = event.target.closest("[role=tab]");
+  if (tab) choose(tab.id.slice("open-".length));
+});
+byId("tabs").addEventListener("keydown", (event) => {
+  const at = NAMES.indexOf(openTab());
+  const to = {ArrowLeft: at - 1, ArrowRight: at + 1, Home: 0, End: NAMES.length - 1}[event.key];
+  if (to === undefined) return;
+  event.preventDefault();
+  choose(NAMES.at(to % NAMES.length));
+});
 onLook(look);
 listen(
   (name) => takeSample(name, another(state, name)),
-  (file) => take(file, another(state, "")),
+  takeAll,
 );
 
 async function start() {
+  showTab();
   await tell();
-  await catalogue();
   if (!photo) await restore();  // unless someone was quicker
 }
 
-// a small window has room for the answer first
-byId("settings").open = matchMedia("(min-width: 721px) and (min-height: 820px)").matches;
 await attempt(start);

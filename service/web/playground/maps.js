@@ -1,76 +1,93 @@
 // Feature maps: the strongest channels of several layers, from shallow to deep.
 
-import {layerOptions, shape} from "./controls.js";
+import {shape} from "./controls.js";
 import {byId, fill, h} from "./dom.js";
 import {number, percent, t} from "./i18n.js";
-import {tiles} from "./pictures.js";
+import {networkMap} from "./network_map.js";
+import {ramp, tiles} from "./pictures.js";
 import {enlarge} from "./stage.js";
 
-const MOST = 16;  // layers that one request may name
+const MOST = 16;   // layers that one request may name
+const FIRST = 8;   // channels of a layer that are shown at once
 const body = byId("maps").querySelector(".body");
+const opened = new Set();  // layers of which all are shown
 
 /** Draw the layers of a view and their channels. */
 export async function renderMaps(view) {
-  const {detail, result} = view;
+  const {detail, result, state} = view;
   if (!result.feature_maps) {
     fill(body, h("p", {class: "muted"}, detail.default_layer.why));
     return;
   }
   const grids = await Promise.all(result.feature_maps.map((maps) => grid(view, maps)));
-  fill(body, picker(view), h("div", {class: "grids"}, grids));
-}
-
-function picker({detail, result, update}) {
-  const shown = result.feature_maps.map(({layer}) => layer);
-  const order = detail.layers.map(({name}) => name);
-  const show = (names) => {
-    const sorted = order.filter((name) => names.includes(name));
-    const usual = sorted.join() === detail.feature_layers.join();
-    update({layers: usual ? "" : sorted.join(",")});
-  };
-  return h(
-    "div", {class: "picker"},
-    h("ul", {class: "chips", "aria-label": t("maps.shown")}, shown.map((name) => h(
-      "li", {}, h("code", {}, name),
-      shown.length > 1 && h(
-        "button",
-        {type: "button", "data-key": `remove-${name}`, "aria-label": t("maps.remove", {layer: name}),
-          onclick: () => show(shown.filter((each) => each !== name))}, "×",
-      ),
-    ))),
-    h("label", {class: "control"}, h("span", {class: "unseen"}, t("maps.add")), h(
-      "select",
-      {
-        "data-key": "add-layer", disabled: shown.length >= MOST,
-        onchange: (event) => show([...shown, event.target.value]),
-      },
-      h("option", {value: "", selected: true}, t("maps.add")), layerOptions(detail.layers, "", shown),
+  fill(
+    body, picker(view),
+    h("div", {class: "stretch"}, h("p", {class: "muted"}, t("maps.stretch")), h(
+      "div", {class: "legend"}, ramp(state.colormap || "viridis"),
+      h("p", {class: "ends"}, h("span", {}, t("legend.least")), h("span", {}, t("legend.most"))),
     )),
+    grids,
   );
 }
 
-async function grid({state}, maps) {
+const shownIn = ({result}) => result.feature_maps.map(({layer}) => layer);
+
+/** Show the feature maps of these layers. */
+function show({detail, update}, names) {
+  const sorted = detail.layers.map(({name}) => name).filter((name) => names.includes(name));
+  const usual = sorted.join() === detail.feature_layers.join();
+  update({layers: usual ? "" : sorted.join(",")});
+}
+
+function picker(view) {
+  const shown = shownIn(view);
+  const onPick = (name, block) => {
+    const rest = shown.filter((each) => !block.includes(each));
+    if (rest.length === shown.length) {
+      if (shown.length < MOST) show(view, [...shown, name]);
+    } else if (rest.length) show(view, rest);
+  };
+  return [
+    h("p", {class: "muted"}, t("maps.choose", {most: MOST})),
+    networkMap({key: "layers", label: t("maps.shown"), detail: view.detail, photo: view.photo, picked: shown, multiple: true, onPick}),
+  ];
+}
+
+async function grid(view, maps) {
+  const {layer} = maps;
   const pictures = await tiles(maps);
   const tile = (pixels, n) => {
     const channel = maps.channels[n];
     const {mean, max, zeros} = maps.stats;
-    const caption = `${maps.layer}, ${t("channel", {channel})}`;
+    const caption = `${layer}, ${t("channel", {channel})}`;
     const legend = {
-      colours: state.colormap || "viridis", low: t("legend.least"), high: t("legend.most"),
+      colours: view.state.colormap || "viridis", low: t("legend.least"), high: t("legend.most"),
       note: t("legend.tile", {mean: number(mean[n]), max: number(max[n]), zeros: percent(zeros[n])}),
     };
     return h("li", {}, h(
       "button",
       {
-        type: "button", class: "picture", "data-key": `tile-${maps.layer}-${channel}`,
+        type: "button", class: "picture", "data-key": `tile-${layer}-${channel}`,
         "aria-label": t("enlarge", {what: caption}),
         onclick: (event) => enlarge({pixels, squares: true, caption, legend, from: event.currentTarget}),
-      }, pixels, h("span", {class: "channel", "aria-hidden": "true"}, channel),
-    ));
+      }, pixels,
+    ), h("p", {class: "channel"}, h("strong", {}, channel), h("span", {}, t("maps.range", {max: number(max[n])}))));
   };
+  const all = pictures.map(tile);
+  const others = shownIn(view).filter((each) => each !== layer);
+  const more = h(
+    "details", {open: opened.has(layer)},
+    h("summary", {"data-key": `more-${layer}`}, t("maps.more", {count: all.length - FIRST})),
+    h("ol", {}, all.slice(FIRST)),
+  );
+  more.addEventListener("toggle", () => (more.open ? opened.add(layer) : opened.delete(layer)));
   return h(
-    "section", {class: "grid", "aria-label": maps.layer},
-    h("header", {}, h("h3", {}, maps.layer), h("p", {class: "muted"}, shape(maps.shape))),
-    h("ol", {}, pictures.map(tile)),
+    "section", {class: "grid", "aria-label": layer},
+    h("header", {}, h("h3", {}, layer), h("p", {class: "muted"}, t("maps.facts", {shape: shape(maps.shape)})), others.length > 0 && h(
+      "button",
+      {type: "button", class: "quiet", "data-key": `remove-${layer}`, "aria-label": t("maps.remove", {layer}),
+        onclick: () => show(view, others)}, "×",
+    )),
+    h("ol", {}, all.slice(0, FIRST)), all.length > FIRST && more,
   );
 }

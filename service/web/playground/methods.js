@@ -1,11 +1,16 @@
 // Several opinions: the map by every method that takes one gradient at most, at the same place, each on its own scale.
 
-import {ask, sameTarget, supersede} from "./api.js";
+import {ask, sameTarget, seen, supersede} from "./api.js";
 import {methodsAt} from "./controls.js";
 import {byId, fill, h} from "./dom.js";
-import {number, t} from "./i18n.js";
+import {number, t, tElse} from "./i18n.js";
 import {overlayColours, smoothLevels, tinted} from "./pictures.js";
 import {overBox} from "./stage.js";
+
+/** A method's name and what it computes, in the visitor's language. */
+export const wordsOf = ({name, title, formula}) => [
+  tElse(`about.${name}.title`, title), tElse(`about.${name}.formula`, formula),
+];
 
 const CHEAP = ["activation", "gradient"];
 const SIDE = 160;
@@ -41,7 +46,7 @@ async function draw(view, cam, cheap) {
   const query = new URLSearchParams({
     model: view.detail.name, layer: cam.layer, max_side: SIDE, method: cheap.map(({name}) => name).join(","),
   });
-  for (const [name, value] of sameTarget(cam, view.state)) query.set(name, value);
+  for (const [name, value] of [...seen(view), ...sameTarget(cam, view.state)]) query.set(name, value);
   if (view.state.signed) query.set("signed", view.state.signed);
   const asked = query.toString();
   const isLast = last.photo === view.photo && last.reference === view.reference && last.asked === asked;

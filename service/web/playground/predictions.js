@@ -3,7 +3,7 @@
 import {byId, fill, h} from "./dom.js";
 import {number, percent, t, tOf} from "./i18n.js";
 import {renderReference} from "./reference.js";
-import {score, scoreOf} from "./scores.js";
+import {kindOf, nameOf, score, scoreOf} from "./scores.js";
 import {renderRegion, renderSegmentation, swatch} from "./segmentation.js";
 
 const panel = byId("predictions");
@@ -22,6 +22,28 @@ export function suggestLabels(all) {
 
 /** How the service is asked for a class that was typed: what is no label goes as it is, and the answer says what is. */
 const classOf = (text) => named.get(text) ?? text;
+
+/** Say in a sentence what was found, how much of the picture the map rests on, and what it can't show. */
+export function renderSays({detail, result}) {
+  const [cam] = result.grad_cam ?? [];
+  const {target} = cam ?? {};
+  const joined = (text) => text.replaceAll(" ", "\u00a0");
+  fill(byId("says"), cam ? [
+    h("strong", {}, tOf("says", kindOf(target), {
+      model: detail.name, label: nameOf(target), share: joined(score(target)),
+    })), " ",
+    cam.raw.all_negative ? t("says.nothing") : t("says.area", {area: joined(percent(areaOf(cam.raw.values)))}),
+    h("span", {class: "muted"}, t("says.honest")),
+  ] : []);
+}
+
+/** The share of a map's positions that hold half of what it marks. */
+function areaOf(values) {
+  const marked = values.flat().filter((value) => value > 0).sort((one, other) => other - one);
+  let left = marked.reduce((sum, value) => sum + value, 0) / 2;
+  const count = marked.findIndex((value) => (left -= value) <= 0) + 1;
+  return count / values.flat().length;
+}
 
 /** Draw the predictions of a view, and below them explained classes that are not among the first. */
 export async function renderPredictions(view) {

@@ -1,9 +1,10 @@
-// What went wrong, in the service's words, and what may be done about it.
+// What went wrong, in the visitor's language, and what may be done about it.
 
 import {Problem, useKey} from "./api.js";
 import {byId, fill, h} from "./dom.js";
-import {t} from "./i18n.js";
+import {t, tElse} from "./i18n.js";
 
+const FEW = 12;  // allowed values that are listed
 const PASSING = [429, 500, 502, 503, 504];  // what may be gone when it is asked again
 
 /**
@@ -19,26 +20,47 @@ export async function attempt(work, {again = () => attempt(work), keeps = false,
     if (error.name === "AbortError") return error;
     if (!(error instanceof Problem)) throw error;
     const unreachable = error.message === "unreachable";
-    const [title, detail] = unreachable ? [t("unreachable"), t("unreachable.detail")] : words(error);
-    fill(
-      byId("problem"),
+    const [title, detail, original] = wordsOf(error);
+    show(
       h("strong", {}, name && error.refused ? t("problem.file", {name, title}) : title),
-      detail && h("p", {lang: unreachable ? null : "en"}, detail),
+      detail && h("p", {}, detail),
+      original && h("details", {class: "muted"}, h("summary", {}, t("detail.original")), h("p", {lang: "en"}, original)),
       error.requestId && h("p", {class: "muted"}, t("problem.request", {id: error.requestId})),
       (unreachable || PASSING.includes(error.status)) &&
         h("button", {type: "button", class: "link", onclick: again}, t("again")),
       error.status === 401 && keyField(again),
-      h("button", {type: "button", class: "quiet dismiss", "aria-label": t("dismiss"), onclick: dismiss}, "×"),
     );
     return error;
   }
 }
 
-/** The title in the visitor's language; the service's English detail where that says more: what is allowed, say. */
-function words(error) {
-  const key = `error.${error.slug}`;
-  const title = t(key);
-  return title === key ? [error.message, error.detail] : [title, error.refused && error.detail];
+/** Say something that no request failed of. */
+export const tell = (sentences) => show(...sentences.map((sentence) => h("p", {}, sentence)));
+
+const show = (...parts) => fill(
+  byId("problem"), ...parts,
+  h("button", {type: "button", class: "quiet dismiss", "aria-label": t("dismiss"), onclick: dismiss}, "×"),
+);
+
+/**
+ * A problem's title, its detail, and the service's own English words where the detail is not these. A language that has
+ * words for a kind of problem (`error.SLUG`, `detail.SLUG`) says with them what the refusal names.
+ */
+export function wordsOf(error) {
+  if (error.message === "unreachable") return [t("unreachable"), t("unreachable.detail")];
+  const title = tElse(`error.${error.slug}`);
+  if (!title) return [error.message, error.detail];
+  const {detail = "", allowed} = error;
+  const named = {
+    option: /^`?(\w+)`?: /.exec(detail)?.[1],
+    value: /'([^']+)'/.exec(detail)?.[1],
+    guess: /Did you mean (.+?)\?/.exec(detail)?.[1].replaceAll(" or ", ", "),
+    allowed: allowed.length <= FEW ? allowed.join(", ") : "",
+    many: allowed.length > FEW ? allowed.length : "",
+  };
+  const said = Object.entries(named).filter(([, value]) => value)
+    .map(([name, value]) => t(`detail.${name}`, {[name]: value}));
+  return [title, [t(`detail.${error.slug}`), ...(error.refused ? said : [])].join(""), error.refused && detail];
 }
 
 function dismiss() {

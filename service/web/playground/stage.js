@@ -19,7 +19,7 @@ let photo = null;     // a bitmap, or null where the browser can't show the file
 let size = [3, 2];    // of the source, in its own pixels
 let heat = null;      // {cam, mask, tinted, colours}
 let extra = null;     // {pixels, caption, legend, from}: what lies over the photograph in place of the heat map
-let view = "overlay";
+let show = "overlay";
 let told = () => {};
 let place = null;     // is told of a region that was pointed at
 let marked = [];      // the region that is explained: [x, y] or [x0, y0, x1, y1] in the source's pixels
@@ -27,7 +27,7 @@ let start = null;     // where a drag began
 let before = [];      // what was marked then
 
 const OPACITY = slider.value;  // as the page comes
-const VIEWS = [...views.children].map((button) => button.dataset.view);
+const SHOWS = [...views.children].map((button) => button.dataset.show);
 
 /** Be told of every choice of view and opacity, as the address holds them. */
 export function onLook(listener) {
@@ -35,7 +35,7 @@ export function onLook(listener) {
 }
 
 const tell = () => told({
-  view: view === VIEWS[0] ? "" : view, opacity: slider.value === OPACITY ? "" : slider.value,
+  show: show === SHOWS[0] ? "" : show, opacity: slider.value === OPACITY ? "" : slider.value,
 });
 
 /**
@@ -49,9 +49,9 @@ export function onRegion(listener, region = "") {
   paint();
 }
 
-/** Choose the view and the opacity that an address holds. */
+/** Choose what is shown and the opacity that an address holds. */
 export function wear(state) {
-  view = VIEWS.includes(state.view) ? state.view : VIEWS[0];
+  show = SHOWS.includes(state.show) ? state.show : SHOWS[0];
   slider.value = /^\d+$/.test(state.opacity) ? state.opacity : OPACITY;
   draw();
 }
@@ -81,7 +81,7 @@ function overlaid({box: [x0, y0, x1, y1], raw}, colours, isSigned) {
 /** Something else over the photograph's box until it is closed: see `extra`. `from` gets the focus back. */
 export function enlarge(shown) {
   extra = shown;
-  if (view === "original") view = "overlay";
+  if (show === "original") show = "overlay";
   tell();
   draw();
   const top = figure.getBoundingClientRect().top;
@@ -101,8 +101,8 @@ export const redraw = () => draw();
 
 /** Draw what the slider, the toggle and the data say. */
 function draw() {
-  for (const button of views.children) button.setAttribute("aria-pressed", String(button.dataset.view === view));
-  slider.disabled = view !== "overlay";
+  for (const button of views.children) button.setAttribute("aria-pressed", String(button.dataset.show === show));
+  slider.disabled = show !== "overlay";
   byId("opacity-value").textContent = `${slider.value} %`;
   slider.setAttribute("aria-valuetext", `${slider.value} %`);
   close.hidden = !extra;
@@ -114,6 +114,7 @@ function paint() {
   const longest = Math.max(...size);
   const scale = Math.min(LONGEST, Math.max(SMOOTH, longest)) / longest;  // small photographs are enlarged
   const [width, height] = size.map((side) => Math.max(1, Math.round(side * scale)));
+  picture.parentElement.style.setProperty("--ratio", width / height);
   if (picture.width !== width || picture.height !== height) {
     picture.width = width;
     picture.height = height;
@@ -130,28 +131,31 @@ function paint() {
   if (!heat) return;
   const [x0, y0, x1, y1] = heat.cam.box.map((edge) => edge * scale);
   const box = [x0, y0, x1 - x0, y1 - y0];
-  if (view !== "original") {
-    context.globalAlpha = view === "mask" ? 1 : OUTSIDE;
+  if (show !== "original") {
+    context.globalAlpha = show === "mask" ? 1 : OUTSIDE;
     context.fillStyle = "#000";
     context.beginPath();
     context.rect(0, 0, width, height);
     context.rect(...box);
     context.fill("evenodd");
-    context.globalAlpha = view === "mask" ? 1 : slider.value / 100;
+    context.globalAlpha = show === "mask" ? 1 : slider.value / 100;
     // a channel's squares stay squares: there is nothing between two of its values
     context.imageSmoothingEnabled = !extra?.squares;
-    context.drawImage(extra?.pixels ?? (view === "mask" ? heat.grey : heat.tinted), ...box);
+    context.drawImage(extra?.pixels ?? (show === "mask" ? heat.grey : heat.tinted), ...box);
     context.imageSmoothingEnabled = true;
     context.globalAlpha = 1;
   }
   const line = Math.max(1, width / 400);
-  for (const [colour, thick] of [["rgb(0 0 0 / 55%)", 3 * line], ["#fff", line]]) {
+  for (const [colour, thick] of isWhole() ? [] : [["rgb(0 0 0 / 55%)", 3 * line], ["#fff", line]]) {
     context.strokeStyle = colour;
     context.lineWidth = thick;
     context.strokeRect(x0 + thick / 2, y0 + thick / 2, box[2] - thick, box[3] - thick);
   }
   mark(context, marked.map((edge) => edge * scale), line);
 }
+
+/** Whether the network saw all of the photograph. */
+const isWhole = () => heat.cam.box.join() === [0, 0, ...size].join();
 
 /** The region that is explained, or is being dragged: a ring around a point, or a box in dashes. */
 function mark(context, [x0, y0, x1, y1], line) {
@@ -172,13 +176,13 @@ function describe() {
   const ofClass = heat && captionOf(heat.cam);
   const caption = extra?.caption ?? ofClass ?? "";
   fill(byId("caption"), caption || " ");
-  picture.setAttribute("aria-label", caption ? `${t(`view.${view}`)}: ${caption}` : t("stage.photo"));
+  picture.setAttribute("aria-label", caption ? `${t(`view.${show}`)}: ${caption}` : t("stage.photo"));
   const legend = extra?.legend ?? (heat && ofHeat(heat));
   fill(byId("legend"), legend ? [
-    legend.colours && (view === "mask" && !extra ? ramp("gray") : ramp(legend.colours, legend.isSigned)),
+    legend.colours && (show === "mask" && !extra ? ramp("gray") : ramp(legend.colours, legend.isSigned)),
     legend.colours && h("p", {class: "ends"}, h("span", {}, legend.low), h("span", {}, legend.high)),
     legend.swatches && h("ul", {class: "swatches"}, legend.swatches),
-    h("p", {class: "muted"}, legend.note),
+    h("p", {class: "muted"}, legend.note, heat && !isWhole() && ` ${t("legend.frame")}`),
     legend.warning && h("p", {class: "notice", id: "all-negative"}, legend.warning),
   ] : []);
 }
@@ -263,8 +267,8 @@ picture.addEventListener("pointercancel", () => {
 slider.addEventListener("input", draw);
 slider.addEventListener("change", tell);  // once let go: browsers count what is written into an address
 views.addEventListener("click", (event) => {
-  view = event.target.closest("button")?.dataset.view ?? view;
-  if (view !== "overlay") extra = null;
+  show = event.target.closest("button")?.dataset.show ?? show;
+  if (show !== "overlay") extra = null;
   tell();
   draw();
 });

@@ -1,11 +1,11 @@
 // What a view shows is in its address, so that it can be shared: all but the visitor's own photograph.
 
 const OPTIONS = [
-  "model", "target", "versus", "against", "region", "direction", "reference", "layer", "method", "signed", "colormap",
-  "top_k", "layers", "sort",
+  "model", "target", "versus", "against", "region", "direction", "reference", "view", "detail", "layer", "method",
+  "signed", "colormap", "top_k", "layers", "sort",
 ];
 const ASIDES = ["trust", "gate", "scale", "rank", "beside", "beside_model", "several"];  // what is asked beside the view
-const LOOKS = ["view", "opacity", "channels", "lang", ...ASIDES];
+const LOOKS = ["tab", "show", "opacity", "channels", "lang", ...ASIDES];
 const NAMES = ["sample", ...OPTIONS, ...LOOKS];
 
 /** The part of a state that no view depends on: how an answer is looked at, and what is asked beside it. */
@@ -40,6 +40,10 @@ export const another = (state, sample) => changed(state, {
   region: /^[\d.]+,/.test(state.region) ? "" : state.region,
 });
 
+/** How the network sees a photograph unless the visitor chose: whole, where it can and the photograph is not too long. */
+export const viewOf = ({view}, {whole}, photo) =>
+  view || (!whole.offered ? "centre" : photo.long ? "squash" : "whole");
+
 /** `3:0.5,40:0` as a map of 0.5 and 0 by channel. */
 export function factorsOf(text) {
   const pairs = text.split(",").map((pair) => /^(\d{1,5}):(\d{1,3}(?:\.\d{1,6})?)$/.exec(pair)).filter(Boolean);
@@ -61,8 +65,8 @@ export function read() {
 }
 
 /**
- * Put the state into the address: as a step that "back" undoes, or in place of the last. `own`: the photograph is the
- * visitor's, and not in the state.
+ * Put the state into the address: as a step that "back" undoes, or in place of the last. `own`: the id of the visitor's
+ * photograph, which is not in the state.
  */
 export function write(state, {step, own}) {
   const query = new URLSearchParams();
@@ -70,6 +74,6 @@ export function write(state, {step, own}) {
   // what is legal in a query stays readable
   const text = query.toString().replaceAll("%2C", ",").replaceAll("%3A", ":").replaceAll("%2F", "/");
   const address = text ? `?${text}` : location.pathname;
-  if (address === (location.search || location.pathname)) return;
+  if (address === (location.search || location.pathname) && own === (history.state?.own ?? "")) return;
   history[step ? "pushState" : "replaceState"]({own}, "", address);
 }

@@ -13,12 +13,13 @@ export function ordered(count, values) {
 }
 
 /**
- * Bars up and down from `base`, as far as `reach`, in the order of `channels`.
+ * Bars up and down from `base`, as far as `reach`, in the order of `channels`; `ends` are the scale's top, middle and
+ * bottom in words. Returns the elements, and what chooses a channel.
  *
  * `say(channel)` is what is told of a channel, `onSelect(channel)` hears of a choice. It is a slider for those who
  * don't see it: its value is the position, its text the channel.
  */
-export function strip({key, label, weights, base, reach, channels, selected, say, onSelect}) {
+export function strip({key, label, weights, base, reach, ends, channels, selected, say, onSelect}) {
   const count = channels.length;
   const bar = (position, from = 0, to = 1) => {
     const rise = Math.max(-HALF, Math.min(HALF, ((weights[channels[position]] - base) / reach) * HALF));
@@ -87,5 +88,7 @@ export function strip({key, label, weights, base, reach, channels, selected, say
     event.preventDefault();
   });
   settle();
-  return [node, told];
+  const scale = h("div", {class: "scale", "aria-hidden": "true"}, ends.map((end) => h("span", {}, end)));
+  const nodes = [h("div", {class: "scaled"}, scale, node), told];
+  return {nodes, choose: (channel) => choose(channels.indexOf(channel))};
 }

@@ -36,7 +36,7 @@ export function renderTrust(view) {
 function questionOf({query, state}, cam) {
   const asked = new URLSearchParams({trust: "true", max_side: 8});
   for (const [name, value] of sameTarget(cam, state)) asked.set(name, value);
-  for (const name of ["model", "layer", "method"]) if (query.has(name)) asked.append(name, query.get(name));
+  for (const name of ["model", "view", "detail", "layer", "method"]) if (query.has(name)) asked.append(name, query.get(name));
   return asked.toString();
 }
 
@@ -118,7 +118,7 @@ function chart({test, fractions, map, gaussian, random, auc}, low, reach, measur
     h("figcaption", {}, h("strong", {}, t(`test.${test}`)), h("span", {}, t(`better.${BETTER[test]}`))),
     h("p", {class: "ends", "aria-hidden": "true"}, measure === "probability" ? percent(reach) : range),
     svg(
-      "svg", {viewBox: `0 -2 ${WIDTH} ${HEIGHT + 4}`, role: "img", "aria-label": t("curve.summary", values)},
+      "svg", {viewBox: `0 -2 ${WIDTH} ${HEIGHT + 4}`, preserveAspectRatio: "none", role: "img", "aria-label": t("curve.summary", values)},
       svg("path", {class: "axis", d: `M0 0V${HEIGHT}H${WIDTH}`}),
       svg("path", {class: "span", d: `${line(random.max)}${back}Z`}),
       svg("path", {class: "random", d: line(random.mean)}),

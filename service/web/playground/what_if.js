@@ -1,6 +1,6 @@
 // What if channels weighed more, less, or nothing: sliders for the strongest, and what the network says then.
 
-import {ask, sameTarget, supersede} from "./api.js";
+import {ask, sameTarget, seen, supersede} from "./api.js";
 import {byId, fill, h} from "./dom.js";
 import {number, signed, t, tOf} from "./i18n.js";
 import {change as changeOf, kindOf, nameOf, score} from "./scores.js";
@@ -30,7 +30,7 @@ export function renderWhatIf(view) {
   if (!importance) return;
   const {photo, detail, state} = view;
   const place = detail.gates.some(({layer}) => layer === state.gate) ? {gate: state.gate} : {layer: importance.layer};
-  const now = {photo, reference: view.reference, region: state.region, model: detail.name, target: importance.target.index, place: place.gate ?? place.layer};
+  const now = {photo, seen: seen(view).join(), reference: view.reference, region: state.region, model: detail.name, target: importance.target.index, place: place.gate ?? place.layer};
   if (Object.keys(now).some((name) => about[name] !== now[name])) {
     about = now;
     channels = strongest(view, place.gate);
@@ -137,6 +137,7 @@ function drawRows(scene) {
       const factor = Number(slider.value);
       const said = factor === 0 ? t("what_if.muted") : `× ${factor.toFixed(2)}`;
       output.textContent = said;
+      slider.style.setProperty("--at", `${(100 * factor) / MOST}%`);
       slider.setAttribute("aria-valuetext", said);
       mute.setAttribute("aria-pressed", String(factor === 0));
     };
@@ -157,7 +158,7 @@ function drawRows(scene) {
     const weight = number((gate ?? importance).weights[channel]);
     const facts = ranking ? measured(channel, reach) : t(gate ? "attention.weight" : "what_if.weight", {weight});
     const about = h("span", {class: "muted about"}, facts);
-    return h("li", {}, h("span", {class: "name"}, name), slider, output, mute, about);
+    return h("li", {}, h("span", {class: "name"}, name), about, slider, output, mute);
   }));
   fill(frame.agreement, ranking ? agreement(ranking.agreement) : "");
 }
@@ -198,7 +199,7 @@ async function change(scene, {rank = false, keeps = false} = {}) {
   }
   const query = new URLSearchParams({model: view.detail.name, max_side: 8, ...place});
   const [cam] = view.result.grad_cam;
-  for (const [name, value] of sameTarget(cam, view.state, ["region"])) query.set(name, value);
+  for (const [name, value] of [...seen(view), ...sameTarget(cam, view.state, ["region"])]) query.set(name, value);
   if (scale) query.set("scale", scale);
   if (ranked) query.set("rank", "true");
   const problem = await view.attempt(async () => {
