@@ -8,6 +8,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
+from pellucid.atlas.file import Atlas
 from pellucid.errors import Draining, EngineDown, UnknownModel, UnknownName
 from pellucid.network.spec import ONE_SIZE, ModelSpec, NetworkSpec, Sizes
 from pellucid.types import MethodSpec
@@ -31,7 +32,7 @@ class Served:
 
     ``engine`` describes the engine for people. ``runtime`` is the part of ``schemas.Provenance`` about the engine and
     versions. ``pool`` decodes and draws. ``sizes`` are the sizes of pixels on which the network runs. ``trials`` is the
-    measured cost of trust trials.
+    measured cost of trust trials. ``atlas`` says what its channels answer to.
     """
 
     spec: ModelSpec
@@ -44,6 +45,7 @@ class Served:
     max_side: int
     sizes: Sizes = ONE_SIZE
     runtime: Mapping[str, Any] = field(default_factory=dict)
+    atlas: Atlas | None = None
     trials: CostModel = field(default_factory=lambda: CostModel(_FORGETTING))
 
     def in_pool(self, function: Callable[..., T], *arguments: object) -> asyncio.Future[T]:

@@ -124,7 +124,7 @@ def entry(
     media_type: str = "image/png",
 ) -> dict[str, Any]:
     """One image's result as plain data; its pictures, of ``media_type``, are still Pictures."""
-    found = ask.options.entry(Analysis(image, outcome, ask.network.spec, trusted, media_type))
+    found = ask.options.entry(Analysis(image, outcome, ask.network.spec, trusted, media_type, ask.network.atlas))
     return {"image": result.image_info(image.info), **found}
 
 
