@@ -26,6 +26,7 @@ from pellucid.network.file import CompiledNetwork, load
 from pellucid.network.spec import ModelSpec, NetworkSpec, Sizes
 from pellucid.parts import compare, result
 from pellucid.parts.attention import AttentionOptions
+from pellucid.parts.channels import ChannelOptions
 from pellucid.parts.explain import ExplainOptions
 from pellucid.parts.feature_maps import FeatureMapOptions
 from pellucid.parts.grad_cam import GradCamOptions
@@ -37,6 +38,7 @@ from pellucid.parts.what_if import WhatIfOptions
 from pellucid.runtime import choose, cores
 from pellucid.schemas import (
     Attention,
+    BoxChannels,
     Comparison,
     FeatureMap,
     GradCam,
@@ -151,6 +153,12 @@ class Network:
     def what_if(self, image: ImageSource, **given: Unpack[asked.WhatIfOptions]) -> WhatIf:
         """The predictions and maps before and after some channels are scaled or muted."""
         found = self._result(image, WhatIfOptions, given).what_if
+        assert found is not None
+        return found
+
+    def channels(self, image: ImageSource, **given: Unpack[asked.ChannelOptions]) -> BoxChannels:
+        """The channels of a layer that answer to what is in the ``box``."""
+        found = self._result(image, ChannelOptions, given).channels
         assert found is not None
         return found
 

@@ -160,7 +160,7 @@ def _annotated(entry: dict[str, Any], atlas: Atlas, spec: ModelSpec) -> dict[str
         if (known := atlas.gates.get(gate["layer"])) is not None:
             gate["atlas"] = _place_json(known.weight, gate["weights"])
             for each in (*gate["strongest"], *gate["weakest"]):
-                each["meaning"] = _meaning_json(atlas, known.before, each["channel"], spec)
+                each["meaning"] = meaning_json(atlas, known.before, each["channel"], spec)
     if attention and (importance := attention.get("importance")) and importance["layer"] in atlas.layers:
         weights = importance["weights"]
         strongest = np.argsort(-np.abs(weights), kind="stable")[:_STRONGEST].tolist()
@@ -168,7 +168,7 @@ def _annotated(entry: dict[str, Any], atlas: Atlas, spec: ModelSpec) -> dict[str
             {
                 "channel": channel,
                 "weight": weights[channel],
-                "meaning": _meaning_json(atlas, importance["layer"], channel, spec),
+                "meaning": meaning_json(atlas, importance["layer"], channel, spec),
             }
             for channel in strongest
         ]
@@ -179,13 +179,13 @@ def _annotated(entry: dict[str, Any], atlas: Atlas, spec: ModelSpec) -> dict[str
             found["atlas"] = {
                 "mean": Distribution(layer.mean.quantiles[[*shown]]).place(np.asarray(stats["mean"])),
                 "maximum": Distribution(layer.maximum.quantiles[[*shown]]).place(np.asarray(stats["max"])),
-                "meanings": [_meaning_json(atlas, layer.name, channel, spec) for channel in shown],
+                "meanings": [meaning_json(atlas, layer.name, channel, spec) for channel in shown],
             }
     if what_if:
         named = [*what_if["edit"]["channels"][:_STRONGEST], *(what_if["ranking"] or {"most": ()})["most"]]
         gate = atlas.gates.get(what_if["gate"] or "")
         for each in named:
-            each["meaning"] = _meaning_json(atlas, gate.before if gate else what_if["layer"], each["channel"], spec)
+            each["meaning"] = meaning_json(atlas, gate.before if gate else what_if["layer"], each["channel"], spec)
     return entry
 
 
@@ -194,7 +194,7 @@ def _place_json(of: Distribution, values: Floats) -> dict[str, Any]:
     return {"places": of.place(values), "outside": outside, "unusual": outside >= UNUSUAL}
 
 
-def _meaning_json(atlas: Atlas, layer: str, channel: int, spec: ModelSpec) -> dict[str, Any] | None:
+def meaning_json(atlas: Atlas, layer: str, channel: int, spec: ModelSpec) -> dict[str, Any] | None:
     """What a channel answers to, in short. None if the atlas lacks the layer."""
     of = atlas.layers.get(layer)
     if of is None:

@@ -2,6 +2,8 @@
 
 from pellucid.schemas.atlas import (
     AtlasFacts,
+    BoxChannel,
+    BoxChannels,
     ChannelDetail,
     ChannelExample,
     ChannelList,
@@ -81,6 +83,8 @@ __all__ = [
     "Areas",
     "AtlasFacts",
     "Attention",
+    "BoxChannel",
+    "BoxChannels",
     "BoxField",
     "ChannelDetail",
     "ChannelExample",

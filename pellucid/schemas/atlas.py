@@ -63,6 +63,31 @@ class MapsAtlas(Schema):
     meanings: list[Meaning] = Field(description="What each channel answers to.")
 
 
+class BoxChannel(Schema):
+    """A channel that answers to a part of the picture."""
+
+    channel: int = Field(description="The channel, counted from 0.", examples=[795])
+    score: float = Field(description="(`inside` - `outside`) / the channel's scale.", examples=[0.62])
+    inside: float = Field(description="Its mean activation in the box.", examples=[2.1])
+    outside: float = Field(description="Its mean activation elsewhere.", examples=[0.2])
+    meaning: Meaning | None = Field(
+        None, description="What it answers to. Only present with `atlas=true`; null if the atlas lacks the layer."
+    )
+
+
+class BoxChannels(Schema):
+    """The channels of a layer that answer to what is in the box, the largest score first."""
+
+    layer: str = Field(description="The layer.", examples=["head"])
+    positions: int = Field(description="The number of positions of its map in the box.", examples=[12])
+    scale: Literal["atlas", "layer"] = Field(
+        description="What a score is relative to. `atlas`: the channel's largest activation in pictures, without the "
+        "top 3 % of the pictures. `layer`: the standard deviation of all values of the layer for this picture.",
+        examples=["atlas"],
+    )
+    entries: list[BoxChannel] = Field(description="The channels.")
+
+
 class AtlasFacts(Schema):
     """What an atlas was made of."""
 

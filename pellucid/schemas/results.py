@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from pellucid.schemas.atlas import GateAtlas, MapsAtlas, Meaning
+from pellucid.schemas.atlas import BoxChannels, GateAtlas, MapsAtlas, Meaning
 from pellucid.schemas.base import BoxField, ClassName, ImageInfo, Picture, Prediction, Problem, Schema, Target
 from pellucid.schemas.provenance import Frame, Provenance
 from pellucid.schemas.side_by_side import RawMap
@@ -235,6 +235,7 @@ class Result(Schema):
         None, description="Heat maps, ordered by method, layer and target, each in the requested order."
     )
     what_if: WhatIf | None = Field(None, description="The effect of an edit of channels.")
+    channels: BoxChannels | None = Field(None, description="The channels that answer to what is in the box.")
     frame: Frame | None = Field(
         None, description="The part of the picture that the network was given. Only present with `provenance=true`."
     )

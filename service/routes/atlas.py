@@ -31,7 +31,7 @@ def router(service: Service) -> APIRouter:
         response_model=ChannelList,
         responses=CHANNEL_PROBLEMS,
     )
-    async def channels(
+    async def layer_channels(
         request: Request,
         name: Annotated[str, _NAME],
         layer: Annotated[str, _LAYER],
@@ -70,7 +70,7 @@ def router(service: Service) -> APIRouter:
         response_model=ChannelDetail,
         responses=CHANNEL_PROBLEMS,
     )
-    async def channel(
+    async def layer_channel(
         request: Request,
         name: Annotated[str, _NAME],
         layer: Annotated[str, _LAYER],
