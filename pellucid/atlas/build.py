@@ -20,6 +20,8 @@ from PIL import Image
 from pellucid.atlas import measure
 from pellucid.atlas.file import (
     ENTRY,
+    OF_GATES,
+    OF_LAYERS,
     QUANTILES,
     VERSION,
     About,
@@ -226,12 +228,12 @@ def _written(
         for layer in subject.layers:
             facts, arrays = _of_layer(network, gathered, layer)
             number = writer.layer(layer.name, "layer", facts, arrays)
-            for by in ("maximum", "mean"):
+            for by in OF_LAYERS:
                 _examples(writer, number, by, gathered.best[by, layer.name], layer, crops)
         for name, channels, before in subject.gates:
             facts, arrays = _of_gate(network, gathered, name, channels, before)
             number = writer.layer(name, "gate", facts, arrays)
-            for by in ("highest", "lowest"):
+            for by in OF_GATES:
                 _examples(writer, number, by, gathered.best[by, name], None, crops, whole=_whole(network))
         _cut(pool, network, files, settings, gathered, crops, writer, threads, progress)
     return about
@@ -250,7 +252,7 @@ def _crops(gathered: Gathered, whole: Box) -> Crops:
     found: set[tuple[int, Box]] = set()
     layers = {layer.name: layer for layer in gathered.subject.layers}
     for (by, name), best in gathered.best.items():
-        layer = layers[name] if by in ("maximum", "mean") else None
+        layer = layers[name] if by in OF_LAYERS else None
         places = (each.ravel().tolist() for each in (best.picture, best.row, best.column))
         for picture, row, column in zip(*places, strict=True):
             if picture >= 0:

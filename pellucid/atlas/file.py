@@ -75,7 +75,9 @@ Channels = Annotated[int, Field(ge=1, le=_MOST_CHANNELS)]
 Side = Annotated[int, Field(ge=1, le=2**15)]
 Cells = Annotated[int, Field(ge=0, le=MOST_CELLS)]
 Share = Annotated[float, Field(ge=-1, le=1)]
-_BYS: Final[tuple[By, ...]] = ("maximum", "mean", "highest", "lowest")
+OF_LAYERS: Final[tuple[By, ...]] = ("maximum", "mean")
+OF_GATES: Final[tuple[By, ...]] = ("highest", "lowest")
+_BYS: Final = (*OF_LAYERS, *OF_GATES)
 
 ENTRY: Final = np.dtype([("picture", "<i4"), ("crop", "<i4"), ("row", "<i2"), ("column", "<i2"), ("value", "<f4")])
 _SCHEMA: Final = (

@@ -12,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from pellucid.atlas.file import OF_GATES, OF_LAYERS
 from pellucid.atlas.observe import Bars, Candidates, Observed, Subject
 from pellucid.types import Floats, Pixels
 
@@ -74,10 +75,10 @@ class Gathered:
         self.damaged = self.differentiated = 0
         self.best: dict[tuple[str, str], Best] = {}
         for layer in subject.layers:
-            for by in ("maximum", "mean"):
+            for by in OF_LAYERS:
                 self.best[by, layer.name] = Best(layer.shape[0], examples, layer.cells)
         for name, channels, _ in subject.gates:
-            for by in ("highest", "lowest"):
+            for by in OF_GATES:
                 self.best[by, name] = Best(channels, examples, (0, 0))
         self.digests = np.zeros((pictures, 32), np.uint8)
         self.indices = np.zeros(pictures, np.int64)  # in the list of files

@@ -267,8 +267,8 @@ def _masks(
     of, at = picture[:, None, None], channel[:, None, None]
 
     def along(y: Array) -> Array:
-        y = y[:, :, None]
-        return maps[of, at, y, x0[:, None]] * (1 - fx[:, None]) + maps[of, at, y, x1[:, None]] * fx[:, None]
+        left, right = (maps[of, at, y[:, :, None], x[:, None]] for x in (x0, x1))
+        return np.asarray(left * (1 - fx[:, None]) + right * fx[:, None])
 
     values = along(y0) * (1 - fy[:, :, None]) + along(y1) * fy[:, :, None]
     shares = np.divide(values, peaks[:, None, None], out=np.zeros_like(values), where=peaks[:, None, None] > 0)

@@ -4,9 +4,8 @@ Every node's value is followed as a tensor whose axes may be *placed*: each inde
 pixels, and an element sees the intersection of the boxes of its axes. Convolutions, pools, padding and slices move
 these boxes exactly, borders included. An operation that is not in the table sees the whole picture.
 
-An operand with fewer placed axes than another operand of the same operation is left out. Such operands are gates, which
-see the whole picture through their global pooling, and statistics of norms. With them every field would be the whole
-picture.
+An operand that has one number for all positions of another operand is left out. Such operands are gates, which see the
+whole picture through their global pooling, and statistics of norms. With them every field would be the whole picture.
 """
 
 from __future__ import annotations
@@ -47,11 +46,15 @@ class ReceptiveField:
 
 @dataclass(frozen=True, slots=True)
 class _Value:
-    """A node's shape for one image, and the boxes of each placed axis. ``array`` is set for a weight of the file."""
+    """A node's shape for one image, and the boxes of each placed axis. An axis that is not placed sees everything.
+
+    ``array`` is set for a weight of the file. ``fixed``: the value does not depend on the pixels.
+    """
 
     shape: tuple[int, ...]
     axes: tuple[Boxes | None, ...]
     array: Array | None = None
+    fixed: bool = False
 
     @property
     def placed(self) -> int:
@@ -100,17 +103,17 @@ class _Fields:
         """The value of a node: a _Value, a tuple of several, or None if it is not known."""
         if node.op == WEIGHT:
             array = self._network.weights[node.args[0]]
-            return _Value(array.shape, (None,) * array.ndim, array)
+            return _Value(array.shape, (None,) * array.ndim, array, True)
         if node.op == INPUT:
             return self._pixels() if node.name == PIXELS_INPUT else None
         try:
             found = self._computed(node)
-            return self._constant(found.shape) if node.name in self._gates else found
+            left_out = node.name in self._gates or node.name not in self._graph.of_pixels
+            if isinstance(found, _Value) and left_out:
+                return _Value(found.shape, (None,) * len(found.shape), found.array, True)
+            return found
         except (TypeError, ValueError, IndexError, KeyError, AttributeError):  # arguments of a form not foreseen
             return None
-
-    def _constant(self, shape: tuple[int, ...]) -> _Value:
-        return _Value(shape, (None,) * len(shape))
 
     def _pixels(self) -> _Value:
         rows, columns = np.arange(self._height), np.arange(self._width)
@@ -142,12 +145,15 @@ class _Fields:
 
     def _pointwise(self, operands: Sequence[_Value]) -> _Value:
         shape = np.broadcast_shapes(*(each.shape for each in operands))
-        most = max(each.placed for each in operands)
         axes: list[Boxes | None] = []
         for axis in range(-len(shape), 0):
-            found = [each.axes[axis] if -axis <= len(each.shape) else None for each in operands if each.placed == most]
+            found = [
+                each.axes[axis]
+                for each in operands
+                if not each.fixed and -axis <= len(each.shape) and each.shape[axis] == shape[axis]
+            ]
             known = [each for each in found if each is not None]
-            axes.append(np.minimum.reduce(np.broadcast_arrays(*known)) if len(known) == len(found) and known else None)
+            axes.append(np.minimum.reduce(known) if known and len(known) == len(found) else None)
         return _Value(shape, tuple(axes))
 
     def _convolution(
@@ -298,9 +304,9 @@ class _Fields:
     def _expand(self, x: _Value, sides: Sequence[int], **_: Any) -> _Value:
         extra = len(sides) - len(x.shape)
         own = (*[1] * extra, *x.shape)
-        shape = tuple(have if side == -1 else side for side, have in zip(sides, own, strict=True))
-        axes = [None if side != have else axis for side, have, axis in zip(shape[extra:], x.shape, x.axes, strict=True)]
-        return _Value(shape, (*[None] * extra, *axes))
+        if x.fixed:
+            own = tuple(have if side == -1 else side for side, have in zip(sides, own, strict=True))
+        return _Value(own, (*[None] * extra, *x.axes))  # sides of 1 are kept: what is stretched is left out
 
     def _slice(self, x: _Value, dim: int = 0, start: Any = None, end: Any = None, step: int = 1) -> _Value:
         return self._indexed(x, dim, np.arange(x.shape[dim])[slice(start, end, step)])
@@ -326,9 +332,8 @@ class _Fields:
         shape = list(values[0].shape)
         shape[dim] = sum(each.shape[dim] for each in values)
         axes: list[Boxes | None] = []
-        most = max(each.placed for each in values)
         for axis in range(len(shape)):
-            found = [each.axes[axis] for each in values if each.placed == most or axis == dim]
+            found = [each.axes[axis] for each in values if not each.fixed or axis == dim]
             known = [each for each in found if each is not None]
             if axis == dim and known:  # a value without places, such as a class token, sees the whole picture
                 parts = [
