@@ -314,7 +314,7 @@ def _cut(
 def _webp(image: Image.Image, settings: Settings) -> bytes:
     image.thumbnail((settings.side, settings.side), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    image.save(buffer, "WEBP", quality=settings.quality, method=4)
+    image.save(buffer, "WEBP", quality=settings.quality, method=2)
     return buffer.getvalue()
 
 

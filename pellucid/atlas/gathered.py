@@ -24,7 +24,7 @@ MOST_DAMAGED: Final = 4096
 # Predicted classes whose means are kept: the first to appear.
 MOST_CLASSES: Final = 2048
 _SEED: Final = 20
-_PENDING: Final = 8  # batches
+_PENDING: Final = 16  # batches
 # Two pictures are near-identical if their sketches differ by so little: bits of 56, and levels of 255 on average.
 _ALIKE_BITS: Final = 6
 _ALIKE_LEVELS: Final = 4
@@ -33,13 +33,15 @@ _ALIKE_LEVELS: Final = 4
 class Best:
     """The ``count`` largest values of each channel, each with its picture, position and mask.
 
-    Equal values are ordered by picture. ``picture`` is -1 where there are too few.
+    Equal values are ordered by ``second``, then by picture: activations that are bounded, as by ReLU6, have many equal
+    maxima. ``picture`` is -1 where there are too few.
     """
 
-    FIELDS: Final = ("value", "picture", "row", "column", "masks")
+    FIELDS: Final = ("value", "second", "picture", "row", "column", "masks")
 
     def __init__(self, channels: int, count: int, cells: tuple[int, int]) -> None:
         self.value = np.full((channels, count), -np.inf, np.float32)
+        self.second = np.full((channels, count), -np.inf, np.float32)
         self.picture = np.full((channels, count), -1, np.int32)
         self.row = np.full((channels, count), -1, np.int16)
         self.column = np.full((channels, count), -1, np.int16)
@@ -58,10 +60,10 @@ class Best:
         for name in self.FIELDS:
             old = getattr(self, name)[rows]
             both[name] = np.concatenate((old.reshape(len(rows) * count, *old.shape[2:]), new[name]))
-        order = np.lexsort((both["picture"], -both["value"], of_channel))
+        order = np.lexsort((both["picture"], -both["second"], -both["value"], of_channel))
         first = np.searchsorted(of_channel[order], rows)
         chosen = order[first[:, None] + np.arange(count)]
-        self.value = self.value.copy()  # other threads read the old one
+        self.value, self.second = self.value.copy(), self.second.copy()  # other threads read the old ones
         for name in self.FIELDS:
             getattr(self, name)[rows] = both[name][chosen]
 
@@ -105,8 +107,8 @@ class Gathered:
 
     @property
     def bars(self) -> Bars:
-        """The smallest value of each channel's examples."""
-        return {key: best.value[:, -1] for key, best in self.best.items()}
+        """What a picture must exceed to be an example."""
+        return {key: (best.value[:, -1], best.second[:, -1]) for key, best in self.best.items()}
 
     @property
     def classes(self) -> list[int]:

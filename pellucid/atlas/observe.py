@@ -27,9 +27,10 @@ from pellucid.types import Batch, Box, Floats, InputPixels, MapSpec, Pixels, Pla
 
 Array = NDArray[Any]
 
-# Of so many batches one is differentiated, and the pictures of another are run again with each damage.
-EVERY: Final = 8
-_DIFFERENTIATED, _DAMAGED = 0, 4
+# Of 8 batches one is differentiated, and the pictures of one of 16 are run again with each damage: with these, an atlas
+# costs about twice as much as predictions.
+_DIFFERENTIATED: Final = 8
+_DAMAGED: Final = 16
 # A field of this share of a side or more is shown as the whole picture, so that channels share crops.
 _WHOLE: Final = 0.85
 # The shortest side of a crop, as a share of the picture's. Fields of a few pixels are shown with what is around them.
@@ -130,6 +131,7 @@ class Candidates:
     picture: NDArray[np.int32]  # in the batch
     channel: NDArray[np.int32]
     value: Floats
+    second: Floats  # orders equal values
     row: NDArray[np.int16]
     column: NDArray[np.int16]
     masks: Pixels  # [n, *cells]
@@ -151,7 +153,8 @@ class Observed:
     damaged: Floats | None  # [b, 1 + damages, gate channels]: of the undamaged picture, then of each copy
 
 
-Bars = Mapping[tuple[str, str], Floats]  # (by, name) -> the smallest value [C] of the examples so far
+# (by, name) -> the smallest value [C] of the examples so far, and its second
+Bars = Mapping[tuple[str, str], tuple[Floats, Floats]]
 
 
 class Observer:
@@ -180,14 +183,14 @@ class Observer:
             return Observed((), bad, (), np.zeros((0, _THUMB, _THUMB, 3), np.uint8), (), empty, empty, {}, None, None)
         pixels = np.stack([pixels for pixels in decoded if pixels is not None])
         digests = tuple(hashlib.sha256(uploads[place] or b"").digest() for place in good)
-        evident = bool(self._subject.inner) and number % EVERY == _DIFFERENTIATED
+        evident = bool(self._subject.inner) and number % _DIFFERENTIATED == 0
         with self._turn:
             record = self._record(pixels, self._differentiated if evident else self._plan)
             found = self._reduced(record, bars)
             evidence = self._evidence(record) if evident else None
             predicted = record.logits.argmax(1).tolist() if self._classes else [-1] * len(good)
         damaged = None
-        if self._subject.damages and number % EVERY == _DAMAGED:
+        if self._subject.damages and number % _DAMAGED == _DAMAGED // 4:
             damaged = self._damaged(pixels, digests, found[0][:, self._subject.weights])
         sketches = np.stack([sketch(shown(each, self._spec)) for each in pixels])
         return Observed(tuple(indices), bad, digests, sketches, tuple(predicted), *found, evidence, damaged)
@@ -207,8 +210,8 @@ class Observer:
             zeros.append(np.count_nonzero(maps == 0, axis=2).astype(np.float32) / maps.shape[2])
             values[:, subject.parts["maximum", layer.name]] = maxima
             values[:, subject.parts["mean", layer.name]] = means
-            for by, strength in (("maximum", maxima), ("mean", means)):
-                picture, channel = np.nonzero(strength > bars[by, layer.name])
+            for by, strength, second in (("maximum", maxima, means), ("mean", means, maxima)):
+                picture, channel = _above(strength, second, bars[by, layer.name])
                 row, column = np.divmod(places[picture, channel], layer.shape[2])
                 if by == "mean":
                     row, column = np.full_like(row, -1), np.full_like(column, -1)
@@ -216,6 +219,7 @@ class Observer:
                     picture.astype(np.int32),
                     channel.astype(np.int32),
                     strength[picture, channel],
+                    second[picture, channel],
                     row.astype(np.int16),
                     column.astype(np.int16),
                     _masks(layer, record.maps[layer.name], picture, channel, row, column, maxima[picture, channel]),
@@ -224,12 +228,13 @@ class Observer:
             weights = record.gates[name]
             values[:, subject.parts["weight", name]] = weights
             for by, strength in (("highest", weights), ("lowest", -weights)):
-                picture, channel = np.nonzero(strength > bars[by, name])
+                picture, channel = _above(strength, np.zeros_like(strength), bars[by, name])
                 nowhere = np.full(len(picture), -1, np.int16)
                 masks = np.empty((len(picture), 0, 0), np.uint8)
                 of_picture, of_channel = picture.astype(np.int32), channel.astype(np.int32)
                 chosen = strength[picture, channel]
-                candidates[by, name] = Candidates(of_picture, of_channel, chosen, nowhere, nowhere, masks)
+                zero = np.zeros_like(chosen)
+                candidates[by, name] = Candidates(of_picture, of_channel, chosen, zero, nowhere, nowhere, masks)
         return values, np.concatenate(zeros, 1) if zeros else np.zeros((count, 0), np.float32), candidates
 
     def _evidence(self, record: ForwardRecord) -> Floats:
@@ -254,11 +259,18 @@ class Observer:
         return np.stack(rows, 1)
 
 
+def _above(values: Floats, seconds: Floats, bar: tuple[Floats, Floats]) -> tuple[Array, ...]:
+    """The pictures and channels whose ``values`` ``[b, C]`` may be among a channel's examples."""
+    return np.nonzero((values > bar[0]) | ((values == bar[0]) & (seconds > bar[1])))
+
+
 def _masks(
     layer: Watched, maps: Floats, picture: Array, channel: Array, rows: Array, columns: Array, peaks: Floats
 ) -> Pixels:
     """The activations over the crops of some pictures and channels, as shares of their maxima: ``[n, *cells]``."""
     (down, across), (_, height, width) = layer.cells, layer.shape
+    if not len(picture):
+        return np.empty((0, down, across), np.uint8)
     whole = rows < 0
     spans_y = np.where(whole[:, None], (0, layer.size[0]), layer.ys[rows])
     spans_x = np.where(whole[:, None], (0, layer.size[1]), layer.xs[columns])
