@@ -33,7 +33,7 @@ from pellucid.atlas.file import (
     preprocess_digest,
     writing,
 )
-from pellucid.atlas.gathered import Best, Gathered, prepared
+from pellucid.atlas.gathered import Best, Gathered, prepare
 from pellucid.atlas.observe import Observer, Subject, Watched, pixels_of, shown
 from pellucid.engine import Engine
 from pellucid.network.file import CompiledNetwork
@@ -102,7 +102,7 @@ def build(
         raise BuildError(f"{network.model.name} has no layer to describe: name some with --layer")
     folder = out.with_name(f"{out.name}.unfinished")
     try:
-        prepared(folder, _key(network, engine, files, layers, settings))
+        prepare(folder, _key(network, engine, files, layers, settings))
     except FileExistsError as error:
         raise BuildError(f"{folder} is in the way: it is no unfinished atlas") from error
     gathered = Gathered(subject, settings.examples, len(files), folder)

@@ -262,18 +262,17 @@ class _Nothing(np.ndarray[Any, Any]):
         """Nothing to write."""
 
 
-def prepared(folder: Path, key: Mapping[str, Any]) -> bool:
-    """Make the folder ready for a run with this ``key``. Returns whether a run with the same key can go on.
+def prepare(folder: Path, key: Mapping[str, Any]) -> None:
+    """Make the folder ready for a run with this ``key``. What a run with another key left there is deleted.
 
-    What a run with another key left there is deleted.
+    Raises FileExistsError if the folder holds something else.
     """
     told = json.dumps(key, sort_keys=True)
     run = folder / "run.json"
     if run.is_file() and run.read_text("utf-8") == told:
-        return (folder / "state.npz").is_file()
+        return
     if folder.exists() and not run.is_file() and any(folder.iterdir()):
         raise FileExistsError(17, "the folder is not empty, and is no unfinished atlas", str(folder))
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     run.write_text(told, "utf-8")
-    return False
