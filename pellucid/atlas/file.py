@@ -384,6 +384,11 @@ class Layer(_Stored):
         return ReceptiveField(rows, self._array("columns", "<i4", (self.shape[2], 2)))
 
     @property
+    def weights(self) -> Floats | None:
+        """The weights ``[classes, C]`` of the linear layer behind global average pooling, if that is what follows."""
+        return self._atlas.linear.get(self.name)
+
+    @property
     def evidence(self) -> Evidence:
         """How the classes were found that its channels speak for."""
         return self.facts.evidence
@@ -444,6 +449,8 @@ class Atlas:
         self._database, self._lock = database, threading.Lock()
         self.about, self.digest = about, digest
         self.classes = (network.model.output.shape or (len(network.model.labels),))[0]
+        values = network.manifest.values
+        self.linear = {name: network.weights[value.linear] for name, value in values.items() if value.linear}
         self.layers: dict[str, Layer] = {}
         self.gates: dict[str, Gate] = {}
         for number, name, kind, facts in self._rows("SELECT id, name, kind, facts FROM layers ORDER BY id"):
