@@ -49,6 +49,7 @@ from .http.problem_json import error_response
 from .protocols import kserve_v1, kserve_v2, torchserve
 from .routes import atlas, catalogue, health, playground, redoc, v1
 from .telemetry.call import Call
+from .telemetry.drift import Drift
 from .telemetry.metrics import Metrics
 
 log = logging.getLogger("pellucid")
@@ -184,6 +185,9 @@ def _watch(service: Service) -> None:
             cap=partial(getattr, network.worker, "batch_cap"),
             up=partial(getattr, network.worker, "well"),
         )
+        if (drift := network.drift) is not None:
+            for gate in drift.gates:
+                service.metrics.watch_gate(name, gate, partial(drift.of, gate))
 
 
 async def _on_error(request: Request, error: Exception) -> Response:
@@ -296,6 +300,7 @@ def _served(
         max_batch,
         took_s,
     )
+    atlas = _claimed(compiled, atlases)
     worker = Worker(
         engine,
         max_batch,
@@ -313,7 +318,8 @@ def _served(
         max_pixels=settings.max_megapixels * 1_000_000,
         max_side=settings.max_side_pixels,
         sizes=compiled.sizes,
-        atlas=_claimed(compiled, atlases),
+        atlas=atlas,
+        drift=Drift(atlas.medians) if atlas is not None and atlas.gates else None,
         runtime={"engine": as_json(runtime.info), "versions": versions()},
     )
 

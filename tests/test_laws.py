@@ -31,6 +31,7 @@ MAY_IMPORT = {
     "pellucid.explain": set(),
     # All that explains one picture, as the service's flow does, with the client's options and answers.
     "pellucid.library": {
+        "pellucid.atlas.file",
         "pellucid.client",
         "pellucid.decode",
         "pellucid.engine",
@@ -41,7 +42,13 @@ MAY_IMPORT = {
         "pellucid.schemas",
     },
     "pellucid.network": set(),
-    "pellucid.parts": {"pellucid.decode.region", "pellucid.decode.view", "pellucid.render", "pellucid.trust"},
+    "pellucid.parts": {
+        "pellucid.atlas.file",
+        "pellucid.decode.region",
+        "pellucid.decode.view",
+        "pellucid.render",
+        "pellucid.trust",
+    },
     "pellucid.render": set(),
     "pellucid.resampling": set(),
     "pellucid.runtime": {"pellucid.network"},
@@ -52,6 +59,7 @@ MAY_IMPORT = {
     "models": {"pellucid.compiler", "pellucid.decode", "pellucid.network"},
     # One request from top to bottom; it knows no route and no other protocol.
     "service.flow": {
+        "pellucid.atlas.file",
         "pellucid.decode",
         "pellucid.parts",
         "pellucid.render",
@@ -71,6 +79,7 @@ MAY_IMPORT = {
         "service.http",
     },
     "service.routes": {
+        "pellucid.atlas.file",
         "pellucid.parts",
         "pellucid.render.colormap",
         "pellucid.schemas",

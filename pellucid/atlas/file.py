@@ -464,6 +464,11 @@ class Atlas:
         """Close the file."""
         self._database.close()
 
+    @property
+    def medians(self) -> Mapping[str, Floats]:
+        """The median over pictures ``[C]`` of the weights of each gate, by name."""
+        return {name: gate.weight.quantiles[:, QUANTILES // 2] for name, gate in self.gates.items()}
+
     def picture(self, number: int) -> Picture:
         """One picture. Raises IndexError."""
         for digest, predicted, name in self._rows("SELECT sha256, class, name FROM pictures WHERE id = ?", number):

@@ -50,6 +50,8 @@ def test_every_route_is_documented(document: dict[str, Any]) -> None:
         "POST /v1/compare",
         "GET /v1/models",
         "GET /v1/models/{name}",
+        "GET /v1/models/{name}/layers/{layer}/channels",
+        "GET /v1/models/{name}/layers/{layer}/channels/{channel}",
         "POST /v1/models/{name}:predict",
         "POST /v1/models/{name}:explain",
         "GET /v2",
