@@ -31,6 +31,7 @@ QUERIES: dict[str, dict[str, str | list[str]]] = {
     "/v1/feature-maps": {"layers": "blocks.0", "count": "4", "tile": "28"},
     "/v1/grad-cam": {"target": "Egyptian cat", "overlay": "true", "max_side": "48"},
     "/v1/what-if": {"mute": "795", "target": "Egyptian cat", "top_k": "2", "max_side": "48"},
+    "/v1/channels": {"box": "60,20,250,250", "count": "3"},
     "/v1/compare": {"target": ["Egyptian cat", "goldfish"], "top_k": "2", "max_side": "48"},
     "/v1/explain": {"include": "predictions,grad_cam", "top_k": "2", "overlay": "true", "max_side": "48"},
 }

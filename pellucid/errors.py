@@ -71,6 +71,12 @@ class MethodNotAllowed(PellucidError):
     status, slug, title = 405, "method-not-allowed", "The route does not support this method"
 
 
+class NoAtlas(PellucidError):
+    """The network has no atlas."""
+
+    status, slug, title = 404, "no-atlas", "The network has no atlas"
+
+
 class UnknownModel(PellucidError):
     """No network of this name is served."""
 

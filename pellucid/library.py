@@ -11,6 +11,8 @@ from typing import Any, Final, TypeVar, Unpack
 import numpy as np
 from pydantic import ValidationError
 
+from pellucid.atlas import file as atlas_file
+from pellucid.atlas.file import Atlas
 from pellucid.client import options as asked
 from pellucid.client.heat_maps import HeatMaps, read_npz
 from pellucid.client.images import ImageSource, as_option, read
@@ -24,6 +26,7 @@ from pellucid.network.file import CompiledNetwork, load
 from pellucid.network.spec import ModelSpec, NetworkSpec, Sizes
 from pellucid.parts import compare, result
 from pellucid.parts.attention import AttentionOptions
+from pellucid.parts.channels import ChannelOptions
 from pellucid.parts.explain import ExplainOptions
 from pellucid.parts.feature_maps import FeatureMapOptions
 from pellucid.parts.grad_cam import GradCamOptions
@@ -35,6 +38,7 @@ from pellucid.parts.what_if import WhatIfOptions
 from pellucid.runtime import choose, cores
 from pellucid.schemas import (
     Attention,
+    BoxChannels,
     Comparison,
     FeatureMap,
     GradCam,
@@ -57,6 +61,7 @@ def open(  # as in PIL, zarr and h5py
     threads: int = 0,
     cache: str | Path | None = None,
     max_pixels: int = _MOST_PIXELS,
+    atlas: str | Path | None = None,
 ) -> Network:
     """Open a compiled network.
 
@@ -66,9 +71,9 @@ def open(  # as in PIL, zarr and h5py
 
     ``engine`` is auto, openvino or torch. ``device`` is auto, cpu, cuda or cuda:N. ``precision`` is auto (bfloat16 if
     the processor supports it), fp32 or bf16. ``threads`` is the number of threads, or 0 for one per core. Pictures of
-    more than ``max_pixels`` pixels are refused.
+    more than ``max_pixels`` pixels are refused. ``atlas`` is the file of the network's atlas (``pellucid atlas``).
 
-    Raises NetworkNameError, NetworkFileError, and ValueError for an engine or device that is not available.
+    Raises NetworkNameError, NetworkFileError, AtlasError, and ValueError for an engine or device that is not available.
     """
     folder = Path(cache).expanduser() if cache is not None else names.CACHE.expanduser()
     compiled = network if isinstance(network, CompiledNetwork) else load(names.find(str(network), folder))
@@ -81,7 +86,8 @@ def open(  # as in PIL, zarr and h5py
         cache=folder,
         slots=1,
     )
-    return Network(compiled, Engine(compiled, runtime), max_pixels)
+    read_atlas = None if atlas is None else atlas_file.read(Path(atlas), compiled)
+    return Network(compiled, Engine(compiled, runtime), max_pixels, read_atlas)
 
 
 @dataclass(frozen=True, repr=False)
@@ -96,6 +102,7 @@ class Network:
     compiled: CompiledNetwork
     engine: Engine
     max_pixels: int = _MOST_PIXELS
+    atlas: Atlas | None = None
 
     def __repr__(self) -> str:
         """One line: the compiled network, and what runs it."""
@@ -146,6 +153,12 @@ class Network:
     def what_if(self, image: ImageSource, **given: Unpack[asked.WhatIfOptions]) -> WhatIf:
         """The predictions and maps before and after some channels are scaled or muted."""
         found = self._result(image, WhatIfOptions, given).what_if
+        assert found is not None
+        return found
+
+    def channels(self, image: ImageSource, **given: Unpack[asked.ChannelOptions]) -> BoxChannels:
+        """The channels of a layer that answer to what is in the ``box``."""
+        found = self._result(image, ChannelOptions, given).channels
         assert found is not None
         return found
 
@@ -203,7 +216,7 @@ class Network:
                 ]
             )
             tried = measure(perturbations, scores, outcome, self.spec.output, 0.0)
-        found = options.entry(Analysis(decoded, outcome, self.spec, tried))
+        found = options.entry(Analysis(decoded, outcome, self.spec, tried, atlas=self.atlas))
         return Result.model_validate_json(result.as_json({"image": result.image_info(decoded.info), **found}))
 
     def _plan(self, options: Options) -> Plan:

@@ -22,11 +22,13 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from threadpoolctl import threadpool_limits
 
+from pellucid.atlas.file import Atlas, AtlasError
+from pellucid.atlas.file import read as read_atlas
 from pellucid.engine import Engine as NetworkEngine
 from pellucid.errors import MethodNotAllowed, NotFound, PellucidError, Unexplainable
 from pellucid.explain.methods import offered
 from pellucid.network import names
-from pellucid.network.file import load
+from pellucid.network.file import CompiledNetwork, load
 from pellucid.network.spec import NetworkSpec, PreprocessSpec
 from pellucid.parts.option_types import invalid
 from pellucid.runtime import choose, cores
@@ -47,8 +49,9 @@ from .http.access import AccessControl, Keys, rate_of
 from .http.middleware import PageHeaders, RequestContext, allow_origins
 from .http.problem_json import error_response
 from .protocols import kserve_v1, kserve_v2, torchserve
-from .routes import catalogue, health, playground, redoc, v1
+from .routes import atlas, catalogue, health, playground, redoc, v1
 from .telemetry.call import Call
+from .telemetry.drift import Drift
 from .telemetry.metrics import Metrics
 
 log = logging.getLogger("pellucid")
@@ -125,7 +128,7 @@ def build(service: Service, settings: Settings, observers: Sequence[Callable[[Ca
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     _watch(service)
-    for routes in (v1, kserve_v1, kserve_v2, torchserve, catalogue, health):
+    for routes in (v1, kserve_v1, kserve_v2, torchserve, catalogue, atlas, health):
         app.include_router(routes.router(service))
 
     app.include_router(redoc.router(ASSETS))
@@ -187,6 +190,9 @@ def _watch(service: Service) -> None:
             cap=partial(getattr, network.worker, "batch_cap"),
             up=partial(getattr, network.worker, "well"),
         )
+        if (drift := network.drift) is not None:
+            for gate in drift.gates:
+                service.metrics.watch_gate(name, gate, partial(drift.of, gate))
 
 
 async def _on_error(request: Request, error: Exception) -> Response:
@@ -231,7 +237,11 @@ def _assemble(settings: Settings, on_death: Callable[[], None]) -> Service:
     pool = FairPool(decoders, "pictures")
     wanted = dict.fromkeys((settings.model, *settings.models))
     metrics = Metrics(version("pellucid"))
-    networks = [_served(name, settings, pool, metrics, on_death) for name in wanted]
+    unclaimed: dict[str, AtlasError | None] = dict.fromkeys(settings.atlases)
+    networks = [_served(name, settings, pool, metrics, on_death, unclaimed) for name in wanted]
+    for error in unclaimed.values():
+        if error is not None:
+            raise error
     served = [network.spec.name for network in networks]
     if len(set(served)) < len(served):
         raise ValueError(f"two networks have one name among {', '.join(served)}: give one another name beside its file")
@@ -256,8 +266,18 @@ def _assemble(settings: Settings, on_death: Callable[[], None]) -> Service:
     )
 
 
-def _served(name: str, settings: Settings, pool: FairPool, metrics: Metrics, on_death: Callable[[], None]) -> Served:
-    """One network of the catalogue, loaded onto the device and warm."""
+def _served(
+    name: str,
+    settings: Settings,
+    pool: FairPool,
+    metrics: Metrics,
+    on_death: Callable[[], None],
+    atlases: dict[str, AtlasError | None],
+) -> Served:
+    """One network of the catalogue, loaded onto the device and warm.
+
+    ``atlases`` are the files that no other network has claimed, and why. Its own is taken out.
+    """
     started = time.perf_counter()
     cache = Path(settings.cache_dir).expanduser() if settings.cache_dir else None
     compiled = load(names.find(name, cache))
@@ -285,6 +305,7 @@ def _served(name: str, settings: Settings, pool: FairPool, metrics: Metrics, on_
         max_batch,
         took_s,
     )
+    atlas = _claimed(compiled, atlases)
     worker = Worker(
         engine,
         max_batch,
@@ -303,9 +324,24 @@ def _served(name: str, settings: Settings, pool: FairPool, metrics: Metrics, on_
         max_pixels=settings.max_megapixels * 1_000_000,
         max_side=settings.max_side_pixels,
         sizes=compiled.sizes,
+        atlas=atlas,
+        drift=Drift(atlas.medians) if atlas is not None and atlas.gates else None,
         runtime={"engine": as_json(runtime.info), "versions": versions()},
         times=times,
     )
+
+
+def _claimed(network: CompiledNetwork, atlases: dict[str, AtlasError | None]) -> Atlas | None:
+    """The network's atlas among the files, taken out of them. For the others, why they are not."""
+    for file in [*atlases]:
+        try:
+            found = read_atlas(Path(file).expanduser(), network)
+        except AtlasError as error:
+            atlases[file] = error
+        else:
+            del atlases[file]
+            return found
+    return None
 
 
 def _warm_up(engine: Engine, network: NetworkSpec, preprocess: PreprocessSpec, batches: Sequence[int]) -> None:

@@ -23,6 +23,7 @@ import uvicorn
 
 from . import process
 from .commands import start
+from .commands.atlas import atlas
 from .commands.bench import bench
 from .commands.compile import compile_network
 from .commands.explain import explain
@@ -194,5 +195,5 @@ def new_key() -> None:
 
 
 main.command(name="compile")(compile_network)
-for command in (explain, reproduce, models, layers, bench):
+for command in (atlas, explain, reproduce, models, layers, bench):
     main.command()(command)

@@ -29,6 +29,9 @@ class Settings(BaseSettings):
     models: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Further networks to serve, separated by commas; a request selects one with `model`."
     )
+    atlases: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Files of atlases, made by `pellucid atlas`, separated by commas; each finds its network."
+    )
     device: str = Field(
         "auto",
         pattern=r"^(auto|cpu|cuda(:\d+)?)$",
@@ -125,7 +128,7 @@ class Settings(BaseSettings):
     def _lower_case(cls, given: Any) -> Any:
         return given.lower() if isinstance(given, str) else given
 
-    @field_validator("models", "cors_origins", mode="before")
+    @field_validator("models", "atlases", "cors_origins", mode="before")
     @classmethod
     def _split_at_commas(cls, given: Any) -> Any:
         return [name.strip() for name in given.split(",") if name.strip()] if isinstance(given, str) else given

@@ -32,6 +32,7 @@ PARTS = {
     "/v1/feature-maps": {"feature_maps"},
     "/v1/grad-cam": {"grad_cam"},
     "/v1/what-if": {"what_if"},
+    "/v1/channels": {"channels"},
     "/v1/explain": {"predictions", "attention", "feature_maps", "grad_cam"},
 }
 ROUTES = tuple(PARTS)

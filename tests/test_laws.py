@@ -15,6 +15,15 @@ EVERYONE = {"pellucid.types", "pellucid.errors", "pellucid.network.spec", "pellu
 
 # package or module -> what of ours it may import, besides itself and EVERYONE
 MAY_IMPORT = {
+    # Building runs pictures through an engine; reading needs the network's description alone.
+    "pellucid.atlas": {
+        "pellucid.decode.image",
+        "pellucid.engine",
+        "pellucid.explain.evidence",
+        "pellucid.network",
+        "pellucid.runtime.base",
+    },
+    "pellucid.atlas.file": {"pellucid.atlas.receptive_field", "pellucid.network"},
     "pellucid.client": {"pellucid.schemas"},
     "pellucid.compiler": {"pellucid.network", "pellucid.runtime"},
     "pellucid.decode": set(),
@@ -22,6 +31,7 @@ MAY_IMPORT = {
     "pellucid.explain": set(),
     # All that explains one picture, as the service's flow does, with the client's options and answers.
     "pellucid.library": {
+        "pellucid.atlas.file",
         "pellucid.client",
         "pellucid.decode",
         "pellucid.engine",
@@ -32,7 +42,13 @@ MAY_IMPORT = {
         "pellucid.schemas",
     },
     "pellucid.network": set(),
-    "pellucid.parts": {"pellucid.decode.region", "pellucid.decode.view", "pellucid.render", "pellucid.trust"},
+    "pellucid.parts": {
+        "pellucid.atlas.file",
+        "pellucid.decode.region",
+        "pellucid.decode.view",
+        "pellucid.render",
+        "pellucid.trust",
+    },
     "pellucid.render": set(),
     "pellucid.resampling": set(),
     "pellucid.runtime": {"pellucid.network"},
@@ -43,6 +59,7 @@ MAY_IMPORT = {
     "models": {"pellucid.compiler", "pellucid.decode", "pellucid.network"},
     # One request from top to bottom; it knows no route and no other protocol.
     "service.flow": {
+        "pellucid.atlas.file",
         "pellucid.decode",
         "pellucid.parts",
         "pellucid.render",
@@ -62,6 +79,7 @@ MAY_IMPORT = {
         "service.http",
     },
     "service.routes": {
+        "pellucid.atlas.file",
         "pellucid.parts",
         "pellucid.render.colormap",
         "pellucid.schemas",
@@ -74,10 +92,13 @@ MAY_IMPORT = {
     "service.process": set(),
     "service.telemetry": set(),
     "service.commands": {
+        "pellucid.atlas",
         "pellucid.client",
         "pellucid.compiler",
+        "pellucid.engine",
         "pellucid.network",
         "pellucid.parts",
+        "pellucid.runtime",
         "pellucid.schemas",
         "service.app",
         "service.config",

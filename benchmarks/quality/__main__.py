@@ -40,14 +40,22 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__d
 @app.command()
 def main(
     boxes: Annotated[
-        Path | None, typer.Option(help="A folder of pictures with boxes.csv, in place of the composed ones.")
+        Path | None, typer.Option(help="A folder of pictures with boxes, in place of the composed ones.")
     ] = None,
+    classes: Annotated[
+        Path | None,
+        typer.Option(help="A folder of folders, one for each class, named by its number: top 1 by view."),
+    ] = None,
+    only_views: Annotated[bool, typer.Option("--views", help="Of --boxes: compare the views alone.")] = False,
     layers: Annotated[str, typer.Option(help="From early to late, between commas; for the default network.")] = LAYERS,
     quick: Annotated[bool, typer.Option("--quick", help="Try that all works: no figure is worth anything.")] = False,
 ) -> None:
     """Composed scenes fill the page; a folder of one's own, and a quick run, get a page of their own."""
     settings = Settings()
     described = machine.describe()
+    if boxes is not None and only_views:
+        print(_views(settings, boxes, classes))
+        return
     network = Network(settings)
     chosen = [layer.strip() for layer in layers.split(",")]
     unknown = set(chosen) - set(network.engine.network.by_name)
@@ -74,8 +82,7 @@ def main(
     plot.maps(found[:shown], heat_maps[:shown], chosen[-1], network.spec.labels, images / "quality-maps.jpg")
     parts = contents(figures)
     if boxes is not None and not quick:
-        opened = pellucid.open(settings.model, precision="fp32")
-        parts["views"] = views.page(views.measure(opened, boxes, labelled.boxes_of(boxes, network.spec), _say))
+        parts["views"] = _views(settings, boxes, classes)
     if own:
         text = "\n\n".join(parts.values())
         (folder / "quality.md").write_text(text + "\n", "utf-8")
@@ -101,10 +108,17 @@ def contents(figures: Figures) -> dict[str, str]:
     }
 
 
+def _views(settings: Settings, boxes: Path, classes: Path | None) -> str:
+    network = pellucid.open(settings.model, precision="fp32")
+    return views.page(
+        network.spec.name, views.measure(network, boxes, labelled.boxes_of(boxes, network.spec), classes, _say)
+    )
+
+
 def _scenes(boxes: Path | None, network: Network, settings: Settings) -> list[Scene]:
     try:
         if boxes is not None:
-            return labelled.read(boxes, network.spec, settings.max_megapixels * 10**6)
+            return labelled.read(boxes, network.spec, settings.max_megapixels * 10**6, network.best)
         return composed(network.spec)
     except KeyError as error:
         raise typer.BadParameter(f"{network.spec.name} has no class {error}: point it at pictures by --boxes") from None

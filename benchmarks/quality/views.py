@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from benchmarks.quality.boxes import Pair
 from benchmarks.report import Figures, table
 from pellucid.library import Network
 from pellucid.resampling import upsample
@@ -20,39 +21,54 @@ _TOLERANCE: Final = 15 / 500
 
 
 def measure(
-    network: Network, folder: Path, boxes: Mapping[tuple[str, int], list[Box]], say: Callable[[str], None]
+    network: Network, folder: Path, boxes: Mapping[Pair, list[Box]], classes: Path | None, say: Callable[[str], None]
 ) -> Figures:
-    """The figures of each view, over all pairs of a picture and a class. ``boxes`` are in pixels of the picture."""
+    """The figures of each view, over all pairs of a picture and a class. ``boxes`` are in pixels of the picture.
+
+    ``classes`` is a folder of folders of pictures, one for each class, named by its number: how often is the first
+    class the right one?
+    """
     detail = network.spec.preprocess.resize
     views: dict[str, dict[str, Any]] = {"centre": {}, "squash": {"view": "squash"}}
-    if network.sizes.multiple is not None:
-        for each in (detail, round(detail * _FINER)):
-            views[f"whole, detail {each}"] = {"view": "whole", "detail": each}
+    for each in (detail, round(detail * _FINER)) if network.sizes.multiple is not None else ():
+        views[f"whole, detail {each}"] = {"view": "whole", "detail": each}
     found: Figures = {}
     for name, options in views.items():
-        seen = [_seen(network, folder / file, target, places, options) for (file, target), places in boxes.items()]
+        seen = [_seen(network, folder / file, targets, places, options) for (file, targets), places in boxes.items()]
         recognised, pointed, pixels = np.mean(seen, 0)
         found[name] = {"recognised": recognised, "pointed": pointed, "pixels": pixels, "pairs": len(seen)}
+        if classes is not None:
+            first = [
+                (int(path.parent.name), network.predict(path, top_k=1, **options)[0].index)
+                for path in sorted(classes.rglob("*.*"))
+            ]
+            found[name] |= {"right": np.mean([named == said for named, said in first]), "pictures": len(first)}
         say(f"{name}: {found[name]}")
     return found
 
 
-def page(found: Figures) -> str:
+def page(network: str, found: Figures) -> str:
     """The figures as a table."""
-    centre = found["centre"]["pixels"]
+    centre = found["centre"]
+    top_1 = "right" in centre
+    shares = ("recognised", "pointed", *(["right"] if top_1 else []))
     rows = [
-        [name, f"{of['recognised']:.1%}", f"{of['pointed']:.1%}", f"{of['pixels'] / centre:.2f}"]
+        [name, *(f"{of[key]:.1%}" for key in shares), f"{of['pixels'] / centre['pixels']:.2f}"]
         for name, of in found.items()
     ]
-    head = ["what the network sees", "class in the top 5", "pointing game, all pairs", "pixels"]
-    return f"{table(head, rows)}\n\n{found['centre']['pairs']} pairs of a picture and a class."
+    head = ["what the network sees", "class in the top 5", "pointing game, all pairs", *(["top 1"] if top_1 else [])]
+    about = f"`{network}`, {centre['pairs']} pairs of a picture and a class" + (
+        f", top 1 of {centre['pictures']} others." if top_1 else "."
+    )
+    return f"{table([*head, 'pixels'], rows)}\n\n{about}"
 
 
 def _seen(
-    network: Network, picture: Path, target: int, boxes: list[Box], options: dict[str, Any]
+    network: Network, picture: Path, targets: tuple[int, ...], boxes: list[Box], options: dict[str, Any]
 ) -> tuple[float, float, float]:
-    """Whether the class is among the best, whether its map points at a box, and the pixels that the network sees."""
-    best = {prediction.index for prediction in network.predict(picture, top_k=_BEST, **options)}
+    """Whether a class is among the best, whether the map of the likeliest points at a box, and the pixels seen."""
+    ranked = [each.index for each in network.predict(picture, top_k=len(network.spec.labels), **options)]
+    target = min(targets, key=ranked.index)
     result = network.explain(picture, include="grad_cam", target=target, max_side=8, provenance=True, **options)
     assert result.grad_cam is not None
     assert result.frame is not None
@@ -61,7 +77,7 @@ def _seen(
     size = (result.image.width or 0, result.image.height or 0)
     heat = np.asarray(cam.raw.values, np.float32)
     pixels = round((x1 - x0) * across) * round((y1 - y0) * down)
-    return float(target in best), float(_points(heat, (x0, y0, x1, y1), boxes, size)), float(pixels)
+    return float(target in ranked[:_BEST]), float(_points(heat, (x0, y0, x1, y1), boxes, size)), float(pixels)
 
 
 def _points(heat: Floats, over: Box, boxes: list[Box], size: tuple[int, int]) -> bool:

@@ -17,6 +17,7 @@ from pellucid.client.images import ImageSource
 from pellucid.client.many import FAILURES, Counter, Explained, Progress, async_in_order, async_run
 from pellucid.client.options import (
     AttentionOptions,
+    ChannelOptions,
     CompareOptions,
     ExplainOptions,
     FeatureMapOptions,
@@ -26,6 +27,7 @@ from pellucid.client.options import (
 )
 from pellucid.schemas import (
     Attention,
+    BoxChannels,
     Comparison,
     FeatureMap,
     GradCam,
@@ -86,6 +88,10 @@ class AsyncClient:
     async def explain(self, image: ImageSource, **options: Unpack[ExplainOptions]) -> Result:
         """All of these from one forward pass, or the parts in ``include``; the others are None."""
         return calls.result(await self._post("explain", image, options))
+
+    async def channels(self, image: ImageSource, **options: Unpack[ChannelOptions]) -> BoxChannels:
+        """The channels of a layer that answer to what is in the ``box`` of the picture."""
+        return calls.channels(await self._post("channels", image, options))
 
     async def what_if(self, image: ImageSource, **options: Unpack[WhatIfOptions]) -> WhatIf:
         """The predictions and maps before and after some channels are scaled or muted."""

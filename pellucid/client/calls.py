@@ -14,6 +14,7 @@ from pellucid.client.errors import ApiError
 from pellucid.client.images import OPTIONS, ImageSource, bright, read
 from pellucid.schemas import (
     Attention,
+    BoxChannels,
     CompareReply,
     Comparison,
     Failure,
@@ -133,6 +134,13 @@ def feature_maps(response: httpx.Response) -> list[FeatureMap]:
 def grad_cam(response: httpx.Response) -> list[GradCam]:
     """The result of /v1/grad-cam."""
     return result(response).grad_cam or []
+
+
+def channels(response: httpx.Response) -> BoxChannels:
+    """The result of /v1/channels."""
+    found = result(response).channels
+    assert found is not None
+    return found
 
 
 def what_if(response: httpx.Response) -> WhatIf:

@@ -28,6 +28,7 @@ class AttentionOptions(TypedDict, total=False):
     provenance: bool
     view: Literal["centre", "whole", "squash"]
     detail: int
+    atlas: bool
     target: str | int | Sequence[str | int]
     region: str | Sequence[str]
     region_mask: ImageSource
@@ -45,6 +46,7 @@ class FeatureMapOptions(TypedDict, total=False):
     provenance: bool
     view: Literal["centre", "whole", "squash"]
     detail: int
+    atlas: bool
     layers: str | Sequence[str]
     gates: str | Sequence[str]
     channels: int | Sequence[int]
@@ -95,6 +97,7 @@ class WhatIfOptions(TypedDict, total=False):
     provenance: bool
     view: Literal["centre", "whole", "squash"]
     detail: int
+    atlas: bool
     target: str | int | Sequence[str | int]
     region: str | Sequence[str]
     region_mask: ImageSource
@@ -108,6 +111,20 @@ class WhatIfOptions(TypedDict, total=False):
     rank: bool
     signed: bool
     max_side: int
+
+
+class ChannelOptions(TypedDict, total=False):
+    """Options of /v1/channels."""
+
+    timeout_ms: int
+    model: str
+    provenance: bool
+    view: Literal["centre", "whole", "squash"]
+    detail: int
+    atlas: bool
+    box: float | Sequence[float]
+    layer: str
+    count: int
 
 
 class CompareOptions(TypedDict, total=False):
@@ -141,6 +158,7 @@ class ExplainOptions(TypedDict, total=False):
     provenance: bool
     view: Literal["centre", "whole", "squash"]
     detail: int
+    atlas: bool
     layers: str | Sequence[str]
     gates: str | Sequence[str]
     channels: int | Sequence[int]

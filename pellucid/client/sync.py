@@ -18,6 +18,7 @@ from pellucid.client.images import ImageSource
 from pellucid.client.many import FAILURES, Counter, Explained, Progress, in_order, run
 from pellucid.client.options import (
     AttentionOptions,
+    ChannelOptions,
     CompareOptions,
     ExplainOptions,
     FeatureMapOptions,
@@ -27,6 +28,7 @@ from pellucid.client.options import (
 )
 from pellucid.schemas import (
     Attention,
+    BoxChannels,
     Comparison,
     FeatureMap,
     GradCam,
@@ -87,6 +89,10 @@ class Client:
     def explain(self, image: ImageSource, **options: Unpack[ExplainOptions]) -> Result:
         """All of these from one forward pass, or the parts in ``include``; the others are None."""
         return calls.result(self._post("explain", image, options))
+
+    def channels(self, image: ImageSource, **options: Unpack[ChannelOptions]) -> BoxChannels:
+        """The channels of a layer that answer to what is in the ``box`` of the picture."""
+        return calls.channels(self._post("channels", image, options))
 
     def what_if(self, image: ImageSource, **options: Unpack[WhatIfOptions]) -> WhatIf:
         """The predictions and maps before and after some channels are scaled or muted."""

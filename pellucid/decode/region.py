@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+import math
 from base64 import b64decode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from threading import Lock
@@ -17,7 +18,7 @@ from PIL import Image
 from pellucid.decode.image import MOST_PASSES, passes
 from pellucid.errors import InvalidOption
 from pellucid.network.spec import ModelSpec
-from pellucid.types import Box, DecodedImage, Mask, Plan, Region
+from pellucid.types import DecodedImage, Mask, Plan, Region
 
 _MOST_PIXELS: Final = 4096 * 4096
 # libwebp holds a picture several times.
@@ -99,10 +100,22 @@ def placed(plan: Plan, image: DecodedImage, spec: ModelSpec) -> Plan:
         plan = replace(plan, size=seen)
     if not any(region.mask is None and region.kind != "class" for region in plan.regions):
         return plan
-    size = (image.info.width or image.box[2], image.info.height or image.box[3])
-    return replace(
-        plan, regions=tuple(_placed(region, image.box, size, spec.output.shape[1:]) for region in plan.regions)
-    )
+    return replace(plan, regions=tuple(_placed(region, image, spec.output.shape[1:]) for region in plan.regions))
+
+
+def box_of(corners: Sequence[float]) -> Region:
+    """The region of a box x0, y0, x1, y1. Raises InvalidOption."""
+    x0, y0, x1, y1 = corners if len(corners) == 4 else (0.0,) * 4
+    if not (0 <= x0 < x1 < math.inf and 0 <= y0 < y1 < math.inf):
+        raise InvalidOption(f"box: 0 <= x0 < x1 and 0 <= y0 < y1 must hold, got {list(corners)}.")
+    return Region("box", (x0, y0, x1, y1))
+
+
+def positions(region: Region, image: DecodedImage, shape: tuple[int, ...]) -> Mask:
+    """The positions of a map of ``shape`` (h, w) that lie in a region other than ``class``. Raises InvalidOption."""
+    mask = _placed(region, image, shape).mask
+    assert mask is not None
+    return mask
 
 
 def size_of(image: DecodedImage, spec: ModelSpec) -> tuple[int, int] | None:
@@ -111,7 +124,8 @@ def size_of(image: DecodedImage, spec: ModelSpec) -> tuple[int, int] | None:
     return None if (height, width) == spec.preprocess.size else (height, width)
 
 
-def _placed(region: Region, box: Box, size: tuple[int, int], shape: tuple[int, ...]) -> Region:
+def _placed(region: Region, image: DecodedImage, shape: tuple[int, ...]) -> Region:
+    box, size = image.box, (image.info.width or image.box[2], image.info.height or image.box[3])
     height, width = shape
     if region.kind == "class":
         return region
@@ -142,7 +156,7 @@ def _placed(region: Region, box: Box, size: tuple[int, int], shape: tuple[int, .
         raise InvalidOption(f"region_mask: No pixel is bright ({_BRIGHT} to 255) where the network sees the picture.")
     if not mask.any():
         raise InvalidOption(
-            f"`region` is outside of what the network sees: x from {x0} to {x1}, y from {y0} to {y1} in pixels of "
+            f"The region is outside of what the network sees: x from {x0} to {x1}, y from {y0} to {y1} in pixels of "
             "the picture."
         )
     return replace(region, mask=mask, drawn=None)

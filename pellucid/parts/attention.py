@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from pellucid.network.spec import NetworkSpec
+from pellucid.parts.atlas import AtlasOptions
 from pellucid.parts.names import gate_names, layer_name
 from pellucid.parts.option_types import Analysis, Name, Names, Offer
 from pellucid.parts.predictions import class_json
@@ -25,7 +26,7 @@ _LEAST_REACH: Final = 0.75
 _SPATIAL_SIDE: Final = 256
 
 
-class GateOptions(TargetOptions):
+class GateOptions(TargetOptions, AtlasOptions):
     """The options of gates beside their weights."""
 
     effects: bool = Field(

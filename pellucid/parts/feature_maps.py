@@ -11,8 +11,9 @@ from pydantic import Field
 
 from pellucid.errors import UnknownName
 from pellucid.network.spec import NetworkSpec
+from pellucid.parts.atlas import AtlasOptions
 from pellucid.parts.names import gate_names, layer_name
-from pellucid.parts.option_types import Analysis, ColormapName, CommaSeparated, Name, Offer, Options
+from pellucid.parts.option_types import Analysis, ColormapName, CommaSeparated, Name, Offer
 from pellucid.render import compose, plot
 from pellucid.render.encode import Picture, encode
 from pellucid.types import FeatureMaps, Plan, Tap
@@ -22,7 +23,7 @@ _TILE: Final = 112
 _LABELLED_TILE: Final = 224
 
 
-class FeatureMapOptions(Options):
+class FeatureMapOptions(AtlasOptions):
     """Options of /v1/feature-maps."""
 
     layers: Annotated[list[Name], CommaSeparated] = Field(

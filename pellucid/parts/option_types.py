@@ -23,6 +23,7 @@ from pellucid.trust.perturbations import Design
 from pellucid.types import DecodedImage, MethodSpec, Outcome, Plan
 
 if TYPE_CHECKING:
+    from pellucid.atlas.file import Atlas
     from pellucid.parts.trust import Trusted
 
 
@@ -93,12 +94,16 @@ class Offer(Protocol):
     @property
     def sizes(self) -> Sizes: ...
 
+    @property
+    def atlas(self) -> Atlas | None: ...
+
 
 @dataclass(frozen=True, slots=True)
 class Analysis:
     """The data of an image's entry: the image, the engine's outcome, and the network's spec.
 
-    ``trusted`` has the measurements of each map, with ``trust=true``. ``media_type`` is the type of pictures.
+    ``trusted`` has the measurements of each map, with ``trust=true``. ``media_type`` is the type of pictures. ``atlas``
+    is the network's atlas, if one is open.
     """
 
     image: DecodedImage
@@ -106,6 +111,7 @@ class Analysis:
     spec: ModelSpec
     trusted: Sequence[Trusted] = ()
     media_type: str = "image/png"
+    atlas: Atlas | None = None
 
 
 # Numbers of the explained scalars of an image: a weight of each number of the output, for each target.

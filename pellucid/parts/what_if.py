@@ -12,6 +12,7 @@ from pydantic import Field
 from pellucid.errors import InvalidOption, UnknownName
 from pellucid.network.spec import ModelSpec, NetworkSpec
 from pellucid.parts import side_by_side
+from pellucid.parts.atlas import AtlasOptions
 from pellucid.parts.names import gate_names, layer_name
 from pellucid.parts.option_types import MAX_SIDE, MOST_EDITED, Analysis, CommaSeparated, Name, Offer, Scaled, Side
 from pellucid.parts.predictions import TopOptions, prediction_json
@@ -23,7 +24,7 @@ from pellucid.types import Box, ChannelRanking, Edit, Plan, WhatIf
 _NAMED: Final = 10
 
 
-class WhatIfOptions(TopOptions, LayerOptions):
+class WhatIfOptions(TopOptions, LayerOptions, AtlasOptions):
     """Options of /v1/what-if."""
 
     gate: Name | None = Field(

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from pellucid.schemas.atlas import AtlasFacts
 from pellucid.schemas.base import Schema
 from pellucid.schemas.provenance import Preprocess
 from pellucid.schemas.trust import TrustCost
@@ -209,6 +210,7 @@ class ModelDetail(ModelSummary):
         examples=[["grad-cam", "hirescam"]],
     )
     method_details: list[MethodDetail] = Field(description="Details of each method, in the order of `methods`.")
+    atlas: AtlasFacts | None = Field(description="Its atlas: what its channels answer to. Null if none is open.")
     trust: TrustCost = Field(
         description="The cost of `trust=true` for one image and one target, with default options.",
     )

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from pellucid.schemas.atlas import BoxChannels, GateAtlas, MapsAtlas, Meaning
 from pellucid.schemas.base import BoxField, ClassName, ImageInfo, Picture, Prediction, Problem, Schema, Target
 from pellucid.schemas.provenance import Frame, Provenance
 from pellucid.schemas.side_by_side import RawMap
@@ -14,10 +15,13 @@ from pellucid.schemas.what_if import WhatIf
 
 
 class ChannelWeight(Schema):
-    """One channel of a gate."""
+    """One channel of a gate, or of `importance`."""
 
     channel: int = Field(description="The channel, counted from 0.", examples=[2])
-    weight: float = Field(description="The factor by which the gate multiplied it.", examples=[0.91])
+    weight: float = Field(description="The factor by which the gate multiplied it, or its importance.", examples=[0.91])
+    meaning: Meaning | None = Field(
+        None, description="What the channel answers to. Only present with `atlas=true`; null if the atlas lacks it."
+    )
 
 
 class Gate(Schema):
@@ -47,6 +51,7 @@ class Gate(Schema):
         "present if `restore` names this gate.",
         examples=[[0.01, -0.02, 0.0]],
     )
+    atlas: GateAtlas | None = Field(None, description="How usual the weights are. Only present with `atlas=true`.")
 
 
 class SpatialGate(Schema):
@@ -81,6 +86,9 @@ class Importance(Schema):
     weights: list[float] = Field(
         description="The mean over positions of the logit's gradient by each channel, channel 0 first.",
         examples=[[0.0021, -0.0007]],
+    )
+    strongest: list[ChannelWeight] | None = Field(
+        None, description="The channels with the largest magnitudes. Only present with `atlas=true`."
     )
 
 
@@ -140,6 +148,7 @@ class FeatureMap(Schema):
     grid: Picture = Field(description="The channels as tiles, row by row.")
     tiles: Tiles = Field(description="The grid's geometry.")
     stats: Stats = Field(description="Statistics of the channels.")
+    atlas: MapsAtlas | None = Field(None, description="What the channels answer to. Only present with `atlas=true`.")
 
 
 class SegmentationClass(ClassName):
@@ -226,6 +235,7 @@ class Result(Schema):
         None, description="Heat maps, ordered by method, layer and target, each in the requested order."
     )
     what_if: WhatIf | None = Field(None, description="The effect of an edit of channels.")
+    channels: BoxChannels | None = Field(None, description="The channels that answer to what is in the box.")
     frame: Frame | None = Field(
         None, description="The part of the picture that the network was given. Only present with `provenance=true`."
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from pellucid.schemas.atlas import Meaning
 from pellucid.schemas.base import Prediction, Schema
 from pellucid.schemas.side_by_side import SideBySide
 
@@ -13,6 +14,7 @@ class ChannelFactor(Schema):
 
     channel: int = Field(description="The channel, counted from 0.", examples=[12])
     factor: float = Field(description="The factor that it is multiplied by. 0 mutes it.", examples=[0.5])
+    meaning: Meaning | None = Field(None, description="What it answers to. Only present with `atlas=true`.")
 
 
 class AppliedEdit(Schema):
@@ -38,6 +40,7 @@ class MutedChannel(Schema):
 
     channel: int = Field(description="The channel, counted from 0.", examples=[40])
     muted: float = Field(description="The change of the logit if the channel is muted.", examples=[-0.31])
+    meaning: Meaning | None = Field(None, description="What it answers to. Only present with `atlas=true`.")
 
 
 class Agreement(Schema):

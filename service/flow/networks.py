@@ -8,6 +8,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
+from pellucid.atlas.file import Atlas
 from pellucid.errors import Draining, EngineDown, UnknownModel, UnknownName
 from pellucid.network.spec import ONE_SIZE, ModelSpec, NetworkSpec, Sizes
 from pellucid.types import MethodSpec
@@ -16,6 +17,7 @@ from ..dispatch.admission import Admission
 from ..dispatch.cost import CostModel, MethodTimes
 from ..dispatch.forecast import Forecast
 from ..dispatch.worker import Worker
+from ..telemetry.drift import Drift
 from ..telemetry.metrics import Metrics
 from .bodies import Limits
 
@@ -31,7 +33,8 @@ class Served:
 
     ``engine`` describes the engine for people. ``runtime`` is the part of ``schemas.Provenance`` about the engine and
     versions. ``pool`` decodes and draws. ``sizes`` are the sizes of pixels on which the network runs. ``trials`` is the
-    measured cost of trust trials, ``times`` that of methods.
+    measured cost of trust trials, ``times`` that of methods. ``atlas`` says what its channels answer to, and ``drift``
+    how far pictures lie from those of the atlas.
     """
 
     spec: ModelSpec
@@ -45,6 +48,8 @@ class Served:
     sizes: Sizes = ONE_SIZE
     runtime: Mapping[str, Any] = field(default_factory=dict)
     times: MethodTimes = field(default_factory=lambda: MethodTimes((), "", (1, 1)))
+    atlas: Atlas | None = None
+    drift: Drift | None = None
     trials: CostModel = field(default_factory=lambda: CostModel(_FORGETTING))
 
     def in_pool(self, function: Callable[..., T], *arguments: object) -> asyncio.Future[T]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Final
 
@@ -69,10 +69,16 @@ class Results(Route[Options, Entry]):
             _require_one_picture(len(body.uploads), plan, options, self._media_type)
         if options.provenance:
             self._origin = provenance.of_reply(self._request.scope["route"].path, options, plan, network)
-        return [Ask(image, network, plan, options) for image in body.uploads]
+        measured = replace(plan, gates=True) if network.drift is not None and options.view == "centre" else plan
+        return [
+            Ask(image, network, measured if network.drift is not None and network.drift.due() else plan, options)
+            for image in body.uploads
+        ]
 
     def written(self, ask: Ask, image: DecodedImage, outcome: Outcome, trusted: Sequence[Trusted] = ()) -> Entry:
         """One image's result."""
+        if outcome.gates and ask.network.drift is not None and ask.options.view == "centre":
+            ask.network.drift.observe(outcome.gates)
         if self._media_type == result.NPZ:
             data = result.npz(image, outcome, self._origin)
             return Entry(data, result.NPZ)
@@ -124,7 +130,7 @@ def entry(
     media_type: str = "image/png",
 ) -> dict[str, Any]:
     """One image's result as plain data; its pictures, of ``media_type``, are still Pictures."""
-    found = ask.options.entry(Analysis(image, outcome, ask.network.spec, trusted, media_type))
+    found = ask.options.entry(Analysis(image, outcome, ask.network.spec, trusted, media_type, ask.network.atlas))
     return {"image": result.image_info(image.info), **found}
 
 

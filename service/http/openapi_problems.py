@@ -13,6 +13,7 @@ from pellucid.errors import (
     InferenceFailed,
     InvalidOption,
     MalformedRequest,
+    NoAtlas,
     NotAcceptable,
     OutOfMemory,
     PellucidError,
@@ -65,6 +66,9 @@ EXAMPLES: Final[tuple[PellucidError, ...]] = (
 )
 NO_MODEL: Final = UnknownModel("No model 'lite1' is served. Served are lite0.", allowed=["lite0"])
 
+NO_ATLAS: Final = NoAtlas("lite0 has no atlas here. `pellucid atlas` builds one, and PELLUCID_ATLASES=FILE serves it.")
+BAD_ORDER: Final = InvalidOption("order: target needs `target`, a class.")
+
 _HEADERS: Final = {
     "Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}},
     "WWW-Authenticate": {"description": "How a key is sent.", "schema": {"type": "string"}},
@@ -105,5 +109,6 @@ MODEL_PROBLEMS: Final = {
     **responses((NO_KEY, WRONG_KEY, TOO_OFTEN, NO_MODEL)),
     "default": _ANY_OTHER,  # without it FastAPI adds a 422 of its own
 }
+CHANNEL_PROBLEMS: Final = responses((NO_KEY, WRONG_KEY, TOO_OFTEN, NO_MODEL, NO_ATLAS, BAD_ORDER, UNKNOWN_LAYER))
 READY_PROBLEMS: Final = responses((DRAINING, DOWN))
 LIVE_PROBLEMS: Final = responses((DOWN,))

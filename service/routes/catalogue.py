@@ -13,6 +13,7 @@ from fastapi import APIRouter, Path
 from pellucid.network.spec import PIXELS, ModelSpec
 from pellucid.parts.option_types import Options
 from pellucid.schemas import (
+    AtlasFacts,
     DefaultLayer,
     GateShape,
     Layer,
@@ -114,7 +115,21 @@ def _detail(served: Served, default: bool) -> ModelDetail:
         feature_layers=list(network.feature_layers),
         methods=[method.name for method in served.methods],
         method_details=_methods(served),
+        atlas=_atlas(served),
         trust=_trust_cost(served),
+    )
+
+
+def _atlas(served: Served) -> AtlasFacts | None:
+    atlas = served.atlas
+    if atlas is None:
+        return None
+    return AtlasFacts(
+        pictures=atlas.about.pictures,
+        crops=atlas.about.crops,
+        layers=[*atlas.layers],
+        gates=[*atlas.gates],
+        sha256=atlas.digest,
     )
 
 

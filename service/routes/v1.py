@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 
 from pellucid.parts.attention import AttentionOptions
+from pellucid.parts.channels import ChannelOptions
 from pellucid.parts.compare import CompareOptions
 from pellucid.parts.explain import ExplainOptions
 from pellucid.parts.feature_maps import FeatureMapOptions
@@ -101,6 +102,19 @@ def router(service: Service) -> APIRouter:
     async def what_if(request: Request, options: Annotated[WhatIfOptions, Query()]) -> Response:
         """Predictions and maps before and after channels of a layer, or weights of a gate, are muted, kept alone or
         scaled, from one pass up to there. With `rank=true` also which channels mattered.
+        """
+        return await serve(request, service, options, Results(request, service, pictures=False))
+
+    @explaining.post(
+        "/v1/channels",
+        summary="Which channels answer to what is in a box?",
+        response_model=Reply,
+        responses=openapi.responses("/v1/channels", pictures=False),
+        openapi_extra=openapi.request_body(ChannelOptions),
+    )
+    async def channels(request: Request, options: Annotated[ChannelOptions, Query()]) -> Response:
+        """The channels of a layer that are more active in the box than elsewhere in the picture. With `atlas=true` also
+        what they answer to in other pictures.
         """
         return await serve(request, service, options, Results(request, service, pictures=False))
 

@@ -71,6 +71,12 @@ class Metrics:
         self._up = Gauge(
             "pellucid_engine_up", "0 if the engine hangs or has ended, else 1.", ("model",), registry=registry
         )
+        self._drift = Gauge(
+            "pellucid_gate_drift",
+            "How far a gate's weights in the last pictures lie from the atlas: about 0.06 (chance) to 1.",
+            ("model", "gate"),
+            registry=registry,
+        )
         self._images = Gauge("pellucid_in_flight_images", "Images accepted and not yet answered.", registry=registry)
         self._bytes = Gauge(
             "pellucid_in_flight_bytes", "Bytes held for requests that are not yet answered.", registry=registry
@@ -119,6 +125,10 @@ class Metrics:
         self._models.labels(model, engine, weights_sha256).set(1)
         for gauge, value in ((self._waiting, waiting), (self._cap, cap), (self._up, up)):
             gauge.labels(model).set_function(value)
+
+    def watch_gate(self, model: str, gate: str, drift: Callable[[], float]) -> None:
+        """Report the drift of a gate. The function is called for each scrape."""
+        self._drift.labels(model, gate).set_function(drift)
 
     def watch_door(self, images: Callable[[], float], size: Callable[[], float]) -> None:
         """Report the images and bytes in flight. The functions are called for each scrape."""

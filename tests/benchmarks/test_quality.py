@@ -114,7 +114,7 @@ def test_boxes_of_a_folder_are_moved_into_what_the_network_sees(tmp_path: Path) 
     (tmp_path / "boxes.csv").write_text("\n".join(lines), "utf-8")
     spec = ModelSpec("five", "", ("a", "b", "c", "a", "e"), SPEC.preprocess, "")
     size = SPEC.preprocess.size[0]
-    (only,) = boxes.read(tmp_path, spec, 10**6)
+    (only,) = boxes.read(tmp_path, spec, 10**6, lambda pictures: [(4, 1)])
     assert only.target == 1
     assert only.pixels.shape == (size, size, 3)
     assert only.boxes == ((0, 0, 16, 16), (58, 60, 64, 64))
@@ -133,7 +133,20 @@ def test_boxes_of_a_folder_are_moved_into_what_the_network_sees(tmp_path: Path) 
 def test_what_is_wrong_in_a_folder_is_named_with_its_line(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "boxes.csv").write_text(text, "utf-8")
     with pytest.raises(ValueError, match=said):
-        boxes.read(tmp_path, ModelSpec("five", "", ("a", "b", "c", "a", "e"), SPEC.preprocess, ""), 10**6)
+        boxes.boxes_of(tmp_path, ModelSpec("five", "", ("a", "b", "c", "a", "e"), SPEC.preprocess, ""))
+
+
+def test_coco_s_categories_stand_for_the_classes_of_imagenet(tmp_path: Path) -> None:
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+    Image.new("RGB", (100, 50)).save(tmp_path / "images" / "one.jpg")
+    (tmp_path / "labels" / "one.txt").write_text("1 0.5 0.5 0.2 0.4\n0 0.1 0.1 0.1 0.1\n1 0.95 0.5 0.2 1\n", "utf-8")
+    (tmp_path / "names.txt").write_text("person\ncat\n", "utf-8")
+    cats = (281, 282, 283, 284, 285)
+    assert boxes.boxes_of(tmp_path, IMAGENET) == {("images/one.jpg", cats): [(40, 15, 60, 35), (85, 0, 100, 50)]}
+    with boxes.CATEGORIES.open(encoding="utf-8") as file:
+        named = [boxes._numbers(line.rstrip().rpartition(",")[2]) for line in list(file)[1:]]
+    assert {number for each in named for number in each} <= set(range(1000))
 
 
 def test_every_method_is_measured_at_its_places_and_long_ones_on_fewer_scenes() -> None:
@@ -212,4 +225,4 @@ def test_a_map_points_at_a_box_of_the_picture_whatever_part_it_covers() -> None:
     assert not views._points(np.ones((4, 4), np.float32), over, [(0, 0, 400, 300)], size)
     row = {"recognised": 0.5, "pointed": 0.25, "pairs": 4}
     found = {"centre": {**row, "pixels": 100.0}, "whole": {**row, "pixels": 170.0}}
-    assert "| whole | 50.0% | 25.0% | 1.70 |" in views.page(found)
+    assert "| whole | 50.0% | 25.0% | 1.70 |" in views.page("lite0", found)

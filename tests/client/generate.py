@@ -15,6 +15,7 @@ from pydantic import BeforeValidator
 
 from pellucid.client.images import OPTIONS as IMAGES
 from pellucid.parts.attention import AttentionOptions
+from pellucid.parts.channels import ChannelOptions
 from pellucid.parts.compare import CompareOptions
 from pellucid.parts.explain import ExplainOptions
 from pellucid.parts.feature_maps import FeatureMapOptions
@@ -51,6 +52,7 @@ _DECLARED: Final[tuple[type[Options], ...]] = (
     FeatureMapOptions,
     GradCamOptions,
     WhatIfOptions,
+    ChannelOptions,
     CompareOptions,
     ExplainOptions,
 )

@@ -98,6 +98,7 @@ class Offered:
     network: NetworkSpec = NETWORK
     methods: Sequence[MethodSpec] = (METHODS["grad-cam"].spec,)
     sizes: Sizes = ONE_SIZE
+    atlas: None = None
 
 
 @pytest.mark.parametrize("part", PARTS)

@@ -1,0 +1,87 @@
+"""How far examples and classes of one half of the pictures tell what channels do in the other half."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pellucid.atlas.gathered import Gathered
+
+Array = NDArray[Any]
+
+_LEAST: Final = 40  # pictures
+_MOST: Final = 2000  # pictures of each half
+_LEAST_CLASSES: Final = 8
+_LEAST_OF_CLASS: Final = 2  # pictures in each half
+
+
+def of_layer(gathered: Gathered, name: str) -> tuple[float | None, float | None]:
+    """``crops_predict`` and ``classes_agree`` of a layer. See LayerFacts."""
+    columns = gathered.subject.parts["mean", name]
+    count = min(gathered.pictures, len(gathered.values))
+    if count < _LEAST:
+        return None, None
+    maxima = gathered.values[:count, gathered.subject.parts["maximum", name]]
+    means = gathered.values[:count, columns]
+    examples = gathered.best["maximum", name].value.shape[1]
+    first, second = _half(maxima, 0), _half(maxima, 1)
+    known, new = (_half(means, half).astype(np.float64) for half in (0, 1))
+    centre, scale = known.mean(0), known.std(0) + 1e-12
+    known, new = (known - centre) / scale, (new - centre) / scale
+    products = new @ known.T  # over all channels
+    of_known, of_new = (known**2).sum(1), (new**2).sum(1)
+    ranks = _ranks(second)
+    found = []
+    for channel in range(maxima.shape[1]):
+        if np.ptp(second[:, channel]) == 0:
+            continue
+        shown = np.argsort(-first[:, channel], kind="stable")[:examples]
+        own, others = new[:, channel], known[shown, channel]
+        dots = products[:, shown] - own[:, None] * others
+        lengths = np.sqrt((of_new - own**2)[:, None] * (of_known[shown] - others**2))
+        alike = np.divide(dots, lengths, out=np.zeros_like(dots), where=lengths > 0).mean(1)
+        found.append(_correlation(ranks[:, channel], _ranks(alike[:, None])[:, 0]))
+    return (round(float(np.mean(found)), 4) if found else None), classes_agree(gathered, columns)
+
+
+def classes_agree(gathered: Gathered, columns: slice) -> float | None:
+    """The rank correlation of the class means of both halves, the mean over channels. None: too few pictures."""
+    count = min(gathered.pictures, len(gathered.values))
+    values = np.asarray(gathered.values[:count, columns])
+    predicted = gathered.predicted[gathered.sampled[:count]]
+    halves: list[dict[int, Array]] = []
+    for half in (0, 1):
+        classes, counts = np.unique(predicted[half::2], return_counts=True)
+        enough = classes[(counts >= _LEAST_OF_CLASS) & (classes >= 0)].tolist()
+        of = predicted[half::2]
+        halves.append({each: values[half::2][of == each].mean(0, dtype=np.float64) for each in enough})
+    shared = [each for each in halves[0] if each in halves[1]]
+    if len(shared) < _LEAST_CLASSES:
+        return None
+    first, second = (_ranks(np.stack([half[each] for each in shared])) for half in halves)
+    found = [
+        _correlation(first[:, channel], second[:, channel])
+        for channel in range(first.shape[1])
+        if np.ptp(first[:, channel]) and np.ptp(second[:, channel])
+    ]
+    return round(float(np.mean(found)), 4) if found else None
+
+
+def _half(values: Array, half: int) -> Array:
+    return np.asarray(values[half::2][:_MOST])
+
+
+def _ranks(values: Array) -> Array:
+    """The ranks along the first axis, equal values by their order. ``[n, C]``"""
+    ranks = np.empty(values.shape)
+    order = np.argsort(values, axis=0, kind="stable")
+    np.put_along_axis(ranks, order, np.arange(len(values), dtype=np.float64)[:, None], 0)
+    return ranks
+
+
+def _correlation(one: Array, other: Array) -> float:
+    if not np.ptp(one) or not np.ptp(other):
+        return 0.0
+    return float(np.corrcoef(one, other)[0, 1])

@@ -1,0 +1,327 @@
+"""Runs batches of pictures, and reduces what they activate to a few numbers for each channel."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Semaphore
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from pellucid.atlas import damages
+from pellucid.atlas.file import MOST_CELLS
+from pellucid.atlas.receptive_field import ReceptiveField, receptive_fields
+from pellucid.decode.image import decode
+from pellucid.engine import Engine
+from pellucid.errors import PellucidError
+from pellucid.explain.evidence import ForwardRecord
+from pellucid.network.file import CompiledNetwork
+from pellucid.network.spec import PreprocessSpec
+from pellucid.runtime.base import Cores
+from pellucid.types import Batch, Box, Floats, InputPixels, MapSpec, Pixels, Plan, Tap, Upload
+
+Array = NDArray[Any]
+
+# Of 8 batches one is differentiated, and the pictures of one of 16 are run again with each damage: with these, an atlas
+# costs about twice as much as predictions.
+_DIFFERENTIATED: Final = 8
+_DAMAGED: Final = 16
+# A field of this share of a side or more is shown as the whole picture, so that channels share crops.
+_WHOLE: Final = 0.85
+# The shortest side of a crop, as a share of the picture's. Fields of a few pixels are shown with what is around them.
+_SHORTEST: Final = 1 / 6
+_MOST_PIXELS: Final = 64_000_000
+_THUMB: Final = 8
+
+
+@dataclass(frozen=True)
+class Watched:
+    """One layer: its crops' ``ys`` ``[h, 2]`` and ``xs`` ``[w, 2]`` by row and column, and the grid of its masks."""
+
+    name: str
+    shape: tuple[int, int, int]
+    field: ReceptiveField
+    ys: NDArray[np.int32]
+    xs: NDArray[np.int32]
+    size: tuple[int, int]  # height and width of the network's pixels
+    cells: tuple[int, int]
+
+    @classmethod
+    def of(cls, network: CompiledNetwork, name: str, field: ReceptiveField) -> Watched:
+        """A layer of the network."""
+        shape = network.spec.by_name[name].shape
+        height, width = network.model.preprocess.size
+        middle = field.box(shape[1] // 2, shape[2] // 2)
+        whole = middle[2] - middle[0] >= _WHOLE * width or middle[3] - middle[1] >= _WHOLE * height
+        ys, xs = _crops(field.rows, height, whole), _crops(field.columns, width, whole)
+        cells = min(shape[1], MOST_CELLS), min(shape[2], MOST_CELLS)
+        return cls(name, shape, field, ys, xs, (height, width), cells)
+
+    def box(self, row: int, column: int) -> Box:
+        """The crop of a position; of row -1 the whole picture."""
+        if row < 0:
+            return 0, 0, self.size[1], self.size[0]
+        (y0, y1), (x0, x1) = self.ys[row].tolist(), self.xs[column].tolist()
+        return x0, y0, x1, y1
+
+
+def _crops(spans: NDArray[np.int32], side: int, whole: bool) -> NDArray[np.int32]:
+    """The spans of pixels ``[n, 2]`` to show for the spans that positions see."""
+    shortest = side if whole else max(1, round(side * _SHORTEST))
+    middle, half = spans.sum(1) / 2, np.maximum(spans[:, 1] - spans[:, 0], shortest) / 2
+    first = np.clip(np.floor(middle - half), 0, side)
+    length = np.minimum(np.ceil(2 * half), side)
+    first = np.minimum(first, side - length)
+    return np.stack((first, first + length), 1).astype(np.int32)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What of a network is watched: layers, and gates with the layers before them.
+
+    A row of values has each layer's maxima, then each layer's means, then each gate's weights. ``parts`` has the
+    columns of each: ("maximum", layer), ("mean", layer), ("weight", gate).
+    """
+
+    layers: tuple[Watched, ...]
+    gates: tuple[tuple[str, int, str], ...]  # name, channels, the layer before
+    inner: tuple[str, ...]  # layers whose evidence is by gradient
+    linear: tuple[str, ...]  # layers whose evidence is the linear layer behind them
+    damages: tuple[str, ...]
+    parts: Mapping[tuple[str, str], slice]
+    columns: int
+
+    @classmethod
+    def of(cls, network: CompiledNetwork, layers: Sequence[str]) -> Subject:
+        """``layers`` and all gates of a network."""
+        spec, values = network.spec, network.manifest.values
+        chosen = {*layers, *(gate.before for gate in spec.gates)}
+        names = [layer.name for layer in spec.layers if layer.name in chosen]
+        fields = receptive_fields(network, names)
+        classes = network.model.output.kind in ("softmax", "sigmoid")
+        labelled = network.model.output.kind in ("softmax", "sigmoid", "linear")
+        linear = tuple(name for name in names if labelled and values[name].linear)
+        inner = tuple(name for name in names if classes and values[name].gradient and not values[name].linear)
+        gates = tuple((gate.layer, gate.shape[0], gate.before) for gate in spec.gates)
+        parts: dict[tuple[str, str], slice] = {}
+        start = 0
+        sizes = [(kind, name, spec.by_name[name].shape[0]) for kind in ("maximum", "mean") for name in names]
+        for kind, name, count in [*sizes, *(("weight", name, count) for name, count, _ in gates)]:
+            parts[kind, name] = slice(start, start + count)
+            start += count
+        watched = tuple(Watched.of(network, name, fields[name]) for name in names)
+        kinds = damages.kinds(network.model.preprocess) if gates else ()
+        return cls(watched, gates, inner, linear, kinds, parts, start)
+
+    @property
+    def weights(self) -> slice:
+        """The columns of all gates' weights, which are the last ones."""
+        return slice(self.columns - sum(count for _, count, _ in self.gates), self.columns)
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Values of single pictures that may be among the largest of a channel: arrays of one length."""
+
+    picture: NDArray[np.int32]  # in the batch
+    channel: NDArray[np.int32]
+    value: Floats
+    second: Floats  # orders equal values
+    row: NDArray[np.int16]
+    column: NDArray[np.int16]
+    masks: Pixels  # [n, *cells]
+
+
+@dataclass(frozen=True)
+class Observed:
+    """One batch. The first axis of the arrays is that of the ``indices``, the readable pictures in the list of all."""
+
+    indices: tuple[int, ...]
+    unreadable: tuple[int, ...]
+    digests: tuple[bytes, ...]
+    sketches: NDArray[np.uint8]  # [b, 8, 8, 3]
+    predicted: tuple[int, ...]  # -1 without classes
+    values: Floats  # [b, columns]
+    zeros: Floats  # [b, channels of all layers]: the share of positions
+    candidates: Mapping[tuple[str, str], Candidates]
+    evidence: Floats | None  # [b, channels of the inner layers]
+    damaged: Floats | None  # [b, 1 + damages, gate channels]: of the undamaged picture, then of each copy
+
+
+# (by, name) -> the smallest value [C] of the examples so far, and its second
+Bars = Mapping[tuple[str, str], tuple[Floats, Floats]]
+
+
+class Observer:
+    """Reads, decodes and runs batches. Several threads may call it at a time."""
+
+    def __init__(self, network: CompiledNetwork, engine: Engine, subject: Subject) -> None:
+        self._spec, self._engine, self._subject = network.model.preprocess, engine, subject
+        self._classes = network.model.output.kind in ("softmax", "sigmoid")
+        self._cores: Cores = "shared" if engine.slots > 1 else "whole"
+        self._turn = Semaphore(engine.slots)
+        taps = tuple(Tap(layer.name) for layer in subject.layers)
+        maps = tuple(MapSpec("grad-cam", (name,)) for name in subject.inner)
+        self._plan = Plan(taps=taps, gates=bool(subject.gates))
+        self._differentiated = Plan(taps=taps, gates=bool(subject.gates), heat_maps=maps)
+        self._gates_alone = Plan(gates=True)
+
+    def __call__(self, number: int, files: Sequence[tuple[int, Path]], bars: Bars) -> Observed:
+        """The batch with this number. ``bars`` of earlier batches spare masks of values that are too small."""
+        uploads = [_read(path) for _, path in files]
+        decoded = [None if data is None else pixels_of(data, self._spec) for data in uploads]
+        good = [place for place, pixels in enumerate(decoded) if pixels is not None]
+        indices = [files[place][0] for place in good]
+        bad = tuple(files[place][0] for place in range(len(files)) if place not in good)
+        if not good:
+            empty = np.zeros((0, self._subject.columns), np.float32)
+            return Observed((), bad, (), np.zeros((0, _THUMB, _THUMB, 3), np.uint8), (), empty, empty, {}, None, None)
+        pixels = np.stack([pixels for pixels in decoded if pixels is not None])
+        digests = tuple(hashlib.sha256(uploads[place] or b"").digest() for place in good)
+        evident = bool(self._subject.inner) and number % _DIFFERENTIATED == 0
+        with self._turn:
+            record = self._record(pixels, self._differentiated if evident else self._plan)
+            found = self._reduced(record, bars)
+            evidence = self._evidence(record) if evident else None
+            predicted = record.logits.argmax(1).tolist() if self._classes else [-1] * len(good)
+        damaged = None
+        if self._subject.damages and number % _DAMAGED == _DAMAGED // 4:
+            damaged = self._damaged(pixels, digests, found[0][:, self._subject.weights])
+        sketches = np.stack([sketch(shown(each, self._spec)) for each in pixels])
+        return Observed(tuple(indices), bad, digests, sketches, tuple(predicted), *found, evidence, damaged)
+
+    def _record(self, pixels: InputPixels, plan: Plan) -> ForwardRecord:
+        return self._engine.record(Batch(pixels, (plan,) * len(pixels)), self._cores)
+
+    def _reduced(self, record: ForwardRecord, bars: Bars) -> tuple[Floats, Floats, dict[tuple[str, str], Candidates]]:
+        subject, count = self._subject, len(record.logits)
+        values = np.empty((count, subject.columns), np.float32)
+        zeros, candidates = [], {}
+        for layer in subject.layers:
+            maps = record.maps[layer.name].reshape(count, layer.shape[0], -1)
+            places = maps.argmax(2)
+            maxima = np.take_along_axis(maps, places[:, :, None], 2)[:, :, 0]
+            means = np.einsum("bcp->bc", maps) / maps.shape[2]
+            zeros.append(np.count_nonzero(maps == 0, axis=2).astype(np.float32) / maps.shape[2])
+            values[:, subject.parts["maximum", layer.name]] = maxima
+            values[:, subject.parts["mean", layer.name]] = means
+            for by, strength, second in (("maximum", maxima, means), ("mean", means, maxima)):
+                picture, channel = _above(strength, second, bars[by, layer.name])
+                row, column = np.divmod(places[picture, channel], layer.shape[2])
+                if by == "mean":
+                    row, column = np.full_like(row, -1), np.full_like(column, -1)
+                candidates[by, layer.name] = Candidates(
+                    picture.astype(np.int32),
+                    channel.astype(np.int32),
+                    strength[picture, channel],
+                    second[picture, channel],
+                    row.astype(np.int16),
+                    column.astype(np.int16),
+                    _masks(layer, record.maps[layer.name], picture, channel, row, column, maxima[picture, channel]),
+                )
+        for name, _, _ in subject.gates:
+            weights = record.gates[name]
+            values[:, subject.parts["weight", name]] = weights
+            for by, strength in (("highest", weights), ("lowest", -weights)):
+                picture, channel = _above(strength, np.zeros_like(strength), bars[by, name])
+                nowhere = np.full(len(picture), -1, np.int16)
+                masks = np.empty((len(picture), 0, 0), np.uint8)
+                of_picture, of_channel = picture.astype(np.int32), channel.astype(np.int32)
+                chosen = strength[picture, channel]
+                zero = np.zeros_like(chosen)
+                candidates[by, name] = Candidates(of_picture, of_channel, chosen, zero, nowhere, nowhere, masks)
+        return values, np.concatenate(zeros, 1) if zeros else np.zeros((count, 0), np.float32), candidates
+
+    def _evidence(self, record: ForwardRecord) -> Floats:
+        """Gradient of the top class's logit by the activation, times it, summed over positions: ``[b, channels]``."""
+        found = []
+        for name in self._subject.inner:
+            maps = record.maps[name]
+            gradients = np.stack([rows[0] for rows in record.gradients[name]])
+            count, channels = maps.shape[:2]
+            flat = (each.reshape(count, channels, -1) for each in (gradients, maps))
+            found.append(np.einsum("bcp,bcp->bc", *flat))
+        return np.concatenate(found, 1)
+
+    def _damaged(self, pixels: InputPixels, digests: Sequence[bytes], clean: Floats) -> Floats:
+        rows = [clean]
+        for kind in self._subject.damages:
+            seeds = [int.from_bytes(digest[:8], "little") for digest in digests]
+            copies = [damages.damaged(each, kind, self._spec, seed) for each, seed in zip(pixels, seeds, strict=True)]
+            with self._turn:
+                record = self._record(np.stack(copies), self._gates_alone)
+                rows.append(np.concatenate([record.gates[name] for name, _, _ in self._subject.gates], 1))
+        return np.stack(rows, 1)
+
+
+def _above(values: Floats, seconds: Floats, bar: tuple[Floats, Floats]) -> tuple[Array, ...]:
+    """The pictures and channels whose ``values`` ``[b, C]`` may be among a channel's examples."""
+    return np.nonzero((values > bar[0]) | ((values == bar[0]) & (seconds > bar[1])))
+
+
+def _masks(
+    layer: Watched, maps: Floats, picture: Array, channel: Array, rows: Array, columns: Array, peaks: Floats
+) -> Pixels:
+    """The activations over the crops of some pictures and channels, as shares of their maxima: ``[n, *cells]``."""
+    (down, across), (_, height, width) = layer.cells, layer.shape
+    if not len(picture):
+        return np.empty((0, down, across), np.uint8)
+    whole = rows < 0
+    spans_y = np.where(whole[:, None], (0, layer.size[0]), layer.ys[rows])
+    spans_x = np.where(whole[:, None], (0, layer.size[1]), layer.xs[columns])
+    y0, y1, fy = _between(spans_y, down, height, layer.size[0])
+    x0, x1, fx = _between(spans_x, across, width, layer.size[1])
+    of, at = picture[:, None, None], channel[:, None, None]
+
+    def along(y: Array) -> Array:
+        left, right = (maps[of, at, y[:, :, None], x[:, None]] for x in (x0, x1))
+        return np.asarray(left * (1 - fx[:, None]) + right * fx[:, None])
+
+    values = along(y0) * (1 - fy[:, :, None]) + along(y1) * fy[:, :, None]
+    shares = np.divide(values, peaks[:, None, None], out=np.zeros_like(values), where=peaks[:, None, None] > 0)
+    masks: Pixels = np.rint(np.clip(shares, 0, 1) * 255).astype(np.uint8)
+    return masks
+
+
+def _between(spans: Array, cells: int, positions: int, side: int) -> tuple[Array, Array, Array]:
+    """For each cell over these spans of pixels the two positions around it, and how far it is to the second."""
+    centres = spans[:, :1] + (np.arange(cells) + 0.5) / cells * (spans[:, 1:] - spans[:, :1])
+    at = np.clip(centres * (positions / side) - 0.5, 0, positions - 1)
+    below = at.astype(np.intp)
+    return below, np.minimum(below + 1, positions - 1), (at - below).astype(np.float32)
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None
+
+
+def pixels_of(data: bytes, spec: PreprocessSpec) -> InputPixels | None:
+    """The network's pixels of a picture, or None if it can't be decoded."""
+    try:
+        return decode(Upload(data), spec, _MOST_PIXELS).pixels
+    except PellucidError:
+        return None
+
+
+def shown(pixels: InputPixels, spec: PreprocessSpec) -> Pixels:
+    """The network's pixels ``[H, W, C]`` as 8-bit RGB of the channels that are shown."""
+    if spec.is_plain:
+        return pixels.astype(np.uint8, copy=False)
+    numbers = [spec.channels.index(name) for name in spec.shown]
+    low, high = (np.array(limit, np.float32)[numbers] for limit in (spec.low, spec.high))
+    levels = np.clip((pixels[:, :, numbers] - low) / (high - low) * 255, 0, 255)
+    found: Pixels = np.rint(levels).astype(np.uint8)
+    return np.repeat(found, 3, 2) if len(numbers) == 1 else found
+
+
+def sketch(picture: Pixels) -> Pixels:
+    """The picture at 8 x 8 pixels, by which near-identical ones are found."""
+    return np.asarray(Image.fromarray(picture).resize((_THUMB, _THUMB), Image.Resampling.BOX))

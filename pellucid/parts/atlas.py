@@ -1,0 +1,262 @@
+"""What channels answer to: options and JSON of what an atlas knows."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import Any, Final, Literal
+
+import numpy as np
+from PIL import Image
+from pydantic import Field
+
+from pellucid.atlas.file import Atlas, ClassScore, Distribution, Example, Gate, Layer
+from pellucid.errors import InvalidOption, UnknownName
+from pellucid.network.spec import ModelSpec
+from pellucid.parts.names import class_index
+from pellucid.parts.option_types import Analysis, Offer, Options
+from pellucid.parts.predictions import class_json
+from pellucid.render.encode import Picture
+from pellucid.types import Floats, Plan
+
+Order = Literal["number", "mean", "maximum", "zeros", "target"]
+# The share of its channels outside of all pictures of the atlas from which a gate is unusual.
+UNUSUAL: Final = 0.05
+# Crops and classes beside a channel of a picture.
+_FEW: Final = 3
+# The channels of `importance` that are named.
+_STRONGEST: Final = 5
+# The side of a crop in pixels, and the brightness where the channel is silent.
+_CROP_SIDE, _DIMMED = 96, 0.3
+_QUALITY: Final = 75
+# Classes of a list of one channel.
+_LISTED: Final = 10
+
+
+class AtlasOptions(Options):
+    """The option of parts that name channels."""
+
+    atlas: bool = Field(
+        False,
+        description="Also say what the named channels answer to, and how usual this picture's values are: by the "
+        "network's atlas, if the service has one (`atlas` of /v1/models/{name}).",
+        examples=[True],
+    )
+
+    def plan(self, offer: Offer, images: int) -> Plan:
+        if self.atlas:
+            opened(offer)
+        return super().plan(offer, images)
+
+    def entry(self, analysis: Analysis) -> dict[str, Any]:
+        found = super().entry(analysis)
+        return found if analysis.atlas is None or not self.atlas else _annotated(found, analysis.atlas, analysis.spec)
+
+
+def opened(offer: Offer) -> Atlas:
+    """The network's atlas. Raises InvalidOption if it has none."""
+    if offer.atlas is None:
+        raise InvalidOption(
+            f"atlas: {offer.spec.name} has no atlas here. `pellucid atlas` builds one; PELLUCID_ATLASES=FILE "
+            "serves it, and pellucid.open(..., atlas=FILE) opens it."
+        )
+    return offer.atlas
+
+
+def member(atlas: Atlas, name: str) -> Layer | Gate:
+    """A layer or gate of the atlas; a gate comes first. Raises UnknownName."""
+    found = atlas.gates.get(name) or atlas.layers.get(name)
+    if found is None:
+        raise UnknownName.among("layer of the atlas", name, [*atlas.layers, *atlas.gates])
+    return found
+
+
+def listed(
+    of: Layer | Gate, spec: ModelSpec, order: Order, target: str | None, against: str | None, first: int, most: int
+) -> dict[str, Any]:
+    """``most`` channels of a layer or gate from the ``first`` in this order. Raises UnknownName and InvalidOption."""
+    scores = _told_apart(of, spec, target, against) if target is not None else None
+    if order == "target" and scores is None:
+        raise InvalidOption("order: target needs `target`, a class.")
+    values = _typical(of)
+    keys = {"target": scores, "zeros": None if isinstance(of, Gate) else of.zeros, **values}
+    if order != "number" and keys.get(order) is None:
+        raise InvalidOption(f"order: A gate has the orders number, {', '.join(values)} and target, not {order}.")
+    key = keys.get(order)
+    ranked = np.arange(of.channels) if key is None else np.argsort(-key, kind="stable")
+    return {
+        "layer": of.name,
+        "channels": of.channels,
+        "evidence": of.facts.evidence if isinstance(of, Layer) else "none",
+        "entries": [
+            {
+                "channel": channel,
+                **{name: value[channel] for name, value in values.items()},
+                **({"zeros": of.zeros[channel]} if isinstance(of, Layer) else {}),
+                **({"score": scores[channel]} if scores is not None else {}),
+                "speaks_for": _classes(of.classes_of(channel, "for"), spec, _FEW) if isinstance(of, Layer) else [],
+                "activating": _classes(of.classes_of(channel, "activating"), spec, _FEW),
+            }
+            for channel in ranked[first : first + most].tolist()
+        ],
+    }
+
+
+def channel_json(atlas: Atlas, of: Layer | Gate, number: int, spec: ModelSpec) -> dict[str, Any]:
+    """All that the atlas knows of one channel. Raises UnknownName."""
+    if not 0 <= number < of.channels:
+        raise UnknownName(f"Unknown channel {number} of {of.name!r}. Channels from 0 to {of.channels - 1} are allowed.")
+    found: dict[str, Any] = {"layer": of.name, "channel": number, "pictures": atlas.about.pictures}
+    if isinstance(of, Gate):
+        gate = of.channel(number)
+        examples = {"highest": gate.highest, "lowest": gate.lowest}
+        found |= {"before": of.before, "weight": gate.weight, "damaged": dict(gate.damaged)}
+        lists = {"speaks_for": (), "speaks_against": (), "activating": gate.activating}
+    else:
+        channel = of.channel(number)
+        examples = {"maximum": channel.by_maximum, "mean": channel.by_mean}
+        found |= {"maximum": channel.maximum, "mean": channel.mean, "zeros": channel.zeros}
+        found |= {"evidence": of.evidence, "crops_predict": of.facts.crops_predict}
+        found |= {"classes_agree": of.facts.classes_agree}
+        lists = {
+            "speaks_for": channel.speaks_for,
+            "speaks_against": channel.speaks_against,
+            "activating": channel.activating,
+        }
+    found |= {name: _classes(scores, spec, _LISTED) for name, scores in lists.items()}
+    return found | {
+        "examples": {by: [_example_json(atlas, each, spec) for each in several] for by, several in examples.items()}
+    }
+
+
+def crop(atlas: Atlas, example: Example, side: int = _CROP_SIDE) -> Picture | None:
+    """An example's crop, at most ``side`` pixels long, dimmed where the channel is silent. None without crops."""
+    if example.crop is None:
+        return None
+    mask = None if example.mask is None else example.mask.tobytes()
+    return _crop(atlas, example.crop, mask, None if example.mask is None else example.mask.shape, side)
+
+
+@lru_cache(2048)
+def _crop(atlas: Atlas, number: int, mask: bytes | None, cells: tuple[int, ...] | None, side: int) -> Picture:
+    image = Image.fromarray(atlas.crop(number).pixels())
+    image.thumbnail((side, side))
+    if mask is not None and cells is not None:
+        levels = Image.fromarray(np.frombuffer(mask, np.uint8).reshape(cells)).resize(
+            image.size, Image.Resampling.BILINEAR
+        )
+        share = _DIMMED + (1 - _DIMMED) / 255 * np.asarray(levels, np.float32)[..., None]
+        image = Image.fromarray((np.asarray(image) * share).astype(np.uint8))
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", quality=_QUALITY, method=0)
+    return Picture(buffer.getvalue(), "image/webp", *image.size)
+
+
+def _annotated(entry: dict[str, Any], atlas: Atlas, spec: ModelSpec) -> dict[str, Any]:
+    """An entry with what the atlas says of the channels that it names."""
+    attention, maps, what_if = (entry.get(part) for part in ("attention", "feature_maps", "what_if"))
+    for gate in attention["gates"] if attention else ():
+        if (known := atlas.gates.get(gate["layer"])) is not None:
+            gate["atlas"] = _place_json(known.weight, gate["weights"])
+            for each in (*gate["strongest"], *gate["weakest"]):
+                each["meaning"] = meaning_json(atlas, known.before, each["channel"], spec)
+    if attention and (importance := attention.get("importance")) and importance["layer"] in atlas.layers:
+        weights = importance["weights"]
+        strongest = np.argsort(-np.abs(weights), kind="stable")[:_STRONGEST].tolist()
+        importance["strongest"] = [
+            {
+                "channel": channel,
+                "weight": weights[channel],
+                "meaning": meaning_json(atlas, importance["layer"], channel, spec),
+            }
+            for channel in strongest
+        ]
+    for found in maps or ():
+        layer = atlas.layers.get(found["layer"])
+        if layer is not None and "side" not in found:
+            shown, stats = found["channels"], found["stats"]
+            found["atlas"] = {
+                "mean": Distribution(layer.mean.quantiles[[*shown]]).place(np.asarray(stats["mean"])),
+                "maximum": Distribution(layer.maximum.quantiles[[*shown]]).place(np.asarray(stats["max"])),
+                "meanings": [meaning_json(atlas, layer.name, channel, spec) for channel in shown],
+            }
+    if what_if:
+        named = [*what_if["edit"]["channels"][:_STRONGEST], *(what_if["ranking"] or {"most": ()})["most"]]
+        gate = atlas.gates.get(what_if["gate"] or "")
+        for each in named:
+            each["meaning"] = meaning_json(atlas, gate.before if gate else what_if["layer"], each["channel"], spec)
+    return entry
+
+
+def _place_json(of: Distribution, values: Floats) -> dict[str, Any]:
+    outside = float((of.beyond(values) > 0).mean())
+    return {"places": of.place(values), "outside": outside, "unusual": outside >= UNUSUAL}
+
+
+def meaning_json(atlas: Atlas, layer: str, channel: int, spec: ModelSpec) -> dict[str, Any] | None:
+    """What a channel answers to, in short. None if the atlas lacks the layer."""
+    of = atlas.layers.get(layer)
+    if of is None:
+        return None
+    crops = (crop(atlas, each) for each in of.examples_of(channel, "maximum")[:_FEW])
+    return {
+        "layer": layer,
+        "speaks_for": _classes(of.classes_of(channel, "for"), spec, _FEW),
+        "activating": _classes(of.classes_of(channel, "activating"), spec, _FEW),
+        "crops": [each for each in crops if each is not None],
+    }
+
+
+def _classes(scores: Sequence[ClassScore], spec: ModelSpec, most: int) -> list[dict[str, Any]]:
+    return [{**class_json(each.index, spec), "score": each.score, "pictures": each.pictures} for each in scores[:most]]
+
+
+def _example_json(atlas: Atlas, example: Example, spec: ModelSpec) -> dict[str, Any]:
+    picture = atlas.picture(example.picture)
+    return {
+        "value": example.value,
+        "position": [example.row, example.column] if example.row >= 0 else None,
+        "crop": crop(atlas, example),
+        "box": None if example.crop is None else atlas.crop(example.crop).box,
+        "sha256": picture.sha256,
+        "name": picture.name,
+        "predicted": None if picture.predicted is None else class_json(picture.predicted, spec),
+    }
+
+
+def _typical(of: Layer | Gate) -> dict[str, Floats]:
+    """The median over the atlas' pictures of each channel's values."""
+    named: Iterable[tuple[str, Distribution]] = (
+        (("mean", of.weight),) if isinstance(of, Gate) else (("mean", of.mean), ("maximum", of.maximum))
+    )
+    return {name: each.quantiles[:, each.quantiles.shape[1] // 2] for name, each in named}
+
+
+def _told_apart(of: Layer | Gate, spec: ModelSpec, target: str, against: str | None) -> Floats:
+    """How much each channel ``[C]`` speaks for one class against another, or against the mean of all.
+
+    At a layer that global average pooling and one linear layer follow: the difference of the classes' weights, times
+    the channel's standard deviation over pictures, in units of the logit. Elsewhere: the difference of the mean
+    activations in pictures of the classes, in standard deviations. Raises InvalidOption if the atlas has no such
+    pictures.
+    """
+    one, other = (None if name is None else class_index(name, spec) for name in (target, against))
+    found = of.class_means()
+    rows = of.weights if isinstance(of, Layer) and of.weights is not None else None
+    if rows is not None:
+        assert one is not None
+        less = rows.mean(0) if other is None else rows[other]
+        apart: Floats = ((rows[one] - less) * found.spread).astype(np.float32)
+        return apart
+    place = {index: row for row, index in enumerate(found.classes.tolist())}
+    for index in (one, other):
+        if index is not None and index not in place:
+            raise InvalidOption(
+                f"target: No picture of the atlas was predicted as {spec.labels[index]!r}, so {of.name} can't tell it "
+                "apart."
+            )
+    means = found.means
+    less = np.average(means, 0, found.pictures) if other is None else means[place[other]]
+    difference: Floats = ((means[place[one or 0]] - less) / np.maximum(found.spread, 1e-12)).astype(np.float32)
+    return difference

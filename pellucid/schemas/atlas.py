@@ -1,0 +1,203 @@
+"""What channels answer to, by an atlas."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from pellucid.schemas.base import ClassName, Picture, Schema
+
+_QUANTILES = "33 quantiles over the atlas' pictures, from the minimum to the maximum, evenly spaced."
+
+
+class ClassScore(ClassName):
+    """A class of a channel.
+
+    Of `speaks_for` and `speaks_against`: the class's weight behind the layer (`evidence` is `weights`), or the mean of
+    gradient times activation over pictures of that class (`gradients`). Of `activating`: by how many standard
+    deviations the channel's mean in pictures of that predicted class is above that of all.
+    """
+
+    score: float = Field(description="The score.", examples=[0.21])
+    pictures: int = Field(description="The pictures behind it. 0 for a weight.", examples=[14])
+
+
+class Meaning(Schema):
+    """What a channel answers to, in short."""
+
+    layer: str = Field(description="The layer of the channel. Of a gate, the layer that it scales.", examples=["head"])
+    speaks_for: list[ClassScore] = Field(description="Classes whose score the channel raises most.")
+    activating: list[ClassScore] = Field(description="Predicted classes whose pictures activate it most.")
+    crops: list[Picture] = Field(
+        description="The parts of pictures that activate it most, dimmed where it is silent. Empty if the atlas has no "
+        "crops."
+    )
+
+
+class GateAtlas(Schema):
+    """How usual the weights of a gate are."""
+
+    places: list[float] = Field(
+        description="The share of the atlas' pictures with a smaller weight, for each channel, channel 0 first.",
+        examples=[[0.4, 0.97]],
+    )
+    outside: float = Field(
+        description="The share of channels whose weight lies outside of all pictures of the atlas.", examples=[0.01]
+    )
+    unusual: bool = Field(
+        description="Whether that share is at least 5 %: the gate answers to something that the atlas lacks.",
+        examples=[False],
+    )
+
+
+class MapsAtlas(Schema):
+    """What the shown channels answer to, and how usual their values are. In the order of `channels`."""
+
+    mean: list[float] = Field(
+        description="The share of the atlas' pictures with a smaller mean activation.", examples=[[0.98, 0.51]]
+    )
+    maximum: list[float] = Field(
+        description="The share of the atlas' pictures with a smaller largest activation.", examples=[[0.99, 0.4]]
+    )
+    meanings: list[Meaning] = Field(description="What each channel answers to.")
+
+
+class BoxChannel(Schema):
+    """A channel that answers to a part of the picture."""
+
+    channel: int = Field(description="The channel, counted from 0.", examples=[795])
+    score: float = Field(description="(`inside` - `outside`) / the channel's scale.", examples=[0.62])
+    inside: float = Field(description="Its mean activation in the box.", examples=[2.1])
+    outside: float = Field(description="Its mean activation elsewhere.", examples=[0.2])
+    meaning: Meaning | None = Field(
+        None, description="What it answers to. Only present with `atlas=true`; null if the atlas lacks the layer."
+    )
+
+
+class BoxChannels(Schema):
+    """The channels of a layer that answer to what is in the box, the largest score first."""
+
+    layer: str = Field(description="The layer.", examples=["head"])
+    positions: int = Field(description="The number of positions of its map in the box.", examples=[12])
+    scale: Literal["atlas", "layer"] = Field(
+        description="What a score is relative to. `atlas`: the channel's largest activation in pictures, without the "
+        "top 3 % of the pictures. `layer`: the standard deviation of all values of the layer for this picture.",
+        examples=["atlas"],
+    )
+    entries: list[BoxChannel] = Field(description="The channels.")
+
+
+class AtlasFacts(Schema):
+    """What an atlas was made of."""
+
+    pictures: int = Field(description="The number of pictures.", examples=[2500])
+    crops: bool = Field(description="Whether it has crops of them.", examples=[True])
+    layers: list[str] = Field(description="Its layers.", examples=[["stem", "blocks.4", "head"]])
+    gates: list[str] = Field(description="Its gates.", examples=[["blocks.15.gate"]])
+    sha256: str = Field(
+        description="SHA-256 of its content, in hexadecimal.",
+        examples=["596aa1e7cb875eb79f437e310381d26b338a81c2da23439704a73c4651e8c4bb"],
+    )
+
+
+class ChannelSummary(Schema):
+    """A channel of a layer or gate."""
+
+    channel: int = Field(description="The channel, counted from 0.", examples=[795])
+    mean: float = Field(
+        description="The median over pictures of its mean activation, or of the gate's weight.", examples=[0.42]
+    )
+    maximum: float | None = Field(
+        None, description="The median over pictures of its largest activation. Not of a gate.", examples=[3.1]
+    )
+    zeros: float | None = Field(
+        None, description="The share of positions that are exactly zero, 0 to 1. Not of a gate.", examples=[0.8]
+    )
+    score: float | None = Field(
+        None,
+        description="How much it speaks for `target` rather than for `against` or for the mean of all classes. With "
+        "the `evidence` `weights`: the difference of the weights times the channel's standard deviation. Else: the "
+        "difference of the mean activations in pictures of the two classes, in standard deviations.",
+        examples=[0.7],
+    )
+    speaks_for: list[ClassScore] = Field(description="Classes whose score the channel raises most. None of a gate.")
+    activating: list[ClassScore] = Field(description="Predicted classes whose pictures activate it most.")
+
+
+class ChannelList(Schema):
+    """Channels of a layer or gate, in the requested order."""
+
+    model: str = Field(description="The network.", examples=["lite0"])
+    layer: str = Field(description="The layer or gate.", examples=["head"])
+    channels: int = Field(description="The number of its channels.", examples=[1280])
+    evidence: Literal["weights", "gradients", "none"] = Field(
+        description="How `speaks_for` was found: by the weights of the linear layer behind, or by gradients.",
+        examples=["weights"],
+    )
+    entries: list[ChannelSummary] = Field(description="The channels.")
+
+
+class ChannelExample(Schema):
+    """A picture that activates a channel."""
+
+    value: float = Field(description="The activation, its mean over positions, or the gate's weight.", examples=[7.3])
+    position: list[int] | None = Field(
+        description="Row and column of the activation. Null for a mean and for a gate.", examples=[[3, 4]]
+    )
+    crop: Picture | None = Field(
+        description="The part of the picture that the position sees, dimmed where the channel is silent. Null if the "
+        "atlas has no crops."
+    )
+    box: list[int] | None = Field(
+        description="The crop as x0, y0, x1, y1, in pixels of the network's input.", examples=[[0, 32, 180, 224]]
+    )
+    sha256: str = Field(
+        description="SHA-256 of the picture's file, in hexadecimal.",
+        examples=["596aa1e7cb875eb79f437e310381d26b338a81c2da23439704a73c4651e8c4bb"],
+    )
+    name: str | None = Field(description="The picture's name, if the atlas has names.", examples=["cats/12.jpg"])
+    predicted: ClassName | None = Field(description="The network's first class for it.")
+
+
+class ChannelDetail(Schema):
+    """All that the atlas knows of a channel. One of a gate has `weight` and `damaged`, one of a layer the rest."""
+
+    model: str = Field(description="The network.", examples=["lite0"])
+    layer: str = Field(description="The layer or gate.", examples=["head"])
+    channel: int = Field(description="The channel, counted from 0.", examples=[795])
+    pictures: int = Field(description="The number of the atlas' pictures.", examples=[2500])
+    maximum: list[float] | None = Field(None, description=f"Of the largest activation: {_QUANTILES}")
+    mean: list[float] | None = Field(None, description=f"Of the mean activation: {_QUANTILES}")
+    zeros: float | None = Field(
+        None, description="The share of positions that are exactly zero, 0 to 1.", examples=[0.8]
+    )
+    before: str | None = Field(None, description="The layer whose channels the gate scales.", examples=["blocks.15"])
+    weight: list[float] | None = Field(None, description=f"Of the gate's weight: {_QUANTILES}")
+    damaged: dict[str, list[float]] | None = Field(
+        None, description="The same over damaged copies of some pictures, by the damage; `clean` is of these pictures."
+    )
+    evidence: Literal["weights", "gradients", "none"] | None = Field(
+        None, description="How the classes were found that it speaks for.", examples=["weights"]
+    )
+    crops_predict: float | None = Field(
+        None,
+        description="How well crops explain this layer, -1 to 1: the rank correlation of a channel's maximum with the "
+        "likeness to its examples, over pictures that are no examples; the mean over channels.",
+        examples=[0.4],
+    )
+    classes_agree: float | None = Field(
+        None,
+        description="How stable its classes are, -1 to 1: the rank correlation of the class means of two halves of the "
+        "pictures; the mean over channels.",
+        examples=[0.7],
+    )
+    speaks_for: list[ClassScore] = Field(description="Classes whose score the channel raises most. None of a gate.")
+    speaks_against: list[ClassScore] = Field(description="Classes whose score it lowers most. None of a gate.")
+    activating: list[ClassScore] = Field(
+        description="Predicted classes whose pictures activate it most, or get the largest weights."
+    )
+    examples: dict[Literal["maximum", "mean", "highest", "lowest"], list[ChannelExample]] = Field(
+        description="The pictures that activate it most, by their maximum and by their mean; those with the highest "
+        "and lowest weight of a gate. No picture twice in a list."
+    )

@@ -1,0 +1,106 @@
+"""What the channels of a network answer to, by its atlas: lists of channels, and each in detail."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Path, Query, Request, Response
+
+from pellucid.atlas.file import Atlas
+from pellucid.errors import NoAtlas
+from pellucid.parts import atlas as atlas_part
+from pellucid.parts import result
+from pellucid.parts.atlas import Order
+from pellucid.schemas import ChannelDetail, ChannelList
+
+from ..flow.networks import Served, Service
+from ..http.openapi_problems import CHANNEL_PROBLEMS
+
+_NAME: Final = Path(description="A name from /v1/models.", examples=["lite0"])
+_LAYER: Final = Path(description="A layer or gate of the atlas, from `atlas` of /v1/models/{name}.", examples=["head"])
+
+
+def router(service: Service) -> APIRouter:
+    """The channels of a layer or gate, and one of them."""
+    routes = APIRouter(tags=["models"])
+
+    @routes.get(
+        "/v1/models/{name}/layers/{layer}/channels",
+        summary="The channels of a layer, by what they answer to",
+        response_model=ChannelList,
+        responses=CHANNEL_PROBLEMS,
+    )
+    async def layer_channels(
+        request: Request,
+        name: Annotated[str, _NAME],
+        layer: Annotated[str, _LAYER],
+        order: Annotated[
+            Order | None,
+            Query(
+                description="`number`; or the largest first, by the median over pictures of the `mean` or `maximum` "
+                "activation, by the share of `zeros`, or by how much they speak for `target`. Default: `target` if it "
+                "is given, else `number`."
+            ),
+        ] = None,
+        target: Annotated[
+            str | None,
+            Query(max_length=256, description="A class, by index or label: how much each channel speaks for it."),
+        ] = None,
+        against: Annotated[
+            str | None,
+            Query(max_length=256, description="Another class: which channels tell `target` from it. Default: all."),
+        ] = None,
+        offset: Annotated[int, Query(ge=0, le=2**20, description="How many channels are left out first.")] = 0,
+        limit: Annotated[int, Query(ge=1, le=1000, description="How many channels are listed at most.")] = 50,
+    ) -> Response:
+        """Which channels are there, what do they answer to, and which tell one class from another?"""
+        served, atlas = _open(service, name)
+        chosen = order or ("target" if target is not None else "number")
+
+        def written() -> dict[str, Any]:
+            of = atlas_part.member(atlas, layer)
+            return atlas_part.listed(of, served.spec, chosen, target, against, offset, limit)
+
+        return await _reply(request, served, atlas, written)
+
+    @routes.get(
+        "/v1/models/{name}/layers/{layer}/channels/{channel}",
+        summary="What a channel answers to",
+        response_model=ChannelDetail,
+        responses=CHANNEL_PROBLEMS,
+    )
+    async def layer_channel(
+        request: Request,
+        name: Annotated[str, _NAME],
+        layer: Annotated[str, _LAYER],
+        channel: Annotated[int, Path(ge=0, lt=2**20, description="The channel, counted from 0.", examples=[795])],
+    ) -> Response:
+        """The pictures that activate a channel most, the classes it speaks for, and how its values are distributed."""
+        served, atlas = _open(service, name)
+
+        def written() -> dict[str, Any]:
+            return atlas_part.channel_json(atlas, atlas_part.member(atlas, layer), channel, served.spec)
+
+        return await _reply(request, served, atlas, written)
+
+    return routes
+
+
+def _open(service: Service, name: str) -> tuple[Served, Atlas]:
+    """The network that the path names, and its atlas. Raises UnknownModel and NoAtlas."""
+    served = service.addressed(name)
+    if served.atlas is None:
+        raise NoAtlas(f"{name} has no atlas here. `pellucid atlas` builds one, and PELLUCID_ATLASES=FILE serves it.")
+    return served, served.atlas
+
+
+async def _reply(request: Request, served: Served, atlas: Atlas, written: Callable[[], dict[str, Any]]) -> Response:
+    """The reply, written in the pool. Its ETag is the atlas' digest: the same address has the same answer."""
+    tag = f'"{atlas.digest[:32]}"'
+    headers = {"ETag": tag, "Cache-Control": "no-cache"}
+    known = request.headers.get("if-none-match", "")
+    if tag in (each.strip().removeprefix("W/") for each in known.split(",")):
+        return Response(status_code=304, headers=headers)
+    content = await served.in_pool(lambda: result.as_json({"model": served.spec.name, **written()}))
+    return Response(content, media_type="application/json", headers=headers)

@@ -1,0 +1,198 @@
+"""What the service and the library say of channels with an atlas: of planted ones, whose meaning is known."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+from PIL import Image
+
+import pellucid
+from pellucid.atlas.file import Atlas, AtlasError
+from pellucid.network.file import CompiledNetwork, save
+from pellucid.schemas import ChannelDetail, ChannelList, ModelDetail, Reply, Result
+from pellucid.types import Pixels
+from service.app import create_app
+from service.config import Settings
+from tests import networks
+from tests.atlas.conftest import COLOURS, SIDE
+
+CHANNELS = "/v1/models/Planted/layers/{}/channels"
+
+
+@pytest.fixture(scope="module")
+def file(network: CompiledNetwork, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    found = tmp_path_factory.mktemp("network") / "planted.pellucid"
+    save(found, network.manifest, network.graph, network.weights)
+    return found
+
+
+@pytest.fixture(scope="module")
+def client(file: Path, path: Path) -> Iterator[TestClient]:
+    settings = Settings(model=str(file), atlases=(str(path),), cache_dir="", threads=1, precision="fp32")
+    with TestClient(create_app(settings)) as client:
+        yield client
+
+
+def picture(colour: str, left: int = 8) -> bytes:
+    pixels = np.full((SIDE, SIDE, 3), 128, np.uint8)
+    pixels[8:24, left : left + 16] = COLOURS[colour]
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def result(client: TestClient, route: str, image: bytes, **query: str | int) -> Result:
+    response = client.post(route, params=query, content=image, headers={"Content-Type": "image/png"})
+    assert response.status_code == 200, response.text
+    (found,) = Reply.model_validate_json(response.content).results
+    assert isinstance(found, Result)
+    return found
+
+
+def pixels(data: bytes) -> Pixels:
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def test_the_catalogue_says_what_the_atlas_was_made_of(client: TestClient, atlas: Atlas) -> None:
+    detail = ModelDetail.model_validate_json(client.get("/v1/models/Planted").content)
+    assert detail.atlas is not None
+    assert (detail.atlas.sha256, detail.atlas.pictures) == (atlas.digest, atlas.about.pictures)
+    assert "act" in detail.atlas.layers
+    assert detail.atlas.gates == ["gate"]
+
+
+def test_a_channel_has_its_crops_classes_and_distribution(client: TestClient) -> None:
+    response = client.get(CHANNELS.format("act") + "/0")
+    found = ChannelDetail.model_validate_json(response.content)
+    assert found.activating[0].label == "a"  # red
+    assert found.maximum == sorted(found.maximum or [])
+    for example in found.examples["maximum"]:
+        assert example.crop is not None
+        red, green, blue = pixels(example.crop.content()).reshape(-1, 3).max(0).astype(int)
+        assert red > 1.5 * max(green, blue)
+    again = client.get(CHANNELS.format("act") + "/0", headers={"If-None-Match": f'W/{response.headers["etag"]}, "x"'})
+    assert (again.status_code, again.content) == (304, b"")
+    gate = ChannelDetail.model_validate_json(client.get(CHANNELS.format("gate") + "/2").content)
+    assert gate.before == "act"
+    assert {"clean", "noise"} <= set(gate.damaged or {})
+
+
+@pytest.mark.parametrize("layer", ["act", "mix"])
+def test_the_channels_that_tell_two_classes_apart_come_first(client: TestClient, layer: str) -> None:
+    """``mix`` is followed by pooling and a linear layer, ``act`` is not."""
+    response = client.get(CHANNELS.format(layer), params={"target": "c", "against": "a"})
+    entries = ChannelList.model_validate_json(response.content).entries
+    assert [each.channel for each in entries] == [2, 1, 0]
+    assert (entries[0].score or 0) > 0 > (entries[-1].score or 0)
+    part = client.get(CHANNELS.format(layer), params={"target": "c", "against": "a", "offset": 1, "limit": 1})
+    assert ChannelList.model_validate_json(part.content).entries == entries[1:2]
+
+
+@pytest.mark.parametrize(
+    ("layer", "query", "status", "said"),
+    [
+        ("act", {"order": "target"}, 422, "target needs `target`"),
+        ("act", {"target": "d"}, 422, "Unknown class 'd'"),
+        ("act", {"limit": 0}, 422, "greater than or equal to 1"),
+        ("gate", {"order": "zeros"}, 422, "A gate has the orders number, mean and target"),
+        ("atc", {}, 422, "Did you mean 'act'?"),
+        ("act", {"order": "best"}, 422, "'number', 'mean', 'maximum', 'zeros' or 'target'"),
+    ],
+)
+def test_what_is_wrong_in_a_query_is_named(
+    client: TestClient, layer: str, query: dict[str, str | int], status: int, said: str
+) -> None:
+    response = client.get(CHANNELS.format(layer), params=query)
+    assert response.status_code == status
+    assert said in response.json()["detail"]
+
+
+def test_the_channels_of_a_picture_come_with_what_they_answer_to(client: TestClient) -> None:
+    blue = picture("blue")
+    (maps,) = result(client, "/v1/feature-maps", blue, layers="act", count=1, atlas="true").feature_maps or []
+    assert maps.channels == [2]
+    assert maps.atlas is not None
+    assert maps.atlas.meanings[0].activating[0].label == "c"
+    assert len(maps.atlas.meanings[0].crops) == 3
+    attention = result(client, "/v1/attention", blue, atlas="true").attention
+    assert attention is not None
+    assert attention.importance is not None
+    assert attention.importance.strongest is not None
+    assert all(each.meaning is not None for each in attention.importance.strongest)
+    (gate,) = attention.gates
+    assert all(each.meaning is not None and each.meaning.layer == "act" for each in gate.strongest)
+    edited = result(client, "/v1/what-if", blue, layer="act", mute=2, rank="true", atlas="true").what_if
+    assert edited is not None
+    assert edited.ranking is not None
+    assert {each.meaning.activating[0].label for each in edited.ranking.most if each.meaning} == {"a", "b", "c"}
+    plain = client.post("/v1/attention", content=blue, headers={"Content-Type": "image/png"})
+    assert "meaning" not in plain.text
+    assert "atlas" not in plain.text
+
+
+def test_a_picture_unlike_those_of_the_atlas_is_unusual(client: TestClient) -> None:
+    """All of it is coloured, where the atlas' pictures have a small square."""
+    flat = io.BytesIO()
+    Image.new("RGB", (SIDE, SIDE), COLOURS["blue"]).save(flat, "PNG")
+    seen = [
+        result(client, "/v1/attention", image, atlas="true").attention for image in (picture("red"), flat.getvalue())
+    ]
+    usual, unusual = ((each.gates[0].atlas if each else None) for each in seen)
+    assert usual is not None
+    assert unusual is not None
+    assert (usual.unusual, unusual.unusual) == (False, True)
+    assert unusual.outside > usual.outside
+
+
+def test_a_box_finds_the_channels_that_answer_to_what_is_in_it(client: TestClient) -> None:
+    both = np.maximum(pixels(picture("red", 2)), pixels(picture("green", 44)))
+    buffer = io.BytesIO()
+    Image.fromarray(both).save(buffer, "PNG")
+    for box, channel in (("2,8,18,24", 0), ("44,8,60,24", 1)):
+        found = result(client, "/v1/channels", buffer.getvalue(), layer="act", box=box, atlas="true").channels
+        assert found is not None
+        assert found.entries[0].channel == channel
+        assert found.entries[0].inside > found.entries[0].outside
+        assert found.scale == "atlas"
+
+
+def test_metrics_tell_when_pictures_drift_from_the_atlas(file: Path, path: Path, files: list[tuple[str, Path]]) -> None:
+    settings = Settings(model=str(file), atlases=(str(path),), cache_dir="", threads=1, precision="fp32")
+
+    def drift(images: list[bytes]) -> float:
+        with TestClient(create_app(settings)) as client:
+            for image in images:
+                result(client, "/v1/attention", image)
+            (line,) = (
+                line for line in client.get("/metrics").text.splitlines() if line.startswith("pellucid_gate_drift{")
+            )
+            return float(line.rpartition(" ")[2])
+
+    usual = drift([path.read_bytes() for _, path in files[:45]])
+    assert usual < 0.2
+    assert drift([picture("blue")] * 5) > 2 * usual
+
+
+def test_what_has_no_atlas_says_how_to_get_one(file: Path, path: Path, tmp_path: Path) -> None:
+    with TestClient(create_app(Settings(model=str(file), cache_dir="", threads=1))) as client:
+        missing = client.get(CHANNELS.format("act"))
+        asked = client.post("/v1/attention?atlas=true", content=picture("red"), headers={"Content-Type": "image/png"})
+    assert (missing.status_code, missing.json()["type"]) == (404, "urn:pellucid:problem:no-atlas")
+    assert asked.status_code == 422
+    assert "PELLUCID_ATLASES" in asked.json()["detail"]
+    other = tmp_path / "tiny.pellucid"
+    tiny = networks.compiled("tiny")
+    save(other, tiny.manifest, tiny.graph, tiny.weights)
+    with pytest.raises(AtlasError, match="the atlas of another network"):
+        create_app(Settings(model=str(other), atlases=(str(path),), cache_dir="", threads=1))
+
+
+def test_the_library_opens_an_atlas_beside_its_network(file: Path, path: Path, client: TestClient) -> None:
+    network = pellucid.open(file, atlas=path, threads=1, precision="fp32")
+    found = network.channels(picture("green"), layer="act", atlas=True)
+    assert found == result(client, "/v1/channels", picture("green"), layer="act", atlas="true").channels
