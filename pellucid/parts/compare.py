@@ -160,6 +160,7 @@ class _Found:
             "model": self.model.name,
             "image": image_info(image.info),
             "box": image.box,
+            **({"tiles": image.tile_boxes} if image.tiling else {}),
             "predictions": [prediction_json(each, self.model) for each in outcome.predictions],
             "target": prediction_json(self.explanation.target, self.model),
             "layer": self.explanation.layer,
