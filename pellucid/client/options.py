@@ -108,6 +108,8 @@ class WhatIfOptions(TypedDict, total=False):
     rank: bool
     signed: bool
     max_side: int
+    min_side: int
+    fit: Literal["box", "source"]
 
 
 class CompareOptions(TypedDict, total=False):
@@ -131,6 +133,8 @@ class CompareOptions(TypedDict, total=False):
     signed: bool
     colormap: str
     max_side: int
+    min_side: int
+    fit: Literal["box", "source"]
 
 
 class ExplainOptions(TypedDict, total=False):

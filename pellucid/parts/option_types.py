@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol, Self
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Protocol, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
@@ -76,6 +76,8 @@ MAX_SIDE: Final = 1024
 # The longer side of a segmentation, in pixels.
 SEGMENTATION_SIDE: Final = 1024
 Side = Annotated[int, Field(ge=8, le=4096)]
+LeastSide = Annotated[int, Field(ge=0, le=4096)]
+Fit = Literal["box", "source"]
 
 
 def _single(name: str) -> str:
