@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 
 import pellucid
 from pellucid.decode.image import decode
+from pellucid.decode.region import placed
 from pellucid.decode.view import View, tile_multiple, tiling
 from pellucid.explain.methods.fusion import fused
-from pellucid.explain.tiles import stitched
-from pellucid.types import Batch, DecodedImage, Plan, Tap, Tiling, Upload
+from pellucid.explain.tiles import merged, scores, stitched
+from pellucid.network.spec import OutputSpec
+from pellucid.types import Batch, DecodedImage, Outcome, Plan, Prediction, Reference, Region, Tap, Tiling, Upload
 from tests.networks import PREPROCESS, TinyNet, compiled, in_memory, of_any_size
-from tests.support import encoded
+from tests.support import decoded, encoded
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (150, 240, 3), np.uint8)
 SIDE = 64
@@ -99,16 +101,17 @@ def test_gates_and_channels_are_means_and_feature_maps_are_stitched() -> None:
     assert result.tiles == [[0, 0, 148, 150], [92, 0, 240, 150]]
     (cam,) = result.grad_cam or []
     channels = {shown.layer: shown.channels for shown in result.feature_maps or []}
-    parts = [
+    parts: list[Any] = [
         [network.explain(tile, target=cam.target.index, effects=True, layers="head", channels=channels["head"]), tile]
         for tile in seen(network).tiles
     ]
     assert result.attention is not None
+    assert result.attention.importance is not None
     for name in ("weights", "effects"):
         mean = np.mean([getattr(part.attention.gates[0], name) for part, _ in parts], 0)
         np.testing.assert_allclose(getattr(result.attention.gates[0], name), mean, rtol=1e-4, atol=1e-7)
     mean = np.mean([part.attention.importance.weights for part, _ in parts], 0)
-    np.testing.assert_allclose(result.attention.importance.weights, mean, rtol=1e-4, atol=1e-7)  # type: ignore[union-attr]
+    np.testing.assert_allclose(result.attention.importance.weights, mean, rtol=1e-4, atol=1e-7)
     plan = Plan(taps=(Tap("head", tuple(range(12))),))
     pixels = np.stack([tile for _, tile in parts])
     maps = [outcome.maps[0].values for outcome in network.engine.run(Batch(pixels, (plan, plan)))]
@@ -187,3 +190,58 @@ def test_a_detail_below_the_network_is_refused(network: pellucid.Network) -> Non
     large = pellucid.open(in_memory(TinyNet(), replace(PREPROCESS, size=(96, 96))), precision="fp32", threads=1)
     with pytest.raises(pellucid.PellucidError, match=r"in tiles of 96 x 96 pixels, because .* So 96 is the least"):
         large.predict(PICTURE, view="whole", detail=64)
+
+
+def outcome(**parts: Any) -> Outcome:
+    return Outcome(
+        **{"predictions": (), "gates": (), "explanations": (), "maps": (), "infer_s": 0, "explain_s": 0, **parts}
+    )
+
+
+def test_each_kind_of_output_has_its_merge() -> None:
+    sigmoid = [outcome(predictions=(Prediction(1, p, 2.0), Prediction(0, q, 1.0))) for p, q in ((0.9, 0.2), (0.1, 0.9))]
+    labels = merged(sigmoid, Plan(top_k=5), TILING, OutputSpec("sigmoid")).predictions
+    assert labels == (Prediction(0, pytest.approx(0.55), 1.0), Prediction(1, pytest.approx(0.5), 2.0))
+    linear = [outcome(predictions=(Prediction(0, None, v), Prediction(1, None, 9.0))) for v in (1.0, 2.0)]
+    values = merged(linear, Plan(top_k=5), TILING, OutputSpec("linear")).predictions
+    assert values == (Prediction(0, None, 1.5), Prediction(1, None, 9.0))
+    vectors = np.array([[0.6, 0.8], [1, 0]], np.float32)
+    plan = Plan(reference=Reference(np.array([0, 1], np.float32)), scored=(0,), targets=(0,))
+    alike = [outcome(embedding=each, scored=(Prediction(0, None, each[1]),)) for each in vectors]
+    found = merged(alike, plan, TILING, OutputSpec("embedding", (2,)))
+    mean = vectors.mean(0) / np.linalg.norm(vectors.mean(0))
+    np.testing.assert_allclose(found.embedding, mean, rtol=1e-6)
+    assert found.scored[0].logit == pytest.approx(mean[1], rel=1e-6)
+    assert scores(alike, plan)[0].logit == pytest.approx(mean[1], rel=1e-6)
+
+
+def test_a_segmentation_is_that_of_the_tile_whose_edge_is_farthest() -> None:
+    dense = [
+        outcome(segmentation=np.full((8, 8), level, np.uint8), predictions=(Prediction(level, None, logit, 1.0),))
+        for level, logit in ((2, 5.0), (1, 3.0))
+    ]
+    found = merged(dense, Plan(top_k=5), TILING, OutputSpec("dense", (3, 8, 8)))
+    assert found.segmentation is not None
+    np.testing.assert_array_equal(found.segmentation, np.tile([2] * 6 + [1] * 7, (8, 1)))  # 13 cells, the middle 6.5
+    assert [(each.index, each.logit) for each in found.predictions] == [(1, 3.0), (2, 5.0)]
+    assert [each.share for each in found.predictions] == pytest.approx([7 / 13, 6 / 13])
+
+
+def test_a_segmentation_in_tiles_is_not_explained(network: pellucid.Network) -> None:
+    with pytest.raises(pellucid.PellucidError, match=r"in 2 tiles, .* Choose view=squash or view=centre"):
+        placed(Plan(regions=(Region(),)), seen(network), network.spec)
+
+
+@pytest.mark.parametrize("fit", ["box", "source"])
+def test_edits_and_comparisons_cover_the_photograph_and_are_enlarged(network: pellucid.Network, fit: Any) -> None:
+    (change,) = network.what_if(PICTURE, mute=1, fit=fit, min_side=480).targets
+    compared = network.compare(PICTURE, target=[0, 1], fit=fit, min_side=480, signed=True).maps
+    for maps, blank in ((change.maps, 0), (compared, 128)):
+        mask = decoded(maps.first.mask)
+        assert mask.shape == ((480, 480) if fit == "box" else (300, 480))
+        if fit == "source":  # the centre of 240 x 150 pixels
+            assert (mask[:, :90] == blank).all()
+            assert (decoded(maps.difference.mask)[:, -90:] == 128).all()
+            assert len(np.unique(mask[:, 90:390])) > 10
+    with pytest.raises(pellucid.PellucidError, match="fit: Two photographs"):
+        network.compare(PICTURE, PICTURE[::-1], fit="source")

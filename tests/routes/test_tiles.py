@@ -88,13 +88,13 @@ def test_answers_equal_the_librarys(served: Served, method: str, options: dict[s
 
 def test_gates_and_comparisons_equal_the_librarys(served: Served) -> None:
     network = served.tiny.spec.name
-    here, there = (
-        one.attention(WIDE, view="whole", restore="gate", **more)
-        for one, more in ((served.tiny, {}), (served.remote, {"model": network}))
-    )
+    sides: list[tuple[Any, dict[str, Any]]] = [(served.tiny, {}), (served.remote, {"model": network})]
+    here, there = (one.attention(WIDE, view="whole", restore="gate", **more) for one, more in sides)
     assert difference(told(there), told(here)) is None
-    for others in ({}, {"target": "b"}):
-        here, there = (one.compare(WIDE, TALL, view="whole", **others) for one in (served.tokens, served.remote))
+    chosen: list[dict[str, Any]] = [{}, {"target": "b"}]
+    for others in chosen:
+        pair: list[Any] = [served.tokens, served.remote]
+        here, there = (one.compare(WIDE, TALL, view="whole", **others) for one in pair)
         assert difference(told(there), told(here)) is None
         assert (here.first.tiles, len(here.second.tiles or [])) == ([[0, 0, 148, 150], [92, 0, 240, 150]], 3)
     apart = served.tokens.compare(WIDE, view="whole", against=served.tiny)
