@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Final
 
@@ -123,11 +123,49 @@ def stitched(values: Sequence[Floats], tiling: Tiling) -> Floats:
     """
     height, width = values[0].shape[-2:]
     down, across = _axis(tiling, 0, height), _axis(tiling, 1, width)
-    parts = (down[top] @ each @ across[left].T for each, (top, left) in zip(values, tiling.corners, strict=True))
-    return np.asarray(sum(parts), np.float32)
+    found = np.zeros((*values[0].shape[:-2], down[0], across[0]), np.float32)
+    for each, (top, left) in zip(values, tiling.corners, strict=True):
+        rows, columns = down[1][top], across[1][left]
+        part = columns.taken(rows.taken(each, -2), -1)
+        found[..., rows.cells, columns.cells] += part * np.outer(rows.shares, columns.shares).astype(np.float32)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Along:
+    """The ``cells`` of the picture in one tile, along an axis.
+
+    Each takes the tile's values ``below`` and ``above`` it, ``fraction`` of the way between, and counts by its share.
+    """
+
+    cells: slice
+    below: NDArray[np.intp]
+    above: NDArray[np.intp]
+    fraction: Floats
+    shares: NDArray[Any]
+
+    def taken(self, values: Floats, axis: int) -> Floats:
+        """The values at the cells."""
+        fraction = self.fraction[:, None] if axis == -2 else self.fraction
+        below, above = (values.take(places, axis) for places in (self.below, self.above))
+        return np.asarray(below * (1 - fraction) + above * fraction, np.float32)
 
 
 @lru_cache(256)
+def _axis(tiling: Tiling, axis: int, given: int) -> tuple[int, dict[int, _Along]]:
+    """The number of cells of the picture, and those of each tile by where it starts."""
+    starts, at, distances = _places(tiling, axis, given)
+    shares = distances / distances.sum(0)
+    found = {}
+    for start, places, share in zip(starts, np.clip(np.round(at, 9), 0, given - 1), shares, strict=True):
+        inside = np.flatnonzero(share)
+        cells = slice(int(inside[0]), int(inside[-1]) + 1)
+        below = places[cells].astype(np.intp)
+        fraction = (places[cells] - below).astype(np.float32)
+        found[start] = _Along(cells, below, np.minimum(below + 1, given - 1), fraction, share[cells])
+    return at.shape[1], found
+
+
 def _places(tiling: Tiling, axis: int, given: int) -> tuple[list[int], NDArray[Any], NDArray[Any]]:
     """Where the cells of the picture are along an axis, in each tile that has ``given`` of them.
 
@@ -140,19 +178,6 @@ def _places(tiling: Tiling, axis: int, given: int) -> tuple[list[int], NDArray[A
     middles = (np.arange(cells) + 0.5) * whole / cells
     at = (middles[None] - np.array(starts)[:, None]) * given / tile - 0.5
     return starts, at, np.maximum(0, np.minimum(at + 0.5, given - 0.5 - at))
-
-
-@lru_cache(256)
-def _axis(tiling: Tiling, axis: int, given: int) -> dict[int, Floats]:
-    """For each start of a tile, the weights ``[cells, given]`` of its values in the cells of the picture."""
-    starts, at, distances = _places(tiling, axis, given)
-    shares = distances / distances.sum(0)
-    own = np.arange(given)
-    weights = [np.array([np.interp(place, own, unit) for unit in np.eye(given)]).T for place in np.round(at, 9)]
-    return {
-        start: (share[:, None] * weight).astype(np.float32)
-        for start, share, weight in zip(starts, shares, weights, strict=True)
-    }
 
 
 def _segmentation(values: Sequence[NDArray[np.uint8] | None], tiling: Tiling) -> NDArray[np.uint8]:

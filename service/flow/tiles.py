@@ -35,9 +35,11 @@ class _Tiles(Future[Finished]):
             self._start(tiles.of_tile(plan, network.network), self._merged)
 
     def cancel(self) -> bool:
+        """Cancel the jobs as well."""
+        cancelled = super().cancel()
         for job in self._jobs:
             job.cancel()
-        return super().cancel()
+        return cancelled
 
     def _start(self, plan: Plan, then: Callable[[Sequence[Finished]], None]) -> None:
         """Queue all tiles by this plan. ``then`` takes their outcomes, in the pool."""
@@ -65,6 +67,8 @@ class _Tiles(Future[Finished]):
 
         for job in jobs:
             job.add_done_callback(following)
+        if self.cancelled():  # before it knew the jobs
+            self.cancel()
 
     def _continue(self, then: Callable[[Sequence[Finished]], None], done: Sequence[Finished]) -> None:
         try:
