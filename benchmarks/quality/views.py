@@ -25,7 +25,9 @@ def measure(
     """The figures of each view, over all pairs of a picture and a class. ``boxes`` are in pixels of the picture."""
     detail = network.spec.preprocess.resize
     views: dict[str, dict[str, Any]] = {"centre": {}, "squash": {"view": "squash"}}
-    if network.sizes.multiple is not None:
+    if network.sizes.multiple is None:
+        views["whole, in tiles"] = {"view": "whole"}
+    else:
         for each in (detail, round(detail * _FINER)):
             views[f"whole, detail {each}"] = {"view": "whole", "detail": each}
     found: Figures = {}
@@ -60,7 +62,8 @@ def _seen(
     x0, y0, x1, y1 = cam.box
     size = (result.image.width or 0, result.image.height or 0)
     heat = np.asarray(cam.raw.values, np.float32)
-    pixels = round((x1 - x0) * across) * round((y1 - y0) * down)
+    seen = result.tiles or [cam.box]
+    pixels = sum(round((right - left) * across) * round((bottom - top) * down) for left, top, right, bottom in seen)
     return float(target in best), float(_points(heat, (x0, y0, x1, y1), boxes, size)), float(pixels)
 
 
