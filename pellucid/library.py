@@ -225,7 +225,7 @@ class Network:
             return decoded, self._run(decoded, plan)[0]
         if tiles.needs_class(plan):
             plan = tiles.with_class(plan, self._run(decoded, tiles.predicting(plan)))
-        outcomes = self._run(decoded, tiles.of_tile(plan, self.network))
+        outcomes = self._run(decoded, tiles.of_tile(plan, self.network, self.spec, decoded.tiling))
         return decoded, tiles.merged(outcomes, plan, decoded.tiling, self.spec.output)
 
     def _run(self, image: DecodedImage, plan: Plan) -> list[Outcome]:

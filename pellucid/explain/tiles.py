@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -17,9 +18,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from pellucid.errors import InvalidOption
 from pellucid.explain.feature_maps import of_gate, of_layer
 from pellucid.explain.methods.fusion import fused
-from pellucid.network.spec import NetworkSpec, OutputSpec
+from pellucid.network.spec import ModelSpec, NetworkSpec, OutputSpec
 from pellucid.types import (
     Explanation,
     FeatureMaps,
@@ -36,6 +38,8 @@ from pellucid.types import (
 
 # More than any network has classes.
 _ALL: Final = 2**20
+# Of the feature maps of all tiles of a picture.
+_MOST_NUMBERS: Final = 2**25
 
 
 def needs_class(plan: Plan) -> bool:
@@ -55,14 +59,24 @@ def with_class(plan: Plan, outcomes: Sequence[Outcome]) -> Plan:
     return replace(plan, targets=(next((each for each in found if each.index not in excluded), found[0]).index,))
 
 
-def of_tile(plan: Plan, network: NetworkSpec) -> Plan:
-    """The plan of each tile: all classes, all channels of feature maps, the maps of layers before they are fused."""
-    channels = {gate.layer: gate.shape[0] for gate in network.gates}
-    taps = (
-        replace(tap, channels=tuple(range(channels[tap.layer] if tap.gate else network.by_name[tap.layer].shape[0])))
-        for tap in plan.taps
-    )
+def of_tile(plan: Plan, network: NetworkSpec, spec: ModelSpec, tiling: Tiling) -> Plan:
+    """The plan of each tile: all classes, all channels of feature maps, the maps of layers before they are fused.
+
+    Raises InvalidOption if these channels have too many numbers.
+    """
     heat_maps = (MapSpec(heat.method, (layer,)) for heat in plan.heat_maps for layer in heat.layers)
+    shapes = {gate.layer: gate.shape for gate in network.gates}
+    taps, numbers = [], 0.0
+    area = math.prod(tiling.tile) / math.prod(spec.preprocess.size)
+    for tap in plan.taps:
+        channels, height, width = shapes[tap.layer] if tap.gate else network.by_name[tap.layer].shape
+        taps.append(tap if tap.channels else replace(tap, channels=tuple(range(channels))))
+        numbers += len(taps[-1].channels) * height * width * area * (3 if tap.gate else 1)
+    if numbers * len(tiling.corners) > _MOST_NUMBERS:
+        raise InvalidOption(
+            f"layers: The strongest channels are those of all {len(tiling.corners)} tiles, and all channels of these "
+            "layers are too large together. Name the `channels`, or ask for fewer or deeper layers."
+        )
     return replace(plan, top_k=_ALL, taps=tuple(taps), heat_maps=tuple(heat_maps))
 
 
@@ -281,18 +295,17 @@ def _fused(layers: Sequence[Explanation], heat: MapSpec) -> Explanation:
 
 
 def _feature_maps(outcomes: Sequence[Outcome], plan: Plan, tiling: Tiling) -> tuple[FeatureMaps, ...]:
-    all_channels = [
-        stitched([one.values for one in each], tiling)[None]
-        for each in zip(*(outcome.maps for outcome in outcomes), strict=True)
-    ]
+    of_tiles = [*zip(*(outcome.maps for outcome in outcomes), strict=True)]
     found: list[FeatureMaps] = []
     for tap in plan.taps:
-        if tap.gate:
-            before, after, _ = all_channels[:3]
-            found += of_gate(before, after, tap)[0]
-        else:
-            found += of_layer(all_channels[0], tap)[0]
-        all_channels = all_channels[3 if tap.gate else 1 :]
+        sides, of_tiles = of_tiles[: 3 if tap.gate else 1], of_tiles[3 if tap.gate else 1 :]
+        values = [stitched([one.values for one in each], tiling)[None] for each in sides]
+        there = replace(tap, channels=tuple(range(len(tap.channels))))  # the tiles have no other channels
+        maps = of_gate(values[0], values[1], there)[0] if tap.gate else of_layer(values[0], there)[0]
+        count = sides[0][0].shape[0]
+        found += [
+            replace(each, shape=(count, *each.shape[1:]), channels=tap.channels or each.channels) for each in maps
+        ]
     return tuple(found)
 
 

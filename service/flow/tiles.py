@@ -32,7 +32,7 @@ class _Tiles(Future[Finished]):
         if tiles.needs_class(plan):
             self._start(tiles.predicting(plan), self._aimed)
         else:
-            self._start(tiles.of_tile(plan, network.network), self._merged)
+            self._explain()
 
     def cancel(self) -> bool:
         """Cancel the jobs as well."""
@@ -77,11 +77,16 @@ class _Tiles(Future[Finished]):
             raised = error
             self._settle(lambda: self.set_exception(raised))
 
+    def _explain(self) -> None:
+        assert self._image.tiling is not None
+        network = self._network
+        self._start(tiles.of_tile(self._plan, network.network, network.spec, self._image.tiling), self._merged)
+
     def _aimed(self, done: Sequence[Finished]) -> None:
         self._aiming_s = max(one.outcome.infer_s for one in done)
         self._plan = tiles.with_class(self._plan, [one.outcome for one in done])
         if not self.done():
-            self._start(tiles.of_tile(self._plan, self._network.network), self._merged)
+            self._explain()
 
     def _merged(self, done: Sequence[Finished]) -> None:
         assert self._image.tiling is not None

@@ -118,6 +118,9 @@ def test_gates_and_channels_are_means_and_feature_maps_are_stitched() -> None:
     head = np.array([by_hand([values[channel] for values in maps]) for channel in range(12)])
     strongest = np.argsort(-np.abs(head).mean((1, 2)))[:3]
     assert channels["head"] == strongest.tolist()
+    (named,) = network.feature_maps(PICTURE, view="whole", layers="head", channels=[7, 2])
+    assert (named.shape, named.channels) == ([12, *head.shape[1:]], [7, 2])
+    np.testing.assert_allclose(named.stats.mean, head[[7, 2]].mean((1, 2)), rtol=1e-5)
     shown = next(each for each in result.feature_maps or [] if each.layer == "head")
     assert shown.shape == [12, *head.shape[1:]]
     np.testing.assert_allclose(shown.stats.mean, head[strongest].mean((1, 2)), rtol=1e-5)
@@ -230,6 +233,14 @@ def test_a_segmentation_is_that_of_the_tile_whose_edge_is_farthest() -> None:
 def test_a_segmentation_in_tiles_is_not_explained(network: pellucid.Network) -> None:
     with pytest.raises(pellucid.PellucidError, match=r"in 2 tiles, .* Choose view=squash or view=centre"):
         placed(Plan(regions=(Region(),)), seen(network), network.spec)
+
+
+def test_the_strongest_channels_of_too_many_numbers_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = pellucid.open(compiled("tiny"), precision="fp32", threads=1)
+    monkeypatch.setattr("pellucid.explain.tiles._MOST_NUMBERS", 1000)
+    with pytest.raises(pellucid.PellucidError, match="layers: The strongest channels are those of all 2 tiles"):
+        network.feature_maps(PICTURE, view="whole", layers="head")
+    assert network.feature_maps(PICTURE, view="whole", layers="head", channels=[1])
 
 
 @pytest.mark.parametrize("fit", ["box", "source"])
