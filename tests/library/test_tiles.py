@@ -202,9 +202,11 @@ def outcome(**parts: Any) -> Outcome:
 
 
 def test_each_kind_of_output_has_its_merge() -> None:
-    sigmoid = [outcome(predictions=(Prediction(1, p, 2.0), Prediction(0, q, 1.0))) for p, q in ((0.9, 0.2), (0.1, 0.9))]
+    sigmoid = [
+        outcome(predictions=(Prediction(1, p, 2.0), Prediction(0, q, 1.0))) for p, q in ((0.9, 0.25), (0.1, 1.0))
+    ]
     labels = merged(sigmoid, Plan(top_k=5), TILING, OutputSpec("sigmoid")).predictions
-    assert labels == (Prediction(0, pytest.approx(0.55), 1.0), Prediction(1, pytest.approx(0.5), 2.0))
+    assert labels == (Prediction(0, 0.625, 1.0), Prediction(1, 0.5, 2.0))
     linear = [outcome(predictions=(Prediction(0, None, v), Prediction(1, None, 9.0))) for v in (1.0, 2.0)]
     values = merged(linear, Plan(top_k=5), TILING, OutputSpec("linear")).predictions
     assert values == (Prediction(0, None, 1.5), Prediction(1, None, 9.0))
@@ -213,6 +215,7 @@ def test_each_kind_of_output_has_its_merge() -> None:
     alike = [outcome(embedding=each, scored=(Prediction(0, None, each[1]),)) for each in vectors]
     found = merged(alike, plan, TILING, OutputSpec("embedding", (2,)))
     mean = vectors.mean(0) / np.linalg.norm(vectors.mean(0))
+    assert found.embedding is not None
     np.testing.assert_allclose(found.embedding, mean, rtol=1e-6)
     assert found.scored[0].logit == pytest.approx(mean[1], rel=1e-6)
     assert scores(alike, plan)[0].logit == pytest.approx(mean[1], rel=1e-6)
@@ -225,8 +228,8 @@ def test_a_segmentation_is_that_of_the_tile_whose_edge_is_farthest() -> None:
     ]
     found = merged(dense, Plan(top_k=5), TILING, OutputSpec("dense", (3, 8, 8)))
     assert found.segmentation is not None
-    np.testing.assert_array_equal(found.segmentation, np.tile([2] * 6 + [1] * 7, (8, 1)))  # 13 cells, the middle 6.5
-    assert [(each.index, each.logit) for each in found.predictions] == [(1, 3.0), (2, 5.0)]
+    np.testing.assert_array_equal(found.segmentation, np.tile([2] * 7 + [1] * 6, (8, 1)))  # the middle one is a tie
+    assert [(each.index, each.logit) for each in found.predictions] == [(2, 5.0), (1, 3.0)]
     assert [each.share for each in found.predictions] == pytest.approx([7 / 13, 6 / 13])
 
 
