@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from pellucid.errors import Draining, EngineDown, UnknownModel, UnknownName
-from pellucid.network.spec import ONE_SIZE, ModelSpec, NetworkSpec, Sizes
-from pellucid.types import MethodSpec
+from pellucid.network.spec import ONE_SIZE, ModelSpec, NetworkSpec, OutputSpec, Sizes
+from pellucid.types import MethodSpec, Outcome, Plan, Prediction, Tiling
 
 from ..dispatch.admission import Admission
 from ..dispatch.cost import CostModel
@@ -25,13 +25,29 @@ T = TypeVar("T")
 _FORGETTING: Final = 0.7
 
 
+class Tiles(Protocol):
+    """What ``pellucid.explain.tiles`` does. The flow gets it with a network, as it gets the engine."""
+
+    def needs_class(self, plan: Plan) -> bool: ...
+
+    def predicting(self, plan: Plan) -> Plan: ...
+
+    def with_class(self, plan: Plan, outcomes: Sequence[Outcome]) -> Plan: ...
+
+    def of_tile(self, plan: Plan, network: NetworkSpec, spec: ModelSpec, tiling: Tiling) -> Plan: ...
+
+    def merged(self, outcomes: Sequence[Outcome], plan: Plan, tiling: Tiling, output: OutputSpec) -> Outcome: ...
+
+    def scores(self, outcomes: Sequence[Outcome], plan: Plan) -> tuple[Prediction, ...]: ...
+
+
 @dataclass(frozen=True)
 class Served:
     """One served network.
 
     ``engine`` describes the engine for people. ``runtime`` is the part of ``schemas.Provenance`` about the engine and
-    versions. ``pool`` decodes and draws. ``sizes`` are the sizes of pixels on which the network runs. ``trials`` is the
-    measured cost of trust trials.
+    versions. ``pool`` decodes and draws. ``tiles`` merges the outcomes of a picture in tiles. ``sizes`` are the sizes
+    of pixels on which the network runs. ``trials`` is the measured cost of trust trials.
     """
 
     spec: ModelSpec
@@ -40,6 +56,7 @@ class Served:
     engine: str
     worker: Worker
     pool: Executor
+    tiles: Tiles
     max_pixels: int
     max_side: int
     sizes: Sizes = ONE_SIZE

@@ -15,7 +15,6 @@ from pellucid.decode.image import count_tiles, decode
 from pellucid.decode.region import placed
 from pellucid.decode.tensor import as_decoded
 from pellucid.errors import PellucidError
-from pellucid.explain.tiles import needs_class
 from pellucid.parts.option_types import Options
 from pellucid.types import DecodedImage, Finished, Outcome, Plan, Prepared, Upload
 
@@ -90,7 +89,7 @@ class Ask:
     @property
     def passes(self) -> int:
         """The images that the engine runs: the tiles, and before them the tiles once more to find the class."""
-        return self.tiles * (2 if self.tiles > 1 and needs_class(self.plan) else 1)
+        return self.tiles * (2 if self.tiles > 1 and self.network.tiles.needs_class(self.plan) else 1)
 
     @property
     def picture_bytes(self) -> int:

@@ -8,7 +8,6 @@ from contextlib import suppress
 from dataclasses import replace
 from threading import Lock
 
-from pellucid.explain import tiles
 from pellucid.types import DecodedImage, Finished, Plan
 
 from .networks import Served
@@ -29,8 +28,8 @@ class _Tiles(Future[Finished]):
         self._network, self._image, self._plan, self._deadline = network, image, plan, deadline
         self._jobs: list[Future[Finished]] = []
         self._aiming_s = 0.0
-        if tiles.needs_class(plan):
-            self._start(tiles.predicting(plan), self._aimed)
+        if network.tiles.needs_class(plan):
+            self._start(network.tiles.predicting(plan), self._aimed)
         else:
             self._explain()
 
@@ -80,18 +79,18 @@ class _Tiles(Future[Finished]):
     def _explain(self) -> None:
         assert self._image.tiling is not None
         network = self._network
-        self._start(tiles.of_tile(self._plan, network.network, network.spec, self._image.tiling), self._merged)
+        self._start(network.tiles.of_tile(self._plan, network.network, network.spec, self._image.tiling), self._merged)
 
     def _aimed(self, done: Sequence[Finished]) -> None:
         self._aiming_s = max(one.outcome.infer_s for one in done)
-        self._plan = tiles.with_class(self._plan, [one.outcome for one in done])
+        self._plan = self._network.tiles.with_class(self._plan, [one.outcome for one in done])
         if not self.done():
             self._explain()
 
     def _merged(self, done: Sequence[Finished]) -> None:
         assert self._image.tiling is not None
         outcomes = [one.outcome for one in done]
-        found = tiles.merged(outcomes, self._plan, self._image.tiling, self._network.spec.output)
+        found = self._network.tiles.merged(outcomes, self._plan, self._image.tiling, self._network.spec.output)
         found = replace(found, infer_s=found.infer_s + self._aiming_s)
         queue_s, batch_size = (max(getattr(one, name) for one in done) for name in ("queue_s", "batch_size"))
         self._settle(lambda: self.set_result(Finished(found, queue_s, batch_size)))

@@ -13,7 +13,6 @@ import numpy as np
 
 from pellucid.decode.region import size_of
 from pellucid.errors import TooCostly
-from pellucid.explain.tiles import scores as merged_scores
 from pellucid.parts.trust import Trusted, measure, perturbations_of, scores_of, scoring_plan
 from pellucid.trust.perturbations import Design, Perturbations
 from pellucid.types import DecodedImage, InputPixels, Outcome, Plan, Prediction
@@ -126,7 +125,7 @@ async def _run(
     jobs = [asyncio.wrap_future(network.worker.submit(pixels, plan, deadline)) for pixels in seen]
     outcomes = [finished.outcome for finished in await asyncio.gather(*jobs)]
     tiles = len(image.tiles)
-    return [merged_scores(outcomes[first : first + tiles], plan) for first in range(0, len(seen), tiles)]
+    return [network.tiles.scores(outcomes[first : first + tiles], plan) for first in range(0, len(seen), tiles)]
 
 
 async def _made(network: Served, trials: Perturbations, numbers: Sequence[int]) -> list[InputPixels]:
