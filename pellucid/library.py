@@ -20,6 +20,7 @@ from pellucid.decode.image import decode
 from pellucid.decode.region import placed, size_of
 from pellucid.engine import Engine
 from pellucid.errors import InferenceFailed, InvalidOption, UnknownName
+from pellucid.explain import tiles
 from pellucid.explain.methods import offered
 from pellucid.network import names
 from pellucid.network.file import CompiledNetwork, load
@@ -209,13 +210,10 @@ class Network:
         tried: tuple[Trusted, ...] = ()
         if options.design is not None:
             perturbations = perturbations_of(decoded, outcome, self.spec.preprocess, options.design)
-            scores = np.array(
-                [
-                    self._scores(perturbations.picture(number), plan, outcome, size_of(decoded, self.spec))
-                    for number in range(len(perturbations))
-                ]
-            )
-            tried = measure(perturbations, scores, outcome, self.spec.output, 0.0)
+            scoring = scoring_plan(plan, outcome, size_of(decoded, self.spec))
+            pictures = (replace(decoded, pixels=perturbations.picture(n)) for n in range(len(perturbations)))
+            scores = [scores_of(tiles.scores(self._run(each, scoring), scoring), plan) for each in pictures]
+            tried = measure(perturbations, np.array(scores), outcome, self.spec.output, 0.0, len(decoded.tiles))
         found = options.entry(Analysis(decoded, outcome, self.spec, tried, atlas=self.atlas))
         return Result.model_validate_json(result.as_json({"image": result.image_info(decoded.info), **found}))
 
@@ -229,23 +227,27 @@ class Network:
     def _embedded(self, image: ImageSource, options: Options) -> Outcome:
         return self._analyze(image, Plan(reproducible=options.provenance), options, None)[1]
 
-    def _scores(self, pixels: Any, plan: Plan, outcome: Outcome, size: tuple[int, int] | None) -> list[float]:
-        (scored,) = self._run(pixels, scoring_plan(plan, outcome, size))
-        return scores_of(scored, plan)
-
     def _analyze(
         self, image: ImageSource, plan: Plan, options: Options, side: int | None
     ) -> tuple[DecodedImage, Outcome]:
         name, data = read(image)
         view = options.seen(self.spec, self.sizes)
         decoded = decode(Upload(data, name), self.spec.preprocess, self.max_pixels, side, view=view)
-        (outcome,) = self._run(decoded.pixels, placed(plan, decoded, self.spec))
-        return decoded, outcome
+        plan = placed(plan, decoded, self.spec)
+        if decoded.tiling is None:
+            return decoded, self._run(decoded, plan)[0]
+        if tiles.needs_class(plan):
+            plan = tiles.with_class(plan, self._run(decoded, tiles.predicting(plan)))
+        outcomes = self._run(decoded, tiles.of_tile(plan, self.network, self.spec, decoded.tiling))
+        return decoded, tiles.merged(outcomes, plan, decoded.tiling, self.spec.output)
 
-    def _run(self, pixels: Any, plan: Plan) -> list[Outcome]:
-        outcomes = self.engine.run(Batch(pixels[None], (plan,)))
-        if outcomes[0].fault:
-            raise InferenceFailed(outcomes[0].fault)
+    def _run(self, image: DecodedImage, plan: Plan) -> list[Outcome]:
+        """The outcome of the image, or of each of its tiles."""
+        seen = image.tiles
+        outcomes = self.engine.run(Batch(np.stack(seen), (plan,) * len(seen)))
+        for outcome in outcomes:
+            if outcome.fault:
+                raise InferenceFailed(outcome.fault)
         return outcomes
 
     def _options(self, kind: type[Given], given: Any) -> Given:

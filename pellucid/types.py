@@ -48,17 +48,61 @@ class ImageInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Tiling:
+    """The tiles of a picture of ``size``: each of the size ``tile``, its top left at a (row, column) of ``corners``.
+
+    Sizes are (height, width) in pixels.
+    """
+
+    size: tuple[int, int]
+    tile: tuple[int, int]
+    corners: tuple[tuple[int, int], ...] = ((0, 0),)
+
+
+@dataclass(frozen=True, slots=True)
 class DecodedImage:
     """A picture that is ready for the network. ``pixels`` ``[H, W, C]`` shows the ``box`` of the source.
 
     ``picture`` is the whole upright source ``[height, width, 3]`` as 8-bit RGB, scaled down to the requested size. It
-    is None if no overlay is drawn.
+    is None if no overlay is drawn. ``tiling``: how the network sees the pixels, unless it sees them at once.
     """
 
     info: ImageInfo
     pixels: InputPixels
     box: Box
     picture: Pixels | None = None
+    tiling: Tiling | None = None
+
+    @property
+    def seen_size(self) -> tuple[int, int]:
+        """(height, width) of what the network sees at once."""
+        return self.tiling.tile if self.tiling else (self.pixels.shape[0], self.pixels.shape[1])
+
+    @property
+    def tiles(self) -> list[InputPixels]:
+        """What the network sees at once: all pixels, or those of each tile."""
+        if self.tiling is None:
+            return [self.pixels]
+        height, width = self.tiling.tile
+        return [self.pixels[top : top + height, left : left + width] for top, left in self.tiling.corners]
+
+    @property
+    def tile_boxes(self) -> list[Box]:
+        """The box of each tile in pixels of the source; none without a tiling."""
+        if self.tiling is None:
+            return []
+        (height, width), (rows, columns) = self.tiling.tile, self.tiling.size
+        x0, y0, x1, y1 = self.box
+        across, down = (x1 - x0) / columns, (y1 - y0) / rows
+        return [
+            (
+                x0 + round(left * across),
+                y0 + round(top * down),
+                x0 + round((left + width) * across),
+                y0 + round((top + height) * down),
+            )
+            for top, left in self.tiling.corners
+        ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from pellucid.atlas.file import Atlas, AtlasError
 from pellucid.atlas.file import read as read_atlas
 from pellucid.engine import Engine as NetworkEngine
 from pellucid.errors import MethodNotAllowed, NotFound, PellucidError, Unexplainable
+from pellucid.explain import tiles
 from pellucid.explain.methods import offered
 from pellucid.network import names
 from pellucid.network.file import CompiledNetwork, load
@@ -321,6 +322,7 @@ def _served(
         engine=runtime.info.description,
         worker=worker,
         pool=pool,
+        tiles=tiles,
         max_pixels=settings.max_megapixels * 1_000_000,
         max_side=settings.max_side_pixels,
         sizes=compiled.sizes,

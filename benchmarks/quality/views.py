@@ -30,8 +30,11 @@ def measure(
     """
     detail = network.spec.preprocess.resize
     views: dict[str, dict[str, Any]] = {"centre": {}, "squash": {"view": "squash"}}
-    for each in (detail, round(detail * _FINER)) if network.sizes.multiple is not None else ():
-        views[f"whole, detail {each}"] = {"view": "whole", "detail": each}
+    if network.sizes.multiple is None:
+        views["whole, in tiles"] = {"view": "whole"}
+    else:
+        for each in (detail, round(detail * _FINER)):
+            views[f"whole, detail {each}"] = {"view": "whole", "detail": each}
     found: Figures = {}
     for name, options in views.items():
         seen = [_seen(network, folder / file, targets, places, options) for (file, targets), places in boxes.items()]
@@ -76,7 +79,8 @@ def _seen(
     x0, y0, x1, y1 = cam.box
     size = (result.image.width or 0, result.image.height or 0)
     heat = np.asarray(cam.raw.values, np.float32)
-    pixels = round((x1 - x0) * across) * round((y1 - y0) * down)
+    seen = result.tiles or [cam.box]
+    pixels = sum(round((right - left) * across) * round((bottom - top) * down) for left, top, right, bottom in seen)
     return float(target in ranked[:_BEST]), float(_points(heat, (x0, y0, x1, y1), boxes, size)), float(pixels)
 
 

@@ -111,6 +111,8 @@ class WhatIfOptions(TypedDict, total=False):
     rank: bool
     signed: bool
     max_side: int
+    min_side: int
+    fit: Literal["box", "source"]
 
 
 class ChannelOptions(TypedDict, total=False):
@@ -148,6 +150,8 @@ class CompareOptions(TypedDict, total=False):
     signed: bool
     colormap: str
     max_side: int
+    min_side: int
+    fit: Literal["box", "source"]
 
 
 class ExplainOptions(TypedDict, total=False):

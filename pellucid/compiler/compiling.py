@@ -25,7 +25,7 @@ from pellucid.compiler.sources import SourceError
 from pellucid.compiler.trace.graph import TracedNetwork, UntraceableError
 from pellucid.compiler.weights import PROGRAMS
 from pellucid.network.file import (
-    CENTRE_ONLY,
+    ONE_SIZE_ONLY,
     CompiledNetwork,
     Manifest,
     NetworkFileError,
@@ -262,7 +262,7 @@ def _with_any_size(network: CompiledNetwork, net: nn.Module, traced: TracedNetwo
         size = sizes(model.preprocess.size)[2]
         _checked(whole.at(size), net, TracedNetwork(net, size, traced.kind, len(model.preprocess.channels)))
     except Exception as error:  # a network can raise anything at another size
-        limit = f"{CENTRE_ONLY}{(str(error) or type(error).__name__).splitlines()[0].rstrip('.')}"
+        limit = f"{ONE_SIZE_ONLY}{(str(error) or type(error).__name__).splitlines()[0].rstrip('.')}"
         limits = (*network.manifest.limits, limit)
         return replace(network, manifest=network.manifest.model_copy(update={"limits": limits}))
     return whole

@@ -19,7 +19,7 @@ from pellucid.decode import arrays, jpeg, planes
 from pellucid.decode.colour import to_rgb, transform_of
 from pellucid.decode.preprocess import Frame, to_input
 from pellucid.decode.resize import thumbnail
-from pellucid.decode.view import CENTRE, View
+from pellucid.decode.view import CENTRE, View, tiling
 from pellucid.errors import ContentTooLarge, PellucidError, UndecodableImage, UnsupportedMediaType
 from pellucid.network.spec import PreprocessSpec
 from pellucid.types import Box, DecodedImage, ImageInfo, InputPixels, Pixels, Upload
@@ -86,9 +86,7 @@ def decode(
     else:
         image, file_format = _open(upload.data, max_pixels, max_side)
         try:
-            # Pillow itself turns a TIFF when it decodes it.
-            turn = None if file_format == "TIFF" else _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-            width, height = image.size[::-1] if turn in _SIDEWAYS else image.size
+            turn, (width, height) = _upright(image, file_format)
             frame = Frame.of(width, height, spec, view)
             if spec.is_plain:
                 rgb = _upright_rgb(upload.data, image, turn, frame, picture_side)
@@ -103,7 +101,31 @@ def decode(
             pixels = to_input(rgb, frame, spec)
             picture = None if picture_side is None else thumbnail(rgb, picture_side)
     info = ImageInfo(upload.filename, hashlib.sha256(upload.data).hexdigest(), file_format, width, height)
-    return DecodedImage(info, pixels, _whole_pixels(frame.box(width, height), width, height), picture)
+    tiles = tiling(width, height, view) if view.kind == "whole" else None
+    seen = _whole_pixels(frame.box(width, height), width, height)
+    return DecodedImage(info, pixels, seen, picture, tiles if tiles and len(tiles.corners) > 1 else None)
+
+
+def count_tiles(upload: Upload, spec: PreprocessSpec, max_pixels: int, max_side: int, view: View) -> int:
+    """The number of tiles in which the network sees an upload, by the file's header. 1 if ``decode`` will refuse it."""
+    if view.kind != "whole":
+        return 1
+    try:
+        if arrays.is_array(upload.data):
+            height, width = arrays.read(upload.data, spec, max_pixels, max_side).shape[:2]
+        else:
+            image, file_format = _open(upload.data, max_pixels, max_side)
+            width, height = _upright(image, file_format)[1]
+        return len(tiling(width, height, view).corners)
+    except Exception:  # decode says what is wrong with it
+        return 1
+
+
+def _upright(image: Image.Image, file_format: str) -> tuple[Image.Transpose | None, tuple[int, int]]:
+    """The operation that makes the picture upright, and its (width, height) then."""
+    # Pillow itself turns a TIFF when it decodes it.
+    turn = None if file_format == "TIFF" else _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    return turn, image.size[::-1] if turn in _SIDEWAYS else image.size
 
 
 def _upright_rgb(

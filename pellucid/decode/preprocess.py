@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from pellucid.decode.resize import as_image, resized, size_of
-from pellucid.decode.view import CENTRE, View, whole_size
+from pellucid.decode.view import CENTRE, View, tiling
 from pellucid.network.spec import PreprocessSpec
 from pellucid.types import Pixels
 
@@ -35,7 +35,7 @@ class Frame:
         ``squash``: resize the whole picture. Raises InvalidOption for a picture that is too long for ``whole``.
         """
         if view.kind != "centre":
-            rows, columns = whole_size(width, height, view) if view.kind == "whole" else spec.size
+            rows, columns = tiling(width, height, view).size if view.kind == "whole" else spec.size
             return cls(width, height, (columns, rows), (0, 0, columns, rows), (rows, columns))
         short = min(width, height)
         resized_w = spec.resize if width == short or spec.squash else int(spec.resize * width / height)

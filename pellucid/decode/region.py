@@ -94,8 +94,14 @@ def _opened(data: bytes) -> Iterator[Image.Image]:
 def placed(plan: Plan, image: DecodedImage, spec: ModelSpec) -> Plan:
     """The plan with the size of the pixels, and with the masks of the regions that do not depend on the logits.
 
-    Raises InvalidOption if a region holds no position that the network sees, or if a mask can't be decoded.
+    Raises InvalidOption if a region holds no position that the network sees, if a mask can't be decoded, and for
+    regions of a picture in tiles.
     """
+    if plan.regions and image.tiling:
+        raise InvalidOption(
+            f"view: The network sees this picture in {len(image.tiling.corners)} tiles, and a segmentation is not "
+            "explained over several. Choose view=squash or view=centre, or ask for predictions and feature maps alone."
+        )
     if plan.size != (seen := size_of(image, spec)):
         plan = replace(plan, size=seen)
     if not any(region.mask is None and region.kind != "class" for region in plan.regions):
@@ -120,8 +126,7 @@ def positions(region: Region, image: DecodedImage, shape: tuple[int, ...]) -> Ma
 
 def size_of(image: DecodedImage, spec: ModelSpec) -> tuple[int, int] | None:
     """``Plan.size`` for this image."""
-    height, width, _ = image.pixels.shape
-    return None if (height, width) == spec.preprocess.size else (height, width)
+    return None if image.seen_size == spec.preprocess.size else image.seen_size
 
 
 def _placed(region: Region, image: DecodedImage, shape: tuple[int, ...]) -> Region:

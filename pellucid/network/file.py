@@ -37,7 +37,7 @@ SUFFIX: Final = ".pellucid"
 _WEIGHTS, _GRAPH, _MANIFEST = "weights.safetensors", "graph.json", "network.json"
 _SCALED: Final = "any_size.json"
 # Begins the limit of a network without a graph for any size. The reason follows.
-CENTRE_ONLY: Final = "it sees the centre of a picture only: "
+ONE_SIZE_ONLY: Final = "it runs at one size of pixels: "
 _LONGEST_SIDE: Final = 2**13
 _LARGEST_JSON: Final = 32 * 2**20  # bytes; a graph of 4000 operations takes a fiftieth of it
 _MOST_AXES: Final = 8
@@ -196,7 +196,7 @@ class CompiledNetwork:
         any_size = self.manifest.any_size
         if any_size is not None:
             return Sizes(any_size.multiple)
-        found = [limit.removeprefix(CENTRE_ONLY) for limit in self.manifest.limits if limit.startswith(CENTRE_ONLY)]
+        found = [limit.removeprefix(ONE_SIZE_ONLY) for limit in self.manifest.limits if limit.startswith(ONE_SIZE_ONLY)]
         return Sizes(None, found[0]) if found else ONE_SIZE
 
     def at(self, size: tuple[int, int]) -> CompiledNetwork:

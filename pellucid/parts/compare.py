@@ -15,7 +15,7 @@ from pellucid.network.spec import ModelSpec
 from pellucid.parts import side_by_side
 from pellucid.parts.grad_cam import METHOD, SAMPLES, SIGNED_COLOURS, GradCamOptions, Samples
 from pellucid.parts.names import class_index
-from pellucid.parts.option_types import MAX_SIDE, ColormapName, Name, Names, Offer, OneName, Side
+from pellucid.parts.option_types import MAX_SIDE, ColormapName, Fit, LeastSide, Name, Names, Offer, OneName, Side
 from pellucid.parts.predictions import TopOptions, prediction_json
 from pellucid.parts.result import image_info
 from pellucid.parts.targets import TargetOptions
@@ -69,6 +69,17 @@ class CompareOptions(TopOptions, TargetOptions):
     )
     colormap: ColormapName = Field(SIGNED_COLOURS, description="Colours of the difference.", examples=[SIGNED_COLOURS])
     max_side: Side = Field(MAX_SIDE, description="Longest side of the pictures in pixels.", examples=[MAX_SIDE])
+    min_side: LeastSide = Field(
+        0,
+        description="Pictures whose longer side is shorter are enlarged to this many pixels, at most to `max_side`.",
+        examples=[512],
+    )
+    fit: Fit = Field(
+        "box",
+        description="What the masks cover: the `box` that both sides saw, or with `source` the whole photograph: "
+        "outside of the box they have the level of no evidence. Two photographs have their boxes alone.",
+        examples=["source"],
+    )
 
 
 def kind_of(options: CompareOptions, images: int) -> Kind:
@@ -80,6 +91,8 @@ def kind_of(options: CompareOptions, images: int) -> Kind:
     targets, networks = len(options.target), 2 if options.against_model else 1
     if options.against_layer and networks == 1:
         raise InvalidOption("against_layer: It is of the second network: name that in `against_model`.")
+    if options.fit == "source" and images > 1:
+        raise InvalidOption("fit: Two photographs have maps over what the network saw of each: leave it out.")
     if targets <= 1 and (images, networks) in ((1, 2), (2, 1)):
         return "models" if networks == 2 else "pictures"
     if (images, networks, targets) == (1, 1, 2):
@@ -160,6 +173,7 @@ class _Found:
             "model": self.model.name,
             "image": image_info(image.info),
             "box": image.box,
+            **({"tiles": image.tile_boxes} if image.tiling else {}),
             "predictions": [prediction_json(each, self.model) for each in outcome.predictions],
             "target": prediction_json(self.explanation.target, self.model),
             "layer": self.explanation.layer,
@@ -182,6 +196,9 @@ def comparison_json(
     else:
         box = side_by_side.common(one.box, other.box)
         maps = side_by_side.over(maps[0], one.box, box), side_by_side.over(maps[1], other.box, box)
+    info = one.seen[0].info
+    source = (info.width or 1, info.height or 1) if options.fit == "source" else None
+    canvas = side_by_side.Canvas(box, options.max_side, options.min_side, source)
     return {
         "kind": kind,
         "method": one.explanation.method,
@@ -189,7 +206,7 @@ def comparison_json(
         "second": other.as_json(),
         "maps": {
             "frame": "input" if kind == "pictures" else "picture",
-            **side_by_side.maps_json(*maps, box, options.max_side, options.signed, options.colormap),
+            **side_by_side.maps_json(*maps, canvas, options.signed, options.colormap),
         },
         "gates": _gates_json(one.seen[1].gates, other.seen[1].gates) if kind != "classes" else [],
     }

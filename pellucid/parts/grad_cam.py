@@ -12,13 +12,24 @@ from pellucid.errors import InvalidOption, UnknownName
 from pellucid.network.spec import PIXELS, ModelSpec, NetworkSpec
 from pellucid.parts import side_by_side
 from pellucid.parts.names import class_index, is_pixels, layer_name
-from pellucid.parts.option_types import MAX_SIDE, Analysis, ColormapName, CommaSeparated, Name, Names, Offer, Side
+from pellucid.parts.option_types import (
+    MAX_SIDE,
+    Analysis,
+    ColormapName,
+    CommaSeparated,
+    Fit,
+    LeastSide,
+    Name,
+    Names,
+    Offer,
+    Side,
+)
 from pellucid.parts.predictions import class_json, output_json, target_json
 from pellucid.parts.targets import Direction, TargetOptions
 from pellucid.parts.trust import RANDOM_HEADS, TrustOptions, trust_json
 from pellucid.render import compose
 from pellucid.render.encode import Picture, encode
-from pellucid.types import OF_ATTENTION, Box, Contrast, Explanation, Floats, MapSpec, MethodSpec, Pixels, Plan, Region
+from pellucid.types import OF_ATTENTION, Contrast, Explanation, MapSpec, MethodSpec, Plan, Region
 
 METHOD: Final = "grad-cam"
 COLOURS: Final = "turbo"
@@ -107,13 +118,13 @@ class MapOptions(TargetOptions):
         description="Longest side of mask and overlay in pixels. Up to it they have the resolution of the source.",
         examples=[MAX_SIDE],
     )
-    min_side: Annotated[int, Field(ge=0, le=4096)] = Field(
+    min_side: LeastSide = Field(
         0,
         description="Mask and overlay whose longer side is shorter are enlarged to this many pixels, at most to "
         "`max_side`.",
         examples=[512],
     )
-    fit: Literal["box", "source"] = Field(
+    fit: Fit = Field(
         "box",
         description="What the mask covers: the `box` that the network saw, or with `source` the whole photograph: 0 "
         "outside of the box, 128 with `signed`.",
@@ -244,6 +255,8 @@ def _map_json(explanation: Explanation, options: MapOptions, analysis: Analysis)
     image, spec, media_type = analysis.image, analysis.spec, analysis.media_type
     source = image.info.width or 1, image.info.height or 1
     frame = compose.scaled_size(*source, options.max_side, options.min_side)
+    covered = source if options.fit == "source" else None
+    canvas = side_by_side.Canvas(image.box, options.max_side, options.min_side, covered)
     heat, contrast = explanation.heat, explanation.contrast
     overlay = None
     if options.overlay and image.picture is not None:
@@ -258,18 +271,8 @@ def _map_json(explanation: Explanation, options: MapOptions, analysis: Analysis)
         "layer": explanation.layer,
         **({"fused": explanation.fuse} if explanation.fuse else {}),
         "method": explanation.method,
-        "mask": encode(_mask(heat, image.box, source, frame, options), media_type),
+        "mask": encode(canvas.drawn(lambda size: compose.mask(heat, size, options.signed), options.signed), media_type),
         "overlay": overlay,
         "box": image.box,
         "raw": side_by_side.raw_json(heat),
     }
-
-
-def _mask(heat: Floats, box: Box, source: compose.Size, frame: compose.Size, options: MapOptions) -> Pixels:
-    """The mask over ``box`` of the photograph, or of all of it in ``frame``. ``source`` is the photograph's size."""
-    if options.fit == "source":
-        x0, y0, x1, y1 = place = compose.scaled_box(box, source, frame)
-        levels = compose.mask(heat, (x1 - x0, y1 - y0), options.signed)
-        return compose.framed(levels, frame, place, 128 if options.signed else 0)
-    x0, y0, x1, y1 = box
-    return compose.mask(heat, compose.scaled_size(x1 - x0, y1 - y0, options.max_side, options.min_side), options.signed)

@@ -8,12 +8,21 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Annotated, Any, Final, Protocol, Self
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Protocol, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
-from pellucid.decode.view import CENTRE, LEAST_DETAIL, MOST_DETAIL, View, ViewKind, whole_size
+from pellucid.decode.view import (
+    CENTRE,
+    LEAST_DETAIL,
+    MOST_DETAIL,
+    MOST_TILES,
+    View,
+    ViewKind,
+    tile_multiple,
+    whole_size,
+)
 from pellucid.errors import InvalidOption
 from pellucid.network.spec import ModelSpec, NetworkSpec, Sizes
 from pellucid.parts.result import frame
@@ -68,6 +77,8 @@ MAX_SIDE: Final = 1024
 # The longer side of a segmentation, in pixels.
 SEGMENTATION_SIDE: Final = 1024
 Side = Annotated[int, Field(ge=8, le=4096)]
+LeastSide = Annotated[int, Field(ge=0, le=4096)]
+Fit = Literal["box", "source"]
 
 
 def _single(name: str) -> str:
@@ -154,9 +165,10 @@ class Options(BaseModel):
     view: ViewKind = Field(
         "centre",
         description="What the network sees of a picture: the `centre` crop that its preprocessing defines; the `whole` "
-        "picture, at a size of the picture's own; or all of it in a `squash` to the network's size. `whole` needs a "
-        "network that runs at any size (`whole` of /v1/models/{name}) and a picture no longer than 1:3. `box` says "
-        "what was seen.",
+        "picture, at a size of the picture's own; or all of it in a `squash` to the network's size. With `whole` a "
+        "network of one size sees square tiles of it, and every network sees tiles of a picture longer than 1:3: their "
+        f"answers are merged, and each of them, {MOST_TILES} at most, counts as an image. `box` says what was seen, "
+        "`tiles` in which parts.",
         examples=["centre"],
     )
 
@@ -166,7 +178,8 @@ class Options(BaseModel):
         le=MOST_DETAIL,
         description="With `view=whole`: the short side in pixels at which the network sees the picture. Both sides are "
         "rounded to a multiple of 32, the long one to one of 13 ratios, so that pictures share batches. Large pictures "
-        "get less, at most a million pixels. Default: the `resize` of the network's preprocessing.",
+        "get less, at most a million pixels. Default: the `resize` of the network's preprocessing; where a network has "
+        "one size, the side of its tiles, which is the least.",
         examples=[256],
     )
 
@@ -206,7 +219,7 @@ class Options(BaseModel):
         """What the engine computes for each of ``images``. Raises UnknownName, InvalidOption and Unexplainable."""
         view = self.seen(offer.spec, offer.sizes)
         # Until the picture is decoded, the size of one of 4:3 stands for its size: it forecasts the cost.
-        size = whole_size(4, 3, view) if view.kind == "whole" else None
+        size = whole_size(4, 3, view) if view.kind == "whole" and view.tile is None else None
         plan = self.asks(offer, Plan(reproducible=self.provenance, size=size))
         drawn = SEGMENTATION_SIDE**2 if offer.spec.output.kind == "dense" and self.has_output else 0
         self.bound(images, plan, drawn)
@@ -225,10 +238,16 @@ class Options(BaseModel):
                 raise InvalidOption("detail: Only view=whole takes it; other views have the network's own size.")
             return CENTRE if self.view == "centre" else View(self.view)
         if sizes.multiple is None:
-            raise InvalidOption(
-                f"view: {spec.name} runs at one size only: {sizes.why}. With view=squash it sees the whole picture, "
-                "squeezed."
-            )
+            tile = spec.preprocess.size
+            side = min(tile)
+            if self.detail is not None and self.detail < side:
+                raise InvalidOption(
+                    f"detail: {spec.name} sees whole pictures in tiles of {tile[1]} x {tile[0]} pixels, because "
+                    f"{sizes.why}. So {side} is the least."
+                )
+            # Beyond the limits of the option the default has no number: it is the size of a tile.
+            usual = side if LEAST_DETAIL <= side <= MOST_DETAIL else 0
+            return View("whole", self.detail or usual, tile_multiple(*tile), tile)
         detail = self.detail or min(max(spec.preprocess.resize, LEAST_DETAIL), MOST_DETAIL)
         return View("whole", detail, sizes.multiple)
 
@@ -248,6 +267,8 @@ class Options(BaseModel):
     def entry(self, analysis: Analysis) -> dict[str, Any]:
         """An entry of ``results`` without ``image``. Pictures are still ``render.encode.Picture``."""
         entry = self.written(analysis)
+        if analysis.image.tiling is not None:
+            entry["tiles"] = analysis.image.tile_boxes
         return {**entry, "frame": frame(analysis.image)} if self.provenance else entry
 
     def alone(self) -> Self:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,13 +13,32 @@ from pellucid.render.colormap import table
 from pellucid.render.encode import encode
 from pellucid.resampling import upsample
 from pellucid.trust.ranks import spearman
-from pellucid.types import Box, Floats
+from pellucid.types import Box, Floats, Pixels
+
+
+@dataclass(frozen=True, slots=True)
+class Canvas:
+    """What masks cover: the ``box``, or all of a photograph of ``source`` (width, height). Sides are in pixels."""
+
+    box: Box
+    max_side: int
+    min_side: int = 0
+    source: compose.Size | None = None
+
+    def drawn(self, mask: Callable[[compose.Size], Pixels], signed: bool) -> Pixels:
+        """The ``mask`` that a function draws over the box. Outside of it the canvas has the level of no evidence."""
+        if self.source is None:
+            x0, y0, x1, y1 = self.box
+            return mask(compose.scaled_size(x1 - x0, y1 - y0, self.max_side, self.min_side))
+        frame = compose.scaled_size(*self.source, self.max_side, self.min_side)
+        x0, y0, x1, y1 = place = compose.scaled_box(self.box, self.source, frame)
+        return compose.framed(mask((x1 - x0, y1 - y0)), frame, place, 128 if signed else 0)
 
 
 def maps_json(
-    first: Floats, second: Floats, box: Box, max_side: int, keep_sign: bool, colours: str | None = None
+    first: Floats, second: Floats, canvas: Canvas, keep_sign: bool, colours: str | None = None
 ) -> dict[str, Any]:
-    """The maps ``[h, w]``, which may differ in size, as masks over ``box``; the difference in ``colours`` as well.
+    """The maps ``[h, w]``, which may differ in size, as masks on ``canvas``; the difference in ``colours`` as well.
 
     ``reach`` is the largest magnitude of both and of the difference, and the end of all masks' scale.
     """
@@ -25,22 +46,19 @@ def maps_json(
     one, other = (heat if heat.shape == (height, width) else upsample(heat, width, height) for heat in (first, second))
     difference = other - one
     reach = float(max(np.abs(values).max() for values in (one, other, difference)))
-    x0, y0, x1, y1 = box
-    size = compose.scaled_size(x1 - x0, y1 - y0, max_side)
+
+    def mask(heat: Floats, signed: bool, smooth: bool = False) -> Pixels:
+        return canvas.drawn(lambda size: compose.shared_mask(heat, size, reach or 1.0, signed, smooth), signed)
 
     def entry(heat: Floats, signed: bool) -> dict[str, Any]:
-        return {
-            "mask": encode(compose.shared_mask(heat, size, reach or 1.0, signed)),
-            "raw": raw_json(heat),
-        }
+        return {"mask": encode(mask(heat, signed)), "raw": raw_json(heat)}
 
     agreement = spearman(one, other)
     coloured = {}
     if colours:
-        levels = compose.shared_mask(difference, size, reach or 1.0, True, smooth=True)
-        coloured["picture"] = encode(levels, palette=table(colours))
+        coloured["picture"] = encode(mask(difference, True, smooth=True), palette=table(colours))
     return {
-        "box": box,
+        "box": canvas.box,
         "reach": np.float32(reach),
         "first": entry(first, keep_sign),
         "second": entry(second, keep_sign),

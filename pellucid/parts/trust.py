@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -13,7 +14,7 @@ from pellucid.network.spec import OutputKind, OutputSpec, PreprocessSpec
 from pellucid.parts.option_types import Options
 from pellucid.trust.measures import Confidence, Curve, Measure, Measured, measured, sanity, sentence
 from pellucid.trust.perturbations import Design, Perturbations
-from pellucid.types import DecodedImage, Outcome, Plan
+from pellucid.types import DecodedImage, Outcome, Plan, Prediction
 
 # Maps by networks with random weights behind the layer, for the sanity check.
 RANDOM_HEADS: Final = 5
@@ -85,13 +86,13 @@ def scoring_plan(plan: Plan, outcome: Outcome, size: tuple[int, int] | None) -> 
     )
 
 
-def scores_of(outcome: Outcome, plan: Plan) -> list[float]:
-    """The scores of a perturbed picture, one for each target: probabilities where there are some.
+def scores_of(scored: Sequence[Prediction], plan: Plan) -> list[float]:
+    """The scores of a perturbed picture, one for each of its ``scored`` targets: probabilities where there are some.
 
     For a plan that explains what lowers a score: one minus the probability, or the score with the other sign.
     """
     found = []
-    for each in outcome.scored:
+    for each in scored:
         rest = 0.0 if each.probability is None else 1.0
         score = each.logit if each.probability is None else each.probability
         found.append(score if plan.direction > 0 else rest - score)
@@ -104,12 +105,13 @@ def measure(
     outcome: Outcome,
     output: OutputSpec,
     estimated_s: float,
+    tiles: int = 1,
 ) -> tuple[Trusted, ...]:
-    """The measurements of each map, from the ``scores`` ``[perturbations, targets]``."""
+    """The measurements of each map, from the ``scores`` ``[perturbations, targets]``. Each took a pass by ``tiles``."""
     kind = _MEASURES.get(output.kind, "probability")
     return tuple(
         Trusted(
-            each,
+            replace(each, passes=each.passes * tiles),
             sanity(explanation.heat, explanation.randomised) if explanation.randomised is not None else (),
             estimated_s,
         )

@@ -14,11 +14,22 @@ from pellucid.network.spec import ModelSpec, NetworkSpec
 from pellucid.parts import side_by_side
 from pellucid.parts.atlas import AtlasOptions
 from pellucid.parts.names import gate_names, layer_name
-from pellucid.parts.option_types import MAX_SIDE, MOST_EDITED, Analysis, CommaSeparated, Name, Offer, Scaled, Side
+from pellucid.parts.option_types import (
+    MAX_SIDE,
+    MOST_EDITED,
+    Analysis,
+    CommaSeparated,
+    Fit,
+    LeastSide,
+    Name,
+    Offer,
+    Scaled,
+    Side,
+)
 from pellucid.parts.predictions import TopOptions, prediction_json
 from pellucid.parts.targets import LayerOptions
 from pellucid.trust.ranks import spearman
-from pellucid.types import Box, ChannelRanking, Edit, Plan, WhatIf
+from pellucid.types import ChannelRanking, DecodedImage, Edit, Plan, WhatIf
 
 # The length of ``most``: the channels with the largest effect.
 _NAMED: Final = 10
@@ -60,6 +71,17 @@ class WhatIfOptions(TopOptions, LayerOptions, AtlasOptions):
     )
     signed: bool = Field(False, description="Keep evidence against the class in the masks.", examples=[False])
     max_side: Side = Field(MAX_SIDE, description="Longest side of the masks in pixels.", examples=[MAX_SIDE])
+    min_side: LeastSide = Field(
+        0,
+        description="Masks whose longer side is shorter are enlarged to this many pixels, at most to `max_side`.",
+        examples=[512],
+    )
+    fit: Fit = Field(
+        "box",
+        description="What the masks cover: the `box` that the network saw, or with `source` the whole photograph: "
+        "outside of the box they have the level of no evidence.",
+        examples=["source"],
+    )
 
     def asks(self, offer: Offer, plan: Plan) -> Plan:
         plan = self.aim(plan, offer.spec)
@@ -69,7 +91,7 @@ class WhatIfOptions(TopOptions, LayerOptions, AtlasOptions):
     def written(self, analysis: Analysis) -> dict[str, Any]:
         found = analysis.outcome.what_if
         assert found is not None  # `asks` has an edit
-        return {"what_if": _what_if_json(found, analysis.image.box, self, analysis.spec)}
+        return {"what_if": _what_if_json(found, analysis.image, self, analysis.spec)}
 
     def pixels(self, plan: Plan) -> int:
         return 3 * max(1, len(plan.targets)) * self.max_side**2  # before, after, and their difference
@@ -103,8 +125,10 @@ def _edited(options: WhatIfOptions, network: NetworkSpec) -> tuple[str, Edit]:
     return layer, Edit(tuple(sorted(pairs)), 0.0 if options.keep else 1.0, gate, options.rank)
 
 
-def _what_if_json(found: WhatIf, box: Box, options: WhatIfOptions, spec: ModelSpec) -> dict[str, Any]:
+def _what_if_json(found: WhatIf, image: DecodedImage, options: WhatIfOptions, spec: ModelSpec) -> dict[str, Any]:
     edit = found.edit
+    source = (image.info.width or 1, image.info.height or 1) if options.fit == "source" else None
+    canvas = side_by_side.Canvas(image.box, options.max_side, options.min_side, source)
     return {
         "layer": found.layer,
         "gate": edit.gate or None,
@@ -119,7 +143,7 @@ def _what_if_json(found: WhatIf, box: Box, options: WhatIfOptions, spec: ModelSp
                 "before": prediction_json(before.target, spec),
                 "after": prediction_json(after.target, spec),
                 "change": np.float32(after.target.logit - before.target.logit),
-                "maps": side_by_side.maps_json(before.heat, after.heat, box, options.max_side, options.signed),
+                "maps": side_by_side.maps_json(before.heat, after.heat, canvas, options.signed),
             }
             for before, after in found.targets
         ],

@@ -145,14 +145,21 @@ class Output(Schema):
 
 
 class WholeView(Schema):
-    """Whether the network can see whole pictures, with `view=whole`."""
+    """How the network sees whole pictures, with `view=whole`."""
 
-    offered: bool = Field(description="Whether it can.", examples=[True])
+    offered: bool = Field(description="Whether it can. Every network can.", examples=[True])
     multiple: int | None = Field(
-        None, description="Both sides of what it sees are multiples of so many pixels.", examples=[32]
+        None, description="Both sides of a picture become multiples of so many pixels.", examples=[32]
     )
     detail: int | None = Field(None, description="The short side in pixels, unless `detail` is given.", examples=[256])
-    why_not: str | None = Field(None, description="Why it can't.", examples=["it was compiled for one size"])
+    tile: list[int] | None = Field(
+        None,
+        description="Height and width of the tiles in which it sees a picture. Only present if it runs at one size.",
+        examples=[[224, 224]],
+    )
+    why_tiles: str | None = Field(
+        None, description="Why it runs at one size.", examples=["it was compiled for one size"]
+    )
 
 
 class ModelSummary(Schema):
@@ -165,7 +172,7 @@ class ModelSummary(Schema):
     )
     output: Output = Field(description="What its output means.")
     input: list[int] = Field(description="Channels, height and width of its input.", examples=[[3, 224, 224]])
-    whole: WholeView = Field(description="Whether it can see whole pictures.")
+    whole: WholeView = Field(description="How it sees whole pictures.")
     default: bool = Field(description="Whether it serves requests without `model`.", examples=[True])
 
 

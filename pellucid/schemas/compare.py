@@ -16,6 +16,10 @@ class ComparedSide(Schema):
     model: str = Field(description="The network that was run.", examples=["lite0"])
     image: ImageInfo = Field(description="The picture.")
     box: BoxField
+    tiles: list[list[int]] | None = Field(
+        None,
+        description="The parts of the picture that the network saw one by one. Only present if there were several.",
+    )
     predictions: list[Prediction] = Field(description="The most probable classes, best first.")
     target: Prediction = Field(description="The class that the map explains.")
     layer: str = Field(description="The layer of the map, or `pixels`.", examples=["head"])

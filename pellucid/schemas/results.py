@@ -236,6 +236,12 @@ class Result(Schema):
     )
     what_if: WhatIf | None = Field(None, description="The effect of an edit of channels.")
     channels: BoxChannels | None = Field(None, description="The channels that answer to what is in the box.")
+    tiles: list[list[int]] | None = Field(
+        None,
+        description="The parts of the picture that the network saw one by one, as boxes. Predictions are the mean over "
+        "them; maps are stitched. Only present if there were several (`view=whole`).",
+        examples=[[[0, 0, 427, 427], [213, 0, 640, 427]]],
+    )
     frame: Frame | None = Field(
         None, description="The part of the picture that the network was given. Only present with `provenance=true`."
     )

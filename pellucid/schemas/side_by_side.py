@@ -24,7 +24,8 @@ class MapOnScale(Schema):
     """A map on a common scale."""
 
     mask: Picture = Field(
-        description="8-bit grey. 255 is `reach`, and 0 is no evidence for the class. In a difference, and in any map "
+        description="8-bit grey, as large as `box`, or as the photograph with `fit=source` (within `max_side` and "
+        "`min_side`). 255 is `reach`, and 0 is no evidence for the class. In a difference, and in any map "
         "with `signed`, 128 is 0, 255 is `reach`, and 1 is -`reach`."
     )
     raw: RawMap = Field(description="The low-resolution map.")

@@ -20,7 +20,7 @@ from pellucid.client.many import FAILURES
 from pellucid.client.options import AttentionOptions, ExplainOptions
 from pellucid.network.spec import PIXELS
 from pellucid.parts import explain as parts
-from pellucid.schemas import Target
+from pellucid.schemas import Result, Target
 
 from . import files
 from .session import (
@@ -69,9 +69,12 @@ def explain(
         async with session(url, api_key, model=model, timeout_s=timeout) as client:
             served = await client.models()  # fails at once without a server
             chosen = next((each for each in served if each.name == given.get("model")), served[0])
-            if "view" not in given and chosen.whole.offered:
-                given["view"] = "whole"
-            return await _explain(client, found, given, concurrency)
+            if "view" in given or not chosen.whole.offered:
+                return await _explain(client, found, given, concurrency)
+            centre = given.copy()
+            centre.pop("detail", None)
+            given["view"] = "whole"
+            return await _explain(client, found, given, concurrency, centre)
 
     with explained_errors(url):
         done = asyncio.run(run())
@@ -93,6 +96,8 @@ def explain(
 _SETTLED: Final = {"timeout_ms", "model", "provenance", "include", "overlay"}
 # Its files are for eyes, so these options have other defaults than in the API.
 _DEFAULTS: Final[dict[str, Any]] = {"labels": True, "min_side": 400}
+# Begins the text of the service's refusal of a view.
+_VIEW: Final = "view: "
 
 
 def _options() -> Iterator[inspect.Parameter]:
@@ -101,7 +106,11 @@ def _options() -> Iterator[inspect.Parameter]:
         if name not in _SETTLED:
             several = get_origin(field.annotation) is list
             kind: Any = list[str] if several else field.annotation if field.annotation in (bool, float, int) else str
-            usual = "whole, where the network can" if name == "view" else _DEFAULTS.get(name, field.default)
+            usual = (
+                "whole, or centre where a picture can't be seen whole"
+                if name == "view"
+                else _DEFAULTS.get(name, field.default)
+            )
             default = None if several or not usual else str(usual)
             limits: Any = {"exists": True, "dir_okay": False, "metavar": "FILE"} if name in PICTURES else {}
             kind = Path if name in PICTURES else kind
@@ -150,27 +159,34 @@ class _Done:
 
 
 async def _explain(
-    client: AsyncClient, found: list[tuple[Path, Path]], options: ExplainOptions, concurrency: int
+    client: AsyncClient,
+    found: list[tuple[Path, Path]],
+    options: ExplainOptions,
+    concurrency: int,
+    otherwise: ExplainOptions | None = None,
 ) -> list[_Done]:
-    """Explain each picture, ``concurrency`` at a time. Raises an error that every picture would have."""
+    """Explain each picture, ``concurrency`` at a time. Raises an error that every picture would have.
+
+    ``otherwise``: the options for a picture whose view the service refuses.
+    """
     places = asyncio.Semaphore(concurrency)
-    plotted = AttentionOptions(effects=False)  # the plot shows weights for one class
-    if model := options.get("model"):
-        plotted["model"] = model
-    layers = [name.strip() for given in options.get("layer") or [] for name in given.split(",")]
-    if inner := [name for name in layers if name not in ("", PIXELS)]:  # pixels have no channels
-        plotted["layer"] = inner[0]
-    if targets := options.get("target"):
-        plotted["target"] = targets if isinstance(targets, (int, str)) else targets[0]
-    for name in ("region", "view", "detail", *PICTURES):
-        if name in options:
-            plotted[name] = options[name]
+
+    async def asked(source: Path) -> tuple[Result, bytes]:
+        try:
+            return await _asked(client, source, options)
+        except ApiError as error:
+            refused = error.kind == "invalid-option" and error.detail.startswith(_VIEW)
+            if otherwise is None or not refused:
+                raise
+            console.print(
+                escape(f"{source}: {error.detail.removeprefix(_VIEW)} Its centre is explained."), soft_wrap=True
+            )
+            return await _asked(client, source, otherwise)
 
     async def one(source: Path, folder: Path) -> _Done:
         async with places:
             try:
-                result = await client.explain(source, **options)
-                plot = await client.picture("attention", source, **plotted)
+                result, plot = await asked(source)
                 written = await asyncio.to_thread(files.write, result, plot, folder)
             except FAILURES as error:
                 return _Done(source, folder, error=error)
@@ -192,3 +208,19 @@ async def _explain(
         finally:
             for task in tasks:
                 task.cancel()
+
+
+async def _asked(client: AsyncClient, source: Path, options: ExplainOptions) -> tuple[Result, bytes]:
+    """All parts of one picture, and its plot of weights, which shows them for one class."""
+    plotted = AttentionOptions(effects=False)
+    if model := options.get("model"):
+        plotted["model"] = model
+    layers = [name.strip() for given in options.get("layer") or [] for name in given.split(",")]
+    if inner := [name for name in layers if name not in ("", PIXELS)]:  # pixels have no channels
+        plotted["layer"] = inner[0]
+    if targets := options.get("target"):
+        plotted["target"] = targets if isinstance(targets, (int, str)) else targets[0]
+    for name in ("region", "view", "detail", *PICTURES):
+        if name in options:
+            plotted[name] = options[name]
+    return await client.explain(source, **options), await client.picture("attention", source, **plotted)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from pellucid.atlas.file import Atlas
 from pellucid.errors import Draining, EngineDown, UnknownModel, UnknownName
-from pellucid.network.spec import ONE_SIZE, ModelSpec, NetworkSpec, Sizes
-from pellucid.types import MethodSpec
+from pellucid.network.spec import ONE_SIZE, ModelSpec, NetworkSpec, OutputSpec, Sizes
+from pellucid.types import MethodSpec, Outcome, Plan, Prediction, Tiling
 
 from ..dispatch.admission import Admission
 from ..dispatch.cost import CostModel, MethodTimes
@@ -27,14 +27,30 @@ T = TypeVar("T")
 _FORGETTING: Final = 0.7
 
 
+class Tiles(Protocol):
+    """What ``pellucid.explain.tiles`` does. The flow gets it with a network, as it gets the engine."""
+
+    def needs_class(self, plan: Plan) -> bool: ...
+
+    def predicting(self, plan: Plan) -> Plan: ...
+
+    def with_class(self, plan: Plan, outcomes: Sequence[Outcome]) -> Plan: ...
+
+    def of_tile(self, plan: Plan, network: NetworkSpec, spec: ModelSpec, tiling: Tiling) -> Plan: ...
+
+    def merged(self, outcomes: Sequence[Outcome], plan: Plan, tiling: Tiling, output: OutputSpec) -> Outcome: ...
+
+    def scores(self, outcomes: Sequence[Outcome], plan: Plan) -> tuple[Prediction, ...]: ...
+
+
 @dataclass(frozen=True)
 class Served:
     """One served network.
 
     ``engine`` describes the engine for people. ``runtime`` is the part of ``schemas.Provenance`` about the engine and
-    versions. ``pool`` decodes and draws. ``sizes`` are the sizes of pixels on which the network runs. ``trials`` is the
-    measured cost of trust trials, ``times`` that of methods. ``atlas`` says what its channels answer to, and ``drift``
-    how far pictures lie from those of the atlas.
+    versions. ``pool`` decodes and draws. ``tiles`` merges the outcomes of a picture in tiles. ``sizes`` are the sizes
+    of pixels on which the network runs. ``trials`` is the measured cost of trust trials, ``times`` that of methods.
+    ``atlas`` says what its channels answer to, and ``drift`` how far pictures lie from those of the atlas.
     """
 
     spec: ModelSpec
@@ -43,6 +59,7 @@ class Served:
     engine: str
     worker: Worker
     pool: Executor
+    tiles: Tiles
     max_pixels: int
     max_side: int
     sizes: Sizes = ONE_SIZE

@@ -12,7 +12,7 @@ from contextvars import copy_context
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
-from pellucid.decode.image import decode
+from pellucid.decode.image import count_tiles, decode
 from pellucid.decode.region import placed
 from pellucid.decode.tensor import as_decoded
 from pellucid.errors import PellucidError
@@ -21,6 +21,7 @@ from pellucid.types import DecodedImage, Finished, Outcome, Plan, Prepared, Uplo
 
 from ..telemetry.call import STAGES
 from .networks import Served
+from .tiles import submit
 
 T = TypeVar("T")
 
@@ -65,7 +66,8 @@ class Stages:
 class Ask:
     """One pass: an image, the network, what to compute, and the options by which its outcome is written.
 
-    ``name`` begins the texts of errors, unless it is empty. ``times`` is filled in while it runs.
+    ``name`` begins the texts of errors, unless it is empty. ``tiles``: in how many the network sees the image, once
+    they are counted. ``times`` is filled in while it runs.
     """
 
     image: Upload | Prepared
@@ -73,10 +75,22 @@ class Ask:
     plan: Plan
     options: Options
     name: str = ""
+    tiles: int = 1
     times: Stages = field(init=False)
 
     def __post_init__(self) -> None:
         self.times = Stages(self.network.spec.name)
+
+    def count_tiles(self) -> None:
+        """Set ``tiles`` by the file's header."""
+        if isinstance(self.image, Upload):
+            network, view = self.network, self.options.seen(self.network.spec, self.network.sizes)
+            self.tiles = count_tiles(self.image, network.spec.preprocess, network.max_pixels, network.max_side, view)
+
+    @property
+    def passes(self) -> int:
+        """The images that the engine runs: the tiles, and before them the tiles once more to find the class."""
+        return self.tiles * (2 if self.tiles > 1 and self.network.tiles.needs_class(self.plan) else 1)
 
     @property
     def picture_bytes(self) -> int:
@@ -115,7 +129,7 @@ def run(
                     network.max_side,
                     ask.options.seen(network.spec, network.sizes),
                 )
-        job = network.worker.submit(image.pixels, placed(ask.plan, image, network.spec), deadline)
+        job = submit(network, image, placed(ask.plan, image, network.spec), deadline)
         running.append(weakref.ref(job))
         if answer.cancelled():  # cancelled before the job existed
             job.cancel()

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 from typing import Any, ClassVar, Final, Generic, TypeVar
 
@@ -109,7 +110,8 @@ async def serve(request: Request, service: Service, options: Asked, route: Route
         deadline = deadline_by(options.timeout_ms)
         reference = None if directly else await asyncio.to_thread(_reference, options, asks[0].network)
         every = [*asks, *([reference] if reference else [])]
-        place.hold(images=len(every), size=sum(ask.picture_bytes for ask in every))
+        await _count_tiles(every, service.limits)
+        place.hold(images=sum(ask.tiles for ask in every), size=sum(ask.picture_bytes for ask in every))
         times = [ask.times for ask in asks]
         call: Call = request.state.call
         call.model, call.stages = asks[0].network.spec.name, times
@@ -143,6 +145,25 @@ def _reference(options: Options, network: Served) -> Ask | None:
     return Ask(bodies.json_image(text, "reference"), network, plan, asked, "The reference")
 
 
+async def _count_tiles(asks: Sequence[Ask], limits: bodies.Limits) -> None:
+    """Count the tiles of each image that is seen whole. Raises ContentTooLarge: each counts as an image."""
+    whole = [ask for ask in asks if ask.options.view == "whole"]
+    if not whole:
+        return
+
+    def count() -> None:
+        for ask in whole:
+            ask.count_tiles()
+
+    await whole[0].network.in_pool(count)
+    tiles = sum(ask.tiles for ask in asks)
+    if tiles > len(asks) and tiles > limits.images:
+        raise ContentTooLarge(
+            f"The network sees the {len(asks)} images in {tiles} tiles. Each counts as an image, and at most "
+            f"{limits.images} are taken in one request."
+        )
+
+
 async def _read(
     request: Request, limits: bodies.Limits, place: Place, deadline: float, route: Route[Any, Any]
 ) -> bodies.Body:
@@ -165,12 +186,19 @@ def _expected(forecast: Forecast, asks: Sequence[Ask], deadline: float) -> Itera
     with ExitStack() as stack:
         answered: list[Callable[[float], None]] = []
         for _, group in groupby(asks, key=lambda ask: id(ask.plan)):
-            first, *others = group
-            images = 1 + len(others)
-            answered += [
-                stack.enter_context(forecast.expect(first.network.worker, first.plan, images, deadline))
-            ] * images
+            sharing = [*group]
+            first = sharing[0]
+            images = sum(ask.passes for ask in sharing)
+            passed = stack.enter_context(forecast.expect(first.network.worker, first.plan, images, deadline))
+            answered += [passed if ask.passes == 1 else partial(_all_passed, passed, ask.passes) for ask in sharing]
         yield answered
+
+
+def _all_passed(passed: Callable[[float], None], passes: int, picture_s: float) -> None:
+    """Call ``passed`` for each pass of an image, whose picture took so many seconds."""
+    passed(picture_s)
+    for _ in range(passes - 1):
+        passed(0.0)
 
 
 @dataclass(frozen=True, slots=True)

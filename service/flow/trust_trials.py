@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Final, TypeVar
 
 import numpy as np
@@ -14,7 +15,7 @@ from pellucid.decode.region import size_of
 from pellucid.errors import TooCostly
 from pellucid.parts.trust import Trusted, measure, perturbations_of, scores_of, scoring_plan
 from pellucid.trust.perturbations import Design, Perturbations
-from pellucid.types import DecodedImage, Finished, InputPixels, Outcome, Plan
+from pellucid.types import DecodedImage, InputPixels, Outcome, Plan, Prediction
 
 from ..dispatch.forecast import Forecast
 from .networks import Served
@@ -72,41 +73,43 @@ async def examined(
     """
     started = time.monotonic()
     trials = await network.in_pool(perturbations_of, image, outcome, network.spec.preprocess, design)
-    estimated_s = estimate(network, len(trials))
+    tiles = len(image.tiles)
+    passes = len(trials) * tiles
+    estimated_s = estimate(network, passes)
     plan = scoring_plan(asked, outcome, size_of(image, network.spec))
-    size = network.worker.batch_cap
+    size = max(1, network.worker.batch_cap // tiles)
     groups = [range(len(trials))[start : start + size] for start in range(0, len(trials), size)]
     scores = np.zeros((len(trials), trials.targets))
     done = 0
 
     def observe() -> None:
         if done:
-            network.trials.observe(done, time.monotonic() - started)
+            network.trials.observe(done * tiles, time.monotonic() - started)
 
     with ExitStack() as stack:
-        passed = stack.enter_context(forecast.passes(network.worker, plan, len(trials)))
+        passed = stack.enter_context(forecast.passes(network.worker, plan, passes))
         stack.callback(observe)
         pictures = await _made(network, trials, groups[0])
         for group, following in zip(groups, [*groups[1:], range(0)], strict=True):
-            ran, pictures = await together(_run(network, pictures, plan, deadline), _made(network, trials, following))
-            scores[group] = [scores_of(one.outcome, asked) for one in ran]
-            passed(len(group))
+            ran, pictures = await together(
+                _run(network, image, pictures, plan, deadline), _made(network, trials, following)
+            )
+            scores[group] = [scores_of(scored, asked) for scored in ran]
+            passed(len(group) * tiles)
             if not done:
                 # Only now: these few tell whether a forecast that was too dark still is.
-                _require_time(network, trials, len(group), started, deadline, untried())
+                _require_time(network, passes, len(group) * tiles, started, deadline, untried())
             done += len(group)
-    return await network.in_pool(measure, trials, scores, outcome, network.spec.output, estimated_s)
+    return await network.in_pool(measure, trials, scores, outcome, network.spec.output, estimated_s, tiles)
 
 
-def _require_time(
-    network: Served, trials: Perturbations, done: int, started: float, deadline: float, images: int
-) -> None:
+def _require_time(network: Served, passes: int, done: int, started: float, deadline: float, images: int) -> None:
     now = time.monotonic()
     network.trials.observe(done, now - started)
-    needed = images * estimate(network, len(trials)) - (now - started)
+    needed = images * estimate(network, passes) - (now - started)
     left = deadline - now
     if needed > left:
-        of_all = f"{images} images with {len(trials)} passes each" if images > 1 else f"{len(trials)} passes"
+        of_all = f"{images} images with {passes} passes each" if images > 1 else f"{passes} passes"
         raise TooCostly(
             f"trust: {of_all} through the network would take about {1000 * needed:.0f} ms more, and the deadline is in "
             f"{max(0, 1000 * left):.0f} ms. Ask for fewer `trust_steps`, `trust_maps`, targets or images, or for a "
@@ -114,9 +117,15 @@ def _require_time(
         )
 
 
-async def _run(network: Served, pictures: Sequence[InputPixels], plan: Plan, deadline: float) -> list[Finished]:
-    jobs = [asyncio.wrap_future(network.worker.submit(pixels, plan, deadline)) for pixels in pictures]
-    return await asyncio.gather(*jobs)
+async def _run(
+    network: Served, image: DecodedImage, pictures: Sequence[InputPixels], plan: Plan, deadline: float
+) -> list[tuple[Prediction, ...]]:
+    """The scores of each of the image's perturbed ``pictures``."""
+    seen = [tile for pixels in pictures for tile in replace(image, pixels=pixels).tiles]
+    jobs = [asyncio.wrap_future(network.worker.submit(pixels, plan, deadline)) for pixels in seen]
+    outcomes = [finished.outcome for finished in await asyncio.gather(*jobs)]
+    tiles = len(image.tiles)
+    return [network.tiles.scores(outcomes[first : first + tiles], plan) for first in range(0, len(seen), tiles)]
 
 
 async def _made(network: Served, trials: Perturbations, numbers: Sequence[int]) -> list[InputPixels]:

@@ -75,11 +75,14 @@ def _summary(served: Served, default: bool) -> dict[str, Any]:
 
 
 def _whole(served: Served) -> WholeView:
-    multiple, why = served.sizes.multiple, served.sizes.why
-    if multiple is None:
-        return WholeView(offered=False, why_not=why)
-    detail = Options(view="whole").seen(served.spec, served.sizes).detail
-    return WholeView(offered=True, multiple=multiple, detail=detail)
+    view = Options(view="whole").seen(served.spec, served.sizes)
+    return WholeView(
+        offered=True,
+        multiple=view.multiple,
+        detail=view.detail or min(served.spec.preprocess.size),
+        tile=list(view.tile) if view.tile else None,
+        why_tiles=served.sizes.why if view.tile else None,
+    )
 
 
 def _output(spec: ModelSpec) -> Output:

@@ -96,7 +96,7 @@ def test_a_class_with_its_weights_becomes_a_file_that_answers_as_it_does(module:
     size = Path("pets.pellucid").stat().st_size / 1e6
     first, limit = done.stdout.splitlines()
     assert first == f"pets.pellucid: {size:.1f} MB, {len(compiled.spec.layers)} layers, 1 gate"
-    assert limit.startswith("it sees the centre of a picture only: ")  # its sides are no multiples of the pixels'
+    assert limit.startswith("it runs at one size of pixels: ")  # its sides are no multiples of the pixels'
     for stage in ("trace", "write", "done"):
         assert stage in done.stderr
     spec, preprocess = compiled.model, compiled.model.preprocess

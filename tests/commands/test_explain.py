@@ -109,6 +109,21 @@ def test_grids_have_labels_and_small_pictures_are_enlarged_unless_told_otherwise
     assert sizes == [(True, 224, 400, 451), (False, 112, 263, 451)]
 
 
+def test_a_picture_that_no_tiles_cover_is_explained_at_its_centre(server: str, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (40, 2000, 3), np.uint8)
+    for name, width in (("long", 200), ("endless", 2000)):
+        Image.fromarray(noise[:, :width]).save(tmp_path / f"{name}.png")
+    result = pellucid("explain", tmp_path, "--out", tmp_path / "out", "--timeout", "200", url=server)
+    assert result.exit_code == 0, result.stderr
+    said = " ".join(result.stderr.split())
+    assert said.count("or choose view=squash or view=centre. Its centre is explained.") == 1
+    boxes = [
+        json.loads((tmp_path / "out" / name / "explanation.json").read_text())["grad_cam"][0]["box"]
+        for name in ("long", "endless")
+    ]
+    assert boxes == [[0, 0, 200, 40], [982, 2, 1018, 38]]
+
+
 def test_several_classes_have_a_picture_each(server: str, tmp_path: Path) -> None:
     chosen = ("--target", "tabby", "--target", "espresso", "--layers", "stem", "--layer", "blocks.10")
     out = ("--out", tmp_path, "--timeout", "200")

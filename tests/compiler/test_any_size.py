@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pellucid.compiler.trace.graph import TracedNetwork
-from pellucid.network.file import CENTRE_ONLY
+from pellucid.network.file import ONE_SIZE_ONLY
 from pellucid.network.graph import PIXELS_INPUT, WANTED_INPUT
 from pellucid.runtime import torch_runtime
 from tests.networks import PREPROCESS, images, in_memory, network, of_any_size
@@ -126,7 +126,7 @@ def test_a_network_of_one_size_says_why(kind: type[nn.Module], why: str) -> None
     found = in_memory(kind(), replace(PREPROCESS, size=(side, side), resize=side), any_size=True)
     assert found.sizes.multiple is None
     assert why in found.sizes.why
-    assert any(limit.startswith(CENTRE_ONLY) and why in limit for limit in found.manifest.limits)
+    assert any(limit.startswith(ONE_SIZE_ONLY) and why in limit for limit in found.manifest.limits)
     with pytest.raises(ValueError, match="can't run on pixels of 96x128"):
         found.at((96, 128))
 

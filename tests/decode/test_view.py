@@ -12,7 +12,7 @@ from pellucid.decode.resize import resized
 from pellucid.decode.view import MOST_PIXELS, RATIOS, View, whole_size
 from pellucid.errors import InvalidOption
 from pellucid.network.spec import PreprocessSpec
-from pellucid.types import Upload
+from pellucid.types import Tiling, Upload
 from tests.support import encoded
 
 SPEC = PreprocessSpec((224, 224), 256, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -79,6 +79,9 @@ def test_a_large_jpeg_is_decoded_with_enough_detail() -> None:
         assert np.abs(found.pixels.astype(int) - exact.pixels)[..., :2].mean() < 2
 
 
-def test_a_panorama_is_refused() -> None:
-    with pytest.raises(InvalidOption, match="longer than 1:3, so it can't be seen whole"):
-        decode(Upload(encoded(np.zeros((100, 400, 3), np.uint8))), SPEC, 10**7, view=View("whole", 256))
+def test_a_panorama_is_cut_into_tiles_of_the_longest_shape() -> None:
+    image = decode(Upload(encoded(np.zeros((100, 400, 3), np.uint8))), SPEC, 10**7, view=View("whole", 256))
+    assert image.tiling == Tiling((256, 1024), (256, 768), ((0, 0), (0, 256)))
+    assert image.tile_boxes == [(0, 0, 300, 100), (100, 0, 400, 100)]
+    with pytest.raises(InvalidOption, match="too long for 16 tiles of 768 x 256, so it can't be seen whole"):
+        decode(Upload(encoded(np.zeros((10, 1000, 3), np.uint8))), SPEC, 10**7, view=View("whole", 256))

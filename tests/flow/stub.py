@@ -15,6 +15,7 @@ import httpx
 import numpy as np
 from fastapi import FastAPI
 
+from pellucid.explain import tiles
 from pellucid.explain.methods import METHODS
 from pellucid.network.spec import LayerSpec, ModelSpec, NetworkSpec, PreprocessSpec
 from pellucid.types import Batch, Finished, InputPixels, Outcome, Plan, Prediction
@@ -164,7 +165,7 @@ async def running(*observers: Callable[[Call], None], **settings: Any) -> AsyncI
     )
     pool = ThreadPoolExecutor(2)
     pixels, side = chosen.max_megapixels * 1_000_000, chosen.max_side_pixels
-    served = Served(_SPEC, _NETWORK, (METHODS["grad-cam"].spec,), "by hand", worker, pool, pixels, side)
+    served = Served(_SPEC, _NETWORK, (METHODS["grad-cam"].spec,), "by hand", worker, pool, tiles, pixels, side)
     forecast = Forecast(2)
     service = Service(
         {"stub": served},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,7 +12,6 @@ from PIL import Image
 
 import pellucid
 from pellucid.schemas import ModelDetail
-from tests.networks import compiled
 from tests.support import PARTS, ROUTES, SAMPLES, decoded, encoded, envelope, explained, parsed, post, problem
 
 ROCKET = SAMPLES / "rocket.jpg"
@@ -120,12 +118,16 @@ def test_tensors_have_one_shape(client: httpx.Client, portrait: bytes) -> None:
     assert "view: Tensors have one shape" in refused.text
 
 
-def test_a_panorama_is_refused_beside_others(client: httpx.Client, cat: bytes) -> None:
-    long = encoded(np.zeros((100, 400, 3), np.uint8))
-    told = problem(post(client, "/v1/predict", long, view="whole"), 422, "invalid-option")
-    assert "longer than 1:3" in told.detail
-    reply = client.post("/v1/predict?view=whole", files=[("images", long), ("images", cat)]).json()
-    assert "longer than 1:3" in reply["results"][0]["error"]["detail"]
+def test_a_panorama_is_seen_in_tiles_and_an_endless_one_is_refused_beside_others(
+    client: httpx.Client, cat: bytes
+) -> None:
+    long = np.random.default_rng(0).integers(0, 256, (60, 2400, 3), np.uint8)
+    (cam,) = explained(client, "/v1/grad-cam", encoded(long[:, :240]), view="whole", detail=64).grad_cam or []
+    assert (cam.box, cam.raw.shape) == ([0, 0, 240, 60], [2, 8])
+    told = problem(post(client, "/v1/predict", encoded(long[:50]), view="whole"), 422, "invalid-option")
+    assert "too long for 16 tiles of 768 x 256" in told.detail
+    reply = client.post("/v1/predict?view=whole", files=[("images", encoded(long[:50])), ("images", cat)]).json()
+    assert "too long for 16 tiles" in reply["results"][0]["error"]["detail"]
     assert reply["results"][1]["predictions"]
 
 
@@ -145,12 +147,3 @@ def test_a_wrong_view_is_refused(client: httpx.Client, cat: bytes, options: dict
 def test_the_catalogue_says_who_sees_whole_pictures(client: httpx.Client) -> None:
     detail = parsed(client.get("/v1/models/lite0"), ModelDetail)
     assert detail.whole.model_dump(exclude_none=True) == {"offered": True, "multiple": 32, "detail": 256}
-
-
-def test_a_network_of_one_size_refuses_and_names_what_works(tmp_path: Path) -> None:
-    network = pellucid.open(compiled("tiny"))
-    picture = np.random.default_rng(0).integers(0, 256, (80, 120, 3), np.uint8)
-    with pytest.raises(pellucid.PellucidError, match=r"compiled for one size. With view=squash it sees the whole"):
-        network.predict(picture, view="whole")
-    (cam,) = network.grad_cam(picture, view="squash")
-    assert cam.box == [0, 0, 120, 80]
