@@ -167,9 +167,9 @@ def test_feature_maps_of_more_layers_stand_from_shallow_to_deep(
     assert maps
     for grid, layer in zip(page.locator(".grid").all(), maps, strict=True):
         expect(grid.locator(".channel strong")).to_have_text([str(channel) for channel in layer.channels])
-        tile = grid.locator(".picture").first.bounding_box()
-        assert tile
-        assert tile["width"] >= 96
+        size = grid.locator(".picture").first.bounding_box()
+        assert size
+        assert size["width"] >= 96
     tile = page.get_by_role("button", name=f"Show over the photograph: head, channel {maps[2].channels[3]}")
     tile.click()
     expect(caption(page)).to_have_text(f"head, channel {maps[2].channels[3]}")
