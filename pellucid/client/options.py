@@ -95,6 +95,7 @@ class WhatIfOptions(TypedDict, total=False):
     provenance: bool
     view: Literal["centre", "whole", "squash"]
     detail: int
+    theme: Literal["light", "dark"]
     target: str | int | Sequence[str | int]
     region: str | Sequence[str]
     region_mask: ImageSource
@@ -118,6 +119,7 @@ class CompareOptions(TypedDict, total=False):
     provenance: bool
     view: Literal["centre", "whole", "squash"]
     detail: int
+    theme: Literal["light", "dark"]
     target: str | int | Sequence[str | int]
     region: str | Sequence[str]
     region_mask: ImageSource
@@ -141,6 +143,7 @@ class ExplainOptions(TypedDict, total=False):
     provenance: bool
     view: Literal["centre", "whole", "squash"]
     detail: int
+    theme: Literal["light", "dark"]
     layers: str | Sequence[str]
     gates: str | Sequence[str]
     channels: int | Sequence[int]

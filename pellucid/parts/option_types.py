@@ -99,6 +99,7 @@ class Analysis:
     """The data of an image's entry: the image, the engine's outcome, and the network's spec.
 
     ``trusted`` has the measurements of each map, with ``trust=true``. ``media_type`` is the type of pictures.
+    ``methods`` are the network's.
     """
 
     image: DecodedImage
@@ -106,6 +107,7 @@ class Analysis:
     spec: ModelSpec
     trusted: Sequence[Trusted] = ()
     media_type: str = "image/png"
+    methods: Sequence[MethodSpec] = ()
 
 
 # Numbers of the explained scalars of an image: a weight of each number of the output, for each target.
