@@ -26,8 +26,10 @@ from pellucid.network.file import CompiledNetwork, load
 from pellucid.network.spec import ModelSpec, NetworkSpec, Sizes
 from pellucid.parts import compare, figure, result
 from pellucid.parts.attention import AttentionOptions
+from pellucid.parts.compare import CompareOptions, Kind, SideOutcome
 from pellucid.parts.explain import ExplainOptions
 from pellucid.parts.feature_maps import FeatureMapOptions
+from pellucid.parts.figure import FigureOptions
 from pellucid.parts.grad_cam import GradCamOptions
 from pellucid.parts.option_types import Analysis, Options, invalid
 from pellucid.parts.predictions import PredictOptions
@@ -190,7 +192,7 @@ class Network:
             drawn = figure.drawn(sheet, wanted.theme, media_type)
         else:
             require_one(route, other)
-            kinds: dict[str, type[figure.FigureOptions]] = {"explain": ExplainOptions, "what-if": WhatIfOptions}
+            kinds: dict[str, type[FigureOptions]] = {"explain": ExplainOptions, "what-if": WhatIfOptions}
             options = self._options(kinds[route], given).alone()
             options.require_room(self._plan(options))
             drawn = options.figure(self._analysis(image, options, side, media_type))
@@ -201,17 +203,17 @@ class Network:
 
     def _compared(
         self, image: ImageSource, other: ImageSource | None, against: Network | None, given: Any, side: int | None
-    ) -> tuple[compare.Kind, list[compare.SideOutcome], compare.CompareOptions]:
+    ) -> tuple[Kind, list[SideOutcome], CompareOptions]:
         """The sides of a comparison. ``side``: the longer side of the pictures that are kept to be drawn."""
         if "against_model" in given:
             raise InvalidOption("against_model: Give the other network itself as `against`.")
-        wanted = self._options(compare.CompareOptions, given)
+        wanted = self._options(CompareOptions, given)
         if against is not None:
             wanted = wanted.model_copy(update={"against_model": against.spec.name})
         images = [image] if other is None else [image, other]
         kind = compare.kind_of(wanted, len(images))
         networks = (self, against or self)
-        seen: list[compare.SideOutcome] = []
+        seen: list[SideOutcome] = []
         for number, (name, _, plan) in enumerate(compare.sides(kind, *networks, wanted)):
             network = networks[number]
             if self.spec.output.kind == "embedding":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 from pydantic import Field
@@ -15,12 +15,25 @@ from pellucid.parts.option_types import Analysis, Options
 from pellucid.render import compose, typeface
 from pellucid.render.compose import Size
 from pellucid.render.encode import Picture
-from pellucid.render.figure import FIGURE_TYPES, SVG, Box, Figure, Shape, Shown, Text, density, written
+from pellucid.render.figure import (
+    FIGURE_TYPES,
+    SVG,
+    THEMES,
+    Box,
+    Figure,
+    Shape,
+    Shown,
+    Text,
+    Theme,
+    ThemeName,
+    density,
+    number,
+    written,
+)
 from pellucid.types import Box as SourceBox
 from pellucid.types import DecodedImage, Floats, GateReading, ImageInfo, MethodSpec, Pixels, Plan
 
-__all__ = ["FIGURE_TYPES", "SVG"]  # for the service's document
-ThemeName = Literal["light", "dark"]
+__all__ = ["FIGURE_TYPES", "SVG", "number"]  # for the service's document, and for the parts
 # The longer side of the photograph that a figure is drawn from.
 SOURCE_SIDE: Final = 1200
 # Maps in one figure.
@@ -42,31 +55,13 @@ _SCALE: Final = 74
 _HIGHEST: Final = {1: 560, 2: 460, 3: 420, 4: 360}
 
 
-@dataclass(frozen=True, slots=True)
-class Theme:
-    """The colours of a figure. ``above`` and ``below`` differ for colour-blind readers."""
-
-    paper: str
-    ink: str
-    faint: str
-    line: str
-    track: str
-    bar: str
-    above: str
-    below: str
-
-
-THEMES: Final[dict[ThemeName, Theme]] = {
-    "light": Theme("#ffffff", "#1b1f24", "#59636e", "#aab2bb", "#eceff2", "#4a6fa5", "#d05420", "#2c68b0"),
-    "dark": Theme("#14181d", "#e8ecf0", "#a3adb8", "#56606b", "#262d35", "#7fa6dc", "#f08a52", "#6aa6ec"),
-}
 # The colours of a segmentation's classes: Okabe and Ito's, and lighter ones.
-_CLASSES: Final = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#f0e442", "#8c6bb1") + (
-    "#7f7f7f",
-    "#b2df8a",
-    "#fb9a99",
-    "#a6761d",
+# fmt: off
+_CLASSES: Final = (
+    "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#f0e442", "#8c6bb1", "#7f7f7f", "#b2df8a",
+    "#fb9a99", "#a6761d",
 )
+# fmt: on
 
 
 class FigureOptions(Options):
@@ -163,11 +158,6 @@ class Sheet:
 
 
 # -- numbers and words
-
-
-def number(value: float) -> str:
-    """Three digits, with a minus sign."""
-    return f"{value:.3g}".replace("-", "\N{MINUS SIGN}")
 
 
 def score(target: dict[str, Any]) -> str:

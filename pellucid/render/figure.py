@@ -24,6 +24,7 @@ _SVG_DENSITY: Final = 2
 _SMALL: Final = 2**15
 _QUALITY: Final = 92
 
+ThemeName = Literal["light", "dark"]
 Anchor = Literal["start", "middle", "end"]
 _PILLOW_ANCHORS: Final[dict[Anchor, str]] = {"start": "ls", "middle": "ms", "end": "rs"}
 
@@ -76,6 +77,31 @@ class Figure:
     height: int
     paper: str
     shapes: Sequence[Shape]
+
+
+@dataclass(frozen=True, slots=True)
+class Theme:
+    """The colours of a figure. ``above`` and ``below`` differ for colour-blind readers."""
+
+    paper: str
+    ink: str
+    faint: str
+    line: str
+    track: str
+    bar: str
+    above: str
+    below: str
+
+
+THEMES: Final[dict[ThemeName, Theme]] = {
+    "light": Theme("#ffffff", "#1b1f24", "#59636e", "#aab2bb", "#eceff2", "#4a6fa5", "#d05420", "#2c68b0"),
+    "dark": Theme("#14181d", "#e8ecf0", "#a3adb8", "#56606b", "#262d35", "#7fa6dc", "#f08a52", "#6aa6ec"),
+}
+
+
+def number(value: float) -> str:
+    """Three digits, with a minus sign."""
+    return f"{value:.3g}".replace("-", "\N{MINUS SIGN}")
 
 
 def density(media_type: str) -> int:

@@ -13,6 +13,7 @@ from PIL import ImageFont
 # The environment variable that names a font file for letters that Source Sans Pro lacks.
 VARIABLE: Final = "PELLUCID_FONT"
 FAMILY: Final = "Source Sans Pro"
+_file: str | None = os.environ.get(VARIABLE)
 # Stands for a letter that no font has.
 _LACKED: Final = "?"
 # No font has a glyph for it.
@@ -28,7 +29,8 @@ def use(path: Path) -> None:
         ImageFont.truetype(path, 12)
     except OSError as error:
         raise ValueError(f"{path} can't be read as a font: {error}") from error
-    os.environ[VARIABLE] = str(path)
+    global _file
+    _file = str(path)
     _other.cache_clear()
     _has.cache_clear()
 
@@ -86,11 +88,10 @@ def _ours(size: int, bold: bool) -> Font:
 
 @lru_cache(64)
 def _other(size: int) -> Font | None:
-    named = os.environ.get(VARIABLE)
     try:
-        return ImageFont.truetype(named, size) if named else None
+        return ImageFont.truetype(_file, size) if _file else None
     except OSError as error:
-        raise ValueError(f"{VARIABLE}: {named} can't be read as a font: {error}") from error
+        raise ValueError(f"{VARIABLE}: {_file} can't be read as a font: {error}") from error
 
 
 @lru_cache(4096)
