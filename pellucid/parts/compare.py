@@ -253,7 +253,7 @@ def comparison_sheet(
         [],
         [
             figure.papers([one.explanation.method], methods),
-            *dict.fromkeys(figure.source_words(side.model, side.seen[0].info) for side in sides),
+            *dict.fromkeys(figure.source_words(side.model, *infos) for side in sides),
         ],
     )
 
@@ -280,7 +280,7 @@ def _facts(kind: Kind, sides: tuple[_Found, _Found]) -> list[figure.Bars | None]
         (
             name,
             float(most["difference"]),
-            f"{figure.number(most['first'])} \N{RIGHTWARDS ARROW} {figure.number(most['second'])}",
+            f"{most['first']:.2f} \N{RIGHTWARDS ARROW} {most['second']:.2f}",
         )
         for name, most in sorted(changed, key=lambda pair: -abs(pair[1]["difference"]))
     ]

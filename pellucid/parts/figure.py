@@ -53,6 +53,8 @@ _CAPTION: Final = 54
 _SCALE: Final = 74
 # The highest picture of a panel, by the number of columns.
 _HIGHEST: Final = {1: 560, 2: 460, 3: 420, 4: 360}
+# All pictures of a row are as high as the lowest of them, but at least so high if they can be.
+_LEAST_HIGH: Final = 200
 
 
 # The colours of a segmentation's classes: Okabe and Ito's, and lighter ones.
@@ -273,6 +275,7 @@ def difference(
 ) -> Panel:
     """One map less another over the photograph, or over plain grey where the two have a photograph each."""
     shown = replace(scale(heat, look, unit), unit=unit)
+    note = f"{note}, {number(heat.min())} to {number(heat.max())}"
     if image is not None:
         return replace(overlay(title, note, image, heat, box, look, unit), scale=shown)
     blank = np.full((1, 1, 3), 160, np.uint8)
@@ -440,7 +443,7 @@ class _Page:
         columns = len(panels)
         room = (_ROOM - (columns - 1) * _GAP) / columns
         sizes = [_fitting(panel.proportion, room, _HIGHEST.get(columns, 320)) for panel in panels if panel]
-        highest = max(height for _, height in sizes)
+        highest = max(min(height for _, height in sizes), _LEAST_HIGH)
         for column, panel in enumerate(panels):
             if panel is not None:
                 self._panel(panel, _MARGIN + column * (room + _GAP), room, highest)

@@ -117,7 +117,10 @@ class WhatIfOptions(TopOptions, LayerOptions, FigureOptions):
             title = f"{when}: {target['label']}, {figure.score(target)}"
             panels.append(figure.overlay(title, f"grad-cam at {layer}", image, side.heat, image.box, look, unit))
         signed = figure.Look(SIGNED_COLOURS, True, reach=reach or 1.0)
-        return [*panels, figure.difference("After less before", "", image, difference, image.box, signed, unit)]
+        return [
+            *panels,
+            figure.difference("After less before", "on the same scale", image, difference, image.box, signed, unit),
+        ]
 
 
 def _edit_words(found: WhatIf) -> str:

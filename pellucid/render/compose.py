@@ -199,7 +199,7 @@ def overlay(
 def tinted(
     picture: Pixels, source_size: Size, box: Box, colours: Pixels, shown: NDArray[np.bool_], alpha: float, size: Size
 ) -> Pixels:
-    """Draw ``colours`` ``[h, w, 3]`` over ``box`` where they are ``shown`` ``[h, w]``. All else is as in ``overlay``."""
+    """Draw ``colours`` ``[h, w, 3]`` over ``box`` where they are ``shown`` ``[h, w]``. All else is as in overlays."""
     source = _resized(picture, size)
     x0, y0, x1, y1 = place = scaled_box(box, source_size, size)
     inner = x1 - x0, y1 - y0

@@ -113,7 +113,7 @@ def _strip(strip: Strip, top: int, theme: Theme) -> Iterator[Shape]:
 def _tick(count: int) -> int:
     """The channels between two ticks: 1, 2 or 5 times a power of 10."""
     steps = (factor * 10**power for power in range(9) for factor in (1, 2, 5))
-    return next(step for step in steps if count / step <= _MOST_TICKS)
+    return int(next(step for step in steps if count / step <= _MOST_TICKS))
 
 
 @dataclass(frozen=True, slots=True)
