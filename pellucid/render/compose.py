@@ -125,7 +125,7 @@ def _cubic(heat: Floats, size: Size) -> Image.Image:
     return Image.fromarray(heat).resize(size, Image.Resampling.BICUBIC)
 
 
-def _smooth_levels(heat: Floats, size: Size, keep_sign: bool, reach: float | None) -> Image.Image:
+def _smooth_levels(heat: Floats, size: Size, keep_sign: bool, reach: float | None = None) -> Image.Image:
     """``mask``, but smooth, as an 8-bit image: the largest value of a cell becomes 255, and what exceeds it as well.
 
     With ``reach`` > 0, this value becomes 255, and 0 no evidence.

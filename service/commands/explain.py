@@ -66,8 +66,8 @@ def explain(
 
     With --figure, one photograph becomes one figure for a report.
 
-    With --out, each has a folder with its name there: predictions.json, overlay.png, mask.png, a grid of feature maps for each
-    layer, attention.png, and explanation.json with all the numbers. Folders are searched for pictures.
+    With --out, each has a folder with its name there: predictions.json, overlay.png, mask.png, a grid of feature maps
+    for each layer, attention.png, and explanation.json with all the numbers. Folders are searched for pictures.
 
     Exit codes: 0, all were explained; 1, some failed; 2, wrong options, or no server.
     """
