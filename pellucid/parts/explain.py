@@ -128,7 +128,7 @@ class ExplainOptions(PredictOptions, GradCamOptions, GateOptions, FeatureMapOpti
             title = f"{title}: why not {against}"
         if self.direction == "down":
             title, unit = f"{title}: what lowers it", f"{unit}, for a lower score"
-        fused = f", the {explanation.fuse} of both" if explanation.fuse else ""
+        fused = f", the {explanation.fuse} of their maps" if explanation.fuse else ""
         look = figure.Look(self.colormap or (SIGNED_COLOURS if self.signed else COLOURS), self.signed, self.alpha)
         note = f"{explanation.method} at {explanation.layer}{fused}"
         return figure.overlay(title, note, analysis.image, explanation.heat, analysis.image.box, look, unit)
