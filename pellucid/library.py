@@ -14,6 +14,8 @@ from pydantic import ValidationError
 from pellucid.atlas import file as atlas_file
 from pellucid.atlas.file import Atlas
 from pellucid.client import options as asked
+from pellucid.client.calls import require_one
+from pellucid.client.figure import Figure, FigureRoute, FigureType
 from pellucid.client.heat_maps import HeatMaps, read_npz
 from pellucid.client.images import ImageSource, as_option, read
 from pellucid.decode.image import decode
@@ -25,11 +27,13 @@ from pellucid.explain.methods import offered
 from pellucid.network import names
 from pellucid.network.file import CompiledNetwork, load
 from pellucid.network.spec import ModelSpec, NetworkSpec, Sizes
-from pellucid.parts import compare, result
+from pellucid.parts import compare, figure, result
 from pellucid.parts.attention import AttentionOptions
 from pellucid.parts.channels import ChannelOptions
+from pellucid.parts.compare import CompareOptions, Kind, SideOutcome
 from pellucid.parts.explain import ExplainOptions
 from pellucid.parts.feature_maps import FeatureMapOptions
+from pellucid.parts.figure import FigureOptions
 from pellucid.parts.grad_cam import GradCamOptions
 from pellucid.parts.option_types import Analysis, Options, invalid
 from pellucid.parts.predictions import PredictOptions
@@ -180,15 +184,50 @@ class Network:
         **given: Unpack[asked.CompareOptions],
     ) -> Comparison:
         """Compare two classes (two of ``target``), two pictures (``other``), or two networks (``against``)."""
+        kind, seen, wanted = self._compared(image, other, against, given, None)
+        answer = compare.comparison_json(kind, self._models(against, seen), seen, wanted)
+        return Comparison.model_validate_json(result.as_json(answer))
+
+    def figure(
+        self,
+        image: ImageSource,
+        other: ImageSource | None = None,
+        *,
+        route: FigureRoute = "explain",
+        against: Network | None = None,
+        media_type: FigureType = "image/png",
+        **given: Any,
+    ) -> Figure:
+        """The answer of ``explain``, ``what-if`` or ``compare`` as one figure, with the options of that method."""
+        side = figure.SOURCE_SIDE
+        if route == "compare":
+            kind, seen, wanted = self._compared(image, other, against, given, side)
+            sheet = compare.comparison_sheet(kind, self._models(against, seen), seen, wanted, self.methods)
+            drawn = figure.drawn(sheet, wanted.theme, media_type)
+        else:
+            require_one(route, other)
+            kinds: dict[str, type[FigureOptions]] = {"explain": ExplainOptions, "what-if": WhatIfOptions}
+            options = self._options(kinds[route], given).alone()
+            options.require_room(self._plan(options))
+            drawn = options.figure(self._analysis(image, options, side, media_type))
+        return Figure(drawn.data, media_type)
+
+    def _models(self, against: Network | None, seen: Sequence[Any]) -> list[ModelSpec]:
+        return [self.spec, (against or self).spec][: len(seen)]
+
+    def _compared(
+        self, image: ImageSource, other: ImageSource | None, against: Network | None, given: Any, side: int | None
+    ) -> tuple[Kind, list[SideOutcome], CompareOptions]:
+        """The sides of a comparison. ``side``: the longer side of the pictures that are kept to be drawn."""
         if "against_model" in given:
             raise InvalidOption("against_model: Give the other network itself as `against`.")
-        wanted = self._options(compare.CompareOptions, given)
+        wanted = self._options(CompareOptions, given)
         if against is not None:
             wanted = wanted.model_copy(update={"against_model": against.spec.name})
         images = [image] if other is None else [image, other]
         kind = compare.kind_of(wanted, len(images))
         networks = (self, against or self)
-        seen: list[compare.SideOutcome] = []
+        seen: list[SideOutcome] = []
         for number, (name, _, plan) in enumerate(compare.sides(kind, *networks, wanted)):
             network = networks[number]
             if self.spec.output.kind == "embedding":
@@ -197,16 +236,23 @@ class Network:
                 found = seen[0][1].explanations[0].target.index
                 with compare.naming(name):
                     plan = replace(plan, targets=(compare.counterpart(found, self.spec, network.spec),))
-            seen.append(network._analyze(images[min(number, len(images) - 1)], plan, wanted, None))
-        answer = compare.comparison_json(kind, [network.spec for network in networks][: len(seen)], seen, wanted)
-        return Comparison.model_validate_json(result.as_json(answer))
+            seen.append(network._analyze(images[min(number, len(images) - 1)], plan, wanted, side))
+        return kind, seen, wanted
 
     # -- one picture, from its source to its result
 
     def _result(self, image: ImageSource, kind: type[Options], given: Any) -> Result:
         options = self._options(kind, given)
+        analysis = self._analysis(image, options, options.picture_side)
+        found = options.entry(analysis)
+        answer = {"image": result.image_info(analysis.image.info), **found}
+        return Result.model_validate_json(result.as_json(answer))
+
+    def _analysis(
+        self, image: ImageSource, options: Options, side: int | None, media_type: str = "image/png"
+    ) -> Analysis:
         plan = self._plan(options)
-        decoded, outcome = self._analyze(image, plan, options, options.picture_side)
+        decoded, outcome = self._analyze(image, plan, options, side)
         tried: tuple[Trusted, ...] = ()
         if options.design is not None:
             perturbations = perturbations_of(decoded, outcome, self.spec.preprocess, options.design)
@@ -214,8 +260,7 @@ class Network:
             pictures = (replace(decoded, pixels=perturbations.picture(n)) for n in range(len(perturbations)))
             scores = [scores_of(tiles.scores(self._run(each, scoring), scoring), plan) for each in pictures]
             tried = measure(perturbations, np.array(scores), outcome, self.spec.output, 0.0, len(decoded.tiles))
-        found = options.entry(Analysis(decoded, outcome, self.spec, tried, atlas=self.atlas))
-        return Result.model_validate_json(result.as_json({"image": result.image_info(decoded.info), **found}))
+        return Analysis(decoded, outcome, self.spec, tried, media_type, self.methods, self.atlas)
 
     def _plan(self, options: Options) -> Plan:
         """The plan of the options, with the embedding of their reference."""

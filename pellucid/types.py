@@ -153,6 +153,7 @@ class MethodSpec:
 
     ``at_layers`` and ``at_pixels``: where the method is offered. If both are true, the default is the pixels.
     ``signed``: the maps have evidence against the class as well. ``of_class``: the maps depend on the class.
+    ``unit``: that of the maps' values. Empty: that of the explained score, such as logits.
     """
 
     name: str
@@ -164,6 +165,7 @@ class MethodSpec:
     at_pixels: bool = False
     signed: bool = True
     of_class: bool = True
+    unit: str = ""
 
     @property
     def of_attention(self) -> bool:

@@ -32,6 +32,7 @@ from pellucid.network import names
 from pellucid.network.file import CompiledNetwork, load
 from pellucid.network.spec import NetworkSpec, PreprocessSpec
 from pellucid.parts.option_types import invalid
+from pellucid.render import typeface
 from pellucid.runtime import choose, cores
 from pellucid.runtime.info import as_json, versions
 from pellucid.types import Batch, Plan, Tap
@@ -235,6 +236,8 @@ def _assemble(settings: Settings, on_death: Callable[[], None]) -> Service:
     available = cores.available()
     decoders = settings.decode_threads or max(2, available)
     threadpool_limits(1, "blas")  # numpy's own threads would only get into the way of the pool's
+    if settings.font:
+        typeface.use(settings.font)
     pool = FairPool(decoders, "pictures")
     wanted = dict.fromkeys((settings.model, *settings.models))
     metrics = Metrics(version("pellucid"))

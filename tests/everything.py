@@ -70,7 +70,7 @@ def _ask_for_maps(client: httpx.Client, image: bytes, detail: ModelDetail, layer
     response = post(client, "/v1/grad-cam", image, accept=NPZ, layer=layers[0])
     assert response.status_code == 200, response.text
     assert read_npz(response.content).heat.size
-    for route in ("/v1/attention", "/v1/grad-cam"):
+    for route in ("/v1/attention", "/v1/grad-cam", "/v1/explain"):
         assert post(client, route, image, accept="image/png").headers["content-type"] == "image/png"
 
 

@@ -14,15 +14,16 @@ It needs httpx, pydantic and tenacity, and Pillow for pictures of Pillow. It loa
 - asynchronous: the client; sync: the same without an event loop, generated; calls: requests and replies of both
 - images: the forms of an image; options: the options of each route, generated
 - retry: which failures are retried, and when; errors: ApiError
-- heat_maps: maps as arrays, read from .npz
+- heat_maps: maps as arrays, read from .npz; figure: an answer as one figure
 - many: several pictures at a time
 """
 
 from pellucid.client.asynchronous import AsyncClient
 from pellucid.client.errors import ApiError
+from pellucid.client.figure import Figure
 from pellucid.client.heat_maps import HeatMaps
 from pellucid.client.images import ImageSource
 from pellucid.client.many import Explained
 from pellucid.client.sync import Client
 
-__all__ = ["ApiError", "AsyncClient", "Client", "Explained", "HeatMaps", "ImageSource"]
+__all__ = ["ApiError", "AsyncClient", "Client", "Explained", "Figure", "HeatMaps", "ImageSource"]

@@ -12,6 +12,7 @@ import tenacity
 
 from pellucid.client import calls, retry
 from pellucid.client.calls import Call, PictureRoute
+from pellucid.client.figure import Figure, FigureRoute, FigureType
 from pellucid.client.heat_maps import NPZ, HeatMaps, read_npz
 from pellucid.client.images import ImageSource
 from pellucid.client.many import FAILURES, Counter, Explained, Progress, async_in_order, async_run
@@ -114,6 +115,23 @@ class AsyncClient:
         """The picture of a route as a file's bytes: the plot of the channels' weights, a grid, an overlay or a mask."""
         response = await self._post(route, image, options, media_type)
         return response.content
+
+    async def figure(
+        self,
+        image: ImageSource,
+        other: ImageSource | None = None,
+        *,
+        route: FigureRoute = "explain",
+        media_type: FigureType = "image/png",
+        **options: Any,
+    ) -> Figure:
+        """The answer of ``explain``, ``what-if`` or ``compare`` as one figure, with the options of that method."""
+        if route == "compare":
+            call = await async_run(calls.compare, image, other, options, media_type)
+        else:
+            calls.require_one(route, other)
+            call = await async_run(calls.post, route, image, options, media_type)
+        return Figure((await self._send(call)).content, media_type)
 
     async def heat_maps(self, image: ImageSource, **options: Unpack[GradCamOptions]) -> HeatMaps:
         """The maps of /v1/grad-cam as arrays, in full precision. Needs numpy."""

@@ -75,10 +75,18 @@ def post(route: str, image: ImageSource, options: Mapping[str, Any], accept: str
     return Call("POST", f"/v1/{route}", options, (read(image),), accept)
 
 
-def compare(image: ImageSource, other: ImageSource | None, options: Mapping[str, Any]) -> Call:
+def compare(
+    image: ImageSource, other: ImageSource | None, options: Mapping[str, Any], accept: str = "application/json"
+) -> Call:
     """A POST of one image, or of two to compare. Raises what ``images.read`` does."""
     images = (image,) if other is None else (image, other)
-    return Call("POST", "/v1/compare", options, tuple(map(read, images)))
+    return Call("POST", "/v1/compare", options, tuple(map(read, images)), accept)
+
+
+def require_one(route: str, other: ImageSource | None) -> None:
+    """Raise ValueError if there is a second image, for a route that takes one."""
+    if other is not None:
+        raise ValueError(f"Two images are for route='compare', not {route!r}.")
 
 
 def get_model(name: str) -> Call:

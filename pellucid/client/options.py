@@ -98,6 +98,7 @@ class WhatIfOptions(TypedDict, total=False):
     view: Literal["centre", "whole", "squash"]
     detail: int
     atlas: bool
+    theme: Literal["light", "dark"]
     target: str | int | Sequence[str | int]
     region: str | Sequence[str]
     region_mask: ImageSource
@@ -137,6 +138,7 @@ class CompareOptions(TypedDict, total=False):
     provenance: bool
     view: Literal["centre", "whole", "squash"]
     detail: int
+    theme: Literal["light", "dark"]
     target: str | int | Sequence[str | int]
     region: str | Sequence[str]
     region_mask: ImageSource
@@ -162,6 +164,7 @@ class ExplainOptions(TypedDict, total=False):
     provenance: bool
     view: Literal["centre", "whole", "squash"]
     detail: int
+    theme: Literal["light", "dark"]
     atlas: bool
     layers: str | Sequence[str]
     gates: str | Sequence[str]

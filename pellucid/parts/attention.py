@@ -16,12 +16,13 @@ from pellucid.parts.predictions import class_json
 from pellucid.parts.targets import LayerOptions, TargetOptions
 from pellucid.render import compose, plot
 from pellucid.render.encode import Picture, encode
+from pellucid.render.figure import THEMES, written
 from pellucid.types import GateReading, Plan, SpatialGateReading
 
 # The length of ``strongest`` and ``weakest``.
 _EXTREMES: Final = 5
-# The axis of a gate's bars goes from 1 at least this far.
-_LEAST_REACH: Final = 0.75
+# The axis of a gate's bars goes from 1 at least this far: less is next to nothing.
+_LEAST_REACH: Final = 0.1
 # The longest side in pixels of a spatial gate's picture. Its weights are few: 56 x 56 at an early layer.
 _SPATIAL_SIDE: Final = 256
 
@@ -82,7 +83,7 @@ class GateOptions(TargetOptions, AtlasOptions):
         importance, headers = entry["attention"].get("importance"), {}
         if importance:
             headers = {"Pellucid-Layer": importance["layer"], "Pellucid-Target": str(importance["target"]["index"])}
-        return encode(plot.bars(_strips(entry["attention"])), media_type), headers
+        return written(plot.bars(_strips(entry["attention"]), THEMES["light"]), media_type), headers
 
 
 class AttentionOptions(GateOptions, LayerOptions):
@@ -140,11 +141,12 @@ def _spatial_gate_json(gate: SpatialGateReading, analysis: Analysis) -> dict[str
 
 
 def _strips(attention: dict[str, Any]) -> list[plot.Strip]:
-    # One axis for all gates, and for most pictures, so that bars can be compared.
+    # One axis for all gates, so that bars can be compared.
     reach = max([_LEAST_REACH, *(float(np.abs(gate["weights"] - 1).max()) for gate in attention["gates"])])
     strips = [
         plot.Strip(
-            f"{gate['layer']}: {gate['channels']} channels, {gate['weights'].min():.2f} to {gate['weights'].max():.2f}",
+            gate["layer"],
+            f"{gate['channels']} channels, {gate['weights'].min():.2f} to {gate['weights'].max():.2f}",
             gate["weights"],
             neutral=1,
             reach=reach,
@@ -155,5 +157,6 @@ def _strips(attention: dict[str, Any]) -> list[plot.Strip]:
     if importance is None:
         return strips
     largest = float(np.abs(importance["weights"]).max()) or 1.0
-    title = f"Grad-CAM channel weights at {importance['layer']} for {importance['target']['label']} (not a gate)"
-    return [*strips, plot.Strip(title, importance["weights"], neutral=0, reach=largest)]
+    title = f"Grad-CAM's channel weights at {importance['layer']} for {importance['target']['label']}"
+    note = f"{len(importance['weights'])} channels, no gate"
+    return [*strips, plot.Strip(title, note, importance["weights"], neutral=0, reach=largest)]

@@ -12,15 +12,16 @@ from pydantic import Field
 
 from pellucid.errors import InvalidOption, PellucidError
 from pellucid.network.spec import ModelSpec
-from pellucid.parts import side_by_side
-from pellucid.parts.grad_cam import METHOD, SAMPLES, SIGNED_COLOURS, GradCamOptions, Samples
+from pellucid.parts import figure, side_by_side
+from pellucid.parts.figure import FigureOptions
+from pellucid.parts.grad_cam import COLOURS, METHOD, SAMPLES, SIGNED_COLOURS, GradCamOptions, Samples
 from pellucid.parts.names import class_index
 from pellucid.parts.option_types import MAX_SIDE, ColormapName, Fit, LeastSide, Name, Names, Offer, OneName, Side
-from pellucid.parts.predictions import TopOptions, prediction_json
+from pellucid.parts.predictions import TopOptions, prediction_json, target_json
 from pellucid.parts.result import image_info
 from pellucid.parts.targets import TargetOptions
 from pellucid.trust.ranks import spearman
-from pellucid.types import Box, DecodedImage, Explanation, GateReading, Outcome, Plan
+from pellucid.types import Box, DecodedImage, Explanation, Floats, GateReading, MethodSpec, Outcome, Plan
 
 Kind = Literal["classes", "pictures", "models"]
 SideOutcome = tuple[DecodedImage, Outcome]
@@ -29,7 +30,7 @@ _NAMED: Final = 10
 _NAMES: Final = {"pictures": "picture", "models": "network"}
 
 
-class CompareOptions(TopOptions, TargetOptions):
+class CompareOptions(TopOptions, TargetOptions, FigureOptions):
     """Options of /v1/compare."""
 
     target: Names = Field(
@@ -184,18 +185,8 @@ def comparison_json(
     kind: Kind, models: Sequence[ModelSpec], seen: Sequence[SideOutcome], options: CompareOptions
 ) -> dict[str, Any]:
     """The field ``compare``. Pictures are still ``render.encode.Picture``."""
-    one, other = (
-        _Found(model, each, explanation)
-        for model, each in zip(models, seen, strict=True)
-        for explanation in each[1].explanations
-    )
-    maps = one.explanation.heat, other.explanation.heat
-    if kind == "pictures":
-        sizes = [side.seen[0].pixels.shape for side in (one, other)]
-        box: Box = (0, 0, max(size[1] for size in sizes), max(size[0] for size in sizes))
-    else:
-        box = side_by_side.common(one.box, other.box)
-        maps = side_by_side.over(maps[0], one.box, box), side_by_side.over(maps[1], other.box, box)
+    one, other = _pair(models, seen)
+    maps, box = _maps(kind, one, other)
     info = one.seen[0].info
     source = (info.width or 1, info.height or 1) if options.fit == "source" else None
     canvas = side_by_side.Canvas(box, options.max_side, options.min_side, source)
@@ -210,6 +201,108 @@ def comparison_json(
         },
         "gates": _gates_json(one.seen[1].gates, other.seen[1].gates) if kind != "classes" else [],
     }
+
+
+def _pair(models: Sequence[ModelSpec], seen: Sequence[SideOutcome]) -> tuple[_Found, _Found]:
+    one, other = (
+        _Found(model, each, explanation)
+        for model, each in zip(models, seen, strict=True)
+        for explanation in each[1].explanations
+    )
+    return one, other
+
+
+def _maps(kind: Kind, one: _Found, other: _Found) -> tuple[tuple[Floats, Floats], Box]:
+    """Both maps over one box: that of the picture, or of the network's input for two pictures."""
+    maps = one.explanation.heat, other.explanation.heat
+    if kind == "pictures":
+        sizes = [side.seen[0].pixels.shape for side in (one, other)]
+        return maps, (0, 0, max(size[1] for size in sizes), max(size[0] for size in sizes))
+    box = side_by_side.common(one.box, other.box)
+    return (side_by_side.over(maps[0], one.box, box), side_by_side.over(maps[1], other.box, box)), box
+
+
+def comparison_sheet(
+    kind: Kind,
+    models: Sequence[ModelSpec],
+    seen: Sequence[SideOutcome],
+    options: CompareOptions,
+    methods: Sequence[MethodSpec],
+) -> figure.Sheet:
+    """What the figure of a comparison shows. All its maps have one scale."""
+    one, other = sides = _pair(models, seen)
+    maps, box = _maps(kind, one, other)
+    *_, difference, reach = side_by_side.compared(*maps)
+    shown = SIGNED_COLOURS if options.signed else COLOURS
+    look = figure.Look(shown, options.signed, reach=reach or 1.0)
+    (unit,) = {method.unit for method in methods if method.name == one.explanation.method} or {""}
+    unit = f"in {unit or figure.score_unit(one.model, one.explanation.target.index)}"
+    two_pictures, two_networks = kind == "pictures", kind == "models"
+    overlays: list[figure.Panel | None] = []
+    for side, heat in zip(sides, maps, strict=True):
+        target = target_json(side.explanation.target, side.model)
+        title = f"{target['label']}, {figure.score(target)}"
+        note = f"{side.explanation.method} at {side.explanation.layer}"
+        if two_networks:
+            title = f"{side.model.name}: {title}"
+        place = side.box if two_pictures else box
+        overlays.append(figure.overlay(title, note, side.seen[0], heat, place, look, unit))
+    signed = figure.Look(options.colormap, True, reach=reach or 1.0)
+    common = None if two_pictures else one.seen[0]
+    where = "over the frames" if two_pictures else "on the same scale"
+    less = figure.difference(
+        "Second less first", where, common, difference, box, signed, f"{unit}: below 0 more in the first"
+    )
+    infos = [side.seen[0].info for side in sides]
+    names = " and ".join(dict.fromkeys(side.model.name for side in sides))
+    pictures = " and ".join(dict.fromkeys(map(figure.picture_words, infos)))
+    if two_pictures:
+        photographs = [figure.photograph(side.seen[0], name) for side, name in zip(sides, _PICTURES, strict=True)]
+        panels: list[list[figure.Panel | None]] = [[*photographs, None], [*overlays, less]]
+    else:
+        panels = [[figure.photograph(one.seen[0]), overlays[0]], [overlays[1], less]]
+    what = {"classes": "two classes", "pictures": "two pictures", "models": "two networks"}[kind]
+    return figure.Sheet(
+        f"{names}: {what}" if not two_networks else names,
+        pictures,
+        panels,
+        [block for block in _facts(kind, sides) if block],
+        [],
+        [
+            figure.papers([one.explanation.method], methods),
+            *dict.fromkeys(figure.source_words(side.model, *infos) for side in sides),
+        ],
+    )
+
+
+_PICTURES: Final = ("First picture", "Second picture")
+
+
+def _facts(kind: Kind, sides: tuple[_Found, _Found]) -> list[figure.Bars | None]:
+    one, other = sides
+    if one.model.output.kind == "embedding":
+        return [figure.likeness(target_json(one.explanation.target, one.model))]
+    if kind == "classes":
+        found = [prediction_json(each, one.model) for each in one.seen[1].predictions]
+        return [figure.predictions("Predictions", found, one.model)]
+    facts = []
+    for side, name in zip(sides, _PICTURES if kind == "pictures" else (one.model.name, other.model.name), strict=True):
+        found = [prediction_json(each, side.model) for each in side.seen[1].predictions]
+        facts.append(figure.predictions(f"{name}: predictions", found, side.model))
+    gates = _gates_json(one.seen[1].gates, other.seen[1].gates)
+    changed = [
+        (f"{gate['layer']}, channel {most['channel']}", most) for gate in gates for most in gate["most_changed"][:1]
+    ]
+    rows = [
+        (
+            name,
+            float(most["difference"]),
+            f"{most['first']:.2f} \N{RIGHTWARDS ARROW} {most['second']:.2f}",
+        )
+        for name, most in sorted(changed, key=lambda pair: -abs(pair[1]["difference"]))
+    ]
+    facts.append(figure.changes("What the gates changed most", "a channel's factor, first and second", rows))
+    return facts
 
 
 def _gates_json(first: Sequence[GateReading], second: Sequence[GateReading]) -> list[dict[str, Any]]:

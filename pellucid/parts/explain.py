@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field
 
+from pellucid.errors import InvalidOption
 from pellucid.network.spec import NetworkSpec
+from pellucid.parts import figure
 from pellucid.parts.attention import GateOptions
 from pellucid.parts.feature_maps import FeatureMapOptions
-from pellucid.parts.grad_cam import GradCamOptions
+from pellucid.parts.figure import FigureOptions
+from pellucid.parts.grad_cam import COLOURS, SIGNED_COLOURS, GradCamOptions
 from pellucid.parts.names import is_pixels, layer_name
 from pellucid.parts.option_types import Analysis, CommaSeparated, Offer, Options
-from pellucid.parts.predictions import PredictOptions
-from pellucid.render.encode import Picture
+from pellucid.parts.predictions import PredictOptions, class_json, prediction_json, target_json
+from pellucid.parts.trust import trust_json
 from pellucid.trust.perturbations import Design
-from pellucid.types import Plan
+from pellucid.types import Explanation, Plan
 
 Part = Literal["predictions", "attention", "feature_maps", "grad_cam"]
 PARTS: Final[tuple[Part, ...]] = ("predictions", "attention", "feature_maps", "grad_cam")
@@ -29,7 +32,11 @@ _OPTIONS: Final[dict[Part, type[Options]]] = {
 }
 
 
-class ExplainOptions(PredictOptions, GradCamOptions, GateOptions, FeatureMapOptions):
+# How many panels of a figure stand beside each other, by their number.
+_COLUMNS: Final = {1: 2, 2: 2, 3: 3, 4: 2, 5: 3, 6: 3}
+
+
+class ExplainOptions(PredictOptions, GradCamOptions, GateOptions, FeatureMapOptions, FigureOptions):
     """Options of /v1/explain: those of all its parts."""
 
     include: Annotated[list[Part], CommaSeparated] = Field(
@@ -69,12 +76,71 @@ class ExplainOptions(PredictOptions, GradCamOptions, GateOptions, FeatureMapOpti
     def has_output(self) -> bool:
         return "predictions" in self.include or "grad_cam" in self.include
 
-    def pictures(self, plan: Plan) -> int:
-        return sum(options.pictures(self, plan) for options in self._included())
+    def alone(self) -> Self:
+        included = [part for part in self.include if part != "feature_maps"]
+        if not included:
+            raise InvalidOption(
+                "include: A figure has predictions, grad_cam and attention; /v1/feature-maps draws feature maps."
+            )
+        return self.model_copy(update={"include": included})
 
-    def picture(self, entry: dict[str, Any], media_type: str) -> tuple[Picture, dict[str, str]]:
-        (options,) = (options for options in self._included() if options is not PredictOptions)
-        return options.picture(self, entry, media_type)
+    def maps(self, plan: Plan) -> int:
+        return GradCamOptions.pictures(self, plan) if "grad_cam" in self.include else 0
+
+    def sheet(self, analysis: Analysis) -> figure.Sheet:
+        outcome, spec, info = analysis.outcome, analysis.spec, analysis.image.info
+        explanations = outcome.explanations if "grad_cam" in self.include else ()
+        panels = [figure.photograph(analysis.image)]
+        if self.has_output and (segmentation := figure.segmentation(analysis)):
+            panels.append(segmentation)
+        panels += [self._panel(explanation, analysis) for explanation in explanations]
+        columns = _COLUMNS.get(len(panels), 4)
+        places = [*panels, *[None] * (-len(panels) % columns)]
+        facts = []
+        if "predictions" in self.include:
+            found = [prediction_json(each, spec) for each in outcome.predictions]
+            facts.append(figure.predictions("Predictions", found, spec))
+        if explanations and spec.output.kind == "embedding":
+            facts.append(figure.likeness(target_json(explanations[0].target, spec)))
+        if "attention" in self.include:
+            facts.append(figure.changed_gates(outcome.gates))
+        return figure.Sheet(
+            spec.name,
+            figure.picture_words(info),
+            [places[start : start + columns] for start in range(0, len(places), columns)],
+            [block for block in facts if block],
+            self._trust(analysis),
+            [
+                figure.papers((each.method for each in explanations), analysis.methods),
+                figure.source_words(spec, info),
+            ],
+        )
+
+    def _panel(self, explanation: Explanation, analysis: Analysis) -> figure.Panel:
+        spec, target = analysis.spec, target_json(explanation.target, analysis.spec)
+        (unit,) = {method.unit for method in analysis.methods if method.name == explanation.method} or {""}
+        unit = f"in {unit or figure.score_unit(spec, explanation.target.index)}"
+        if explanation.fuse:
+            unit = "from 0 to 1: the map of each layer is stretched"
+        title = f"{target['label']}, {figure.score(target)}"
+        if explanation.contrast:
+            against = " or ".join(class_json(index, spec)["label"] for index in explanation.contrast.against)
+            title = f"{title}: why not {against}"
+        if self.direction == "down":
+            title, unit = f"{title}: what lowers it", f"{unit}, for a lower score"
+        fused = f", the {explanation.fuse} of their maps" if explanation.fuse else ""
+        look = figure.Look(self.colormap or (SIGNED_COLOURS if self.signed else COLOURS), self.signed, self.alpha)
+        note = f"{explanation.method} at {explanation.layer}{fused}"
+        return figure.overlay(title, note, analysis.image, explanation.heat, analysis.image.box, look, unit)
+
+    def _trust(self, analysis: Analysis) -> list[str]:
+        explanations, several = analysis.outcome.explanations, len(analysis.trusted) > 1
+        found = []
+        for explanation, trusted in zip(explanations, analysis.trusted, strict=False):
+            label = target_json(explanation.target, analysis.spec)["label"]
+            said = trust_json(trusted, label, self.direction == "down")["sentence"]
+            found.append(f"{explanation.method} at {explanation.layer}: {said}" if several else said)
+        return found
 
     def pixels(self, plan: Plan) -> int:
         return sum(options.pixels(self, plan) for options in self._included())

@@ -16,6 +16,7 @@ from pellucid.parts.names import gate_names, layer_name
 from pellucid.parts.option_types import Analysis, ColormapName, CommaSeparated, Name, Offer
 from pellucid.render import compose, plot
 from pellucid.render.encode import Picture, encode
+from pellucid.render.figure import number
 from pellucid.types import FeatureMaps, Plan, Tap
 
 GRID_COLOURS: Final = "viridis"
@@ -178,7 +179,7 @@ _SIDES: Final = {"before": "before", "after": "after", "difference": "after less
 
 
 def _labels(maps: FeatureMaps, shown: compose.Range, options: FeatureMapOptions) -> plot.Labels:
-    """The texts of a grid. The font has no minus, dash or multiplication sign."""
+    """The texts of a grid."""
     channels, height, width = maps.shape
     count = len(maps.channels)
     which = "" if options.channels else ", those changed most first" if maps.side else ", strongest first"
@@ -186,9 +187,9 @@ def _labels(maps: FeatureMaps, shown: compose.Range, options: FeatureMapOptions)
     one_range = options.scale == "layer"
     return plot.Labels(
         f"{maps.layer}, {_SIDES[maps.side]}" if maps.side else maps.layer,
-        f"{count} of {channels} channels of {height} x {width}{which}",
+        f"{count} of {channels} channels of {height} \N{MULTIPLICATION SIGN} {width}{which}",
         [*map(str, maps.channels)],
-        ["" if one_range else f"{least:.3g} to {most:.3g}" for least, most in zip(low, high, strict=True)],
-        (f"{low[0]:.3g}", f"{high[0]:.3g}") if one_range else ("least", "most"),
+        ["" if one_range else f"{number(least)} to {number(most)}" for least, most in zip(low, high, strict=True)],
+        (number(low[0]), number(high[0])) if one_range else ("least", "most"),
         _SCALES[options.scale] + (" Before and after the gate have the same." if maps.side else ""),
     )

@@ -113,8 +113,8 @@ class Offer(Protocol):
 class Analysis:
     """The data of an image's entry: the image, the engine's outcome, and the network's spec.
 
-    ``trusted`` has the measurements of each map, with ``trust=true``. ``media_type`` is the type of pictures. ``atlas``
-    is the network's atlas, if one is open.
+    ``trusted`` has the measurements of each map, with ``trust=true``. ``media_type`` is the type of pictures.
+    ``methods`` are the network's. ``atlas`` is its atlas, if one is open.
     """
 
     image: DecodedImage
@@ -122,6 +122,7 @@ class Analysis:
     spec: ModelSpec
     trusted: Sequence[Trusted] = ()
     media_type: str = "image/png"
+    methods: Sequence[MethodSpec] = ()
     atlas: Atlas | None = None
 
 

@@ -85,12 +85,12 @@ def npz(image: DecodedImage, outcome: Outcome, origin: dict[str, Any] | None) ->
         "sha256": np.array(image.info.sha256),
     }
     if origin is not None:
-        arrays[PROVENANCE] = np.array(provenance_json(image.info, {"frame": frame(image)}, origin))
+        arrays[PROVENANCE] = np.array(provenance_json(image, origin))
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     return buffer.getvalue()
 
 
-def provenance_json(info: ImageInfo, entry: dict[str, Any], origin: dict[str, Any]) -> str:
+def provenance_json(image: DecodedImage, origin: dict[str, Any]) -> str:
     """The provenance of a file as JSON: that of the reply, and the picture's digest and frame."""
-    return orjson.dumps({**origin, "image_sha256": info.sha256, "frame": entry["frame"]}).decode()
+    return orjson.dumps({**origin, "image_sha256": image.info.sha256, "frame": frame(image)}).decode()

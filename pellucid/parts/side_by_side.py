@@ -42,10 +42,7 @@ def maps_json(
 
     ``reach`` is the largest magnitude of both and of the difference, and the end of all masks' scale.
     """
-    height, width = (max(sides) for sides in zip(first.shape, second.shape, strict=True))
-    one, other = (heat if heat.shape == (height, width) else upsample(heat, width, height) for heat in (first, second))
-    difference = other - one
-    reach = float(max(np.abs(values).max() for values in (one, other, difference)))
+    one, other, difference, reach = compared(first, second)
 
     def mask(heat: Floats, signed: bool, smooth: bool = False) -> Pixels:
         return canvas.drawn(lambda size: compose.shared_mask(heat, size, reach or 1.0, signed, smooth), signed)
@@ -66,6 +63,14 @@ def maps_json(
         "rank_agreement": None if agreement is None else np.float32(agreement),
         **coloured,
     }
+
+
+def compared(first: Floats, second: Floats) -> tuple[Floats, Floats, Floats, float]:
+    """Two maps in one shape, the second less the first, and the largest magnitude of all three."""
+    height, width = (max(sides) for sides in zip(first.shape, second.shape, strict=True))
+    one, other = (heat if heat.shape == (height, width) else upsample(heat, width, height) for heat in (first, second))
+    difference = other - one
+    return one, other, difference, float(max(np.abs(values).max() for values in (one, other, difference)))
 
 
 def raw_json(heat: Floats) -> dict[str, Any]:

@@ -11,8 +11,10 @@ from pydantic import Field
 
 from pellucid.errors import InvalidOption, UnknownName
 from pellucid.network.spec import ModelSpec, NetworkSpec
-from pellucid.parts import side_by_side
+from pellucid.parts import figure, side_by_side
 from pellucid.parts.atlas import AtlasOptions
+from pellucid.parts.figure import FigureOptions
+from pellucid.parts.grad_cam import COLOURS, SIGNED_COLOURS
 from pellucid.parts.names import gate_names, layer_name
 from pellucid.parts.option_types import (
     MAX_SIDE,
@@ -26,16 +28,16 @@ from pellucid.parts.option_types import (
     Scaled,
     Side,
 )
-from pellucid.parts.predictions import TopOptions, prediction_json
+from pellucid.parts.predictions import TopOptions, prediction_json, target_json
 from pellucid.parts.targets import LayerOptions
 from pellucid.trust.ranks import spearman
-from pellucid.types import ChannelRanking, DecodedImage, Edit, Plan, WhatIf
+from pellucid.types import ChannelRanking, DecodedImage, Edit, Plan, TargetMap, WhatIf
 
 # The length of ``most``: the channels with the largest effect.
 _NAMED: Final = 10
 
 
-class WhatIfOptions(TopOptions, LayerOptions, AtlasOptions):
+class WhatIfOptions(TopOptions, LayerOptions, FigureOptions, AtlasOptions):
     """Options of /v1/what-if."""
 
     gate: Name | None = Field(
@@ -95,6 +97,83 @@ class WhatIfOptions(TopOptions, LayerOptions, AtlasOptions):
 
     def pixels(self, plan: Plan) -> int:
         return 3 * max(1, len(plan.targets)) * self.max_side**2  # before, after, and their difference
+
+    def maps(self, plan: Plan) -> int:
+        return 3 * max(1, len(plan.targets))
+
+    def sheet(self, analysis: Analysis) -> figure.Sheet:
+        found, spec, info = analysis.outcome.what_if, analysis.spec, analysis.image.info
+        assert found is not None
+        rows = [self._panels(*pair, found.layer, analysis) for pair in found.targets]
+        photograph = figure.photograph(analysis.image)
+        panels: list[list[figure.Panel | None]] = [[photograph, rows[0][0]], rows[0][1:]]
+        if len(rows) > 1:
+            panels = [[None if number else photograph, *row] for number, row in enumerate(rows)]
+        facts = [
+            figure.predictions(f"Predictions {when}", [prediction_json(each, spec) for each in listed], spec)
+            for when, listed in (("before", found.before), ("after", found.after))
+        ]
+        if found.ranking:
+            muted = found.ranking.muted
+            order = np.argsort(-np.abs(muted), kind="stable")[:_NAMED].tolist()
+            rows_of_channels = [(f"channel {channel}", float(muted[channel]), "") for channel in order]
+            note = f"change of the {figure.score_words(spec)} when a channel alone is muted"
+            facts.append(figure.changes(f"Channels of {found.layer}", note, rows_of_channels))
+        return figure.Sheet(
+            f"{spec.name}: what if",
+            f"{_edit_words(found)} in {figure.picture_words(info)}",
+            panels,
+            [block for block in facts if block],
+            [_change_words(*pair, spec) for pair in found.targets],
+            [figure.papers(["grad-cam"], analysis.methods), figure.source_words(spec, info)],
+        )
+
+    def _panels(self, before: TargetMap, after: TargetMap, layer: str, analysis: Analysis) -> list[figure.Panel | None]:
+        """The maps before and after, and their difference, on one scale."""
+        image, spec = analysis.image, analysis.spec
+        *_, difference, reach = side_by_side.compared(before.heat, after.heat)
+        look = figure.Look(SIGNED_COLOURS if self.signed else COLOURS, self.signed, reach=reach or 1.0)
+        unit = f"in {figure.score_unit(spec, before.target.index)}"
+        panels: list[figure.Panel | None] = []
+        for when, side in (("Before", before), ("After", after)):
+            target = target_json(side.target, spec)
+            title = f"{when}: {target['label']}, {figure.score(target)}"
+            panels.append(figure.overlay(title, f"grad-cam at {layer}", image, side.heat, image.box, look, unit))
+        signed = figure.Look(SIGNED_COLOURS, True, reach=reach or 1.0)
+        return [
+            *panels,
+            figure.difference("After less before", "on the same scale", image, difference, image.box, signed, unit),
+        ]
+
+
+def _edit_words(found: WhatIf) -> str:
+    """The edit: which channels of which layer or gate, and their factors."""
+    edit = found.edit
+    factors: dict[float, list[int]] = {}
+    for channel, factor in edit.channels:
+        factors.setdefault(factor, []).append(channel)
+    parts = []
+    for factor, channels in factors.items():
+        named = ", ".join(map(str, channels[:6])) + (f" and {len(channels) - 6} more" if len(channels) > 6 else "")
+        parts.append(f"channel{'s' * (len(channels) > 1)} {named} {_factor_words(factor)}")
+    if edit.others != 1:
+        parts.append(f"all others {_factor_words(edit.others)}")
+    if not parts:
+        parts = ["no channel edited"]
+    return f"{edit.gate or found.layer}: {', '.join(parts)},"
+
+
+def _factor_words(factor: float) -> str:
+    return "muted" if factor == 0 else "kept" if factor == 1 else f"\N{MULTIPLICATION SIGN} {factor:g}"
+
+
+def _change_words(before: TargetMap, after: TargetMap, spec: ModelSpec) -> str:
+    was, is_now = (target_json(side.target, spec) for side in (before, after))
+    change = figure.number(after.target.logit - before.target.logit)
+    return (
+        f"{was['label']}: {figure.score(was)} before, {figure.score(is_now)} after; its {figure.score_words(spec)} "
+        f"changes by {change}."
+    )
 
 
 def _edited(options: WhatIfOptions, network: NetworkSpec) -> tuple[str, Edit]:

@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Final, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from pellucid.render.colormap import table
@@ -124,11 +125,16 @@ def _cubic(heat: Floats, size: Size) -> Image.Image:
     return Image.fromarray(heat).resize(size, Image.Resampling.BICUBIC)
 
 
-def _smooth_levels(heat: Floats, size: Size, keep_sign: bool) -> Image.Image:
-    """``mask``, but smooth, as an 8-bit image: the largest value of a cell becomes 255, and what exceeds it as well."""
+def _smooth_levels(heat: Floats, size: Size, keep_sign: bool, reach: float | None = None) -> Image.Image:
+    """``mask``, but smooth, as an 8-bit image: the largest value of a cell becomes 255, and what exceeds it as well.
+
+    With ``reach`` > 0, this value becomes 255, and 0 no evidence.
+    """
     if keep_sign:
-        peak = np.abs(heat).max()
+        peak = reach or np.abs(heat).max()
         levels = heat * np.float32(127 / peak if peak > 0 else 0) + 128
+    elif reach:
+        levels = np.maximum(heat, 0) * np.float32(255 / reach)
     else:
         levels = _min_max_scaled(np.maximum(heat, 0)) * 255
     levels += np.float32(0.5)  # rounds, since Pillow truncates; it also clips
@@ -161,26 +167,58 @@ def _palette(colormap: str, keep_sign: bool, alpha: float) -> tuple[bytes, list[
 
 
 def overlay(
-    picture: Pixels, source_size: Size, box: Box, heat: Floats, colormap: str, alpha: float, keep_sign: bool, size: Size
+    picture: Pixels,
+    source_size: Size,
+    box: Box,
+    heat: Floats,
+    colormap: str,
+    alpha: float,
+    keep_sign: bool,
+    size: Size,
+    reach: float | None = None,
 ) -> Pixels:
     """Draw a map ``[h, w]`` in colour over ``box`` of the picture. Returns ``[height, width, 3]`` of ``size``.
 
     The opacity follows the evidence, up to ``alpha`` (0 to 1): see ``tints``. ``box`` is in pixels of the source, whose
     size is ``source_size``; ``picture`` may be a smaller copy of it. The area outside the box is dimmed: the network
-    did not see it, which must not look like an absence of evidence.
+    did not see it, which must not look like an absence of evidence. ``reach`` > 0 is the end of a scale that several
+    overlays share.
     """
-    source = Image.fromarray(picture)
-    if source.size != size:
-        source = source.resize(size, Image.Resampling.BICUBIC)
+    source = _resized(picture, size)
     x0, y0, x1, y1 = place = scaled_box(box, source_size, size)
     colours, opacity = _palette(colormap, keep_sign, alpha)
-    levels = _smooth_levels(heat, (x1 - x0, y1 - y0), keep_sign)
+    levels = _smooth_levels(heat, (x1 - x0, y1 - y0), keep_sign, reach)
     mask = levels.point(opacity)
     levels.putpalette(colours)
     canvas = source.point(_DIMMED)
     canvas.paste(source.crop(place), place)
     canvas.paste(levels.convert("RGB"), place, mask)
     return np.asarray(canvas)
+
+
+def tinted(
+    picture: Pixels, source_size: Size, box: Box, colours: Pixels, shown: NDArray[np.bool_], alpha: float, size: Size
+) -> Pixels:
+    """Draw ``colours`` ``[h, w, 3]`` over ``box`` where they are ``shown`` ``[h, w]``. All else is as in overlays."""
+    source = _resized(picture, size)
+    x0, y0, x1, y1 = place = scaled_box(box, source_size, size)
+    inner = x1 - x0, y1 - y0
+    mask = Image.fromarray(shown.astype(np.uint8) * np.uint8(round(255 * alpha)))
+    canvas = source.point(_DIMMED)
+    canvas.paste(source.crop(place), place)
+    tint = Image.fromarray(colours).resize(inner, Image.Resampling.NEAREST)
+    canvas.paste(tint, place, mask.resize(inner, Image.Resampling.NEAREST))
+    return np.asarray(canvas)
+
+
+def resized(picture: Pixels, size: Size) -> Pixels:
+    """A picture ``[h, w, 3]`` in ``size`` (width, height)."""
+    return np.asarray(_resized(picture, size))
+
+
+def _resized(picture: Pixels, size: Size) -> Image.Image:
+    source = Image.fromarray(picture)
+    return source if source.size == size else source.resize(size, Image.Resampling.BICUBIC)
 
 
 @dataclass(frozen=True, slots=True)

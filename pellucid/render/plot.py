@@ -2,88 +2,118 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from pellucid.render import typeface
 from pellucid.render.compose import Grid
+from pellucid.render.figure import Box, Figure, Shape, Text, Theme, number
 from pellucid.types import Floats, Pixels
 
-_WIDTH: Final = 960
-_MARGIN: Final = 16
-_AXIS: Final = 56  # width of the axis labels, left of a strip
-_TITLE: Final = 24
-_STRIP: Final = 72
-_INK: Final = (32, 32, 32)
-_PALE: Final = (232, 232, 232)
-_LINE: Final = (120, 120, 120)
-_ABOVE: Final = (208, 84, 32)  # orange and blue, which colour-blind readers can tell apart
-_BELOW: Final = (44, 104, 176)
+_WIDTH: Final = 1200
+_MARGIN: Final = 36
+_AXIS: Final = 60  # width of the axis labels, left of a strip
+_TITLE: Final = 30
+_STRIP: Final = 104
+_TICKS: Final = 24  # height of the channel axis
+_NAMED: Final = 5
+# The axis goes so much further than the longest bar, for the channel's number at its tip.
+_HEADROOM: Final = 1.4
+_MOST_TICKS: Final = 12
 # The gap between the tiles of a grid, which holds a line of text, and the greys of its texts, from paper to ink.
 GRID_GAP: Final = 20
-GREYS: Final[Pixels] = np.linspace((255,) * 3, _INK, 16).astype(np.uint8)
+GREYS: Final[Pixels] = np.linspace((255,) * 3, (32, 32, 32), 16).astype(np.uint8)
 _FAINT_INK: Final = 170  # of 255
 _BAR: Final = (200, 14)
+_GRID_MARGIN: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Strip:
-    """One strip: a bar for each value, drawn up or down from ``neutral``, the value that has no effect.
+    """One strip: a bar for each channel, drawn up or down from ``neutral``, the value that has no effect.
 
     ``reach`` is the axis's extent on each side of ``neutral``. Use the same reach to make strips comparable.
     """
 
     title: str
+    note: str
     values: Floats
     neutral: float
     reach: float
 
+    @property
+    def strongest(self) -> list[int]:
+        """The channels whose values are furthest from neutral, furthest first."""
+        apart = np.abs(self.values - self.neutral)
+        return [each for each in np.argsort(-apart, kind="stable")[:_NAMED].tolist() if apart[each] > 0]
 
-def bars(strips: Sequence[Strip]) -> Pixels:
-    """Draw the strips below one another, and a legend of the colours. Returns ``[height, width, 3]`` RGB.
 
-    If there are more channels than pixels, a column of pixels shows the range of its channels.
-    """
-    height = _MARGIN + sum(_TITLE + _STRIP + _MARGIN for _ in strips) + _TITLE
-    image = Image.new("RGB", (_WIDTH, height), "white")
-    draw = ImageDraw.Draw(image)
+def bars(strips: Sequence[Strip], theme: Theme) -> Figure:
+    """The strips below one another, and a legend of the colours. The strongest channels are named."""
+    shapes: list[Shape] = []
     top = _MARGIN
     for strip in strips:
-        draw.text((_MARGIN, top), strip.title, _INK, ImageFont.load_default(15))
-        _draw(draw, strip, top + _TITLE)
-        top += _TITLE + _STRIP + _MARGIN
+        named = ", ".join(f"{channel} ({number(strip.values[channel])})" for channel in strip.strongest)
+        room = _WIDTH - 2 * _MARGIN
+        title = typeface.cut(strip.title, 19, 0.6 * room, bold=True)
+        left = _MARGIN + typeface.width(title, 19, bold=True) + 14
+        note = f"{strip.note}; strongest: {named}" if named else strip.note
+        shapes.append(Text(_MARGIN, top + 16, title, 19, theme.ink, bold=True))
+        shapes.append(Text(left, top + 16, typeface.cut(note, 17, _WIDTH - _MARGIN - left), 17, theme.faint))
+        shapes += _strip(strip, top + _TITLE, theme)
+        top += _TITLE + _STRIP + _TICKS + 16
     left = _MARGIN + _AXIS
-    for colour, meaning in ((_ABOVE, "above 1, or for the class"), (_BELOW, "below 1, or against it")):
-        draw.rectangle((left, top - 4, left + 10, top + 6), colour)
-        draw.text((left + 18, top + 1), meaning, _INK, ImageFont.load_default(12), anchor="lm")
-        left += 190
-    return np.asarray(image)
+    for colour, meaning in ((theme.above, "above 1, or for the class"), (theme.below, "below 1, or against it")):
+        shapes += Box(left, top, 13, 13, colour), Text(left + 21, top + 12, meaning, 17, theme.ink)
+        left += 240
+    title = "; ".join(strip.title for strip in strips)
+    return Figure(title, _WIDTH, top + 16 + _MARGIN - 8, theme.paper, shapes)
 
 
-def _draw(draw: ImageDraw.ImageDraw, strip: Strip, top: int) -> None:
-    left, right, bottom = _MARGIN + _AXIS, _WIDTH - _MARGIN, top + _STRIP - 1
-    low = strip.neutral - strip.reach if strip.values.min() < strip.neutral else strip.neutral
-    high = strip.neutral + strip.reach if strip.values.max() > strip.neutral else strip.neutral
-    if low == high:  # every channel is neutral: draw a line in the middle
-        low, high = strip.neutral - strip.reach, strip.neutral + strip.reach
+def _strip(strip: Strip, top: int, theme: Theme) -> Iterator[Shape]:
+    left, right, count = _MARGIN + _AXIS, _WIDTH - _MARGIN, len(strip.values)
+    reach = _HEADROOM * strip.reach
+    low = strip.neutral - reach if strip.values.min() < strip.neutral else strip.neutral
+    high = strip.neutral + reach if strip.values.max() > strip.neutral else strip.neutral
+    if low == high:  # every channel is neutral: a line in the middle
+        low, high = strip.neutral - reach, strip.neutral + reach
 
     def y(value: float) -> float:
-        return bottom - (value - low) / (high - low) * (_STRIP - 1)
+        return top + (high - value) / (high - low) * _STRIP
 
-    draw.rectangle((left, top, right, bottom), _PALE)
-    edges = np.linspace(left, right + 1, len(strip.values) + 1)
-    gap = 1 if edges[1] - edges[0] >= 3 else 0
-    for value, start, stop in zip(strip.values.tolist(), edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+    step = (right - left) / count
+    yield Box(left, top, right - left, _STRIP, theme.track)
+    for channel, value in enumerate(strip.values.tolist()):
         ends = sorted((y(value), y(strip.neutral)))
-        colour = _ABOVE if value >= strip.neutral else _BELOW
-        draw.rectangle((int(start), ends[0], max(int(start), int(stop) - 1 - gap), ends[1]), colour)
-    draw.line((left, y(strip.neutral), right, y(strip.neutral)), _LINE)
-    font = ImageFont.load_default(12)
-    for value in {low, strip.neutral, high}:
-        draw.text((left - 6, y(value)), f"{value:.3g}", _INK, font, anchor="rm")
+        colour = theme.above if value >= strip.neutral else theme.below
+        yield Box(left + channel * step, ends[0], max(1, step - (step >= 3)), ends[1] - ends[0], colour)
+    yield Box(left, y(strip.neutral), right - left, 1, theme.faint)
+    for value in {strip.neutral - strip.reach, strip.neutral, strip.neutral + strip.reach}:
+        if low <= value <= high:
+            yield Text(left - 8, y(value) + 5, number(value), 15, theme.ink, anchor="end")
+    places: list[tuple[float, float]] = []
+    for channel in strip.strongest:
+        value = float(strip.values[channel])
+        x, above = left + (channel + 0.5) * step, value >= strip.neutral
+        if all(abs(x - other) > 36 or abs(y(value) - height) > 16 for other, height in places):
+            yield Text(x, y(value) + (-4 if above else 14), str(channel), 14, theme.ink, anchor="middle")
+            places.append((x, y(value)))
+    tick = _tick(count)
+    for channel in range(0, count, tick):
+        x = left + (channel + 0.5) * step
+        name = f"channel {channel}" if channel == 0 else str(channel)
+        yield Box(x, top + _STRIP, 1, 5, theme.faint)
+        yield Text(x, top + _STRIP + 19, name, 14, theme.faint, anchor="middle" if channel else "start")
+
+
+def _tick(count: int) -> int:
+    """The channels between two ticks: 1, 2 or 5 times a power of 10."""
+    steps = (factor * 10**power for power in range(9) for factor in (1, 2, 5))
+    return int(next(step for step in steps if count / step <= _MOST_TICKS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,21 +137,22 @@ def labelled(grid: Grid, labels: Labels) -> tuple[Pixels, tuple[int, int]]:
     Returns ``[height, width]`` indices into the grid's palette, and x and y of the first tile. A tile that is too
     narrow for its range has its name only.
     """
-    title, text, small = ImageFont.load_default(20), ImageFont.load_default(14), ImageFont.load_default(12)
+    said = f"{labels.title} {labels.note} {labels.scale}"
+    title, text, small = (typeface.font(size, size > 20, said) for size in (21, 16, 14))
     height, width = grid.levels.shape
-    left, top = _MARGIN, _MARGIN + 48 + GRID_GAP
-    (low, high), bar = labels.ends, top + height + _MARGIN
+    left, top = _GRID_MARGIN, _GRID_MARGIN + 48 + GRID_GAP
+    (low, high), bar = labels.ends, top + height + _GRID_MARGIN
     start = left + round(text.getlength(low)) + 8
-    stop = start + _BAR[0] + 8 + round(text.getlength(high)) + _MARGIN
+    stop = start + _BAR[0] + 8 + round(text.getlength(high)) + _GRID_MARGIN
     beside = stop + text.getlength(labels.scale) <= left + width  # the bar, or else below it
     needed = [title.getlength(labels.title), text.getlength(labels.note), text.getlength(labels.scale), stop - left]
-    size = 2 * _MARGIN + max(width, *map(round, needed)), bar + (24 if beside else 46) + _MARGIN - 8
+    size = 2 * _GRID_MARGIN + max(width, *map(round, needed)), bar + (24 if beside else 46) + _GRID_MARGIN - 8
     ink = Image.new("L", size)
     draw = ImageDraw.Draw(ink)
-    draw.text((left, _MARGIN), labels.title, 255, title)
-    draw.text((left, _MARGIN + 28), labels.note, _FAINT_INK, text)
-    for number, (name, span) in enumerate(zip(labels.names, labels.ranges, strict=True)):
-        row, column = divmod(number, grid.columns)
+    draw.text((left, _GRID_MARGIN), labels.title, 255, title)
+    draw.text((left, _GRID_MARGIN + 28), labels.note, _FAINT_INK, text)
+    for tile, (name, span) in enumerate(zip(labels.names, labels.ranges, strict=True)):
+        row, column = divmod(tile, grid.columns)
         x, y = left + column * (grid.tile[0] + grid.gap), top + row * (grid.tile[1] + grid.gap) - 4
         draw.text((x, y), name, 255, small, anchor="ls")
         if small.getlength(name) + 6 + small.getlength(span) <= grid.tile[0]:

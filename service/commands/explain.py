@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pellucid.client import ApiError, AsyncClient
+from pellucid.client.figure import SUFFIXES
 from pellucid.client.images import OPTIONS as PICTURES
 from pellucid.client.many import FAILURES
 from pellucid.client.options import AttentionOptions, ExplainOptions
@@ -38,7 +39,18 @@ from .session import (
 
 def explain(
     images: Annotated[list[Path], typer.Argument(exists=True, help="Photographs, and folders of them.")],
-    out: Annotated[Path, typer.Option(file_okay=False, help="Folder to write to; it is created if needed.")],
+    out: Annotated[
+        Path | None, typer.Option(file_okay=False, help="Folder to write to; it is created if needed.")
+    ] = None,
+    figure: Annotated[
+        Path | None,
+        typer.Option(
+            dir_okay=False,
+            metavar="FILE",
+            help="Write one figure of one photograph: photograph, heat maps with their scales, predictions, gates. "
+            "The suffix is .png, .svg or .webp. With --out, beside the folder.",
+        ),
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(help="The network: of the server, or any name or compiled file that can be loaded."),
@@ -52,14 +64,19 @@ def explain(
 ) -> None:
     """Explain photographs, with or without a server.
 
-    Each has a folder with its name in --out: predictions.json, overlay.png, mask.png, a grid of feature maps for each
-    layer, attention.png, and explanation.json with all the numbers. Folders are searched for pictures.
+    With --figure, one photograph becomes one figure for a report.
+
+    With --out, each has a folder with its name there: predictions.json, overlay.png, mask.png, a grid of feature maps
+    for each layer, attention.png, and explanation.json with all the numbers. Folders are searched for pictures.
 
     Exit codes: 0, all were explained; 1, some failed; 2, wrong options, or no server.
     """
-    found = files.pictures(images, out)
+    found = files.pictures(images, out or Path())
     if not found:
         console.print(f"There is no picture ({', '.join(files.SUFFIXES)}) in {', '.join(map(str, images))}.")
+        raise typer.Exit(2)
+    if refused := _misplaced(figure, out, found):
+        console.print(refused)
         raise typer.Exit(2)
     options |= {"model": model if url else None, "overlay": True}
     chosen = {name: value for name, value in options.items() if value is not None}
@@ -69,15 +86,22 @@ def explain(
         async with session(url, api_key, model=model, timeout_s=timeout) as client:
             served = await client.models()  # fails at once without a server
             chosen = next((each for each in served if each.name == given.get("model")), served[0])
-            if "view" in given or not chosen.whole.offered:
-                return await _explain(client, found, given, concurrency)
-            centre = given.copy()
-            centre.pop("detail", None)
-            given["view"] = "whole"
-            return await _explain(client, found, given, concurrency, centre)
+            centre = None
+            if "view" not in given and chosen.whole.offered:
+                centre = given.copy()
+                centre.pop("detail", None)
+                given["view"] = "whole"
+            if figure:
+                media_type = SUFFIXES[figure.suffix.lower()]
+                drawn = await client.figure(found[0][0], media_type=media_type, **given | {"overlay": False})
+                await asyncio.to_thread(drawn.save, figure)
+                console.print(f"{escape(str(found[0][0]))} -> {escape(str(figure))}", soft_wrap=True)
+            return await _explain(client, found, given, concurrency, centre) if out else []
 
     with explained_errors(url):
         done = asyncio.run(run())
+    if not out:
+        return
     failed = [one for one in done if one.error]
     if as_json:
         report = {
@@ -90,6 +114,17 @@ def explain(
         console.print(f"{len(done) - len(failed)} explained, in {out}" + (f"; {len(failed)} failed" if failed else ""))
     if failed:
         raise typer.Exit(1)
+
+
+def _misplaced(figure: Path | None, out: Path | None, found: list[tuple[Path, Path]]) -> str:
+    """Why these places can't be written to, or nothing."""
+    if not out and not figure:
+        return "Name a folder with --out, or a file with --figure."
+    if figure and figure.suffix.lower() not in SUFFIXES:
+        return f"--figure: The suffix is {', '.join(SUFFIXES)}, not {escape(figure.suffix or 'none')}."
+    if figure and len(found) > 1:
+        return f"--figure: A figure shows one photograph, and there are {len(found)}."
+    return ""
 
 
 # The command decides these options of /v1/explain: it writes all parts, with overlays, and no envelope.

@@ -66,8 +66,9 @@ class Stages:
 class Ask:
     """One pass: an image, the network, what to compute, and the options by which its outcome is written.
 
-    ``name`` begins the texts of errors, unless it is empty. ``tiles``: in how many the network sees the image, once
-    they are counted. ``times`` is filled in while it runs.
+    ``name`` begins the texts of errors, unless it is empty. ``side`` is the longer side of the source picture that is
+    kept to be drawn, by default that of the options. ``tiles``: in how many the network sees the image, once they are
+    counted. ``times`` is filled in while it runs.
     """
 
     image: Upload | Prepared
@@ -76,9 +77,11 @@ class Ask:
     options: Options
     name: str = ""
     tiles: int = 1
+    side: int | None = None
     times: Stages = field(init=False)
 
     def __post_init__(self) -> None:
+        self.side = self.side or self.options.picture_side
         self.times = Stages(self.network.spec.name)
 
     def count_tiles(self) -> None:
@@ -95,7 +98,7 @@ class Ask:
     @property
     def picture_bytes(self) -> int:
         """The most bytes that the source picture takes, if it is kept to be drawn over."""
-        return _BYTES_PER_PIXEL * (self.options.picture_side or 0) ** 2
+        return _BYTES_PER_PIXEL * (self.side or 0) ** 2
 
 
 def run(
@@ -125,7 +128,7 @@ def run(
                     ask.image,
                     network.spec.preprocess,
                     network.max_pixels,
-                    ask.options.picture_side,
+                    ask.side,
                     network.max_side,
                     ask.options.seen(network.spec, network.sizes),
                 )

@@ -17,10 +17,12 @@ from starlette.responses import Response
 from pellucid.decode.image import identify
 from pellucid.errors import InvalidOption, NotAcceptable, PellucidError
 from pellucid.parts import result
+from pellucid.parts.figure import SOURCE_SIDE, FigureOptions
 from pellucid.parts.option_types import Analysis, Options
 from pellucid.parts.trust import Trusted
 from pellucid.render import png
-from pellucid.render.encode import MEDIA_TYPES
+from pellucid.render.encode import MEDIA_TYPES, Picture
+from pellucid.render.figure import FIGURE_TYPES, SVG
 from pellucid.types import DecodedImage, Outcome, Plan, Upload
 
 from ..http.problem_json import problem
@@ -34,6 +36,10 @@ from .serve import Route
 log = logging.getLogger(__name__)
 
 JSON: Final = "application/json"
+# What routes offer beside JSON.
+PICTURES: Final = MEDIA_TYPES
+NUMBERS: Final = result.NPZ
+FIGURES: Final = FIGURE_TYPES
 _LONGEST_ACCEPT: Final = 1024
 
 
@@ -47,14 +53,14 @@ class Entry:
 
 
 class Results(Route[Options, Entry]):
-    """A route under /v1: a result for each image in one envelope, or one picture, or one file of numbers.
+    """A route under /v1: a result for each image in one envelope, or one picture or figure, or one file of numbers.
 
     An image that fails beside others has a result with its error.
     """
 
-    def __init__(self, request: Request, service: Service, *, pictures: bool = True, numbers: bool = False) -> None:
-        """``pictures`` and ``numbers`` are what the route offers beside JSON. Raises NotAcceptable."""
-        self._media_type = negotiate(", ".join(request.headers.getlist("accept")), pictures, numbers)
+    def __init__(self, request: Request, service: Service, *more: str) -> None:
+        """``more`` are the media types that the route offers beside JSON. Raises NotAcceptable."""
+        self._media_type = negotiate(", ".join(request.headers.getlist("accept")), *more)
         self._request = request
         self._service = service
         self._origin: dict[str, Any] | None = None
@@ -62,16 +68,23 @@ class Results(Route[Options, Entry]):
     def asks(self, body: Body, options: Options) -> list[Ask]:
         """One pass for each image, all by one plan."""
         network = self._service.network(options.model)
-        if self._media_type in MEDIA_TYPES:
+        if self._media_type in FIGURE_TYPES:
             options = options.alone()
         plan = options.plan(network, len(body.uploads))
         if self._media_type != JSON:
             _require_one_picture(len(body.uploads), plan, options, self._media_type)
+        side = SOURCE_SIDE if self._media_type in FIGURE_TYPES and isinstance(options, FigureOptions) else None
         if options.provenance:
             self._origin = provenance.of_reply(self._request.scope["route"].path, options, plan, network)
         measured = replace(plan, gates=True) if network.drift is not None and options.view == "centre" else plan
         return [
-            Ask(image, network, measured if network.drift is not None and network.drift.due() else plan, options)
+            Ask(
+                image,
+                network,
+                measured if network.drift is not None and network.drift.due() else plan,
+                options,
+                side=side,
+            )
             for image in body.uploads
         ]
 
@@ -84,13 +97,19 @@ class Results(Route[Options, Entry]):
             return Entry(data, result.NPZ)
         if self._media_type == JSON:
             return Entry(result.as_json(entry(ask, image, outcome, trusted)))
-        found = entry(ask, image, outcome, trusted, self._media_type)
-        shown, headers = ask.options.picture(found, self._media_type)
+        shown, headers = self._picture(ask, image, outcome, trusted)
         data = shown.data
         if self._origin is not None:
-            text = result.provenance_json(image.info, found, self._origin)
+            text = result.provenance_json(image, self._origin)
             data = png.annotated(data, {result.PROVENANCE: text})
         return Entry(data, shown.media_type, headers)
+
+    def _picture(
+        self, ask: Ask, image: DecodedImage, outcome: Outcome, trusted: Sequence[Trusted]
+    ) -> tuple[Picture, dict[str, str]]:
+        if isinstance(ask.options, FigureOptions):
+            return ask.options.figure(_analysis(ask, image, outcome, trusted, self._media_type)), {}
+        return ask.options.picture(entry(ask, image, outcome, trusted, self._media_type), self._media_type)
 
     async def failed(self, number: int, ask: Ask, error: Exception) -> Entry:
         """The result of an image that failed beside others."""
@@ -130,19 +149,20 @@ def entry(
     media_type: str = "image/png",
 ) -> dict[str, Any]:
     """One image's result as plain data; its pictures, of ``media_type``, are still Pictures."""
-    found = ask.options.entry(Analysis(image, outcome, ask.network.spec, trusted, media_type, ask.network.atlas))
+    found = ask.options.entry(_analysis(ask, image, outcome, trusted, media_type))
     return {"image": result.image_info(image.info), **found}
 
 
-def negotiate(accept: str | None, pictures: bool, numbers: bool = False) -> str:
-    """The media type of the reply: JSON unless the Accept header prefers a picture and the route has one, or, where it
-    has maps of ``numbers``, a file of those.
+def _analysis(ask: Ask, image: DecodedImage, outcome: Outcome, trusted: Sequence[Trusted], media_type: str) -> Analysis:
+    return Analysis(image, outcome, ask.network.spec, trusted, media_type, ask.network.methods, ask.network.atlas)
 
-    Raises NotAcceptable.
+
+def negotiate(accept: str | None, *more: str) -> str:
+    """The media type of the reply: JSON, unless the Accept header prefers one of the others, ``more``.
+
+    Of types that it likes equally, the first of them wins. Raises NotAcceptable.
     """
-    offered: tuple[str, ...] = (JSON,)
-    if pictures:  # mimeparse lets the last of equals win
-        offered = (*([result.NPZ] if numbers else ()), *MEDIA_TYPES[::-1], JSON)
+    offered = (*more[::-1], JSON)  # mimeparse lets the last of equals win
     if accept and len(accept) > _LONGEST_ACCEPT:  # mimeparse takes 50 ms of the event loop for 30 KiB
         raise NotAcceptable(f"The Accept header has more than {_LONGEST_ACCEPT} characters.", allowed=offered)
     try:
@@ -162,10 +182,17 @@ def _best_match(offered: tuple[str, ...], accept: str) -> str:
 def _require_one_picture(images: int, plan: Plan, options: Options, media_type: str) -> None:
     """Raise NotAcceptable, before any work is done, if the answer would hold more or fewer pictures than one.
 
-    Raises InvalidOption for a picture that can't carry the provenance that is asked for.
+    A figure holds any number of maps. Raises InvalidOption for a picture that can't carry the provenance that is asked
+    for.
     """
-    if options.provenance and media_type == "image/webp":
-        raise InvalidOption("provenance: A WebP picture can't carry it; image/png and application/json can.")
+    if options.provenance and media_type in ("image/webp", SVG):
+        kind = "An SVG" if media_type == SVG else "A WebP"
+        raise InvalidOption(f"provenance: {kind} picture can't carry it; image/png and application/json can.")
+    if isinstance(options, FigureOptions):
+        if images > 1:
+            raise NotAcceptable(f"A figure shows one image, and {images} were sent.", allowed=[JSON])
+        options.require_room(plan)
+        return
     if options.design:
         raise NotAcceptable(f"`trust` is numbers, which {media_type} can't hold: ask for {JSON}.", allowed=[JSON])
     if media_type == result.NPZ and images == 1:  # of any number of maps

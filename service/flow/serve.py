@@ -246,7 +246,7 @@ class _Passes(Generic[T]):
                 return await trust_trials.tried(
                     ask, route.written, self.forecast, self.deadline, self.trying, self._untried
                 )
-            listed = ask.plan.predicts_alone and ask.network.spec.output.kind != "dense"
+            listed = ask.plan.predicts_alone and ask.side is None and ask.network.spec.output.kind != "dense"
             in_engine_thread = route.one_answer or (listed and ask.plan.top_k <= _FEW)
             return await run(ask, route.written, self.deadline, in_engine_thread=in_engine_thread)
         except PellucidError as error:

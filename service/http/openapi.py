@@ -10,6 +10,7 @@ from typing import Any, Final
 from fastapi import FastAPI
 
 from pellucid.parts import result
+from pellucid.parts.figure import FIGURE_TYPES, SVG
 from pellucid.parts.option_types import Options
 
 from ..flow.bodies import FILE_OPTIONS, NPY, JsonImage
@@ -91,9 +92,10 @@ def request_body(options: type[Options]) -> dict[str, Any]:
 
 
 def responses(
-    route: str, *, pictures: bool = True, numbers: bool = False, names: bool = True
+    route: str, *, pictures: bool = True, numbers: bool = False, names: bool = True, figure: bool = False
 ) -> dict[int | str, dict[str, Any]]:
     """The replies of a POST route: the envelope with its recorded example, the picture alone, and the problems."""
+    binary = {"schema": {"type": "string", "format": "binary"}}
     recorded = examples().get(route)
     ok: dict[str, Any] = {
         "description": "One result for each image, in the order sent.",
@@ -107,25 +109,32 @@ def responses(
         },
     }
     if pictures:
-        picture = {"schema": {"type": "string", "format": "binary"}}
-        ok["content"] |= {"image/png": picture, "image/webp": picture}
+        ok["content"] |= {"image/png": binary, "image/webp": binary}
         ok["description"] += (
             " With `Accept: image/png` or `image/webp`, and one picture asked for, that picture itself, what it shows "
             "in the headers whose names begin with Pellucid."
         )
         if numbers:
-            ok["content"][result.NPZ] = picture
+            ok["content"][result.NPZ] = binary
         ok["headers"] |= {
             name: {"description": f"Of a picture alone: {said}", "schema": {"type": "string"}}
             for name, said in PICTURE_HEADERS.items()
         }
+    if figure:
+        ok["content"] |= dict.fromkeys(FIGURE_TYPES, binary)
+        ok["description"] += (
+            f" With `Accept: image/png`, `image/webp` or `{SVG}`, and one question: a figure for reports, 1200 pixels "
+            "wide."
+        )
     return {200: ok, **(POST_PROBLEMS_WITH_NAMES if names else POST_PROBLEMS)}
 
 
 def joint_responses(route: str) -> dict[int | str, dict[str, Any]]:
     """The replies of a POST route with one answer for all images, as JSON."""
-    stated = responses(route, pictures=False)
-    stated[200]["description"] = "What was found in all images together."
+    stated = responses(route, pictures=False, figure=True)
+    stated[200]["description"] = stated[200]["description"].replace(
+        "One result for each image, in the order sent.", "What was found in all images together."
+    )
     return stated
 
 

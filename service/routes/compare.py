@@ -9,12 +9,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from pellucid.errors import InvalidOption
-from pellucid.parts import result
+from pellucid.parts import figure, result
 from pellucid.parts.compare import (
     CompareOptions,
     Kind,
     SideOutcome,
     comparison_json,
+    comparison_sheet,
     counterpart,
     kind_of,
     naming,
@@ -27,7 +28,7 @@ from pellucid.types import DecodedImage, Outcome, Plan
 from ..flow.bodies import Body
 from ..flow.networks import Service
 from ..flow.one_pass import Ask
-from ..flow.reply import JSON, negotiate
+from ..flow.reply import FIGURES, JSON, negotiate
 from ..flow.serve import Route
 
 
@@ -38,7 +39,7 @@ class Comparison(Route[CompareOptions, SideOutcome]):
 
     def __init__(self, request: Request, service: Service) -> None:
         """Raises NotAcceptable."""
-        negotiate(", ".join(request.headers.getlist("accept")), pictures=False)
+        self._media_type = negotiate(", ".join(request.headers.getlist("accept")), *FIGURES)
         self._request_id: str = request.state.request_id
         self._service = service
 
@@ -53,8 +54,9 @@ class Comparison(Route[CompareOptions, SideOutcome]):
         self._embeds = first.spec.output.kind == "embedding"
         self.aims = 2 if self._embeds else int(not options.target)
         images, networks = (body.uploads[0], body.uploads[-1]), (first, second)
+        side = None if self._media_type == JSON else figure.SOURCE_SIDE
         asks = [
-            Ask(images[number], networks[number], plan, options, name)
+            Ask(images[number], networks[number], plan, options, name, side=side)
             for number, (name, _, plan) in enumerate(sides(self._kind, first, second, options))
         ]
         if self._embeds:  # each side's embedding first, to be the other's reference
@@ -84,10 +86,15 @@ class Comparison(Route[CompareOptions, SideOutcome]):
     def reply(self, asks: Sequence[Ask], written: Sequence[SideOutcome]) -> Response:
         """Both sides and their difference."""
         shown = slice(2 if self._embeds else 0, None)
-        models = [ask.network.spec for ask in asks[shown]]
+        networks, seen, options = [ask.network for ask in asks[shown]], written[shown], self._options
+        models = [network.spec for network in networks]
+        if self._media_type != JSON:
+            sheet = comparison_sheet(self._kind, models, seen, options, networks[0].methods)
+            drawn = figure.drawn(sheet, options.theme, self._media_type)
+            return Response(drawn.data, media_type=drawn.media_type)
         found = {
             "model": models[0].name,
             "request_id": self._request_id,
-            "compare": comparison_json(self._kind, models, written[shown], self._options),
+            "compare": comparison_json(self._kind, models, seen, options),
         }
         return Response(result.as_json(found), media_type=JSON)

@@ -17,7 +17,7 @@ from pellucid.parts.what_if import WhatIfOptions
 from pellucid.schemas import CompareReply, Reply
 
 from ..flow.networks import Service
-from ..flow.reply import Results
+from ..flow.reply import FIGURES, NUMBERS, PICTURES, Results
 from ..flow.serve import serve
 from ..http import openapi
 from ..http.route import OptionsRoute
@@ -39,7 +39,7 @@ def router(service: Service) -> APIRouter:
     )
     async def predict(request: Request, options: Annotated[PredictOptions, Query()]) -> Response:
         """The `top_k` most probable classes of each image: index, label, probability (softmax) and logit."""
-        return await serve(request, service, options, Results(request, service, pictures=False))
+        return await serve(request, service, options, Results(request, service))
 
     @explaining.post(
         "/v1/attention",
@@ -59,7 +59,7 @@ def router(service: Service) -> APIRouter:
 
         As a picture: a strip of bars for each gate, up from 1 or down, and one for `importance`.
         """
-        return await serve(request, service, options, Results(request, service))
+        return await serve(request, service, options, Results(request, service, *PICTURES))
 
     @explaining.post(
         "/v1/feature-maps",
@@ -73,7 +73,7 @@ def router(service: Service) -> APIRouter:
 
         Several layers stand side by side in one reply, so that shallow can be compared with deep.
         """
-        return await serve(request, service, options, Results(request, service))
+        return await serve(request, service, options, Results(request, service, *PICTURES))
 
     @explaining.post(
         "/v1/grad-cam",
@@ -90,20 +90,22 @@ def router(service: Service) -> APIRouter:
         The mask covers `box` of the source picture. It is stretched to full contrast, so look at `raw.min`, `raw.max`
         and `raw.all_negative` before comparing the masks of two pictures.
         """
-        return await serve(request, service, options, Results(request, service, numbers=True))
+        return await serve(request, service, options, Results(request, service, *PICTURES, NUMBERS))
 
     @explaining.post(
         "/v1/what-if",
         summary="What if some channels weighed more, less, or nothing?",
         response_model=Reply,
-        responses=openapi.responses("/v1/what-if", pictures=False),
+        responses=openapi.responses("/v1/what-if", pictures=False, figure=True),
         openapi_extra=openapi.request_body(WhatIfOptions),
     )
     async def what_if(request: Request, options: Annotated[WhatIfOptions, Query()]) -> Response:
         """Predictions and maps before and after channels of a layer, or weights of a gate, are muted, kept alone or
         scaled, from one pass up to there. With `rank=true` also which channels mattered.
+
+        As a picture: one figure with the photograph, the maps before and after, and the predictions.
         """
-        return await serve(request, service, options, Results(request, service, pictures=False))
+        return await serve(request, service, options, Results(request, service, *FIGURES))
 
     @explaining.post(
         "/v1/channels",
@@ -116,7 +118,7 @@ def router(service: Service) -> APIRouter:
         """The channels of a layer that are more active in the box than elsewhere in the picture. With `atlas=true` also
         what they answer to in other pictures.
         """
-        return await serve(request, service, options, Results(request, service, pictures=False))
+        return await serve(request, service, options, Results(request, service))
 
     @explaining.post(
         "/v1/compare",
@@ -130,6 +132,8 @@ def router(service: Service) -> APIRouter:
 
         One picture and two `target`s compare classes, two pictures compare those, one picture and `against_model`
         compares networks. A difference is the second side less the first.
+
+        As a picture: one figure with both sides, their difference and their predictions.
         """
         return await serve(request, service, options, Comparison(request, service))
 
@@ -137,12 +141,16 @@ def router(service: Service) -> APIRouter:
         "/v1/explain",
         summary="Any mix of the above from one forward pass",
         response_model=Reply,
-        responses=openapi.responses("/v1/explain"),
+        responses=openapi.responses("/v1/explain", pictures=False, figure=True),
         openapi_extra=openapi.request_body(ExplainOptions),
     )
     async def explain(request: Request, options: Annotated[ExplainOptions, Query()]) -> Response:
-        """All four parts, or those that `include` names, from one pass of the network over each picture."""
-        return await serve(request, service, options, Results(request, service))
+        """All four parts, or those that `include` names, from one pass of the network over each picture.
+
+        As a picture: one figure with the photograph, a map for each target, method and layer, the predictions, and what
+        the gates changed.
+        """
+        return await serve(request, service, options, Results(request, service, *FIGURES))
 
     routes.include_router(explaining)
     return routes

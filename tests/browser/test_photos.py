@@ -54,7 +54,7 @@ def test_several_photographs_are_a_strip_that_the_arrow_keys_go_along(
     expect(strip(page)).to_have_count(4)
     expect(strip(page).first).to_contain_text("Unsupported media type")
     for option, image in zip(strip(page).all()[1:], (cat, coffee, rocket), strict=True):
-        (top,) = explained(client, "/v1/predict", image, top_k=1, view="whole").predictions or ()
+        (top,) = explained(client, "/v1/predict", image, top_k=1, view="whole").predictions or []
         expect(option).to_contain_text(top.label)
         expect(option).to_contain_text(f"{100 * (top.probability or 0):.1f} %")
     expect(page.locator("#source-name")).to_contain_text("one.jpg")

@@ -124,6 +124,20 @@ def test_a_picture_that_no_tiles_cover_is_explained_at_its_centre(server: str, t
     assert boxes == [[0, 0, 200, 40], [982, 2, 1018, 38]]
 
 
+def test_a_figure_is_one_file_of_one_photograph(server: str, folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "cat.svg"
+    asked = ("--timeout", "200", "--target", "tabby", "--theme", "dark")
+    assert pellucid("explain", SAMPLES / "cat.jpg", "--figure", file, *asked, url=server).exit_code == 0
+    assert "tabby, " in file.read_text("utf-8")
+    for places, said in (
+        ((), "--out"),
+        (("--figure", tmp_path / "cat.pdf"), ".svg"),
+        (("--figure", file, folder), "one photograph"),
+    ):
+        refused = pellucid("explain", SAMPLES / "cat.jpg", *places, url=server)
+        assert (refused.exit_code, said in refused.stderr) == (2, True)
+
+
 def test_several_classes_have_a_picture_each(server: str, tmp_path: Path) -> None:
     chosen = ("--target", "tabby", "--target", "espresso", "--layers", "stem", "--layer", "blocks.10")
     out = ("--out", tmp_path, "--timeout", "200")

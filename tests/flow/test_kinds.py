@@ -184,7 +184,7 @@ def test_every_route_answers(service: Service, name: str) -> None:
     noted(client.post(f"/explanations/{name}", files={key: (key, value) for key, value in form.items()}))
 
     # pictures and numbers
-    for route in ("/v1/grad-cam", "/v1/attention"):
+    for route in ("/v1/grad-cam", "/v1/attention", "/v1/explain"):
         body = {"images": [coded(image)], "model": name, **parameters}
         assert client.post(route, json=body, headers={"Accept": "image/png"}).content.startswith(b"\x89PNG")
     body = {"images": [coded(image)], "model": name, **parameters}

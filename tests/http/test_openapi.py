@@ -130,7 +130,8 @@ def test_no_error_is_stated_that_is_never_sent(document: dict[str, Any]) -> None
 def test_a_route_with_pictures_states_their_types(document: dict[str, Any]) -> None:
     for route in ROUTES:
         stated = set(document["paths"][route]["post"]["responses"]["200"]["content"])
-        pictures = set() if route in ("/v1/predict", "/v1/what-if", "/v1/channels") else {"image/png", "image/webp"}
+        pictures = set() if route in ("/v1/predict", "/v1/channels") else {"image/png", "image/webp"}
+        pictures |= {"image/svg+xml"} if route in ("/v1/explain", "/v1/what-if") else set()
         numbers = {"application/x-npz"} if route == "/v1/grad-cam" else set()
         assert stated == {"application/json"} | pictures | numbers
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 import pellucid
 from pellucid import ApiError, Client, Network
+from pellucid.client import Figure
 from pellucid.errors import InvalidOption, PellucidError, Unexplainable, UnknownName
 from pellucid.network.file import NetworkFileError
 from pellucid.network.names import NetworkNameError
@@ -108,6 +109,23 @@ def test_a_comparison_of_two_networks_equals_the_clients(lite0: Network, plain: 
     here = lite0.compare(CAT, against=plain, against_layer="blocks.10", layer="head", max_side=64)
     there = asked.compare(CAT, against_model="lite0-plain", against_layer="blocks.10", layer="head", max_side=64)
     assert difference(told(there), told(here)) is None
+
+
+def test_figures_say_what_the_clients_say(lite0: Network, plain: Network, asked: Client) -> None:
+    def words(figure: Figure) -> list[str]:
+        return [re.sub(r"[\d.]", "", text) for text in re.findall(r">([^<]*)</text>", figure.data.decode())]
+
+    svg: dict[str, Any] = {"media_type": "image/svg+xml"}
+    asks: list[tuple[Path | None, dict[str, Any]]] = [
+        (None, {"target": ["tabby", "espresso"], "include": ["grad_cam"], "theme": "dark"}),
+        (None, {"route": "what-if", "gate": GATE, "mute": [3]}),
+        (COFFEE, {"route": "compare"}),
+    ]
+    for other, options in asks:
+        assert words(lite0.figure(CAT, other, **options, **svg)) == words(asked.figure(CAT, other, **options, **svg))
+    assert lite0.figure(CAT, route="compare", against=plain).data.startswith(b"\x89PNG")
+    with pytest.raises(ValueError, match="route='compare'"):
+        lite0.figure(CAT, COFFEE)
 
 
 def test_heat_maps_equal_the_clients(lite0: Network, asked: Client) -> None:

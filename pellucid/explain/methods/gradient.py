@@ -121,6 +121,7 @@ def elementwise(evidence: Evidence) -> Floats:
     needs="activation",
     formula="the activation projected onto its first principal component: the same for every class",
     paper="Muhammad and Yeasin 2020, arXiv 2008.00299",
+    unit="units of the activation",
     of_class=False,
 )
 def eigen_cam(evidence: Evidence) -> Floats:

@@ -24,6 +24,7 @@ _NOISE = 0.15
     needs="gradients",
     formula="the magnitude of the mean gradient over noisy copies: how strongly the logit reacts, in either direction",
     paper="Smilkov et al. 2017, arXiv 1706.03825",
+    unit="units of the gradient",
     at_pixels=True,
     signed=False,
 )

@@ -23,6 +23,7 @@ _BINOMIAL: Final = (1 / 4, 1 / 2, 1 / 4)
     needs="forwards",
     formula="channels weighted by the drop of the logit without them",
     paper="Desai and Ramaswamy 2020, WACV",
+    unit="logits times the activation",
 )
 def ablation_cam(probe: Probe) -> Floats:
     """heat[k] = sum_c w[k, c] A[c] with w = y_k(A) - y_k(A without channel c), by passes behind the layer.
@@ -42,6 +43,7 @@ def ablation_cam(probe: Probe) -> Floats:
     needs="forwards",
     formula="channels weighted by the softmax of the logit that the activation gives when the channel masks it",
     paper="after Wang et al. 2020, arXiv 1910.01279, which masks the picture",
+    unit="units of the activation",
     signed=False,
 )
 def score_cam_at_layer(probe: Probe) -> Floats:
@@ -102,6 +104,7 @@ def vit_recipro_cam(probe: Probe) -> Floats:
     needs="network forwards",
     formula="channels weighted by the softmax of the logit that the picture gives when the channel masks it",
     paper="Wang et al. 2020, arXiv 1910.01279",
+    unit="units of the activation",
     signed=False,
 )
 def score_cam(probe: Probe) -> Floats:

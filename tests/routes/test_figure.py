@@ -1,0 +1,117 @@
+"""One figure of an answer: it shows what the JSON says, in a size and colours for reports."""
+
+from __future__ import annotations
+
+from typing import Any
+from xml.etree import ElementTree
+
+import httpx
+import numpy as np
+import pytest
+
+from pellucid.parts.figure import number
+from pellucid.render import typeface
+from pellucid.schemas import CompareReply
+from tests.support import decoded_bytes, explained, parsed, post, present, problem
+
+SVG = "image/svg+xml"
+
+
+def figure_texts(client: httpx.Client, route: str, *images: bytes, **options: Any) -> list[str]:
+    """All texts of a figure."""
+    response = post(client, route, *images, accept=SVG, **options)
+    assert response.status_code == 200, response.text
+    assert response.headers["content-type"] == SVG
+    root = ElementTree.fromstring(response.content)
+    assert root.get("width") == "1200"
+    return [each.text or "" for each in root.iter("{http://www.w3.org/2000/svg}text")]
+
+
+def test_the_figure_says_what_the_json_says(client: httpx.Client, cat: bytes) -> None:
+    asked: dict[str, Any] = {"target": ["tabby", "espresso"], "method": ["grad-cam", "layercam"], "layer": "blocks.10"}
+    answer = explained(client, "/v1/explain", cat, **asked)
+    texts = figure_texts(client, "/v1/explain", cat, **asked)
+    said = " | ".join(texts)
+    for prediction in present(answer.predictions):
+        assert {prediction.label, prediction.score} <= {*texts}
+    for cam in present(answer.grad_cam):
+        assert f"{cam.target.label}, {cam.target.score}" in texts
+        assert f"{cam.method} at {cam.layer}" in texts
+        assert {number(max(0, cam.raw.min)), number(cam.raw.max)} <= {*texts}
+    gates = present(answer.attention).gates
+    gate = max(gates, key=lambda gate: max(abs(weight - 1) for weight in gate.weights))
+    channel = int(np.abs(np.subtract(gate.weights, 1)).argmax())
+    assert f"{gate.layer}, channel {channel}" in texts
+    assert f"\N{MULTIPLICATION SIGN} {gate.weights[channel]:.2f}" in texts
+    assert answer.image.sha256[:12] in said
+    assert "Grad-CAM: Selvaraju et al. 2017" in said
+
+
+def test_a_figure_is_as_wide_as_a_page_in_light_and_dark(client: httpx.Client, cat: bytes) -> None:
+    pages = []
+    for theme in ("light", "dark"):
+        response = post(client, "/v1/explain", cat, accept="image/png", theme=theme)
+        pages.append(decoded_bytes(response.content, "image/png"))
+        assert pages[-1].shape[1:] == (1200, 3)
+    assert [page[0, 0].tolist() for page in pages] == [[255, 255, 255], [20, 24, 29]]
+    assert "theme" in problem(post(client, "/v1/explain", cat, theme="sepia"), 422, "invalid-option").detail
+
+
+def test_a_signed_map_has_a_scale_around_0(client: httpx.Client, cat: bytes) -> None:
+    (cam,) = present(explained(client, "/v1/explain", cat, signed=True, target="tabby").grad_cam)
+    reach = number(max(-cam.raw.min, cam.raw.max))
+    texts = figure_texts(client, "/v1/explain", cat, signed=True, target="tabby")
+    assert {f"\N{MINUS SIGN}{reach}", "0", reach} <= {*texts}
+
+
+def test_the_sentence_of_trust_stands_in_the_figure(client: httpx.Client, cat: bytes) -> None:
+    few = {"trust": True, "trust_steps": 2, "trust_maps": 4, "include": "grad_cam"}
+    (cam,) = present(explained(client, "/v1/explain", cat, **few).grad_cam)
+    assert present(cam.trust).sentence in " ".join(figure_texts(client, "/v1/explain", cat, **few))
+
+
+def test_a_comparison_has_both_sides_and_one_scale(client: httpx.Client, cat: bytes, coffee: bytes) -> None:
+    for images, options in (
+        ((cat,), {"target": ["Egyptian cat", "tabby"]}),
+        ((cat, coffee), {}),
+        ((cat,), {"against_model": "lite0-plain"}),
+    ):
+        found = parsed(post(client, "/v1/compare", *images, **options), CompareReply).compare
+        texts = figure_texts(client, "/v1/compare", *images, **options)
+        said = " | ".join(texts)
+        for side in (found.first, found.second):
+            assert f"{side.target.label}, {side.target.score}" in said
+            assert f"{found.method} at {side.layer}" in texts
+        assert texts.count(number(found.maps.reach)) == 3
+        assert ("What the gates changed most" in texts) == bool(found.gates)
+
+
+def test_a_what_if_has_both_predictions_and_the_edit(client: httpx.Client, cat: bytes) -> None:
+    edit = {"gate": "blocks.15.gate", "mute": "3,12", "rank": True}
+    found = present(explained(client, "/v1/what-if", cat, **edit).what_if)
+    texts = figure_texts(client, "/v1/what-if", cat, **edit)
+    assert any("blocks.15.gate: channels 3, 12 muted" in text for text in texts)
+    for prediction in (*found.before, *found.after):
+        assert {prediction.label, prediction.score} <= {*texts}
+    most = present(found.ranking).most[0]
+    assert {f"channel {most.channel}", number(most.muted)} <= {*texts}
+    assert texts.count(number(found.targets[0].maps.reach)) == 3
+
+
+@pytest.mark.parametrize(
+    ("images", "options", "status", "slug"),
+    [
+        (2, {}, 406, "not-acceptable"),
+        (1, {"target": list(range(13))}, 422, "invalid-option"),
+        (1, {"include": "feature_maps"}, 422, "invalid-option"),
+        (1, {"provenance": True}, 422, "invalid-option"),
+    ],
+)
+def test_what_no_figure_can_show_is_refused(
+    client: httpx.Client, cat: bytes, images: int, options: dict[str, Any], status: int, slug: str
+) -> None:
+    problem(post(client, "/v1/explain", *[cat] * images, accept=SVG, **options), status, slug)
+
+
+def test_letters_that_the_font_lacks_are_no_boxes() -> None:
+    assert typeface.drawable("chat \N{MULTIPLICATION SIGN} \u00e9 \u732b") == "chat \N{MULTIPLICATION SIGN} \u00e9 ?"
