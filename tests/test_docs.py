@@ -59,6 +59,8 @@ def test_every_example_runs_as_pasted(
     samples.parent.mkdir(parents=True)
     samples.symlink_to(SAMPLES)
     (tmp_path / ".venv").symlink_to(sys.prefix)
+    (tmp_path / ".cache").mkdir()
+    (tmp_path / ".cache" / "pellucid").symlink_to(cache)  # where a process without settings looks
     for language, code in example:
         runs(language, code, server, cache, tmp_path)
 

@@ -155,10 +155,16 @@ def sources(root: Path = ROOT) -> dict[str, Path]:
     return {".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): path for path in paths}
 
 
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"))
+
+
+@cache
 def imports(path: Path, root: Path = ROOT, *, at_once: bool = False) -> set[str]:
     """What a module imports anywhere, or ``at_once``: before it is loaded, which leaves functions and types out."""
     found: set[str] = set()
-    waiting: list[ast.AST] = [ast.parse(path.read_text("utf-8"))]
+    waiting: list[ast.AST] = [tree(path)]
     while waiting:
         node = waiting.pop()
         if isinstance(node, ast.Import):
@@ -224,7 +230,7 @@ def test_every_module_imports_only_what_the_law_allows(module: str) -> None:
 @pytest.mark.parametrize("path", sources().values(), ids=sources())
 def test_what_the_wheel_has_inside_pellucid_imports_itself_relatively(path: Path) -> None:
     """``service`` and ``models`` are top-level packages in the repository, and ``pellucid.service`` where installed."""
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
             absolute = {alias.name for alias in node.names}
         else:

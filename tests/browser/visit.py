@@ -7,7 +7,7 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import ConsoleMessage, Locator, Page, Route, expect
+from playwright.sync_api import ConsoleMessage, Locator, Page, Request, expect
 
 
 @dataclass
@@ -20,17 +20,14 @@ class Visit:
 
     def __post_init__(self) -> None:
         self.page.set_default_timeout(60_000)
-        self.page.route("**/*", self._cut)
+        self.page.on("request", self._note)
         self.page.on("console", self._listen)
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
 
-    def _cut(self, route: Route) -> None:
-        target = urlsplit(route.request.url)
-        if target.scheme in ("data", "blob") or target.hostname == "127.0.0.1":
-            route.continue_()
-        else:
-            self.refused.append(route.request.url)
-            route.abort()
+    def _note(self, request: Request) -> None:
+        target = urlsplit(request.url)
+        if target.scheme not in ("data", "blob") and target.hostname != "127.0.0.1":
+            self.refused.append(request.url)
 
     def _listen(self, message: ConsoleMessage) -> None:
         if message.type == "error":
