@@ -49,7 +49,9 @@ def ask_everything(client: httpx.Client, image: bytes, other: bytes) -> tuple[Mo
     parsed(note(post(client, "/v1/compare", image, other)), CompareReply)
     _ask_in_other_words(client, note, name, image)
     paths = client.get("/openapi.json").json()["paths"]
-    assert asked == {(method, path.replace("{name}", name)) for path, item in paths.items() for method in item}
+    # Without an atlas there is nothing at the addresses of channels.
+    served = {path: item for path, item in paths.items() if "{layer}" not in path}
+    assert asked == {(method, path.replace("{name}", name)) for path, item in served.items() for method in item}
     return detail, found
 
 

@@ -107,7 +107,7 @@ def build(
         raise BuildError(f"{folder} is in the way: it is no unfinished atlas") from error
     gathered = Gathered(subject, settings.examples, len(files), folder)
     gathered.load()
-    with ThreadPoolExecutor(max(threads, engine.slots)) as pool:
+    with ThreadPoolExecutor(max(threads, engine.slots) + 1) as pool:  # one decodes while the others run the network
         _run(pool, Observer(network, engine, subject), files, gathered, engine.paying_batch, threads, progress)
         if not gathered.pictures:
             shutil.rmtree(folder)

@@ -207,7 +207,8 @@ class Observer:
             places = maps.argmax(2)
             maxima = np.take_along_axis(maps, places[:, :, None], 2)[:, :, 0]
             means = np.einsum("bcp->bc", maps) / maps.shape[2]
-            zeros.append(np.count_nonzero(maps == 0, axis=2).astype(np.float32) / maps.shape[2])
+            absent = np.einsum("bcp->bc", (maps == 0).astype(np.float32)) / maps.shape[2] if not maps.all() else 0
+            zeros.append(np.broadcast_to(absent, maxima.shape))
             values[:, subject.parts["maximum", layer.name]] = maxima
             values[:, subject.parts["mean", layer.name]] = means
             for by, strength, second in (("maximum", maxima, means), ("mean", means, maxima)):

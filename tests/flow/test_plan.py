@@ -115,7 +115,6 @@ def test_an_explanation_asks_what_its_parts_ask(part: Part) -> None:
     plan = mix.plan(Offered(), 1)
     assert plan == alone[part].plan(Offered(), 1)
     assert mix.pixels(plan) == alone[part].pixels(plan)
-    assert mix.pictures(plan) == alone[part].pictures(plan)
 
 
 def test_maps_that_are_not_included_are_not_tried() -> None:

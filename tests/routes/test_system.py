@@ -126,7 +126,7 @@ from types import SimpleNamespace
 from service import cli
 
 class App:
-    state = SimpleNamespace(service=SimpleNamespace(ready=False))
+    state = SimpleNamespace(service=SimpleNamespace(ready=False, metrics=SimpleNamespace(refuse=print)))
 
     async def __call__(self, scope, receive, send):
         raise RuntimeError("this app has no lifespan")
