@@ -299,7 +299,7 @@ def _served(
     batches = {*range(1, min(max_batch, runtime.paying_batch) + 1), max_batch}
     _warm_up(engine, compiled.spec, spec.preprocess, sorted(batches))
     methods = offered(compiled.spec, compiled.model.output)
-    times = MethodTimes(methods, compiled.spec.default_layer, spec.preprocess.shape[1:])
+    times = MethodTimes(methods, compiled.spec.default_layer)
     _measure(engine, times, spec.preprocess)
     took_s = time.perf_counter() - started
     log.info(

@@ -147,7 +147,6 @@ class Output(Schema):
 class WholeView(Schema):
     """How the network sees whole pictures, with `view=whole`."""
 
-    offered: bool = Field(description="Whether it can. Every network can.", examples=[True])
     multiple: int | None = Field(
         None, description="Both sides of a picture become multiples of so many pixels.", examples=[32]
     )

@@ -84,10 +84,9 @@ def explain(
 
     async def run() -> list[_Done]:
         async with session(url, api_key, model=model, timeout_s=timeout) as client:
-            served = await client.models()  # fails at once without a server
-            chosen = next((each for each in served if each.name == given.get("model")), served[0])
+            await client.models()  # fails at once without a server
             centre = None
-            if "view" not in given and chosen.whole.offered:
+            if "view" not in given:
                 centre = given.copy()
                 centre.pop("detail", None)
                 given["view"] = "whole"

@@ -89,14 +89,13 @@ class LaneCosts:
 class MethodTimes:
     """The least seconds in which this process made one map of an image alone, by method, and a prediction.
 
-    ``layer`` is the network's default layer, ``size`` the height and width of its input. The least is taken because
-    other work on the machine only adds to it.
+    ``layer`` is the network's default layer. The least is taken because other work on the machine only adds to it.
+    Images of the network's own size count.
     """
 
-    def __init__(self, methods: Sequence[MethodSpec], layer: str, size: tuple[int, int]) -> None:
+    def __init__(self, methods: Sequence[MethodSpec], layer: str) -> None:
         self._methods = {method.name: method for method in methods}
         self._layer = layer
-        self._pixels = size[0] * size[1]
         self._least: dict[str, float] = {}
 
     def plans(self) -> list[Plan]:
@@ -107,14 +106,12 @@ class MethodTimes:
     def observe(self, plan: Plan, seconds: float) -> None:
         """Record that an image of this plan took ``seconds`` in a batch of its own. Plans of more work are left out."""
         name = self._named(plan)
-        if name is None:
-            return
-        scale = 1.0 if plan.size is None else self._pixels / (plan.size[0] * plan.size[1])
-        self._least[name] = min(seconds * scale, self._least.get(name, seconds * scale))
+        if name is not None and plan.size is None:  # larger images cost less for each pixel
+            self._least[name] = min(seconds, self._least.get(name, seconds))
 
     def seconds(self, method: str = "") -> float | None:
-        """The seconds of one map, or those of a prediction. None before the first."""
-        return self._least.get(method)
+        """The seconds of one map, or those of a prediction, which each map needs too. None before the first."""
+        return self._least.get(method) if method else min(self._least.values(), default=None)
 
     def _named(self, plan: Plan) -> str | None:
         """The method whose cost a plan shows, "" for a prediction, or None."""

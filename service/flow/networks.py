@@ -64,7 +64,7 @@ class Served:
     max_side: int
     sizes: Sizes = ONE_SIZE
     runtime: Mapping[str, Any] = field(default_factory=dict)
-    times: MethodTimes = field(default_factory=lambda: MethodTimes((), "", (1, 1)))
+    times: MethodTimes = field(default_factory=lambda: MethodTimes((), ""))
     atlas: Atlas | None = None
     drift: Drift | None = None
     trials: CostModel = field(default_factory=lambda: CostModel(_FORGETTING))

@@ -77,7 +77,6 @@ def _summary(served: Served, default: bool) -> dict[str, Any]:
 def _whole(served: Served) -> WholeView:
     view = Options(view="whole").seen(served.spec, served.sizes)
     return WholeView(
-        offered=True,
         multiple=view.multiple,
         detail=view.detail or min(served.spec.preprocess.size),
         tile=list(view.tile) if view.tile else None,

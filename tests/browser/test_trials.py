@@ -55,7 +55,7 @@ def test_the_methods_of_a_place_are_offered_with_what_they_need(visit: Visit, cl
     detail = next(each for each in details if each["name"] == "layercam")
     about = page.locator("#about-method")
     expect(about).to_contain_text(f"{detail['title']} – {detail['formula']} ({detail['paper']})")
-    expect(about).to_contain_text("Needs one gradient behind the layer.")
+    expect(about).to_contain_text("Needs one gradient, from the class back to the layer.")
     page.route("**/v1/explain?*", lambda route: route.continue_(url=f"{route.request.url}&samples=2"))  # to be quick
     with page.expect_response(re.compile("/v1/explain")) as answer:
         block(page, "pixels").click()

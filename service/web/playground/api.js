@@ -110,7 +110,7 @@ export function stages(header) {
 export const STRETCH = "percentile";  // of a feature map's colours: a few extreme values don't hide the others
 
 /** The query of /v1/explain for a view. What is left to the service's default is left out. */
-export function explainQuery(state, detail, reference, photo) {
+export function explainQuery(state, detail, reference) {
   const layer = state.layer || detail.default_layer.name;
   const explains = layer && (reference || detail.output.kind !== "embedding");
   const parts = ["predictions", layer && "attention", explains && "grad_cam", detail.layers.length && "feature_maps"];
@@ -121,7 +121,7 @@ export function explainQuery(state, detail, reference, photo) {
     if (state[name]) query.set(name, state[name]);
   }
   if (detail.layers.length) query.set("scale", STRETCH);
-  const view = viewOf(state, detail, photo);
+  const view = viewOf(state, detail);
   if (view !== "centre") query.set("view", view);
   if (state.sort === "effect" && detail.gates.length) query.set("effects", "true");
   for (const target of [state.target, state.versus]) if (target) query.append("target", target);

@@ -7,6 +7,7 @@ import {t, tOf} from "./i18n.js";
 import {loadSample, renderPicker} from "./intake.js";
 import {enlarged} from "./pictures.js";
 import {kindOf, nameOf, score} from "./scores.js";
+import {seesWhole} from "./state.js";
 import {reachOf, trio} from "./trio.js";
 
 const panel = byId("beside");
@@ -98,12 +99,12 @@ function questionOf({state, detail}, cam, other, photo) {
     against: same ? state.against : "",
     layer: has || state.layer === "pixels" ? state.layer : "",
     method: other.methods.includes(state.method) ? state.method : "",
-    view: other.whole.offered || state.view !== "whole" ? state.view : "",
-    detail: other.whole.offered ? state.detail : "",
+    view: seesWhole(other) || state.view !== "whole" ? state.view : "",
+    detail: seesWhole(other) ? state.detail : "",
     layers: "",
     sort: "",
   };
-  const query = explainQuery(shown, other, true, photo);
+  const query = explainQuery(shown, other, true);
   query.set("include", "predictions,grad_cam");
   return query;
 }

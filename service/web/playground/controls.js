@@ -4,7 +4,7 @@ import {byId, fill, h} from "./dom.js";
 import {t, tOf} from "./i18n.js";
 import {wordsOf} from "./methods.js";
 import {colourMaps, overlayColours} from "./pictures.js";
-import {viewOf} from "./state.js";
+import {seesWhole, viewOf} from "./state.js";
 
 const TOP = ["3", "5", "10", "20"];
 const DETAIL = ["160", "224", "256", "320", "448", "640"];  // pixels of the short side
@@ -40,11 +40,11 @@ function about(method) {
 }
 
 /** How the network sees the photograph, and in how much detail where it can be chosen. */
-function seeing({state, detail, photo, update}) {
-  const chosen = viewOf(state, detail, photo ?? {});
-  const views = detail.whole.offered ? ["whole", "centre", "squash"] : ["centre", "squash"];
+function seeing({state, detail, update}) {
+  const chosen = viewOf(state, detail);
+  const views = seesWhole(detail) ? ["whole", "centre", "squash"] : ["centre", "squash"];
   const usual = String(detail.whole.detail);
-  const press = (view) => update({view: view === viewOf({view: ""}, detail, photo ?? {}) ? "" : view, detail: ""});
+  const press = (view) => update({view: view === viewOf({view: ""}, detail) ? "" : view, detail: ""});
   const sizes = [...new Set([...DETAIL, usual, state.detail || usual])].sort((one, other) => one - other);
   return h(
     "div", {class: "control seeing", role: "group", "aria-labelledby": "seeing"},
@@ -64,7 +64,7 @@ function seeing({state, detail, photo, update}) {
 }
 
 /** Draw the controls of a view. */
-export function renderControls({state, detail, models, update, photo}) {
+export function renderControls({state, detail, models, update}) {
   const row = (name, options, onchange = (event) => update({[name]: event.target.value})) => h(
     "label", {class: `control control-${name}`}, h("span", {}, tOf(`control.${name}`, detail.output.kind)),
     h("select", {"data-key": name, onchange}, options),
@@ -77,7 +77,7 @@ export function renderControls({state, detail, models, update, photo}) {
   fill(
     byId("controls"),
     row("model", choice(known(models.map(({name}) => name), state.model), state.model || detail.name)),
-    seeing({state, detail, photo, update}),
+    seeing({state, detail, update}),
     row("method", choice(
       known(methods.map(({name}) => name), state.method), method?.name,
       (name) => [name, price(methods.find((each) => each.name === name) ?? {})].filter(Boolean).join(" – "),

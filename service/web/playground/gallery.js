@@ -51,29 +51,17 @@ export async function renderGallery(view) {
   const next = async () => {
     for (let photo = waiting.shift(); photo; photo = waiting.shift()) {
       try {
-        const {result} = await ask("v1/predict", photo, photo.long ? squashed(query) : query, signal);
+        const {result} = await ask("v1/predict", photo, query, signal);
         answers.set(photo, {top: result.predictions[0]});
       } catch (error) {
         if (signal.aborted) return;
         if (!(error instanceof Problem)) throw error;
-        if (!photo.long && error.detail?.startsWith("view:")) {  // it is too long to be seen whole
-          photo.long = true;
-          waiting.unshift(photo);
-          continue;
-        }
         answers.set(photo, {problem: error});
       }
       say(photo);
     }
   };
   await Promise.all(Array.from({length: AT_ONCE}, next));
-}
-
-function squashed(query) {
-  const asked = new URLSearchParams(query);
-  asked.set("view", "squash");
-  asked.delete("detail");
-  return asked;
 }
 
 const optionOf = (photo) => root.querySelector(`[data-key="photo-${photos.indexOf(photo)}"]`);

@@ -22,7 +22,7 @@ import {renderRecipe} from "./recipe.js";
 import {keepReference, referenceOf} from "./reference.js";
 import {nameOf, score} from "./scores.js";
 import {onLook, redraw, showHeat, showPhoto, wear} from "./stage.js";
-import {another, changed, isPlain, looks, read, without, write} from "./state.js";
+import {another, changed, isPlain, looks, read, seesWhole, without, write} from "./state.js";
 import {renderTrust} from "./trust.js";
 import {renderWhatIf} from "./what_if.js";
 
@@ -88,8 +88,8 @@ async function changeModel(model) {
     region: kept("region"),
     direction: kept("direction"),
     reference: kept("reference"),
-    view: after.whole.offered || state.view !== "whole" ? state.view : "",
-    detail: after.whole.offered ? state.detail : "",
+    view: seesWhole(after) || state.view !== "whole" ? state.view : "",
+    detail: seesWhole(after) ? state.detail : "",
     beside_model: "",
     method: after.methods.includes(state.method) ? state.method : "",
     channels: "",
@@ -113,7 +113,8 @@ async function explain({step = false, keeps = false} = {}) {
     await catalogue();
     const detail = await detailOf(asked.state.model);
     const reference = await referenceOf(asked.state, detail);
-    const [query, reply] = await seenWhole(asked, detail, reference, signal);
+    const query = explainQuery(asked.state, detail, reference);
+    const reply = await ask("v1/explain", asked.photo, query, signal, reference);
     const cam = reply.result.grad_cam?.[0];
     const mask = cam && await greys(cam.mask);
     if (signal.aborted) return;
@@ -135,18 +136,6 @@ async function explain({step = false, keeps = false} = {}) {
   if (problem) await recover(problem);
   document.body.classList.toggle("blank", view?.photo !== photo);
   return problem;
-}
-
-/** Ask for all of the photograph, unless the visitor chose: squeezed, if it is too long to be seen as it is. */
-async function seenWhole({state: asked, photo: about}, detail, reference, signal) {
-  const query = explainQuery(asked, detail, reference, about);
-  try {
-    return [query, await ask("v1/explain", about, query, signal, reference)];
-  } catch (problem) {
-    if (asked.view || about.long || !problem.ofOption || !problem.detail?.startsWith("view:")) throw problem;
-    about.long = true;
-    return seenWhole({state: asked, photo: about}, detail, reference, signal);
-  }
 }
 
 /** After a request that failed: back to the last answer; without one, on with what was not refused. */
@@ -180,7 +169,7 @@ function present(next) {
 
 function drawControls() {
   const detail = known(state.model) ?? known("");
-  renderControls({state, detail, models: served(), update, photo});
+  renderControls({state, detail, models: served(), update});
 }
 
 /** Draw the answer in the tab that is open; the others are drawn, and ask for their parts, once they are opened. */

@@ -40,9 +40,11 @@ export const another = (state, sample) => changed(state, {
   region: /^[\d.]+,/.test(state.region) ? "" : state.region,
 });
 
-/** How the network sees a photograph unless the visitor chose: whole, where it can and the photograph is not too long. */
-export const viewOf = ({view}, {whole}, photo) =>
-  view || (!whole.offered ? "centre" : photo.long ? "squash" : "whole");
+/** Whether a network can explain a whole photograph. A segmentation of one size sees it in tiles, which are not explained. */
+export const seesWhole = ({whole, output}) => !whole.tile || output.kind !== "dense";
+
+/** How the network sees a photograph unless the visitor chose: whole, where it can. */
+export const viewOf = ({view}, detail) => view || (seesWhole(detail) ? "whole" : "centre");
 
 /** `3:0.5,40:0` as a map of 0.5 and 0 by channel. */
 export function factorsOf(text) {
