@@ -79,7 +79,7 @@ def test_an_overlay_colours_the_evidence_in_the_box_and_dims_the_rest() -> None:
 
 
 def test_an_overlay_with_a_sign_leaves_the_picture_where_there_is_no_evidence() -> None:
-    heat = np.array([[-1, -1, -1, 0, 0, 0, 0.5, 0.5, 0.5]], np.float32)
+    heat = np.array([[-1, -1, -1, 0, 0, 0, 0.75, 0.75, 0.75]], np.float32)
     picture = np.full((1, 9, 3), 200, np.uint8)
     drawn = compose.overlay(picture, (9, 1), (0, 0, 9, 1), heat, "coolwarm", 1.0, True, (9, 1))[0].astype(int)
     against, none, favour = drawn[1], drawn[4], drawn[7]
@@ -125,8 +125,8 @@ def test_opacity_grows_with_the_evidence() -> None:
         (40, 20, 20, 0, (20, 10)),
         (40, 20, 1024, 100, (100, 50)),
         (40, 20, 60, 100, (60, 30)),
-        (400, 20, 1024, 100, (400, 20)),
-        (1, 900, 1024, 1000, (1, 1000)),
+        (400, 20, 1024, 100, (1000, 50)),
+        (1, 900, 1024, 1000, (1, 1024)),
     ],
 )
 def test_sizes_lie_between_both_limits(width: int, height: int, max_side: int, min_side: int, size: Any) -> None:
