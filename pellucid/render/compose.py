@@ -149,9 +149,9 @@ def _smooth_levels(heat: Floats, size: Size, keep_sign: bool) -> Image.Image:
 def tints(colormap: str, keep_sign: bool) -> Pixels:
     """The colours of an overlay by the level of its mask: ``[256, 4]`` RGBA. What is little evidence is transparent.
 
-    Opacity follows the magnitude of the evidence as a share of the map's largest: 0 up to a quarter, a third at half, full
-    from 0.9. The colours are spread over what is visible, from a quarter to 1. The rule is the same for every map: one whose
-    values are mostly near its largest is coloured throughout. Of turbo and jet, the dark ends are left out. With
+    Opacity follows the evidence as a share of the map's largest magnitude: 0 up to a quarter, a third at half, full
+    from 0.9. The colours are spread over what is visible, from a quarter to 1. The rule is the same for every map: one
+    whose values are mostly near its largest is coloured throughout. The dark ends of turbo and jet are left out. With
     ``keep_sign``, the middle half of the colour map is left out: it is pale, and would veil the picture.
     """
     levels = np.arange(256)
