@@ -108,6 +108,19 @@ def test_an_overlay_has_no_creases(sign: bool) -> None:
     assert np.abs(smooth[centres] - creased[centres]).max() <= 8
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_line_surrounds_the_strongest_evidence(sign: int) -> None:
+    heat = np.zeros((7, 7), np.float32)
+    heat[2:5, 2:5] = sign
+    picture = np.full((448, 448, 3), 90, np.uint8)
+    drawn = compose.overlay(picture, (448, 448), (0, 0, 448, 448), heat, "coolwarm", 1.0, True, (448, 448))
+    white = (drawn > 120).all(2)
+    assert white[224].sum() in range(2, 7), "left and right of the middle"
+    assert white[:, 224].sum() in range(2, 7)
+    assert not white[200:248, 200:248].any()
+    assert np.array_equal(drawn[:90], picture[:90])
+
+
 def test_opacity_grows_with_the_evidence() -> None:
     for keep_sign, zero in ((False, 0), (True, 128)):
         opacity = compose.tints("turbo", keep_sign)[:, 3].astype(int)
@@ -115,6 +128,7 @@ def test_opacity_grows_with_the_evidence() -> None:
         assert (np.diff(opacity[zero:]) >= 0).all()
         assert (np.diff(opacity[: zero + 1]) <= 0).all()
         assert opacity[-1] == 255
+        assert opacity[(255 + zero) // 2] < 100, "half of the largest leaves the picture visible"
     assert opacity[0] == 255
 
 
