@@ -109,8 +109,8 @@ class MapOptions(TargetOptions):
         0.6,
         ge=0,
         le=1,
-        description="Opacity of the overlay's colours where the evidence is at least half of the largest. It falls to "
-        "0 where there is none.",
+        description="Opacity of the overlay's colours where the evidence is at least 0.9 of the largest. It falls to "
+        "half of it at half of the largest, and to 0 at a quarter.",
         examples=[0.6],
     )
     max_side: Side = Field(
@@ -120,8 +120,8 @@ class MapOptions(TargetOptions):
     )
     min_side: LeastSide = Field(
         0,
-        description="Mask and overlay whose longer side is shorter are enlarged to this many pixels, at most to "
-        "`max_side`.",
+        description="Mask and overlay whose longer side is shorter are enlarged to this many pixels, and those whose "
+        "shorter side is shorter than half of it to that half, at most to `max_side`.",
         examples=[512],
     )
     fit: Fit = Field(

@@ -10,7 +10,7 @@ from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageChops, ImageFilter
 
 from pellucid.render.colormap import table
 from pellucid.resampling import upsample
@@ -24,8 +24,17 @@ Stretch = Literal["channel", "layer", "percentile"]
 _GAP: Final = np.full((1, 3), 128, np.uint8)
 # The percentiles at the ends of the colours with the stretch ``percentile``.
 PERCENTILES: Final = (5, 95)
-# The share of the largest magnitude from which an overlay has its full opacity.
-_OPAQUE_FROM: Final = 0.5
+# The shares of the largest magnitude where an overlay's colours begin, where they are fully opaque, and of its line.
+_BEGIN: Final = 0.25
+_OPAQUE_FROM: Final = 0.75
+_LINE: Final = 0.8
+# The line's dark edges are this opaque. It is solid from this opacity of the overlay, and fades below.
+_EDGE: Final = 0.6
+_SOLID_FROM: Final = 0.6
+# The longer side of the grid in which regions are found that are too small for a line.
+_LINE_GRID: Final = 96
+# The parts of colour maps that overlays use, where not all: the ends of these are as dark as a shadow.
+_BRIGHT: Final = {"turbo": (0.15, 0.82), "jet": (0.15, 0.86)}
 # An overlay dims what the network did not see to this share of its brightness.
 _DIMMED: Final = [int(level * 0.45) for level in range(256)] * 3
 
@@ -33,10 +42,10 @@ _DIMMED: Final = [int(level * 0.45) for level in range(256)] * 3
 def scaled_size(width: int, height: int, max_side: int, min_side: int = 0) -> Size:
     """(width, height), scaled so that the longer side is at most ``max_side``, and at least ``min_side``.
 
-    ``max_side`` wins. Keeps the aspect ratio.
+    The shorter side is at least half of ``min_side``. ``max_side`` wins. Keeps the aspect ratio.
     """
-    longer = max(width, height)
-    scale = min(max(longer, min_side), max_side) / longer
+    longer, shorter = max(width, height), min(width, height)
+    scale = min(max(1, min_side / longer, min_side / 2 / shorter), max_side / longer)
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
@@ -143,20 +152,24 @@ def _smooth_levels(heat: Floats, size: Size, keep_sign: bool, reach: float | Non
 
 @lru_cache(32)
 def tints(colormap: str, keep_sign: bool) -> Pixels:
-    """The colours of an overlay by the level of its mask: ``[256, 4]`` RGBA. What is no evidence is transparent.
+    """The colours of an overlay by the level of its mask: ``[256, 4]`` RGBA. What is little evidence is transparent.
 
-    Opacity grows with the magnitude of the evidence, and is full from half of the largest. With ``keep_sign``, the
-    middle half of the colour map is left out: it is pale, and would veil the picture.
+    Opacity follows the evidence as a share of the map's largest magnitude: 0 up to a quarter, half at half, full
+    from three quarters. The colours are spread over what is visible, from a quarter to 1. The rule is the same for every map: one
+    whose values are mostly near its largest is coloured throughout. The dark ends of turbo and jet are left out. With
+    ``keep_sign``, the middle half of the colour map is left out: it is pale, and would veil the picture.
     """
     levels = np.arange(256)
+    strength = np.clip((levels - 128) / 127, -1, 1) if keep_sign else levels / 255
+    seen = np.maximum(0, np.abs(strength) - _BEGIN) / (1 - _BEGIN)
     if keep_sign:
-        strength = np.clip((levels - 128) / 127, -1, 1)
-        shown = np.rint(127.5 + 127.5 * np.where(strength < 0, strength - 1, strength + 1) / 2).astype(np.intp)
+        place = (1 + np.where(strength < 0, -1, 1) * (1 + seen) / 2) / 2
     else:
-        strength, shown = levels / 255, levels
-    ramp = np.minimum(1, np.abs(strength) / _OPAQUE_FROM)
+        start, end = _BRIGHT.get(colormap, (0, 1))
+        place = start + (end - start) * seen
+    ramp = np.clip((np.abs(strength) - _BEGIN) / (_OPAQUE_FROM - _BEGIN), 0, 1)
     opacity = np.rint(255 * ramp * ramp * (3 - 2 * ramp)).astype(np.uint8)
-    return np.column_stack((table(colormap)[shown], opacity))
+    return np.column_stack((table(colormap)[np.rint(255 * place).astype(np.intp)], opacity))
 
 
 @lru_cache(64)
@@ -179,20 +192,21 @@ def overlay(
 ) -> Pixels:
     """Draw a map ``[h, w]`` in colour over ``box`` of the picture. Returns ``[height, width, 3]`` of ``size``.
 
-    The opacity follows the evidence, up to ``alpha`` (0 to 1): see ``tints``. ``box`` is in pixels of the source, whose
-    size is ``source_size``; ``picture`` may be a smaller copy of it. The area outside the box is dimmed: the network
-    did not see it, which must not look like an absence of evidence. ``reach`` > 0 is the end of a scale that several
-    overlays share.
+    The opacity follows the evidence, up to ``alpha`` (0 to 1): see ``tints``. A line surrounds what is at least 0.8 of
+    the largest. ``box`` is in pixels of the source, whose size is ``source_size``; ``picture`` may be a smaller copy of
+    it. The area outside the box is dimmed: the network did not see it, which must not look like an absence of evidence.
+    ``reach`` > 0 is the end of a scale that several overlays share.
     """
-    source = _resized(picture, size)
-    x0, y0, x1, y1 = place = scaled_box(box, source_size, size)
+    canvas = _dimmed(picture, size, place := scaled_box(box, source_size, size))
+    x0, y0, x1, y1 = place
     colours, opacity = _palette(colormap, keep_sign, alpha)
     levels = _smooth_levels(heat, (x1 - x0, y1 - y0), keep_sign, reach)
     mask = levels.point(opacity)
-    levels.putpalette(colours)
-    canvas = source.point(_DIMMED)
-    canvas.paste(source.crop(place), place)
-    canvas.paste(levels.convert("RGB"), place, mask)
+    if shown := mask.getbbox():
+        tinted = levels.crop(shown)
+        tinted.putpalette(colours)
+        canvas.paste(tinted.convert("RGB"), (x0 + shown[0], y0 + shown[1]), mask.crop(shown))
+        _outline(canvas, (x0, y0), levels, keep_sign, min(1, alpha / _SOLID_FROM))
     return np.asarray(canvas)
 
 
@@ -200,12 +214,10 @@ def tinted(
     picture: Pixels, source_size: Size, box: Box, colours: Pixels, shown: NDArray[np.bool_], alpha: float, size: Size
 ) -> Pixels:
     """Draw ``colours`` ``[h, w, 3]`` over ``box`` where they are ``shown`` ``[h, w]``. All else is as in overlays."""
-    source = _resized(picture, size)
     x0, y0, x1, y1 = place = scaled_box(box, source_size, size)
     inner = x1 - x0, y1 - y0
     mask = Image.fromarray(shown.astype(np.uint8) * np.uint8(round(255 * alpha)))
-    canvas = source.point(_DIMMED)
-    canvas.paste(source.crop(place), place)
+    canvas = _dimmed(picture, size, place)
     tint = Image.fromarray(colours).resize(inner, Image.Resampling.NEAREST)
     canvas.paste(tint, place, mask.resize(inner, Image.Resampling.NEAREST))
     return np.asarray(canvas)
@@ -216,9 +228,84 @@ def resized(picture: Pixels, size: Size) -> Pixels:
     return np.asarray(_resized(picture, size))
 
 
+def _dimmed(picture: Pixels, size: Size, place: Box) -> Image.Image:
+    """A picture in ``size``, dimmed outside of ``place``."""
+    canvas = _resized(picture, size)
+    x0, y0, x1, y1 = place
+    width, height = size
+    for outside in ((0, 0, width, y0), (0, y0, x0, y1), (x1, y0, width, y1), (0, y1, width, height)):
+        canvas.paste(canvas.crop(outside).point(_DIMMED), outside)
+    return canvas
+
+
 def _resized(picture: Pixels, size: Size) -> Image.Image:
     source = Image.fromarray(picture)
     return source if source.size == size else source.resize(size, Image.Resampling.BICUBIC)
+
+
+def _outline(canvas: Image.Image, corner: Size, levels: Image.Image, keep_sign: bool, opacity: float) -> None:
+    """Draw a white line with dark edges around the strongest evidence of ``levels``, which lie at ``corner`` (x, y).
+
+    There is none around regions narrower than a thirtieth of the longer side, and none in very small pictures.
+    """
+    if max(levels.size) < _LINE_GRID:
+        return
+    strong = _strong(keep_sign)
+    grid = scaled_size(*levels.size, _LINE_GRID)
+    small = np.asarray(levels.resize(grid, Image.Resampling.NEAREST).point(strong)) > 0
+    wide = _grown(~_grown(~small, 1), 3)
+    narrow = small & ~wide
+    width = max(1, max(canvas.size) / 450)
+    strokes = _strokes(width, opacity)
+    # Region by region: an empty row or column of the grid is between two.
+    for top, bottom in _runs(wide.max(1)):
+        for left, right in _runs(wide[top:bottom].max(0)):
+            box = scaled_box((left, top, right, bottom), grid, levels.size)
+            region = levels.crop(box).point(strong)
+            if narrow[top:bottom, left:right].any():
+                kept = Image.fromarray(wide[top:bottom, left:right].astype(np.uint8) * np.uint8(255))
+                region = ImageChops.darker(region, kept.resize(region.size, Image.Resampling.NEAREST))
+            edge = region.filter(ImageFilter.BoxBlur(1.5 * width))
+            for grey, stroke in zip((0, 255), strokes, strict=True):
+                canvas.paste((grey, grey, grey), (corner[0] + box[0], corner[1] + box[1]), edge.point(stroke))
+
+
+@lru_cache
+def _strong(keep_sign: bool) -> list[int]:
+    """Whether a level of a mask is within the line: 255, or 0."""
+    middle, scale = (128, 127) if keep_sign else (0, 255)
+    return [255 if abs(level - middle) >= _LINE * scale else 0 for level in range(256)]
+
+
+def _runs(flags: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """Where the runs of true flags start, and where they end."""
+    ends = np.flatnonzero(np.diff(flags, prepend=False, append=False)).tolist()
+    return list(zip(ends[::2], ends[1::2], strict=True))
+
+
+@lru_cache(16)
+def _strokes(width: float, opacity: float) -> list[list[int]]:
+    """The opacities of a line's dark edges and of its white middle, by the level of a region's blurred edge.
+
+    ``width`` is that of the middle in pixels. The level tells the distance from the edge: the blur is as wide as the
+    line.
+    """
+    distance = [abs(level / 255 - 0.5) * (3 * width + 1) for level in range(256)]
+    return [
+        [round(255 * opacity * share * min(1, max(0, reach - each))) for each in distance]
+        for share, reach in ((_EDGE, 1.5 * width + 0.5), (1, 0.5 * width + 0.5))
+    ]
+
+
+def _grown(mask: NDArray[np.bool_], steps: int) -> NDArray[np.bool_]:
+    """A mask ``[h, w]``, grown by ``steps`` squares to all eight sides."""
+    grown = mask.copy()
+    for _ in range(steps):
+        grown[1:] |= grown[:-1]
+        grown[:-1] |= grown[1:]
+        grown[:, 1:] |= grown[:, :-1]
+        grown[:, :-1] |= grown[:, 1:]
+    return grown
 
 
 @dataclass(frozen=True, slots=True)

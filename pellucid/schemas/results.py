@@ -207,6 +207,7 @@ class GradCam(Schema):
     )
     overlay: Picture | None = Field(
         description="The whole photograph with the map in colour over `box`: the more evidence, the more opaque. "
+        "A white line surrounds what is at least 0.8 of the largest. "
         "Enlarged by cubic interpolation. Null unless `overlay=true`."
     )
     box: BoxField

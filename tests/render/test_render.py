@@ -79,7 +79,7 @@ def test_an_overlay_colours_the_evidence_in_the_box_and_dims_the_rest() -> None:
 
 
 def test_an_overlay_with_a_sign_leaves_the_picture_where_there_is_no_evidence() -> None:
-    heat = np.array([[-1, -1, -1, 0, 0, 0, 0.5, 0.5, 0.5]], np.float32)
+    heat = np.array([[-1, -1, -1, 0, 0, 0, 0.75, 0.75, 0.75]], np.float32)
     picture = np.full((1, 9, 3), 200, np.uint8)
     drawn = compose.overlay(picture, (9, 1), (0, 0, 9, 1), heat, "coolwarm", 1.0, True, (9, 1))[0].astype(int)
     against, none, favour = drawn[1], drawn[4], drawn[7]
@@ -108,6 +108,19 @@ def test_an_overlay_has_no_creases(sign: bool) -> None:
     assert np.abs(smooth[centres] - creased[centres]).max() <= 8
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_line_surrounds_the_strongest_evidence(sign: int) -> None:
+    heat = np.zeros((7, 7), np.float32)
+    heat[2:5, 2:5] = sign
+    picture = np.full((448, 448, 3), 90, np.uint8)
+    drawn = compose.overlay(picture, (448, 448), (0, 0, 448, 448), heat, "coolwarm", 1.0, True, (448, 448))
+    white = (drawn > 120).all(2)
+    assert white[224].sum() in range(2, 7), "left and right of the middle"
+    assert white[:, 224].sum() in range(2, 7)
+    assert not white[200:248, 200:248].any()
+    assert np.array_equal(drawn[:90], picture[:90])
+
+
 def test_opacity_grows_with_the_evidence() -> None:
     for keep_sign, zero in ((False, 0), (True, 128)):
         opacity = compose.tints("turbo", keep_sign)[:, 3].astype(int)
@@ -115,6 +128,7 @@ def test_opacity_grows_with_the_evidence() -> None:
         assert (np.diff(opacity[zero:]) >= 0).all()
         assert (np.diff(opacity[: zero + 1]) <= 0).all()
         assert opacity[-1] == 255
+        assert opacity[(255 + zero) // 2] < 100, "half of the largest leaves the picture visible"
     assert opacity[0] == 255
 
 
@@ -125,8 +139,8 @@ def test_opacity_grows_with_the_evidence() -> None:
         (40, 20, 20, 0, (20, 10)),
         (40, 20, 1024, 100, (100, 50)),
         (40, 20, 60, 100, (60, 30)),
-        (400, 20, 1024, 100, (400, 20)),
-        (1, 900, 1024, 1000, (1, 1000)),
+        (400, 20, 1024, 100, (1000, 50)),
+        (1, 900, 1024, 1000, (1, 1024)),
     ],
 )
 def test_sizes_lie_between_both_limits(width: int, height: int, max_side: int, min_side: int, size: Any) -> None:

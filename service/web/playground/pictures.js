@@ -2,6 +2,14 @@
 
 import {get} from "./api.js";
 
+// As in pellucid/render/compose.py, under the same names.
+const BEGIN = 0.25;
+const OPAQUE_FROM = 0.75;
+const BRIGHT = {turbo: [0.15, 0.82], jet: [0.15, 0.86]};
+const LINE = 0.8;
+const EDGE = 0.6;
+const LINE_GRID = 96;
+
 let tables = {};
 
 /** Load the service's own colour maps: 256 colours each. */
@@ -44,25 +52,88 @@ export const overlayColours = ({colormap, signed}) => colormap || (signed ? "coo
 export const coloured = (grid, name) => painted(grid, (level) => [3 * level, 255], name);
 
 /** Levels in the colours of an overlay, as the service draws it: the more evidence, the more opaque. */
-export const tinted = (grid, name, isSigned) => painted(grid, (level) => tint(level, isSigned), name);
+export const tinted = (grid, name, isSigned) => painted(grid, (level) => tint(level, isSigned, name), name);
 
 /** Where the colour of a level is in a table, and its opacity: see `tints` of pellucid/render/compose.py. */
-function tint(level, isSigned) {
+function tint(level, isSigned, name) {
   const strength = isSigned ? Math.max(-1, (level - 128) / 127) : level / 255;
-  const shown = isSigned ? Math.round(127.5 + 63.75 * (strength < 0 ? strength - 1 : strength + 1)) : level;
-  const ramp = Math.min(1, 2 * Math.abs(strength));
-  return [3 * shown, Math.round(255 * ramp * ramp * (3 - 2 * ramp))];
+  const above = Math.max(0, Math.abs(strength) - BEGIN);
+  const [start, end] = BRIGHT[name] ?? [0, 1];
+  const seen = above / (1 - BEGIN);
+  const shown = isSigned ? (1 + (Math.sign(strength) * (1 + seen)) / 2) / 2 : start + (end - start) * seen;
+  const ramp = Math.min(1, above / (OPAQUE_FROM - BEGIN));
+  return [3 * Math.round(255 * shown), Math.round(255 * ramp * ramp * (3 - 2 * ramp))];
+}
+
+/**
+ * The line around the strongest evidence of `levels`, as the service draws it: see `_outline` there. `thick` is the
+ * width of its white, in pixels of the levels.
+ */
+export function outlined({width, height, levels}, isSigned, thick) {
+  const [middle, scale] = isSigned ? [128, 127] : [0, 255];
+  const strong = (at) => Math.abs(levels[at] - middle) >= LINE * scale;
+  const shrink = LINE_GRID / Math.max(width, height);
+  const [columns, rows] = [width, height].map((side) => Math.max(1, Math.round(side * shrink)));
+  const along = (n, cells, side) => Math.floor(((n + 0.5) * side) / cells);
+  const narrow = Array.from({length: columns * rows}, (_, n) => !strong(
+    along(Math.floor(n / columns), rows, height) * width + along(n % columns, columns, width),
+  ));
+  const wide = grown(grown(narrow, columns, 1).map((each) => !each), columns, 3);
+  const near = Uint8Array.from(levels, (_, at) => wide[
+    along(Math.floor(at / width), height, rows) * columns + along(at % width, width, columns)
+  ]);
+  const region = Float32Array.from(near, (each, at) => each && strong(at));
+  const reach = 1.5 * thick;
+  const edge = blurred(blurred(region, near, width, 1, reach), near, height, width, reach);
+  const image = new ImageData(width, height);
+  edge.forEach((share, at) => {
+    if (!near[at]) return;
+    const distance = Math.abs(share - 0.5) * (2 * reach + 1);
+    const clear = (from) => 1 - Math.min(1, Math.max(0, from + 0.5 - distance));
+    const light = 1 - clear(thick / 2);
+    const opacity = 1 - (1 - EDGE * (1 - clear(reach))) * (1 - light);
+    image.data.fill(opacity && (255 * light) / opacity, 4 * at, 4 * at + 3);
+    image.data[4 * at + 3] = 255 * opacity;
+  });
+  const made = canvas(width, height);
+  made.getContext("2d").putImageData(image, 0, 0);
+  return made;
+}
+
+/** A mask in rows of `columns`, grown by `steps` to all eight sides. */
+function grown(mask, columns, steps) {
+  const rows = mask.length / columns;
+  const within = (at, length) => Array.from({length}, (_, n) => n).slice(Math.max(0, at - steps), at + steps + 1);
+  return mask.map((_, n) => within(Math.floor(n / columns), rows).some(
+    (y) => within(n % columns, columns).some((x) => mask[y * columns + x]),
+  ));
+}
+
+/** Means over `radius` to both sides, along lines of `length` values that are `step` apart; only of those `near`. */
+function blurred(values, near, length, step, radius) {
+  const most = Math.ceil(radius);
+  return values.map((_, at) => {
+    if (!near[at]) return 0;
+    const place = Math.floor(at / step) % length;
+    let sum = 0;
+    for (let n = -most; n <= most; n++) {
+      const other = Math.min(Math.max(place + n, 0), length - 1);
+      sum += Math.min(1, radius + 1 - Math.abs(n)) * values[at + (other - place) * step];
+    }
+    return sum / (2 * radius + 1);
+  });
 }
 
 function painted({width, height, levels}, colour, name) {
   const table = tables[name] ?? tables.turbo;
   const made = canvas(width, height);
   const image = new ImageData(width, height);
-  const packed = Array.from({length: 256}, (_, level) => {
+  const packed = Uint8Array.from(Array.from({length: 256}, (_, level) => {
     const [at, opacity] = colour(level);
     return [...table.subarray(at, at + 3), opacity];
-  });
-  levels.forEach((level, pixel) => image.data.set(packed[level], 4 * pixel));
+  }).flat());
+  const [colours, pixels] = [packed, image.data].map(({buffer}) => new Uint32Array(buffer));
+  levels.forEach((level, pixel) => pixels[pixel] = colours[level]);
   made.getContext("2d").putImageData(image, 0, 0);
   return made;
 }

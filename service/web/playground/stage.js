@@ -2,11 +2,13 @@
 
 import {byId, fill, h} from "./dom.js";
 import {number, signed, t, tOf} from "./i18n.js";
-import {canvas, coloured, ramp, smoothLevels, tinted} from "./pictures.js";
+import {canvas, coloured, outlined, ramp, smoothLevels, tinted} from "./pictures.js";
 import {kindOf, nameOf} from "./scores.js";
 
 const LONGEST = 1600;  // pixels of the canvas: sharp on a dense screen, quick to draw again while the slider moves
-const SMOOTH = 448;  // pixels that a map is enlarged to as the service does it; what is left is done by the canvas
+const SHORTEST = 448;  // pixels that small photographs are enlarged to
+const SMOOTH = 800;  // pixels that a map is enlarged to as the service does it; what is left is done by the canvas
+const SOLID_FROM = 0.6;  // the opacity from which the line around the strongest evidence is solid, as in the service
 const OUTSIDE = 0.55;  // how much is dimmed what the network did not see, as in the service's own overlay
 
 const figure = byId("stage");
@@ -17,7 +19,7 @@ const views = byId("views");
 
 let photo = null;     // a bitmap, or null where the browser can't show the file
 let size = [3, 2];    // of the source, in its own pixels
-let heat = null;      // {cam, mask, tinted, colours}
+let heat = null;      // {cam, mask, tinted, line, colours}
 let extra = null;     // {pixels, caption, legend, from}: what lies over the photograph in place of the heat map
 let show = "overlay";
 let told = () => {};
@@ -67,15 +69,18 @@ export function showPhoto(bitmap) {
 /** The heat map of an explanation, or null where there is none; `mask` is its mask's levels. */
 export function showHeat(image, cam, mask, colours, isSigned) {
   size = [image.width, image.height];
-  heat = cam && {cam, mask, isSigned, colours, tinted: overlaid(cam, colours, isSigned), grey: coloured(mask, "gray")};
+  heat = cam && {cam, mask, isSigned, colours, ...overlaid(cam, colours, isSigned), grey: coloured(mask, "gray")};
   extra = null;
   draw();
 }
 
-/** The map of a CAM as the service draws it over a photograph. */
+/** The map of a CAM as the service draws it over a photograph, and the line around its strongest evidence. */
 function overlaid({box: [x0, y0, x1, y1], raw}, colours, isSigned) {
-  const height = Math.max(1, Math.round((SMOOTH * (y1 - y0)) / (x1 - x0)));
-  return tinted(smoothLevels(raw.values, isSigned, SMOOTH, height), colours, isSigned);
+  const scale = SMOOTH / Math.max(x1 - x0, y1 - y0);
+  const [width, height] = [x1 - x0, y1 - y0].map((side) => Math.max(1, Math.round(side * scale)));
+  const levels = smoothLevels(raw.values, isSigned, width, height);
+  const line = outlined(levels, isSigned, Math.max(1, (Math.max(...size) * scale) / 450));
+  return {tinted: tinted(levels, colours, isSigned), line};
 }
 
 /** Something else over the photograph's box until it is closed: see `extra`. `from` gets the focus back. */
@@ -112,7 +117,7 @@ function draw() {
 
 function paint() {
   const longest = Math.max(...size);
-  const scale = Math.min(LONGEST, Math.max(SMOOTH, longest)) / longest;  // small photographs are enlarged
+  const scale = Math.min(LONGEST, Math.max(SHORTEST, longest)) / longest;  // small photographs are enlarged
   const [width, height] = size.map((side) => Math.max(1, Math.round(side * scale)));
   picture.parentElement.style.setProperty("--ratio", width / height);
   if (picture.width !== width || picture.height !== height) {
@@ -143,6 +148,10 @@ function paint() {
     context.imageSmoothingEnabled = !extra?.squares;
     context.drawImage(extra?.pixels ?? (show === "mask" ? heat.grey : heat.tinted), ...box);
     context.imageSmoothingEnabled = true;
+    if (show === "overlay" && !extra) {
+      context.globalAlpha = Math.min(1, slider.value / 100 / SOLID_FROM);
+      context.drawImage(heat.line, ...box);
+    }
     context.globalAlpha = 1;
   }
   const line = Math.max(1, width / 400);
@@ -182,7 +191,7 @@ function describe() {
     legend.colours && (show === "mask" && !extra ? ramp("gray") : ramp(legend.colours, legend.isSigned)),
     legend.colours && h("p", {class: "ends"}, h("span", {}, legend.low), h("span", {}, legend.high)),
     legend.swatches && h("ul", {class: "swatches"}, legend.swatches),
-    h("p", {class: "muted"}, legend.note, heat && !isWhole() && ` ${t("legend.frame")}`),
+    h("p", {class: "muted"}, legend.note, !extra && show === "overlay" && ` ${t("legend.line")}`, heat && !isWhole() && ` ${t("legend.frame")}`),
     legend.warning && h("p", {class: "notice", id: "all-negative"}, legend.warning),
   ] : []);
 }
