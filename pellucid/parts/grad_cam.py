@@ -109,8 +109,8 @@ class MapOptions(TargetOptions):
         0.6,
         ge=0,
         le=1,
-        description="Opacity of the overlay's colours where the evidence is at least 0.9 of the largest. It falls to "
-        "half of it at half of the largest, and to 0 at a quarter.",
+        description="Opacity of the overlay's colours where the evidence is at least three quarters of the largest. It "
+        "falls to half of it at half of the largest, and to 0 at a quarter.",
         examples=[0.6],
     )
     max_side: Side = Field(

@@ -114,7 +114,7 @@ def test_a_line_surrounds_the_strongest_evidence(sign: int) -> None:
     heat[2:5, 2:5] = sign
     picture = np.full((448, 448, 3), 90, np.uint8)
     drawn = compose.overlay(picture, (448, 448), (0, 0, 448, 448), heat, "coolwarm", 1.0, True, (448, 448))
-    white = (drawn > 120).all(2)
+    white = np.all(drawn > 120, axis=2)
     assert white[224].sum() in range(2, 7), "left and right of the middle"
     assert white[:, 224].sum() in range(2, 7)
     assert not white[200:248, 200:248].any()
@@ -128,7 +128,7 @@ def test_opacity_grows_with_the_evidence() -> None:
         assert (np.diff(opacity[zero:]) >= 0).all()
         assert (np.diff(opacity[: zero + 1]) <= 0).all()
         assert opacity[-1] == 255
-        assert opacity[(255 + zero) // 2] < 100, "half of the largest leaves the picture visible"
+        assert opacity[(255 + zero) // 2] < 130, "half of the largest leaves half of the picture visible"
     assert opacity[0] == 255
 
 

@@ -154,7 +154,7 @@ def test_a_network_that_is_not_there_is_named_and_so_is_a_setting_that_is_none()
     stopped = subprocess.run(
         [sys.executable, "-m", "service"],
         cwd=REPOSITORY,
-        env={**os.environ, "PELLUCID_MODEL": "lite1", "PELLUCID_MAX_BACTH": "9"},
+        env={**os.environ, "PELLUCID_PORT": "0", "PELLUCID_MODEL": "lite1", "PELLUCID_MAX_BACTH": "9"},
         capture_output=True,
         text=True,
     )

@@ -147,6 +147,6 @@ def test_protocols_take_pictures_in_tiles(served: Served) -> None:
 def test_the_catalogue_says_how_pictures_are_cut(served: Served) -> None:
     name = served.tokens.spec.name
     whole = parsed(served.client.get(f"/v1/models/{name}"), ModelDetail).whole
-    expected = {"offered": True, "multiple": 8, "detail": 64, "tile": [64, 64]}
+    expected = {"multiple": 8, "detail": 64, "tile": [64, 64]}
     assert whole.model_dump(exclude={"why_tiles"}) == expected
     assert whole.why_tiles

@@ -146,4 +146,4 @@ def test_a_wrong_view_is_refused(client: httpx.Client, cat: bytes, options: dict
 
 def test_the_catalogue_says_who_sees_whole_pictures(client: httpx.Client) -> None:
     detail = parsed(client.get("/v1/models/lite0"), ModelDetail)
-    assert detail.whole.model_dump(exclude_none=True) == {"offered": True, "multiple": 32, "detail": 256}
+    assert detail.whole.model_dump(exclude_none=True) == {"multiple": 32, "detail": 256}
