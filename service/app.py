@@ -378,10 +378,10 @@ def _measure(engine: Engine, times: MethodTimes, preprocess: PreprocessSpec) -> 
     black = np.zeros((1, *size, channels), preprocess.depth)
     end = time.perf_counter() + _MEASURING_S
     for plan in [plan for plan in times.plans() if _explains(engine, plan) and engine.ready(plan)]:
-        for _ in range(_MEASURED):
+        for number in range(_MEASURED):
             started = time.perf_counter()
-            if started > end:
-                return
+            if started > end and number:
+                break
             engine.run(Batch(black, (plan,)))
             times.observe(plan, time.perf_counter() - started)
 

@@ -5,7 +5,7 @@ import {get} from "./api.js";
 // As in pellucid/render/compose.py, under the same names.
 const BEGIN = 0.25;
 const OPAQUE_FROM = 0.75;
-const BRIGHT = {turbo: [0.15, 0.82], jet: [0.15, 0.86]};
+const BRIGHT = {turbo: [0.15, 0.9], jet: [0.15, 0.86]};
 const LINE = 0.8;
 const EDGE = 0.6;
 const LINE_GRID = 96;
