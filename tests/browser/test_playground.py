@@ -171,6 +171,8 @@ def test_feature_maps_of_more_layers_stand_from_shallow_to_deep(
         assert size
         assert size["width"] >= 96
     tile = page.get_by_role("button", name=f"Show over the photograph: head, channel {maps[2].channels[3]}")
+    assert page.locator("[data-channel], .opens").count() == 0, "no atlas, no cards"
+    expect(page.get_by_role("tab", name="Channel")).to_have_count(0)
     tile.click()
     expect(caption(page)).to_have_text(f"head, channel {maps[2].channels[3]}")
     expect(page.locator("#legend")).to_contain_text(f"largest value {shown(maps[2].stats.max[3])}")

@@ -10,6 +10,7 @@ import pytest
 
 from pellucid.errors import PellucidError
 from pellucid.explain.methods import METHODS
+from pellucid.parts.channels import ChannelOptions
 from pellucid.parts.explain import ExplainOptions
 from pellucid.parts.feature_maps import GRID_COLOURS
 from pellucid.parts.grad_cam import COLOURS, SIGNED_COLOURS
@@ -93,7 +94,7 @@ def test_the_page_uses_the_names_and_defaults_of_the_options() -> None:
     for listed in re.findall(r"for \(const name of \[([^\]]*)\]\) *\{?\s*(?:for|if) \([^;]*?(?:query|asked)\.", asking):
         named |= set(re.findall(r'"(\w+)"', listed))
     assert {"model", "layer", "target", "against", "scale", "trust", "include"} <= named
-    assert named <= {*ExplainOptions.model_fields, *WhatIfOptions.model_fields}
+    assert named <= {*ExplainOptions.model_fields, *WhatIfOptions.model_fields, *ChannelOptions.model_fields}
     assert re.findall(r'state\.top_k \|\| "(\d+)"', asking) == [str(ExplainOptions.model_fields["top_k"].default)]
     assert f'signed ? "{SIGNED_COLOURS}" : "{COLOURS}"' in code["pictures.js"]
     assert f'state.colormap || "{GRID_COLOURS}"' in code["maps.js"]

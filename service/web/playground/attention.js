@@ -1,6 +1,7 @@
 // Channel attention: each gate's weights as a strip, and one channel's feature map before and after the gate.
 
 import {STRETCH, ask, seen, supersede} from "./api.js";
+import {marks} from "./channel_card.js";
 import {shape} from "./controls.js";
 import {byId, fill, h} from "./dom.js";
 import {number, percent, signed, t, tOf} from "./i18n.js";
@@ -55,6 +56,27 @@ export async function renderAttention(view) {
     gates.length === 0 && h("p", {class: "muted"}, t(importance ? "attention.none" : "attention.nothing")),
     h("div", {}, entries.map((entry) => strips(view, entry))),
   );
+  if (detail.atlas?.gates.length) await flag(view, signal);
+}
+
+/** Say of which gates the weights are unlike those of the atlas' pictures. */
+async function flag(view, signal) {
+  const {detail, photo} = view;
+  about.places ??= ask("v1/attention", photo, new URLSearchParams({
+    model: detail.name, atlas: true, effects: false, ...Object.fromEntries(seen(view)),
+  })).then(({result}) => result.attention.gates.filter((gate) => gate.atlas?.unusual));
+  const unusual = await about.places.catch((error) => {
+    about.places = undefined;
+    throw error;
+  });
+  if (signal.aborted) return;
+  for (const {layer, atlas} of unusual) {
+    const gate = [...body.querySelectorAll(".gate")].find((each) => each.dataset.layer === layer);
+    gate?.querySelector(".bars").before(h("p", {class: "notice"}, t("attention.unusual", {
+      share: percent(atlas.outside), pictures: detail.atlas.pictures,
+    })));
+    gate?.querySelector("summary > .muted").append(h("span", {class: "unusual"}, ` · ${t("attention.unusual.short")}`));
+  }
 }
 
 /** How far a gate moved its channels, on average. */
@@ -157,7 +179,7 @@ function strips(view, entry) {
   const bar = share !== undefined && h("span", {class: "change", "aria-hidden": "true"}, h("span", {}));
   if (bar) bar.firstChild.style.setProperty("inline-size", `${100 * share}%`);
   const node = h(
-    "details", {class: "gate", open: entry.open},
+    "details", {class: "gate", open: entry.open, "data-layer": share === undefined ? null : title},
     h("summary", {"data-key": `fold-${key}`}, h("h3", {}, title), bar, h("span", {class: "muted"}, facts, h(
       "span", {class: "most"}, ` · ${t("attention.most", {channels: named.slice(0, 2).map((each) => each.join(" ").replaceAll(" ", "\u00a0")).join(", ")})}`,
     ))),
@@ -198,6 +220,7 @@ function opened(view, {key, title, note, asked, named, telling, bars}) {
   };
   const {nodes, choose} = strip({
     key: `strip-${key}`,
+    layer: title,
     label: t("attention.strip", {layer: title}),
     selected: known.get(key).channel,
     onSelect,
@@ -209,6 +232,7 @@ function opened(view, {key, title, note, asked, named, telling, bars}) {
     h("div", {class: "named"}, h("span", {class: "muted"}, t("attention.named")), named.map(([channel, said]) => h(
       "button", {
         type: "button", class: "quiet", "data-key": `named-${key}-${channel}`, onclick: () => choose(channel),
+        ...marks(title, channel),
       }, h("strong", {}, t("channel", {channel})), ` ${said}`,
     ))),
     ...nodes, sides,

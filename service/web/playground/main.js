@@ -3,6 +3,8 @@
 import {ask, explainQuery, supersede} from "./api.js";
 import {renderAttention} from "./attention.js";
 import {renderBeside} from "./beside.js";
+import {renderBox, renderChannel} from "./channel.js";
+import {meet} from "./channel_card.js";
 import {catalogue, detailOf, known, served, usual} from "./catalogue.js";
 import {renderCompare} from "./compare.js";
 import {renderControls} from "./controls.js";
@@ -21,7 +23,7 @@ import {attempt, tell as report} from "./problems.js";
 import {renderRecipe} from "./recipe.js";
 import {keepReference, referenceOf} from "./reference.js";
 import {nameOf, score} from "./scores.js";
-import {onLook, redraw, showHeat, showPhoto, wear} from "./stage.js";
+import {giveBack, onLook, redraw, showHeat, showPhoto, wear} from "./stage.js";
 import {another, changed, isPlain, looks, read, seesWhole, without, write} from "./state.js";
 import {renderTrust} from "./trust.js";
 import {renderWhatIf} from "./what_if.js";
@@ -34,6 +36,7 @@ const TABS = {
   features: {panels: [renderMaps], asks: []},
   trust: {panels: [renderTrust, renderMethods], asks: ["trust", "methods"]},
   "what-if": {panels: [renderWhatIf, renderBeside], asks: ["what-if", "beside"]},
+  channel: {panels: [renderChannel, renderBox], asks: ["channel", "apart", "box"]},
   export: {panels: [renderDownloads, renderRecipe], asks: []},
 };
 const NAMES = Object.keys(TABS);
@@ -62,6 +65,15 @@ function change(patch) {
 function look(patch) {
   state = {...state, ...patch};
   note(false);
+}
+
+/** Go to another part of the page, which "back" undoes. */
+function visit(patch) {
+  state = {...state, ...patch};
+  note(true);
+  drawn.delete(openTab());
+  meet({...view, state: {...view.state, ...looks(state)}});
+  showTab();
 }
 
 /** Put what is shown into the address: it follows the answers, so nothing refused is ever in it. */
@@ -93,6 +105,8 @@ async function changeModel(model) {
     beside_model: "",
     method: after.methods.includes(state.method) ? state.method : "",
     channels: "",
+    channel: "",
+    box: "",
   });
 }
 
@@ -119,7 +133,7 @@ async function explain({step = false, keeps = false} = {}) {
     const mask = cam && await greys(cam.mask);
     if (signal.aborted) return;
     const heat = [reply.result.image, cam, mask, overlayColours(asked.state), asked.state.signed === "true"];
-    view = {...asked, reference, detail, query, reply, heat, result: reply.result, update, attempt, look};
+    view = {...asked, reference, detail, query, reply, heat, result: reply.result, update, attempt, look, visit};
     note(step);
     present(photo);
     showHeat(...heat);
@@ -175,9 +189,11 @@ function drawControls() {
 /** Draw the answer in the tab that is open; the others are drawn, and ask for their parts, once they are opened. */
 function renderView() {
   drawn = new Set();
+  showTabs();
   const open = openTab();
   for (const name of NAMES) if (name !== open) TABS[name].asks.forEach(supersede);
   const shown = {...view, state: {...view.state, ...looks(state)}};
+  meet(shown);
   renderIntake(view.photo);
   renderSays(shown);
   renderGallery(shown);
@@ -202,10 +218,15 @@ function drawTab(name) {
   });
 }
 
-const openTab = () => (NAMES.includes(state.tab) ? state.tab : NAMES[0]);
+/** The tabs there are: that of channels is for networks with an atlas. */
+const tabs = () => NAMES.filter((name) => name !== "channel" || (view ? view.detail.atlas : state.tab === name));
+
+const openTab = () => (tabs().includes(state.tab) ? state.tab : NAMES[0]);
 
 /** Mark the tab that the state says, and show its panel. */
-function showTab() {
+function showTabs() {
+  byId("open-channel").hidden = !tabs().includes("channel");
+  if (openTab() !== "channel") giveBack();
   for (const name of NAMES) {
     const is = name === openTab();
     byId(`open-${name}`).setAttribute("aria-selected", String(is));
@@ -214,6 +235,10 @@ function showTab() {
   }
   const {offsetLeft, offsetWidth, parentElement: list} = byId(`open-${openTab()}`);
   list.scrollLeft = offsetLeft - list.offsetLeft - (list.clientWidth - offsetWidth) / 2;
+}
+
+function showTab() {
+  showTabs();
   drawTab(openTab());
 }
 
@@ -312,11 +337,12 @@ byId("tabs").addEventListener("click", (event) => {
   if (tab) choose(tab.id.slice("open-".length));
 });
 byId("tabs").addEventListener("keydown", (event) => {
-  const at = NAMES.indexOf(openTab());
-  const to = {ArrowLeft: at - 1, ArrowRight: at + 1, Home: 0, End: NAMES.length - 1}[event.key];
+  const names = tabs();
+  const at = names.indexOf(openTab());
+  const to = {ArrowLeft: at - 1, ArrowRight: at + 1, Home: 0, End: names.length - 1}[event.key];
   if (to === undefined) return;
   event.preventDefault();
-  choose(NAMES.at(to % NAMES.length));
+  choose(names.at(to % names.length));
 });
 onLook(look);
 listen(

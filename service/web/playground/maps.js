@@ -1,5 +1,6 @@
 // Feature maps: the strongest channels of several layers, from shallow to deep.
 
+import {marks, opener} from "./channel_card.js";
 import {shape} from "./controls.js";
 import {byId, fill, h} from "./dom.js";
 import {number, percent, t} from "./i18n.js";
@@ -68,10 +69,10 @@ async function grid(view, maps) {
       "button",
       {
         type: "button", class: "picture", "data-key": `tile-${layer}-${channel}`,
-        "aria-label": t("enlarge", {what: caption}),
+        "aria-label": t("enlarge", {what: caption}), ...marks(layer, channel),
         onclick: (event) => enlarge({pixels, squares: true, caption, legend, from: event.currentTarget}),
       }, pixels,
-    ), h("p", {class: "channel"}, h("strong", {}, channel), h("span", {}, t("maps.range", {max: number(max[n])}))));
+    ), h("p", {class: "channel"}, opener(layer, channel, `tile-${layer}-${channel}`, h("strong", {}, channel)), h("span", {}, t("maps.range", {max: number(max[n])}))));
   };
   const all = pictures.map(tile);
   const others = shownIn(view).filter((each) => each !== layer);

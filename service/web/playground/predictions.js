@@ -21,7 +21,7 @@ export function suggestLabels(all) {
 }
 
 /** How the service is asked for a class that was typed: what is no label goes as it is, and the answer says what is. */
-const classOf = (text) => named.get(text) ?? text;
+export const classOf = (text) => named.get(text) ?? text;
 
 /** Say in a sentence what was found, how much of the picture the map rests on, and what it can't show. */
 export function renderSays({detail, result}) {

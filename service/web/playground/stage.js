@@ -27,6 +27,7 @@ let place = null;     // is told of a region that was pointed at
 let marked = [];      // the region that is explained: [x, y] or [x0, y0, x1, y1] in the source's pixels
 let start = null;     // where a drag began
 let before = [];      // what was marked then
+let lent = null;      // to whom the pointing belongs, while another has it: [listener, region]
 
 const OPACITY = slider.value;  // as the page comes
 const SHOWS = [...views.children].map((button) => button.dataset.show);
@@ -45,6 +46,22 @@ const tell = () => told({
  * in the same form. Null ends it.
  */
 export function onRegion(listener, region = "") {
+  if (lent) lent = [listener, region];
+  else point(listener, region);
+}
+
+/** Let `listener` have the pointing, for a region of its own, until it is given back. */
+export function lend(listener, region) {
+  lent ??= [place, marked.join()];
+  point(listener, region);
+}
+
+export function giveBack() {
+  if (lent) point(...lent);
+  lent = null;
+}
+
+function point(listener, region) {
   place = listener;
   marked = listener ? region.split(",").map(Number).filter(Number.isFinite) : [];
   picture.classList.toggle("pointing", Boolean(listener));

@@ -4,7 +4,7 @@ const OPTIONS = [
   "model", "target", "versus", "against", "region", "direction", "reference", "view", "detail", "layer", "method",
   "signed", "colormap", "top_k", "layers", "sort",
 ];
-const ASIDES = ["trust", "gate", "scale", "rank", "beside", "beside_model", "several"];  // what is asked beside the view
+const ASIDES = ["trust", "gate", "scale", "rank", "beside", "beside_model", "several", "channel", "box"];  // what is asked beside the view
 const LOOKS = ["tab", "show", "opacity", "channels", "lang", ...ASIDES];
 const NAMES = ["sample", ...OPTIONS, ...LOOKS];
 
@@ -36,7 +36,7 @@ export function changed(state, patch) {
 
 /** The state for another photograph: the classes and channels are chosen anew, and a place in the last one is none. */
 export const another = (state, sample) => changed(state, {
-  sample, target: "", versus: "", against: "", channels: "", beside: "",
+  sample, target: "", versus: "", against: "", channels: "", beside: "", box: "",
   region: /^[\d.]+,/.test(state.region) ? "" : state.region,
 });
 
@@ -66,16 +66,21 @@ export function read() {
   return state;
 }
 
+/** The address of a state. */
+export function addressOf(state) {
+  const query = new URLSearchParams();
+  for (const name of NAMES) if (state[name]) query.set(name, state[name]);
+  // what is legal in a query stays readable
+  const text = query.toString().replaceAll("%2C", ",").replaceAll("%3A", ":").replaceAll("%2F", "/");
+  return text ? `?${text}` : location.pathname;
+}
+
 /**
  * Put the state into the address: as a step that "back" undoes, or in place of the last. `own`: the id of the visitor's
  * photograph, which is not in the state.
  */
 export function write(state, {step, own}) {
-  const query = new URLSearchParams();
-  for (const name of NAMES) if (state[name]) query.set(name, state[name]);
-  // what is legal in a query stays readable
-  const text = query.toString().replaceAll("%2C", ",").replaceAll("%3A", ":").replaceAll("%2F", "/");
-  const address = text ? `?${text}` : location.pathname;
+  const address = addressOf(state);
   if (address === (location.search || location.pathname) && own === (history.state?.own ?? "")) return;
   history[step ? "pushState" : "replaceState"]({own}, "", address);
 }

@@ -1,5 +1,6 @@
 // All channels of a gate as bars; one is selected, by pointer or by key.
 
+import {marks, opener} from "./channel_card.js";
 import {h, svg} from "./dom.js";
 import {t} from "./i18n.js";
 
@@ -19,7 +20,7 @@ export function ordered(count, values) {
  * `say(channel)` is what is told of a channel, `onSelect(channel)` hears of a choice. It is a slider for those who
  * don't see it: its value is the position, its text the channel.
  */
-export function strip({key, label, weights, base, reach, ends, channels, selected, say, onSelect}) {
+export function strip({key, layer, label, weights, base, reach, ends, channels, selected, say, onSelect}) {
   const count = channels.length;
   const bar = (position, from = 0, to = 1) => {
     const rise = Math.max(-HALF, Math.min(HALF, ((weights[channels[position]] - base) / reach) * HALF));
@@ -34,17 +35,18 @@ export function strip({key, label, weights, base, reach, ends, channels, selecte
   const cursor = svg("rect", {class: "cursor", y: 0, height: 2 * HALF, width: Math.max(1, count / 160)});
   const chosen = svg("rect", {class: "chosen", y: 0, height: 2 * HALF, width: Math.max(1, count / 160)});
   const readout = h("p", {class: "readout"});
+  const about = opener(layer, selected, key, t("card.ask"), t("card.ask"), null);
   // hundreds of channels are narrower than a finger
   const step = (by, sign, name) => h("button", {
     type: "button", class: "quiet step", "data-key": `${key}-${name}`, "aria-label": t(name, {strip: label}),
     onclick: () => choose(position + by),
   }, sign);
-  const told = h("div", {class: "told"}, step(-1, "‹", "channel.previous"), step(1, "›", "channel.next"), readout);
+  const told = h("div", {class: "told"}, step(-1, "‹", "channel.previous"), step(1, "›", "channel.next"), readout, about);
   const node = h(
     "div",
     {
       class: "strip", role: "slider", tabindex: 0, "aria-label": label, "data-key": key,
-      "aria-valuemin": 1, "aria-valuemax": count,
+      "aria-valuemin": 1, "aria-valuemax": count, ...marks(layer, selected),
     },
     svg(
       "svg", {viewBox: `0 0 ${count} ${2 * HALF}`, preserveAspectRatio: "none", "aria-hidden": "true"},
@@ -60,12 +62,14 @@ export function strip({key, label, weights, base, reach, ends, channels, selecte
     cursor.classList.toggle("on", at !== null);
     if (at !== null) mark(cursor, at);
     readout.textContent = say(channels[at ?? position]);
+    if (about) node.dataset.channel = channels[at ?? position];
   };
   const settle = () => {
     mark(chosen, position);
     node.setAttribute("aria-valuenow", position + 1);
     node.setAttribute("aria-valuetext", say(channels[position]));
     hover(null);
+    if (about) about.dataset.channel = channels[position];
   };
   const choose = (at) => {
     position = Math.max(0, Math.min(count - 1, at));

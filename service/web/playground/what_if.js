@@ -1,6 +1,7 @@
 // What if channels weighed more, less, or nothing: sliders for the strongest, and what the network says then.
 
 import {ask, sameTarget, seen, supersede} from "./api.js";
+import {opener} from "./channel_card.js";
 import {byId, fill, h} from "./dom.js";
 import {number, signed, t, tOf} from "./i18n.js";
 import {change as changeOf, kindOf, nameOf, score} from "./scores.js";
@@ -158,7 +159,8 @@ function drawRows(scene) {
     const weight = number((gate ?? importance).weights[channel]);
     const facts = ranking ? measured(channel, reach) : t(gate ? "attention.weight" : "what_if.weight", {weight});
     const about = h("span", {class: "muted about"}, facts);
-    return h("li", {}, h("span", {class: "name"}, name), about, slider, output, mute);
+    const opens = opener(place.gate ?? place.layer, channel, `what-if-${channel}`, name);
+    return h("li", {}, h("span", {class: "name"}, opens), about, slider, output, mute);
   }));
   fill(frame.agreement, ranking ? agreement(ranking.agreement) : "");
 }
