@@ -88,13 +88,13 @@ class Node:
     def refs(self) -> list[str]:
         """The names of the nodes that this node reads."""
         names: list[str] = []
-        waiting = [*reversed(self.kwargs.values()), *reversed(self.args)]
+        waiting = [*self.args, *self.kwargs.values()][::-1]
         while waiting:
             value = waiting.pop()
             if isinstance(value, Ref):
                 names.append(value.name)
             elif isinstance(value, tuple):
-                waiting += reversed(value)
+                waiting += value[::-1]
         return names
 
 

@@ -151,7 +151,7 @@ class _Weighed(torch.autograd.Function):
 
 def _grad(logits: Tensor, leaves: Sequence[Tensor], wanted: Tensor) -> Sequence[Tensor | None]:
     """The gradient of ``(wanted * logits).sum()`` at each of the ``leaves``."""
-    weighed = _Weighed.apply(logits, wanted)  # type: ignore[no-untyped-call]
+    weighed = _Weighed.apply(logits, wanted)
     return torch.autograd.grad(weighed, leaves, retain_graph=True, allow_unused=True)
 
 
