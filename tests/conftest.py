@@ -19,6 +19,33 @@ import torch
 
 from tests.support import Server, explained, photograph, serving
 
+# Files that take longest, the longest first. They start first, so that no process is left with a long one at the end.
+SLOW = (
+    "tests/test_docs.py",
+    "tests/test_tries.py",
+    "tests/flow/test_kinds.py",
+    "tests/test_engine.py",
+    "tests/compiler/test_imported.py",
+    "tests/browser/test_playground.py",
+    "tests/explain/test_oracles.py",
+    "tests/flow/test_any_cnn.py",
+    "tests/browser/test_trials.py",
+    "tests/browser/test_kinds.py",
+    "tests/commands/test_compile.py",
+    "tests/http/test_connection.py",
+    "tests/explain/test_methods.py",
+    "tests/explain/test_kinds.py",
+    "tests/compiler/test_exported.py",
+    "tests/compiler/test_gradients.py",
+    "tests/test_wheel.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sort the files by ``SLOW``. Within a file, the order stays."""
+    rank = {name: number for number, name in enumerate(SLOW)}
+    items.sort(key=lambda item: rank.get(item.nodeid.partition("::")[0], len(rank)))
+
 
 @pytest.fixture(autouse=True)
 def one_thread() -> None:

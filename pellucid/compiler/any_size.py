@@ -36,9 +36,13 @@ class Recorded:
 
 
 def sizes(size: Size) -> tuple[Size, Size, Size]:
-    """The sizes (height, width) to record at, twice, and to check at. The first is square and close to ``size``."""
+    """The sizes (height, width) to record at, twice, and to check at. The first is square and close to ``size``.
+
+    The check is at a smaller size, which is faster, if the first leaves room for one.
+    """
     count = max(_FEWEST, round(min(size) / MULTIPLE))
-    of = [(count, count), (count + 1, count + 2), (count + 2, count - 1)]
+    check = (count - 2, count - 3) if count >= _FEWEST + 3 else (count + 2, count - 1)
+    of = [(count, count), (count + 1, count + 2), check]
     one, two, three = ((MULTIPLE * height, MULTIPLE * width) for height, width in of)
     return one, two, three
 

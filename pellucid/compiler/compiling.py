@@ -224,12 +224,14 @@ def compile_network(
         manifest = _manifest(traced, full, replace(model, parameters_sha256=parameters_digest(net)), net)
         weights = {name: np.ascontiguousarray(value.numpy()) for name, value in full.weights.items()}
         stage("check")
-        broadcasts = _checked(CompiledNetwork(manifest, full.graph, weights), net, traced)
+        network = CompiledNetwork(manifest, full.graph, weights)
+        _check(network, net, traced)
+        broadcasts = _broadcasts(network, net)
         limits += _limits(manifest, full.graph)
         manifest = manifest.model_copy(update={"broadcasts": broadcasts, "limits": tuple(limits)})
         stage("sizes")
         network = CompiledNetwork(manifest, full.graph, weights)
-        network = _with_any_size(network, net, traced) if any_size else network
+        network = _with_any_size(network, net, traced, full) if any_size else network
         stage("write")
         try:
             digest = save(path, network.manifest, full.graph, network.weights, network.scaled) if path else ""
@@ -238,18 +240,23 @@ def compile_network(
     return replace(network, digest=digest)
 
 
-def _with_any_size(network: CompiledNetwork, net: nn.Module, traced: TracedNetwork) -> CompiledNetwork:
-    """The network with a graph for pixels of any size, or with a limit that says why it has none."""
+def _with_any_size(network: CompiledNetwork, net: nn.Module, traced: TracedNetwork, full: FullGraph) -> CompiledNetwork:
+    """The network with a graph for pixels of any size, or with a limit that says why it has none.
+
+    ``traced`` and ``full``: the network as recorded at its own size.
+    """
     model, weights = network.model, dict(network.weights)
 
     def recorded(size: Size) -> Recorded:
-        other = TracedNetwork(net, size, traced.kind, len(model.preprocess.channels))
+        if size == model.preprocess.size:
+            return Recorded(size, traced, full)
+        other = TracedNetwork(net, size, traced.kind, len(model.preprocess.channels), images=2)
         resized = replace(model, preprocess=replace(model.preprocess, size=size))
-        full, limits = _recorded(net, other, resized)
+        sized_graph, limits = _recorded(net, other, resized)
         if limits and network.manifest.pixels.gradient:
             raise FixedSizeError("it has no gradient at another size")
-        weights.update({name: np.ascontiguousarray(value.numpy()) for name, value in full.weights.items()})
-        return Recorded(size, other, full)
+        weights.update({name: np.ascontiguousarray(value.numpy()) for name, value in sized_graph.weights.items()})
+        return Recorded(size, other, sized_graph)
 
     try:
         if traced.kind == "dense":
@@ -260,7 +267,7 @@ def _with_any_size(network: CompiledNetwork, net: nn.Module, traced: TracedNetwo
         weights = {name: value for name, value in weights.items() if name in named}
         whole = CompiledNetwork(manifest, network.graph, weights, scaled=as_json(graph))
         size = sizes(model.preprocess.size)[2]
-        _checked(whole.at(size), net, TracedNetwork(net, size, traced.kind, len(model.preprocess.channels)))
+        _check(whole.at(size), net, TracedNetwork(net, size, traced.kind, len(model.preprocess.channels), images=2))
     except Exception as error:  # a network can raise anything at another size
         limit = f"{ONE_SIZE_ONLY}{(str(error) or type(error).__name__).splitlines()[0].rstrip('.')}"
         limits = (*network.manifest.limits, limit)
@@ -441,33 +448,49 @@ def _versions() -> dict[str, str]:
     return versions
 
 
-def _checked(network: CompiledNetwork, net: nn.Module, traced: TracedNetwork) -> bool:
-    """Compare the compiled graph with the network, and its gradients with autograd's.
-
-    Returns whether one run can compute the gradients of several classes for one image. Raises CompileError if the
-    logits differ, or the gradients with respect to the pixels, which depend on every layer.
-    """
-    manifest = network.manifest
+def _inputs(manifest: Manifest, net: nn.Module) -> tuple[Tensor, Tensor]:
+    """Two seeded images, and the weights of the logits for two gradients."""
     kind = next((value.dtype for value in net.parameters()), torch.float32)
     images = torch.randn(2, *manifest.model.preprocess.shape, generator=torch.Generator().manual_seed(2)).to(kind)
     wanted = torch.zeros(2, manifest.model.scalars, dtype=kind)
     wanted[0, -1], wanted[1, 0] = 1, 1
+    return images, wanted
+
+
+def _built(network: CompiledNetwork) -> Callable[..., list[Tensor]]:
+    """A function of images and wanted logits: the logits, and their gradients at the pixels and at each attention."""
+    manifest = network.manifest
     gradients = [manifest.pixels.gradient, *(each.gradient for each in manifest.attention_values.values())]
     outputs = (manifest.logits, *(name for name in gradients if name is not None))
-    run = torch_runtime.build(
-        network.graph.part((PIXELS_INPUT, WANTED_INPUT), outputs), network.weights, torch.device("cpu"), None
-    )
+    part = network.graph.part((PIXELS_INPUT, WANTED_INPUT), outputs)
+    return torch_runtime.build(part, network.weights, torch.device("cpu"), None)
+
+
+def _check(network: CompiledNetwork, net: nn.Module, traced: TracedNetwork) -> None:
+    """Compare the compiled graph with the network, and its gradients with autograd's.
+
+    Raises CompileError if the logits differ, or the gradients with respect to the pixels, which depend on every layer.
+    """
+    manifest = network.manifest
+    images, wanted = _inputs(manifest, net)
     with torch.no_grad():
-        (expected,), (logits, *_) = traced.trunk((traced.logits,))(images), run(images, wanted)
+        (expected,), (logits, *_) = traced.trunk((traced.logits,))(images), _built(network)(images, wanted)
     scale = float(expected.abs().max()) + 1e-12
     off = float((logits - expected).abs().max()) / scale
-    if not off <= _TOLERANCE[kind]:
+    if not off <= _TOLERANCE[images.dtype]:
         raise CompileError(
             f"{manifest.model.name}: the compiled graph computes other logits (by {off:.1e} of the largest)"
         )
-    if manifest.pixels.gradient is None:
+    if manifest.pixels.gradient is not None:
+        _check_gradient(network, traced, images[:1], wanted[:1])
+
+
+def _broadcasts(network: CompiledNetwork, net: nn.Module) -> bool:
+    """Whether one run can compute the gradients of several classes for one image."""
+    if network.manifest.pixels.gradient is None:
         return True
-    _check_gradient(network, traced, images[:1], wanted[:1])
+    images, wanted = _inputs(network.manifest, net)
+    run = _built(network)
     try:
         with torch.no_grad():
             of_one = run(images[:1], wanted)[1:]
@@ -478,7 +501,7 @@ def _checked(network: CompiledNetwork, net: nn.Module, traced: TracedNetwork) ->
         scale = max(float(row.abs().max()) for row in each) + 1e-12
         if both.shape != (2, *each[0].shape[1:]):
             return False
-        if not float((both - torch.cat(each)).abs().max()) / scale < _TOLERANCE[kind]:
+        if not float((both - torch.cat(each)).abs().max()) / scale < _TOLERANCE[images.dtype]:
             return False
     return True
 
@@ -514,7 +537,8 @@ def _check_gradient(network: CompiledNetwork, traced: TracedNetwork, images: Ten
     try:
         # The traced graph, because the network itself may detach values.
         exact = copy.deepcopy(traced.trunk((traced.logits,))).double()
-        (expected,) = torch.autograd.grad(exact(leaf), leaf, rows)
+        (logits,) = exact(leaf)
+        (expected,) = torch.autograd.grad((logits * rows).sum(), leaf)
         with torch.no_grad():
             (found,) = torch_runtime.build(part, {**network.weights, **doubles}, torch.device("cpu"), None)(leaf, rows)
     except RuntimeError:  # an operation that creates float32 numbers can't run in float64

@@ -88,10 +88,13 @@ class Node:
     def refs(self) -> list[str]:
         """The names of the nodes that this node reads."""
         names: list[str] = []
-        walk(
-            (self.args, tuple(self.kwargs.values())),
-            lambda leaf: names.append(leaf.name) if isinstance(leaf, Ref) else None,
-        )
+        waiting = [*self.args, *self.kwargs.values()][::-1]
+        while waiting:
+            value = waiting.pop()
+            if isinstance(value, Ref):
+                names.append(value.name)
+            elif isinstance(value, tuple):
+                waiting += value[::-1]
         return names
 
 
@@ -120,8 +123,10 @@ class Graph:
     def __init__(self, nodes: Iterable[Node]) -> None:
         """Raises GraphError for a node that is out of order, reads an unknown node or has a name that is taken."""
         self.nodes: dict[str, Node] = {}
+        self._reads: dict[str, list[str]] = {}
         for node in nodes:
-            missing = [name for name in node.refs() if name not in self.nodes]
+            reads = node.refs()
+            missing = [name for name in reads if name not in self.nodes]
             if missing or node.name in self.nodes:
                 raise GraphError(
                     f"the operation {node.name[:80]} reads {missing[0][:80]}, which does not precede it"
@@ -129,10 +134,7 @@ class Graph:
                     else f"two operations are named {node.name[:80]}"
                 )
             self.nodes[node.name] = node
-
-    @cached_property
-    def _reads(self) -> dict[str, list[str]]:
-        return {name: node.refs() for name, node in self.nodes.items()}
+            self._reads[node.name] = reads
 
     def ancestors(self, outputs: Iterable[str], stop: Collection[str] = ()) -> set[str]:
         """``outputs`` and every node that they are computed from. The search ends at the nodes in ``stop``."""
@@ -209,7 +211,7 @@ class Graph:
             return Node(node.name, node.op, walk(node.args, leaf), kwargs)
 
         following = self._following
-        _ = self._reads, self.of_pixels, self.of_wanted
+        _ = self.of_pixels, self.of_wanted
         graph = copy(self)
         graph.nodes = {name: sized(node) if name in following else node for name, node in self.nodes.items()}
         return graph

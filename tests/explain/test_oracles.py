@@ -25,20 +25,20 @@ from torchcam import methods as torchcam
 
 from benchmarks.oracles import ENLARGED, ORACLES, SAMPLES, Enlarged, difference, enlarged
 from models import catalog
-from pellucid.compiler.compiling import compile_network
 from pellucid.explain.evidence import Evidence
 from pellucid.explain.methods import METHODS, Method, ProbingMethod
 from pellucid.explain.methods.fusion import fused
 from pellucid.explain.methods.gradient import channel_weights, grad_cam
 from pellucid.explain.probe import Probe
 from pellucid.explain.scalars import scalars
-from pellucid.network.file import CompiledNetwork
+from pellucid.network.file import CompiledNetwork, load
 from pellucid.network.spec import PIXELS, SOFTMAX
 from pellucid.render.compose import positive
 from pellucid.types import Contrast, Floats, MapSpec, Plan
 from tests.explain import record_openvino_xai
 from tests.explain.passes import Passes, TorchBehind, evidence, evidence_at, exact, pictures, probe, probe_at, run
 from tests.networks import PREPROCESS, SIZE, compiled, images, in_memory, network
+from tests.support import compiled as of_catalogue
 
 # Network -> its default layer, a middle layer, and an early layer. No in-place operation follows any of them: it would
 # change the values that the oracles' hooks recorded.
@@ -130,9 +130,10 @@ def test_a_map_from_one_gradient_equals_the_oracles(name: str, layer: str, metho
 @cache
 def lite0() -> tuple[nn.Module, CompiledNetwork]:
     """The trained default network and its compiled form. No gates: they would change what hooks on blocks record."""
-    net, spec = catalog.load("lite0-plain")
-    net = net.double()
-    return net, compile_network(net, spec, None)
+    net, _ = catalog.load("lite0-plain")
+    network = load(of_catalogue("lite0-plain"))
+    doubles = {name: each.astype(np.float64) for name, each in network.weights.items() if each.dtype.kind == "f"}
+    return net.double(), replace(network, weights={**network.weights, **doubles})
 
 
 @pytest.mark.parametrize("layer", ["head", "blocks.10", "blocks.4"])

@@ -111,7 +111,7 @@ def _gradients(values: Sequence[Tensor], logits: Tensor, wanted: Tensor, top_cla
         return [None] * len(values)
     if top_class:
         wanted = _default_to_top_class(wanted, logits.detach())
-    found = iter(torch.autograd.grad(logits, leaves, wanted, retain_graph=True, allow_unused=True))
+    found = iter(_grad(logits, leaves, wanted))
     return [next(found) if value.requires_grad else None for value in values]
 
 
@@ -129,8 +129,30 @@ def _of_scores(
     source, function = own
     if top_class:
         wanted = _default_to_top_class(wanted, logits.detach())
-    (found,) = torch.autograd.grad(function(values[source]), values[name], wanted, retain_graph=True, allow_unused=True)
+    (found,) = _grad(function(values[source]), [values[name]], wanted)
     return found
+
+
+class _Weighed(torch.autograd.Function):
+    """A number whose gradient at ``logits`` is ``wanted``. No operation is recorded for it.
+
+    With ``grad_outputs``, torch.autograd.grad imports sympy first, which takes half a second.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, wanted: Tensor) -> Tensor:
+        ctx.wanted = wanted
+        return logits.new_zeros(())
+
+    @staticmethod
+    def backward(ctx: Any, _: Any) -> Any:
+        return ctx.wanted, None
+
+
+def _grad(logits: Tensor, leaves: Sequence[Tensor], wanted: Tensor) -> Sequence[Tensor | None]:
+    """The gradient of ``(wanted * logits).sum()`` at each of the ``leaves``."""
+    weighed = _Weighed.apply(logits, wanted)
+    return torch.autograd.grad(weighed, leaves, retain_graph=True, allow_unused=True)
 
 
 def _default_to_top_class(wanted: Tensor, logits: Tensor) -> Tensor:

@@ -46,13 +46,18 @@ class TracedNetwork:
     ``size`` is the (height, width) of the pixels, and ``channels`` the number of their channels. ``output`` is the kind
     of the output, or None if it is to be found out; ``kind`` is what was found. ``shape`` is that of the output without
     the batch, ``[classes]`` or ``[classes, h, w]``. ``spec`` lists the layers, gates and default layers that callers
-    can name.
+    can name. The graph is compared with the network on ``images`` images, and on one.
 
     Raises UntraceableError.
     """
 
     def __init__(
-        self, net: nn.Module, size: tuple[int, int], output: OutputKind | None = "softmax", channels: int = 3
+        self,
+        net: nn.Module,
+        size: tuple[int, int],
+        output: OutputKind | None = "softmax",
+        channels: int = 3,
+        images: int = 4,
     ) -> None:
         net = net.eval().requires_grad_(False)
         public = names_without_gates(net)
@@ -62,7 +67,7 @@ class TracedNetwork:
             traced = trace(net, (channels, *size))
             out_of_place(traced.module)
             write_out(traced.module, lambda node: traced.qualnames[node].rpartition(".")[0], traced.moved)
-            check_same(net, traced.module, (channels, *size))
+            check_same(net, traced.module, (channels, *size), images)
         except Exception as error:  # the network's code can raise anything when it meets a symbol
             _require_tensor(net, (channels, *size))
             raise UntraceableError(f"{name} can't be traced with pixels of {size[0]}x{size[1]}: {error}") from error

@@ -73,16 +73,16 @@ def trace(net: nn.Module, shape: tuple[int, int, int]) -> Trace:
     return Trace(fx.GraphModule(net, graph), pixels, tracer.batch, tracer.qualnames, tracer.returned)
 
 
-def check_same(net: nn.Module, served: fx.GraphModule, shape: tuple[int, int, int]) -> None:
-    """Compare the network with the ``served`` graph on four seeded images and on one.
+def check_same(net: nn.Module, served: fx.GraphModule, shape: tuple[int, int, int], count: int) -> None:
+    """Compare the network with the ``served`` graph on ``count`` seeded images and on one.
 
     Raises ValueError if the logits differ. That finds what tracing misses: writes through a view
     (``a, b = y.chunk(2, 1); a.mul_(3)``), ``z += 1`` on an alias, dropout that stays on in eval mode. It also finds
     networks whose answer depends on the other images in the batch (batch norm without running statistics).
     """
     parameter = any_parameter(net)
-    images = torch.randn(4, *shape, generator=torch.Generator().manual_seed(1))  # unlike the traced noise
-    images += torch.linspace(-1, 2, 4)[:, None, None, None]  # from dark to bright
+    images = torch.randn(count, *shape, generator=torch.Generator().manual_seed(1))  # unlike the traced noise
+    images += torch.linspace(-1, 2, count)[:, None, None, None]  # from dark to bright
     images = images.to(parameter.device, parameter.dtype)
     first = images[:1]
     with torch.no_grad():
