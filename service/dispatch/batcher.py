@@ -17,11 +17,12 @@ from collections.abc import Callable
 from pellucid.errors import DeadlineExceeded, PellucidError
 from pellucid.types import Job
 
+from .cost import cost, most_of
 from .turns import Turns
 
 
 class Batcher:
-    """Holds waiting jobs in lanes. Callers take turns, image by image, within a lane and between lanes.
+    """Holds waiting jobs in lanes. Callers take turns within a lane and between lanes, and get equal shares of pixels.
 
     Jobs of one turn go first in, first out, and the lane with the first of all jobs goes next.
 
@@ -100,8 +101,9 @@ class Batcher:
                     job.future.set_exception(error())
 
     def take(self, limit: Callable[[], int]) -> list[Job]:
-        """Wait for work, and return one batch of one lane with at most ``limit()`` jobs.
+        """Wait for work, and return one batch of one lane, of at most ``limit()`` jobs of the network's own size.
 
+        Of larger pictures it has fewer, so that it has no more pixels, but at least one.
         An empty list means that the batcher is closed and drained. ``limit`` is called when the batch is taken, because
         it may change during the wait. If several threads wait, they share the lane's jobs equally. Jobs whose caller
         has left are dropped. Jobs that cannot meet their deadline fail with DeadlineExceeded.
@@ -128,7 +130,7 @@ class Batcher:
         if self._idle > self._spare:
             return True
         name = self._next_lane()
-        return self._waiting(name) >= limit() and self._queues(name)
+        return self._waiting(name) >= most_of(name, limit()) and self._queues(name)
 
     def _waiting(self, name: str) -> int:
         return sum(map(len, self._lanes[name].values()))
@@ -145,7 +147,7 @@ class Batcher:
     def _next_batch(self, limit: int) -> list[Job]:
         name = self._next_lane()
         self._turns.begin(self._next_caller(name))
-        most = min(limit, math.ceil(self._waiting(name) / max(1, 1 + self._idle - self._spare)))
+        most = min(most_of(name, limit), math.ceil(self._waiting(name) / max(1, 1 + self._idle - self._spare)))
         batch: list[Job] = []
         while name in self._lanes and len(batch) < most:
             job = self._pop(name, who := self._next_caller(name))
@@ -157,7 +159,7 @@ class Batcher:
                 job.future.set_exception(DeadlineExceeded("The queue was too long to answer by the deadline."))
             else:
                 batch.append(job)
-                self._turns.charge(who, 1)
+                self._turns.charge(who, cost(name))
         return batch
 
     def _pop(self, name: str, who: str) -> Job:

@@ -21,7 +21,7 @@ from pellucid.errors import DeadlineExceeded, Draining, EngineDown, InferenceFai
 from pellucid.types import Batch, Finished, InputPixels, Job, Outcome, Plan
 
 from .batcher import Batcher
-from .cost import LaneCosts
+from .cost import LaneCosts, cost
 from .engine import Engine
 from .memory import BatchCap, is_out_of_memory
 from .turns import caller
@@ -113,7 +113,10 @@ class Worker:
 
     @property
     def batch_cap(self) -> int:
-        """The current limit of images in a batch. It is below ``max_batch`` for a while after memory ran out."""
+        """The current limit of a batch, in images of the network's own size.
+
+        It is below ``max_batch`` for a while after memory ran out.
+        """
         return self._cap.now
 
     def lane(self, plan: Plan) -> str:
@@ -212,7 +215,7 @@ class Worker:
             outcomes = self._outcomes(jobs)
         except Exception as error:
             if is_out_of_memory(error):
-                self._cap.lower(len(jobs))
+                self._cap.lower(int(len(jobs) * cost(jobs[0].lane)))
                 log.warning("a batch of %d ran out of memory; the limit is now %d: %s", len(jobs), self._cap.now, error)
                 return OutOfMemory("There is not enough memory for this image at the moment.")
             if len(jobs) > 1:

@@ -92,6 +92,19 @@ def test_callers_take_turns_within_a_lane_and_between_lanes() -> None:
         assert queue.take(lambda: 4) == many[number : number + 4]
 
 
+def test_large_pictures_fill_batches_and_turns_by_their_pixels() -> None:
+    queue, large, small = batcher(), [job("@32x16 x8.000") for _ in range(3)], [job() for _ in range(20)]
+    for who, jobs in (("large", large), ("small", small)):
+        for one in jobs:
+            queue.put(one, who)
+    assert queue.take(lambda: 4) == large[:1]  # more than a batch, but one picture
+    assert queue.take(lambda: 4) == small[:4]
+    large[1].future.cancel()  # its caller leaves between two passes
+    assert queue.take(lambda: 4) == small[4:8]
+    assert queue.take(lambda: 4) == large[2:]
+    assert queue.take(lambda: 16) == small[8:]
+
+
 def test_callers_take_turns_in_the_pool() -> None:
     begun: list[str] = []
     gate = threading.Event()
