@@ -71,6 +71,7 @@ class Worker:
         self._watchdog = Watchdog(hang_limit_s, self._fail_all)
         self._running: list[list[Job]] = [[] for _ in range(engine.slots + SPARE)]
         self._compiling = threading.Lock()
+        self._preparing: dict[str, Future[None]] = {}
         self._died = False
         self._threads: list[threading.Thread] = []
 
@@ -141,16 +142,32 @@ class Worker:
             return future.left or time.monotonic() > deadline
 
         job = Job(pixels, plan, self._engine.lane(plan), deadline, time.monotonic(), future, void)
-        if not self._engine.ready(plan) and self._batcher.hold(job.lane):
-            try:
-                threading.Thread(target=self._prepare, args=(job.lane, plan), name="compile", daemon=True).start()
-            except RuntimeError:  # no thread could be started: an engine thread compiles it instead
-                self._batcher.release(job.lane)
+        self.prepared(plan)
         if not self._batcher.put(job, caller.get()):
             job.future.set_exception(Draining("The service is shutting down."))
         elif fault := self.fault:  # checked after queueing: a later fault fails the queued job as well
             self._batcher.fail(partial(EngineDown, fault))
         return job.future
+
+    def prepared(self, plan: Plan) -> Future[None]:
+        """Compile what a plan needs, unless it can run now. Its lane is held until the future is done."""
+        lane, prepared = self._engine.lane(plan), Future[None]()
+        if self._engine.ready(plan):
+            prepared.set_result(None)
+            return prepared
+        first = self._preparing.setdefault(lane, prepared)
+        if first is prepared:
+            self._batcher.hold(lane)
+            try:
+                threading.Thread(target=self._prepare, args=(lane, plan), name="compile", daemon=True).start()
+            except RuntimeError:  # no thread could be started: an engine thread compiles it instead
+                self._release(lane)
+        return first
+
+    def _release(self, lane: str) -> None:
+        self._batcher.release(lane)
+        if prepared := self._preparing.pop(lane, None):
+            prepared.set_result(None)
 
     def _loop(self, number: int) -> None:
         try:
@@ -172,12 +189,12 @@ class Worker:
         try:
             with self._compiling:  # one compilation at a time, since it takes a core from the engine
                 self._engine.prepare(plan)
-                self._batcher.release(lane)
+                self._release(lane)
                 self._engine.prepare(plan, alone=True)
         except Exception:  # the lane's jobs then run, and fail one by one
             log.exception("compiling for a plan failed")
         finally:
-            self._batcher.release(lane)
+            self._release(lane)
 
     def _take(self, number: int) -> bool:
         self._running[number] = self._batcher.take(self._cap.current)
