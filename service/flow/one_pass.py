@@ -68,7 +68,7 @@ class Ask:
 
     ``name`` begins the texts of errors, unless it is empty. ``side`` is the longer side of the source picture that is
     kept to be drawn, by default that of the options. ``tiling``: how the network sees an image with the view ``whole``,
-    once it is known. ``times`` is filled in while it runs.
+    once it is known. ``left`` says whether the caller has left. ``times`` is filled in while it runs.
     """
 
     image: Upload | Prepared
@@ -78,6 +78,7 @@ class Ask:
     name: str = ""
     tiling: Tiling | None = None
     side: int | None = None
+    left: Callable[[], bool] = lambda: False
     times: Stages = field(init=False)
 
     def __post_init__(self) -> None:
@@ -124,6 +125,7 @@ def run(
     loop, network, times = asyncio.get_running_loop(), ask.network, ask.times
     context = copy_context()  # of the caller, for the engine's thread
     answer: asyncio.Future[T] = loop.create_future()  # other threads only read whether it is cancelled
+    ask.left = answer.cancelled
     # A weak reference: the job holds the picture, and a cycle would keep both until a garbage collection.
     running: list[weakref.ref[Future[Finished]]] = []
 
