@@ -150,24 +150,30 @@ class Worker:
         return job.future
 
     def prepared(self, plan: Plan) -> Future[None]:
-        """Compile what a plan needs, unless it can run now. Its lane is held until the future is done."""
-        lane, prepared = self._engine.lane(plan), Future[None]()
-        if self._engine.ready(plan):
-            prepared.set_result(None)
-            return prepared
-        first = self._preparing.setdefault(lane, prepared)
-        if first is prepared:
-            self._batcher.hold(lane)
-            try:
-                threading.Thread(target=self._prepare, args=(lane, plan), name="compile", daemon=True).start()
-            except RuntimeError:  # no thread could be started: an engine thread compiles it instead
-                self._release(lane)
-        return first
+        """Compile what a plan needs, unless that is done. The future is done when the lane runs at its full speed.
 
-    def _release(self, lane: str) -> None:
+        The lane is held until it can run at all.
+        """
+        lane = self._engine.lane(plan)
+        if not self._engine.ready(plan) and self._batcher.hold(lane):
+            self._preparing[lane] = preparing = Future[None]()
+            try:
+                threading.Thread(
+                    target=self._prepare, args=(lane, plan, preparing), name="compile", daemon=True
+                ).start()
+            except RuntimeError:  # no thread could be started: an engine thread compiles it instead
+                self._end_preparing(lane, preparing)
+        if found := self._preparing.get(lane):
+            return found
+        prepared = Future[None]()
+        prepared.set_result(None)
+        return prepared
+
+    def _end_preparing(self, lane: str, preparing: Future[None]) -> None:
         self._batcher.release(lane)
-        if prepared := self._preparing.pop(lane, None):
-            prepared.set_result(None)
+        if self._preparing.get(lane) is preparing:
+            del self._preparing[lane]
+        preparing.set_result(None)
 
     def _loop(self, number: int) -> None:
         try:
@@ -184,17 +190,17 @@ class Worker:
         """Whether a full batch of this lane may be queued inside a busy engine. False while memory is short."""
         return self._cap.now == self._max_batch and self._engine.queues(lane)
 
-    def _prepare(self, lane: str, plan: Plan) -> None:
+    def _prepare(self, lane: str, plan: Plan, preparing: Future[None]) -> None:
         """Compile what a held lane needs, then release it. Runs in a thread of its own; engine threads do not wait."""
         try:
             with self._compiling:  # one compilation at a time, since it takes a core from the engine
                 self._engine.prepare(plan)
-                self._release(lane)
+                self._batcher.release(lane)
                 self._engine.prepare(plan, alone=True)
         except Exception:  # the lane's jobs then run, and fail one by one
             log.exception("compiling for a plan failed")
         finally:
-            self._release(lane)
+            self._end_preparing(lane, preparing)
 
     def _take(self, number: int) -> bool:
         self._running[number] = self._batcher.take(self._cap.current)
@@ -227,12 +233,14 @@ class Worker:
 
         The error has no ``__cause__``: its traceback would keep arrays alive, and the next attempt needs the memory.
         """
+        lane, size = jobs[0].lane, len(jobs)
+        compiling = lane in self._preparing  # the engine may wait for that, which a later batch does not
         started = time.monotonic()
         try:
             outcomes = self._outcomes(jobs)
         except Exception as error:
             if is_out_of_memory(error):
-                self._cap.lower(int(len(jobs) * cost(jobs[0].lane)))
+                self._cap.lower(int(size * cost(lane)))
                 log.warning("a batch of %d ran out of memory; the limit is now %d: %s", len(jobs), self._cap.now, error)
                 return OutOfMemory("There is not enough memory for this image at the moment.")
             if len(jobs) > 1:
@@ -243,9 +251,9 @@ class Worker:
             return InferenceFailed("The network could not be run on this image.")
         started += outcomes[0].waited_s  # excludes the time that it was queued inside the engine
         seconds = time.monotonic() - started
-        lane, size = jobs[0].lane, len(jobs)
         # A batch with an abandoned image ended early. Its time is only a lower bound of the cost.
-        if seconds > self._costs.predict(lane, size) or not any(outcome.given_up for outcome in outcomes):
+        whole = not any(outcome.given_up for outcome in outcomes)
+        if not compiling and (whole or seconds > self._costs.predict(lane, size)):
             self._costs.observe(lane, size, seconds)
         self._on_batch(len(jobs))
         if size == 1 and not outcomes[0].given_up:
