@@ -28,9 +28,9 @@ class WindowBatcher(Batcher):
 
     def _next_batch(self, limit: int) -> list[Job]:
         """See Batcher; the plans are all alike here, so there is one lane."""
-        (lane,) = self._lanes.values()
-        left = lane[0][-1].submitted + WINDOW_S - time.monotonic()
-        self._changed.wait_for(lambda: len(lane) >= limit or self._closed, max(0.0, left))
+        ((jobs,),) = (lane.values() for lane in self._lanes.values())
+        left = next(iter(jobs)).submitted + WINDOW_S - time.monotonic()
+        self._changed.wait_for(lambda: len(jobs) >= limit or self._closed, max(0.0, left))
         return super()._next_batch(limit)
 
 

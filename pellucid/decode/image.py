@@ -22,7 +22,7 @@ from pellucid.decode.resize import thumbnail
 from pellucid.decode.view import CENTRE, View, tiling
 from pellucid.errors import ContentTooLarge, PellucidError, UndecodableImage, UnsupportedMediaType
 from pellucid.network.spec import PreprocessSpec
-from pellucid.types import Box, DecodedImage, ImageInfo, InputPixels, Pixels, Upload
+from pellucid.types import Box, DecodedImage, ImageInfo, InputPixels, Pixels, Tiling, Upload
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 TYPES: Final = (*FORMATS, arrays.FORMAT)
@@ -96,7 +96,7 @@ def decode(
         except PellucidError:
             raise
         except Exception as error:  # Pillow's decoders raise errors of many types for broken data
-            raise UndecodableImage(f"The {file_format} data are corrupt or truncated{_message(error)}.") from error
+            raise _corrupt(file_format, error) from error
         if spec.is_plain:
             pixels = to_input(rgb, frame, spec)
             picture = None if picture_side is None else thumbnail(rgb, picture_side)
@@ -106,25 +106,27 @@ def decode(
     return DecodedImage(info, pixels, seen, picture, tiles if tiles and len(tiles.corners) > 1 else None)
 
 
-def count_tiles(upload: Upload, spec: PreprocessSpec, max_pixels: int, max_side: int, view: View) -> int:
-    """The number of tiles in which the network sees an upload, by the file's header. 1 if ``decode`` will refuse it."""
+def tiling_of(upload: Upload, spec: PreprocessSpec, max_pixels: int, max_side: int, view: View) -> Tiling | None:
+    """The tiles of an upload, by the file's header. None for other views than ``whole``, and if it will be refused."""
     if view.kind != "whole":
-        return 1
+        return None
     try:
         if arrays.is_array(upload.data):
             height, width = arrays.read(upload.data, spec, max_pixels, max_side).shape[:2]
         else:
             image, file_format = _open(upload.data, max_pixels, max_side)
             width, height = _upright(image, file_format)[1]
-        return len(tiling(width, height, view).corners)
-    except Exception:  # decode says what is wrong with it
-        return 1
+        return tiling(width, height, view)
+    except PellucidError:  # decode says what is wrong with it
+        return None
 
 
 def _upright(image: Image.Image, file_format: str) -> tuple[Image.Transpose | None, tuple[int, int]]:
-    """The operation that makes the picture upright, and its (width, height) then."""
-    # Pillow itself turns a TIFF when it decodes it.
-    turn = None if file_format == "TIFF" else _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    """The operation that makes the picture upright, and its (width, height) then. Raises UndecodableImage."""
+    try:  # Pillow itself turns a TIFF when it decodes it.
+        turn = None if file_format == "TIFF" else _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception as error:  # of many types for broken EXIF data
+        raise _corrupt(file_format, error) from error
     return turn, image.size[::-1] if turn in _SIDEWAYS else image.size
 
 
@@ -185,6 +187,10 @@ def _scale(image: Image.Image, frame: Frame, picture_side: int | None) -> float:
     """
     network = 2 * max(frame.resized[0] / frame.width, frame.resized[1] / frame.height)
     return max(network, (picture_side or 0) / max(image.size))
+
+
+def _corrupt(file_format: str, error: Exception) -> UndecodableImage:
+    return UndecodableImage(f"The {file_format} data are corrupt or truncated{_message(error)}.")
 
 
 def _message(error: Exception) -> str:

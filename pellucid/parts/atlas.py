@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any, Final, Literal
+from weakref import ref
 
 import numpy as np
 from PIL import Image
@@ -30,6 +31,8 @@ _STRONGEST: Final = 5
 # The side of a crop in pixels, and the brightness where the channel is silent.
 _CROP_SIDE, _DIMMED = 96, 0.3
 _QUALITY: Final = 75
+# Channels of each layer's feature maps whose meaning is told. Drawing the crops of each takes 5 ms.
+MEANINGS: Final = 16
 # Classes of a list of one channel.
 _LISTED: Final = 10
 
@@ -51,7 +54,9 @@ class AtlasOptions(Options):
 
     def entry(self, analysis: Analysis) -> dict[str, Any]:
         found = super().entry(analysis)
-        return found if analysis.atlas is None or not self.atlas else _annotated(found, analysis.atlas, analysis.spec)
+        if analysis.atlas is None or not self.atlas:
+            return found
+        return _annotated(found, analysis.atlas, analysis.spec, analysis.left)
 
 
 def opened(offer: Offer) -> Atlas:
@@ -135,11 +140,14 @@ def crop(atlas: Atlas, example: Example, side: int = _CROP_SIDE) -> Picture | No
     if example.crop is None:
         return None
     mask = None if example.mask is None else example.mask.tobytes()
-    return _crop(atlas, example.crop, mask, None if example.mask is None else example.mask.shape, side)
+    return _crop(ref(atlas), example.crop, mask, None if example.mask is None else example.mask.shape, side)
 
 
 @lru_cache(2048)
-def _crop(atlas: Atlas, number: int, mask: bytes | None, cells: tuple[int, ...] | None, side: int) -> Picture:
+def _crop(of: ref[Atlas], number: int, mask: bytes | None, cells: tuple[int, ...] | None, side: int) -> Picture:
+    """The crop, drawn once. The reference is weak, so that an atlas that is closed is not kept."""
+    atlas = of()
+    assert atlas is not None
     image = Image.fromarray(atlas.crop(number).pixels())
     image.thumbnail((side, side))
     if mask is not None and cells is not None:
@@ -153,8 +161,8 @@ def _crop(atlas: Atlas, number: int, mask: bytes | None, cells: tuple[int, ...] 
     return Picture(buffer.getvalue(), "image/webp", *image.size)
 
 
-def _annotated(entry: dict[str, Any], atlas: Atlas, spec: ModelSpec) -> dict[str, Any]:
-    """An entry with what the atlas says of the channels that it names."""
+def _annotated(entry: dict[str, Any], atlas: Atlas, spec: ModelSpec, left: Callable[[], bool]) -> dict[str, Any]:
+    """An entry with what the atlas says of the channels that it names, incomplete once the caller has ``left``."""
     attention, maps, what_if = (entry.get(part) for part in ("attention", "feature_maps", "what_if"))
     for gate in attention["gates"] if attention else ():
         if (known := atlas.gates.get(gate["layer"])) is not None:
@@ -179,7 +187,9 @@ def _annotated(entry: dict[str, Any], atlas: Atlas, spec: ModelSpec) -> dict[str
             found["atlas"] = {
                 "mean": Distribution(layer.mean.quantiles[[*shown]]).place(np.asarray(stats["mean"])),
                 "maximum": Distribution(layer.maximum.quantiles[[*shown]]).place(np.asarray(stats["max"])),
-                "meanings": [meaning_json(atlas, layer.name, channel, spec) for channel in shown],
+                "meanings": [
+                    meaning_json(atlas, layer.name, channel, spec) for channel in shown[:MEANINGS] if not left()
+                ],
             }
     if what_if:
         named = [*what_if["edit"]["channels"][:_STRONGEST], *(what_if["ranking"] or {"most": ()})["most"]]

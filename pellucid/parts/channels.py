@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from pellucid.decode.region import box_of, positions
-from pellucid.parts.atlas import AtlasOptions, meaning_json
+from pellucid.parts.atlas import MEANINGS, AtlasOptions, meaning_json
 from pellucid.parts.names import layer_name
 from pellucid.parts.option_types import Analysis, CommaSeparated, Name, Offer
 from pellucid.types import Plan, Region, Tap
@@ -64,9 +64,13 @@ class ChannelOptions(AtlasOptions):
                         "score": scores[channel],
                         "inside": within[channel],
                         "outside": outside[channel],
-                        **({"meaning": meaning_json(told, maps.layer, channel, analysis.spec)} if told else {}),
+                        **(
+                            {"meaning": meaning_json(told, maps.layer, channel, analysis.spec)}
+                            if told and rank < MEANINGS
+                            else {}
+                        ),
                     }
-                    for channel in best
+                    for rank, channel in enumerate(best)
                 ],
             }
         }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import reprlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Protocol, Self
@@ -114,7 +114,7 @@ class Analysis:
     """The data of an image's entry: the image, the engine's outcome, and the network's spec.
 
     ``trusted`` has the measurements of each map, with ``trust=true``. ``media_type`` is the type of pictures.
-    ``methods`` are the network's. ``atlas`` is its atlas, if one is open.
+    ``methods`` are the network's. ``atlas`` is its atlas, if one is open. ``left`` says whether the caller has left.
     """
 
     image: DecodedImage
@@ -124,6 +124,7 @@ class Analysis:
     media_type: str = "image/png"
     methods: Sequence[MethodSpec] = ()
     atlas: Atlas | None = None
+    left: Callable[[], bool] = lambda: False
 
 
 # Numbers of the explained scalars of an image: a weight of each number of the output, for each target.

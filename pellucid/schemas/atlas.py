@@ -60,7 +60,7 @@ class MapsAtlas(Schema):
     maximum: list[float] = Field(
         description="The share of the atlas' pictures with a smaller largest activation.", examples=[[0.99, 0.4]]
     )
-    meanings: list[Meaning] = Field(description="What each channel answers to.")
+    meanings: list[Meaning] = Field(description="What each channel answers to, of the first 16.")
 
 
 class BoxChannel(Schema):
@@ -71,7 +71,9 @@ class BoxChannel(Schema):
     inside: float = Field(description="Its mean activation in the box.", examples=[2.1])
     outside: float = Field(description="Its mean activation elsewhere.", examples=[0.2])
     meaning: Meaning | None = Field(
-        None, description="What it answers to. Only present with `atlas=true`; null if the atlas lacks the layer."
+        None,
+        description="What it answers to. Only present with `atlas=true`, for the first 16 channels; null if the atlas "
+        "lacks the layer.",
     )
 
 

@@ -11,22 +11,18 @@ import math
 import threading
 import time
 import weakref
-from bisect import bisect_left, insort
+from collections import OrderedDict
 from collections.abc import Callable
-from itertools import count
-from typing import TypeAlias
 
 from pellucid.errors import DeadlineExceeded, PellucidError
 from pellucid.types import Job
 
+from .cost import cost, most_of
 from .turns import Turns
-
-# Turn, time and number decide the order.
-_Waiting: TypeAlias = tuple[int, float, int, Job]
 
 
 class Batcher:
-    """Holds waiting jobs in lanes. Callers take turns, image by image, within a lane and between lanes.
+    """Holds waiting jobs in lanes. Callers take turns within a lane and between lanes, and get equal shares of pixels.
 
     Jobs of one turn go first in, first out, and the lane with the first of all jobs goes next.
 
@@ -48,10 +44,8 @@ class Batcher:
         self._seconds_for = seconds_for
         self._queues = queues
         self._spare = spare
-        self._lanes: dict[str, list[_Waiting]] = {}
-        self._waiting: dict[Job, _Waiting] = {}
+        self._lanes: dict[str, dict[str, OrderedDict[Job, None]]] = {}  # by caller, each in the order of arrival
         self._turns = Turns()
-        self._numbers = count()
         self._changed = threading.Condition()  # re-entrant: failing a future calls _leave in the same thread
         self._held: set[str] = set()
         self._closed = False
@@ -60,18 +54,17 @@ class Batcher:
     def __len__(self) -> int:
         """The number of waiting jobs."""
         with self._changed:
-            return sum(map(len, self._lanes.values()))
+            return sum(map(self._waiting, self._lanes))
 
     def put(self, job: Job, who: str = "") -> bool:
         """Queue a job of this caller. Returns False, and does not queue it, if the batcher is closed."""
         with self._changed:
             if self._closed:
                 return False
-            self._waiting[job] = entry = (self._turns.next(who), job.submitted, next(self._numbers), job)
-            insort(self._lanes.setdefault(job.lane, []), entry)
+            self._lanes.setdefault(job.lane, {}).setdefault(who, OrderedDict())[job] = None
             self._changed.notify()
         waiting = weakref.ref(job)  # a strong reference would be a cycle, which only the garbage collector frees
-        job.future.add_done_callback(lambda _: self._leave(waiting()))
+        job.future.add_done_callback(lambda _: self._leave(waiting(), who))
         return True
 
     def hold(self, lane: str) -> bool:
@@ -102,13 +95,15 @@ class Batcher:
         """Fail every waiting job. ``error`` is called once for each, so that no two futures share an exception."""
         with self._changed:
             while self._lanes:
-                job = self._pop(next(iter(self._lanes)))
+                name = next(iter(self._lanes))
+                job = self._pop(name, next(iter(self._lanes[name])))
                 if job.future.set_running_or_notify_cancel():
                     job.future.set_exception(error())
 
     def take(self, limit: Callable[[], int]) -> list[Job]:
-        """Wait for work, and return one batch of one lane with at most ``limit()`` jobs.
+        """Wait for work, and return one batch of one lane, of at most ``limit()`` jobs of the network's own size.
 
+        Of larger pictures it has fewer, so that it has no more pixels, but at least one.
         An empty list means that the batcher is closed and drained. ``limit`` is called when the batch is taken, because
         it may change during the wait. If several threads wait, they share the lane's jobs equally. Jobs whose caller
         has left are dropped. Jobs that cannot meet their deadline fail with DeadlineExceeded.
@@ -135,19 +130,27 @@ class Batcher:
         if self._idle > self._spare:
             return True
         name = self._next_lane()
-        return len(self._lanes[name]) >= limit() and self._queues(name)
+        return self._waiting(name) >= most_of(name, limit()) and self._queues(name)
+
+    def _waiting(self, name: str) -> int:
+        return sum(map(len, self._lanes[name].values()))
 
     def _next_lane(self) -> str:
-        free = self._lanes.keys() - self._held
-        return min(free, key=lambda lane: self._lanes[lane][0])
+        return min(self._lanes.keys() - self._held, key=lambda name: self._order(name, self._next_caller(name)))
+
+    def _next_caller(self, name: str) -> str:
+        return min(self._lanes[name], key=lambda who: self._order(name, who))
+
+    def _order(self, name: str, who: str) -> tuple[float, float]:
+        return self._turns.next(who), next(iter(self._lanes[name][who])).submitted
 
     def _next_batch(self, limit: int) -> list[Job]:
         name = self._next_lane()
-        self._turns.begin(self._lanes[name][0][0])
-        most = min(limit, math.ceil(len(self._lanes[name]) / max(1, 1 + self._idle - self._spare)))
+        self._turns.begin(self._next_caller(name))
+        most = min(most_of(name, limit), math.ceil(self._waiting(name) / max(1, 1 + self._idle - self._spare)))
         batch: list[Job] = []
         while name in self._lanes and len(batch) < most:
-            job = self._pop(name)
+            job = self._pop(name, who := self._next_caller(name))
             if not job.future.set_running_or_notify_cancel():
                 continue
             # The first job fails only if it is late already. Otherwise, a wrong forecast would never be corrected.
@@ -156,25 +159,27 @@ class Batcher:
                 job.future.set_exception(DeadlineExceeded("The queue was too long to answer by the deadline."))
             else:
                 batch.append(job)
+                self._turns.charge(who, cost(name))
         return batch
 
-    def _pop(self, name: str) -> Job:
-        *_, job = self._lanes[name].pop(0)
-        del self._waiting[job]
-        self._forget_if_empty(name)
+    def _pop(self, name: str, who: str) -> Job:
+        job = next(iter(self._lanes[name][who]))
+        self._remove(job, who)
         return job
 
-    def _leave(self, job: Job | None) -> None:
+    def _leave(self, job: Job | None, who: str) -> None:
         with self._changed:
-            if job is not None and (entry := self._waiting.pop(job, None)):
-                lane = self._lanes[job.lane]
-                del lane[bisect_left(lane, entry)]
-                self._forget_if_empty(job.lane)
+            if job is not None and job in self._lanes.get(job.lane, {}).get(who, ()):
+                self._remove(job, who)
 
-    def _forget_if_empty(self, name: str) -> None:
-        if not self._lanes[name]:
-            del self._lanes[name]
-            if not self._lanes:
-                self._turns = Turns()
-            if self._closed and not self._lanes:
+    def _remove(self, job: Job, who: str) -> None:
+        lane = self._lanes[job.lane]
+        del lane[who][job]
+        if not lane[who]:
+            del lane[who]
+        if not lane:
+            del self._lanes[job.lane]
+        if not self._lanes:
+            self._turns = Turns()
+            if self._closed:
                 self._changed.notify_all()  # a spare thread that could not take a batch must end

@@ -81,8 +81,9 @@ class LaneCosts:
         """The seconds of all batches for ``images`` (lane -> number of images), if batches are as full as possible."""
         total = 0.0
         for lane, count in images.items():
-            full, rest = divmod(count, max_batch)
-            total += full * self.predict(lane, max_batch) + (self.predict(lane, rest) if rest else 0.0)
+            most = most_of(lane, max_batch)
+            full, rest = divmod(count, most)
+            total += full * self.predict(lane, most) + (self.predict(lane, rest) if rest else 0.0)
         return total
 
 
@@ -126,7 +127,17 @@ class MethodTimes:
         return made.method if not others and len(plan.targets) < 2 and plan == replace(one, **kept) else None
 
 
+def cost(lane: str) -> float:
+    """The cost of one image of a lane: its pixels, by those of the network's own size."""
+    return _parsed(lane)[1]
+
+
+def most_of(lane: str, limit: int) -> int:
+    """The images of a lane that have at most the pixels of ``limit`` images of the network's own size. At least 1."""
+    return max(1, min(limit, int(limit / cost(lane))))
+
+
 def _parsed(lane: str) -> tuple[str, float]:
-    """The lane without its size, and the pixels of its images in those of the network's own size."""
+    """The lane without its size, and the cost of its images."""
     found = _SIZED.fullmatch(lane)
     return (found[1], float(found[2])) if found else (lane, 1.0)

@@ -17,7 +17,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 class BatchCap:
-    """The current limit of images in a batch, at most ``most``.
+    """The current limit of images in a batch, at most ``most``. A larger image counts as several.
 
     It is halved when memory runs out, and doubled again after each ``rest_s`` seconds without that. Thread-safe.
     """

@@ -21,7 +21,7 @@ from pellucid.errors import DeadlineExceeded, Draining, EngineDown, InferenceFai
 from pellucid.types import Batch, Finished, InputPixels, Job, Outcome, Plan
 
 from .batcher import Batcher
-from .cost import LaneCosts
+from .cost import LaneCosts, cost
 from .engine import Engine
 from .memory import BatchCap, is_out_of_memory
 from .turns import caller
@@ -71,6 +71,7 @@ class Worker:
         self._watchdog = Watchdog(hang_limit_s, self._fail_all)
         self._running: list[list[Job]] = [[] for _ in range(engine.slots + SPARE)]
         self._compiling = threading.Lock()
+        self._preparing: dict[str, Future[None]] = {}
         self._died = False
         self._threads: list[threading.Thread] = []
 
@@ -113,7 +114,10 @@ class Worker:
 
     @property
     def batch_cap(self) -> int:
-        """The current limit of images in a batch. It is below ``max_batch`` for a while after memory ran out."""
+        """The current limit of a batch, in images of the network's own size.
+
+        It is below ``max_batch`` for a while after memory ran out.
+        """
         return self._cap.now
 
     def lane(self, plan: Plan) -> str:
@@ -138,16 +142,38 @@ class Worker:
             return future.left or time.monotonic() > deadline
 
         job = Job(pixels, plan, self._engine.lane(plan), deadline, time.monotonic(), future, void)
-        if not self._engine.ready(plan) and self._batcher.hold(job.lane):
-            try:
-                threading.Thread(target=self._prepare, args=(job.lane, plan), name="compile", daemon=True).start()
-            except RuntimeError:  # no thread could be started: an engine thread compiles it instead
-                self._batcher.release(job.lane)
+        self.prepared(plan)
         if not self._batcher.put(job, caller.get()):
             job.future.set_exception(Draining("The service is shutting down."))
         elif fault := self.fault:  # checked after queueing: a later fault fails the queued job as well
             self._batcher.fail(partial(EngineDown, fault))
         return job.future
+
+    def prepared(self, plan: Plan) -> Future[None]:
+        """Compile what a plan needs, unless that is done. The future is done when the lane runs at its full speed.
+
+        The lane is held until it can run at all.
+        """
+        lane = self._engine.lane(plan)
+        if not self._engine.ready(plan) and self._batcher.hold(lane):
+            self._preparing[lane] = preparing = Future[None]()
+            try:
+                threading.Thread(
+                    target=self._prepare, args=(lane, plan, preparing), name="compile", daemon=True
+                ).start()
+            except RuntimeError:  # no thread could be started: an engine thread compiles it instead
+                self._end_preparing(lane, preparing)
+        if found := self._preparing.get(lane):
+            return found
+        prepared = Future[None]()
+        prepared.set_result(None)
+        return prepared
+
+    def _end_preparing(self, lane: str, preparing: Future[None]) -> None:
+        self._batcher.release(lane)
+        if self._preparing.get(lane) is preparing:
+            del self._preparing[lane]
+        preparing.set_result(None)
 
     def _loop(self, number: int) -> None:
         try:
@@ -164,7 +190,7 @@ class Worker:
         """Whether a full batch of this lane may be queued inside a busy engine. False while memory is short."""
         return self._cap.now == self._max_batch and self._engine.queues(lane)
 
-    def _prepare(self, lane: str, plan: Plan) -> None:
+    def _prepare(self, lane: str, plan: Plan, preparing: Future[None]) -> None:
         """Compile what a held lane needs, then release it. Runs in a thread of its own; engine threads do not wait."""
         try:
             with self._compiling:  # one compilation at a time, since it takes a core from the engine
@@ -174,7 +200,7 @@ class Worker:
         except Exception:  # the lane's jobs then run, and fail one by one
             log.exception("compiling for a plan failed")
         finally:
-            self._batcher.release(lane)
+            self._end_preparing(lane, preparing)
 
     def _take(self, number: int) -> bool:
         self._running[number] = self._batcher.take(self._cap.current)
@@ -207,12 +233,14 @@ class Worker:
 
         The error has no ``__cause__``: its traceback would keep arrays alive, and the next attempt needs the memory.
         """
+        lane, size = jobs[0].lane, len(jobs)
+        compiling = lane in self._preparing  # the engine may wait for that, which a later batch does not
         started = time.monotonic()
         try:
             outcomes = self._outcomes(jobs)
         except Exception as error:
             if is_out_of_memory(error):
-                self._cap.lower(len(jobs))
+                self._cap.lower(int(size * cost(lane)))
                 log.warning("a batch of %d ran out of memory; the limit is now %d: %s", len(jobs), self._cap.now, error)
                 return OutOfMemory("There is not enough memory for this image at the moment.")
             if len(jobs) > 1:
@@ -223,9 +251,9 @@ class Worker:
             return InferenceFailed("The network could not be run on this image.")
         started += outcomes[0].waited_s  # excludes the time that it was queued inside the engine
         seconds = time.monotonic() - started
-        lane, size = jobs[0].lane, len(jobs)
         # A batch with an abandoned image ended early. Its time is only a lower bound of the cost.
-        if seconds > self._costs.predict(lane, size) or not any(outcome.given_up for outcome in outcomes):
+        whole = not any(outcome.given_up for outcome in outcomes)
+        if not compiling and (whole or seconds > self._costs.predict(lane, size)):
             self._costs.observe(lane, size, seconds)
         self._on_batch(len(jobs))
         if size == 1 and not outcomes[0].given_up:

@@ -9,15 +9,15 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar
 
-from pellucid.decode.image import count_tiles, decode
+from pellucid.decode.image import decode, tiling_of
 from pellucid.decode.region import placed
 from pellucid.decode.tensor import as_decoded
 from pellucid.errors import PellucidError
 from pellucid.parts.option_types import Options
-from pellucid.types import DecodedImage, Finished, Outcome, Plan, Prepared, Upload
+from pellucid.types import DecodedImage, Finished, Outcome, Plan, Prepared, Tiling, Upload
 
 from ..telemetry.call import STAGES
 from .networks import Served
@@ -67,8 +67,8 @@ class Ask:
     """One pass: an image, the network, what to compute, and the options by which its outcome is written.
 
     ``name`` begins the texts of errors, unless it is empty. ``side`` is the longer side of the source picture that is
-    kept to be drawn, by default that of the options. ``tiles``: in how many the network sees the image, once they are
-    counted. ``times`` is filled in while it runs.
+    kept to be drawn, by default that of the options. ``tiling``: how the network sees an image with the view ``whole``,
+    once it is known. ``left`` says whether the caller has left. ``times`` is filled in while it runs.
     """
 
     image: Upload | Prepared
@@ -76,19 +76,30 @@ class Ask:
     plan: Plan
     options: Options
     name: str = ""
-    tiles: int = 1
+    tiling: Tiling | None = None
     side: int | None = None
+    left: Callable[[], bool] = lambda: False
     times: Stages = field(init=False)
 
     def __post_init__(self) -> None:
         self.side = self.side or self.options.picture_side
         self.times = Stages(self.network.spec.name)
 
-    def count_tiles(self) -> None:
-        """Set ``tiles`` by the file's header."""
+    def find_tiling(self) -> None:
+        """Set ``tiling`` by the file's header."""
         if isinstance(self.image, Upload):
             network, view = self.network, self.options.seen(self.network.spec, self.network.sizes)
-            self.tiles = count_tiles(self.image, network.spec.preprocess, network.max_pixels, network.max_side, view)
+            self.tiling = tiling_of(self.image, network.spec.preprocess, network.max_pixels, network.max_side, view)
+
+    @property
+    def tiles(self) -> int:
+        """In how many tiles the network sees the image."""
+        return len(self.tiling.corners) if self.tiling else 1
+
+    @property
+    def sized(self) -> Plan:
+        """The plan with the size of what the network sees at once."""
+        return replace(self.plan, size=self.tiling.tile) if self.tiling else self.plan
 
     @property
     def passes(self) -> int:
@@ -114,6 +125,7 @@ def run(
     loop, network, times = asyncio.get_running_loop(), ask.network, ask.times
     context = copy_context()  # of the caller, for the engine's thread
     answer: asyncio.Future[T] = loop.create_future()  # other threads only read whether it is cancelled
+    ask.left = answer.cancelled
     # A weak reference: the job holds the picture, and a cycle would keep both until a garbage collection.
     running: list[weakref.ref[Future[Finished]]] = []
 

@@ -154,7 +154,8 @@ def entry(
 
 
 def _analysis(ask: Ask, image: DecodedImage, outcome: Outcome, trusted: Sequence[Trusted], media_type: str) -> Analysis:
-    return Analysis(image, outcome, ask.network.spec, trusted, media_type, ask.network.methods, ask.network.atlas)
+    network = ask.network
+    return Analysis(image, outcome, network.spec, trusted, media_type, network.methods, network.atlas, ask.left)
 
 
 def negotiate(accept: str | None, *more: str) -> str:

@@ -110,7 +110,7 @@ async def serve(request: Request, service: Service, options: Asked, route: Route
         deadline = deadline_by(options.timeout_ms)
         reference = None if directly else await asyncio.to_thread(_reference, options, asks[0].network)
         every = [*asks, *([reference] if reference else [])]
-        await _count_tiles(every, service.limits)
+        await _find_tiles(every, service.limits)
         place.hold(images=sum(ask.tiles for ask in every), size=sum(ask.picture_bytes for ask in every))
         times = [ask.times for ask in asks]
         call: Call = request.state.call
@@ -145,17 +145,17 @@ def _reference(options: Options, network: Served) -> Ask | None:
     return Ask(bodies.json_image(text, "reference"), network, plan, asked, "The reference")
 
 
-async def _count_tiles(asks: Sequence[Ask], limits: bodies.Limits) -> None:
-    """Count the tiles of each image that is seen whole. Raises ContentTooLarge: each counts as an image."""
+async def _find_tiles(asks: Sequence[Ask], limits: bodies.Limits) -> None:
+    """Find the tiles of each image that is seen whole. Raises ContentTooLarge: each counts as an image."""
     whole = [ask for ask in asks if ask.options.view == "whole"]
     if not whole:
         return
 
-    def count() -> None:
+    def find() -> None:
         for ask in whole:
-            ask.count_tiles()
+            ask.find_tiling()
 
-    await whole[0].network.in_pool(count)
+    await whole[0].network.in_pool(find)
     tiles = sum(ask.tiles for ask in asks)
     if tiles > len(asks) and tiles > limits.images:
         raise ContentTooLarge(
@@ -181,15 +181,15 @@ async def _read(
 def _expected(forecast: Forecast, asks: Sequence[Ask], deadline: float) -> Iterator[list[Callable[[float], None]]]:
     """Count the passes among those in flight. Yields, for each, what to call once it is answered.
 
-    Passes that share a plan are admitted together. Raises TooLate, EngineDown.
+    Passes that share a plan and a size are admitted together. Raises TooLate, EngineDown.
     """
     with ExitStack() as stack:
         answered: list[Callable[[float], None]] = []
-        for _, group in groupby(asks, key=lambda ask: id(ask.plan)):
+        for _, group in groupby(asks, key=lambda ask: (id(ask.plan), ask.tiling and ask.tiling.tile)):
             sharing = [*group]
             first = sharing[0]
             images = sum(ask.passes for ask in sharing)
-            passed = stack.enter_context(forecast.expect(first.network.worker, first.plan, images, deadline))
+            passed = stack.enter_context(forecast.expect(first.network.worker, first.sized, images, deadline))
             answered += [passed if ask.passes == 1 else partial(_all_passed, passed, ask.passes) for ask in sharing]
         yield answered
 

@@ -17,6 +17,7 @@ from pellucid.parts.trust import Trusted, measure, perturbations_of, scores_of, 
 from pellucid.trust.perturbations import Design, Perturbations
 from pellucid.types import DecodedImage, InputPixels, Outcome, Plan, Prediction
 
+from ..dispatch.cost import cost
 from ..dispatch.forecast import Forecast
 from .networks import Served
 from .one_pass import Ask, run, together
@@ -27,13 +28,13 @@ T = TypeVar("T")
 _MAKERS: Final = 2
 
 
-def estimate(network: Served, passes: int) -> float:
-    """Seconds for so many trials on this network: the worker's forecast, or what trials took lately, if that is more.
+def estimate(network: Served, passes: int, plan: Plan) -> float:
+    """Seconds for so many trials by this plan: the worker's forecast, or what trials took lately, if that is more.
 
     0 where nothing is known of either.
     """
-    engine = network.worker.seconds_for({network.worker.lane(Plan()): passes})
-    return max(engine, network.trials.predict(passes))
+    lane = network.worker.lane(plan)
+    return max(network.worker.seconds_for({lane: passes}), network.trials.predict(passes * cost(lane)))
 
 
 async def tried(
@@ -71,20 +72,24 @@ async def examined(
     that the trials of the request's ``untried`` images, this one among them, can't be done by the deadline, and what
     the worker raises.
     """
-    started = time.monotonic()
     trials = await network.in_pool(perturbations_of, image, outcome, network.spec.preprocess, design)
     tiles = len(image.tiles)
     passes = len(trials) * tiles
-    estimated_s = estimate(network, passes)
     plan = scoring_plan(asked, outcome, size_of(image, network.spec))
-    size = max(1, network.worker.batch_cap // tiles)
+    estimated_s = estimate(network, passes, plan)
+    of_pass = cost(network.worker.lane(plan))
+    size = max(1, int(network.worker.batch_cap / (tiles * of_pass)))
     groups = [range(len(trials))[start : start + size] for start in range(0, len(trials), size)]
     scores = np.zeros((len(trials), trials.targets))
     done = 0
 
+    # A lane's first pass waits until the lane is compiled, which later ones do not. Others may wait for the same.
+    await asyncio.shield(asyncio.wrap_future(network.worker.prepared(plan)))
+    started = time.monotonic()
+
     def observe() -> None:
-        if done:
-            network.trials.observe(done * tiles, time.monotonic() - started)
+        if done:  # the mean of all: a line through few and many passes would keep the slope of one slow trial
+            network.trials.observe(1, (time.monotonic() - started) / (done * tiles * of_pass))
 
     with ExitStack() as stack:
         passed = stack.enter_context(forecast.passes(network.worker, plan, passes))
@@ -96,17 +101,18 @@ async def examined(
             )
             scores[group] = [scores_of(scored, asked) for scored in ran]
             passed(len(group) * tiles)
-            if not done:
-                # Only now: these few tell whether a forecast that was too dark still is.
-                _require_time(network, passes, len(group) * tiles, started, deadline, untried())
             done += len(group)
+            if done == len(groups[0]):
+                # Only now: these few tell whether a forecast that was too dark still is.
+                observe()
+                _require_time(estimate(network, passes, plan), passes, started, deadline, untried())
     return await network.in_pool(measure, trials, scores, outcome, network.spec.output, estimated_s, tiles)
 
 
-def _require_time(network: Served, passes: int, done: int, started: float, deadline: float, images: int) -> None:
+def _require_time(seconds: float, passes: int, started: float, deadline: float, images: int) -> None:
+    """Raise TooCostly unless trials of ``seconds`` for each of the ``images`` are done by the deadline."""
     now = time.monotonic()
-    network.trials.observe(done, now - started)
-    needed = images * estimate(network, passes) - (now - started)
+    needed = images * seconds - (now - started)
     left = deadline - now
     if needed > left:
         of_all = f"{images} images with {passes} passes each" if images > 1 else f"{passes} passes"

@@ -28,6 +28,7 @@ from pellucid.schemas import (
     WholeView,
 )
 from pellucid.trust.perturbations import Design
+from pellucid.types import Plan
 
 from ..flow import provenance
 from ..flow.networks import Served, Service
@@ -137,7 +138,7 @@ def _atlas(served: Served) -> AtlasFacts | None:
 
 def _trust_cost(served: Served) -> TrustCost:
     passes = Design().passes(targets=1)
-    seconds = estimate(served, passes)
+    seconds = estimate(served, passes, Plan())
     return TrustCost(passes=passes, estimated_ms=round(1000 * seconds) if seconds else None)
 
 

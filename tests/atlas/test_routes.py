@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import io
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,12 +14,14 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 import pellucid
-from pellucid.atlas.file import Atlas, AtlasError
+from pellucid.atlas.file import Atlas, AtlasError, read
 from pellucid.network.file import CompiledNetwork, save
+from pellucid.parts import atlas as atlas_part
 from pellucid.schemas import ChannelDetail, ChannelList, ModelDetail, Reply, Result
 from pellucid.types import Pixels
 from service.app import create_app
 from service.config import Settings
+from service.flow.one_pass import Ask
 from tests import networks
 from tests.atlas.conftest import COLOURS, SIDE
 
@@ -110,6 +114,30 @@ def test_what_is_wrong_in_a_query_is_named(
     response = client.get(CHANNELS.format(layer), params=query)
     assert response.status_code == status
     assert said in response.json()["detail"]
+
+
+def test_the_first_channels_of_a_layer_are_explained_until_the_caller_leaves(
+    monkeypatch: pytest.MonkeyPatch, client: TestClient
+) -> None:
+    monkeypatch.setattr(atlas_part, "MEANINGS", 2)
+    asked: dict[str, str | int] = {"layers": "act", "count": 3, "atlas": "true"}
+    (maps,) = result(client, "/v1/feature-maps", picture("blue"), **asked).feature_maps or []
+    assert maps.atlas is not None
+    assert (len(maps.atlas.meanings), len(maps.atlas.mean)) == (2, 3)
+
+    monkeypatch.setattr(Ask, "left", property(lambda _: lambda: True, lambda _, __: None))
+    (maps,) = result(client, "/v1/feature-maps", picture("blue"), **asked).feature_maps or []
+    assert maps.atlas is not None
+    assert not maps.atlas.meanings
+
+
+def test_drawn_crops_do_not_keep_their_atlas(path: Path, network: CompiledNetwork) -> None:
+    atlas = read(path, network)
+    assert atlas_part.crop(atlas, atlas.layers["act"].examples_of(0, "maximum")[0]) is not None
+    kept = weakref.ref(atlas)
+    del atlas
+    gc.collect()
+    assert kept() is None
 
 
 def test_the_channels_of_a_picture_come_with_what_they_answer_to(client: TestClient) -> None:

@@ -104,3 +104,11 @@ def test_lanes_that_differ_in_size_share_a_cost_by_pixel() -> None:
     costs.observe("head@256x352 x2.000", 3, 0.7)
     assert costs.predict("head@352x256 x1.500", 2) == pytest.approx(0.4)
     assert costs.predict("", 1) == costs.predict("head x2.000", 1) == costs.predict("a node x1.2.3", 1) == 0
+
+
+def test_a_forecast_fills_batches_by_pixels() -> None:
+    costs = LaneCosts()
+    costs.observe("", 1, 0.2)
+    costs.observe("", 4, 0.5)
+    assert costs.seconds_for({"": 8}, 4) == pytest.approx(2 * 0.5)
+    assert costs.seconds_for({"@32x32 x4.000": 2}, 4) == pytest.approx(2 * 0.5)

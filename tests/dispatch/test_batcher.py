@@ -92,6 +92,19 @@ def test_callers_take_turns_within_a_lane_and_between_lanes() -> None:
         assert queue.take(lambda: 4) == many[number : number + 4]
 
 
+def test_large_pictures_fill_batches_and_turns_by_their_pixels() -> None:
+    queue, large, small = batcher(), [job("@32x16 x8.000") for _ in range(3)], [job() for _ in range(20)]
+    for who, jobs in (("large", large), ("small", small)):
+        for one in jobs:
+            queue.put(one, who)
+    assert queue.take(lambda: 4) == large[:1]  # more than a batch, but one picture
+    assert queue.take(lambda: 4) == small[:4]
+    large[1].future.cancel()  # its caller leaves between two passes
+    assert queue.take(lambda: 4) == small[4:8]
+    assert queue.take(lambda: 4) == large[2:]
+    assert queue.take(lambda: 16) == small[8:]
+
+
 def test_callers_take_turns_in_the_pool() -> None:
     begun: list[str] = []
     gate = threading.Event()
@@ -113,8 +126,54 @@ def test_callers_take_turns_in_the_pool() -> None:
 def test_the_turns_of_callers_who_left_are_forgotten() -> None:
     turns = Turns()
     for number in range(10_000):
-        turns.begin(turns.next(str(number)) + 1)
-    assert len(turns._last) < 2000
+        turns.charge(str(number), 1)
+        turns.begin(str(number))
+    assert len(turns._charged) < 2000
+
+
+def test_cancelled_work_costs_its_caller_no_turns() -> None:
+    queue, others, gone, late = batcher(), [job() for _ in range(4)], [job() for _ in range(100)], job()
+    for who, jobs in (("other", others), ("many", gone)):
+        for one in jobs:
+            queue.put(one, who)
+    for one in gone:
+        one.future.cancel()
+    queue.put(late, "many")
+    assert late in queue.take(lambda: 2)
+
+    begun: list[str] = []
+    gate = threading.Event()
+    with FairPool(1, "test") as pool:
+        pool.submit(gate.wait, 30)
+        many, other = copy_context(), copy_context()
+        many.run(caller.set, "many")
+        other.run(caller.set, "other")
+        cancelled = [many.run(pool.submit, lambda: begun.append("gone")) for _ in range(100)]
+        for waiting in cancelled:
+            waiting.cancel()
+        for _ in range(4):
+            other.run(pool.submit, lambda: begun.append("other"))
+        many.run(pool.submit, lambda: begun.append("many"))
+        gate.set()
+    assert "many" in begun[:2]
+
+
+def test_a_long_drawing_counts_for_more_than_a_short_one() -> None:
+    begun: list[str] = []
+    gate = threading.Event()
+
+    def draw(who: str, seconds: float) -> None:
+        begun.append(who)
+        time.sleep(seconds)
+
+    with FairPool(1, "test") as pool:
+        pool.submit(gate.wait, 30)
+        for who, seconds in (("long", 0.05), ("long", 0.0), *[("short", 0.0)] * 5):
+            context = copy_context()
+            context.run(caller.set, who)
+            context.run(pool.submit, draw, who, seconds)
+        gate.set()
+    assert begun == ["long", *["short"] * 5, "long"]
 
 
 def test_a_cancelled_job_is_not_run() -> None:

@@ -186,3 +186,23 @@ def test_a_hanging_compilation_does_not_keep_the_process_alive() -> None:
         [sys.executable, "-c", HANGING], cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False
     )
     assert (done.returncode, done.stdout) == (0, "stopped\n"), done.stderr
+
+
+def test_a_batch_that_may_wait_for_a_compiler_does_not_raise_the_predicted_cost(engine: CompilingEngine) -> None:
+    both, prepare = threading.Event(), engine.prepare
+
+    def preparing(plan: Plan, alone: bool = False, keep: bool = False) -> None:
+        prepare(plan, alone, keep)
+        assert not alone or both.wait(30)
+
+    engine.prepare = preparing  # type: ignore[method-assign]
+    engine.compiles.set()
+    with running(engine) as worker:
+        worker.submit(pixel(1), NEW, FOREVER).result(30)
+        prepared = worker.prepared(NEW)
+        assert not prepared.done()
+        assert worker.seconds_for({"new": 1}) == 0
+        both.set()
+        prepared.result(30)
+        worker.submit(pixel(1), NEW, FOREVER).result(30)
+        assert worker.seconds_for({"new": 1}) > 0

@@ -7,6 +7,7 @@ import gc
 import threading
 import time
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -18,8 +19,8 @@ from pellucid.schemas import ModelDetail, Trust
 from pellucid.trust.perturbations import Design, Perturbations
 from pellucid.types import DecodedImage, Explanation, Finished, ImageInfo, InputPixels, Outcome, Plan, Prediction
 from service.dispatch.forecast import Forecast
-from service.flow.trust_trials import examined
-from tests.flow.stub import BLACK, POISON, Stub, running
+from service.flow.trust_trials import estimate, examined
+from tests.flow.stub import BLACK, POISON, HeldEngine, Stub, running
 from tests.support import envelope, explained, post, present, problem
 
 FEW = {"trust": True, "trust_steps": 2, "trust_maps": 4}
@@ -82,10 +83,13 @@ HEAT = np.arange(4, dtype=np.float32).reshape(2, 2)
 OUTCOME = Outcome((), (), (Explanation(Prediction(0, 1.0, 2.0), ("only",), "grad-cam", HEAT),), (), 0.0, 0.0)
 
 
-async def trial(stub: Stub, seconds: float) -> None:
+LARGE = DecodedImage(ImageInfo(None, ""), np.zeros((16, 16, 3), np.uint8), (0, 0, 16, 16))
+
+
+async def trial(stub: Stub, seconds: float, image: DecodedImage = IMAGE) -> None:
     (network,) = stub.service.networks.values()
     deadline = asyncio.get_running_loop().time() + seconds
-    await examined(network, stub.service.forecast, IMAGE, Plan(), OUTCOME, Design(2, 4), deadline, lambda: 1)
+    await examined(network, stub.service.forecast, image, Plan(), OUTCOME, Design(2, 4), deadline, lambda: 1)
 
 
 def test_no_more_than_a_batch_of_a_maps_pictures_waits_at_a_time() -> None:
@@ -100,6 +104,46 @@ def test_no_more_than_a_batch_of_a_maps_pictures_waits_at_a_time() -> None:
                 await task
             stub.engine.gate.set()
             assert stub.service.forecast.seconds_for(1) == 0  # what is left of it counts for nobody
+
+    asyncio.run(main())
+
+
+def test_trials_of_large_pictures_count_by_their_pixels_without_compiling(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = threading.Event()
+
+    def compiling(*_: object, **__: object) -> None:
+        time.sleep(0.5)
+        compiled.set()
+
+    monkeypatch.setattr(HeldEngine, "lane", lambda _, plan: "@16x16 x4.000" if plan.size == (16, 16) else "")
+    monkeypatch.setattr(HeldEngine, "ready", lambda _, plan: plan.size is None or compiled.is_set())
+    monkeypatch.setattr(HeldEngine, "prepare", compiling)
+
+    async def main() -> None:
+        async with running(max_batch=4) as stub:
+            (network,) = stub.service.networks.values()
+            stub.engine.gate.set()
+            stub.engine.seconds = 0.02
+            with pytest.raises(TooCostly):  # 51 passes of 20 ms
+                await trial(stub, 0.9, LARGE)
+            assert sum(stub.engine.sizes) == 1  # no more were run than the forecast needs
+            assert estimate(network, 40, Plan()) < 0.4  # 200 ms, as four of them are one pass of the large picture
+
+    asyncio.run(main())
+
+
+def test_trials_are_tried_again_soon_after_slow_ones() -> None:
+    async def main() -> None:
+        async with running(max_batch=4) as stub:
+            stub.engine.gate.set()
+            stub.engine.seconds = 0.01
+            await trial(stub, 60)  # 51 passes of 10 ms
+            stub.engine.seconds = 0
+            for _ in range(16):
+                with suppress(TooCostly):
+                    await trial(stub, 0.3)
+                    return
+            pytest.fail("every trial is refused")
 
     asyncio.run(main())
 
