@@ -221,7 +221,7 @@ def test_an_error_is_shown_in_the_services_words_and_the_view_stays(visit: Visit
     expect(classes(page).first).to_contain_text("Egyptian cat")
     assert [error for error in visit.errors if "415" not in error] == []
     visit.errors.clear()  # the browser itself logs every status above 399
-    page.get_by_label("Another class").fill("tabbyy")
+    page.get_by_label("Explain another class").fill("tabbyy")
     page.keyboard.press("Enter")
     expect(alert).to_contain_text("Did you mean 'tabby'")
     classes(page).filter(has_text="lynx").click()

@@ -3,7 +3,7 @@
 import {shape} from "./controls.js";
 import {byId, fill, h} from "./dom.js";
 import {number, percent, t} from "./i18n.js";
-import {networkMap} from "./network_map.js";
+import {networkMap, sizes} from "./network_map.js";
 import {ramp, tiles} from "./pictures.js";
 import {enlarge} from "./stage.js";
 
@@ -48,7 +48,7 @@ function picker(view) {
     } else if (rest.length) show(view, rest);
   };
   return [
-    h("p", {class: "muted"}, t("maps.choose", {most: MOST})),
+    h("p", {class: "muted"}, t("maps.choose", {most: MOST}), " ", sizes(view.detail)),
     networkMap({key: "layers", label: t("maps.shown"), detail: view.detail, photo: view.photo, picked: shown, multiple: true, onPick}),
   ];
 }
