@@ -35,7 +35,7 @@ export function renderDownloads(view) {
   fill(body, h("ul", {class: "downloads"}, names.map((name) => h(
     "li", {}, button(name, name, "button plain"), h("div", {},
       h("span", {class: "muted", id: `about-${name}`}, t(`download.${name}.what`)),
-      others(name).map((other) => [" ", button(other, name, "link")])),
+      others(name).flatMap((other) => [" ", button(other, name, "link")])),
   ))));
 }
 
