@@ -161,7 +161,7 @@ def test_a_photograph_in_work_has_its_name_at_once_no_files_of_the_last_and_a_se
 ) -> None:
     turned(page, "Export")
     held: list[Route] = []
-    page.route("**/v1/explain?*", held.append, times=1)
+    page.route("**/v1/explain?*", lambda route: held.append(route), times=1)
     drop(page, ("cup.jpg", coffee))
     expect(page.locator(".sheet > .busy")).to_be_visible()
     expect(page.locator("#source-name")).to_contain_text("cup.jpg")
@@ -188,7 +188,7 @@ def test_a_photograph_that_is_late_twice_is_named_and_stays(page: Page, coffee: 
 
 def test_a_tab_says_that_it_computes(page: Page) -> None:
     held: list[Route] = []
-    page.route("**/v1/feature-maps?*", held.append, times=1)
+    page.route("**/v1/feature-maps?*", lambda route: held.append(route), times=1)
     page.get_by_role("tab", name="Attention").click()
     expect(page.locator("#tab-attention")).to_have_attribute("aria-busy", "true")
     expect(page.locator("#attention .body")).to_have_text("Computing …")

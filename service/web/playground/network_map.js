@@ -209,7 +209,7 @@ export function networkMap({key, label, detail, photo, picked, multiple = false,
 }
 
 /** At which size of the input the catalogue's sizes are: a photograph that is seen whole has others. */
-export const sizes = ({input: [, height, width]}) => t("map.sizes", {size: `${height} × ${width}`});
+export const sizes = ({input: [, height, width]}) => t("map.sizes", {size: `${height}\u00a0×\u00a0${width}`});
 
 /** The photograph, small, as the network's input. */
 function thumbnail(photo) {
@@ -240,7 +240,7 @@ export function renderNetworkMap({photo, detail, state, result, update}) {
     root,
     h("h2", {}, t("map.title")),
     h("p", {class: "muted"}, t("map.lead"), " ", sizes(detail), raw && ` ${t("map.positions", {
-      size: `${raw.values.length} × ${raw.values[0].length}`,
+      size: `${raw.values.length}\u00a0×\u00a0${raw.values[0].length}`,
     })}`),
     layers.length || input
       ? networkMap({key: "map", label: t("map.choose"), detail, photo, picked: [layer], input, onPick})
