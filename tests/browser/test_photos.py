@@ -183,7 +183,7 @@ def test_a_photograph_that_is_late_twice_is_named_and_stays(page: Page, coffee: 
     expect(page.locator("#predictions")).to_be_hidden()
     alert.get_by_role("button", name="Try again").click()
     expect(page.locator("#caption")).to_contain_text("“espresso”")
-    expect(alert).to_be_empty()
+    expect(page.locator("#problem")).to_be_empty()
 
 
 def test_a_tab_says_that_it_computes(page: Page) -> None:
@@ -194,6 +194,7 @@ def test_a_tab_says_that_it_computes(page: Page) -> None:
     expect(page.locator("#attention .body")).to_have_text("Computing …")
     held[0].continue_()
     expect(drawn(page).locator("#attention .body")).not_to_contain_text("Computing")
+    expect(page.locator(".gate[open]")).to_contain_text("Activation of 320 × 8 × 12")  # what was computed
 
 
 def test_errors_are_in_chinese_with_the_services_words_below(visit: Visit) -> None:
