@@ -39,16 +39,25 @@ class Shot:
 
 
 SHOTS = (
-    Shot("playground.jpg", "/?sample=cat&target=Egyptian+cat&versus=tabby", 1440, 1270, 1, "light"),
+    Shot("playground.jpg", "/?sample=cat&target=Egyptian+cat&versus=tabby", 1280, 1010, 1, "light"),
     Shot("playground-phone.jpg", "/?sample=coffee", 390, 844, 2, "dark"),
     Shot(
         "playground-trials.jpg",
-        "/?sample=coffee&layer=blocks.10&method=layercam&trust=true&gate=blocks.15.gate&rank=true&scale=292:0,42:0.5,193:0&beside=cat",
-        1440,
+        "/?sample=coffee&tab=trust&trust=true",
+        1280,
         900,
         1,
         "light",
-        ("trust", "what-if", "beside"),
+        ("trust",),
+    ),
+    Shot(
+        "playground-what-if.jpg",
+        "/?sample=coffee&tab=what-if&rank=true&scale=1213:0,1143:0&beside=cat",
+        1280,
+        900,
+        1,
+        "light",
+        ("what-if", "beside"),
     ),
 )
 
@@ -93,10 +102,11 @@ def take(browser: Browser, url: str, shot: Shot) -> Path:
     with context:
         page = context.new_page()
         page.goto(shot.address)
-        expect(page.locator(".sides canvas").first).to_be_visible(timeout=60_000)
+        expect(page.locator("[role=tabpanel]:not([hidden])")).to_have_attribute("aria-busy", "false", timeout=60_000)
         for panel in shot.panels:
             expect(page.locator(f"#{panel} figure")).to_have_count(3, timeout=60_000)
         page.wait_for_load_state("networkidle")
+        expect(page.locator("#stage .busy")).to_have_css("opacity", "0")
         path = IMAGES / shot.file
         page.screenshot(path=path, type="jpeg", quality=85, full_page=bool(shot.panels), clip=around(page, shot.panels))
     return path

@@ -42,11 +42,11 @@ def test_an_error_is_in_view_however_far_one_has_scrolled_until_it_is_closed(vis
 
 def test_what_is_refused_is_in_neither_the_address_nor_the_next_question(visit: Visit) -> None:
     page = opened(visit, "/?sample=cat&target=282")
-    page.get_by_label("Another class").fill("tabbyy")
+    page.get_by_label("Explain another class").fill("tabbyy")
     page.keyboard.press("Enter")
     expect(page.get_by_role("alert")).to_contain_text("Unknown class 'tabbyy'")
     expect(page).to_have_url(re.compile(r"\?sample=cat&target=282$"))
-    expect(page.get_by_label("Another class")).to_have_value("")
+    expect(page.get_by_label("Explain another class")).to_have_value("")
     forgive(visit, 422)
     turned(page, "Network").get_by_label("Evidence against, too").check()
     expect(page).to_have_url(re.compile(r"\?sample=cat&target=282&signed=true&tab=network$"))

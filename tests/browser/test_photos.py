@@ -13,9 +13,9 @@ import httpx
 import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, Route, expect
 
-from tests.browser.visit import Visit
+from tests.browser.visit import Visit, drawn, turned
 from tests.support import decoded_bytes, explained
 
 TEXT = b"This is not a photograph.\n"
@@ -27,7 +27,7 @@ def page(visit: Visit) -> Iterator[Page]:
     visit.page.goto("/")
     expect(visit.page.locator("#predictions .class").first).to_be_visible()
     yield visit.page
-    visit.errors[:] = [error for error in visit.errors if "415" not in error]
+    visit.errors[:] = [error for error in visit.errors if "415" not in error and "504" not in error]
 
 
 def drop(page: Page, *files: tuple[str, bytes]) -> None:
@@ -116,31 +116,85 @@ def test_files_of_a_view_arrive_under_names_that_say_what_they_are(
     expect(page.locator("#caption")).to_contain_text("“espresso”")
     page.get_by_role("tab", name="Export").click()
     # The figure is drawn by the service, which has tests of its own: here it matters what is asked for.
-    page.route(
-        "**/v1/explain?*",
-        lambda route: (
-            route.fulfill(body=cat, content_type="image/png")
-            if route.request.headers["accept"] == "image/png"
-            else route.continue_()
-        ),
-    )
+    asked: list[str] = []
+
+    def answer_figures(route: Route) -> None:
+        asked.append(route.request.url)
+        kind = route.request.headers["accept"]
+        if kind.startswith("image/"):
+            route.fulfill(body=cat, content_type=kind)
+        else:
+            route.continue_()
+
+    page.route("**/v1/explain?*", answer_figures)
     found = {}
-    for name in ("Figure", "Overlay", "Mask", "Numbers", "Answer"):
+    for name in ("Figure", "SVG on dark", "Overlay", "Mask", "Numbers", "Answer"):
         with page.expect_download() as download:
             page.get_by_role("region", name="Download").get_by_role("button", name=name, exact=True).click()
         found[name] = (download.value.suggested_filename, Path(download.value.path()).read_bytes())
     assert [name for name, _ in found.values()] == [
         f"my_cup-lite0-head-grad-cam-{end}"
-        for end in ("figure.png", "overlay.png", "mask.png", "map.npz", "answer.json")
+        for end in ("figure.png", "figure-dark.svg", "overlay.png", "mask.png", "map.npz", "answer.json")
     ]
     answer = json.loads(found["Answer"][1])["results"][0]
     heat = answer["grad_cam"][0]
+    same = f"view=whole&layer={heat['layer']}&method={heat['method']}"
+    for url, theme in zip(asked, ("", "&theme=dark", ""), strict=True):
+        assert f"{same}&target={heat['target']['index']}" in url.replace(theme, ""), "what is on the screen"
     size = (answer["image"]["height"], answer["image"]["width"])
     assert decoded_bytes(found["Overlay"][1], "image/png").shape[:2] == size
     assert decoded_bytes(found["Mask"][1], "image/png").shape[:2] == size
     numbers = np.load(io.BytesIO(found["Numbers"][1]))
     np.testing.assert_allclose(numbers["heat"][0], heat["raw"]["values"], rtol=1e-4, atol=1e-6)
     assert found["Figure"][1] == cat
+
+
+LATE = {
+    "status": 504,
+    "content_type": "application/problem+json",
+    "body": '{"type": "urn:pellucid:problem:deadline-exceeded", "title": "Deadline exceeded", "status": 504}',
+}
+
+
+def test_a_photograph_in_work_has_its_name_at_once_no_files_of_the_last_and_a_second_try(
+    page: Page, coffee: bytes
+) -> None:
+    turned(page, "Export")
+    held: list[Route] = []
+    page.route("**/v1/explain?*", lambda route: held.append(route), times=1)
+    drop(page, ("cup.jpg", coffee))
+    expect(page.locator(".sheet > .busy")).to_be_visible()
+    expect(page.locator("#source-name")).to_contain_text("cup.jpg")
+    expect(page.locator(".source .samples [aria-pressed=true]")).to_have_count(0)
+    expect(page.locator("#download")).to_be_hidden()
+    expect(page.locator("#tab-export")).to_have_attribute("inert", "")
+    held[0].fulfill(**LATE)
+    expect(page.locator("#caption")).to_contain_text("“espresso”")
+    expect(page.get_by_role("button", name="Figure", exact=True)).to_be_visible()
+    expect(page.locator("#tab-export")).not_to_have_attribute("inert", "")
+
+
+def test_a_photograph_that_is_late_twice_is_named_and_stays(page: Page, coffee: bytes) -> None:
+    page.route("**/v1/explain?*", lambda route: route.fulfill(**LATE), times=2)
+    drop(page, ("cup.jpg", coffee))
+    alert = page.get_by_role("alert")
+    expect(alert).to_contain_text("cup.jpg: Deadline exceeded")
+    expect(page.locator("#source-name")).to_contain_text("cup.jpg")
+    expect(page.locator("#predictions")).to_be_hidden()
+    alert.get_by_role("button", name="Try again").click()
+    expect(page.locator("#caption")).to_contain_text("“espresso”")
+    expect(page.locator("#problem")).to_be_empty()
+
+
+def test_a_tab_says_that_it_computes(page: Page) -> None:
+    held: list[Route] = []
+    page.route("**/v1/feature-maps?*", lambda route: held.append(route), times=1)
+    page.get_by_role("tab", name="Attention").click()
+    expect(page.locator("#tab-attention")).to_have_attribute("aria-busy", "true")
+    expect(page.locator("#attention .body")).to_have_text("Computing …")
+    held[0].continue_()
+    expect(drawn(page).locator("#attention .body")).not_to_contain_text("Computing")
+    expect(page.locator(".gate[open]")).to_contain_text("Activation of 320 × 8 × 12")  # what was computed
 
 
 def test_errors_are_in_chinese_with_the_services_words_below(visit: Visit) -> None:

@@ -223,7 +223,7 @@ def test_an_error_is_shown_in_the_services_words_and_the_view_stays(visit: Visit
     expect(classes(page).first).to_contain_text("Egyptian cat")
     assert [error for error in visit.errors if "415" not in error] == []
     visit.errors.clear()  # the browser itself logs every status above 399
-    page.get_by_label("Another class").fill("tabbyy")
+    page.get_by_label("Explain another class").fill("tabbyy")
     page.keyboard.press("Enter")
     expect(alert).to_contain_text("Did you mean 'tabby'")
     classes(page).filter(has_text="lynx").click()
@@ -401,6 +401,8 @@ def test_the_whole_picture_is_seen_unless_another_view_is_chosen(visit: Visit) -
     with visit.page.expect_request(re.compile("/v1/explain")) as asked:
         page = opened(visit, "/?sample=cat&tab=network")
     assert "view=whole" in asked.value.url
+    expect(page.locator("#says")).to_contain_text("It saw the whole photograph.")
+    expect(page.locator("#network-map")).to_contain_text("Here the heat map has 8 × 12 positions.")
     seen = page.get_by_role("group", name="What the network sees")
     with page.expect_request(re.compile("detail=320")):
         seen.get_by_label("Short side, pixels").select_option("320")
@@ -409,6 +411,7 @@ def test_the_whole_picture_is_seen_unless_another_view_is_chosen(visit: Visit) -
         seen.get_by_role("button", name="Centre").click()
     assert "view" not in asked.value.url.partition("?")[2], "the API's own default"
     expect(page.locator("#legend")).to_contain_text("The white frame is what the network saw.")
+    expect(page.locator("#says")).to_contain_text("It saw only the square in the middle.")
     expect(page).to_have_url(re.compile(r"\?sample=cat&view=centre&tab=network$"))
     expect(seen.get_by_role("button", name="Centre")).to_be_focused()
 
@@ -420,6 +423,7 @@ def test_a_picture_of_any_shape_is_seen_whole(visit: Visit) -> None:
     expect(page.locator("#source-name")).to_contain_text("long.png")
     expect(page.get_by_role("button", name="Whole picture")).to_have_attribute("aria-pressed", "true")
     expect(page.locator("#problem")).to_be_empty()
+    expect(page.locator("#says")).to_contain_text(re.compile(r"in \d+ parts; the numbers are means over them"))
 
 
 def test_the_focus_stays_where_it_was_after_an_answer(visit: Visit) -> None:

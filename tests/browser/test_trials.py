@@ -114,7 +114,7 @@ def test_a_class_is_explained_against_another(visit: Visit, client: httpx.Client
     raw = cams[0].raw
     expect(page.locator("#legend")).to_contain_text(f"from {shown(raw.min)} to {shown(raw.max)}")
     expect(page).to_have_url(re.compile(r"target=281&against=285$"))
-    field = page.get_by_role("combobox", name="And not")
+    field = page.get_by_role("combobox", name="Explain the difference from")
     expect(field).to_have_value("Egyptian cat")
     field.fill("lynx")
     field.press("Enter")

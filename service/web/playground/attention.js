@@ -129,7 +129,6 @@ const furthest = (weights, base) => ordered(weights.length, weights.map((weight)
 
 function ofGate(view, gate, reach, most) {
   const {weights, effects, layer} = gate;
-  const scaled = view.detail.gates.find((each) => each.layer === layer);
   const {sort} = view.state;
   const times = (weight) => t("attention.times", {weight: number(weight)});
   const change = changeOf(gate);
@@ -137,7 +136,7 @@ function ofGate(view, gate, reach, most) {
     key: layer,
     title: layer,
     facts: t("attention.facts", {channels: weights.length, change: percent(change)}),
-    note: t("attention.gate", {shape: shape(scaled.shape), reach: number(reach)}),
+    note: (maps) => t("attention.gate", {shape: shape(maps[0].shape), reach: number(reach)}),
     share: change / most,
     asked: {gates: layer},
     named: furthest(weights, 1).map((channel) => [channel, times(weights[channel])]),
@@ -160,8 +159,9 @@ function ofImportance(view, importance) {
     key: `${layer}/${target.index}`,
     title: layer,
     facts: tOf("attention.importance", view.detail.output.kind, {label: target.label, channels: weights.length}),
-    note: t("attention.weights", {reach: number(reach)}),
+    note: () => t("attention.weights", {reach: number(reach)}),
     asked: {layers: layer},
+    of: "weights",
     telling: telling(view.result, importance),
     named: furthest(weights, 0).map((channel) => [channel, told(weights[channel])]),
     bars: {
@@ -174,14 +174,14 @@ function ofImportance(view, importance) {
 
 /** A line about a gate, which opens to its strip, the strongest channels and one channel's maps. */
 function strips(view, entry) {
-  const {key, title, facts, share, named} = entry;
+  const {key, title, facts, of, share, named} = entry;
   const content = h("div", {class: "bars"});
   const bar = share !== undefined && h("span", {class: "change", "aria-hidden": "true"}, h("span", {}));
   if (bar) bar.firstChild.style.setProperty("inline-size", `${100 * share}%`);
   const node = h(
     "details", {class: "gate", open: entry.open, "data-layer": share === undefined ? null : title},
     h("summary", {"data-key": `fold-${key}`}, h("h3", {}, title), bar, h("span", {class: "muted"}, facts, h(
-      "span", {class: "most"}, ` · ${t("attention.most", {channels: named.slice(0, 2).map((each) => each.join(" ").replaceAll(" ", "\u00a0")).join(", ")})}`,
+      "span", {class: "most"}, ` · ${tOf("attention.most", of, {channels: named.slice(0, 2).map((each) => each.join(" ").replaceAll(" ", "\u00a0")).join(", ")})}`,
     ))),
     content,
   );
@@ -199,7 +199,7 @@ function strips(view, entry) {
 }
 
 /** What is in an open gate. */
-function opened(view, {key, title, note, asked, named, telling, bars}) {
+function opened(view, {key, title, note, of, asked, named, telling, bars}) {
   const sides = h("div", {class: "sides", "aria-live": "polite"});
   const draw = () => {
     const {channel, chosen, maps} = known.get(key);
@@ -228,8 +228,8 @@ function opened(view, {key, title, note, asked, named, telling, bars}) {
   });
   draw();
   return [
-    h("p", {class: "muted"}, note),
-    h("div", {class: "named"}, h("span", {class: "muted"}, t("attention.named")), named.map(([channel, said]) => h(
+    h("p", {class: "muted"}, note(known.get(key).maps)),
+    h("div", {class: "named"}, h("span", {class: "muted"}, tOf("attention.named", of)), named.map(([channel, said]) => h(
       "button", {
         type: "button", class: "quiet", "data-key": `named-${key}-${channel}`, onclick: () => choose(channel),
         ...marks(title, channel),

@@ -5,9 +5,13 @@ import {byId, fill, h} from "./dom.js";
 import {t} from "./i18n.js";
 
 const PNG = "image/png";
+const SVG = "image/svg+xml";
 // By name: the route, the media type, the end of the file's name, and options beside the view's own.
 const FILES = {
   figure: ["v1/explain", PNG, "figure.png"],
+  "figure.dark": ["v1/explain", PNG, "figure-dark.png", {theme: "dark"}],
+  "figure.svg": ["v1/explain", SVG, "figure.svg"],
+  "figure.svg.dark": ["v1/explain", SVG, "figure-dark.svg", {theme: "dark"}],
   overlay: ["v1/grad-cam", PNG, "overlay.png", {overlay: "true"}],
   mask: ["v1/grad-cam", PNG, "mask.png", {fit: "source"}],
   numbers: ["v1/grad-cam", "application/x-npz", "map.npz"],
@@ -20,13 +24,19 @@ const body = byId("download").querySelector(".body");
 /** Offer the files of a view; where it has no map, the answer alone. */
 export function renderDownloads(view) {
   const cam = view.result.grad_cam?.[0];
-  const names = Object.keys(FILES).filter((name) => cam || name === "answer");
-  fill(body, h("ul", {class: "downloads"}, names.map((name) => h("li", {}, h(
+  const names = Object.keys(FILES).filter((name) => (cam || name === "answer") && !name.includes("."));
+  const button = (name, about, kind) => h(
     "button",
-    {type: "button", class: "button plain", "data-key": `download-${name}`, "aria-describedby": `about-${name}`,
+    {type: "button", class: kind, "data-key": `download-${name}`, "aria-describedby": `about-${about}`,
       onclick: (event) => save(view, cam, name, event.currentTarget)},
     t(`download.${name}`),
-  ), h("span", {class: "muted", id: `about-${name}`}, t(`download.${name}.what`))))));
+  );
+  const others = (name) => Object.keys(FILES).filter((each) => each.startsWith(`${name}.`));
+  fill(body, h("ul", {class: "downloads"}, names.map((name) => h(
+    "li", {}, button(name, name, "button plain"), h("div", {},
+      h("span", {class: "muted", id: `about-${name}`}, t(`download.${name}.what`)),
+      others(name).flatMap((other) => [" ", button(other, name, "link")])),
+  ))));
 }
 
 async function save(view, cam, name, button) {
@@ -34,7 +44,7 @@ async function save(view, cam, name, button) {
   const again = () => save(view, cam, name, button);
   button.setAttribute("aria-busy", "true");
   await view.attempt(async () => {
-    const query = route === "v1/explain" ? view.query : queryOf(view, cam, more);
+    const query = route === "v1/explain" ? shown(view, more) : queryOf(view, cam, more);
     const blob = await askFile(route, view.photo, query, view.reference, accept);
     const link = h("a", {href: URL.createObjectURL(blob), download: nameOf(view, cam, ending)});
     link.click();
@@ -42,6 +52,20 @@ async function save(view, cam, name, button) {
     byId("status").textContent = t("download.done", {name: link.download});
   }, {again});
   button.removeAttribute("aria-busy");
+}
+
+/** The view's own question about the classes, the layer and the method on the screen: what is left out is chosen anew. */
+function shown({query, result}, more) {
+  const asked = new URLSearchParams([...query, ...Object.entries(more)]);
+  const cams = result.grad_cam ?? [];
+  if (cams.length) {
+    asked.set("layer", cams[0].layer);
+    asked.set("method", cams[0].method);
+  }
+  const classes = cams.map(({target}) => target).filter(({similarity}) => similarity === undefined);
+  if (classes.length) asked.delete("target");
+  for (const {index} of classes) asked.append("target", index);
+  return asked;
 }
 
 /** The map on the stage, alone. */

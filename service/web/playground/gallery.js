@@ -40,11 +40,12 @@ export function light(photo) {
 
 /** Ask what is in each photograph, in the words of a view's network, unless that was answered already. */
 export async function renderGallery(view) {
-  light(view.photo);
   const query = new URLSearchParams({top_k: 1});
   for (const name of OPTIONS) if (view.query.has(name)) query.set(name, view.query.get(name));
   if (query.toString() !== asked) answers.clear();
   asked = query.toString();
+  answers.set(view.photo, {top: view.result.predictions[0]});  // the same answer, not another
+  light(view.photo);
   const signal = supersede("gallery");
   if (photos.length < 2) return;
   const waiting = photos.filter((photo) => !answers.has(photo));

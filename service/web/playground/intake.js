@@ -40,6 +40,12 @@ export function listen(onSample, onPhotos) {
       input.value = "";  // the same file may be chosen again
     });
   }
+  for (const input of document.querySelectorAll("[data-choose-folder]")) {
+    input.addEventListener("change", () => {
+      take([...input.files].sort(byName), true);
+      input.value = "";
+    });
+  }
   for (const list of document.querySelectorAll("[data-samples]")) {
     list.addEventListener("click", (event) => {
       const button = event.target.closest("button");
@@ -71,6 +77,8 @@ export function listen(onSample, onPhotos) {
   });
 }
 
+const byName = (one, other) => one.name.localeCompare(other.name, undefined, {numeric: true});
+
 /** All files of these entries, and of the folders among them, by name. */
 async function filesIn(entries) {
   const found = await Promise.all(entries.map(async (entry) => {
@@ -82,7 +90,7 @@ async function filesIn(entries) {
     }
     return filesIn(inside);
   }));
-  return found.flat().sort((one, other) => one.name.localeCompare(other.name, undefined, {numeric: true}));
+  return found.flat().sort(byName);
 }
 
 /**

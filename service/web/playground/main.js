@@ -1,6 +1,6 @@
 // The page's course: address -> state -> one request -> a view that every panel draws its part of.
 
-import {ask, explainQuery, supersede} from "./api.js";
+import {Problem, ask, explainQuery, supersede} from "./api.js";
 import {renderAttention} from "./attention.js";
 import {renderBeside} from "./beside.js";
 import {renderBox, renderChannel} from "./channel.js";
@@ -8,9 +8,9 @@ import {meet} from "./channel_card.js";
 import {catalogue, detailOf, known, served, usual} from "./catalogue.js";
 import {renderCompare} from "./compare.js";
 import {renderControls} from "./controls.js";
-import {byId, h} from "./dom.js";
+import {byId, fill, h} from "./dom.js";
 import {renderDownloads} from "./downloads.js";
-import {renderGallery, showGallery} from "./gallery.js";
+import {light, renderGallery, showGallery} from "./gallery.js";
 import {LANGUAGES, speak, spoken, t, tOf} from "./i18n.js";
 import {SAMPLES, listen, loadSample, renderIntake} from "./intake.js";
 import {renderMaps} from "./maps.js";
@@ -48,6 +48,7 @@ let presented = null;  // the one on the stage
 let group = [];   // the visitor's photographs that came together
 let view = null;  // the last answer with what it was asked for
 let drawn = new Set();  // the tabs that show it
+const filled = new Map();  // the photograph of which a tab shows something, by tab
 
 /** Change the state and show what it now says. */
 async function update(patch) {
@@ -115,27 +116,27 @@ async function explain({step = false, keeps = false} = {}) {
   const signal = supersede("view");
   const asked = {state, photo};
   const waiting = setTimeout(() => busy(true), PATIENCE);
+  byId("tab-export").inert = true;  // its files would be of the last answer
+  present(photo);
   signal.addEventListener("abort", () => clearTimeout(waiting));
   const again = () => {
     photo = asked.photo;
     state = {...asked.state, ...looks(state)};
-    if (photo.bitmap) present(photo);
     return explain({step});
   };
-  const name = photo !== view?.photo && !photo.sample ? photo.name : "";
+  const name = photo === view?.photo ? "" : photo.sample ? t(`sample.${photo.sample}`) : photo.name;
   const problem = await attempt(async () => {
     await catalogue();
     const detail = await detailOf(asked.state.model);
     const reference = await referenceOf(asked.state, detail);
     const query = explainQuery(asked.state, detail, reference);
-    const reply = await ask("v1/explain", asked.photo, query, signal, reference);
+    const reply = await patiently(() => ask("v1/explain", asked.photo, query, signal, reference));
     const cam = reply.result.grad_cam?.[0];
     const mask = cam && await greys(cam.mask);
     if (signal.aborted) return;
     const heat = [reply.result.image, cam, mask, overlayColours(asked.state), asked.state.signed === "true"];
     view = {...asked, reference, detail, query, reply, heat, result: reply.result, update, attempt, look, visit};
     note(step);
-    present(photo);
     showHeat(...heat);
     suggestLabels(detail.labels);
     renderView();
@@ -147,13 +148,29 @@ async function explain({step = false, keeps = false} = {}) {
   if (signal.aborted) return problem;
   clearTimeout(waiting);
   busy(false);
+  byId("tab-export").inert = false;
   if (problem) await recover(problem);
   document.body.classList.toggle("blank", view?.photo !== photo);
   return problem;
 }
 
-/** After a request that failed: back to the last answer; without one, on with what was not refused. */
+/** The answer of `work`, tried once more after a deadline: a network is compiled for each new size, and remains so. */
+async function patiently(work) {
+  try {
+    return await work();
+  } catch (problem) {
+    if (!(problem instanceof Problem) || problem.status !== 504) throw problem;
+    busy(true, t("busy.again"));
+    return work();
+  }
+}
+
+/**
+ * After a request that failed: back to the last answer, save from a photograph that may be answered yet; without one, on
+ * with what was not refused.
+ */
 async function recover(problem) {
+  if (view && view.photo !== photo && !problem.refused) return;
   if (view) {
     photo = view.photo;
     keepReference(view.reference);
@@ -178,6 +195,7 @@ function present(next) {
   presented = next;
   showPhoto(next.bitmap);
   renderIntake(next);
+  light(next);
   return true;
 }
 
@@ -194,7 +212,7 @@ function renderView() {
   for (const name of NAMES) if (name !== open) TABS[name].asks.forEach(supersede);
   const shown = {...view, state: {...view.state, ...looks(state)}};
   meet(shown);
-  renderIntake(view.photo);
+  renderIntake(photo);
   renderSays(shown);
   renderGallery(shown);
   const why = shown.detail.output.kind === "embedding" ? t("reference.wanted") : shown.detail.default_layer.why;
@@ -204,17 +222,23 @@ function renderView() {
 }
 
 function drawTab(name) {
-  if (!view || drawn.has(name)) return;
+  if (!view || photo !== view.photo || drawn.has(name)) return;
   drawn.add(name);
   const shown = {...view, state: {...view.state, ...looks(state)}};
   const panel = byId(`tab-${name}`);
   const now = drawn;
   const focused = document.activeElement;
   panel.setAttribute("aria-busy", "true");
+  for (const body of panel.querySelectorAll(".panel:not(#predictions) > .body")) {
+    if (filled.get(name) !== view.photo) fill(body, h("p", {class: "muted computing"}, t("busy")));
+  }
+  filled.set(name, view.photo);
   attempt(() => Promise.all(TABS[name].panels.map((draw) => draw(shown))), {keeps: true}).then(() => {
     const {activeElement: still, body} = document;
     if (focused !== body && (still === body || !still.checkVisibility())) panel.focus({preventScroll: true});
-    if (now === drawn) panel.setAttribute("aria-busy", "false");
+    if (now !== drawn) return;
+    panel.setAttribute("aria-busy", "false");
+    for (const left of panel.querySelectorAll(".computing")) left.remove();
   });
 }
 
@@ -248,10 +272,12 @@ function choose(name) {
   byId(`open-${name}`).focus();
 }
 
-function busy(is) {
+function busy(is, why = t("busy")) {
   document.body.classList.toggle("waiting", is);
+  if (is) document.body.classList.toggle("blank", view?.photo !== photo);
   byId("main").setAttribute("aria-busy", String(is));
-  if (is) byId("status").textContent = t("busy");
+  for (const sign of document.querySelectorAll(".busy")) sign.textContent = why;
+  if (is) byId("status").textContent = why;
 }
 
 /** Take a photograph in and explain it. What the service can't read leaves all as it was. */
@@ -262,7 +288,6 @@ async function take(next, nextState, {step = true, keeps = false} = {}) {
   if (signal.aborted) return null;
   photo = next;
   state = nextState;
-  if (photo.bitmap) present(photo);
   return explain({step, keeps});
 }
 
@@ -272,7 +297,7 @@ async function takeAll(photos, notes) {
     report(notes.map((note) => note()));
     return;
   }
-  keep(photos).then(() => renderIntake(view?.photo ?? photo));
+  keep(photos).then(() => photo && renderIntake(photo));
   showAll(photos, notes);
   for (const next of photos) {
     const problem = await take(next, another(state, ""), {keeps: next !== photos[0]});
@@ -326,7 +351,7 @@ async function tell() {
   byId("language").lang = next;
   renderIntake(photo);
   redraw();
-  if (view) renderView();
+  if (view?.photo === photo) renderView();
   else if (known("")) drawControls();
 }
 

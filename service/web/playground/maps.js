@@ -4,7 +4,7 @@ import {marks, opener} from "./channel_card.js";
 import {shape} from "./controls.js";
 import {byId, fill, h} from "./dom.js";
 import {number, percent, t} from "./i18n.js";
-import {networkMap} from "./network_map.js";
+import {networkMap, sizes} from "./network_map.js";
 import {ramp, tiles} from "./pictures.js";
 import {enlarge} from "./stage.js";
 
@@ -49,7 +49,7 @@ function picker(view) {
     } else if (rest.length) show(view, rest);
   };
   return [
-    h("p", {class: "muted"}, t("maps.choose", {most: MOST})),
+    h("p", {class: "muted"}, t("maps.choose", {most: MOST}), " ", sizes(view.detail)),
     networkMap({key: "layers", label: t("maps.shown"), detail: view.detail, photo: view.photo, picked: shown, multiple: true, onPick}),
   ];
 }

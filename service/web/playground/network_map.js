@@ -208,6 +208,9 @@ export function networkMap({key, label, detail, photo, picked, multiple = false,
   );
 }
 
+/** At which size of the input the catalogue's sizes are: a photograph that is seen whole has others. */
+export const sizes = ({input: [, height, width]}) => t("map.sizes", {size: `${height}\u00a0×\u00a0${width}`});
+
 /** The photograph, small, as the network's input. */
 function thumbnail(photo) {
   const made = canvas(96, 96);
@@ -229,13 +232,16 @@ export function renderNetworkMap({photo, detail, state, result, update}) {
     const still = methodsAt(name, detail);
     update({layer: name, ...(still.some((each) => each.name === method?.name) ? {} : {method: still[0].name})});
   };
+  const raw = result.grad_cam?.[0].raw;
   const root = byId("network-map");
   root.className = "panel";
   const open = root.querySelector(".help")?.open;
   fill(
     root,
     h("h2", {}, t("map.title")),
-    h("p", {class: "muted"}, t("map.lead")),
+    h("p", {class: "muted"}, t("map.lead"), " ", sizes(detail), raw && ` ${t("map.positions", {
+      size: `${raw.values.length}\u00a0×\u00a0${raw.values[0].length}`,
+    })}`),
     layers.length || input
       ? networkMap({key: "map", label: t("map.choose"), detail, photo, picked: [layer], input, onPick})
       : h("p", {class: "muted"}, detail.default_layer.why),

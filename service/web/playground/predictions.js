@@ -5,6 +5,7 @@ import {number, percent, t, tOf} from "./i18n.js";
 import {renderReference} from "./reference.js";
 import {kindOf, nameOf, score, scoreOf} from "./scores.js";
 import {renderRegion, renderSegmentation, swatch} from "./segmentation.js";
+import {viewOf} from "./state.js";
 
 const panel = byId("predictions");
 const body = panel.querySelector(".body");
@@ -23,8 +24,8 @@ export function suggestLabels(all) {
 /** How the service is asked for a class that was typed: what is no label goes as it is, and the answer says what is. */
 export const classOf = (text) => named.get(text) ?? text;
 
-/** Say in a sentence what was found, how much of the picture the map rests on, and what it can't show. */
-export function renderSays({detail, result}) {
+/** Say in a sentence what was found, where the evidence lies, what the network saw, and what the map can't show. */
+export function renderSays({detail, result, state}) {
   const [cam] = result.grad_cam ?? [];
   const {target} = cam ?? {};
   const joined = (text) => text.replaceAll(" ", "\u00a0");
@@ -32,10 +33,14 @@ export function renderSays({detail, result}) {
     h("strong", {}, tOf("says", kindOf(target), {
       model: detail.name, label: nameOf(target), share: joined(score(target)),
     })), " ",
-    cam.raw.all_negative ? t("says.nothing") : t("says.area", {area: joined(percent(areaOf(cam.raw.values)))}),
-    h("span", {class: "muted"}, t("says.honest")),
+    cam.raw.all_negative ? t("says.nothing") : tOf("says.area", viewOf(state, detail), {area: joined(whole(areaOf(cam.raw.values)))}),
+    h("span", {class: "muted"}, result.tiles
+      ? t("says.saw.tiles", {count: result.tiles.length})
+      : t(`says.saw.${viewOf(state, detail)}`), " ", t("says.honest")),
   ] : []);
 }
+
+const whole = (share) => (share < 0.01 ? percent(share) : `${Math.round(100 * share)} %`);
 
 /** The share of a map's positions that hold half of what it marks. */
 function areaOf(values) {

@@ -22,7 +22,7 @@ export async function attempt(work, {again = () => attempt(work), keeps = false,
     const unreachable = error.message === "unreachable";
     const [title, detail, original] = wordsOf(error);
     show(
-      h("strong", {}, name && error.refused ? t("problem.file", {name, title}) : title),
+      h("strong", {}, name && !unreachable && !error.ofOption ? t("problem.file", {name, title}) : title),
       detail && h("p", {}, detail),
       original && h("details", {class: "muted"}, h("summary", {}, t("detail.original")), h("p", {lang: "en"}, original)),
       error.requestId && h("p", {class: "muted"}, t("problem.request", {id: error.requestId})),

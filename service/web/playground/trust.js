@@ -148,7 +148,7 @@ function areas(curves, kind) {
 function facts({confidence, positive_share: share, sanity, cost}) {
   const likeness = sanity.mean_magnitude;
   const rows = [
-    confidence && ["trust.confidence", t("trust.drop", {
+    confidence && ["trust.confidence", t(confidence.map.drop ? "trust.drop" : "trust.drop.none", {
       share: percent(confidence.map.probability), map: percent(confidence.map.drop),
       gaussian: percent(confidence.gaussian.drop), random: percent(confidence.random.drop),
     })],

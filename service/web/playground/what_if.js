@@ -41,6 +41,7 @@ export function renderWhatIf(view) {
   channels = [...new Set([...channels, ...factors.keys()])];
   const frame = {
     rows: h("ul", {class: "channels"}),
+    order: h("p", {class: "muted"}),
     agreement: h("p", {class: "muted"}),
     results: h("div", {class: "results", "aria-live": "polite"}),
   };
@@ -50,7 +51,7 @@ export function renderWhatIf(view) {
     places(view, place, importance),
     h("p", {class: "act"}, measure(scene), reset(scene),
       h("span", {class: "muted", id: "measure-cost"}, t("what_if.measure.cost"))),
-    frame.rows, adding(scene), frame.agreement, frame.results,
+    frame.order, frame.rows, adding(scene), frame.agreement, frame.results,
   );
   drawRows(scene);
   if (factors.size || (state.rank && !ranking)) change(scene, {keeps: true});
@@ -162,6 +163,10 @@ function drawRows(scene) {
     const opens = opener(place.gate ?? place.layer, channel, `what-if-${channel}`, name);
     return h("li", {}, h("span", {class: "name"}, opens), about, slider, output, mute);
   }));
+  const first = place.gate
+    ? (gate.effects ? "effect" : "gate")
+    : (view.result.feature_maps?.some(({layer}) => layer === importance.layer) ? "layer" : "weights");
+  fill(frame.order, t(`what_if.order.${ranking ? "measured" : first}`));
   fill(frame.agreement, ranking ? agreement(ranking.agreement) : "");
 }
 
