@@ -178,7 +178,7 @@ def _svg(figure: Figure) -> Iterator[str]:
 
 
 def _length(shape: Text) -> str:
-    """The width of a text in our font, which another font is squeezed or stretched to. None for letters that ours lacks."""
+    """The width of a text in our font, which any other is squeezed to. Empty for letters that ours lacks."""
     line = " ".join(shape.text.split())
     if not line or typeface.drawable(line) != line:
         return ""
