@@ -94,7 +94,8 @@ class FeatureMapOptions(AtlasOptions):
         return self.tile or (_LABELLED_TILE if self.labels else _TILE)
 
     def alone(self) -> Self:
-        return self if self.labels is not None else self.model_copy(update={"labels": True})
+        options = super().alone()
+        return options if options.labels is not None else options.model_copy(update={"labels": True})
 
     def asks(self, offer: Offer, plan: Plan) -> Plan:
         return replace(plan, taps=_taps(self, offer.network))

@@ -34,7 +34,7 @@ async function save(view, cam, name, button) {
   const again = () => save(view, cam, name, button);
   button.setAttribute("aria-busy", "true");
   await view.attempt(async () => {
-    const query = route === "v1/explain" ? view.query : queryOf(view, cam, more);
+    const query = name === "figure" ? drawn(view) : route === "v1/explain" ? view.query : queryOf(view, cam, more);
     const blob = await askFile(route, view.photo, query, view.reference, accept);
     const link = h("a", {href: URL.createObjectURL(blob), download: nameOf(view, cam, ending)});
     link.click();
@@ -42,6 +42,14 @@ async function save(view, cam, name, button) {
     byId("status").textContent = t("download.done", {name: link.download});
   }, {again});
   button.removeAttribute("aria-busy");
+}
+
+/** What a figure shows of a view: no feature maps. */
+function drawn({query}) {
+  const asked = new URLSearchParams(query);
+  const parts = (asked.get("include") ?? "").split(",");
+  asked.set("include", parts.filter((part) => part !== "feature_maps").join(","));
+  return asked;
 }
 
 /** The map on the stage, alone. */
