@@ -304,7 +304,13 @@ def _facts(kind: Kind, sides: tuple[_Found, _Found]) -> list[figure.Bars | None]
         )
         for name, most in sorted(changed, key=lambda pair: -abs(pair[1]["difference"]))
     ]
-    facts.append(figure.changes("What the gates changed most", "a channel's factor, first and second", rows))
+    facts.append(
+        figure.changes(
+            "What the gates changed most",
+            "a channel's factor in the first and the second; the bar is the difference",
+            rows,
+        )
+    )
     return facts
 
 

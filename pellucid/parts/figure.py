@@ -370,7 +370,7 @@ def changed_gates(gates: Sequence[GateReading]) -> Bars | None:
         )
         for gate, channel in found
     ]
-    return Bars("What the gates changed most", "factor of a channel, the bar from 1", rows, 0.5)
+    return Bars("What the gates changed most", "what a channel is multiplied by; the line is 1, no change", rows, 0.5)
 
 
 def changes(title: str, note: str, rows: Sequence[tuple[str, float, str]]) -> Bars | None:

@@ -168,11 +168,15 @@ def _factor_words(factor: float) -> str:
 
 def _change_words(before: TargetMap, after: TargetMap, spec: ModelSpec) -> str:
     was, is_now = (target_json(side.target, spec) for side in (before, after))
-    change = figure.number(after.target.logit - before.target.logit)
-    return (
+    change = after.target.logit - before.target.logit
+    said = (
         f"{was['label']}: {figure.score(was)} before, {figure.score(is_now)} after; its {figure.score_words(spec)} "
-        f"changes by {change}."
+        f"changes by {figure.number(change)}."
     )
+    if spec.output.kind == "softmax" and change * (is_now["probability"] - was["probability"]) < 0:
+        moves = ("falls", "rises") if change > 0 else ("rises", "falls")
+        said += f" The probability {moves[0]} while the logit {moves[1]}: softmax weighs it against the other classes."
+    return said
 
 
 def _edited(options: WhatIfOptions, network: NetworkSpec) -> tuple[str, Edit]:
