@@ -43,6 +43,8 @@ main = typer.Typer(
     add_completion=False,
     invoke_without_command=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # its tables leave a narrow column for the text
+    context_settings={"max_content_width": 120},
     help="What a convolutional network sees in an image, and why. Without a command: serve.",
 )
 

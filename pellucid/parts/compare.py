@@ -229,7 +229,7 @@ def comparison_sheet(
     options: CompareOptions,
     methods: Sequence[MethodSpec],
 ) -> figure.Sheet:
-    """What the figure of a comparison shows. All its maps have one scale."""
+    """What the figure of a comparison shows. Both maps have one scale, and their difference its own."""
     one, other = sides = _pair(models, seen)
     maps, box = _maps(kind, one, other)
     *_, difference, reach = side_by_side.compared(*maps)
@@ -247,11 +247,14 @@ def comparison_sheet(
             title = f"{side.model.name}: {title}"
         place = side.box if two_pictures else box
         overlays.append(figure.overlay(title, note, side.seen[0], heat, place, look, unit))
-    signed = figure.Look(options.colormap, True, reach=reach or 1.0)
     common = None if two_pictures else one.seen[0]
-    where = "over the frames" if two_pictures else "on the same scale"
     less = figure.difference(
-        "Second less first", where, common, difference, box, signed, f"{unit}: below 0 more in the first"
+        "Second less first, over the frames" if two_pictures else "Second less first",
+        common,
+        difference,
+        box,
+        options.colormap,
+        f"{unit}: below 0 more in the first",
     )
     infos = [side.seen[0].info for side in sides]
     names = " and ".join(dict.fromkeys(side.model.name for side in sides))
@@ -301,7 +304,13 @@ def _facts(kind: Kind, sides: tuple[_Found, _Found]) -> list[figure.Bars | None]
         )
         for name, most in sorted(changed, key=lambda pair: -abs(pair[1]["difference"]))
     ]
-    facts.append(figure.changes("What the gates changed most", "a channel's factor, first and second", rows))
+    facts.append(
+        figure.changes(
+            "What the gates changed most",
+            "a channel's factor in the first and the second; the bar is the difference",
+            rows,
+        )
+    )
     return facts
 
 

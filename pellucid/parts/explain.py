@@ -77,12 +77,12 @@ class ExplainOptions(PredictOptions, GradCamOptions, GateOptions, FeatureMapOpti
         return "predictions" in self.include or "grad_cam" in self.include
 
     def alone(self) -> Self:
-        included = [part for part in self.include if part != "feature_maps"]
-        if not included:
+        if "include" in self.model_fields_set and "feature_maps" in self.include:
             raise InvalidOption(
-                "include: A figure has predictions, grad_cam and attention; /v1/feature-maps draws feature maps."
+                "include: A figure shows predictions, grad_cam and attention; /v1/feature-maps draws feature maps."
             )
-        return self.model_copy(update={"include": included})
+        included = [part for part in self.include if part != "feature_maps"]
+        return super().alone().model_copy(update={"include": included})
 
     def maps(self, plan: Plan) -> int:
         return GradCamOptions.pictures(self, plan) if "grad_cam" in self.include else 0

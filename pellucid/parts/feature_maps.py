@@ -94,7 +94,8 @@ class FeatureMapOptions(AtlasOptions):
         return self.tile or (_LABELLED_TILE if self.labels else _TILE)
 
     def alone(self) -> Self:
-        return self if self.labels is not None else self.model_copy(update={"labels": True})
+        options = super().alone()
+        return options if options.labels is not None else options.model_copy(update={"labels": True})
 
     def asks(self, offer: Offer, plan: Plan) -> Plan:
         return replace(plan, taps=_taps(self, offer.network))
@@ -171,9 +172,11 @@ def _feature_maps_json(
 
 
 _SCALES: Final[dict[compose.Stretch, str]] = {
-    "channel": "Each tile has a range of its own.",
-    "layer": "All tiles have one range.",
-    "percentile": "Each tile spans its {}th to {}th percentile.".format(*compose.PERCENTILES),
+    "channel": "The colours of each tile span the range above it: its smallest to its largest value.",
+    "layer": "The colours of all tiles span one range: the smallest to the largest value.",
+    "percentile": "The colours of each tile span the range above it: its {}th to its {}th percentile.".format(
+        *compose.PERCENTILES
+    ),
 }
 _SIDES: Final = {"before": "before", "after": "after", "difference": "after less before"}
 

@@ -55,6 +55,11 @@ _SCALE: Final = 74
 _HIGHEST: Final = {1: 560, 2: 460, 3: 420, 4: 360}
 # All pictures of a row are as high as the lowest of them, but at least so high if they can be.
 _LEAST_HIGH: Final = 200
+# Below a narrower picture, a scale is so wide, for its numbers.
+_LEAST_SCALE: Final = 200
+# What shows through a difference: the grey of its bar, and of a photograph beneath, which is paled towards it.
+_GROUND: Final = "#dddddd"
+_PALED: Final = 0.5
 
 
 # The colours of a segmentation's classes: Okabe and Ito's, and lighter ones.
@@ -103,11 +108,15 @@ class FigureOptions(Options):
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """A bar of colours below a panel: ``colours`` ``[n, 4]`` RGBA, the numbers at fractions of it, and their unit."""
+    """A bar of colours below a panel: ``colours`` ``[n, 4]`` RGBA, the numbers at fractions of it, and their unit.
+
+    ``ground`` is what shows where the colours are transparent: by default the paper.
+    """
 
     colours: Pixels
     ticks: Sequence[tuple[float, str]]
     unit: str
+    ground: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,20 +279,31 @@ def scale(heat: Floats, look: Look, unit: str) -> Scale:
     return Scale(tints, ticks, f"evidence {unit}")
 
 
-def difference(
-    title: str, note: str, image: DecodedImage | None, heat: Floats, box: SourceBox, look: Look, unit: str
-) -> Panel:
-    """One map less another over the photograph, or over plain grey where the two have a photograph each."""
-    shown = replace(scale(heat, look, unit), unit=unit)
-    note = f"{note}, {number(heat.min())} to {number(heat.max())}"
-    if image is not None:
-        return replace(overlay(title, note, image, heat, box, look, unit), scale=shown)
-    blank = np.full((1, 1, 3), 160, np.uint8)
+def difference(title: str, image: DecodedImage | None, heat: Floats, box: SourceBox, colours: str, unit: str) -> Panel:
+    """One map less another on a scale of its own, over the photograph in pale grey.
+
+    Over plain grey where the two maps have a photograph each.
+    """
+    look = Look(colours, True)
+    shown = replace(scale(heat, look, unit), unit=unit, ground=_GROUND)
+    reach = float(np.abs(heat).max())
+    span = f"{number(heat.min())} to {number(heat.max())}"
+    note = f"scale of its own, \N{PLUS-MINUS SIGN}{number(reach)}; {span}" if reach else "no difference"
+    if image is None:
+        source, proportion = (1, 1), box[2] / box[3]
+        place, alpha, beneath = (0, 0, 1, 1), 1.0, np.array([[_rgb(_GROUND)]], np.uint8)
+    else:
+        assert image.picture is not None
+        source, place, alpha = source_size(image), box, 0.8
+        proportion = source[0] / source[1]
+        grey = image.picture @ np.array([0.299, 0.587, 0.114], np.float32)
+        paled = grey * (1 - _PALED) + _PALED * _rgb(_GROUND)[0]
+        beneath = np.repeat(paled.astype(np.uint8)[..., None], 3, axis=2)
 
     def draw(size: Size) -> Pixels:
-        return compose.overlay(blank, (1, 1), (0, 0, 1, 1), heat, look.colours, 1.0, True, size, look.reach)
+        return compose.overlay(beneath, source, place, heat, colours, alpha, True, size)
 
-    return Panel(title, note, box[2] / box[3], draw, shown)
+    return Panel(title, note, proportion, draw, shown)
 
 
 # -- facts
@@ -350,7 +370,7 @@ def changed_gates(gates: Sequence[GateReading]) -> Bars | None:
         )
         for gate, channel in found
     ]
-    return Bars("What the gates changed most", "factor of a channel, the bar from 1", rows, 0.5)
+    return Bars("What the gates changed most", "what a channel is multiplied by; the line is 1, no change", rows, 0.5)
 
 
 def changes(title: str, note: str, rows: Sequence[tuple[str, float, str]]) -> Bars | None:
@@ -468,11 +488,16 @@ class _Page:
     def _scale(self, scale: Scale, x: float, y: float, width: int, room: float) -> None:
         theme = self.theme
         opacity = scale.colours[:, 3:].astype(np.float32) / 255
-        shown = scale.colours[:, :3] * opacity + np.array(_rgb(theme.paper), np.float32) * (1 - opacity)
+        ground = np.array(_rgb(scale.ground or theme.paper), np.float32)
+        shown = scale.colours[:, :3] * opacity + ground * (1 - opacity)
+        width = max(width, min(_LEAST_SCALE, round(room)))
         strip = np.rint(shown).astype(np.uint8)[np.linspace(0, len(shown) - 1, width * self.density).astype(int)]
         self.shapes.append(Shown(x, y, width, _BAR, np.repeat(strip[None], _BAR, axis=0)))
         self.shapes.append(Box(x, y, width, _BAR, theme.line, 1))
-        for at, text in scale.ticks:
+        ticks = scale.ticks
+        if sum(typeface.width(text, _NOTE) + 14 for _, text in ticks) > width:  # the middle one has no room
+            ticks = [(at, text) for at, text in ticks if at in (0, 1)] or ticks
+        for at, text in ticks:
             anchor = "start" if at == 0 else "end" if at == 1 else "middle"
             self.text(x + at * width, y + _BAR + 18, text, _NOTE, theme.ink, width, anchor=anchor)
         self.text(x, y + _BAR + 40, scale.unit, _NOTE, theme.faint, room)

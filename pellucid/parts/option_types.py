@@ -299,7 +299,7 @@ class Options(BaseModel):
         return False
 
     def picture(self, entry: dict[str, Any], media_type: str) -> tuple[Picture, dict[str, str]]:
-        """The one picture of an entry, and headers that describe it."""
+        """The one picture of an entry, and headers that describe it. The entry has the network's name as ``model``."""
         raise NotImplementedError
 
     @property

@@ -129,7 +129,7 @@ class WhatIfOptions(TopOptions, LayerOptions, FigureOptions, AtlasOptions):
         )
 
     def _panels(self, before: TargetMap, after: TargetMap, layer: str, analysis: Analysis) -> list[figure.Panel | None]:
-        """The maps before and after, and their difference, on one scale."""
+        """The maps before and after, on one scale, and their difference."""
         image, spec = analysis.image, analysis.spec
         *_, difference, reach = side_by_side.compared(before.heat, after.heat)
         look = figure.Look(SIGNED_COLOURS if self.signed else COLOURS, self.signed, reach=reach or 1.0)
@@ -139,10 +139,9 @@ class WhatIfOptions(TopOptions, LayerOptions, FigureOptions, AtlasOptions):
             target = target_json(side.target, spec)
             title = f"{when}: {target['label']}, {figure.score(target)}"
             panels.append(figure.overlay(title, f"grad-cam at {layer}", image, side.heat, image.box, look, unit))
-        signed = figure.Look(SIGNED_COLOURS, True, reach=reach or 1.0)
         return [
             *panels,
-            figure.difference("After less before", "on the same scale", image, difference, image.box, signed, unit),
+            figure.difference("After less before", image, difference, image.box, SIGNED_COLOURS, unit),
         ]
 
 
@@ -169,11 +168,15 @@ def _factor_words(factor: float) -> str:
 
 def _change_words(before: TargetMap, after: TargetMap, spec: ModelSpec) -> str:
     was, is_now = (target_json(side.target, spec) for side in (before, after))
-    change = figure.number(after.target.logit - before.target.logit)
-    return (
+    change = after.target.logit - before.target.logit
+    said = (
         f"{was['label']}: {figure.score(was)} before, {figure.score(is_now)} after; its {figure.score_words(spec)} "
-        f"changes by {change}."
+        f"changes by {figure.number(change)}."
     )
+    if spec.output.kind == "softmax" and change * (is_now["probability"] - was["probability"]) < 0:
+        moves = ("falls", "rises") if change > 0 else ("rises", "falls")
+        said += f" The probability {moves[0]} while the logit {moves[1]}: softmax weighs it against the other classes."
+    return said
 
 
 def _edited(options: WhatIfOptions, network: NetworkSpec) -> tuple[str, Edit]:

@@ -23,6 +23,8 @@ _SVG_DENSITY: Final = 2
 # Pictures of fewer pixels are written as PNG, others as JPEG of this quality.
 _SMALL: Final = 2**15
 _QUALITY: Final = 92
+# The font of an SVG, and narrow ones for readers who lack it.
+_FAMILIES: Final = f"'{typeface.FAMILY}', 'Source Sans 3', 'Open Sans', 'Noto Sans', 'Segoe UI', Arial, sans-serif"
 
 ThemeName = Literal["light", "dark"]
 Anchor = Literal["start", "middle", "end"]
@@ -148,7 +150,7 @@ def _svg(figure: Figure) -> Iterator[str]:
     size = f'width="{figure.width}" height="{figure.height}"'
     yield (
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} viewBox="0 0 {figure.width} {figure.height}" '
-        f"role=\"img\" font-family=\"'{typeface.FAMILY}', 'Source Sans 3', 'Noto Sans', Arial, sans-serif\">\n"
+        f'role="img" font-family="{_FAMILIES}">\n'
         f"<title>{_legal(figure.title)}</title>\n"
         f'<rect {size} fill="{figure.paper}"/>\n'
     )
@@ -158,7 +160,7 @@ def _svg(figure: Figure) -> Iterator[str]:
             bold = ' font-weight="600"' if shape.bold else ""
             yield (
                 f'<text x="{shape.x:.6g}" y="{shape.y:.6g}" font-size="{shape.size}" fill="{shape.colour}"{anchor}'
-                f"{bold}>{_legal(shape.text)}</text>\n"
+                f"{bold}{_length(shape)}>{_legal(shape.text)}</text>\n"
             )
             continue
         inset = shape.outline / 2 if isinstance(shape, Box) else 0
@@ -173,6 +175,14 @@ def _svg(figure: Figure) -> Iterator[str]:
         else:
             yield f'<rect {place} fill="{shape.colour}"/>\n'
     yield "</svg>\n"
+
+
+def _length(shape: Text) -> str:
+    """The width of a text in our font, which any other is squeezed to. Empty for letters that ours lacks."""
+    line = " ".join(shape.text.split())
+    if not line or typeface.drawable(line) != line:
+        return ""
+    return f' textLength="{typeface.width(line, shape.size, shape.bold):.6g}" lengthAdjust="spacingAndGlyphs"'
 
 
 def _legal(text: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -17,6 +17,7 @@ from pellucid.types import Floats, Pixels
 _WIDTH: Final = 1200
 _MARGIN: Final = 36
 _AXIS: Final = 60  # width of the axis labels, left of a strip
+_HEADING: Final = 82  # height of the heading and the line under it
 _TITLE: Final = 30
 _STRIP: Final = 104
 _TICKS: Final = 24  # height of the channel axis
@@ -30,11 +31,15 @@ GREYS: Final[Pixels] = np.linspace((255,) * 3, (32, 32, 32), 16).astype(np.uint8
 _FAINT_INK: Final = 170  # of 255
 _BAR: Final = (200, 14)
 _GRID_MARGIN: Final = 16
+# Sizes of a tile's range: the first that has room in all tiles.
+_RANGES: Final = (14, 12, 11)
 
 
 @dataclass(frozen=True, slots=True)
 class Strip:
     """One strip: a bar for each channel, drawn up or down from ``neutral``, the value that has no effect.
+
+    ``leads`` says what the channels are that are named after the note: those furthest from ``neutral``.
 
     ``reach`` is the axis's extent on each side of ``neutral``. Use the same reach to make strips comparable.
     """
@@ -44,6 +49,7 @@ class Strip:
     values: Floats
     neutral: float
     reach: float
+    leads: str
 
     @property
     def strongest(self) -> list[int]:
@@ -52,17 +58,22 @@ class Strip:
         return [each for each in np.argsort(-apart, kind="stable")[:_NAMED].tolist() if apart[each] > 0]
 
 
-def bars(strips: Sequence[Strip], theme: Theme) -> Figure:
-    """The strips below one another, and a legend of the colours. The strongest channels are named."""
-    shapes: list[Shape] = []
-    top = _MARGIN
+def bars(heading: str, under: str, strips: Sequence[Strip], theme: Theme) -> Figure:
+    """The strips below a heading and a line under it, and a legend of the colours. The strongest channels are named."""
+    room = _WIDTH - 2 * _MARGIN
+    shapes: list[Shape] = [
+        Text(_MARGIN, _MARGIN + 24, typeface.cut(heading, 30, room, bold=True), 30, theme.ink, bold=True),
+        Text(_MARGIN, _MARGIN + 54, typeface.cut(under, 18, room), 18, theme.faint),
+    ]
+    top = _MARGIN + _HEADING
     for strip in strips:
         named = ", ".join(f"{channel} ({number(strip.values[channel])})" for channel in strip.strongest)
-        room = _WIDTH - 2 * _MARGIN
-        title = typeface.cut(strip.title, 19, 0.6 * room, bold=True)
+        title = typeface.cut(strip.title, 19, room, bold=True)
         left = _MARGIN + typeface.width(title, 19, bold=True) + 14
-        note = f"{strip.note}; strongest: {named}" if named else strip.note
+        note = f"{strip.note}; {strip.leads}: {named}" if named else strip.note
         shapes.append(Text(_MARGIN, top + 16, title, 19, theme.ink, bold=True))
+        if left + typeface.width(note, 17) > _WIDTH - _MARGIN:  # on a line of its own
+            left, top = _MARGIN, top + 24
         shapes.append(Text(left, top + 16, typeface.cut(note, 17, _WIDTH - _MARGIN - left), 17, theme.faint))
         shapes += _strip(strip, top + _TITLE, theme)
         top += _TITLE + _STRIP + _TICKS + 16
@@ -70,7 +81,7 @@ def bars(strips: Sequence[Strip], theme: Theme) -> Figure:
     for colour, meaning in ((theme.above, "above 1, or for the class"), (theme.below, "below 1, or against it")):
         shapes += Box(left, top, 13, 13, colour), Text(left + 21, top + 12, meaning, 17, theme.ink)
         left += 240
-    title = "; ".join(strip.title for strip in strips)
+    title = "; ".join((heading, under, *(strip.title for strip in strips)))
     return Figure(title, _WIDTH, top + 16 + _MARGIN - 8, theme.paper, shapes)
 
 
@@ -134,13 +145,21 @@ class Labels:
 def labelled(grid: Grid, labels: Labels) -> tuple[Pixels, tuple[int, int]]:
     """Draw a grid, made with GRID_GAP and GREYS, with its labels and a bar of its colours.
 
-    Returns ``[height, width]`` indices into the grid's palette, and x and y of the first tile. A tile that is too
-    narrow for its range has its name only.
+    Returns ``[height, width]`` indices into the grid's palette, and x and y of the first tile. Ranges are as small as
+    they must be, and a tile that is too narrow still has its name only, which is said beside the bar.
     """
+    spans = [(name, span) for name, span in zip(labels.names, labels.ranges, strict=True) if span]
+
+    def fits(name: str, span: str, size: int) -> bool:
+        return typeface.font(14).getlength(name) + 6 + typeface.font(size).getlength(span) <= grid.tile[0]
+
+    spanned = next((size for size in _RANGES if all(fits(*each, size) for each in spans)), _RANGES[-1])
+    if not all(fits(*each, spanned) for each in spans):
+        labels = replace(labels, scale=f"{labels.scale} Ranges that have no room are left out.")
     said = f"{labels.title} {labels.note} {labels.scale}"
     title, text, small = (typeface.font(size, size > 20, said) for size in (21, 16, 14))
     height, width = grid.levels.shape
-    left, top = _GRID_MARGIN, _GRID_MARGIN + 48 + GRID_GAP
+    left, top = _GRID_MARGIN, _GRID_MARGIN + 58 + GRID_GAP
     (low, high), bar = labels.ends, top + height + _GRID_MARGIN
     start = left + round(text.getlength(low)) + 8
     stop = start + _BAR[0] + 8 + round(text.getlength(high)) + _GRID_MARGIN
@@ -155,8 +174,8 @@ def labelled(grid: Grid, labels: Labels) -> tuple[Pixels, tuple[int, int]]:
         row, column = divmod(tile, grid.columns)
         x, y = left + column * (grid.tile[0] + grid.gap), top + row * (grid.tile[1] + grid.gap) - 4
         draw.text((x, y), name, 255, small, anchor="ls")
-        if small.getlength(name) + 6 + small.getlength(span) <= grid.tile[0]:
-            draw.text((x + grid.tile[0], y), span, _FAINT_INK, small, anchor="rs")
+        if fits(name, span, spanned):
+            draw.text((x + grid.tile[0], y), span, _FAINT_INK, typeface.font(spanned), anchor="rs")
     middle = bar + _BAR[1] // 2
     draw.text((left, middle), low, 255, text, anchor="lm")
     draw.text((start + _BAR[0] + 8, middle), high, 255, text, anchor="lm")

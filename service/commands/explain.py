@@ -92,7 +92,7 @@ def explain(
                 given["view"] = "whole"
             if figure:
                 media_type = SUFFIXES[figure.suffix.lower()]
-                drawn = await client.figure(found[0][0], media_type=media_type, **given | {"overlay": False})
+                drawn = await client.figure(found[0][0], media_type=media_type, **given | _FIGURES)
                 await asyncio.to_thread(drawn.save, figure)
                 console.print(f"{escape(str(found[0][0]))} -> {escape(str(figure))}", soft_wrap=True)
             return await _explain(client, found, given, concurrency, centre) if out else []
@@ -123,6 +123,12 @@ def _misplaced(figure: Path | None, out: Path | None, found: list[tuple[Path, Pa
         return f"--figure: The suffix is {', '.join(SUFFIXES)}, not {escape(figure.suffix or 'none')}."
     if figure and len(found) > 1:
         return f"--figure: A figure shows one photograph, and there are {len(found)}."
+    for option, place in (("--figure", figure), ("--out", out and out / "file")):
+        try:
+            if place:
+                files.require_writable(place)
+        except OSError as error:
+            return f"{option}: {escape(str(place if place == figure else out))} can't be written: {error.strerror}."
     return ""
 
 
@@ -130,6 +136,8 @@ def _misplaced(figure: Path | None, out: Path | None, found: list[tuple[Path, Pa
 _SETTLED: Final = {"timeout_ms", "model", "provenance", "include", "overlay"}
 # Its files are for eyes, so these options have other defaults than in the API.
 _DEFAULTS: Final[dict[str, Any]] = {"labels": True, "min_side": 400}
+# Options that a figure does not show.
+_FIGURES: Final[ExplainOptions] = {"overlay": False, "atlas": False}
 # Begins the text of the service's refusal of a view.
 _VIEW: Final = "view: "
 

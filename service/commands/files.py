@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -47,6 +49,13 @@ def _found(given: Sequence[Path], out: Path) -> Iterator[tuple[Path, Path]]:
         for file in sorted(path.rglob("*")):
             if file.suffix.lower() in SUFFIXES and file.is_file() and out not in file.resolve().parents:
                 yield file, file.parent.relative_to(path)
+
+
+def require_writable(file: Path) -> None:
+    """Create the folder of a file to write. Raises OSError if that or the file can't be written."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(file if file.exists() else file.parent, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 def write(result: Result, plot: bytes, folder: Path) -> list[str]:

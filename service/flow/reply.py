@@ -109,7 +109,8 @@ class Results(Route[Options, Entry]):
     ) -> tuple[Picture, dict[str, str]]:
         if isinstance(ask.options, FigureOptions):
             return ask.options.figure(_analysis(ask, image, outcome, trusted, self._media_type)), {}
-        return ask.options.picture(entry(ask, image, outcome, trusted, self._media_type), self._media_type)
+        found = entry(ask, image, outcome, trusted, self._media_type)
+        return ask.options.picture({**found, "model": ask.network.spec.name}, self._media_type)
 
     async def failed(self, number: int, ask: Ask, error: Exception) -> Entry:
         """The result of an image that failed beside others."""

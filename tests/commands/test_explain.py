@@ -301,3 +301,16 @@ def test_a_folder_holds_the_files_of_one_run(server: str, tmp_path: Path) -> Non
     assert "features-head.png" in left
     assert "features-stem.png" not in left
     assert "notes.txt" in left
+
+
+def test_a_figure_has_its_folder_made_and_a_place_that_cannot_be_written_is_refused_at_once(
+    server: str, tmp_path: Path
+) -> None:
+    photograph, figure = SAMPLES / "cat.jpg", tmp_path / "new" / "folder" / "cat.svg"
+    assert pellucid("explain", photograph, "--figure", figure, "--timeout", "200", url=server).exit_code == 0
+    assert figure.read_text().startswith("<svg")
+    for place in (("--figure", figure / "cat.svg"), ("--out", figure / "folder")):  # below a file
+        refused = pellucid("explain", photograph, *place, url="http://127.0.0.1:1")
+        assert refused.exit_code == 2
+        assert f"{place[0]}: " in refused.stderr
+        assert "can't be written" in refused.stderr

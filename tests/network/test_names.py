@@ -85,6 +85,20 @@ def test_every_input_of_the_network_changes_the_file(
     assert {*(tmp_path / "networks").glob("*.pellucid")} == {*found[-4:]}  # those that were used last
 
 
+def test_a_library_that_a_name_does_not_use_compiles_nothing_again(
+    compiler: Compiler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    installed = {"torch": "2", "timm": "1"}
+    monkeypatch.setattr(names, "version", lambda library: installed.get(library, "0"))
+    found = {name: find(name, tmp_path) for name in ("lite0", "timm:resnet18")}
+    said = capsys.readouterr().err
+    assert "Compiling lite0 for the first time; this takes a minute or two.\n" in said
+    installed["timm"] = "2"
+    assert find("lite0", tmp_path) == found["lite0"]
+    assert find("timm:resnet18", tmp_path) != found["timm:resnet18"]
+    assert "timm:resnet18 again: Pellucid, torch, timm or the network's files have changed" in capsys.readouterr().err
+
+
 def test_brackets_in_a_checkpoints_name_are_not_a_pattern(compiler: Compiler, tmp_path: Path) -> None:
     folder = tmp_path / "run[1]"
     folder.mkdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 from xml.etree import ElementTree
 
@@ -12,7 +13,8 @@ import pytest
 from pellucid.parts.figure import number
 from pellucid.render import typeface
 from pellucid.schemas import CompareReply
-from tests.support import decoded_bytes, explained, parsed, post, present, problem
+from pellucid.schemas.side_by_side import MapOnScale
+from tests.support import decoded_bytes, encoded, explained, parsed, post, present, problem
 
 SVG = "image/svg+xml"
 
@@ -82,7 +84,8 @@ def test_a_comparison_has_both_sides_and_one_scale(client: httpx.Client, cat: by
         for side in (found.first, found.second):
             assert f"{side.target.label}, {side.target.score}" in said
             assert f"{found.method} at {side.layer}" in texts
-        assert texts.count(number(found.maps.reach)) == 3
+        assert texts.count(number(found.maps.reach)) >= 2
+        assert own_scale(found.maps.difference) in said
         assert ("What the gates changed most" in texts) == bool(found.gates)
 
 
@@ -95,7 +98,40 @@ def test_a_what_if_has_both_predictions_and_the_edit(client: httpx.Client, cat: 
         assert {prediction.label, prediction.score} <= {*texts}
     most = present(found.ranking).most[0]
     assert {f"channel {most.channel}", number(most.muted)} <= {*texts}
-    assert texts.count(number(found.targets[0].maps.reach)) == 3
+    maps = found.targets[0].maps
+    assert texts.count(number(maps.reach)) >= 2
+    assert own_scale(maps.difference) in " | ".join(texts)
+
+
+def own_scale(difference: MapOnScale) -> str:
+    """A difference is often small beside its maps."""
+    return f"scale of its own, \N{PLUS-MINUS SIGN}{number(max(abs(difference.raw.min), abs(difference.raw.max)))}"
+
+
+def test_the_colour_of_no_difference_is_that_of_the_scales_middle(client: httpx.Client, cat: bytes) -> None:
+    for theme in ("light", "dark"):
+        response = post(client, "/v1/compare", cat, cat, accept="image/png", theme=theme)  # equal
+        page = decoded_bytes(response.content, "image/png")
+        rows = np.flatnonzero((page[:, 926] == 0xDD).all(-1))  # the panel, and below it the bar
+        assert len(rows) > 200
+        assert (np.diff(rows) > 1).sum() == 1
+
+
+def test_no_two_texts_of_a_line_overlap(client: httpx.Client, cat: bytes) -> None:
+    """Each has its width, whatever the reader's font, and the scale of a narrow picture has room for its numbers."""
+    tall = encoded(decoded_bytes(cat, "image/jpeg")[:, 150:240])
+    options = {"layer": "head", "mute": "254,795", "rank": True}
+    response = post(client, "/v1/what-if", tall, accept=SVG, **options)
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for each in ElementTree.fromstring(response.content).iter("{http://www.w3.org/2000/svg}text"):
+        width = float(each.attrib["textLength"])
+        share = {"middle": 0.5, "end": 1.0}.get(each.get("text-anchor", ""), 0.0)
+        left = float(each.attrib["x"]) - share * width
+        lines.setdefault(each.attrib["y"], []).append((left, left + width))
+    assert max(map(len, lines.values())) >= 4
+    for line in lines.values():
+        ends = sorted(line)
+        assert all(end < start for (_, end), (start, _) in itertools.pairwise(ends))
 
 
 @pytest.mark.parametrize(
@@ -103,7 +139,8 @@ def test_a_what_if_has_both_predictions_and_the_edit(client: httpx.Client, cat: 
     [
         (2, {}, 406, "not-acceptable"),
         (1, {"target": list(range(13))}, 422, "invalid-option"),
-        (1, {"include": "feature_maps"}, 422, "invalid-option"),
+        (1, {"include": "predictions,feature_maps"}, 422, "invalid-option"),
+        (1, {"atlas": True}, 422, "invalid-option"),
         (1, {"provenance": True}, 422, "invalid-option"),
     ],
 )

@@ -44,7 +44,7 @@ async function save(view, cam, name, button) {
   const again = () => save(view, cam, name, button);
   button.setAttribute("aria-busy", "true");
   await view.attempt(async () => {
-    const query = route === "v1/explain" ? shown(view, more) : queryOf(view, cam, more);
+    const query = route === "v1/explain" ? shown(view, name, more) : queryOf(view, cam, more);
     const blob = await askFile(route, view.photo, query, view.reference, accept);
     const link = h("a", {href: URL.createObjectURL(blob), download: nameOf(view, cam, ending)});
     link.click();
@@ -55,8 +55,12 @@ async function save(view, cam, name, button) {
 }
 
 /** The view's own question about the classes, the layer and the method on the screen: what is left out is chosen anew. */
-function shown({query, result}, more) {
+function shown({query, result}, name, more) {
   const asked = new URLSearchParams([...query, ...Object.entries(more)]);
+  if (name === "figure") {  // it shows no feature maps
+    const parts = (asked.get("include") ?? "").split(",");
+    asked.set("include", parts.filter((part) => part !== "feature_maps").join(","));
+  }
   const cams = result.grad_cam ?? [];
   if (cams.length) {
     asked.set("layer", cams[0].layer);
