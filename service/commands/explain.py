@@ -93,12 +93,19 @@ def explain(
             if figure:
                 media_type = SUFFIXES[figure.suffix.lower()]
                 drawn = await client.figure(found[0][0], media_type=media_type, **given | _FIGURES)
+                figure.parent.mkdir(parents=True, exist_ok=True)
                 await asyncio.to_thread(drawn.save, figure)
                 console.print(f"{escape(str(found[0][0]))} -> {escape(str(figure))}", soft_wrap=True)
             return await _explain(client, found, given, concurrency, centre) if out else []
 
-    with explained_errors(url):
-        done = asyncio.run(run())
+    try:
+        with explained_errors(url):
+            done = asyncio.run(run())
+    except OSError as error:  # the disk is full, say; those of a picture's own files are among its errors
+        if figure is None:
+            raise
+        console.print(f"--figure: {escape(str(figure))} can't be written: {error.strerror or error}.", soft_wrap=True)
+        raise typer.Exit(2) from error
     if not out:
         return
     failed = [one for one in done if one.error]

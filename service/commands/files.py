@@ -52,9 +52,11 @@ def _found(given: Sequence[Path], out: Path) -> Iterator[tuple[Path, Path]]:
 
 
 def require_writable(file: Path) -> None:
-    """Create the folder of a file to write. Raises OSError if that or the file can't be written."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    if not os.access(file if file.exists() else file.parent, os.W_OK):
+    """Raise OSError if a file can't be written, or the folders above it can't be created. Creates nothing."""
+    there = next(path for path in (file, *file.absolute().parents) if path.exists())
+    if there != file and not there.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    if not os.access(there, os.W_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
