@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -149,7 +150,7 @@ def test_files_of_a_view_arrive_under_names_that_say_what_they_are(
     assert found["Figure"][1] == cat
 
 
-LATE = {
+LATE: Any = {
     "status": 504,
     "content_type": "application/problem+json",
     "body": '{"type": "urn:pellucid:problem:deadline-exceeded", "title": "Deadline exceeded", "status": 504}',

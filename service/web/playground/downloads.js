@@ -57,7 +57,7 @@ async function save(view, cam, name, button) {
 /** The view's own question about the classes, the layer and the method on the screen: what is left out is chosen anew. */
 function shown({query, result}, name, more) {
   const asked = new URLSearchParams([...query, ...Object.entries(more)]);
-  if (name === "figure") {  // it shows no feature maps
+  if (name.startsWith("figure")) {  // it shows no feature maps
     const parts = (asked.get("include") ?? "").split(",");
     asked.set("include", parts.filter((part) => part !== "feature_maps").join(","));
   }
