@@ -6,8 +6,8 @@
   is the mean of the tiles', each weighted by its distance to the tile's nearest edge, across times down.
 - The explained score is a mean over the tiles, so a heat map is then multiplied by a tile's share of the picture: the
   cells of one tile / the cells of the picture. If n tiles do not overlap, the share is 1/n, and the map's sum is the
-  mean of the tiles' sums. If they do, it is a mean in which each cell counts once, by the weights above. Maps in units of
-  the activation do not grow with the score, and are not multiplied.
+  mean of the tiles' sums. If they do, it is a mean in which each cell counts once, by the weights above. Maps in units
+  of the activation do not grow with the score, and are not multiplied.
 - A segmentation has at each position the class of the tile whose edge is farthest.
 """
 

@@ -156,8 +156,8 @@ def tints(colormap: str, keep_sign: bool) -> Pixels:
 
     Opacity follows the evidence as a share of the map's largest magnitude: 0 up to a quarter, half at half, full
     from three quarters. The colours are spread over what is visible, from a quarter to 1. The rule is the same for
-    every map: one whose values are mostly near its largest is coloured throughout. The dark ends of turbo and jet are left out. With
-    ``keep_sign``, the middle half of the colour map is left out: it is pale, and would veil the picture.
+    every map: one whose values are mostly near its largest is coloured throughout. The dark ends of turbo and jet are
+    left out. With ``keep_sign``, the middle half of the colour map is left out: it is pale, and would veil the picture.
     """
     levels = np.arange(256)
     strength = np.clip((levels - 128) / 127, -1, 1) if keep_sign else levels / 255
