@@ -278,6 +278,7 @@ def comparison_sheet(
         [block for block in _facts(kind, sides) if block],
         [],
         [
+            figure.tiles_words(*(side.seen[0] for side in sides)),
             figure.papers([one.explanation.method], methods),
             *dict.fromkeys(figure.source_words(side.model, *infos) for side in sides),
         ],

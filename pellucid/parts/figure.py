@@ -53,7 +53,7 @@ _CAPTION: Final = 54
 _SCALE: Final = 74
 # The highest picture of a panel, by the number of columns.
 _HIGHEST: Final = {1: 560, 2: 460, 3: 420, 4: 360}
-# All pictures of a row are as high as the lowest of them, but at least so high if they can be.
+# All pictures of a row are as high as the lowest of them, but those that can be are at least so high.
 _LEAST_HIGH: Final = 200
 
 
@@ -201,6 +201,13 @@ def source_words(spec: ModelSpec, *infos: ImageInfo) -> str:
     return f"{weights}; {pictures} (first digits of SHA-256)"
 
 
+def tiles_words(*images: DecodedImage) -> str:
+    """What the scores of pictures in tiles are; empty if there are none."""
+    if not any(image.tiling for image in images):
+        return ""
+    return "Scores and the factors of gates are means over the tiles."
+
+
 def papers(names: Iterable[str], methods: Sequence[MethodSpec]) -> str:
     """The methods' names in their papers, and the papers."""
     known = {method.name: method for method in methods}
@@ -222,8 +229,9 @@ def photograph(image: DecodedImage, title: str = "Photograph") -> Panel:
     x0, y0, x1, y1 = image.box
     whole = image.box == (0, 0, width, height)
     mark = None if whole else (x0 / width, y0 / height, x1 / width, y1 / height)
-    rows, columns = image.pixels.shape[:2]
-    seen = f"the network saw {'all of it' if whole else 'the frame'}, at {columns} \N{MULTIPLICATION SIGN} {rows}"
+    rows, columns = image.seen_size
+    how = f" in {len(image.tiling.corners)} tiles of" if image.tiling else ", at"
+    seen = f"the network saw {'all of it' if whole else 'the frame'}{how} {columns} \N{MULTIPLICATION SIGN} {rows}"
 
     def draw(size: Size) -> Pixels:
         assert image.picture is not None
@@ -443,10 +451,11 @@ class _Page:
         columns = len(panels)
         room = (_ROOM - (columns - 1) * _GAP) / columns
         sizes = [_fitting(panel.proportion, room, _HIGHEST.get(columns, 320)) for panel in panels if panel]
-        highest = max(min(height for _, height in sizes), _LEAST_HIGH)
+        limit = max(min(height for _, height in sizes), _LEAST_HIGH)
+        highest = max(_fitting(panel.proportion, room, limit)[1] for panel in panels if panel)
         for column, panel in enumerate(panels):
             if panel is not None:
-                self._panel(panel, _MARGIN + column * (room + _GAP), room, highest)
+                self._panel(panel, _MARGIN + column * (room + _GAP), room, limit)
         self.top += _CAPTION + highest + (_SCALE if any(panel and panel.scale for panel in panels) else 0) + _GAP
 
     def _panel(self, panel: Panel, left: float, room: float, highest: int) -> None:

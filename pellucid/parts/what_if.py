@@ -125,7 +125,11 @@ class WhatIfOptions(TopOptions, LayerOptions, FigureOptions, AtlasOptions):
             panels,
             [block for block in facts if block],
             [_change_words(*pair, spec) for pair in found.targets],
-            [figure.papers(["grad-cam"], analysis.methods), figure.source_words(spec, info)],
+            [
+                figure.tiles_words(analysis.image),
+                figure.papers(["grad-cam"], analysis.methods),
+                figure.source_words(spec, info),
+            ],
         )
 
     def _panels(self, before: TargetMap, after: TargetMap, layer: str, analysis: Analysis) -> list[figure.Panel | None]:

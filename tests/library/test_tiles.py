@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -172,6 +173,26 @@ def test_an_edit_is_made_in_all_tiles(network: pellucid.Network, tiles: Any) -> 
     np.testing.assert_allclose(found.ranking.muted, np.mean(muted, 0), rtol=1e-4, atol=1e-7)
     after = 4 / 6 * by_hand([part.targets[0].maps.second.raw.values for part in parts])
     np.testing.assert_allclose(found.targets[0].maps.second.raw.values, after, rtol=1e-4, atol=1e-9)
+
+
+@pytest.mark.parametrize("options", [{}, {"route": "what-if", "mute": 1}, {"route": "compare", "target": [0, 1]}])
+def test_a_figure_says_that_the_network_saw_tiles(network: pellucid.Network, options: Any) -> None:
+    strip = np.random.default_rng(0).integers(0, 256, (60, 480, 3), np.uint8)
+    whole, centre = (
+        network.figure(strip, view=view, media_type="image/svg+xml", **options).data.decode()
+        for view in ("whole", "centre")
+    )
+    assert "the network saw all of it in 9 tiles of 64 \N{MULTIPLICATION SIGN} 64" in whole
+    assert "are means over the tiles" in whole
+    assert "tiles" not in centre
+
+
+def test_nothing_is_left_blank_below_a_strip(network: pellucid.Network) -> None:
+    for sides, panels, rows in (((240, 280), 550, 1), ((90, 150), 1128, 2)):
+        figures = (network.figure(np.zeros((side, 900, 3), np.uint8), media_type="image/svg+xml") for side in sides)
+        heights = [int(ElementTree.fromstring(each.data).get("height", "")) for each in figures]
+        per_side = [round(side * panels / 900) for side in sides]
+        assert heights[1] - heights[0] == rows * (per_side[1] - per_side[0])
 
 
 def test_trials_score_all_tiles(network: pellucid.Network) -> None:
