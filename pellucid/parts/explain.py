@@ -78,7 +78,7 @@ class ExplainOptions(PredictOptions, GradCamOptions, GateOptions, FeatureMapOpti
     def has_output(self) -> bool:
         return "predictions" in self.include or "grad_cam" in self.include
 
-    def alone(self) -> Self:
+    def as_picture(self) -> Self:
         included = [part for part in self.include if part != "feature_maps"]
         if not included:
             raise InvalidOption(

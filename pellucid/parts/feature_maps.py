@@ -93,7 +93,7 @@ class FeatureMapOptions(AtlasOptions):
         """The longer side of a tile in pixels."""
         return self.tile or (_LABELLED_TILE if self.labels else _TILE)
 
-    def alone(self) -> Self:
+    def as_picture(self) -> Self:
         return self if self.labels is not None else self.model_copy(update={"labels": True})
 
     def asks(self, offer: Offer, plan: Plan) -> Plan:

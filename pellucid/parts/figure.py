@@ -103,11 +103,11 @@ class FigureOptions(Options):
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """A bar of colours below a panel: ``colours`` ``[n, 4]`` RGBA, the numbers at fractions of it, and their unit."""
+    """A bar of colours below a panel: ``colours`` ``[n, 4]`` RGBA, the numbers at fractions of it, and what they are."""
 
     colours: Pixels
     ticks: Sequence[tuple[float, str]]
-    unit: str
+    caption: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,7 +282,7 @@ def difference(
     title: str, note: str, image: DecodedImage | None, heat: Floats, box: SourceBox, look: Look, unit: str
 ) -> Panel:
     """One map less another over the photograph, or over plain grey where the two have a photograph each."""
-    shown = replace(scale(heat, look, unit), unit=unit)
+    shown = replace(scale(heat, look, unit), caption=unit)
     note = f"{note}, {number(heat.min())} to {number(heat.max())}"
     if image is not None:
         return replace(overlay(title, note, image, heat, box, look, unit), scale=shown)
@@ -484,7 +484,7 @@ class _Page:
         for at, text in scale.ticks:
             anchor = "start" if at == 0 else "end" if at == 1 else "middle"
             self.text(x + at * width, y + _BAR + 18, text, _NOTE, theme.ink, width, anchor=anchor)
-        self.text(x, y + _BAR + 40, scale.unit, _NOTE, theme.faint, room)
+        self.text(x, y + _BAR + 40, scale.caption, _NOTE, theme.faint, room)
 
     def facts(self, blocks: Sequence[Bars]) -> None:
         """Two blocks beside each other."""
