@@ -16,8 +16,6 @@ from pellucid.render import compose, typeface
 from pellucid.render.compose import Size
 from pellucid.render.encode import Picture
 from pellucid.render.figure import (
-    FIGURE_TYPES,
-    SVG,
     THEMES,
     Box,
     Figure,
@@ -33,7 +31,6 @@ from pellucid.render.figure import (
 from pellucid.types import Box as SourceBox
 from pellucid.types import DecodedImage, Floats, GateReading, ImageInfo, MethodSpec, Pixels, Plan
 
-__all__ = ["FIGURE_TYPES", "SVG", "number"]  # for the service's document, and for the parts
 # The longer side of the photograph that a figure is drawn from.
 SOURCE_SIDE: Final = 1200
 # Maps in one figure.
@@ -103,7 +100,7 @@ class FigureOptions(Options):
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """A bar of colours below a panel: ``colours`` ``[n, 4]`` RGBA, the numbers at fractions of it, and what they are."""
+    """A bar of colours below a panel: ``colours`` ``[n, 4]`` RGBA, the numbers at fractions of it, and a caption."""
 
     colours: Pixels
     ticks: Sequence[tuple[float, str]]
@@ -401,13 +398,8 @@ def _rgb(colour: str) -> tuple[int, ...]:
 
 
 def drawn(sheet: Sheet, theme: ThemeName, media_type: str) -> Picture:
-    """A sheet as a file."""
-    return written(laid(sheet, theme, density(media_type)), media_type)
-
-
-def laid(sheet: Sheet, theme: ThemeName, density: int = 1) -> Figure:
-    """The shapes of a sheet, 1200 pixels wide. Pictures have ``density`` pixels for each pixel of the figure."""
-    page = _Page(THEMES[theme], density)
+    """A sheet as a file, 1200 pixels wide."""
+    page = _Page(THEMES[theme], density(media_type))
     page.heading(sheet.title, sheet.note)
     for panels in sheet.panels:
         page.panels(panels)
@@ -423,11 +415,12 @@ def laid(sheet: Sheet, theme: ThemeName, density: int = 1) -> Figure:
             _NOTE,
             page.theme.faint,
         )
-    return Figure(f"{sheet.title}: {sheet.note}", _WIDTH, page.top + _MARGIN - 8, page.theme.paper, page.shapes)
+    height = page.top + _MARGIN - 8
+    return written(Figure(f"{sheet.title}: {sheet.note}", _WIDTH, height, page.theme.paper, page.shapes), media_type)
 
 
 class _Page:
-    """Shapes that are added from top to bottom."""
+    """Shapes that are added from top to bottom. Pictures have ``density`` pixels for each pixel of the figure."""
 
     def __init__(self, theme: Theme, density: int) -> None:
         self.theme, self.density = theme, density

@@ -30,6 +30,7 @@ from pellucid.parts.option_types import (
 )
 from pellucid.parts.predictions import TopOptions, prediction_json, target_json
 from pellucid.parts.targets import LayerOptions
+from pellucid.render.figure import number
 from pellucid.trust.ranks import spearman
 from pellucid.types import ChannelRanking, DecodedImage, Edit, Plan, TargetMap, WhatIf
 
@@ -173,7 +174,7 @@ def _factor_words(factor: float) -> str:
 
 def _change_words(before: TargetMap, after: TargetMap, spec: ModelSpec) -> str:
     was, is_now = (target_json(side.target, spec) for side in (before, after))
-    change = figure.number(after.target.logit - before.target.logit)
+    change = number(after.target.logit - before.target.logit)
     return (
         f"{was['label']}: {figure.score(was)} before, {figure.score(is_now)} after; its {figure.score_words(spec)} "
         f"changes by {change}."

@@ -74,10 +74,7 @@ def explain(
     Exit codes: 0, all were explained; 1, some failed; 2, wrong options, or no server.
     """
     found = files.pictures(images, out or Path())
-    if not found:
-        console.print(f"There is no picture ({', '.join(files.SUFFIXES)}) in {', '.join(map(str, images))}.")
-        raise typer.Exit(2)
-    if refused := _misplaced(figure, out, found):
+    if refused := _refused(images, found, figure, out):
         console.print(refused)
         raise typer.Exit(2)
     options |= {"model": model if url else None}
@@ -90,16 +87,15 @@ def explain(
             centre = None
             if "view" not in given:
                 centre = given.copy()
-                centre.pop("detail", None)
+                centre.pop("detail", None)  # only view=whole takes it
                 given["view"] = "whole"
             if figure:
-                media_type = SUFFIXES[figure.suffix.lower()]
-                source = found[0][0]
+                ((source, _),), kind = found, SUFFIXES[figure.suffix.lower()]
                 drawn = await _seen(
-                    source, given, centre, lambda options: client.figure(source, media_type=media_type, **options)
+                    source, given, centre, lambda options: client.figure(source, media_type=kind, **options)
                 )
                 await asyncio.to_thread(drawn.save, figure)
-                console.print(f"{escape(str(found[0][0]))} -> {escape(str(figure))}", soft_wrap=True)
+                console.print(escape(f"{source} -> {figure}"), soft_wrap=True)
             return await _explain(client, found, given, concurrency, centre) if out else []
 
     with explained_errors(url):
@@ -120,8 +116,10 @@ def explain(
         raise typer.Exit(1)
 
 
-def _misplaced(figure: Path | None, out: Path | None, found: list[tuple[Path, Path]]) -> str:
-    """Why these places can't be written to, or nothing."""
+def _refused(images: list[Path], found: list[tuple[Path, Path]], figure: Path | None, out: Path | None) -> str:
+    """Why these pictures can't be written to these places, or nothing."""
+    if not found:
+        return f"There is no picture ({', '.join(files.SUFFIXES)}) in {', '.join(map(str, images))}."
     if not out and not figure:
         return "Name a folder with --out, or a file with --figure."
     if figure and figure.suffix.lower() not in SUFFIXES:
@@ -264,6 +262,6 @@ async def _asked(client: AsyncClient, source: Path, options: ExplainOptions) -> 
     for name in ("region", "view", "detail", *PICTURES):
         if name in options:
             plotted[name] = options[name]
-    return await client.explain(source, **{**options, "overlay": True}), await client.picture(
+    return await client.explain(source, **options | {"overlay": True}), await client.picture(
         "attention", source, **plotted
     )

@@ -9,8 +9,8 @@ import httpx
 import numpy as np
 import pytest
 
-from pellucid.parts.figure import number
 from pellucid.render import typeface
+from pellucid.render.figure import number
 from pellucid.schemas import CompareReply
 from tests.support import decoded_bytes, explained, parsed, post, present, problem
 
