@@ -16,6 +16,8 @@ from pellucid.render import compose, typeface
 from pellucid.render.compose import Size
 from pellucid.render.encode import Picture
 from pellucid.render.figure import (
+    FIGURE_TYPES,
+    SVG,
     THEMES,
     Box,
     Figure,
@@ -31,6 +33,7 @@ from pellucid.render.figure import (
 from pellucid.types import Box as SourceBox
 from pellucid.types import DecodedImage, Floats, GateReading, ImageInfo, MethodSpec, Pixels, Plan
 
+__all__ = ["FIGURE_TYPES", "SVG"]  # for the service's document
 # The longer side of the photograph that a figure is drawn from.
 SOURCE_SIDE: Final = 1200
 # Maps in one figure.

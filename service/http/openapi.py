@@ -10,8 +10,8 @@ from typing import Any, Final
 from fastapi import FastAPI
 
 from pellucid.parts import result
+from pellucid.parts.figure import FIGURE_TYPES, SVG
 from pellucid.parts.option_types import Options
-from pellucid.render.figure import FIGURE_TYPES, SVG
 
 from ..flow.bodies import FILE_OPTIONS, NPY, JsonImage
 from .access import LIMITED, PROBES
