@@ -207,7 +207,7 @@ class Network:
         else:
             require_one(route, other)
             kinds: dict[str, type[FigureOptions]] = {"explain": ExplainOptions, "what-if": WhatIfOptions}
-            options = self._options(kinds[route], given).alone()
+            options = self._options(kinds[route], given).as_picture()
             options.require_room(self._plan(options))
             drawn = options.figure(self._analysis(image, options, side, media_type))
         return Figure(drawn.data, media_type)

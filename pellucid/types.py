@@ -135,6 +135,10 @@ Needs = Literal[
 OF_ATTENTION: Final = ("attention-rollout", "legrad")
 
 
+# The unit of maps that are weighted means of activations: they do not grow with the score.
+ACTIVATION_UNITS: Final = "units of the activation"
+
+
 @dataclass(frozen=True, slots=True)
 class MethodSpec:
     """The declaration of a heat-map method.

@@ -4,6 +4,10 @@
 - An embedding is the mean of the tiles' embeddings, scaled to length 1.
 - Heat maps, feature maps and the weights of positions are stitched on the picture's grid. Where tiles overlap, a value
   is the mean of the tiles', each weighted by its distance to the tile's nearest edge, across times down.
+- The explained score is a mean over the tiles, so a heat map is then multiplied by a tile's share of the picture: the
+  cells of one tile / the cells of the picture. If n tiles do not overlap, the share is 1/n, and the map's sum is the
+  mean of the tiles' sums. If they do, it is a mean in which each cell counts once, by the weights above. Maps in units
+  of the activation do not grow with the score, and are not multiplied.
 - A segmentation has at each position the class of the tile whose edge is farthest.
 """
 
@@ -20,9 +24,11 @@ from numpy.typing import NDArray
 
 from pellucid.errors import InvalidOption
 from pellucid.explain.feature_maps import of_gate, of_layer
+from pellucid.explain.methods import METHODS
 from pellucid.explain.methods.fusion import fused
 from pellucid.network.spec import ModelSpec, NetworkSpec, OutputSpec
 from pellucid.types import (
+    ACTIVATION_UNITS,
     Explanation,
     FeatureMaps,
     Floats,
@@ -145,6 +151,13 @@ def stitched(values: Sequence[Floats], tiling: Tiling) -> Floats:
     return found
 
 
+def _of_mean(heats: Sequence[Floats], tiling: Tiling) -> Floats:
+    """The heat maps ``[..., h, w]`` of the tiles' scores as that of their mean: stitched, times a tile's share."""
+    found = stitched(heats, tiling)
+    share = math.prod(heats[0].shape[-2:]) / math.prod(found.shape[-2:])
+    return found * np.float32(share)
+
+
 @dataclass(frozen=True, slots=True)
 class _Along:
     """The ``cells`` of the picture in one tile, along an axis.
@@ -260,17 +273,18 @@ def _target(found: Sequence[Prediction], likeness: float | None) -> Prediction:
 def _explanations(
     outcomes: Sequence[Outcome], plan: Plan, tiling: Tiling, likeness: float | None
 ) -> tuple[Explanation, ...]:
-    by_layer = [
-        replace(
-            each[0],
-            target=_target([one.target for one in each], likeness),
-            heat=stitched([one.heat for one in each], tiling),
-            randomised=None
-            if each[0].randomised is None
-            else stitched([one.randomised for one in each if one.randomised is not None], tiling),
+    by_layer = []
+    for each in zip(*(outcome.explanations for outcome in outcomes), strict=True):
+        stitch = stitched if METHODS[each[0].method].spec.unit == ACTIVATION_UNITS else _of_mean
+        random = [one.randomised for one in each if one.randomised is not None]
+        by_layer.append(
+            replace(
+                each[0],
+                target=_target([one.target for one in each], likeness),
+                heat=stitch([one.heat for one in each], tiling),
+                randomised=stitch(random, tiling) if random else None,
+            )
         )
-        for each in zip(*(outcome.explanations for outcome in outcomes), strict=True)
-    ]
     found: list[Explanation] = []
     targets = len(plan.targets)
     for heat in plan.wanted:
@@ -324,7 +338,7 @@ def _gate(readings: Sequence[GateReading]) -> GateReading:
 def _what_if(edits: Sequence[WhatIf], plan: Plan, tiling: Tiling) -> WhatIf:
     def side(maps: Sequence[TargetMap]) -> TargetMap:
         # Of an embedding the mean of the tiles' similarities: the edited embeddings are not known.
-        return TargetMap(_target([each.target for each in maps], None), stitched([each.heat for each in maps], tiling))
+        return TargetMap(_target([each.target for each in maps], None), _of_mean([each.heat for each in maps], tiling))
 
     ranking = edits[0].ranking
     if ranking is not None:

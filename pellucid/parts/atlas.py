@@ -47,10 +47,10 @@ class AtlasOptions(Options):
         examples=[True],
     )
 
-    def alone(self) -> Self:
+    def as_picture(self) -> Self:
         if self.atlas:
             raise InvalidOption("atlas: A picture does not show what the atlas says; ask for application/json.")
-        return super().alone()
+        return super().as_picture()
 
     def plan(self, offer: Offer, images: int) -> Plan:
         if self.atlas:

@@ -213,11 +213,20 @@ def _pair(models: Sequence[ModelSpec], seen: Sequence[SideOutcome]) -> tuple[_Fo
 
 
 def _maps(kind: Kind, one: _Found, other: _Found) -> tuple[tuple[Floats, Floats], Box]:
-    """Both maps over one box: that of the picture, or of the network's input for two pictures."""
+    """Both maps over one box: that of the picture, or of the network's input for two pictures.
+
+    Raises InvalidOption if the network sees two pictures in two shapes: a position of one is then none of the other.
+    """
     maps = one.explanation.heat, other.explanation.heat
     if kind == "pictures":
-        sizes = [side.seen[0].pixels.shape for side in (one, other)]
-        return maps, (0, 0, max(size[1] for size in sizes), max(size[0] for size in sizes))
+        first, second = (side.seen[0].pixels.shape for side in (one, other))
+        if first[:2] != second[:2]:
+            raise InvalidOption(
+                f"view: The network sees the first picture at {first[1]} x {first[0]} pixels and the second at "
+                f"{second[1]} x {second[0]}, so their maps have no positions in common. Choose view=squash or "
+                "view=centre."
+            )
+        return maps, (0, 0, first[1], first[0])
     box = side_by_side.common(one.box, other.box)
     return (side_by_side.over(maps[0], one.box, box), side_by_side.over(maps[1], other.box, box)), box
 
@@ -272,6 +281,7 @@ def comparison_sheet(
         [block for block in _facts(kind, sides) if block],
         [],
         [
+            figure.tiles_words(*(side.seen[0] for side in sides)),
             figure.papers([one.explanation.method], methods),
             *dict.fromkeys(figure.source_words(side.model, *infos) for side in sides),
         ],

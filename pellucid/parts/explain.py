@@ -34,6 +34,8 @@ _OPTIONS: Final[dict[Part, type[Options]]] = {
 
 # How many panels of a figure stand beside each other, by their number.
 _COLUMNS: Final = {1: 2, 2: 2, 3: 3, 4: 2, 5: 3, 6: 3}
+# Panels of pictures whose width by height is more than this stand below each other.
+_STRIP: Final = 4
 
 
 class ExplainOptions(PredictOptions, GradCamOptions, GateOptions, FeatureMapOptions, FigureOptions):
@@ -76,13 +78,13 @@ class ExplainOptions(PredictOptions, GradCamOptions, GateOptions, FeatureMapOpti
     def has_output(self) -> bool:
         return "predictions" in self.include or "grad_cam" in self.include
 
-    def alone(self) -> Self:
+    def as_picture(self) -> Self:
         if "include" in self.model_fields_set and "feature_maps" in self.include:
             raise InvalidOption(
                 "include: A figure shows predictions, grad_cam and attention; /v1/feature-maps draws feature maps."
             )
         included = [part for part in self.include if part != "feature_maps"]
-        return super().alone().model_copy(update={"include": included})
+        return super().as_picture().model_copy(update={"include": included})
 
     def maps(self, plan: Plan) -> int:
         return GradCamOptions.pictures(self, plan) if "grad_cam" in self.include else 0
@@ -94,7 +96,7 @@ class ExplainOptions(PredictOptions, GradCamOptions, GateOptions, FeatureMapOpti
         if self.has_output and (segmentation := figure.segmentation(analysis)):
             panels.append(segmentation)
         panels += [self._panel(explanation, analysis) for explanation in explanations]
-        columns = _COLUMNS.get(len(panels), 4)
+        columns = 1 if panels[0].proportion > _STRIP else _COLUMNS.get(len(panels), 4)
         places = [*panels, *[None] * (-len(panels) % columns)]
         facts = []
         if "predictions" in self.include:
@@ -111,6 +113,7 @@ class ExplainOptions(PredictOptions, GradCamOptions, GateOptions, FeatureMapOpti
             [block for block in facts if block],
             self._trust(analysis),
             [
+                figure.tiles_words(analysis.image),
                 figure.papers((each.method for each in explanations), analysis.methods),
                 figure.source_words(spec, info),
             ],

@@ -93,8 +93,8 @@ class FeatureMapOptions(AtlasOptions):
         """The longer side of a tile in pixels."""
         return self.tile or (_LABELLED_TILE if self.labels else _TILE)
 
-    def alone(self) -> Self:
-        options = super().alone()
+    def as_picture(self) -> Self:
+        options = super().as_picture()
         return options if options.labels is not None else options.model_copy(update={"labels": True})
 
     def asks(self, offer: Offer, plan: Plan) -> Plan:

@@ -33,7 +33,7 @@ from pellucid.render.figure import (
 from pellucid.types import Box as SourceBox
 from pellucid.types import DecodedImage, Floats, GateReading, ImageInfo, MethodSpec, Pixels, Plan
 
-__all__ = ["FIGURE_TYPES", "SVG", "number"]  # for the service's document, and for the parts
+__all__ = ["FIGURE_TYPES", "SVG"]  # for the service's document
 # The longer side of the photograph that a figure is drawn from.
 SOURCE_SIDE: Final = 1200
 # Maps in one figure.
@@ -53,7 +53,7 @@ _CAPTION: Final = 54
 _SCALE: Final = 74
 # The highest picture of a panel, by the number of columns.
 _HIGHEST: Final = {1: 560, 2: 460, 3: 420, 4: 360}
-# All pictures of a row are as high as the lowest of them, but at least so high if they can be.
+# All pictures of a row are as high as the lowest of them, but those that can be are at least so high.
 _LEAST_HIGH: Final = 200
 # Below a narrower picture, a scale is so wide, for its numbers.
 _LEAST_SCALE: Final = 200
@@ -108,14 +108,14 @@ class FigureOptions(Options):
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """A bar of colours below a panel: ``colours`` ``[n, 4]`` RGBA, the numbers at fractions of it, and their unit.
+    """A bar of colours below a panel: ``colours`` ``[n, 4]`` RGBA, the numbers at fractions of it, and a caption.
 
     ``ground`` is what shows where the colours are transparent: by default the paper.
     """
 
     colours: Pixels
     ticks: Sequence[tuple[float, str]]
-    unit: str
+    caption: str
     ground: str | None = None
 
 
@@ -210,6 +210,13 @@ def source_words(spec: ModelSpec, *infos: ImageInfo) -> str:
     return f"{weights}; {pictures} (first digits of SHA-256)"
 
 
+def tiles_words(*images: DecodedImage) -> str:
+    """What the scores of pictures in tiles are; empty if there are none."""
+    if not any(image.tiling for image in images):
+        return ""
+    return "Scores and the factors of gates are means over the tiles."
+
+
 def papers(names: Iterable[str], methods: Sequence[MethodSpec]) -> str:
     """The methods' names in their papers, and the papers."""
     known = {method.name: method for method in methods}
@@ -231,8 +238,9 @@ def photograph(image: DecodedImage, title: str = "Photograph") -> Panel:
     x0, y0, x1, y1 = image.box
     whole = image.box == (0, 0, width, height)
     mark = None if whole else (x0 / width, y0 / height, x1 / width, y1 / height)
-    rows, columns = image.pixels.shape[:2]
-    seen = f"the network saw {'all of it' if whole else 'the frame'}, at {columns} \N{MULTIPLICATION SIGN} {rows}"
+    rows, columns = image.seen_size
+    how = f" in {len(image.tiling.corners)} tiles of" if image.tiling else ", at"
+    seen = f"the network saw {'all of it' if whole else 'the frame'}{how} {columns} \N{MULTIPLICATION SIGN} {rows}"
 
     def draw(size: Size) -> Pixels:
         assert image.picture is not None
@@ -285,7 +293,7 @@ def difference(title: str, image: DecodedImage | None, heat: Floats, box: Source
     Over plain grey where the two maps have a photograph each.
     """
     look = Look(colours, True)
-    shown = replace(scale(heat, look, unit), unit=unit, ground=_GROUND)
+    shown = replace(scale(heat, look, unit), caption=unit, ground=_GROUND)
     reach = float(np.abs(heat).max())
     span = f"{number(heat.min())} to {number(heat.max())}"
     note = f"scale of its own, \N{PLUS-MINUS SIGN}{number(reach)}; {span}" if reach else "no difference"
@@ -413,13 +421,8 @@ def _rgb(colour: str) -> tuple[int, ...]:
 
 
 def drawn(sheet: Sheet, theme: ThemeName, media_type: str) -> Picture:
-    """A sheet as a file."""
-    return written(laid(sheet, theme, density(media_type)), media_type)
-
-
-def laid(sheet: Sheet, theme: ThemeName, density: int = 1) -> Figure:
-    """The shapes of a sheet, 1200 pixels wide. Pictures have ``density`` pixels for each pixel of the figure."""
-    page = _Page(THEMES[theme], density)
+    """A sheet as a file, 1200 pixels wide."""
+    page = _Page(THEMES[theme], density(media_type))
     page.heading(sheet.title, sheet.note)
     for panels in sheet.panels:
         page.panels(panels)
@@ -435,11 +438,12 @@ def laid(sheet: Sheet, theme: ThemeName, density: int = 1) -> Figure:
             _NOTE,
             page.theme.faint,
         )
-    return Figure(f"{sheet.title}: {sheet.note}", _WIDTH, page.top + _MARGIN - 8, page.theme.paper, page.shapes)
+    height = page.top + _MARGIN - 8
+    return written(Figure(f"{sheet.title}: {sheet.note}", _WIDTH, height, page.theme.paper, page.shapes), media_type)
 
 
 class _Page:
-    """Shapes that are added from top to bottom."""
+    """Shapes that are added from top to bottom. Pictures have ``density`` pixels for each pixel of the figure."""
 
     def __init__(self, theme: Theme, density: int) -> None:
         self.theme, self.density = theme, density
@@ -463,10 +467,11 @@ class _Page:
         columns = len(panels)
         room = (_ROOM - (columns - 1) * _GAP) / columns
         sizes = [_fitting(panel.proportion, room, _HIGHEST.get(columns, 320)) for panel in panels if panel]
-        highest = max(min(height for _, height in sizes), _LEAST_HIGH)
+        limit = max(min(height for _, height in sizes), _LEAST_HIGH)
+        highest = max(_fitting(panel.proportion, room, limit)[1] for panel in panels if panel)
         for column, panel in enumerate(panels):
             if panel is not None:
-                self._panel(panel, _MARGIN + column * (room + _GAP), room, highest)
+                self._panel(panel, _MARGIN + column * (room + _GAP), room, limit)
         self.top += _CAPTION + highest + (_SCALE if any(panel and panel.scale for panel in panels) else 0) + _GAP
 
     def _panel(self, panel: Panel, left: float, room: float, highest: int) -> None:
@@ -500,7 +505,7 @@ class _Page:
         for at, text in ticks:
             anchor = "start" if at == 0 else "end" if at == 1 else "middle"
             self.text(x + at * width, y + _BAR + 18, text, _NOTE, theme.ink, width, anchor=anchor)
-        self.text(x, y + _BAR + 40, scale.unit, _NOTE, theme.faint, room)
+        self.text(x, y + _BAR + 40, scale.caption, _NOTE, theme.faint, room)
 
     def facts(self, blocks: Sequence[Bars]) -> None:
         """Two blocks beside each other."""

@@ -273,7 +273,7 @@ class Options(BaseModel):
             entry["tiles"] = analysis.image.tile_boxes
         return {**entry, "frame": frame(analysis.image)} if self.provenance else entry
 
-    def alone(self) -> Self:
+    def as_picture(self) -> Self:
         """These options for a reply that is one picture, with the defaults of such a reply."""
         return self
 

@@ -30,6 +30,7 @@ from pellucid.parts.option_types import (
 )
 from pellucid.parts.predictions import TopOptions, prediction_json, target_json
 from pellucid.parts.targets import LayerOptions
+from pellucid.render.figure import number
 from pellucid.trust.ranks import spearman
 from pellucid.types import ChannelRanking, DecodedImage, Edit, Plan, TargetMap, WhatIf
 
@@ -108,7 +109,7 @@ class WhatIfOptions(TopOptions, LayerOptions, FigureOptions, AtlasOptions):
         photograph = figure.photograph(analysis.image)
         panels: list[list[figure.Panel | None]] = [[photograph, rows[0][0]], rows[0][1:]]
         if len(rows) > 1:
-            panels = [[None if number else photograph, *row] for number, row in enumerate(rows)]
+            panels = [[None if index else photograph, *row] for index, row in enumerate(rows)]
         facts = [
             figure.predictions(f"Predictions {when}", [prediction_json(each, spec) for each in listed], spec)
             for when, listed in (("before", found.before), ("after", found.after))
@@ -125,7 +126,11 @@ class WhatIfOptions(TopOptions, LayerOptions, FigureOptions, AtlasOptions):
             panels,
             [block for block in facts if block],
             [_change_words(*pair, spec) for pair in found.targets],
-            [figure.papers(["grad-cam"], analysis.methods), figure.source_words(spec, info)],
+            [
+                figure.tiles_words(analysis.image),
+                figure.papers(["grad-cam"], analysis.methods),
+                figure.source_words(spec, info),
+            ],
         )
 
     def _panels(self, before: TargetMap, after: TargetMap, layer: str, analysis: Analysis) -> list[figure.Panel | None]:
@@ -171,7 +176,7 @@ def _change_words(before: TargetMap, after: TargetMap, spec: ModelSpec) -> str:
     change = after.target.logit - before.target.logit
     said = (
         f"{was['label']}: {figure.score(was)} before, {figure.score(is_now)} after; its {figure.score_words(spec)} "
-        f"changes by {figure.number(change)}."
+        f"changes by {number(change)}."
     )
     if spec.output.kind == "softmax" and change * (is_now["probability"] - was["probability"]) < 0:
         moves = ("falls", "rises") if change > 0 else ("rises", "falls")

@@ -16,8 +16,8 @@ FAMILY: Final = "Source Sans Pro"
 _file: str | None = os.environ.get(VARIABLE)
 # Stands for a letter that no font has.
 _LACKED: Final = "?"
-# No font has a glyph for it.
-_NOBODYS: Final = "\uffff"
+# Not a character of Unicode, so no font has a glyph for it.
+_NO_CHARACTER: Final = "\uffff"
 _ELLIPSIS: Final = "…"
 
 Font = ImageFont.FreeTypeFont
@@ -100,7 +100,7 @@ def _has(letter: str, other: bool) -> bool:
     assert face is not None
     if letter == " ":
         return True
-    return letter.isprintable() and _glyph(face, letter) != _glyph(face, _NOBODYS)
+    return letter.isprintable() and _glyph(face, letter) != _glyph(face, _NO_CHARACTER)
 
 
 def _has_all(text: str, other: bool) -> bool:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, get_args, get_origin
+from typing import Annotated, Any, Final, TypeVar, get_args, get_origin
 
 import typer
 from rich.markup import escape
@@ -35,6 +35,8 @@ from .session import (
     print_json,
     session,
 )
+
+Answer = TypeVar("Answer")
 
 
 def explain(
@@ -72,13 +74,10 @@ def explain(
     Exit codes: 0, all were explained; 1, some failed; 2, wrong options, or no server.
     """
     found = files.pictures(images, out or Path())
-    if not found:
-        console.print(f"There is no picture ({', '.join(files.SUFFIXES)}) in {', '.join(map(str, images))}.")
-        raise typer.Exit(2)
-    if refused := _misplaced(figure, out, found):
+    if refused := _refused(images, found, figure, out):
         console.print(refused)
         raise typer.Exit(2)
-    options |= {"model": model if url else None, "overlay": True}
+    options |= {"model": model if url else None}
     chosen = {name: value for name, value in options.items() if value is not None}
     given = ExplainOptions(**_DEFAULTS | chosen)  # type: ignore[typeddict-item]
 
@@ -88,14 +87,16 @@ def explain(
             centre = None
             if "view" not in given:
                 centre = given.copy()
-                centre.pop("detail", None)
+                centre.pop("detail", None)  # only view=whole takes it
                 given["view"] = "whole"
             if figure:
-                media_type = SUFFIXES[figure.suffix.lower()]
-                drawn = await client.figure(found[0][0], media_type=media_type, **given | _FIGURES)
+                ((source, _),), kind = found, SUFFIXES[figure.suffix.lower()]
+                drawn = await _seen(
+                    source, given, centre, lambda options: client.figure(source, media_type=kind, **options | _FIGURES)
+                )
                 figure.parent.mkdir(parents=True, exist_ok=True)
                 await asyncio.to_thread(drawn.save, figure)
-                console.print(f"{escape(str(found[0][0]))} -> {escape(str(figure))}", soft_wrap=True)
+                console.print(escape(f"{source} -> {figure}"), soft_wrap=True)
             return await _explain(client, found, given, concurrency, centre) if out else []
 
     try:
@@ -122,8 +123,10 @@ def explain(
         raise typer.Exit(1)
 
 
-def _misplaced(figure: Path | None, out: Path | None, found: list[tuple[Path, Path]]) -> str:
-    """Why these places can't be written to, or nothing."""
+def _refused(images: list[Path], found: list[tuple[Path, Path]], figure: Path | None, out: Path | None) -> str:
+    """Why these pictures can't be written to these places, or nothing."""
+    if not found:
+        return f"There is no picture ({', '.join(files.SUFFIXES)}) in {', '.join(map(str, images))}."
     if not out and not figure:
         return "Name a folder with --out, or a file with --figure."
     if figure and figure.suffix.lower() not in SUFFIXES:
@@ -212,30 +215,15 @@ async def _explain(
     found: list[tuple[Path, Path]],
     options: ExplainOptions,
     concurrency: int,
-    otherwise: ExplainOptions | None = None,
+    centre: ExplainOptions | None,
 ) -> list[_Done]:
-    """Explain each picture, ``concurrency`` at a time. Raises an error that every picture would have.
-
-    ``otherwise``: the options for a picture whose view the service refuses.
-    """
+    """Explain each picture, ``concurrency`` at a time. Raises an error that every picture would have."""
     places = asyncio.Semaphore(concurrency)
-
-    async def asked(source: Path) -> tuple[Result, bytes]:
-        try:
-            return await _asked(client, source, options)
-        except ApiError as error:
-            refused = error.kind == "invalid-option" and error.detail.startswith(_VIEW)
-            if otherwise is None or not refused:
-                raise
-            console.print(
-                escape(f"{source}: {error.detail.removeprefix(_VIEW)} Its centre is explained."), soft_wrap=True
-            )
-            return await _asked(client, source, otherwise)
 
     async def one(source: Path, folder: Path) -> _Done:
         async with places:
             try:
-                result, plot = await asked(source)
+                result, plot = await _seen(source, options, centre, lambda given: _asked(client, source, given))
                 written = await asyncio.to_thread(files.write, result, plot, folder)
             except FAILURES as error:
                 return _Done(source, folder, error=error)
@@ -259,6 +247,23 @@ async def _explain(
                 task.cancel()
 
 
+async def _seen(
+    source: Path,
+    options: ExplainOptions,
+    centre: ExplainOptions | None,
+    ask: Callable[[ExplainOptions], Awaitable[Answer]],
+) -> Answer:
+    """The answer for these options, or for those of the ``centre`` if the service refuses the picture's view."""
+    try:
+        return await ask(options)
+    except ApiError as error:
+        if centre is None or error.kind != "invalid-option" or not error.detail.startswith(_VIEW):
+            raise
+        said = f"{source}: {error.detail.removeprefix(_VIEW)} Its centre is explained."
+        console.print(escape(said), soft_wrap=True)
+        return await ask(centre)
+
+
 async def _asked(client: AsyncClient, source: Path, options: ExplainOptions) -> tuple[Result, bytes]:
     """All parts of one picture, and its plot of weights, which shows them for one class."""
     plotted = AttentionOptions(effects=False)
@@ -272,4 +277,6 @@ async def _asked(client: AsyncClient, source: Path, options: ExplainOptions) -> 
     for name in ("region", "view", "detail", *PICTURES):
         if name in options:
             plotted[name] = options[name]
-    return await client.explain(source, **options), await client.picture("attention", source, **plotted)
+    return await client.explain(source, **options | {"overlay": True}), await client.picture(
+        "attention", source, **plotted
+    )

@@ -69,7 +69,7 @@ class Results(Route[Options, Entry]):
         """One pass for each image, all by one plan."""
         network = self._service.network(options.model)
         if self._media_type in FIGURE_TYPES:
-            options = options.alone()
+            options = options.as_picture()
         plan = options.plan(network, len(body.uploads))
         if self._media_type != JSON:
             _require_one_picture(len(body.uploads), plan, options, self._media_type)

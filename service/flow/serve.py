@@ -105,10 +105,10 @@ async def serve(request: Request, service: Service, options: Asked, route: Route
         # Ask.
         options = options.merged(body.fields)
         # Pictures among the options are megabytes of base64, which the event loop does not decode.
-        directly = all(getattr(options, name, None) is None for name in bodies.FILE_OPTIONS)
-        asks = route.asks(body, options) if directly else await asyncio.to_thread(route.asks, body, options)
+        on_loop = all(getattr(options, name, None) is None for name in bodies.FILE_OPTIONS)
+        asks = route.asks(body, options) if on_loop else await asyncio.to_thread(route.asks, body, options)
         deadline = deadline_by(options.timeout_ms)
-        reference = None if directly else await asyncio.to_thread(_reference, options, asks[0].network)
+        reference = None if on_loop else await asyncio.to_thread(_reference, options, asks[0].network)
         every = [*asks, *([reference] if reference else [])]
         await _find_tiles(every, service.limits)
         place.hold(images=sum(ask.tiles for ask in every), size=sum(ask.picture_bytes for ask in every))
@@ -127,7 +127,7 @@ async def serve(request: Request, service: Service, options: Asked, route: Route
                 if route.one_answer:
                     with times[0].timed("render"):
                         response = await _by(deadline, asks[0].network.in_pool(route.reply, asks, written))
-                elif directly:
+                elif on_loop:
                     response = route.reply(asks, written)
                 else:
                     response = await asyncio.to_thread(route.reply, asks, written)

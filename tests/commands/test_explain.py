@@ -122,6 +122,10 @@ def test_a_picture_that_no_tiles_cover_is_explained_at_its_centre(server: str, t
         for name in ("long", "endless")
     ]
     assert boxes == [[0, 0, 200, 40], [982, 2, 1018, 38]]
+    file = tmp_path / "endless.svg"
+    result = pellucid("explain", tmp_path / "endless.png", "--figure", file, "--timeout", "200", url=server)
+    assert (result.exit_code, "Its centre is explained." in " ".join(result.stderr.split())) == (0, True)
+    assert "the network saw the frame, at 224 " in file.read_text("utf-8")
 
 
 def test_a_figure_is_one_file_of_one_photograph(server: str, folder: Path, tmp_path: Path) -> None:

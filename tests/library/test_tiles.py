@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 import pellucid
@@ -15,9 +17,22 @@ from pellucid.decode.image import decode
 from pellucid.decode.region import placed
 from pellucid.decode.view import View, tile_multiple, tiling
 from pellucid.explain.methods.fusion import fused
-from pellucid.explain.tiles import merged, scores, stitched
+from pellucid.explain.tiles import merged, of_tile, scores, stitched
 from pellucid.network.spec import OutputSpec
-from pellucid.types import Batch, DecodedImage, Outcome, Plan, Prediction, Reference, Region, Tap, Tiling, Upload
+from pellucid.types import (
+    Batch,
+    DecodedImage,
+    MapSpec,
+    Outcome,
+    Plan,
+    Prediction,
+    Reference,
+    Region,
+    Tap,
+    Tiling,
+    Upload,
+)
+from tests import networks
 from tests.networks import PREPROCESS, TinyNet, compiled, in_memory, of_any_size
 from tests.support import decoded, encoded
 
@@ -82,8 +97,30 @@ def test_maps_are_stitched_for_the_class_of_all_tiles(network: pellucid.Network,
     (cam,) = network.grad_cam(PICTURE, view="whole", method=[method], samples=4)
     assert cam.target.index == top
     maps = [network.grad_cam(tile, target=top, method=[method], samples=4)[0].raw.values for tile in tiles]
-    np.testing.assert_allclose(cam.raw.values, by_hand(maps), rtol=1e-5, atol=1e-6 * np.abs(maps).max())
+    part = 1 if method == "score-cam" else len(maps[0][0]) / len(cam.raw.values[0])  # its unit is the activation's
+    np.testing.assert_allclose(cam.raw.values, part * by_hand(maps), rtol=1e-5, atol=1e-6 * np.abs(maps).max())
     assert cam.box == [0, 0, 240, 150]
+
+
+@pytest.mark.parametrize("between", [64, 40])
+def test_integrated_gradients_sum_to_the_mean_score_less_that_of_the_baseline(between: int) -> None:
+    network = pellucid.open(compiled("tiny"), precision="fp32", threads=1)
+    picture = np.random.default_rng(0).integers(0, 256, (64, 64 + between, 3), np.uint8)
+    tiling = Tiling((64, 64 + between), (64, 64), ((0, 0), (0, between)))
+    plan = Plan(targets=(2,), heat_maps=(MapSpec("integrated-gradients", ("pixels",)),))
+    pixels = np.stack([picture[:, left : left + 64] for _, left in tiling.corners])
+    outcomes = network.engine.run(Batch(pixels, (of_tile(plan, network.network, network.spec, tiling),) * 2))
+    found = merged(outcomes, plan, tiling, network.spec.output)
+    (explanation,) = found.explanations
+    with torch.no_grad():
+        baseline = float(networks.network("tiny")(torch.zeros(1, 3, 64, 64))[0, 2])
+    sums = [float(outcome.explanations[0].heat.sum()) for outcome in outcomes]
+    assert np.mean(sums) == pytest.approx(explanation.target.logit - baseline, abs=1e-5)
+    if between == 64:  # no overlap
+        assert explanation.heat.sum() == pytest.approx(np.mean(sums), abs=1e-5)
+    else:  # between the tiles, each position counts once
+        heats = [outcome.explanations[0].heat for outcome in outcomes]
+        assert explanation.heat.sum() == pytest.approx(64 / 104 * by_hand([*heats]).sum(), abs=1e-5)
 
 
 def test_layers_are_fused_after_they_are_stitched(network: pellucid.Network, tiles: Any) -> None:
@@ -134,8 +171,28 @@ def test_an_edit_is_made_in_all_tiles(network: pellucid.Network, tiles: Any) -> 
     assert found.ranking is not None
     muted = [part.ranking.muted for part in parts if part.ranking]
     np.testing.assert_allclose(found.ranking.muted, np.mean(muted, 0), rtol=1e-4, atol=1e-7)
-    after = by_hand([part.targets[0].maps.second.raw.values for part in parts])
+    after = 4 / 6 * by_hand([part.targets[0].maps.second.raw.values for part in parts])
     np.testing.assert_allclose(found.targets[0].maps.second.raw.values, after, rtol=1e-4, atol=1e-9)
+
+
+@pytest.mark.parametrize("options", [{}, {"route": "what-if", "mute": 1}, {"route": "compare", "target": [0, 1]}])
+def test_a_figure_says_that_the_network_saw_tiles(network: pellucid.Network, options: Any) -> None:
+    strip = np.random.default_rng(0).integers(0, 256, (60, 480, 3), np.uint8)
+    whole, centre = (
+        network.figure(strip, view=view, media_type="image/svg+xml", **options).data.decode()
+        for view in ("whole", "centre")
+    )
+    assert "the network saw all of it in 9 tiles of 64 \N{MULTIPLICATION SIGN} 64" in whole
+    assert "are means over the tiles" in whole
+    assert "tiles" not in centre
+
+
+def test_nothing_is_left_blank_below_a_strip(network: pellucid.Network) -> None:
+    for sides, panels, rows in (((240, 280), 550, 1), ((90, 150), 1128, 2)):
+        figures = (network.figure(np.zeros((side, 900, 3), np.uint8), media_type="image/svg+xml") for side in sides)
+        heights = [int(ElementTree.fromstring(each.data).get("height", "")) for each in figures]
+        per_side = [round(side * panels / 900) for side in sides]
+        assert heights[1] - heights[0] == rows * (per_side[1] - per_side[0])
 
 
 def test_trials_score_all_tiles(network: pellucid.Network) -> None:

@@ -10,8 +10,8 @@ import httpx
 import numpy as np
 import pytest
 
-from pellucid.parts.figure import number
 from pellucid.render import typeface
+from pellucid.render.figure import number
 from pellucid.schemas import CompareReply
 from pellucid.schemas.side_by_side import MapOnScale
 from tests.support import decoded_bytes, encoded, explained, parsed, post, present, problem

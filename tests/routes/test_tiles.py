@@ -94,9 +94,15 @@ def test_gates_and_comparisons_equal_the_librarys(served: Served) -> None:
     chosen: list[dict[str, Any]] = [{}, {"target": "b"}]
     for others in chosen:
         pair: list[Any] = [served.tokens, served.remote]
-        here, there = (one.compare(WIDE, TALL, view="whole", **others) for one in pair)
+        here, there = (one.compare(WIDE, WIDE[::-1], view="whole", **others) for one in pair)
         assert difference(told(there), told(here)) is None
-        assert (here.first.tiles, len(here.second.tiles or [])) == ([[0, 0, 148, 150], [92, 0, 240, 150]], 3)
+        assert here.first.tiles == here.second.tiles == [[0, 0, 148, 150], [92, 0, 240, 150]]
+    # A wide and a tall picture have no positions in common.
+    for accept in ("application/json", "image/png"):
+        refused = post(served.client, "/v1/compare", encoded(WIDE), encoded(TALL), view="whole", accept=accept)
+        said = problem(refused, 422, "invalid-option").detail
+        assert said.startswith("view: The network sees the first picture at 104 x 64 pixels and the second at 64 x ")
+        assert said.endswith("Choose view=squash or view=centre.")
     apart = served.tokens.compare(WIDE, view="whole", against=served.tiny)
     beside = served.remote.compare(WIDE, view="whole", against_model=network)
     assert difference(told(beside), told(apart)) is None

@@ -10,7 +10,7 @@ import numpy as np
 
 from pellucid.explain.evidence import Evidence, weighted_sum
 from pellucid.explain.methods.registry import method
-from pellucid.types import Floats
+from pellucid.types import ACTIVATION_UNITS, Floats
 
 
 def channel_weights(evidence: Evidence) -> Floats:
@@ -121,7 +121,7 @@ def elementwise(evidence: Evidence) -> Floats:
     needs="activation",
     formula="the activation projected onto its first principal component: the same for every class",
     paper="Muhammad and Yeasin 2020, arXiv 2008.00299",
-    unit="units of the activation",
+    unit=ACTIVATION_UNITS,
     of_class=False,
 )
 def eigen_cam(evidence: Evidence) -> Floats:

@@ -11,7 +11,7 @@ from pellucid.explain.evidence import min_max_scaled, weighted_sum
 from pellucid.explain.methods.registry import method
 from pellucid.explain.probe import Probe
 from pellucid.resampling import upsample
-from pellucid.types import Floats
+from pellucid.types import ACTIVATION_UNITS, Floats
 
 # The outer product of these weights with themselves is a window of 3 x 3 positions with the sum 1.
 _BINOMIAL: Final = (1 / 4, 1 / 2, 1 / 4)
@@ -43,7 +43,7 @@ def ablation_cam(probe: Probe) -> Floats:
     needs="forwards",
     formula="channels weighted by the softmax of the logit that the activation gives when the channel masks it",
     paper="after Wang et al. 2020, arXiv 1910.01279, which masks the picture",
-    unit="units of the activation",
+    unit=ACTIVATION_UNITS,
     signed=False,
 )
 def score_cam_at_layer(probe: Probe) -> Floats:
@@ -104,7 +104,7 @@ def vit_recipro_cam(probe: Probe) -> Floats:
     needs="network forwards",
     formula="channels weighted by the softmax of the logit that the picture gives when the channel masks it",
     paper="Wang et al. 2020, arXiv 1910.01279",
-    unit="units of the activation",
+    unit=ACTIVATION_UNITS,
     signed=False,
 )
 def score_cam(probe: Probe) -> Floats:

@@ -64,7 +64,8 @@ export async function renderAlike(panel, view) {
   panel.hidden = !result.grad_cam || !reference;
   if (panel.hidden) return;
   const asked = new URLSearchParams({max_side: 8});
-  for (const name of ["model", "view", "detail", "layer", "method"]) if (query.has(name)) asked.set(name, query.get(name));
+  for (const name of ["model", "view", "layer", "method"]) if (query.has(name)) asked.set(name, query.get(name));
+  if (asked.get("view") === "whole") asked.set("view", "squash");  // two whole pictures have one shape only by chance
   const body = panel.querySelector(".body");
   const now = {photo, reference, asked: asked.toString()};
   if (Object.keys(now).some((name) => last[name] !== now[name])) {
