@@ -37,6 +37,7 @@ _WHOLE: Final = 0.85
 _SHORTEST: Final = 1 / 6
 _MOST_PIXELS: Final = 64_000_000
 _THUMB: Final = 8
+_FEW: Final = 2**10  # positions: counting them channel by channel costs more than converting them
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,12 @@ class Watched:
         ys, xs = _crops(field.rows, height, whole), _crops(field.columns, width, whole)
         cells = min(shape[1], MOST_CELLS), min(shape[2], MOST_CELLS)
         return cls(name, shape, field, ys, xs, (height, width), cells)
+
+    @property
+    def all_whole(self) -> bool:
+        """Whether the crop of every position is the whole picture."""
+        spans = (self.ys, self.size[0]), (self.xs, self.size[1])
+        return all((each == (0, side)).all() for each, side in spans)
 
     def box(self, row: int, column: int) -> Box:
         """The crop of a position; of row -1 the whole picture."""
@@ -207,8 +214,7 @@ class Observer:
             places = maps.argmax(2)
             maxima = np.take_along_axis(maps, places[:, :, None], 2)[:, :, 0]
             means = np.einsum("bcp->bc", maps) / maps.shape[2]
-            absent = np.einsum("bcp->bc", (maps == 0).astype(np.float32)) / maps.shape[2] if not maps.all() else 0
-            zeros.append(np.broadcast_to(absent, maxima.shape))
+            zeros.append(_zeros(maps))
             values[:, subject.parts["maximum", layer.name]] = maxima
             values[:, subject.parts["mean", layer.name]] = means
             for by, strength, second in (("maximum", maxima, means), ("mean", means, maxima)):
@@ -260,6 +266,17 @@ class Observer:
         return np.stack(rows, 1)
 
 
+def _zeros(maps: Floats) -> Floats:
+    """The share of zeros of each channel ``[b, C]`` in ``maps`` ``[b, C, positions]``."""
+    zero = maps == 0
+    if not np.count_nonzero(zero):
+        return np.zeros(maps.shape[:2], np.float32)
+    if maps.shape[2] > _FEW:
+        counts = np.array([[np.count_nonzero(each) for each in image] for image in zero], np.float32)
+        return counts / np.float32(maps.shape[2])
+    return np.einsum("bcp->bc", zero.astype(np.float32)) / np.float32(maps.shape[2])
+
+
 def _above(values: Floats, seconds: Floats, bar: tuple[Floats, Floats]) -> tuple[Array, ...]:
     """The pictures and channels whose ``values`` ``[b, C]`` may be among a channel's examples."""
     return np.nonzero((values > bar[0]) | ((values == bar[0]) & (seconds > bar[1])))
@@ -273,6 +290,8 @@ def _masks(
     if not len(picture):
         return np.empty((0, down, across), np.uint8)
     whole = rows < 0
+    if layer.cells == (height, width) and (layer.all_whole or whole.all()):
+        return _shares(maps[picture, channel], peaks)
     spans_y = np.where(whole[:, None], (0, layer.size[0]), layer.ys[rows])
     spans_x = np.where(whole[:, None], (0, layer.size[1]), layer.xs[columns])
     y0, y1, fy = _between(spans_y, down, height, layer.size[0])
@@ -284,6 +303,11 @@ def _masks(
         return np.asarray(left * (1 - fx[:, None]) + right * fx[:, None])
 
     values = along(y0) * (1 - fy[:, :, None]) + along(y1) * fy[:, :, None]
+    return _shares(values, peaks)
+
+
+def _shares(values: Floats, peaks: Floats) -> Pixels:
+    """``values`` ``[n, h, w]`` as shares of ``peaks`` ``[n]``, 0 to 255."""
     shares = np.divide(values, peaks[:, None, None], out=np.zeros_like(values), where=peaks[:, None, None] > 0)
     masks: Pixels = np.rint(np.clip(shares, 0, 1) * 255).astype(np.uint8)
     return masks
