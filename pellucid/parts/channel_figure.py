@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -37,8 +37,7 @@ def drawn(atlas: Atlas, of: Layer | Gate, number: int, spec: ModelSpec, media_ty
     if isinstance(of, Gate):
         gate = of.channel(number)
         examples = {"highest": gate.highest, "lowest": gate.lowest}
-        blocks += [_distribution("Weight", gate.weight)]
-        blocks += [_distribution(f"Weight, {kind} copies", values) for kind, values in gate.damaged.items()]
+        blocks += [_distribution("Weight", gate.weight), _damaged(gate.damaged)]
         classes = {"Predicted classes with the largest weights": (gate.activating, "standard deviations from the mean")}
         note = f"weights of the channel, which scale {of.before}"
     else:
@@ -75,7 +74,7 @@ def _examples(atlas: Atlas, title: str, examples: Sequence[Example], spec: Model
     predicted = (atlas.picture(each.picture).predicted for each in shown)
     counts = Counter(class_json(index, spec)["label"] for index in predicted if index is not None)
     said = ", ".join(f"{label} {count}" if count > 1 else label for label, count in counts.most_common())
-    values = f"{figure.number(shown[0].value)} to {figure.number(shown[-1].value)}"
+    values = " to ".join(dict.fromkeys(figure.number(shown[place].value) for place in (0, -1)))
 
     def draw(size: Size) -> Pixels:
         sheet, side = Image.new("RGB", size, _PAPER), size[1]
@@ -106,3 +105,13 @@ def _distribution(title: str, quantiles: Floats) -> figure.Bars:
         for name, value in chosen
     ]
     return figure.Bars(title, "over pictures", rows, -low / reach if low else None)
+
+
+def _damaged(damaged: Mapping[str, Floats]) -> figure.Bars | None:
+    """The medians over damaged copies of the same pictures."""
+    medians = {kind: float(quantiles[len(quantiles) // 2]) for kind, quantiles in damaged.items()}
+    if not medians:
+        return None
+    reach = max(medians.values()) or 1.0
+    rows = [figure.Row(kind, figure.number(value), 0, value / reach) for kind, value in medians.items()]
+    return figure.Bars("Median weight of damaged copies", "clean: of the same pictures, undamaged", rows)
