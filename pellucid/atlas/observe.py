@@ -196,7 +196,6 @@ class Observer:
         maps = tuple(MapSpec("grad-cam", (name,)) for name in subject.inner)
         self._plan = Plan(taps=taps, gates=bool(subject.gates))
         self._differentiated = Plan(taps=taps, gates=bool(subject.gates), heat_maps=maps)
-        self._gates_alone = Plan(gates=True)
 
     def __call__(self, number: int, files: Sequence[tuple[int, Path]], bars: Bars) -> Observed:
         """The batch with this number. ``bars`` of earlier batches spare masks of values that are too small."""
@@ -288,7 +287,7 @@ class Observer:
             seeds = [int.from_bytes(digest[:8], "little") for digest in digests]
             copies = [damages.damaged(each, kind, self._spec, seed) for each, seed in zip(pixels, seeds, strict=True)]
             with self._turn:
-                record = self._record(np.stack(copies), self._gates_alone)
+                record = self._record(np.stack(copies), self._plan)
                 rows.append(np.concatenate([record.gates[name] for name, _, _ in self._subject.gates], 1))
         return np.stack(rows, 1)
 
