@@ -18,7 +18,7 @@ from pellucid.parts.names import class_index
 from pellucid.parts.option_types import Analysis, Offer, Options
 from pellucid.parts.predictions import class_json
 from pellucid.render.encode import Picture
-from pellucid.types import Floats, Plan
+from pellucid.types import Floats, Pixels, Plan
 
 Order = Literal["number", "mean", "maximum", "zeros", "target"]
 # The share of its channels outside of all pictures of the atlas from which a gate is unusual.
@@ -103,10 +103,15 @@ def listed(
     }
 
 
-def channel_json(atlas: Atlas, of: Layer | Gate, number: int, spec: ModelSpec) -> dict[str, Any]:
-    """All that the atlas knows of one channel. Raises UnknownName."""
+def require_channel(of: Layer | Gate, number: int) -> None:
+    """Raises UnknownName if the layer or gate has no such channel."""
     if not 0 <= number < of.channels:
         raise UnknownName(f"Unknown channel {number} of {of.name!r}. Channels from 0 to {of.channels - 1} are allowed.")
+
+
+def channel_json(atlas: Atlas, of: Layer | Gate, number: int, spec: ModelSpec) -> dict[str, Any]:
+    """All that the atlas knows of one channel. Raises UnknownName."""
+    require_channel(of, number)
     found: dict[str, Any] = {"layer": of.name, "channel": number, "pictures": atlas.about.pictures}
     if isinstance(of, Gate):
         gate = of.channel(number)
@@ -143,14 +148,17 @@ def _crop(atlas: Atlas, number: int, mask: bytes | None, cells: tuple[int, ...] 
     image = Image.fromarray(atlas.crop(number).pixels())
     image.thumbnail((side, side))
     if mask is not None and cells is not None:
-        levels = Image.fromarray(np.frombuffer(mask, np.uint8).reshape(cells)).resize(
-            image.size, Image.Resampling.BILINEAR
-        )
-        share = _DIMMED + (1 - _DIMMED) / 255 * np.asarray(levels, np.float32)[..., None]
-        image = Image.fromarray((np.asarray(image) * share).astype(np.uint8))
+        image = dimmed(image, np.frombuffer(mask, np.uint8).reshape(cells))
     buffer = io.BytesIO()
     image.save(buffer, "WEBP", quality=_QUALITY, method=0)
     return Picture(buffer.getvalue(), "image/webp", *image.size)
+
+
+def dimmed(image: Image.Image, mask: Pixels) -> Image.Image:
+    """A crop, darker where its ``mask`` is low."""
+    levels = Image.fromarray(mask).resize(image.size, Image.Resampling.BILINEAR)
+    share = _DIMMED + (1 - _DIMMED) / 255 * np.asarray(levels, np.float32)[..., None]
+    return Image.fromarray((np.asarray(image) * share).astype(np.uint8))
 
 
 def _annotated(entry: dict[str, Any], atlas: Atlas, spec: ModelSpec) -> dict[str, Any]:

@@ -443,7 +443,8 @@ class _Page:
         columns = len(panels)
         room = (_ROOM - (columns - 1) * _GAP) / columns
         sizes = [_fitting(panel.proportion, room, _HIGHEST.get(columns, 320)) for panel in panels if panel]
-        highest = max(min(height for _, height in sizes), _LEAST_HIGH)
+        heights = [height for _, height in sizes]
+        highest = max(min(heights), min(max(heights), _LEAST_HIGH))
         for column, panel in enumerate(panels):
             if panel is not None:
                 self._panel(panel, _MARGIN + column * (room + _GAP), room, highest)

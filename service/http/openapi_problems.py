@@ -109,6 +109,10 @@ MODEL_PROBLEMS: Final = {
     **responses((NO_KEY, WRONG_KEY, TOO_OFTEN, NO_MODEL)),
     "default": _ANY_OTHER,  # without it FastAPI adds a 422 of its own
 }
-CHANNEL_PROBLEMS: Final = responses((NO_KEY, WRONG_KEY, TOO_OFTEN, NO_MODEL, NO_ATLAS, BAD_ORDER, UNKNOWN_LAYER))
+_OF_CHANNELS: Final = (NO_KEY, WRONG_KEY, TOO_OFTEN, NO_MODEL, NO_ATLAS, BAD_ORDER, UNKNOWN_LAYER)
+CHANNEL_PROBLEMS: Final = responses(_OF_CHANNELS)
+CHANNEL_FIGURE_PROBLEMS: Final = responses(
+    (*_OF_CHANNELS, NotAcceptable("This route answers as application/json, image/png, image/webp, not as 'text/html'."))
+)
 READY_PROBLEMS: Final = responses((DRAINING, DOWN))
 LIVE_PROBLEMS: Final = responses((DOWN,))

@@ -10,15 +10,26 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from pellucid.atlas.file import Atlas
 from pellucid.errors import NoAtlas
 from pellucid.parts import atlas as atlas_part
-from pellucid.parts import result
+from pellucid.parts import channel_figure, result
 from pellucid.parts.atlas import Order
+from pellucid.parts.figure import FIGURE_TYPES, SVG
+from pellucid.render.encode import Picture
 from pellucid.schemas import ChannelDetail, ChannelList
 
 from ..flow.networks import Served, Service
-from ..http.openapi_problems import CHANNEL_PROBLEMS
+from ..flow.reply import JSON, negotiate
+from ..http.openapi_problems import CHANNEL_FIGURE_PROBLEMS, CHANNEL_PROBLEMS
 
 _NAME: Final = Path(description="A name from /v1/models.", examples=["lite0"])
 _LAYER: Final = Path(description="A layer or gate of the atlas, from `atlas` of /v1/models/{name}.", examples=["head"])
+
+_AS_FIGURE: Final[dict[int | str, dict[str, Any]]] = {
+    200: {
+        "description": f"The channel. With `Accept: image/png`, `image/webp` or `{SVG}`: a figure, 1200 pixels wide.",
+        "content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in FIGURE_TYPES},
+    },
+    **CHANNEL_FIGURE_PROBLEMS,
+}
 
 
 def router(service: Service) -> APIRouter:
@@ -68,7 +79,7 @@ def router(service: Service) -> APIRouter:
         "/v1/models/{name}/layers/{layer}/channels/{channel}",
         summary="What a channel answers to",
         response_model=ChannelDetail,
-        responses=CHANNEL_PROBLEMS,
+        responses=_AS_FIGURE,
     )
     async def layer_channel(
         request: Request,
@@ -76,13 +87,20 @@ def router(service: Service) -> APIRouter:
         layer: Annotated[str, _LAYER],
         channel: Annotated[int, Path(ge=0, lt=2**20, description="The channel, counted from 0.", examples=[795])],
     ) -> Response:
-        """The pictures that activate a channel most, the classes it speaks for, and how its values are distributed."""
+        """The pictures that activate a channel most, the classes it speaks for, and how its values are distributed.
+
+        As a picture: one figure with the crops, the classes and the distribution.
+        """
+        media_type = negotiate(", ".join(request.headers.getlist("accept")), *FIGURE_TYPES)
         served, atlas = _open(service, name)
 
-        def written() -> dict[str, Any]:
-            return atlas_part.channel_json(atlas, atlas_part.member(atlas, layer), channel, served.spec)
+        def written() -> dict[str, Any] | Picture:
+            of = atlas_part.member(atlas, layer)
+            if media_type != JSON:
+                return channel_figure.drawn(atlas, of, channel, served.spec, media_type)
+            return atlas_part.channel_json(atlas, of, channel, served.spec)
 
-        return await _reply(request, served, atlas, written)
+        return await _reply(request, served, atlas, written, media_type)
 
     return routes
 
@@ -95,12 +113,23 @@ def _open(service: Service, name: str) -> tuple[Served, Atlas]:
     return served, served.atlas
 
 
-async def _reply(request: Request, served: Served, atlas: Atlas, written: Callable[[], dict[str, Any]]) -> Response:
+async def _reply(
+    request: Request,
+    served: Served,
+    atlas: Atlas,
+    written: Callable[[], dict[str, Any] | Picture],
+    media_type: str = JSON,
+) -> Response:
     """The reply, written in the pool. Its ETag is the atlas' digest: the same address has the same answer."""
-    tag = f'"{atlas.digest[:32]}"'
-    headers = {"ETag": tag, "Cache-Control": "no-cache"}
+    kind = "" if media_type == JSON else "-" + media_type.partition("/")[2].partition("+")[0]
+    tag = f'"{atlas.digest[:32]}{kind}"'
+    headers = {"ETag": tag, "Cache-Control": "no-cache", "Vary": "Accept"}
     known = request.headers.get("if-none-match", "")
     if tag in (each.strip().removeprefix("W/") for each in known.split(",")):
         return Response(status_code=304, headers=headers)
-    content = await served.in_pool(lambda: result.as_json({"model": served.spec.name, **written()}))
-    return Response(content, media_type="application/json", headers=headers)
+
+    def content() -> str | bytes:
+        found = written()
+        return found.data if isinstance(found, Picture) else result.as_json({"model": served.spec.name, **found})
+
+    return Response(await served.in_pool(content), media_type=media_type, headers=headers)

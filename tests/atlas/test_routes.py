@@ -82,6 +82,21 @@ def test_a_channel_has_its_crops_classes_and_distribution(client: TestClient) ->
     assert {"clean", "noise"} <= set(gate.damaged or {})
 
 
+@pytest.mark.parametrize("of", ["act", "gate"])
+def test_a_channel_can_be_had_as_a_figure(client: TestClient, of: str) -> None:
+    route = CHANNELS.format(of) + "/0"
+    response = client.get(route, headers={"Accept": "image/png"})
+    assert response.headers["content-type"] == "image/png"
+    shown = pixels(response.content).astype(int)
+    assert shown.shape[1] == 1200
+    assert (shown[..., 0] - shown[..., 1:].max(2) > 100).sum() > 1000  # red crops
+    again = client.get(route, headers={"Accept": "image/png", "If-None-Match": response.headers["etag"]})
+    assert again.status_code == 304
+    other = client.get(route, headers={"If-None-Match": response.headers["etag"]})
+    assert other.headers["content-type"] == "application/json"
+    assert client.get(route, headers={"Accept": "text/html"}).status_code == 406
+
+
 @pytest.mark.parametrize("layer", ["act", "mix"])
 def test_the_channels_that_tell_two_classes_apart_come_first(client: TestClient, layer: str) -> None:
     """``mix`` is followed by pooling and a linear layer, ``act`` is not."""
