@@ -22,7 +22,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from threadpoolctl import threadpool_limits
 
-from pellucid.atlas.file import Atlas, AtlasError
+from pellucid.atlas.content import AtlasError
+from pellucid.atlas.file import Atlas
 from pellucid.atlas.file import read as read_atlas
 from pellucid.engine import Engine as NetworkEngine
 from pellucid.errors import MethodNotAllowed, NotFound, PellucidError, Unexplainable

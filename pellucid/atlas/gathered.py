@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from pellucid.atlas.file import OF_GATES, OF_LAYERS
+from pellucid.atlas.content import OF_GATES, OF_LAYERS
 from pellucid.atlas.observe import Bars, Candidates, Observed, Subject
 from pellucid.types import Floats, Pixels
 
@@ -101,8 +101,6 @@ class Gathered:
         self._pending: list[tuple[Mapping[tuple[str, str], Candidates], NDArray[np.int32]]] = []
         folder.mkdir(parents=True, exist_ok=True)
         self.values = _array(folder / "values", (min(pictures, MOST_SAMPLED), subject.columns))
-        # Rows are written through the file: each first write to a mapped page costs a fault, and the page stays.
-        self._rows_file = (folder / "values").open("r+b", 0)
         weights = subject.weights.stop - subject.weights.start
         copies = (min(pictures, MOST_DAMAGED) if weights else 0, 1 + len(subject.damages), weights)
         self.damaged_weights = _array(folder / "damaged", copies)
@@ -174,7 +172,10 @@ class Gathered:
         if number >= len(self.values):
             place = int(np.random.default_rng((_SEED, number)).integers(number + 1))
         if place < len(self.values):
-            os.pwrite(self._rows_file.fileno(), values.tobytes(), place * values.nbytes)
+            # Through the file: each first write to a mapped page costs a fault, and the page stays in memory.
+            with (self.folder / "values").open("r+b", 0) as file:
+                file.seek(place * values.nbytes)
+                file.write(values.tobytes())
             self.sampled[place] = number
 
     def _row(self, predicted: int) -> int | None:

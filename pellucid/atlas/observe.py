@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pellucid.atlas import damages
-from pellucid.atlas.file import MOST_CELLS
+from pellucid.atlas.content import MOST_CELLS
 from pellucid.atlas.receptive_field import ReceptiveField, receptive_fields
 from pellucid.decode.image import decode
 from pellucid.engine import Engine
@@ -211,7 +211,8 @@ class Observer:
         digests = tuple(hashlib.sha256(uploads[place] or b"").digest() for place in good)
         evident = bool(self._subject.inner) and number % _DIFFERENTIATED == 0
         step = _DIFFERENTIATED_AT_ONCE if evident else len(pixels)
-        parts, evidences, predicted = [], [], []
+        parts, evidences = [], []
+        predicted: list[int] = []
         with self._turn:
             for start in range(0, len(pixels), step):
                 record = self._record(pixels[start : start + step], self._differentiated if evident else self._plan)
@@ -298,9 +299,11 @@ def _zeros(maps: Floats) -> Floats:
     if not np.count_nonzero(zero):
         return np.zeros(maps.shape[:2], np.float32)
     if maps.shape[2] > _FEW:
-        counts = np.array([[np.count_nonzero(each) for each in image] for image in zero], np.float32)
-        return counts / np.float32(maps.shape[2])
-    return np.einsum("bcp->bc", zero.astype(np.float32)) / np.float32(maps.shape[2])
+        counts: Floats = np.array([[np.count_nonzero(each) for each in image] for image in zero], np.float32)
+    else:
+        counts = np.einsum("bcp->bc", zero.astype(np.float32))
+    counts /= maps.shape[2]
+    return counts
 
 
 def _above(values: Floats, seconds: Floats, bar: tuple[Floats, Floats]) -> tuple[Array, ...]:

@@ -11,7 +11,8 @@ import numpy as np
 from PIL import Image
 from pydantic import Field
 
-from pellucid.atlas.file import Atlas, ClassScore, Distribution, Example, Gate, Layer
+from pellucid.atlas.content import ClassScore, Distribution, Example
+from pellucid.atlas.file import Atlas, Gate, Layer
 from pellucid.errors import InvalidOption, UnknownName
 from pellucid.network.spec import ModelSpec
 from pellucid.parts.names import class_index
@@ -21,7 +22,8 @@ from pellucid.render.encode import Picture
 from pellucid.types import Floats, Pixels, Plan
 
 Order = Literal["number", "mean", "maximum", "zeros", "target"]
-# The share of its channels outside of all pictures of the atlas from which a gate is unusual.
+# The share of its channels outside of all pictures of the atlas from which a gate is unusual, if it is also further
+# outside than the atlas' own pictures are outside of the others (``alone``). docs/atlas.md has what it finds.
 UNUSUAL: Final = 0.05
 # Crops and classes beside a channel of a picture.
 _FEW: Final = 3
@@ -166,7 +168,7 @@ def _annotated(entry: dict[str, Any], atlas: Atlas, spec: ModelSpec) -> dict[str
     attention, maps, what_if = (entry.get(part) for part in ("attention", "feature_maps", "what_if"))
     for gate in attention["gates"] if attention else ():
         if (known := atlas.gates.get(gate["layer"])) is not None:
-            gate["atlas"] = _place_json(known.weight, gate["weights"])
+            gate["atlas"] = _place_json(known, gate["weights"])
             for each in (*gate["strongest"], *gate["weakest"]):
                 each["meaning"] = meaning_json(atlas, known.before, each["channel"], spec)
     if attention and (importance := attention.get("importance")) and importance["layer"] in atlas.layers:
@@ -197,9 +199,11 @@ def _annotated(entry: dict[str, Any], atlas: Atlas, spec: ModelSpec) -> dict[str
     return entry
 
 
-def _place_json(of: Distribution, values: Floats) -> dict[str, Any]:
-    outside = float((of.beyond(values) > 0).mean())
-    return {"places": of.place(values), "outside": outside, "unusual": outside >= UNUSUAL}
+def _place_json(gate: Gate, values: Floats) -> dict[str, Any]:
+    beyond = gate.weight.beyond(values)
+    outside = float((beyond > 0).mean())
+    unusual = outside >= UNUSUAL and float(beyond.mean()) > gate.facts.alone
+    return {"places": gate.weight.place(values), "outside": outside, "unusual": unusual}
 
 
 def meaning_json(atlas: Atlas, layer: str, channel: int, spec: ModelSpec) -> dict[str, Any] | None:

@@ -9,7 +9,8 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
-from pellucid.atlas.file import Atlas, ClassScore, Example, Gate, Layer
+from pellucid.atlas.content import ClassScore, Example
+from pellucid.atlas.file import Atlas, Gate, Layer
 from pellucid.network.spec import ModelSpec
 from pellucid.parts import figure
 from pellucid.parts.atlas import dimmed, require_channel

@@ -13,7 +13,6 @@ from pellucid.parts import atlas as atlas_part
 from pellucid.parts import channel_figure, result
 from pellucid.parts.atlas import Order
 from pellucid.parts.figure import FIGURE_TYPES, SVG
-from pellucid.render.encode import Picture
 from pellucid.schemas import ChannelDetail, ChannelList
 
 from ..flow.networks import Served, Service
@@ -94,10 +93,10 @@ def router(service: Service) -> APIRouter:
         media_type = negotiate(", ".join(request.headers.getlist("accept")), *FIGURE_TYPES)
         served, atlas = _open(service, name)
 
-        def written() -> dict[str, Any] | Picture:
+        def written() -> dict[str, Any] | bytes:
             of = atlas_part.member(atlas, layer)
             if media_type != JSON:
-                return channel_figure.drawn(atlas, of, channel, served.spec, media_type)
+                return channel_figure.drawn(atlas, of, channel, served.spec, media_type).data
             return atlas_part.channel_json(atlas, of, channel, served.spec)
 
         return await _reply(request, served, atlas, written, media_type)
@@ -117,7 +116,7 @@ async def _reply(
     request: Request,
     served: Served,
     atlas: Atlas,
-    written: Callable[[], dict[str, Any] | Picture],
+    written: Callable[[], dict[str, Any] | bytes],
     media_type: str = JSON,
 ) -> Response:
     """The reply, written in the pool. Its ETag is the atlas' digest: the same address has the same answer."""
@@ -130,6 +129,6 @@ async def _reply(
 
     def content() -> str | bytes:
         found = written()
-        return found.data if isinstance(found, Picture) else result.as_json({"model": served.spec.name, **found})
+        return found if isinstance(found, bytes) else result.as_json({"model": served.spec.name, **found})
 
     return Response(await served.in_pool(content), media_type=media_type, headers=headers)

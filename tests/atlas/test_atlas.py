@@ -16,7 +16,8 @@ from PIL import Image
 
 from pellucid.atlas import build as building
 from pellucid.atlas.build import BuildError, Settings, build
-from pellucid.atlas.file import Atlas, AtlasError, Distribution, read
+from pellucid.atlas.content import AtlasError, Distribution
+from pellucid.atlas.file import Atlas, read
 from pellucid.decode.image import decode
 from pellucid.engine import Engine
 from pellucid.network.file import CompiledNetwork, save

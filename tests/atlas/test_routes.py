@@ -12,7 +12,8 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 import pellucid
-from pellucid.atlas.file import Atlas, AtlasError
+from pellucid.atlas.content import AtlasError
+from pellucid.atlas.file import Atlas
 from pellucid.network.file import CompiledNetwork, save
 from pellucid.schemas import ChannelDetail, ChannelList, ModelDetail, Reply, Result
 from pellucid.types import Pixels
