@@ -194,18 +194,35 @@ def test_metrics_tell_when_pictures_drift_from_the_atlas(file: Path, path: Path,
     assert drift([picture("blue")] * 5) > 2 * usual
 
 
-def test_what_has_no_atlas_says_how_to_get_one(file: Path, path: Path, tmp_path: Path) -> None:
+def test_what_has_no_atlas_says_how_to_get_one(file: Path) -> None:
     with TestClient(create_app(Settings(model=str(file), cache_dir="", threads=1))) as client:
         missing = client.get(CHANNELS.format("act"))
         asked = client.post("/v1/attention?atlas=true", content=picture("red"), headers={"Content-Type": "image/png"})
     assert (missing.status_code, missing.json()["type"]) == (404, "urn:pellucid:problem:no-atlas")
     assert asked.status_code == 422
     assert "PELLUCID_ATLASES" in asked.json()["detail"]
-    other = tmp_path / "tiny.pellucid"
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (("planted.atlas", "other.pellucid"), r"other\.pellucid is not an atlas"),
+        (("planted.atlas", "twin.atlas"), r"twin\.atlas: Planted already has an atlas"),
+        (("planted.atlas", "missing.atlas"), r"missing\.atlas can't be read"),
+    ],
+)
+def test_each_atlas_is_the_only_one_of_a_served_network(
+    file: Path, path: Path, tmp_path: Path, given: tuple[str, ...], says: str
+) -> None:
     tiny = networks.compiled("tiny")
-    save(other, tiny.manifest, tiny.graph, tiny.weights)
-    with pytest.raises(AtlasError, match="the atlas of another network"):
-        create_app(Settings(model=str(other), atlases=(str(path),), cache_dir="", threads=1))
+    save(tmp_path / "other.pellucid", tiny.manifest, tiny.graph, tiny.weights)
+    for name in ("planted.atlas", "twin.atlas"):
+        (tmp_path / name).write_bytes(path.read_bytes())
+    settings = {"atlases": tuple(str(tmp_path / name) for name in given), "cache_dir": "", "threads": 1}
+    with pytest.raises(AtlasError, match=says):
+        create_app(Settings.model_validate({"model": str(file)} | settings))
+    with pytest.raises(AtlasError, match=r"planted\.atlas is the atlas of another network than"):
+        create_app(Settings.model_validate({"model": str(tmp_path / "other.pellucid")} | settings))
 
 
 def test_the_library_opens_an_atlas_beside_its_network(file: Path, path: Path, client: TestClient) -> None:
