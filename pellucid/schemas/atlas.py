@@ -46,8 +46,9 @@ class GateAtlas(Schema):
         description="The share of channels whose weight lies outside of all pictures of the atlas.", examples=[0.01]
     )
     unusual: bool = Field(
-        description="Whether that share is at least 5 %, and the weights lie further outside, on average, than those of "
-        "99.5 % of the atlas' own pictures outside of the others: the gate answers to something that the atlas lacks.",
+        description="Whether that share is at least 5 %, and the weights lie further outside, on average, than those "
+        "of 99.5 % of the atlas' own pictures outside of the others. Then the gate answers to something that the "
+        "atlas lacks.",
         examples=[False],
     )
 

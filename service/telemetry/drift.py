@@ -20,8 +20,8 @@ class Drift:
     """The drift of each gate: the mean over channels of |share of pictures above the median - share below|.
 
     The shares are of the last pictures, the medians of the atlas. If the pictures are of the same kind, each channel
-    has as many above as below, and the drift is about 0.06, from chance. It is 1 if all pictures are on one side in
-    every channel. Called by any thread.
+    has as many above as below. Chance leaves 0.1 to 0.3, as a gate's channels move together. It is 1 if all pictures
+    are on one side in every channel. Called by any thread.
     """
 
     def __init__(self, medians: Mapping[str, Floats]) -> None:

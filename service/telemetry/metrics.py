@@ -73,7 +73,7 @@ class Metrics:
         )
         self._drift = Gauge(
             "pellucid_gate_drift",
-            "How far a gate's weights in the last pictures lie from the atlas: about 0.06 (chance) to 1.",
+            "How far a gate's weights in the last pictures lie from the atlas: 0.1 to 0.3 by chance, at most 1.",
             ("model", "gate"),
             registry=registry,
         )
