@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import threading
 import time
@@ -349,10 +350,15 @@ def _served(
         max_side=settings.max_side_pixels,
         sizes=compiled.sizes,
         atlas=atlas,
+        atlas_tag="" if atlas is None else _tag(version("pellucid"), atlas.digest, compiled.digest, repr(spec)),
         drift=Drift(atlas.medians) if atlas is not None and atlas.gates else None,
         runtime={"engine": as_json(runtime.info), "versions": versions()},
         times=times,
     )
+
+
+def _tag(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
 def _warm_up(engine: Engine, network: NetworkSpec, preprocess: PreprocessSpec, batches: Sequence[int]) -> None:

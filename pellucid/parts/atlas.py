@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from pydantic import Field
 
@@ -74,19 +76,34 @@ def member(atlas: Atlas, name: str) -> Layer | Gate:
     return found
 
 
-def listed(
-    of: Layer | Gate, spec: ModelSpec, order: Order, target: str | None, against: str | None, first: int, most: int
-) -> dict[str, Any]:
-    """``most`` channels of a layer or gate from the ``first`` in this order. Raises UnknownName and InvalidOption."""
-    scores = _told_apart(of, spec, target, against) if target is not None else None
-    if order == "target" and scores is None:
-        raise InvalidOption("order: target needs `target`, a class.")
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """The channels of a layer or gate in an order: their numbers, their scores for ``target``, their typical values."""
+
+    of: Layer | Gate
+    channels: NDArray[np.intp]
+    scores: Floats | None
+    values: Mapping[str, Floats]
+
+
+def ranking(of: Layer | Gate, spec: ModelSpec, order: Order | None, target: str | None, against: str | None) -> Ranking:
+    """The channels in this order. Raises UnknownName and InvalidOption."""
+    if target is None and (order == "target" or against is not None):
+        raise InvalidOption(f"{'order: target' if against is None else 'against'} needs `target`, a class.")
+    order = order or ("number" if target is None else "target")
+    scores = None if target is None else _told_apart(of, spec, target, against)
     values = _typical(of)
     keys = {"target": scores, "zeros": None if isinstance(of, Gate) else of.zeros, **values}
-    if order != "number" and keys.get(order) is None:
-        raise InvalidOption(f"order: A gate has the orders number, {', '.join(values)} and target, not {order}.")
     key = keys.get(order)
-    ranked = np.arange(of.channels) if key is None else np.argsort(-key, kind="stable")
+    if order != "number" and key is None:
+        raise InvalidOption(f"order: A gate has the orders number, {', '.join(values)} and target, not {order}.")
+    channels = np.arange(of.channels) if key is None else np.argsort(-key, kind="stable")
+    return Ranking(of, channels, scores, values)
+
+
+def listed(ranked: Ranking, spec: ModelSpec, first: int, most: int) -> dict[str, Any]:
+    """``most`` channels from the ``first``."""
+    of, scores = ranked.of, ranked.scores
     return {
         "layer": of.name,
         "channels": of.channels,
@@ -94,13 +111,13 @@ def listed(
         "entries": [
             {
                 "channel": channel,
-                **{name: value[channel] for name, value in values.items()},
+                **{name: value[channel] for name, value in ranked.values.items()},
                 **({"zeros": of.zeros[channel]} if isinstance(of, Layer) else {}),
                 **({"score": scores[channel]} if scores is not None else {}),
                 "speaks_for": _classes(of.classes_of(channel, "for"), spec, _FEW) if isinstance(of, Layer) else [],
                 "activating": _classes(of.classes_of(channel, "activating"), spec, _FEW),
             }
-            for channel in ranked[first : first + most].tolist()
+            for channel in ranked.channels[first : first + most].tolist()
         ],
     }
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from pellucid.atlas.file import Atlas
-from pellucid.errors import NoAtlas
+from pellucid.errors import InvalidOption, NoAtlas
 from pellucid.parts import atlas as atlas_part
 from pellucid.parts import channel_figure, result
 from pellucid.parts.atlas import Order
 from pellucid.parts.figure import FIGURE_TYPES, SVG
+from pellucid.parts.option_types import unknown_option
 from pellucid.schemas import ChannelDetail, ChannelList
 
 from ..flow.networks import Served, Service
@@ -21,6 +23,9 @@ from ..http.openapi_problems import CHANNEL_FIGURE_PROBLEMS, CHANNEL_PROBLEMS
 
 _NAME: Final = Path(description="A name from /v1/models.", examples=["lite0"])
 _LAYER: Final = Path(description="A layer or gate of the atlas, from `atlas` of /v1/models/{name}.", examples=["head"])
+
+# Writes a reply, whose names are resolved.
+Written = Callable[[], dict[str, Any] | bytes]
 
 _AS_FIGURE: Final[dict[int | str, dict[str, Any]]] = {
     200: {
@@ -33,7 +38,7 @@ _AS_FIGURE: Final[dict[int | str, dict[str, Any]]] = {
 
 def router(service: Service) -> APIRouter:
     """The channels of a layer or gate, and one of them."""
-    routes = APIRouter(tags=["models"])
+    routes = APIRouter(tags=["models"], dependencies=[Depends(_require_known_options)])
 
     @routes.get(
         "/v1/models/{name}/layers/{layer}/channels",
@@ -66,13 +71,12 @@ def router(service: Service) -> APIRouter:
     ) -> Response:
         """Which channels are there, what do they answer to, and which tell one class from another?"""
         served, atlas = _open(service, name)
-        chosen = order or ("target" if target is not None else "number")
 
-        def written() -> dict[str, Any]:
-            of = atlas_part.member(atlas, layer)
-            return atlas_part.listed(of, served.spec, chosen, target, against, offset, limit)
+        def resolved() -> Written:
+            ranked = atlas_part.ranking(atlas_part.member(atlas, layer), served.spec, order, target, against)
+            return lambda: atlas_part.listed(ranked, served.spec, offset, limit)
 
-        return await _reply(request, served, atlas, written)
+        return await _reply(request, served, resolved)
 
     @routes.get(
         "/v1/models/{name}/layers/{layer}/channels/{channel}",
@@ -93,13 +97,14 @@ def router(service: Service) -> APIRouter:
         media_type = negotiate(", ".join(request.headers.getlist("accept")), *FIGURE_TYPES)
         served, atlas = _open(service, name)
 
-        def written() -> dict[str, Any] | bytes:
+        def resolved() -> Written:
             of = atlas_part.member(atlas, layer)
+            atlas_part.require_channel(of, channel)
             if media_type != JSON:
-                return channel_figure.drawn(atlas, of, channel, served.spec, media_type).data
-            return atlas_part.channel_json(atlas, of, channel, served.spec)
+                return lambda: channel_figure.drawn(atlas, of, channel, served.spec, media_type).data
+            return lambda: atlas_part.channel_json(atlas, of, channel, served.spec)
 
-        return await _reply(request, served, atlas, written, media_type)
+        return await _reply(request, served, resolved, media_type)
 
     return routes
 
@@ -112,23 +117,34 @@ def _open(service: Service, name: str) -> tuple[Served, Atlas]:
     return served, served.atlas
 
 
-async def _reply(
-    request: Request,
-    served: Served,
-    atlas: Atlas,
-    written: Callable[[], dict[str, Any] | bytes],
-    media_type: str = JSON,
-) -> Response:
-    """The reply, written in the pool. Its ETag is the atlas' digest: the same address has the same answer."""
-    kind = "" if media_type == JSON else "-" + media_type.partition("/")[2].partition("+")[0]
-    tag = f'"{atlas.digest[:32]}{kind}"'
-    headers = {"ETag": tag, "Cache-Control": "no-cache", "Vary": "Accept"}
-    known = request.headers.get("if-none-match", "")
-    if tag in (each.strip().removeprefix("W/") for each in known.split(",")):
-        return Response(status_code=304, headers=headers)
+async def _reply(request: Request, served: Served, resolved: Callable[[], Written], media_type: str = JSON) -> Response:
+    """The reply, written in the pool, or 304 if the client has it. Names are resolved in either case.
 
-    def content() -> str | bytes:
+    The ETag covers all that decides the answer at an address: the atlas, the network with its labels, and the version.
+    """
+    kind = "" if media_type == JSON else "-" + media_type.partition("/")[2].partition("+")[0]
+    tag = f'"{served.atlas_tag}{kind}"'
+    headers = {"ETag": tag, "Cache-Control": "no-cache", "Vary": "Accept"}
+    known = {each.strip().removeprefix("W/") for each in ",".join(request.headers.getlist("if-none-match")).split(",")}
+
+    def content() -> str | bytes | None:
+        written = resolved()
+        if known & {tag, "*"}:
+            return None
         found = written()
         return found if isinstance(found, bytes) else result.as_json({"model": served.spec.name, **found})
 
-    return Response(await served.in_pool(content), media_type=media_type, headers=headers)
+    body = await served.in_pool(content)
+    if body is None:
+        return Response(status_code=304, headers=headers)
+    return Response(body, media_type=media_type, headers=headers)
+
+
+def _require_known_options(request: Request) -> None:
+    """Raise InvalidOption for an option that the route does not take, or that is given several times."""
+    allowed = [field.alias for field in request.scope["route"].dependant.query_params]
+    for name, times in Counter(name for name, _ in request.query_params.multi_items()).items():
+        if name not in allowed:
+            raise InvalidOption(unknown_option(name, allowed))
+        if times > 1:
+            raise InvalidOption(f"{name} is given {times} times; it takes one value.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,19 @@ def test_a_channel_has_its_crops_classes_and_distribution(client: TestClient) ->
         assert red > 1.5 * max(green, blue)
     again = client.get(CHANNELS.format("act") + "/0", headers={"If-None-Match": f'W/{response.headers["etag"]}, "x"'})
     assert (again.status_code, again.content) == (304, b"")
+    for layer, query in (
+        ("nope/channels/0", ""),
+        ("act/channels/3", ""),
+        ("act/channels/0", "?x=1"),
+        ("nope/channels", ""),
+    ):
+        wrong = client.get(f"/v1/models/Planted/layers/{layer}{query}", headers={"If-None-Match": "*"})
+        assert wrong.status_code == 422
+    every = client.get(CHANNELS.format("act") + "/0", headers={"If-None-Match": "*"})
+    assert every.status_code == 304
+    documented = client.get("/openapi.json").json()["paths"]
+    for path in ("channels", "channels/{channel}"):
+        assert "304" in documented[f"/v1/models/{{name}}/layers/{{layer}}/{path}"]["get"]["responses"]
     gate = ChannelDetail.model_validate_json(client.get(CHANNELS.format("gate") + "/2").content)
     assert gate.before == "act"
     assert {"clean", "noise"} <= set(gate.damaged or {})
@@ -117,11 +131,19 @@ def test_the_channels_that_tell_two_classes_apart_come_first(client: TestClient,
         ("act", {"limit": 0}, 422, "greater than or equal to 1"),
         ("gate", {"order": "zeros"}, 422, "A gate has the orders number, mean and target"),
         ("atc", {}, 422, "Did you mean 'act'?"),
+        ("act", {"against": "a"}, 422, "against needs `target`"),
+        (
+            "act",
+            {"tarqet": "a"},
+            422,
+            "Unknown option 'tarqet'. Did you mean 'target'? This route takes order, target,",
+        ),
+        ("act", {"target": ["a", "b"]}, 422, "target is given 2 times"),
         ("act", {"order": "best"}, 422, "'number', 'mean', 'maximum', 'zeros' or 'target'"),
     ],
 )
 def test_what_is_wrong_in_a_query_is_named(
-    client: TestClient, layer: str, query: dict[str, str | int], status: int, said: str
+    client: TestClient, layer: str, query: dict[str, str | int | list[str]], status: int, said: str
 ) -> None:
     response = client.get(CHANNELS.format(layer), params=query)
     assert response.status_code == status
@@ -177,6 +199,12 @@ def test_a_box_finds_the_channels_that_answer_to_what_is_in_it(client: TestClien
         assert found.scale == "atlas"
 
 
+def test_a_box_has_four_numbers(client: TestClient) -> None:
+    reply = client.post("/v1/channels?box=1,2,3", content=picture("red"), headers={"Content-Type": "image/png"})
+    assert reply.status_code == 422
+    assert "four numbers, x0, y0, x1 and y1, got [1.0, 2.0, 3.0]" in reply.json()["detail"]
+
+
 def test_metrics_tell_when_pictures_drift_from_the_atlas(file: Path, path: Path, files: list[tuple[str, Path]]) -> None:
     settings = Settings(model=str(file), atlases=(str(path),), cache_dir="", threads=1, precision="fp32")
 
@@ -201,6 +229,17 @@ def test_what_has_no_atlas_says_how_to_get_one(file: Path) -> None:
     assert (missing.status_code, missing.json()["type"]) == (404, "urn:pellucid:problem:no-atlas")
     assert asked.status_code == 422
     assert "PELLUCID_ATLASES" in asked.json()["detail"]
+
+
+def test_other_labels_have_another_etag(
+    network: CompiledNetwork, file: Path, path: Path, tmp_path: Path, client: TestClient
+) -> None:
+    named, model = tmp_path / file.name, replace(network.model, labels=("x", "y", "z"))
+    save(named, network.manifest.model_copy(update={"model": model}), network.graph, network.weights)
+    settings = Settings(model=str(named), atlases=(str(path),), cache_dir="", threads=1, precision="fp32")
+    with TestClient(create_app(settings)) as other:
+        tags = [each.get(CHANNELS.format("act")).headers["etag"] for each in (other, client)]
+    assert tags[0] != tags[1]
 
 
 @pytest.mark.parametrize(
