@@ -351,7 +351,7 @@ def _served(
         sizes=compiled.sizes,
         atlas=atlas,
         atlas_tag="" if atlas is None else _tag(version("pellucid"), atlas.digest, compiled.digest, repr(spec)),
-        drift=Drift(atlas.medians) if atlas is not None and atlas.gates else None,
+        drift=Drift(atlas.medians, atlas.about.sampled) if atlas is not None and atlas.gates else None,
         runtime={"engine": as_json(runtime.info), "versions": versions()},
         times=times,
     )

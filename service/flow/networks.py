@@ -50,8 +50,8 @@ class Served:
     ``engine`` describes the engine for people. ``runtime`` is the part of ``schemas.Provenance`` about the engine and
     versions. ``pool`` decodes and draws. ``tiles`` merges the outcomes of a picture in tiles. ``sizes`` are the sizes
     of pixels on which the network runs. ``trials`` is the measured cost of trust trials, ``times`` that of methods.
-    ``atlas`` says what its channels answer to, and ``drift`` how far pictures lie from those of the atlas. ``atlas_tag``
-    is a digest of the atlas, the network with its labels, and the version.
+    ``atlas`` says what its channels answer to, and ``drift`` how far pictures lie from those of the atlas.
+    ``atlas_tag`` is a digest of the atlas, the network with its labels, and the version.
     """
 
     spec: ModelSpec

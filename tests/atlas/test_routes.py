@@ -17,9 +17,10 @@ from pellucid.atlas.content import AtlasError
 from pellucid.atlas.file import Atlas
 from pellucid.network.file import CompiledNetwork, save
 from pellucid.schemas import ChannelDetail, ChannelList, ModelDetail, Reply, Result
-from pellucid.types import Pixels
+from pellucid.types import GateReading, Pixels
 from service.app import create_app
 from service.config import Settings
+from service.telemetry.drift import Drift
 from tests import networks
 from tests.atlas.conftest import COLOURS, SIDE
 
@@ -45,6 +46,12 @@ def picture(colour: str, left: int = 8) -> bytes:
     pixels[8:24, left : left + 16] = COLOURS[colour]
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def whole(colour: str) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (SIDE, SIDE), COLOURS[colour]).save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -175,16 +182,29 @@ def test_the_channels_of_a_picture_come_with_what_they_answer_to(client: TestCli
 
 def test_a_picture_unlike_those_of_the_atlas_is_unusual(client: TestClient) -> None:
     """All of it is coloured, where the atlas' pictures have a small square."""
-    flat = io.BytesIO()
-    Image.new("RGB", (SIDE, SIDE), COLOURS["blue"]).save(flat, "PNG")
-    seen = [
-        result(client, "/v1/attention", image, atlas="true").attention for image in (picture("red"), flat.getvalue())
-    ]
+    seen = [result(client, "/v1/attention", image, atlas="true").attention for image in (picture("red"), whole("blue"))]
     usual, unusual = ((each.gates[0].atlas if each else None) for each in seen)
     assert usual is not None
     assert unusual is not None
     assert (usual.unusual, unusual.unusual) == (False, True)
     assert unusual.outside > usual.outside
+
+
+@pytest.mark.parametrize("view", ["squash", "whole"])
+def test_values_have_a_place_in_the_atlas_with_its_own_view_alone(client: TestClient, view: str) -> None:
+    """The atlas has seen the centre of its pictures."""
+    query = {"include": "attention,feature_maps", "layers": "act", "atlas": "true"}
+    seen, other = (result(client, "/v1/explain", whole("blue"), view=each, **query) for each in ("centre", view))
+    assert seen.attention is not None
+    assert seen.attention.gates[0].atlas is not None
+    assert other.attention is not None
+    assert other.attention.gates[0].atlas is None
+    assert other.attention.gates[0].strongest[0].meaning is not None
+    for found, placed in ((seen, True), (other, False)):
+        (maps,) = found.feature_maps or []
+        assert maps.atlas is not None
+        assert len(maps.atlas.meanings) == len(maps.channels)
+        assert [places is not None for places in (maps.atlas.mean, maps.atlas.maximum)] == [placed] * 2
 
 
 def test_a_box_finds_the_channels_that_answer_to_what_is_in_it(client: TestClient) -> None:
@@ -207,19 +227,36 @@ def test_a_box_has_four_numbers(client: TestClient) -> None:
 
 def test_metrics_tell_when_pictures_drift_from_the_atlas(file: Path, path: Path, files: list[tuple[str, Path]]) -> None:
     settings = Settings(model=str(file), atlases=(str(path),), cache_dir="", threads=1, precision="fp32")
+    usual = [each.read_bytes() for _, each in files[:45]]
 
-    def drift(images: list[bytes]) -> float:
-        with TestClient(create_app(settings)) as client:
-            for image in images:
-                result(client, "/v1/attention", image)
-            (line,) = (
-                line for line in client.get("/metrics").text.splitlines() if line.startswith("pellucid_gate_drift{")
-            )
-            return float(line.rpartition(" ")[2])
+    def drift(client: TestClient, images: list[bytes]) -> float:
+        sent = [("images", ("a.png", image, "image/png")) for image in images]
+        assert client.post("/v1/attention", files=sent).status_code == 200
+        (line,) = (line for line in client.get("/metrics").text.splitlines() if line.startswith("pellucid_gate_drift{"))
+        return float(line.rpartition(" ")[2])
 
-    usual = drift([path.read_bytes() for _, path in files[:45]])
-    assert usual < 0.2
-    assert drift([picture("blue")] * 5) > 2 * usual
+    with TestClient(create_app(settings)) as client:
+        few = [drift(client, usual[:30]), drift(client, usual[30:]), drift(client, usual[:30])]
+        assert np.isnan(few).all()
+        assert drift(client, [*usual[30:], *usual[:15]]) < 0.05
+        predicted = client.post("/v1/predict", content=picture("blue"), headers={"Content-Type": "image/png"})
+        assert predicted.status_code == 200
+        for _ in range(6):
+            shifted = drift(client, [whole("blue")] * 30)
+        assert shifted > 0.5
+
+
+def test_chance_alone_is_no_drift() -> None:
+    chance = np.random.default_rng(0)
+    medians = np.median(chance.normal(size=(400, 300)), 0)
+    drift = Drift({"gate": medians.astype(np.float32)}, 400)
+    found = []
+    for _ in range(600):
+        weights = chance.normal(size=300).astype(np.float32)
+        drift.observe([GateReading("gate", "", weights, np.argsort(weights))])
+        found.append(drift.of("gate"))
+    assert np.isnan(found[:99]).all()
+    assert max(found[99:]) < 0.03
 
 
 def test_what_has_no_atlas_says_how_to_get_one(file: Path) -> None:
