@@ -43,8 +43,8 @@ class AtlasOptions(Options):
 
     atlas: bool = Field(
         False,
-        description="Also say what the named channels answer to, and how usual this picture's values are: by the "
-        "network's atlas, if the service has one (`atlas` of /v1/models/{name}).",
+        description="Also say what the named channels answer to, and, with `view=centre`, how usual this picture's values "
+        "are: by the network's atlas, if the service has one (`atlas` of /v1/models/{name}).",
         examples=[True],
     )
 
@@ -55,7 +55,9 @@ class AtlasOptions(Options):
 
     def entry(self, analysis: Analysis) -> dict[str, Any]:
         found = super().entry(analysis)
-        return found if analysis.atlas is None or not self.atlas else _annotated(found, analysis.atlas, analysis.spec)
+        if analysis.atlas is None or not self.atlas:
+            return found
+        return _annotated(found, analysis.atlas, analysis.spec, places=self.view == "centre")
 
 
 def opened(offer: Offer) -> Atlas:
@@ -180,12 +182,13 @@ def dimmed(image: Image.Image, mask: Pixels) -> Image.Image:
     return Image.fromarray((np.asarray(image) * share).astype(np.uint8))
 
 
-def _annotated(entry: dict[str, Any], atlas: Atlas, spec: ModelSpec) -> dict[str, Any]:
-    """An entry with what the atlas says of the channels that it names."""
+def _annotated(entry: dict[str, Any], atlas: Atlas, spec: ModelSpec, places: bool) -> dict[str, Any]:
+    """An entry with what the atlas says of the channels that it names, and with the ``places`` of its values."""
     attention, maps, what_if = (entry.get(part) for part in ("attention", "feature_maps", "what_if"))
     for gate in attention["gates"] if attention else ():
         if (known := atlas.gates.get(gate["layer"])) is not None:
-            gate["atlas"] = _place_json(known, gate["weights"])
+            if places:
+                gate["atlas"] = _place_json(known, gate["weights"])
             for each in (*gate["strongest"], *gate["weakest"]):
                 each["meaning"] = meaning_json(atlas, known.before, each["channel"], spec)
     if attention and (importance := attention.get("importance")) and importance["layer"] in atlas.layers:
@@ -203,11 +206,10 @@ def _annotated(entry: dict[str, Any], atlas: Atlas, spec: ModelSpec) -> dict[str
         layer = atlas.layers.get(found["layer"])
         if layer is not None and "side" not in found:
             shown, stats = found["channels"], found["stats"]
-            found["atlas"] = {
-                "mean": Distribution(layer.mean.quantiles[[*shown]]).place(np.asarray(stats["mean"])),
-                "maximum": Distribution(layer.maximum.quantiles[[*shown]]).place(np.asarray(stats["max"])),
-                "meanings": [meaning_json(atlas, layer.name, channel, spec) for channel in shown],
-            }
+            found["atlas"] = {"meanings": [meaning_json(atlas, layer.name, channel, spec) for channel in shown]}
+            for name, values, of in (("mean", stats["mean"], layer.mean), ("maximum", stats["max"], layer.maximum)):
+                if places:
+                    found["atlas"][name] = Distribution(of.quantiles[[*shown]]).place(np.asarray(values))
     if what_if:
         named = [*what_if["edit"]["channels"][:_STRONGEST], *(what_if["ranking"] or {"most": ()})["most"]]
         gate = atlas.gates.get(what_if["gate"] or "")

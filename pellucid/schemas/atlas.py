@@ -10,6 +10,8 @@ from pellucid.schemas.base import ClassName, Picture, Schema
 
 _QUANTILES = "33 quantiles over the atlas' pictures, from the minimum to the maximum, evenly spaced."
 
+_CENTRE = "Only present with `view=centre`, as the atlas has seen the centre of its pictures."
+
 
 class ClassScore(ClassName):
     """A class of a channel.
@@ -56,11 +58,15 @@ class GateAtlas(Schema):
 class MapsAtlas(Schema):
     """What the shown channels answer to, and how usual their values are. In the order of `channels`."""
 
-    mean: list[float] = Field(
-        description="The share of the atlas' pictures with a smaller mean activation.", examples=[[0.98, 0.51]]
+    mean: list[float] | None = Field(
+        None,
+        description=f"The share of the atlas' pictures with a smaller mean activation. {_CENTRE}",
+        examples=[[0.98]],
     )
-    maximum: list[float] = Field(
-        description="The share of the atlas' pictures with a smaller largest activation.", examples=[[0.99, 0.4]]
+    maximum: list[float] | None = Field(
+        None,
+        description=f"The share of the atlas' pictures with a smaller largest activation. {_CENTRE}",
+        examples=[[0.99]],
     )
     meanings: list[Meaning] = Field(description="What each channel answers to.")
 

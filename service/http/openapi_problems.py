@@ -109,7 +109,9 @@ MODEL_PROBLEMS: Final = {
     **responses((NO_KEY, WRONG_KEY, TOO_OFTEN, NO_MODEL)),
     "default": _ANY_OTHER,  # without it FastAPI adds a 422 of its own
 }
-_UNCHANGED: Final = {304: {"description": "The client has this answer: `If-None-Match` has its ETag, or is `*`."}}
+_UNCHANGED: Final[dict[int | str, dict[str, Any]]] = {
+    304: {"description": "The client has this answer: `If-None-Match` has its ETag, or is `*`."}
+}
 _OF_CHANNELS: Final = (NO_KEY, WRONG_KEY, TOO_OFTEN, NO_MODEL, NO_ATLAS, BAD_ORDER, UNKNOWN_LAYER)
 CHANNEL_PROBLEMS: Final = {**_UNCHANGED, **responses(_OF_CHANNELS)}
 _NOT_A_FIGURE: Final = NotAcceptable(
