@@ -14,9 +14,9 @@ import numpy as np
 from pellucid.atlas.content import (
     APPLICATION,
     DIGEST,
+    ENTRY,
     FOOTER,
     MOST_BYTES,
-    MOST_CHANNELS,
     MOST_LAYERS,
     SCHEMA,
     VERSION,
@@ -102,24 +102,50 @@ def _check_sizes(database: sqlite3.Connection, name: str, network: CompiledNetwo
     def refuse(why: str) -> AtlasError:
         return AtlasError(f"{name} is not a valid atlas: {why}")
 
-    found = database.execute("SELECT name, kind, facts FROM layers LIMIT ?", (MOST_LAYERS + 1,)).fetchall()
+    found = database.execute("SELECT id, name, kind, facts FROM layers LIMIT ?", (MOST_LAYERS + 1,)).fetchall()
+    if len(found) > MOST_LAYERS or not all(0 <= number < MOST_LAYERS for number, *_ in found):
+        raise refuse("it has too many layers")
     shapes = {("layer", layer.name): layer.shape for layer in network.spec.layers}
     shapes |= {("gate", gate.layer): gate.shape for gate in network.spec.gates}
-    seen: set[tuple[str, str]] = set()
-    scaled: set[tuple[str, str]] = set()
-    for layer, kind, facts in found:
-        known = LayerFacts.model_validate_json(facts)
-        if (kind, layer) in seen or shapes.get((kind, layer)) != known.shape:
+    facts: dict[tuple[str, str], LayerFacts] = {}
+    for _, layer, kind, text in found:
+        known = LayerFacts.model_validate_json(text)
+        if (kind, layer) in facts or shapes.get((kind, layer)) != known.shape:
             raise refuse("it has a layer that the network does not have")
-        seen.add((kind, layer))
-        scaled |= {("layer", known.before)} if kind == "gate" else set()
-    if not scaled <= seen:
-        raise refuse("a gate has no layer before it")
-    channels = sum(shapes[each][0] for each in seen)
-    (examples,) = database.execute("SELECT count(*) FROM examples").fetchone()
-    (largest,) = database.execute("SELECT max(id) FROM crops").fetchone()
+        facts[kind, layer] = known
+    for (kind, layer), known in facts.items():
+        before = facts.get(("layer", known.before)) if kind == "gate" else None
+        if kind == "gate" and (before is None or before.shape[0] != known.shape[0]):
+            raise refuse(f"the gate {layer} has no layer before it")
+    channels = sum(known.shape[0] for known in facts.values())
+    height, width = network.model.preprocess.size
+
+    def wrong(table: str, valid: str, *values: int) -> bool:
+        """Whether a row is not valid, or the ids are not 0, 1, 2 ..."""
+        query = f"SELECT count(*), coalesce(min(id), 0), coalesce(max(id), -1), coalesce(min({valid}), 1) FROM {table}"
+        count, first, last, all_valid = database.execute(query, values).fetchone()
+        return bool(first != 0 or last != count - 1 or not all_valid)
+
     (pictures,) = database.execute("SELECT count(*) FROM pictures").fetchone()
-    if len(found) > MOST_LAYERS or channels > MOST_LAYERS * MOST_CHANNELS or examples > 2 * channels:
+    (crops,) = database.execute("SELECT count(*) FROM crops").fetchone()
+    (examples,) = database.execute("SELECT count(*) FROM examples").fetchone()
+    if examples > 2 * channels:
         raise refuse("it has too many rows")
-    if pictures != about.pictures or (largest or 0) > 2 * channels * about.examples:
+    if pictures != about.pictures or crops > 2 * channels * about.examples:
         raise refuse("its pictures and crops do not match what it says of itself")
+    if wrong("pictures", f"typeof(sha256) = 'blob' AND length(sha256) = {DIGEST}"):
+        raise refuse("its pictures are not numbered")
+    integers = " AND ".join(f"typeof({name}) = 'integer'" for name in ("picture", "x0", "y0", "x1", "y1"))
+    inside = "picture >= 0 AND picture < ? AND x0 >= 0 AND y0 >= 0 AND x0 < x1 AND y0 < y1 AND x1 <= ? AND y1 <= ?"
+    if wrong("crops", f"{integers} AND {inside}", pictures, width, height):
+        raise refuse("a crop is of no picture, or has no box")
+    of_crop = np.fromiter((picture for (picture,) in database.execute("SELECT picture FROM crops ORDER BY id")), int)
+    for (entries,) in database.execute("SELECT entries FROM examples"):
+        if not isinstance(entries, bytes) or len(entries) % ENTRY.itemsize:
+            raise refuse("an example is broken")
+        rows = np.frombuffer(entries, ENTRY)
+        cropped = rows[rows["crop"] != -1]
+        if ((cropped["crop"] < 0) | (cropped["crop"] >= crops)).any():
+            raise refuse("an example has a crop that is missing")
+        if (of_crop[cropped["crop"]] != cropped["picture"]).any():
+            raise refuse("an example has a crop of another picture")

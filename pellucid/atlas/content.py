@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
+from pellucid.errors import PellucidError
 from pellucid.types import Box, Floats, Pixels
 
 Array = NDArray[Any]
@@ -60,8 +61,10 @@ SCHEMA: Final = (
 )
 
 
-class AtlasError(ValueError):
+class AtlasError(PellucidError, ValueError):
     """The file is not an atlas of this network, or is cut off or altered. The message is one sentence."""
+
+    slug, title = "broken-atlas", "The atlas of the network is not valid"
 
 
 class About(BaseModel):

@@ -88,6 +88,8 @@ class _Stored:
         """See ClassMeans."""
         classes = self._classes("class means classes")
         pictures = self._array("class means pictures", "<i4", (len(classes),))
+        if (pictures < 1).any():
+            raise AtlasError(f"the atlas is not valid: {self.name} has a class without pictures")
         means = self._array("class means", "<f2", (len(classes), self.channels)).astype(np.float32)
         return ClassMeans(classes, pictures, means, self._array("spread", "<f4", (self.channels,)))
 
@@ -244,23 +246,23 @@ class Atlas:
         return {name: gate.weight.quantiles[:, QUANTILES // 2] for name, gate in self.gates.items()}
 
     def picture(self, number: int) -> Picture:
-        """One picture. Raises IndexError."""
+        """One picture. Raises AtlasError."""
         for digest, predicted, name in self._rows("SELECT sha256, class, name FROM pictures WHERE id = ?", number):
             named = name is None or (isinstance(name, str) and len(name) <= LONGEST_NAME and name.isprintable())
             classed = predicted is None or (isinstance(predicted, int) and 0 <= predicted < self.classes)
             if not (named and classed and isinstance(digest, bytes) and len(digest) == DIGEST):
                 raise AtlasError(f"the atlas is not valid: picture {number} has a broken row")
             return Picture(number, digest.hex(), predicted, name)
-        raise IndexError(f"there is no picture {number}")
+        raise AtlasError(f"the atlas is not valid: it has no picture {number}")
 
     def crop(self, number: int) -> Crop:
-        """One crop. Raises IndexError."""
+        """One crop. Raises AtlasError."""
         for picture, *box, webp in self._rows("SELECT picture, x0, y0, x1, y1, webp FROM crops WHERE id = ?", number):
             plain = isinstance(webp, bytes) and len(webp) <= LARGEST_CROP and webp[:4] + webp[8:12] == b"RIFFWEBP"
             if not plain or not all(isinstance(each, int) and 0 <= each < 2**15 for each in box):
                 raise AtlasError(f"the atlas is not valid: crop {number} has a broken row")
-            return Crop(number, int(picture), (box[0], box[1], box[2], box[3]), webp)
-        raise IndexError(f"there is no crop {number}")
+            return Crop(number, picture, (box[0], box[1], box[2], box[3]), webp)
+        raise AtlasError(f"the atlas is not valid: it has no crop {number}")
 
     # -- for layers and gates
 
@@ -287,7 +289,9 @@ class Atlas:
             except (TypeError, ValueError):
                 found, cells = np.zeros(MOST_EXAMPLES + 1, ENTRY), None
             inside = ((found["picture"] >= 0) & (found["picture"] < self.about.pictures)).all()
-            inside &= ((found["row"] < facts.shape[1]) & (found["column"] < facts.shape[2])).all()
+            for axis, side in (("row", facts.shape[1]), ("column", facts.shape[2])):
+                inside &= ((found[axis] >= -1) & (found[axis] < side)).all()
+            inside &= ((found["row"] < 0) == (found["column"] < 0)).all()
             if len(found) > self.about.examples or not inside or not np.isfinite(found["value"]).all():
                 raise AtlasError(f"the atlas is not valid: channel {channel} of {name} has broken examples")
             return tuple(
@@ -302,7 +306,7 @@ class Atlas:
         with self._lock:
             try:
                 return self._database.execute(query, values).fetchall()
-            except sqlite3.Error as error:
+            except (sqlite3.Error, OverflowError) as error:
                 raise AtlasError(f"the atlas is not valid: {error}") from error
 
 

@@ -43,7 +43,7 @@ class AtlasOptions(Options):
 
     atlas: bool = Field(
         False,
-        description="Also say what the named channels answer to, and, with `view=centre`, how usual this picture's values "
+        description="Also say what the named channels answer to, and with `view=centre` how usual its values "
         "are: by the network's atlas, if the service has one (`atlas` of /v1/models/{name}).",
         examples=[True],
     )

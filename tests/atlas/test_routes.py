@@ -23,6 +23,7 @@ from service.config import Settings
 from service.telemetry.drift import Drift
 from tests import networks
 from tests.atlas.conftest import COLOURS, SIDE
+from tests.atlas.test_atlas import altered, statement
 
 CHANNELS = "/v1/models/Planted/layers/{}/channels"
 
@@ -266,6 +267,21 @@ def test_what_has_no_atlas_says_how_to_get_one(file: Path) -> None:
     assert (missing.status_code, missing.json()["type"]) == (404, "urn:pellucid:problem:no-atlas")
     assert asked.status_code == 422
     assert "PELLUCID_ATLASES" in asked.json()["detail"]
+
+
+def test_a_broken_row_answers_with_a_problem(file: Path, path: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.atlas"
+    bad.write_bytes(altered(path, statement("UPDATE crops SET webp = '<svg/>'")))
+    with TestClient(create_app(Settings(model=str(file), atlases=(str(bad),), cache_dir="", threads=1))) as client:
+        replies = [
+            client.get(CHANNELS.format("act") + "/0"),
+            client.post("/v1/attention?atlas=true", content=picture("red"), headers={"Content-Type": "image/png"}),
+        ]
+    for reply in replies:
+        assert (reply.status_code, reply.json()["type"]) == (500, "urn:pellucid:problem:broken-atlas")
+        assert "has a broken row" in reply.json()["detail"]
+    with pytest.raises(pellucid.PellucidError, match="has a broken row"):
+        pellucid.open(file, atlas=bad, threads=1).attention(picture("red"), atlas=True)
 
 
 def test_other_labels_have_another_etag(
