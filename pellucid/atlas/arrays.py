@@ -40,8 +40,11 @@ def of_layer(network: CompiledNetwork, gathered: Gathered, layer: Watched) -> tu
     if name in subject.linear:
         evidence = "weights"
         weights = network.weights[network.manifest.values[name].linear or ""].astype(np.float64)
-        every = list(range(len(weights)))
-        arrays |= _lists("for", weights, every) | _lists("against", -weights, every, sign=-1)
+        rows = np.array([row for row, predicted in enumerate(gathered.classes) if predicted >= 0], int)
+        counts, named = gathered.counts[rows], [gathered.classes[row] for row in rows]
+        sums = gathered.sums[rows, columns.start - first : columns.stop - first]
+        scores = weights[named] * sums / (counts + 2)[:, None]
+        arrays |= _lists("for", scores, named, counts) | _lists("against", -scores, named, counts, sign=-1)
     elif name in subject.inner and gathered.differentiated:
         evidence = "gradients"
         inner = [each for each in subject.layers if each.name in subject.inner]

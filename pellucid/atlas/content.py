@@ -18,8 +18,9 @@ from pellucid.types import Box, Floats, Pixels
 Array = NDArray[Any]
 By = Literal["maximum", "mean", "highest", "lowest"]
 Relation = Literal["for", "against", "activating"]
-# How the classes that a channel speaks for were found. ``weights``: of the linear layer behind the layer, exactly.
-# ``gradients``: gradient times activation, summed over positions, the mean over pictures of each predicted class.
+# How the classes that a channel speaks for were found: by its contribution to the logit of the predicted class, the
+# mean over pictures of each. ``gradients``: gradient times activation, summed over positions. ``weights``: the same in
+# closed form, the weight of the linear layer behind times the mean activation.
 Evidence = Literal["weights", "gradients", "none"]
 
 VERSION: Final = 1
@@ -213,10 +214,10 @@ class Crop:
 class ClassScore:
     """A class of a channel.
 
-    ``for`` and ``against``: ``score`` is the class's weight, or the mean of gradient times activation over ``pictures``
-    of this predicted class, times n / (n + 2) for n pictures, so that few count less. ``activating``: ``score`` says by
-    how many standard deviations the channel's mean activation (a gate's weight) in pictures of this predicted class is
-    above that of all, times n / (n + 2). ``pictures`` is 0 for weights.
+    ``for`` and ``against``: ``score`` is the channel's contribution to the class's logit, the mean over ``pictures`` of
+    this predicted class, times n / (n + 2) for n pictures, so that few count less. See Evidence. ``activating``:
+    ``score`` says by how many standard deviations the channel's mean activation (a gate's weight) in pictures of this predicted
+    class is above that of all, times n / (n + 2).
     """
 
     index: int

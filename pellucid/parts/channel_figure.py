@@ -46,7 +46,7 @@ def drawn(atlas: Atlas, of: Layer | Gate, number: int, spec: ModelSpec, media_ty
         examples = {"maximum": channel.by_maximum, "mean": channel.by_mean}
         blocks += [_distribution("Largest activation", channel.maximum), _distribution("Mean activation", channel.mean)]
         unit = {
-            "weights": "weight of the linear layer",
+            "weights": "mean of weight times activation",
             "gradients": "mean of gradient times activation",
         }
         classes = {

@@ -16,13 +16,14 @@ _CENTRE = "Only present with `view=centre`, as the atlas has seen the centre of 
 class ClassScore(ClassName):
     """A class of a channel.
 
-    Of `speaks_for` and `speaks_against`: the class's weight behind the layer (`evidence` is `weights`), or the mean of
-    gradient times activation over pictures of that class (`gradients`). Of `activating`: by how many standard
-    deviations the channel's mean in pictures of that predicted class is above that of all.
+    Of `speaks_for` and `speaks_against`: the channel's contribution to the logit, the mean over pictures of that
+    predicted class, times n / (n + 2) for n pictures. Contribution is gradient times activation, summed over positions
+    (`evidence` is `gradients`), or the same in closed form, weight times mean activation (`weights`). Of `activating`:
+    by how many standard deviations the channel's mean in pictures of that predicted class is above that of all.
     """
 
     score: float = Field(description="The score.", examples=[0.21])
-    pictures: int = Field(description="The pictures behind it. 0 for a weight.", examples=[14])
+    pictures: int = Field(description="The pictures behind it.", examples=[14])
 
 
 class Meaning(Schema):
@@ -140,7 +141,8 @@ class ChannelList(Schema):
     layer: str = Field(description="The layer or gate.", examples=["head"])
     channels: int = Field(description="The number of its channels.", examples=[1280])
     evidence: Literal["weights", "gradients", "none"] = Field(
-        description="How `speaks_for` was found: by the weights of the linear layer behind, or by gradients.",
+        description="How `speaks_for` was found: by the weights of the linear layer behind times the activation, or by "
+        "gradients.",
         examples=["weights"],
     )
     entries: list[ChannelSummary] = Field(description="The channels.")
