@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import threading
 import time
@@ -22,7 +23,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from threadpoolctl import threadpool_limits
 
-from pellucid.atlas.file import Atlas, AtlasError
+from pellucid.atlas.content import AtlasError
+from pellucid.atlas.file import Atlas
 from pellucid.atlas.file import read as read_atlas
 from pellucid.engine import Engine as NetworkEngine
 from pellucid.errors import MethodNotAllowed, NotFound, PellucidError, Unexplainable
@@ -239,16 +241,17 @@ def _assemble(settings: Settings, on_death: Callable[[], None]) -> Service:
     if settings.font:
         typeface.use(settings.font)
     pool = FairPool(decoders, "pictures")
-    wanted = dict.fromkeys((settings.model, *settings.models))
     metrics = Metrics(version("pellucid"))
-    unclaimed: dict[str, AtlasError | None] = dict.fromkeys(settings.atlases)
-    networks = [_served(name, settings, pool, metrics, on_death, unclaimed) for name in wanted]
-    for error in unclaimed.values():
-        if error is not None:
-            raise error
-    served = [network.spec.name for network in networks]
+    cache = Path(settings.cache_dir).expanduser() if settings.cache_dir else None
+    compiled = [load(names.find(name, cache)) for name in dict.fromkeys((settings.model, *settings.models))]
+    served = [network.model.name for network in compiled]
     if len(set(served)) < len(served):
         raise ValueError(f"two networks have one name among {', '.join(served)}: give one another name beside its file")
+    atlases = atlases_for(compiled, settings.atlases)
+    networks = [
+        _served(network, atlases.get(network.model.name), settings, cache, pool, metrics, on_death)
+        for network in compiled
+    ]
     forecast = Forecast(decoders)
     return Service(
         networks={network.spec.name: network for network in networks},
@@ -270,21 +273,39 @@ def _assemble(settings: Settings, on_death: Callable[[], None]) -> Service:
     )
 
 
+def atlases_for(networks: Sequence[CompiledNetwork], files: Sequence[str]) -> dict[str, Atlas]:
+    """The atlases in the files by the name of their network.
+
+    Raises AtlasError, which names the file, if a file is no atlas of these networks or its network has one already.
+    """
+    found: dict[str, Atlas] = {}
+    for file in files:
+        path, errors = Path(file).expanduser(), []
+        for network in networks:
+            try:
+                atlas = read_atlas(path, network)
+            except AtlasError as error:
+                errors.append(error)
+                continue
+            if (name := network.model.name) in found:
+                raise AtlasError(f"{path.name}: {name} already has an atlas")
+            found[name] = atlas
+        if len(errors) == len(networks):
+            raise errors[0]
+    return found
+
+
 def _served(
-    name: str,
+    compiled: CompiledNetwork,
+    atlas: Atlas | None,
     settings: Settings,
+    cache: Path | None,
     pool: FairPool,
     metrics: Metrics,
     on_death: Callable[[], None],
-    atlases: dict[str, AtlasError | None],
 ) -> Served:
-    """One network of the catalogue, loaded onto the device and warm.
-
-    ``atlases`` are the files that no other network has claimed, and why. Its own is taken out.
-    """
+    """One network of the catalogue, loaded onto the device and warm."""
     started = time.perf_counter()
-    cache = Path(settings.cache_dir).expanduser() if settings.cache_dir else None
-    compiled = load(names.find(name, cache))
     spec = compiled.model
     runtime = choose.create(
         compiled,
@@ -309,7 +330,6 @@ def _served(
         max_batch,
         took_s,
     )
-    atlas = _claimed(compiled, atlases)
     worker = Worker(
         engine,
         max_batch,
@@ -330,23 +350,15 @@ def _served(
         max_side=settings.max_side_pixels,
         sizes=compiled.sizes,
         atlas=atlas,
-        drift=Drift(atlas.medians) if atlas is not None and atlas.gates else None,
+        atlas_tag="" if atlas is None else _tag(version("pellucid"), atlas.digest, compiled.digest, repr(spec)),
+        drift=Drift(atlas.medians, atlas.about.sampled) if atlas is not None and atlas.gates else None,
         runtime={"engine": as_json(runtime.info), "versions": versions()},
         times=times,
     )
 
 
-def _claimed(network: CompiledNetwork, atlases: dict[str, AtlasError | None]) -> Atlas | None:
-    """The network's atlas among the files, taken out of them. For the others, why they are not."""
-    for file in [*atlases]:
-        try:
-            found = read_atlas(Path(file).expanduser(), network)
-        except AtlasError as error:
-            atlases[file] = error
-        else:
-            del atlases[file]
-            return found
-    return None
+def _tag(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
 def _warm_up(engine: Engine, network: NetworkSpec, preprocess: PreprocessSpec, batches: Sequence[int]) -> None:

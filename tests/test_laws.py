@@ -23,7 +23,12 @@ MAY_IMPORT = {
         "pellucid.network",
         "pellucid.runtime.base",
     },
-    "pellucid.atlas.file": {"pellucid.atlas.receptive_field", "pellucid.network"},
+    "pellucid.atlas.file": {
+        "pellucid.atlas.checks",
+        "pellucid.atlas.content",
+        "pellucid.atlas.receptive_field",
+        "pellucid.network",
+    },
     "pellucid.client": {"pellucid.schemas"},
     "pellucid.compiler": {"pellucid.network", "pellucid.runtime"},
     "pellucid.decode": set(),
@@ -43,6 +48,7 @@ MAY_IMPORT = {
     },
     "pellucid.network": set(),
     "pellucid.parts": {
+        "pellucid.atlas.content",
         "pellucid.atlas.file",
         "pellucid.decode.region",
         "pellucid.decode.view",

@@ -17,27 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pellucid.atlas import measure
-from pellucid.atlas.file import (
-    ENTRY,
-    OF_GATES,
-    OF_LAYERS,
-    QUANTILES,
-    VERSION,
-    About,
-    By,
-    Evidence,
-    LayerFacts,
-    Writer,
-    parameters_digest,
-    preprocess_digest,
-    writing,
-)
+from pellucid.atlas import arrays
+from pellucid.atlas.checks import parameters_digest, preprocess_digest
+from pellucid.atlas.content import ENTRY, OF_GATES, OF_LAYERS, VERSION, About, By
 from pellucid.atlas.gathered import Best, Gathered, prepare
 from pellucid.atlas.observe import Observer, Subject, Watched, pixels_of, shown
+from pellucid.atlas.writing import Writer, writing
 from pellucid.engine import Engine
 from pellucid.network.file import CompiledNetwork
-from pellucid.types import Box, Floats
+from pellucid.types import Box
 
 Array = NDArray[Any]
 Given = TypeVar("Given")
@@ -45,9 +33,7 @@ Made = TypeVar("Made")
 Progress = Callable[[str, int, int], None]  # what is done, how much of it, and of how much
 
 _SAVED_EVERY: Final = 20.0  # seconds
-_NAMED: Final = 5  # classes in a list
 _AHEAD: Final = 3  # tasks that wait for each thread
-_COLUMNS: Final = 512  # whose quantiles are computed at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,13 +212,13 @@ def _written(
             ]
         )
         for layer in subject.layers:
-            facts, arrays = _of_layer(network, gathered, layer)
-            number = writer.layer(layer.name, "layer", facts, arrays)
+            facts, found = arrays.of_layer(network, gathered, layer)
+            number = writer.layer(layer.name, "layer", facts, found)
             for by in OF_LAYERS:
                 _examples(writer, number, by, gathered.best[by, layer.name], layer, crops)
         for name, channels, before in subject.gates:
-            facts, arrays = _of_gate(network, gathered, name, channels, before)
-            number = writer.layer(name, "gate", facts, arrays)
+            facts, found = arrays.of_gate(network, gathered, name, channels, before)
+            number = writer.layer(name, "gate", facts, found)
             for by in OF_GATES:
                 _examples(writer, number, by, gathered.best[by, name], None, crops, whole=_whole(network))
         _cut(pool, network, files, settings, gathered, crops, writer, threads, progress)
@@ -316,111 +302,3 @@ def _webp(image: Image.Image, settings: Settings) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "WEBP", quality=settings.quality, method=2)
     return buffer.getvalue()
-
-
-def _of_layer(network: CompiledNetwork, gathered: Gathered, layer: Watched) -> tuple[LayerFacts, dict[str, Array]]:
-    subject, name = gathered.subject, layer.name
-    channels = layer.shape[0]
-    columns = subject.parts["mean", name]
-    first = sum(other.shape[0] for other in subject.layers)
-    start = subject.parts["maximum", name].start
-    arrays = {
-        "maximum": _quantiles(gathered, subject.parts["maximum", name]),
-        "mean": _quantiles(gathered, columns),
-        "zeros": (gathered.zeros[start : start + channels] / gathered.pictures).astype("<f4"),
-        "rows": layer.field.rows.astype("<i4"),
-        "columns": layer.field.columns.astype("<i4"),
-        **_by_class(gathered, slice(columns.start - first, columns.stop - first)),
-    }
-    evidence: Evidence = "none"
-    arrays |= _lists("for", np.zeros((0, channels)), []) | _lists("against", np.zeros((0, channels)), [])
-    if name in subject.linear:
-        evidence = "weights"
-        weights = network.weights[network.manifest.values[name].linear or ""].astype(np.float64)
-        every = list(range(len(weights)))
-        arrays |= _lists("for", weights, every) | _lists("against", -weights, every, sign=-1)
-    elif name in subject.inner and gathered.differentiated:
-        evidence = "gradients"
-        inner = [each for each in subject.layers if each.name in subject.inner]
-        before = sum(each.shape[0] for each in inner[: [each.name for each in inner].index(name)])
-        rows = np.nonzero(gathered.evident)[0]
-        counts = gathered.evident[rows]
-        scores = gathered.evidence[rows, before : before + channels] / (counts + 2)[:, None]
-        named = [gathered.classes[row] for row in rows]
-        arrays |= _lists("for", scores, named, counts) | _lists("against", -scores, named, counts, sign=-1)
-    predict, agree = measure.of_layer(gathered, name)
-    facts = LayerFacts(
-        shape=layer.shape, cells=layer.cells, evidence=evidence, crops_predict=predict, classes_agree=agree
-    )
-    return facts, arrays
-
-
-def _of_gate(
-    network: CompiledNetwork, gathered: Gathered, name: str, channels: int, before: str
-) -> tuple[LayerFacts, dict[str, Array]]:
-    subject = gathered.subject
-    columns = subject.parts["weight", name]
-    first = sum(layer.shape[0] for layer in subject.layers)
-    arrays = {
-        "weight": _quantiles(gathered, columns),
-        **_by_class(gathered, slice(columns.start - first, columns.stop - first)),
-        **_lists("for", np.zeros((0, channels)), []),
-        **_lists("against", np.zeros((0, channels)), []),
-    }
-    inside = slice(columns.start - subject.weights.start, columns.stop - subject.weights.start)
-    if gathered.damaged:
-        for number, kind in enumerate(("clean", *subject.damages)):
-            copies = np.asarray(gathered.damaged_weights[: gathered.damaged, number, inside])
-            arrays[f"damaged {kind}"] = quantiles(copies)
-    shape = next(gate.shape for gate in network.spec.gates if gate.layer == name)
-    agree = measure.classes_agree(gathered, columns)
-    return LayerFacts(shape=shape, before=before, classes_agree=agree), arrays
-
-
-def quantiles(values: Floats) -> Floats:
-    """33 quantiles ``[C, 33]`` of values ``[n, C]``, evenly spaced, linear between two values."""
-    return np.quantile(values, np.linspace(0, 1, QUANTILES), axis=0).T.astype("<f4")
-
-
-def _quantiles(gathered: Gathered, columns: slice) -> Floats:
-    rows = min(gathered.pictures, len(gathered.values))
-    starts = range(columns.start, columns.stop, _COLUMNS)
-    parts = [np.array(gathered.values[:rows, start : min(start + _COLUMNS, columns.stop)]) for start in starts]
-    return np.concatenate([quantiles(part) for part in parts])
-
-
-def _by_class(gathered: Gathered, columns: slice) -> dict[str, Array]:
-    """The mean of each channel over pictures of each predicted class, and the classes that activate it most."""
-    rows = [row for row, predicted in enumerate(gathered.classes) if predicted >= 0]
-    order = sorted(rows, key=lambda row: gathered.classes[row])
-    counts = gathered.counts[order]
-    sums = gathered.sums[:, columns]
-    means = sums[order] / np.maximum(counts, 1)[:, None]
-    mean = gathered.totals[columns] / gathered.pictures
-    variance = gathered.squares[columns] / gathered.pictures - mean**2
-    spread = np.sqrt(np.maximum(variance, 0))
-    scores = (means - mean) / np.maximum(spread, 1e-12) * (counts / (counts + 2))[:, None]
-    named = [gathered.classes[row] for row in order]
-    return {
-        "class means classes": np.array(named, "<i4"),
-        "class means pictures": counts.astype("<i4"),
-        "class means": np.clip(means, -65504, 65504).astype("<f2"),
-        "spread": spread.astype("<f4"),
-        **_lists("activating", np.where(spread > 0, scores, 0), named, counts),
-    }
-
-
-def _lists(
-    relation: str, scores: NDArray[Any], classes: Sequence[int], counts: Sequence[int] | Array = (), sign: int = 1
-) -> dict[str, Array]:
-    """For each channel the classes with the largest positive ``scores`` ``[classes, C]``. Empty places are -1."""
-    channels, count = scores.shape[1], min(_NAMED, len(scores))
-    order = np.argsort(-scores, axis=0, kind="stable")[:count].T  # [C, count]
-    chosen = np.take_along_axis(scores.T, order, 1) if count else np.zeros((channels, 0))
-    positive = chosen > 0
-    of = np.array(counts if len(counts) else np.zeros(len(scores)), np.int64)
-    return {
-        f"{relation} classes": np.where(positive, np.array(classes, np.int64)[order], -1).astype("<i4"),
-        f"{relation} scores": np.where(positive, sign * chosen, 0).astype("<f4"),
-        f"{relation} pictures": np.where(positive, of[order], 0).astype("<i4"),
-    }

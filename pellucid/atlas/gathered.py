@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from pellucid.atlas.file import OF_GATES, OF_LAYERS
+from pellucid.atlas.content import OF_GATES, OF_LAYERS
 from pellucid.atlas.observe import Bars, Candidates, Observed, Subject
 from pellucid.types import Floats, Pixels
 
@@ -172,7 +172,10 @@ class Gathered:
         if number >= len(self.values):
             place = int(np.random.default_rng((_SEED, number)).integers(number + 1))
         if place < len(self.values):
-            self.values[place] = values
+            # Through the file: each first write to a mapped page costs a fault, and the page stays in memory.
+            with (self.folder / "values").open("r+b", 0) as file:
+                file.seek(place * values.nbytes)
+                file.write(values.tobytes())
             self.sampled[place] = number
 
     def _row(self, predicted: int) -> int | None:

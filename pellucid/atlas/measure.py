@@ -13,6 +13,8 @@ Array = NDArray[Any]
 
 _LEAST: Final = 40  # pictures
 _MOST: Final = 2000  # pictures of each half
+_USUAL: Final = 0.995  # of the pictures
+_FARTHEST: Final = 1e6
 _LEAST_CLASSES: Final = 8
 _LEAST_OF_CLASS: Final = 2  # pictures in each half
 
@@ -67,6 +69,19 @@ def classes_agree(gathered: Gathered, columns: slice) -> float | None:
         if np.ptp(first[:, channel]) and np.ptp(second[:, channel])
     ]
     return round(float(np.mean(found)), 4) if found else None
+
+
+def alone(gathered: Gathered, columns: slice) -> float:
+    """``alone`` of a gate. See LayerFacts."""
+    values = np.asarray(gathered.values[: min(gathered.pictures, len(gathered.values)), columns])
+    if len(values) < 3:
+        return 0.0
+    far = np.zeros(values.shape)
+    for sign in (1, -1):
+        ends = np.partition(sign * values, (0, 1), axis=0)
+        gap, span = ends[1] - ends[0], ends.max(0) - ends[1]
+        far += np.where(sign * values == ends[0], gap / np.maximum(span, 1e-12), 0)
+    return round(min(float(np.quantile(far.mean(1), _USUAL)), _FARTHEST), 6)
 
 
 def _half(values: Array, half: int) -> Array:

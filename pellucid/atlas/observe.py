@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from threading import Semaphore
 from typing import Any, Final
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pellucid.atlas import damages
-from pellucid.atlas.file import MOST_CELLS
+from pellucid.atlas.content import MOST_CELLS
 from pellucid.atlas.receptive_field import ReceptiveField, receptive_fields
 from pellucid.decode.image import decode
 from pellucid.engine import Engine
@@ -31,12 +31,15 @@ Array = NDArray[Any]
 # costs about twice as much as predictions.
 _DIFFERENTIATED: Final = 8
 _DAMAGED: Final = 16
+# Pictures that are differentiated at a time. More need much more memory, and save a tenth of the time.
+_DIFFERENTIATED_AT_ONCE: Final = 2
 # A field of this share of a side or more is shown as the whole picture, so that channels share crops.
 _WHOLE: Final = 0.85
 # The shortest side of a crop, as a share of the picture's. Fields of a few pixels are shown with what is around them.
 _SHORTEST: Final = 1 / 6
 _MOST_PIXELS: Final = 64_000_000
 _THUMB: Final = 8
+_FEW: Final = 2**10  # positions: counting them channel by channel costs more than converting them
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,12 @@ class Watched:
         ys, xs = _crops(field.rows, height, whole), _crops(field.columns, width, whole)
         cells = min(shape[1], MOST_CELLS), min(shape[2], MOST_CELLS)
         return cls(name, shape, field, ys, xs, (height, width), cells)
+
+    @property
+    def all_whole(self) -> bool:
+        """Whether the crop of every position is the whole picture."""
+        spans = (self.ys, self.size[0]), (self.xs, self.size[1])
+        return all((each == (0, side)).all() for each, side in spans)
 
     def box(self, row: int, column: int) -> Box:
         """The crop of a position; of row -1 the whole picture."""
@@ -102,7 +111,7 @@ class Subject:
         spec, values = network.spec, network.manifest.values
         chosen = {*layers, *(gate.before for gate in spec.gates)}
         names = [layer.name for layer in spec.layers if layer.name in chosen]
-        fields = receptive_fields(network, names)
+        seen = receptive_fields(network, names)
         classes = network.model.output.kind in ("softmax", "sigmoid")
         labelled = network.model.output.kind in ("softmax", "sigmoid", "linear")
         linear = tuple(name for name in names if labelled and values[name].linear)
@@ -114,7 +123,7 @@ class Subject:
         for kind, name, count in [*sizes, *(("weight", name, count) for name, count, _ in gates)]:
             parts[kind, name] = slice(start, start + count)
             start += count
-        watched = tuple(Watched.of(network, name, fields[name]) for name in names)
+        watched = tuple(Watched.of(network, name, seen[name]) for name in names)
         kinds = damages.kinds(network.model.preprocess) if gates else ()
         return cls(watched, gates, inner, linear, kinds, parts, start)
 
@@ -137,6 +146,9 @@ class Candidates:
     masks: Pixels  # [n, *cells]
 
 
+_FIELDS: Final = tuple(field.name for field in fields(Candidates))
+
+
 @dataclass(frozen=True)
 class Observed:
     """One batch. The first axis of the arrays is that of the ``indices``, the readable pictures in the list of all."""
@@ -157,6 +169,21 @@ class Observed:
 Bars = Mapping[tuple[str, str], tuple[Floats, Floats]]
 
 
+Reduced = tuple[Floats, Floats, dict[tuple[str, str], Candidates]]  # values, zeros and candidates of some pictures
+
+
+def _joined(parts: Sequence[Reduced]) -> Reduced:
+    """The parts of one batch as one."""
+    if len(parts) == 1:
+        return parts[0]
+    values, zeros, candidates = zip(*parts, strict=True)
+    found = {
+        key: Candidates(*(np.concatenate([getattr(each[key], name) for each in candidates]) for name in _FIELDS))
+        for key in candidates[0]
+    }
+    return np.concatenate(values), np.concatenate(zeros), found
+
+
 class Observer:
     """Reads, decodes and runs batches. Several threads may call it at a time."""
 
@@ -169,7 +196,6 @@ class Observer:
         maps = tuple(MapSpec("grad-cam", (name,)) for name in subject.inner)
         self._plan = Plan(taps=taps, gates=bool(subject.gates))
         self._differentiated = Plan(taps=taps, gates=bool(subject.gates), heat_maps=maps)
-        self._gates_alone = Plan(gates=True)
 
     def __call__(self, number: int, files: Sequence[tuple[int, Path]], bars: Bars) -> Observed:
         """The batch with this number. ``bars`` of earlier batches spare masks of values that are too small."""
@@ -184,11 +210,18 @@ class Observer:
         pixels = np.stack([pixels for pixels in decoded if pixels is not None])
         digests = tuple(hashlib.sha256(uploads[place] or b"").digest() for place in good)
         evident = bool(self._subject.inner) and number % _DIFFERENTIATED == 0
+        step = _DIFFERENTIATED_AT_ONCE if evident else len(pixels)
+        parts, evidences = [], []
+        predicted: list[int] = []
         with self._turn:
-            record = self._record(pixels, self._differentiated if evident else self._plan)
-            found = self._reduced(record, bars)
-            evidence = self._evidence(record) if evident else None
-            predicted = record.logits.argmax(1).tolist() if self._classes else [-1] * len(good)
+            for start in range(0, len(pixels), step):
+                record = self._record(pixels[start : start + step], self._differentiated if evident else self._plan)
+                parts.append(self._reduced(record, bars, start))
+                evidences += [self._evidence(record)] if evident else []
+                predicted += record.logits.argmax(1).tolist() if self._classes else [-1] * len(record.logits)
+                del record
+        found = _joined(parts)
+        evidence = np.concatenate(evidences) if evident else None
         damaged = None
         if self._subject.damages and number % _DAMAGED == _DAMAGED // 4:
             damaged = self._damaged(pixels, digests, found[0][:, self._subject.weights])
@@ -198,7 +231,8 @@ class Observer:
     def _record(self, pixels: InputPixels, plan: Plan) -> ForwardRecord:
         return self._engine.record(Batch(pixels, (plan,) * len(pixels)), self._cores)
 
-    def _reduced(self, record: ForwardRecord, bars: Bars) -> tuple[Floats, Floats, dict[tuple[str, str], Candidates]]:
+    def _reduced(self, record: ForwardRecord, bars: Bars, first: int) -> Reduced:
+        """The values, zeros and candidates of pictures, of which the first has this number in the batch."""
         subject, count = self._subject, len(record.logits)
         values = np.empty((count, subject.columns), np.float32)
         zeros, candidates = [], {}
@@ -207,8 +241,7 @@ class Observer:
             places = maps.argmax(2)
             maxima = np.take_along_axis(maps, places[:, :, None], 2)[:, :, 0]
             means = np.einsum("bcp->bc", maps) / maps.shape[2]
-            absent = np.einsum("bcp->bc", (maps == 0).astype(np.float32)) / maps.shape[2] if not maps.all() else 0
-            zeros.append(np.broadcast_to(absent, maxima.shape))
+            zeros.append(_zeros(maps))
             values[:, subject.parts["maximum", layer.name]] = maxima
             values[:, subject.parts["mean", layer.name]] = means
             for by, strength, second in (("maximum", maxima, means), ("mean", means, maxima)):
@@ -217,7 +250,7 @@ class Observer:
                 if by == "mean":
                     row, column = np.full_like(row, -1), np.full_like(column, -1)
                 candidates[by, layer.name] = Candidates(
-                    picture.astype(np.int32),
+                    (picture + first).astype(np.int32),
                     channel.astype(np.int32),
                     strength[picture, channel],
                     second[picture, channel],
@@ -232,7 +265,7 @@ class Observer:
                 picture, channel = _above(strength, np.zeros_like(strength), bars[by, name])
                 nowhere = np.full(len(picture), -1, np.int16)
                 masks = np.empty((len(picture), 0, 0), np.uint8)
-                of_picture, of_channel = picture.astype(np.int32), channel.astype(np.int32)
+                of_picture, of_channel = (picture + first).astype(np.int32), channel.astype(np.int32)
                 chosen = strength[picture, channel]
                 zero = np.zeros_like(chosen)
                 candidates[by, name] = Candidates(of_picture, of_channel, chosen, zero, nowhere, nowhere, masks)
@@ -255,9 +288,22 @@ class Observer:
             seeds = [int.from_bytes(digest[:8], "little") for digest in digests]
             copies = [damages.damaged(each, kind, self._spec, seed) for each, seed in zip(pixels, seeds, strict=True)]
             with self._turn:
-                record = self._record(np.stack(copies), self._gates_alone)
+                record = self._record(np.stack(copies), self._plan)
                 rows.append(np.concatenate([record.gates[name] for name, _, _ in self._subject.gates], 1))
         return np.stack(rows, 1)
+
+
+def _zeros(maps: Floats) -> Floats:
+    """The share of zeros of each channel ``[b, C]`` in ``maps`` ``[b, C, positions]``."""
+    zero = maps == 0
+    if not np.count_nonzero(zero):
+        return np.zeros(maps.shape[:2], np.float32)
+    if maps.shape[2] > _FEW:
+        counts: Floats = np.array([[np.count_nonzero(each) for each in image] for image in zero], np.float32)
+    else:
+        counts = np.einsum("bcp->bc", zero.astype(np.float32))
+    counts /= maps.shape[2]
+    return counts
 
 
 def _above(values: Floats, seconds: Floats, bar: tuple[Floats, Floats]) -> tuple[Array, ...]:
@@ -273,6 +319,8 @@ def _masks(
     if not len(picture):
         return np.empty((0, down, across), np.uint8)
     whole = rows < 0
+    if layer.cells == (height, width) and (layer.all_whole or whole.all()):
+        return _shares(maps[picture, channel], peaks)
     spans_y = np.where(whole[:, None], (0, layer.size[0]), layer.ys[rows])
     spans_x = np.where(whole[:, None], (0, layer.size[1]), layer.xs[columns])
     y0, y1, fy = _between(spans_y, down, height, layer.size[0])
@@ -284,6 +332,11 @@ def _masks(
         return np.asarray(left * (1 - fx[:, None]) + right * fx[:, None])
 
     values = along(y0) * (1 - fy[:, :, None]) + along(y1) * fy[:, :, None]
+    return _shares(values, peaks)
+
+
+def _shares(values: Floats, peaks: Floats) -> Pixels:
+    """``values`` ``[n, h, w]`` as shares of ``peaks`` ``[n]``, 0 to 255."""
     shares = np.divide(values, peaks[:, None, None], out=np.zeros_like(values), where=peaks[:, None, None] > 0)
     masks: Pixels = np.rint(np.clip(shares, 0, 1) * 255).astype(np.uint8)
     return masks

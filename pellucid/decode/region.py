@@ -111,7 +111,9 @@ def placed(plan: Plan, image: DecodedImage, spec: ModelSpec) -> Plan:
 
 def box_of(corners: Sequence[float]) -> Region:
     """The region of a box x0, y0, x1, y1. Raises InvalidOption."""
-    x0, y0, x1, y1 = corners if len(corners) == 4 else (0.0,) * 4
+    if len(corners) != 4:
+        raise InvalidOption(f"box: A box has four numbers, x0, y0, x1 and y1, got {list(corners)}.")
+    x0, y0, x1, y1 = corners
     if not (0 <= x0 < x1 < math.inf and 0 <= y0 < y1 < math.inf):
         raise InvalidOption(f"box: 0 <= x0 < x1 and 0 <= y0 < y1 must hold, got {list(corners)}.")
     return Region("box", (x0, y0, x1, y1))

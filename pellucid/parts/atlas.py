@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, Literal, Self
 from weakref import ref
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from pydantic import Field
 
-from pellucid.atlas.file import Atlas, ClassScore, Distribution, Example, Gate, Layer
+from pellucid.atlas.content import ClassScore, Distribution, Example
+from pellucid.atlas.file import Atlas, Gate, Layer
 from pellucid.errors import InvalidOption, UnknownName
 from pellucid.network.spec import ModelSpec
 from pellucid.parts.names import class_index
 from pellucid.parts.option_types import Analysis, Offer, Options
 from pellucid.parts.predictions import class_json
 from pellucid.render.encode import Picture
-from pellucid.types import Floats, Plan
+from pellucid.types import Floats, Pixels, Plan
 
 Order = Literal["number", "mean", "maximum", "zeros", "target"]
-# The share of its channels outside of all pictures of the atlas from which a gate is unusual.
+# The share of its channels outside of all pictures of the atlas from which a gate is unusual, if it is also further
+# outside than the atlas' own pictures are outside of the others (``alone``). docs/atlas.md has what it finds.
 UNUSUAL: Final = 0.05
 # Crops and classes beside a channel of a picture.
 _FEW: Final = 3
@@ -42,8 +46,8 @@ class AtlasOptions(Options):
 
     atlas: bool = Field(
         False,
-        description="Also say what the named channels answer to, and how usual this picture's values are: by the "
-        "network's atlas, if the service has one (`atlas` of /v1/models/{name}).",
+        description="Also say what the named channels answer to, and with `view=centre` how usual its values "
+        "are: by the network's atlas, if the service has one (`atlas` of /v1/models/{name}).",
         examples=[True],
     )
 
@@ -61,7 +65,7 @@ class AtlasOptions(Options):
         found = super().entry(analysis)
         if analysis.atlas is None or not self.atlas:
             return found
-        return _annotated(found, analysis.atlas, analysis.spec, analysis.left)
+        return _annotated(found, analysis.atlas, analysis.spec, places=self.view == "centre", left=analysis.left)
 
 
 def opened(offer: Offer) -> Atlas:
@@ -82,19 +86,34 @@ def member(atlas: Atlas, name: str) -> Layer | Gate:
     return found
 
 
-def listed(
-    of: Layer | Gate, spec: ModelSpec, order: Order, target: str | None, against: str | None, first: int, most: int
-) -> dict[str, Any]:
-    """``most`` channels of a layer or gate from the ``first`` in this order. Raises UnknownName and InvalidOption."""
-    scores = _told_apart(of, spec, target, against) if target is not None else None
-    if order == "target" and scores is None:
-        raise InvalidOption("order: target needs `target`, a class.")
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """The channels of a layer or gate in an order: their numbers, their scores for ``target``, their typical values."""
+
+    of: Layer | Gate
+    channels: NDArray[np.intp]
+    scores: Floats | None
+    values: Mapping[str, Floats]
+
+
+def ranking(of: Layer | Gate, spec: ModelSpec, order: Order | None, target: str | None, against: str | None) -> Ranking:
+    """The channels in this order. Raises UnknownName and InvalidOption."""
+    if target is None and (order == "target" or against is not None):
+        raise InvalidOption(f"{'order: target' if against is None else 'against'} needs `target`, a class.")
+    order = order or ("number" if target is None else "target")
+    scores = None if target is None else _told_apart(of, spec, target, against)
     values = _typical(of)
     keys = {"target": scores, "zeros": None if isinstance(of, Gate) else of.zeros, **values}
-    if order != "number" and keys.get(order) is None:
-        raise InvalidOption(f"order: A gate has the orders number, {', '.join(values)} and target, not {order}.")
     key = keys.get(order)
-    ranked = np.arange(of.channels) if key is None else np.argsort(-key, kind="stable")
+    if order != "number" and key is None:
+        raise InvalidOption(f"order: A gate has the orders number, {', '.join(values)} and target, not {order}.")
+    channels = np.arange(of.channels) if key is None else np.argsort(-key, kind="stable")
+    return Ranking(of, channels, scores, values)
+
+
+def listed(ranked: Ranking, spec: ModelSpec, first: int, most: int) -> dict[str, Any]:
+    """``most`` channels from the ``first``."""
+    of, scores = ranked.of, ranked.scores
     return {
         "layer": of.name,
         "channels": of.channels,
@@ -102,21 +121,26 @@ def listed(
         "entries": [
             {
                 "channel": channel,
-                **{name: value[channel] for name, value in values.items()},
+                **{name: value[channel] for name, value in ranked.values.items()},
                 **({"zeros": of.zeros[channel]} if isinstance(of, Layer) else {}),
                 **({"score": scores[channel]} if scores is not None else {}),
                 "speaks_for": _classes(of.classes_of(channel, "for"), spec, _FEW) if isinstance(of, Layer) else [],
                 "activating": _classes(of.classes_of(channel, "activating"), spec, _FEW),
             }
-            for channel in ranked[first : first + most].tolist()
+            for channel in ranked.channels[first : first + most].tolist()
         ],
     }
 
 
-def channel_json(atlas: Atlas, of: Layer | Gate, number: int, spec: ModelSpec) -> dict[str, Any]:
-    """All that the atlas knows of one channel. Raises UnknownName."""
+def require_channel(of: Layer | Gate, number: int) -> None:
+    """Raises UnknownName if the layer or gate has no such channel."""
     if not 0 <= number < of.channels:
         raise UnknownName(f"Unknown channel {number} of {of.name!r}. Channels from 0 to {of.channels - 1} are allowed.")
+
+
+def channel_json(atlas: Atlas, of: Layer | Gate, number: int, spec: ModelSpec) -> dict[str, Any]:
+    """All that the atlas knows of one channel. Raises UnknownName."""
+    require_channel(of, number)
     found: dict[str, Any] = {"layer": of.name, "channel": number, "pictures": atlas.about.pictures}
     if isinstance(of, Gate):
         gate = of.channel(number)
@@ -156,22 +180,31 @@ def _crop(of: ref[Atlas], number: int, mask: bytes | None, cells: tuple[int, ...
     image = Image.fromarray(atlas.crop(number).pixels())
     image.thumbnail((side, side))
     if mask is not None and cells is not None:
-        levels = Image.fromarray(np.frombuffer(mask, np.uint8).reshape(cells)).resize(
-            image.size, Image.Resampling.BILINEAR
-        )
-        share = _DIMMED + (1 - _DIMMED) / 255 * np.asarray(levels, np.float32)[..., None]
-        image = Image.fromarray((np.asarray(image) * share).astype(np.uint8))
+        image = dimmed(image, np.frombuffer(mask, np.uint8).reshape(cells))
     buffer = io.BytesIO()
     image.save(buffer, "WEBP", quality=_QUALITY, method=0)
     return Picture(buffer.getvalue(), "image/webp", *image.size)
 
 
-def _annotated(entry: dict[str, Any], atlas: Atlas, spec: ModelSpec, left: Callable[[], bool]) -> dict[str, Any]:
-    """An entry with what the atlas says of the channels that it names, incomplete once the caller has ``left``."""
+def dimmed(image: Image.Image, mask: Pixels) -> Image.Image:
+    """A crop, darker where its ``mask`` is low."""
+    levels = Image.fromarray(mask).resize(image.size, Image.Resampling.BILINEAR)
+    share = _DIMMED + (1 - _DIMMED) / 255 * np.asarray(levels, np.float32)[..., None]
+    return Image.fromarray((np.asarray(image) * share).astype(np.uint8))
+
+
+def _annotated(
+    entry: dict[str, Any], atlas: Atlas, spec: ModelSpec, *, places: bool, left: Callable[[], bool]
+) -> dict[str, Any]:
+    """An entry with what the atlas says of the channels that it names, and with the ``places`` of its values.
+
+    It is incomplete once the caller has ``left``.
+    """
     attention, maps, what_if = (entry.get(part) for part in ("attention", "feature_maps", "what_if"))
     for gate in attention["gates"] if attention else ():
         if (known := atlas.gates.get(gate["layer"])) is not None:
-            gate["atlas"] = _place_json(known.weight, gate["weights"])
+            if places:
+                gate["atlas"] = _place_json(known, gate["weights"])
             for each in (*gate["strongest"], *gate["weakest"]):
                 each["meaning"] = meaning_json(atlas, known.before, each["channel"], spec)
     if attention and (importance := attention.get("importance")) and importance["layer"] in atlas.layers:
@@ -190,12 +223,13 @@ def _annotated(entry: dict[str, Any], atlas: Atlas, spec: ModelSpec, left: Calla
         if layer is not None and "side" not in found:
             shown, stats = found["channels"], found["stats"]
             found["atlas"] = {
-                "mean": Distribution(layer.mean.quantiles[[*shown]]).place(np.asarray(stats["mean"])),
-                "maximum": Distribution(layer.maximum.quantiles[[*shown]]).place(np.asarray(stats["max"])),
                 "meanings": [
                     meaning_json(atlas, layer.name, channel, spec) for channel in shown[:MEANINGS] if not left()
-                ],
+                ]
             }
+            for name, values, of in (("mean", stats["mean"], layer.mean), ("maximum", stats["max"], layer.maximum)):
+                if places:
+                    found["atlas"][name] = Distribution(of.quantiles[[*shown]]).place(np.asarray(values))
     if what_if:
         named = [*what_if["edit"]["channels"][:_STRONGEST], *(what_if["ranking"] or {"most": ()})["most"]]
         gate = atlas.gates.get(what_if["gate"] or "")
@@ -204,9 +238,11 @@ def _annotated(entry: dict[str, Any], atlas: Atlas, spec: ModelSpec, left: Calla
     return entry
 
 
-def _place_json(of: Distribution, values: Floats) -> dict[str, Any]:
-    outside = float((of.beyond(values) > 0).mean())
-    return {"places": of.place(values), "outside": outside, "unusual": outside >= UNUSUAL}
+def _place_json(gate: Gate, values: Floats) -> dict[str, Any]:
+    beyond = gate.weight.beyond(values)
+    outside = float((beyond > 0).mean())
+    unusual = outside >= UNUSUAL and float(beyond.mean()) > gate.facts.alone
+    return {"places": gate.weight.place(values), "outside": outside, "unusual": unusual}
 
 
 def meaning_json(atlas: Atlas, layer: str, channel: int, spec: ModelSpec) -> dict[str, Any] | None:

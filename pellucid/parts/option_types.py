@@ -191,13 +191,8 @@ class Options(BaseModel):
         """Name the options that there are; pydantic would only say that one is extra."""
         for name in given if isinstance(given, Mapping) else ():
             if name not in cls.model_fields:
-                close = get_close_matches(str(name)[:_LONGEST_NAME], cls.model_fields, n=1)
-                guess = f" Did you mean {close[0]!r}?" if close else ""
-                raise PydanticCustomError(
-                    "unknown_option",
-                    "Unknown option {name}.{guess} This route takes {allowed}.",
-                    {"name": _shown(name), "guess": guess, "allowed": ", ".join(cls.model_fields)},
-                )
+                sentence = unknown_option(str(name), [*cls.model_fields])
+                raise PydanticCustomError("unknown_option", "{sentence}", {"sentence": sentence})
         return given
 
     @classmethod
@@ -322,6 +317,13 @@ class Options(BaseModel):
         if self.model not in (None, name):
             raise InvalidOption(f"model: The path names {name!r}, so it can't be {_shown(self.model)}.")
         return self
+
+
+def unknown_option(name: str, allowed: Sequence[str]) -> str:
+    """The sentence about an option that the route does not take."""
+    close = get_close_matches(name[:_LONGEST_NAME], allowed, n=1)
+    guess = f" Did you mean {close[0]!r}?" if close else ""
+    return f"Unknown option {_shown(name)}.{guess} This route takes {', '.join(allowed) or 'no options'}."
 
 
 def invalid(errors: Any) -> InvalidOption:

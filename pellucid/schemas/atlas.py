@@ -10,17 +10,20 @@ from pellucid.schemas.base import ClassName, Picture, Schema
 
 _QUANTILES = "33 quantiles over the atlas' pictures, from the minimum to the maximum, evenly spaced."
 
+_CENTRE = "Only present with `view=centre`, as the atlas has seen the centre of its pictures."
+
 
 class ClassScore(ClassName):
     """A class of a channel.
 
-    Of `speaks_for` and `speaks_against`: the class's weight behind the layer (`evidence` is `weights`), or the mean of
-    gradient times activation over pictures of that class (`gradients`). Of `activating`: by how many standard
-    deviations the channel's mean in pictures of that predicted class is above that of all.
+    Of `speaks_for` and `speaks_against`: the channel's contribution to the logit, the mean over pictures of that
+    predicted class, times n / (n + 2) for n pictures. Contribution is gradient times activation, summed over positions
+    (`evidence` is `gradients`), or the same in closed form, weight times mean activation (`weights`). Of `activating`:
+    by how many standard deviations the channel's mean in pictures of that predicted class is above that of all.
     """
 
     score: float = Field(description="The score.", examples=[0.21])
-    pictures: int = Field(description="The pictures behind it. 0 for a weight.", examples=[14])
+    pictures: int = Field(description="The pictures behind it.", examples=[14])
 
 
 class Meaning(Schema):
@@ -46,7 +49,9 @@ class GateAtlas(Schema):
         description="The share of channels whose weight lies outside of all pictures of the atlas.", examples=[0.01]
     )
     unusual: bool = Field(
-        description="Whether that share is at least 5 %: the gate answers to something that the atlas lacks.",
+        description="Whether that share is at least 5 %, and the weights lie further outside, on average, than those "
+        "of 99.5 % of the atlas' own pictures outside of the others. Then the gate answers to something that the "
+        "atlas lacks.",
         examples=[False],
     )
 
@@ -54,11 +59,15 @@ class GateAtlas(Schema):
 class MapsAtlas(Schema):
     """What the shown channels answer to, and how usual their values are. In the order of `channels`."""
 
-    mean: list[float] = Field(
-        description="The share of the atlas' pictures with a smaller mean activation.", examples=[[0.98, 0.51]]
+    mean: list[float] | None = Field(
+        None,
+        description=f"The share of the atlas' pictures with a smaller mean activation. {_CENTRE}",
+        examples=[[0.98]],
     )
-    maximum: list[float] = Field(
-        description="The share of the atlas' pictures with a smaller largest activation.", examples=[[0.99, 0.4]]
+    maximum: list[float] | None = Field(
+        None,
+        description=f"The share of the atlas' pictures with a smaller largest activation. {_CENTRE}",
+        examples=[[0.99]],
     )
     meanings: list[Meaning] = Field(description="What each channel answers to, of the first 16.")
 
@@ -134,7 +143,8 @@ class ChannelList(Schema):
     layer: str = Field(description="The layer or gate.", examples=["head"])
     channels: int = Field(description="The number of its channels.", examples=[1280])
     evidence: Literal["weights", "gradients", "none"] = Field(
-        description="How `speaks_for` was found: by the weights of the linear layer behind, or by gradients.",
+        description="How `speaks_for` was found: by the weights of the linear layer behind times the activation, or by "
+        "gradients.",
         examples=["weights"],
     )
     entries: list[ChannelSummary] = Field(description="The channels.")

@@ -51,7 +51,11 @@ class Gate(Schema):
         "present if `restore` names this gate.",
         examples=[[0.01, -0.02, 0.0]],
     )
-    atlas: GateAtlas | None = Field(None, description="How usual the weights are. Only present with `atlas=true`.")
+    atlas: GateAtlas | None = Field(
+        None,
+        description="How usual the weights are. Only present with `atlas=true` and `view=centre`, as the atlas has "
+        "seen the centre of its pictures.",
+    )
 
 
 class SpatialGate(Schema):

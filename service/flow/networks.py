@@ -52,6 +52,7 @@ class Served:
     of pixels on which the network runs. ``trials`` is the measured seconds of a trust trial at the network's own
     size, ``times`` that of methods.
     ``atlas`` says what its channels answer to, and ``drift`` how far pictures lie from those of the atlas.
+    ``atlas_tag`` is a digest of the atlas, the network with its labels, and the version.
     """
 
     spec: ModelSpec
@@ -67,6 +68,7 @@ class Served:
     runtime: Mapping[str, Any] = field(default_factory=dict)
     times: MethodTimes = field(default_factory=lambda: MethodTimes((), ""))
     atlas: Atlas | None = None
+    atlas_tag: str = ""
     drift: Drift | None = None
     trials: CostModel = field(default_factory=lambda: CostModel(_FORGETTING))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final
 
@@ -76,17 +76,7 @@ class Results(Route[Options, Entry]):
         side = SOURCE_SIDE if self._media_type in FIGURE_TYPES and isinstance(options, FigureOptions) else None
         if options.provenance:
             self._origin = provenance.of_reply(self._request.scope["route"].path, options, plan, network)
-        measured = replace(plan, gates=True) if network.drift is not None and options.view == "centre" else plan
-        return [
-            Ask(
-                image,
-                network,
-                measured if network.drift is not None and network.drift.due() else plan,
-                options,
-                side=side,
-            )
-            for image in body.uploads
-        ]
+        return [Ask(image, network, plan, options, side=side) for image in body.uploads]
 
     def written(self, ask: Ask, image: DecodedImage, outcome: Outcome, trusted: Sequence[Trusted] = ()) -> Entry:
         """One image's result."""

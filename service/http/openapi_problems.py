@@ -109,6 +109,14 @@ MODEL_PROBLEMS: Final = {
     **responses((NO_KEY, WRONG_KEY, TOO_OFTEN, NO_MODEL)),
     "default": _ANY_OTHER,  # without it FastAPI adds a 422 of its own
 }
-CHANNEL_PROBLEMS: Final = responses((NO_KEY, WRONG_KEY, TOO_OFTEN, NO_MODEL, NO_ATLAS, BAD_ORDER, UNKNOWN_LAYER))
+_UNCHANGED: Final[dict[int | str, dict[str, Any]]] = {
+    304: {"description": "The client has this answer: `If-None-Match` has its ETag, or is `*`."}
+}
+_OF_CHANNELS: Final = (NO_KEY, WRONG_KEY, TOO_OFTEN, NO_MODEL, NO_ATLAS, BAD_ORDER, UNKNOWN_LAYER)
+CHANNEL_PROBLEMS: Final = {**_UNCHANGED, **responses(_OF_CHANNELS)}
+_NOT_A_FIGURE: Final = NotAcceptable(
+    "This route answers as application/json, image/png, image/webp, not as 'text/html'."
+)
+CHANNEL_FIGURE_PROBLEMS: Final = {**_UNCHANGED, **responses((*_OF_CHANNELS, _NOT_A_FIGURE))}
 READY_PROBLEMS: Final = responses((DRAINING, DOWN))
 LIVE_PROBLEMS: Final = responses((DOWN,))

@@ -2,28 +2,43 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from pellucid.atlas.file import Atlas
-from pellucid.errors import NoAtlas
+from pellucid.errors import InvalidOption, NoAtlas
 from pellucid.parts import atlas as atlas_part
-from pellucid.parts import result
+from pellucid.parts import channel_figure, result
 from pellucid.parts.atlas import Order
+from pellucid.parts.figure import FIGURE_TYPES, SVG
+from pellucid.parts.option_types import unknown_option
 from pellucid.schemas import ChannelDetail, ChannelList
 
 from ..flow.networks import Served, Service
-from ..http.openapi_problems import CHANNEL_PROBLEMS
+from ..flow.reply import JSON, negotiate
+from ..http.openapi_problems import CHANNEL_FIGURE_PROBLEMS, CHANNEL_PROBLEMS
 
 _NAME: Final = Path(description="A name from /v1/models.", examples=["lite0"])
 _LAYER: Final = Path(description="A layer or gate of the atlas, from `atlas` of /v1/models/{name}.", examples=["head"])
 
+# Writes a reply, whose names are resolved.
+Written = Callable[[], dict[str, Any] | bytes]
+
+_AS_FIGURE: Final[dict[int | str, dict[str, Any]]] = {
+    200: {
+        "description": f"The channel. With `Accept: image/png`, `image/webp` or `{SVG}`: a figure, 1200 pixels wide.",
+        "content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in FIGURE_TYPES},
+    },
+    **CHANNEL_FIGURE_PROBLEMS,
+}
+
 
 def router(service: Service) -> APIRouter:
     """The channels of a layer or gate, and one of them."""
-    routes = APIRouter(tags=["models"])
+    routes = APIRouter(tags=["models"], dependencies=[Depends(_require_known_options)])
 
     @routes.get(
         "/v1/models/{name}/layers/{layer}/channels",
@@ -56,19 +71,18 @@ def router(service: Service) -> APIRouter:
     ) -> Response:
         """Which channels are there, what do they answer to, and which tell one class from another?"""
         served, atlas = _open(service, name)
-        chosen = order or ("target" if target is not None else "number")
 
-        def written() -> dict[str, Any]:
-            of = atlas_part.member(atlas, layer)
-            return atlas_part.listed(of, served.spec, chosen, target, against, offset, limit)
+        def resolved() -> Written:
+            ranked = atlas_part.ranking(atlas_part.member(atlas, layer), served.spec, order, target, against)
+            return lambda: atlas_part.listed(ranked, served.spec, offset, limit)
 
-        return await _reply(request, served, atlas, written)
+        return await _reply(request, served, resolved)
 
     @routes.get(
         "/v1/models/{name}/layers/{layer}/channels/{channel}",
         summary="What a channel answers to",
         response_model=ChannelDetail,
-        responses=CHANNEL_PROBLEMS,
+        responses=_AS_FIGURE,
     )
     async def layer_channel(
         request: Request,
@@ -76,13 +90,21 @@ def router(service: Service) -> APIRouter:
         layer: Annotated[str, _LAYER],
         channel: Annotated[int, Path(ge=0, lt=2**20, description="The channel, counted from 0.", examples=[795])],
     ) -> Response:
-        """The pictures that activate a channel most, the classes it speaks for, and how its values are distributed."""
+        """The pictures that activate a channel most, the classes it speaks for, and how its values are distributed.
+
+        As a picture: one figure with the crops, the classes and the distribution.
+        """
+        media_type = negotiate(", ".join(request.headers.getlist("accept")), *FIGURE_TYPES)
         served, atlas = _open(service, name)
 
-        def written() -> dict[str, Any]:
-            return atlas_part.channel_json(atlas, atlas_part.member(atlas, layer), channel, served.spec)
+        def resolved() -> Written:
+            of = atlas_part.member(atlas, layer)
+            atlas_part.require_channel(of, channel)
+            if media_type != JSON:
+                return lambda: channel_figure.drawn(atlas, of, channel, served.spec, media_type).data
+            return lambda: atlas_part.channel_json(atlas, of, channel, served.spec)
 
-        return await _reply(request, served, atlas, written)
+        return await _reply(request, served, resolved, media_type)
 
     return routes
 
@@ -95,12 +117,34 @@ def _open(service: Service, name: str) -> tuple[Served, Atlas]:
     return served, served.atlas
 
 
-async def _reply(request: Request, served: Served, atlas: Atlas, written: Callable[[], dict[str, Any]]) -> Response:
-    """The reply, written in the pool. Its ETag is the atlas' digest: the same address has the same answer."""
-    tag = f'"{atlas.digest[:32]}"'
-    headers = {"ETag": tag, "Cache-Control": "no-cache"}
-    known = request.headers.get("if-none-match", "")
-    if tag in (each.strip().removeprefix("W/") for each in known.split(",")):
+async def _reply(request: Request, served: Served, resolved: Callable[[], Written], media_type: str = JSON) -> Response:
+    """The reply, written in the pool, or 304 if the client has it. Names are resolved in either case.
+
+    The ETag covers all that decides the answer at an address: the atlas, the network with its labels, and the version.
+    """
+    kind = "" if media_type == JSON else "-" + media_type.partition("/")[2].partition("+")[0]
+    tag = f'"{served.atlas_tag}{kind}"'
+    headers = {"ETag": tag, "Cache-Control": "no-cache", "Vary": "Accept"}
+    known = {each.strip().removeprefix("W/") for each in ",".join(request.headers.getlist("if-none-match")).split(",")}
+
+    def content() -> str | bytes | None:
+        written = resolved()
+        if known & {tag, "*"}:
+            return None
+        found = written()
+        return found if isinstance(found, bytes) else result.as_json({"model": served.spec.name, **found})
+
+    body = await served.in_pool(content)
+    if body is None:
         return Response(status_code=304, headers=headers)
-    content = await served.in_pool(lambda: result.as_json({"model": served.spec.name, **written()}))
-    return Response(content, media_type="application/json", headers=headers)
+    return Response(body, media_type=media_type, headers=headers)
+
+
+def _require_known_options(request: Request) -> None:
+    """Raise InvalidOption for an option that the route does not take, or that is given several times."""
+    allowed = [field.alias for field in request.scope["route"].dependant.query_params]
+    for name, times in Counter(name for name, _ in request.query_params.multi_items()).items():
+        if name not in allowed:
+            raise InvalidOption(unknown_option(name, allowed))
+        if times > 1:
+            raise InvalidOption(f"{name} is given {times} times; it takes one value.")

@@ -73,7 +73,8 @@ class Metrics:
         )
         self._drift = Gauge(
             "pellucid_gate_drift",
-            "How far a gate's weights in the last pictures lie from the atlas: about 0.06 (chance) to 1.",
+            "How far the gate's weights in the last 100 pictures or so lie from the atlas: 0 to 1, NaN before 100. Of "
+            "requests that read gates.",
             ("model", "gate"),
             registry=registry,
         )

@@ -16,7 +16,8 @@ from PIL import Image
 
 from pellucid.atlas import build as building
 from pellucid.atlas.build import BuildError, Settings, build
-from pellucid.atlas.file import Atlas, AtlasError, Distribution, read
+from pellucid.atlas.content import AtlasError, Distribution
+from pellucid.atlas.file import Atlas, read
 from pellucid.decode.image import decode
 from pellucid.engine import Engine
 from pellucid.network.file import CompiledNetwork, save
@@ -69,7 +70,10 @@ def test_the_classes_are_those_of_the_weights_and_of_the_gradients(atlas: Atlas,
     for layer in atlas.layers.values():
         for number in range(3):
             assert layer.channel(number).speaks_for[0].index == number
-    assert atlas.layers["mix"].channel(1).speaks_for[0].score == 1
+    mix = atlas.layers["mix"].class_means()
+    found = atlas.layers["mix"].channel(1).speaks_for[0]
+    assert found.pictures == mix.pictures[1]  # its weight is 1
+    assert found.score == pytest.approx(mix.means[1, 1] * found.pictures / (found.pictures + 2), rel=2e-3)
     means = atlas.layers["act"].class_means()
     assert means.classes.tolist() == [0, 1, 2]
     assert means.pictures.sum() == 46
@@ -183,6 +187,10 @@ def statement(sql: str, *values: object) -> Callable[[sqlite3.Connection], objec
     return lambda database: database.execute(sql, values)
 
 
+def changed(sql: str) -> Callable[[Path], bytes]:
+    return lambda path: altered(path, statement(sql))
+
+
 HOSTILE: dict[str, tuple[Callable[[Path], bytes], str]] = {
     "cut off": (lambda path: path.read_bytes()[:-5000], "cut off"),
     "empty": (lambda path: b"", "not an atlas"),
@@ -199,6 +207,21 @@ HOSTILE: dict[str, tuple[Callable[[Path], bytes], str]] = {
     "broken facts": (lambda path: altered(path, statement("UPDATE about SET facts = '{}'")), "not a valid atlas"),
     "an unknown layer": (lambda path: altered(path, statement("UPDATE layers SET name = '../x'")), "does not have"),
     "missing pictures": (lambda path: altered(path, statement("DELETE FROM pictures WHERE id = 3")), "do not match"),
+    "sparse pictures": (changed("UPDATE pictures SET id = id + 1000 WHERE id > 2"), "pictures are not numbered"),
+    "a huge layer id": (changed("UPDATE layers SET id = 1 << 62 WHERE name = 'act'"), "too many layers"),
+    "a gate of another layer": (
+        changed('UPDATE layers SET facts = replace(facts, \'"before":"act"\', \'"before":"mux"\')'),
+        "no layer before it",
+    ),
+    "no crops": (changed("DELETE FROM crops"), "a crop that is missing"),
+    "a missing crop": (changed("DELETE FROM crops WHERE id = 1"), "of no picture, or has no box"),
+    "a crop of text": (changed("UPDATE crops SET picture = 'x' WHERE id = 1"), "of no picture, or has no box"),
+    "a crop of no picture": (changed("UPDATE crops SET picture = 99 WHERE id = 1"), "of no picture, or has no box"),
+    "a crop of another": (changed("UPDATE crops SET picture = (picture + 1) % 40"), "a crop of another picture"),
+    "a box of text": (changed("UPDATE crops SET x0 = 'x' WHERE id = 1"), "of no picture, or has no box"),
+    "an empty box": (changed("UPDATE crops SET x0 = x1 WHERE id = 1"), "of no picture, or has no box"),
+    "a box outside": (changed("UPDATE crops SET y1 = 65 WHERE id = 1"), "of no picture, or has no box"),
+    "a broken example": (changed("UPDATE examples SET entries = x'0102'"), "an example is broken"),
 }
 
 
@@ -232,12 +255,19 @@ def test_another_networks_atlas_is_refused(path: Path, network: CompiledNetwork)
             "UPDATE arrays SET data = x'FFFFFF7F' WHERE name LIKE '%classes'",
             lambda atlas: atlas.layers["act"].channel(0),
         ),
-        ("UPDATE examples SET entries = x'0102'", lambda atlas: atlas.layers["act"].channel(0)),
         ("UPDATE examples SET entries = zeroblob(1600)", lambda atlas: atlas.layers["act"].channel(0)),
         ("UPDATE crops SET webp = '<svg/>'", lambda atlas: atlas.crop(0)),
         ("UPDATE crops SET webp = CAST('RIFF0000WEBP' AS BLOB)", lambda atlas: atlas.crop(0).pixels()),
-        ("UPDATE crops SET x0 = 'x'", lambda atlas: atlas.crop(0)),
         ("UPDATE pictures SET name = char(27) || '[2J'", lambda atlas: atlas.picture(0)),
+        # Row and column 0x0080, as little-endian -32768.
+        (
+            "UPDATE examples SET entries = CAST(substr(entries, 1, 8) || x'00800080' || substr(entries, 13) AS BLOB)",
+            lambda atlas: atlas.layers["act"].channel(0),
+        ),
+        (
+            "UPDATE arrays SET data = zeroblob(length(data)) WHERE name = 'class means pictures'",
+            lambda atlas: atlas.layers["act"].class_means(),
+        ),
         ("UPDATE pictures SET class = 7", lambda atlas: atlas.picture(0)),
     ],
 )

@@ -15,6 +15,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from pellucid import errors
+from service.telemetry.metrics import Metrics
 from tests.support import REPOSITORY, explained, post, problem
 
 DEPLOY = REPOSITORY / "deploy"
@@ -54,7 +55,13 @@ def shown(client: httpx.Client, cat: bytes) -> Labels:
     explained(client, "/v1/explain", cat)
     problem(post(client, "/v1/predict", b"no picture"), 415, "unsupported-media-type")
     found: Labels = defaultdict(lambda: defaultdict(set))
-    for family in text_string_to_metric_families(client.get("/metrics").text):
+    with_atlas = Metrics("0")  # the server has none
+    with_atlas.watch_gate("lite0", "blocks.15.gate", lambda: 0.1)
+    families = [
+        *text_string_to_metric_families(client.get("/metrics").text),
+        *(each for each in with_atlas.registry.collect() if each.name == "pellucid_gate_drift"),
+    ]
+    for family in families:
         for sample in family.samples:
             for label, value in sample.labels.items():
                 found[sample.name][label].add(value)

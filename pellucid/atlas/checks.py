@@ -1,0 +1,151 @@
+"""Checks the file of an atlas when it is opened: its digest, tables and sizes, and that it is of the network."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sqlite3
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from pellucid.atlas.content import (
+    APPLICATION,
+    DIGEST,
+    ENTRY,
+    FOOTER,
+    MOST_BYTES,
+    MOST_LAYERS,
+    SCHEMA,
+    VERSION,
+    About,
+    AtlasError,
+    LayerFacts,
+)
+from pellucid.network.file import CompiledNetwork
+
+
+def parameters_digest(network: CompiledNetwork) -> str:
+    """The digest by which an atlas knows its network: that of all parameters and buffers."""
+    found = network.model.parameters_sha256
+    if found is not None:
+        return found
+    digest = hashlib.sha256()
+    for name in sorted(network.weights):
+        digest.update(name.encode() + np.ascontiguousarray(network.weights[name]).tobytes())
+    return digest.hexdigest()
+
+
+def preprocess_digest(network: CompiledNetwork) -> str:
+    """The digest of the network's preprocessing. Other pixels give other activations."""
+    return hashlib.sha256(json.dumps(asdict(network.model.preprocess), sort_keys=True).encode()).hexdigest()
+
+
+def checked_digest(path: Path, name: str) -> str:
+    """The SHA-256 of the file without its footer, which must have the same."""
+    tail = len(FOOTER) + DIGEST
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(0)
+            if file.read(16) != b"SQLite format 3\0" or size < tail:
+                raise AtlasError(f"{name} is not an atlas")
+            if size > MOST_BYTES:
+                raise AtlasError(f"{name} is too large for an atlas")
+            file.seek(size - tail)
+            footer = file.read()
+            if footer[: len(FOOTER)] != FOOTER:
+                raise AtlasError(f"{name} is cut off, or is not an atlas of version {VERSION}")
+            file.seek(0)
+            digest, left = hashlib.sha256(), size - tail
+            while left and (part := file.read(min(left, 2**20))):
+                digest.update(part)
+                left -= len(part)
+    except OSError as error:
+        raise AtlasError(f"{name} can't be read: {error.strerror or error}") from error
+    if digest.digest() != footer[len(FOOTER) :]:
+        raise AtlasError(f"{name} was altered after it was built; build it again")
+    return digest.hexdigest()
+
+
+def check(database: sqlite3.Connection, name: str, network: CompiledNetwork) -> About:
+    """Quick checks: no code, the tables of this version, sizes, and that the atlas is that of the network."""
+    database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 2**26)
+    database.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
+    database.execute("PRAGMA trusted_schema = OFF")
+    database.execute("PRAGMA query_only = ON")
+    database.execute("PRAGMA cell_size_check = ON")
+    (version,) = database.execute("PRAGMA user_version").fetchone()
+    (application,) = database.execute("PRAGMA application_id").fetchone()
+    if application != APPLICATION:
+        raise AtlasError(f"{name} is not an atlas")
+    if version != VERSION:
+        raise AtlasError(f"{name} is an atlas of version {version}, and this is version {VERSION}; build it again")
+    schema = database.execute("SELECT sql FROM sqlite_schema ORDER BY rowid").fetchall()
+    if [sql for (sql,) in schema] != [*SCHEMA]:
+        raise AtlasError(f"{name} is not a valid atlas: it has other tables")
+    rows = database.execute("SELECT facts FROM about LIMIT 2").fetchall()
+    if len(rows) != 1 or not isinstance(rows[0][0], str) or len(rows[0][0]) > 2**16:
+        raise AtlasError(f"{name} is not a valid atlas: it says nothing about itself")
+    about = About.model_validate_json(rows[0][0])
+    model = network.model
+    if about.parameters_sha256 != parameters_digest(network) or about.preprocess_sha256 != preprocess_digest(network):
+        other = "other weights or preprocessing" if about.network == model.name else repr(about.network[:80])
+        raise AtlasError(f"{name} is the atlas of another network than {model.name} ({other}); build one for this one")
+    _check_sizes(database, name, network, about)
+    return about
+
+
+def _check_sizes(database: sqlite3.Connection, name: str, network: CompiledNetwork, about: About) -> None:
+    def refuse(why: str) -> AtlasError:
+        return AtlasError(f"{name} is not a valid atlas: {why}")
+
+    found = database.execute("SELECT id, name, kind, facts FROM layers LIMIT ?", (MOST_LAYERS + 1,)).fetchall()
+    if len(found) > MOST_LAYERS or not all(0 <= number < MOST_LAYERS for number, *_ in found):
+        raise refuse("it has too many layers")
+    shapes = {("layer", layer.name): layer.shape for layer in network.spec.layers}
+    shapes |= {("gate", gate.layer): gate.shape for gate in network.spec.gates}
+    facts: dict[tuple[str, str], LayerFacts] = {}
+    for _, layer, kind, text in found:
+        known = LayerFacts.model_validate_json(text)
+        if (kind, layer) in facts or shapes.get((kind, layer)) != known.shape:
+            raise refuse("it has a layer that the network does not have")
+        facts[kind, layer] = known
+    for (kind, layer), known in facts.items():
+        before = facts.get(("layer", known.before)) if kind == "gate" else None
+        if kind == "gate" and (before is None or before.shape[0] != known.shape[0]):
+            raise refuse(f"the gate {layer} has no layer before it")
+    channels = sum(known.shape[0] for known in facts.values())
+    height, width = network.model.preprocess.size
+
+    def wrong(table: str, valid: str, *values: int) -> bool:
+        """Whether a row is not valid, or the ids are not 0, 1, 2 ..."""
+        query = f"SELECT count(*), coalesce(min(id), 0), coalesce(max(id), -1), coalesce(min({valid}), 1) FROM {table}"
+        count, first, last, all_valid = database.execute(query, values).fetchone()
+        return bool(first != 0 or last != count - 1 or not all_valid)
+
+    (pictures,) = database.execute("SELECT count(*) FROM pictures").fetchone()
+    (crops,) = database.execute("SELECT count(*) FROM crops").fetchone()
+    (examples,) = database.execute("SELECT count(*) FROM examples").fetchone()
+    if examples > 2 * channels:
+        raise refuse("it has too many rows")
+    if pictures != about.pictures or crops > 2 * channels * about.examples:
+        raise refuse("its pictures and crops do not match what it says of itself")
+    if wrong("pictures", f"typeof(sha256) = 'blob' AND length(sha256) = {DIGEST}"):
+        raise refuse("its pictures are not numbered")
+    integers = " AND ".join(f"typeof({name}) = 'integer'" for name in ("picture", "x0", "y0", "x1", "y1"))
+    inside = "picture >= 0 AND picture < ? AND x0 >= 0 AND y0 >= 0 AND x0 < x1 AND y0 < y1 AND x1 <= ? AND y1 <= ?"
+    if wrong("crops", f"{integers} AND {inside}", pictures, width, height):
+        raise refuse("a crop is of no picture, or has no box")
+    of_crop = np.fromiter((picture for (picture,) in database.execute("SELECT picture FROM crops ORDER BY id")), int)
+    for (entries,) in database.execute("SELECT entries FROM examples"):
+        if not isinstance(entries, bytes) or len(entries) % ENTRY.itemsize:
+            raise refuse("an example is broken")
+        rows = np.frombuffer(entries, ENTRY)
+        cropped = rows[rows["crop"] != -1]
+        if ((cropped["crop"] < 0) | (cropped["crop"] >= crops)).any():
+            raise refuse("an example has a crop that is missing")
+        if (of_crop[cropped["crop"]] != cropped["picture"]).any():
+            raise refuse("an example has a crop of another picture")
