@@ -23,6 +23,7 @@ SAMPLE = ROOT / "service" / "web" / "samples" / "cat.jpg"
 EXAMPLES = ROOT / "service" / "http" / "openapi_examples.json"
 README = ROOT / "README.md"
 PICTURE = ROOT / "docs" / "images" / "cat.jpg"
+FIGURE = ROOT / "docs" / "images" / "figure.jpg"
 REQUEST_ID = "b1f5c0de7a3e4c55"
 
 QUERIES: dict[str, dict[str, str | list[str]]] = {
@@ -72,6 +73,10 @@ async def main() -> None:
         }
         EXAMPLES.write_text(json.dumps(recorded, indent=1) + "\n", "utf-8")
         shown = await post(client, "/v1/explain", {"overlay": "true"})
+        files = {"images": (SAMPLE.name, SAMPLE.read_bytes())}
+        accept = {"Accept": "image/png"}
+        figure = await client.post("/v1/explain", params={"view": "whole"}, files=files, headers=accept)
+        figure.raise_for_status()
     reply = json.dumps(recorded["/v1/predict"]["reply"], indent=2)
     before, _, rest = README.read_text("utf-8").partition("```json\n")
     README.write_text(f"{before}```json\n{reply}\n```{rest.partition('```')[2]}", "utf-8")
@@ -81,7 +86,8 @@ async def main() -> None:
     PICTURE.parent.mkdir(exist_ok=True)
     montage = side_by_side([Image.open(SAMPLE), decoded(cam["overlay"]), decoded(cam["mask"]), *grids], 240)
     montage.save(PICTURE, quality=85, optimize=True)
-    print("wrote", *(path.relative_to(ROOT) for path in (EXAMPLES, README, PICTURE)))
+    Image.open(io.BytesIO(figure.content)).convert("RGB").save(FIGURE, quality=85, optimize=True)
+    print("wrote", *(path.relative_to(ROOT) for path in (EXAMPLES, README, PICTURE, FIGURE)))
 
 
 if __name__ == "__main__":
