@@ -17,6 +17,7 @@ from pellucid.parts.atlas import dimmed, require_channel
 from pellucid.parts.predictions import class_json
 from pellucid.render.compose import Size
 from pellucid.render.encode import Picture
+from pellucid.render.figure import number as as_text
 from pellucid.types import Floats, Pixels
 
 _SHOWN: Final = 9  # examples in a row
@@ -75,7 +76,7 @@ def _examples(atlas: Atlas, title: str, examples: Sequence[Example], spec: Model
     predicted = (atlas.picture(each.picture).predicted for each in shown)
     counts = Counter(class_json(index, spec)["label"] for index in predicted if index is not None)
     said = ", ".join(f"{label} {count}" if count > 1 else label for label, count in counts.most_common())
-    values = " to ".join(dict.fromkeys(figure.number(shown[place].value) for place in (0, -1)))
+    values = " to ".join(dict.fromkeys(as_text(shown[place].value) for place in (0, -1)))
 
     def draw(size: Size) -> Pixels:
         sheet, side = Image.new("RGB", size, _PAPER), size[1]
@@ -102,7 +103,7 @@ def _distribution(title: str, quantiles: Floats) -> figure.Bars:
     low, high = min(0.0, chosen[0][1]), max(0.0, chosen[-1][1])
     reach = (high - low) or 1.0
     rows = [
-        figure.Row(name, figure.number(value), (min(0.0, value) - low) / reach, (max(0.0, value) - low) / reach)
+        figure.Row(name, as_text(value), (min(0.0, value) - low) / reach, (max(0.0, value) - low) / reach)
         for name, value in chosen
     ]
     return figure.Bars(title, "over pictures", rows, -low / reach if low else None)
@@ -114,5 +115,5 @@ def _damaged(damaged: Mapping[str, Floats]) -> figure.Bars | None:
     if not medians:
         return None
     reach = max(medians.values()) or 1.0
-    rows = [figure.Row(kind, figure.number(value), 0, value / reach) for kind, value in medians.items()]
+    rows = [figure.Row(kind, as_text(value), 0, value / reach) for kind, value in medians.items()]
     return figure.Bars("Median weight of damaged copies", "clean: of the same pictures, undamaged", rows)

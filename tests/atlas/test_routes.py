@@ -169,7 +169,7 @@ def test_the_first_channels_of_a_layer_are_explained_until_the_caller_leaves(
     asked: dict[str, str | int] = {"layers": "act", "count": 3, "atlas": "true"}
     (maps,) = result(client, "/v1/feature-maps", picture("blue"), **asked).feature_maps or []
     assert maps.atlas is not None
-    assert (len(maps.atlas.meanings), len(maps.atlas.mean)) == (2, 3)
+    assert (len(maps.atlas.meanings), len(maps.atlas.mean or [])) == (2, 3)
 
     monkeypatch.setattr(Ask, "left", property(lambda _: lambda: True, lambda _, __: None))
     (maps,) = result(client, "/v1/feature-maps", picture("blue"), **asked).feature_maps or []
