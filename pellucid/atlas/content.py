@@ -216,8 +216,8 @@ class ClassScore:
 
     ``for`` and ``against``: ``score`` is the channel's contribution to the class's logit, the mean over ``pictures`` of
     this predicted class, times n / (n + 2) for n pictures, so that few count less. See Evidence. ``activating``:
-    ``score`` says by how many standard deviations the channel's mean activation (a gate's weight) in pictures of this predicted
-    class is above that of all, times n / (n + 2).
+    ``score`` says by how many standard deviations the channel's mean activation (a gate's weight) in pictures of this
+    predicted class is above that of all, times n / (n + 2).
     """
 
     index: int
