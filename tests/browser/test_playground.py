@@ -198,7 +198,9 @@ def test_a_second_class_shows_why_one_and_not_the_other(visit: Visit, client: ht
     expect(panel.locator(".ends")).to_have_text(f"against −{reach}for +{reach}")
     panel.get_by_role("button", name="Swap").click()
     expect(caption(page)).to_contain_text("“Egyptian cat”")
-    expect(panel.locator("figcaption").last).to_contain_text(f"Egyptian cat − tabby{shown(-max(differences))}")
+    difference = panel.locator("figcaption").last
+    expect(difference).to_contain_text(f"Egyptian cat − tabby{shown(-max(differences))}")
+    expect(difference).to_contain_text("On a scale of its own.")
 
 
 def test_a_map_with_nothing_for_the_class_says_so(visit: Visit, client: httpx.Client, cat: bytes) -> None:
