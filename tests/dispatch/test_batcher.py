@@ -93,7 +93,7 @@ def test_callers_take_turns_within_a_lane_and_between_lanes() -> None:
 
 
 def test_large_pictures_fill_batches_and_turns_by_their_pixels() -> None:
-    queue, large, small = batcher(), [job("@32x16 x8.000") for _ in range(3)], [job() for _ in range(20)]
+    queue, large, small = batcher(), [job("@32x16 x8.000", NOW - 1) for _ in range(3)], [job() for _ in range(20)]
     for who, jobs in (("large", large), ("small", small)):
         for one in jobs:
             queue.put(one, who)

@@ -40,6 +40,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         {"mute": "3", "max_side": 64},
         {"layer": "blocks.10", "scale": "5:2", "max_side": 64, **EXACT},
     ],
+    "/v1/channels": [{"layer": "blocks.10", "box": "120,60,250,200", "count": 5, **EXACT}],
     "/v1/explain": [{"include": "predictions,grad_cam"}, {"count": 4, "tile": 28, "max_side": 128, "overlay": 1}],
 }
 

@@ -72,9 +72,11 @@ def test_trials_perturb_the_whole_picture(client: httpx.Client, portrait: bytes)
 
 def test_a_comparison_sees_both_pictures_whole(client: httpx.Client, portrait: bytes, coffee: bytes) -> None:
     files = [("images", ("a", portrait)), ("images", ("b", coffee))]
-    found = client.post("/v1/compare", params={"view": "whole"}, files=files).json()["compare"]
+    found = client.post("/v1/compare", params={"view": "squash"}, files=files).json()["compare"]
     assert found["first"]["box"] == [0, 0, 300, 427]
     assert found["second"]["box"] == [0, 0, 600, 400]
+    refused = client.post("/v1/compare", params={"view": "whole"}, files=files)
+    assert (refused.status_code, "view=squash" in refused.json()["detail"]) == (422, True)
     networks = client.post(
         "/v1/compare",
         params={"view": "whole", "against_model": "lite0-plain"},

@@ -59,11 +59,11 @@ export async function renderAttention(view) {
   if (detail.atlas?.gates.length) await flag(view, signal);
 }
 
-/** Say of which gates the weights are unlike those of the atlas' pictures. */
+/** Say of which gates the weights are unlike those of the atlas' pictures, of which it knows the centre. */
 async function flag(view, signal) {
   const {detail, photo} = view;
   about.places ??= ask("v1/attention", photo, new URLSearchParams({
-    model: detail.name, atlas: true, effects: false, ...Object.fromEntries(seen(view)),
+    model: detail.name, atlas: true, effects: false,
   })).then(({result}) => result.attention.gates.filter((gate) => gate.atlas?.unusual));
   const unusual = await about.places.catch((error) => {
     about.places = undefined;
