@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from . import files
 from .session import console
@@ -47,12 +47,12 @@ def atlas(
         compiled, threads = load(find(network)), cores.available()
         runtime = choose.create(compiled, threads=threads, cache=CACHE.expanduser())
         with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-            rows: dict[str, object] = {}
+            rows: dict[str, TaskID] = {}
 
             def progress(what: str, done: int, total: int) -> None:
-                row = rows.setdefault(what, None) or bar.add_task(what, total=total)
-                rows[what] = row
-                bar.update(row, completed=done)  # type: ignore[arg-type]
+                if what not in rows:
+                    rows[what] = bar.add_task(what, total=total)
+                bar.update(rows[what], completed=done)
 
             about = build(compiled, Engine(compiled, runtime), found, out, settings, threads=threads, progress=progress)
     except (BuildError, ValueError) as error:
