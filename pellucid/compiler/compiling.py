@@ -203,7 +203,7 @@ def compile_network(
     """Compile a network that ``model`` describes into the file ``path``, or in memory if None. See ``compile``.
 
     ``guess``: the kind of the output is not declared. ``any_size``: try to record a graph for pixels of any size, which
-    takes twice the time.
+    takes longer.
     """
     with _progress_bar(model.name, progress) as stage:
         stage("trace")

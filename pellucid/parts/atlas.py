@@ -164,21 +164,21 @@ def channel_json(atlas: Atlas, of: Layer | Gate, number: int, spec: ModelSpec) -
     }
 
 
-def crop(atlas: Atlas, example: Example, side: int = _CROP_SIDE) -> Picture | None:
-    """An example's crop, at most ``side`` pixels long, dimmed where the channel is silent. None without crops."""
+def crop(atlas: Atlas, example: Example) -> Picture | None:
+    """An example's crop, dimmed where the channel is silent. None without crops."""
     if example.crop is None:
         return None
     mask = None if example.mask is None else example.mask.tobytes()
-    return _crop(ref(atlas), example.crop, mask, None if example.mask is None else example.mask.shape, side)
+    return _crop(ref(atlas), example.crop, mask, None if example.mask is None else example.mask.shape)
 
 
 @lru_cache(2048)
-def _crop(of: ref[Atlas], number: int, mask: bytes | None, cells: tuple[int, ...] | None, side: int) -> Picture:
+def _crop(of: ref[Atlas], number: int, mask: bytes | None, cells: tuple[int, ...] | None) -> Picture:
     """The crop, drawn once. The reference is weak, so that an atlas that is closed is not kept."""
     atlas = of()
     assert atlas is not None
     image = Image.fromarray(atlas.crop(number).pixels())
-    image.thumbnail((side, side))
+    image.thumbnail((_CROP_SIDE, _CROP_SIDE))
     if mask is not None and cells is not None:
         image = dimmed(image, np.frombuffer(mask, np.uint8).reshape(cells))
     buffer = io.BytesIO()

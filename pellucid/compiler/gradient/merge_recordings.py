@@ -16,7 +16,6 @@ from pellucid.network.graph import INPUT, PIXELS_INPUT, WANTED_INPUT, WEIGHT, Ba
 aten = torch.ops.aten
 
 BATCHES: Final = (2, 3)
-_CONSTANT: Final = "constant."
 # One side of their shape may be -1; it then stands for the batch size.
 _RESHAPES: Final = {aten.view.default, aten._unsafe_view.default, aten.reshape.default}
 _IGNORED: Final = ("device", "layout", "pin_memory", "memory_format", "non_blocking")
