@@ -51,7 +51,7 @@ client: .venv/.dev  ## generate the client's files that follow from others
 examples: .venv/.serve  ## record the API docs' examples and the README's pictures anew
 	$(BIN)/python docs/record_examples.py
 
-screenshots: .venv/.dev  ## take the README's pictures of the playground anew
+screenshots: .venv/.dev  ## take the pages' pictures of the playground anew
 	$(BIN)/python docs/record_screenshots.py
 
 lock:  ## write constraints.txt anew from pyproject.toml

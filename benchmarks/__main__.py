@@ -136,8 +136,8 @@ def report() -> None:
         page.write_text(tables.fill(page.read_text("utf-8"), name, written), "utf-8")
     if "service" in parts:
         readme = ROOT / "README.md"
-        named = f"{tables.summary(parts['service'])}\n\n{tables.machine_line(parts['service']['machine'])}"
-        readme.write_text(tables.fill(readme.read_text("utf-8"), "benchmarks", named), "utf-8")
+        said = tables.in_words(parts["service"])
+        readme.write_text(tables.fill(readme.read_text("utf-8"), "benchmarks", said), "utf-8")
     _say("written: docs/performance.md, docs/scaling.md, README.md, docs/images/performance.png")
 
 

@@ -1,4 +1,4 @@
-"""Records the README's pictures of the playground, as a browser shows it. Run by ``make screenshots``.
+"""Records the pages' pictures of the playground, as a browser shows it. Run by ``make screenshots``.
 
 It needs Chromium, and a font with Chinese characters: the page names its other language.
 """
@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import uvicorn
 from playwright.sync_api import Browser, FloatRect, Page, expect, sync_playwright
@@ -27,27 +26,22 @@ IMAGES = ROOT / "docs" / "images"
 
 @dataclass(frozen=True)
 class Shot:
-    """A view of the page: its address, and the window in CSS pixels, each ``scale`` pixels of the picture."""
+    """A view of the page: its address, and the window in pixels."""
 
     file: str
     address: str
     width: int
     height: int
-    scale: int
-    scheme: Literal["light", "dark"]
     panels: tuple[str, ...] = ()  # these alone are in the picture, one below the other
 
 
 SHOTS = (
-    Shot("playground.jpg", "/?sample=cat&target=Egyptian+cat&versus=tabby", 1280, 1010, 1, "light"),
-    Shot("playground-phone.jpg", "/?sample=coffee", 390, 844, 2, "dark"),
+    Shot("playground.jpg", "/?sample=cat&target=Egyptian+cat&versus=tabby", 1280, 1010),
     Shot(
         "playground-trials.jpg",
         "/?sample=coffee&tab=trust&trust=true",
         1280,
         900,
-        1,
-        "light",
         ("trust",),
     ),
     Shot(
@@ -55,8 +49,6 @@ SHOTS = (
         "/?sample=coffee&tab=what-if&rank=true&scale=1213:0,1143:0&beside=cat",
         1280,
         900,
-        1,
-        "light",
         ("what-if", "beside"),
     ),
 )
@@ -94,8 +86,7 @@ def take(browser: Browser, url: str, shot: Shot) -> Path:
     context = browser.new_context(
         base_url=url,
         viewport={"width": shot.width, "height": shot.height},
-        device_scale_factor=shot.scale,
-        color_scheme=shot.scheme,
+        color_scheme="light",
         locale="en-GB",
         reduced_motion="reduce",
     )

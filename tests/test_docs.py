@@ -152,9 +152,9 @@ def test_every_setting_is_documented_with_its_default(setting: str) -> None:
 
 
 def test_every_route_is_documented(client: httpx.Client) -> None:
-    readme = (REPOSITORY / "README.md").read_text("utf-8")
+    pages = "".join((REPOSITORY / page).read_text("utf-8") for page in ("README.md", "docs/protocols.md"))
     for path in client.get("/openapi.json").json()["paths"]:
-        assert f"{path}`" in readme, path
+        assert f"{path}`" in pages, path
 
 
 @pytest.mark.parametrize("route", ROUTES)
@@ -179,5 +179,13 @@ def test_every_command_and_every_method_is_documented() -> None:
 
 def test_links_between_pages_lead_somewhere() -> None:
     for page in PAGES:
-        for target in re.findall(r"\]\((?!https?://)([^)#]+)", page.read_text("utf-8")):
-            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+        for target, heading in re.findall(r"\]\((?!https?://)([^)#]*)#?([^)]*)\)", page.read_text("utf-8")):
+            linked = page.parent / target if target else page
+            assert linked.exists(), f"{page.name} links to {target}"
+            assert not heading or heading in headings(linked), f"{page.name} links to {target}#{heading}"
+
+
+def headings(page: Path) -> set[str]:
+    """The anchors that GitHub gives the headings of a page."""
+    titles = re.findall(r"^#+ (.*)$", BLOCK.sub("", page.read_text("utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}

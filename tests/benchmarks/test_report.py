@@ -34,6 +34,13 @@ def test_ratios_are_of_medians_over_rounds() -> None:
     assert theirs[3:7] == ["20.0", "0.10", "0.20", "5.0"]
 
 
+def test_the_readme_says_rates_and_their_ratio() -> None:
+    cells = [cell(server, rate) for server, rate in (("pellucid", 100.0), ("litserve", 40.0))]
+    maps = [each | {"route": "grad-cam", "rate": each["rate"] / 2} for each in cells]
+    said = report.in_words(service(*cells, *maps))
+    assert "| 2.5 times (50 instead of 20) | 2.5 times (100 instead of 40) |" in said
+
+
 def test_how_often_a_rival_sees_the_same_is_said() -> None:
     said = report.comparison(service(cell("pellucid", 100.0)))
     assert "of 3 photographs: FastAPI, torch, pytorch-grad-cam in 2." in said
