@@ -185,6 +185,17 @@ def test_links_between_pages_lead_somewhere() -> None:
             assert not heading or heading in headings(linked), f"{page.name} links to {target}#{heading}"
 
 
+def test_the_site_builds_with_every_page_in_its_navigation(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", str(tmp_path)]
+    built = subprocess.run(
+        build, cwd=REPOSITORY, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}, capture_output=True, text=True
+    )
+    assert built.returncode == 0, built.stderr
+    assert "https://" not in "".join(
+        re.findall(r"<(?:script|link|img)[^>]*>", (tmp_path / "api.html").read_text("utf-8"))
+    )
+
+
 def headings(page: Path) -> set[str]:
     """The anchors that GitHub gives the headings of a page."""
     titles = re.findall(r"^#+ (.*)$", BLOCK.sub("", page.read_text("utf-8")), re.MULTILINE)
