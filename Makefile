@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: serve test ray-test image-test demo bench methods precision quality soak fuzz install check client examples screenshots lock clean help
+.PHONY: serve test ray-test image-test demo bench methods precision quality soak fuzz install check client examples docs screenshots lock clean help
 
 serve: .venv/.serve  ## install and serve on 127.0.0.1:8000
 	$(BIN)/python -m service
@@ -37,8 +37,8 @@ bench: .venv/.bench .venv-xai/.bench  ## measure beside the ceiling and rivals, 
 methods: .venv/.bench  ## measure agreement and cost of every method of heat maps, some minutes, into docs/methods.md
 	$(BIN)/python -m benchmarks.methods
 
-quality: .venv/.bench  ## measure what maps are worth, method by method, into docs/quality.md (BOXES=folder for yours, VIEWS=1 for its views alone, CLASSES=folder, QUICK=1 to try)
-	$(BIN)/python -m benchmarks.quality $(if $(BOXES),--boxes $(BOXES)) $(if $(CLASSES),--classes $(CLASSES)) $(if $(VIEWS),--views) $(if $(QUICK),--quick)
+quality: .venv/.bench  ## measure what maps are worth, method by method, into docs/quality.md (BOXES=folder for yours, VIEWS=1 for its views alone, CLASSES=folder, CALIBRATE=folder for docs/trust.md alone, QUICK=1 to try)
+	$(BIN)/python -m benchmarks.quality $(if $(BOXES),--boxes $(BOXES)) $(if $(CLASSES),--classes $(CLASSES)) $(if $(VIEWS),--views) $(if $(CALIBRATE),--calibrate $(CALIBRATE)) $(if $(QUICK),--quick)
 
 precision: .venv/.bench  ## measure what bfloat16 does to maps, into docs/numerics.md (PICTURES=folder or tar for more)
 	$(BIN)/python -m benchmarks.precision $(PICTURES)
@@ -50,6 +50,9 @@ client: .venv/.dev  ## generate the client's files that follow from others
 
 examples: .venv/.serve  ## record the API docs' examples and the README's pictures anew
 	$(BIN)/python docs/record_examples.py
+
+docs: .venv/.dev  ## build the site of docs/ into site/ (see it by `python3 -m http.server --directory site`)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 screenshots: .venv/.dev  ## take the pages' pictures of the playground anew
 	$(BIN)/python docs/record_screenshots.py
@@ -65,7 +68,7 @@ help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
 
 clean:  ## remove all that these commands made
-	rm -rf .venv .venv.lock .venv-xai demo .mypy_cache .ruff_cache .pytest_cache *.egg-info
+	rm -rf .venv .venv.lock .venv-xai demo site .mypy_cache .ruff_cache .pytest_cache *.egg-info
 
 .venv/.serve: pyproject.toml constraints.txt
 	@echo "Installing torch and the rest into .venv: some GB, a few minutes."

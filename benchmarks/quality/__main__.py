@@ -13,7 +13,7 @@ import typer
 import pellucid
 from benchmarks import machine, methods
 from benchmarks.quality import boxes as labelled
-from benchmarks.quality import plot, report, views
+from benchmarks.quality import calibration, plot, report, views
 from benchmarks.quality.measure import Effort, Network, measure
 from benchmarks.quality.scenes import Scene, composed, recognised, spread
 from benchmarks.report import Figures, fill, machine_line
@@ -47,12 +47,24 @@ def main(
         typer.Option(help="A folder of folders, one for each class, named by its number: top 1 by view."),
     ] = None,
     only_views: Annotated[bool, typer.Option("--views", help="Of --boxes: compare the views alone.")] = False,
+    calibrate: Annotated[
+        Path | None, typer.Option(help="A folder of pictures: how often trust is right. Nothing else is measured.")
+    ] = None,
     layers: Annotated[str, typer.Option(help="From early to late, between commas; for the default network.")] = LAYERS,
     quick: Annotated[bool, typer.Option("--quick", help="Try that all works: no figure is worth anything.")] = False,
 ) -> None:
     """Composed scenes fill the page; a folder of one's own, and a quick run, get a page of their own."""
     settings = Settings()
     described = machine.describe()
+    if calibrate is not None:
+        pictures = sorted(path for path in calibrate.rglob("*.*") if path.is_file())
+        written = calibration.page(calibration.measure(pictures, settings, _say))
+        about = f"`{settings.model}`, {len(pictures)} pictures. {machine_line(described)}"
+        page = ROOT / "docs" / "trust.md"
+        by = "make quality CALIBRATE=folder"
+        page.write_text(fill(page.read_text("utf-8"), "calibration", f"{written}\n\n{about}", by), "utf-8")
+        _say("written: docs/trust.md")
+        return
     if boxes is not None and only_views:
         print(_views(settings, boxes, classes))
         return

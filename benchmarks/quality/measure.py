@@ -19,8 +19,8 @@ from pellucid.compiler.compiling import compile_network
 from pellucid.engine import Engine
 from pellucid.network.spec import ModelSpec
 from pellucid.runtime import choose, cores
-from pellucid.trust.measures import measured
-from pellucid.trust.perturbations import Design, Perturbations
+from pellucid.trust.measures import curves
+from pellucid.trust.perturbations import Design, Perturbations, centred_gaussian
 from pellucid.types import Batch, Floats, InputPixels, Plan
 from service.config import Settings
 
@@ -125,7 +125,7 @@ def measure(
         )
         say(f"{maker.by}, {maker.method}, {maker.layer}: {_told(rows[_key(maker)])}")
     for number, scene in enumerate(scenes):
-        _baselines(network.spec, scene, layers[-1], heat_maps[number], network.engine, rows)
+        _baselines(scene, layers[-1], heat_maps[number], network.engine, rows)
     for number, scene in enumerate(scenes[: effort.curves]):
         _curves(network, scene, heat_maps[number], rows)
         say(f"curves of {number + 1} of {min(effort.curves, len(scenes))} scenes")
@@ -178,17 +178,16 @@ def _maps(
 
 
 def _baselines(
-    spec: ModelSpec,
     scene: Scene,
     layer: str,
     found: dict[tuple[str, str, str], Floats],
     engine: Engine,
     rows: dict[tuple[str, str, str], Row],
 ) -> None:
-    """Maps that know nothing of the picture: those which the trials have as rivals, noise as coarse as a layer's."""
-    like = np.zeros(engine.network.by_name[layer].shape[1:], np.float32)
-    trials = Perturbations(scene.pixels, [like], _mean(spec), Design(steps=2, random_maps=1))
-    for name, heat in zip((_GAUSSIAN, _RANDOM), trials.maps[:2], strict=True):
+    """Maps that do not know the picture: a spot in the middle, and noise as coarse as a layer's."""
+    seed = int.from_bytes(scene.pixels.tobytes()[:8])
+    noise = np.random.default_rng(seed).standard_normal(engine.network.by_name[layer].shape[1:]).astype(np.float32)
+    for name, heat in ((_GAUSSIAN, centred_gaussian(*scene.pixels.shape[:2])), (_RANDOM, noise)):
         row = rows.setdefault((BASELINE, name, ""), Row(BASELINE, name, ""))
         row.score(heat, scene)
         found[_key(row)] = heat
@@ -209,13 +208,12 @@ def _curves(
         for values in (rows[key].deletion, rows[key].insertion, rows[key].road):
             values.append(None)
     found = {key: heat for key, heat in found.items() if not _is_ours(key, found, scene)}
-    trials = Perturbations(scene.pixels, [*found.values()], _mean(network.spec), Design(steps=8, random_maps=2))
+    trials = Perturbations(scene.pixels, [*found.values()], _mean(network.spec), Design(steps=8, random_maps=0))
     with ThreadPoolExecutor(cores.available()) as pool:
         pictures = [*pool.map(trials.picture, range(len(trials)))]
     scores = np.asarray(network.probabilities(pictures, scene.target))
-    results = measured(trials, np.tile(scores[:, None], trials.targets), "probability")
-    for key, result in zip(found, results, strict=True):
-        areas = {curve.test: curve.map_auc for curve in result.curves}
+    for target, key in enumerate(found):
+        areas = {curve.test: curve.map_auc for curve in curves(trials, scores, target)}
         rows[key].deletion.append(areas["deletion"])
         rows[key].insertion.append(areas["insertion"])
         rows[key].road.append(areas["road"])

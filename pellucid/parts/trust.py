@@ -28,8 +28,8 @@ class TrustOptions(Options):
     trust: bool = Field(
         False,
         description="Also say how far each map can be trusted: deletion, insertion and ROAD curves beside those of "
-        "random maps and of a spot in the middle, and a sanity check. Costs some hundred passes through the network, "
-        "of which /v1/models/{name} says how long they take.",
+        "the same map at random places and of a spot in the middle, and a sanity check. Costs some hundred passes "
+        "through the network, of which /v1/models/{name} says how long they take.",
         examples=[True],
     )
     trust_steps: int = Field(
@@ -43,7 +43,7 @@ class TrustOptions(Options):
         Design().random_maps,
         ge=4,
         le=32,
-        description="With `trust`: how many random maps the map is compared with.",
+        description="With `trust`: with how many random places the map is compared.",
         examples=[8],
     )
 
@@ -129,6 +129,7 @@ def trust_json(found: Trusted, label: str, down: bool = False) -> dict[str, Any]
         "sentence": sentence(measured, label, down),
         "advantage": np.float32(measured.advantage),
         "noise": np.float32(measured.noise),
+        "p_value": np.float32(measured.p_value),
         "gaussian": np.float32(measured.gaussian),
         "beaten": measured.beaten,
         "random_maps": measured.random_maps,

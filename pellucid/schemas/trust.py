@@ -20,7 +20,7 @@ class TrustCost(Schema):
 
 
 class RandomCurve(Schema):
-    """The curves of all random maps, point by point."""
+    """The curves of the map at random places, point by point."""
 
     mean: list[float] = Field(description="Their mean.", examples=[[0.36, 0.11, 0.0]])
     min: list[float] = Field(description="Their minimum.", examples=[[0.36, 0.02, 0.0]])
@@ -32,7 +32,9 @@ class Areas(Schema):
 
     map: float = Field(description="The area of the map.", examples=[0.12])
     gaussian: float = Field(description="The area of a Gaussian in the middle of the picture.", examples=[0.15])
-    random: list[float] = Field(description="The area of each random map.", examples=[[0.2, 0.17, 0.25, 0.22]])
+    random: list[float] = Field(
+        description="The area of the map at each random place.", examples=[[0.2, 0.17, 0.25, 0.22]]
+    )
 
 
 class TrustCurve(Schema):
@@ -52,7 +54,7 @@ class TrustCurve(Schema):
     gaussian: list[float] = Field(
         description="The same in the order of a Gaussian in the middle of the picture.", examples=[[0.36, 0.07, 0.0]]
     )
-    random: RandomCurve = Field(description="The same in the order of random maps.")
+    random: RandomCurve = Field(description="The same with the map at random places.")
     auc: Areas = Field(description="Areas under these curves.")
 
 
@@ -68,10 +70,10 @@ class MaskedConfidence(Schema):
 
 
 class RandomConfidence(Schema):
-    """Drop and increase in confidence of all random maps."""
+    """Drop and increase in confidence of the map at random places."""
 
     drop: float = Field(description="The mean of their drops.", examples=[0.72])
-    increases: int = Field(description="The number of random maps with an increase.", examples=[0])
+    increases: int = Field(description="The number of places with an increase.", examples=[0])
 
 
 class Confidence(Schema):
@@ -79,7 +81,7 @@ class Confidence(Schema):
 
     map: MaskedConfidence = Field(description="With the map.")
     gaussian: MaskedConfidence = Field(description="With a Gaussian in the middle of the picture.")
-    random: RandomConfidence = Field(description="With random maps.")
+    random: RandomConfidence = Field(description="With the map at random places.")
 
 
 class Sanity(Schema):
@@ -104,8 +106,8 @@ class Trust(Schema):
         examples=["probability"],
     )
     finding: Literal["follows", "unclear", "contradicts"] = Field(
-        description="Whether the network follows the map more than random maps. `follows`: `advantage` is more than "
-        "twice `noise` above 0. `contradicts`: it is more than twice `noise` below 0.",
+        description="Whether the place of the map matters. `follows`: `p_value` is below 0.05 and `advantage` is "
+        "positive. `contradicts`: it is below 0.05 and `advantage` is negative.",
         examples=["follows"],
     )
     sentence: str = Field(
@@ -113,16 +115,23 @@ class Trust(Schema):
         examples=["The network follows this map for 'Egyptian cat': ..."],
     )
     advantage: float = Field(
-        description="By how much the areas under the map's three curves are better than the mean random map's, "
-        "averaged over the curves, in the unit of `measure`. A random map has 0 on average.",
+        description="By how much the areas under the map's three curves are better than the same map's at random "
+        "places, averaged over the curves and the places, in the unit of `measure`. It is 0 on average if the place "
+        "does not matter.",
         examples=[0.14],
     )
     noise: float = Field(
-        description="The standard deviation of the advantage that one more random map would have.", examples=[0.05]
+        description="The standard deviation of the advantage that the map would have at one more random place.",
+        examples=[0.05],
+    )
+    p_value: float = Field(
+        description="How often a map whose place does not matter has an advantage at least as far from 0: two-sided, "
+        "by Student's t with `random_maps` - 1 degrees of freedom.",
+        examples=[0.03],
     )
     gaussian: float = Field(description="The advantage of a Gaussian in the middle of the picture.", examples=[0.06])
-    beaten: int = Field(description="The number of random maps with a lower advantage.", examples=[8])
-    random_maps: int = Field(description="The number of random maps.", examples=[8])
+    beaten: int = Field(description="The number of random places where the map has a lower advantage.", examples=[8])
+    random_maps: int = Field(description="The number of random places.", examples=[8])
     curves: list[TrustCurve] = Field(description="Deletion, insertion and ROAD.")
     confidence: Confidence | None = Field(
         description="The class's probability on the picture masked by the map. Null if the score is no probability, "

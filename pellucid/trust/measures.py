@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -17,8 +18,8 @@ Test = Literal["deletion", "insertion", "road"]
 Measure = Literal["probability", "value", "similarity"]
 Finding = Literal["follows", "unclear", "contradicts"]
 
-# Within this many standard deviations of random maps, an advantage can be chance.
-_CLEAR: Final = 2.0
+# A finding is wrong this often where the place of the map does not matter, half of it in each direction.
+_LEVEL: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +57,16 @@ class Measured:
     """How far the map of one target can be trusted.
 
     ``advantage``: how much better the map's areas are than those of the mean random map, averaged over the tests, in
-    probability. ``noise``: the standard deviation of a random map's advantage. ``gaussian``: the advantage of the
-    Gaussian in the middle. ``beaten``: the number of random maps with a lower advantage. ``measure``: what the scores
-    are. The confidences are None unless they are probabilities.
+    probability. ``noise``: the standard deviation of a random map's advantage. ``p_value``: see ``p_value``.
+    ``gaussian``: the advantage of the Gaussian in the middle. ``beaten``: the number of random maps with a lower
+    advantage. ``measure``: what the scores are. The confidences are None unless they are probabilities.
     """
 
     measure: Measure
-
     finding: Finding
     advantage: float
     noise: float
+    p_value: float
     gaussian: float
     beaten: int
     curves: tuple[Curve, ...]
@@ -84,18 +85,14 @@ def measured(perturbations: Perturbations, scores: NDArray[Any], measure: Measur
     )
 
 
-def _of_target(perturbations: Perturbations, scores: NDArray[Any], target: int, measure: Measure) -> Measured:
-    found = {perturbation: float(score) for perturbation, score in zip(perturbations.plan, scores, strict=True)}
-    by_map: dict[tuple[str, int], list[float]] = {}
-    for perturbation, score in found.items():
-        by_map.setdefault((perturbation.kind, perturbation.map), []).append(score)
+def curves(perturbations: Perturbations, scores: NDArray[Any], target: int) -> tuple[Curve, Curve, Curve]:
+    """Deletion, insertion and ROAD of a target's map. ``scores`` ``[perturbations]`` are the target's."""
+    by_map = _by_map(perturbations, scores)
     original, blank, blurred = (by_map[kind, -1] for kind in ("original", "blank", "blurred"))
-    baselines = len(perturbations.maps) - perturbations.targets
-    rows = [baselines + target, *range(baselines)]  # the map, the Gaussian, the random ones
     whole = (0.0, *perturbations.design.fractions, 1.0)
 
     def curve(test: Test, fractions: Sequence[float], before: list[float], after: list[float]) -> Curve:
-        values = np.array([before + by_map[test, row] + after for row in rows], np.float32)
+        values = np.array([before + by_map[test, row] + after for row in perturbations.rows(target)], np.float32)
         areas = _areas(values, np.asarray(fractions))
         return Curve(
             test,
@@ -104,29 +101,46 @@ def _of_target(perturbations: Perturbations, scores: NDArray[Any], target: int, 
             *(float(areas[0]), float(areas[1]), areas[2:].astype(np.float32)),
         )
 
-    curves = (
+    return (
         curve("deletion", whole, original, blank),
         curve("insertion", whole, blurred, original),
         curve("road", (0.0, *ROAD_FRACTIONS), original, []),
     )
+
+
+def _by_map(perturbations: Perturbations, scores: NDArray[Any]) -> dict[tuple[str, int], list[float]]:
+    """The scores of each kind of perturbation by each map, from few pixels to many."""
+    found: dict[tuple[str, int], list[float]] = {}
+    for perturbation, score in zip(perturbations.plan, scores, strict=True):
+        found.setdefault((perturbation.kind, perturbation.map), []).append(float(score))
+    return found
+
+
+def _of_target(perturbations: Perturbations, scores: NDArray[Any], target: int, measure: Measure) -> Measured:
+    by_map = _by_map(perturbations, scores)
+    rows = perturbations.rows(target)
+    found = curves(perturbations, scores, target)
     signs = {"deletion": -1, "insertion": 1, "road": -1}
-    merits = np.mean([signs[c.test] * np.array([c.map_auc, c.gaussian_auc, *c.random_auc]) for c in curves], 0)
+    merits = np.mean([signs[c.test] * np.array([c.map_auc, c.gaussian_auc, *c.random_auc]) for c in found], 0)
     advantages = merits - merits[2:].mean()
     random = advantages[2:]
     noise = float(random.std(ddof=1) * np.sqrt(1 + 1 / len(random)))
+    p = p_value(float(advantages[0]), noise, len(random))
     confidences: list[Confidence] = []
     if measure == "probability":
-        confidences = [_confidence(original[0], by_map["masked", row][0]) for row in rows]
+        whole = by_map["original", -1][0]
+        confidences = [_confidence(whole, by_map["masked", row][0]) for row in rows]
     heat = perturbations.maps[rows[0]]
     total = float(np.abs(heat).sum())
     return Measured(
         measure=measure,
-        finding=finding(float(advantages[0]), noise),
+        finding=finding(float(advantages[0]), p),
         advantage=float(advantages[0]),
         noise=noise,
+        p_value=p,
         gaussian=float(advantages[1]),
         beaten=int((random < advantages[0]).sum()),
-        curves=curves,
+        curves=found,
         confidence=confidences[0] if confidences else None,
         gaussian_confidence=confidences[1] if confidences else None,
         random_confidence=tuple(confidences[2:]),
@@ -136,19 +150,34 @@ def _of_target(perturbations: Perturbations, scores: NDArray[Any], target: int, 
     )
 
 
-def finding(advantage: float, noise: float) -> Finding:
-    """Whether a map's advantage is larger than chance explains, and its sign."""
-    if abs(advantage) <= _CLEAR * noise:
+def p_value(advantage: float, noise: float, random_maps: int) -> float:
+    """How often a map whose place does not matter has an advantage at least as far from 0, on either side.
+
+    Student's t with ``random_maps`` - 1 degrees of freedom: Abramowitz and Stegun, 26.7.3 and 26.7.4.
+    """
+    if not noise:
+        return float(not advantage)
+    freedom = random_maps - 1
+    angle = math.atan(abs(advantage) / noise / math.sqrt(freedom))
+    cosine, odd = math.cos(angle), freedom % 2
+    term, total = cosine if odd else 1.0, 0.0
+    for step in range(1, (freedom - odd) // 2 + 1):
+        total += term
+        term *= cosine**2 * (2 * step - 1 + odd) / (2 * step + odd)
+    within = math.sin(angle) * total
+    return 1 - (2 / math.pi * (angle + within) if odd else within)
+
+
+def finding(advantage: float, p: float) -> Finding:
+    """Whether a map's place matters to the network more than chance explains, and in which direction."""
+    if p >= _LEVEL:
         return "unclear"
     return "follows" if advantage > 0 else "contradicts"
 
 
 def sentence(found: Measured, label: str, down: bool = False) -> str:
     """The finding as a sentence. ``down``: the map shows what lowers the score."""
-    random, measure = found.random_maps, found.measure
-    spread = "random maps have no spread"
-    if found.noise:
-        spread = f"{abs(found.advantage) / found.noise:.1f} times the spread of random maps"
+    measure = found.measure
     said = {
         "follows": f"The network follows this map for {label!r}: taking away what it marks "
         + (
@@ -156,15 +185,16 @@ def sentence(found: Measured, label: str, down: bool = False) -> str:
             if down
             else f"costs more of the {measure}, and showing it brings more back,"
         )
-        + " than with random maps on average",
-        "unclear": f"It is unclear whether the network follows this map for {label!r}: its advantage is within "
-        "twice the spread of random maps, too little to tell it from chance",
-        "contradicts": f"The network contradicts this map for {label!r}: random maps do better on average",
+        + " than with the same map at random places",
+        "unclear": f"It is unclear whether the network follows this map for {label!r}: the same map at random places "
+        "does too nearly as well to tell the difference from chance",
+        "contradicts": f"The network contradicts this map for {label!r}: the same map does better at random places",
     }[found.finding]
     gaussian = "less" if found.gaussian < found.advantage else "more"
+    p = "p < 0.001" if found.p_value < 0.001 else f"p = {found.p_value:.2g}"
     return (
-        f"{said} (advantage {found.advantage:+.3f} of {measure}, {spread}; it beats "
-        f"{found.beaten} of {random}). A spot in the middle of the picture does {gaussian} ({found.gaussian:+.3f})."
+        f"{said} (advantage {found.advantage:+.3f} of {measure}, {p}; it beats {found.beaten} of {found.random_maps}). "
+        f"A spot in the middle of the picture does {gaussian} ({found.gaussian:+.3f})."
     )
 
 

@@ -1,4 +1,4 @@
-"""The perturbed pictures that are scored: by each map, and by baselines that do not depend on the picture."""
+"""The perturbed pictures that are scored: by each map, and by baselines that do not know the picture."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ class Design:
     def passes(self, targets: int) -> int:
         """The forward passes for one image: 3, and two curves, ROAD and a mask for each map and baseline.
 
-        One pass scores all targets, so they share their baselines.
+        Targets share the Gaussian. The random maps of a target are its own.
         """
-        return 3 + (targets + 1 + self.random_maps) * (2 * (self.steps - 1) + len(ROAD_FRACTIONS) + 1)
+        return 3 + (targets * (1 + self.random_maps) + 1) * (2 * (self.steps - 1) + len(ROAD_FRACTIONS) + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,16 +81,18 @@ class Perturbations:
         self._mean = self._rounded(np.asarray(mean, np.float32))
         self.design = design
         self.targets = len(maps)
-        generator = np.random.default_rng((self._seed, 0))
-        shape = maps[0].shape
-        baselines = generator.standard_normal((design.random_maps, *shape)).astype(np.float32)
-        # The baselines first, so that their random numbers don't depend on the number of targets.
+        baselines = [each for heat in maps for each in moved(heat, design.random_maps, self._seed)]
         self.maps: tuple[Floats, ...] = (centred_gaussian(*pixels.shape[:2]), *baselines, *maps)
         self._orders: list[NDArray[np.int32] | None] = [None] * len(self.maps)
         self.plan = self._plan()
 
     def __len__(self) -> int:
         return len(self.plan)
+
+    def rows(self, target: int) -> list[int]:
+        """The numbers of the maps of a target: its own, the Gaussian's, those of its random maps."""
+        each = self.design.random_maps
+        return [len(self.maps) - self.targets + target, 0, *range(1 + target * each, 1 + (target + 1) * each)]
 
     def _plan(self) -> tuple[Perturbation, ...]:
         found = [Perturbation("original"), Perturbation("blank"), Perturbation("blurred")]
@@ -166,6 +168,26 @@ def centred_gaussian(height: int, width: int) -> Floats:
     down, across = ((np.arange(size) + 0.5) / size - 0.5 for size in (height, width))
     spot: Floats = np.exp(-8 * (down[:, None] ** 2 + across[None] ** 2)).astype(np.float32)
     return spot
+
+
+def moved(heat: Floats, count: int, seed: int) -> list[Floats]:
+    """The map ``[h, w]`` at ``count`` random places: turned, mirrored, and shifted around the edges.
+
+    These moves form a group. If the place of the map did not matter to the network, the map would be one of them like
+    any other, however smooth or peaked it is: a randomisation test (Lehmann and Romano, Testing Statistical Hypotheses,
+    section 15.2). All differ, none is the map in its place, where the map has enough cells.
+    """
+    height, width = heat.shape
+    turns = 4 if height == width else 2  # a map that is not square keeps its shape
+    total = 2 * turns * heat.size
+    generator = np.random.default_rng((seed, 0))
+    found: list[Floats] = []
+    for move in 1 + generator.choice(total - 1, count, replace=total <= count):
+        way, place = divmod(int(move), heat.size)
+        mirror, turn = divmod(way, turns)
+        turned = np.rot90(heat[:, ::-1] if mirror else heat, turn * 4 // turns)
+        found.append(np.roll(turned, divmod(place, width), (0, 1)))
+    return found
 
 
 def _blur(size: int) -> Floats:

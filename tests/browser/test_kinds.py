@@ -71,7 +71,7 @@ def test_quantities_have_units_and_no_percentage_anywhere(visit: Visit, client: 
         expect(words(page, panel)).not_to_contain_text("%")
         expect(words(page, panel)).to_contain_text(f"{shown(cast(float, found[0].value))} years")
     turned(page, "Trust")
-    expect(words(page, "trust")).to_contain_text("Advantage over random maps, in years")
+    expect(words(page, "trust")).to_contain_text("Advantage over random places, in years")
     expect(words(page, "trust")).not_to_contain_text("Confidence")
     expect(page.locator("#caption")).to_have_text(re.compile("^What raises “age”, at layer"))
     turned(page, "Answer")

@@ -80,7 +80,7 @@ async function find(view, cam, keeps = false) {
 }
 
 function draw(trust, cam) {
-  const {advantage, noise, gaussian, beaten, random_maps: random, curves, finding, measure} = trust;
+  const {advantage, p_value: p, gaussian, beaten, random_maps: random, curves, finding, measure} = trust;
   const all = curves.flatMap(({map, gaussian: spot, random: {min, max}}) => [...map, ...spot, ...min, ...max]);
   const low = measure === "probability" ? 0 : Math.min(...all);
   const reach = Math.max(...all) - low || 1;
@@ -93,7 +93,7 @@ function draw(trust, cam) {
           t(`finding.${finding}.why`, {label: nameOf(cam.target)})),
         h("p", {class: "muted"}, tOf("trust.advantage", kindOf(cam.target), {
           unit: cam.target.unit || t("trust.unit"),
-          noise: number(noise), beaten, random, gaussian: signed(gaussian),
+          p: number(p), beaten, random, gaussian: signed(gaussian),
         })))),
     h("ul", {class: "keys", "aria-hidden": "true"}, LINES.map((name) => h(
       "li", {class: `key-${name}`}, t(`curve.${name}`),
