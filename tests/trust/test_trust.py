@@ -80,12 +80,14 @@ def test_a_map_whose_place_does_not_matter_is_unclear_as_a_rule() -> None:
     assert abs(np.mean([each.advantage / each.noise for each in found])) < 0.5
 
 
-def test_random_places_are_all_other_places_of_the_map() -> None:
-    heat = np.arange(12, dtype=np.float32).reshape(3, 4)
-    places = moved(heat, 47, seed=1)  # 2 turns, 2 mirrored, 12 shifts, less the map itself
-    assert len({each.tobytes() for each in (heat, *places)}) == 48
+def test_random_places_are_other_places_of_the_map() -> None:
+    heat = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)
+    places = moved(heat, 20, seed=1)
+    assert len({each.tobytes() for each in (heat, *places)}) == 21
     assert all(np.array_equal(np.sort(each, None), np.sort(heat, None)) for each in places)
-    assert len(moved(np.ones((1, 1), np.float32), 8, seed=1)) == 8
+    assert all(np.corrcoef(PERFECT.ravel(), each.ravel())[0, 1] < 0.5 for each in moved(PERFECT, 8, seed=1))
+    for few in (np.ones((1, 1), np.float32), np.zeros((7, 7), np.float32)):
+        assert len(moved(few, 8, seed=1)) == 8
 
 
 def test_the_p_value_is_that_of_students_t() -> None:
