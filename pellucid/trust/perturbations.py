@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Final, Literal
 
 import numpy as np
@@ -88,8 +89,9 @@ class Perturbations:
         self._mean = self._rounded(np.asarray(mean, np.float32))
         self.design = design
         self.targets = len(maps)
-        baselines = [each for heat in maps for each in moved(heat, design.random_maps, self._seed)]
-        self.maps: tuple[Floats, ...] = (centred_gaussian(*pixels.shape[:2]), *baselines, *maps)
+        # Each target's maps follow the last one's, so that its random numbers do not depend on how many follow.
+        groups = [(heat, *moved(heat, design.random_maps, self._seed)) for heat in maps]
+        self.maps: tuple[Floats, ...] = (centred_gaussian(*pixels.shape[:2]), *chain.from_iterable(groups))
         self._orders: list[NDArray[np.int32] | None] = [None] * len(self.maps)
         self.plan = self._plan()
 
@@ -98,8 +100,9 @@ class Perturbations:
 
     def rows(self, target: int) -> list[int]:
         """The numbers of the maps of a target: its own, the Gaussian's, those of its random maps."""
-        each = self.design.random_maps
-        return [len(self.maps) - self.targets + target, 0, *range(1 + target * each, 1 + (target + 1) * each)]
+        size = 1 + self.design.random_maps
+        own = 1 + target * size
+        return [own, 0, *range(own + 1, own + size)]
 
     def _plan(self) -> tuple[Perturbation, ...]:
         found = [Perturbation("original"), Perturbation("blank"), Perturbation("blurred")]

@@ -104,7 +104,7 @@ def test_the_same_picture_has_the_same_trials_and_another_others() -> None:
     assert len(one) == Design().passes(targets=1) == 193
     for number in range(0, len(one), 7):
         assert np.array_equal(one.picture(number), again.picture(number))
-    assert not np.array_equal(one.maps[1], other.maps[1])
+    assert not np.array_equal(one.maps[2], other.maps[2])
 
 
 def test_a_flat_map_is_tried_in_an_order_by_chance() -> None:
@@ -119,7 +119,7 @@ def test_every_share_of_the_pixels_is_taken_those_that_the_map_marks_first() -> 
     perturbations = Perturbations(pixels, [heat], MEAN, Design(4, 4))
     before: NDArray[np.bool_] = np.zeros((SIDE, SIDE), bool)
     for number, perturbation in enumerate(perturbations.plan):
-        if perturbation.kind == "deletion" and perturbation.map == len(perturbations.maps) - 1:
+        if perturbation.kind == "deletion" and perturbation.map == perturbations.rows(0)[0]:
             taken = (perturbations.picture(number) == 0).all(2)
             assert taken.mean() == pytest.approx(perturbation.fraction, abs=1e-3)
             assert taken[before].all()
@@ -164,7 +164,7 @@ def test_drop_increase_and_road_are_those_of_pytorch_grad_cam() -> None:
     assert found.confidence.increase == bool(increase)
     # The oracle orders a mask, in which all that is against the class is alike: it is given the order itself.
     perturbations = Perturbations(pixels, [heat], MEAN, Design())
-    order = perturbations._order(len(perturbations.maps) - 1)
+    order = perturbations._order(perturbations.rows(0)[0])
     oracle = ROADMostRelevantFirstAverage(percentiles=[80, 60, 40, 20])
     torch.manual_seed(0)
     change = oracle(tensor(pixels), (1 - order / order.size)[None].astype(np.float32), targets, net)[0]
