@@ -250,7 +250,7 @@ class _Tools:
         (cam,), found = result.grad_cam or [], result.predictions or []
         place, trust = where(cam.mask, cam.box, result.image), cam.trust
         answer = Explained(
-            sentence=explained(model, result.image, next(iter(found), None), cam, place),
+            sentence=explained(model, result.image, found, cam, place),
             model=model,
             predictions=_scored(*found),
             target=_scored(cam.target)[0],

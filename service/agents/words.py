@@ -54,12 +54,12 @@ def where(mask: Picture, box: Sequence[int], image: ImageInfo) -> Where | None:
     )
 
 
-def explained(model: str, image: ImageInfo, first: Target | None, cam: GradCam, place: Where | None) -> str:
-    """What was found, where, and how far to trust it. ``first``: the first prediction."""
+def explained(model: str, image: ImageInfo, best: Sequence[Target], cam: GradCam, place: Where | None) -> str:
+    """What was found, where, and how far to trust it. ``best``: the predictions."""
     said = f"{model} gives {cam.target.label!r} {cam.target.score}"
-    if first and first.value is None:
-        best = first.index == cam.target.index
-        said += ", more than anything else" if best else f", behind {first.label!r} {first.score}"
+    if len(best) > 1 and best[0].value is None:
+        first = best[0].index == cam.target.index
+        said += f", {'before' if first else 'behind'} {best[first].label!r} {best[first].score}"
     if cam.target.applies is False:
         said += ", below the threshold from which the label applies"
     said += f"; by {cam.method} at {cam.layer}, "
@@ -72,7 +72,7 @@ def explained(model: str, image: ImageInfo, first: Target | None, cam: GradCam, 
         if (x1 - x0, y1 - y0) != (image.width, image.height):
             share += f" of the {x1 - x0} x {y1 - y0} pixels that it saw"
         said += f"the strongest evidence for {about} lies in {place.words} (80% of its maximum and more, on {share} of "
-        said += f"the picture's {image.width} x {image.height})."
+        said += f"the picture's {image.width} x {image.height} pixels)."
     if cam.trust is None:
         return f"{said} Whether the network follows this map was not tested."
     if (cam.trust.sanity.mean_magnitude or 0) >= _SAME:

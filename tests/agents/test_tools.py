@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import json
 import re
@@ -24,9 +25,10 @@ from pellucid.client import AsyncClient
 from pellucid.schemas import ImageInfo, Picture
 from service.agents.tools import server as tools
 from service.agents.words import where
-from service.commands.mcp import guarded
+from service.commands.mcp import guarded, mcp
 from service.config import Settings
 from tests.support import REPOSITORY, SAMPLES, compiled, encoded, photograph
+from tests.test_docs import SKILL
 
 CAT = str(SAMPLES / "cat.jpg")
 KEY = "k" * 40
@@ -89,8 +91,9 @@ def test_the_cat_is_explained_without_a_server_by_a_figure_and_a_sentence(agent:
     assert explained["target"] == first
     assert "cat" in first["label"]
     sentence = explained["sentence"]
+    second = explained["predictions"][1]
     assert sentence.startswith(
-        f"lite0-plain gives {first['label']!r} {first['score']}, more than anything else; by grad-cam"
+        f"lite0-plain gives {first['label']!r} {first['score']}, before {second['label']!r} {second['score']}; by grad-cam"
     )
     assert f"lies in {place['words']} (80% of its maximum" in sentence
     assert f"{place['share']:.0%} of the 263 x 262 pixels that it saw of the picture's 451 x 300" in sentence
@@ -183,3 +186,21 @@ def test_a_place_is_named_by_thirds_of_the_picture(
     half = where(picture, [0, 0, 100, 100], image)  # the network saw a corner of the picture
     assert half is not None
     assert half.words in ("the upper left", "no one place")
+
+
+def test_the_pages_for_agents_name_what_there_is(portal: BlockingPortal, remote: Agent) -> None:
+    """tests/test_docs.py runs their commands and follows their links."""
+    guide, skill = (REPOSITORY / "docs" / "agents.md").read_text("utf-8"), SKILL.read_text("utf-8")
+    listed = {tool.name: tool.input_schema["properties"] for tool in portal.call(remote.client.list_tools).tools}
+    assert re.findall(r"^\| `(\w+)` \|", guide, re.MULTILINE) == [*listed]
+    named = set(re.findall(r"`(\w+)`", skill)) - {"follows", "unclear", "contradicts"}
+    assert named == {"explain", "compare", "what_if", "models", "image", "target", "against", "rank"}
+    assert named <= set(listed).union(*listed.values())
+    options = {f"--{name}" for name in inspect.signature(mcp).parameters}
+    for block in re.findall(r"```json\n(.*?)```", guide, re.DOTALL):
+        command, *arguments = json.loads(block)["mcpServers"]["pellucid"].get("args", ["mcp"])
+        assert command == "mcp"
+        assert {each for each in arguments if each.startswith("--")} <= options
+    head = skill.split("---")[1]
+    assert f"name: {SKILL.parent.name}\n" in head
+    assert "description: " in head
