@@ -17,7 +17,7 @@ import httpx
 from mcp.server import Server
 from mcp.types import CallToolResult, ImageContent, ListToolsResult, TextContent, Tool, ToolAnnotations
 from PIL import Image
-from pydantic import ConfigDict, Field, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from pellucid.client import ApiError, AsyncClient
 from pellucid.client.figure import FigureRoute
@@ -77,95 +77,67 @@ class Scored(Schema):
     score: str
 
 
-class Predicted(Schema):
-    """The most probable classes, best first; none for an embedding."""
-
-    model: str
-    predictions: list[Scored]
+def _model(name: str, fields: dict[str, Any]) -> type[BaseModel]:
+    """A model that allows no other fields. Those with a default are optional."""
+    return create_model(name, __config__=ConfigDict(extra="forbid"), **fields)
 
 
-class Side(Predicted):
-    """What is explained, and the place of the evidence. It is missing if there is hardly any evidence."""
-
-    target: Scored
-    where: Where | None = None
-
-
-class Explained(Side):
-    """The sentence says what was found, where, and how far to trust that. The advantage is over random maps."""
-
-    sentence: str
-    method: str
-    layer: str
-    trust: Literal["follows", "unclear", "contradicts", "not tested"]
-    advantage: float | None = None
-    noise: float | None = None
-
-
-class Compared(Schema):
-    """Two sides, and the rank correlation of their maps: 1 if both mark the same places in the same order."""
-
-    kind: Literal["classes", "pictures", "models"]
-    first: Side
-    second: Side
-    rank_agreement: float | None = None
-
-
-class Changed(Schema):
-    """The answer before and after an edit. `change` is of the target's logit; `most` has that of each channel muted."""
-
-    layer: str
-    before: list[Scored]
-    after: list[Scored]
-    target: Scored = Field(description="The target after the edit.")
-    change: float
-    most: dict[int, float] | None = None
-
-
-class Networks(Schema):
-    """All networks with their titles, and the names in one of them. Its layers are the default and some others."""
-
-    models: dict[str, str]
-    model: str
-    output: str
-    methods: list[str]
-    layers: list[str]
-    gates: list[str]
-    found: list[str] | None = None
-
-
+_OPTIONAL: Final = Field(None)
 _SAME: Final = ("model", "view")
-_TOOLS: Final[dict[str, tuple[type[Schema], tuple[str, ...]]]] = {
-    "predict": (Predicted, ("image", "top_k", *_SAME)),
-    "explain": (Explained, ("image", "target", "against", "reference", "method", "layer", "trust", "top_k", *_SAME)),
-    "compare": (Compared, ("image", "other", "target", "against_model", "method", "layer", *_SAME)),
-    "what_if": (Changed, ("image", "mute", "keep", "scale", "layer", "gate", "target", "rank", *_SAME)),
-    "models": (Networks, ("model", "find")),
+_SIDE: Final = {"model": str, "predictions": list[Scored], "target": Scored, "where": (Where | None, _OPTIONAL)}
+_NUMBER: Final = (float | None, _OPTIONAL)
+_TRUST: Final = Literal["follows", "unclear", "contradicts", "not tested"]
+# Tool -> its arguments, and the fields of its answer.
+_TOOLS: Final[dict[str, tuple[tuple[str, ...], dict[str, Any]]]] = {
+    "predict": (("image", "top_k", *_SAME), {"model": str, "predictions": list[Scored]}),
+    "explain": (
+        ("image", "target", "against", "reference", "method", "layer", "trust", "top_k", *_SAME),
+        {
+            "sentence": str,
+            **_SIDE,
+            "method": str,
+            "layer": str,
+            "trust": _TRUST,
+            "advantage": _NUMBER,
+            "noise": _NUMBER,
+        },
+    ),
+    "compare": (
+        ("image", "other", "target", "against_model", "method", "layer", *_SAME),
+        {"first": _model("side", _SIDE), "second": _model("side", _SIDE), "rank_agreement": _NUMBER},
+    ),
+    "what_if": (
+        ("image", "mute", "keep", "scale", "layer", "gate", "target", "rank", *_SAME),
+        dict(layer=str, before=list[Scored], after=list[Scored], target=Scored, change=float)
+        | {"most": (dict[int, float] | None, _OPTIONAL)},
+    ),
+    "models": (
+        ("model", "find"),
+        dict(models=dict[str, str], model=str, output=str, methods=list[str], layers=list[str], gates=list[str])
+        | {"found": (list[str] | None, _OPTIONAL)},
+    ),
 }
 
 
 def server(client: AsyncClient, *, paths: bool) -> Server[Any]:
     """The server of the tools, which asks ``client``. ``paths``: whether a picture may be a file of this machine."""
     tools, picture = _Tools(client), _ON_DISK if paths else _BASE64
-    arguments = {}
-    for name, (_, names) in _TOOLS.items():
+    arguments, answers, listed = {}, {}, []
+    for name, (names, answer) in _TOOLS.items():
         fields: dict[str, Any] = {}
         for each in names:
             kind, said = _ARGUMENTS.get(f"{name} {each}", _ARGUMENTS[each])
             about = Field(... if each == "image" else None, description=said.format(picture=picture))
             fields[each] = (kind if each == "image" else kind | None, about)
-        arguments[name] = create_model(name, __config__=ConfigDict(extra="forbid"), **fields)
-    reads = ToolAnnotations(read_only_hint=True, idempotent_hint=True, open_world_hint=False)
-    listed = [
-        Tool(
+        arguments[name], answers[name] = _model(name, fields), _model(f"{name} answer", answer)
+        tool = Tool(
             name=name,
             description=inspect.getdoc(getattr(tools, name)),
             input_schema=arguments[name].model_json_schema(),
-            output_schema=kind.model_json_schema(),
-            annotations=reads,
+            output_schema=answers[name].model_json_schema(),
+            annotations=ToolAnnotations(read_only_hint=True, idempotent_hint=True, open_world_hint=False),
         )
-        for name, (kind, _) in _TOOLS.items()
-    ]
+        listed.append(tool)
 
     async def list_tools(*_: Any) -> ListToolsResult:
         return ListToolsResult(tools=listed)
@@ -178,12 +150,11 @@ def server(client: AsyncClient, *, paths: bool) -> Server[Any]:
             read = {name: _read(given[name], paths) for name in _PICTURES if name in given}
             answer, *figure = await getattr(tools, call.name)(**given | read)
         except Exception as error:
-            allowed = _TOOLS[call.name][1] if call.name in _TOOLS else ()
+            allowed = _TOOLS[call.name][0] if call.name in _TOOLS else ()
             return CallToolResult(content=[TextContent(type="text", text=_refusal(error, allowed))], is_error=True)
         # As text for clients that show it, and as an object. Three digits are enough of a number.
-        found = json.loads(
-            answer.model_dump_json(exclude_none=True), parse_float=lambda each: float(f"{float(each):.3g}")
-        )
+        told = answers[call.name](**answer).model_dump_json(exclude_none=True)
+        found = json.loads(told, parse_float=lambda each: float(f"{float(each):.3g}"))
         text = TextContent(type="text", text=json.dumps(found, ensure_ascii=False))
         return CallToolResult(content=[text, *figure], structured_content=found)
 
@@ -240,75 +211,73 @@ class _Tools:
     async def predict(self, image: str | bytes, **options: Any) -> list[Any]:
         """What a network finds in a picture: its most probable classes, its labels or quantities."""
         model, result = await self._asked("predict", image, options)
-        return [Predicted(model=model, predictions=_scored(*result.predictions or []))]
+        return [{"model": model, "predictions": _scored(*result.predictions or [])}]
 
     async def explain(self, image: str | bytes, **options: Any) -> list[Any]:
         """Why a network gives a picture a class. Returns a figure with a heat map of the evidence, and a sentence that
-        says what was found, where in the picture, and how far to trust that. Every class has a map, a wrong one too."""
+        says what was found, where in the picture, and how far to trust that: `trust` is found by the `advantage` of the
+        map over random ones, which have a `noise`. Every class has a map, a wrong one too. `where` is missing if there
+        is no evidence."""
         trials = {"trust": options.pop("trust", True), "include": ["predictions", "grad_cam"], **_MASK}
         model, result = await self._asked("explain", image, options, **trials)
         (cam,), found = result.grad_cam or [], result.predictions or []
         place, trust = where(cam.mask, cam.box, result.image), cam.trust
-        answer = Explained(
-            sentence=explained(model, result.image, found, cam, place),
-            model=model,
-            predictions=_scored(*found),
-            target=_scored(cam.target)[0],
-            where=place,
-            method=cam.method,
-            layer=cam.layer,
-            trust=trust.finding if trust else "not tested",
-            advantage=trust and trust.advantage,
-            noise=trust and trust.noise,
-        )
+        answer = {
+            "sentence": explained(model, result.image, found, cam, place),
+            **_side(model, found, cam.target, place),
+            "method": cam.method,
+            "layer": cam.layer,
+            "trust": trust.finding if trust else "not tested",
+            "advantage": trust and trust.advantage,
+            "noise": trust and trust.noise,
+        }
         return [answer, await self._figure("explain", image, **options)]
 
     async def compare(self, image: str | bytes, other: str | bytes | None = None, **options: Any) -> list[Any]:
         """Two classes (two in `target`), two pictures (`other`) or two networks (`against_model`) side by side: how
-        probable each is, where its evidence is, how alike the maps are, and a figure of both and their difference."""
+        probable each is, where its evidence is, the rank correlation of the maps (1: the same places in the same
+        order), and a figure of both maps and their difference. `where` is missing if there is hardly any evidence."""
         options.setdefault("view", "squash" if other else "whole")
         found = await self._client.compare(image, other, **options | _MASK)
-        maps, sides = found.maps, {}
+        maps = found.maps
+        answer: dict[str, Any] = {"rank_agreement": maps.rank_agreement}
         for name, side, shown in (("first", found.first, maps.first), ("second", found.second, maps.second)):
-            sides[name] = Side(
-                model=side.model,
-                predictions=_scored(*side.predictions),
-                target=_scored(side.target)[0],
-                where=where(shown.mask, side.box if maps.frame == "input" else maps.box, side.image),
-            )
-        answer = Compared(kind=found.kind, rank_agreement=maps.rank_agreement, **sides)
+            place = where(shown.mask, side.box if maps.frame == "input" else maps.box, side.image)
+            answer[name] = _side(side.model, side.predictions, side.target, place)
         return [answer, await self._figure("compare", image, other, **options)]
 
     async def what_if(self, image: str | bytes, **options: Any) -> list[Any]:
         """What a network would answer if channels of a layer or gate were muted, kept alone or scaled: the classes
-        before and after, and a figure of the maps. `rank` finds the channels that matter."""
+        before and after, the `change` of the target's logit, and a figure of the maps. `rank` finds the channels that
+        matter: `most` has the changes if each is muted alone."""
         _, result = await self._asked("what-if", image, options)
         found = result.what_if
         assert found is not None
-        answer = Changed(
-            layer=found.layer,
-            before=_scored(*found.before),
-            after=_scored(*found.after),
-            target=_scored(found.targets[0].after)[0],
-            change=found.targets[0].change,
-            most=found.ranking and {each.channel: each.muted for each in found.ranking.most},
-        )
+        answer = {
+            "layer": found.layer,
+            "before": _scored(*found.before),
+            "after": _scored(*found.after),
+            "target": _scored(found.targets[0].after)[0],
+            "change": found.targets[0].change,
+            "most": found.ranking and {each.channel: each.muted for each in found.ranking.most},
+        }
         return [answer, await self._figure("what-if", image, **options)]
 
     async def models(self, model: str = "", find: str = "") -> list[Any]:
-        """The networks, and the names in one of them: methods, layers and gates. `find` searches labels and layers."""
+        """The networks, and the names in one of them: methods, gates, the default layer and some others. `find`
+        searches all labels and layers."""
         models = await self._client.models()
         detail = await self._client.model(model or next(each.name for each in models if each.default))
         names = (*detail.labels, *(layer.name for layer in detail.layers))
-        answer = Networks(
-            models={each.name: each.title for each in models},
-            model=detail.name,
-            output=detail.output.kind,
-            methods=detail.methods,
-            layers=[*dict.fromkeys((detail.default_layer.name, *detail.feature_layers))],
-            gates=[gate.layer for gate in detail.gates][:_LISTED],
-            found=[name for name in names if find.lower() in name.lower()][:_LISTED] if find else None,
-        )
+        answer = {
+            "models": {each.name: each.title for each in models},
+            "model": detail.name,
+            "output": detail.output.kind,
+            "methods": detail.methods,
+            "layers": [*dict.fromkeys((detail.default_layer.name, *detail.feature_layers))],
+            "gates": [gate.layer for gate in detail.gates][:_LISTED],
+            "found": [name for name in names if find.lower() in name.lower()][:_LISTED] if find else None,
+        }
         return [answer]
 
     async def _asked(self, route: str, image: str | bytes, options: dict[str, Any], **more: Any) -> tuple[str, Result]:
@@ -328,6 +297,10 @@ class _Tools:
 
 def _scored(*targets: Target) -> list[Scored]:
     return [Scored(label=each.label, index=each.index, score=each.score) for each in targets]
+
+
+def _side(model: str, predictions: Sequence[Target], target: Target, place: Where | None) -> dict[str, Any]:
+    return {"model": model, "predictions": _scored(*predictions), "target": _scored(target)[0], "where": place}
 
 
 def _jpeg(figure: bytes) -> bytes:
