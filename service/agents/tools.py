@@ -107,7 +107,7 @@ _TOOLS: Final[dict[str, tuple[tuple[str, ...], dict[str, Any]]]] = {
         {"first": _model("side", _SIDE), "second": _model("side", _SIDE), "rank_agreement": _NUMBER},
     ),
     "what_if": (
-        ("image", "mute", "keep", "scale", "layer", "gate", "target", "rank", *_SAME),
+        ("image", "mute", "keep", "scale", "layer", "gate", "target", "reference", "rank", *_SAME),
         dict(layer=str, before=list[Scored], after=list[Scored], target=Scored, change=float)
         | {"most": (dict[int, float] | None, _OPTIONAL)},
     ),

@@ -57,6 +57,8 @@ def where(mask: Picture, box: Sequence[int], image: ImageInfo) -> Where | None:
 def explained(model: str, image: ImageInfo, best: Sequence[Target], cam: GradCam, place: Where | None) -> str:
     """What was found, where, and how far to trust it. ``best``: the predictions."""
     said = f"{model} gives {cam.target.label!r} {cam.target.score}"
+    if cam.target.similarity is not None:
+        said = f"{model} gives the picture and the reference a similarity of {cam.target.score}"
     if len(best) > 1 and best[0].value is None:
         first = best[0].index == cam.target.index
         said += f", {'before' if first else 'behind'} {best[first].label!r} {best[first].score}"
