@@ -27,6 +27,7 @@ from .commands.atlas import atlas
 from .commands.bench import bench
 from .commands.compile import compile_network
 from .commands.explain import explain
+from .commands.mcp import mcp
 from .commands.models import layers, models
 from .commands.reproduce import reproduce
 from .config import Settings
@@ -197,5 +198,5 @@ def new_key() -> None:
 
 
 main.command(name="compile")(compile_network)
-for command in (atlas, explain, reproduce, models, layers, bench):
+for command in (atlas, explain, reproduce, models, layers, bench, mcp):
     main.command()(command)

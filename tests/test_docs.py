@@ -21,7 +21,8 @@ from service.cli import main
 from service.config import Settings
 from tests.support import REPOSITORY, ROUTES, SAMPLES, compiled
 
-PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+SKILL = REPOSITORY / "docs" / "skills" / "pellucid" / "SKILL.md"
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md")), REPOSITORY / "docs" / "llms.txt", SKILL]
 BLOCK = re.compile(r"^```(console|python|javascript)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # Before a block that needs what the one before it has left.
 CONTINUES = "<!-- continues -->\n"

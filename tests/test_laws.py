@@ -97,6 +97,7 @@ MAY_IMPORT = {
     "service.config": {"service.http.access"},
     "service.process": set(),
     "service.telemetry": set(),
+    "service.agents": {"pellucid.client", "pellucid.parts", "pellucid.schemas"},
     "service.commands": {
         "pellucid.atlas",
         "pellucid.client",
@@ -106,8 +107,11 @@ MAY_IMPORT = {
         "pellucid.parts",
         "pellucid.runtime",
         "pellucid.schemas",
+        "service.agents",
         "service.app",
         "service.config",
+        "service.http.access",
+        "service.http.middleware",
         "service.telemetry",
     },
     # Wraps a whole app, as `cli` does for one process.

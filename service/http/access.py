@@ -29,7 +29,7 @@ _HASHED: Final = re.compile(r"sha256:([0-9a-f]{64})")
 _SHORTEST: Final = 20
 PROBES: Final = {"/livez", "/readyz", "/v2/health/live", "/v2/health/ready"}
 # Prefixes of the rate-limited paths.
-LIMITED: Final = ("/v1/", "/v2", "/predictions/", "/explanations/")
+LIMITED: Final = ("/v1/", "/v2", "/predictions/", "/explanations/", "/mcp")
 _DOCS: Final = {"/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"}
 
 

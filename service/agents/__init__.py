@@ -1,0 +1,1 @@
+"""Tools for agents: the service's answers as the Model Context Protocol carries them."""

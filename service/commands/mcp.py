@@ -1,0 +1,78 @@
+"""``pellucid mcp``: tools for agents, over standard input and output or over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from typing import Annotated
+
+import typer
+import uvicorn
+from starlette.types import ASGIApp
+
+from ..config import Settings
+from ..http.access import AccessControl, Keys, rate_of
+from ..http.middleware import RequestContext
+from . import start
+from .session import ApiKey, Timeout, Url, console, session
+
+
+def mcp(
+    http: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Serve over HTTP, at /mcp, with the service's PELLUCID_API_KEYS and PELLUCID_RATE_LIMIT. "
+            "Without it: over standard input and output, for the program that starts this one.",
+        ),
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Without --url: the network, by name or compiled file.")] = None,
+    timeout: Timeout = 60,
+    url: Url = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Give agents the tools predict, explain, compare, what_if and models (Model Context Protocol).
+
+    They ask the server at --url, or a network that this process loads once.
+    """
+    try:
+        from mcp.server.stdio import stdio_server  # of an optional package
+
+        from ..agents import tools
+    except ImportError as error:
+        console.print("pellucid mcp needs the package mcp: pip install 'pellucid\\[mcp]'")
+        raise typer.Exit(2) from error
+    host, _, port = (http or ":").rpartition(":")
+    if http and not (host and port.isdecimal() and int(port) < 2**16):
+        console.print(f"--http: An address is HOST:PORT, as 127.0.0.1:8765, not {http}.")
+        raise typer.Exit(2)
+    settings = start.settings()
+    if http and api_key and not (settings.api_keys or settings.api_keys_file):
+        console.print("--http: Set PELLUCID_API_KEYS as well, or everyone could use the server by your --api-key.")
+        raise typer.Exit(2)
+
+    async def run() -> None:
+        async with session(url, api_key, model=model, timeout_s=timeout) as client:
+            server = tools.server(client, paths=not http)
+            if not http:
+                async with stdio_server() as (read, write):
+                    await server.run(read, write, server.create_initialization_options())
+                return
+            app = server.streamable_http_app(
+                json_response=True, stateless_http=True, max_request_body_size=settings.max_body_mib * 2**20, host=host
+            )
+            console.print(f"Tools for agents at http://{http}/mcp")
+            await uvicorn.Server(
+                uvicorn.Config(guarded(app, settings), host.strip("[]"), int(port), log_level="warning")
+            ).serve()
+
+    for stop in (signal.SIGINT, signal.SIGTERM):  # uvicorn ends its requests, then raises the signal again
+        signal.signal(stop, lambda *_: sys.exit(0))
+    asyncio.run(run())
+
+
+def guarded(app: ASGIApp, settings: Settings) -> ASGIApp:
+    """The app behind the service's API keys and rate, with its log and errors. Raises ValueError for a wrong key."""
+    keys = Keys.of(settings.api_keys.get_secret_value() if settings.api_keys else "", settings.api_keys_file)
+    return RequestContext(AccessControl(app, keys, rate_of(settings.rate_limit)), stopping=lambda: False)
