@@ -99,7 +99,7 @@ _TOOLS: Final[dict[str, tuple[tuple[str, ...], dict[str, Any]]]] = {
             "layer": str,
             "trust": _TRUST,
             "advantage": _NUMBER,
-            "noise": _NUMBER,
+            "p_value": _NUMBER,
         },
     ),
     "compare": (
@@ -216,8 +216,8 @@ class _Tools:
     async def explain(self, image: str | bytes, **options: Any) -> list[Any]:
         """Why a network gives a picture a class. Returns a figure with a heat map of the evidence, and a sentence that
         says what was found, where in the picture, and how far to trust that: `trust` is found by the `advantage` of the
-        map over random ones, which have a `noise`. Every class has a map, a wrong one too. `where` is missing if there
-        is no evidence."""
+        map over the same map at random places, with its `p_value`. Every class has a map, a wrong one too. `where` is
+        missing if there is no evidence."""
         trials = {"trust": options.pop("trust", True), "include": ["predictions", "grad_cam"], **_MASK}
         model, result = await self._asked("explain", image, options, **trials)
         (cam,), found = result.grad_cam or [], result.predictions or []
@@ -229,7 +229,7 @@ class _Tools:
             "layer": cam.layer,
             "trust": trust.finding if trust else "not tested",
             "advantage": trust and trust.advantage,
-            "noise": trust and trust.noise,
+            "p_value": trust and trust.p_value,
         }
         return [answer, await self._figure("explain", image, **options)]
 
