@@ -153,7 +153,7 @@ def _smooth_levels(heat: Floats, size: Size, keep_sign: bool, reach: float | Non
 def strong(heat: Floats, size: Size, share: float = LINE) -> NDArray[np.bool_]:
     """Where a map ``[h, w]``, drawn in ``size``, reaches a share of its largest value, as an overlay's line shows it.
 
-    Nowhere if there is no evidence for the class.
+    Nowhere if the map has no evidence for the class, or is constant: its mask is 0.
     """
     return np.asarray(_smooth_levels(heat, size, keep_sign=False)) >= max(1, share * 255)
 

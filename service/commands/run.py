@@ -157,9 +157,10 @@ def run(
     if paired and jobs:
         sources = tuple(source for source, _ in found)
         jobs = [(sources, files.free((out or Path()) / "-".join(source.stem for source in sources), sources, set()))]
-    if refused := _refused(images, jobs, figure, out, paired) or (
-        "--export needs --out." if export and not out else ""
-    ):
+    refused = _refused(images, jobs, figure, out, paired)
+    if export and not (out and "grad_cam" in ",".join(given.get("include", ["grad_cam"]))):
+        refused = "--export needs --out, and grad_cam in --include."
+    if refused:
         console.print(refused)
         raise typer.Exit(2)
     defaults = {name: value for name, value in _DEFAULTS.items() if name in command.options.model_fields}
@@ -225,7 +226,7 @@ def _refused(
         return f"There is no picture ({', '.join(files.SUFFIXES)}) in {', '.join(map(str, images))}."
     if paired and len(jobs[0][0]) != 2:
         return (
-            f"There are {len(jobs[0][0])} photographs. Name two to compare, or two classes by --target, or another "
+            f"Name two photographs to compare, not {len(jobs[0][0])}. Or name two classes by --target, or another "
             "network by --against-model."
         )
     if not out and not figure:
