@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from pellucid.parts.side_by_side import Canvas
 from pellucid.render import compose
-from pellucid.schemas import GradCam, Provenance, Reply, Result
+from pellucid.schemas import GradCam, Reply, Result
 
 Answers: TypeAlias = Iterable[tuple[str | os.PathLike[str], Result | Reply]]
 """Each photograph's path with its result or reply, of any route with ``grad_cam``."""
@@ -42,24 +42,18 @@ def to_coco(answers: Answers, *, threshold: float = compose.LINE, polygons: bool
     The default, 0.8, is what the white line of an overlay surrounds. A map without evidence for its class has no
     annotation. ``segmentation`` is uncompressed RLE, or with ``polygons`` rings along the edges of the same pixels. A
     category's id is the class's index. ``score`` is its probability, share, value or similarity. Beyond COCO's fields
-    an annotation has the map's ``method``, ``layer`` and ``box``, and ``info`` the threshold and each ``provenance`` of
-    the replies; ``provenance`` of an image is its place there. Raises ValueError for a threshold that is not above 0
-    and at most 1.
+    an annotation has the map's ``method``, ``layer`` and ``box``, and ``info`` each ``provenance`` of the replies.
+    Raises ValueError for a threshold that is not above 0 and at most 1.
     """
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold is a share of the largest value, above 0 and at most 1, not {threshold}")
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     categories: dict[int, str] = {}
-    origins: list[Provenance] = []
-    for path, result, origin in _results(answers):
-        info = result.image
-        image = {"id": len(images) + 1, "file_name": os.fspath(path), "width": info.width, "height": info.height}
-        images.append(image | {"sha256": info.sha256})
-        if origin is not None:
-            if origin not in origins:
-                origins.append(origin)
-            images[-1]["provenance"] = origins.index(origin)
+    origins: list[dict[str, Any]] = []
+    for path, result in _results(answers, origins):
+        kept = result.image.model_dump(include={"width", "height", "sha256"})
+        images.append({"id": len(images) + 1, "file_name": os.fspath(path), **kept})
         for cam in result.grad_cam or []:
             mask = _framed(cam, result, lambda heat, size: compose.strong(heat, size, threshold))
             if not mask.any():
@@ -68,24 +62,23 @@ def to_coco(answers: Answers, *, threshold: float = compose.LINE, polygons: bool
             categories[target.index] = target.label
             scores = (target.probability, target.share, target.value, target.similarity)
             (top, bottom), (left, right) = (np.flatnonzero(mask.any(axis))[[0, -1]].tolist() for axis in (1, 0))
+            about = {"method", "layer", "box", "fused", "direction", "against"}
             annotations.append(
                 {
                     "id": len(annotations) + 1,
-                    "image_id": image["id"],
+                    "image_id": len(images),
                     "category_id": target.index,
                     "segmentation": _polygons(mask) if polygons else {"counts": _runs(mask), "size": [*mask.shape]},
                     "area": int(mask.sum()),
                     "bbox": [left, top, right - left + 1, bottom - top + 1],
                     "iscrowd": 0,
                     "score": next((score for score in scores if score is not None), None),
-                    **cam.model_dump(
-                        include={"method", "layer", "box", "fused", "direction", "against"}, exclude_none=True
-                    ),
+                    **cam.model_dump(include=about, exclude_none=True),
                 }
             )
     said = f"Heat maps by Pellucid: where a map reaches {threshold:g} of its largest value"
     return {
-        "info": {"description": said, "threshold": threshold, "provenance": [each.model_dump() for each in origins]},
+        "info": {"description": said, "threshold": threshold, "provenance": origins},
         "images": images,
         "annotations": annotations,
         "categories": [{"id": index, "name": label} for index, label in sorted(categories.items())],
@@ -100,15 +93,12 @@ def to_fiftyone(answers: Answers, *, name: str = "pellucid") -> dict[str, Any]:
     class. ``info`` has each ``provenance`` of the replies.
     """
     samples = []
-    fields: dict[str, str] = {"filepath": "fiftyone.core.fields.StringField"}
+    fields = dict.fromkeys(("filepath", "sha256"), "fiftyone.core.fields.StringField")
     origins: list[dict[str, Any]] = []
-    for path, result, origin in _results(answers):
-        if origin is not None and (given := origin.model_dump()) not in origins:
-            origins.append(given)
+    for path, result in _results(answers, origins):
         labels: dict[str, dict[str, Any]] = {}
         for best in (result.predictions or [])[:1]:
-            confidence = {"confidence": best.probability}
-            labels["prediction"] = {"_cls": "Classification", "label": best.label} | confidence
+            labels["prediction"] = {"_cls": "Classification", "label": best.label, "confidence": best.probability}
         methods: list[str] = []
         for cam in result.grad_cam or []:
             methods.append(cam.method.replace("-", "_"))
@@ -124,18 +114,22 @@ def to_fiftyone(answers: Answers, *, name: str = "pellucid") -> dict[str, Any]:
             kind = f"fiftyone.core.labels.{label['_cls']}"
             fields[field] = f"fiftyone.core.fields.EmbeddedDocumentField({kind})"
         samples.append({"filepath": os.path.abspath(path), "sha256": result.image.sha256, **labels})
-    fields["sha256"] = fields["filepath"]
     info = {"provenance": origins}
     return {"name": name, "media_type": "image", "sample_fields": fields, "info": info, "samples": samples}
 
 
-def _results(answers: Answers) -> Iterator[tuple[str | os.PathLike[str], Result, Provenance | None]]:
-    """Each path with its result, and the provenance of a reply."""
+def _results(answers: Answers, origins: list[dict[str, Any]]) -> Iterator[tuple[str | os.PathLike[str], Result]]:
+    """Each path with its result. The provenance of replies is added to ``origins``, once."""
     for path, answer in answers:
-        found = answer.results if isinstance(answer, Reply) else [answer]
-        for result in found:
+        if (
+            isinstance(answer, Reply)
+            and answer.provenance
+            and (origin := answer.provenance.model_dump()) not in origins
+        ):
+            origins.append(origin)
+        for result in answer.results if isinstance(answer, Reply) else [answer]:
             if isinstance(result, Result):  # a failed picture has none
-                yield path, result, answer.provenance if isinstance(answer, Reply) else None
+                yield path, result
 
 
 def _framed(cam: GradCam, result: Result, drawn: Any, most: int = 2**31) -> NDArray[Any]:

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import json
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar, get_args, get_origin
 
@@ -22,17 +22,7 @@ from pellucid.parts.option_types import Options
 from pellucid.schemas import Target
 
 from . import files
-from .session import (
-    ApiKey,
-    AsJson,
-    Timeout,
-    Url,
-    console,
-    explained_errors,
-    misused,
-    print_json,
-    session,
-)
+from .session import ApiKey, AsJson, Timeout, Url, console, explained_errors, misused, print_json, session
 
 T = TypeVar("T")
 Given = dict[str, Any]
@@ -173,7 +163,6 @@ def run(
             served = await client.models()  # fails at once without a server
             if against and not url:
                 given["against_model"] = served[-1].name  # of a file, say
-            asked = _Asked(client, given, "view" not in given)
             if figure:
                 (sources, _), kind = jobs[0], SUFFIXES[figure.suffix.lower()]
 
@@ -181,11 +170,11 @@ def run(
                     shown = {name: value for name, value in options.items() if name not in command.of_figure}
                     return await client.figure(*sources, route=command.route, media_type=kind, **shown)
 
-                drawn = await asked.seen(sources, draw)
+                drawn = await _seen(sources, given, draw)
                 figure.parent.mkdir(parents=True, exist_ok=True)
                 await asyncio.to_thread(drawn.save, figure)
                 console.print(escape(f"{_names(sources)} -> {figure}"), soft_wrap=True)
-            return await _run(command, asked, jobs, concurrency) if out else []
+            return await _run(command, client, given, jobs, concurrency) if out else []
 
     try:
         with explained_errors(url):
@@ -276,40 +265,35 @@ class _Done:
         return found | {"folder": str(self.folder), "files": self.written} | best
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """The client and the options. ``whole``: show the whole picture, or its centre where the service refuses that."""
-
-    client: AsyncClient
-    options: Given
-    whole: bool
-
-    async def seen(self, sources: Sources, ask: Callable[[Given], Awaitable[T]]) -> T:
-        """The answer for these options, or for those of the centre if the service refuses the picture's view."""
-        try:
-            return await ask(self.options | ({"view": "whole"} if self.whole else {}))
-        except ApiError as error:
-            if not self.whole or error.kind != "invalid-option" or not error.detail.startswith(_VIEW):
-                raise
-            said = f"{_names(sources)}: {error.detail.removeprefix(_VIEW)} Its centre is explained."
-            console.print(escape(said), soft_wrap=True)
-            # only view=whole takes detail
-            return await ask({name: value for name, value in self.options.items() if name != "detail"})
+async def _seen(sources: Sources, options: Given, ask: Callable[[Given], Awaitable[T]]) -> T:
+    """The answer for the whole picture, or for its centre if the service refuses that. ``options`` may name a view."""
+    try:
+        return await ask({"view": "whole"} | options)
+    except ApiError as error:
+        if "view" in options or error.kind != "invalid-option" or not error.detail.startswith(_VIEW):
+            raise
+        said = f"{_names(sources)}: {error.detail.removeprefix(_VIEW)} Its centre is explained."
+        console.print(escape(said), soft_wrap=True)
+        # only view=whole takes detail
+        return await ask({name: value for name, value in options.items() if name != "detail"})
 
 
-async def _run(command: Command, asked: _Asked, jobs: list[tuple[Sources, Path]], concurrency: int) -> list[_Done]:
+async def _run(
+    command: Command, client: AsyncClient, options: Given, jobs: list[tuple[Sources, Path]], concurrency: int
+) -> list[_Done]:
     """The answers, ``concurrency`` at a time. Raises an error that every picture would have."""
     places = asyncio.Semaphore(concurrency)
 
     async def one(sources: Sources, folder: Path) -> _Done:
         async with places:
             try:
-                answer = await asked.seen(sources, lambda options: command.answer(asked.client, sources, options))
+                answer = await _seen(sources, options, lambda given: command.answer(client, sources, given))
                 written = await asyncio.to_thread(files.write, answer.name, answer.numbers, answer.others, folder)
             except FAILURES as error:
                 return _Done(sources, folder, error=error)
-            # the numbers are on the disk
-            return _Done(sources, folder, tuple(written), Answer(answer.name, {}, {}, answer.words, answer.best))
+            return _Done(
+                sources, folder, tuple(written), replace(answer, numbers={}, others={})
+            )  # they are on the disk
 
     columns = (TextColumn("Explaining"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     tasks = [asyncio.ensure_future(one(*job)) for job in jobs]
