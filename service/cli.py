@@ -11,6 +11,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from importlib.metadata import version
@@ -19,12 +20,14 @@ from types import FrameType
 from typing import Annotated, Any, Final
 
 import typer
+import typer.core
 import uvicorn
 
 from . import process
 from .commands import start
 from .commands.atlas import atlas
 from .commands.bench import bench
+from .commands.compare import compare, what_if
 from .commands.compile import compile_network
 from .commands.explain import explain
 from .commands.mcp import mcp
@@ -40,7 +43,22 @@ log = logging.getLogger("pellucid")
 # In sysexits.h: an internal software error.
 _DIED: Final = os.EX_SOFTWARE
 
+
+class _Panels(typer.core.TyperGroup):
+    """The commands of a help page in sections, by ``rich_help_panel``."""
+
+    def format_commands(self, context: Any, formatter: Any) -> None:
+        panels: dict[str, list[tuple[str, str]]] = {}
+        for name, command in self.commands.items():
+            row = name, command.get_short_help_str(300)
+            panels.setdefault(getattr(command, "rich_help_panel", None) or "Commands", []).append(row)
+        for title, rows in panels.items():
+            with formatter.section(title):
+                formatter.write_dl(rows)
+
+
 main = typer.Typer(
+    cls=_Panels,
     add_completion=False,
     invoke_without_command=True,
     pretty_exceptions_enable=False,
@@ -68,7 +86,7 @@ def _default(
         serve()
 
 
-@main.command()
+@main.command(rich_help_panel="Serve")
 def serve() -> None:
     """Serve over HTTP, as the PELLUCID_* environment variables say."""
     settings = start.settings()
@@ -188,7 +206,7 @@ class _Server(uvicorn.Server):
         typer.echo(f"  curl -F images=@{shown} '{url}/v1/predict?top_k=3'\n")
 
 
-@main.command()
+@main.command(rich_help_panel="Serve")
 def new_key() -> None:
     """Make an API key. Give the first line to a client, and the second to PELLUCID_API_KEYS or its file."""
     from .http.access import new_key
@@ -197,6 +215,12 @@ def new_key() -> None:
         typer.echo(line)
 
 
-main.command(name="compile")(compile_network)
-for command in (atlas, explain, reproduce, models, layers, bench, mcp):
-    main.command()(command)
+_COMMANDS: Final[dict[str, tuple[Callable[..., None], ...]]] = {
+    "Serve": (mcp,),
+    "Explain": (explain, compare, what_if, reproduce),
+    "Networks": (models, layers, atlas, bench),
+}
+for panel, commands in _COMMANDS.items():
+    for command in commands:
+        main.command(rich_help_panel=panel)(command)
+main.command(name="compile", rich_help_panel="Networks")(compile_network)

@@ -46,6 +46,7 @@ MAY_IMPORT = {
         "pellucid.runtime",
         "pellucid.schemas",
     },
+    "pellucid.exports": {"pellucid.parts.side_by_side", "pellucid.render", "pellucid.schemas"},
     "pellucid.network": set(),
     "pellucid.parts": {
         "pellucid.atlas.content",
@@ -103,6 +104,7 @@ MAY_IMPORT = {
         "pellucid.client",
         "pellucid.compiler",
         "pellucid.engine",
+        "pellucid.exports",
         "pellucid.network",
         "pellucid.parts",
         "pellucid.runtime",

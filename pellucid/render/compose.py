@@ -27,7 +27,7 @@ PERCENTILES: Final = (5, 95)
 # The shares of the largest magnitude where an overlay's colours begin, where they are fully opaque, and of its line.
 _BEGIN: Final = 0.25
 _OPAQUE_FROM: Final = 0.75
-_LINE: Final = 0.8
+LINE: Final = 0.8
 # The line's dark edges are this opaque. It is solid from this opacity of the overlay, and fades below.
 _EDGE: Final = 0.6
 _SOLID_FROM: Final = 0.6
@@ -148,6 +148,14 @@ def _smooth_levels(heat: Floats, size: Size, keep_sign: bool, reach: float | Non
         levels = _min_max_scaled(np.maximum(heat, 0)) * 255
     levels += np.float32(0.5)  # rounds, since Pillow truncates; it also clips
     return _cubic(levels, size).convert("L")
+
+
+def strong(heat: Floats, size: Size, share: float = LINE) -> NDArray[np.bool_]:
+    """Where a map ``[h, w]``, drawn in ``size``, reaches a share of its largest value, as an overlay's line shows it.
+
+    Nowhere if the map has no evidence for the class, or is constant: its mask is 0.
+    """
+    return np.asarray(_smooth_levels(heat, size, keep_sign=False)) >= max(1, share * 255)
 
 
 @lru_cache(32)
@@ -274,7 +282,7 @@ def _outline(canvas: Image.Image, corner: Size, levels: Image.Image, keep_sign: 
 def _strong(keep_sign: bool) -> list[int]:
     """Whether a level of a mask is within the line: 255, or 0."""
     middle, scale = (128, 127) if keep_sign else (0, 255)
-    return [255 if abs(level - middle) >= _LINE * scale else 0 for level in range(256)]
+    return [255 if abs(level - middle) >= LINE * scale else 0 for level in range(256)]
 
 
 def _runs(flags: NDArray[np.bool_]) -> list[tuple[int, int]]:

@@ -3,42 +3,66 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from base64 import b64decode, b64encode
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from pellucid.schemas import Picture, Result
+from pellucid.schemas import Provenance, Schema
 
-# The files that write() writes.
-_EARLIER: Final = (
-    "predictions.json",
-    "explanation.json",
-    "attention.png",
-    "features-*.png",
-    "mask*.png",
-    "overlay*.png",
-    "segmentation.png",
-)
+# The JSON file of an answer -> the files that are written beside it.
+_WRITTEN: Final = {
+    "explanation.json": (
+        "predictions.json",
+        "explanation.json",
+        "attention*.png",
+        "features-*.png",
+        "mask*.png",
+        "overlay*.png",
+        "segmentation.png",
+    ),
+    "comparison.json": ("comparison.json", "comparison*.png"),
+    "what-if.json": ("what-if.json", "what-if*.png"),
+}
 SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
 def pictures(given: Sequence[Path], out: Path) -> list[tuple[Path, Path]]:
     """Each picture with its folder: its name, in ``out``, below the same subfolders.
 
-    Folders are searched for files with a picture's suffix, except ``out`` itself. A name that is taken gets a number.
+    Folders are searched for files with a picture's suffix, except ``out`` itself.
     """
-    pairs: list[tuple[Path, Path]] = []
-    taken: set[Path] = set()
-    for source, below in _found(given, out.resolve()):
-        folder, number = out / below / source.stem, 2
-        while folder in taken:
-            folder, number = out / below / f"{source.stem}-{number}", number + 1
-        taken.add(folder)
-        pairs.append((source, folder))
-    return pairs
+    taken: set[str] = set()
+    return [
+        (source, free(out / below / source.stem, [source], taken)) for source, below in _found(given, out.resolve())
+    ]
+
+
+def free(folder: Path, sources: Sequence[Path], taken: set[str]) -> Path:
+    """``folder``, with a number if it is ``taken``, also in other case, or has the answer for other pictures."""
+    place, number = folder, 2
+    while str(place).casefold() in taken or _holds_others(place, sources):
+        place, number = folder.with_name(f"{folder.name}-{number}"), number + 1
+    taken.add(str(place).casefold())
+    return place
+
+
+def _holds_others(folder: Path, sources: Sequence[Path]) -> bool:
+    """Whether a folder has an answer for other pictures than these."""
+    for name in _WRITTEN:
+        try:
+            said = json.loads((folder / name).read_bytes())
+            images = [said["image"]] if "image" in said else [said[side]["image"] for side in ("first", "second")]
+            digests = {hashlib.sha256(source.read_bytes()).hexdigest() for source in sources}
+            if {image["sha256"] for image in images} != digests:
+                return True
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return False
 
 
 def _found(given: Sequence[Path], out: Path) -> Iterator[tuple[Path, Path]]:
@@ -60,58 +84,98 @@ def require_writable(file: Path) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
-def write(result: Result, plot: bytes, folder: Path) -> list[str]:
-    """Write pictures as files, ``predictions.json``, and ``explanation.json``, which has everything and names the
-    pictures' files. Files of an earlier run are removed. Returns the names of the files.
+def numbers(answer: Schema, provenance: Provenance | None = None) -> dict[str, Any]:
+    """An answer as plain data, with the provenance of its reply."""
+    found = answer.model_dump(exclude_unset=True)
+    return found | ({"provenance": provenance.model_dump(exclude_unset=True)} if provenance else {})
+
+
+def write(name: str, numbers: dict[str, Any], others: Mapping[str, bytes], folder: Path) -> list[str]:
+    """Write ``others``, the pictures among ``numbers``, and the JSON file ``name``, which has their files' names in
+    place of them. Files of an earlier run are removed. Returns the names of the files.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for earlier in _EARLIER:
+    for earlier in _WRITTEN[name]:
         for file in folder.glob(earlier):
             file.unlink()
-    written: list[str] = []
+    written: dict[str, str] = {}
 
-    def save(name: str, content: bytes) -> str:
-        stem, dot, suffix = name.rpartition(".")
+    def save(file: str, content: bytes) -> str:
+        stem, dot, suffix = file.rpartition(".")
         number = 2
-        while name in written:  # names can differ in characters that a file name can't have
-            name, number = f"{stem}-{number}{dot}{suffix}", number + 1
-        (folder / name).write_bytes(content)
-        written.append(name)
-        return name
+        while file.casefold() in written:  # names can differ in characters that a file name can't have, or in case
+            file, number = f"{stem}-{number}{dot}{suffix}", number + 1
+        (folder / file).write_bytes(content)
+        written[file.casefold()] = file
+        return file
 
-    def saved(picture: Picture, name: str) -> dict[str, Any]:
-        return {**picture.model_dump(exclude={"data"}), "file": save(name, picture.content())}
+    def saved(value: Any, place: tuple[str, ...]) -> Any:
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            return [saved(entry, (*place, *told)) for entry, told in zip(value, _telling(value), strict=True)]
+        if not isinstance(value, dict):
+            return value
+        if "media_type" not in value:
+            return {key: saved(inner, (*place, key)) for key, inner in value.items()}
+        content = b64decode(value["data"], validate=True)
+        return {**{key: value[key] for key in value if key != "data"}, "file": save(_name(name, place), content)}
 
-    everything = result.model_dump(exclude_none=True, exclude={"feature_maps", "grad_cam", "segmentation"})
-    found = ("image", "predictions", "embedding")
-    save("predictions.json", _json({key: everything[key] for key in found if key in everything}))
-    save("attention.png", plot)
-    if segmentation := result.segmentation:
-        mask = saved(segmentation.mask, "segmentation.png")
-        everything["segmentation"] = segmentation.model_dump(exclude_none=True, exclude={"mask"}) | {"mask": mask}
-    everything["feature_maps"] = [
-        maps.model_dump(exclude_none=True, exclude={"grid"})
-        | {"grid": saved(maps.grid, _name("features", maps.layer, maps.side) + ".png")}
-        for maps in result.feature_maps or []
-    ]
-    cams = result.grad_cam or []
-    everything["grad_cam"] = []
-    names = [(str(cam.target.index), cam.layer, cam.method) for cam in cams]
-    varying = [len(set(column)) > 1 for column in zip(*names, strict=True)]
-    for cam, name in zip(cams, names, strict=True):
-        telling = [part for part, varies in zip(name, varying, strict=True) if varies]
-        shown = {"mask": saved(cam.mask, _name("mask", *telling) + ".png")}
-        if cam.overlay:
-            shown["overlay"] = saved(cam.overlay, _name("overlay", *telling) + ".png")
-        everything["grad_cam"].append(cam.model_dump(exclude_none=True, exclude={"mask", "overlay"}) | shown)
-    save("explanation.json", _json(everything))
-    return written
+    for other, content in others.items():
+        save(other, content)
+    save(name, as_json(saved(numbers, ())))
+    return [*written.values()]
 
 
-def _name(*parts: str | None) -> str:
+def _telling(entries: list[dict[str, Any]]) -> list[list[str]]:
+    """What tells each entry of a list from the others: its class's index, layer, side or method."""
+    names = []
+    for entry in entries:
+        target = entry.get("target") or entry.get("before") or {}
+        names.append(
+            [str(target.get("index", "")), *(str(entry.get(key) or "") for key in ("layer", "side", "method"))]
+        )
+    varying = [len(set(column)) > 1 or "grid" in entries[0] for column in zip(*names, strict=True)]
+    return [[part for part, varies in zip(each, varying, strict=True) if varies] for each in names]
+
+
+def _name(file: str, place: tuple[str, ...]) -> str:
+    """The name of a picture's file, by its place in the JSON ``file``: mask-281-head.png, comparison-first.png."""
+    part, *inner, kind = place
+    if part == "segmentation":
+        inner = [part]
+    elif part in ("grad_cam", "feature_maps"):
+        inner = ["features" if kind == "grid" else kind, *inner]
+    else:
+        inner = [part, *inner, kind] if file == "explanation.json" else [Path(file).stem, *inner, kind]
+        inner = [each for each in inner if each not in ("maps", "mask", "targets")]
     # the server chooses a layer's name: it must not name another folder
-    return "-".join(re.sub(r"[^\w.-]", "_", part) for part in parts if part)
+    return "-".join(re.sub(r"[^\w.-]", "_", each) for each in inner if each) + ".png"
 
 
-def _json(value: Any) -> bytes:
+def as_json(value: Any) -> bytes:
+    """A JSON file."""
     return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def reply(file: Path) -> bytes:
+    """The JSON reply in a file, or of a file that ``write`` wrote of one picture, with the pictures in their places."""
+    data = file.read_bytes()
+    try:
+        said = json.loads(data)
+    except ValueError:
+        return data
+    if not isinstance(said, dict) or "image" not in said:
+        return data
+
+    def whole(value: Any) -> Any:
+        if isinstance(value, list):
+            return [whole(inner) for inner in value]
+        if not isinstance(value, dict):
+            return value
+        if "media_type" in value and "file" in value:
+            data = (file.parent / Path(value.pop("file")).name).read_bytes()
+            return {**value, "data": b64encode(data).decode()}
+        return {key: whole(inner) for key, inner in value.items()}
+
+    origin = said.pop("provenance", None)
+    model = origin["network"]["name"] if origin else ""
+    return as_json({"model": model, "request_id": "", "results": [whole(said)], "provenance": origin})

@@ -16,6 +16,7 @@ from rich.markup import escape
 
 from pellucid.schemas import Failure, Provenance, Reply, Result
 
+from . import files
 from .compared import Difference, differences
 from .session import ApiKey, AsJson, Timeout, console, explained_errors, print_json, session
 from .start import URL_VARIABLE
@@ -25,7 +26,12 @@ Origin = tuple[str, Any, Any]  # what, then, now
 
 def reproduce(
     reply: Annotated[
-        Path, typer.Argument(exists=True, dir_okay=False, help="A JSON reply to a request with provenance=true.")
+        Path,
+        typer.Argument(
+            exists=True,
+            dir_okay=False,
+            help="A JSON reply to a request with provenance=true, or the explanation.json of --provenance.",
+        ),
     ],
     images: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False, help="Its photographs.")],
     server: Annotated[
@@ -187,7 +193,7 @@ def _digests(origin: Provenance) -> tuple[str | None, str | None]:
 
 def _read(path: Path) -> tuple[Reply, Provenance]:
     try:
-        reply = Reply.model_validate_json(path.read_bytes(), extra="ignore")
+        reply = Reply.model_validate_json(files.reply(path), extra="ignore")
     except ValidationError as error:
         if error.errors()[0]["type"] == "json_invalid":
             console.print(
@@ -201,7 +207,9 @@ def _read(path: Path) -> tuple[Reply, Provenance]:
             )
         raise typer.Exit(2) from error
     if reply.provenance is None:
-        console.print(f"[red]{escape(str(path))} does not say what computed it:[/] ask with provenance=true.")
+        console.print(
+            f"[red]{escape(str(path))} does not say what computed it:[/] ask with provenance=true, or --provenance."
+        )
         raise typer.Exit(2)
     if not any(_results(reply)):
         console.print(f"[red]{escape(str(path))} explains no picture.[/]")

@@ -65,7 +65,7 @@ def test_a_folder_is_explained_but_for_its_broken_picture(server: str, folder: P
 def test_every_option_of_the_route_is_one_of_the_command(server: str, tmp_path: Path) -> None:
     (command,) = (each for each in get_command(main).commands.values() if each.name == "explain")  # type: ignore[attr-defined]
     taken = {parameter.name for parameter in command.params}
-    assert {*ExplainOptions.model_fields} - taken == {"timeout_ms", "provenance", "include", "overlay"}
+    assert {*ExplainOptions.model_fields} - taken == {"timeout_ms", "overlay"}
     chosen = ("--layers", "stem", "--channels", "3,1", "--max-side", "64", "--signed", "--top-k", "2", "--alpha", "0.2")
     out = ("--out", tmp_path, "--timeout", "200")
     assert pellucid("explain", SAMPLES / "cat.jpg", *chosen, *out, url=server).exit_code == 0
@@ -187,7 +187,7 @@ def test_a_maps_file_is_named_by_what_tells_it_from_the_others(
     asked = {"layer": layer, "method": method, "include": "predictions,grad_cam"}
     (result,) = Reply.model_validate_json(post(client, "/v1/explain", cat, **asked).content).results
     assert isinstance(result, Result)
-    written = files.write(result, b"", tmp_path / "cat")
+    written = files.write("explanation.json", files.numbers(result), {}, tmp_path / "cat")
     assert len(set(written)) == len(written)
     assert example in written
 
@@ -202,7 +202,7 @@ def test_names_that_differ_only_in_what_a_file_can_not_be_called_do_not_meet(
             entry["layer"] = name
     (result,) = Reply.model_validate(answer).results
     assert isinstance(result, Result)
-    written = files.write(result, b"", tmp_path / "cat")
+    written = files.write("explanation.json", files.numbers(result), {}, tmp_path / "cat")
     assert {"mask-a_b.png", "mask-a_b-2.png", "features-a_b.png", "features-a_b-2.png"} <= set(written)
 
 
@@ -272,7 +272,7 @@ def test_a_layers_name_leads_to_no_other_folder(client: httpx.Client, cat: bytes
     answer: dict[str, Any] = response.json()
     answer["results"][0]["feature_maps"][0]["layer"] = "../../head"
     (result,) = Reply.model_validate(answer).results
-    written = files.write(result, b"", tmp_path / "cat")  # type: ignore[arg-type]
+    written = files.write("explanation.json", files.numbers(result), {}, tmp_path / "cat")
     assert "features-.._.._head.png" in written
     assert {path.name for path in tmp_path.iterdir()} == {"cat"}
 
