@@ -8,6 +8,7 @@ import json
 import os
 import re
 import runpy
+import shlex
 import signal
 import socket
 import subprocess
@@ -21,10 +22,13 @@ import pytest
 from pellucid.client import AsyncClient, Client
 from service.cli import main
 from service.config import Settings
+from tests.commands.invoke import pellucid
 from tests.support import REPOSITORY, ROUTES, SAMPLES, compiled
 
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(console|python|javascript)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+# A block of nothing but commands of ours, and no word of the shell's.
+COMMANDS = re.compile(r"(\.venv/bin/pellucid ([^|&;<>$`\n\\]|\\\n)+\n)+")
 # Before a block that needs what the one before it has left.
 CONTINUES = "<!-- continues -->\n"
 # Playwright brings a Node.js along, so that no machine need have one.
@@ -69,6 +73,7 @@ def test_every_example_runs_as_pasted(
     (tmp_path / ".cache" / "pellucid").symlink_to(cache)  # where a process without settings looks
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PELLUCID_CACHE_DIR", str(cache))
+    monkeypatch.setattr(sys, "path", [*sys.path])
     for language, code in example:
         runs(language, code, server, tmp_path)
 
@@ -87,6 +92,12 @@ def runs(language: str, code: str, server: str, folder: Path) -> None:
         script.write_text(pasted, "utf-8")
         with contextlib.redirect_stdout(io.StringIO()):
             runpy.run_path(str(script), run_name="__main__")
+        return
+    if COMMANDS.fullmatch(pasted):  # here, too
+        for command in pasted.replace("\\\n", "").splitlines():
+            done = pellucid(*shlex.split(command)[1:])
+            assert done.exit_code == 0, done.output
+        sys.modules.pop("pets", None)
         return
     status, said, errors = run([*INTERPRETER[language], pasted], folder)
     if "layer=haed" in code:  # the guide's example of an error
