@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import os
 
-# Several files are tested at once, each by one thread. Libraries read these as they are imported; servers inherit them.
-for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ[name] = "1"
+# Several files are tested at once, each by one thread, unless the environment has another number. Libraries read these
+# as they are imported; servers inherit them.
+THREADS = os.environ.setdefault("OMP_NUM_THREADS", "1")
+for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(name, THREADS)
 
 import gc
 from collections.abc import Iterator
@@ -15,7 +17,6 @@ from typing import Any
 
 import httpx
 import pytest
-import torch
 
 from tests.support import Server, explained, photograph, serving
 
@@ -50,7 +51,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
     """An engine of another test may have left torch with more."""
-    torch.set_num_threads(1)
+    import torch  # not above: the process that only distributes the tests needs none
+
+    torch.set_num_threads(int(THREADS))
 
 
 @pytest.fixture(scope="session")
