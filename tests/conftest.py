@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import os
 
-# Several files are tested at once, each by one thread. Libraries read these as they are imported; servers inherit them.
-for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ[name] = "1"
+# Several files are tested at once, each by one thread, unless the environment has another number. Libraries read these
+# as they are imported; servers inherit them.
+THREADS = os.environ.setdefault("OMP_NUM_THREADS", "1")
+for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(name, THREADS)
 
 import gc
 from collections.abc import Iterator
@@ -15,29 +17,37 @@ from typing import Any
 
 import httpx
 import pytest
-import torch
 
 from tests.support import Server, explained, photograph, serving
 
 # Files that take longest, the longest first. They start first, so that no process is left with a long one at the end.
 SLOW = (
-    "tests/test_docs.py",
     "tests/test_tries.py",
-    "tests/flow/test_kinds.py",
-    "tests/test_engine.py",
-    "tests/compiler/test_imported.py",
+    "tests/test_docs.py",
     "tests/browser/test_playground.py",
+    "tests/library/test_library.py",
     "tests/explain/test_oracles.py",
+    "tests/compiler/test_imported.py",
+    "tests/browser/test_kinds.py",
     "tests/flow/test_any_cnn.py",
     "tests/browser/test_trials.py",
-    "tests/browser/test_kinds.py",
-    "tests/commands/test_compile.py",
     "tests/http/test_connection.py",
+    "tests/commands/test_compile.py",
+    "tests/runtime/test_runtimes.py",
+    "tests/test_engine.py",
     "tests/explain/test_methods.py",
-    "tests/explain/test_kinds.py",
+    "tests/flow/test_kinds.py",
+    "tests/load/test_load.py",
+    "tests/models/test_sources.py",
     "tests/compiler/test_exported.py",
     "tests/compiler/test_gradients.py",
     "tests/test_wheel.py",
+    "tests/fuzz/test_fuzz.py",
+    "tests/models/test_train_gates.py",
+    "tests/models/test_survey.py",
+    "tests/library/test_channels.py",
+    "tests/browser/test_page_state.py",
+    "tests/routes/test_system.py",
 )
 
 
@@ -50,7 +60,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
     """An engine of another test may have left torch with more."""
-    torch.set_num_threads(1)
+    import torch  # not above: the process that only distributes the tests needs none
+
+    torch.set_num_threads(int(THREADS))
 
 
 @pytest.fixture(scope="session")

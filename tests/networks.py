@@ -132,8 +132,7 @@ class Odd(nn.Module, ABC):
 
 @cache
 def network(name: str, dtype: torch.dtype = torch.float32) -> nn.Module:
-    """``tiny``, ``tiny-relu``, ``tokens``, ``paths`` or a network of torchvision, with seeded weights and norms fitted
-    to seeded noise.
+    """One of ours by its name below, or a network of torchvision, with seeded weights and norms fitted to seeded noise.
 
     With unfitted norms a deep random network's activations hardly depend on the picture, and maps are all cancellation.
     """
@@ -145,6 +144,7 @@ def network(name: str, dtype: torch.dtype = torch.float32) -> nn.Module:
         "tiny-relu": partial(TinyNet, activation=nn.ReLU),
         "tokens": Tokens,
         "paths": Paths,
+        "dense": partial(torchvision.models.DenseNet, 8, (2, 3), 16, num_classes=10),
     }
     of_torchvision = partial(torchvision.models.get_model, name, weights=None, num_classes=10)
     net: nn.Module = of_ours[name]() if name in of_ours else of_torchvision()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import re
+import runpy
+import shlex
 import signal
 import socket
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -19,18 +22,20 @@ import pytest
 from pellucid.client import AsyncClient, Client
 from service.cli import main
 from service.config import Settings
+from tests.commands.invoke import pellucid
 from tests.support import REPOSITORY, ROUTES, SAMPLES, compiled
 
 SKILL = REPOSITORY / "docs" / "skills" / "pellucid" / "SKILL.md"
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md")), REPOSITORY / "docs" / "llms.txt", SKILL]
 BLOCK = re.compile(r"^```(console|python|javascript)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+# A block of nothing but commands of ours, and no word of the shell's.
+COMMANDS = re.compile(r"(\.venv/bin/pellucid ([^|&;<>$`\n\\]|\\\n)+\n)+")
 # Before a block that needs what the one before it has left.
 CONTINUES = "<!-- continues -->\n"
 # Playwright brings a Node.js along, so that no machine need have one.
 NODE = Path(playwright.__file__).parent / "driver" / "node"
 INTERPRETER = {
     "console": ["bash", "-euo", "pipefail", "-c"],
-    "python": [".venv/bin/python", "-c"],  # as every page with such examples says
     "javascript": [str(NODE), "--input-type=module", "-e"],
 }
 
@@ -54,7 +59,12 @@ def examples() -> list[tuple[str, list[tuple[str, str]]]]:
 
 @pytest.mark.parametrize(("source", "example"), examples())
 def test_every_example_runs_as_pasted(
-    source: str, example: list[tuple[str, str]], server: str, cache: Path, tmp_path: Path
+    source: str,
+    example: list[tuple[str, str]],
+    server: str,
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     samples = tmp_path / SAMPLES.relative_to(REPOSITORY)
     samples.parent.mkdir(parents=True)
@@ -62,11 +72,14 @@ def test_every_example_runs_as_pasted(
     (tmp_path / ".venv").symlink_to(sys.prefix)
     (tmp_path / ".cache").mkdir()
     (tmp_path / ".cache" / "pellucid").symlink_to(cache)  # where a process without settings looks
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PELLUCID_CACHE_DIR", str(cache))
+    monkeypatch.setattr(sys, "path", [*sys.path])
     for language, code in example:
-        runs(language, code, server, cache, tmp_path)
+        runs(language, code, server, tmp_path)
 
 
-def runs(language: str, code: str, server: str, cache: Path, folder: Path) -> None:
+def runs(language: str, code: str, server: str, folder: Path) -> None:
     """Run one block as its page says. A first line that names a file is where the page has it saved."""
     # curl exits with 0 after an error, unless told otherwise
     pasted = code.replace("http://127.0.0.1:8000", server).replace(
@@ -74,11 +87,20 @@ def runs(language: str, code: str, server: str, cache: Path, folder: Path) -> No
     )
     pasted = pasted.replace("127.0.0.1:8000", server.removeprefix("http://"))  # clients that add the scheme themselves
     pasted = pasted.replace("8001", str(free_port()))  # of a service that the example starts itself
-    if named := re.match(r"# (\w+\.py)\n", pasted):
-        (folder / named[1]).write_text(pasted, "utf-8")
-        status, said, errors = run([INTERPRETER[language][0], named[1]], folder, cache)
-    else:
-        status, said, errors = run([*INTERPRETER[language], pasted], folder, cache)
+    if language == "python":  # here, where torch is imported already
+        named = re.match(r"# (\w+\.py)\n", pasted)
+        script = folder / (named[1] if named else "pasted.py")
+        script.write_text(pasted, "utf-8")
+        with contextlib.redirect_stdout(io.StringIO()):
+            runpy.run_path(str(script), run_name="__main__")
+        return
+    if COMMANDS.fullmatch(pasted):  # here, too
+        for command in pasted.replace("\\\n", "").splitlines():
+            done = pellucid(*shlex.split(command)[1:])
+            assert done.exit_code == 0, done.output
+        sys.modules.pop("pets", None)
+        return
+    status, said, errors = run([*INTERPRETER[language], pasted], folder)
     if "layer=haed" in code:  # the guide's example of an error
         assert status != 0
         assert "Did you mean 'head'" in said
@@ -114,7 +136,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(command: list[str], folder: Path, cache: Path) -> tuple[int, str, str]:
+def run(command: list[str], folder: Path) -> tuple[int, str, str]:
     """Exit status, output and errors of a command in a shell of no virtual environment; nothing that it started
     outlives it.
     """
@@ -124,7 +146,6 @@ def run(command: list[str], folder: Path, cache: Path) -> tuple[int, str, str]:
         **{name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"},
         "HOME": str(folder),
         "PATH": os.pathsep.join(path),
-        "PELLUCID_CACHE_DIR": str(cache),
         "PYTHONPATH": str(REPOSITORY),  # where .venv was installed from another checkout
     }
     with subprocess.Popen(
@@ -139,7 +160,7 @@ def run(command: list[str], folder: Path, cache: Path) -> tuple[int, str, str]:
         try:
             said, errors = process.communicate(timeout=200)
         finally:
-            with suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
     return process.returncode, said, errors
 

@@ -115,14 +115,14 @@ def test_a_name_that_is_not_compiled_yet_says_what_is_needed(tmp_path: Path) -> 
     environment |= {"PELLUCID_CACHE_DIR": str(tmp_path), "PELLUCID_PORT": "0"}
     command = [sys.executable, "-m", "service"]
     done = subprocess.run(
-        command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=60, check=False
+        command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=200, check=False
     )
     assert done.returncode == 1
     assert "pip install 'pellucid[compile]'" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("imported", ["pellucid", "pellucid, pellucid.client", "pellucid.library"])
-def test_importing_the_package_loads_nothing_heavy(imported: str) -> None:
-    code = f"import json, sys, {imported}\nprint(json.dumps(sorted({{n.partition('.')[0] for n in sys.modules}})))"
+def test_importing_the_package_its_client_and_the_library_loads_nothing_heavy() -> None:
+    code = "import json, sys, pellucid.client, pellucid.library\n"
+    code += "print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"
     assert not {"torch", "torchvision", "openvino", "fastapi", "service", "models"} & {*json.loads(run(code))}

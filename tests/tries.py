@@ -324,7 +324,6 @@ TRIES: Final[dict[str, list[Try]]] = {
     ],
     "A network by name, and a checkpoint of one": [
         Try("`lite0`, which comes along", "lite0 --size 64"),
-        Try("`lite2`, an extra", "lite2 --size 64"),
         Try(
             "a classifier of torchvision (squeeze and excitation)",
             **_architecture("mobile.pth", "torchvision:mobilenet_v3_small"),

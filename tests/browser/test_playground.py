@@ -277,7 +277,7 @@ def check_recipe(page: Page, folder: Path) -> None:
     curl, python = page.locator(".code pre").all_inner_texts()
     checked = curl.replace("curl -F", "curl --silent --show-error --fail-with-body -F")
     for command in (["bash", "-euo", "pipefail", "-c", checked], [sys.executable, "-c", python]):
-        ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+        ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=200, check=False)
         assert ran.returncode == 0, ran.stderr + ran.stdout
         assert "Egyptian cat" in ran.stdout
 

@@ -371,7 +371,7 @@ def test_without_torch_it_says_what_to_install(tmp_path: Path) -> None:
     hidden = "import importlib.util as u; find = u.find_spec\nu.find_spec = lambda name, *a: None if name == 'torch' "
     script = hidden + "else find(name, *a)\nfrom service.cli import main; main()"
     command = [sys.executable, "-c", script, "compile", "lite0", "--out", str(tmp_path / "out.pellucid")]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 2, done.stderr
     assert "pip install 'pellucid[compile]'" in done.stderr
 

@@ -6,6 +6,7 @@ import json
 import pickle
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,13 +51,14 @@ def edited(path: Path, change: Callable[[dict[str, Any]], None], **files: bytes)
     return out
 
 
+SHALLOW: dict[str, Any] = {"num_classes": 3, "img_size": 56, "depths": (2, 2), "embed_dim": 24, "num_heads": (2, 4)}
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "gated": (TinyNet, 64),
     "residual": (lambda: torchvision.models.resnet18(num_classes=3), 64),
-    "shuffling": (lambda: torchvision.models.shufflenet_v2_x0_5(num_classes=3), 64),
+    "shuffling": (lambda: torchvision.models.ShuffleNetV2((2, 2, 2), (24, 48, 96, 192, 64), 3), 64),
     "padding": (lambda: timm.create_model("tf_efficientnet_b0", num_classes=3), 64),
-    "tokens": (lambda: timm.create_model("vit_tiny_patch16_224", num_classes=3, img_size=32), 32),
-    "windows": (lambda: timm.create_model("swin_tiny_patch4_window7_224", num_classes=3, img_size=56), 56),
+    "tokens": (lambda: timm.create_model("vit_tiny_patch16_224", num_classes=3, img_size=32, depth=3), 32),
+    "windows": (partial(timm.create_model, "swin_tiny_patch4_window7_224", **SHALLOW), 56),
 }
 
 
@@ -102,7 +104,7 @@ def test_the_digest_of_the_weights_is_the_files(tmp_path: Path) -> None:
 def test_a_static_batch_is_taken_if_the_graph_holds_no_size_of_it(tmp_path: Path) -> None:
     path = saved(tmp_path, TinyNet().eval(), images(1), None)
     assert exported.load(path).net(images(3)).shape == (3, 5)
-    tokens = timm.create_model("vit_tiny_patch16_224", num_classes=3, img_size=32).eval()
+    tokens = NETWORKS["tokens"][0]().eval()
     with pytest.raises(
         WeightsError, match=r"^net\.pt2 was exported for batches of exactly 1: .* with two pictures or "
     ):

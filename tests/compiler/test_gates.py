@@ -113,7 +113,7 @@ def test_a_gate_of_positions_does_not_rename_the_channel_gate_beside_it() -> Non
     assert [(gate.layer, gate.before, gate.after) for gate in spec.spatial_gates] == [("1.mul_1", "1.mul", "1.mul_1")]
 
 
-@pytest.mark.parametrize("name", ["resnet18", "densenet121"])
+@pytest.mark.parametrize("name", ["resnet18", "dense"])
 def test_networks_without_gates_have_none(name: str) -> None:
     assert traced(name).spec.gates == ()
 

@@ -120,6 +120,17 @@ def seeded(name: str) -> nn.Module:
     return OF_OURS[name]().eval()
 
 
+@cache
+def exported(name: str, form: str, folder: Path) -> Path:
+    """A network of ours as a file, in a folder that the tests of this module share."""
+    return export(seeded(name), folder / name, form)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("files")
+
+
 def export(net: nn.Module, path: Path, form: str) -> Path:
     """``onnx``: by torch's exporter, with an open batch; ``older``: by its older one, for one picture; ``ir``."""
     x = images(2)
@@ -139,9 +150,9 @@ def export(net: nn.Module, path: Path, form: str) -> Path:
 
 @pytest.mark.parametrize("form", ["onnx", "older", "ir"])
 @pytest.mark.parametrize("name", OF_OURS)
-def test_a_file_computes_what_its_network_does(name: str, form: str, tmp_path: Path) -> None:
+def test_a_file_computes_what_its_network_does(name: str, form: str, folder: Path) -> None:
     net = seeded(name)
-    found, size = read(export(net, tmp_path / name, form), SIZE)
+    found, size = read(exported(name, form, folder), SIZE)
     assert size == SIZE
     for count in (1, 3):
         with torch.no_grad():
@@ -151,8 +162,8 @@ def test_a_file_computes_what_its_network_does(name: str, form: str, tmp_path: P
 
 
 @pytest.mark.parametrize("form", ["onnx", "older", "ir"])
-def test_gates_are_found_in_a_file(form: str, tmp_path: Path) -> None:
-    path = export(seeded("excited"), tmp_path / "excited", form)
+def test_gates_are_found_in_a_file(form: str, folder: Path, tmp_path: Path) -> None:
+    path = exported("excited", form, folder)
     found = pellucid.compile(path, tmp_path / "file.pellucid", labels=LABELS, size=64, output="softmax", progress=False)
     of_torch = pellucid.compile(
         seeded("excited"), tmp_path / "torch.pellucid", labels=LABELS, size=64, output="softmax", progress=False

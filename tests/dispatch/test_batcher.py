@@ -168,7 +168,7 @@ def test_a_long_drawing_counts_for_more_than_a_short_one() -> None:
 
     with FairPool(1, "test") as pool:
         pool.submit(gate.wait, 30)
-        for who, seconds in (("long", 0.05), ("long", 0.0), *[("short", 0.0)] * 5):
+        for who, seconds in (("long", 0.3), ("long", 0.0), *[("short", 0.0)] * 5):
             context = copy_context()
             context.run(caller.set, who)
             context.run(pool.submit, draw, who, seconds)

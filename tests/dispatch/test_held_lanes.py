@@ -123,9 +123,9 @@ def test_a_cancelled_job_leaves_its_held_lane(engine: CompilingEngine) -> None:
 
 def test_a_job_that_is_late_when_its_lane_is_released_fails(engine: CompilingEngine) -> None:
     with running(engine) as worker:
-        late = worker.submit(pixel(1), NEW, time.monotonic() + 0.05)
-        until(lambda: len(engine.prepared) == 1)
-        time.sleep(0.1)
+        deadline = time.monotonic() + 0.5
+        late = worker.submit(pixel(1), NEW, deadline)
+        until(lambda: len(engine.prepared) == 1 and time.monotonic() > deadline)
         engine.compiles.set()
         with pytest.raises(DeadlineExceeded):
             late.result(30)

@@ -119,7 +119,10 @@ def test_every_method_has_an_oracle() -> None:
 
 
 @pytest.mark.parametrize("method", OF_EVIDENCE)
-@pytest.mark.parametrize(("name", "layer"), CASES)
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [*CASES[:3], *CASES[4::3]],  # of the others a middle layer
+)
 def test_a_map_from_one_gradient_equals_the_oracles(name: str, layer: str, method: str) -> None:
     picture = pictures(1)
     (found,) = evidence(name, layer, picture, [[7, 0]])
@@ -136,7 +139,7 @@ def lite0() -> tuple[nn.Module, CompiledNetwork]:
     return net.double(), replace(network, weights={**network.weights, **doubles})
 
 
-@pytest.mark.parametrize("layer", ["head", "blocks.10", "blocks.4"])
+@pytest.mark.parametrize("layer", ["head", "blocks.4"])
 def test_a_map_of_the_default_network_equals_the_oracles(layer: str) -> None:
     net, network = lite0()
     picture = images(1, (224, 224), torch.float64)
@@ -146,7 +149,7 @@ def test_a_map_of_the_default_network_equals_the_oracles(layer: str) -> None:
         agree(method, OF_EVIDENCE[method].heat(enlarged(found))[0], Enlarged(net), f"net.{layer}", picture, 285)
 
 
-@pytest.mark.parametrize(("name", "layer"), [("tiny-relu", "stem"), ("tiny-relu", "head"), ("resnet18", "layer2")])
+@pytest.mark.parametrize(("name", "layer"), [("tiny-relu", "stem"), ("tiny-relu", "head"), ("resnet18", "layer1")])
 def test_ablation_equals_the_oracles(name: str, layer: str) -> None:
     ours = PROBING["ablation-cam"].heat(probe(name, layer, dtype=torch.float32))
     for k, target in enumerate((3, 1)):
@@ -288,7 +291,7 @@ def enlarged_logit(target: int) -> Callable[[Tensor], Tensor]:
     return lambda logits: ENLARGED * logits[target]
 
 
-@pytest.mark.parametrize(("name", "layer"), CASES)
+@pytest.mark.parametrize(("name", "layer"), CASES[:3])
 def test_the_scaled_mask_equals_pytorch_grad_cams(name: str, layer: str) -> None:
     pixels = pictures(2)
     ours = evidence(name, layer, pixels, TARGETS)

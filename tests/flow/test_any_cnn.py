@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 import httpx
 import numpy as np
 import pytest
-import safetensors.torch
 import timm
 import torch
 import torchvision
@@ -30,13 +29,11 @@ FILES = {"images": ("noise.png", encoded(PIXELS))}
 T = TypeVar("T")
 
 
-def checkpoint(folder: Path, architecture: str, net: nn.Module, arguments: str = "{}", **preprocess: Any) -> Settings:
+def compiled(folder: Path, net: nn.Module, max_batch: int = 1, **preprocess: Any) -> Settings:
     """Settings that serve ``net`` from a file."""
-    path = folder / "pets.safetensors"
-    safetensors.torch.save_file(net.state_dict(), path)
-    text = f'architecture = "{architecture}"\nlabels = {LABELS}\narguments = {arguments}\n[preprocess]\n'
-    path.with_suffix(".toml").write_text(text + "".join(f"{key} = {value}\n" for key, value in preprocess.items()))
-    return Settings(model=f"file:{path}", max_batch=1, threads=1, precision="fp32", cache_dir=str(folder))
+    path = folder / "pets.pellucid"
+    pellucid.compile(net, path, labels=LABELS, output="softmax", progress=False, **preprocess)
+    return Settings(model=str(path), max_batch=max_batch, threads=1, precision="fp32", cache_dir=str(folder))
 
 
 def ask(settings: Settings, ask_it: Callable[[httpx.AsyncClient], Awaitable[T]]) -> T:
@@ -54,10 +51,10 @@ def ask(settings: Settings, ask_it: Callable[[httpx.AsyncClient], Awaitable[T]])
     return asyncio.run(served())
 
 
-def test_a_checkpoint_of_mobilenet_is_served_with_its_gates_and_captums_grad_cam(tmp_path: Path) -> None:
+def test_a_mobilenet_is_served_with_its_gates_and_captums_grad_cam(tmp_path: Path) -> None:
     torch.manual_seed(0)
     net = torchvision.models.mobilenet_v3_small(num_classes=3).eval()
-    settings = checkpoint(tmp_path, "torchvision:mobilenet_v3_small", net, size=224, resize=224)
+    settings = compiled(tmp_path, net, size=224, resize=224)
 
     async def ask_it(client: httpx.AsyncClient) -> tuple[Any, Any]:
         model = await client.get("/v1/models/pets")
@@ -115,10 +112,7 @@ def test_a_vision_transformer_starts_and_answers_on_every_route(tmp_path: Path, 
         if not parameter.any() and parameter.ndim > 1:
             nn.init.normal_(parameter, std=0.1)
     pixel: dict[str, Any] = {"size": side, "resize": side, "mean": [0.5] * 3, "std": [0.25] * 3}
-    path = tmp_path / "pets.pellucid"
-    pellucid.compile(net, path, labels=LABELS, output="softmax", progress=False, **pixel)
-    # the warm-up runs batches of 1 to 4
-    settings = Settings(model=str(path), max_batch=4, threads=1, precision="fp32", cache_dir=str(tmp_path))
+    settings = compiled(tmp_path, net, max_batch=4, **pixel)  # the warm-up runs batches of 1 to 4
     images = np.random.default_rng(1).integers(0, 256, (4, side, side, 3), np.uint8)
     files = [("images", (f"{number}.png", encoded(image))) for number, image in enumerate(images)]
 
@@ -181,9 +175,7 @@ def test_cbams_spatial_gates_are_maps_over_the_picture(tmp_path: Path) -> None:
     for module in net.modules():  # timm initialises the last norm of each block with zeros, which a gate would scale
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1)
-    path = tmp_path / "pets.pellucid"
-    pellucid.compile(net, path, labels=LABELS, size=64, resize=64, output="softmax", progress=False)
-    settings = Settings(model=str(path), max_batch=1, threads=1, precision="fp32", cache_dir=str(tmp_path))
+    settings = compiled(tmp_path, net, size=64, resize=64)
 
     async def ask_it(client: httpx.AsyncClient) -> tuple[Any, Any]:
         answer = await client.post("/v1/attention", files=FILES)

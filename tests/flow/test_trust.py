@@ -91,13 +91,25 @@ async def trial(stub: Stub, seconds: float, image: DecodedImage = IMAGE) -> None
     await examined(network, stub.service.forecast, image, Plan(), OUTCOME, Design(2, 4), deadline, lambda: 1)
 
 
-def test_no_more_than_a_batch_of_a_maps_pictures_waits_at_a_time() -> None:
+def test_no_more_than_a_batch_of_a_maps_pictures_waits_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         async with running(max_batch=4) as stub:
+            sent: list[Any] = []
+            waiting: list[int] = []
+            submit = stub.worker.submit
+
+            def counting(*arguments: Any) -> Any:
+                sent.append(submit(*arguments))
+                waiting.append(sum(not future.done() for future in sent))
+                return sent[-1]
+
+            monkeypatch.setattr(stub.worker, "submit", counting)
+            stub.engine.gate.set()
+            await trial(stub, 60)
+            assert len(sent) > 4 >= max(waiting)
+            stub.engine.gate.clear()
             task = asyncio.create_task(trial(stub, 60))
             await stub.engine_is_busy()
-            await asyncio.sleep(0.1)  # it could send more by then
-            assert stub.worker.submitted <= 4
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
@@ -181,7 +193,7 @@ def test_trials_end_with_the_first_error_and_leave_none_that_nobody_reads(monkey
             monkeypatch.setattr(stub.worker, "submit", late)
             try:
                 with pytest.raises(DeadlineExceeded):
-                    await asyncio.wait_for(trial(stub, 60), 10)
+                    await asyncio.wait_for(trial(stub, 60), 60)
             finally:
                 drawn.set()
         gc.collect()

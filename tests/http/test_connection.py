@@ -312,7 +312,7 @@ def test_connections_that_wait_as_the_port_closes_are_answered(loop: Literal["as
     async def scene(server: Any, listener: socket.socket) -> list[bytes]:
         server.lifespan = config.lifespan_class(config)
         await server.startup([listener])
-        callers = [socket.create_connection(listener.getsockname(), timeout=10) for _ in range(20)]
+        callers = [socket.create_connection(listener.getsockname(), timeout=60) for _ in range(20)]
         for caller in callers:
             caller.sendall(f"POST / HTTP/1.1\r\n{TYPED}Content-Length: {len(cat)}\r\n\r\n".encode() + cat)
         await server.shutdown([listener])

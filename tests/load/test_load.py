@@ -25,7 +25,7 @@ from pellucid.schemas import Reply
 from tests.support import ROUTES, difference, photograph, serving
 
 CALLERS = 64
-REQUESTS = 384
+REQUESTS = 192  # three of each caller
 EXACT = {"provenance": 1}
 OPTIONS: dict[str, list[dict[str, Any]]] = {
     "/v1/predict": [{}, {"top_k": 10}],
@@ -56,15 +56,18 @@ class Seen:
 
 
 def _requests() -> Iterator[dict[str, Any]]:
-    """Every route with each of its options, image and kind of body, and some with several images."""
+    """Every route with each of its options and images, by all kinds of body in turn, and some with several images."""
     pictures = {name: photograph(name) for name in ("cat", "coffee", "rocket")}
     for route in ROUTES:
-        for options in OPTIONS[route]:
-            for name, data in pictures.items():
+        for turn, options in enumerate(OPTIONS[route]):
+            for number, (name, data) in enumerate(pictures.items()):
                 encoded = {"data": b64encode(data).decode(), "filename": f"{name}.jpg"}
-                yield {"url": route, "params": options, "files": {"images": (f"{name}.jpg", data)}}
-                yield {"url": route, "params": options, "content": data, "headers": {"Content-Type": "image/jpeg"}}
-                yield {"url": route, "params": options, "json": {"images": [encoded]}}
+                bodies: list[dict[str, Any]] = [
+                    {"files": {"images": (f"{name}.jpg", data)}},
+                    {"content": data, "headers": {"Content-Type": "image/jpeg"}},
+                    {"json": {"images": [encoded]}},
+                ]
+                yield {"url": route, "params": options, **bodies[(turn + number) % len(bodies)]}
         several = [("images", (f"{name}.jpg", data)) for name, data in pictures.items()]
         yield {"url": route, "params": OPTIONS[route][0], "files": several}
 

@@ -15,19 +15,21 @@ import torch
 from tests.survey import examine
 from tests.surveyed import CLASSES, Entry, of_timm, of_torchvision
 
-TORCHVISION = ("mobilenet_v3_small", "resnet18", "shufflenet_v2_x0_5", "squeezenet1_1")
+TORCHVISION = ("mobilenet_v3_small", "shufflenet_v2_x0_5", "squeezenet1_1")  # ResNets: tests/explain/test_oracles.py
+
+
+SIZES: dict[str, Any] = {"num_classes": CLASSES, "channels": [8, 16, 16, 16], "stem_width": 8}
 
 
 def narrow(kind: str) -> Entry:
     """timm's smallest ResNet, of few channels, with a gate of this kind in each of its four blocks."""
-    sizes: dict[str, Any] = {"channels": [8, 16, 16, 16], "stem_width": 8, "block_args": {"attn_layer": kind}}
-    return Entry("timm", kind, 64, partial(timm.create_model, "resnet10t", num_classes=CLASSES, **sizes))
+    return Entry("timm", kind, 64, partial(timm.create_model, "resnet10t", **SIZES, block_args={"attn_layer": kind}))
 
 
 # A network and the type of its gates, or None.
 CASES: list[tuple[Entry, str | None]] = [
     (of_timm("tinynet_e"), "SqueezeExcite"),
-    (of_timm("skresnet18"), "SelectiveKernel"),
+    (Entry("timm", "sk", 64, partial(timm.create_model, "skresnet18", **SIZES, layers=[1] * 4)), "SelectiveKernel"),
     (of_timm("convnextv2_atto"), None),
     (of_timm("test_vit", 160), None),
     (narrow("ese"), "EffectiveSEModule"),

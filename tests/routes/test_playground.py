@@ -109,7 +109,7 @@ def test_bars_have_the_colours_of_the_plot(client: httpx.Client, cat: bytes) -> 
     """In light; orange is above 1 or for the class, blue below or against it."""
     styles = client.get("/assets/playground/base.css").text
     picture = post(client, "/v1/attention", cat, accept="image/png").content
-    plot = {tuple(colour) for colour in decoded_bytes(picture, "image/png").reshape(-1, 3).tolist()}
+    plot = decoded_bytes(picture, "image/png")
     for name in ("for", "against"):
         (shown,) = re.findall(rf"--{name}: light-dark\(#(\w{{6}}),", styles)
-        assert tuple(bytes.fromhex(shown)) in plot
+        assert (plot == [*bytes.fromhex(shown)]).all(2).any()

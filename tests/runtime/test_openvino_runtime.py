@@ -10,10 +10,9 @@ import numpy as np
 import openvino as ov
 import pytest
 
-from models import catalog
-from pellucid.compiler.compiling import compile_network
 from pellucid.decode.image import decode
 from pellucid.engine import Engine
+from pellucid.network.file import load
 from pellucid.network.graph import INPUT, Graph, Node, Ref
 from pellucid.runtime import aten_to_openvino
 from pellucid.runtime.openvino_runtime import OpenVINORuntime
@@ -21,6 +20,7 @@ from pellucid.types import Batch, Plan, Upload
 from tests.networks import TinyNet, compiled, in_memory
 from tests.runtime.test_runtimes import PICTURES, one_hot
 from tests.support import SAMPLES, photograph
+from tests.support import compiled as of_catalogue
 
 
 def test_an_unsupported_operation_is_named() -> None:
@@ -105,10 +105,9 @@ def test_an_unwritable_cache_is_not_used(tmp_path: Path, caplog: pytest.LogCaptu
 
 
 def test_bf16_agrees_with_fp32_on_the_sample_photographs() -> None:
-    net, spec = catalog.load("lite0")
-    found = compile_network(net, spec, None)
+    found = load(of_catalogue("lite0"))
     uploads = [Upload(photograph(path.stem)) for path in SAMPLES.glob("*.jpg")]
-    pixels = np.stack([decode(upload, spec.preprocess, 10**8).pixels for upload in uploads])
+    pixels = np.stack([decode(upload, found.model.preprocess, 10**8).pixels for upload in uploads])
     for layer in ("head", "blocks.15"):
         batch = Batch(pixels, (Plan(layer=layer, gates=True),) * len(pixels))
         exact, coarse = (

@@ -184,11 +184,11 @@ def test_the_pixels_are_the_normalised_image(make: Make) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_head_computes_the_same_as_the_whole_network(name: str, make: Make) -> None:
-    """For heads behind every layer and behind the pixels, with bypasses, tokens and several maps per position."""
+    """For heads behind the pixels and every other layer, with bypasses, tokens and several maps per position."""
     found = compiled(name)
     runtime, wanted, logits = make(found), one_hot(3, 0, 1, 1, 4), found.manifest.logits
     crossed = []
-    for layer in [PIXELS, *(layer.name for layer in found.spec.layers)]:
+    for layer in [PIXELS, *(layer.name for layer in found.spec.layers[::2])]:
         value = found.value(layer)
         assert value.gradient is not None
         head = runtime.behind(value)
