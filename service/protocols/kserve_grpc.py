@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final, TypeAlias
 from urllib.parse import unquote
@@ -51,8 +52,9 @@ _CONTENTS: Final = {
     "INT64": "int64_contents",
     "FP32": "fp32_contents",
 }
-# Seconds in which written replies are sent when the server stops.
+# The most seconds in which the last replies are sent when the server stops.
 _SENDING_S: Final = 1.0
+_PIECE: Final = 2**20
 
 
 _Run: TypeAlias = Callable[[Request, AsyncIterator[bytes], Any], Awaitable[Response]]
@@ -69,6 +71,7 @@ class Server:
         self._address = address
         self._most_calls = most_calls
         self._server: Any = None
+        self._sending: set[asyncio.Future[Any]] = set()
         self.port = 0
 
     async def start(self) -> None:
@@ -80,6 +83,9 @@ class Server:
                 # gRPC does not limit what a compressed message unpacks to, so only `identity` is accepted.
                 ("grpc.compression_enabled_algorithms_bitset", 1),
                 ("grpc.so_reuseport", 0),
+                # A photograph arrives in one piece. By default, each 64 KiB wait for a round trip.
+                ("grpc.http2.lookahead_bytes", _PIECE),
+                ("grpc.http2.bdp_probe", 0),
             ),
         )
         runs = {name: partial(self._told, name, tell) for name, tell in self._tells().items()}
@@ -93,13 +99,18 @@ class Server:
         await self._server.start()
 
     async def stop(self) -> None:
-        """Close the port. Replies that are written are still sent."""
-        await self._server.stop(_SENDING_S)
+        """Wait until the last replies are sent. The connections close with the process.
+
+        gRPC's own stop answers calls that come meanwhile with CANCELLED, which clients don't retry. On a closed
+        connection they get UNAVAILABLE.
+        """
+        if self._sending:
+            await asyncio.wait(self._sending, timeout=_SENDING_S)
 
     async def _answer(self, method: str, run: _Run, messages: AsyncIterator[bytes], context: Any) -> bytes:
         """The reply to one call. Does what RequestContext and AccessControl do around a request of HTTP."""
-        sent = (pair for pair in context.invocation_metadata() or () if pair[0] in _HEADERS)
-        headers = Headers(raw=[(name.encode(), value.encode("latin-1", "replace")) for name, value in sent])
+        metadata = (pair for pair in context.invocation_metadata() or () if pair[0] in _HEADERS)
+        headers = Headers(raw=[(name.encode(), value.encode("latin-1", "replace")) for name, value in metadata])
         call = self._calls.begin("POST", headers)
         trailing = {"x-request-id": call.request_id}
         path = f"/{_SERVICE}/{method}"
@@ -126,6 +137,10 @@ class Server:
             code = _CODES.get(error.status, grpc.StatusCode.INVALID_ARGUMENT)
             await context.abort(code, error.detail, (*trailing.items(),))  # raises
         context.set_trailing_metadata((*trailing.items(),))
+        sent = asyncio.get_running_loop().create_future()
+        self._sending.add(sent)
+        sent.add_done_callback(self._sending.discard)
+        context.add_done_callback(sent.set_result)
         return bytes(response.body)
 
     async def _infer(self, request: Request, messages: AsyncIterator[bytes], context: Any) -> Response:
@@ -135,7 +150,7 @@ class Server:
     async def _told(
         self, name: str, tell: Callable[[Any], dict[str, Any]], _: Request, messages: AsyncIterator[bytes], __: Any
     ) -> Response:
-        message = _parsed(f"{name}Request", await anext(messages))
+        message = _parsed(f"{name}Request", await _one(messages))
         if getattr(message, "version", ""):
             raise _no_version(message.version)
         return Response(MESSAGES[f"{name}Response"](**tell(message)).SerializeToString())
@@ -164,7 +179,7 @@ class _Infer(kserve_v2.Infer):
 
     async def read(self, request: Request, limits: bodies.Limits, hold: Callable[[int], None]) -> bodies.Body:
         """The one message."""
-        message = await anext(self._messages)
+        message = await _one(self._messages)
         hold(len(message))
         return await asyncio.to_thread(self._parsed, message, limits)
 
@@ -180,14 +195,13 @@ class _Infer(kserve_v2.Infer):
             raise MalformedRequest(f"raw_input_contents has {len(raw)} tensors, and inputs has {len(inputs)}.")
         said = {
             "id": request.id or None,
-            "parameters": _values(request.parameters),
+            "parameters": _values(request.parameters, limits) | {"binary_data_output": True},
             "inputs": [tensor for tensor, _ in inputs],
             "outputs": [
-                {"name": each.name, "parameters": {**_values(each.parameters), "binary_data": True}}
+                {"name": each.name, "parameters": {**_values(each.parameters, limits), "binary_data": True}}
                 for each in request.outputs
             ],
         }
-        said["parameters"]["binary_data_output"] = True
         return self.understood(tensors.validated(said), b"".join(behind for _, behind in inputs), limits)
 
     def reply(self, asks: Sequence[Any], written: Sequence[dict[str, tensors.Written]]) -> Response:
@@ -226,9 +240,23 @@ def _numbers(first: tensors.Written, data: bytes) -> Sequence[Any]:
     return values
 
 
-def _values(parameters: Sequence[Any]) -> dict[str, Any]:
-    choices = ((each.key, each.value, each.value.WhichOneof("choice")) for each in parameters)
-    return {key: getattr(value, choice) if choice else None for key, value, choice in choices}
+def _values(parameters: Sequence[Any], limits: bodies.Limits) -> dict[str, Any]:
+    """The parameters by name. The protocol has no lists, so a list is text in JSON. Raises ContentTooLarge."""
+    values: dict[str, Any] = {}
+    for each in parameters:
+        choice = each.value.WhichOneof("choice")
+        values[each.key] = value = getattr(each.value, choice) if choice else None
+        if choice == "string_param" and value.startswith("["):
+            with suppress(MalformedRequest):
+                values[each.key] = bodies.from_json(value.encode(), limits)
+    return values
+
+
+async def _one(messages: AsyncIterator[bytes]) -> bytes:
+    async for message in messages:
+        return message
+    # gRPC has told the client that a message is too large, and ends the messages here.
+    raise MalformedRequest("The call has no message, or one that is too large.")
 
 
 def _parsed(name: str, message: bytes) -> Any:
