@@ -88,11 +88,11 @@ class Server:
                 ("grpc.http2.bdp_probe", 0),
             ),
         )
-        runs = {name: partial(self._told, name, tell) for name, tell in self._tells().items()}
+        runs: dict[str, _Run] = {name: partial(self._told, name, tell) for name, tell in self._tells().items()}
         # A handler of streams reads the one message when it wants to, and as bytes.
         handlers = {
             name: grpc.stream_unary_rpc_method_handler(partial(self._answer, name, run))
-            for name, run in {**runs, "ModelInfer": self._infer}.items()
+            for name, run in (runs | {"ModelInfer": self._infer}).items()
         }
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE, handlers),))
         self.port = self._server.add_insecure_port(self._address)
@@ -246,7 +246,7 @@ def _values(parameters: Sequence[Any], limits: bodies.Limits) -> dict[str, Any]:
     for each in parameters:
         choice = each.value.WhichOneof("choice")
         values[each.key] = value = getattr(each.value, choice) if choice else None
-        if choice == "string_param" and value.startswith("["):
+        if isinstance(value, str) and value.startswith("["):
             with suppress(MalformedRequest):
                 values[each.key] = bodies.from_json(value.encode(), limits)
     return values

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -142,12 +143,9 @@ def test_answers_are_those_of_http_to_the_bit(
 
 @pytest.mark.parametrize("name", ["image", "pixels"])
 def test_typed_contents_get_typed_contents(process: Server, clients: tuple[Any, Any], cat: bytes, name: str) -> None:
-    request, values = message(cat), [cat]
-    if name == "pixels":
-        values = PIXELS[:1]
-        contents = {"uint_contents": values.ravel().tolist()}
-        tensor = {"name": name, "datatype": "UINT8", "shape": values.shape, "contents": contents}
-        request = message(inputs=[tensor])
+    contents = {"uint_contents": PIXELS[0].ravel().tolist()}
+    pixels = {"name": name, "datatype": "UINT8", "shape": PIXELS[:1].shape, "contents": contents}
+    request, values = (message(cat), [cat]) if name == "image" else (message(inputs=[pixels]), PIXELS[:1])
     reply = triton.ModelInferResponse.FromString(sent(process, request.SerializeToString()))
     assert not reply.raw_output_contents
     raw = clients[0].infer(MODEL, **asked(over_grpc, name, values))
