@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import os
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -245,6 +246,7 @@ def _observers(settings: Settings) -> tuple[Callable[[Call], None], ...]:
 def _grpc_server(settings: Settings, service: Service, gate: Gate, calls: Calls) -> GrpcServer | None:
     if settings.grpc_port is None:
         return None
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # or gRPC's core writes a line about each wrong call
     try:
         from .protocols.kserve_grpc import Server  # of an optional package
     except ImportError as error:

@@ -7,6 +7,7 @@ after these have admitted the call, as a body is.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -30,7 +31,7 @@ from ..http.access import Gate
 from ..http.middleware import Calls
 from . import kserve_tensors as tensors
 from . import kserve_v2
-from .kserve_messages import MESSAGES
+from .kserve_messages import MESSAGES, require_few
 
 _SERVICE: Final = "inference.GRPCInferenceService"
 _OPEN: Final = {"ServerLive", "ServerReady"}
@@ -55,7 +56,6 @@ _CONTENTS: Final = {
 # The most seconds in which the last replies are sent when the server stops.
 _SENDING_S: Final = 1.0
 _PIECE: Final = 2**20
-
 
 _Run: TypeAlias = Callable[[Request, AsyncIterator[bytes], Any], Awaitable[Response]]
 
@@ -184,6 +184,8 @@ class _Infer(kserve_v2.Infer):
         return await asyncio.to_thread(self._parsed, message, limits)
 
     def _parsed(self, message: bytes, limits: bodies.Limits) -> bodies.Body:
+        pixels = max(math.prod(network.spec.preprocess.shape) for network in self._service.networks.values())
+        require_few(message, "ModelInferRequest", limits.json_values + pixels)
         request = _parsed("ModelInferRequest", message)
         if request.model_version:
             raise _no_version(request.model_version)

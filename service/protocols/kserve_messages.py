@@ -10,6 +10,12 @@ from typing import Any, Final
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
+from pellucid.errors import ContentTooLarge, MalformedRequest
+
+# Types of fields on the wire; a fixed one is so many bytes.
+_VARINT: Final = 0
+_LENGTH: Final = 2
+_FIXED: Final = {1: 8, 5: 4}
 _PACKAGE: Final = "inference"
 # Fields are numbered from 1 in their order. `*` repeats a field, and the fields of `oneof` exclude one another. On the
 # wire, a map is a repeated message of a key and a value, as Parameter is.
@@ -73,3 +79,45 @@ def _classes() -> dict[str, Any]:
 
 # Name -> class.
 MESSAGES: Final = _classes()
+
+
+def require_few(message: bytes, name: str, most: int) -> None:
+    """Count the fields of a message, and of messages in it, before they become objects of many times their size.
+
+    Numbers that are packed into one field count a quarter of their bytes. Raises ContentTooLarge, MalformedRequest.
+    """
+    try:
+        left = _left(memoryview(message), MESSAGES[name].DESCRIPTOR, most)
+    except LookupError as error:
+        raise MalformedRequest(f"The message is no {name}.") from error
+    if left < 0:
+        raise ContentTooLarge(f"The message holds more than {most} values. Use raw_input_contents.")
+
+
+def _left(message: memoryview, kind: Any, left: int) -> int:
+    at = 0
+    while at < len(message) and left >= 0:
+        left -= 1
+        tag, at = _varint(message, at)
+        wire_type, field = tag & 7, kind.fields_by_number.get(tag >> 3)
+        if wire_type == _LENGTH:
+            size, at = _varint(message, at)
+            if field is not None and field.message_type:
+                left = _left(message[at : at + size], field.message_type, left)
+            elif field is not None and field.type not in (field.TYPE_STRING, field.TYPE_BYTES):
+                left -= size // 4
+            at += size
+        else:
+            at = _varint(message, at)[1] if wire_type == _VARINT else at + _FIXED[wire_type]
+    return left
+
+
+def _varint(message: memoryview, at: int) -> tuple[int, int]:
+    """A number of 7 bits a byte, in at most 10 bytes, and where it ends."""
+    value = 0
+    for shift in range(0, 70, 7):
+        value |= (message[at] & 0x7F) << shift
+        at += 1
+        if message[at - 1] < 0x80:
+            return value, at
+    raise LookupError
