@@ -75,9 +75,9 @@ def serve() -> None:
     for stop in (signal.SIGINT, signal.SIGTERM):  # uvicorn drains, then raises the signal again: exit 0
         signal.signal(stop, lambda *_: sys.exit(_DIED if died.is_set() else 0))
     process.give_back_large_blocks()
-    address = _bound("PELLUCID_PORT", settings.host, settings.port)
-    if settings.grpc_port:
-        _bound("PELLUCID_GRPC_PORT", settings.host, settings.grpc_port).close()  # gRPC binds it again
+    address = _bound(settings)
+    if settings.grpc_port is not None:
+        _bound(settings, "grpc_port").close()  # gRPC binds it again
     typer.echo(f"Loading {', '.join(dict.fromkeys((settings.model, *settings.models)))} ...")
 
     def end() -> None:
@@ -98,7 +98,7 @@ def serve() -> None:
         server_header=False,
         timeout_graceful_shutdown=settings.grace_s,
     )
-    _Server(config, app.state, settings.drain_delay_s).run([address])
+    _Server(config, app.state.service, settings.drain_delay_s, app.state.grpc_server).run([address])
 
 
 def _protocol(settings: Settings, **others: Any) -> type[BoundedProtocol]:
@@ -112,14 +112,16 @@ def _protocol(settings: Settings, **others: Any) -> type[BoundedProtocol]:
     return type("Protocol", (BoundedProtocol,), {"limits": limits, **others})
 
 
-def _bound(setting: str, host: str, port: int) -> socket.socket:
+def _bound(settings: Settings, setting: str = "port") -> socket.socket:
     """A bound socket that does not listen yet, so that a port in use fails before a network is loaded."""
+    host, port = settings.host, getattr(settings, setting)
     address = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     address.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         address.bind((host, port))
     except OSError as error:
-        typer.echo(f"PELLUCID_HOST, {setting}: can't listen on {host}:{port}: {error.strerror}", err=True)
+        name = f"PELLUCID_{setting.upper()}"
+        typer.echo(f"PELLUCID_HOST, {name}: can't listen on {host}:{port}: {error.strerror}", err=True)
         raise typer.Exit(1) from error
     return address
 
@@ -127,9 +129,10 @@ def _bound(setting: str, host: str, port: int) -> socket.socket:
 class _Server(uvicorn.Server):
     """Prints its address, and stops in two steps: first new work gets 503, then the port closes."""
 
-    def __init__(self, config: uvicorn.Config, state: Any, drain_delay_s: float) -> None:
+    def __init__(self, config: uvicorn.Config, service: Any, drain_delay_s: float, grpc_server: Any = None) -> None:
         super().__init__(config)
-        self._service, self._grpc_server = state.service, state.grpc_server
+        self._service = service
+        self._grpc_server = grpc_server
         self._drain_delay_s = drain_delay_s
         self._closes = math.inf
 
