@@ -22,7 +22,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive
 
-from pellucid.errors import ContentTooLarge, MalformedRequest, PellucidError, Unavailable, UnknownModel
+from pellucid.errors import MalformedRequest, PellucidError, Unavailable, UnknownModel
 
 from ..flow import bodies
 from ..flow.networks import Service
@@ -192,7 +192,7 @@ class _Infer(kserve_v2.Infer):
         self.served = self._service.addressed(request.model_name)
         raw: Sequence[bytes] = request.raw_input_contents
         self._typed = not raw
-        inputs = [_input(tensor, raw, limits.json_values + self.more_values) for tensor in request.inputs]
+        inputs = [_input(tensor, raw) for tensor in request.inputs]
         if raw and len(raw) != len(inputs):
             raise MalformedRequest(f"raw_input_contents has {len(raw)} tensors, and inputs has {len(inputs)}.")
         said = {
@@ -216,30 +216,26 @@ class _Infer(kserve_v2.Infer):
             if not self._typed:
                 reply.raw_output_contents.append(data)
                 continue
-            values = tensors.split(data, name, len(data)) if first.datatype == "BYTES" else _numbers(first, data)
-            getattr(output.contents, _CONTENTS[first.datatype]).extend(values)
+            contents = getattr(output.contents, _CONTENTS[first.datatype])
+            if first.datatype == "BYTES":
+                contents.extend(tensors.split(data, name, len(data)))
+            else:
+                contents.extend(np.frombuffer(data, tensors.DTYPES[first.datatype]).tolist())
         return Response(reply.SerializeToString())
 
 
-def _input(tensor: Any, raw: Sequence[bytes], most: int) -> tuple[dict[str, Any], bytes]:
-    """An input as the protocol's JSON has it, and the bytes behind the JSON. Raises PellucidError."""
+def _input(tensor: Any, raw: Sequence[bytes]) -> tuple[dict[str, Any], bytes]:
+    """An input as the protocol's JSON has it, and the bytes behind the JSON. Raises MalformedRequest."""
     said = {"name": tensor.name, "shape": [*tensor.shape], "datatype": tensor.datatype}
     if tensor.parameters:
         raise MalformedRequest(f"{tensor.name}: a tensor takes no parameters.")
     typed: Sequence[Any] = getattr(tensor.contents, _CONTENTS.get(tensor.datatype, "bytes_contents"))
     if raw and typed:
         raise MalformedRequest(f"{tensor.name}: a tensor has either contents or raw_input_contents, not both.")
-    if len(typed) > most:
-        raise ContentTooLarge(f"{tensor.name}: contents holds more than {most} values. Use raw_input_contents.")
     if not raw and tensor.datatype != "BYTES":
         return {**said, "data": [*typed]}, b""
     data = b"".join(raw) if raw else tensors.joined(typed)
     return {**said, "parameters": {"binary_data_size": len(data)}}, data
-
-
-def _numbers(first: tensors.Written, data: bytes) -> Sequence[Any]:
-    values: Sequence[Any] = np.frombuffer(data, tensors.DTYPES[first.datatype]).tolist()
-    return values
 
 
 def _values(parameters: Sequence[Any], limits: bodies.Limits) -> dict[str, Any]:

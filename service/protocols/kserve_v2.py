@@ -145,13 +145,10 @@ class Infer(Route[InferOptions, dict[str, tensors.Written]]):
         return await asyncio.to_thread(self._read, body, request.headers.get(tensors.HEADER), limits)
 
     def _read(self, body: bytes, header: str | None, limits: bodies.Limits) -> bodies.Body:
-        return self.understood(*tensors.parse(body, header, limits, self.more_values), limits)
-
-    @property
-    def more_values(self) -> int:
-        """The pixels of one image, which a request may list beyond the limit on values. More images come as bytes."""
         channels, height, width = self.served.spec.preprocess.shape
-        return height * (width + 1) * (channels + 1)
+        # Beyond the limit on values, JSON may hold the pixels of one image; clients send more images as bytes.
+        said, behind = tensors.parse(body, header, limits, height * (width + 1) * (channels + 1))
+        return self.understood(said, behind, limits)
 
     def understood(self, said: tensors.InferRequest, behind: bytes, limits: bodies.Limits) -> bodies.Body:
         """The images and options of a request, and of this object its outputs. Raises PellucidError."""
