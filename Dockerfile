@@ -10,7 +10,7 @@ COPY pyproject.toml constraints.txt ./
 RUN grep -E '^torch(vision)?==' constraints.txt > torch.txt \
     && python -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
 extras = project["optional-dependencies"]; \
-wanted = {"all": project["dependencies"] + extras["open"] + extras["serve"], "cpu": extras["cpu"], "compile": extras["compile"]}; \
+wanted = {"all": project["dependencies"] + extras["open"] + extras["serve"] + extras["grpc"], "cpu": extras["cpu"], "compile": extras["compile"]}; \
 [open(name + ".txt", "w").write("\n".join(x for x in wanted[name] if "pellucid" not in x)) for name in wanted]'
 
 FROM ${PYTHON_IMAGE} AS venv

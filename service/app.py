@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import os
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -14,6 +15,7 @@ from difflib import get_close_matches
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from fastapi import FastAPI, Request
@@ -49,14 +51,17 @@ from .dispatch.worker import Worker
 from .flow.bodies import Limits
 from .flow.networks import Served, Service
 from .http import openapi
-from .http.access import AccessControl, Keys, rate_of
-from .http.middleware import PageHeaders, RequestContext, allow_origins
+from .http.access import AccessControl, Gate, Keys, rate_of
+from .http.middleware import Calls, PageHeaders, RequestContext, allow_origins
 from .http.problem_json import error_response
 from .protocols import kserve_v1, kserve_v2, torchserve
 from .routes import atlas, catalogue, health, playground, redoc, v1
 from .telemetry.call import Call
 from .telemetry.drift import Drift
 from .telemetry.metrics import Metrics
+
+if TYPE_CHECKING:
+    from .protocols.kserve_grpc import Server as GrpcServer
 
 log = logging.getLogger("pellucid")
 
@@ -99,15 +104,22 @@ def build(service: Service, settings: Settings, observers: Sequence[Callable[[Ca
     a rate, that can't be read.
     """
     keys = Keys.of(settings.api_keys.get_secret_value() if settings.api_keys else "", settings.api_keys_file)
+    gate = Gate(keys, rate_of(settings.rate_limit))
+    calls = Calls((service.metrics.record, *observers))
+    grpc_server = _grpc_server(settings, service, gate, calls)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         for network in service.networks.values():
             network.worker.start()
+        if grpc_server is not None:
+            await grpc_server.start()
         service.ready = True
         yield
         service.ready = False
         await _stop(service)
+        if grpc_server is not None:
+            await grpc_server.stop()
 
     app: FastAPI = FastAPIOffline(
         title="Pellucid",
@@ -141,16 +153,13 @@ def build(service: Service, settings: Settings, observers: Sequence[Callable[[Ca
     for kind in (PellucidError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _on_error)
     # The last is the outermost: everything has an id, and a page of another origin may read also why it is refused.
-    app.add_middleware(
-        AccessControl, keys=keys, rate=rate_of(settings.rate_limit), docs=settings.docs, metrics=settings.metrics
-    )
+    app.add_middleware(AccessControl, gate=gate, docs=settings.docs, metrics=settings.metrics)
     if settings.cors_origins:
         allow_origins(app, settings.cors_origins, openapi.PICTURE_HEADERS)
-    observers = (service.metrics.record, *observers)
-    app.add_middleware(RequestContext, stopping=service.draining, tell=observers)
+    app.add_middleware(RequestContext, stopping=service.draining, calls=calls)
     app.add_middleware(PageHeaders)  # around all: a failure's reply has them too
     openapi.secure(app, required=bool(keys))
-    app.state.service = service
+    app.state.service, app.state.grpc_server = service, grpc_server
     return app
 
 
@@ -232,6 +241,18 @@ def _observers(settings: Settings) -> tuple[Callable[[Call], None], ...]:
     except ImportError as error:
         raise ValueError("PELLUCID_TRACING needs OpenTelemetry: pip install 'pellucid[otel]'") from error
     return (traces.exporting().record,)
+
+
+def _grpc_server(settings: Settings, service: Service, gate: Gate, calls: Calls) -> GrpcServer | None:
+    if settings.grpc_port is None:
+        return None
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # or gRPC's core writes a line about each wrong call
+    try:
+        from .protocols.kserve_grpc import Server  # of an optional package
+    except ImportError as error:
+        raise ValueError("PELLUCID_GRPC_PORT needs gRPC: pip install 'pellucid[grpc]'") from error
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return Server(service, gate, calls, f"{host}:{settings.grpc_port}", settings.max_connections)
 
 
 def _assemble(settings: Settings, on_death: Callable[[], None]) -> Service:

@@ -95,6 +95,8 @@ def serve() -> None:
         signal.signal(stop, lambda *_: sys.exit(_DIED if died.is_set() else 0))
     process.give_back_large_blocks()
     address = _bound(settings)
+    if settings.grpc_port is not None:
+        _bound(settings, "grpc_port").close()  # gRPC binds it again
     typer.echo(f"Loading {', '.join(dict.fromkeys((settings.model, *settings.models)))} ...")
 
     def end() -> None:
@@ -115,7 +117,7 @@ def serve() -> None:
         server_header=False,
         timeout_graceful_shutdown=settings.grace_s,
     )
-    _Server(config, app.state.service, settings.drain_delay_s).run([address])
+    _Server(config, app.state.service, settings.drain_delay_s, app.state.grpc_server).run([address])
 
 
 def _protocol(settings: Settings, **others: Any) -> type[BoundedProtocol]:
@@ -129,16 +131,16 @@ def _protocol(settings: Settings, **others: Any) -> type[BoundedProtocol]:
     return type("Protocol", (BoundedProtocol,), {"limits": limits, **others})
 
 
-def _bound(settings: Settings) -> socket.socket:
+def _bound(settings: Settings, setting: str = "port") -> socket.socket:
     """A bound socket that does not listen yet, so that a port in use fails before a network is loaded."""
-    address = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET)
+    host, port = settings.host, getattr(settings, setting)
+    address = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     address.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        address.bind((settings.host, settings.port))
+        address.bind((host, port))
     except OSError as error:
-        typer.echo(
-            f"PELLUCID_HOST, PELLUCID_PORT: can't listen on {settings.host}:{settings.port}: {error.strerror}", err=True
-        )
+        name = f"PELLUCID_{setting.upper()}"
+        typer.echo(f"PELLUCID_HOST, {name}: can't listen on {host}:{port}: {error.strerror}", err=True)
         raise typer.Exit(1) from error
     return address
 
@@ -146,9 +148,10 @@ def _bound(settings: Settings) -> socket.socket:
 class _Server(uvicorn.Server):
     """Prints its address, and stops in two steps: first new work gets 503, then the port closes."""
 
-    def __init__(self, config: uvicorn.Config, service: Any, drain_delay_s: float) -> None:
+    def __init__(self, config: uvicorn.Config, service: Any, drain_delay_s: float, grpc_server: Any = None) -> None:
         super().__init__(config)
         self._service = service
+        self._grpc_server = grpc_server
         self._drain_delay_s = drain_delay_s
         self._closes = math.inf
 
@@ -199,10 +202,14 @@ class _Server(uvicorn.Server):
         if not self.started:
             return
         host, port = self.servers[0].sockets[0].getsockname()[:2]
-        url = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
+        host = "127.0.0.1" if host in ("0.0.0.0", "::") else host
+        url = f"http://{host}:{port}"
         sample = SAMPLES / "cat.jpg"
         shown = sample.relative_to(Path.cwd()) if sample.is_relative_to(Path.cwd()) else sample
-        typer.echo(f"\nPellucid serves at {url}; its API docs are at {url}/docs\nTry it:\n")
+        typer.echo(f"\nPellucid serves at {url}; its API docs are at {url}/docs")
+        if self._grpc_server is not None:
+            typer.echo(f"It speaks KServe's protocol v2 over gRPC at {host}:{self._grpc_server.port}")
+        typer.echo("Try it:\n")
         typer.echo(f"  curl -F images=@{shown} '{url}/v1/predict?top_k=3'\n")
 
 

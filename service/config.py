@@ -21,6 +21,9 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", min_length=1, description="Address to listen on; 0.0.0.0 listens on all.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    grpc_port: int | None = Field(
+        None, ge=0, le=65535, description="Port of KServe's protocol v2 over gRPC (extra grpc); 0 takes a free one."
+    )
     model: str = Field(
         "lite0",
         description="Default network, for requests without `model`: the file of a compiled network (.pellucid), or a "

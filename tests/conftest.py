@@ -68,7 +68,8 @@ def one_thread() -> None:
 @pytest.fixture(scope="session")
 def process() -> Iterator[Server]:
     """A server of two networks that is exact, and patient, so that a busy machine fails no test."""
-    with serving(PELLUCID_MODELS="lite0-plain", PELLUCID_PRECISION="fp32", PELLUCID_TIMEOUT_MS="200000") as server:
+    patient = {"PELLUCID_PRECISION": "fp32", "PELLUCID_TIMEOUT_MS": "200000"}
+    with serving(PELLUCID_MODELS="lite0-plain", PELLUCID_GRPC_PORT="0", **patient) as server:
         yield server
 
 

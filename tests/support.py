@@ -54,12 +54,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Server:
-    """A process that serves, and where."""
+    """A process that serves, and where; over gRPC at ``grpc``, HOST:PORT."""
 
     process: subprocess.Popen[str]
     log: IO[str]
     host: str
     port: int
+    grpc: str = ""
 
     @property
     def url(self) -> str:
@@ -95,7 +96,8 @@ def serving(**settings: str) -> Iterator[Server]:
                 raise AssertionError(f"the server did not start: {log.read()}")
             told = httpx.URL(said.partition("serves at ")[2].partition(";")[0])
             assert told.port is not None
-            server = Server(process, log, told.host, told.port)
+            grpc = next(process.stdout).split()[-1] if "PELLUCID_GRPC_PORT" in settings else ""
+            server = Server(process, log, told.host, told.port, grpc)
             assert httpx.get(f"{server.url}/readyz").json() == {"status": "ok"}
             yield server
         finally:

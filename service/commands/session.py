@@ -55,7 +55,7 @@ async def session(
         return
     chosen = start.settings()
     ours = {"timeout_ms": 600_000, "log_level": "warning", "models": ()} | ({"model": model} if model else {})
-    ours |= {"api_keys": None, "api_keys_file": None, "rate_limit": None, **(settings or {})}
+    ours |= {"api_keys": None, "api_keys_file": None, "rate_limit": None, "grpc_port": None, **(settings or {})}
     with console.status(f"Loading {model or chosen.model} ..."):
         app = start.create_app(chosen.model_copy(update=ours), failed="the network can't be loaded", code=2)
     transport = httpx.ASGITransport(app=app)

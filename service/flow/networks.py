@@ -108,6 +108,14 @@ class Service:
             raise UnknownModel(f"No model {name!r} is served. Served are {', '.join(served)}.", allowed=served)
         return self.networks[name]
 
+    def require_model_ready(self, name: str) -> None:
+        """Raise UnknownModel, Draining while no work is taken, and EngineDown."""
+        network = self.addressed(name)
+        if not self.ready:
+            raise Draining("The service is starting up or shutting down.")
+        if fault := network.worker.fault:
+            raise EngineDown(f"{name}: {fault}")
+
     def draining(self) -> bool:
         """Whether replies close their connections."""
         return not self.ready

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -52,6 +53,8 @@ class Route(ABC, Generic[Asked, T]):
     any_type: ClassVar[bool] = False
     # Whether all outcomes make one answer, which is drawn in the pool. Otherwise each is drawn as soon as it is there.
     one_answer: ClassVar[bool] = False
+    # The most milliseconds that the request's protocol gives it.
+    longest_ms: float = math.inf
     # How many passes run first, because their outcomes decide the plans of the others.
     aims: int = 0
 
@@ -89,7 +92,7 @@ async def serve(request: Request, service: Service, options: Asked, route: Route
         raise Draining("The service is starting up or shutting down.")
 
     def deadline_by(chosen_ms: int | None) -> float:
-        return arrived + min(chosen_ms or service.timeout_ms, service.timeout_ms) / 1000
+        return arrived + min(chosen_ms or service.timeout_ms, service.timeout_ms, route.longest_ms) / 1000
 
     try:
         announced = bodies.announced(request, service.limits, any_type=route.any_type)

@@ -89,19 +89,35 @@ class Keys:
         return sent.hex()[:8]
 
 
+class Gate:
+    """The keys and the rate, which all protocols share."""
+
+    def __init__(self, keys: Keys, rate: RateLimitItem | None) -> None:
+        self._keys = keys
+        self._rate = rate
+        self._limiter = MovingWindowRateLimiter(MemoryStorage()) if rate else None
+
+    def enter(self, headers: Headers, address: str, *, key: bool, rate: bool) -> str:
+        """The caller: the name of the client's key, or its ``address``. ``key`` and ``rate`` say what is checked.
+
+        Raises Unauthorized, WrongKey and RateLimited.
+        """
+        caller = self._keys.whose(headers) if self._keys and key else address
+        if rate and self._limiter and self._rate and not self._limiter.hit(self._rate, caller):
+            free_at = self._limiter.get_window_stats(self._rate, caller).reset_time
+            raise _too_often(self._rate, max(1, math.ceil(free_at - time.time())))
+        return caller
+
+
 class AccessControl:
     """Pure ASGI: answers 401 without a valid key, and 429 above the rate, before the body is read.
 
     Probes and the files of the pages are always open.
     """
 
-    def __init__(
-        self, app: ASGIApp, keys: Keys, rate: RateLimitItem | None, docs: Access = "open", metrics: Access = "key"
-    ) -> None:
+    def __init__(self, app: ASGIApp, gate: Gate, docs: Access = "open", metrics: Access = "key") -> None:
         self._app = app
-        self._keys = keys
-        self._rate = rate
-        self._limiter = MovingWindowRateLimiter(MemoryStorage()) if rate else None
+        self._gate = gate
         self._access: dict[str, Access] = {**dict.fromkeys(_DOCS, docs), "/metrics": metrics}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -122,13 +138,10 @@ class AccessControl:
         access = self._access.get(path, "key")
         if access == "off":
             raise NotFound(f"There is nothing at {path}.")
-        caller = (scope.get("client") or ("unknown",))[0]
-        if self._keys and access == "key":
-            caller = scope["state"]["api_key"] = self._keys.whose(Headers(scope=scope))
-        scope["state"]["caller"] = caller
-        if self._limiter and self._rate and path.startswith(LIMITED) and not self._limiter.hit(self._rate, caller):
-            free_at = self._limiter.get_window_stats(self._rate, caller).reset_time
-            raise _too_often(self._rate, max(1, math.ceil(free_at - time.time())))
+        address = (scope.get("client") or ("unknown",))[0]
+        scope["state"]["caller"] = self._gate.enter(
+            Headers(scope=scope), address, key=access == "key", rate=path.startswith(LIMITED)
+        )
 
 
 def _too_often(rate: RateLimitItem, wait_s: int) -> RateLimited:

@@ -57,28 +57,51 @@ def allow_origins(app: Starlette, origins: Sequence[str], headers: Iterable[str]
     )
 
 
-class RequestContext:
-    """Pure ASGI, so that routes see a disconnect. Each callback in ``tell`` gets each request when it has ended.
+class Calls:
+    """What every protocol does around a request: its id, its log line, and ``tell``, which get it when it has ended."""
 
-    While ``stopping()`` is true, replies close their connections.
-    """
-
-    def __init__(self, app: ASGIApp, stopping: Callable[[], bool], tell: Sequence[Callable[[Call], None]] = ()) -> None:
-        self._app = app
-        self._stopping = stopping
+    def __init__(self, tell: Sequence[Callable[[Call], None]] = ()) -> None:
         self._tell = tell
         self._refusals = Refusals()
+
+    def begin(self, method: str, headers: Headers) -> Call:
+        """A request. Its id is the client's if that is well formed."""
+        sent = headers.get("x-request-id", "")
+        # Not a secret, so no random bytes from the operating system.
+        request_id = sent if _ID.fullmatch(sent) else f"{getrandbits(128):032x}"
+        return Call(request_id, method, headers.get("traceparent", ""))
+
+    def failed(self, call: Call) -> PellucidError:
+        """Log the exception that is being handled, and return the error for the client."""
+        log.exception("request %s failed", call.request_id, extra={"fields": {"request_id": call.request_id}})
+        return PellucidError("The service failed; its log has the cause under this request's id.")
+
+    def end(self, call: Call, route: str, status: int) -> None:
+        """Report the request."""
+        call.end(route, status)
+        more = self._refusals.sample(call.problems[0]) if status in _REFUSED and call.problems else {}
+        if more is not None:
+            told = {**call.fields(), **more}
+            log.info(" ".join(f"{name}={value}" for name, value in told.items()), extra={"fields": told})
+        for tell in self._tell:
+            tell(call)
+
+
+class RequestContext:
+    """Pure ASGI, so that routes see a disconnect. While ``stopping()`` is true, replies close their connections."""
+
+    def __init__(self, app: ASGIApp, stopping: Callable[[], bool], calls: Calls) -> None:
+        self._app = app
+        self._stopping = stopping
+        self._calls = calls
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-        sent = headers.get("x-request-id", "")
-        # Not a secret, so no random bytes from the operating system.
-        request_id = sent if _ID.fullmatch(sent) else f"{getrandbits(128):032x}"
-        call = Call(request_id, scope["method"], headers.get("traceparent", ""))
+        call = self._calls.begin(scope["method"], Headers(scope=scope))
+        request_id = call.request_id
         # Without the prefix of a proxy.
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         scope.setdefault("state", {}).update(request_id=request_id, call=call, path=path)
@@ -108,24 +131,14 @@ class RequestContext:
             call.problems.append(stopped.slug)
             await error_response(scope, stopped)(scope, receive, send_with_id)
         except Exception:
-            log.exception("request %s failed", request_id, extra={"fields": {"request_id": request_id}})
+            error = self._calls.failed(call)
             if status:
                 raise
-            error = PellucidError("The service failed; its log has the cause under this request's id.")
             call.problems.append(error.slug)
             await error_response(scope, error)(scope, receive, send_with_id)
         finally:
             # The route's template, not the path, into which a client can put anything, even a line break.
-            call.end(getattr(inner.get("route"), "path", NO_ROUTE), status)
-            self._log(call)
-            for tell in self._tell:
-                tell(call)
-
-    def _log(self, call: Call) -> None:
-        more = self._refusals.sample(call.problems[0]) if call.status in _REFUSED and call.problems else {}
-        if more is not None:
-            told = {**call.fields(), **more}
-            log.info(" ".join(f"{name}={value}" for name, value in told.items()), extra={"fields": told})
+            self._calls.end(call, getattr(inner.get("route"), "path", NO_ROUTE), status)
 
 
 class PageHeaders:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import binascii
 import struct
 from base64 import b64decode
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
@@ -25,7 +25,7 @@ from ..flow import bodies
 from ..flow.reply import JSON
 
 HEADER: Final = "Inference-Header-Content-Length"
-_DTYPES: Final[dict[str, np.dtype[Any]]] = {"UINT8": np.dtype("u1"), "FP32": np.dtype("<f4"), "INT64": np.dtype("<i8")}
+DTYPES: Final[dict[str, np.dtype[Any]]] = {"UINT8": np.dtype("u1"), "FP32": np.dtype("<f4"), "INT64": np.dtype("<i8")}
 
 
 class _Strict(BaseModel):
@@ -94,8 +94,13 @@ def parse(body: bytes, header: str | None, limits: bodies.Limits, more_values: i
     said = bodies.from_json(body[:length], limits, more_values)
     if not isinstance(said, dict):
         raise MalformedRequest('The body must be a JSON object with a list of "inputs".')
+    return validated(said), body[length:]
+
+
+def validated(said: Mapping[str, Any]) -> InferRequest:
+    """A request of plain data. Raises MalformedRequest."""
     try:
-        return InferRequest.model_validate(said), body[length:]
+        return InferRequest.model_validate(said)
     except ValidationError as error:
         raise MalformedRequest(invalid(error.errors(include_url=False, include_context=False)).detail) from error
 
@@ -106,14 +111,7 @@ def files(tensor: InputTensor, behind: bytes, most: int) -> list[bytes]:
     Raises MalformedRequest.
     """
     if tensor.data is None:
-        raw, at = _binary(tensor, behind), 0
-        elements: list[bytes] = []
-        while at < len(raw) and len(elements) <= most:
-            end = at + 4 + (struct.unpack_from("<I", raw, at)[0] if len(raw) - at >= 4 else len(raw))
-            if end > len(raw):
-                raise MalformedRequest(f"{tensor.name}: an element's length goes beyond the tensor's bytes.")
-            elements.append(raw[at + 4 : end])
-            at = end
+        elements = split(_binary(tensor, behind), tensor.name, most)
         _require_count(tensor, len(elements), most)
         return elements
     _require_nothing_behind(tensor, behind)
@@ -125,10 +123,28 @@ def files(tensor: InputTensor, behind: bytes, most: int) -> list[bytes]:
         raise MalformedRequest(f"{tensor.name}: in JSON, BYTES are base64, which this is not: {error}.") from error
 
 
+def split(raw: bytes, name: str, most: int) -> list[bytes]:
+    """The elements of a binary BYTES tensor, each behind its length. Stops at ``most`` + 1. Raises MalformedRequest."""
+    elements: list[bytes] = []
+    at = 0
+    while at < len(raw) and len(elements) <= most:
+        end = at + 4 + (struct.unpack_from("<I", raw, at)[0] if len(raw) - at >= 4 else len(raw))
+        if end > len(raw):
+            raise MalformedRequest(f"{name}: an element's length goes beyond the tensor's bytes.")
+        elements.append(raw[at + 4 : end])
+        at = end
+    return elements
+
+
+def joined(elements: Iterable[bytes]) -> bytes:
+    """The elements as a binary BYTES tensor."""
+    return b"".join(part for element in elements for part in (struct.pack("<I", len(element)), element))
+
+
 def numbers(tensor: InputTensor, behind: bytes) -> NDArray[Any]:
     """A numeric tensor in its shape. JSON decides the dtype; in binary, ``datatype`` does. Raises MalformedRequest."""
     if tensor.data is None:
-        dtype, raw = _DTYPES[tensor.datatype], _binary(tensor, behind)
+        dtype, raw = DTYPES[tensor.datatype], _binary(tensor, behind)
         if len(raw) % dtype.itemsize:
             raise MalformedRequest(f"{tensor.name}: {len(raw)} bytes are no whole number of {tensor.datatype}.")
         values: NDArray[Any] = np.frombuffer(raw, dtype)
@@ -171,10 +187,9 @@ def written(values: NDArray[Any] | Sequence[str], datatype: str, binary: bool) -
     """Encode one image's part of an output."""
     if datatype == "BYTES":
         texts = [str(text) for text in values]
-        raw = [text.encode() for text in texts]
-        data = b"".join(struct.pack("<I", len(text)) + text for text in raw) if binary else orjson.dumps(texts)[1:-1]
+        data = joined(map(str.encode, texts)) if binary else orjson.dumps(texts)[1:-1]
         return Written(datatype, (len(texts),), data, binary)
-    array = np.ascontiguousarray(values, _DTYPES[datatype])
+    array = np.ascontiguousarray(values, DTYPES[datatype])
     flat = orjson.dumps(array.ravel(), option=orjson.OPT_SERIALIZE_NUMPY)[1:-1] if not binary else array.tobytes()
     return Written(datatype, array.shape, flat, binary)
 

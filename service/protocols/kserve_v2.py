@@ -12,7 +12,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field
 
 from pellucid.decode.tensor import from_normalised, from_values
-from pellucid.errors import Draining, EngineDown, InvalidOption, UnknownName
+from pellucid.errors import InvalidOption, UnknownName
 from pellucid.parts.option_types import OneName
 from pellucid.parts.predictions import PredictOptions
 from pellucid.parts.targets import LayerOptions
@@ -61,7 +61,7 @@ def router(service: Service) -> APIRouter:
     )
     async def server() -> documented.ServerMetadata:
         """Name, version, and the extensions of the protocol that are spoken."""
-        return documented.ServerMetadata(name="pellucid", version=version("pellucid"), extensions=_EXTENSIONS)
+        return server_metadata()
 
     @routes.get(
         "/v2/health/live",
@@ -96,7 +96,7 @@ def router(service: Service) -> APIRouter:
     )
     async def model(name: ModelName) -> documented.NetworkMetadata:
         """The inputs, of which a request gives one, and all outputs that it may ask for."""
-        return _metadata(service.addressed(name))
+        return metadata(service.addressed(name))
 
     @routes.get(
         "/v2/models/{name}/ready",
@@ -107,11 +107,7 @@ def router(service: Service) -> APIRouter:
     )
     async def model_ready(name: ModelName) -> documented.NetworkReady:
         """Ready as long as the service is, and this network answers."""
-        served = service.addressed(name)
-        if not service.ready:
-            raise Draining("The service is starting up or shutting down.")
-        if fault := served.worker.fault:
-            raise EngineDown(f"{name}: {fault}")
+        service.require_model_ready(name)
         return documented.NetworkReady(name=name, ready=True)
 
     @inference.post(
@@ -129,19 +125,19 @@ def router(service: Service) -> APIRouter:
         the network's range where its depth is float32) or `normalized` (FP32, [N, channels, H, W]: such pixels after
         the network's own normalisation). One image's failure is the request's.
         """
-        return await serve(request, service, options, _Infer(service.addressed(name)))
+        return await serve(request, service, options, Infer(service.addressed(name)))
 
     routes.include_router(inference)
     return routes
 
 
-class _Infer(Route[InferOptions, dict[str, tensors.Written]]):
+class Infer(Route[InferOptions, dict[str, tensors.Written]]):
     """Images in one tensor, outcomes in one tensor for each output."""
 
     any_type = True
 
     def __init__(self, served: Served) -> None:
-        self._served = served
+        self.served = served
 
     async def read(self, request: Request, limits: bodies.Limits, hold: Callable[[int], None]) -> bodies.Body:
         """JSON, and tensors in binary form behind it."""
@@ -149,41 +145,45 @@ class _Infer(Route[InferOptions, dict[str, tensors.Written]]):
         return await asyncio.to_thread(self._read, body, request.headers.get(tensors.HEADER), limits)
 
     def _read(self, body: bytes, header: str | None, limits: bodies.Limits) -> bodies.Body:
-        channels, height, width = self._served.spec.preprocess.shape
+        channels, height, width = self.served.spec.preprocess.shape
         # Beyond the limit on values, JSON may hold the pixels of one image; clients send more images as bytes.
         said, behind = tensors.parse(body, header, limits, height * (width + 1) * (channels + 1))
+        return self.understood(said, behind, limits)
+
+    def understood(self, said: tensors.InferRequest, behind: bytes, limits: bodies.Limits) -> bodies.Body:
+        """The images and options of a request, and of this object its outputs. Raises PellucidError."""
         (tensor,) = said.inputs
-        uploads = _images(tensor, behind, limits, self._served)
+        uploads = _images(tensor, behind, limits, self.served)
         bodies.require_images(uploads, limits)
         parameters = dict(said.parameters)
         binary = parameters.pop("binary_data_output", False)
         if "timeout" in parameters:  # Triton's, in microseconds
             parameters["timeout_ms"] = _milliseconds(parameters.pop("timeout"))
-        self._outputs = outputs.wanted(said.outputs, binary is True, self._served)
-        self._id = said.id
+        self._outputs = outputs.wanted(said.outputs, binary is True, self.served)
+        self.request_id = said.id
         return bodies.Body(uploads, parameters)
 
     def asks(self, body: bodies.Body, options: InferOptions) -> list[Ask]:
         """One pass for each image, all by one plan."""
-        options = options.addressed_to(self._served.spec.name)
+        options = options.addressed_to(self.served.spec.name)
         if options.view == "whole" or (options.view == "squash" and isinstance(body.uploads[0], Prepared)):
             raise InvalidOption(
                 "view: Tensors have one shape for all images, and pixels are the network's input already. Files can be "
                 "seen by view=squash, and whole by the routes under /v1."
             )
         self._top_k = options.top_k
-        plan = outputs.planned(self._served, options, self._outputs, len(body.uploads))
-        return [Ask(image, self._served, plan, options) for image in body.uploads]
+        plan = outputs.planned(self.served, options, self._outputs, len(body.uploads))
+        return [Ask(image, self.served, plan, options) for image in body.uploads]
 
     def written(
         self, ask: Ask, image: DecodedImage, outcome: Outcome, trusted: Sequence[Trusted] = ()
     ) -> dict[str, tensors.Written]:
         """One image's part of each output."""
-        return outputs.form(outcome, self._outputs, self._served.spec.labels, self._top_k)
+        return outputs.form(outcome, self._outputs, self.served.spec.labels, self._top_k)
 
     def reply(self, asks: Sequence[Ask], written: Sequence[dict[str, tensors.Written]]) -> Response:
         """Each output's parts as one tensor."""
-        return tensors.response(self._served.spec.name, self._id, written)
+        return tensors.response(self.served.spec.name, self.request_id, written)
 
 
 def _images(
@@ -221,7 +221,13 @@ def _inputs(served: Served) -> dict[str, tuple[str, list[int]]]:
     }
 
 
-def _metadata(served: Served) -> documented.NetworkMetadata:
+def server_metadata() -> documented.ServerMetadata:
+    """The server's name, version and extensions."""
+    return documented.ServerMetadata(name="pellucid", version=version("pellucid"), extensions=_EXTENSIONS)
+
+
+def metadata(served: Served) -> documented.NetworkMetadata:
+    """The network's inputs and outputs."""
     tensor = documented.TensorMetadata
     return documented.NetworkMetadata(
         name=served.spec.name,

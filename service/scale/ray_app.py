@@ -61,6 +61,7 @@ def own_share(settings: Settings, resources: dict[str, float]) -> Settings:
         update={
             "threads": settings.threads or cpus,
             "decode_threads": settings.decode_threads or max(2, cpus),
+            "grpc_port": None,  # Ray's proxy forwards HTTP, and replicas of one machine would share the port
             "device": ("cuda" if resources.get("GPU") else "cpu") if settings.device == "auto" else settings.device,
         }
     )

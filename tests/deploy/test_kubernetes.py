@@ -53,7 +53,10 @@ def test_the_settings_are_settings_and_their_values_are_taken(monkeypatch: pytes
         monkeypatch.setenv(name, value)
     chosen = Settings()
     assert chosen.host == "0.0.0.0"
-    assert {port["name"]: port["containerPort"] for port in CONTAINER["ports"]} == {"http": chosen.port}
+    assert {port["name"]: port["containerPort"] for port in CONTAINER["ports"]} == {
+        "http": chosen.port,
+        "grpc": chosen.grpc_port,
+    }
     # A Service of this name would give its pods PELLUCID_PORT=tcp://...
     assert POD["spec"]["enableServiceLinks"] is False
 
@@ -98,9 +101,9 @@ def test_all_of_them_select_the_pods() -> None:
         assert MANIFESTS[kind]["spec"][place]["matchLabels"] == labels, kind
     monitor = MANIFESTS["ServiceMonitor"]["spec"]
     assert monitor["selector"]["matchLabels"] == MANIFESTS["Service"]["metadata"]["labels"]
-    (port,) = MANIFESTS["Service"]["spec"]["ports"]
-    assert [(end["port"], end["path"]) for end in monitor["endpoints"]] == [(port["name"], "/metrics")]
-    assert port["targetPort"] == CONTAINER["ports"][0]["name"]
+    ports = MANIFESTS["Service"]["spec"]["ports"]
+    assert [(end["port"], end["path"]) for end in monitor["endpoints"]] == [(ports[0]["name"], "/metrics")]
+    assert [port["targetPort"] for port in ports] == [port["name"] for port in CONTAINER["ports"]]
 
 
 def test_the_autoscaler_counts_what_waits_for_the_network(client: httpx.Client) -> None:
