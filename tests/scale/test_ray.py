@@ -160,6 +160,12 @@ def test_a_caller_finds_the_request_s_id_once(cluster: RayCluster) -> None:
         assert response.headers.get_list("x-request-id") == [response.json()["request_id"]]
 
 
+def test_the_proxy_passes_refusals_as_they_are(cluster: RayCluster) -> None:
+    with httpx.Client(base_url=cluster.url, timeout=60) as client:
+        problem(client.post("/v1/predict", content=bytes(33 << 20)), 413, "content-too-large")
+        problem(post(client, "/v1/explain", photograph("cat"), timeout_ms=1), 504, "deadline-exceeded")
+
+
 def test_a_caller_who_leaves_is_seen_to_leave(cluster: RayCluster) -> None:
     host, port = cluster.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as caller:
@@ -202,7 +208,7 @@ def test_a_replica_that_is_killed_under_load_costs_no_answer_and_is_replaced(clu
     assert seen.wrong == []
 
 
-def test_a_replica_whose_engine_has_ended_is_replaced(cluster: RayCluster) -> None:
+def test_a_replica_whose_engine_ends_under_load_costs_no_answer_and_is_replaced(cluster: RayCluster) -> None:
     faulty, _ = cluster.running(2)
 
     def end(_: Any) -> int:
@@ -215,8 +221,12 @@ def test_a_replica_whose_engine_has_ended_is_replaced(cluster: RayCluster) -> No
         return len(workers)
 
     actor = ray.get_actor(faulty.actor, namespace="serve")
-    assert ray.get(actor.__ray_call__.remote(end)) == 1
-    cluster.running(2, without=[faulty.name])
+    with load(cluster.url) as seen:
+        seen.more()
+        assert ray.get(actor.__ray_call__.remote(end)) == 1
+        cluster.running(2, without=[faulty.name])
+        seen.more()
+    assert seen.wrong == []
 
 
 def test_a_node_that_is_lost_under_load_costs_no_answer_and_another_takes_its_place(cluster: RayCluster) -> None:
@@ -244,6 +254,11 @@ def test_another_model_under_load_loses_nothing(cluster: RayCluster, folder: Pat
     with load(cluster.url, retries=0) as after:
         after.more()
     assert set(after.versions) == {"2"}
+
+
+def test_less_load_takes_a_replica_away_and_loses_nothing(cluster: RayCluster) -> None:
+    with Client(cluster.url, retries=0) as client:
+        eventually(lambda: client.predict(photograph("cat")) and len(cluster.replicas()) == 1)
 
 
 def test_the_manifest_for_kuberay_holds_the_shipped_file_and_the_version_that_is_installed() -> None:
