@@ -162,7 +162,11 @@ def test_a_caller_finds_the_request_s_id_once(cluster: RayCluster) -> None:
 
 def test_the_proxy_passes_refusals_as_they_are(cluster: RayCluster) -> None:
     with httpx.Client(base_url=cluster.url, timeout=60) as client:
-        problem(client.post("/v1/predict", content=bytes(33 << 20)), 413, "content-too-large")
+        problem(
+            client.post("/v1/predict", content=bytes(33 << 20), headers={"Content-Type": "image/jpeg"}),
+            413,
+            "content-too-large",
+        )
         problem(post(client, "/v1/explain", photograph("cat"), timeout_ms=1), 504, "deadline-exceeded")
 
 
