@@ -1,4 +1,4 @@
-"""So many replicas of one core behind Ray's proxy: `python -m benchmarks.ray_server REPLICAS PORT`, until SIGTERM."""
+"""One replica of one core behind the proxy that the environment sets: `python -m benchmarks.ray_server PORT`."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ from ray.serve.schema import ServeDeploySchema
 
 def main() -> None:
     """Start Ray here, deploy, and wait."""
-    replicas, port = map(int, sys.argv[1:])
     os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])  # of the replicas
-    ray.init(num_cpus=replicas, include_dashboard=False, log_to_driver=False)
-    serve.start(http_options={"host": "127.0.0.1", "port": port})
+    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+    serve.start(http_options={"host": "127.0.0.1", "port": int(sys.argv[1])})
     application = {
         "name": "pellucid",
         "import_path": "pellucid.service.scale.ray_app:app",
@@ -26,7 +25,7 @@ def main() -> None:
         "deployments": [
             {
                 "name": "Pellucid",
-                "num_replicas": replicas,
+                "num_replicas": 1,
                 "autoscaling_config": None,
                 "ray_actor_options": {"num_cpus": 1},
             }

@@ -15,7 +15,7 @@ TITLES = {
     "litserve": "LitServe, torch, captum",
     "openvino-xai": "OpenVINO XAI, ReciproCAM",
 }
-SCALED = {"alone": "one process without Ray", "ray-1": "Ray, 1 replica", "ray-2": "Ray, 2 replicas"}
+SCALED = {"alone": "one process without Ray", "haproxy": "Ray, HAProxy", "proxy": "Ray, its own proxy"}
 DISCIPLINES = {"served": "greedy, as served", "greedy": "greedy, one batch at a time", "window": "10 ms window"}
 
 
@@ -208,15 +208,15 @@ def starts(figures: Figures) -> str:
 
 def scaling(figures: Figures) -> str:
     """Requests a second, latency, and milliseconds of processor time for a request, with and without Ray."""
-    grouped: dict[tuple[int, str], list[Figures]] = {}
+    grouped: dict[tuple[str, str], list[Figures]] = {}
     for cell in figures["cells"]:
-        grouped.setdefault((cell["callers"], cell["kind"]), []).append(cell)
+        grouped.setdefault((cell["route"], cell["kind"]), []).append(cell)
     rows = []
-    for (callers, kind), rounds in sorted(grouped.items(), key=lambda item: item[0][0]):
-        beside = statistics.median(each["rate"] for each in grouped[callers, "alone"])
+    for (route, kind), rounds in sorted(grouped.items(), key=lambda item: item[0][0], reverse=True):
+        beside = statistics.median(each["rate"] for each in grouped[route, "alone"])
         rate, p50, p99 = (statistics.median(each[name] for each in rounds) for name in ("rate", "p50_ms", "p99_ms"))
         spent = [statistics.median(each["cpu_ms"][part] for each in rounds) for part in ("replicas", "proxy", "rest")]
-        first = (str(callers), SCALED[kind], f"{rate:.0f}", f"{rate / beside:.2f}", f"{p50:.1f}", f"{p99:.1f}")
+        first = (route, SCALED[kind], f"{rate:.0f}", f"{rate / beside:.2f}", f"{p50:.1f}", f"{p99:.1f}")
         rows.append((*first, *(f"{each:.2f}" for each in spent), str(sum(each["errors"] for each in rounds))))
-    header = ("callers", "server", "req/s", "of one process", "p50 ms", "p99 ms")
-    return table((*header, "CPU ms in replicas", "in the proxy", "in the rest of Ray", "errors"), rows)
+    header = ("route", "server", "req/s", "of one process", "p50 ms", "p99 ms")
+    return table((*header, "CPU ms in the service", "in the proxy", "in the rest of Ray", "errors"), rows)

@@ -1,8 +1,9 @@
-"""One replica of one core against two behind Ray's proxy, and against the same without Ray."""
+"""One replica of one core behind HAProxy and behind Ray's own proxy, and the same service without Ray."""
 
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -14,20 +15,21 @@ import psutil
 from benchmarks.comparison import figures
 from benchmarks.load import run
 from benchmarks.photographs import photographs
-from benchmarks.servers import SPECS, Server, Spec
+from benchmarks.servers import ROOT, SPECS, Server, Spec
 
-ROUTE, CALLERS = "predict", (1, 16)
-_REPLICA, _PROXY = "ray::ServeReplica", "ray::ProxyActor"
+ROUTES, CALLERS = ("predict", "grad-cam"), 16
+_REPLICA, _PROXIES = "ray::ServeReplica", ("ray::ProxyActor", "ray::HAProxyManager", "/haproxy -db")
 _OURS = SPECS["pellucid"]
 _SHARE = {"PELLUCID_THREADS": "1", "PELLUCID_DECODE_THREADS": "1"}
-KINDS = ("alone", "ray-1", "ray-2")
+KINDS = ("alone", "haproxy", "proxy")
+_SHIPPED = dict(re.findall(r"(RAY_SERVE_\w+)=(\S+)", (ROOT / "deploy" / "ray" / "Dockerfile").read_text("utf-8")))
 
 
 def _spec(kind: str) -> Spec:
     if kind == "alone":
         return _OURS
-    command = ("-m", "benchmarks.ray_server", kind.removeprefix("ray-"))
-    return Spec(kind, command, _OURS.ready, _OURS.routes)
+    command, settings = ("-m", "benchmarks.ray_server"), _SHIPPED if kind == "haproxy" else {}
+    return Spec(kind, command, _OURS.ready, _OURS.routes, environment=settings)
 
 
 def measure(seconds: float, rounds: int, say: Callable[[str], None]) -> dict[str, Any]:
@@ -38,23 +40,23 @@ def measure(seconds: float, rounds: int, say: Callable[[str], None]) -> dict[str
             spec = _spec(kind)
             server = Server(spec, **_SHARE)
             try:
-                for callers in CALLERS:
-                    cell = {"round": number, "kind": kind, "callers": callers, **_cell(server, callers, seconds)}
+                for route in ROUTES:
+                    cell = {"round": number, "kind": kind, "route": route, **_cell(server, route, seconds)}
                     cells.append(cell)
-                    say(f"round {number + 1}: {kind}, {callers} callers, {cell['rate']:.0f} requests a second")
+                    say(f"round {number + 1}: {kind}, {route}, {cell['rate']:.0f} requests a second")
             finally:
                 server.stop()
     return {"cells": cells}
 
 
-def _cell(server: Server, callers: int, seconds: float) -> dict[str, Any]:
+def _cell(server: Server, route: str, seconds: float) -> dict[str, Any]:
     """What the callers saw, and milliseconds of processor time that a request took in each kind of process."""
     processes = _processes(server)
     _pin(processes)
-    requests = server.spec.requests(ROUTE, photographs())
-    run(server.port, requests, callers, 1.0)  # warm
+    requests = server.spec.requests(route, photographs())
+    run(server.port, requests, CALLERS, 1.0)  # warm
     before, started = _used(processes), time.perf_counter()
-    load = run(server.port, requests, callers, seconds, lead_in=0.0)
+    load = run(server.port, requests, CALLERS, seconds, lead_in=0.0)
     after, took = _used(processes), time.perf_counter() - started
     answered = max(1, len(load.latencies))
     spent = {part: (after[part] - before[part]) * 1000 / answered for part in ("replicas", "proxy", "rest")}
@@ -70,7 +72,7 @@ def _processes(server: Server) -> list[tuple[str, psutil.Process]]:
     for process in (parent, *parent.children(recursive=True)):
         with suppress(psutil.NoSuchProcess):
             title = " ".join(process.cmdline())
-            part = "replicas" if _REPLICA in title else "proxy" if _PROXY in title else "rest"
+            part = "replicas" if _REPLICA in title else "proxy" if any(map(title.count, _PROXIES)) else "rest"
             found.append((part, process))
     return found
 

@@ -8,6 +8,8 @@ What Ray does, and what differs behind its proxy, is in docs/scaling.md.
 # No `from __future__ import annotations`: Ray looks at the builder's annotation as it stands.
 
 import math
+import os
+import warnings
 from typing import Any, Final
 
 import ray
@@ -72,6 +74,8 @@ def app(settings: Settings) -> serve.Application:
 
     What a deployment may be told (replicas, processors, GPUs, autoscaling) is Ray's own: `deployments` in the file.
     """
+    if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") != "1":
+        warnings.warn("Ray's own proxy is slow: start Ray with RAY_SERVE_ENABLE_HA_PROXY=1 for HAProxy", stacklevel=1)
     deployment = serve.deployment(
         serve.ingress()(Replica),
         name="Pellucid",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -54,7 +55,7 @@ class RayCluster:
         (deployment,) = application["deployments"]
         deployment["ray_actor_options"] = {"num_cpus": 1}
         deployment["autoscaling_config"] |= {"min_replicas": 1, "max_replicas": 2, "target_ongoing_requests": 2}
-        deployment["autoscaling_config"] |= {"upscale_delay_s": 0.5, "look_back_period_s": 11}
+        deployment["autoscaling_config"] |= {"downscale_delay_s": 10}
         self._client.deploy_apps(ServeDeploySchema.model_validate(config))
 
     def status(self) -> dict[str, Any]:
@@ -97,8 +98,8 @@ def ray_cluster() -> Iterator[RayCluster]:
     """Two nodes; nothing of them outlives the context."""
     os.environ["PYTHONPATH"] = str(REPOSITORY)  # of all that Ray starts
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ["RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S"] = "0.5"
-    os.environ["RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S"] = "0.5"
+    os.environ |= dict(re.findall(r"(RAY_SERVE_\w+)=(\S+)", SHIPPED.with_name("Dockerfile").read_text("utf-8")))
+    os.environ["SERVE_SOCKET_REUSE_PORT_ENABLED"] = "1"  # of the proxies
     cluster = Cluster(initialize_head=True, connect=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     try:
         cluster.add_node(num_cpus=1)
