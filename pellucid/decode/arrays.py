@@ -67,7 +67,8 @@ def _levels(array: NDArray[Any]) -> NDArray[np.uint8]:
     low, high = float(array.min()), float(array.max())
     if not (low >= 0 and high <= 1):  # True for NaN
         raise UndecodableImage(_EIGHT_BITS.format(f"numbers of {array.dtype.name} from {low:g} to {high:g}"))
-    return np.rint(array * 255).astype(np.uint8)
+    levels: NDArray[np.uint8] = np.rint(array * 255).astype(np.uint8)
+    return levels
 
 
 def _header(data: bytes) -> tuple[np.dtype[Any], bool, tuple[int, ...], int]:
