@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pellucid.schemas.shown import Encoded, brief
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 NPZ: Final = "application/x-npz"
 # The longer side of a map in a picture, and the space between two, in pixels.
-_SIDE: Final = 256
+_SIDE: Final = 192
 _GAP: Final = 8
 
 
@@ -30,8 +30,6 @@ class HeatMaps(Encoded):
     A notebook shows the maps beside each other in colour, each up to its own largest evidence.
     """
 
-    media_type: ClassVar[str] = "image/png"
-
     heat: NDArray[np.float32]
     targets: tuple[int, ...]
     layers: tuple[str, ...]
@@ -40,6 +38,7 @@ class HeatMaps(Encoded):
     size: tuple[int, ...]
     sha256: str
     provenance: dict[str, Any] | None = None
+    media_type: str = "image/png"
 
     def __repr__(self) -> str:
         """One line: the shape, targets, layers and methods."""

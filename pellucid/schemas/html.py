@@ -18,12 +18,12 @@ from pellucid.schemas.base import Picture, Schema
 from pellucid.schemas.compare import Comparison
 from pellucid.schemas.shown import Source, brief
 
-_SIDE: Final = 400  # the longer side of a picture in pixels, shown on so many of the page's:
+_SIDE: Final = 320  # the longer side of a picture in pixels, shown on so many of the page's:
 _SHOWN: Final = 230
 _IN_CELL: Final = 48
 _BESIDE: Final = 4  # pictures in a row
 _ROWS: Final = 10
-_QUALITY: Final = 80
+_QUALITY: Final = 75
 _BINS: Final = 12
 _BAR: Final = "#4a86c8"  # seen on white and on black
 _PADDED: Final = "padding:1px 12px 1px 0;"
@@ -37,7 +37,7 @@ _CLASSES: Final = (86, 180, 233, 230, 159, 0, 0, 158, 115, 204, 121, 167, 213, 9
 def block(answer: Any, source: Source | None = None) -> str:
     """The HTML of a reply, of a part of one, or of a list of parts. ``source`` is its request, if it is known.
 
-    Photographs are shown at 400 pixels at most, so that a notebook stays small.
+    Photographs are shown at 320 pixels at most, so that a notebook stays small.
     """
     sides = isinstance(answer, Comparison) and answer.maps.frame == "input"
     drawn = _Block(source, [answer.first.box, answer.second.box] if sides else [])
@@ -80,7 +80,7 @@ class _Block:
 
     def html(self) -> str:
         rows = (self.pictures[start : start + _BESIDE] for start in range(0, len(self.pictures), _BESIDE))
-        shown = "".join(f"<tr>{''.join(row)}</tr>" for row in rows)
+        shown = "".join(f'<tr style="background:none">{"".join(row)}</tr>' for row in rows)
         return (
             '<div style="font-size:13px;line-height:1.45;margin:4px 0">'
             + "".join(f"<div>{fact}</div>" for fact in self.facts)
@@ -92,13 +92,14 @@ class _Block:
     def walk(self, value: Schema, title: str, within: Schema | None) -> None:
         """Add a schema. ``within`` has the box of its maps, if it has none."""
         for name, each in _fields(value):
-            words = f"{title}, {_spaced(name)}" if title else _spaced(name)
+            words = _joint(title, name)
             if isinstance(each, Picture):
                 if name != "mask" or getattr(value, "overlay", None) is None:
                     self._picture(each, value, name, within, title or _spaced(name))
             elif isinstance(each, Schema):
                 if _is_drawn(each) or not each._words or any(map(_is_table, dict(_fields(each)).values())):
-                    self.walk(each, f"{title}, {_titled(each, name)}" if title else _titled(each, name), value)
+                    described = each._words and not each._colours
+                    self.walk(each, f"{words}: {each}" if described else words, value)
                 else:
                     self.facts.append(f"<b>{escape(words)}:</b> {escape(str(each))}")
             elif _is_table(each):
@@ -154,11 +155,14 @@ class _Block:
 def _opened(data: bytes | None) -> tuple[Image.Image, float] | None:
     """A photograph, upright and small, and its scale. None for what Pillow can't read."""
     try:
-        upright = ImageOps.exif_transpose(Image.open(io.BytesIO(data or b"")))
-        image = _small(upright)
+        image = Image.open(io.BytesIO(data or b""))
+        side = max(image.size)
+        image.draft("RGB", (2 * _SIDE, 2 * _SIDE))  # a JPEG is decoded at a fraction of its size
+        upright = ImageOps.exif_transpose(image).convert("RGB")
+        shown = ImageOps.contain(upright, (_SIDE, _SIDE), Image.Resampling.BOX)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return None
-    return image, image.width / upright.width
+    return shown, max(shown.size) / side
 
 
 def _small(image: Image.Image) -> Image.Image:
@@ -205,8 +209,9 @@ def _spaced(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _titled(value: Schema, name: str) -> str:
-    return f"{_spaced(name)}: {value}" if value._words and not value._colours else _spaced(name)
+def _joint(title: str, name: str) -> str:
+    """The title of a field in a part with a title. That they are maps can be seen."""
+    return ", ".join(filter(None, (title, "" if name == "maps" else _spaced(name))))
 
 
 def _figure(image: Image.Image, caption: str) -> str:
