@@ -159,7 +159,7 @@ def _opened(data: bytes | None) -> tuple[Image.Image, float] | None:
         side = max(image.size)
         image.draft("RGB", (2 * _SIDE, 2 * _SIDE))  # a JPEG is decoded at a fraction of its size
         upright = ImageOps.exif_transpose(image).convert("RGB")
-        shown = ImageOps.contain(upright, (_SIDE, _SIDE), Image.Resampling.BOX)
+        shown = ImageOps.contain(upright, (min(_SIDE, 4 * side),) * 2, Image.Resampling.BOX)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return None
     return shown, max(shown.size) / side
@@ -216,7 +216,7 @@ def _joint(title: str, name: str) -> str:
 
 def _figure(image: Image.Image, caption: str) -> str:
     """A picture and its caption, as a cell of a table."""
-    shown = _image(image, caption, round(_SHOWN * min(1, image.width / max(image.size))))
+    shown = _image(image, caption, round(_SHOWN * image.width / max(image.size)))
     return (
         '<td style="vertical-align:top;text-align:left;padding:4px 8px 4px 0;border:0;background:none">'
         f'{shown}<div style="max-width:{_SHOWN}px;white-space:normal">{escape(caption)}</div></td>'
