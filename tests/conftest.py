@@ -28,6 +28,7 @@ SLOW = (
     "tests/compiler/test_imported.py",
     "tests/browser/test_playground.py",
     "tests/explain/test_oracles.py",
+    "tests/test_notebook.py",
     "tests/flow/test_any_cnn.py",
     "tests/browser/test_trials.py",
     "tests/browser/test_kinds.py",

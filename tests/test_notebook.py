@@ -25,7 +25,7 @@ def test_the_notebook_runs_and_shows_what_is_committed(tmp_path: Path, monkeypat
         compiled(name)  # else its first cell would take a minute
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(REPOSITORY), os.environ.get("PYTHONPATH", ""))))
     monkeypatch.setenv("TMPDIR", str(tmp_path))  # of the folder that it writes to
-    committed, notebook = (nbformat.read(NOTEBOOK, as_version=4) for _ in range(2))
+    committed, notebook = (nbformat.read(NOTEBOOK, 4) for _ in range(2))  # type: ignore[no-untyped-call]
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs = []
