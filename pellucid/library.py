@@ -5,6 +5,7 @@ from __future__ import annotations
 from base64 import b64decode
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar, Unpack
 
@@ -14,8 +15,8 @@ from pydantic import ValidationError
 from pellucid.atlas import file as atlas_file
 from pellucid.atlas.file import Atlas
 from pellucid.client import options as asked
-from pellucid.client.calls import require_one
-from pellucid.client.figure import Figure, FigureRoute, FigureType
+from pellucid.client.calls import present, require_one
+from pellucid.client.figure import Figure, FigureRoute, FigureType, answers, remembering
 from pellucid.client.heat_maps import HeatMaps, read_npz
 from pellucid.client.images import ImageSource, as_option, read
 from pellucid.decode.image import decode
@@ -42,6 +43,7 @@ from pellucid.parts.trust import Trusted, measure, perturbations_of, scores_of, 
 from pellucid.parts.what_if import WhatIfOptions
 from pellucid.runtime import choose, cores
 from pellucid.schemas import (
+    Answers,
     Attention,
     BoxChannels,
     Comparison,
@@ -133,39 +135,36 @@ class Network:
         """The heat map methods."""
         return offered(self.network, self.spec.output)
 
-    def predict(self, image: ImageSource, **given: Unpack[asked.PredictOptions]) -> list[Prediction]:
+    def predict(self, image: ImageSource, **given: Unpack[asked.PredictOptions]) -> Answers[Prediction]:
         """The most probable classes, best first."""
-        return self._result(image, PredictOptions, given).predictions or []
+        found = self._result("predict", image, PredictOptions, given)
+        return answers(found.predictions, found)
 
     def attention(self, image: ImageSource, **given: Unpack[asked.AttentionOptions]) -> Attention:
         """The weight of every channel."""
-        found = self._result(image, AttentionOptions, given).attention
-        assert found is not None
-        return found
+        return present(self._result("attention", image, AttentionOptions, given).attention)
 
-    def feature_maps(self, image: ImageSource, **given: Unpack[asked.FeatureMapOptions]) -> list[FeatureMap]:
+    def feature_maps(self, image: ImageSource, **given: Unpack[asked.FeatureMapOptions]) -> Answers[FeatureMap]:
         """The feature maps of some layers, a grid for each layer."""
-        return self._result(image, FeatureMapOptions, given).feature_maps or []
+        found = self._result("feature-maps", image, FeatureMapOptions, given)
+        return answers(found.feature_maps, found)
 
-    def grad_cam(self, image: ImageSource, **given: Unpack[asked.GradCamOptions]) -> list[GradCam]:
+    def grad_cam(self, image: ImageSource, **given: Unpack[asked.GradCamOptions]) -> Answers[GradCam]:
         """Heat maps of the evidence, for each target."""
-        return self._result(image, GradCamOptions, given).grad_cam or []
+        found = self._result("grad-cam", image, GradCamOptions, given)
+        return answers(found.grad_cam, found)
 
     def explain(self, image: ImageSource, **given: Unpack[asked.ExplainOptions]) -> Result:
         """All of these from one pass, or the parts in ``include``; the others are None."""
-        return self._result(image, ExplainOptions, given)
+        return self._result("explain", image, ExplainOptions, given)
 
     def what_if(self, image: ImageSource, **given: Unpack[asked.WhatIfOptions]) -> WhatIf:
         """The predictions and maps before and after some channels are scaled or muted."""
-        found = self._result(image, WhatIfOptions, given).what_if
-        assert found is not None
-        return found
+        return present(self._result("what-if", image, WhatIfOptions, given).what_if)
 
     def channels(self, image: ImageSource, **given: Unpack[asked.ChannelOptions]) -> BoxChannels:
         """The channels of a layer that answer to what is in the ``box``."""
-        found = self._result(image, ChannelOptions, given).channels
-        assert found is not None
-        return found
+        return present(self._result("channels", image, ChannelOptions, given).channels)
 
     def heat_maps(self, image: ImageSource, **given: Unpack[asked.GradCamOptions]) -> HeatMaps:
         """The maps of ``grad_cam`` as arrays, in full precision."""
@@ -184,9 +183,13 @@ class Network:
         **given: Unpack[asked.CompareOptions],
     ) -> Comparison:
         """Compare two classes (two of ``target``), two pictures (``other``), or two networks (``against``)."""
-        kind, seen, wanted = self._compared(image, other, against, given, None)
+        images = [image] if other is None else [image, other]
+        uploads = [*map(_upload, images)]
+        kind, seen, wanted = self._compared(uploads, against, given, None)
         answer = compare.comparison_json(kind, self._models(against, seen), seen, wanted)
-        return Comparison.model_validate_json(result.as_json(answer))
+        found = Comparison.model_validate_json(result.as_json(answer))
+        figure = partial(self.figure, against=against)
+        return remembering(found, "compare", images, [each.data for each in uploads], given, figure)
 
     def figure(
         self,
@@ -201,7 +204,8 @@ class Network:
         """The answer of ``explain``, ``what-if`` or ``compare`` as one figure, with the options of that method."""
         side = figure.SOURCE_SIDE
         if route == "compare":
-            kind, seen, wanted = self._compared(image, other, against, given, side)
+            images = [image] if other is None else [image, other]
+            kind, seen, wanted = self._compared(images, against, given, side)
             sheet = compare.comparison_sheet(kind, self._models(against, seen), seen, wanted, self.methods)
             drawn = figure.drawn(sheet, wanted.theme, media_type)
         else:
@@ -216,7 +220,7 @@ class Network:
         return [self.spec, (against or self).spec][: len(seen)]
 
     def _compared(
-        self, image: ImageSource, other: ImageSource | None, against: Network | None, given: Any, side: int | None
+        self, images: Sequence[ImageSource | Upload], against: Network | None, given: Any, side: int | None
     ) -> tuple[Kind, list[SideOutcome], CompareOptions]:
         """The sides of a comparison. ``side``: the longer side of the pictures that are kept to be drawn."""
         if "against_model" in given:
@@ -224,7 +228,6 @@ class Network:
         wanted = self._options(CompareOptions, given)
         if against is not None:
             wanted = wanted.model_copy(update={"against_model": against.spec.name})
-        images = [image] if other is None else [image, other]
         kind = compare.kind_of(wanted, len(images))
         networks = (self, against or self)
         seen: list[SideOutcome] = []
@@ -241,15 +244,17 @@ class Network:
 
     # -- one picture, from its source to its result
 
-    def _result(self, image: ImageSource, kind: type[Options], given: Any) -> Result:
+    def _result(self, route: str, image: ImageSource, kind: type[Options], given: Any) -> Result:
         options = self._options(kind, given)
-        analysis = self._analysis(image, options, options.picture_side)
+        upload = _upload(image)
+        analysis = self._analysis(upload, options, options.picture_side)
         found = options.entry(analysis)
         answer = {"image": result.image_info(analysis.image.info), **found}
-        return Result.model_validate_json(result.as_json(answer))
+        answered = Result.model_validate_json(result.as_json(answer))
+        return remembering(answered, route, [image], [upload.data], given, self.figure)
 
     def _analysis(
-        self, image: ImageSource, options: Options, side: int | None, media_type: str = "image/png"
+        self, image: ImageSource | Upload, options: Options, side: int | None, media_type: str = "image/png"
     ) -> Analysis:
         plan = self._plan(options)
         decoded, outcome = self._analyze(image, plan, options, side)
@@ -269,15 +274,15 @@ class Network:
             return plan
         return liken(plan, self._embedded(b64decode(reference), options))
 
-    def _embedded(self, image: ImageSource, options: Options) -> Outcome:
+    def _embedded(self, image: ImageSource | Upload, options: Options) -> Outcome:
         return self._analyze(image, Plan(reproducible=options.provenance), options, None)[1]
 
     def _analyze(
-        self, image: ImageSource, plan: Plan, options: Options, side: int | None
+        self, image: ImageSource | Upload, plan: Plan, options: Options, side: int | None
     ) -> tuple[DecodedImage, Outcome]:
-        name, data = read(image)
+        upload = image if isinstance(image, Upload) else _upload(image)
         view = options.seen(self.spec, self.sizes)
-        decoded = decode(Upload(data, name), self.spec.preprocess, self.max_pixels, side, view=view)
+        decoded = decode(upload, self.spec.preprocess, self.max_pixels, side, view=view)
         plan = placed(plan, decoded, self.spec)
         if decoded.tiling is None:
             return decoded, self._run(decoded, plan)[0]
@@ -304,3 +309,8 @@ class Network:
         if found.model not in (None, self.spec.name):
             raise UnknownName.among("model", str(found.model), [self.spec.name])
         return found
+
+
+def _upload(image: ImageSource) -> Upload:
+    name, data = read(image)
+    return Upload(data, name)

@@ -27,6 +27,7 @@ SLOW = (
     "tests/browser/test_playground.py",
     "tests/library/test_library.py",
     "tests/explain/test_oracles.py",
+    "tests/test_notebook.py",
     "tests/compiler/test_imported.py",
     "tests/browser/test_kinds.py",
     "tests/flow/test_any_cnn.py",

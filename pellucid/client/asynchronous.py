@@ -12,7 +12,7 @@ import tenacity
 
 from pellucid.client import calls, retry
 from pellucid.client.calls import Call, PictureRoute
-from pellucid.client.figure import Figure, FigureRoute, FigureType
+from pellucid.client.figure import Figure, FigureRoute, FigureType, answers, remembering
 from pellucid.client.heat_maps import NPZ, HeatMaps, read_npz
 from pellucid.client.images import ImageSource
 from pellucid.client.many import FAILURES, Counter, Explained, Progress, async_in_order, async_run
@@ -27,6 +27,7 @@ from pellucid.client.options import (
     WhatIfOptions,
 )
 from pellucid.schemas import (
+    Answers,
     Attention,
     BoxChannels,
     Comparison,
@@ -70,39 +71,45 @@ class AsyncClient:
             base_url=calls.address(url), headers=calls.headers(api_key), transport=transport, limits=limits
         )
 
-    async def predict(self, image: ImageSource, **options: Unpack[PredictOptions]) -> list[Prediction]:
+    async def predict(self, image: ImageSource, **options: Unpack[PredictOptions]) -> Answers[Prediction]:
         """The most probable classes, best first."""
-        return calls.predictions(await self._post("predict", image, options))
+        result = await self._result("predict", image, options)
+        return answers(result.predictions, result)
 
     async def attention(self, image: ImageSource, **options: Unpack[AttentionOptions]) -> Attention:
         """The weight of every channel."""
-        return calls.attention(await self._post("attention", image, options))
+        return calls.present((await self._result("attention", image, options)).attention)
 
-    async def feature_maps(self, image: ImageSource, **options: Unpack[FeatureMapOptions]) -> list[FeatureMap]:
+    async def feature_maps(self, image: ImageSource, **options: Unpack[FeatureMapOptions]) -> Answers[FeatureMap]:
         """The feature maps of some layers, a grid for each layer."""
-        return calls.feature_maps(await self._post("feature-maps", image, options))
+        result = await self._result("feature-maps", image, options)
+        return answers(result.feature_maps, result)
 
-    async def grad_cam(self, image: ImageSource, **options: Unpack[GradCamOptions]) -> list[GradCam]:
+    async def grad_cam(self, image: ImageSource, **options: Unpack[GradCamOptions]) -> Answers[GradCam]:
         """Heat maps of the evidence, for each target."""
-        return calls.grad_cam(await self._post("grad-cam", image, options))
+        result = await self._result("grad-cam", image, options)
+        return answers(result.grad_cam, result)
 
     async def explain(self, image: ImageSource, **options: Unpack[ExplainOptions]) -> Result:
         """All of these from one forward pass, or the parts in ``include``; the others are None."""
-        return calls.result(await self._post("explain", image, options))
+        return await self._result("explain", image, options)
 
     async def channels(self, image: ImageSource, **options: Unpack[ChannelOptions]) -> BoxChannels:
         """The channels of a layer that answer to what is in the ``box`` of the picture."""
-        return calls.channels(await self._post("channels", image, options))
+        return calls.present((await self._result("channels", image, options)).channels)
 
     async def what_if(self, image: ImageSource, **options: Unpack[WhatIfOptions]) -> WhatIf:
         """The predictions and maps before and after some channels are scaled or muted."""
-        return calls.what_if(await self._post("what-if", image, options))
+        return calls.present((await self._result("what-if", image, options)).what_if)
 
     async def compare(
         self, image: ImageSource, other: ImageSource | None = None, **options: Unpack[CompareOptions]
     ) -> Comparison:
         """Two classes (two ``target``), two pictures (``image`` and ``other``), or two networks (``against_model``)."""
-        return calls.comparison(await self._send(await async_run(calls.compare, image, other, options)))
+        call = await async_run(calls.compare, image, other, options)
+        found = calls.comparison(await self._send(call))
+        images = (image,) if other is None else (image, other)
+        return remembering(found, "compare", images, call.files, options, self.figure)
 
     async def picture(
         self,
@@ -111,10 +118,10 @@ class AsyncClient:
         *,
         media_type: str = "image/png",
         **options: Unpack[ExplainOptions],
-    ) -> bytes:
-        """The picture of a route as a file's bytes: the plot of the channels' weights, a grid, an overlay or a mask."""
+    ) -> Figure:
+        """The picture of a route as a file: the plot of the channels' weights, a grid, an overlay or a mask."""
         response = await self._post(route, image, options, media_type)
-        return response.content
+        return Figure(response.content, media_type)
 
     async def figure(
         self,
@@ -176,6 +183,11 @@ class AsyncClient:
         async with aclosing(async_in_order(one, images, concurrency)) as ordered:
             async for explained in ordered:
                 yield explained
+
+    async def _result(self, route: str, image: ImageSource, options: Mapping[str, Any]) -> Result:
+        call = await async_run(calls.post, route, image, options)
+        found = calls.result(await self._send(call))
+        return remembering(found, route, (image,), call.files, options, self.figure)
 
     async def _post(
         self, route: str, image: ImageSource, options: Mapping[str, Any], accept: str = "application/json"

@@ -12,21 +12,10 @@ from pydantic import BaseModel, ValidationError
 
 from pellucid.client.errors import ApiError
 from pellucid.client.images import OPTIONS, ImageSource, bright, read
-from pellucid.schemas import (
-    Attention,
-    BoxChannels,
-    CompareReply,
-    Comparison,
-    Failure,
-    FeatureMap,
-    GradCam,
-    Prediction,
-    Reply,
-    Result,
-    WhatIf,
-)
+from pellucid.schemas import CompareReply, Comparison, Failure, Reply, Result
 
 M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T")
 PictureRoute = Literal["attention", "feature-maps", "grad-cam"]
 USER_AGENT: Final = "pellucid-client"
 # The client waits this much longer than `timeout_ms`, so that the service's own error for a timeout arrives.
@@ -63,6 +52,11 @@ class Call:
             "headers": {"Accept": self.accept},
             "timeout": remaining_s + _GRACE_S,
         }
+
+    @property
+    def files(self) -> list[bytes]:
+        """The files of the images."""
+        return [data for _, data in self.images]
 
     @property
     def _file_options(self) -> list[tuple[str, tuple[str, bytes]]]:
@@ -122,40 +116,10 @@ def result(response: httpx.Response) -> Result:
     return found
 
 
-def predictions(response: httpx.Response) -> list[Prediction]:
-    """The result of /v1/predict."""
-    return result(response).predictions or []
-
-
-def attention(response: httpx.Response) -> Attention:
-    """The result of /v1/attention."""
-    found = result(response).attention
-    assert found is not None
-    return found
-
-
-def feature_maps(response: httpx.Response) -> list[FeatureMap]:
-    """The result of /v1/feature-maps."""
-    return result(response).feature_maps or []
-
-
-def grad_cam(response: httpx.Response) -> list[GradCam]:
-    """The result of /v1/grad-cam."""
-    return result(response).grad_cam or []
-
-
-def channels(response: httpx.Response) -> BoxChannels:
-    """The result of /v1/channels."""
-    found = result(response).channels
-    assert found is not None
-    return found
-
-
-def what_if(response: httpx.Response) -> WhatIf:
-    """The result of /v1/what-if."""
-    found = result(response).what_if
-    assert found is not None
-    return found
+def present(part: T | None) -> T:
+    """A part that every reply of its route has."""
+    assert part is not None
+    return part
 
 
 def comparison(response: httpx.Response) -> Comparison:

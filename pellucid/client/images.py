@@ -1,4 +1,4 @@
-"""The forms of an image: a path, a file's bytes, a picture of Pillow, an array."""
+"""The forms of an image: a path, a file, its bytes, a picture of Pillow, an array, a tensor."""
 
 from __future__ import annotations
 
@@ -6,19 +6,28 @@ import io
 import os
 from base64 import b64encode
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, Union
+from typing import IO, TYPE_CHECKING, Any, Final, Protocol, TypeAlias, Union
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
-ImageSource: TypeAlias = Union[str, "os.PathLike[str]", bytes, "Image.Image", "NDArray[Any]"]
-"""A path, a file's bytes, a picture of Pillow, or an array.
 
-An array of uint8 is a picture: ``[height, width, 3]``, RGB, ``[height, width, 4]``, RGBA, or ``[height, width]``, grey.
-For a network of other channels or of the depth float32, an array has numbers in the range that the network declares:
-``[height, width, channels]``, ``[channels, height, width]``, or ``[height, width]`` for a single channel.
+class Tensor(Protocol):
+    """A tensor of torch, on any device, with or without a gradient. torch itself is not imported."""
+
+    def detach(self) -> Any: ...
+
+
+ImageSource: TypeAlias = Union[str, "os.PathLike[str]", bytes, IO[bytes], "Image.Image", "NDArray[Any]", Tensor]
+"""A path, a file opened as binary, a file's bytes, a picture of Pillow, or an array or tensor.
+
+uint8 is a picture: ``[height, width, channels]`` or ``[channels, height, width]`` with 3 channels (RGB), 4 (RGBA) or 1
+(grey), or ``[height, width]``. Floats are a picture with values from 0 to 1. For a network of other channels or of the
+depth float32, they are numbers in the range that the network declares.
 """
+# The channels of a picture.
+_CHANNELS: Final = (1, 3, 4)
 
 
 def read(source: ImageSource) -> tuple[str, bytes]:
@@ -31,23 +40,52 @@ def read(source: ImageSource) -> tuple[str, bytes]:
         return path.name, path.read_bytes()
     if isinstance(source, (bytes, bytearray, memoryview)):
         return "image", bytes(source)
+    if hasattr(source, "read"):
+        return _file(source)
 
     from PIL import Image  # only pictures and arrays need it
 
     file = io.BytesIO()
     if isinstance(source, Image.Image):
         picture = source
-    elif hasattr(source, "__array_interface__"):
-        if not _is_picture(source.dtype.name, source.shape):
+    elif (array := as_array(source)) is not None:
+        array = _upright(array)
+        if array.dtype.name != "uint8" or array.shape[2:] not in ((), (3,), (4,)):
             import numpy as np
 
-            np.save(file, source, allow_pickle=False)
+            np.save(file, array, allow_pickle=False)
             return "image.npy", file.getvalue()
-        picture = Image.fromarray(source)
+        picture = Image.fromarray(array)
     else:
-        raise TypeError(f"an image is a path, bytes, a PIL image or an array, not {type(source).__name__}")
+        raise TypeError(
+            f"an image is a path, bytes, a file, a PIL image or an array, not {type(source).__name__}; for several, "
+            "call it for each, or `explain_many` of a client"
+        )
     (picture.convert("RGB") if picture.mode in ("CMYK", "YCbCr", "HSV", "LAB", "F") else picture).save(file, "PNG")
     return "image.png", file.getvalue()
+
+
+def _file(file: Any) -> tuple[str, bytes]:
+    """The name and all bytes of a file object, from its start if it can seek."""
+    if getattr(file, "seekable", bool)():
+        file.seek(0)
+    data = file.read()
+    if not isinstance(data, bytes):
+        raise TypeError("the file is opened as text: open it as binary, open(path, 'rb')")
+    name = getattr(file, "name", None)
+    return Path(name).name if isinstance(name, str) else "image", data
+
+
+def as_array(source: Any) -> NDArray[Any] | None:
+    """An array or tensor as an array in the host's memory. None for anything else."""
+    if hasattr(source, "detach"):
+        source = source.detach().cpu()
+        source = source.float() if "bfloat16" in str(source.dtype) else source  # numpy has no such type
+    if not hasattr(source, "__array_interface__") and not hasattr(source, "__array__"):
+        return None
+    import numpy as np
+
+    return np.asarray(source)
 
 
 # Options that are images. In requests they are base64.
@@ -64,18 +102,33 @@ def as_option(name: str, value: Any) -> Any:
 
 def bright(name: str, value: Any) -> Any:
     """A mask of 0 and 1 as levels of 0 and 255. Anything else unchanged."""
-    if name != "region_mask" or not hasattr(value, "__array_interface__"):
+    if name != "region_mask" or (array := as_array(value)) is None:
         return value
-    if value.dtype.kind == "b" or (value.size and value.min() >= 0 and value.max() <= 1):
-        return (value * 255).astype("uint8")
-    return value
+    if array.dtype.kind == "b" or (array.size and array.min() >= 0 and array.max() <= 1):
+        return (array * 255).astype("uint8")
+    return array
 
 
-def _is_picture(dtype: str, shape: tuple[int, ...]) -> bool:
-    """Whether an array is an 8-bit picture. Raises ValueError if it is no image at all."""
-    if 0 in shape or len(shape) not in (2, 3) or not dtype.startswith(("uint", "int", "float")):
+def _upright(array: NDArray[Any]) -> NDArray[Any]:
+    """An 8-bit picture as ``[height, width]`` or ``[height, width, channels]``. Other arrays unchanged.
+
+    Raises ValueError for what is no image, or could be two.
+    """
+    name, shape = array.dtype.name, array.shape
+    if 0 in shape or len(shape) not in (2, 3) or not name.startswith(("uint", "int", "float")):
+        batch = ": pass the pictures of a batch one by one, as batch[0], or as a list to `explain_many`"
         raise ValueError(
             "an array must have numbers and the shape [height, width, channels], [channels, height, width] or [height, "
-            f"width], not {dtype} {list(shape)}"
+            f"width], not {name} {list(shape)}{batch if len(shape) == 4 else ''}"
         )
-    return dtype == "uint8" and shape[2:] in ((), (3,), (4,))
+    if name != "uint8" or len(shape) == 2:
+        return array
+    first, last = (shape[axis] in _CHANNELS for axis in (0, 2))
+    if first and last:
+        raise ValueError(
+            f"an array of the shape {list(shape)} can be [channels, height, width] or [height, width, channels]: pass "
+            "a picture of Pillow, as Image.fromarray(array), which reads the latter"
+        )
+    if first:
+        array = array.transpose(1, 2, 0)
+    return array[:, :, 0] if array.shape[2] == 1 else array

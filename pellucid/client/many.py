@@ -8,7 +8,7 @@ import threading
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, TypeAlias, TypeVar
 
 import httpx
@@ -31,7 +31,7 @@ FAILURES: Final = (ApiError, httpx.HTTPError, OSError, TypeError, ValueError)
 class Explained:
     """One picture of many: its result, or why there is none."""
 
-    source: ImageSource
+    source: ImageSource = field(repr=False)
     result: Result | None = None
     error: Exception | None = None
 

@@ -13,7 +13,7 @@ import tenacity
 
 from pellucid.client import calls, retry
 from pellucid.client.calls import Call, PictureRoute
-from pellucid.client.figure import Figure, FigureRoute, FigureType
+from pellucid.client.figure import Figure, FigureRoute, FigureType, answers, remembering
 from pellucid.client.heat_maps import NPZ, HeatMaps, read_npz
 from pellucid.client.images import ImageSource
 from pellucid.client.many import FAILURES, Counter, Explained, Progress, in_order, run
@@ -28,6 +28,7 @@ from pellucid.client.options import (
     WhatIfOptions,
 )
 from pellucid.schemas import (
+    Answers,
     Attention,
     BoxChannels,
     Comparison,
@@ -71,39 +72,45 @@ class Client:
             base_url=calls.address(url), headers=calls.headers(api_key), transport=transport, limits=limits
         )
 
-    def predict(self, image: ImageSource, **options: Unpack[PredictOptions]) -> list[Prediction]:
+    def predict(self, image: ImageSource, **options: Unpack[PredictOptions]) -> Answers[Prediction]:
         """The most probable classes, best first."""
-        return calls.predictions(self._post("predict", image, options))
+        result = self._result("predict", image, options)
+        return answers(result.predictions, result)
 
     def attention(self, image: ImageSource, **options: Unpack[AttentionOptions]) -> Attention:
         """The weight of every channel."""
-        return calls.attention(self._post("attention", image, options))
+        return calls.present((self._result("attention", image, options)).attention)
 
-    def feature_maps(self, image: ImageSource, **options: Unpack[FeatureMapOptions]) -> list[FeatureMap]:
+    def feature_maps(self, image: ImageSource, **options: Unpack[FeatureMapOptions]) -> Answers[FeatureMap]:
         """The feature maps of some layers, a grid for each layer."""
-        return calls.feature_maps(self._post("feature-maps", image, options))
+        result = self._result("feature-maps", image, options)
+        return answers(result.feature_maps, result)
 
-    def grad_cam(self, image: ImageSource, **options: Unpack[GradCamOptions]) -> list[GradCam]:
+    def grad_cam(self, image: ImageSource, **options: Unpack[GradCamOptions]) -> Answers[GradCam]:
         """Heat maps of the evidence, for each target."""
-        return calls.grad_cam(self._post("grad-cam", image, options))
+        result = self._result("grad-cam", image, options)
+        return answers(result.grad_cam, result)
 
     def explain(self, image: ImageSource, **options: Unpack[ExplainOptions]) -> Result:
         """All of these from one forward pass, or the parts in ``include``; the others are None."""
-        return calls.result(self._post("explain", image, options))
+        return self._result("explain", image, options)
 
     def channels(self, image: ImageSource, **options: Unpack[ChannelOptions]) -> BoxChannels:
         """The channels of a layer that answer to what is in the ``box`` of the picture."""
-        return calls.channels(self._post("channels", image, options))
+        return calls.present((self._result("channels", image, options)).channels)
 
     def what_if(self, image: ImageSource, **options: Unpack[WhatIfOptions]) -> WhatIf:
         """The predictions and maps before and after some channels are scaled or muted."""
-        return calls.what_if(self._post("what-if", image, options))
+        return calls.present((self._result("what-if", image, options)).what_if)
 
     def compare(
         self, image: ImageSource, other: ImageSource | None = None, **options: Unpack[CompareOptions]
     ) -> Comparison:
         """Two classes (two ``target``), two pictures (``image`` and ``other``), or two networks (``against_model``)."""
-        return calls.comparison(self._send(run(calls.compare, image, other, options)))
+        call = run(calls.compare, image, other, options)
+        found = calls.comparison(self._send(call))
+        images = (image,) if other is None else (image, other)
+        return remembering(found, "compare", images, call.files, options, self.figure)
 
     def picture(
         self,
@@ -112,10 +119,10 @@ class Client:
         *,
         media_type: str = "image/png",
         **options: Unpack[ExplainOptions],
-    ) -> bytes:
-        """The picture of a route as a file's bytes: the plot of the channels' weights, a grid, an overlay or a mask."""
+    ) -> Figure:
+        """The picture of a route as a file: the plot of the channels' weights, a grid, an overlay or a mask."""
         response = self._post(route, image, options, media_type)
-        return response.content
+        return Figure(response.content, media_type)
 
     def figure(
         self,
@@ -177,6 +184,11 @@ class Client:
         with closing(in_order(one, images, concurrency)) as ordered:
             for explained in ordered:
                 yield explained
+
+    def _result(self, route: str, image: ImageSource, options: Mapping[str, Any]) -> Result:
+        call = run(calls.post, route, image, options)
+        found = calls.result(self._send(call))
+        return remembering(found, route, (image,), call.files, options, self.figure)
 
     def _post(
         self, route: str, image: ImageSource, options: Mapping[str, Any], accept: str = "application/json"

@@ -22,6 +22,10 @@ _HEADER: Final = re.compile(
     r"|'shape': ?\((?P<shape>[\d, ]{0,80})\)),?){3}\s*\}\s*"
 )
 _DTYPE: Final = re.compile(r"[<>|=]?(?:[iu][1248]|f[248])")
+_EIGHT_BITS: Final = (
+    "The array has {}, and the network takes 8-bit values: send uint8, or floats from 0 to 1 (before any "
+    "normalisation), or compile the network with `low` and `high`, the range of its values."
+)
 # A longer side or array can't be described by a body that fits into memory.
 _MOST_DIGITS: Final = 9
 
@@ -32,7 +36,9 @@ def is_array(data: bytes) -> bool:
 
 
 def read(data: bytes, spec: PreprocessSpec, max_pixels: int, max_side: int) -> NDArray[Any]:
-    """The array as ``[H, W, C]`` with a channel for each of the network, a view of ``data``.
+    """The array as ``[H, W, C]`` with a channel for each of the network.
+
+    A network of 8-bit values gets floats from 0 to 1 as levels from 0 to 255. Any other array is a view of ``data``.
 
     Raises UndecodableImage if the file is broken or does not fit the network, and ContentTooLarge.
     """
@@ -42,11 +48,8 @@ def read(data: bytes, spec: PreprocessSpec, max_pixels: int, max_side: int) -> N
         raise UndecodableImage(
             f"The NPY data are truncated or too long: the header describes {size} bytes, {len(data) - start} follow."
         )
-    if spec.depth == "uint8" and dtype != np.uint8:
-        raise UndecodableImage(
-            f"The array has the dtype {dtype.name}, and the network takes 8-bit values: send uint8, or compile the "
-            "network with `low` and `high`, the range of its values."
-        )
+    if spec.depth == "uint8" and dtype != np.uint8 and dtype.kind != "f":
+        raise UndecodableImage(_EIGHT_BITS.format(f"the dtype {dtype.name}"))
     axes = _axes(shape, spec)
     array = np.frombuffer(data, dtype, offset=start).reshape(shape, order="F" if fortran else "C")
     array = array.reshape(*shape, 1) if axes is None else array.transpose(axes)
@@ -56,7 +59,16 @@ def read(data: bytes, spec: PreprocessSpec, max_pixels: int, max_side: int) -> N
             f"The array has {width} x {height} pixels; at most {max_side} per side and {max_pixels / 1e6:g} million "
             "are allowed."
         )
-    return array
+    return _levels(array) if spec.depth == "uint8" and dtype.kind == "f" else array
+
+
+def _levels(array: NDArray[Any]) -> NDArray[np.uint8]:
+    """Floats from 0 to 1 as levels from 0 to 255. Raises UndecodableImage for others, and for NaN."""
+    low, high = float(array.min()), float(array.max())
+    if not (low >= 0 and high <= 1):  # True for NaN
+        raise UndecodableImage(_EIGHT_BITS.format(f"numbers of {array.dtype.name} from {low:g} to {high:g}"))
+    levels: NDArray[np.uint8] = np.rint(array * 255).astype(np.uint8)
+    return levels
 
 
 def _header(data: bytes) -> tuple[np.dtype[Any], bool, tuple[int, ...], int]:

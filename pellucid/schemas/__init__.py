@@ -56,6 +56,7 @@ from pellucid.schemas.results import (
     Stats,
     Tiles,
 )
+from pellucid.schemas.shown import Answers
 from pellucid.schemas.side_by_side import MapOnScale, RawMap, SideBySide
 from pellucid.schemas.trust import (
     Areas,
@@ -80,6 +81,7 @@ from pellucid.schemas.what_if import (
 
 __all__ = [
     "Agreement",
+    "Answers",
     "AppliedEdit",
     "Areas",
     "AtlasFacts",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -22,12 +22,16 @@ class ClassScore(ClassName):
     by how many standard deviations the channel's mean in pictures of that predicted class is above that of all.
     """
 
+    _words: ClassVar[str] = "{0.label} {0.score:.2g}"
+
     score: float = Field(description="The score.", examples=[0.21])
     pictures: int = Field(description="The pictures behind it.", examples=[14])
 
 
 class Meaning(Schema):
     """What a channel answers to, in short."""
+
+    _shows: ClassVar[tuple[str, ...]] = ("speaks_for", "crops")
 
     layer: str = Field(description="The layer of the channel. Of a gate, the layer that it scales.", examples=["head"])
     speaks_for: list[ClassScore] = Field(description="Classes whose score the channel raises most.")
@@ -40,6 +44,8 @@ class Meaning(Schema):
 
 class GateAtlas(Schema):
     """How usual the weights of a gate are."""
+
+    _shows: ClassVar[tuple[str, ...]] = ("outside", "unusual")
 
     places: list[float] = Field(
         description="The share of the atlas' pictures with a smaller weight, for each channel, channel 0 first.",
@@ -74,6 +80,8 @@ class MapsAtlas(Schema):
 
 class BoxChannel(Schema):
     """A channel that answers to a part of the picture."""
+
+    _words: ClassVar[str] = "{0.channel}: {0.score:.3g}"
 
     channel: int = Field(description="The channel, counted from 0.", examples=[795])
     score: float = Field(description="(`inside` - `outside`) / the channel's scale.", examples=[0.62])
@@ -152,6 +160,8 @@ class ChannelList(Schema):
 
 class ChannelExample(Schema):
     """A picture that activates a channel."""
+
+    _shows: ClassVar[tuple[str, ...]] = ("crop", "value", "name", "predicted")
 
     value: float = Field(description="The activation, its mean over positions, or the gate's weight.", examples=[7.3])
     position: list[int] | None = Field(

@@ -1,16 +1,14 @@
-"""Types that all replies share: pictures, classes and problems."""
+"""Types that all replies share: pictures, classes and problems. In a notebook, every one of them shows itself."""
 
 from __future__ import annotations
 
-import io
 from base64 import b64decode
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-if TYPE_CHECKING:
-    from PIL import Image
+from pellucid.schemas.shown import Answer, Encoded, Source, Words, brief
 
 BoxField = Annotated[
     list[int],
@@ -25,18 +23,31 @@ BoxField = Annotated[
 ]
 
 
-class Schema(BaseModel):
-    """A part of a reply."""
+class Schema(Answer, BaseModel):
+    """A part of a reply.
+
+    ``_words``: what it is in one phrase, formatted with it as ``{0}``. ``_shows``: the fields that its HTML has, by
+    default all. ``_colours``: how a picture of it is coloured, by its field.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    _words: ClassVar[str] = ""
+    _shows: ClassVar[tuple[str, ...]] = ()
+    _colours: ClassVar[dict[str, str]] = {}
+    _source: Source | None = None
+
+    def __str__(self) -> str:
+        return self._words.format(self) if self._words else repr(self)
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
-        """The fields that are present."""
-        return ((name, value) for name, value in super().__repr_args__() if value is not None)
+        """The fields that are present, long ones in brief."""
+        return ((name, Words(brief(value, repr))) for name, value in self if value is not None)
 
 
 class Problem(Schema):
     """An error (RFC 9457)."""
+
+    _words: ClassVar[str] = "{0.title}. {0.detail}"
 
     type: str = Field(description="The kind of error, as a URN.", examples=["urn:pellucid:problem:unknown-name"])
     title: str = Field(description="The kind of error, in words.", examples=["Unknown name"])
@@ -56,6 +67,8 @@ class Problem(Schema):
 class ImageInfo(Schema):
     """The picture as it was received. Format and size are null if it could not be decoded."""
 
+    _words: ClassVar[str] = "{0.filename}, {0.width} x {0.height} pixels"
+
     filename: str | None = Field(description="The filename that the client gave.", examples=["cat.jpg"])
     format: str | None = Field(description="The format, detected from the bytes.", examples=["JPEG"])
     width: int | None = Field(description="Width in pixels, EXIF orientation applied.", examples=[451])
@@ -66,8 +79,10 @@ class ImageInfo(Schema):
     )
 
 
-class Picture(Schema):
+class Picture(Encoded, Schema):
     """An encoded picture."""
+
+    _words: ClassVar[str] = "{0.media_type}, {0.width} x {0.height} pixels"
 
     media_type: str = Field(description="The media type of `data`.", examples=["image/png"])
     width: int = Field(description="Width in pixels.", examples=[263])
@@ -78,17 +93,14 @@ class Picture(Schema):
         """The bytes of the encoded picture, to write to a file. Raises ValueError if ``data`` is not base64."""
         return b64decode(self.data, validate=True)
 
-    def to_pil(self) -> Image.Image:
-        """Decode the picture with Pillow. The mode is ``L`` for a mask, and ``P`` or ``RGB`` in colour."""
-        from PIL import Image  # imported late: reading numbers does not need Pillow
-
-        picture = Image.open(io.BytesIO(self.content()))
-        picture.load()
-        return picture
+    def __repr__(self) -> str:
+        return f"<Picture: {self}>"
 
 
 class ClassName(Schema):
     """A class of the network."""
+
+    _words: ClassVar[str] = "{0.label}"
 
     index: int = Field(description="The class's index.", examples=[285])
     label: str = Field(description="The class's label.", examples=["Egyptian cat"])
@@ -100,6 +112,9 @@ class Target(ClassName):
     Classes and labels have a probability, quantities a value. The target of an embedding is the similarity to the
     reference, with the index 0 and the label `reference`.
     """
+
+    _words: ClassVar[str] = "{0.label} {0.score}"
+    _shows: ClassVar[tuple[str, ...]] = ("label", "score")
 
     probability: float | None = Field(
         None,

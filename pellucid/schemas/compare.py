@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -12,6 +12,9 @@ from pellucid.schemas.side_by_side import SideBySide
 
 class ComparedSide(Schema):
     """One side of a comparison."""
+
+    _words: ClassVar[str] = "{0.target}, {0.model} at {0.layer}"
+    _shows: ClassVar[tuple[str, ...]] = ("predictions",)
 
     model: str = Field(description="The network that was run.", examples=["lite0"])
     image: ImageInfo = Field(description="The picture.")
@@ -27,6 +30,8 @@ class ComparedSide(Schema):
 
 class ComparedMaps(SideBySide):
     """The maps of both sides on a common scale, and their difference: second minus first."""
+
+    _shows: ClassVar[tuple[str, ...]] = ("first", "second", "difference", "rank_agreement")
 
     frame: Literal["picture", "input"] = Field(
         description="The coordinates of these maps. `picture`: both sides have the same picture, and the maps are "
@@ -53,6 +58,8 @@ class ComparedMaps(SideBySide):
 class GateChange(Schema):
     """The weights of one channel of a gate on both sides."""
 
+    _words: ClassVar[str] = "{0.channel}: {0.difference:+.3g}"
+
     channel: int = Field(description="The channel, counted from 0.", examples=[17])
     first: float = Field(description="The weight on the first side.", examples=[0.31])
     second: float = Field(description="The weight on the second side.", examples=[0.88])
@@ -61,6 +68,9 @@ class GateChange(Schema):
 
 class ComparedGate(Schema):
     """A channel-attention gate that both sides have, with the same name and number of channels."""
+
+    _words: ClassVar[str] = "{0.layer}"
+    _shows: ClassVar[tuple[str, ...]] = ("layer", "channels", "mean_absolute", "rank_agreement", "most_changed")
 
     layer: str = Field(description="The gate's name.", examples=["blocks.15.gate"])
     channels: int = Field(description="The number of channels.", examples=[1152])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -67,6 +67,8 @@ class Preprocess(Schema):
 class Engine(Schema):
     """The engine that ran the network."""
 
+    _words: ClassVar[str] = "{0.name} on {0.device}, {0.precision}"
+
     name: Literal["torch", "openvino"] = Field(description="A value of PELLUCID_ENGINE.", examples=["openvino"])
     device: str = Field(description="A value of PELLUCID_DEVICE.", examples=["cpu"])
     precision: Literal["fp32", "bf16"] = Field(description="A value of PELLUCID_PRECISION.", examples=["bf16"])
@@ -82,6 +84,8 @@ class Engine(Schema):
 
 class Weights(Schema):
     """The network that gave the answer."""
+
+    _words: ClassVar[str] = "{0.name}"
 
     name: str = Field(description="Its name in /v1/models/{name}.", examples=["lite0"])
     source: str = Field(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -17,6 +17,8 @@ from pellucid.schemas.what_if import WhatIf
 class ChannelWeight(Schema):
     """One channel of a gate, or of `importance`."""
 
+    _words: ClassVar[str] = "{0.channel}: {0.weight:.3g}"
+
     channel: int = Field(description="The channel, counted from 0.", examples=[2])
     weight: float = Field(description="The factor by which the gate multiplied it, or its importance.", examples=[0.91])
     meaning: Meaning | None = Field(
@@ -26,6 +28,9 @@ class ChannelWeight(Schema):
 
 class Gate(Schema):
     """The weights of a channel-attention gate for this picture. A weight alone is not importance."""
+
+    _words: ClassVar[str] = "{0.layer}, {0.channels} channels"
+    _shows: ClassVar[tuple[str, ...]] = ("layer", "channels", "mean", "weights", "strongest", "weakest", "atlas")
 
     layer: str = Field(
         description="The gate's name: that of its module, or of its multiplication if the module has several gates.",
@@ -61,6 +66,10 @@ class Gate(Schema):
 class SpatialGate(Schema):
     """The weights of a gate with one number per position, as CBAM's spatial gate. A weight alone is not importance."""
 
+    _words: ClassVar[str] = "{0.layer}, {0.min:.3g} to {0.max:.3g}"
+    _shows: ClassVar[tuple[str, ...]] = ("mask",)
+    _colours: ClassVar[dict[str, str]] = {"mask": "heat"}
+
     layer: str = Field(
         description="The gate's name: that of its module, or of its multiplication if the module has several gates.",
         examples=["layer1.0.se.spatial"],
@@ -84,6 +93,8 @@ class Importance(Schema):
 
     Every network has these, with or without gates. They are gradients, not gate weights.
     """
+
+    _words: ClassVar[str] = "{0.target} at {0.layer}"
 
     layer: str = Field(description="The layer of the channels.", examples=["head"])
     target: ClassName = Field(description="The class whose logit is differentiated.")
@@ -141,6 +152,9 @@ class Stats(Schema):
 class FeatureMap(Schema):
     """Some channels of one layer."""
 
+    _shows: ClassVar[tuple[str, ...]] = ("grid",)
+    _colours: ClassVar[dict[str, str]] = {"grid": ""}
+
     layer: str = Field(description="The layer, or the gate.", examples=["blocks.4"])
     side: Literal["before", "after", "difference"] | None = Field(
         None,
@@ -154,6 +168,9 @@ class FeatureMap(Schema):
     stats: Stats = Field(description="Statistics of the channels.")
     atlas: MapsAtlas | None = Field(None, description="What the channels answer to. Only present with `atlas=true`.")
 
+    def __str__(self) -> str:
+        return f"{self.layer} {self.side or ''}".rstrip()
+
 
 class SegmentationClass(ClassName):
     """A class of a segmentation, and its level in the mask."""
@@ -163,6 +180,9 @@ class SegmentationClass(ClassName):
 
 class Segmentation(Schema):
     """The class with the largest logit at each position."""
+
+    _shows: ClassVar[tuple[str, ...]] = ("mask", "classes")
+    _colours: ClassVar[dict[str, str]] = {"mask": "classes"}
 
     mask: Picture = Field(
         description="8-bit grey, as large as `box` (its longer side at most 1024 pixels). The level is the class's "
@@ -185,6 +205,10 @@ class ExplainedRegion(Schema):
 
 class GradCam(Schema):
     """A heat map: where the evidence for one class is."""
+
+    _words: ClassVar[str] = "{0.target}: {0.method} at {0.layer}"
+    _shows: ClassVar[tuple[str, ...]] = ("mask", "overlay", "trust")
+    _colours: ClassVar[dict[str, str]] = {"mask": "heat"}
 
     target: Target = Field(description="What is explained.")
     direction: Literal["up", "down"] | None = Field(
@@ -221,6 +245,19 @@ class GradCam(Schema):
 
 class Result(Schema):
     """The result for one image. Only the parts of the route, or of `include`, are present."""
+
+    _words: ClassVar[str] = "{0.image}"
+    _shows: ClassVar[tuple[str, ...]] = (
+        "image",
+        "grad_cam",
+        "segmentation",
+        "predictions",
+        "what_if",
+        "channels",
+        "attention",
+        "feature_maps",
+        "embedding",
+    )
 
     image: ImageInfo = Field(description="The picture that was explained.")
     predictions: list[Prediction] | None = Field(

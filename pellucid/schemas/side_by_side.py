@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field
 
 from pellucid.schemas.base import BoxField, Picture, Schema
@@ -9,6 +11,8 @@ from pellucid.schemas.base import BoxField, Picture, Schema
 
 class RawMap(Schema):
     """The map as the method defines it, before ReLU, scaling and resizing. A fused map lies in 0 to 1."""
+
+    _words: ClassVar[str] = "{0.shape}, {0.min:.3g} to {0.max:.3g}"
 
     shape: list[int] = Field(description="Height and width.", examples=[[7, 7]])
     values: list[list[float]] = Field(description="The rows, top row first.", examples=[[[0.11, -0.02], [0.31, 0.25]]])
@@ -23,6 +27,10 @@ class RawMap(Schema):
 class MapOnScale(Schema):
     """A map on a common scale."""
 
+    _words: ClassVar[str] = "{0.raw}"
+    _shows: ClassVar[tuple[str, ...]] = ("mask",)
+    _colours: ClassVar[dict[str, str]] = {"mask": "heat"}
+
     mask: Picture = Field(
         description="8-bit grey, as large as `box`, or as the photograph with `fit=source` (within `max_side` and "
         "`min_side`). 255 is `reach`, and 0 is no evidence for the class. In a difference, and in any map "
@@ -33,6 +41,8 @@ class MapOnScale(Schema):
 
 class SideBySide(Schema):
     """Two maps on a common scale, and their difference: second minus first."""
+
+    _shows: ClassVar[tuple[str, ...]] = ("first", "second", "difference", "rank_agreement")
 
     box: BoxField
     reach: float = Field(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -99,6 +99,9 @@ class Sanity(Schema):
 
 class Trust(Schema):
     """How far a map can be trusted: the change of the target's score if its pixels are removed or restored."""
+
+    _words: ClassVar[str] = "{0.sentence}"
+    _shows: ClassVar[tuple[str, ...]] = ("sentence",)
 
     measure: Literal["probability", "value", "similarity"] = Field(
         description="The score that is measured: the class's probability, the quantity's value, or the similarity to "

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from pydantic import Field
 
 from pellucid.schemas.atlas import Meaning
 from pellucid.schemas.base import Prediction, Schema
+from pellucid.schemas.shown import brief
 from pellucid.schemas.side_by_side import SideBySide
 
 
 class ChannelFactor(Schema):
     """An edited channel."""
+
+    _words: ClassVar[str] = "{0.channel} x {0.factor:.3g}"
 
     channel: int = Field(description="The channel, counted from 0.", examples=[12])
     factor: float = Field(description="The factor that it is multiplied by. 0 mutes it.", examples=[0.5])
@@ -25,9 +30,15 @@ class AppliedEdit(Schema):
         description="The factor of all other channels: 1, or 0 if the request keeps only some.", examples=[1.0]
     )
 
+    def __str__(self) -> str:
+        return f"channels {brief(self.channels)}, others x {self.others:.3g}"
+
 
 class TargetChange(Schema):
     """The effect of the edit on one class."""
+
+    _words: ClassVar[str] = "{0.before} to {0.after.score}"
+    _shows: ClassVar[tuple[str, ...]] = ("maps",)
 
     before: Prediction = Field(description="Before the edit.")
     after: Prediction = Field(description="After the edit.")
@@ -37,6 +48,8 @@ class TargetChange(Schema):
 
 class MutedChannel(Schema):
     """A channel whose muting changes the logit."""
+
+    _words: ClassVar[str] = "{0.channel}: {0.muted:+.3g}"
 
     channel: int = Field(description="The channel, counted from 0.", examples=[40])
     muted: float = Field(description="The change of the logit if the channel is muted.", examples=[-0.31])
@@ -56,6 +69,8 @@ class Agreement(Schema):
 
 class ChannelRanking(Schema):
     """Which channels matter for the first target: measured by muting, and estimated."""
+
+    _shows: ClassVar[tuple[str, ...]] = ("most", "agreement")
 
     muted: list[float] = Field(
         description="Measured: the logit with that channel set to zero, minus the unchanged logit. Channel 0 first.",

@@ -79,7 +79,7 @@ def test_an_image_may_be_a_path_its_bytes_a_picture_or_an_array(server: str, cat
 
 
 def test_what_is_no_image_says_what_is_one() -> None:
-    told = "a path, bytes, a PIL image or an array, not list"
+    told = "a path, bytes, a file, a PIL image or an array, not list"
     with Client() as client, pytest.raises(TypeError, match=told):
         client.predict([1, 2])  # type: ignore[arg-type]
 
@@ -91,7 +91,7 @@ def test_what_is_no_image_says_what_is_one() -> None:
         (np.zeros((8, 9, 3), complex), r"not complex128 \[8, 9, 3\]$"),
         (np.zeros((8, 9, 3), bool), r"not bool \[8, 9, 3\]$"),
         (np.full((8, 9), None), r"not object \[8, 9\]$"),
-        (np.zeros((1, 8, 9, 3), np.uint8), r"not uint8 \[1, 8, 9, 3\]$"),
+        (np.zeros((1, 8, 9, 3), np.uint8), r"not uint8 \[1, 8, 9, 3\]: pass the pictures of a batch one by one"),
         (np.zeros(8, np.uint8), r"not uint8 \[8\]$"),
         (np.zeros((0, 9, 3), np.uint8), r"not uint8 \[0, 9, 3\]$"),
     ],

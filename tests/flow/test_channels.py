@@ -163,12 +163,20 @@ def test_strangers_arrays_are_problems_and_leave_the_service_well(five: httpx.Cl
 
 def test_a_network_of_8_bit_rgb_takes_arrays_of_bytes(client: httpx.Client, cat: bytes) -> None:
     pixels = np.asarray(Image.open(io.BytesIO(cat)).convert("RGB"))
-    png, array = (
-        client.post("/v1/predict", content=content, headers=headers)
-        for content, headers in ((encoded(pixels), {"Content-Type": "image/png"}), (npy(pixels), NPY))
+    png, array, floats = (
+        client.post("/v1/predict", content=content, headers=headers).json()["results"][0]["predictions"]
+        for content, headers in (
+            (encoded(pixels), {"Content-Type": "image/png"}),
+            (npy(pixels), NPY),
+            (npy(pixels / 255), NPY),
+        )
     )
-    assert png.json()["results"][0]["predictions"] == array.json()["results"][0]["predictions"]
-    refused = client.post("/v1/predict", content=npy(pixels / 255), headers=NPY)
-    assert (
-        "has the dtype float64, and the network takes 8-bit values" in problem(refused, 422, "undecodable-image").detail
-    )
+    assert png == array == floats
+    for wrong, told in (
+        (pixels.astype(float), "numbers of float64 from 0 to 218"),
+        (pixels.astype(int), "the dtype int64"),
+        (np.full_like(pixels, np.nan, np.float32), "numbers of float32 from nan to nan"),
+    ):
+        refused = client.post("/v1/predict", content=npy(wrong), headers=NPY)
+        expected = f"The array has {told}, and the network takes 8-bit values: send uint8, or floats from 0 to 1"
+        assert problem(refused, 422, "undecodable-image").detail.startswith(expected)

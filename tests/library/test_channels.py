@@ -115,13 +115,20 @@ def test_an_array_gets_what_torch_computes_of_its_values(tmp_path: Path, channel
 
 
 @pytest.mark.parametrize("channels", [1, 2, 5])
-def test_an_8_bit_network_takes_arrays_of_bytes_and_nothing_else(tmp_path: Path, channels: int) -> None:
+def test_an_8_bit_network_takes_bytes_or_floats_from_0_to_1(tmp_path: Path, channels: int) -> None:
     network = opened(tmp_path, channels)
     assert network.spec.preprocess.depth == "uint8"
     values = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, channels), np.uint8)
     np.testing.assert_allclose(logits(network, values), by_torch(channels, values, network.spec.preprocess), atol=1e-5)
-    with pytest.raises(UndecodableImage, match="has the dtype float32, and the network takes 8-bit values: send uint8"):
-        network.predict(values.astype(np.float32))
+    assert logits(network, values / np.float32(255)).tolist() == logits(network, values).tolist()
+    for wrong, told in (
+        (values.astype(np.float32), "numbers of float32 from"),
+        (values.astype(int), "the dtype int64"),
+    ):
+        with pytest.raises(
+            UndecodableImage, match=f"has {told}.* the network takes 8-bit values: send uint8, or floats"
+        ):
+            network.predict(wrong)
 
 
 def test_an_array_is_the_picture_that_it_holds(tmp_path: Path) -> None:
