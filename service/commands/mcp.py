@@ -12,8 +12,8 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from ..config import Settings
-from ..http.access import AccessControl, Keys, rate_of
-from ..http.middleware import RequestContext
+from ..http.access import AccessControl, Gate, Keys, rate_of
+from ..http.middleware import Calls, RequestContext
 from . import start
 from .session import ApiKey, Timeout, Url, console, session
 
@@ -75,4 +75,5 @@ def mcp(
 def guarded(app: ASGIApp, settings: Settings) -> ASGIApp:
     """The app behind the service's API keys and rate, with its log and errors. Raises ValueError for a wrong key."""
     keys = Keys.of(settings.api_keys.get_secret_value() if settings.api_keys else "", settings.api_keys_file)
-    return RequestContext(AccessControl(app, keys, rate_of(settings.rate_limit)), stopping=lambda: False)
+    gate = Gate(keys, rate_of(settings.rate_limit))
+    return RequestContext(AccessControl(app, gate), stopping=lambda: False, calls=Calls())
