@@ -25,15 +25,12 @@ def of_layer(network: CompiledNetwork, gathered: Gathered, layer: Watched) -> tu
     subject, name = gathered.subject, layer.name
     channels = layer.shape[0]
     columns = subject.parts["mean", name]
-    first = sum(other.shape[0] for other in subject.layers)
-    start = subject.parts["maximum", name].start
+    place = subject.parts["maximum", name]  # also among the means of all layers
     arrays = {
-        "maximum": _quantiles(gathered, subject.parts["maximum", name]),
+        "maximum": _quantiles(gathered, place),
         "mean": _quantiles(gathered, columns),
-        "zeros": (gathered.zeros[start : start + channels] / gathered.pictures).astype("<f4"),
-        "rows": layer.field.rows.astype("<i4"),
-        "columns": layer.field.columns.astype("<i4"),
-        **_by_class(gathered, slice(columns.start - first, columns.stop - first)),
+        "zeros": (gathered.zeros[place] / gathered.pictures).astype("<f4"),
+        **_by_class(gathered, place),
     }
     evidence: Evidence = "none"
     arrays |= _lists("for", np.zeros((0, channels)), []) | _lists("against", np.zeros((0, channels)), [])
@@ -42,7 +39,7 @@ def of_layer(network: CompiledNetwork, gathered: Gathered, layer: Watched) -> tu
         weights = network.weights[network.manifest.values[name].linear or ""].astype(np.float64)
         rows = np.array([row for row, predicted in enumerate(gathered.classes) if predicted >= 0], int)
         counts, named = gathered.counts[rows], [gathered.classes[row] for row in rows]
-        sums = gathered.sums[rows, columns.start - first : columns.stop - first]
+        sums = gathered.sums[rows, place]
         scores = weights[named] * sums / (counts + 2)[:, None]
         arrays |= _lists("for", scores, named, counts) | _lists("against", -scores, named, counts, sign=-1)
     elif name in subject.inner and gathered.differentiated:
@@ -65,11 +62,10 @@ def of_gate(
     network: CompiledNetwork, gathered: Gathered, name: str, channels: int, before: str
 ) -> tuple[LayerFacts, dict[str, Array]]:
     subject = gathered.subject
-    columns = subject.parts["weight", name]
-    first = sum(layer.shape[0] for layer in subject.layers)
+    columns = subject.parts["highest", name]
     arrays = {
         "weight": _quantiles(gathered, columns),
-        **_by_class(gathered, slice(columns.start - first, columns.stop - first)),
+        **_by_class(gathered, slice(columns.start - subject.channels, columns.stop - subject.channels)),
         **_lists("for", np.zeros((0, channels)), []),
         **_lists("against", np.zeros((0, channels)), []),
     }

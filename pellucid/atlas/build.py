@@ -20,7 +20,7 @@ from PIL import Image
 from pellucid.atlas import arrays
 from pellucid.atlas.checks import parameters_digest, preprocess_digest
 from pellucid.atlas.content import ENTRY, OF_GATES, OF_LAYERS, VERSION, About, By
-from pellucid.atlas.gathered import Best, Gathered, prepare
+from pellucid.atlas.gathered import Gathered, prepare
 from pellucid.atlas.observe import Observer, Subject, Watched, pixels_of, shown
 from pellucid.atlas.writing import Writer, writing
 from pellucid.engine import Engine
@@ -197,7 +197,9 @@ def _written(
         differentiated=gathered.differentiated,
         precision=engine.info.precision,
     )
-    crops = _crops(gathered, _whole(network)) if settings.crops else {}
+    height, width = network.model.preprocess.size
+    whole = 0, 0, width, height
+    crops = _crops(gathered, whole) if settings.crops else {}
     with writing(out) as writer:
         writer.about(about)
         named = [files[index][0] if settings.names else None for index in gathered.indices[: gathered.pictures]]
@@ -215,19 +217,14 @@ def _written(
             facts, found = arrays.of_layer(network, gathered, layer)
             number = writer.layer(layer.name, "layer", facts, found)
             for by in OF_LAYERS:
-                _examples(writer, number, by, gathered.best[by, layer.name], layer, crops)
+                _examples(writer, number, by, layer.name, gathered, layer, crops, whole)
         for name, channels, before in subject.gates:
             facts, found = arrays.of_gate(network, gathered, name, channels, before)
             number = writer.layer(name, "gate", facts, found)
             for by in OF_GATES:
-                _examples(writer, number, by, gathered.best[by, name], None, crops, whole=_whole(network))
+                _examples(writer, number, by, name, gathered, None, crops, whole)
         _cut(pool, network, files, settings, gathered, crops, writer, threads, progress)
     return about
-
-
-def _whole(network: CompiledNetwork) -> Box:
-    height, width = network.model.preprocess.size
-    return 0, 0, width, height
 
 
 Crops = dict[tuple[int, Box], int]  # a picture and a box -> the crop's number
@@ -237,9 +234,10 @@ def _crops(gathered: Gathered, whole: Box) -> Crops:
     """Numbers of all crops, each distinct one once."""
     found: set[tuple[int, Box]] = set()
     layers = {layer.name: layer for layer in gathered.subject.layers}
-    for (by, name), best in gathered.best.items():
+    best = gathered.best
+    for (by, name), part in gathered.subject.parts.items():
         layer = layers[name] if by in OF_LAYERS else None
-        places = (each.ravel().tolist() for each in (best.picture, best.row, best.column))
+        places = (each[part].ravel().tolist() for each in (best.picture, best.row, best.column))
         for picture, row, column in zip(*places, strict=True):
             if picture >= 0:
                 found.add((picture, whole if layer is None else layer.box(row, column)))
@@ -247,19 +245,20 @@ def _crops(gathered: Gathered, whole: Box) -> Crops:
 
 
 def _examples(
-    writer: Writer, number: int, by: By, best: Best, layer: Watched | None, crops: Crops, whole: Box = (0, 0, 0, 0)
+    writer: Writer, number: int, by: By, name: str, gathered: Gathered, layer: Watched | None, crops: Crops, whole: Box
 ) -> None:
-    for channel in range(len(best.value)):
-        there = best.picture[channel] >= 0
+    best = gathered.best
+    for channel, place in enumerate(range(gathered.subject.strengths)[gathered.subject.parts[by, name]]):
+        there = best.picture[place] >= 0
         entries = np.zeros(int(there.sum()), ENTRY)
         for field in ("picture", "row", "column", "value"):
-            entries[field] = getattr(best, field)[channel][there]
+            entries[field] = getattr(best, field)[place][there]
         if by == "lowest":
             entries["value"] *= -1
         for entry in entries:
             box = whole if layer is None else layer.box(int(entry["row"]), int(entry["column"]))
             entry["crop"] = crops.get((int(entry["picture"]), box), -1)
-        masks = best.masks[channel][there] if crops and layer is not None else None
+        masks = None if layer is None or not crops else best.masks[place][there, : layer.cells[0] * layer.cells[1]]
         writer.examples(number, channel, by, entries, masks)
 
 

@@ -190,8 +190,7 @@ class Example:
 class Crop:
     """A part of a picture. ``box`` is in the pixels that the network saw, after its resize and centre crop.
 
-    The crop by maximum is the position's receptive field with some pixels around it (``Layer.field``), or the whole
-    picture. The crop by mean and of a gate is the whole picture.
+    The crop by maximum is the position's receptive field with some pixels around it, or the whole picture. The crop by mean and of a gate is the whole picture.
     """
 
     number: int

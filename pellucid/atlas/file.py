@@ -60,7 +60,6 @@ from pellucid.atlas.content import (
     Relation,
     key_of,
 )
-from pellucid.atlas.receptive_field import ReceptiveField
 from pellucid.network.file import CompiledNetwork
 from pellucid.types import Floats
 
@@ -152,12 +151,6 @@ class Layer(_Stored):
     def zeros(self) -> Floats:
         """The share ``[C]`` of positions that are exactly zero."""
         return self._array("zeros", "<f4", (self.channels,))
-
-    @cached_property
-    def field(self) -> ReceptiveField:
-        """What each position sees of the network's pixels. Gates and statistics of norms are left out of it."""
-        rows = self._array("rows", "<i4", (self.shape[1], 2))
-        return ReceptiveField(rows, self._array("columns", "<i4", (self.shape[2], 2)))
 
     @property
     def weights(self) -> Floats | None:

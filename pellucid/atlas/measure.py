@@ -27,7 +27,7 @@ def of_layer(gathered: Gathered, name: str) -> tuple[float | None, float | None]
         return None, None
     maxima = gathered.values[:count, gathered.subject.parts["maximum", name]]
     means = gathered.values[:count, columns]
-    examples = gathered.best["maximum", name].value.shape[1]
+    examples = gathered.best.value.shape[1]
     first, second = _half(maxima, 0), _half(maxima, 1)
     known, new = (_half(means, half).astype(np.float64) for half in (0, 1))
     centre, scale = known.mean(0), known.std(0) + 1e-12

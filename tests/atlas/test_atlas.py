@@ -18,6 +18,7 @@ from pellucid.atlas import build as building
 from pellucid.atlas.build import BuildError, Settings, build
 from pellucid.atlas.content import AtlasError, Distribution
 from pellucid.atlas.file import Atlas, read
+from pellucid.atlas.receptive_field import receptive_fields
 from pellucid.decode.image import decode
 from pellucid.engine import Engine
 from pellucid.network.file import CompiledNetwork, save
@@ -27,8 +28,8 @@ from tests.atlas.conftest import SIDE, Planted
 from tests.commands.invoke import pellucid
 
 
-def test_the_crops_of_a_planted_channel_show_what_it_answers_to(atlas: Atlas) -> None:
-    layer = atlas.layers["act"]
+def test_the_crops_of_a_planted_channel_show_what_it_answers_to(atlas: Atlas, network: CompiledNetwork) -> None:
+    layer, field = atlas.layers["act"], receptive_fields(network, ["act"])["act"]
     for number in range(3):
         channel = layer.channel(number)
         assert len(channel.by_maximum) == len(channel.by_mean) == 9
@@ -45,7 +46,7 @@ def test_the_crops_of_a_planted_channel_show_what_it_answers_to(atlas: Atlas) ->
         assert channel.activating[0].index == number
         example = channel.by_maximum[0]
         x0, y0, x1, y1 = atlas.crop(example.crop or 0).box
-        fx0, fy0, fx1, fy1 = layer.field.box(example.row, example.column)
+        fx0, fy0, fx1, fy1 = field.box(example.row, example.column)
         assert x0 <= fx0 < fx1 <= x1
         assert y0 <= fy0 < fy1 <= y1
         assert x1 - x0 < SIDE / 3
