@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -34,6 +35,7 @@ Progress = Callable[[str, int, int], None]  # what is done, how much of it, and 
 
 _SAVED_EVERY: Final = 20.0  # seconds
 _AHEAD: Final = 3  # tasks that wait for each thread
+_LEAST_BATCH: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,7 @@ def build(
     gathered = Gathered(subject, settings.examples, len(files), folder)
     gathered.load()
     with ThreadPoolExecutor(max(threads, engine.slots) + 1) as pool:  # one decodes while the others run the network
-        _run(pool, Observer(network, engine, subject), files, gathered, engine.paying_batch, threads, progress)
+        _run(pool, Observer(network, engine, subject), files, gathered, _batch(engine), threads, progress)
         if not gathered.pictures:
             shutil.rmtree(folder)
             raise BuildError(f"none of {len(files)} files is a picture that {network.model.name} takes")
@@ -115,13 +117,18 @@ def _key(
         except OSError:
             digest.update(repr((name, None)).encode())
     return {
-        "version": VERSION,
+        "version": [VERSION, 2],  # of the file, and of an unfinished build
         "network": [parameters_digest(network), preprocess_digest(network), network.digest],
-        "engine": [engine.info.engine, engine.info.precision, engine.info.threads, engine.paying_batch],
+        "engine": [engine.info.engine, engine.info.precision, engine.info.threads, _batch(engine)],
         "files": digest.hexdigest(),
         "layers": [*layers],
         "examples": of.examples,
     }
+
+
+def _batch(engine: Engine) -> int:
+    """The pictures of a batch. What Python does for each batch costs as much as a picture."""
+    return max(_LEAST_BATCH, engine.paying_batch)
 
 
 def _run(
@@ -213,8 +220,8 @@ def _written(
                 for number in range(gathered.pictures)
             ]
         )
-        for layer in subject.layers:
-            facts, found = arrays.of_layer(network, gathered, layer)
+        of_layers = pool.map(partial(arrays.of_layer, network, gathered), subject.layers)
+        for layer, (facts, found) in zip(subject.layers, of_layers, strict=True):
             number = writer.layer(layer.name, "layer", facts, found)
             for by in OF_LAYERS:
                 _examples(writer, number, by, layer.name, gathered, layer, crops, whole)
@@ -297,7 +304,7 @@ def _cut(
 
 
 def _webp(image: Image.Image, settings: Settings) -> bytes:
-    image.thumbnail((settings.side, settings.side), Image.Resampling.LANCZOS)
+    image.thumbnail((settings.side, settings.side), Image.Resampling.BILINEAR, reducing_gap=1.0)
     buffer = io.BytesIO()
-    image.save(buffer, "WEBP", quality=settings.quality, method=2)
+    image.save(buffer, "WEBP", quality=settings.quality, method=1)
     return buffer.getvalue()

@@ -23,7 +23,7 @@ MOST_DAMAGED: Final = 4096
 # Predicted classes whose means are kept: the first to appear.
 MOST_CLASSES: Final = 2048
 _SEED: Final = 20
-_PENDING: Final = 4  # batches
+_PENDING: Final = 64  # batches
 # Two pictures are near-identical if their sketches differ by so little: bits of 56, and levels of 255 on average.
 _ALIKE_BITS: Final = 6
 _ALIKE_LEVELS: Final = 4
@@ -139,7 +139,7 @@ class Gathered:
                 self.damaged_weights[self.damaged] = seen.damaged[place]
                 self.damaged += 1
         self._pending += [(each, numbers) for each in seen.candidates]
-        if len(self._pending) >= _PENDING:
+        if len(self._pending) > min(self.done // 4, _PENDING):  # at first each batch raises the bars much
             self.settle()
         self.done += 1
 
