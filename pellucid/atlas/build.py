@@ -35,7 +35,6 @@ Progress = Callable[[str, int, int], None]  # what is done, how much of it, and 
 
 _SAVED_EVERY: Final = 20.0  # seconds
 _AHEAD: Final = 3  # tasks that wait for each thread
-_LEAST_BATCH: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +95,7 @@ def build(
     gathered = Gathered(subject, settings.examples, len(files), folder)
     gathered.load()
     with ThreadPoolExecutor(max(threads, engine.slots) + 1) as pool:  # one decodes while the others run the network
-        _run(pool, Observer(network, engine, subject), files, gathered, _batch(engine), threads, progress)
+        _run(pool, Observer(network, engine, subject), files, gathered, engine.paying_batch, threads, progress)
         if not gathered.pictures:
             shutil.rmtree(folder)
             raise BuildError(f"none of {len(files)} files is a picture that {network.model.name} takes")
@@ -119,16 +118,11 @@ def _key(
     return {
         "version": [VERSION, 2],  # of the file, and of an unfinished build
         "network": [parameters_digest(network), preprocess_digest(network), network.digest],
-        "engine": [engine.info.engine, engine.info.precision, engine.info.threads, _batch(engine)],
+        "engine": [engine.info.engine, engine.info.precision, engine.info.threads, engine.paying_batch],
         "files": digest.hexdigest(),
         "layers": [*layers],
         "examples": of.examples,
     }
-
-
-def _batch(engine: Engine) -> int:
-    """The pictures of a batch. What Python does for each batch costs as much as a picture."""
-    return max(_LEAST_BATCH, engine.paying_batch)
 
 
 def _run(
