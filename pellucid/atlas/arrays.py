@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pellucid.atlas import measure
-from pellucid.atlas.content import QUANTILES, Evidence, LayerFacts
+from pellucid.atlas.content import LARGEST, QUANTILES, Evidence, LayerFacts
 from pellucid.atlas.gathered import Gathered
 from pellucid.atlas.observe import Watched
 from pellucid.network.file import CompiledNetwork
@@ -33,7 +33,7 @@ def of_layer(network: CompiledNetwork, gathered: Gathered, layer: Watched) -> tu
         **_by_class(gathered, place),
     }
     evidence: Evidence = "none"
-    arrays |= _lists("for", np.zeros((0, channels)), []) | _lists("against", np.zeros((0, channels)), [])
+    scores, counts, named = np.zeros((0, channels)), np.zeros(0, int), list[int]()
     if name in subject.linear:
         evidence = "weights"
         weights = network.weights[network.manifest.values[name].linear or ""].astype(np.float64)
@@ -41,7 +41,6 @@ def of_layer(network: CompiledNetwork, gathered: Gathered, layer: Watched) -> tu
         counts, named = gathered.counts[rows], [gathered.classes[row] for row in rows]
         sums = gathered.sums[rows, place]
         scores = weights[named] * sums / (counts + 2)[:, None]
-        arrays |= _lists("for", scores, named, counts) | _lists("against", -scores, named, counts, sign=-1)
     elif name in subject.inner and gathered.differentiated:
         evidence = "gradients"
         inner = [each for each in subject.layers if each.name in subject.inner]
@@ -50,7 +49,7 @@ def of_layer(network: CompiledNetwork, gathered: Gathered, layer: Watched) -> tu
         counts = gathered.evident[rows]
         scores = gathered.evidence[rows, before : before + channels] / (counts + 2)[:, None]
         named = [gathered.classes[row] for row in rows]
-        arrays |= _lists("for", scores, named, counts) | _lists("against", -scores, named, counts, sign=-1)
+    arrays |= _lists("for", scores, named, counts) | _lists("against", -scores, named, counts, sign=-1)
     predict, agree = measure.of_layer(gathered, name)
     facts = LayerFacts(
         shape=layer.shape, cells=layer.cells, evidence=evidence, crops_predict=predict, classes_agree=agree
@@ -128,6 +127,6 @@ def _lists(
     of = np.array(counts if len(counts) else np.zeros(len(scores)), np.int64)
     return {
         f"{relation} classes": np.where(positive, np.array(classes, np.int64)[order], -1).astype("<i4"),
-        f"{relation} scores": np.where(positive, sign * chosen, 0).astype("<f4"),
+        f"{relation} scores": np.where(positive, sign * np.minimum(chosen, LARGEST / 2), 0).astype("<f4"),
         f"{relation} pictures": np.where(positive, of[order], 0).astype("<i4"),
     }

@@ -85,7 +85,7 @@ def build(
     if unknown:
         raise BuildError(f"{network.model.name} has no layer {unknown[0]!r}; `pellucid layers` lists them")
     subject = Subject.of(network, layers)
-    if not subject.columns:
+    if not subject.weights.stop:
         raise BuildError(f"{network.model.name} has no layer to describe: name some with --layer")
     folder = out.with_name(f"{out.name}.unfinished")
     try:

@@ -151,11 +151,10 @@ def _check_sizes(database: sqlite3.Connection, name: str, network: CompiledNetwo
     (pictures,) = database.execute("SELECT count(*) FROM pictures").fetchone()
     (crops,) = database.execute("SELECT count(*) FROM crops").fetchone()
     (examples,) = database.execute("SELECT count(*) FROM examples").fetchone()
-    if examples > 2 * channels:
-        raise refuse("it has too many rows")
-    copies = max(about.damages.values(), default=0)
-    if pictures != about.pictures or copies > pictures or crops > 2 * channels * about.examples:
-        raise refuse("its pictures and crops do not match what it says of itself")
+    if pictures != about.pictures or examples > 2 * channels or crops > 2 * channels * about.examples:
+        raise refuse("its pictures, examples and crops do not match what it says of itself")
+    if max(about.damages.values(), default=0) > pictures:
+        raise refuse("it has more damaged copies than pictures")
     classed = "(class IS NULL OR (typeof(class) = 'integer' AND class >= 0 AND class < ?))"
     named = "(name IS NULL OR (typeof(name) = 'text' AND length(name) <= ?))"
     valid = f"typeof(sha256) = 'blob' AND length(sha256) = {DIGEST} AND {classed} AND {named}"

@@ -286,7 +286,7 @@ class Atlas:
         with self._lock:
             try:
                 return self._database.execute(query, values).fetchall()
-            except (sqlite3.Error, OverflowError) as error:
+            except (sqlite3.Error, OverflowError, UnicodeDecodeError) as error:
                 raise AtlasError(f"the atlas is not valid: {error}") from error
 
 
@@ -305,7 +305,7 @@ def read(path: Path, network: CompiledNetwork) -> Atlas:
         for gate in checked.gates.values():
             _ = gate.weight, gate.damaged, gate.class_means(), gate.lists
         return Atlas(database, about, network, digest)  # the other keeps the arrays that were checked
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # SQLite's message may quote what is no text
         database.close()
         raise AtlasError(f"{name} is not an atlas, or is altered: {error}") from error
     except ValidationError as error:

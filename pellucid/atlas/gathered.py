@@ -12,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from pellucid.atlas.content import LARGEST
 from pellucid.atlas.observe import Bars, Candidates, Observed, Subject
 from pellucid.types import Floats, Pixels
 
@@ -83,18 +84,18 @@ class Gathered:
         inner = sum(layer.shape[0] for layer in subject.layers if layer.name in subject.inner)
         self.zeros = np.zeros(subject.channels)
         self._rows: dict[int, int] = {}  # class -> its row in the arrays of classes
-        means = subject.columns - subject.channels
+        means = subject.weights.stop - subject.channels
         self.counts = np.zeros((0,), np.int64)
         self.sums, self.totals, self.squares = np.zeros((0, means)), np.zeros(means), np.zeros(means)
         self.evident = np.zeros((0,), np.int64)
         self.evidence = np.zeros((0, inner))
         self._pending: list[tuple[Candidates, NDArray[np.int32]]] = []
         folder.mkdir(parents=True, exist_ok=True)
-        self.values = _array(folder / "values", (min(pictures, MOST_SAMPLED), subject.columns))
+        self.values = _array(folder / "values", (min(pictures, MOST_SAMPLED), subject.weights.stop))
         weights = subject.weights.stop - subject.weights.start
         copies = (min(pictures, MOST_DAMAGED) if weights else 0, 1 + len(subject.damages), weights)
         self.damaged_weights = _array(folder / "damaged", copies)
-        self._raise()
+        self.settle()
 
     @property
     def classes(self) -> list[int]:
@@ -107,7 +108,7 @@ class Gathered:
         numbers = np.full(len(seen.indices), -1, np.int32)
         for place, index in enumerate(seen.indices):
             digest = seen.digests[place]
-            if not np.isfinite(seen.values[place]).all():
+            if not (np.abs(seen.values[place]) <= LARGEST).all():
                 self.unreadable += 1
                 continue
             if digest in self._known:
@@ -148,9 +149,6 @@ class Gathered:
         if self._pending:
             self.best.merge(self._pending)
             self._pending.clear()
-        self._raise()
-
-    def _raise(self) -> None:
         self.bars: Bars = self.best.value[:, -1].copy(), self.best.second[:, -1].copy()
 
     def _sample(self, number: int, values: Floats) -> None:
@@ -226,7 +224,7 @@ class Gathered:
             self._rows = {number: row for row, number in enumerate(state["classes"].tolist())}
             for name in Best.FIELDS:
                 setattr(self.best, name, state[f"best {name}"])
-        self._raise()
+        self.settle()
         self._known = {self.digests[number].tobytes(): number for number in range(self.pictures)}
 
 

@@ -27,9 +27,9 @@ from pellucid.types import Batch, Box, Floats, InputPixels, MapSpec, Pixels, Pla
 
 Array = NDArray[Any]
 
-# Of 16 batches one is differentiated, and the pictures of one of 32 are run again with each damage. docs/atlas.md has
+# Of 8 batches one is differentiated, and the pictures of one of 32 are run again with each damage. docs/atlas.md has
 # what the numbers lose.
-_DIFFERENTIATED: Final = 16
+_DIFFERENTIATED: Final = 8
 _DAMAGED: Final = 32
 # Pictures that are differentiated at a time. More need much more memory, and save a tenth of the time.
 _DIFFERENTIATED_AT_ONCE: Final = 2
@@ -131,11 +131,6 @@ class Subject:
         return cls(watched, gates, inner, linear, kinds, parts, channels, weights)
 
     @property
-    def columns(self) -> int:
-        """The length of a row of values."""
-        return self.weights.stop
-
-    @property
     def strengths(self) -> int:
         """The length of a row of strengths."""
         return 2 * self.weights.stop - self.weights.start
@@ -200,31 +195,30 @@ class Observer:
         indices = [files[place][0] for place in good]
         bad = tuple(files[place][0] for place in range(len(files)) if place not in good)
         if not good:
-            empty = np.zeros((0, self._subject.columns), np.float32)
+            empty = np.zeros((0, self._subject.weights.stop), np.float32)
             return Observed((), bad, (), np.zeros((0, _THUMB, _THUMB, 3), np.uint8), (), empty, empty, (), None, None)
         pixels = np.stack([pixels for pixels in decoded if pixels is not None])
         digests = tuple(hashlib.sha256(uploads[place] or b"").digest() for place in good)
         evident = bool(self._subject.inner) and number % _DIFFERENTIATED == 0
         step = _DIFFERENTIATED_AT_ONCE if evident else len(pixels)
         predicted: list[int] = []
-        values, zeros, candidates, evidences = [], [], [], []
+        reduced, candidates, evidences = [], [], []
         with self._turn:
             for start in range(0, len(pixels), step):
                 record = self._record(pixels[start : start + step], self._differentiated if evident else self._plan)
-                reduced = self._reduced(record)
-                values.append(reduced[0])
-                zeros.append(reduced[1])
-                candidates.append(self._candidates(record, reduced[0], bars, start))
+                reduced.append(self._reduced(record))
+                candidates.append(self._candidates(record, reduced[-1][0], bars, start))
                 evidences += [self._evidence(record)] if evident else []
                 predicted += record.logits.argmax(1).tolist() if self._classes else [-1] * len(record.logits)
                 del record
-        found = np.concatenate(values), np.concatenate(zeros), tuple(candidates)
+        values, zeros = (np.concatenate(each) for each in zip(*reduced, strict=True))
         evidence = np.concatenate(evidences) if evident else None
         damaged = None
         if self._subject.damages and number % _DAMAGED == 1:
-            damaged = self._damaged(pixels, digests, found[0][:, self._subject.weights])
+            damaged = self._damaged(pixels, digests, values[:, self._subject.weights])
         sketches = np.stack([sketch(shown(each, self._spec)) for each in pixels])
-        return Observed(tuple(indices), bad, digests, sketches, tuple(predicted), *found, evidence, damaged)
+        found = digests, sketches, tuple(predicted), values, zeros, tuple(candidates)
+        return Observed(tuple(indices), bad, *found, evidence, damaged)
 
     def _record(self, pixels: InputPixels, plan: Plan) -> ForwardRecord:
         return self._engine.record(Batch(pixels, (plan,) * len(pixels)), self._cores)
@@ -232,7 +226,7 @@ class Observer:
     def _reduced(self, record: ForwardRecord) -> tuple[Floats, Floats]:
         """The values and zeros of pictures."""
         subject, count = self._subject, len(record.logits)
-        values = np.empty((count, subject.columns), np.float32)
+        values = np.empty((count, subject.weights.stop), np.float32)
         zeros = np.empty((count, subject.channels), np.float32)
         for layer in subject.layers:
             maps = record.maps[layer.name].reshape(count, layer.shape[0], -1)

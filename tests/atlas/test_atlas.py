@@ -270,7 +270,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], bytes], str]] = {
     ),
     "more damaged than there are": (
         changed("UPDATE about SET facts = replace(facts, '\"clean\":', '\"clean\":9')"),
-        "do not match",
+        "more damaged copies than pictures",
     ),
     "long facts": (changed("UPDATE layers SET facts = facts || printf('%.*c', 70000, ' ')"), "too long a name"),
     "a write-ahead log": (header(18, b"\2\2"), "header"),
