@@ -83,14 +83,9 @@ class _Stored:
     def class_means(self) -> ClassMeans:
         """See ClassMeans."""
         classes = self._classes("class means classes")
-        pictures = self._array("class means pictures", "<i4", (len(classes),))
-        if (pictures < 1).any():
-            raise AtlasError(f"the atlas is not valid: {self.name} has a class without pictures")
+        pictures = self._array("class means pictures", "<i4", (len(classes),), 1)
         means = self._array("class means", "<f2", (len(classes), self.channels)).astype(np.float32)
-        spread = self._array("spread", "<f4", (self.channels,))
-        if (spread < 0).any():
-            raise AtlasError(f"the atlas is not valid: {self.name} has a negative spread")
-        return ClassMeans(classes, pictures, means, spread)
+        return ClassMeans(classes, pictures, means, self._array("spread", "<f4", (self.channels,), 0))
 
     def _distribution(self, name: str) -> Distribution:
         found = self._array(name, "<f4", (self.channels, QUANTILES))
@@ -98,14 +93,13 @@ class _Stored:
             raise AtlasError(f"the atlas is not valid: the quantiles {name} of {self.name} are not in order")
         return Distribution(found)
 
-    def _array(self, name: str, kind: str, shape: tuple[int, ...]) -> Array:
-        return self._atlas.array(self._number, name, kind, shape)
+    def _array(
+        self, name: str, kind: str, shape: tuple[int, ...], low: float = -LARGEST, high: float = LARGEST
+    ) -> Array:
+        return self._atlas.array(self._number, name, kind, shape, low, high)
 
-    def _classes(self, name: str, *more: int) -> NDArray[np.int32]:
-        data = self._atlas.array(self._number, name, "<i4", (-1, *more))
-        if data.size and not (data.min() >= -1 and data.max() < self._atlas.classes):
-            raise AtlasError(f"the atlas is not valid: {self.name} has a class that the network does not have")
-        return data
+    def _classes(self, name: str) -> NDArray[np.int32]:
+        return self._array(name, "<i4", (-1,), -1, self._atlas.classes - 1)
 
     @cached_property
     def lists(self) -> Mapping[str, tuple[Array, Array, Array]]:
@@ -151,10 +145,7 @@ class Layer(_Stored):
     @cached_property
     def zeros(self) -> Floats:
         """The share ``[C]`` of positions that are exactly zero."""
-        found = self._array("zeros", "<f4", (self.channels,))
-        if not ((found >= 0) & (found <= 1)).all():
-            raise AtlasError(f"the atlas is not valid: {self.name} has a share of zeros that is none")
-        return found
+        return self._array("zeros", "<f4", (self.channels,), 0, 1)
 
     @property
     def weights(self) -> Floats | None:
@@ -256,14 +247,14 @@ class Atlas:
 
     # -- for layers and gates
 
-    def array(self, layer: int, name: str, kind: str, shape: tuple[int, ...]) -> Array:
-        """An array of a layer. Raises AtlasError if it is missing, of another size, or has too large a number."""
+    def array(self, layer: int, name: str, kind: str, shape: tuple[int, ...], low: float, high: float) -> Array:
+        """An array of a layer. Raises AtlasError if it is missing, of another size, or has a number out of bounds."""
         for (data,) in self._rows("SELECT data FROM arrays WHERE layer = ? AND name = ?", layer, name):
             try:
                 found = np.frombuffer(data, kind).reshape(shape)
             except (TypeError, ValueError):
                 break
-            if found.dtype.kind == "f" and not float(np.abs(found).max(initial=0)) <= LARGEST:
+            if found.size and not low <= float(found.min()) <= float(found.max()) <= high:
                 break
             return found
         raise AtlasError(f"the atlas is not valid: an array of layer {layer} is missing or broken ({name})")
