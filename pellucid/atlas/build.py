@@ -20,7 +20,7 @@ from PIL import Image
 
 from pellucid.atlas import arrays
 from pellucid.atlas.checks import parameters_digest, preprocess_digest
-from pellucid.atlas.content import ENTRY, OF_GATES, OF_LAYERS, VERSION, About, By
+from pellucid.atlas.content import ENTRY, OF_GATES, OF_LAYERS, VERSION, About, By, DamageKind
 from pellucid.atlas.gathered import Gathered, prepare
 from pellucid.atlas.observe import Observer, Subject, Watched, pixels_of, shown
 from pellucid.atlas.writing import Writer, writing
@@ -182,7 +182,7 @@ def _written(
     progress: Progress,
 ) -> About:
     subject, classes = gathered.subject, network.model.output.kind in ("softmax", "sigmoid")
-    copies = {"clean": gathered.damaged} | dict.fromkeys(subject.damages, gathered.damaged) if gathered.damaged else {}
+    kinds: tuple[DamageKind, ...] = ("clean", *subject.damages) if gathered.damaged else ()
     about = About(
         network=network.model.name,
         parameters_sha256=parameters_digest(network),
@@ -194,7 +194,7 @@ def _written(
         sampled=min(gathered.pictures, len(gathered.values)),
         examples=settings.examples,
         crops=settings.crops,
-        damages=copies,
+        damages=dict.fromkeys(kinds, gathered.damaged),
         differentiated=gathered.differentiated,
         precision=engine.info.precision,
     )
@@ -214,7 +214,7 @@ def _written(
                 for number in range(gathered.pictures)
             ]
         )
-        of_layers = pool.map(partial(arrays.of_layer, network, gathered), subject.layers)
+        of_layers = _in_order(pool, partial(arrays.of_layer, network, gathered), subject.layers, threads)
         for layer, (facts, found) in zip(subject.layers, of_layers, strict=True):
             number = writer.layer(layer.name, "layer", facts, found)
             for by in OF_LAYERS:

@@ -131,10 +131,10 @@ def _check_sizes(database: sqlite3.Connection, name: str, network: CompiledNetwo
         if (kind, layer) in facts or shapes.get((kind, layer)) != known.shape:
             raise refuse("it has a layer that the network does not have")
         facts[kind, layer] = known
-        by = slice(0, 2) if kind == "layer" else slice(2, 4)
-        limits[number, by, 0] = known.shape[0]
         if kind == "layer":
-            limits[number, by, 1:] = *known.shape[1:], known.cells[0] * known.cells[1]
+            limits[number, :2] = *known.shape, known.cells[0] * known.cells[1]
+        else:
+            limits[number, 2:, 0] = known.shape[0]
     for (kind, layer), known in facts.items():
         before = facts.get(("layer", known.before)) if kind == "gate" else None
         if kind == "gate" and (before is None or before.shape[0] != known.shape[0]):

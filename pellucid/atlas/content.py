@@ -18,6 +18,7 @@ from pellucid.types import Box, Floats, Pixels
 Array = NDArray[Any]
 By = Literal["maximum", "mean", "highest", "lowest"]
 Relation = Literal["for", "against", "activating"]
+DamageKind = Literal["clean", "noise", "blur", "dark", "jpeg"]  # of a copy; clean is the picture itself
 # How the classes that a channel speaks for were found: by its contribution to the logit of the predicted class, the
 # mean over pictures of each. ``gradients``: gradient times activation, summed over positions. ``weights``: the same in
 # closed form, the weight of the linear layer behind times the mean activation.
@@ -94,7 +95,7 @@ class About(BaseModel):
     sampled: Annotated[int, Field(ge=0, le=MOST_PICTURES)]
     examples: Annotated[int, Field(ge=0, le=MOST_EXAMPLES)]
     crops: bool
-    damages: dict[Literal["clean", "noise", "blur", "dark", "jpeg"], Annotated[int, Field(ge=0)]]
+    damages: dict[DamageKind, Annotated[int, Field(ge=0)]]
     differentiated: Annotated[int, Field(ge=0)] = 0
     precision: Annotated[str, Field(pattern="^[a-z0-9]{1,16}$")]
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pellucid.atlas import damages
-from pellucid.atlas.content import MOST_CELLS, OF_GATES, OF_LAYERS, By
+from pellucid.atlas.content import MOST_CELLS, OF_GATES, OF_LAYERS, By, DamageKind
 from pellucid.atlas.receptive_field import ReceptiveField, receptive_fields
 from pellucid.decode.image import decode
 from pellucid.engine import Engine
@@ -101,7 +101,7 @@ class Subject:
     gates: tuple[tuple[str, int, str], ...]  # name, channels, the layer before
     inner: tuple[str, ...]  # layers whose evidence is by gradient
     linear: tuple[str, ...]  # layers whose evidence is the linear layer behind them
-    damages: tuple[str, ...]
+    damages: tuple[DamageKind, ...]
     parts: Mapping[tuple[By, str], slice]
     channels: int  # of all layers
     weights: slice  # the values that are weights: the last ones
@@ -133,7 +133,7 @@ class Subject:
     @property
     def strengths(self) -> int:
         """The length of a row of strengths."""
-        return 2 * self.weights.stop - self.weights.start
+        return int(2 * self.weights.stop - self.weights.start)
 
     @property
     def cells(self) -> int:
