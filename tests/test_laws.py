@@ -25,7 +25,6 @@ MAY_IMPORT = {
     "pellucid.atlas.file": {
         "pellucid.atlas.checks",
         "pellucid.atlas.content",
-        "pellucid.atlas.receptive_field",
         "pellucid.network",
     },
     "pellucid.client": {"pellucid.schemas"},

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pellucid.atlas import measure
-from pellucid.atlas.content import QUANTILES, Evidence, LayerFacts
+from pellucid.atlas.content import LARGEST, QUANTILES, Evidence, LayerFacts
 from pellucid.atlas.gathered import Gathered
 from pellucid.atlas.observe import Watched
 from pellucid.network.file import CompiledNetwork
@@ -25,26 +25,22 @@ def of_layer(network: CompiledNetwork, gathered: Gathered, layer: Watched) -> tu
     subject, name = gathered.subject, layer.name
     channels = layer.shape[0]
     columns = subject.parts["mean", name]
-    first = sum(other.shape[0] for other in subject.layers)
-    start = subject.parts["maximum", name].start
+    place = subject.parts["maximum", name]  # also among the means of all layers
     arrays = {
-        "maximum": _quantiles(gathered, subject.parts["maximum", name]),
+        "maximum": _quantiles(gathered, place),
         "mean": _quantiles(gathered, columns),
-        "zeros": (gathered.zeros[start : start + channels] / gathered.pictures).astype("<f4"),
-        "rows": layer.field.rows.astype("<i4"),
-        "columns": layer.field.columns.astype("<i4"),
-        **_by_class(gathered, slice(columns.start - first, columns.stop - first)),
+        "zeros": (gathered.zeros[place] / gathered.pictures).astype("<f4"),
+        **_by_class(gathered, place),
     }
     evidence: Evidence = "none"
-    arrays |= _lists("for", np.zeros((0, channels)), []) | _lists("against", np.zeros((0, channels)), [])
+    scores, counts, named = np.zeros((0, channels)), np.zeros(0, int), list[int]()
     if name in subject.linear:
         evidence = "weights"
         weights = network.weights[network.manifest.values[name].linear or ""].astype(np.float64)
         rows = np.array([row for row, predicted in enumerate(gathered.classes) if predicted >= 0], int)
         counts, named = gathered.counts[rows], [gathered.classes[row] for row in rows]
-        sums = gathered.sums[rows, columns.start - first : columns.stop - first]
+        sums = gathered.sums[rows, place]
         scores = weights[named] * sums / (counts + 2)[:, None]
-        arrays |= _lists("for", scores, named, counts) | _lists("against", -scores, named, counts, sign=-1)
     elif name in subject.inner and gathered.differentiated:
         evidence = "gradients"
         inner = [each for each in subject.layers if each.name in subject.inner]
@@ -53,7 +49,7 @@ def of_layer(network: CompiledNetwork, gathered: Gathered, layer: Watched) -> tu
         counts = gathered.evident[rows]
         scores = gathered.evidence[rows, before : before + channels] / (counts + 2)[:, None]
         named = [gathered.classes[row] for row in rows]
-        arrays |= _lists("for", scores, named, counts) | _lists("against", -scores, named, counts, sign=-1)
+    arrays |= _lists("for", scores, named, counts) | _lists("against", -scores, named, counts, sign=-1)
     predict, agree = measure.of_layer(gathered, name)
     facts = LayerFacts(
         shape=layer.shape, cells=layer.cells, evidence=evidence, crops_predict=predict, classes_agree=agree
@@ -65,11 +61,10 @@ def of_gate(
     network: CompiledNetwork, gathered: Gathered, name: str, channels: int, before: str
 ) -> tuple[LayerFacts, dict[str, Array]]:
     subject = gathered.subject
-    columns = subject.parts["weight", name]
-    first = sum(layer.shape[0] for layer in subject.layers)
+    columns = subject.parts["highest", name]
     arrays = {
         "weight": _quantiles(gathered, columns),
-        **_by_class(gathered, slice(columns.start - first, columns.stop - first)),
+        **_by_class(gathered, slice(columns.start - subject.channels, columns.stop - subject.channels)),
         **_lists("for", np.zeros((0, channels)), []),
         **_lists("against", np.zeros((0, channels)), []),
     }
@@ -85,7 +80,12 @@ def of_gate(
 
 def quantiles(values: Floats) -> Floats:
     """33 quantiles ``[C, 33]`` of values ``[n, C]``, evenly spaced, linear between two values."""
-    return np.quantile(values, np.linspace(0, 1, QUANTILES), axis=0).T.astype("<f4")
+    ordered = np.sort(np.ascontiguousarray(values.T), axis=1)
+    places = np.linspace(0, len(values) - 1, QUANTILES)
+    below = places.astype(int)
+    low, high = ordered[:, below], ordered[:, np.minimum(below + 1, len(values) - 1)]
+    found: Floats = (low + (places - below) * (high - low)).astype("<f4")
+    return found
 
 
 def _quantiles(gathered: Gathered, columns: slice) -> Floats:
@@ -127,6 +127,6 @@ def _lists(
     of = np.array(counts if len(counts) else np.zeros(len(scores)), np.int64)
     return {
         f"{relation} classes": np.where(positive, np.array(classes, np.int64)[order], -1).astype("<i4"),
-        f"{relation} scores": np.where(positive, sign * chosen, 0).astype("<f4"),
+        f"{relation} scores": np.where(positive, sign * np.minimum(chosen, LARGEST / 2), 0).astype("<f4"),
         f"{relation} pictures": np.where(positive, of[order], 0).astype("<i4"),
     }

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -19,8 +20,8 @@ from PIL import Image
 
 from pellucid.atlas import arrays
 from pellucid.atlas.checks import parameters_digest, preprocess_digest
-from pellucid.atlas.content import ENTRY, OF_GATES, OF_LAYERS, VERSION, About, By
-from pellucid.atlas.gathered import Best, Gathered, prepare
+from pellucid.atlas.content import ENTRY, OF_GATES, OF_LAYERS, VERSION, About, By, DamageKind
+from pellucid.atlas.gathered import Gathered, prepare
 from pellucid.atlas.observe import Observer, Subject, Watched, pixels_of, shown
 from pellucid.atlas.writing import Writer, writing
 from pellucid.engine import Engine
@@ -84,7 +85,7 @@ def build(
     if unknown:
         raise BuildError(f"{network.model.name} has no layer {unknown[0]!r}; `pellucid layers` lists them")
     subject = Subject.of(network, layers)
-    if not subject.columns:
+    if not subject.weights.stop:
         raise BuildError(f"{network.model.name} has no layer to describe: name some with --layer")
     folder = out.with_name(f"{out.name}.unfinished")
     try:
@@ -115,7 +116,7 @@ def _key(
         except OSError:
             digest.update(repr((name, None)).encode())
     return {
-        "version": VERSION,
+        "version": [VERSION, 2],  # of the file, and of an unfinished build
         "network": [parameters_digest(network), preprocess_digest(network), network.digest],
         "engine": [engine.info.engine, engine.info.precision, engine.info.threads, engine.paying_batch],
         "files": digest.hexdigest(),
@@ -181,7 +182,7 @@ def _written(
     progress: Progress,
 ) -> About:
     subject, classes = gathered.subject, network.model.output.kind in ("softmax", "sigmoid")
-    copies = {"clean": gathered.damaged} | dict.fromkeys(subject.damages, gathered.damaged) if gathered.damaged else {}
+    kinds: tuple[DamageKind, ...] = ("clean", *subject.damages) if gathered.damaged else ()
     about = About(
         network=network.model.name,
         parameters_sha256=parameters_digest(network),
@@ -193,11 +194,13 @@ def _written(
         sampled=min(gathered.pictures, len(gathered.values)),
         examples=settings.examples,
         crops=settings.crops,
-        damages=copies,
+        damages=dict.fromkeys(kinds, gathered.damaged),
         differentiated=gathered.differentiated,
         precision=engine.info.precision,
     )
-    crops = _crops(gathered, _whole(network)) if settings.crops else {}
+    height, width = network.model.preprocess.size
+    whole = 0, 0, width, height
+    crops = _crops(gathered, whole) if settings.crops else {}
     with writing(out) as writer:
         writer.about(about)
         named = [files[index][0] if settings.names else None for index in gathered.indices[: gathered.pictures]]
@@ -211,23 +214,18 @@ def _written(
                 for number in range(gathered.pictures)
             ]
         )
-        for layer in subject.layers:
-            facts, found = arrays.of_layer(network, gathered, layer)
+        of_layers = _in_order(pool, partial(arrays.of_layer, network, gathered), subject.layers, threads)
+        for layer, (facts, found) in zip(subject.layers, of_layers, strict=True):
             number = writer.layer(layer.name, "layer", facts, found)
             for by in OF_LAYERS:
-                _examples(writer, number, by, gathered.best[by, layer.name], layer, crops)
+                _examples(writer, number, by, layer.name, gathered, layer, crops, whole)
         for name, channels, before in subject.gates:
             facts, found = arrays.of_gate(network, gathered, name, channels, before)
             number = writer.layer(name, "gate", facts, found)
             for by in OF_GATES:
-                _examples(writer, number, by, gathered.best[by, name], None, crops, whole=_whole(network))
+                _examples(writer, number, by, name, gathered, None, crops, whole)
         _cut(pool, network, files, settings, gathered, crops, writer, threads, progress)
     return about
-
-
-def _whole(network: CompiledNetwork) -> Box:
-    height, width = network.model.preprocess.size
-    return 0, 0, width, height
 
 
 Crops = dict[tuple[int, Box], int]  # a picture and a box -> the crop's number
@@ -237,9 +235,10 @@ def _crops(gathered: Gathered, whole: Box) -> Crops:
     """Numbers of all crops, each distinct one once."""
     found: set[tuple[int, Box]] = set()
     layers = {layer.name: layer for layer in gathered.subject.layers}
-    for (by, name), best in gathered.best.items():
+    best = gathered.best
+    for (by, name), part in gathered.subject.parts.items():
         layer = layers[name] if by in OF_LAYERS else None
-        places = (each.ravel().tolist() for each in (best.picture, best.row, best.column))
+        places = (each[part].ravel().tolist() for each in (best.picture, best.row, best.column))
         for picture, row, column in zip(*places, strict=True):
             if picture >= 0:
                 found.add((picture, whole if layer is None else layer.box(row, column)))
@@ -247,19 +246,20 @@ def _crops(gathered: Gathered, whole: Box) -> Crops:
 
 
 def _examples(
-    writer: Writer, number: int, by: By, best: Best, layer: Watched | None, crops: Crops, whole: Box = (0, 0, 0, 0)
+    writer: Writer, number: int, by: By, name: str, gathered: Gathered, layer: Watched | None, crops: Crops, whole: Box
 ) -> None:
-    for channel in range(len(best.value)):
-        there = best.picture[channel] >= 0
+    best = gathered.best
+    for channel, place in enumerate(range(gathered.subject.strengths)[gathered.subject.parts[by, name]]):
+        there = best.picture[place] >= 0
         entries = np.zeros(int(there.sum()), ENTRY)
         for field in ("picture", "row", "column", "value"):
-            entries[field] = getattr(best, field)[channel][there]
+            entries[field] = getattr(best, field)[place][there]
         if by == "lowest":
             entries["value"] *= -1
         for entry in entries:
             box = whole if layer is None else layer.box(int(entry["row"]), int(entry["column"]))
             entry["crop"] = crops.get((int(entry["picture"]), box), -1)
-        masks = best.masks[channel][there] if crops and layer is not None else None
+        masks = None if layer is None or not crops else best.masks[place][there, : layer.cells[0] * layer.cells[1]]
         writer.examples(number, channel, by, entries, masks)
 
 
@@ -298,7 +298,7 @@ def _cut(
 
 
 def _webp(image: Image.Image, settings: Settings) -> bytes:
-    image.thumbnail((settings.side, settings.side), Image.Resampling.LANCZOS)
+    image.thumbnail((settings.side, settings.side), Image.Resampling.BILINEAR, reducing_gap=1.0)
     buffer = io.BytesIO()
-    image.save(buffer, "WEBP", quality=settings.quality, method=2)
+    image.save(buffer, "WEBP", quality=settings.quality, method=1)
     return buffer.getvalue()

@@ -18,6 +18,7 @@ from pellucid.types import Box, Floats, Pixels
 Array = NDArray[Any]
 By = Literal["maximum", "mean", "highest", "lowest"]
 Relation = Literal["for", "against", "activating"]
+DamageKind = Literal["clean", "noise", "blur", "dark", "jpeg"]  # of a copy; clean is the picture itself
 # How the classes that a channel speaks for were found: by its contribution to the logit of the predicted class, the
 # mean over pictures of each. ``gradients``: gradient times activation, summed over positions. ``weights``: the same in
 # closed form, the weight of the linear layer behind times the mean activation.
@@ -38,6 +39,7 @@ MOST_PICTURES: Final = 2**24
 MOST_EXAMPLES: Final = 64
 MOST_NAMED: Final = 64  # classes in a list of one channel
 LONGEST_NAME: Final = 200
+LARGEST: Final = 1e18  # of all numbers: their products are finite
 LARGEST_CROP: Final = 2**18  # bytes
 LONGEST_CROP: Final = 2**10  # pixels
 Channels = Annotated[int, Field(ge=1, le=MOST_CHANNELS)]
@@ -93,7 +95,7 @@ class About(BaseModel):
     sampled: Annotated[int, Field(ge=0, le=MOST_PICTURES)]
     examples: Annotated[int, Field(ge=0, le=MOST_EXAMPLES)]
     crops: bool
-    damages: dict[Annotated[str, Field(pattern="^[a-z ]{1,32}$")], Annotated[int, Field(ge=0)]]
+    damages: dict[DamageKind, Annotated[int, Field(ge=0)]]
     differentiated: Annotated[int, Field(ge=0)] = 0
     precision: Annotated[str, Field(pattern="^[a-z0-9]{1,16}$")]
 
@@ -190,8 +192,8 @@ class Example:
 class Crop:
     """A part of a picture. ``box`` is in the pixels that the network saw, after its resize and centre crop.
 
-    The crop by maximum is the position's receptive field with some pixels around it (``Layer.field``), or the whole
-    picture. The crop by mean and of a gate is the whole picture.
+    The crop by maximum is the position's receptive field with some pixels around it, or the whole picture. The crop by
+    mean and of a gate is the whole picture.
     """
 
     number: int

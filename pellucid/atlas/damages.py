@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
+from pellucid.atlas.content import DamageKind
 from pellucid.network.spec import PreprocessSpec
 from pellucid.types import Floats, InputPixels
 
@@ -21,9 +22,9 @@ _QUALITY: Final = 20  # of the JPEG
 Damage = Callable[[Floats, np.random.Generator], Floats]
 
 
-def kinds(spec: PreprocessSpec) -> tuple[str, ...]:
+def kinds(spec: PreprocessSpec) -> tuple[DamageKind, ...]:
     """The damages that fit a network's pixels. JPEG needs 8-bit RGB."""
-    return ("noise", "blur", "dark", *(["jpeg"] if spec.is_plain else []))
+    return ("noise", "blur", "dark", "jpeg") if spec.is_plain else ("noise", "blur", "dark")
 
 
 def damaged(pixels: InputPixels, kind: str, spec: PreprocessSpec, seed: int) -> InputPixels:

@@ -35,13 +35,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from pellucid.atlas.checks import check, checked_digest
+from pellucid.atlas.checks import check, checked_digest, classes_of
 from pellucid.atlas.content import (
-    DIGEST,
     ENTRY,
-    LARGEST_CROP,
-    LONGEST_NAME,
-    MOST_EXAMPLES,
+    LARGEST,
     MOST_NAMED,
     QUANTILES,
     About,
@@ -60,7 +57,6 @@ from pellucid.atlas.content import (
     Relation,
     key_of,
 )
-from pellucid.atlas.receptive_field import ReceptiveField
 from pellucid.network.file import CompiledNetwork
 from pellucid.types import Floats
 
@@ -87,11 +83,9 @@ class _Stored:
     def class_means(self) -> ClassMeans:
         """See ClassMeans."""
         classes = self._classes("class means classes")
-        pictures = self._array("class means pictures", "<i4", (len(classes),))
-        if (pictures < 1).any():
-            raise AtlasError(f"the atlas is not valid: {self.name} has a class without pictures")
+        pictures = self._array("class means pictures", "<i4", (len(classes),), 1)
         means = self._array("class means", "<f2", (len(classes), self.channels)).astype(np.float32)
-        return ClassMeans(classes, pictures, means, self._array("spread", "<f4", (self.channels,)))
+        return ClassMeans(classes, pictures, means, self._array("spread", "<f4", (self.channels,), 0))
 
     def _distribution(self, name: str) -> Distribution:
         found = self._array(name, "<f4", (self.channels, QUANTILES))
@@ -99,17 +93,17 @@ class _Stored:
             raise AtlasError(f"the atlas is not valid: the quantiles {name} of {self.name} are not in order")
         return Distribution(found)
 
-    def _array(self, name: str, kind: str, shape: tuple[int, ...]) -> Array:
-        return self._atlas.array(self._number, name, kind, shape)
+    def _array(
+        self, name: str, kind: str, shape: tuple[int, ...], low: float = -LARGEST, high: float = LARGEST
+    ) -> Array:
+        return self._atlas.array(self._number, name, kind, shape, low, high)
 
-    def _classes(self, name: str, *more: int) -> NDArray[np.int32]:
-        data = self._atlas.array(self._number, name, "<i4", (-1, *more))
-        if data.size and not (data.min() >= -1 and data.max() < self._atlas.classes):
-            raise AtlasError(f"the atlas is not valid: {self.name} has a class that the network does not have")
-        return data
+    def _classes(self, name: str) -> NDArray[np.int32]:
+        return self._array(name, "<i4", (-1,), -1, self._atlas.classes - 1)
 
     @cached_property
-    def _lists(self) -> Mapping[str, tuple[Array, Array, Array]]:
+    def lists(self) -> Mapping[str, tuple[Array, Array, Array]]:
+        """The classes, scores and numbers of pictures ``[C, n]`` of each relation."""
         found = {}
         for relation in ("for", "against", "activating"):
             flat = self._classes(f"{relation} classes")
@@ -123,12 +117,12 @@ class _Stored:
 
     def classes_of(self, channel: int, relation: Relation) -> tuple[ClassScore, ...]:
         """The classes of one channel, the strongest first."""
-        rows = (each[channel].tolist() for each in self._lists[relation])
+        rows = (each[channel].tolist() for each in self.lists[relation])
         return tuple(ClassScore(*each) for each in zip(*rows, strict=True) if each[0] >= 0)
 
     def examples_of(self, channel: int, by: By) -> tuple[Example, ...]:
         """The examples of one channel, the strongest first."""
-        return self._atlas.examples(self._number, self.name, self.facts, channel, by)
+        return self._atlas.examples(self._number, self.facts, channel, by)
 
     def _check(self, channel: int) -> None:
         if not 0 <= channel < self.channels:
@@ -151,13 +145,7 @@ class Layer(_Stored):
     @cached_property
     def zeros(self) -> Floats:
         """The share ``[C]`` of positions that are exactly zero."""
-        return self._array("zeros", "<f4", (self.channels,))
-
-    @cached_property
-    def field(self) -> ReceptiveField:
-        """What each position sees of the network's pixels. Gates and statistics of norms are left out of it."""
-        rows = self._array("rows", "<i4", (self.shape[1], 2))
-        return ReceptiveField(rows, self._array("columns", "<i4", (self.shape[2], 2)))
+        return self._array("zeros", "<f4", (self.channels,), 0, 1)
 
     @property
     def weights(self) -> Floats | None:
@@ -224,7 +212,7 @@ class Atlas:
     def __init__(self, database: sqlite3.Connection, about: About, network: CompiledNetwork, digest: str) -> None:
         self._database, self._lock = database, threading.Lock()
         self.about, self.digest = about, digest
-        self.classes = (network.model.output.shape or (len(network.model.labels),))[0]
+        self.classes = classes_of(network)
         values = network.manifest.values
         self.linear = {name: network.weights[value.linear] for name, value in values.items() if value.linear}
         self.layers: dict[str, Layer] = {}
@@ -248,52 +236,35 @@ class Atlas:
     def picture(self, number: int) -> Picture:
         """One picture. Raises AtlasError."""
         for digest, predicted, name in self._rows("SELECT sha256, class, name FROM pictures WHERE id = ?", number):
-            named = name is None or (isinstance(name, str) and len(name) <= LONGEST_NAME and name.isprintable())
-            classed = predicted is None or (isinstance(predicted, int) and 0 <= predicted < self.classes)
-            if not (named and classed and isinstance(digest, bytes) and len(digest) == DIGEST):
-                raise AtlasError(f"the atlas is not valid: picture {number} has a broken row")
             return Picture(number, digest.hex(), predicted, name)
         raise AtlasError(f"the atlas is not valid: it has no picture {number}")
 
     def crop(self, number: int) -> Crop:
         """One crop. Raises AtlasError."""
         for picture, *box, webp in self._rows("SELECT picture, x0, y0, x1, y1, webp FROM crops WHERE id = ?", number):
-            plain = isinstance(webp, bytes) and len(webp) <= LARGEST_CROP and webp[:4] + webp[8:12] == b"RIFFWEBP"
-            if not plain or not all(isinstance(each, int) and 0 <= each < 2**15 for each in box):
-                raise AtlasError(f"the atlas is not valid: crop {number} has a broken row")
             return Crop(number, picture, (box[0], box[1], box[2], box[3]), webp)
         raise AtlasError(f"the atlas is not valid: it has no crop {number}")
 
     # -- for layers and gates
 
-    def array(self, layer: int, name: str, kind: str, shape: tuple[int, ...]) -> Array:
-        """An array of a layer. Raises AtlasError if it is missing, of another size or not finite."""
+    def array(self, layer: int, name: str, kind: str, shape: tuple[int, ...], low: float, high: float) -> Array:
+        """An array of a layer. Raises AtlasError if it is missing, of another size, or has a number out of bounds."""
         for (data,) in self._rows("SELECT data FROM arrays WHERE layer = ? AND name = ?", layer, name):
             try:
                 found = np.frombuffer(data, kind).reshape(shape)
             except (TypeError, ValueError):
                 break
-            if found.dtype.kind == "f" and not np.isfinite(found).all():
+            if found.size and not low <= float(found.min()) <= float(found.max()) <= high:
                 break
             return found
         raise AtlasError(f"the atlas is not valid: an array of layer {layer} is missing or broken ({name})")
 
-    def examples(self, layer: int, name: str, facts: LayerFacts, channel: int, by: By) -> tuple[Example, ...]:
+    def examples(self, layer: int, facts: LayerFacts, channel: int, by: By) -> tuple[Example, ...]:
         """The examples of a channel."""
-        for entries, masks in self._rows(
-            "SELECT entries, masks FROM examples WHERE key = ?", key_of(layer, channel, by)
-        ):
-            try:
-                found = np.frombuffer(entries, ENTRY)
-                cells = np.frombuffer(masks, np.uint8).reshape(len(found), *facts.cells) if masks else None
-            except (TypeError, ValueError):
-                found, cells = np.zeros(MOST_EXAMPLES + 1, ENTRY), None
-            inside = ((found["picture"] >= 0) & (found["picture"] < self.about.pictures)).all()
-            for axis, side in (("row", facts.shape[1]), ("column", facts.shape[2])):
-                inside &= ((found[axis] >= -1) & (found[axis] < side)).all()
-            inside &= ((found["row"] < 0) == (found["column"] < 0)).all()
-            if len(found) > self.about.examples or not inside or not np.isfinite(found["value"]).all():
-                raise AtlasError(f"the atlas is not valid: channel {channel} of {name} has broken examples")
+        key = key_of(layer, channel, by)
+        for entries, masks in self._rows("SELECT entries, masks FROM examples WHERE key = ?", key):
+            found = np.frombuffer(entries, ENTRY)
+            cells = np.frombuffer(masks, np.uint8).reshape(len(found), *facts.cells) if masks else None
             return tuple(
                 Example(
                     picture, value, row, column, crop if crop >= 0 else None, None if cells is None else cells[rank]
@@ -306,7 +277,7 @@ class Atlas:
         with self._lock:
             try:
                 return self._database.execute(query, values).fetchall()
-            except (sqlite3.Error, OverflowError) as error:
+            except (sqlite3.Error, OverflowError, UnicodeDecodeError) as error:
                 raise AtlasError(f"the atlas is not valid: {error}") from error
 
 
@@ -320,8 +291,12 @@ def read(path: Path, network: CompiledNetwork) -> Atlas:
         raise AtlasError(f"{name} can't be read: {error}") from error
     try:
         about = check(database, name, network)
-        return Atlas(database, about, network, digest)
-    except sqlite3.Error as error:
+        for each in (checked := Atlas(database, about, network, digest)).layers.values():
+            _ = each.maximum, each.mean, each.zeros, each.class_means(), each.lists
+        for gate in checked.gates.values():
+            _ = gate.weight, gate.damaged, gate.class_means(), gate.lists
+        return Atlas(database, about, network, digest)  # the other keeps the arrays that were checked
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # SQLite's message may quote what is no text
         database.close()
         raise AtlasError(f"{name} is not an atlas, or is altered: {error}") from error
     except ValidationError as error:

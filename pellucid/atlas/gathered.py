@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from pellucid.atlas.content import OF_GATES, OF_LAYERS
+from pellucid.atlas.content import LARGEST
 from pellucid.atlas.observe import Bars, Candidates, Observed, Subject
 from pellucid.types import Floats, Pixels
 
@@ -24,14 +24,14 @@ MOST_DAMAGED: Final = 4096
 # Predicted classes whose means are kept: the first to appear.
 MOST_CLASSES: Final = 2048
 _SEED: Final = 20
-_PENDING: Final = 16  # batches
+_PENDING: Final = 64  # batches
 # Two pictures are near-identical if their sketches differ by so little: bits of 56, and levels of 255 on average.
 _ALIKE_BITS: Final = 6
 _ALIKE_LEVELS: Final = 4
 
 
 class Best:
-    """The ``count`` largest values of each channel, each with its picture, position and mask.
+    """The ``count`` largest of each strength, each with its picture, position and mask ``[cells]``.
 
     Equal values are ordered by ``second``, then by picture: activations that are bounded, as by ReLU6, have many equal
     maxima. ``picture`` is -1 where there are too few.
@@ -39,13 +39,13 @@ class Best:
 
     FIELDS: Final = ("value", "second", "picture", "row", "column", "masks")
 
-    def __init__(self, channels: int, count: int, cells: tuple[int, int]) -> None:
-        self.value = np.full((channels, count), -np.inf, np.float32)
-        self.second = np.full((channels, count), -np.inf, np.float32)
-        self.picture = np.full((channels, count), -1, np.int32)
-        self.row = np.full((channels, count), -1, np.int16)
-        self.column = np.full((channels, count), -1, np.int16)
-        self.masks = np.zeros((channels, count, *cells), np.uint8)
+    def __init__(self, strengths: int, count: int, cells: int) -> None:
+        self.value = np.full((strengths, count), -np.inf, np.float32)
+        self.second = np.full((strengths, count), -np.inf, np.float32)
+        self.picture = np.full((strengths, count), -1, np.int32)
+        self.row = np.full((strengths, count), -1, np.int16)
+        self.column = np.full((strengths, count), -1, np.int16)
+        self.masks = np.zeros((strengths, count, cells), np.uint8)
 
     def merge(self, found: Sequence[tuple[Candidates, NDArray[np.int32]]]) -> None:
         """Add candidates of some batches, each with the numbers of the batch's pictures, -1 to leave one out."""
@@ -53,17 +53,15 @@ class Best:
         kept = numbers >= 0
         new = {name: np.concatenate([getattr(each, name) for each, _ in found])[kept] for name in self.FIELDS}
         new["picture"] = numbers[kept]
-        channel = np.concatenate([each.channel for each, _ in found])[kept]
-        rows, count = np.unique(channel), self.value.shape[1]
-        of_channel = np.concatenate((np.repeat(rows, count), channel))
+        place = np.concatenate([each.place for each, _ in found])[kept]
+        rows, count = np.unique(place), self.value.shape[1]
+        of_place = np.concatenate((np.repeat(rows, count), place))
         both = {}
         for name in self.FIELDS:
             old = getattr(self, name)[rows]
             both[name] = np.concatenate((old.reshape(len(rows) * count, *old.shape[2:]), new[name]))
-        order = np.lexsort((both["picture"], -both["second"], -both["value"], of_channel))
-        first = np.searchsorted(of_channel[order], rows)
-        chosen = order[first[:, None] + np.arange(count)]
-        self.value, self.second = self.value.copy(), self.second.copy()  # other threads read the old ones
+        order = np.lexsort((both["picture"], -both["second"], -both["value"], of_place))
+        chosen = order[np.searchsorted(of_place[order], rows)[:, None] + np.arange(count)]
         for name in self.FIELDS:
             getattr(self, name)[rows] = both[name][chosen]
 
@@ -75,13 +73,7 @@ class Gathered:
         self.subject, self.folder = subject, folder
         self.done = self.pictures = self.unreadable = self.duplicates = self.alike = 0
         self.damaged = self.differentiated = 0
-        self.best: dict[tuple[str, str], Best] = {}
-        for layer in subject.layers:
-            for by in OF_LAYERS:
-                self.best[by, layer.name] = Best(layer.shape[0], examples, layer.cells)
-        for name, channels, _ in subject.gates:
-            for by in OF_GATES:
-                self.best[by, name] = Best(channels, examples, (0, 0))
+        self.best = Best(subject.strengths, examples, subject.cells)
         self.digests = np.zeros((pictures, 32), np.uint8)
         self.indices = np.zeros(pictures, np.int64)  # in the list of files
         self.predicted = np.zeros(pictures, np.int32)
@@ -89,26 +81,21 @@ class Gathered:
         self._sketches = np.zeros((pictures, 8, 8, 3), np.uint8)
         self._bits = np.zeros(pictures, np.uint64)
         self._known: dict[bytes, int] = {}
-        channels = sum(layer.shape[0] for layer in subject.layers)
         inner = sum(layer.shape[0] for layer in subject.layers if layer.name in subject.inner)
-        self.zeros = np.zeros(channels)
+        self.zeros = np.zeros(subject.channels)
         self._rows: dict[int, int] = {}  # class -> its row in the arrays of classes
-        means = subject.columns - channels
+        means = subject.weights.stop - subject.channels
         self.counts = np.zeros((0,), np.int64)
         self.sums, self.totals, self.squares = np.zeros((0, means)), np.zeros(means), np.zeros(means)
         self.evident = np.zeros((0,), np.int64)
         self.evidence = np.zeros((0, inner))
-        self._pending: list[tuple[Mapping[tuple[str, str], Candidates], NDArray[np.int32]]] = []
+        self._pending: list[tuple[Candidates, NDArray[np.int32]]] = []
         folder.mkdir(parents=True, exist_ok=True)
-        self.values = _array(folder / "values", (min(pictures, MOST_SAMPLED), subject.columns))
+        self.values = _array(folder / "values", (min(pictures, MOST_SAMPLED), subject.weights.stop))
         weights = subject.weights.stop - subject.weights.start
         copies = (min(pictures, MOST_DAMAGED) if weights else 0, 1 + len(subject.damages), weights)
         self.damaged_weights = _array(folder / "damaged", copies)
-
-    @property
-    def bars(self) -> Bars:
-        """What a picture must exceed to be an example."""
-        return {key: (best.value[:, -1], best.second[:, -1]) for key, best in self.best.items()}
+        self.settle()
 
     @property
     def classes(self) -> list[int]:
@@ -119,10 +106,9 @@ class Gathered:
         """Add the next batch. Batches must come in order."""
         self.unreadable += len(seen.unreadable)
         numbers = np.full(len(seen.indices), -1, np.int32)
-        channels = len(self.zeros)
         for place, index in enumerate(seen.indices):
             digest = seen.digests[place]
-            if not np.isfinite(seen.values[place]).all():
+            if not (np.abs(seen.values[place]) <= LARGEST).all():
                 self.unreadable += 1
                 continue
             if digest in self._known:
@@ -138,7 +124,7 @@ class Gathered:
                 numbers[place] = number
             self._sample(number, seen.values[place])
             self.zeros += seen.zeros[place]
-            means = seen.values[place, channels:].astype(np.float64)
+            means = seen.values[place, len(self.zeros) :].astype(np.float64)
             self.totals += means
             self.squares += means**2
             row = self._row(seen.predicted[place])
@@ -153,18 +139,17 @@ class Gathered:
             if seen.damaged is not None and self.damaged < len(self.damaged_weights):
                 self.damaged_weights[self.damaged] = seen.damaged[place]
                 self.damaged += 1
-        self._pending.append((seen.candidates, numbers))
-        if len(self._pending) >= _PENDING:
+        self._pending += [(each, numbers) for each in seen.candidates]
+        if len(self._pending) > min(self.done // 4, _PENDING):  # at first each batch raises the bars much
             self.settle()
         self.done += 1
 
     def settle(self) -> None:
         """Merge the candidates that wait. Several batches at once cost little more than one."""
-        for key, best in self.best.items():
-            waiting = [(found[key], numbers) for found, numbers in self._pending if key in found]
-            if waiting:
-                best.merge(waiting)
-        self._pending.clear()
+        if self._pending:
+            self.best.merge(self._pending)
+            self._pending.clear()
+        self.bars: Bars = self.best.value[:, -1].copy(), self.best.second[:, -1].copy()
 
     def _sample(self, number: int, values: Floats) -> None:
         """Keep the row with the probability that makes all rows so far a uniform sample (Vitter's algorithm R)."""
@@ -222,8 +207,7 @@ class Gathered:
         self.damaged_weights.flush()
         state: dict[str, Any] = {name: getattr(self, name) for name in (*self._NUMBERS, *self._ARRAYS)}
         state["classes"] = np.array(self.classes, np.int64)
-        for (by, name), best in self.best.items():
-            state |= {json.dumps([by, name, field]): getattr(best, field) for field in Best.FIELDS}
+        state |= {f"best {name}": getattr(self.best, name) for name in Best.FIELDS}
         with (self.folder / "state.new").open("wb") as file:
             np.savez(file, **state)
         os.replace(self.folder / "state.new", self.folder / "state.npz")
@@ -238,9 +222,9 @@ class Gathered:
             for name in self._ARRAYS:
                 setattr(self, name, state[name])
             self._rows = {number: row for row, number in enumerate(state["classes"].tolist())}
-            for (by, name), best in self.best.items():
-                for field in Best.FIELDS:
-                    setattr(best, field, state[json.dumps([by, name, field])])
+            for name in Best.FIELDS:
+                setattr(self.best, name, state[f"best {name}"])
+        self.settle()
         self._known = {self.digests[number].tobytes(): number for number in range(self.pictures)}
 
 

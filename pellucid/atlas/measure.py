@@ -27,25 +27,21 @@ def of_layer(gathered: Gathered, name: str) -> tuple[float | None, float | None]
         return None, None
     maxima = gathered.values[:count, gathered.subject.parts["maximum", name]]
     means = gathered.values[:count, columns]
-    examples = gathered.best["maximum", name].value.shape[1]
+    examples = gathered.best.value.shape[1]
     first, second = _half(maxima, 0), _half(maxima, 1)
-    known, new = (_half(means, half).astype(np.float64) for half in (0, 1))
+    known, new = _half(means, 0), _half(means, 1)
     centre, scale = known.mean(0), known.std(0) + 1e-12
     known, new = (known - centre) / scale, (new - centre) / scale
     products = new @ known.T  # over all channels
     of_known, of_new = (known**2).sum(1), (new**2).sum(1)
-    ranks = _ranks(second)
-    found = []
+    alike = np.zeros_like(second)
+    shown = np.argsort(-first, axis=0, kind="stable")[:examples]
     for channel in range(maxima.shape[1]):
-        if np.ptp(second[:, channel]) == 0:
-            continue
-        shown = np.argsort(-first[:, channel], kind="stable")[:examples]
-        own, others = new[:, channel], known[shown, channel]
-        dots = products[:, shown] - own[:, None] * others
-        lengths = np.sqrt((of_new - own**2)[:, None] * (of_known[shown] - others**2))
-        alike = np.divide(dots, lengths, out=np.zeros_like(dots), where=lengths > 0).mean(1)
-        found.append(_correlation(ranks[:, channel], _ranks(alike[:, None])[:, 0]))
-    return (round(float(np.mean(found)), 4) if found else None), classes_agree(gathered, columns)
+        own, others = new[:, channel], known[shown[:, channel], channel]
+        dots = products[:, shown[:, channel]] - own[:, None] * others
+        lengths = np.sqrt(np.maximum((of_new - own**2)[:, None] * (of_known[shown[:, channel]] - others**2), 0))
+        alike[:, channel] = np.divide(dots, lengths, out=np.zeros_like(dots), where=lengths > 0).mean(1)
+    return _correlation(second, alike), classes_agree(gathered, columns)
 
 
 def classes_agree(gathered: Gathered, columns: slice) -> float | None:
@@ -62,13 +58,7 @@ def classes_agree(gathered: Gathered, columns: slice) -> float | None:
     shared = [each for each in halves[0] if each in halves[1]]
     if len(shared) < _LEAST_CLASSES:
         return None
-    first, second = (_ranks(np.stack([half[each] for each in shared])) for half in halves)
-    found = [
-        _correlation(first[:, channel], second[:, channel])
-        for channel in range(first.shape[1])
-        if np.ptp(first[:, channel]) and np.ptp(second[:, channel])
-    ]
-    return round(float(np.mean(found)), 4) if found else None
+    return _correlation(*(np.stack([half[each] for each in shared]) for half in halves))
 
 
 def alone(gathered: Gathered, columns: slice) -> float:
@@ -96,7 +86,11 @@ def _ranks(values: Array) -> Array:
     return ranks
 
 
-def _correlation(one: Array, other: Array) -> float:
-    if not np.ptp(one) or not np.ptp(other):
-        return 0.0
-    return float(np.corrcoef(one, other)[0, 1])
+def _correlation(one: Array, other: Array) -> float | None:
+    """The rank correlation of ``[n, C]`` and ``[n, C]``, the mean over channels. None if no channel varies in both."""
+    vary = (np.ptp(one, axis=0) > 0) & (np.ptp(other, axis=0) > 0)
+    if not vary.any():
+        return None
+    middle = (len(one) - 1) / 2
+    products = (_ranks(one[:, vary]) - middle) * (_ranks(other[:, vary]) - middle)
+    return round(float(products.mean() * 12 / (len(one) ** 2 - 1)), 4)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Semaphore
 from typing import Any, Final
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pellucid.atlas import damages
-from pellucid.atlas.content import MOST_CELLS
+from pellucid.atlas.content import MOST_CELLS, OF_GATES, OF_LAYERS, By, DamageKind
 from pellucid.atlas.receptive_field import ReceptiveField, receptive_fields
 from pellucid.decode.image import decode
 from pellucid.engine import Engine
@@ -27,10 +27,10 @@ from pellucid.types import Batch, Box, Floats, InputPixels, MapSpec, Pixels, Pla
 
 Array = NDArray[Any]
 
-# Of 8 batches one is differentiated, and the pictures of one of 16 are run again with each damage: with these, an atlas
-# costs about twice as much as predictions.
+# Of 8 batches one is differentiated, and the pictures of one of 32 are run again with each damage. docs/atlas.md has
+# what the numbers lose.
 _DIFFERENTIATED: Final = 8
-_DAMAGED: Final = 16
+_DAMAGED: Final = 32
 # Pictures that are differentiated at a time. More need much more memory, and save a tenth of the time.
 _DIFFERENTIATED_AT_ONCE: Final = 2
 # A field of this share of a side or more is shown as the whole picture, so that channels share crops.
@@ -48,7 +48,6 @@ class Watched:
 
     name: str
     shape: tuple[int, int, int]
-    field: ReceptiveField
     ys: NDArray[np.int32]
     xs: NDArray[np.int32]
     size: tuple[int, int]  # height and width of the network's pixels
@@ -63,7 +62,7 @@ class Watched:
         whole = middle[2] - middle[0] >= _WHOLE * width or middle[3] - middle[1] >= _WHOLE * height
         ys, xs = _crops(field.rows, height, whole), _crops(field.columns, width, whole)
         cells = min(shape[1], MOST_CELLS), min(shape[2], MOST_CELLS)
-        return cls(name, shape, field, ys, xs, (height, width), cells)
+        return cls(name, shape, ys, xs, (height, width), cells)
 
     @property
     def all_whole(self) -> bool:
@@ -93,17 +92,19 @@ def _crops(spans: NDArray[np.int32], side: int, whole: bool) -> NDArray[np.int32
 class Subject:
     """What of a network is watched: layers, and gates with the layers before them.
 
-    A row of values has each layer's maxima, then each layer's means, then each gate's weights. ``parts`` has the
-    columns of each: ("maximum", layer), ("mean", layer), ("weight", gate).
+    A row of values has each layer's maxima, then each layer's means, then each gate's weights. A row of strengths, by
+    which examples are chosen, has the negative weights behind them. ``parts`` has the places of each: ("maximum",
+    layer), ("mean", layer), ("highest", gate), ("lowest", gate).
     """
 
     layers: tuple[Watched, ...]
     gates: tuple[tuple[str, int, str], ...]  # name, channels, the layer before
     inner: tuple[str, ...]  # layers whose evidence is by gradient
     linear: tuple[str, ...]  # layers whose evidence is the linear layer behind them
-    damages: tuple[str, ...]
-    parts: Mapping[tuple[str, str], slice]
-    columns: int
+    damages: tuple[DamageKind, ...]
+    parts: Mapping[tuple[By, str], slice]
+    channels: int  # of all layers
+    weights: slice  # the values that are weights: the last ones
 
     @classmethod
     def of(cls, network: CompiledNetwork, layers: Sequence[str]) -> Subject:
@@ -117,36 +118,40 @@ class Subject:
         linear = tuple(name for name in names if labelled and values[name].linear)
         inner = tuple(name for name in names if classes and values[name].gradient and not values[name].linear)
         gates = tuple((gate.layer, gate.shape[0], gate.before) for gate in spec.gates)
-        parts: dict[tuple[str, str], slice] = {}
-        start = 0
-        sizes = [(kind, name, spec.by_name[name].shape[0]) for kind in ("maximum", "mean") for name in names]
-        for kind, name, count in [*sizes, *(("weight", name, count) for name, count, _ in gates)]:
-            parts[kind, name] = slice(start, start + count)
-            start += count
+        parts: dict[tuple[By, str], slice] = {}
+        sizes = [(by, name, spec.by_name[name].shape[0]) for by in OF_LAYERS for name in names]
+        end = 0
+        for by, name, count in [*sizes, *((by, name, count) for by in OF_GATES for name, count, _ in gates)]:
+            parts[by, name] = slice(end, end + count)
+            end += count
+        channels = sum(spec.by_name[name].shape[0] for name in names)
+        weights = slice(2 * channels, channels + end // 2)
         watched = tuple(Watched.of(network, name, seen[name]) for name in names)
         kinds = damages.kinds(network.model.preprocess) if gates else ()
-        return cls(watched, gates, inner, linear, kinds, parts, start)
+        return cls(watched, gates, inner, linear, kinds, parts, channels, weights)
 
     @property
-    def weights(self) -> slice:
-        """The columns of all gates' weights, which are the last ones."""
-        return slice(self.columns - sum(count for _, count, _ in self.gates), self.columns)
+    def strengths(self) -> int:
+        """The length of a row of strengths."""
+        return int(2 * self.weights.stop - self.weights.start)
+
+    @property
+    def cells(self) -> int:
+        """The most cells of a mask."""
+        return max((layer.cells[0] * layer.cells[1] for layer in self.layers), default=0)
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """Values of single pictures that may be among the largest of a channel: arrays of one length."""
+    """Strengths of single pictures that may be among the largest: arrays of one length, ordered by their places."""
 
     picture: NDArray[np.int32]  # in the batch
-    channel: NDArray[np.int32]
+    place: NDArray[np.int32]  # in a row of strengths
     value: Floats
     second: Floats  # orders equal values
     row: NDArray[np.int16]
     column: NDArray[np.int16]
-    masks: Pixels  # [n, *cells]
-
-
-_FIELDS: Final = tuple(field.name for field in fields(Candidates))
+    masks: Pixels  # [n, cells]
 
 
 @dataclass(frozen=True)
@@ -160,28 +165,13 @@ class Observed:
     predicted: tuple[int, ...]  # -1 without classes
     values: Floats  # [b, columns]
     zeros: Floats  # [b, channels of all layers]: the share of positions
-    candidates: Mapping[tuple[str, str], Candidates]
+    candidates: tuple[Candidates, ...]
     evidence: Floats | None  # [b, channels of the inner layers]
     damaged: Floats | None  # [b, 1 + damages, gate channels]: of the undamaged picture, then of each copy
 
 
-# (by, name) -> the smallest value [C] of the examples so far, and its second
-Bars = Mapping[tuple[str, str], tuple[Floats, Floats]]
-
-
-Reduced = tuple[Floats, Floats, dict[tuple[str, str], Candidates]]  # values, zeros and candidates of some pictures
-
-
-def _joined(parts: Sequence[Reduced]) -> Reduced:
-    """The parts of one batch as one."""
-    if len(parts) == 1:
-        return parts[0]
-    values, zeros, candidates = zip(*parts, strict=True)
-    found = {
-        key: Candidates(*(np.concatenate([getattr(each[key], name) for each in candidates]) for name in _FIELDS))
-        for key in candidates[0]
-    }
-    return np.concatenate(values), np.concatenate(zeros), found
+# The smallest strengths of the examples so far, and their seconds.
+Bars = tuple[Floats, Floats]
 
 
 class Observer:
@@ -205,71 +195,85 @@ class Observer:
         indices = [files[place][0] for place in good]
         bad = tuple(files[place][0] for place in range(len(files)) if place not in good)
         if not good:
-            empty = np.zeros((0, self._subject.columns), np.float32)
-            return Observed((), bad, (), np.zeros((0, _THUMB, _THUMB, 3), np.uint8), (), empty, empty, {}, None, None)
+            empty = np.zeros((0, self._subject.weights.stop), np.float32)
+            return Observed((), bad, (), np.zeros((0, _THUMB, _THUMB, 3), np.uint8), (), empty, empty, (), None, None)
         pixels = np.stack([pixels for pixels in decoded if pixels is not None])
         digests = tuple(hashlib.sha256(uploads[place] or b"").digest() for place in good)
         evident = bool(self._subject.inner) and number % _DIFFERENTIATED == 0
         step = _DIFFERENTIATED_AT_ONCE if evident else len(pixels)
-        parts, evidences = [], []
         predicted: list[int] = []
+        reduced, candidates, evidences = [], [], []
         with self._turn:
             for start in range(0, len(pixels), step):
                 record = self._record(pixels[start : start + step], self._differentiated if evident else self._plan)
-                parts.append(self._reduced(record, bars, start))
+                reduced.append(self._reduced(record))
+                candidates.append(self._candidates(record, reduced[-1][0], bars, start))
                 evidences += [self._evidence(record)] if evident else []
                 predicted += record.logits.argmax(1).tolist() if self._classes else [-1] * len(record.logits)
                 del record
-        found = _joined(parts)
+        values, zeros = (np.concatenate(each) for each in zip(*reduced, strict=True))
         evidence = np.concatenate(evidences) if evident else None
         damaged = None
-        if self._subject.damages and number % _DAMAGED == _DAMAGED // 4:
-            damaged = self._damaged(pixels, digests, found[0][:, self._subject.weights])
+        if self._subject.damages and number % _DAMAGED == 1:
+            damaged = self._damaged(pixels, digests, values[:, self._subject.weights])
         sketches = np.stack([sketch(shown(each, self._spec)) for each in pixels])
-        return Observed(tuple(indices), bad, digests, sketches, tuple(predicted), *found, evidence, damaged)
+        found = digests, sketches, tuple(predicted), values, zeros, tuple(candidates)
+        return Observed(tuple(indices), bad, *found, evidence, damaged)
 
     def _record(self, pixels: InputPixels, plan: Plan) -> ForwardRecord:
         return self._engine.record(Batch(pixels, (plan,) * len(pixels)), self._cores)
 
-    def _reduced(self, record: ForwardRecord, bars: Bars, first: int) -> Reduced:
-        """The values, zeros and candidates of pictures, of which the first has this number in the batch."""
+    def _reduced(self, record: ForwardRecord) -> tuple[Floats, Floats]:
+        """The values and zeros of pictures."""
         subject, count = self._subject, len(record.logits)
-        values = np.empty((count, subject.columns), np.float32)
-        zeros, candidates = [], {}
+        values = np.empty((count, subject.weights.stop), np.float32)
+        zeros = np.empty((count, subject.channels), np.float32)
         for layer in subject.layers:
             maps = record.maps[layer.name].reshape(count, layer.shape[0], -1)
-            places = maps.argmax(2)
-            maxima = np.take_along_axis(maps, places[:, :, None], 2)[:, :, 0]
-            means = np.einsum("bcp->bc", maps) / maps.shape[2]
-            zeros.append(_zeros(maps))
-            values[:, subject.parts["maximum", layer.name]] = maxima
-            values[:, subject.parts["mean", layer.name]] = means
-            for by, strength, second in (("maximum", maxima, means), ("mean", means, maxima)):
-                picture, channel = _above(strength, second, bars[by, layer.name])
-                row, column = np.divmod(places[picture, channel], layer.shape[2])
-                if by == "mean":
-                    row, column = np.full_like(row, -1), np.full_like(column, -1)
-                candidates[by, layer.name] = Candidates(
-                    (picture + first).astype(np.int32),
-                    channel.astype(np.int32),
-                    strength[picture, channel],
-                    second[picture, channel],
-                    row.astype(np.int16),
-                    column.astype(np.int16),
-                    _masks(layer, record.maps[layer.name], picture, channel, row, column, maxima[picture, channel]),
-                )
+            values[:, subject.parts["maximum", layer.name]] = maps.max(2)
+            values[:, subject.parts["mean", layer.name]] = np.einsum("bcp->bc", maps) / maps.shape[2]
+            zeros[:, subject.parts["maximum", layer.name]] = _zeros(maps)
         for name, _, _ in subject.gates:
-            weights = record.gates[name]
-            values[:, subject.parts["weight", name]] = weights
-            for by, strength in (("highest", weights), ("lowest", -weights)):
-                picture, channel = _above(strength, np.zeros_like(strength), bars[by, name])
-                nowhere = np.full(len(picture), -1, np.int16)
-                masks = np.empty((len(picture), 0, 0), np.uint8)
-                of_picture, of_channel = (picture + first).astype(np.int32), channel.astype(np.int32)
-                chosen = strength[picture, channel]
-                zero = np.zeros_like(chosen)
-                candidates[by, name] = Candidates(of_picture, of_channel, chosen, zero, nowhere, nowhere, masks)
-        return values, np.concatenate(zeros, 1) if zeros else np.zeros((count, 0), np.float32), candidates
+            values[:, subject.parts["highest", name]] = record.gates[name]
+        return values, zeros
+
+    def _candidates(self, record: ForwardRecord, values: Floats, bars: Bars, first: int) -> Candidates:
+        """The candidates of pictures, of which the first has this number in the batch."""
+        subject, channels = self._subject, self._subject.channels
+        weights = values[:, subject.weights]
+        strengths = np.concatenate((values, -weights), 1)
+        maxima, means = values[:, :channels], values[:, channels : 2 * channels]
+        seconds = np.concatenate((means, maxima, np.zeros((len(values), 2 * weights.shape[1]), np.float32)), 1)
+        above = (strengths > bars[0]) | ((strengths == bars[0]) & (seconds > bars[1]))
+        place, picture = np.nonzero(above.T)
+        row, column = np.full((2, len(place)), -1, np.int16)
+        masks = np.zeros((len(place), subject.cells), np.uint8)
+        for layer in subject.layers:
+            maps = record.maps[layer.name]
+            by_maximum, by_mean = (
+                slice(*np.searchsorted(place, (part.start, part.stop)))
+                for part in (subject.parts[by, layer.name] for by in OF_LAYERS)
+            )
+            chosen = np.concatenate([np.arange(each.start, each.stop) for each in (by_maximum, by_mean)])
+            if not len(chosen):
+                continue
+            of, channel = picture[chosen], place[chosen] % channels
+            peaks = maxima[of, channel]
+            channel -= subject.parts["maximum", layer.name].start
+            count = by_maximum.stop - by_maximum.start
+            peak = maps[of[:count], channel[:count]].reshape(count, layer.shape[1] * layer.shape[2]).argmax(1)
+            row[by_maximum], column[by_maximum] = np.divmod(peak, layer.shape[2])
+            found = _masks(layer, maps, of, channel, row[chosen], column[chosen], peaks)
+            masks[chosen, : found[0].size] = found.reshape(len(found), -1)
+        return Candidates(
+            (picture + first).astype(np.int32),
+            place.astype(np.int32),
+            strengths[picture, place],
+            seconds[picture, place],
+            row,
+            column,
+            masks,
+        )
 
     def _evidence(self, record: ForwardRecord) -> Floats:
         """Gradient of the top class's logit by the activation, times it, summed over positions: ``[b, channels]``."""
@@ -306,18 +310,11 @@ def _zeros(maps: Floats) -> Floats:
     return counts
 
 
-def _above(values: Floats, seconds: Floats, bar: tuple[Floats, Floats]) -> tuple[Array, ...]:
-    """The pictures and channels whose ``values`` ``[b, C]`` may be among a channel's examples."""
-    return np.nonzero((values > bar[0]) | ((values == bar[0]) & (seconds > bar[1])))
-
-
 def _masks(
     layer: Watched, maps: Floats, picture: Array, channel: Array, rows: Array, columns: Array, peaks: Floats
 ) -> Pixels:
     """The activations over the crops of some pictures and channels, as shares of their maxima: ``[n, *cells]``."""
     (down, across), (_, height, width) = layer.cells, layer.shape
-    if not len(picture):
-        return np.empty((0, down, across), np.uint8)
     whole = rows < 0
     if layer.cells == (height, width) and (layer.all_whole or whole.all()):
         return _shares(maps[picture, channel], peaks)
@@ -378,4 +375,4 @@ def shown(pixels: InputPixels, spec: PreprocessSpec) -> Pixels:
 
 def sketch(picture: Pixels) -> Pixels:
     """The picture at 8 x 8 pixels, by which near-identical ones are found."""
-    return np.asarray(Image.fromarray(picture).resize((_THUMB, _THUMB), Image.Resampling.BOX))
+    return np.asarray(Image.fromarray(picture).resize((_THUMB, _THUMB), Image.Resampling.BOX, reducing_gap=1.0))

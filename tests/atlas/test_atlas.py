@@ -18,6 +18,7 @@ from pellucid.atlas import build as building
 from pellucid.atlas.build import BuildError, Settings, build
 from pellucid.atlas.content import AtlasError, Distribution
 from pellucid.atlas.file import Atlas, read
+from pellucid.atlas.receptive_field import receptive_fields
 from pellucid.decode.image import decode
 from pellucid.engine import Engine
 from pellucid.network.file import CompiledNetwork, save
@@ -27,8 +28,8 @@ from tests.atlas.conftest import SIDE, Planted
 from tests.commands.invoke import pellucid
 
 
-def test_the_crops_of_a_planted_channel_show_what_it_answers_to(atlas: Atlas) -> None:
-    layer = atlas.layers["act"]
+def test_the_crops_of_a_planted_channel_show_what_it_answers_to(atlas: Atlas, network: CompiledNetwork) -> None:
+    layer, field = atlas.layers["act"], receptive_fields(network, ["act"])["act"]
     for number in range(3):
         channel = layer.channel(number)
         assert len(channel.by_maximum) == len(channel.by_mean) == 9
@@ -45,7 +46,7 @@ def test_the_crops_of_a_planted_channel_show_what_it_answers_to(atlas: Atlas) ->
         assert channel.activating[0].index == number
         example = channel.by_maximum[0]
         x0, y0, x1, y1 = atlas.crop(example.crop or 0).box
-        fx0, fy0, fx1, fy1 = layer.field.box(example.row, example.column)
+        fx0, fy0, fx1, fy1 = field.box(example.row, example.column)
         assert x0 <= fx0 < fx1 <= x1
         assert y0 <= fy0 < fy1 <= y1
         assert x1 - x0 < SIDE / 3
@@ -165,6 +166,7 @@ def test_without_crops_no_part_of_a_picture_and_no_name_is_stored(
 
 
 def test_names_lose_what_does_harm(atlas: Atlas) -> None:
+    """A name may hold markup, as a file's may: JSON quotes it, and the playground writes it as text."""
     (name,) = [name for number in range(46) if "nnn" in (name := atlas.picture(number).name or "")]
     assert name.isprintable()
     assert len(name) <= 200
@@ -180,11 +182,28 @@ def altered(path: Path, change: Callable[[sqlite3.Connection], object]) -> bytes
     database.close()
     data = scratch.read_bytes()
     scratch.unlink()
+    return signed(data)
+
+
+def signed(data: bytes) -> bytes:
     return data + b"pellucid atlas 1" + hashlib.sha256(data).digest()
+
+
+def header(at: int, value: bytes) -> Callable[[Path], bytes]:
+    return lambda path: signed((data := path.read_bytes()[:-48])[:at] + value + data[at + len(value) :])
 
 
 def statement(sql: str, *values: object) -> Callable[[sqlite3.Connection], object]:
     return lambda database: database.execute(sql, values)
+
+
+def entries(at: int, value: str) -> Callable[[Path], bytes]:
+    sql = f"CAST(substr(entries, 1, {at}) || x'{value}' || substr(entries, {at + 1 + len(value) // 2}) AS BLOB)"
+    return changed(f"UPDATE examples SET entries = {sql}")
+
+
+def array(name: str, number: str) -> Callable[[Path], bytes]:
+    return changed(f"UPDATE arrays SET data = x'{3 * number}' WHERE name = '{name}'")
 
 
 def changed(sql: str) -> Callable[[Path], bytes]:
@@ -222,6 +241,42 @@ HOSTILE: dict[str, tuple[Callable[[Path], bytes], str]] = {
     "an empty box": (changed("UPDATE crops SET x0 = x1 WHERE id = 1"), "of no picture, or has no box"),
     "a box outside": (changed("UPDATE crops SET y1 = 65 WHERE id = 1"), "of no picture, or has no box"),
     "a broken example": (changed("UPDATE examples SET entries = x'0102'"), "an example is broken"),
+    "too many examples": (changed("UPDATE examples SET entries = zeroblob(1600)"), "an example is broken"),
+    "an example of no channel": (changed("UPDATE examples SET key = key + (1 << 40)"), "of no channel"),
+    "a mask of another size": (changed("UPDATE examples SET masks = x'00'"), "a mask of another size"),
+    # Row and column 0x0080, as little-endian -32768.
+    "a position outside": (entries(8, "00800080"), "of no picture, no position, or no number"),
+    "a value that is too large": (entries(12, "FFFF7F7F"), "of no picture, no position, or no number"),
+    "a short array": (changed("UPDATE arrays SET data = x'00' WHERE name = 'maximum'"), "broken .maximum"),
+    "a long array": (changed("UPDATE arrays SET data = zeroblob(length(data) + 4)"), "broken"),
+    "a missing array": (changed("DELETE FROM arrays WHERE name = 'damaged blur'"), "broken .damaged blur"),
+    "a huge spread": (array("spread", "FFFF7F7F"), "broken .spread"),
+    "a negative spread": (array("spread", "000080BF"), "broken .spread"),
+    "a share of 2": (array("zeros", "00000040"), "broken .zeros"),
+    "no class": (changed("UPDATE arrays SET data = x'FFFFFF7F' WHERE name LIKE '%classes'"), "broken .+ classes"),
+    "a class of nothing": (
+        changed("UPDATE arrays SET data = zeroblob(length(data)) WHERE name = 'class means pictures'"),
+        "broken .class means pictures",
+    ),
+    "a class that is unknown": (changed("UPDATE pictures SET class = 7"), "no digest, class or name"),
+    "a class of text": (changed("UPDATE pictures SET class = 'x'"), "no digest, class or name"),
+    "a long name": (changed("UPDATE pictures SET name = printf('%.*c', 5000, 'x')"), "no digest, class or name"),
+    "a name for terminals": (changed("UPDATE pictures SET name = char(27) || '[2J'"), "characters that can't be shown"),
+    "a crop that is no WebP": (changed("UPDATE crops SET webp = '<svg/>'"), "not a small WebP"),
+    "a large crop": (changed("UPDATE crops SET webp = webp || zeroblob(300000)"), "not a small WebP"),
+    "an unknown damage": (
+        changed('UPDATE about SET facts = replace(facts, \'"damages":{\', \'"damages":{"zzz":5,\')'),
+        "'dark' or 'jpeg'",
+    ),
+    "more damaged than there are": (
+        changed("UPDATE about SET facts = replace(facts, '\"clean\":', '\"clean\":9')"),
+        "more damaged copies than pictures",
+    ),
+    "long facts": (changed("UPDATE layers SET facts = facts || printf('%.*c', 70000, ' ')"), "too long a name"),
+    "a write-ahead log": (header(18, b"\2\2"), "header"),
+    "a cache of its own": (header(48, b"\x7f"), "header"),
+    "UTF-16": (header(59, b"\2"), "header"),
+    "fewer pages": (header(31, b"\1"), "header"),
 }
 
 
@@ -246,39 +301,14 @@ def test_another_networks_atlas_is_refused(path: Path, network: CompiledNetwork)
         read(path, replace(network, manifest=network.manifest.model_copy(update={"model": model})))
 
 
-@pytest.mark.parametrize(
-    ("sql", "use"),
-    [
-        ("UPDATE arrays SET data = x'00' WHERE name = 'maximum'", lambda atlas: atlas.layers["act"].maximum),
-        ("UPDATE arrays SET data = zeroblob(length(data) + 4)", lambda atlas: atlas.layers["act"].zeros),
-        (
-            "UPDATE arrays SET data = x'FFFFFF7F' WHERE name LIKE '%classes'",
-            lambda atlas: atlas.layers["act"].channel(0),
-        ),
-        ("UPDATE examples SET entries = zeroblob(1600)", lambda atlas: atlas.layers["act"].channel(0)),
-        ("UPDATE crops SET webp = '<svg/>'", lambda atlas: atlas.crop(0)),
-        ("UPDATE crops SET webp = CAST('RIFF0000WEBP' AS BLOB)", lambda atlas: atlas.crop(0).pixels()),
-        ("UPDATE pictures SET name = char(27) || '[2J'", lambda atlas: atlas.picture(0)),
-        # Row and column 0x0080, as little-endian -32768.
-        (
-            "UPDATE examples SET entries = CAST(substr(entries, 1, 8) || x'00800080' || substr(entries, 13) AS BLOB)",
-            lambda atlas: atlas.layers["act"].channel(0),
-        ),
-        (
-            "UPDATE arrays SET data = zeroblob(length(data)) WHERE name = 'class means pictures'",
-            lambda atlas: atlas.layers["act"].class_means(),
-        ),
-        ("UPDATE pictures SET class = 7", lambda atlas: atlas.picture(0)),
-    ],
-)
-def test_a_broken_row_is_refused_when_it_is_read(
-    sql: str, use: Callable[[Atlas], object], path: Path, network: CompiledNetwork, tmp_path: Path
+def test_a_crop_that_cannot_be_decoded_is_refused_when_it_is_read(
+    path: Path, network: CompiledNetwork, tmp_path: Path
 ) -> None:
     bad = tmp_path / "bad.atlas"
-    bad.write_bytes(altered(path, statement(sql)))
+    bad.write_bytes(altered(path, statement("UPDATE crops SET webp = CAST('RIFF0000WEBP' AS BLOB)")))
     atlas = read(bad, network)
-    with pytest.raises(AtlasError):
-        use(atlas)
+    with pytest.raises(AtlasError, match="crop 0 of the atlas is not a small WebP picture"):
+        atlas.crop(0).pixels()
     atlas.close()
 
 

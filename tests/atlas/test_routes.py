@@ -299,7 +299,7 @@ def test_what_has_no_atlas_says_how_to_get_one(file: Path) -> None:
 
 def test_a_broken_row_answers_with_a_problem(file: Path, path: Path, tmp_path: Path) -> None:
     bad = tmp_path / "bad.atlas"
-    bad.write_bytes(altered(path, statement("UPDATE crops SET webp = '<svg/>'")))
+    bad.write_bytes(altered(path, statement("UPDATE crops SET webp = CAST('RIFF0000WEBP' AS BLOB)")))
     with TestClient(create_app(Settings(model=str(file), atlases=(str(bad),), cache_dir="", threads=1))) as client:
         replies = [
             client.get(CHANNELS.format("act") + "/0"),
@@ -307,8 +307,8 @@ def test_a_broken_row_answers_with_a_problem(file: Path, path: Path, tmp_path: P
         ]
     for reply in replies:
         assert (reply.status_code, reply.json()["type"]) == (500, "urn:pellucid:problem:broken-atlas")
-        assert "has a broken row" in reply.json()["detail"]
-    with pytest.raises(pellucid.PellucidError, match="has a broken row"):
+        assert "is not a small WebP picture" in reply.json()["detail"]
+    with pytest.raises(pellucid.PellucidError, match="is not a small WebP picture"):
         pellucid.open(file, atlas=bad, threads=1).attention(picture("red"), atlas=True)
 
 
