@@ -28,6 +28,7 @@ from .commands.bench import bench
 from .commands.compile import compile_network
 from .commands.explain import explain
 from .commands.models import layers, models
+from .commands.report import report
 from .commands.reproduce import reproduce
 from .config import Settings
 from .http.connection import BoundedProtocol, ConnectionLimits
@@ -197,5 +198,5 @@ def new_key() -> None:
 
 
 main.command(name="compile")(compile_network)
-for command in (atlas, explain, reproduce, models, layers, bench):
+for command in (atlas, explain, report, reproduce, models, layers, bench):
     main.command()(command)

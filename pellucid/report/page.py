@@ -1,0 +1,349 @@
+"""Writes the page. Every text of a picture, a network or a reply is escaped."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from base64 import b64decode, b64encode
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from itertools import groupby
+from pathlib import Path
+from string import Template
+from typing import Final
+
+import numpy as np
+from PIL import Image
+
+from pellucid.render import colormap, compose, encode
+from pellucid.report import clusters, measures, outliers
+from pellucid.report.answers import Floats, Seen
+from pellucid.report.contents import Report
+from pellucid.report.measures import Spread
+from pellucid.report.outliers import TITLES, Finding, Kind
+from pellucid.schemas import ModelDetail
+
+_HERE: Final = Path(__file__).parent
+# Longer side in pixels of a map, and of a picture in a list.
+_MAP: Final = 104
+_SMALL: Final = 144
+# Pictures that a list shows of one finding, and of one cluster.
+_LISTED: Final = 9
+_EXAMPLES: Final = 8
+
+
+def written(report: Report) -> str:
+    """The page as HTML. It loads nothing, and runs no script but its own."""
+    script = "\n" + (_HERE / "page.js").read_text("utf-8")
+    numbers = {seen.name: number for number, seen in enumerate(report.seen, 1)}
+    body = [_header(report), "<main>", _asked(report), _classes(report), _outliers(report, numbers)]
+    body += [_reasons(report, numbers), _gates(report), _sheet(report), _unseen(report), "</main>"]
+    return Template((_HERE / "page.html").read_text("utf-8")).substitute(
+        title=escape(f"{report.title}, by {report.model.name}"),
+        body="\n".join(filter(None, body)),
+        script=script,
+        script_sha256=b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )
+
+
+def _header(report: Report) -> str:
+    sections = {
+        "classes": "Classes",
+        "outliers": "Pictures that stand out",
+        "reasons": "Clusters of maps",
+        "gates": "Gates",
+        "pictures": "Pictures",
+        "unseen": "Not explained",
+    }
+    shown = [name for name in sections if name != "unseen" or report.unseen]
+    shown = [name for name in shown if name != "gates" or report.model.gates]
+    links = " ".join(f'<a href="#{name}">{sections[name]}</a>' for name in shown)
+    failed = f"; {len(report.unseen)} could not be explained" if report.unseen else ""
+    return (
+        f'<header><p class="soft">Pellucid report</p><h1>{escape(report.title)}</h1>'
+        f"<p>{len(report.seen)} pictures explained by {escape(report.model.title or report.model.name)}{failed}.</p>"
+        f'<nav aria-label="Sections">{links}</nav></header>'
+    )
+
+
+def _asked(report: Report) -> str:
+    provenance, options = report.provenance, report.provenance.options
+    engine = provenance.engine
+    target = ", ".join(map(str, options["target"])) or "the most probable class of each picture"
+    facts = {
+        "Network": f"{report.model.name}: {report.model.title}; {provenance.network.source}",
+        "Parameters": f"SHA-256 {provenance.network.parameters_sha256}",
+        "Explained": f"{target}; {', '.join(options['method'])} at {', '.join(options['layer'])}",
+        "View": f"{options['view']}; preprocessing crops to {' x '.join(map(str, provenance.preprocess.crop))} pixels",
+        "Trust": "tested" if options["trust"] else "not tested (--trust tests each map)",
+        "Atlas": f"{report.model.atlas.pictures} pictures" if report.model.atlas else "none",
+        "Engine": f"{engine.name} on {engine.device}, {engine.precision}; {engine.processor}",
+        "Versions": ", ".join(f"{name} {version}" for name, version in provenance.versions.items()),
+    }
+    everything = json.dumps(provenance.model_dump(exclude_none=True), indent=1, ensure_ascii=False)
+    return _section(
+        "asked",
+        "What was asked",
+        f"{_facts(facts)}<details class=screen><summary>The whole provenance, as the service gave it</summary>"
+        f"<pre>{escape(everything)}</pre></details>",
+    )
+
+
+def _classes(report: Report) -> str:
+    tested = any(each.findings for each in report.classes)
+    known = any(each.right[1] for each in report.classes)
+    other = any(each.predicted != len(each.pictures) for each in report.classes)
+    unit = "Mean value" if report.model.output.kind == "linear" else "Mean confidence"
+    head = ["Class", "Pictures", *["Predicted"] * other, unit, *["Right"] * known, "Mean map", "Outside the middle"]
+    head += ["Trust test"] * tested + ["Gates"] * bool(report.model.gates)
+    rows = []
+    for each in report.classes:
+        cells = [f'<a href="#pictures" data-label="{escape(each.label)}">{len(each.pictures)}</a>']
+        cells += [str(each.predicted)] * other
+        cells += [f"{each.score:.4g}" if report.model.output.kind == "linear" else f"{each.score:.0%}"]
+        cells += [f"{each.right[0]} of {each.right[1]}"] * known
+        cells += [_map(each.mean_map, f"Mean map of {each.label}"), _share(each.outside)]
+        cells += [", ".join(f"{each.findings[name]} {name}" for name in _FINDINGS if each.findings[name])] * tested
+        cells += [_strip(each.gates, report.model)] * bool(report.model.gates)
+        rows.append((each.label, cells))
+    note = (
+        "The mean map is that of the evidence for the class over the part of the picture that the network saw, each "
+        "picture counted alike. The middle is the rectangle in it with half of its area: an even map has 50 % outside."
+    )
+    return _section("classes", "Classes", f'<p class="soft">{note}</p>{_table("Each explained class", head, rows)}')
+
+
+_FINDINGS: Final = ("follows", "unclear", "contradicts")
+
+
+def _outliers(report: Report, numbers: Mapping[str, int]) -> str:
+    rules: dict[Kind, str] = {
+        "contradicts": "The network depends on what random maps mark more than on what this map marks.",
+        "unclear": "The network depends on what the map marks no more than chance allows.",
+        "wrong": "The subfolder names another class than the network’s most probable one.",
+        "unsure": f"The most probable class has less than {outliers.UNSURE:.0%}.",
+        "border": f"At least {outliers.BORDER:.0%} of the evidence lies outside of the middle half of the frame.",
+        "empty": "The map has no positive value.",
+        "cluster": "Small and apart from the class’s other maps, or apart and outside of the middle: see below.",
+        "gates": f"More than {outliers.FAR:g} robust deviations from the median of the folder’s pictures.",
+        "atlas": "Weights that no picture of the atlas had.",
+    }
+    parts = []
+    for kind, group in groupby(report.findings, key=lambda finding: finding.kind):
+        found = list(group)
+        items = "".join(
+            f"<li>{_small(each.seen)}<p>{_link(each.seen, numbers)}<br>{escape(each.sentence)}</p></li>"
+            for each in found[:_LISTED]
+        )
+        rest = f'<p><a href="#pictures" data-kind="{kind}">All {len(found)} in the contact sheet</a></p>'
+        parts.append(
+            f'<h3>{TITLES[kind]} <span class="badge">{len(found)}</span></h3><p class="soft">{rules[kind]}</p>'
+            f'<ul class="found">{items}</ul>{rest if len(found) > _LISTED else ""}'
+        )
+    return _section("outliers", "Pictures that stand out", "".join(parts) or "<p>None.</p>")
+
+
+def _reasons(report: Report, numbers: Mapping[str, int]) -> str:
+    note = (
+        "Maps of one class in groups that are alike: the several reasons that the network has for the class. "
+        "A suspicious cluster is worth a look. It is no proof: objects of one kind can lie in a corner."
+    )
+    parts = [f'<p class="soft">{note}</p>']
+    for each in report.reasons:
+        if not each.clusters:
+            continue
+        cards = "".join(_cluster(cluster, each.label, numbers) for cluster in each.clusters)
+        parts.append(f'<h3>{escape(each.label)}</h3><div class="reasons">{cards}</div>')
+    rest = "".join(f"<li><b>{escape(each.label)}.</b> {escape(each.note)}</li>" for each in report.reasons if each.note)
+    return _section("reasons", "Clusters of maps", "".join(parts) + (f'<ul class="soft">{rest}</ul>' if rest else ""))
+
+
+def _cluster(cluster: clusters.Cluster, label: str, numbers: Mapping[str, int]) -> str:
+    badge = f'<span class="badge alarm">Suspicious</span> {escape(cluster.suspicious)}' if cluster.suspicious else ""
+    examples = "".join(
+        f'<a href="#p{numbers[seen.name]}" title="{escape(seen.name)}">{_small(seen)}</a>'
+        for seen in cluster.pictures[:_EXAMPLES]
+    )
+    return (
+        f'<div class="cluster{" alarm" if cluster.suspicious else ""}">'
+        f"{_map(cluster.mean_map, f'Mean map of a cluster of {label}')}"
+        f"<div><p><b>{len(cluster.pictures)} pictures</b></p><p>Silhouette {cluster.apart:.2f}. "
+        f"{cluster.outside:.0%} outside the middle.</p><p>{badge}</p></div>"
+        f'<div class="examples">{examples}</div></div>'
+    )
+
+
+def _gates(report: Report) -> str:
+    if not report.model.gates or not report.seen:
+        return ""
+    spreads = measures.gate_spreads(report.seen)
+    large = [each for each in report.classes if len(each.pictures) > 1]
+    rows = []
+    for gate in report.model.gates:
+        spread = spreads[gate.layer]
+        cells = [str(gate.shape[0]), f"{spread.low:.3f}", f"{spread.median:.3f}", f"{spread.high:.3f}"]
+        ranked = sorted(large, key=lambda each: each.gates[gate.layer].median)
+        cells += [
+            f"{escape(each.label)} ({each.gates[gate.layer].median:.3f})" for each in [*ranked[:1], *ranked[-1:]]
+        ] or ["", ""]
+        rows.append((gate.layer, cells))
+    head = ["Gate", "Channels", "5 %", "Median", "95 %", "Least in", "Most in"]
+    note = "Of each picture the mean of a gate’s weights. A weight alone is not importance."
+    return _section(
+        "gates", "Gates", f'<p class="soft">{note}</p>{_table("Mean weights over the pictures", head, rows)}'
+    )
+
+
+def _sheet(report: Report) -> str:
+    of: dict[str, list[Finding]] = {}
+    for finding in report.findings:
+        of.setdefault(finding.seen.name, []).append(finding)
+    kinds = [kind for kind in TITLES if any(finding.kind == kind for finding in report.findings)]
+    labels = _options("Every class", [(each.label, each.label) for each in report.classes])
+    found = _options("Any finding", [(kind, TITLES[kind]) for kind in kinds])
+    usual = measures.gate_spreads(report.seen)
+    tiles = "\n".join(
+        _tile(number, seen, of.get(seen.name, []), usual, report.model) for number, seen in enumerate(report.seen, 1)
+    )
+    return _section(
+        "pictures",
+        "Pictures",
+        '<form class="filters" hidden><label>Class<select name="label">'
+        f'{labels}</select></label><label>Finding<select name="kind">{found}</select></label>'
+        '<label>File or label<input name="text" type="search" autocomplete="off"></label>'
+        '<p class="soft" role="status"><output></output> pictures</p></form>'
+        '<p class="soft screen">A picture opens to its figure. Colours are as opaque as the evidence is strong. '
+        f'Each map is stretched by itself.</p><div class="sheet">{tiles}</div>',
+    )
+
+
+def _tile(number: int, seen: Seen, found: Sequence[Finding], usual: Mapping[str, Spread], model: ModelDetail) -> str:
+    best, cam, info = seen.best, seen.cam, seen.result.image
+    known = " ".join((seen.name, best.label, seen.target.label, seen.truth or "")).lower()
+    kinds = " ".join(finding.kind for finding in found)
+    overlay = cam.overlay
+    drawn = ""
+    if overlay:
+        alt = f"{seen.name}: heat map for {seen.target.label} over the photograph"
+        drawn = _img(f"data:{overlay.media_type};base64,{overlay.data}", alt, overlay.width, overlay.height)
+    flags = (
+        f'<span class="flags">{escape(", ".join(TITLES[finding.kind] for finding in found))}</span>' if found else ""
+    )
+    facts = {
+        "Explained": f"{seen.target.label} ({seen.target.score}), {cam.method} at {cam.layer}",
+        "Map": f"{cam.raw.min:.4g} to {cam.raw.max:.4g}, {'x'.join(map(str, cam.raw.shape))} positions; "
+        f"{_share(measures.outside_middle(seen.heat))} outside the middle",
+        "Picture": f"{info.width} x {info.height} pixels; seen from ({cam.box[0]}, {cam.box[1]}) to ({cam.box[2]}, "
+        f"{cam.box[3]}); SHA-256 {info.sha256[:16]}…",
+    }
+    if seen.truth:
+        facts["Folder"] = seen.truth
+    if cam.trust:
+        facts["Trust"] = cam.trust.sentence
+    gates = {layer: float(weights.mean()) for layer, weights in seen.gates.items()}
+    strip = f"<figure>{_strip(usual, model, gates)}</figure>" if gates else ""
+    rows = [(each.label, [each.score]) for each in seen.result.predictions or []]
+    photograph = f"data:image/webp;base64,{b64encode(seen.photograph).decode()}" if seen.photograph else ""
+    reasons = "".join(f"<li>{escape(finding.sentence)}</li>" for finding in found)
+    return (
+        f'<details id="p{number}" data-label="{escape(seen.target.label)}" data-kinds="{kinds}" '
+        f'data-text="{escape(known)}"><summary>{drawn}<b>{escape(best.label)}, {escape(best.score)}</b>'
+        f'<span class="name">{escape(seen.name)}</span>{flags}</summary><div class="shown">'
+        f"{_img(photograph, f'{seen.name}: the photograph') if photograph else ''}<div>"
+        f"{_table('Predictions', ['Class', 'Score'], rows) if rows else ''}{_facts(facts)}{strip}"
+        f"{f'<ul>{reasons}</ul>' if reasons else ''}</div></div></details>"
+    )
+
+
+def _unseen(report: Report) -> str:
+    if not report.unseen:
+        return ""
+    rows = [(each.name, [escape(each.error)]) for each in report.unseen]
+    return _section("unseen", "Not explained", _table("Pictures without an answer", ["Picture", "Error"], rows))
+
+
+def _section(name: str, title: str, content: str) -> str:
+    return f'<section id="{name}" aria-labelledby="{name}-title"><h2 id="{name}-title">{title}</h2>{content}</section>'
+
+
+def _facts(facts: Mapping[str, str]) -> str:
+    return (
+        f'<dl class="facts">{"".join(f"<dt>{name}</dt><dd>{escape(value)}</dd>" for name, value in facts.items())}</dl>'
+    )
+
+
+def _table(caption: str, head: Sequence[str], rows: Iterable[tuple[str, Sequence[str]]]) -> str:
+    """A table. The names of ``rows`` are texts, their cells HTML."""
+    heads = "".join(f'<th scope="col">{name}</th>' for name in head)
+    lines = "".join(
+        f'<tr><th scope="row">{escape(name)}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
+        for name, cells in rows
+    )
+    return (
+        f'<div class="wide" tabindex="0" role="region" aria-label="{caption}"><table><caption>{caption}</caption>'
+        f"<thead><tr>{heads}</tr></thead><tbody>{lines}</tbody></table></div>"
+    )
+
+
+def _options(every: str, choices: Iterable[tuple[str, str]]) -> str:
+    found = "".join(f'<option value="{escape(value)}">{escape(text)}</option>' for value, text in choices)
+    return f'<option value="">{every}</option>{found}'
+
+
+def _link(seen: Seen, numbers: Mapping[str, int]) -> str:
+    return f'<a href="#p{numbers[seen.name]}">{escape(seen.name)}</a>'
+
+
+def _img(source: str, alt: str, width: int = 0, height: int = 0, kind: str = "") -> str:
+    size = f' width="{width}" height="{height}"' if width else ""
+    return f'<img src="{source}" alt="{escape(alt)}"{size}{f" class={kind}" if kind else ""} decoding="async">'
+
+
+def _small(seen: Seen) -> str:
+    """The overlay of a picture, or the photograph, small."""
+    overlay = seen.cam.overlay
+    data = b64decode(overlay.data) if overlay else seen.photograph
+    if not data:
+        return ""
+    with Image.open(io.BytesIO(data)) as image:
+        image.thumbnail((_SMALL, _SMALL))
+        buffer = io.BytesIO()
+        image.save(buffer, "WEBP", quality=70)
+    source = f"data:image/webp;base64,{b64encode(buffer.getvalue()).decode()}"
+    return _img(source, f"{seen.name}: heat map for {seen.target.label}", *image.size)
+
+
+def _map(mean: Floats, alt: str) -> str:
+    """A mean map in colour: blue is little evidence, red the most in this map."""
+    levels = compose.mask(mean.astype(np.float32), (_MAP, _MAP), False)
+    picture = encode.encode(levels, "image/png", colormap.table("turbo"))
+    source = f"data:image/png;base64,{b64encode(picture.data).decode()}"
+    return _img(source, f"{alt}: {_share(measures.outside_middle(mean))} outside the middle", _MAP, _MAP, "map")
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.0%}"
+
+
+def _strip(spreads: Mapping[str, Spread], model: ModelDetail, values: Mapping[str, float] | None = None) -> str:
+    """Gates from left to right: the range of their mean weights, and a dot for the median or for ``values``."""
+    gates = [gate.layer for gate in model.gates if gate.layer in spreads]
+    top = max([spreads[gate].high for gate in gates] + [*(values or {}).values(), 1e-9])
+    step, height = max(4, min(18, 320 // max(1, len(gates)))), 36
+    marks = []
+    for place, gate in enumerate(gates):
+        x, spread = (place + 0.5) * step, spreads[gate]
+        y = [height - 3 - (height - 6) * value / top for value in (spread.low, spread.high)]
+        shown = (values or {}).get(gate, spread.median)
+        marks.append(
+            f'<line class="usual" x1="{x:g}" x2="{x:g}" y1="{y[0]:.1f}" y2="{y[1]:.1f}"/>'
+            f'<circle cx="{x:g}" cy="{height - 3 - (height - 6) * shown / top:.1f}" r="2.2" fill="currentColor">'
+            f"<title>{escape(gate)}: {shown:.3f}, usually {spread.low:.3f} to {spread.high:.3f}</title></circle>"
+        )
+    said = "; ".join(f"{gate} {(values or {}).get(gate, spreads[gate].median):.2f}" for gate in gates[:32])
+    width = step * len(gates)
+    return (
+        f'<svg class="strip" role="img" aria-label="Mean weights of gates: {escape(said)}" width="{width}" '
+        f'height="{height}" viewBox="0 0 {width} {height}">{"".join(marks)}</svg>'
+    )
