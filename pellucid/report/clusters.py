@@ -45,26 +45,26 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Reasons:
-    """The clusters of a class, the largest first; if there is only one, ``note`` has the reason in words."""
+    """The clusters of the ``maps`` of a class, the largest first; none if there are few maps, or no groups in them."""
 
     label: str
-    clusters: tuple[Cluster, ...]
-    note: str = ""
+    maps: int
+    clusters: tuple[Cluster, ...] = ()
 
 
 def reasons(of: ClassSummary) -> Reasons:
     """The clusters of the maps of a class. A map without evidence for the class is left out."""
     pictures = [seen for seen in of.pictures if seen.heat.max() > 0]
     if len(pictures) < LEAST:
-        return Reasons(of.label, (), f"{len(pictures)} maps are too few for clusters: at least {LEAST} are needed.")
+        return Reasons(of.label, len(pictures))
     maps = np.stack([on_grid(seen.heat).ravel() for seen in pictures])
     labels = grouped(maps)
     count = int(labels.max()) + 1
     if count == 1:
-        return Reasons(of.label, (), f"The {len(pictures)} maps do not fall into clusters.")
+        return Reasons(of.label, len(pictures))
     silhouettes = silhouette_samples(maps, labels)
     found = [_cluster(pictures, maps, silhouettes, labels == each) for each in range(count)]
-    return Reasons(of.label, tuple(sorted(found, key=lambda cluster: -len(cluster.pictures))))
+    return Reasons(of.label, len(pictures), tuple(sorted(found, key=lambda cluster: -len(cluster.pictures))))
 
 
 def grouped(maps: Floats) -> np.ndarray[tuple[int], np.dtype[np.int64]]:

@@ -33,12 +33,15 @@ class Spread:
 
 @dataclass(frozen=True)
 class ClassSummary:
-    """One explained class. ``predicted`` counts the pictures whose most probable class it is.
+    """One explained class.
 
-    ``score`` is the mean score of the class. ``right`` is (right, known): how many pictures are of the class that their
-    subfolder names. ``mean_map`` ``[GRID, GRID]`` sums to 1, or is 0 if no map has evidence for the class.
+    ``label`` has the index in it if another explained class has the same label. ``predicted`` counts the pictures whose
+    most probable class it is. ``score`` is the mean score of the class. ``right`` is (right, known): how many pictures
+    are of the class that their subfolder names. ``mean_map`` ``[GRID, GRID]`` sums to 1, or is 0 if no map has evidence
+    for the class.
     """
 
+    index: int
     label: str
     pictures: tuple[Seen, ...]
     predicted: int
@@ -86,21 +89,24 @@ def score(target: Target) -> float:
 
 def of_classes(pictures: Sequence[Seen]) -> list[ClassSummary]:
     """A summary of each explained class, the one with the most pictures first."""
-    groups: dict[str, list[Seen]] = {}
+    groups: dict[int, list[Seen]] = {}
     for seen in pictures:
-        groups.setdefault(seen.target.label, []).append(seen)
-    best = Counter(seen.best.label for seen in pictures)
+        groups.setdefault(seen.target.index, []).append(seen)
+    best = Counter(seen.best.index for seen in pictures)
+    shared = Counter(group[0].target.label for group in groups.values())
     return [
-        _of_class(label, group, best[label])
-        for label, group in sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))
+        _of_class(group, shared[group[0].target.label] > 1, best[index])
+        for index, group in sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))
     ]
 
 
-def _of_class(label: str, pictures: Sequence[Seen], predicted: int) -> ClassSummary:
+def _of_class(pictures: Sequence[Seen], shared: bool, predicted: int) -> ClassSummary:
+    target = pictures[0].target
     known = [seen for seen in pictures if seen.truth is not None]
     mean_map = np.mean([on_grid(seen.heat) for seen in pictures], axis=0)
     return ClassSummary(
-        label,
+        target.index,
+        f"{target.label} ({target.index})" if shared else target.label,
         tuple(pictures),
         predicted,
         float(np.mean([score(seen.target) for seen in pictures])),

@@ -12,7 +12,7 @@ function filter() {
     tile.hidden = !fits || !words.every((word) => known.includes(word));
     shown += !tile.hidden;
   }
-  filters.querySelector("output").value = shown + " of " + tiles.length;
+  filters.querySelector("output").value = `${shown} of ${tiles.length} pictures`;
 }
 
 // A link can set a filter; one to a picture shows it, whatever the filters hide.

@@ -22,7 +22,6 @@ from pellucid.report.answers import Floats, Seen
 from pellucid.report.contents import Report
 from pellucid.report.measures import Spread
 from pellucid.report.outliers import TITLES, Finding, Kind
-from pellucid.schemas import ModelDetail
 
 _HERE: Final = Path(__file__).parent
 # Longer side in pixels of a map, and of a picture in a list.
@@ -31,6 +30,10 @@ _SMALL: Final = 144
 # Pictures that a list shows of one finding, and of one cluster.
 _LISTED: Final = 9
 _EXAMPLES: Final = 8
+# A class with fewer pictures has no row.
+_FEW: Final = 3
+# Mean weights of a gate that lie closer together count as equal.
+_LEAST_SPREAD: Final = 1e-4
 
 
 def written(report: Report) -> str:
@@ -94,24 +97,38 @@ def _classes(report: Report) -> str:
     tested = any(each.findings for each in report.classes)
     known = any(each.right[1] for each in report.classes)
     other = any(each.predicted != len(each.pictures) for each in report.classes)
+    usual = measures.gate_spreads(report.seen)
     unit = "Mean value" if report.model.output.kind == "linear" else "Mean confidence"
     head = ["Class", "Pictures", *["Predicted"] * other, unit, *["Right"] * known, "Mean map", "Outside the middle"]
-    head += ["Trust test"] * tested + ["Gates"] * bool(report.model.gates)
+    head += ["Trust test"] * tested + ["Gates"] * bool(usual)
     rows = []
     for each in report.classes:
-        cells = [f'<a href="#pictures" data-label="{escape(each.label)}">{len(each.pictures)}</a>']
+        if len(each.pictures) < _FEW:
+            continue
+        cells = [f'<a href="#pictures" data-label="{each.index}">{len(each.pictures)}</a>']
         cells += [str(each.predicted)] * other
         cells += [f"{each.score:.4g}" if report.model.output.kind == "linear" else f"{each.score:.0%}"]
         cells += [f"{each.right[0]} of {each.right[1]}"] * known
         cells += [_map(each.mean_map, f"Mean map of {each.label}"), _share(each.outside)]
         cells += [", ".join(f"{each.findings[name]} {name}" for name in _FINDINGS if each.findings[name])] * tested
-        cells += [_strip(each.gates, report.model)] * bool(report.model.gates)
+        if usual:
+            medians = {layer: spread.median for layer, spread in each.gates.items()}
+            cells.append(_strip(usual, medians, f"Mean weights of gates for {each.label}"))
         rows.append((each.label, cells))
     note = (
         "The mean map is that of the evidence for the class over the part of the picture that the network saw, each "
-        "picture counted alike. The middle is the rectangle in it with half of its area: an even map has 50 % outside."
+        "picture counted alike. The middle is the rectangle in it with half of its area: an even map has 50 % outside. "
+        "Of gates, the band is the range of a gate’s mean weight in 90 % of the folder’s pictures, the dot the class’s "
+        "median."
     )
-    return _section("classes", "Classes", f'<p class="soft">{note}</p>{_table("Each explained class", head, rows)}')
+    few = [
+        f'<a href="#pictures" data-label="{each.index}">{escape(each.label)}</a> {len(each.pictures)}'
+        for each in report.classes
+        if len(each.pictures) < _FEW
+    ]
+    rest = f"<p>Fewer than {_FEW} pictures: {', '.join(few)}.</p>" if few else ""
+    table = _table("Each explained class", head, rows) if rows else ""
+    return _section("classes", "Classes", f'<p class="soft">{note}</p>{table}{rest}')
 
 
 _FINDINGS: Final = ("follows", "unclear", "contradicts")
@@ -136,7 +153,7 @@ def _outliers(report: Report, numbers: Mapping[str, int]) -> str:
             f"<li>{_small(each.seen)}<p>{_link(each.seen, numbers)}<br>{escape(each.sentence)}</p></li>"
             for each in found[:_LISTED]
         )
-        rest = f'<p><a href="#pictures" data-kind="{kind}">All {len(found)} in the contact sheet</a></p>'
+        rest = f'<p class="screen"><a href="#pictures" data-kind="{kind}">All {len(found)} in the contact sheet</a></p>'
         parts.append(
             f'<h3>{TITLES[kind]} <span class="badge">{len(found)}</span></h3><p class="soft">{rules[kind]}</p>'
             f'<ul class="found">{items}</ul>{rest if len(found) > _LISTED else ""}'
@@ -155,8 +172,14 @@ def _reasons(report: Report, numbers: Mapping[str, int]) -> str:
             continue
         cards = "".join(_cluster(cluster, each.label, numbers) for cluster in each.clusters)
         parts.append(f'<h3>{escape(each.label)}</h3><div class="reasons">{cards}</div>')
-    rest = "".join(f"<li><b>{escape(each.label)}.</b> {escape(each.note)}</li>" for each in report.reasons if each.note)
-    return _section("reasons", "Clusters of maps", "".join(parts) + (f'<ul class="soft">{rest}</ul>' if rest else ""))
+    for few, said in ((True, f"Too few maps, less than {clusters.LEAST}"), (False, "Maps that form no clusters")):
+        names = [
+            f"{escape(each.label)} ({each.maps})"
+            for each in report.reasons
+            if not each.clusters and (each.maps < clusters.LEAST) is few
+        ]
+        parts.append(f"<p>{said}: {', '.join(names)}.</p>" if names else "")
+    return _section("reasons", "Clusters of maps", "".join(parts))
 
 
 def _cluster(cluster: clusters.Cluster, label: str, numbers: Mapping[str, int]) -> str:
@@ -200,25 +223,23 @@ def _sheet(report: Report) -> str:
     for finding in report.findings:
         of.setdefault(finding.seen.name, []).append(finding)
     kinds = [kind for kind in TITLES if any(finding.kind == kind for finding in report.findings)]
-    labels = _options("Every class", [(each.label, each.label) for each in report.classes])
+    labels = _options("Every class", [(str(each.index), each.label) for each in report.classes])
     found = _options("Any finding", [(kind, TITLES[kind]) for kind in kinds])
     usual = measures.gate_spreads(report.seen)
-    tiles = "\n".join(
-        _tile(number, seen, of.get(seen.name, []), usual, report.model) for number, seen in enumerate(report.seen, 1)
-    )
+    tiles = "\n".join(_tile(number, seen, of.get(seen.name, []), usual) for number, seen in enumerate(report.seen, 1))
     return _section(
         "pictures",
         "Pictures",
         '<form class="filters" hidden><label>Class<select name="label">'
         f'{labels}</select></label><label>Finding<select name="kind">{found}</select></label>'
         '<label>File or label<input name="text" type="search" autocomplete="off"></label>'
-        '<p class="soft" role="status"><output></output> pictures</p></form>'
+        '<output class="soft"></output></form>'
         '<p class="soft screen">A picture opens to its figure. Colours are as opaque as the evidence is strong. '
         f'Each map is stretched by itself.</p><div class="sheet">{tiles}</div>',
     )
 
 
-def _tile(number: int, seen: Seen, found: Sequence[Finding], usual: Mapping[str, Spread], model: ModelDetail) -> str:
+def _tile(number: int, seen: Seen, found: Sequence[Finding], usual: Mapping[str, Spread]) -> str:
     best, cam, info = seen.best, seen.cam, seen.result.image
     known = " ".join((seen.name, best.label, seen.target.label, seen.truth or "")).lower()
     kinds = " ".join(finding.kind for finding in found)
@@ -234,6 +255,7 @@ def _tile(number: int, seen: Seen, found: Sequence[Finding], usual: Mapping[str,
         "Explained": f"{seen.target.label} ({seen.target.score}), {cam.method} at {cam.layer}",
         "Map": f"{cam.raw.min:.4g} to {cam.raw.max:.4g}, {'x'.join(map(str, cam.raw.shape))} positions; "
         f"{_share(measures.outside_middle(seen.heat))} outside the middle",
+        "File": seen.name,
         "Picture": f"{info.width} x {info.height} pixels; seen from ({cam.box[0]}, {cam.box[1]}) to ({cam.box[2]}, "
         f"{cam.box[3]}); SHA-256 {info.sha256[:16]}…",
     }
@@ -241,16 +263,22 @@ def _tile(number: int, seen: Seen, found: Sequence[Finding], usual: Mapping[str,
         facts["Folder"] = seen.truth
     if cam.trust:
         facts["Trust"] = cam.trust.sentence
-    gates = {layer: float(weights.mean()) for layer, weights in seen.gates.items()}
-    strip = f"<figure>{_strip(usual, model, gates)}</figure>" if gates else ""
+    if seen.gates:
+        means = {layer: float(weights.mean()) for layer, weights in seen.gates.items()}
+        strip = f'<div><p class="soft">Gates</p>{_strip(usual, means, "Mean weights of gates")}</div>'
+    else:
+        strip = ""
     rows = [(each.label, [each.score]) for each in seen.result.predictions or []]
-    photograph = f"data:image/webp;base64,{b64encode(seen.photograph).decode()}" if seen.photograph else ""
+    photograph = ""
+    if seen.photograph:
+        source = f"data:image/webp;base64,{b64encode(seen.photograph).decode()}"
+        photograph = _img(source, f"{seen.name}: the photograph")
+    name = f'<span class="name" title="{escape(seen.name)}">{escape(seen.name.rpartition("/")[2])}</span>'
     reasons = "".join(f"<li>{escape(finding.sentence)}</li>" for finding in found)
     return (
-        f'<details id="p{number}" data-label="{escape(seen.target.label)}" data-kinds="{kinds}" '
+        f'<details id="p{number}" data-label="{seen.target.index}" data-kinds="{kinds}" '
         f'data-text="{escape(known)}"><summary>{drawn}<b>{escape(best.label)}, {escape(best.score)}</b>'
-        f'<span class="name">{escape(seen.name)}</span>{flags}</summary><div class="shown">'
-        f"{_img(photograph, f'{seen.name}: the photograph') if photograph else ''}<div>"
+        f'{name}{flags}</summary><div class="shown">{photograph}<div>'
         f"{_table('Predictions', ['Class', 'Score'], rows) if rows else ''}{_facts(facts)}{strip}"
         f"{f'<ul>{reasons}</ul>' if reasons else ''}</div></div></details>"
     )
@@ -326,24 +354,18 @@ def _share(value: float | None) -> str:
     return "–" if value is None else f"{value:.0%}"
 
 
-def _strip(spreads: Mapping[str, Spread], model: ModelDetail, values: Mapping[str, float] | None = None) -> str:
-    """Gates from left to right: the range of their mean weights, and a dot for the median or for ``values``."""
-    gates = [gate.layer for gate in model.gates if gate.layer in spreads]
-    top = max([spreads[gate].high for gate in gates] + [*(values or {}).values(), 1e-9])
-    step, height = max(4, min(18, 320 // max(1, len(gates)))), 36
+def _strip(usual: Mapping[str, Spread], values: Mapping[str, float], name: str) -> str:
+    """A gate in each column: the band is the usual range of its mean weight in the folder, the dot its value here."""
+    step, height = max(4, min(18, 320 // max(1, len(usual)))), 40
     marks = []
-    for place, gate in enumerate(gates):
-        x, spread = (place + 0.5) * step, spreads[gate]
-        y = [height - 3 - (height - 6) * value / top for value in (spread.low, spread.high)]
-        shown = (values or {}).get(gate, spread.median)
+    for place, (gate, spread) in enumerate(usual.items()):
+        relative = (values[gate] - spread.low) / max(spread.high - spread.low, _LEAST_SPREAD)
+        y = height * (0.75 - 0.5 * min(max(relative, -0.4), 1.4))
         marks.append(
-            f'<line class="usual" x1="{x:g}" x2="{x:g}" y1="{y[0]:.1f}" y2="{y[1]:.1f}"/>'
-            f'<circle cx="{x:g}" cy="{height - 3 - (height - 6) * shown / top:.1f}" r="2.2" fill="currentColor">'
-            f"<title>{escape(gate)}: {shown:.3f}, usually {spread.low:.3f} to {spread.high:.3f}</title></circle>"
+            f'<rect x="{place * step + 1}" y="{height / 4:g}" width="{step - 2}" height="{height / 2:g}" rx="2"/>'
+            f'<circle cx="{(place + 0.5) * step:g}" cy="{y:.1f}" r="2.2" fill="currentColor"><title>{escape(gate)}: '
+            f"{values[gate]:.3f}, usually {spread.low:.3f} to {spread.high:.3f}</title></circle>"
         )
-    said = "; ".join(f"{gate} {(values or {}).get(gate, spreads[gate].median):.2f}" for gate in gates[:32])
-    width = step * len(gates)
-    return (
-        f'<svg class="strip" role="img" aria-label="Mean weights of gates: {escape(said)}" width="{width}" '
-        f'height="{height}" viewBox="0 0 {width} {height}">{"".join(marks)}</svg>'
-    )
+    said = "; ".join(f"{gate} {values[gate]:.3f}" for gate in list(usual)[:32])
+    size = f'width="{step * len(usual)}" height="{height}" viewBox="0 0 {step * len(usual)} {height}"'
+    return f'<svg class="strip" role="img" aria-label="{escape(f"{name}: {said}")}" {size}>{"".join(marks)}</svg>'

@@ -124,10 +124,12 @@ async def _asked(
     provenance = await _provenance(client, sources, options)
     decided = json.dumps([provenance.model_dump(), detail.atlas and detail.atlas.sha256], sort_keys=True)
     names = [source.relative_to(folder).as_posix() for source in sources]
-    truths = dict(zip(names, true_labels(names, detail.labels), strict=True))
+    # A name that is not UTF-8 could not be written to the page.
+    names = [name.encode("utf-8", "backslashreplace").decode() for name in names]
+    pictures = zip(sources, names, true_labels(names, detail.labels), strict=True)
 
-    async def one(source: Path) -> Seen | Unseen:
-        name = source.relative_to(folder).as_posix()
+    async def one(picture: tuple[Path, str, str | None]) -> Seen | Unseen:
+        source, name, truth = picture
         try:
             data = await asyncio.to_thread(source.read_bytes)
             key = hashlib.sha256(decided.encode() + data).hexdigest()
@@ -139,13 +141,13 @@ async def _asked(
             if misused(error):
                 raise
             return Unseen(name, _words(error))
-        return Seen(name, *answer, truths[name])
+        return Seen(name, *answer, truth)
 
     done: list[Seen | Unseen] = []
     columns = (TextColumn("Explaining"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as bar:
         row = bar.add_task("", total=len(sources))
-        async with aclosing(async_in_order(one, sources, concurrency)) as answered:
+        async with aclosing(async_in_order(one, pictures, concurrency)) as answered:
             async for each in answered:
                 done.append(each)
                 bar.advance(row)
