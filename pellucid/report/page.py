@@ -142,7 +142,7 @@ def _outliers(report: Report, numbers: Mapping[str, int]) -> str:
         "unsure": f"The most probable class has less than {outliers.UNSURE:.0%}.",
         "border": f"At least {outliers.BORDER:.0%} of the evidence lies outside of the middle half of the frame.",
         "empty": "The map has no positive value.",
-        "cluster": "Small and apart from the class’s other maps, or apart and outside of the middle: see below.",
+        "cluster": "The cluster is small, and apart from the other maps of the class.",
         "gates": f"More than {outliers.FAR:g} robust deviations from the median of the folder’s pictures.",
         "atlas": "Weights that no picture of the atlas had.",
     }
@@ -164,7 +164,8 @@ def _outliers(report: Report, numbers: Mapping[str, int]) -> str:
 def _reasons(report: Report, numbers: Mapping[str, int]) -> str:
     note = (
         "Maps of one class in groups that are alike: the several reasons that the network has for the class. "
-        "A suspicious cluster is worth a look. It is no proof: objects of one kind can lie in a corner."
+        "Each map is linked to those most like it. A suspicious cluster has at most half of the maps, and hardly a "
+        "link that leaves it: is there something in these pictures that does not belong to the class?"
     )
     parts = [f'<p class="soft">{note}</p>']
     for each in report.reasons:
@@ -183,7 +184,9 @@ def _reasons(report: Report, numbers: Mapping[str, int]) -> str:
 
 
 def _cluster(cluster: clusters.Cluster, label: str, numbers: Mapping[str, int]) -> str:
-    badge = f'<span class="badge alarm">Suspicious</span> {escape(cluster.suspicious)}' if cluster.suspicious else ""
+    badge = ""
+    if cluster.suspicious:
+        badge = '<p><span class="badge alarm">Suspicious</span> Small, and apart from the other maps.</p>'
     examples = "".join(
         f'<a href="#p{numbers[seen.name]}" title="{escape(seen.name)}">{_small(seen)}</a>'
         for seen in cluster.pictures[:_EXAMPLES]
@@ -191,8 +194,8 @@ def _cluster(cluster: clusters.Cluster, label: str, numbers: Mapping[str, int]) 
     return (
         f'<div class="cluster{" alarm" if cluster.suspicious else ""}">'
         f"{_map(cluster.mean_map, f'Mean map of a cluster of {label}')}"
-        f"<div><p><b>{len(cluster.pictures)} pictures</b></p><p>Silhouette {cluster.apart:.2f}. "
-        f"{cluster.outside:.0%} outside the middle.</p><p>{badge}</p></div>"
+        f"<div><p><b>{len(cluster.pictures)} pictures</b></p><p>{cluster.outside:.0%} outside the middle. "
+        f"{cluster.leaving:.0%} of its links leave it.</p>{badge}</div>"
         f'<div class="examples">{examples}</div></div>'
     )
 
