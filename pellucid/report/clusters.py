@@ -13,12 +13,13 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 from scipy.sparse.csgraph import laplacian
 from sklearn.cluster import SpectralClustering
 from sklearn.neighbors import kneighbors_graph
 
 from pellucid.report.answers import Floats, Seen
-from pellucid.report.measures import GRID, ClassSummary, on_grid, outside_middle
+from pellucid.report.measures import ClassSummary, on_grid, share_outside
 
 # A class with fewer maps is not clustered.
 LEAST: Final = 16
@@ -26,10 +27,13 @@ MOST_CLUSTERS: Final = 6
 # Nearest neighbours of a map in the graph that is cut, and in that which shows whether a cluster is apart.
 _NEIGHBOURS: Final = 8
 _CLOSEST: Final = 4
-# What makes a cluster suspicious: at most this share of the class's maps, and of its links, at most this share that
-# leads out of it.
+# Maps are blurred by so many cells, so that a place is like the places beside it.
+_BLUR: Final = 1.5
+# What makes a cluster suspicious: at most this share of the class's maps; at most this share of links that leave it;
+# and so much more of its evidence outside of the middle than of the other maps'.
 SMALL: Final = 0.5
-LEAVING: Final = 0.02
+LEAVING: Final = 0.04
+FURTHER: Final = 0.1
 
 
 @dataclass(frozen=True)
@@ -37,8 +41,8 @@ class Cluster:
     """Pictures of a class whose maps are alike, the most typical first. ``mean_map`` ``[GRID, GRID]`` sums to 1.
 
     ``leaving`` is the share of the links between its maps and their nearest ones that lead to other clusters: near 0,
-    the cluster is apart.
-    ``outside`` is the share of the mean map outside of the middle. ``suspicious``: the cluster is small and apart.
+    the cluster is apart. ``outside`` is the share of the mean map outside of the middle. ``suspicious``: it is small,
+    apart, and further from the middle.
     """
 
     pictures: tuple[Seen, ...]
@@ -62,8 +66,9 @@ def reasons(of: ClassSummary) -> Reasons:
     pictures = [seen for seen in of.pictures if seen.heat.max() > 0]
     if len(pictures) < LEAST:
         return Reasons(of.label, len(pictures))
-    maps = np.stack([on_grid(seen.heat).ravel() for seen in pictures])
-    labels, links = grouped(maps), _linked(maps, _CLOSEST)
+    maps = np.stack([on_grid(seen.heat) for seen in pictures])
+    blurred = gaussian_filter(maps, (0, _BLUR, _BLUR), mode="constant").reshape(len(maps), -1)
+    labels, links = grouped(blurred), _linked(blurred, _CLOSEST)
     if labels.max() == 0:
         return Reasons(of.label, len(pictures))
     found = [_cluster(pictures, maps, links, labels == each) for each in range(labels.max() + 1)]
@@ -89,14 +94,9 @@ def grouped(maps: Floats) -> NDArray[np.int64]:
 
 
 def _cluster(pictures: Sequence[Seen], maps: Floats, links: Floats, members: NDArray[np.bool_]) -> Cluster:
-    mean = maps[members].mean(0)
-    order = np.flatnonzero(members)[np.linalg.norm(maps[members] - mean, axis=1).argsort()]
-    mean_map = mean.reshape(GRID, GRID)
+    mean_map = maps[members].mean(0)
+    order = np.flatnonzero(members)[np.linalg.norm(maps[members] - mean_map, axis=(1, 2)).argsort()]
     leaving = float(links[members][:, ~members].sum() / links[members].sum())
-    return Cluster(
-        tuple(pictures[place] for place in order),
-        mean_map,
-        leaving,
-        outside_middle(mean_map) or 0.0,
-        leaving <= LEAVING and members.mean() <= SMALL,
-    )
+    outside, others = share_outside(mean_map), share_outside(maps[~members].mean(0))
+    suspicious = leaving <= LEAVING and members.mean() <= SMALL and outside - others >= FURTHER
+    return Cluster(tuple(pictures[place] for place in order), mean_map, leaving, outside, bool(suspicious))

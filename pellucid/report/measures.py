@@ -48,31 +48,34 @@ class ClassSummary:
     score: float
     right: tuple[int, int]
     mean_map: Floats
-    outside: float | None
+    outside: float
     findings: Counter[str]
     gates: dict[str, Spread]
 
 
-def on_grid(heat: Floats) -> Floats:
-    """The evidence for the class, the positive part of a map ``[h, w]``, by area on ``[GRID, GRID]``. Its sum is 1.
+def evidence(heat: Floats) -> Floats:
+    """What an overlay shows of a map: its values above a quarter of the largest, less this quarter; 0 elsewhere."""
+    return np.asarray(np.maximum(heat - max(0.0, heat.max()) / 4, 0))
 
-    It is 0 throughout if the map has no positive value.
-    """
-    for_it = np.maximum(heat, 0)
+
+def on_grid(heat: Floats) -> Floats:
+    """The evidence of a map ``[h, w]`` by area on ``[GRID, GRID]``. Its sum is 1, or 0 if there is none."""
+    for_it = evidence(heat)
     rows, columns = (_overlaps(side, np.linspace(0, 1, GRID + 1)) for side in heat.shape)
     shared = rows @ for_it @ columns.T
     return shared / (shared.sum() or 1)
 
 
 def outside_middle(heat: Floats) -> float | None:
-    """The share of the evidence for the class that lies outside of the middle, 0 to 1; of an even map 0.5.
+    """The share of a map's evidence outside of the middle, 0 to 1; of an even map 0.5. None if there is none."""
+    for_it = evidence(heat)
+    return share_outside(for_it) if for_it.any() else None
 
-    None if the map has no positive value.
-    """
-    for_it = np.maximum(heat, 0)
-    rows, columns = (_overlaps(side, np.array([_EDGE, 1 - _EDGE])) for side in heat.shape)
-    total = for_it.sum()
-    return float(1 - (rows @ for_it @ columns.T).item() / total) if total else None
+
+def share_outside(amounts: Floats) -> float:
+    """The share of ``amounts`` ``[h, w]``, none negative, that lies outside of the middle. 0 if all are 0."""
+    rows, columns = (_overlaps(side, np.array([_EDGE, 1 - _EDGE])) for side in amounts.shape)
+    return float(1 - (rows @ amounts @ columns.T).item() / amounts.sum()) if amounts.any() else 0.0
 
 
 def _overlaps(cells: int, edges: Floats) -> Floats:
@@ -112,7 +115,7 @@ def _of_class(pictures: Sequence[Seen], shared: bool, predicted: int) -> ClassSu
         float(np.mean([score(seen.target) for seen in pictures])),
         (sum(seen.truth == seen.best.label for seen in known), len(known)),
         mean_map / (mean_map.sum() or 1),
-        outside_middle(mean_map),
+        share_outside(mean_map),
         Counter(seen.cam.trust.finding for seen in pictures if seen.cam.trust),
         gate_spreads(pictures),
     )

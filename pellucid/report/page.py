@@ -109,17 +109,17 @@ def _classes(report: Report) -> str:
         cells += [str(each.predicted)] * other
         cells += [f"{each.score:.4g}" if report.model.output.kind == "linear" else f"{each.score:.0%}"]
         cells += [f"{each.right[0]} of {each.right[1]}"] * known
-        cells += [_map(each.mean_map, f"Mean map of {each.label}"), _share(each.outside)]
+        cells += [_map(each.mean_map, f"Mean map of {each.label}"), f"{each.outside:.0%}"]
         cells += [", ".join(f"{each.findings[name]} {name}" for name in _FINDINGS if each.findings[name])] * tested
         if usual:
             medians = {layer: spread.median for layer, spread in each.gates.items()}
             cells.append(_strip(usual, medians, f"Mean weights of gates for {each.label}"))
         rows.append((each.label, cells))
     note = (
-        "The mean map is that of the evidence for the class over the part of the picture that the network saw, each "
-        "picture counted alike. The middle is the rectangle in it with half of its area: an even map has 50 % outside. "
-        "Of gates, the band is the range of a gate’s mean weight in 90 % of the folder’s pictures, the dot the class’s "
-        "median."
+        "The mean map is that of the evidence, as overlays show it, over the part of the picture that the network saw; "
+        "each picture counts alike. The middle is the rectangle in it with half of its area: an even map has 50 % "
+        "outside. Of gates, the band is the range of a gate’s mean weight in 90 % of the folder’s pictures, the dot the "
+        "class’s median."
     )
     few = [
         f'<a href="#pictures" data-label="{each.index}">{escape(each.label)}</a> {len(each.pictures)}'
@@ -142,7 +142,7 @@ def _outliers(report: Report, numbers: Mapping[str, int]) -> str:
         "unsure": f"The most probable class has less than {outliers.UNSURE:.0%}.",
         "border": f"At least {outliers.BORDER:.0%} of the evidence lies outside of the middle half of the frame.",
         "empty": "The map has no positive value.",
-        "cluster": "The cluster is small, and apart from the other maps of the class.",
+        "cluster": "The cluster is small, apart from the other maps of the class, and further from the middle.",
         "gates": f"More than {outliers.FAR:g} robust deviations from the median of the folder’s pictures.",
         "atlas": "Weights that no picture of the atlas had.",
     }
@@ -164,8 +164,9 @@ def _outliers(report: Report, numbers: Mapping[str, int]) -> str:
 def _reasons(report: Report, numbers: Mapping[str, int]) -> str:
     note = (
         "Maps of one class in groups that are alike: the several reasons that the network has for the class. "
-        "Each map is linked to those most like it. A suspicious cluster has at most half of the maps, and hardly a "
-        "link that leaves it: is there something in these pictures that does not belong to the class?"
+        "Each map is linked to those most like it. A suspicious cluster has at most half of the maps, hardly a "
+        "link that leaves it, and more evidence outside of the middle than the other maps: is there something in these "
+        "pictures that does not belong to the class?"
     )
     parts = [f'<p class="soft">{note}</p>']
     for each in report.reasons:
@@ -186,7 +187,7 @@ def _reasons(report: Report, numbers: Mapping[str, int]) -> str:
 def _cluster(cluster: clusters.Cluster, label: str, numbers: Mapping[str, int]) -> str:
     badge = ""
     if cluster.suspicious:
-        badge = '<p><span class="badge alarm">Suspicious</span> Small, and apart from the other maps.</p>'
+        badge = '<p><span class="badge alarm">Suspicious</span> Small, apart, and further from the middle.</p>'
     examples = "".join(
         f'<a href="#p{numbers[seen.name]}" title="{escape(seen.name)}">{_small(seen)}</a>'
         for seen in cluster.pictures[:_EXAMPLES]
@@ -350,7 +351,7 @@ def _map(mean: Floats, alt: str) -> str:
     levels = compose.mask(mean.astype(np.float32), (_MAP, _MAP), False)
     picture = encode.encode(levels, "image/png", colormap.table("turbo"))
     source = f"data:image/png;base64,{b64encode(picture.data).decode()}"
-    return _img(source, f"{alt}: {_share(measures.outside_middle(mean))} outside the middle", _MAP, _MAP, "map")
+    return _img(source, f"{alt}: {measures.share_outside(mean):.0%} outside the middle", _MAP, _MAP, "map")
 
 
 def _share(value: float | None) -> str:
