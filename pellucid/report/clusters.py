@@ -13,10 +13,6 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
-from scipy.sparse.csgraph import laplacian
-from sklearn.cluster import SpectralClustering
-from sklearn.neighbors import kneighbors_graph
 
 from pellucid.report.answers import Floats, Seen
 from pellucid.report.measures import ClassSummary, on_grid, share_outside
@@ -62,32 +58,47 @@ class Reasons:
 
 
 def reasons(of: ClassSummary) -> Reasons:
-    """The clusters of the maps of a class. A map without evidence for the class is left out."""
+    """The clusters of the maps of a class. A map without evidence for the class is left out.
+
+    If as many clusters as the eigenvalues say have no suspicious one among them, any other number up to MOST_CLUSTERS
+    that has one is taken.
+    """
+    from scipy.ndimage import gaussian_filter  # imported late: a second, and none of other commands
+    from scipy.sparse.csgraph import laplacian
+
     pictures = [seen for seen in of.pictures if seen.heat.max() > 0]
     if len(pictures) < LEAST:
         return Reasons(of.label, len(pictures))
     maps = np.stack([on_grid(seen.heat) for seen in pictures])
     blurred = gaussian_filter(maps, (0, _BLUR, _BLUR), mode="constant").reshape(len(maps), -1)
-    labels, links = grouped(blurred), _linked(blurred, _CLOSEST)
-    if labels.max() == 0:
-        return Reasons(of.label, len(pictures))
-    found = [_cluster(pictures, maps, links, labels == each) for each in range(labels.max() + 1)]
+    links, closest = _linked(blurred, max(_NEIGHBOURS, round(np.log2(len(maps))))), _linked(blurred, _CLOSEST)
+    values = np.linalg.eigvalsh(laplacian(links, normed=True))[: MOST_CLUSTERS + 1]
+    usual = int(np.diff(values).argmax()) + 1
+    found: list[Cluster] = []
+    for count in (usual, *range(2, MOST_CLUSTERS + 1)):
+        labels = _cut(links, count)
+        clusters = [_cluster(pictures, maps, closest, labels == each) for each in range(count) if count > 1]
+        if any(cluster.suspicious for cluster in clusters):
+            found = clusters
+            break
+        found = found or (clusters if count == usual else [])
     return Reasons(of.label, len(pictures), tuple(sorted(found, key=lambda cluster: -len(cluster.pictures))))
 
 
 def _linked(maps: Floats, neighbours: int) -> Floats:
     """The graph of maps ``[n, n]``: 1 where each of two is a nearest neighbour of the other, 0.5 where one is."""
+    from sklearn.neighbors import kneighbors_graph
+
     graph = kneighbors_graph(maps, neighbours, include_self=False).toarray()
     return np.asarray((graph + graph.T) / 2)
 
 
-def grouped(maps: Floats) -> NDArray[np.int64]:
-    """The cluster of each map ``[n, features]``, counted from 0."""
-    links = _linked(maps, max(_NEIGHBOURS, round(np.log2(len(maps)))))
-    values = np.linalg.eigvalsh(laplacian(links, normed=True))[: MOST_CLUSTERS + 1]
-    count = int(np.diff(values).argmax()) + 1
+def _cut(links: Floats, count: int) -> NDArray[np.int64]:
+    """The cluster of each map, counted from 0."""
+    from sklearn.cluster import SpectralClustering
+
     if count == 1:
-        return np.zeros(len(maps), np.int64)
+        return np.zeros(len(links), np.int64)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Graph is not fully connected")  # clusters that are wholly apart
         return np.asarray(SpectralClustering(count, affinity="precomputed", random_state=0).fit_predict(links))

@@ -28,8 +28,9 @@ class Report:
 
     @cached_property
     def reasons(self) -> list[clusters.Reasons]:
-        """The clusters of each class."""
-        return [clusters.reasons(each) for each in self.classes]
+        """The clusters of each class, those with a suspicious one first."""
+        found = [clusters.reasons(each) for each in self.classes]
+        return sorted(found, key=lambda reasons: not any(cluster.suspicious for cluster in reasons.clusters))
 
     @cached_property
     def findings(self) -> list[outliers.Finding]:

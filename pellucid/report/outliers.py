@@ -10,15 +10,15 @@ from pellucid.report.answers import Seen
 from pellucid.report.clusters import Reasons
 from pellucid.report.measures import gate_distances, outside_middle
 
-Kind = Literal["contradicts", "unclear", "wrong", "unsure", "border", "empty", "cluster", "gates", "atlas"]
+Kind = Literal["cluster", "contradicts", "unclear", "wrong", "unsure", "border", "empty", "gates", "atlas"]
 TITLES: Final[dict[Kind, str]] = {
+    "cluster": "In a suspicious cluster",
     "contradicts": "The trust test contradicts the map",
     "unclear": "The trust test is unclear",
     "wrong": "Not the class of its folder",
     "unsure": "Low confidence",
     "border": "Map outside the middle",
     "empty": "No evidence for the class",
-    "cluster": "In a suspicious cluster",
     "gates": "Gates unlike the other pictures’",
     "atlas": "Gates unlike the atlas’",
 }

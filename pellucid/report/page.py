@@ -28,7 +28,7 @@ _HERE: Final = Path(__file__).parent
 _MAP: Final = 104
 _SMALL: Final = 144
 # Pictures that a list shows of one finding, and of one cluster.
-_LISTED: Final = 9
+_LISTED: Final = 8
 _EXAMPLES: Final = 8
 # A class with fewer pictures has no row.
 _FEW: Final = 3
@@ -79,7 +79,7 @@ def _asked(report: Report) -> str:
         "Parameters": f"SHA-256 {provenance.network.parameters_sha256}",
         "Explained": f"{target}; {', '.join(options['method'])} at {', '.join(options['layer'])}",
         "View": f"{options['view']}; preprocessing crops to {' x '.join(map(str, provenance.preprocess.crop))} pixels",
-        "Trust": "tested" if options["trust"] else "not tested (--trust tests each map)",
+        "Trust": "tested" if any(seen.cam.trust for seen in report.seen) else "not tested (--trust tests each map)",
         "Atlas": f"{report.model.atlas.pictures} pictures" if report.model.atlas else "none",
         "Engine": f"{engine.name} on {engine.device}, {engine.precision}; {engine.processor}",
         "Versions": ", ".join(f"{name} {version}" for name, version in provenance.versions.items()),
@@ -118,8 +118,8 @@ def _classes(report: Report) -> str:
     note = (
         "The mean map is that of the evidence, as overlays show it, over the part of the picture that the network saw; "
         "each picture counts alike. The middle is the rectangle in it with half of its area: an even map has 50 % "
-        "outside. Of gates, the band is the range of a gate’s mean weight in 90 % of the folder’s pictures, the dot the "
-        "class’s median."
+        "outside. Of gates, the band is the range of a gate’s mean weight in 90 % of the folder’s pictures, the dot "
+        "the class’s median."
     )
     few = [
         f'<a href="#pictures" data-label="{each.index}">{escape(each.label)}</a> {len(each.pictures)}'
@@ -153,7 +153,7 @@ def _outliers(report: Report, numbers: Mapping[str, int]) -> str:
             f"<li>{_small(each.seen)}<p>{_link(each.seen, numbers)}<br>{escape(each.sentence)}</p></li>"
             for each in found[:_LISTED]
         )
-        rest = f'<p class="screen"><a href="#pictures" data-kind="{kind}">All {len(found)} in the contact sheet</a></p>'
+        rest = f'<p class="soft screen"><a href="#pictures" data-kind="{kind}">All {len(found)} below</a></p>'
         parts.append(
             f'<h3>{TITLES[kind]} <span class="badge">{len(found)}</span></h3><p class="soft">{rules[kind]}</p>'
             f'<ul class="found">{items}</ul>{rest if len(found) > _LISTED else ""}'

@@ -122,7 +122,7 @@ async def _asked(
         raise typer.Exit(2)
     options["atlas"] = detail.atlas is not None
     provenance = await _provenance(client, sources, options)
-    decided = json.dumps([provenance.model_dump(), detail.atlas and detail.atlas.sha256], sort_keys=True)
+    decided = json.dumps([options, provenance.model_dump(), detail.atlas and detail.atlas.sha256], sort_keys=True)
     names = [source.relative_to(folder).as_posix() for source in sources]
     # A name that is not UTF-8 could not be written to the page.
     names = [name.encode("utf-8", "backslashreplace").decode() for name in names]
@@ -159,13 +159,13 @@ async def _asked(
 
 
 async def _provenance(client: AsyncClient, sources: list[Path], options: dict[str, Any]) -> Provenance:
-    """What computes the answers, from the reply to the first picture that has one.
+    """What computes the answers, from the reply to the first picture that has one. Trials of trust have none.
 
     Raises ApiError for an error that every picture would have, and ends the program if no picture has an answer.
     """
     for source in sources:
         try:
-            reply = await client.reply("explain", source, **options | {"provenance": True})
+            reply = await client.reply("explain", source, **options | {"provenance": True, "trust": False})
         except FAILURES as error:
             if misused(error) or isinstance(error, httpx.TransportError):
                 raise
