@@ -135,7 +135,8 @@ async def _asked(
             key = hashlib.sha256(decided.encode() + data).hexdigest()
             answer = kept.get(key)
             if answer is None:
-                answer = compact(await client.explain(data, **options)), await asyncio.to_thread(thumbnail, data)
+                result = await client.explain(data, **options)
+                answer = await asyncio.to_thread(lambda: (compact(result), thumbnail(data)))
                 kept.put(key, *answer)
         except FAILURES as error:
             if misused(error):

@@ -57,7 +57,7 @@ def test_filters_and_links_show_the_pictures_that_they_name(page: Page) -> None:
 def test_it_is_accessible_in_both_themes_and_fits_a_phone(page: Page) -> None:
     page.locator(".sheet > details").first.evaluate("(tile) => { tile.open = true; }")
     for scheme in ("light", "dark"):
-        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        page.emulate_media(color_scheme=scheme)
         assert Axe().run(page).response["violations"] == []
     page.set_viewport_size({"width": 360, "height": 740})
     assert page.evaluate("document.documentElement.scrollWidth") == 360

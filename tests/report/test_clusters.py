@@ -33,8 +33,8 @@ def horses(tagged: int, plain: int) -> list[Seen]:
     """Horses anywhere in the middle, and some whose map is on a tag near the lower right corner."""
     chance = np.random.default_rng(0)
     noise = 0.1 * chance.random((tagged + plain, 7, 7))
-    tags = [spot(*chance.uniform(4.8, 6, 2), 0.8) for _ in range(tagged)]
-    bodies = [spot(*chance.uniform(1.5, 4.5, 2), chance.uniform(1, 1.8)) for _ in range(plain)]
+    tags = [spot(row, column, 0.8) for row, column in chance.uniform(4.8, 6, (tagged, 2))]
+    bodies = [spot(row, column, chance.uniform(1, 1.8)) for row, column in chance.uniform(1.5, 4.5, (plain, 2))]
     return [seen(f"{n}.jpg", each + noise[n]) for n, each in enumerate([*tags, *bodies])]
 
 
