@@ -40,33 +40,21 @@ def written(report: Report) -> str:
     """The page as HTML. It loads nothing, and runs no script but its own."""
     script = "\n" + (_HERE / "page.js").read_text("utf-8")
     numbers = {seen.name: number for number, seen in enumerate(report.seen, 1)}
-    body = [_header(report), "<main>", _asked(report), _classes(report), _outliers(report, numbers)]
-    body += [_reasons(report, numbers), _gates(report), _sheet(report), _unseen(report), "</main>"]
+    usual = measures.gate_spreads(report.seen)
     return Template((_HERE / "page.html").read_text("utf-8")).substitute(
-        title=escape(f"{report.title}, by {report.model.name}"),
-        body="\n".join(filter(None, body)),
+        folder=escape(report.title),
+        model=escape(report.model.name),
+        explained=len(report.seen),
+        network=escape(report.model.title or report.model.name),
+        asked=_asked(report),
+        classes=_classes(report, usual),
+        outliers=_outliers(report, numbers) or "<p>None.</p>",
+        reasons=_reasons(report, numbers),
+        gates=_gates(report, usual) if usual else "<p>The network has none.</p>",
+        **_sheet(report, usual),
+        unseen=_unseen(report) if report.unseen else "<p>All pictures were explained.</p>",
         script=script,
         script_sha256=b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-    )
-
-
-def _header(report: Report) -> str:
-    sections = {
-        "classes": "Classes",
-        "outliers": "Pictures that stand out",
-        "reasons": "Clusters of maps",
-        "gates": "Gates",
-        "pictures": "Pictures",
-        "unseen": "Not explained",
-    }
-    shown = [name for name in sections if name != "unseen" or report.unseen]
-    shown = [name for name in shown if name != "gates" or report.model.gates]
-    links = " ".join(f'<a href="#{name}">{sections[name]}</a>' for name in shown)
-    failed = f"; {len(report.unseen)} could not be explained" if report.unseen else ""
-    return (
-        f'<header><p class="soft">Pellucid report</p><h1>{escape(report.title)}</h1>'
-        f"<p>{len(report.seen)} pictures explained by {escape(report.model.title or report.model.name)}{failed}.</p>"
-        f'<nav aria-label="Sections">{links}</nav></header>'
     )
 
 
@@ -85,19 +73,16 @@ def _asked(report: Report) -> str:
         "Versions": ", ".join(f"{name} {version}" for name, version in provenance.versions.items()),
     }
     everything = json.dumps(provenance.model_dump(exclude_none=True), indent=1, ensure_ascii=False)
-    return _section(
-        "asked",
-        "What was asked",
+    return (
         f"{_facts(facts)}<details class=screen><summary>The whole provenance, as the service gave it</summary>"
-        f"<pre>{escape(everything)}</pre></details>",
+        f"<pre>{escape(everything)}</pre></details>"
     )
 
 
-def _classes(report: Report) -> str:
+def _classes(report: Report, usual: Mapping[str, Spread]) -> str:
     tested = any(each.findings for each in report.classes)
     known = any(each.right[1] for each in report.classes)
     other = any(each.predicted != len(each.pictures) for each in report.classes)
-    usual = measures.gate_spreads(report.seen)
     unit = "Mean value" if report.model.output.kind == "linear" else "Mean confidence"
     head = ["Class", "Pictures", *["Predicted"] * other, unit, *["Right"] * known, "Mean map", "Outside the middle"]
     head += ["Trust test"] * tested + ["Gates"] * bool(usual)
@@ -115,20 +100,15 @@ def _classes(report: Report) -> str:
             medians = {layer: spread.median for layer, spread in each.gates.items()}
             cells.append(_strip(usual, medians, f"Mean weights of gates for {each.label}"))
         rows.append((each.label, cells))
-    note = (
-        "The mean map is that of the evidence, as overlays show it, over the part of the picture that the network saw; "
-        "each picture counts alike. The middle is the rectangle in it with half of its area: an even map has 50 % "
-        "outside. Of gates, the band is the range of a gate’s mean weight in 90 % of the folder’s pictures, the dot "
-        "the class’s median."
-    )
     few = [
         f'<a href="#pictures" data-label="{each.index}">{escape(each.label)}</a> {len(each.pictures)}'
         for each in report.classes
         if len(each.pictures) < _FEW
     ]
-    rest = f"<p>Fewer than {_FEW} pictures: {', '.join(few)}.</p>" if few else ""
+    said = f"{len(few)} classes with fewer than {_FEW} pictures"
+    rest = f"<details><summary>{said}</summary><p>{', '.join(few)}</p></details>" if few else ""
     table = _table("Each explained class", head, rows) if rows else ""
-    return _section("classes", "Classes", f'<p class="soft">{note}</p>{table}{rest}')
+    return table + rest
 
 
 _FINDINGS: Final = ("follows", "unclear", "contradicts")
@@ -158,30 +138,22 @@ def _outliers(report: Report, numbers: Mapping[str, int]) -> str:
             f'<h3>{TITLES[kind]} <span class="badge">{len(found)}</span></h3><p class="soft">{rules[kind]}</p>'
             f'<ul class="found">{items}</ul>{rest if len(found) > _LISTED else ""}'
         )
-    return _section("outliers", "Pictures that stand out", "".join(parts) or "<p>None.</p>")
+    return "".join(parts)
 
 
 def _reasons(report: Report, numbers: Mapping[str, int]) -> str:
-    note = (
-        "Maps of one class in groups that are alike: the several reasons that the network has for the class. "
-        "Each map is linked to those most like it. A suspicious cluster has at most half of the maps, hardly a "
-        "link that leaves it, and more evidence outside of the middle than the other maps: is there something in these "
-        "pictures that does not belong to the class?"
-    )
-    parts = [f'<p class="soft">{note}</p>']
+    parts = []
     for each in report.reasons:
         if not each.clusters:
             continue
         cards = "".join(_cluster(cluster, each.label, numbers) for cluster in each.clusters)
         parts.append(f'<h3>{escape(each.label)}</h3><div class="reasons">{cards}</div>')
-    for few, said in ((True, f"Too few maps, less than {clusters.LEAST}"), (False, "Maps that form no clusters")):
-        names = [
-            f"{escape(each.label)} ({each.maps})"
-            for each in report.reasons
-            if not each.clusters and (each.maps < clusters.LEAST) is few
-        ]
-        parts.append(f"<p>{said}: {', '.join(names)}.</p>" if names else "")
-    return _section("reasons", "Clusters of maps", "".join(parts))
+    alike = [each for each in report.reasons if not each.clusters and each.maps >= clusters.LEAST]
+    whole = [f"{escape(each.label)} ({each.maps})" for each in alike]
+    few = sum(each.maps < clusters.LEAST for each in report.reasons)
+    parts.append(f"<p>Maps that form no clusters: {', '.join(whole)}.</p>" if whole else "")
+    parts.append(f"<p>Classes with too few maps, less than {clusters.LEAST}: {few}.</p>" if few else "")
+    return "".join(parts)
 
 
 def _cluster(cluster: clusters.Cluster, label: str, numbers: Mapping[str, int]) -> str:
@@ -201,14 +173,11 @@ def _cluster(cluster: clusters.Cluster, label: str, numbers: Mapping[str, int]) 
     )
 
 
-def _gates(report: Report) -> str:
-    if not report.model.gates or not report.seen:
-        return ""
-    spreads = measures.gate_spreads(report.seen)
+def _gates(report: Report, usual: Mapping[str, Spread]) -> str:
     large = [each for each in report.classes if len(each.pictures) > 1]
     rows = []
     for gate in report.model.gates:
-        spread = spreads[gate.layer]
+        spread = usual[gate.layer]
         cells = [str(gate.shape[0]), f"{spread.low:.3f}", f"{spread.median:.3f}", f"{spread.high:.3f}"]
         ranked = sorted(large, key=lambda each: each.gates[gate.layer].median)
         cells += [
@@ -216,31 +185,22 @@ def _gates(report: Report) -> str:
         ] or ["", ""]
         rows.append((gate.layer, cells))
     head = ["Gate", "Channels", "5 %", "Median", "95 %", "Least in", "Most in"]
-    note = "Of each picture the mean of a gate’s weights. A weight alone is not importance."
-    return _section(
-        "gates", "Gates", f'<p class="soft">{note}</p>{_table("Mean weights over the pictures", head, rows)}'
-    )
+    return _table("Mean weights over the pictures", head, rows)
 
 
-def _sheet(report: Report) -> str:
+def _sheet(report: Report, usual: Mapping[str, Spread]) -> dict[str, str]:
+    """The choices of the filters, and the pictures."""
     of: dict[str, list[Finding]] = {}
     for finding in report.findings:
         of.setdefault(finding.seen.name, []).append(finding)
     kinds = [kind for kind in TITLES if any(finding.kind == kind for finding in report.findings)]
-    labels = _options("Every class", [(str(each.index), each.label) for each in report.classes])
-    found = _options("Any finding", [(kind, TITLES[kind]) for kind in kinds])
-    usual = measures.gate_spreads(report.seen)
-    tiles = "\n".join(_tile(number, seen, of.get(seen.name, []), usual) for number, seen in enumerate(report.seen, 1))
-    return _section(
-        "pictures",
-        "Pictures",
-        '<form class="filters" hidden><label>Class<select name="label">'
-        f'{labels}</select></label><label>Finding<select name="kind">{found}</select></label>'
-        '<label>File or label<input name="text" type="search" autocomplete="off"></label>'
-        '<output class="soft"></output></form>'
-        '<p class="soft screen">A picture opens to its figure. Colours are as opaque as the evidence is strong. '
-        f'Each map is stretched by itself.</p><div class="sheet">{tiles}</div>',
-    )
+    return {
+        "labels": _options([(str(each.index), each.label) for each in report.classes]),
+        "kinds": _options([(kind, TITLES[kind]) for kind in kinds]),
+        "tiles": "\n".join(
+            _tile(number, seen, of.get(seen.name, []), usual) for number, seen in enumerate(report.seen, 1)
+        ),
+    }
 
 
 def _tile(number: int, seen: Seen, found: Sequence[Finding], usual: Mapping[str, Spread]) -> str:
@@ -289,14 +249,8 @@ def _tile(number: int, seen: Seen, found: Sequence[Finding], usual: Mapping[str,
 
 
 def _unseen(report: Report) -> str:
-    if not report.unseen:
-        return ""
     rows = [(each.name, [escape(each.error)]) for each in report.unseen]
-    return _section("unseen", "Not explained", _table("Pictures without an answer", ["Picture", "Error"], rows))
-
-
-def _section(name: str, title: str, content: str) -> str:
-    return f'<section id="{name}" aria-labelledby="{name}-title"><h2 id="{name}-title">{title}</h2>{content}</section>'
+    return _table("Pictures without an answer", ["Picture", "Error"], rows)
 
 
 def _facts(facts: Mapping[str, str]) -> str:
@@ -318,9 +272,8 @@ def _table(caption: str, head: Sequence[str], rows: Iterable[tuple[str, Sequence
     )
 
 
-def _options(every: str, choices: Iterable[tuple[str, str]]) -> str:
-    found = "".join(f'<option value="{escape(value)}">{escape(text)}</option>' for value, text in choices)
-    return f'<option value="">{every}</option>{found}'
+def _options(choices: Iterable[tuple[str, str]]) -> str:
+    return "".join(f'<option value="{escape(value)}">{escape(text)}</option>' for value, text in choices)
 
 
 def _link(seen: Seen, numbers: Mapping[str, int]) -> str:

@@ -14,7 +14,7 @@ from pellucid.client import AsyncClient
 from tests.commands.invoke import pellucid
 from tests.support import LIGHT, SAMPLES
 
-HOSTILE = '"><img src=x onerror=alert(1)>$title.jpg'
+HOSTILE = '"><img src=x onerror=alert(1)>$folder.jpg'
 
 
 @pytest.fixture
