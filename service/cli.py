@@ -32,6 +32,7 @@ from .commands.compile import compile_network
 from .commands.explain import explain
 from .commands.mcp import mcp
 from .commands.models import layers, models
+from .commands.report import report
 from .commands.reproduce import reproduce
 from .config import Settings
 from .http.connection import BoundedProtocol, ConnectionLimits
@@ -224,7 +225,7 @@ def new_key() -> None:
 
 _COMMANDS: Final[dict[str, tuple[Callable[..., None], ...]]] = {
     "Serve": (mcp,),
-    "Explain": (explain, compare, what_if, reproduce),
+    "Explain": (explain, compare, what_if, report, reproduce),
     "Networks": (models, layers, atlas, bench),
 }
 for panel, commands in _COMMANDS.items():

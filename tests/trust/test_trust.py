@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from pytorch_grad_cam.metrics.cam_mult_image import DropInConfidence, IncreaseInConfidence
 from pytorch_grad_cam.metrics.road import ROADMostRelevantFirstAverage
-from scipy.stats import spearmanr, t  # type: ignore[import-untyped]
+from scipy.stats import spearmanr, t
 from torch import Tensor, nn
 
 from pellucid.render.compose import positive

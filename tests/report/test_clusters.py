@@ -1,0 +1,64 @@
+"""Clusters of maps: a planted tag is a cluster of its own, and stands out; maps without groups have none."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pellucid.report.answers import Floats, Seen
+from pellucid.report.clusters import reasons
+from pellucid.report.measures import GRID, of_classes, on_grid, outside_middle
+from pellucid.report.outliers import findings
+from pellucid.schemas import GradCam, Result
+
+BLANK = {"media_type": "image/png", "width": 1, "height": 1, "data": ""}
+ROWS, COLUMNS = np.mgrid[:7, :7]
+
+
+def spot(row: float, column: float, width: float) -> Floats:
+    return np.asarray(np.exp(-((ROWS - row) ** 2 + (COLUMNS - column) ** 2) / (2 * width**2)))
+
+
+def seen(name: str, heat: Floats) -> Seen:
+    """A horse with this map."""
+    target = {"index": 3, "label": "horse", "probability": 0.9}
+    raw = {"shape": heat.shape, "values": heat.tolist(), "min": heat.min(), "max": heat.max(), "all_negative": False}
+    cam = {"target": target, "layer": "head", "method": "grad-cam", "box": [0, 0, 1, 1], "raw": raw}
+    image = {"filename": name, "format": "PNG", "width": 1, "height": 1, "sha256": "0" * 64}
+    found = GradCam.model_validate({**cam, "mask": BLANK, "overlay": None})
+    return Seen(name, Result.model_validate({"image": image, "grad_cam": [found]}), b"")
+
+
+def horses(tagged: int, plain: int) -> list[Seen]:
+    """Horses anywhere in the middle, and some whose map is on a tag near the lower right corner."""
+    chance = np.random.default_rng(0)
+    noise = 0.1 * chance.random((tagged + plain, 7, 7))
+    tags = [spot(row, column, 0.8) for row, column in chance.uniform(4.8, 6, (tagged, 2))]
+    bodies = [spot(row, column, chance.uniform(1, 1.8)) for row, column in chance.uniform(1.5, 4.5, (plain, 2))]
+    return [seen(f"{n}.jpg", each + noise[n]) for n, each in enumerate([*tags, *bodies])]
+
+
+@pytest.mark.parametrize(("tagged", "plain"), [(8, 40), (20, 30), (12, 100)])
+def test_a_planted_tag_is_a_suspicious_cluster_of_its_own(tagged: int, plain: int) -> None:
+    pictures = horses(tagged, plain)
+    (horse,) = of_classes(pictures)
+    found = reasons(horse)
+    (cluster,) = [each for each in found.clusters if each.suspicious]
+    assert {each.name for each in cluster.pictures} == {f"{n}.jpg" for n in range(tagged)}
+    assert cluster.mean_map.argmax() // GRID >= 10
+    flagged = [each.seen.name for each in findings(pictures, [found]) if each.kind == "cluster"]
+    assert len(flagged) == tagged
+
+
+def test_maps_without_groups_have_no_suspicious_cluster() -> None:
+    (horse,) = of_classes(horses(0, 60))
+    assert not [each for each in reasons(horse).clusters if each.suspicious]
+    (few,) = of_classes(horses(4, 4))
+    assert reasons(few).clusters == ()
+
+
+def test_an_even_map_of_any_shape_has_half_of_its_evidence_outside_of_the_middle() -> None:
+    for shape in ((7, 7), (5, 9), (1, 1), (224, 224)):
+        assert outside_middle(np.ones(shape)) == pytest.approx(0.5)
+        assert on_grid(np.ones(shape)) == pytest.approx(np.full((GRID, GRID), 1 / GRID**2))
+    assert outside_middle(-np.ones((7, 7))) is None
