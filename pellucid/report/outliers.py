@@ -14,7 +14,7 @@ Kind = Literal["cluster", "contradicts", "unclear", "wrong", "unsure", "border",
 TITLES: Final[dict[Kind, str]] = {
     "cluster": "In a suspicious cluster",
     "contradicts": "The trust test contradicts the map",
-    "unclear": "The trust test is unclear",
+    "unclear": "The map does no better than at random places",
     "wrong": "Not the class of its folder",
     "unsure": "Low confidence",
     "border": "Map outside the middle",
@@ -59,7 +59,7 @@ def findings(pictures: Sequence[Seen], reasons: Iterable[Reasons]) -> list[Findi
 def _alone(seen: Seen) -> Iterator[Finding]:
     """The findings that need no other picture."""
     label, trust = seen.target.label, seen.cam.trust
-    if trust and trust.finding != "follows":
+    if trust and trust.finding != "follows" and trust.advantage <= 0:
         yield Finding(trust.finding, seen, trust.sentence, -trust.advantage)
     if seen.truth is not None and seen.truth != seen.best.label:
         said = f"The folder says “{seen.truth}”, the network “{seen.best.label}” ({seen.best.score})."

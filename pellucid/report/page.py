@@ -116,8 +116,8 @@ _FINDINGS: Final = ("follows", "unclear", "contradicts")
 
 def _outliers(report: Report, numbers: Mapping[str, int]) -> str:
     rules: dict[Kind, str] = {
-        "contradicts": "The network depends on what random maps mark more than on what this map marks.",
-        "unclear": "The network depends on what the map marks no more than chance allows.",
+        "contradicts": "The same map marks more of what the network depends on at random places than here.",
+        "unclear": "The same map marks as much of what the network depends on at random places.",
         "wrong": "The subfolder names another class than the network’s most probable one.",
         "unsure": f"The most probable class has less than {outliers.UNSURE:.0%}.",
         "border": f"At least {outliers.BORDER:.0%} of the evidence lies outside of the middle half of the frame.",

@@ -109,8 +109,8 @@ class Trust(Schema):
         examples=["probability"],
     )
     finding: Literal["follows", "unclear", "contradicts"] = Field(
-        description="Whether the place of the map matters. `follows`: `p_value` is below 0.05 and `advantage` is "
-        "positive. `contradicts`: it is below 0.05 and `advantage` is negative.",
+        description="Whether the place of the map matters. `follows`: `p_value` is below 0.1 and `advantage` is "
+        "positive. `contradicts`: it is below 0.1 and `advantage` is negative. Each is wrong about once in twenty.",
         examples=["follows"],
     )
     sentence: str = Field(

@@ -18,8 +18,8 @@ Test = Literal["deletion", "insertion", "road"]
 Measure = Literal["probability", "value", "similarity"]
 Finding = Literal["follows", "unclear", "contradicts"]
 
-# A finding is wrong this often where the place of the map does not matter, half of it in each direction.
-_LEVEL: Final = 0.05
+# A finding is wrong this often where the place of the map does not matter: once in twenty in each direction.
+_LEVEL: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ def trusted(client: httpx.Client, image: bytes, **options: object) -> list[Trust
 def test_the_network_follows_its_map_of_an_espresso(client: httpx.Client, coffee: bytes) -> None:
     (found,) = trusted(client, coffee, trust_steps=4, trust_maps=8, target="espresso")
     assert found.finding == "follows"
-    assert found.p_value < 0.05
+    assert found.p_value < 0.1
     assert found.beaten == found.random_maps == 8
     assert "'espresso'" in found.sentence
     assert [curve.test for curve in found.curves] == ["deletion", "insertion", "road"]
