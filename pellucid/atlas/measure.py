@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pellucid.atlas.gathered import Gathered
+from pellucid.trust.ranks import rank_correlations
 
 Array = NDArray[Any]
 
@@ -78,19 +79,8 @@ def _half(values: Array, half: int) -> Array:
     return np.asarray(values[half::2][:_MOST])
 
 
-def _ranks(values: Array) -> Array:
-    """The ranks along the first axis, equal values by their order. ``[n, C]``"""
-    ranks = np.empty(values.shape)
-    order = np.argsort(values, axis=0, kind="stable")
-    np.put_along_axis(ranks, order, np.arange(len(values), dtype=np.float64)[:, None], 0)
-    return ranks
-
-
 def _correlation(one: Array, other: Array) -> float | None:
     """The rank correlation of ``[n, C]`` and ``[n, C]``, the mean over channels. None if no channel varies in both."""
-    vary = (np.ptp(one, axis=0) > 0) & (np.ptp(other, axis=0) > 0)
-    if not vary.any():
-        return None
-    middle = (len(one) - 1) / 2
-    products = (_ranks(one[:, vary]) - middle) * (_ranks(other[:, vary]) - middle)
-    return round(float(products.mean() * 12 / (len(one) ** 2 - 1)), 4)
+    found = rank_correlations(one, other)
+    known = found[np.isfinite(found)]
+    return round(float(known.mean()), 4) if len(known) else None

@@ -20,6 +20,8 @@ Finding = Literal["follows", "unclear", "contradicts"]
 
 # A finding is wrong this often where the place of the map does not matter: once in twenty in each direction.
 _LEVEL: Final = 0.1
+# Scores are float32: a smaller share of them is no difference.
+_ROUNDING: Final = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +125,7 @@ def _of_target(perturbations: Perturbations, scores: NDArray[Any], target: int, 
     signs = {"deletion": -1, "insertion": 1, "road": -1}
     merits = np.mean([signs[c.test] * np.array([c.map_auc, c.gaussian_auc, *c.random_auc]) for c in found], 0)
     advantages = merits - merits[2:].mean()
+    advantages[np.abs(advantages) <= _ROUNDING * np.abs(merits).max()] = 0
     random = advantages[2:]
     noise = float(random.std(ddof=1) * np.sqrt(1 + 1 / len(random)))
     p = p_value(float(advantages[0]), noise, len(random))
@@ -165,7 +168,7 @@ def p_value(advantage: float, noise: float, random_maps: int) -> float:
         total += term
         term *= cosine**2 * (2 * step - 1 + odd) / (2 * step + odd)
     within = math.sin(angle) * total
-    return 1 - (2 / math.pi * (angle + within) if odd else within)
+    return max(0.0, 1 - (2 / math.pi * (angle + within) if odd else within))
 
 
 def finding(advantage: float, p: float) -> Finding:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from pellucid.render.compose import positive
 from pellucid.trust.measures import Measured, finding, measured, p_value, sentence
 from pellucid.trust.perturbations import Design, Perturbations, moved
-from pellucid.trust.ranks import spearman
+from pellucid.trust.ranks import rank_correlations, spearman
 from pellucid.types import Floats, Pixels
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array_wrap__")  # the oracle hands numpy tensors
@@ -90,11 +90,18 @@ def test_random_places_are_other_places_of_the_map() -> None:
         assert len(moved(few, 8, seed=1)) == 8
 
 
+def test_a_network_that_never_changes_its_answer_is_unclear() -> None:
+    for constant in (0.1, 1 / 3, 0.7):
+        (found,) = examined(picture(), [PERFECT], Design(3, 10), lambda _, constant=constant: constant)
+        assert (found.finding, found.p_value) == ("unclear", 1)
+
+
 def test_the_p_value_is_that_of_students_t() -> None:
-    for random_maps in (4, 8, 9, 16, 33):
-        for advantage in (0.0, -0.3, 1.0, 2.4, 7.0):
-            expected = 2 * t.sf(abs(advantage), random_maps - 1)
-            assert p_value(advantage, 1.0, random_maps) == pytest.approx(expected, abs=1e-9)
+    for random_maps in (2, 4, 8, 9, 16, 33):
+        for advantage in (0.0, -0.3, 1.0, 2.4, 7.0, 1e9):
+            found = p_value(advantage, 1.0, random_maps)
+            assert found == pytest.approx(2 * t.sf(abs(advantage), random_maps - 1), abs=1e-9)
+            assert 0 <= found <= 1
     assert (p_value(0.0, 0.0, 8), p_value(0.1, 0.0, 8)) == (1, 0)
 
 
@@ -198,5 +205,8 @@ def test_rank_correlation_is_scipys_with_ties_too() -> None:
     one, other = generator.integers(0, 9, (2, 7, 7))
     assert spearman(one, other) == pytest.approx(float(spearmanr(one.ravel(), other.ravel()).statistic))
     assert spearman(one, 3.0 * one) == pytest.approx(1)
+    zeros = np.maximum(generator.standard_normal((2, 500, 40)) - 1.3, 0)  # nine of ten, as behind a ReLU
+    columns = [spearmanr(*pair).statistic for pair in zip(*zeros.transpose(0, 2, 1), strict=True)]
+    assert rank_correlations(*zeros) == pytest.approx(columns)
     assert spearman(one, np.zeros((7, 7))) is None
     assert spearman(one, np.full((7, 7), np.nan)) is None
