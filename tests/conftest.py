@@ -3,7 +3,9 @@
 # ruff: noqa: E402
 from __future__ import annotations
 
+import gc
 import os
+import sys
 
 # Several files are tested at once, each by one thread, unless the environment has another number. Libraries read these
 # as they are imported; servers inherit them.
@@ -11,7 +13,12 @@ THREADS = os.environ.setdefault("OMP_NUM_THREADS", "1")
 for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, THREADS)
 
-import gc
+# Collecting the tests loads modules that stay. Without this the collector searches them over and over: two seconds.
+gc.disable()
+# The tests start some hundred processes that load the same files. Where this is set, each would compile them anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 from collections.abc import Iterator
 from typing import Any
 
@@ -56,6 +63,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Sort the files by ``SLOW``. Within a file, the order stays."""
     rank = {name: number for number, name in enumerate(SLOW)}
     items.sort(key=lambda item: rank.get(item.nodeid.partition("::")[0], len(rank)))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop() -> None:
+    """What is loaded stays, and is not searched again."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)

@@ -47,7 +47,7 @@ _PRIVATE: Final = {
 _INTERNAL: Final = {"native_batch_norm", "segment_reduce"}  # as private as those, but by their names
 _RANDOM: Final = {"dropout", "dropout_", "feature_dropout", "alpha_dropout"}  # the identity, unless in training
 # Activations whose functions overwrite their input by an option, not by a name of their own.
-_ACTIVATIONS: Final = {"hardsigmoid_", "hardswish_", "hardtanh_", "leaky_relu_", "mish_", "relu6_", "silu_"}
+_ACTIVATIONS: Final = {"hardsigmoid", "hardswish", "hardtanh", "leaky_relu", "mish", "relu6", "silu"}
 _ANEW: Final = "torch.export.export(net.eval(), (pixels,), dynamic_shapes=({0: torch.export.Dim.AUTO},))"
 
 
@@ -360,7 +360,7 @@ class _Reader:
                 options[given["name"]] = value
         if name in _RANDOM or name in _PASS_ON:
             function, arguments, options = _same, arguments[:1], {}
-        if name in _ACTIVATIONS:
+        if name.endswith("_") and name[:-1] in _ACTIVATIONS:
             options["inplace"] = True
         outputs = [*_outputs(node["outputs"])]
         single = len(node["outputs"]) == 1 and "as_tensors" not in node["outputs"][0]
@@ -374,9 +374,8 @@ class _Reader:
             raise self._refusal(f"has the operation {target}, which torch {torch.__version__} does not have")
         if name in _FUNCTIONS:
             return _FUNCTIONS[name]
-        if name in _ACTIVATIONS:
-            activation: Callable[..., Any] = getattr(F, name.removesuffix("_"))
-            return activation
+        if (activation := name.removesuffix("_")) in _ACTIVATIONS:
+            return getattr(F, activation)  # type: ignore[no-any-return]
         for functions, native in ((torch, torch._C._VariableFunctions), (F, torch._C._nn)):
             function: Callable[..., Any] | None = getattr(functions, name, None)
             if function is not None and function is getattr(native, name, None):
@@ -451,6 +450,10 @@ def _size(value: Any, dim: int) -> Any:
     return value.size(dim)
 
 
+def _softmax(x: Any, dim: int, half_to_float: bool) -> Any:
+    return torch.softmax(x, dim, torch.float32 if half_to_float else None)
+
+
 def _einsum(equation: str, operands: list[Any], path: Any = None) -> Any:
     return torch.einsum(equation, *operands)
 
@@ -470,6 +473,8 @@ def _attention(
 _FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
     "_native_batch_norm_legit_no_training": _batch_norm,
     "_scaled_dot_product_flash_attention_for_cpu": _attention,
+    "_softmax": _softmax,
+    "_unsafe_view": _Method("view"),
     "adaptive_avg_pool2d": F.adaptive_avg_pool2d,
     "einsum": _einsum,
     "index": _index,

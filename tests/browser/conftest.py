@@ -1,7 +1,8 @@
-"""One browser for the tests of a page."""
+"""One browser for all tests of pages that a process runs."""
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import Iterator
 
@@ -13,8 +14,9 @@ from tests.browser.visit import Visit
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
-@pytest.fixture(scope="module")  # no longer: while it is open, no test can run an event loop of its own
-def chromium() -> Iterator[Browser]:
+@pytest.fixture(scope="session")
+def launched() -> Iterator[tuple[Browser, asyncio.AbstractEventLoop]]:
+    """The browser, and the event loop that Playwright leaves running in this thread, set aside."""
     if CHROMIUM is None:
         pytest.skip("no chromium on this machine: the pages are not looked at")
     expect.set_options(timeout=60_000)  # a busy machine fails no test
@@ -26,8 +28,20 @@ def chromium() -> Iterator[Browser]:
                 "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # no page reaches another machine
             ],
         )
-        yield browser
+        loop = asyncio.get_running_loop()
+        asyncio._set_running_loop(None)
+        yield browser, loop
+        asyncio._set_running_loop(loop)
         browser.close()
+
+
+@pytest.fixture(scope="module")
+def chromium(launched: tuple[Browser, asyncio.AbstractEventLoop]) -> Iterator[Browser]:
+    """The browser. Its loop runs for the tests of one file, so that tests of other files can run loops of their own."""
+    browser, loop = launched
+    asyncio._set_running_loop(loop)
+    yield browser
+    asyncio._set_running_loop(None)
 
 
 @pytest.fixture

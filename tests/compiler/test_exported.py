@@ -15,6 +15,7 @@ import timm
 import torch
 import torchvision
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 import pellucid
 from pellucid.compiler import exported
@@ -81,6 +82,40 @@ def test_an_exported_network_has_the_layers_gates_and_answers_of_the_original(tm
     assert {layer for layer in original.spec.by_name if layer in modules} - traced.spec.by_name.keys() <= {
         layer.name for layer in original.spec.layers if layer.kind.startswith(("Identity", "Drop"))
     }
+
+
+class _Bounded(nn.Module):
+    """A gate of channels for each function that bounds one, before a softmax over the classes."""
+
+    BOUNDS: tuple[Callable[[Tensor], Tensor], ...] = (
+        *(F.hardsigmoid, partial(F.hardsigmoid, inplace=True), torch.sigmoid, lambda x: x.sigmoid_()),
+        *(lambda x: F.relu6(x + 3) / 6, lambda x: F.hardtanh(x + 3, 0, 6) / 6, lambda x: x.clip(0, 1)),
+        *(torch.tanh, partial(torch.softmax, dim=1), torch.special.expit),
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.classifier = nn.Conv2d(3, 4, 3, 2), nn.Linear(4, 3)
+        self.squeezed = nn.ModuleList(nn.Conv2d(4, 4, 1) for _ in self.BOUNDS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for number, (squeezed, bound) in enumerate(zip(self.squeezed, self.BOUNDS, strict=True)):
+            weights = bound(squeezed(x.mean((2, 3), keepdim=True) if number % 2 else F.adaptive_avg_pool2d(x, 1)))
+            x = F.hardswish(x) * weights if number % 2 else x.mul_(weights)
+        return self.classifier(x.mean((2, 3))).softmax(1)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("table", [None, {}, torch.export.default_decompositions()], ids=["plain", "aten", "core"])
+def test_a_gate_is_found_whatever_function_bounds_it(tmp_path: Path, table: Any) -> None:
+    net, path = _Bounded().eval(), tmp_path / "net.pt2"
+    program = torch.export.export(net, (images(2),), dynamic_shapes=ANY)
+    torch.export.save(program if table is None else program.run_decompositions(table), path)
+    original, traced = (TracedNetwork(each, (64, 64), None) for each in (net, exported.load(path).net))
+    assert len(traced.spec.gates) == len(original.spec.gates) == len(_Bounded.BOUNDS)
+    assert traced.kind == original.kind == "softmax"
+    if table is None:
+        assert original.spec.by_name.keys() <= traced.spec.by_name.keys()
 
 
 def test_it_is_compiled_with_its_gradients(tmp_path: Path) -> None:

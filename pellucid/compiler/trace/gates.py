@@ -63,7 +63,7 @@ _MULTIPLY = {"mul", "multiply"}
 # Scaling or shifting a gate's weights by a constant.
 _SCALE = _MULTIPLY | {"div", "divide", "truediv", "add", "radd", "sub", "rsub"}
 # Functions that bound a gate's weights. Hard sigmoids are also written as relu6(x + 3) / 6, or with a clamp.
-_SQUASH = {"sigmoid", "hardsigmoid", "softmax", "tanh", "relu6", "hardtanh", "clamp"}
+_SQUASH = {"sigmoid", "special_expit", "hardsigmoid", "softmax", "tanh", "relu6", "hardtanh", "clamp", "clip"}
 # Operations that only rearrange or repeat a gate's weights before the multiplication.
 _SHAPE_ONLY = {
     *("view", "reshape", "expand", "expand_as", "unsqueeze", "squeeze", "getitem", "flatten", "contiguous"),

@@ -28,7 +28,9 @@ def kind_of(node: fx.Node, root: nn.Module) -> str:
     """The class of the node's module, or the name of its function or method."""
     if node.op == "call_module":
         return type(root.get_submodule(str(node.target))).__name__
-    return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    if isinstance(node.target, str):
+        return node.target
+    return str(getattr(node.target, "__name__", "")).partition(".")[0]  # an operation of ATen: expit.default
 
 
 def operation(node: fx.Node, root: nn.Module) -> str:
