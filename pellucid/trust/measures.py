@@ -189,8 +189,8 @@ def sentence(found: Measured, label: str, down: bool = False) -> str:
             else f"costs more of the {measure}, and showing it brings more back,"
         )
         + " than with the same map at random places",
-        "unclear": f"It is unclear whether the network follows this map for {label!r}: the same map at random places "
-        "does too nearly as well to tell the difference from chance",
+        "unclear": f"It is unclear whether the network follows this map for {label!r}: its advantage over the same map "
+        "at random places can be chance",
         "contradicts": f"The network contradicts this map for {label!r}: the same map does better at random places",
     }[found.finding]
     gaussian = "less" if found.gaussian < found.advantage else "more"

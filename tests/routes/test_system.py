@@ -126,7 +126,9 @@ from types import SimpleNamespace
 from service import cli
 
 class App:
-    state = SimpleNamespace(service=SimpleNamespace(ready=False, metrics=SimpleNamespace(refuse=print)))
+    state = SimpleNamespace(
+        service=SimpleNamespace(ready=False, metrics=SimpleNamespace(refuse=print)), grpc_server=None
+    )
 
     async def __call__(self, scope, receive, send):
         raise RuntimeError("this app has no lifespan")
