@@ -113,6 +113,7 @@ MAY_IMPORT = {
         "service.app",
         "service.config",
         "service.http.access",
+        "service.http.connection",
         "service.http.middleware",
         "service.telemetry",
     },
@@ -126,7 +127,6 @@ MAY_IMPORT = {
     },
     "service.cli": {
         "service.http.access",
-        "service.http.connection",
         "service.commands",
         "service.config",
         "service.process",
