@@ -97,7 +97,7 @@ MAY_IMPORT = {
     "service.config": {"service.http.access"},
     "service.process": set(),
     "service.telemetry": set(),
-    "service.agents": {"pellucid.client", "pellucid.parts", "pellucid.schemas"},
+    "service.agents": {"pellucid.client", "pellucid.parts", "pellucid.render.compose", "pellucid.schemas"},
     "service.commands": {
         "pellucid.atlas",
         "pellucid.client",
