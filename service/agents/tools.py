@@ -272,7 +272,7 @@ class _Tools:
         """What a network would answer if channels of a layer or gate were muted, kept alone or scaled: the classes
         before and after, the `change` of the target's logit, and a figure of the maps. `rank` finds the channels that
         matter: `most` has the changes if each is muted alone."""
-        _, result = await self._asked("what-if", image, options)
+        _, result = await self._asked("what-if", image, options, **_MASK)
         found = result.what_if
         assert found is not None
         answer = {
