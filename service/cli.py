@@ -35,7 +35,6 @@ from .commands.models import layers, models
 from .commands.report import report
 from .commands.reproduce import reproduce
 from .config import Settings
-from .http.connection import BoundedProtocol, ConnectionLimits
 
 SAMPLES = Path(__file__).parent / "web" / "samples"
 
@@ -107,29 +106,8 @@ def serve() -> None:
 
     app = start.create_app(settings, end)
     process.settle()
-    config = uvicorn.Config(
-        app,
-        http=_protocol(settings, refused=staticmethod(app.state.service.metrics.refuse)),
-        ws="none",
-        lifespan="on",  # by default uvicorn ignores a failed start and serves
-        log_level="warning",
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        timeout_graceful_shutdown=settings.grace_s,
-    )
+    config = start.uvicorn_config(app, settings, app.state.service.metrics.refuse)
     _Server(config, app.state.service, settings.drain_delay_s, app.state.grpc_server).run([address])
-
-
-def _protocol(settings: Settings, **others: Any) -> type[BoundedProtocol]:
-    limits = ConnectionLimits(
-        head_bytes=settings.max_head_kib * 1024,
-        headers=settings.max_headers,
-        head_s=settings.head_timeout_s,
-        connections=settings.max_connections,
-        unread_bytes=settings.max_body_mib * 2**20,
-    )
-    return type("Protocol", (BoundedProtocol,), {"limits": limits, **others})
 
 
 def _bound(settings: Settings, setting: str = "port") -> socket.socket:

@@ -97,7 +97,7 @@ MAY_IMPORT = {
     "service.config": {"service.http.access"},
     "service.process": set(),
     "service.telemetry": set(),
-    "service.agents": {"pellucid.client", "pellucid.parts", "pellucid.schemas"},
+    "service.agents": {"pellucid.client", "pellucid.parts", "pellucid.render.compose", "pellucid.schemas"},
     "service.commands": {
         "pellucid.atlas",
         "pellucid.client",
@@ -113,6 +113,7 @@ MAY_IMPORT = {
         "service.app",
         "service.config",
         "service.http.access",
+        "service.http.connection",
         "service.http.middleware",
         "service.telemetry",
     },
@@ -126,7 +127,6 @@ MAY_IMPORT = {
     },
     "service.cli": {
         "service.http.access",
-        "service.http.connection",
         "service.commands",
         "service.config",
         "service.process",

@@ -25,7 +25,7 @@ _GAP: Final = np.full((1, 3), 128, np.uint8)
 # The percentiles at the ends of the colours with the stretch ``percentile``.
 PERCENTILES: Final = (5, 95)
 # The shares of the largest magnitude where an overlay's colours begin, where they are fully opaque, and of its line.
-_BEGIN: Final = 0.25
+BEGIN: Final = 0.25
 _OPAQUE_FROM: Final = 0.75
 LINE: Final = 0.8
 # The line's dark edges are this opaque. It is solid from this opacity of the overlay, and fades below.
@@ -169,13 +169,13 @@ def tints(colormap: str, keep_sign: bool) -> Pixels:
     """
     levels = np.arange(256)
     strength = np.clip((levels - 128) / 127, -1, 1) if keep_sign else levels / 255
-    seen = np.maximum(0, np.abs(strength) - _BEGIN) / (1 - _BEGIN)
+    seen = np.maximum(0, np.abs(strength) - BEGIN) / (1 - BEGIN)
     if keep_sign:
         place = (1 + np.where(strength < 0, -1, 1) * (1 + seen) / 2) / 2
     else:
         start, end = _BRIGHT.get(colormap, (0, 1))
         place = start + (end - start) * seen
-    ramp = np.clip((np.abs(strength) - _BEGIN) / (_OPAQUE_FROM - _BEGIN), 0, 1)
+    ramp = np.clip((np.abs(strength) - BEGIN) / (_OPAQUE_FROM - BEGIN), 0, 1)
     opacity = np.rint(255 * ramp * ramp * (3 - 2 * ramp)).astype(np.uint8)
     return np.column_stack((table(colormap)[np.rint(255 * place).astype(np.intp)], opacity))
 

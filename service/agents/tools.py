@@ -7,11 +7,14 @@ import inspect
 import io
 import json
 import logging
+import os
+import re
 from base64 import b64decode, b64encode
 from collections.abc import Sequence
 from importlib.metadata import version
-from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import httpx
 from mcp.server import Server
@@ -35,9 +38,9 @@ _INSTRUCTIONS: Final = (
     "are not calibrated, and a map shows what a network used, not whether it is right."
 )
 _FIGURE: Final = 1000  # pixels of its longer side: its text can be read, and it has about 100 kB
-_MASK: Final = {"max_side": 256}  # for places alone
+_MASK: Final = {"max_side": 8}  # the smallest: places are those of the raw map
 _LISTED: Final = 24  # names in an answer or an error
-_PATH, _FILE = 4096, 32  # no path has more characters, no picture's file fewer bytes
+_FILE: Final = 32  # no picture's file has fewer bytes
 
 _BASE64: Final = "the picture's file in base64 or as a data: URL"
 _ON_DISK: Final = f"the path of a picture on this machine, or {_BASE64}"
@@ -52,7 +55,7 @@ _ARGUMENTS: Final[dict[str, tuple[Any, str]]] = {
         "What the network sees: the whole picture, its centre, or all of it squeezed to the network's input. Default: "
         "whole; squash for two pictures.",
     ),
-    "top_k": (int, "How many of the most probable classes to list, 1 to 20. Default: 5."),
+    "top_k": (Annotated[int, Field(ge=1, le=20)], "How many of the most probable classes to list. Default: 5."),
     "target": (str | int, "What to explain: a label, or its index. Default: the most probable class."),
     "compare target": (list[str | int], "Two labels to compare, or one for both sides. Default: the first side's."),
     "against": (str | int, "Explain what speaks for the target and not for this label."),
@@ -119,9 +122,12 @@ _TOOLS: Final[dict[str, tuple[tuple[str, ...], dict[str, Any]]]] = {
 }
 
 
-def server(client: AsyncClient, *, paths: bool) -> Server[Any]:
-    """The server of the tools, which asks ``client``. ``paths``: whether a picture may be a file of this machine."""
-    tools, picture = _Tools(client), _ON_DISK if paths else _BASE64
+def server(client: AsyncClient, *, file_bytes: int = 0) -> Server[Any]:
+    """The server of the tools, which asks ``client``.
+
+    ``file_bytes``: the size of the largest file of this machine that may be a picture. 0 allows none.
+    """
+    tools, picture = _Tools(client), _ON_DISK if file_bytes else _BASE64
     arguments, answers, listed = {}, {}, []
     for name, (names, answer) in _TOOLS.items():
         fields: dict[str, Any] = {}
@@ -147,7 +153,8 @@ def server(client: AsyncClient, *, paths: bool) -> Server[Any]:
             if call.name not in _TOOLS:
                 raise ValueError(f"There is no tool {call.name!r}. Allowed: {', '.join(_TOOLS)}.")
             given = arguments[call.name].model_validate(call.arguments or {}).model_dump(exclude_none=True)
-            read = {name: _read(given[name], paths) for name in _PICTURES if name in given}
+            named = [name for name in _PICTURES if name in given]
+            read = {name: await asyncio.to_thread(_read, given[name], file_bytes) for name in named}
             answer, *figure = await getattr(tools, call.name)(**given | read)
         except Exception as error:
             allowed = _TOOLS[call.name][0] if call.name in _TOOLS else ()
@@ -167,17 +174,24 @@ def server(client: AsyncClient, *, paths: bool) -> Server[Any]:
     )
 
 
-def _read(picture: str, paths: bool) -> str | bytes:
-    """A picture's file, or its path. Raises ValueError."""
-    if paths and len(picture) < _PATH and (file := Path(picture.removeprefix("file://")).expanduser()).is_file():
-        return str(file)
+def _read(picture: str, file_bytes: int) -> str | bytes:
+    """The bytes of a picture in base64, or the path of one on this machine. Raises OSError, ValueError."""
+    path = os.path.expanduser(picture)
+    if picture.startswith("file:"):
+        url = urlsplit(picture)
+        path = url2pathname(url.path) if url.netloc in ("", "localhost") else ""
+    # Not a device or FIFO, and nothing in /proc, which has no size.
+    if file_bytes and os.path.isfile(path) and (size := os.path.getsize(path)) >= _FILE:
+        if size > file_bytes:
+            raise ValueError(f"{path} has {size / 2**20:.1f} MiB, and at most {file_bytes / 2**20:g} MiB are taken.")
+        return path
     try:
         data = b64decode(picture.partition(";base64,")[2] or picture, validate=True)
     except ValueError:
         data = b""
     if len(data) < _FILE:
         shown = f"{picture[:_LISTED]!r}" + (" ..." if len(picture) > _LISTED else "")
-        raise ValueError(f"{shown} is no picture that can be read here. Give {_ON_DISK if paths else _BASE64}.")
+        raise ValueError(f"{shown} is no picture that can be read here. Give {_ON_DISK if file_bytes else _BASE64}.")
     return data
 
 
@@ -218,12 +232,19 @@ class _Tools:
         says what was found, where in the picture, and how far to trust that: `trust` is found by the `advantage` of the
         map over the same map at random places, with its `p_value`. Every class has a map, a wrong one too. `where` is
         missing if there is no evidence."""
-        trials = {"trust": options.pop("trust", True), "include": ["predictions", "grad_cam"], **_MASK}
-        model, result = await self._asked("explain", image, options, **trials)
+        asked, tested, untested = {"include": ["predictions", "grad_cam"], **_MASK}, options.pop("trust", True), ""
+        try:
+            model, result = await self._asked("explain", image, options, trust=tested, **asked)
+        except ApiError as error:
+            if not tested or error.kind != "too-costly":
+                raise
+            (took,) = re.findall(r"about (\d+) ms", error.detail) or ["0"]
+            untested = f": that would take about {max(1, round(int(took) / 1000))} s, longer than allowed"
+            model, result = await self._asked("explain", image, options, **asked)
         (cam,), found = result.grad_cam or [], result.predictions or []
-        place, trust = where(cam.mask, cam.box, result.image), cam.trust
+        place, trust = where(cam.raw, cam.box, result.image), cam.trust
         answer = {
-            "sentence": explained(model, result.image, found, cam, place),
+            "sentence": explained(model, result.image, found, cam, place, untested),
             **_side(model, found, cam.target, place),
             "method": cam.method,
             "layer": cam.layer,
@@ -242,7 +263,8 @@ class _Tools:
         maps = found.maps
         answer: dict[str, Any] = {"rank_agreement": maps.rank_agreement}
         for name, side, shown in (("first", found.first, maps.first), ("second", found.second, maps.second)):
-            place = where(shown.mask, side.box if maps.frame == "input" else maps.box, side.image)
+            box = side.box if maps.frame == "input" else maps.box
+            place = where(shown.raw, box, side.image, maps.reach)
             answer[name] = _side(side.model, side.predictions, side.target, place)
         return [answer, await self._figure("compare", image, other, **options)]
 
@@ -250,7 +272,7 @@ class _Tools:
         """What a network would answer if channels of a layer or gate were muted, kept alone or scaled: the classes
         before and after, the `change` of the target's logit, and a figure of the maps. `rank` finds the channels that
         matter: `most` has the changes if each is muted alone."""
-        _, result = await self._asked("what-if", image, options)
+        _, result = await self._asked("what-if", image, options, **_MASK)
         found = result.what_if
         assert found is not None
         answer = {

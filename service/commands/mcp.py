@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 import uvicorn
@@ -54,26 +54,29 @@ def mcp(
 
     async def run() -> None:
         async with session(url, api_key, model=model, timeout_s=timeout) as client:
-            server = tools.server(client, paths=not http)
+            body = settings.max_body_mib * 2**20
+            server = tools.server(client, file_bytes=0 if http else body)
             if not http:
                 async with stdio_server() as (read, write):
                     await server.run(read, write, server.create_initialization_options())
                 return
             app = server.streamable_http_app(
-                json_response=True, stateless_http=True, max_request_body_size=settings.max_body_mib * 2**20, host=host
+                json_response=True, stateless_http=True, max_request_body_size=body, host=host
             )
             console.print(f"Tools for agents at http://{http}/mcp")
-            await uvicorn.Server(
-                uvicorn.Config(guarded(app, settings), host.strip("[]"), int(port), log_level="warning")
-            ).serve()
+            await served(app, settings, host=host.strip("[]"), port=int(port)).serve()
 
     for stop in (signal.SIGINT, signal.SIGTERM):  # uvicorn ends its requests, then raises the signal again
         signal.signal(stop, lambda *_: sys.exit(0))
     asyncio.run(run())
 
 
-def guarded(app: ASGIApp, settings: Settings) -> ASGIApp:
-    """The app behind the service's API keys and rate, with its log and errors. Raises ValueError for a wrong key."""
+def served(app: ASGIApp, settings: Settings, **address: Any) -> uvicorn.Server:
+    """The app behind the service's API keys, rate and limits, with its log and errors.
+
+    Raises ValueError for a wrong key.
+    """
     keys = Keys.of(settings.api_keys.get_secret_value() if settings.api_keys else "", settings.api_keys_file)
     gate = Gate(keys, rate_of(settings.rate_limit))
-    return RequestContext(AccessControl(app, gate), stopping=lambda: False, calls=Calls())
+    guarded = RequestContext(AccessControl(app, gate), stopping=lambda: False, calls=Calls())
+    return uvicorn.Server(start.uvicorn_config(guarded, settings, **address))

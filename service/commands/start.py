@@ -1,4 +1,4 @@
-"""Reads settings and creates the app, with messages for wrong settings."""
+"""Reads settings, and creates the app and its HTTP server, with messages for wrong settings."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from difflib import get_close_matches
 from typing import Any, Final
 
 import typer
+import uvicorn
 from pydantic import ValidationError
 
 from ..config import Settings
+from ..http.connection import BoundedProtocol, ConnectionLimits
 from ..telemetry import logs
 
 # Variables of clients, which the server ignores.
@@ -56,3 +58,27 @@ def create_app(
     except ValueError as error:
         typer.echo(f"{failed}: {error}", err=True)
         raise typer.Exit(code) from error
+
+
+def uvicorn_config(
+    app: Any, settings: Settings, refused: Callable[[str], None] = lambda _: None, **more: Any
+) -> uvicorn.Config:
+    """How uvicorn serves an app within the limits of ``settings`` on connections. ``refused``: see BoundedProtocol."""
+    limits = ConnectionLimits(
+        head_bytes=settings.max_head_kib * 1024,
+        headers=settings.max_headers,
+        head_s=settings.head_timeout_s,
+        connections=settings.max_connections,
+        unread_bytes=settings.max_body_mib * 2**20,
+    )
+    options: dict[str, Any] = {
+        "http": type("Protocol", (BoundedProtocol,), {"limits": limits, "refused": staticmethod(refused)}),
+        "ws": "none",
+        "lifespan": "on",  # by default uvicorn ignores a failed start and serves
+        "log_level": "warning",
+        "access_log": False,
+        "log_config": None,
+        "server_header": False,
+        "timeout_graceful_shutdown": settings.grace_s,
+    }
+    return uvicorn.Config(app, **options | more)

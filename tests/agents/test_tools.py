@@ -5,12 +5,17 @@ from __future__ import annotations
 import inspect
 import io
 import json
+import os
 import re
+import socket
 import sys
+import time
 from base64 import b64decode, b64encode
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import httpx
 import httpx2
 import numpy as np
 import pytest
@@ -22,11 +27,16 @@ from PIL import Image
 from pydantic import SecretStr
 
 from pellucid.client import AsyncClient
-from pellucid.schemas import ImageInfo, Picture
+from pellucid.errors import TooCostly
+from pellucid.render import compose
+from pellucid.schemas import ImageInfo, RawMap
+from pellucid.trust.measures import Measured, sentence
 from service.agents.tools import server as tools
-from service.agents.words import where
-from service.commands.mcp import guarded, mcp
+from service.agents.words import Where, where
+from service.commands.mcp import mcp, served
 from service.config import Settings
+from service.http.openapi import examples
+from service.http.problem_json import problem
 from tests.support import REPOSITORY, SAMPLES, compiled, encoded, photograph
 
 CAT = str(SAMPLES / "cat.jpg")
@@ -73,8 +83,46 @@ def agent(portal: BlockingPortal) -> Iterator[Agent]:
 def remote(portal: BlockingPortal) -> Iterator[Agent]:
     """An agent of a service that does not answer, as over HTTP: it may name no files."""
     service = AsyncClient("http://127.0.0.1:1", retries=0)
-    with portal.wrap_async_context_manager(Client(tools(service, paths=False))) as client:
+    with portal.wrap_async_context_manager(Client(tools(service))) as client:
         yield Agent(portal, client)
+
+
+def test_files_of_the_machine_are_read_if_they_can_be_pictures(portal: BlockingPortal, tmp_path: Path) -> None:
+    picture, huge, fifo = tmp_path / "a b.jpg", tmp_path / "huge.jpg", tmp_path / "fifo"
+    picture.write_bytes(photograph("cat"))
+    with huge.open("wb") as file:
+        file.truncate(2**31)
+    os.mkfifo(fifo)
+    url = picture.as_uri()
+    white = b64encode(encoded(np.full((200, 200), 255, np.uint8))).decode()  # longer than a file's name can be
+    assert len(white) > 255
+    server = tools(AsyncClient("http://127.0.0.1:1", retries=0), file_bytes=2**20)
+    with portal.wrap_async_context_manager(Client(server)) as client:
+        agent = Agent(portal, client)
+        for good in (str(picture), url, url.replace("file://", "file://localhost"), white):
+            assert "service does not answer" in agent.refused("predict", image=good)
+        assert "has 2048.0 MiB, and at most 1 MiB are taken" in agent.refused("predict", image=str(huge))
+        for bad in (str(fifo), "/dev/zero", "/proc/self/environ", "~nosuch/x.jpg", url.replace("//", "//elsewhere")):
+            assert "is no picture" in agent.refused("predict", image=bad)
+
+
+def test_a_server_too_slow_for_the_trust_test_still_explains(portal: BlockingPortal) -> None:
+    def answered(request: httpx.Request) -> httpx.Response:
+        if request.headers["accept"] == "image/png":
+            return httpx.Response(200, content=photograph("cat"))
+        if request.url.params.get("trust") == "true":
+            error = TooCostly("trust: 200 passes would take about 41200 ms more, and the deadline is in 9000 ms.")
+            return httpx.Response(422, json=problem(error, "id"))
+        return httpx.Response(200, json=examples()["/v1/explain"]["reply"])
+
+    service = AsyncClient("http://service", transport=httpx.MockTransport(answered))
+    with portal.wrap_async_context_manager(Client(tools(service, file_bytes=2**20))) as client:
+        agent = Agent(portal, client)
+        explained = agent.call("explain", image=CAT).structured_content
+        assert explained is not None
+        assert explained["sentence"].endswith("was not tested: that would take about 41 s, longer than allowed.")
+        assert explained["trust"] == "not tested"
+        assert "less than or equal to 20" in agent.refused("explain", image=CAT, top_k=21)
 
 
 def test_the_cat_is_explained_without_a_server_by_a_figure_and_a_sentence(agent: Agent) -> None:
@@ -136,25 +184,32 @@ def test_files_of_the_machine_are_not_read_for_an_agent_over_http(portal: Blocki
         assert tool.annotations.read_only_hint
 
 
-def test_http_needs_a_key_of_the_service(portal: BlockingPortal) -> None:
-    asked = tools(AsyncClient("http://127.0.0.1:1"), paths=False)
-    app = asked.streamable_http_app(json_response=True, stateless_http=True)
-    transport = httpx2.ASGITransport(guarded(app, Settings(api_keys=SecretStr(KEY))))
+def test_http_needs_a_key_of_the_service_and_has_its_limits(portal: BlockingPortal) -> None:
+    app = tools(AsyncClient("http://127.0.0.1:1")).streamable_http_app(json_response=True, stateless_http=True)
+    settings = Settings(api_keys=SecretStr(KEY), head_timeout_s=1)
+    server = served(app, settings, host="127.0.0.1", port=0)
+    running = portal.start_task_soon(server.serve)
+    while not server.started:
+        time.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    late = socket.create_connection(("127.0.0.1", port), timeout=60)
+    late.sendall(b"POST /mcp HTTP/1.1\r\nHost:")
 
     async def listed(**headers: str) -> int:
         async with (
-            httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1:8765", headers=headers) as http,
-            Client(streamable_http_client("http://127.0.0.1:8765/mcp", http_client=http)) as client,
+            httpx2.AsyncClient(headers=headers) as http,
+            Client(streamable_http_client(f"http://127.0.0.1:{port}/mcp", http_client=http)) as client,
         ):
             return len((await client.list_tools()).tools)
 
-    async def refused() -> httpx2.Response:
-        async with httpx2.AsyncClient(transport=transport) as http:
-            return await http.post("http://127.0.0.1:8765/mcp", json={})
-
-    with portal.wrap_async_context_manager(app.router.lifespan_context(app)):
+    try:
         assert portal.call(lambda: listed(authorization=f"Bearer {KEY}")) == 5
-        response = portal.call(refused)
+        response = httpx.post(f"http://127.0.0.1:{port}/mcp", json={})
+        with late:
+            assert late.recv(65536).startswith(b"HTTP/1.1 408")
+    finally:
+        server.should_exit = True
+        running.result()
     assert response.status_code == 401
     assert response.headers["www-authenticate"].startswith("Bearer")
 
@@ -170,20 +225,34 @@ def test_http_needs_a_key_of_the_service(portal: BlockingPortal) -> None:
 def test_a_place_is_named_by_thirds_of_the_picture(
     bright: list[tuple[int, int, int, int]], words: str, share: float
 ) -> None:
-    levels = np.full((30, 30), 60, np.uint8)  # below what a figure shows
+    heat = np.zeros((30, 30), np.float32)
     image = ImageInfo(filename=None, format="PNG", width=300, height=300, sha256="")
-    picture = Picture(media_type="image/png", width=30, height=30, data=b64encode(encoded(levels)).decode())
-    assert where(picture, [0, 0, 300, 300], image) is None
+
+    def place(box: list[int], reach: float = 0) -> Where | None:
+        raw = RawMap(shape=[30, 30], values=heat.tolist(), min=0, max=1, all_negative=False)
+        return where(raw, box, image, reach)
+
+    assert place([0, 0, 300, 300]) is None
     for top, bottom, left, right in bright:
-        levels[top:bottom, left:right] = 250
-    picture = picture.model_copy(update={"data": b64encode(encoded(levels)).decode()})
-    found = where(picture, [0, 0, 300, 300], image)
+        heat[top:bottom, left:right] = 1
+    assert place([0, 0, 300, 300], reach=5) is None  # a figure on this scale shows nothing
+    found = place([0, 0, 300, 300])
     assert found is not None
     assert found.words == words
-    assert found.share == pytest.approx(share)
-    half = where(picture, [0, 0, 100, 100], image)  # the network saw a corner of the picture
+    assert found.share == pytest.approx(share, rel=0.1)
+    assert found.share == pytest.approx(compose.strong(heat, (300, 300)).mean(), rel=0.02)  # a figure's line
+    half = place([0, 0, 100, 100])  # the network saw a corner of the picture
     assert half is not None
     assert half.words in ("the upper left", "no one place")
+
+
+def test_the_guide_quotes_the_sentence_of_today() -> None:
+    guide = (REPOSITORY / "docs" / "agents.md").read_text("utf-8")
+    quote = " ".join(re.findall(r"^> (.*)", guide, re.MULTILINE))
+    advantage, p, beaten, spot = re.findall(r"advantage (\S+) of.* p = ([\d.]+); it beats (\d) .*\((\S+)\)\.", quote)[0]
+    numbers = float(advantage), 0.0, float(p), float(spot), int(beaten)
+    found = Measured("probability", "follows", *numbers, (), None, None, (), 8, 0.0, 0)
+    assert sentence(found, "Egyptian cat") in quote
 
 
 def test_the_pages_for_agents_name_what_there_is(portal: BlockingPortal, remote: Agent) -> None:

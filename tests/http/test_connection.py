@@ -19,7 +19,8 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
 from pellucid.schemas import Problem
-from service.cli import _bound, _protocol, _Server
+from service.cli import _bound, _Server
+from service.commands import start
 from service.config import Settings
 from service.http.connection import BoundedProtocol, ConnectionLimits
 from tests.support import LIGHT, REPOSITORY, Server, photograph, serving
@@ -323,7 +324,7 @@ def test_connections_that_wait_as_the_port_closes_are_answered(loop: Literal["as
         return answers
 
     settings = Settings(port=0)
-    config = uvicorn.Config(app, http=_protocol(settings), loop=loop, lifespan="off", log_config=None)
+    config = start.uvicorn_config(app, settings, loop=loop, lifespan="off")
     config.load()
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         answers = runner.run(scene(_Server(config, None, 0), _bound(settings)))
