@@ -54,7 +54,7 @@ class HeatMaps(Encoded):
         import numpy as np
         from PIL import Image
 
-        from pellucid.schemas.html import heat
+        from pellucid.schemas.html import coloured
 
         width, height = self.box[2] - self.box[0], self.box[3] - self.box[1]
         size = max(1, _SIDE * width // max(width, height)), max(1, _SIDE * height // max(width, height))
@@ -62,7 +62,7 @@ class HeatMaps(Encoded):
         for number, each in enumerate(self.heat):
             levels = np.rint(255 * np.maximum(each, 0) / max(float(each.max()), 1e-30)).astype(np.uint8)
             enlarged = Image.fromarray(levels).resize(size, Image.Resampling.BILINEAR)
-            sheet.paste(heat(enlarged), (number * (size[0] + _GAP), 0))
+            sheet.paste(coloured(enlarged, "heat"), (number * (size[0] + _GAP), 0))
         return sheet
 
     def content(self) -> bytes:
