@@ -103,8 +103,8 @@ class Picture(Encoded, Schema):
         data = b64encode(file.getvalue()).decode()
         return cls(media_type=media_type, width=image.width, height=image.height, data=data)
 
-    def content(self) -> bytes:
-        """The bytes of the encoded picture, to write to a file. Raises ValueError if ``data`` is not base64."""
+    def __bytes__(self) -> bytes:
+        """The file. Raises ValueError if ``data`` is not base64."""
         return b64decode(self.data, validate=True)
 
     def __repr__(self) -> str:

@@ -19,6 +19,7 @@ from PIL import Image
 import pellucid
 from pellucid import AsyncClient, Client, Network, schemas
 from pellucid.client import Figure
+from pellucid.client.heat_maps import read_npz
 from pellucid.schemas import GradCam, Picture, Schema, SideBySide
 from pellucid.schemas.html import block
 from tests.support import SAMPLES, compiled
@@ -125,9 +126,9 @@ def test_an_answer_draws_the_figure_of_its_request(lite0: Network, asked: Client
             CAT, target="tabby", layer="blocks.10", include=["predictions", "grad_cam"], theme="dark", **svg
         )
         assert drawn == expected
-        assert (tmp_path / "cat.svg").read_bytes() == expected
+        assert (tmp_path / "cat.svg").read_bytes() == bytes(expected)
     compared = lite0.compare(CAT, COFFEE.read_bytes(), max_side=64)
-    assert compared.figure(**svg).count(b"<image") > 3
+    assert bytes(compared.figure(**svg)).count(b"<image") > 3
     with pytest.raises(ValueError, match="has no figure: those of predict"):
         lite0.feature_maps(CAT, layers="stem").figure()
     with pytest.raises(ValueError, match=r"suffix .png, .webp, .svg, not .*\.pdf"):
@@ -146,12 +147,24 @@ def test_await_and_plain_calls_work_inside_an_event_loop(lite0: Network, server:
         async with AsyncClient(server, timeout_s=200) as client:
             there = await client.explain(CAT, include="predictions")
             figure = await there.figure(tmp_path / "cat.png")
-            assert (tmp_path / "cat.png").read_bytes() == figure
+            assert (tmp_path / "cat.png").read_bytes() == bytes(figure)
             with Client(server, timeout_s=200) as plain:
                 assert plain.explain(CAT, include="predictions") == there
             assert lite0.explain(CAT, include="predictions").predictions is not None
+        for answer in (there, plain):
+            with pytest.raises(ValueError, match="the client is closed: draw figures before its `with` ends"):
+                await there.figure() if answer is there else plain.figure(CAT)
 
     asyncio.run(run())
+
+
+def test_answers_keep_the_bytes_of_the_latest_pictures_only(lite0: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pellucid.schemas.shown.MOST_SENT", 400_000)
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 224, 224, 3), np.uint8)  # 150 kB each
+    found = [lite0.predict(each) for each in pixels]
+    assert ['photograph"' in (each._repr_html_() or "") for each in found] == [False] * 4 + [True] * 2
+    with pytest.raises(ValueError, match="its bytes are no longer kept"):
+        found[0].figure()
 
 
 def test_a_picture_has_every_form(lite0: Network, asked: Client, tmp_path: Path) -> None:
@@ -171,8 +184,13 @@ def test_a_picture_has_every_form(lite0: Network, asked: Client, tmp_path: Path)
             picture.save(tmp_path / name)
             with Image.open(tmp_path / name) as saved:
                 assert saved.format == form
-    assert (len(plot), str(plot)) == (len(bytes(plot)), f"<Figure, image/webp, {len(plot)} bytes>")
+    assert str(plot) == f"<Figure, image/webp, {len(bytes(plot))} bytes>"
     assert maps.to_numpy() is maps.heat
+    maps.save(tmp_path / "maps.npz")
+    maps.save(tmp_path / "maps.png")
+    assert np.array_equal(read_npz((tmp_path / "maps.npz").read_bytes()).heat, maps.heat)
+    with Image.open(tmp_path / "maps.png") as saved:
+        assert (saved.format, saved.size) == ("PNG", maps.to_pil().size)
     assert (maps.to_pil().size, len(repr(maps)) < 100) == ((392, 191), True)
     drawing = lite0.figure(CAT, include=["predictions"], media_type="image/svg+xml")
     assert (drawing._repr_svg_() or "").startswith("<svg")
