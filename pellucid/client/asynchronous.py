@@ -132,7 +132,11 @@ class AsyncClient:
         media_type: FigureType = "image/png",
         **options: Any,
     ) -> Figure:
-        """The answer of ``explain``, ``what-if`` or ``compare`` as one figure, with the options of that method."""
+        """The answer of ``explain``, ``what-if`` or ``compare`` as one figure, with the options of that method.
+
+        Raises ValueError if the client is closed.
+        """
+        calls.require_open(self._http)
         if route == "compare":
             call = await async_run(calls.compare, image, other, options, media_type)
         else:

@@ -83,6 +83,12 @@ def require_one(route: str, other: ImageSource | None) -> None:
         raise ValueError(f"Two images are for route='compare', not {route!r}.")
 
 
+def require_open(http: httpx.Client | httpx.AsyncClient) -> None:
+    """Raise ValueError if a client is closed."""
+    if http.is_closed:
+        raise ValueError("the client is closed: draw figures before its `with` ends")
+
+
 def get_model(name: str) -> Call:
     """A GET of a network's layers, gates, labels and methods."""
     return Call("GET", f"/v1/models/{quote(name, safe=':')}")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, Self, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 from pellucid.client.images import ImageSource
 from pellucid.schemas import Answers, Comparison, Result, Schema
-from pellucid.schemas.shown import Encoded, Source
+from pellucid.schemas.shown import SENT, Encoded, Source
 
 FigureRoute = Literal["explain", "compare", "what-if"]
 FigureType = Literal["image/png", "image/webp", "image/svg+xml"]
@@ -28,27 +29,19 @@ _FIGURES: Final[dict[str, dict[str, Any]]] = {
 A = TypeVar("A", Result, Comparison)
 
 
-class Figure(Encoded, bytes):
-    """A picture's file: its bytes, and what shows them. A notebook shows the picture."""
+@dataclass(frozen=True, repr=False)
+class Figure(Encoded):
+    """A picture's file. ``bytes(figure)`` is the file; a notebook shows the picture."""
 
-    def __new__(cls, data: bytes, media_type: str = "image/png") -> Self:
-        made = super().__new__(cls, data)
-        made.media_type = media_type
-        return made
+    _data: bytes
+    media_type: str = "image/png"
 
-    @property
-    def data(self) -> bytes:
-        """The file's bytes."""
-        return bytes(self)
-
-    def content(self) -> bytes:
-        return self.data
+    def __bytes__(self) -> bytes:
+        return self._data
 
     def __repr__(self) -> str:
         """One line: the type and the size."""
-        return f"<Figure, {self.media_type}, {len(self)} bytes>"
-
-    __str__ = __repr__
+        return f"<Figure, {self.media_type}, {len(self._data)} bytes>"
 
 
 def remembering(
@@ -60,20 +53,21 @@ def remembering(
     figure: Callable[..., Any],
 ) -> A:
     """The answer, with the request behind it: ``figure`` is called for the figure. Paths are kept as paths."""
-    kept = [
-        Path(image).absolute() if isinstance(image, (str, os.PathLike)) else data
-        for image, data in zip(images, files, strict=True)
-    ]
+    paths = [Path(image).absolute() if isinstance(image, (str, os.PathLike)) else None for image in images]
     infos = [answer.image] if isinstance(answer, Result) else [answer.first.image, answer.second.image]
+    digests = [info.sha256 for info in infos[: len(paths)]]
+    for path, digest, data in zip(paths, digests, files, strict=True):
+        if path is None:
+            SENT.keep(digest, data)
 
-    def draw(path: str | os.PathLike[str] | None = None, **further: Any) -> Any:
+    def draw(kept: Sequence[Path | bytes], path: str | os.PathLike[str] | None = None, **further: Any) -> Any:
         suffix = Path(path or "figure.png").suffix.lower()
         if suffix not in SUFFIXES:
             raise ValueError(f"a figure is a file with the suffix {', '.join(SUFFIXES)}, not {os.fspath(path or '')}")
         drawn = figure(*kept, **{"media_type": SUFFIXES[suffix], **options, **_FIGURES[route], **further})
         return drawn if path is None else _saved(drawn, path)
 
-    source = Source(kept, [info.sha256 for info in infos[: len(kept)]], options, draw if route in _FIGURES else None)
+    source = Source(paths, digests, options, draw if route in _FIGURES else None)
     for part in (answer, *(value for _, value in answer)):
         for each in part if isinstance(part, list) else [part]:
             if isinstance(each, Schema):

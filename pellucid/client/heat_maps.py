@@ -27,7 +27,8 @@ class HeatMaps(Encoded):
     (x0, y0, x1, y1 in pixels), ``size`` the source's width and height, ``sha256`` the digest of its file.
     ``provenance`` is that of the JSON reply, None without ``provenance=True``.
 
-    A notebook shows the maps beside each other in colour, each up to its own largest evidence.
+    ``bytes(maps)`` is the file. ``save`` writes it to a ``.npz``, and a picture to any other suffix. A notebook shows
+    the maps beside each other in colour, each up to its own largest evidence.
     """
 
     heat: NDArray[np.float32]
@@ -38,7 +39,8 @@ class HeatMaps(Encoded):
     size: tuple[int, ...]
     sha256: str
     provenance: dict[str, Any] | None = None
-    media_type: str = "image/png"
+    _file: bytes = b""
+    media_type = NPZ
 
     def __repr__(self) -> str:
         """One line: the shape, targets, layers and methods."""
@@ -54,7 +56,7 @@ class HeatMaps(Encoded):
         import numpy as np
         from PIL import Image
 
-        from pellucid.schemas.html import heat
+        from pellucid.schemas.html import coloured
 
         width, height = self.box[2] - self.box[0], self.box[3] - self.box[1]
         size = max(1, _SIDE * width // max(width, height)), max(1, _SIDE * height // max(width, height))
@@ -62,14 +64,11 @@ class HeatMaps(Encoded):
         for number, each in enumerate(self.heat):
             levels = np.rint(255 * np.maximum(each, 0) / max(float(each.max()), 1e-30)).astype(np.uint8)
             enlarged = Image.fromarray(levels).resize(size, Image.Resampling.BILINEAR)
-            sheet.paste(heat(enlarged), (number * (size[0] + _GAP), 0))
+            sheet.paste(coloured(enlarged, "heat"), (number * (size[0] + _GAP), 0))
         return sheet
 
-    def content(self) -> bytes:
-        """That picture as a PNG."""
-        file = io.BytesIO()
-        self.to_pil().save(file, "PNG")
-        return file.getvalue()
+    def __bytes__(self) -> bytes:
+        return self._file
 
 
 def read_npz(data: bytes) -> HeatMaps:
@@ -86,6 +85,7 @@ def read_npz(data: bytes) -> HeatMaps:
             tuple(file["size"].tolist()),
             str(file["sha256"]),
             _provenance(str(file[_PROVENANCE]) if _PROVENANCE in file else None),
+            data,
         )
 
 

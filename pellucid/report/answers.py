@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import sqlite3
 import zlib
-from base64 import b64encode
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,9 +18,8 @@ from pellucid.schemas import GradCam, Picture, Result, Target
 
 Floats = NDArray[np.float64]
 
-# Longer side in pixels of the pictures in the page, and the quality of their WebP.
+# Longer side in pixels of the pictures in the page.
 SIDE: Final = 480
-_QUALITY: Final = 75
 
 
 @dataclass(frozen=True)
@@ -100,7 +98,7 @@ class Answers:
 def compact(result: Result) -> Result:
     """The answer without what the page does not show, and its overlay as a small WebP."""
     (cam, *_) = result.grad_cam or []
-    overlay = cam.overlay and _webp(cam.overlay.to_pil())
+    overlay = cam.overlay and Picture.small(cam.overlay.to_pil(), SIDE, "image/webp")
     empty = cam.mask.model_copy(update={"data": ""})
     trimmed = cam.model_copy(update={"mask": empty, "overlay": overlay})
     attention = result.attention
@@ -115,15 +113,6 @@ def thumbnail(data: bytes) -> bytes:
     try:
         with Image.open(io.BytesIO(data)) as image:
             image.draft("RGB", (SIDE, SIDE))
-            return _webp(ImageOps.exif_transpose(image)).content()
+            return bytes(Picture.small(ImageOps.exif_transpose(image), SIDE, "image/webp"))
     except (OSError, ValueError, Image.DecompressionBombError):
         return b""
-
-
-def _webp(image: Image.Image) -> Picture:
-    image = image.convert("RGB")
-    image.thumbnail((SIDE, SIDE))
-    buffer = io.BytesIO()
-    image.save(buffer, "WEBP", quality=_QUALITY)
-    data = b64encode(buffer.getvalue()).decode()
-    return Picture(media_type="image/webp", width=image.width, height=image.height, data=data)

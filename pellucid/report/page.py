@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from base64 import b64decode, b64encode
+from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from itertools import groupby
@@ -22,6 +22,7 @@ from pellucid.report.answers import Floats, Seen
 from pellucid.report.contents import Report
 from pellucid.report.measures import Spread
 from pellucid.report.outliers import TITLES, Finding, Kind
+from pellucid.schemas import Picture
 
 _HERE: Final = Path(__file__).parent
 # Longer side in pixels of a map, and of a picture in a list.
@@ -288,15 +289,13 @@ def _img(source: str, alt: str, width: int = 0, height: int = 0, kind: str = "")
 def _small(seen: Seen) -> str:
     """The overlay of a picture, or the photograph, small."""
     overlay = seen.cam.overlay
-    data = b64decode(overlay.data) if overlay else seen.photograph
+    data = bytes(overlay) if overlay else seen.photograph
     if not data:
         return ""
     with Image.open(io.BytesIO(data)) as image:
-        image.thumbnail((_SMALL, _SMALL))
-        buffer = io.BytesIO()
-        image.save(buffer, "WEBP", quality=70)
-    source = f"data:image/webp;base64,{b64encode(buffer.getvalue()).decode()}"
-    return _img(source, f"{seen.name}: heat map for {seen.target.label}", *image.size)
+        small = Picture.small(image, _SMALL, "image/webp")
+    source = f"data:{small.media_type};base64,{small.data}"
+    return _img(source, f"{seen.name}: heat map for {seen.target.label}", small.width, small.height)
 
 
 def _map(mean: Floats, alt: str) -> str:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from base64 import b64decode
+import io
+from base64 import b64decode, b64encode
 from collections.abc import Iterable
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from pellucid.schemas.shown import Answer, Encoded, Source, Words, brief
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 BoxField = Annotated[
     list[int],
@@ -27,7 +31,8 @@ class Schema(Answer, BaseModel):
     """A part of a reply.
 
     ``_words``: what it is in one phrase, formatted with it as ``{0}``. ``_shows``: the fields that its HTML has, by
-    default all. ``_colours``: how a picture of it is coloured, by its field.
+    default all. ``_colours``: how the pictures in a field are coloured. ``heat`` and ``classes`` are over the
+    photograph, ``second`` is heat over the second photograph, ``difference`` is signed; others stay as they are.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -89,8 +94,17 @@ class Picture(Encoded, Schema):
     height: int = Field(description="Height in pixels.", examples=[262])
     data: str = Field(description="The picture's bytes in base64.", examples=["iVBORw0KGgo…"])
 
-    def content(self) -> bytes:
-        """The bytes of the encoded picture, to write to a file. Raises ValueError if ``data`` is not base64."""
+    @classmethod
+    def small(cls, image: Image.Image, side: int, media_type: str) -> Self:
+        """An image of Pillow in RGB, at most ``side`` pixels long."""
+        image, file = image.convert("RGB"), io.BytesIO()
+        image.thumbnail((side, side))
+        image.save(file, media_type.removeprefix("image/"), quality=75)
+        data = b64encode(file.getvalue()).decode()
+        return cls(media_type=media_type, width=image.width, height=image.height, data=data)
+
+    def __bytes__(self) -> bytes:
+        """The file. Raises ValueError if ``data`` is not base64."""
         return b64decode(self.data, validate=True)
 
     def __repr__(self) -> str:

@@ -31,8 +31,6 @@ class ComparedSide(Schema):
 class ComparedMaps(SideBySide):
     """The maps of both sides on a common scale, and their difference: second minus first."""
 
-    _shows: ClassVar[tuple[str, ...]] = ("first", "second", "difference", "rank_agreement")
-
     frame: Literal["picture", "input"] = Field(
         description="The coordinates of these maps. `picture`: both sides have the same picture, and the maps are "
         "resampled to `box`, the part that both networks saw. `input`: the sides have different pictures, and the maps "

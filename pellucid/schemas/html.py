@@ -1,14 +1,14 @@
 """An answer as a block of HTML: photograph and maps, tables of predictions and gates, findings.
 
-It has no script and no style sheet, escapes all text, and takes its colours from the page around it, light or dark.
-GitHub removes inline styles; the block can be read without them, so bars are letters and rows of pictures are tables.
+It has no script and no style sheet, and takes its colours from the page around it, light or dark. ``_tag`` escapes all
+text that is not ``_Html``. GitHub removes inline styles; the block can be read without them, so bars are letters and
+rows of pictures are tables.
 """
 
 from __future__ import annotations
 
 import io
-from base64 import b64encode
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from typing import Any, Final
 
@@ -23,10 +23,9 @@ _SHOWN: Final = 230
 _IN_CELL: Final = 48
 _BESIDE: Final = 4  # pictures in a row
 _ROWS: Final = 10
-_QUALITY: Final = 75
 _BINS: Final = 12
-_BAR: Final = "#4a86c8"  # seen on white and on black
-_PADDED: Final = "padding:1px 12px 1px 0;"
+_BAR: Final = "color:#4a86c8"  # seen on white and on black
+_PADDED: Final = "padding:1px 12px 1px 0;text-align:"
 _LEVELS: Final = "▁▂▃▄▅▆▇█"
 # Colours of no, middle and most evidence; signed: most against, none, most for.
 _HEAT: Final = ("#2743c8", "#f4e04d", "#c1121f")
@@ -39,117 +38,121 @@ def block(answer: Any, source: Source | None = None) -> str:
 
     Photographs are shown at 320 pixels at most, so that a notebook stays small.
     """
-    sides = isinstance(answer, Comparison) and answer.maps.frame == "input"
-    drawn = _Block(source, [answer.first.box, answer.second.box] if sides else [])
+    drawn = _Block(source, answer)
     if isinstance(answer, Schema):
-        drawn.walk(answer, "", None)
+        drawn.parts("", answer)
     else:
-        drawn.entries([*answer], "", None)
+        drawn.add("", [*answer])
     return drawn.html()
 
 
-def heat(
-    mask: Image.Image, photograph: Image.Image | None = None, box: Sequence[float] = (), signed: bool = False
-) -> Image.Image:
-    """A map of grey levels in colour: the more evidence, the more opaque over the ``box`` of the photograph.
+def coloured(mask: Image.Image, scale: str, photograph: Image.Image | None = None, box: Any = ()) -> Image.Image:
+    """A map of grey levels in colour, opaque by its evidence over the ``box`` of the photograph, in its pixels.
 
-    ``box`` is in pixels of ``photograph``, x0, y0, x1, y1. With ``signed``, the level 128 is no evidence.
+    ``scale``: ``heat``; ``signed``, 128 is no evidence; ``classes``, a segmentation, whose first class is transparent.
     """
-    first, middle, last = _SIGNED if signed else _HEAT
     mask = mask.convert("L")
-    coloured = ImageOps.colorize(mask, first, last, middle, midpoint=128)
+    if scale == "classes":
+        indexed = Image.frombytes("P", mask.size, mask.tobytes())
+        indexed.putpalette(([255] * 3 + [*_CLASSES] * 37)[: 3 * 256])
+        colours, opacity = indexed.convert("RGB"), [0] + [150] * 255
+    else:
+        first, middle, last = _SIGNED if scale == "signed" else _HEAT
+        colours = ImageOps.colorize(mask, first, last, middle, midpoint=128)
+        opacity = [min(255, 2 * abs(at - 128)) if scale == "signed" else round(0.8 * at) for at in range(256)]
     if photograph is None:
-        return coloured
-    opacity = mask.point([min(255, 2 * abs(level - 128)) if signed else round(0.8 * level) for level in range(256)])
-    return _laid(coloured, opacity, photograph, box)
+        return colours
+    x0, y0, x1, y1 = map(round, box)
+    size = max(1, x1 - x0), max(1, y1 - y0)
+    laid = photograph.copy()
+    laid.paste(colours.resize(size), (x0, y0), mask.point(opacity).resize(size))
+    return laid
+
+
+class _Html(str):
+    """Markup. All other text is escaped."""
+
+
+def _joined(parts: Iterable[str], between: str = "") -> _Html:
+    return _Html(between.join(each if isinstance(each, _Html) else escape(each) for each in parts))
+
+
+def _tag(name: str, *inside: str, **attributes: object) -> _Html:
+    given = "".join(f' {key}="{escape(str(value))}"' for key, value in attributes.items())
+    return _Html(f"<{name}{given}>" + ("" if name == "img" else f"{_joined(inside)}</{name}>"))
 
 
 class _Block:
     """Pictures, facts and tables, in the order in which an answer has them."""
 
-    def __init__(self, source: Source | None, boxes: Sequence[Sequence[float]]) -> None:
+    def __init__(self, source: Source | None, answer: Any) -> None:
         self.options = source.options if source else {}
         self.photographs = [_opened(data) for data in source.photographs()] if source else []
-        self.boxes = boxes
-        self.pictures: list[str] = []
-        self.facts: list[str] = []
-        self.tables: list[str] = []
-        for which, found in zip(("first ", "second "), self.photographs, strict=False):
-            if found:
-                self.pictures.append(_figure(found[0], f"{which if len(self.photographs) > 1 else ''}photograph"))
+        sides = isinstance(answer, Comparison) and answer.maps.frame == "input"
+        self.boxes = [answer.first.box, answer.second.box] if sides else []
+        several = len(self.photographs) > 1
+        self.pictures = [
+            _figure(found[0], f"{which if several else ''}photograph")
+            for which, found in zip(("first ", "second "), self.photographs, strict=False)
+            if found
+        ]
+        self.facts: list[_Html] = []
+        self.tables: list[_Html] = []
 
     def html(self) -> str:
-        rows = (self.pictures[start : start + _BESIDE] for start in range(0, len(self.pictures), _BESIDE))
-        shown = "".join(f'<tr style="background:none">{"".join(row)}</tr>' for row in rows)
-        return (
-            '<div style="font-size:13px;line-height:1.45;margin:4px 0">'
-            + "".join(f"<div>{fact}</div>" for fact in self.facts)
-            + (f'<table style="border:0;margin:4px 0"><tbody>{shown}</tbody></table>' if shown else "")
-            + (f'<div style="display:flex;flex-wrap:wrap;gap:6px 36px">{"".join(self.tables)}</div>')
-            + "</div>"
-        )
+        starts = range(0, len(self.pictures), _BESIDE)
+        rows = [_tag("tr", *self.pictures[at : at + _BESIDE], style="background:none") for at in starts]
+        shown = [_tag("table", _tag("tbody", *rows), style="border:0;margin:4px 0")] if rows else []
+        tables = _tag("div", *self.tables, style="display:flex;flex-wrap:wrap;gap:6px 36px")
+        return _tag("div", *self.facts, *shown, tables, style="font-size:13px;line-height:1.45;margin:4px 0")
 
-    def walk(self, value: Schema, title: str, within: Schema | None) -> None:
-        """Add a schema. ``within`` has the box of its maps, if it has none."""
+    def parts(self, title: str, value: Schema, box: Sequence[float] = (), colours: str = "") -> None:
+        """Add the fields of a schema. ``box`` and ``colours`` are those of its place in the answer."""
+        box = getattr(value, "box", None) or box
         for name, each in _fields(value):
-            words = _joint(title, name)
-            if isinstance(each, Picture):
-                if name != "mask" or getattr(value, "overlay", None) is None:
-                    self._picture(each, value, name, within, title or _spaced(name))
-            elif isinstance(each, Schema):
-                if _is_drawn(each) or not each._words or any(map(_is_table, dict(_fields(each)).values())):
-                    described = each._words and not each._colours
-                    self.walk(each, f"{words}: {each}" if described else words, value)
-                else:
-                    self.facts.append(f"<b>{escape(words)}:</b> {escape(str(each))}")
-            elif _is_table(each):
-                self.entries(each, words, value)
-            elif isinstance(each, dict) and any(map(_is_table, each.values())):
-                for key, entries in each.items():
-                    self.entries(entries, f"{words}, {key}", value)
-            elif each != []:
-                self.facts.append(f"<b>{escape(words)}:</b> {escape(brief(each))}")
+            if name != "mask" or getattr(value, "overlay", None) is None:
+                seen = name == "maps" or (title and isinstance(each, Picture))  # that they are pictures can be seen
+                words = filter(None, (title, "" if seen else _spaced(name)))
+                self.add(", ".join(words), each, box, colours or value._colours.get(name, ""))
 
-    def entries(self, entries: list[Any], title: str, within: Schema | None) -> None:
-        """Add a list of schemas: each by itself if it is drawn, else a table of them."""
-        if not entries:
-            return
-        if _is_drawn(entries[0]):
-            for each in entries:
-                self.walk(each, str(each), within)
-            return
-        names = [*dict.fromkeys(name for each in entries for name, _ in _fields(each))]
-        head = "".join(f'<th style="{_PADDED}text-align:left">{escape(_spaced(name))}</th>' for name in names)
-        rows = ("".join(_cell(name, getattr(each, name), each) for name in names) for each in entries[:_ROWS])
-        body = "".join(f"<tr>{row}</tr>" for row in rows)
-        more = f"<div>… {len(entries)} in all</div>" if len(entries) > _ROWS else ""
-        self.tables.append(
-            f'<div><b>{escape(title)}</b><table style="margin:2px 0;font-size:12px"><thead><tr>{head}</tr></thead>'
-            f"<tbody>{body}</tbody></table>{more}</div>"
-        )
+    def add(self, title: str, value: Any, box: Sequence[float] = (), colours: str = "") -> None:
+        """Add a field: a picture, a table of schemas, the fields of one, or a fact."""
+        if isinstance(value, Picture):
+            self._picture(title, value, box, colours)
+        elif _is_table(value) and _is_drawn(value[0]):
+            for each in value:
+                self.parts(str(each), each, box)
+        elif _is_table(value):
+            self.tables.append(_table(title, value))
+        elif isinstance(value, dict) and any(map(_is_table, value.values())):
+            for key, each in value.items():
+                self.add(f"{title}, {key}", each)
+        elif isinstance(value, Schema) and (
+            _is_drawn(value) or not value._words or any(_is_table(each) for _, each in _fields(value))
+        ):
+            described = value._words and not value._colours
+            self.parts(f"{title}: {value}" if described else title, value, box, colours)
+        elif value != []:
+            words = str(value) if isinstance(value, Schema) else brief(value)
+            self.facts.append(_tag("div", _tag("b", f"{title}:"), " ", words))
 
-    def _picture(self, picture: Picture, value: Schema, name: str, within: Schema | None, title: str) -> None:
+    def _picture(self, title: str, picture: Picture, box: Sequence[float], colours: str) -> None:
         try:
             image = picture.to_pil()
         except (OSError, ValueError):
             return
-        if colours := value._colours.get(name, ""):
-            beneath = self._beneath(getattr(value, "box", None) or getattr(within, "box", None) or (), title)
-            signed = bool(self.options.get("signed")) or "difference" in title
-            image = _classes(image, *beneath) if colours == "classes" else heat(image, *beneath, signed)
+        if colours:
+            side = int(colours == "second" and len(self.photographs) > 1)
+            if self.boxes:
+                box = () if colours == "difference" else self.boxes[side]
+            signed = colours == "difference" or (colours != "classes" and self.options.get("signed"))
+            scale = "signed" if signed else "classes" if colours == "classes" else "heat"
+            if box and self.photographs and (found := self.photographs[side]):
+                whole = (0, 0, *found[0].size) if self.options.get("fit") == "source" else [found[1] * at for at in box]
+                image = coloured(image, scale, found[0], whole)
+            else:
+                image = coloured(image, scale)
         self.pictures.append(_figure(image, title))
-
-    def _beneath(self, box: Sequence[float], title: str) -> tuple[Image.Image | None, Sequence[float]]:
-        """The photograph under a map, and the map's place on it. None if it is of no single photograph."""
-        number = int("second" in title and len(self.photographs) > 1)
-        if not self.photographs or (found := self.photographs[number]) is None or not box:
-            return None, ()
-        if self.boxes:
-            if "difference" in title:
-                return None, ()
-            box = self.boxes[number]
-        image, scale = found
-        return image, (0, 0, *image.size) if self.options.get("fit") == "source" else [scale * each for each in box]
 
 
 def _opened(data: bytes | None) -> tuple[Image.Image, float] | None:
@@ -163,29 +166,6 @@ def _opened(data: bytes | None) -> tuple[Image.Image, float] | None:
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return None
     return shown, max(shown.size) / side
-
-
-def _small(image: Image.Image) -> Image.Image:
-    image = image.convert("RGB")
-    image.thumbnail((_SIDE, _SIDE))
-    return image
-
-
-def _laid(coloured: Image.Image, opacity: Image.Image, photograph: Image.Image, box: Sequence[float]) -> Image.Image:
-    """The photograph under a picture in its ``box``."""
-    x0, y0, x1, y1 = map(round, box)
-    size = max(1, x1 - x0), max(1, y1 - y0)
-    laid = photograph.copy()
-    laid.paste(coloured.resize(size), (x0, y0), opacity.resize(size))
-    return laid
-
-
-def _classes(mask: Image.Image, photograph: Image.Image | None, box: Sequence[float]) -> Image.Image:
-    """A segmentation in colour, the first class transparent."""
-    coloured = Image.frombytes("P", mask.size, mask.convert("L").tobytes())
-    coloured.putpalette(([255] * 3 + [*_CLASSES] * 37)[: 3 * 256])
-    opacity = mask.convert("L").point([0] + [150] * 255)
-    return coloured.convert("RGB") if photograph is None else _laid(coloured.convert("RGB"), opacity, photograph, box)
 
 
 def _fields(value: Schema) -> Iterator[tuple[str, Any]]:
@@ -209,36 +189,37 @@ def _spaced(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _joint(title: str, name: str) -> str:
-    """The title of a field in a part with a title. That they are maps can be seen."""
-    return ", ".join(filter(None, (title, "" if name == "maps" else _spaced(name))))
-
-
-def _figure(image: Image.Image, caption: str) -> str:
+def _figure(image: Image.Image, caption: str) -> _Html:
     """A picture and its caption, as a cell of a table."""
     shown = _image(image, caption, round(_SHOWN * image.width / max(image.size)))
-    return (
-        '<td style="vertical-align:top;text-align:left;padding:4px 8px 4px 0;border:0;background:none">'
-        f'{shown}<div style="max-width:{_SHOWN}px;white-space:normal">{escape(caption)}</div></td>'
-    )
+    under = _tag("div", caption, style=f"max-width:{_SHOWN}px;white-space:normal")
+    style = "vertical-align:top;text-align:left;padding:4px 8px 4px 0;border:0;background:none"
+    return _tag("td", shown, under, style=style)
 
 
-def _image(image: Image.Image, caption: str, width: int) -> str:
-    file = io.BytesIO()
-    _small(image).save(file, "JPEG", quality=_QUALITY)
-    data = b64encode(file.getvalue()).decode()
-    return f'<img width="{width}" alt="{escape(caption)}" src="data:image/jpeg;base64,{data}">'
+def _image(image: Image.Image, caption: str, width: int) -> _Html:
+    small = Picture.small(image, _SIDE, "image/jpeg")
+    return _tag("img", width=width, alt=caption, src=f"data:{small.media_type};base64,{small.data}")
 
 
-def _cell(name: str, value: Any, of: Schema) -> str:
+def _table(title: str, entries: Sequence[Schema]) -> _Html:
+    names = [*dict.fromkeys(name for each in entries for name, _ in _fields(each))]
+    head = _tag("tr", *(_tag("th", _spaced(name), style=f"{_PADDED}left") for name in names))
+    rows = [_tag("tr", *(_cell(name, each) for name in names)) for each in entries[:_ROWS]]
+    table = _tag("table", _tag("thead", head), _tag("tbody", *rows), style="margin:2px 0;font-size:12px")
+    more = [_tag("div", f"… {len(entries)} in all")] if len(entries) > _ROWS else []
+    return _tag("div", _tag("b", title), table, *more)
+
+
+def _cell(name: str, of: Schema) -> _Html:
     """A cell of a table. A score has a bar if it is a share of 1."""
+    value = getattr(of, name)
     if name == "score" and isinstance(value, str):
-        share = getattr(of, "probability", None)
-        bar = "█" * round(12 * share) if share is not None else ""
-        text = f'{value:\u2007>6} <span style="color:{_BAR}">{bar}</span>'
-        return f'<td style="{_PADDED}text-align:left;font-variant-numeric:tabular-nums;white-space:nowrap">{text}</td>'
+        bar = _tag("span", "█" * round(12 * (getattr(of, "probability", None) or 0)), style=_BAR)
+        style = f"{_PADDED}left;font-variant-numeric:tabular-nums;white-space:nowrap"
+        return _tag("td", f"{value:\u2007>6} ", bar, style=style)
     side = "right" if isinstance(value, (int, float)) and not isinstance(value, bool) else "left"
-    return f'<td style="{_PADDED}text-align:{side}">{_inner(value)}</td>'
+    return _tag("td", _inner(value), style=_PADDED + side)
 
 
 def _inner(value: Any) -> str:
@@ -248,16 +229,16 @@ def _inner(value: Any) -> str:
         except (OSError, ValueError):
             return ""
     if isinstance(value, Schema) and not value._words:
-        return " ".join(filter(None, (_inner(each) for _, each in _fields(value))))
+        return _joined(filter(None, (_inner(each) for _, each in _fields(value))), " ")
     if isinstance(value, list):
         if len(value) > _ROWS and all(isinstance(each, (int, float)) for each in value):
             return _histogram(value)
-        joint = " " if value and isinstance(value[0], Picture) else ", "
-        return joint.join(map(_inner, value[:3])) + (" …" if len(value) > 3 else "")
-    return escape("" if value is None else f"{value:.3g}" if isinstance(value, float) else brief(value))
+        between = " " if value and isinstance(value[0], Picture) else ", "
+        return _joined((_joined(map(_inner, value[:3]), between), " …" if len(value) > 3 else ""))
+    return "" if value is None else f"{value:.3g}" if isinstance(value, float) else brief(value)
 
 
-def _histogram(values: list[float]) -> str:
+def _histogram(values: list[float]) -> _Html:
     """How often which value occurs, in letters between the smallest and the largest."""
     low, high = min(values), max(values)
     counts = [0] * _BINS
@@ -265,4 +246,4 @@ def _histogram(values: list[float]) -> str:
         counts[min(_BINS - 1, int(_BINS * (value - low) / ((high - low) or 1)))] += 1
     most = max(counts)
     bars = "".join(_LEVELS[round((len(_LEVELS) - 1) * count / most)] if count else "\u2007" for count in counts)
-    return f'<span style="white-space:nowrap">{low:.3g} <span style="color:{_BAR}">{bars}</span> {high:.3g}</span>'
+    return _tag("span", f"{low:.3g} ", _tag("span", bars, style=_BAR), f" {high:.3g}", style="white-space:nowrap")

@@ -7,6 +7,7 @@ import io
 import os
 import sys
 import tempfile
+import threading
 import webbrowser
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ SVG: Final = "image/svg+xml"
 _LONGEST: Final = 80
 _LONGEST_PART: Final = 240
 _MOST: Final = 4
+# The size in bytes of the pictures that all answers of this process keep together, besides the latest of them.
+MOST_SENT: Final = 64_000_000
 
 
 class Words(str):
@@ -53,26 +56,48 @@ def _cut(text: str, longest: int) -> str:
     return text if len(text) <= longest else f"{text[:longest]}…"
 
 
+class _Sent:
+    """The files of pictures that have no path, by digest. The oldest go first: a list of answers stays small."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, bytes] = {}
+        self._size = 0
+        self._lock = threading.Lock()
+        self.get = self._files.get
+
+    def keep(self, digest: str, data: bytes) -> None:
+        with self._lock:
+            self._size += len(data) - len(self._files.pop(digest, b""))
+            self._files[digest] = data
+            while self._size > MOST_SENT and len(self._files) > 1:
+                self._size -= len(self._files.pop(next(iter(self._files))))
+
+
+SENT: Final = _Sent()
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Source:
-    """The request behind an answer: its images (a path, or a file's bytes), their digests, its options.
+    """The request behind an answer: the paths of its images (None: it is in ``SENT``), their digests, its options.
 
-    ``draw(path, **options)`` asks for its figure. Answers are equal whatever they come from. Copies in other processes
-    have no source.
+    ``draw(images, path, **options)`` asks for its figure. Answers are equal whatever they come from. Copies in other
+    processes have no source.
     """
 
-    images: Sequence[str | os.PathLike[str] | bytes]
+    images: Sequence[Path | None]
     digests: Sequence[str]
     options: Mapping[str, Any] = field(default_factory=dict)
     draw: Callable[..., Any] | None = None
 
     def photographs(self) -> list[bytes | None]:
-        """The files of the images; None for one that has changed, or is gone."""
+        """The files of the images; None for one that has changed, or is no longer kept."""
         return [self._file(image, digest) for image, digest in zip(self.images, self.digests, strict=True)]
 
-    def _file(self, image: str | os.PathLike[str] | bytes, digest: str) -> bytes | None:
+    def _file(self, image: Path | None, digest: str) -> bytes | None:
+        if image is None:
+            return SENT.get(digest)
         try:
-            data = image if isinstance(image, bytes) else Path(image).read_bytes()
+            data = image.read_bytes()
         except OSError:
             return None
         return data if hashlib.sha256(data).hexdigest() == digest else None
@@ -118,7 +143,8 @@ class Answer(Shown):
 
         ``options`` are further ones of the request, as ``theme="dark"`` or ``media_type="image/svg+xml"``. The network
         computes it once more. An answer of ``AsyncClient`` returns an awaitable of the figure. Raises ValueError if
-        the answer is of no ``pellucid.open``, ``Client`` or ``AsyncClient``, has no figure, or its picture has changed.
+        the answer is of no ``pellucid.open``, ``Client`` or ``AsyncClient``, has no figure, its client is closed, or
+        its picture has changed or is no longer kept.
         """
         source = self._source
         if source is None or source.draw is None:
@@ -126,9 +152,10 @@ class Answer(Shown):
                 "this answer has no figure: those of predict, attention, grad_cam, explain, compare and what_if have, "
                 "of pellucid.open and of clients"
             )
-        if None in source.photographs():
-            raise ValueError("the picture has changed since this answer: ask again")
-        return source.draw(path, **options)
+        files = source.photographs()
+        if None in files:
+            raise ValueError("the picture has changed since this answer, or its bytes are no longer kept: ask again")
+        return source.draw([image or data for image, data in zip(source.images, files, strict=True)], path, **options)
 
 
 M = TypeVar("M", bound=Answer)
@@ -143,12 +170,11 @@ class Answers(Answer, list[M]):
 
 
 class Encoded(Shown):
-    """A picture as a file: what a notebook shows, and its forms."""
+    """A picture as a file: what a notebook shows, and its forms. ``bytes(picture)`` is the file."""
 
     media_type: str
 
-    def content(self) -> bytes:
-        """The file's bytes."""
+    def __bytes__(self) -> bytes:
         raise NotImplementedError
 
     def to_pil(self) -> Image.Image:
@@ -160,7 +186,7 @@ class Encoded(Shown):
 
         if self.media_type == SVG:
             raise ValueError("an SVG has no pixels: ask for media_type='image/png'")
-        picture = Image.open(io.BytesIO(self.content()))
+        picture = Image.open(io.BytesIO(bytes(self)))
         picture.load()
         return picture
 
@@ -175,7 +201,7 @@ class Encoded(Shown):
         """Write the file, converted by Pillow if the suffix is of another type. Raises OSError and ValueError."""
         suffix = Path(path).suffix.lower()
         if not suffix or suffix[1:] in self.media_type:
-            Path(path).write_bytes(self.content())
+            Path(path).write_bytes(bytes(self))
         else:
             (self.to_pil() if suffix == ".png" else self.to_pil().convert("RGB")).save(path)
 
@@ -185,17 +211,17 @@ class Encoded(Shown):
 
     def _repr_png_(self) -> bytes | None:
         if self.media_type in (SVG, "image/png"):
-            return None if self.media_type == SVG else self.content()
+            return None if self.media_type == SVG else bytes(self)
         file = io.BytesIO()
         self.to_pil().save(file, "PNG")
         return file.getvalue()
 
     def _repr_svg_(self) -> str | None:
-        return self.content().decode() if self.media_type == SVG else None
+        return bytes(self).decode() if self.media_type == SVG else None
 
     def _open(self) -> None:
         if self.media_type == SVG:
-            _browse(self.content(), ".svg")
+            _browse(bytes(self), ".svg")
         else:
             self.to_pil().show()
 

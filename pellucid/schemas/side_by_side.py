@@ -43,6 +43,7 @@ class SideBySide(Schema):
     """Two maps on a common scale, and their difference: second minus first."""
 
     _shows: ClassVar[tuple[str, ...]] = ("first", "second", "difference", "rank_agreement")
+    _colours: ClassVar[dict[str, str]] = {"first": "heat", "second": "second", "difference": "difference"}
 
     box: BoxField
     reach: float = Field(

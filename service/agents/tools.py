@@ -313,7 +313,7 @@ class _Tools:
     async def _figure(self, route: FigureRoute, *images: Any, **options: Any) -> ImageContent:
         """The figure of an answer, as a JPEG of moderate size."""
         figure = await self._client.figure(*images, route=route, **options)
-        data = await asyncio.to_thread(_jpeg, figure.data)
+        data = await asyncio.to_thread(_jpeg, bytes(figure))
         return ImageContent(type="image", data=b64encode(data).decode(), mime_type="image/jpeg")
 
 

@@ -42,7 +42,7 @@ async def _compared(client: AsyncClient, sources: Sources, options: Given) -> An
     drawn = await client.figure(*sources, route="compare", **options)
     sides = found.first.target, found.second.target
     words = " and ".join(f"{side.label} ({side.score})" for side in sides)
-    return Answer("comparison.json", files.numbers(found), {"comparison.png": drawn.data}, words, sides[0])
+    return Answer("comparison.json", files.numbers(found), {"comparison.png": bytes(drawn)}, words, sides[0])
 
 
 async def _edited(client: AsyncClient, sources: Sources, options: Given) -> Answer:
@@ -55,7 +55,7 @@ async def _edited(client: AsyncClient, sources: Sources, options: Given) -> Answ
     change = result.what_if.targets[0]
     words = f"{change.before.label}, {change.before.score} before, {change.after.score} after"
     numbers = files.numbers(result, reply.provenance)
-    return Answer("what-if.json", numbers, {"what-if.png": drawn.data}, words, change.after)
+    return Answer("what-if.json", numbers, {"what-if.png": bytes(drawn)}, words, change.after)
 
 
 compare = Command(

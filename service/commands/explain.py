@@ -41,7 +41,7 @@ async def _answer(client: AsyncClient, sources: Sources, options: Given) -> Answ
         if targets := options.get("target"):
             plotted["target"] = targets[0]
         plotted |= {name: options[name] for name in ("model", "region", "view", "detail", *PICTURES) if name in options}
-        others["attention.png"] = (await client.picture("attention", source, **plotted)).data
+        others["attention.png"] = bytes(await client.picture("attention", source, **plotted))
     best = next(iter([*(result.predictions or []), *(cam.target for cam in result.grad_cam or [])]), None)
     numbers = files.numbers(result, reply.provenance)
     found = {name: numbers[name] for name in ("image", "predictions", "embedding") if name in numbers}

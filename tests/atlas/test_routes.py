@@ -87,7 +87,7 @@ def test_a_channel_has_its_crops_classes_and_distribution(client: TestClient) ->
     assert found.maximum == sorted(found.maximum or [])
     for example in found.examples["maximum"]:
         assert example.crop is not None
-        red, green, blue = pixels(example.crop.content()).reshape(-1, 3).max(0).astype(int)
+        red, green, blue = pixels(bytes(example.crop)).reshape(-1, 3).max(0).astype(int)
         assert red > 1.5 * max(green, blue)
     again = client.get(CHANNELS.format("act") + "/0", headers={"If-None-Match": f'W/{response.headers["etag"]}, "x"'})
     assert (again.status_code, again.content) == (304, b"")

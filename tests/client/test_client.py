@@ -120,7 +120,7 @@ def test_every_route_has_its_typed_answer(server: str, cat: bytes) -> None:
         default = next(model for model in client.models() if model.default)
         assert client.model(default.name).labels[281] == "tabby"
         plot = client.picture("attention", cat, effects=False)
-    assert Image.open(io.BytesIO(plot)).format == "PNG"
+    assert plot.to_pil().format == "PNG"
     mask = cams[0].mask
     assert np.array_equal(np.asarray(mask.to_pil()), decoded(mask))
 

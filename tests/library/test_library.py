@@ -114,7 +114,7 @@ def test_a_comparison_of_two_networks_equals_the_clients(lite0: Network, plain: 
 
 def test_figures_say_what_the_clients_say(lite0: Network, plain: Network, asked: Client) -> None:
     def words(figure: Figure) -> list[str]:
-        return [re.sub(r"[\d.]", "", text) for text in re.findall(r">([^<]*)</text>", figure.data.decode())]
+        return [re.sub(r"[\d.]", "", text) for text in re.findall(r">([^<]*)</text>", bytes(figure).decode())]
 
     svg: dict[str, Any] = {"media_type": "image/svg+xml"}
     asks: list[tuple[Path | None, dict[str, Any]]] = [
@@ -124,7 +124,7 @@ def test_figures_say_what_the_clients_say(lite0: Network, plain: Network, asked:
     ]
     for other, options in asks:
         assert words(lite0.figure(CAT, other, **options, **svg)) == words(asked.figure(CAT, other, **options, **svg))
-    assert lite0.figure(CAT, route="compare", against=plain).data.startswith(b"\x89PNG")
+    assert bytes(lite0.figure(CAT, route="compare", against=plain)).startswith(b"\x89PNG")
     with pytest.raises(ValueError, match="route='compare'"):
         lite0.figure(CAT, COFFEE)
 

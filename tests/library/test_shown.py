@@ -6,6 +6,7 @@ import asyncio
 import io
 import pickle
 from collections.abc import Iterator
+from html.parser import HTMLParser
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -18,12 +19,14 @@ from PIL import Image
 import pellucid
 from pellucid import AsyncClient, Client, Network, schemas
 from pellucid.client import Figure
-from pellucid.schemas import Picture, Schema
+from pellucid.client.heat_maps import read_npz
+from pellucid.schemas import GradCam, Picture, Schema, SideBySide
 from pellucid.schemas.html import block
 from tests.support import SAMPLES, compiled
 
 CAT, COFFEE = SAMPLES / "cat.jpg", SAMPLES / "coffee.jpg"
-LONG = "<script>alert('a')</script>" * 100
+LONG = "\"'><img onerror=alert(1)>" * 100
+GREY = Picture.small(Image.new("L", (8, 8), 128), 8, "image/png")
 KINDS = [each for each in vars(schemas).values() if isinstance(each, type) and issubclass(each, Schema)]
 
 
@@ -38,31 +41,57 @@ def asked(server: str) -> Iterator[Client]:
         yield client
 
 
-def filled(annotation: Any) -> Any:
-    """A value of that type, as large as replies have them and larger."""
+def filled(annotation: Any, many: int = 50, absent: str = "") -> Any:
+    """A value of that type, as large as replies have them and larger. No part has the optional field ``absent``."""
     kind, arguments = get_origin(annotation), get_args(annotation)
+    if annotation is Picture:
+        return GREY
     if isinstance(annotation, type) and issubclass(annotation, Schema):
-        fields = {name: filled(field.annotation) for name, field in annotation.model_fields.items()}
-        return annotation.model_construct(**fields)
+        fields = annotation.model_fields.items()
+        values = {name: None if name == absent else filled(field.annotation, many, absent) for name, field in fields}
+        return annotation.model_construct(**values)
     if kind is Annotated:
-        return filled(arguments[0])
+        return filled(arguments[0], many, absent)
     if kind in (Union, UnionType):
-        return filled(next(each for each in arguments if each is not NoneType))
+        return filled(next(each for each in arguments if each is not NoneType), many, absent)
     if kind is Literal:
         return arguments[0]
     if kind is list:
-        return [filled(arguments[0])] * 50
+        return [filled(arguments[0], many, absent)] * many
     if kind is dict:
-        return {f"{key}{LONG}": filled(arguments[1]) for key in range(50)}
+        return {f"{key}{LONG}": filled(arguments[1], many, absent) for key in range(many)}
     return {str: LONG, int: 10**9, float: 1 / 3, bool: True}.get(annotation, LONG)
+
+
+class Reader(HTMLParser):
+    """Which attributes the pictures of a block have."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.pictures: list[dict[str, str | None]] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.pictures += [dict(attrs)] * (tag == "img")
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_every_part_of_a_reply_has_a_short_repr_and_escaped_html(kind: type[Schema]) -> None:
-    answer = filled(kind)
-    assert len(repr(answer)) < 6000
-    assert "<script" not in (answer._repr_html_() or "")
-    assert "<script" not in block([answer, answer])
+    assert len(repr(filled(kind))) < 6000
+    for absent in ("", "overlay", "similarity"):  # what would hide the mask, and the value with its unit
+        answer = filled(kind, 4, absent)
+        for html in (answer._repr_html_() or "", block([answer, answer])):
+            assert all(each.keys() == {"width", "alt", "src"} for each in Reader(html).pictures)
+
+
+def test_what_a_label_says_changes_no_colour() -> None:
+    def sources(label: str) -> list[str | None]:
+        cam = filled(GradCam).model_copy(update={"overlay": None, "target": schemas.Target(index=0, label=label)})
+        return [each["src"] for each in Reader(block([cam])).pictures]
+
+    assert sources("second temperature difference") == sources("tabby")
+    first, second, difference = (each["src"] for each in Reader(block(filled(SideBySide))).pictures)
+    assert first == second == sources("tabby")[0] != difference
 
 
 def test_no_base64_is_in_the_repr_of_an_answer_and_the_photograph_is_in_its_html(lite0: Network, asked: Client) -> None:
@@ -97,9 +126,9 @@ def test_an_answer_draws_the_figure_of_its_request(lite0: Network, asked: Client
             CAT, target="tabby", layer="blocks.10", include=["predictions", "grad_cam"], theme="dark", **svg
         )
         assert drawn == expected
-        assert (tmp_path / "cat.svg").read_bytes() == expected
+        assert (tmp_path / "cat.svg").read_bytes() == bytes(expected)
     compared = lite0.compare(CAT, COFFEE.read_bytes(), max_side=64)
-    assert compared.figure(**svg).count(b"<image") > 3
+    assert bytes(compared.figure(**svg)).count(b"<image") > 3
     with pytest.raises(ValueError, match="has no figure: those of predict"):
         lite0.feature_maps(CAT, layers="stem").figure()
     with pytest.raises(ValueError, match=r"suffix .png, .webp, .svg, not .*\.pdf"):
@@ -118,12 +147,24 @@ def test_await_and_plain_calls_work_inside_an_event_loop(lite0: Network, server:
         async with AsyncClient(server, timeout_s=200) as client:
             there = await client.explain(CAT, include="predictions")
             figure = await there.figure(tmp_path / "cat.png")
-            assert (tmp_path / "cat.png").read_bytes() == figure
+            assert (tmp_path / "cat.png").read_bytes() == bytes(figure)
             with Client(server, timeout_s=200) as plain:
                 assert plain.explain(CAT, include="predictions") == there
             assert lite0.explain(CAT, include="predictions").predictions is not None
+        for answer in (there, plain):
+            with pytest.raises(ValueError, match="the client is closed: draw figures before its `with` ends"):
+                await there.figure() if answer is there else plain.figure(CAT)
 
     asyncio.run(run())
+
+
+def test_answers_keep_the_bytes_of_the_latest_pictures_only(lite0: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pellucid.schemas.shown.MOST_SENT", 400_000)
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 224, 224, 3), np.uint8)  # 150 kB each
+    found = [lite0.predict(each) for each in pixels]
+    assert ['photograph"' in (each._repr_html_() or "") for each in found] == [False] * 4 + [True] * 2
+    with pytest.raises(ValueError, match="its bytes are no longer kept"):
+        found[0].figure()
 
 
 def test_a_picture_has_every_form(lite0: Network, asked: Client, tmp_path: Path) -> None:
@@ -143,8 +184,13 @@ def test_a_picture_has_every_form(lite0: Network, asked: Client, tmp_path: Path)
             picture.save(tmp_path / name)
             with Image.open(tmp_path / name) as saved:
                 assert saved.format == form
-    assert (len(plot), str(plot)) == (len(bytes(plot)), f"<Figure, image/webp, {len(plot)} bytes>")
+    assert str(plot) == f"<Figure, image/webp, {len(bytes(plot))} bytes>"
     assert maps.to_numpy() is maps.heat
+    maps.save(tmp_path / "maps.npz")
+    maps.save(tmp_path / "maps.png")
+    assert np.array_equal(read_npz((tmp_path / "maps.npz").read_bytes()).heat, maps.heat)
+    with Image.open(tmp_path / "maps.png") as saved:
+        assert (saved.format, saved.size) == ("PNG", maps.to_pil().size)
     assert (maps.to_pil().size, len(repr(maps)) < 100) == ((392, 191), True)
     drawing = lite0.figure(CAT, include=["predictions"], media_type="image/svg+xml")
     assert (drawing._repr_svg_() or "").startswith("<svg")

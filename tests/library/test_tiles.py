@@ -179,7 +179,7 @@ def test_an_edit_is_made_in_all_tiles(network: pellucid.Network, tiles: Any) -> 
 def test_a_figure_says_that_the_network_saw_tiles(network: pellucid.Network, options: Any) -> None:
     strip = np.random.default_rng(0).integers(0, 256, (60, 480, 3), np.uint8)
     whole, centre = (
-        network.figure(strip, view=view, media_type="image/svg+xml", **options).data.decode()
+        bytes(network.figure(strip, view=view, media_type="image/svg+xml", **options)).decode()
         for view in ("whole", "centre")
     )
     assert "the network saw all of it in 9 tiles of 64 \N{MULTIPLICATION SIGN} 64" in whole
@@ -190,7 +190,7 @@ def test_a_figure_says_that_the_network_saw_tiles(network: pellucid.Network, opt
 def test_nothing_is_left_blank_below_a_strip(network: pellucid.Network) -> None:
     for sides, panels, rows in (((240, 280), 550, 1), ((90, 150), 1128, 2)):
         figures = (network.figure(np.zeros((side, 900, 3), np.uint8), media_type="image/svg+xml") for side in sides)
-        heights = [int(ElementTree.fromstring(each.data).get("height", "")) for each in figures]
+        heights = [int(ElementTree.fromstring(bytes(each)).get("height", "")) for each in figures]
         per_side = [round(side * panels / 900) for side in sides]
         assert heights[1] - heights[0] == rows * (per_side[1] - per_side[0])
 
