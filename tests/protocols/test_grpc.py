@@ -9,8 +9,9 @@ import signal
 import sys
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
@@ -24,7 +25,7 @@ from tritonclient.grpc import service_pb2 as triton
 from models.lite0 import PREPROCESS
 from service.protocols import kserve_grpc
 from service.protocols.kserve_messages import MESSAGES
-from tests.flow.stub import running
+from tests.flow.stub import Stub, running
 from tests.support import LIGHT, Server, serving
 
 MODEL = "lite0"
@@ -70,6 +71,15 @@ def refused(server: Server, request: bytes, **options: Any) -> grpc.RpcError:
     with pytest.raises(grpc.RpcError) as error:
         sent(server, request, **options)
     return error.value
+
+
+@asynccontextmanager
+async def listening(**settings: Any) -> AsyncIterator[tuple[Stub, str]]:
+    """A stub of the app in this process, and its address for gRPC."""
+    async with running(grpc_port=0, **settings) as stub:
+        server = stub.app.state.grpc_server
+        yield stub, f"127.0.0.1:{server.port}"
+        await server._server.stop(None)  # the process goes on, and a server that runs at its end writes to stderr
 
 
 def test_both_protobufs_fit_and_live_in_one_process() -> None:
@@ -272,8 +282,7 @@ def test_clients_that_send_nothing_slowly_or_too_much_leave_room_for_others(monk
 
     async def scene() -> None:
         nonlocal address
-        async with running(grpc_port=0, max_connections=9, max_in_flight_mib=64) as stub:
-            address = f"127.0.0.1:{stub.app.state.grpc_server.port}"
+        async with listening(max_connections=9, max_in_flight_mib=64) as (stub, address):
             # Health needs no key, so it waits for no message and reads none.
             for sent in (), (bytes(2**25),):
                 assert triton.ServerLiveResponse.FromString(await call("ServerLive", *sent)).live
@@ -304,8 +313,8 @@ def test_a_message_that_is_refused_is_freed_with_the_answer_and_not_by_the_colle
             seen.append(weakref.ref(self))
 
     async def scene() -> None:
-        async with running(grpc_port=0) as stub:
-            async with grpc.aio.insecure_channel(f"127.0.0.1:{stub.app.state.grpc_server.port}") as open_channel:
+        async with listening() as (_, address):
+            async with grpc.aio.insecure_channel(address) as open_channel:
                 with pytest.raises(grpc.aio.AioRpcError):
                     await open_channel.unary_unary(INFER)(b"")
             until = time.monotonic() + 30
