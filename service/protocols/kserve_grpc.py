@@ -149,7 +149,7 @@ class Server:
         try:
             checked = method not in _OPEN
             caller = self._gate.enter(headers, _host(context.peer()), key=checked, rate=checked)
-            state = {"call": call, "request_id": call.request_id, "caller": caller}
+            state = {"call": call, "caller": caller}
             scope = {"type": "http", "method": "POST", "path": path, "headers": headers.raw, "state": state}
             response: Response = await run(Request(scope, _no_body()), context)
             status = 200
