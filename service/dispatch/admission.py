@@ -22,7 +22,7 @@ class Admission:
 
     def __init__(self, images: int, size: int, seconds_for: Callable[[int], float]) -> None:
         self._most_images = images
-        self._most_bytes = size
+        self.most_bytes = size
         self._seconds_for = seconds_for
         self._inside = 0
         self._empty = asyncio.Event()
@@ -60,8 +60,8 @@ class Admission:
                 f"{self.in_flight} images are in flight, and {images} more would exceed the limit of "
                 f"{self._most_images}."
             )
-        if self.bytes_in_flight + size > self._most_bytes:
-            held, more, most = (value / 2**20 for value in (self.bytes_in_flight, size, self._most_bytes))
+        if self.bytes_in_flight + size > self.most_bytes:
+            held, more, most = (value / 2**20 for value in (self.bytes_in_flight, size, self.most_bytes))
             raise self._full(f"{held:.1f} MiB are in flight, and {more:.1f} more would exceed the limit of {most:g}.")
 
     def _full(self, detail: str) -> QueueFull:

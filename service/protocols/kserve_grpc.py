@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from typing import Any, Final, TypeAlias
 from urllib.parse import unquote
@@ -22,7 +22,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive
 
-from pellucid.errors import MalformedRequest, PellucidError, Unavailable, UnknownModel
+from pellucid.errors import (
+    ContentTooLarge,
+    DeadlineExceeded,
+    MalformedRequest,
+    PellucidError,
+    QueueFull,
+    Unavailable,
+    UnknownModel,
+)
 
 from ..flow import bodies
 from ..flow.networks import Service
@@ -55,16 +63,31 @@ _CONTENTS: Final = {
 }
 # The most seconds in which the last replies are sent when the server stops.
 _SENDING_S: Final = 1.0
-_PIECE: Final = 2**20
+# So much of a message arrives before it is read.
+_AHEAD: Final = 2**18
+# Requests of all methods but ModelInfer hold at most a name and a version.
+_SHORT: Final = 1024
+_SHORT_S: Final = 5.0
+# A message that takes longer is given up while other calls wait for a turn to be read.
+_TURN_S: Final = 1.0
+# Bytes of an error's sentence; gRPC limits the metadata, in which it is sent.
+_DETAIL: Final = 1024
+# A connection without calls is closed after so long, one without HTTP/2 after the second.
+_IDLE_MS: Final = 300_000
+_HANDSHAKE_MS: Final = 10_000
 
-_Run: TypeAlias = Callable[[Request, AsyncIterator[bytes], Any], Awaitable[Response]]
+_Run: TypeAlias = Callable[[Request, Any], Awaitable[Response]]
+_Hold: TypeAlias = Callable[[int], None]
 
 
 class Server:
     """The server of one event loop."""
 
     def __init__(self, service: Service, gate: Gate, calls: Calls, address: str, most_calls: int) -> None:
-        """``address`` is HOST:PORT; port 0 takes a free one. gRPC refuses more than ``most_calls`` at once."""
+        """``address`` is HOST:PORT; port 0 takes a free one.
+
+        gRPC refuses more than ``most_calls`` at once, and as many connections.
+        """
         self._service = service
         self._gate = gate
         self._calls = calls
@@ -72,6 +95,11 @@ class Server:
         self._most_calls = most_calls
         self._server: Any = None
         self._sending: set[asyncio.Future[Any]] = set()
+        # gRPC reports the size of a message once all of it is in memory. So a read reserves the largest size, and the
+        # number of reads at once is limited: together they reserve at most half of the bytes in flight.
+        self._largest = min(service.limits.body_bytes, service.admission.most_bytes)
+        self._turns = asyncio.Semaphore(max(1, service.admission.most_bytes // self._largest // 2))
+        self._waiting = 0
         self.port = 0
 
     async def start(self) -> None:
@@ -84,8 +112,11 @@ class Server:
                 ("grpc.compression_enabled_algorithms_bitset", 1),
                 ("grpc.so_reuseport", 0),
                 # A photograph arrives in one piece. By default, each 64 KiB wait for a round trip.
-                ("grpc.http2.lookahead_bytes", _PIECE),
+                ("grpc.http2.lookahead_bytes", _AHEAD),
                 ("grpc.http2.bdp_probe", 0),
+                ("grpc.max_allowed_incoming_connections", self._most_calls),
+                ("grpc.max_connection_idle_ms", _IDLE_MS),
+                ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MS),
             ),
         )
         runs: dict[str, _Run] = {name: partial(self._told, name, tell) for name, tell in self._tells().items()}
@@ -107,7 +138,7 @@ class Server:
         if self._sending:
             await asyncio.wait(self._sending, timeout=_SENDING_S)
 
-    async def _answer(self, method: str, run: _Run, messages: AsyncIterator[bytes], context: Any) -> bytes:
+    async def _answer(self, method: str, run: _Run, _: Any, context: Any) -> bytes:
         """The reply to one call. Does what RequestContext and AccessControl do around a request of HTTP."""
         metadata = (pair for pair in context.invocation_metadata() or () if pair[0] in _HEADERS)
         headers = Headers(raw=[(name.encode(), value.encode("latin-1", "replace")) for name, value in metadata])
@@ -118,13 +149,13 @@ class Server:
         try:
             checked = method not in _OPEN
             caller = self._gate.enter(headers, _host(context.peer()), key=checked, rate=checked)
-            state = {"call": call, "request_id": call.request_id, "caller": caller}
+            state = {"call": call, "caller": caller}
             scope = {"type": "http", "method": "POST", "path": path, "headers": headers.raw, "state": state}
-            response: Response = await run(Request(scope, _no_body()), messages, context)
+            response: Response = await run(Request(scope, _no_body()), context)
             status = 200
             trailing |= {name: value for name, value in response.headers.items() if name == "server-timing"}
         except PellucidError as refused:
-            error = refused
+            error = refused.with_traceback(None)  # its frames hold the message, and this one holds the error
         except Exception:
             error = self._calls.failed(call)
         finally:
@@ -135,7 +166,8 @@ class Server:
         if error is not None:
             trailing |= {name.lower(): value for name, value in error.headers.items() if name != "Connection"}
             code = _CODES.get(error.status, grpc.StatusCode.INVALID_ARGUMENT)
-            await context.abort(code, error.detail, (*trailing.items(),))  # raises
+            detail = error.detail.encode()[:_DETAIL].decode(errors="ignore")
+            await context.abort(code, detail, (*trailing.items(),))  # raises
         context.set_trailing_metadata((*trailing.items(),))
         sent = asyncio.get_running_loop().create_future()
         self._sending.add(sent)
@@ -143,17 +175,50 @@ class Server:
         context.add_done_callback(sent.set_result)
         return bytes(response.body)
 
-    async def _infer(self, request: Request, messages: AsyncIterator[bytes], context: Any) -> Response:
-        route = _Infer(self._service, messages, context.time_remaining())
+    async def _infer(self, request: Request, context: Any) -> Response:
+        route = _Infer(self._service, partial(self._read, context), context.time_remaining())
         return await serve(request, self._service, kserve_v2.InferOptions(), route)
 
-    async def _told(
-        self, name: str, tell: Callable[[Any], dict[str, Any]], _: Request, messages: AsyncIterator[bytes], __: Any
-    ) -> Response:
-        message = _parsed(f"{name}Request", await _one(messages))
-        if getattr(message, "version", ""):
-            raise _no_version(message.version)
-        return Response(MESSAGES[f"{name}Response"](**tell(message)).SerializeToString())
+    async def _told(self, name: str, tell: Callable[[Any], dict[str, Any]], _: Request, context: Any) -> Response:
+        message = b"" if name in _OPEN else await self._short(name, context)
+        asked = _parsed(f"{name}Request", message)
+        if getattr(asked, "version", ""):
+            raise _no_version(asked.version)
+        return Response(MESSAGES[f"{name}Response"](**tell(asked)).SerializeToString())
+
+    async def _short(self, name: str, context: Any) -> bytes:
+        try:
+            async with asyncio.timeout(min(_SHORT_S, self._service.timeout_ms / 1000)):
+                message = await self._read(context, lambda _: None)
+        except TimeoutError as error:
+            raise DeadlineExceeded("The message was not whole in time.") from error
+        if len(message) > _SHORT:
+            raise ContentTooLarge(f"A message of {name} is larger than {_SHORT} bytes.")
+        return message
+
+    async def _read(self, context: Any, hold: _Hold) -> bytes:
+        """The one message of a call. ``hold`` gets the largest size, and once the message is read, the difference.
+
+        Raises MalformedRequest, QueueFull, and what ``hold`` raises.
+        """
+        self._waiting += 1
+        async with AsyncExitStack() as turn:
+            try:
+                await turn.enter_async_context(self._turns)
+            finally:
+                self._waiting -= 1
+            hold(self._largest)
+            reading = asyncio.ensure_future(context.read())
+            turn.callback(reading.cancel)
+            while not (await asyncio.wait({reading}, timeout=_TURN_S))[0]:
+                if self._waiting:
+                    raise QueueFull("The message came too slowly, while others waited.", _TURN_S)
+            message: bytes = reading.result()
+            # gRPC has told the client that a message is too large, and ends the messages here.
+            if message is grpc.aio.EOF:
+                raise MalformedRequest("The call has no message, or one that is too large.")
+            hold(len(message) - self._largest)
+            return message
 
     def _tells(self) -> dict[str, Callable[[Any], dict[str, Any]]]:
         """Method -> the fields of its reply to a message."""
@@ -170,18 +235,18 @@ class Server:
 class _Infer(kserve_v2.Infer):
     """A request in protobuf. The reply has typed contents if the request has, else raw ones."""
 
-    def __init__(self, service: Service, messages: AsyncIterator[bytes], remaining_s: float | None) -> None:
+    def __init__(
+        self, service: Service, message: Callable[[_Hold], Awaitable[bytes]], remaining_s: float | None
+    ) -> None:
         self._service = service
-        self._messages = messages
+        self._message = message
         self._typed = False
         if remaining_s is not None:
             self.longest_ms = remaining_s * 1000
 
-    async def read(self, request: Request, limits: bodies.Limits, hold: Callable[[int], None]) -> bodies.Body:
+    async def read(self, request: Request, limits: bodies.Limits, hold: _Hold) -> bodies.Body:
         """The one message."""
-        message = await _one(self._messages)
-        hold(len(message))
-        return await asyncio.to_thread(self._parsed, message, limits)
+        return await asyncio.to_thread(self._parsed, await self._message(hold), limits)
 
     def _parsed(self, message: bytes, limits: bodies.Limits) -> bodies.Body:
         pixels = max(math.prod(network.spec.preprocess.shape) for network in self._service.networks.values())
@@ -248,13 +313,6 @@ def _values(parameters: Sequence[Any], limits: bodies.Limits) -> dict[str, Any]:
             with suppress(MalformedRequest):
                 values[each.key] = bodies.from_json(value.encode(), limits)
     return values
-
-
-async def _one(messages: AsyncIterator[bytes]) -> bytes:
-    async for message in messages:
-        return message
-    # gRPC has told the client that a message is too large, and ends the messages here.
-    raise MalformedRequest("The call has no message, or one that is too large.")
 
 
 def _parsed(name: str, message: bytes) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from pellucid.errors import ContentTooLarge, MalformedRequest
@@ -84,7 +85,7 @@ MESSAGES: Final = _classes()
 def require_few(message: bytes, name: str, most: int) -> None:
     """Count the fields of a message, and of messages in it, before they become objects of many times their size.
 
-    Numbers that are packed into one field count a quarter of their bytes. Raises ContentTooLarge, MalformedRequest.
+    Numbers that are packed into one field count each. Raises ContentTooLarge, MalformedRequest.
     """
     try:
         left = _left(memoryview(message), MESSAGES[name].DESCRIPTOR, most)
@@ -105,11 +106,17 @@ def _left(message: memoryview, kind: Any, left: int) -> int:
             if field is not None and field.message_type:
                 left = _left(message[at : at + size], field.message_type, left)
             elif field is not None and field.type not in (field.TYPE_STRING, field.TYPE_BYTES):
-                left -= size // 4
+                fixed = {field.TYPE_FLOAT: 4, field.TYPE_DOUBLE: 8}.get(field.type)
+                left -= size // fixed if fixed else _varints(message[at : at + size])
             at += size
         else:
             at = _varint(message, at)[1] if wire_type == _VARINT else at + _FIXED[wire_type]
     return left
+
+
+def _varints(packed: memoryview) -> int:
+    """How many numbers: the last byte of each is below 0x80."""
+    return int(np.count_nonzero(np.frombuffer(packed, np.uint8) < 0x80))
 
 
 def _varint(message: memoryview, at: int) -> tuple[int, int]:

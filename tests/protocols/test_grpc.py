@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+import weakref
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
@@ -20,8 +23,9 @@ import tritonclient.http as over_http
 from tritonclient.grpc import service_pb2 as triton
 
 from models.lite0 import PREPROCESS
+from service.protocols import kserve_grpc
 from service.protocols.kserve_messages import MESSAGES
-from tests.flow.stub import running
+from tests.flow.stub import Stub, running
 from tests.support import LIGHT, Server, serving
 
 MODEL = "lite0"
@@ -67,6 +71,15 @@ def refused(server: Server, request: bytes, **options: Any) -> grpc.RpcError:
     with pytest.raises(grpc.RpcError) as error:
         sent(server, request, **options)
     return error.value
+
+
+@asynccontextmanager
+async def listening(**settings: Any) -> AsyncIterator[tuple[Stub, str]]:
+    """A stub of the app in this process, and its address for gRPC."""
+    async with running(grpc_port=0, **settings) as stub:
+        server = stub.app.state.grpc_server
+        yield stub, f"127.0.0.1:{server.port}"
+        await server._server.stop(None)  # the process goes on, and a server that runs at its end writes to stderr
 
 
 def test_both_protobufs_fit_and_live_in_one_process() -> None:
@@ -189,6 +202,7 @@ def test_refusals_have_the_sentence_of_http(
     ("request_of", "code", "said"),
     [
         (lambda cat: message(cat, model_name="lite9"), "NOT_FOUND", "No model 'lite9' is served"),
+        (lambda cat: message(cat, model_name="é" * 20_000), "NOT_FOUND", "No model 'éé"),
         (lambda cat: message(cat, model_version="2"), "NOT_FOUND", "no versions here"),
         (lambda cat: message(cat, inputs=[]), "INVALID_ARGUMENT", "inputs"),
         (lambda cat: message(cat, raw_input_contents=[cat]), "INVALID_ARGUMENT", "not both"),
@@ -199,7 +213,7 @@ def test_refusals_have_the_sentence_of_http(
         ),
         (
             lambda cat: message(
-                inputs=[{"name": "pixels", "datatype": "UINT8", "contents": {"uint_contents": [0] * 10**6}}]
+                inputs=[{"name": "pixels", "datatype": "UINT8", "contents": {"uint_contents": [1] * PIXELS.size}}]
             ),
             "INVALID_ARGUMENT",
             "raw_input_contents",
@@ -247,6 +261,73 @@ def test_the_deadline_of_the_call_counts_and_a_cancelled_call_leaves_nothing(
     while "\npellucid_in_flight_images 0.0\n" not in (told := client.get("/metrics").text):
         assert time.monotonic() < late
     assert f'pellucid_requests_total{{route="{INFER}",status="499"}}' in told
+
+
+def test_clients_that_send_nothing_slowly_or_too_much_leave_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kserve_grpc, "_SHORT_S", 0.2)
+    monkeypatch.setattr(kserve_grpc, "_TURN_S", 0.2)
+    channels: list[grpc.aio.Channel] = []
+    address = ""
+
+    def call(method: str, *sent: bytes) -> Any:
+        """A call in a connection of its own, which sends a message or nothing."""
+        channels.append(grpc.aio.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)]))
+        kind = channels[-1].unary_unary if sent else channels[-1].stream_unary
+        return kind(INFER.replace("ModelInfer", method))(*sent)
+
+    async def code(method: str, *sent: bytes) -> str:
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await call(method, *sent)
+        return str(error.value.code().name)
+
+    async def scene() -> None:
+        nonlocal address
+        async with listening(max_connections=9, max_in_flight_mib=64) as (stub, address):
+            # Health needs no key, so it waits for no message and reads none.
+            for sent in (), (bytes(2**25),):
+                assert triton.ServerLiveResponse.FromString(await call("ServerLive", *sent)).live
+            assert await code("ModelReady", bytes(2000)) == "INVALID_ARGUMENT"
+            assert await code("ModelReady") == "DEADLINE_EXCEEDED"
+            # The largest message is reserved, half of the bytes, so the next call waits for its turn to be read.
+            slow = call("ModelInfer")
+            await stub.until(bytes_in_flight=2**25)
+            assert await code("ModelInfer", b"") == "NOT_FOUND"
+            assert await slow.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert "too slowly" in await slow.details()
+            assert not stub.service.admission.bytes_in_flight
+            above = [call("ServerLive", b"") for _ in range(9)]
+            assert {await each.code() for each in above} == {grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE}
+            await asyncio.gather(*(each.close() for each in channels))
+
+    asyncio.run(scene())
+
+
+def test_a_message_that_is_refused_is_freed_with_the_answer_and_not_by_the_collector(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[weakref.ref[Any]] = []
+
+    class Noted(kserve_grpc._Infer):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            seen.append(weakref.ref(self))
+
+    async def scene() -> None:
+        async with listening() as (_, address):
+            async with grpc.aio.insecure_channel(address) as open_channel:
+                with pytest.raises(grpc.aio.AioRpcError):
+                    await open_channel.unary_unary(INFER)(b"")
+            until = time.monotonic() + 30
+            while seen[0]() is not None and time.monotonic() < until:
+                await asyncio.to_thread(time.sleep, 0.001)
+            assert seen[0]() is None
+
+    monkeypatch.setattr(kserve_grpc, "_Infer", Noted)
+    gc.disable()
+    try:
+        asyncio.run(scene())
+    finally:
+        gc.enable()
 
 
 def test_keys_rates_and_a_stop_hold_as_over_http(cat: bytes) -> None:
