@@ -147,13 +147,17 @@ def _reasons(report: Report, numbers: Mapping[str, int]) -> str:
         if not each.clusters:
             continue
         cards = "".join(_cluster(cluster, each.label, numbers) for cluster in each.clusters)
-        parts.append(f'<h3>{escape(each.label)}</h3><div class="reasons">{cards}</div>')
+        parts.append(f'<h3>{escape(each.label)}{_chosen(each)}</h3><div class="reasons">{cards}</div>')
     alike = [each for each in report.reasons if not each.clusters and each.maps >= clusters.LEAST]
-    whole = [f"{escape(each.label)} ({each.maps})" for each in alike]
+    whole = [f"{escape(each.label)} ({each.maps}){_chosen(each)}" for each in alike]
     few = sum(each.maps < clusters.LEAST for each in report.reasons)
     parts.append(f"<p>Maps that form no clusters: {', '.join(whole)}.</p>" if whole else "")
     parts.append(f"<p>Classes with too few maps, less than {clusters.LEAST}: {few}.</p>" if few else "")
     return "".join(parts)
+
+
+def _chosen(reason: clusters.Reasons) -> str:
+    return f": {clusters.MOST} of {reason.maps} maps, evenly chosen" if reason.maps > clusters.MOST else ""
 
 
 def _cluster(cluster: clusters.Cluster, label: str, numbers: Mapping[str, int]) -> str:
@@ -168,7 +172,7 @@ def _cluster(cluster: clusters.Cluster, label: str, numbers: Mapping[str, int]) 
         f'<div class="cluster{" alarm" if cluster.suspicious else ""}">'
         f"{_map(cluster.mean_map, f'Mean map of a cluster of {label}')}"
         f"<div><p><b>{len(cluster.pictures)} pictures</b></p><p>{cluster.outside:.0%} outside the middle. "
-        f"{cluster.leaving:.0%} of its links leave it.</p>{badge}</div>"
+        f"Gap to the other maps: {cluster.gap:.1f}.</p>{badge}</div>"
         f'<div class="examples">{examples}</div></div>'
     )
 

@@ -47,7 +47,7 @@ def written(report: Report) -> str:
                 "map_max": cam.raw.max,
                 "outside_middle": outside_middle(each.heat),
                 "cluster": number,
-                "cluster_leaving": cluster and cluster.leaving,
+                "cluster_gap": cluster and cluster.gap,
                 "cluster_suspicious": cluster and int(cluster.suspicious),
                 "trust_finding": trust and trust.finding,
                 "trust_advantage": trust and trust.advantage,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pellucid.report.answers import Floats, Seen
-from pellucid.report.clusters import reasons
+from pellucid.report.clusters import MOST, reasons
 from pellucid.report.measures import GRID, of_classes, on_grid, outside_middle
 from pellucid.report.outliers import findings
 from pellucid.schemas import GradCam, Result
@@ -55,6 +55,18 @@ def test_maps_without_groups_have_no_suspicious_cluster() -> None:
     assert not [each for each in reasons(horse).clusters if each.suspicious]
     (few,) = of_classes(horses(4, 4))
     assert reasons(few).clusters == ()
+
+
+def test_honest_maps_all_over_the_frame_are_rarely_suspicious_and_many_take_seconds() -> None:
+    alarms = 0
+    for seed in range(8):
+        chance = np.random.default_rng(seed)
+        maps = [spot(row, column, 1) for row, column in chance.uniform(0, 6, (300 if seed else 3000, 2))]
+        (horse,) = of_classes([seen("", heat + 0.1 * chance.random((7, 7))) for heat in maps])
+        found = reasons(horse)
+        assert (found.maps, sum(len(each.pictures) for each in found.clusters)) in ((300, 300), (3000, MOST))
+        alarms += any(each.suspicious for each in found.clusters)
+    assert alarms == 0
 
 
 def test_an_even_map_of_any_shape_has_half_of_its_evidence_outside_of_the_middle() -> None:
