@@ -10,7 +10,6 @@ from typing import Final
 import numpy as np
 
 from pellucid.report.answers import Floats, Seen
-from pellucid.schemas import Target
 
 # Maps of any shape are put on a grid of so many cells a side.
 GRID: Final = 16
@@ -85,11 +84,6 @@ def _overlaps(cells: int, edges: Floats) -> Floats:
     return np.asarray(np.maximum(shared, 0) * cells)
 
 
-def score(target: Target) -> float:
-    """The target's probability, or its value if it is a quantity."""
-    return next(each for each in (target.probability, target.value, target.similarity, 0.0) if each is not None)
-
-
 def of_classes(pictures: Sequence[Seen]) -> list[ClassSummary]:
     """A summary of each explained class, the one with the most pictures first."""
     groups: dict[int, list[Seen]] = {}
@@ -112,7 +106,7 @@ def _of_class(pictures: Sequence[Seen], shared: bool, predicted: int) -> ClassSu
         f"{target.label} ({target.index})" if shared else target.label,
         tuple(pictures),
         predicted,
-        float(np.mean([score(seen.target) for seen in pictures])),
+        float(np.mean([seen.target.number or 0 for seen in pictures])),
         (sum(seen.truth == seen.best.label for seen in known), len(known)),
         mean_map / (mean_map.sum() or 1),
         share_outside(mean_map),

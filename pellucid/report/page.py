@@ -83,7 +83,7 @@ def _classes(report: Report, usual: Mapping[str, Spread]) -> str:
     tested = any(each.findings for each in report.classes)
     known = any(each.right[1] for each in report.classes)
     other = any(each.predicted != len(each.pictures) for each in report.classes)
-    unit = "Mean value" if report.model.output.kind == "linear" else "Mean confidence"
+    unit = {"linear": "Mean value", "dense": "Mean score"}.get(report.model.output.kind, "Mean confidence")
     head = ["Class", "Pictures", *["Predicted"] * other, unit, *["Right"] * known, "Mean map", "Outside the middle"]
     head += ["Trust test"] * tested + ["Gates"] * bool(usual)
     rows = []

@@ -5,10 +5,13 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from pellucid.report.contents import Report
-from pellucid.report.measures import gate_distances, outside_middle, score
+from pellucid.report.measures import gate_distances, outside_middle
+
+# Every table begins with these columns.
+BEGINNING: Final = "picture,sha256,width,height,folder_label,predicted,"
 
 
 def written(report: Report) -> str:
@@ -36,10 +39,10 @@ def written(report: Report) -> str:
                 "folder_label": each.truth,
                 "predicted": each.best.label,
                 "predicted_index": each.best.index,
-                "predicted_score": score(each.best),
+                "predicted_score": each.best.number,
                 "explained": each.target.label,
                 "explained_index": each.target.index,
-                "explained_score": score(each.target),
+                "explained_score": each.target.number,
                 "method": cam.method,
                 "layer": cam.layer,
                 **dict(zip(("box_x0", "box_y0", "box_x1", "box_y1"), cam.box, strict=True)),

@@ -9,7 +9,7 @@ from pellucid.report.answers import Floats, Seen
 from pellucid.report.clusters import MOST, reasons
 from pellucid.report.measures import GRID, of_classes, on_grid, outside_middle
 from pellucid.report.outliers import findings
-from pellucid.schemas import GradCam, Result
+from pellucid.schemas import GradCam, Result, Target
 
 BLANK = {"media_type": "image/png", "width": 1, "height": 1, "data": ""}
 ROWS, COLUMNS = np.mgrid[:7, :7]
@@ -67,6 +67,13 @@ def test_honest_maps_all_over_the_frame_are_rarely_suspicious_and_many_take_seco
         assert (found.maps, sum(len(each.pictures) for each in found.clusters)) in ((300, 300), (3000, MOST))
         alarms += any(each.suspicious for each in found.clusters)
     assert alarms == 0
+
+
+def test_the_score_of_a_class_of_a_segmentation_is_its_share() -> None:
+    picture = seen("road.jpg", np.ones((7, 7)))
+    picture.__dict__["cam"] = picture.cam.model_copy(update={"target": Target(index=0, label="road", share=0.28)})
+    (road,) = of_classes([picture])
+    assert road.score == pytest.approx(0.28)
 
 
 def test_an_even_map_of_any_shape_has_half_of_its_evidence_outside_of_the_middle() -> None:
