@@ -61,7 +61,7 @@ def report(
     Exit codes: 0, all were explained; 1, some failed, and the page lists them; 2, wrong options, or no server.
     """
     folder = folder.resolve()
-    sources = [source for source, _ in files.pictures([folder], out)]
+    sources = [source for source, _ in files.pictures([folder], None)]
     if refused := _refused(sources, out):
         console.print(escape(refused), soft_wrap=True)
         raise typer.Exit(2)
@@ -79,14 +79,22 @@ def report(
     try:
         with explained_errors(url), closing(Answers(cache)) as kept:
             found = asyncio.run(run())
-    except sqlite3.Error as error:
-        console.print(escape(f"{cache}: {error}. Remove this file to ask for everything anew."), soft_wrap=True)
+        out.write_text(page.written(found), "utf-8")
+        out.with_suffix(".csv").write_text(table.written(found), "utf-8")
+    except (sqlite3.Error, OSError) as error:
+        if isinstance(error, OSError):
+            said = f"{error.filename or out} can't be written: {error.strerror or error}."
+        elif isinstance(error, sqlite3.OperationalError):  # locked, or the disk is full
+            said = f"{cache} can't be written: {error}."
+        else:
+            said = (
+                f"{cache} holds no answers: {error}. Choose another --out, or remove it: every picture is asked again."
+            )
+        console.print(escape(said), soft_wrap=True)
         raise typer.Exit(2) from error
     except KeyboardInterrupt:
         console.print(escape(f"Interrupted. {cache} has the answers: the same command goes on."), soft_wrap=True)
         raise typer.Exit(_INTERRUPTED) from None
-    out.write_text(page.written(found), "utf-8")
-    out.with_suffix(".csv").write_text(table.written(found), "utf-8")
     failed = f"; {len(found.unseen)} failed" if found.unseen else ""
     console.print(escape(f"{len(found.seen)} explained, in {out}{failed}"), soft_wrap=True)
     if failed:
@@ -101,10 +109,15 @@ def _refused(sources: list[Path], out: Path) -> str:
         return f"There is no picture ({', '.join(files.SUFFIXES)}) in the folder."
     if find_spec("sklearn") is None:
         return "A report clusters maps by scikit-learn: pip install 'pellucid[report]'."
+    file = out
     try:
-        files.require_writable(out)
+        files.require_writable(file)
+        file = out.with_suffix(".csv")
+        if file.exists() and not file.read_bytes().startswith(table.BEGINNING.encode()):
+            return f"--out: {file} is no table of a report, and would be overwritten. Choose another name."
+        files.require_writable(file)
     except OSError as error:
-        return f"--out: {out} can't be written: {error.strerror}."
+        return f"--out: {file} can't be written: {error.strerror}."
     return ""
 
 
