@@ -27,15 +27,14 @@ _BESIDE: Final = {
 SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
-def pictures(given: Sequence[Path], out: Path) -> list[tuple[Path, Path]]:
-    """Each picture with its folder: its name, in ``out``, below the same subfolders.
+def pictures(given: Sequence[Path], out: Path | None) -> list[tuple[Path, Path]]:
+    """Each picture with its folder: its name, in ``out``, below the same subfolders. Without ``out``, no folder.
 
-    Folders are searched for files with a picture's suffix, except ``out`` itself.
+    Folders are searched for files with a picture's suffix, except ``out`` if it is among their subfolders.
     """
     taken: set[str] = set()
-    return [
-        (source, free(out / below / source.stem, [source], taken)) for source, below in _found(given, out.resolve())
-    ]
+    found = _found(given, out and out.resolve())
+    return [(source, free(out / below / source.stem, [source], taken) if out else below) for source, below in found]
 
 
 def free(folder: Path, sources: Sequence[Path], taken: set[str]) -> Path:
@@ -64,13 +63,14 @@ def _holds_others(folder: Path, sources: Sequence[Path]) -> bool:
     return False
 
 
-def _found(given: Sequence[Path], out: Path) -> Iterator[tuple[Path, Path]]:
+def _found(given: Sequence[Path], out: Path | None) -> Iterator[tuple[Path, Path]]:
     for path in given:
         if not path.is_dir():
             yield path, Path()
             continue
+        below = out if out and out.is_relative_to(path.resolve()) else None
         for file in sorted(path.rglob("*")):
-            if file.suffix.lower() in SUFFIXES and file.is_file() and out not in file.resolve().parents:
+            if file.suffix.lower() in SUFFIXES and file.is_file() and below not in file.resolve().parents:
                 yield file, file.parent.relative_to(path)
 
 

@@ -142,7 +142,7 @@ def run(
     """Send each picture, or a pair, to the command's route, and write the answers. Ends the program after an error."""
     given = {name: value for name, value in options.items() if value is not None}
     paired = command.paired(given)
-    found = files.pictures(images, out or Path())
+    found = files.pictures(images, out)
     jobs: list[tuple[Sources, Path]] = [((source,), folder) for source, folder in found]
     if paired and jobs:
         sources = tuple(source for source, _ in found)
@@ -215,8 +215,8 @@ def _refused(
         return f"There is no picture ({', '.join(files.SUFFIXES)}) in {', '.join(map(str, images))}."
     if paired and len(jobs[0][0]) != 2:
         return (
-            f"Name two photographs to compare, not {len(jobs[0][0])}. Or name two classes by --target, or another "
-            "network by --against-model."
+            f"Name two photographs to compare, not {len(jobs[0][0])}. Or name two classes, each by its own --target, or "
+            "another network by --against-model."
         )
     if not out and not figure:
         return "Name a folder with --out, or a file with --figure."

@@ -258,6 +258,12 @@ def test_pictures_of_one_name_do_not_overwrite_each_other(tmp_path: Path) -> Non
     assert [folder.name for _, folder in files.pictures(given, tmp_path)] == ["a", "a-2", "a-3"]
 
 
+def test_a_folder_below_the_place_of_the_files_is_searched(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder.parent)
+    for out in (None, Path()):
+        assert len(files.pictures([Path(folder.name)], out)) == 3
+
+
 def test_what_it_wrote_itself_is_not_explained_again(folder: Path) -> None:
     (folder / "out" / "cat").mkdir(parents=True)
     (folder / "out" / "cat" / "mask.png").write_text("")
