@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from pellucid.report.contents import Report
-from pellucid.report.measures import gate_distances, outside_middle
+from pellucid.report.measures import outside_middle
 
 # Every table begins with these columns.
 BEGINNING: Final = "picture,sha256,width,height,folder_label,predicted,"
@@ -25,7 +25,7 @@ def written(report: Report) -> str:
         for number, cluster in enumerate(reason.clusters, 1)
         for each in cluster.pictures
     }
-    distances = dict(zip((each.name for each in report.seen), gate_distances(report.seen), strict=False))
+    distances = dict(zip((each.name for each in report.seen), report.gate_distances, strict=False))
     rows: list[Mapping[str, Any]] = []
     for each in report.seen:
         cam, info, trust = each.cam, each.result.image, each.cam.trust

@@ -215,8 +215,8 @@ def _refused(
         return f"There is no picture ({', '.join(files.SUFFIXES)}) in {', '.join(map(str, images))}."
     if paired and len(jobs[0][0]) != 2:
         return (
-            f"Name two photographs to compare, not {len(jobs[0][0])}. Or name two classes, each by its own --target, or "
-            "another network by --against-model."
+            f"Name two photographs to compare, not {len(jobs[0][0])}. Or name two classes, each by its own --target, "
+            "or another network by --against-model."
         )
     if not out and not figure:
         return "Name a folder with --out, or a file with --figure."
