@@ -60,7 +60,6 @@ def to_coco(answers: Answers, *, threshold: float = compose.LINE, polygons: bool
                 continue
             target = cam.target
             categories[target.index] = target.label
-            scores = (target.probability, target.share, target.value, target.similarity)
             (top, bottom), (left, right) = (np.flatnonzero(mask.any(axis))[[0, -1]].tolist() for axis in (1, 0))
             about = {"method", "layer", "box", "fused", "direction", "against"}
             annotations.append(
@@ -72,7 +71,7 @@ def to_coco(answers: Answers, *, threshold: float = compose.LINE, polygons: bool
                     "area": int(mask.sum()),
                     "bbox": [left, top, right - left + 1, bottom - top + 1],
                     "iscrowd": 0,
-                    "score": next((score for score in scores if score is not None), None),
+                    "score": target.number,
                     **cam.model_dump(include=about, exclude_none=True),
                 }
             )

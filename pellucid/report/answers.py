@@ -78,11 +78,11 @@ class Answers:
         self._file.execute("CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, result BLOB, photograph BLOB)")
 
     def get(self, key: str) -> tuple[Result, bytes] | None:
-        """The answer of that key and the photograph; None if it is not there, or of another version's form."""
+        """The answer of that key and the photograph; None if it is not there, or can't be read."""
         row = self._file.execute("SELECT result, photograph FROM answers WHERE key = ?", (key,)).fetchone()
         try:
             return (Result.model_validate_json(zlib.decompress(row[0])), row[1]) if row else None
-        except ValueError:
+        except (ValueError, TypeError, zlib.error):  # a damaged row, or another version's
             return None
 
     def put(self, key: str, result: Result, photograph: bytes) -> None:

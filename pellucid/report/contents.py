@@ -33,9 +33,14 @@ class Report:
         return sorted(found, key=lambda reasons: not any(cluster.suspicious for cluster in reasons.clusters))
 
     @cached_property
+    def gate_distances(self) -> list[tuple[str, float]]:
+        """For each picture, the gate that is furthest from the others', and how far; none of few pictures."""
+        return measures.gate_distances(self.seen)
+
+    @cached_property
     def findings(self) -> list[outliers.Finding]:
         """Why pictures stand out."""
-        return outliers.findings(self.seen, self.reasons)
+        return outliers.findings(self.seen, self.reasons, self.gate_distances)
 
 
 def true_labels(names: Sequence[str], labels: Sequence[str]) -> list[str | None]:

@@ -10,7 +10,6 @@ from typing import Final
 import numpy as np
 
 from pellucid.report.answers import Floats, Seen
-from pellucid.schemas import Target
 
 # Maps of any shape are put on a grid of so many cells a side.
 GRID: Final = 16
@@ -85,11 +84,6 @@ def _overlaps(cells: int, edges: Floats) -> Floats:
     return np.asarray(np.maximum(shared, 0) * cells)
 
 
-def score(target: Target) -> float:
-    """The target's probability, or its value if it is a quantity."""
-    return next(each for each in (target.probability, target.value, target.similarity, 0.0) if each is not None)
-
-
 def of_classes(pictures: Sequence[Seen]) -> list[ClassSummary]:
     """A summary of each explained class, the one with the most pictures first."""
     groups: dict[int, list[Seen]] = {}
@@ -112,7 +106,7 @@ def _of_class(pictures: Sequence[Seen], shared: bool, predicted: int) -> ClassSu
         f"{target.label} ({target.index})" if shared else target.label,
         tuple(pictures),
         predicted,
-        float(np.mean([score(seen.target) for seen in pictures])),
+        float(np.mean([seen.target.number or 0 for seen in pictures])),
         (sum(seen.truth == seen.best.label for seen in known), len(known)),
         mean_map / (mean_map.sum() or 1),
         share_outside(mean_map),
@@ -135,17 +129,20 @@ def gate_distances(pictures: Sequence[Seen]) -> list[tuple[str, float]]:
 
     The weights of a channel are counted in its standard deviations from its median, and the channels' magnitudes are
     averaged: the picture's distance at this gate. The number is that distance in robust standard deviations (1.4826
-    times the median absolute deviation) from the median over the pictures. Empty for fewer than LEAST pictures.
+    times the median absolute deviation) from the median over the pictures. A deviation is at least a tenth of the
+    median, and pictures with equal weights count once. Empty for fewer than LEAST pictures with weights of their own.
     """
-    layers = list(pictures[0].gates) if len(pictures) >= LEAST else []
-    found = []
-    for layer in layers:
+    found: dict[str, Floats] = {}
+    for layer in pictures[0].gates if pictures else ():
         weights = np.stack([seen.gates[layer] for seen in pictures])  # pictures, C
-        deviations = np.abs(weights - np.median(weights, 0)) / np.maximum(weights.std(0), _LEAST_DEVIATION)
-        distances = deviations.mean(1)
-        away = distances - np.median(distances)
-        found.append(away / max(1.4826 * float(np.median(np.abs(away))), _LEAST_DEVIATION))
+        once = np.unique(weights.round(4), return_index=True, axis=0)[1]
+        if len(once) >= LEAST:
+            spread = np.maximum(weights[once].std(0), _LEAST_DEVIATION)
+            distances = (np.abs(weights - np.median(weights[once], 0)) / spread).mean(1)
+            median = float(np.median(distances[once]))
+            robust = 1.4826 * float(np.median(np.abs(distances[once] - median)))
+            found[layer] = (distances - median) / max(robust, median / 10, _LEAST_DEVIATION)
     if not found:
         return []
-    table = np.stack(found)  # gates, pictures
+    layers, table = list(found), np.stack([*found.values()])  # gates, pictures
     return [(layers[gate], float(table[gate, place])) for place, gate in enumerate(table.argmax(0))]

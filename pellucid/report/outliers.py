@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 from pellucid.report.answers import Seen
 from pellucid.report.clusters import Reasons
-from pellucid.report.measures import gate_distances, outside_middle
+from pellucid.report.measures import outside_middle
 
 Kind = Literal["cluster", "contradicts", "unclear", "wrong", "unsure", "border", "empty", "gates", "atlas"]
 TITLES: Final[dict[Kind, str]] = {
@@ -38,10 +38,12 @@ class Finding:
     weight: float
 
 
-def findings(pictures: Sequence[Seen], reasons: Iterable[Reasons]) -> list[Finding]:
-    """All findings, in the order of TITLES, the weightiest of each kind first."""
+def findings(
+    pictures: Sequence[Seen], reasons: Iterable[Reasons], distances: Sequence[tuple[str, float]]
+) -> list[Finding]:
+    """All findings, in the order of TITLES, the weightiest of each kind first. ``distances`` are gate_distances."""
     found = [finding for seen in pictures for finding in _alone(seen)]
-    for seen, (gate, distance) in zip(pictures, gate_distances(pictures), strict=False):
+    for seen, (gate, distance) in zip(pictures, distances, strict=False):
         if distance > FAR:
             said = f"The weights of {gate} lie {distance:.0f} robust deviations further from the median than usual."
             found.append(Finding("gates", seen, said, distance))

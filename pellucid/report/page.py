@@ -84,7 +84,7 @@ def _classes(report: Report, usual: Mapping[str, Spread]) -> str:
     tested = any(each.findings for each in report.classes)
     known = any(each.right[1] for each in report.classes)
     other = any(each.predicted != len(each.pictures) for each in report.classes)
-    unit = "Mean value" if report.model.output.kind == "linear" else "Mean confidence"
+    unit = {"linear": "Mean value", "dense": "Mean score"}.get(report.model.output.kind, "Mean confidence")
     head = ["Class", "Pictures", *["Predicted"] * other, unit, *["Right"] * known, "Mean map", "Outside the middle"]
     head += ["Trust test"] * tested + ["Gates"] * bool(usual)
     rows = []
@@ -148,13 +148,17 @@ def _reasons(report: Report, numbers: Mapping[str, int]) -> str:
         if not each.clusters:
             continue
         cards = "".join(_cluster(cluster, each.label, numbers) for cluster in each.clusters)
-        parts.append(f'<h3>{escape(each.label)}</h3><div class="reasons">{cards}</div>')
+        parts.append(f'<h3>{escape(each.label)}{_chosen(each)}</h3><div class="reasons">{cards}</div>')
     alike = [each for each in report.reasons if not each.clusters and each.maps >= clusters.LEAST]
-    whole = [f"{escape(each.label)} ({each.maps})" for each in alike]
+    whole = [f"{escape(each.label)} ({each.maps}){_chosen(each)}" for each in alike]
     few = sum(each.maps < clusters.LEAST for each in report.reasons)
     parts.append(f"<p>Maps that form no clusters: {', '.join(whole)}.</p>" if whole else "")
     parts.append(f"<p>Classes with too few maps, less than {clusters.LEAST}: {few}.</p>" if few else "")
     return "".join(parts)
+
+
+def _chosen(reason: clusters.Reasons) -> str:
+    return f": {clusters.MOST} of {reason.maps} maps, evenly chosen" if reason.maps > clusters.MOST else ""
 
 
 def _cluster(cluster: clusters.Cluster, label: str, numbers: Mapping[str, int]) -> str:
@@ -169,7 +173,7 @@ def _cluster(cluster: clusters.Cluster, label: str, numbers: Mapping[str, int]) 
         f'<div class="cluster{" alarm" if cluster.suspicious else ""}">'
         f"{_map(cluster.mean_map, f'Mean map of a cluster of {label}')}"
         f"<div><p><b>{len(cluster.pictures)} pictures</b></p><p>{cluster.outside:.0%} outside the middle. "
-        f"{cluster.leaving:.0%} of its links leave it.</p>{badge}</div>"
+        f"Gap to the other maps: {cluster.gap:.1f}.</p>{badge}</div>"
         f'<div class="examples">{examples}</div></div>'
     )
 

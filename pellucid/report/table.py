@@ -5,10 +5,13 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from pellucid.report.contents import Report
-from pellucid.report.measures import gate_distances, outside_middle, score
+from pellucid.report.measures import outside_middle
+
+# Every table begins with these columns.
+BEGINNING: Final = "picture,sha256,width,height,folder_label,predicted,"
 
 
 def written(report: Report) -> str:
@@ -22,7 +25,7 @@ def written(report: Report) -> str:
         for number, cluster in enumerate(reason.clusters, 1)
         for each in cluster.pictures
     }
-    distances = dict(zip((each.name for each in report.seen), gate_distances(report.seen), strict=False))
+    distances = dict(zip((each.name for each in report.seen), report.gate_distances, strict=False))
     rows: list[Mapping[str, Any]] = []
     for each in report.seen:
         cam, info, trust = each.cam, each.result.image, each.cam.trust
@@ -36,10 +39,10 @@ def written(report: Report) -> str:
                 "folder_label": each.truth,
                 "predicted": each.best.label,
                 "predicted_index": each.best.index,
-                "predicted_score": score(each.best),
+                "predicted_score": each.best.number,
                 "explained": each.target.label,
                 "explained_index": each.target.index,
-                "explained_score": score(each.target),
+                "explained_score": each.target.number,
                 "method": cam.method,
                 "layer": cam.layer,
                 **dict(zip(("box_x0", "box_y0", "box_x1", "box_y1"), cam.box, strict=True)),
@@ -47,7 +50,7 @@ def written(report: Report) -> str:
                 "map_max": cam.raw.max,
                 "outside_middle": outside_middle(each.heat),
                 "cluster": number,
-                "cluster_leaving": cluster and cluster.leaving,
+                "cluster_gap": cluster and cluster.gap,
                 "cluster_suspicious": cluster and int(cluster.suspicious),
                 "trust_finding": trust and trust.finding,
                 "trust_advantage": trust and trust.advantage,

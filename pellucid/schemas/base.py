@@ -166,6 +166,12 @@ class Target(ClassName):
             return f"{self.share:.1%} of the picture"
         return f"{self.probability or 0:.1%}"
 
+    @property
+    def number(self) -> float | None:
+        """The probability, share, value or similarity: the first that the target has."""
+        scores = (self.probability, self.share, self.value, self.similarity)
+        return next((score for score in scores if score is not None), None)
+
 
 class Prediction(Target):
     """A class, a label or a quantity, with its scores."""

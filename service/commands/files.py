@@ -14,36 +14,31 @@ from typing import Any, Final
 
 from pellucid.schemas import Provenance, Schema
 
-# The JSON file of an answer -> the files that are written beside it.
-_WRITTEN: Final = {
-    "explanation.json": (
-        "predictions.json",
-        "explanation.json",
-        "attention*.png",
-        "features-*.png",
-        "mask*.png",
-        "overlay*.png",
-        "segmentation.png",
-    ),
-    "comparison.json": ("comparison.json", "comparison*.png"),
-    "what-if.json": ("what-if.json", "what-if*.png"),
+# The JSON file of an answer -> its parts that have a file beside it, whose name the JSON does not hold.
+_BESIDE: Final = {
+    "explanation.json": {
+        "predictions": "predictions.json",
+        "embedding": "predictions.json",
+        "attention": "attention.png",
+    },
+    "comparison.json": {"first": "comparison.png"},
+    "what-if.json": {"what_if": "what-if.png"},
 }
 SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
-def pictures(given: Sequence[Path], out: Path) -> list[tuple[Path, Path]]:
-    """Each picture with its folder: its name, in ``out``, below the same subfolders.
+def pictures(given: Sequence[Path], out: Path | None) -> list[tuple[Path, Path]]:
+    """Each picture with its folder: its name, in ``out``, below the same subfolders. Without ``out``, no folder.
 
-    Folders are searched for files with a picture's suffix, except ``out`` itself.
+    Folders are searched for files with a picture's suffix, except ``out`` if it is among their subfolders.
     """
     taken: set[str] = set()
-    return [
-        (source, free(out / below / source.stem, [source], taken)) for source, below in _found(given, out.resolve())
-    ]
+    found = _found(given, out and out.resolve())
+    return [(source, free(out / below / source.stem, [source], taken) if out else below) for source, below in found]
 
 
 def free(folder: Path, sources: Sequence[Path], taken: set[str]) -> Path:
-    """``folder``, with a number if it is ``taken``, also in other case, or has the answer for other pictures."""
+    """``folder``, with a number if it is ``taken``, also in other case, or has files but no answer for the pictures."""
     place, number = folder, 2
     while str(place).casefold() in taken or _holds_others(place, sources):
         place, number = folder.with_name(f"{folder.name}-{number}"), number + 1
@@ -52,26 +47,30 @@ def free(folder: Path, sources: Sequence[Path], taken: set[str]) -> Path:
 
 
 def _holds_others(folder: Path, sources: Sequence[Path]) -> bool:
-    """Whether a folder has an answer for other pictures than these."""
-    for name in _WRITTEN:
-        try:
-            said = json.loads((folder / name).read_bytes())
+    """Whether a folder has files, and not only answers for these pictures and what lies beside these answers."""
+    try:
+        answers = [file for name in _BESIDE if (file := folder / name).exists()]
+        if not answers:
+            return folder.exists() and any(file.is_file() for file in folder.iterdir())
+        digests = {hashlib.sha256(source.read_bytes()).hexdigest() for source in sources}
+        for file in answers:
+            said = json.loads(file.read_bytes())
             images = [said["image"]] if "image" in said else [said[side]["image"] for side in ("first", "second")]
-            digests = {hashlib.sha256(source.read_bytes()).hexdigest() for source in sources}
             if {image["sha256"] for image in images} != digests:
                 return True
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
+    except (OSError, ValueError, KeyError, TypeError):
+        return True
     return False
 
 
-def _found(given: Sequence[Path], out: Path) -> Iterator[tuple[Path, Path]]:
+def _found(given: Sequence[Path], out: Path | None) -> Iterator[tuple[Path, Path]]:
     for path in given:
         if not path.is_dir():
             yield path, Path()
             continue
+        below = out if out and out.is_relative_to(path.resolve()) else None
         for file in sorted(path.rglob("*")):
-            if file.suffix.lower() in SUFFIXES and file.is_file() and out not in file.resolve().parents:
+            if file.suffix.lower() in SUFFIXES and file.is_file() and below not in file.resolve().parents:
                 yield file, file.parent.relative_to(path)
 
 
@@ -92,21 +91,20 @@ def numbers(answer: Schema, provenance: Provenance | None = None) -> dict[str, A
 
 def write(name: str, numbers: dict[str, Any], others: Mapping[str, bytes], folder: Path) -> list[str]:
     """Write ``others``, the pictures among ``numbers``, and the JSON file ``name``, which has their files' names in
-    place of them. Files of an earlier run are removed. Returns the names of the files.
+    place of them. Files of the answer that the folder has are removed, and no others. Returns the names of the files.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for earlier in _WRITTEN[name]:
-        for file in folder.glob(earlier):
-            file.unlink()
-    written: dict[str, str] = {}
+    for earlier in _written(folder / name):
+        (folder / earlier).unlink(missing_ok=True)
+    contents: dict[str, bytes] = {}
 
     def save(file: str, content: bytes) -> str:
         stem, dot, suffix = file.rpartition(".")
         number = 2
-        while file.casefold() in written:  # names can differ in characters that a file name can't have, or in case
+        # names can differ in characters that a file name can't have, or in case, and the folder can have other files
+        while file.casefold() in map(str.casefold, contents) or (folder / file).exists():
             file, number = f"{stem}-{number}{dot}{suffix}", number + 1
-        (folder / file).write_bytes(content)
-        written[file.casefold()] = file
+        contents[file] = content
         return file
 
     def saved(value: Any, place: tuple[str, ...]) -> Any:
@@ -121,8 +119,28 @@ def write(name: str, numbers: dict[str, Any], others: Mapping[str, bytes], folde
 
     for other, content in others.items():
         save(other, content)
-    save(name, as_json(saved(numbers, ())))
-    return [*written.values()]
+    answer = as_json(saved(numbers, ()))
+    # The answer is first, so that it names the files of a run that is interrupted.
+    for file, content in {name: answer, **contents}.items():
+        (folder / file).write_bytes(content)
+    return [*contents, name]
+
+
+def _written(answer: Path) -> set[str]:
+    """The names of the files of the JSON file ``answer``: those in it, and those beside it. Empty without one."""
+    try:
+        said = json.loads(answer.read_bytes())
+    except (OSError, ValueError):
+        return set()
+
+    def named(value: Any) -> Iterator[str]:
+        if isinstance(value, dict) and "media_type" in value:
+            yield Path(value.get("file", answer)).name
+        elif isinstance(value, (dict, list)):
+            for inner in value.values() if isinstance(value, dict) else value:
+                yield from named(inner)
+
+    return {*named(said), *(file for part, file in _BESIDE[answer.name].items() if part in said)}
 
 
 def _telling(entries: list[dict[str, Any]]) -> list[list[str]]:

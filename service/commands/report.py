@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 import sqlite3
-from contextlib import aclosing, closing
+from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -14,17 +14,16 @@ from typing import Annotated, Any, Final
 import httpx
 import typer
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from pellucid.client import ApiError, AsyncClient
-from pellucid.client.many import FAILURES, async_in_order
+from pellucid.client import AsyncClient
+from pellucid.client.many import FAILURES
 from pellucid.report import answers, page, table
 from pellucid.report.answers import Answers, Seen, Unseen, compact, thumbnail
 from pellucid.report.contents import Report, true_labels
 from pellucid.schemas import Provenance
 
 from . import files
-from .session import ApiKey, Timeout, Url, console, explained_errors, misused, session
+from .session import ApiKey, Timeout, Url, ask_each, console, explained_errors, misused, session, words
 
 _INTERRUPTED: Final = 130
 
@@ -61,7 +60,7 @@ def report(
     Exit codes: 0, all were explained; 1, some failed, and the page lists them; 2, wrong options, or no server.
     """
     folder = folder.resolve()
-    sources = [source for source, _ in files.pictures([folder], out)]
+    sources = [source for source, _ in files.pictures([folder], None)]
     if refused := _refused(sources, out):
         console.print(escape(refused), soft_wrap=True)
         raise typer.Exit(2)
@@ -80,13 +79,20 @@ def report(
         with explained_errors(url), closing(Answers(cache)) as kept:
             found = asyncio.run(run())
     except sqlite3.Error as error:
-        console.print(escape(f"{cache}: {error}. Remove this file to ask for everything anew."), soft_wrap=True)
+        said = f"holds no answers: {error}. Choose another --out, or remove it: every picture is asked again"
+        if isinstance(error, sqlite3.OperationalError):  # locked, or the disk is full
+            said = f"can't be written: {error}"
+        console.print(escape(f"{cache} {said}."), soft_wrap=True)
         raise typer.Exit(2) from error
     except KeyboardInterrupt:
         console.print(escape(f"Interrupted. {cache} has the answers: the same command goes on."), soft_wrap=True)
         raise typer.Exit(_INTERRUPTED) from None
-    out.write_text(page.written(found), "utf-8")
-    out.with_suffix(".csv").write_text(table.written(found), "utf-8")
+    try:
+        out.write_text(page.written(found), "utf-8")
+        out.with_suffix(".csv").write_text(table.written(found), "utf-8")
+    except OSError as error:  # the disk is full, say
+        console.print(escape(f"The report can't be written: {error.strerror or error}."), soft_wrap=True)
+        raise typer.Exit(2) from error
     failed = f"; {len(found.unseen)} failed" if found.unseen else ""
     console.print(escape(f"{len(found.seen)} explained, in {out}{failed}"), soft_wrap=True)
     if failed:
@@ -101,10 +107,15 @@ def _refused(sources: list[Path], out: Path) -> str:
         return f"There is no picture ({', '.join(files.SUFFIXES)}) in the folder."
     if find_spec("sklearn") is None:
         return "A report clusters maps by scikit-learn: pip install 'pellucid[report]'."
+    file = out
     try:
-        files.require_writable(out)
+        files.require_writable(file)
+        file = out.with_suffix(".csv")
+        if file.exists() and not file.read_bytes().startswith(table.BEGINNING.encode()):
+            return f"--out: {file} is no table of a report, and would be overwritten. Choose another name."
+        files.require_writable(file)
     except OSError as error:
-        return f"--out: {out} can't be written: {error.strerror}."
+        return f"--out: {file} can't be written: {error.strerror}."
     return ""
 
 
@@ -126,7 +137,7 @@ async def _asked(
     names = [source.relative_to(folder).as_posix() for source in sources]
     # A name that is not UTF-8 could not be written to the page.
     names = [name.encode("utf-8", "backslashreplace").decode() for name in names]
-    pictures = zip(sources, names, true_labels(names, detail.labels), strict=True)
+    pictures = [*zip(sources, names, true_labels(names, detail.labels), strict=True)]
 
     async def one(picture: tuple[Path, str, str | None]) -> Seen | Unseen:
         source, name, truth = picture
@@ -141,19 +152,11 @@ async def _asked(
         except FAILURES as error:
             if misused(error):
                 raise
-            return Unseen(name, _words(error))
+            console.print(escape(f"{name}: {words(error)}"), soft_wrap=True)
+            return Unseen(name, words(error))
         return Seen(name, *answer, truth)
 
-    done: list[Seen | Unseen] = []
-    columns = (TextColumn("Explaining"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        row = bar.add_task("", total=len(sources))
-        async with aclosing(async_in_order(one, pictures, concurrency)) as answered:
-            async for each in answered:
-                done.append(each)
-                bar.advance(row)
-                if isinstance(each, Unseen):
-                    console.print(escape(f"{each.name}: {each.error}"), soft_wrap=True)
+    done = await ask_each(one, pictures, concurrency)
     seen = [each for each in done if isinstance(each, Seen)]
     unseen = [each for each in done if isinstance(each, Unseen)]
     return Report(folder.name, detail, provenance, seen, unseen)
@@ -170,13 +173,9 @@ async def _provenance(client: AsyncClient, sources: list[Path], options: dict[st
         except FAILURES as error:
             if misused(error) or isinstance(error, httpx.TransportError):
                 raise
-            console.print(escape(f"{source}: {_words(error)}"), soft_wrap=True)
+            console.print(escape(f"{source}: {words(error)}"), soft_wrap=True)
         else:
             assert reply.provenance is not None
             return reply.provenance
     console.print("No picture could be explained.")
     raise typer.Exit(1)
-
-
-def _words(error: Exception) -> str:
-    return f"{error.title}. {error.detail}" if isinstance(error, ApiError) else str(error) or type(error).__name__

@@ -7,12 +7,12 @@ import inspect
 import json
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar, get_args, get_origin
 
 import typer
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pellucid.client import ApiError, AsyncClient
 from pellucid.client.figure import SUFFIXES, FigureRoute
@@ -22,7 +22,19 @@ from pellucid.parts.option_types import Options
 from pellucid.schemas import Target
 
 from . import files
-from .session import ApiKey, AsJson, Timeout, Url, console, explained_errors, misused, print_json, session
+from .session import (
+    ApiKey,
+    AsJson,
+    Timeout,
+    Url,
+    ask_each,
+    console,
+    explained_errors,
+    misused,
+    print_json,
+    session,
+    words,
+)
 
 T = TypeVar("T")
 Given = dict[str, Any]
@@ -142,7 +154,7 @@ def run(
     """Send each picture, or a pair, to the command's route, and write the answers. Ends the program after an error."""
     given = {name: value for name, value in options.items() if value is not None}
     paired = command.paired(given)
-    found = files.pictures(images, out or Path())
+    found = files.pictures(images, out)
     jobs: list[tuple[Sources, Path]] = [((source,), folder) for source, folder in found]
     if paired and jobs:
         sources = tuple(source for source, _ in found)
@@ -174,7 +186,7 @@ def run(
                 figure.parent.mkdir(parents=True, exist_ok=True)
                 await asyncio.to_thread(drawn.save, figure)
                 console.print(escape(f"{_names(sources)} -> {figure}"), soft_wrap=True)
-            return await _run(command, client, given, jobs, concurrency) if out else []
+            return await ask_each(partial(_one, command, client, given), jobs, concurrency) if out else []
 
     try:
         with explained_errors(url):
@@ -215,8 +227,8 @@ def _refused(
         return f"There is no picture ({', '.join(files.SUFFIXES)}) in {', '.join(map(str, images))}."
     if paired and len(jobs[0][0]) != 2:
         return (
-            f"Name two photographs to compare, not {len(jobs[0][0])}. Or name two classes by --target, or another "
-            "network by --against-model."
+            f"Name two photographs to compare, not {len(jobs[0][0])}. Or name two classes, each by its own --target, "
+            "or another network by --against-model."
         )
     if not out and not figure:
         return "Name a folder with --out, or a file with --figure."
@@ -250,9 +262,7 @@ class _Done:
     def words(self) -> str:
         if self.answer is not None:
             return f"{self.answer.words} -> {self.folder}".lstrip()
-        if isinstance(self.error, ApiError):
-            return f"{self.error.title}. {self.error.detail}"
-        return str(self.error) or type(self.error).__name__
+        return words(self.error) if self.error else ""
 
     def as_json(self) -> Given:
         found: Given = {"source": str(self.sources[0])}
@@ -278,35 +288,17 @@ async def _seen(sources: Sources, options: Given, ask: Callable[[Given], Awaitab
         return await ask({name: value for name, value in options.items() if name != "detail"})
 
 
-async def _run(
-    command: Command, client: AsyncClient, options: Given, jobs: list[tuple[Sources, Path]], concurrency: int
-) -> list[_Done]:
-    """The answers, ``concurrency`` at a time. Raises an error that every picture would have."""
-    places = asyncio.Semaphore(concurrency)
-
-    async def one(sources: Sources, folder: Path) -> _Done:
-        async with places:
-            try:
-                answer = await _seen(sources, options, lambda given: command.answer(client, sources, given))
-                written = await asyncio.to_thread(files.write, answer.name, answer.numbers, answer.others, folder)
-            except FAILURES as error:
-                return _Done(sources, folder, error=error)
-            return _Done(
-                sources, folder, tuple(written), replace(answer, numbers={}, others={})
-            )  # they are on the disk
-
-    columns = (TextColumn("Explaining"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    tasks = [asyncio.ensure_future(one(*job)) for job in jobs]
-    with Progress(*columns, console=console, transient=True, disable=len(jobs) == 1) as bar:
-        row = bar.add_task("", total=len(jobs))
-        try:
-            for following in asyncio.as_completed(tasks):
-                done = await following
-                if done.error and misused(done.error):
-                    raise done.error
-                bar.advance(row)
-                console.print(f"{escape(_names(done.sources))}: {escape(done.words())}", soft_wrap=True)
-            return [task.result() for task in tasks]
-        finally:
-            for task in tasks:
-                task.cancel()
+async def _one(command: Command, client: AsyncClient, options: Given, job: tuple[Sources, Path]) -> _Done:
+    """Ask about one picture, or a pair, and write the answer. Raises an error that every picture would have."""
+    sources, folder = job
+    try:
+        answer = await _seen(sources, options, lambda given: command.answer(client, sources, given))
+        written = await asyncio.to_thread(files.write, answer.name, answer.numbers, answer.others, folder)
+    except FAILURES as error:
+        if misused(error):
+            raise
+        done = _Done(sources, folder, error=error)
+    else:
+        done = _Done(sources, folder, tuple(written), replace(answer, numbers={}, others={}))  # they are on the disk
+    console.print(f"{escape(_names(sources))}: {escape(done.words())}", soft_wrap=True)
+    return done

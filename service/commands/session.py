@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
-from typing import Annotated, Any, Final
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
+from contextlib import aclosing, asynccontextmanager, contextmanager
+from typing import Annotated, Any, Final, TypeVar
 
 import httpx
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pellucid.client import ApiError, AsyncClient
+from pellucid.client.many import async_in_order
 
 from . import start
 
+A = TypeVar("A")
+B = TypeVar("B")
 Url = Annotated[
     str | None,
     typer.Option(
@@ -89,6 +93,26 @@ def explained_errors(url: str | None) -> Iterator[None]:
 def misused(error: Exception | None) -> bool:
     """Whether every picture would have this error."""
     return isinstance(error, ApiError) and (error.kind in _USAGE or error.status in (401, 404))
+
+
+def words(error: Exception) -> str:
+    """An error in one line."""
+    return f"{error.title}. {error.detail}" if isinstance(error, ApiError) else str(error) or type(error).__name__
+
+
+async def ask_each(one: Callable[[A], Awaitable[B]], jobs: Collection[A], concurrency: int) -> list[B]:
+    """The answer of ``one`` to each job, in order, ``concurrency`` at a time, with a progress bar. The first error ends
+    it.
+    """
+    columns = (TextColumn("Explaining"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=len(jobs) == 1) as bar:
+        row = bar.add_task("", total=len(jobs))
+        done = []
+        async with aclosing(async_in_order(one, jobs, concurrency)) as answers:
+            async for answer in answers:
+                done.append(answer)
+                bar.advance(row)
+        return done
 
 
 def print_json(text: str) -> None:

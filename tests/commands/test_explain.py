@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -257,6 +258,12 @@ def test_pictures_of_one_name_do_not_overwrite_each_other(tmp_path: Path) -> Non
     assert [folder.name for _, folder in files.pictures(given, tmp_path)] == ["a", "a-2", "a-3"]
 
 
+def test_a_folder_below_the_place_of_the_files_is_searched(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder.parent)
+    for out in (None, Path()):
+        assert len(files.pictures([Path(folder.name)], out)) == 3
+
+
 def test_what_it_wrote_itself_is_not_explained_again(folder: Path) -> None:
     (folder / "out" / "cat").mkdir(parents=True)
     (folder / "out" / "cat" / "mask.png").write_text("")
@@ -265,6 +272,29 @@ def test_what_it_wrote_itself_is_not_explained_again(folder: Path) -> None:
         "cat.jpg",
         "coffee.JPG",
     ]
+
+
+def test_no_file_but_those_of_the_earlier_answer_is_removed_or_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "cat.jpg").write_bytes(b"a cat")
+    own = {"mask_01.png", "overlay.png", "features-x.png", "attention_notes.png", "mask.png"}
+    (tmp_path / "cat").mkdir()
+    for name in own:
+        (tmp_path / "cat" / name).write_text("the user's")
+    ((_, folder),) = files.pictures([tmp_path / "cat.jpg"], tmp_path)
+    assert folder.name == "cat-2"  # a folder with files of the user is not for answers
+
+    picture = {"media_type": "image/png", "data": ""}
+    numbers = {"image": {"sha256": hashlib.sha256(b"a cat").hexdigest()}, "attention": {}, "predictions": []}
+    maps = [{"target": {"index": 1}, "layer": layer, "method": "m", "mask": picture} for layer in ("a", "b")]
+    beside = {"attention.png": b"", "predictions.json": b""}
+    files.write("explanation.json", numbers | {"grad_cam": maps}, beside, folder)
+    for name in own:
+        (folder / name).write_text("the user's")
+    assert files.pictures([tmp_path / "cat.jpg"], tmp_path) == [(tmp_path / "cat.jpg", folder)]
+    files.write("explanation.json", numbers | {"grad_cam": maps[:1]}, {}, folder)
+    assert names(folder) == own | {"explanation.json", "mask-2.png"}
+    for place in ("cat", "cat-2"):
+        assert {(tmp_path / place / name).read_text() for name in own} == {"the user's"}
 
 
 def test_a_layers_name_leads_to_no_other_folder(client: httpx.Client, cat: bytes, tmp_path: Path) -> None:

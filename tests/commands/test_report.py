@@ -5,15 +5,20 @@ from __future__ import annotations
 import csv
 import io
 import re
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pellucid.client import AsyncClient
+from pellucid.report.answers import Answers
+from pellucid.schemas import Result
 from tests.commands.invoke import pellucid
 from tests.support import LIGHT, SAMPLES
 
+IMAGE = {"filename": "cat.jpg", "format": "JPEG", "width": 1, "height": 1, "sha256": "0" * 64}
 HOSTILE = '"><img src=x onerror=alert(1)>$folder.jpg'
 
 
@@ -79,6 +84,30 @@ def test_an_interrupted_report_goes_on_and_is_one_page_that_needs_nothing_else(
     assert page.read_text("utf-8") == text
     assert pellucid(*command, "--target", "espresso").exit_code == 1  # another question
     assert len(asked) == repeated + 5
+
+
+def test_an_answer_that_is_damaged_is_asked_again(tmp_path: Path) -> None:
+    with closing(Answers(tmp_path / "report.cache")) as kept:
+        kept.put("key", Result.model_validate({"image": IMAGE}), b"")
+        assert kept.get("key")
+        for damaged in (b"no zlib", None):
+            with closing(sqlite3.connect(tmp_path / "report.cache", isolation_level=None)) as other:
+                other.execute("UPDATE answers SET result = ?", (damaged,))
+            assert kept.get("key") is None
+
+
+def test_files_of_the_user_are_refused_in_a_sentence(folder: Path, tmp_path: Path) -> None:
+    for suffix, said in ((".csv", "is no table of a report"), (".cache", "holds no answers")):
+        file = tmp_path / f"out{suffix}"
+        file.write_text("name,score\n" * 20)
+        refused = pellucid("report", folder, "--out", tmp_path / "out.html", url="http://127.0.0.1:1")
+        assert (refused.exit_code, said in " ".join(refused.stderr.split())) == (2, True), refused.stderr
+        assert file.read_text() == "name,score\n" * 20
+        file.unlink()
+    (tmp_path / "out.cache").mkdir()  # stands for a full disk, and for a file that is locked
+    refused = pellucid("report", folder, "--out", tmp_path / "out.html", url="http://127.0.0.1:1")
+    assert "can't be written" in " ".join(refused.stderr.split())
+    assert "remove" not in refused.stderr
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from pellucid.report.answers import Floats, Seen
-from pellucid.report.clusters import reasons
-from pellucid.report.measures import GRID, of_classes, on_grid, outside_middle
-from pellucid.report.outliers import findings
-from pellucid.schemas import GradCam, Result
+from pellucid.report.clusters import MOST, reasons
+from pellucid.report.measures import GRID, gate_distances, of_classes, on_grid, outside_middle
+from pellucid.report.outliers import FAR, findings
+from pellucid.schemas import GradCam, Result, Target
 
 BLANK = {"media_type": "image/png", "width": 1, "height": 1, "data": ""}
 ROWS, COLUMNS = np.mgrid[:7, :7]
@@ -46,7 +46,7 @@ def test_a_planted_tag_is_a_suspicious_cluster_of_its_own(tagged: int, plain: in
     (cluster,) = [each for each in found.clusters if each.suspicious]
     assert {each.name for each in cluster.pictures} == {f"{n}.jpg" for n in range(tagged)}
     assert cluster.mean_map.argmax() // GRID >= 10
-    flagged = [each.seen.name for each in findings(pictures, [found]) if each.kind == "cluster"]
+    flagged = [each.seen.name for each in findings(pictures, [found], []) if each.kind == "cluster"]
     assert len(flagged) == tagged
 
 
@@ -55,6 +55,38 @@ def test_maps_without_groups_have_no_suspicious_cluster() -> None:
     assert not [each for each in reasons(horse).clusters if each.suspicious]
     (few,) = of_classes(horses(4, 4))
     assert reasons(few).clusters == ()
+
+
+def test_honest_maps_all_over_the_frame_are_rarely_suspicious_and_many_take_seconds() -> None:
+    alarms = 0
+    for seed in range(8):
+        chance = np.random.default_rng(seed)
+        maps = [spot(row, column, 1) for row, column in chance.uniform(0, 6, (300 if seed else 3000, 2))]
+        (horse,) = of_classes([seen("", heat + 0.1 * chance.random((7, 7))) for heat in maps])
+        found = reasons(horse)
+        assert (found.maps, sum(len(each.pictures) for each in found.clusters)) in ((300, 300), (3000, MOST))
+        alarms += any(each.suspicious for each in found.clusters)
+    assert alarms == 0
+
+
+def test_the_score_of_a_class_of_a_segmentation_is_its_share() -> None:
+    picture = seen("road.jpg", np.ones((7, 7)))
+    picture.__dict__["cam"] = picture.cam.model_copy(update={"target": Target(index=0, label="road", share=0.28)})
+    (road,) = of_classes([picture])
+    assert road.score == pytest.approx(0.28)
+
+
+def test_copies_of_a_picture_do_not_make_the_others_stand_out() -> None:
+    weights = np.random.default_rng(0).random((40, 32))
+    weights[30] += 1
+    weights = np.concatenate([weights, np.repeat(weights[:1], 60, 0)])
+    pictures = [seen(f"{n}.jpg", np.ones((7, 7))) for n in range(len(weights))]
+    for picture, each in zip(pictures, weights, strict=True):
+        picture.__dict__["gates"] = {"head": each}
+    distances = [distance for _, distance in gate_distances(pictures)]
+    assert [place for place, distance in enumerate(distances) if distance > FAR] == [30]
+    assert distances[30] < 100
+    assert gate_distances(pictures[39:]) == []
 
 
 def test_an_even_map_of_any_shape_has_half_of_its_evidence_outside_of_the_middle() -> None:
