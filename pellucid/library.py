@@ -22,7 +22,7 @@ from pellucid.client.images import ImageSource, as_option, read
 from pellucid.decode.image import decode
 from pellucid.decode.region import placed, size_of
 from pellucid.engine import Engine
-from pellucid.errors import InferenceFailed, InvalidOption, UnknownName
+from pellucid.errors import InferenceFailed, InvalidOption, UnknownName, UnsupportedMediaType
 from pellucid.explain import tiles
 from pellucid.explain.methods import offered
 from pellucid.network import names
@@ -103,7 +103,7 @@ class Network:
 
     An image is a path, a file's bytes, a Pillow image or an array (``pellucid.client.images``). Every method raises a
     subclass of PellucidError if it can't answer (``InvalidOption``, ``UnknownName``, ``UndecodableImage``, ...), and
-    the errors of ``pellucid.client.images.read``.
+    OSError for a file that can't be read.
     """
 
     compiled: CompiledNetwork
@@ -305,12 +305,17 @@ class Network:
             given = {name: as_option(name, value) for name, value in given.items() if value is not None}
             found = kind.model_validate(given)
         except ValidationError as error:
-            raise invalid(error.errors(include_url=False, include_context=False)) from error
+            raise invalid(error.errors(include_url=False, include_context=False)) from None
+        except (TypeError, ValueError) as error:
+            raise InvalidOption(str(error)) from None
         if found.model not in (None, self.spec.name):
             raise UnknownName.among("model", str(found.model), [self.spec.name])
         return found
 
 
 def _upload(image: ImageSource) -> Upload:
-    name, data = read(image)
+    try:
+        name, data = read(image)
+    except (TypeError, ValueError) as error:
+        raise UnsupportedMediaType(str(error)) from None
     return Upload(data, name)
