@@ -31,14 +31,15 @@ _WRITTEN: Final = {
 SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
-def pictures(given: Sequence[Path], out: Path) -> list[tuple[Path, Path]]:
+def pictures(given: Sequence[Path], out: Path | None) -> list[tuple[Path, Path]]:
     """Each picture with its folder: its name, in ``out``, below the same subfolders.
 
     Folders are searched for files with a picture's suffix, except ``out`` itself.
     """
     taken: set[str] = set()
     return [
-        (source, free(out / below / source.stem, [source], taken)) for source, below in _found(given, out.resolve())
+        (source, free((out or Path()) / below / source.stem, [source], taken))
+        for source, below in _found(given, out and out.resolve())
     ]
 
 
@@ -65,7 +66,7 @@ def _holds_others(folder: Path, sources: Sequence[Path]) -> bool:
     return False
 
 
-def _found(given: Sequence[Path], out: Path) -> Iterator[tuple[Path, Path]]:
+def _found(given: Sequence[Path], out: Path | None) -> Iterator[tuple[Path, Path]]:
     for path in given:
         if not path.is_dir():
             yield path, Path()

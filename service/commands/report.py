@@ -24,7 +24,7 @@ from pellucid.report.contents import Report, true_labels
 from pellucid.schemas import Provenance
 
 from . import files
-from .session import ApiKey, Timeout, Url, console, explained_errors, misused, session
+from .session import ApiKey, Timeout, Url, console, detail_of, explained_errors, misused, session, was_late
 
 _INTERRUPTED: Final = 130
 
@@ -126,7 +126,8 @@ async def _asked(
     names = [source.relative_to(folder).as_posix() for source in sources]
     # A name that is not UTF-8 could not be written to the page.
     names = [name.encode("utf-8", "backslashreplace").decode() for name in names]
-    pictures = zip(sources, names, true_labels(names, detail.labels), strict=True)
+    pictures = [*zip(sources, names, true_labels(names, detail.labels), strict=True)]
+    late: set[str] = set()
 
     async def one(picture: tuple[Path, str, str | None]) -> Seen | Unseen:
         source, name, truth = picture
@@ -141,6 +142,8 @@ async def _asked(
         except FAILURES as error:
             if misused(error):
                 raise
+            if was_late(error):
+                late.add(name)
             return Unseen(name, _words(error))
         return Seen(name, *answer, truth)
 
@@ -152,8 +155,11 @@ async def _asked(
             async for each in answered:
                 done.append(each)
                 bar.advance(row)
-                if isinstance(each, Unseen):
-                    console.print(escape(f"{each.name}: {each.error}"), soft_wrap=True)
+        for number, each in enumerate(done):
+            if each.name in late:  # once more, alone
+                done[number] = each = await one(pictures[number])
+            if isinstance(each, Unseen):
+                console.print(escape(f"{each.name}: {each.error}"), soft_wrap=True)
     seen = [each for each in done if isinstance(each, Seen)]
     unseen = [each for each in done if isinstance(each, Unseen)]
     return Report(folder.name, detail, provenance, seen, unseen)
@@ -179,4 +185,4 @@ async def _provenance(client: AsyncClient, sources: list[Path], options: dict[st
 
 
 def _words(error: Exception) -> str:
-    return f"{error.title}. {error.detail}" if isinstance(error, ApiError) else str(error) or type(error).__name__
+    return f"{error.title}. {detail_of(error)}" if isinstance(error, ApiError) else str(error) or type(error).__name__

@@ -22,7 +22,19 @@ from pellucid.parts.option_types import Options
 from pellucid.schemas import Target
 
 from . import files
-from .session import ApiKey, AsJson, Timeout, Url, console, explained_errors, misused, print_json, session
+from .session import (
+    ApiKey,
+    AsJson,
+    Timeout,
+    Url,
+    console,
+    detail_of,
+    explained_errors,
+    misused,
+    print_json,
+    session,
+    was_late,
+)
 
 T = TypeVar("T")
 Given = dict[str, Any]
@@ -59,6 +71,7 @@ class Command:
     settled: frozenset[str] = frozenset()
     paired: Callable[[Given], bool] = lambda options: False  # whether two pictures have one answer
     of_figure: tuple[str, ...] = ()  # options that a figure has anyway
+    refused: Callable[[Given], str] = lambda options: ""  # why the command refuses what the API takes
     exported: Callable[[list[tuple[Path, Path]], Export, float], Given] | None = None
 
     def function(self) -> Callable[..., None]:
@@ -142,12 +155,12 @@ def run(
     """Send each picture, or a pair, to the command's route, and write the answers. Ends the program after an error."""
     given = {name: value for name, value in options.items() if value is not None}
     paired = command.paired(given)
-    found = files.pictures(images, out or Path())
+    found = files.pictures(images, out)
     jobs: list[tuple[Sources, Path]] = [((source,), folder) for source, folder in found]
     if paired and jobs:
         sources = tuple(source for source, _ in found)
         jobs = [(sources, files.free((out or Path()) / "-".join(source.stem for source in sources), sources, set()))]
-    refused = _refused(images, jobs, figure, out, paired)
+    refused = _refused(images, jobs, figure, out, paired) or command.refused(given)
     if export and not (out and "grad_cam" in ",".join(given.get("include", ["grad_cam"]))):
         refused = "--export needs --out, and grad_cam in --include."
     if refused:
@@ -251,7 +264,7 @@ class _Done:
         if self.answer is not None:
             return f"{self.answer.words} -> {self.folder}".lstrip()
         if isinstance(self.error, ApiError):
-            return f"{self.error.title}. {self.error.detail}"
+            return f"{self.error.title}. {detail_of(self.error)}"
         return str(self.error) or type(self.error).__name__
 
     def as_json(self) -> Given:
@@ -281,7 +294,10 @@ async def _seen(sources: Sources, options: Given, ask: Callable[[Given], Awaitab
 async def _run(
     command: Command, client: AsyncClient, options: Given, jobs: list[tuple[Sources, Path]], concurrency: int
 ) -> list[_Done]:
-    """The answers, ``concurrency`` at a time. Raises an error that every picture would have."""
+    """The answers, ``concurrency`` at a time; those of several that were too late, once more at the end, one at a time.
+
+    Raises an error that every picture would have.
+    """
     places = asyncio.Semaphore(concurrency)
 
     async def one(sources: Sources, folder: Path) -> _Done:
@@ -299,14 +315,24 @@ async def _run(
     tasks = [asyncio.ensure_future(one(*job)) for job in jobs]
     with Progress(*columns, console=console, transient=True, disable=len(jobs) == 1) as bar:
         row = bar.add_task("", total=len(jobs))
+
+        def tell(done: _Done) -> None:
+            bar.advance(row)
+            console.print(f"{escape(_names(done.sources))}: {escape(done.words())}", soft_wrap=True)
+
         try:
             for following in asyncio.as_completed(tasks):
                 done = await following
                 if done.error and misused(done.error):
                     raise done.error
-                bar.advance(row)
-                console.print(f"{escape(_names(done.sources))}: {escape(done.words())}", soft_wrap=True)
-            return [task.result() for task in tasks]
+                if len(jobs) == 1 or not was_late(done.error):
+                    tell(done)
+            answers = [task.result() for task in tasks]
+            for number, done in enumerate(answers):
+                if len(jobs) > 1 and was_late(done.error):
+                    answers[number] = await one(*jobs[number])
+                    tell(answers[number])
+            return answers
         finally:
             for task in tasks:
                 task.cancel()

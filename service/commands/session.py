@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -50,7 +51,12 @@ async def session(
     No other command uses that service, so its timeout is long. ``settings`` override the environment.
     """
     if url:
-        async with AsyncClient(url, api_key=api_key, timeout_s=timeout_s, retries=retries) as client:
+        try:
+            remote = AsyncClient(url, api_key=api_key, timeout_s=timeout_s, retries=retries)
+        except ValueError as error:
+            console.print(f"--url: {escape(str(error))}.", soft_wrap=True)
+            raise typer.Exit(2) from error
+        async with remote as client:
             yield client
         return
     chosen = start.settings()
@@ -66,13 +72,19 @@ async def session(
         yield client
 
 
+def detail_of(error: ApiError) -> str:
+    """What is wrong, with the API's options under their names in the command line."""
+    said = error.detail.replace("`timeout_ms`", "`--timeout`")
+    return re.sub("`(trust_[a-z]+)`", lambda name: f"`--{name[1].replace('_', '-')}`", said)
+
+
 @contextmanager
 def explained_errors(url: str | None) -> Iterator[None]:
     """End the program with exit code 2 and a hint, if there is no server or it refuses the options."""
     try:
         yield
     except ApiError as error:
-        console.print(f"[red]{escape(error.title)}.[/] {escape(error.detail)}", soft_wrap=True)
+        console.print(f"[red]{escape(error.title)}.[/] {escape(detail_of(error))}", soft_wrap=True)
         if error.allowed and error.kind in _USAGE and "Did you mean" not in error.detail:
             more = f" and {len(error.allowed) - _SHOWN} more" if len(error.allowed) > _SHOWN else ""
             console.print(escape(f"Allowed: {', '.join(error.allowed[:_SHOWN])}{more}"), soft_wrap=True)
@@ -89,6 +101,11 @@ def explained_errors(url: str | None) -> Iterator[None]:
 def misused(error: Exception | None) -> bool:
     """Whether every picture would have this error."""
     return isinstance(error, ApiError) and (error.kind in _USAGE or error.status in (401, 404))
+
+
+def was_late(error: Exception | None) -> bool:
+    """Whether a server had no time for the picture, which alone may have an answer."""
+    return isinstance(error, ApiError) and error.status == 504
 
 
 def print_json(text: str) -> None:
