@@ -22,7 +22,7 @@ from pellucid.client.images import ImageSource, as_option, read
 from pellucid.decode.image import decode
 from pellucid.decode.region import placed, size_of
 from pellucid.engine import Engine
-from pellucid.errors import InferenceFailed, InvalidOption, UnknownName
+from pellucid.errors import InferenceFailed, InvalidOption, UnknownName, UnsupportedMediaType
 from pellucid.explain import tiles
 from pellucid.explain.methods import offered
 from pellucid.network import names
@@ -103,7 +103,7 @@ class Network:
 
     An image is a path, a file's bytes, a Pillow image or an array (``pellucid.client.images``). Every method raises a
     subclass of PellucidError if it can't answer (``InvalidOption``, ``UnknownName``, ``UndecodableImage``, ...), and
-    the errors of ``pellucid.client.images.read``.
+    OSError for a file that can't be read.
     """
 
     compiled: CompiledNetwork
@@ -136,38 +136,53 @@ class Network:
         return offered(self.network, self.spec.output)
 
     def predict(self, image: ImageSource, **given: Unpack[asked.PredictOptions]) -> Answers[Prediction]:
-        """The most probable classes, best first."""
+        """The most probable classes, best first. Options: ``pellucid.client.options.PredictOptions``."""
         found = self._result("predict", image, PredictOptions, given)
         return answers(found.predictions, found)
 
     def attention(self, image: ImageSource, **given: Unpack[asked.AttentionOptions]) -> Attention:
-        """The weight of every channel."""
+        """The weight of every channel. Options: ``pellucid.client.options.AttentionOptions``."""
         return present(self._result("attention", image, AttentionOptions, given).attention)
 
     def feature_maps(self, image: ImageSource, **given: Unpack[asked.FeatureMapOptions]) -> Answers[FeatureMap]:
-        """The feature maps of some layers, a grid for each layer."""
+        """The feature maps of some layers, a grid for each layer.
+
+        Options: ``pellucid.client.options.FeatureMapOptions``.
+        """
         found = self._result("feature-maps", image, FeatureMapOptions, given)
         return answers(found.feature_maps, found)
 
     def grad_cam(self, image: ImageSource, **given: Unpack[asked.GradCamOptions]) -> Answers[GradCam]:
-        """Heat maps of the evidence, for each target."""
+        """Heat maps of the evidence, for each target. Options: ``pellucid.client.options.GradCamOptions``."""
         found = self._result("grad-cam", image, GradCamOptions, given)
         return answers(found.grad_cam, found)
 
     def explain(self, image: ImageSource, **given: Unpack[asked.ExplainOptions]) -> Result:
-        """All of these from one pass, or the parts in ``include``; the others are None."""
+        """All of these from one pass, or the parts in ``include``; the others are None.
+
+        Options: ``pellucid.client.options.ExplainOptions``.
+        """
         return self._result("explain", image, ExplainOptions, given)
 
     def what_if(self, image: ImageSource, **given: Unpack[asked.WhatIfOptions]) -> WhatIf:
-        """The predictions and maps before and after some channels are scaled or muted."""
+        """The predictions and maps before and after some channels are scaled or muted.
+
+        Options: ``pellucid.client.options.WhatIfOptions``.
+        """
         return present(self._result("what-if", image, WhatIfOptions, given).what_if)
 
     def channels(self, image: ImageSource, **given: Unpack[asked.ChannelOptions]) -> BoxChannels:
-        """The channels of a layer that answer to what is in the ``box``."""
+        """The channels of a layer that answer to what is in the ``box``.
+
+        Options: ``pellucid.client.options.ChannelOptions``.
+        """
         return present(self._result("channels", image, ChannelOptions, given).channels)
 
     def heat_maps(self, image: ImageSource, **given: Unpack[asked.GradCamOptions]) -> HeatMaps:
-        """The maps of ``grad_cam`` as arrays, in full precision."""
+        """The maps of ``grad_cam`` as arrays, in full precision.
+
+        Options: ``pellucid.client.options.GradCamOptions``.
+        """
         options = self._options(GradCamOptions, given)
         plan = self._plan(options)
         result.require_one_size(plan)
@@ -182,7 +197,10 @@ class Network:
         against: Network | None = None,
         **given: Unpack[asked.CompareOptions],
     ) -> Comparison:
-        """Compare two classes (two of ``target``), two pictures (``other``), or two networks (``against``)."""
+        """Compare two classes (two of ``target``), two pictures (``other``), or two networks (``against``).
+
+        Options: ``pellucid.client.options.CompareOptions``.
+        """
         images = [image] if other is None else [image, other]
         uploads = [*map(_upload, images)]
         kind, seen, wanted = self._compared(uploads, against, given, None)
@@ -305,12 +323,17 @@ class Network:
             given = {name: as_option(name, value) for name, value in given.items() if value is not None}
             found = kind.model_validate(given)
         except ValidationError as error:
-            raise invalid(error.errors(include_url=False, include_context=False)) from error
+            raise invalid(error.errors(include_url=False, include_context=False)) from None
+        except (TypeError, ValueError) as error:
+            raise InvalidOption(str(error)) from None
         if found.model not in (None, self.spec.name):
             raise UnknownName.among("model", str(found.model), [self.spec.name])
         return found
 
 
 def _upload(image: ImageSource) -> Upload:
-    name, data = read(image)
+    try:
+        name, data = read(image)
+    except (TypeError, ValueError) as error:
+        raise UnsupportedMediaType(str(error)) from None
     return Upload(data, name)

@@ -37,6 +37,8 @@ def read(source: ImageSource) -> tuple[str, bytes]:
     """
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
+        if str(source).lower().startswith(("http://", "https://")):
+            raise ValueError(f"addresses are not fetched: download {source} and pass its bytes or its file")
         return path.name, path.read_bytes()
     if isinstance(source, (bytes, bytearray, memoryview)):
         return "image", bytes(source)
@@ -69,7 +71,7 @@ def _file(file: Any) -> tuple[str, bytes]:
     """The name and all bytes of a file object, from its start if it can seek."""
     if getattr(file, "seekable", bool)():
         file.seek(0)
-    data = file.read()
+    data = "" if isinstance(file, io.TextIOBase) else file.read()
     if not isinstance(data, bytes):
         raise TypeError("the file is opened as text: open it as binary, open(path, 'rb')")
     name = getattr(file, "name", None)
@@ -116,7 +118,7 @@ def _upright(array: NDArray[Any]) -> NDArray[Any]:
     """
     name, shape = array.dtype.name, array.shape
     if 0 in shape or len(shape) not in (2, 3) or not name.startswith(("uint", "int", "float")):
-        batch = ": pass the pictures of a batch one by one, as batch[0], or as a list to `explain_many`"
+        batch = ": pass the pictures of a batch one by one, as batch[0], or as a list to `explain_many` of a client"
         raise ValueError(
             "an array must have numbers and the shape [height, width, channels], [channels, height, width] or [height, "
             f"width], not {name} {list(shape)}{batch if len(shape) == 4 else ''}"

@@ -84,7 +84,7 @@ def find(name: str, cache: Path | None = None, *, progress: bool = True) -> Path
     except OSError:
         log.warning("%s is compiled again at each start: %s is not writable", name, folder)
         path = Path(tempfile.mkdtemp(prefix="pellucid-")) / path.name
-    if progress:
+    if progress and (":" in name or name in _LIBRARIES):  # a misspelt name is refused, with nothing before it
         _say(name, plain, path.parent)
     with _locked(path):
         if not path.is_file():  # another process may have compiled it meanwhile

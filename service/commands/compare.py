@@ -66,4 +66,14 @@ compare = Command(
     settled=frozenset({"provenance", "reference"}),  # of no comparison
     paired=lambda options: not (options.get("against_model") or len(options.get("target", ())) == 2),
 ).function()
-what_if = Command("what-if", WhatIfOptions, _edited, _WHAT_IF).function()
+what_if = Command(
+    "what-if",
+    WhatIfOptions,
+    _edited,
+    _WHAT_IF,
+    refused=lambda options: (
+        ""
+        if {"mute", "keep", "scale", "rank"} & options.keys()
+        else "Name channels by --mute, --keep or --scale, or ask for --rank."
+    ),
+).function()

@@ -23,7 +23,7 @@ from pellucid.report.contents import Report, true_labels
 from pellucid.schemas import Provenance
 
 from . import files
-from .session import ApiKey, Timeout, Url, ask_each, console, explained_errors, misused, session, words
+from .session import ApiKey, Timeout, Url, ask_each, console, explained_errors, misused, session, was_late, words
 
 _INTERRUPTED: Final = 130
 
@@ -138,6 +138,7 @@ async def _asked(
     # A name that is not UTF-8 could not be written to the page.
     names = [name.encode("utf-8", "backslashreplace").decode() for name in names]
     pictures = [*zip(sources, names, true_labels(names, detail.labels), strict=True)]
+    late: set[str] = set()
 
     async def one(picture: tuple[Path, str, str | None]) -> Seen | Unseen:
         source, name, truth = picture
@@ -152,11 +153,18 @@ async def _asked(
         except FAILURES as error:
             if misused(error):
                 raise
-            console.print(escape(f"{name}: {words(error)}"), soft_wrap=True)
+            if was_late(error):
+                late.add(name)
             return Unseen(name, words(error))
         return Seen(name, *answer, truth)
 
-    done = await ask_each(one, pictures, concurrency)
+    done = await ask_each(
+        one,
+        pictures,
+        concurrency,
+        tell=lambda each: f"{each.name}: {each.error}" if isinstance(each, Unseen) else "",
+        late=lambda each: each.name in late,
+    )
     seen = [each for each in done if isinstance(each, Seen)]
     unseen = [each for each in done if isinstance(each, Unseen)]
     return Report(folder.name, detail, provenance, seen, unseen)

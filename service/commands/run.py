@@ -33,6 +33,7 @@ from .session import (
     misused,
     print_json,
     session,
+    was_late,
     words,
 )
 
@@ -71,6 +72,7 @@ class Command:
     settled: frozenset[str] = frozenset()
     paired: Callable[[Given], bool] = lambda options: False  # whether two pictures have one answer
     of_figure: tuple[str, ...] = ()  # options that a figure has anyway
+    refused: Callable[[Given], str] = lambda options: ""  # why the command refuses what the API takes
     exported: Callable[[list[tuple[Path, Path]], Export, float], Given] | None = None
 
     def function(self) -> Callable[..., None]:
@@ -159,7 +161,7 @@ def run(
     if paired and jobs:
         sources = tuple(source for source, _ in found)
         jobs = [(sources, files.free((out or Path()) / "-".join(source.stem for source in sources), sources, set()))]
-    refused = _refused(images, jobs, figure, out, paired)
+    refused = _refused(images, jobs, figure, out, paired) or command.refused(given)
     if export and not (out and "grad_cam" in ",".join(given.get("include", ["grad_cam"]))):
         refused = "--export needs --out, and grad_cam in --include."
     if refused:
@@ -186,7 +188,17 @@ def run(
                 figure.parent.mkdir(parents=True, exist_ok=True)
                 await asyncio.to_thread(drawn.save, figure)
                 console.print(escape(f"{_names(sources)} -> {figure}"), soft_wrap=True)
-            return await ask_each(partial(_one, command, client, given), jobs, concurrency) if out else []
+            return (
+                await ask_each(
+                    partial(_one, command, client, given),
+                    jobs,
+                    concurrency,
+                    tell=lambda done: f"{_names(done.sources)}: {done.words()}",
+                    late=lambda done: was_late(done.error),
+                )
+                if out
+                else []
+            )
 
     try:
         with explained_errors(url):
@@ -297,8 +309,5 @@ async def _one(command: Command, client: AsyncClient, options: Given, job: tuple
     except FAILURES as error:
         if misused(error):
             raise
-        done = _Done(sources, folder, error=error)
-    else:
-        done = _Done(sources, folder, tuple(written), replace(answer, numbers={}, others={}))  # they are on the disk
-    console.print(f"{escape(_names(sources))}: {escape(done.words())}", soft_wrap=True)
-    return done
+        return _Done(sources, folder, error=error)
+    return _Done(sources, folder, tuple(written), replace(answer, numbers={}, others={}))  # they are on the disk

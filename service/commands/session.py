@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from typing import Annotated, Any, Final, TypeVar
 
@@ -54,7 +55,12 @@ async def session(
     No other command uses that service, so its timeout is long. ``settings`` override the environment.
     """
     if url:
-        async with AsyncClient(url, api_key=api_key, timeout_s=timeout_s, retries=retries) as client:
+        try:
+            remote = AsyncClient(url, api_key=api_key, timeout_s=timeout_s, retries=retries)
+        except ValueError as error:
+            console.print(f"--url: {escape(str(error))}.", soft_wrap=True)
+            raise typer.Exit(2) from error
+        async with remote as client:
             yield client
         return
     chosen = start.settings()
@@ -70,13 +76,19 @@ async def session(
         yield client
 
 
+def detail_of(error: ApiError) -> str:
+    """What is wrong, with the API's options under their names in the command line."""
+    said = error.detail.replace("`timeout_ms`", "`--timeout`")
+    return re.sub("`(trust_[a-z]+)`", lambda name: f"`--{name[1].replace('_', '-')}`", said)
+
+
 @contextmanager
 def explained_errors(url: str | None) -> Iterator[None]:
     """End the program with exit code 2 and a hint, if there is no server or it refuses the options."""
     try:
         yield
     except ApiError as error:
-        console.print(f"[red]{escape(error.title)}.[/] {escape(error.detail)}", soft_wrap=True)
+        console.print(f"[red]{escape(error.title)}.[/] {escape(detail_of(error))}", soft_wrap=True)
         if error.allowed and error.kind in _USAGE and "Did you mean" not in error.detail:
             more = f" and {len(error.allowed) - _SHOWN} more" if len(error.allowed) > _SHOWN else ""
             console.print(escape(f"Allowed: {', '.join(error.allowed[:_SHOWN])}{more}"), soft_wrap=True)
@@ -97,21 +109,46 @@ def misused(error: Exception | None) -> bool:
 
 def words(error: Exception) -> str:
     """An error in one line."""
-    return f"{error.title}. {error.detail}" if isinstance(error, ApiError) else str(error) or type(error).__name__
+    return f"{error.title}. {detail_of(error)}" if isinstance(error, ApiError) else str(error) or type(error).__name__
 
 
-async def ask_each(one: Callable[[A], Awaitable[B]], jobs: Collection[A], concurrency: int) -> list[B]:
+def was_late(error: Exception | None) -> bool:
+    """Whether a server had no time for the picture, which alone may have an answer."""
+    return isinstance(error, ApiError) and error.status == 504
+
+
+async def ask_each(
+    one: Callable[[A], Awaitable[B]],
+    jobs: Sequence[A],
+    concurrency: int,
+    *,
+    tell: Callable[[B], str],
+    late: Callable[[B], bool],
+) -> list[B]:
     """The answer of ``one`` to each job, in order, ``concurrency`` at a time, with a progress bar. The first error ends
-    it.
+    it. Of several, those that were ``late`` are asked once more at the end, one at a time. ``tell`` is an answer's line.
     """
     columns = (TextColumn("Explaining"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=len(jobs) == 1) as bar:
         row = bar.add_task("", total=len(jobs))
-        done = []
+        done: list[B] = []
+
+        def finished(answer: B) -> None:
+            bar.advance(row)
+            if said := tell(answer):
+                console.print(escape(said), soft_wrap=True)
+
+        again = []
         async with aclosing(async_in_order(one, jobs, concurrency)) as answers:
             async for answer in answers:
                 done.append(answer)
-                bar.advance(row)
+                if len(jobs) > 1 and late(answer):
+                    again.append(len(done) - 1)
+                else:
+                    finished(answer)
+        for number in again:
+            done[number] = await one(jobs[number])
+            finished(done[number])
         return done
 
 

@@ -122,7 +122,13 @@ async def serve(request: Request, service: Service, options: Asked, route: Route
         with _expected(service.forecast, every, deadline) as answered:
             async with connected(request):
                 # Run each.
-                passes = _Passes(route, asks, answered, deadline, service.forecast)
+                most = service.timeout_ms
+                advice = (
+                    ", or for a longer `timeout_ms`"
+                    if (options.timeout_ms or most) < most
+                    else f"; this service allows no more than {most} ms (PELLUCID_TIMEOUT_MS)"
+                )
+                passes = _Passes(route, asks, answered, deadline, service.forecast, advice)
                 if reference:
                     await passes.liken_to(reference)
                 written = await passes.written()
@@ -206,13 +212,17 @@ def _all_passed(passed: Callable[[float], None], passes: int, picture_s: float) 
 
 @dataclass(frozen=True, slots=True)
 class _Passes(Generic[T]):
-    """The passes of a request, until ``deadline``. ``trying`` lets the maps of one image be tried at a time."""
+    """The passes of a request, until ``deadline``. ``trying`` lets the maps of one image be tried at a time.
+
+    ``advice`` ends the refusal of trials that take longer.
+    """
 
     route: Route[Any, T]
     asks: Sequence[Ask]
     answered: Sequence[Callable[[float], None]]
     deadline: float
     forecast: Forecast
+    advice: str
     trying: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
 
     async def liken_to(self, reference: Ask) -> None:
@@ -247,7 +257,7 @@ class _Passes(Generic[T]):
         try:
             if ask.options.design:
                 return await trust_trials.tried(
-                    ask, route.written, self.forecast, self.deadline, self.trying, self._untried
+                    ask, route.written, self.forecast, self.deadline, self.trying, self._untried, self.advice
                 )
             listed = ask.plan.predicts_alone and ask.side is None and ask.network.spec.output.kind != "dense"
             in_engine_thread = route.one_answer or (listed and ask.plan.top_k <= _FEW)

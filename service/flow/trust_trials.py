@@ -26,15 +26,17 @@ T = TypeVar("T")
 
 # Pictures of one image's trials that are made at once. The pool decodes others' pictures as well.
 _MAKERS: Final = 2
+# The share of the time from the first batch to the deadline after which the speed of trials is known.
+_TOLD: Final = 0.1
 
 
 def estimate(network: Served, passes: int, plan: Plan) -> float:
-    """Seconds for so many trials by this plan: the worker's forecast, or what trials took lately, if that is more.
+    """Seconds for so many trials by this plan: what trials took lately, or else the worker's forecast.
 
     0 where nothing is known of either.
     """
     lane = network.worker.lane(plan)
-    return max(network.worker.seconds_for({lane: passes}), network.trials.predict(passes * cost(lane)))
+    return network.trials.predict(passes * cost(lane)) or network.worker.seconds_for({lane: passes})
 
 
 async def tried(
@@ -44,6 +46,7 @@ async def tried(
     deadline: float,
     turn: asyncio.Semaphore,
     untried: Callable[[], int],
+    advice: str,
 ) -> T:
     """What is written of one pass, after its maps have been tried, one image's at a ``turn``."""
     network, design, times = ask.network, ask.options.design, ask.times
@@ -51,7 +54,9 @@ async def tried(
     image, outcome = await run(ask, lambda _, image, outcome: (image, outcome), deadline, in_engine_thread=True)
     async with turn:
         with times.timed("trust"):
-            found = await examined(network, forecast, image, ask.plan, outcome, design, deadline, untried)
+            found = await examined(
+                network, forecast, image, ask.plan, outcome, design, deadline, untried, advice=advice
+            )
     with times.timed("render"):
         return await network.in_pool(write, ask, image, outcome, found)
 
@@ -65,12 +70,14 @@ async def examined(
     design: Design,
     deadline: float,
     untried: Callable[[], int],
+    *,
+    advice: str = "",
 ) -> tuple[Trusted, ...]:
     """How far the outcome's maps can be trusted, one for each target.
 
-    The worker never has more of an image's pictures than fit into one batch. Raises TooCostly as soon as it is known
-    that the trials of the request's ``untried`` images, this one among them, can't be done by the deadline, and what
-    the worker raises.
+    The worker never has more of an image's pictures than fit into one batch. Raises TooCostly, with ``advice`` at its
+    end, if the trials' own speed shows that those of the request's ``untried`` images, this one among them, can't be
+    done by the deadline, and what the worker raises.
     """
     trials = await network.in_pool(perturbations_of, image, outcome, network.spec.preprocess, design)
     tiles = len(image.tiles)
@@ -81,15 +88,15 @@ async def examined(
     size = max(1, int(network.worker.batch_cap / (tiles * of_pass)))
     groups = [range(len(trials))[start : start + size] for start in range(0, len(trials), size)]
     scores = np.zeros((len(trials), trials.targets))
-    done = 0
+    done = timed = 0
 
     # A lane's first pass waits until the lane is compiled, which later ones do not. Others may wait for the same.
     await asyncio.shield(asyncio.wrap_future(network.worker.prepared(plan)))
     started = time.monotonic()
 
     def observe() -> None:
-        if done:  # the mean of all: a line through few and many passes would keep the slope of one slow trial
-            network.trials.observe(1, (time.monotonic() - started) / (done * tiles * of_pass))
+        if timed:  # the mean of all: a line through few and many passes would keep the slope of one slow trial
+            network.trials.observe(1, (time.monotonic() - started) / (timed * tiles * of_pass))
 
     with ExitStack() as stack:
         passed = stack.enter_context(forecast.passes(network.worker, plan, passes))
@@ -101,25 +108,25 @@ async def examined(
             )
             scores[group] = [scores_of(scored, asked) for scored in ran]
             passed(len(group) * tiles)
+            if done or len(groups) == 1:
+                timed += len(group)
+            else:  # the first batch also pays for what is done once
+                started = time.monotonic()
             done += len(group)
-            if done == len(groups[0]):
-                # Only now: these few tell whether a forecast that was too dark still is.
-                observe()
-                _require_time(estimate(network, passes, plan), passes, started, deadline, untried())
+            now = time.monotonic()
+            if timed and now - started > _TOLD * (deadline - started):
+                needed = (untried() * len(trials) - done) * (now - started) / timed
+                _require_time(needed, passes, deadline - now, untried(), advice)
     return await network.in_pool(measure, trials, scores, outcome, network.spec.output, estimated_s, tiles)
 
 
-def _require_time(seconds: float, passes: int, started: float, deadline: float, images: int) -> None:
-    """Raise TooCostly unless trials of ``seconds`` for each of the ``images`` are done by the deadline."""
-    now = time.monotonic()
-    needed = images * seconds - (now - started)
-    left = deadline - now
+def _require_time(needed: float, passes: int, left: float, images: int, advice: str) -> None:
+    """Raise TooCostly if the trials of the ``images`` are ``needed`` seconds from their end, and fewer are ``left``."""
     if needed > left:
         of_all = f"{images} images with {passes} passes each" if images > 1 else f"{passes} passes"
         raise TooCostly(
             f"trust: {of_all} through the network would take about {1000 * needed:.0f} ms more, and the deadline is in "
-            f"{max(0, 1000 * left):.0f} ms. Ask for fewer `trust_steps`, `trust_maps`, targets or images, or for a "
-            "longer `timeout_ms`."
+            f"{max(0, 1000 * left):.0f} ms. Ask for fewer `trust_steps`, `trust_maps`, targets or images{advice}."
         )
 
 

@@ -56,7 +56,8 @@ _DECLARED: Final[tuple[type[Options], ...]] = (
     CompareOptions,
     ExplainOptions,
 )
-_OPTIONS: Final = '''"""Options by route, as keyword arguments. The API docs of a server say what each means."""
+_TOLD: Final = "A server's /docs and `pellucid explain --help` explain each."
+_OPTIONS: Final = '''"""Options by route, as keyword arguments."""
 
 from __future__ import annotations
 
@@ -71,7 +72,7 @@ def options() -> str:
     """``options.py``: the declarations in ``pellucid.parts`` as types that need no pydantic, numpy or colour maps."""
     code = _HEADER.format("pellucid/parts") + _OPTIONS
     for declared in _DECLARED:
-        code += f'\n\nclass {declared.__name__}(TypedDict, total=False):\n    """{declared.__doc__}"""\n\n'
+        code += f'\n\nclass {declared.__name__}(TypedDict, total=False):\n    """{declared.__doc__} {_TOLD}"""\n\n'
         for name, field in declared.model_fields.items():
             taken = "ImageSource" if name in IMAGES else _taken(field.annotation, field.metadata)
             code += f"    {name}: {taken}\n"

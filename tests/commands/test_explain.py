@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import subprocess
@@ -15,8 +16,9 @@ import pytest
 from PIL import Image
 from typer.main import get_command
 
+from pellucid.client import ApiError, AsyncClient
 from pellucid.parts.explain import ExplainOptions
-from pellucid.schemas import Reply, Result
+from pellucid.schemas import Problem, Reply, Result
 from service.cli import main
 from service.commands import files
 from tests.commands.invoke import pellucid
@@ -61,6 +63,28 @@ def test_a_folder_is_explained_but_for_its_broken_picture(server: str, folder: P
     assert "broken.png: Unsupported media type." in said
     assert "2 explained" in said
     assert "1 failed" in said
+
+
+def test_a_picture_that_was_too_late_is_tried_once_more_alone(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask, asked, late = AsyncClient.reply, [0], Problem(type="", title="Late", status=504, detail="", request_id="")
+
+    async def busy(client: AsyncClient, *image: Any, **options: Any) -> Reply:
+        asked[0] += 1
+        try:
+            await asyncio.sleep(0.05)
+            if asked[0] > 1:
+                raise ApiError(late)
+            return await ask(client, *image, **options)
+        finally:
+            asked[0] -= 1
+
+    monkeypatch.setattr(AsyncClient, "reply", busy)
+    photographs = (SAMPLES / "cat.jpg", SAMPLES / "coffee.jpg")
+    result = pellucid("explain", *photographs, "--include", "predictions", "--out", tmp_path, url=server)
+    assert "2 explained" in result.stderr
+    assert "Late" not in result.stderr
 
 
 def test_every_option_of_the_route_is_one_of_the_command(server: str, tmp_path: Path) -> None:

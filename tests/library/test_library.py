@@ -17,7 +17,7 @@ from torch import Tensor, nn
 import pellucid
 from pellucid import ApiError, Client, Network
 from pellucid.client import Figure
-from pellucid.errors import InvalidOption, PellucidError, Unexplainable, UnknownName
+from pellucid.errors import InvalidOption, PellucidError, Unexplainable, UnknownName, UnsupportedMediaType
 from pellucid.network.file import NetworkFileError
 from pellucid.network.names import NetworkNameError
 from pellucid.schemas import Attention, Comparison, FeatureMap, GradCam, Prediction, Result, WhatIf
@@ -249,8 +249,10 @@ def test_an_image_may_be_a_path_bytes_a_pillow_image_or_an_array(plain: Network,
 
 
 def test_another_type_of_image_is_refused(plain: Network) -> None:
-    with pytest.raises(TypeError, match="an image is a path"):
+    with pytest.raises(UnsupportedMediaType, match="an image is a path"):
         plain.predict(3)  # type: ignore[arg-type]
+    with pytest.raises(UnsupportedMediaType, match="addresses are not fetched"):
+        plain.predict("https://example.org/cat.jpg")
     with pytest.raises(FileNotFoundError):
         plain.predict("nowhere.jpg")
 

@@ -93,6 +93,8 @@ def test_a_library_that_a_name_does_not_use_compiles_nothing_again(
     found = {name: find(name, tmp_path) for name in ("lite0", "timm:resnet18")}
     said = capsys.readouterr().err
     assert "Compiling lite0 for the first time; this takes a minute or two.\n" in said
+    find("lite00", tmp_path)
+    assert capsys.readouterr().err == ""  # that a name is misspelt is said alone
     installed["timm"] = "2"
     assert find("lite0", tmp_path) == found["lite0"]
     assert find("timm:resnet18", tmp_path) != found["timm:resnet18"]
