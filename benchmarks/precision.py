@@ -27,10 +27,10 @@ from pellucid.explain.evidence import Evidence
 from pellucid.explain.methods.gradient import channel_weights, grad_cam
 from pellucid.network.file import CompiledNetwork, Nodes, Value
 from pellucid.network.spec import ModelSpec
+from pellucid.ranks import spearman
 from pellucid.runtime.base import Runtime
 from pellucid.runtime.openvino_runtime import OpenVINORuntime
 from pellucid.runtime.torch_runtime import TorchRuntime
-from pellucid.trust.ranks import spearman
 from pellucid.types import Floats, InputPixels, Upload
 
 PAGE: Final = ROOT / "docs" / "numerics.md"

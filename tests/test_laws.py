@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("pellucid", "service", "models")
 # Nouns, errors, and how maps are enlarged: without torch.
-EVERYONE = {"pellucid.types", "pellucid.errors", "pellucid.network.spec", "pellucid.resampling"}
+EVERYONE = {"pellucid.types", "pellucid.errors", "pellucid.network.spec", "pellucid.ranks", "pellucid.resampling"}
 
 # package or module -> what of ours it may import, besides itself and EVERYONE
 MAY_IMPORT = {
@@ -56,6 +56,7 @@ MAY_IMPORT = {
     },
     "pellucid.render": set(),
     "pellucid.report": {"pellucid.render", "pellucid.schemas"},
+    "pellucid.ranks": set(),
     "pellucid.resampling": set(),
     "pellucid.runtime": {"pellucid.network"},
     "pellucid.schemas": set(),

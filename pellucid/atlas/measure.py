@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pellucid.atlas.gathered import Gathered
-from pellucid.trust.ranks import rank_correlations
+from pellucid.ranks import rank_correlations
 
 Array = NDArray[Any]
 

@@ -20,7 +20,7 @@ from pellucid.parts.option_types import MAX_SIDE, ColormapName, Fit, LeastSide, 
 from pellucid.parts.predictions import TopOptions, prediction_json, target_json
 from pellucid.parts.result import image_info
 from pellucid.parts.targets import TargetOptions
-from pellucid.trust.ranks import spearman
+from pellucid.ranks import spearman
 from pellucid.types import Box, DecodedImage, Explanation, Floats, GateReading, MethodSpec, Outcome, Plan
 
 Kind = Literal["classes", "pictures", "models"]

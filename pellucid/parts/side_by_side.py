@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from pellucid.ranks import spearman
 from pellucid.render import compose
 from pellucid.render.colormap import table
 from pellucid.render.encode import encode
 from pellucid.resampling import upsample
-from pellucid.trust.ranks import spearman
 from pellucid.types import Box, Floats, Pixels
 
 

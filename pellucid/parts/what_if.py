@@ -30,8 +30,8 @@ from pellucid.parts.option_types import (
 )
 from pellucid.parts.predictions import TopOptions, prediction_json, target_json
 from pellucid.parts.targets import LayerOptions
+from pellucid.ranks import spearman
 from pellucid.render.figure import number
-from pellucid.trust.ranks import spearman
 from pellucid.types import ChannelRanking, DecodedImage, Edit, Plan, TargetMap, WhatIf
 
 # The length of ``most``: the channels with the largest effect.

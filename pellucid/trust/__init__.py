@@ -4,5 +4,4 @@ numpy alone, and nothing here runs a network: whoever asks sends the pictures th
 
 - imputation: what stands in the place of pixels that were taken away
 - perturbations: which pictures are scored, of the map and of its baselines; measures: scores -> curves and one verdict
-- ranks: rank correlation
 """

@@ -10,8 +10,8 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from pellucid.ranks import spearman
 from pellucid.trust.perturbations import ROAD_FRACTIONS, Perturbations
-from pellucid.trust.ranks import spearman
 from pellucid.types import Floats
 
 Test = Literal["deletion", "insertion", "road"]

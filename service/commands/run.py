@@ -188,16 +188,14 @@ def run(
                 figure.parent.mkdir(parents=True, exist_ok=True)
                 await asyncio.to_thread(drawn.save, figure)
                 console.print(escape(f"{_names(sources)} -> {figure}"), soft_wrap=True)
-            return (
-                await ask_each(
-                    partial(_one, command, client, given),
-                    jobs,
-                    concurrency,
-                    tell=lambda done: f"{_names(done.sources)}: {done.words()}",
-                    late=lambda done: was_late(done.error),
-                )
-                if out
-                else []
+            if not out:
+                return []
+            return await ask_each(
+                partial(_one, command, client, given),
+                jobs,
+                concurrency,
+                tell=lambda done: f"{_names(done.sources)}: {done.words()}",
+                late=lambda done: was_late(done.error),
             )
 
     try:

@@ -125,8 +125,10 @@ async def ask_each(
     tell: Callable[[B], str],
     late: Callable[[B], bool],
 ) -> list[B]:
-    """The answer of ``one`` to each job, in order, ``concurrency`` at a time, with a progress bar. The first error ends
-    it. Of several, those that were ``late`` are asked once more at the end, one at a time. ``tell`` is an answer's line.
+    """The answer of ``one`` to each job, in order, ``concurrency`` at a time, with a progress bar.
+
+    The first error ends it. Of several, those that were ``late`` are asked once more at the end, one at a time.
+    ``tell`` gives the line that is printed of an answer, if any.
     """
     columns = (TextColumn("Explaining"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=len(jobs) == 1) as bar:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from models.attention import ChannelAttention
-from pellucid.trust.ranks import spearman
+from pellucid.ranks import spearman
 from pellucid.types import Edit, Floats, Plan, WhatIf
 from tests.explain.passes import exact, pictures, run
 from tests.networks import compiled
