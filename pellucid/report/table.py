@@ -54,7 +54,7 @@ def written(report: Report) -> str:
                 "cluster_suspicious": cluster and int(cluster.suspicious),
                 "trust_finding": trust and trust.finding,
                 "trust_advantage": trust and trust.advantage,
-                "trust_noise": trust and trust.noise,
+                "trust_p_value": trust and trust.p_value,
                 "gate_furthest": distances.get(each.name, (None, None))[0],
                 "gate_distance": distances.get(each.name, (None, None))[1],
                 "findings": " ".join(kinds.get(each.name, [])),
