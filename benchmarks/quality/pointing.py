@@ -1,94 +1,187 @@
-"""What a network recognises and where it points, by the view of the picture: its centre, all of it, finer and finer."""
+"""Where maps point on photographs with boxes: TorchRay's protocol, methods by layer, networks and views."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import statistics
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-
-from benchmarks.quality.boxes import Pair
+from benchmarks.quality.boxes import Folder, Pair
+from benchmarks.quality.scores import energy, hit, interval
 from benchmarks.report import Figures, table
 from pellucid.library import Network
-from pellucid.resampling import upsample
+from pellucid.trust.perturbations import centred_gaussian
 from pellucid.types import Box, Floats
 
+# Pixels of the picture: torchray/benchmark/pointing_game.py of github.com/facebookresearch/TorchRay.
+TOLERANCE: Final = 15
+BASELINE: Final = "centred Gaussian"
+DEFAULT: Final = "grad-cam"
+VIEW: Final = "centre"
+SCORES: Final = ("pointing game", "pointing game, difficult", "energy in the box", "energy in the mask")
 _BEST: Final = 5
 _FINER: Final = 1.25
-# Of the longer side: Zhang et al. allow 15 pixels on pictures of about 500 x 375.
-_TOLERANCE: Final = 15 / 500
+# The figures of a score, with the file of each.
+Values = tuple[list[float], list[str]]
 
 
-def measure(
-    network: Network, folder: Path, boxes: Mapping[Pair, list[Box]], classes: Path | None, say: Callable[[str], None]
-) -> Figures:
-    """The figures of each view, over all pairs of a picture and a class. ``boxes`` are in pixels of the picture.
-
-    ``classes`` is a folder of folders of pictures, one for each class, named by its number: how often is the first
-    class the right one?
-    """
-    detail = network.spec.preprocess.resize
-    views: dict[str, dict[str, Any]] = {"centre": {}, "squash": {"view": "squash"}}
-    if network.sizes.multiple is None:
-        views["whole, in tiles"] = {"view": "whole"}
-    else:
-        for each in (detail, round(detail * _FINER)):
-            views[f"whole, detail {each}"] = {"view": "whole", "detail": each}
-    found: Figures = {}
-    for name, options in views.items():
-        seen = [_seen(network, folder / file, targets, places, options) for (file, targets), places in boxes.items()]
-        recognised, pointed, pixels = np.mean(seen, 0)
-        found[name] = {"recognised": recognised, "pointed": pointed, "pixels": pixels, "pairs": len(seen)}
-        if classes is not None:
-            first = [
-                (int(path.parent.name), network.predict(path, top_k=1, **options)[0].index)
-                for path in sorted(classes.rglob("*.*"))
-            ]
-            found[name] |= {"right": np.mean([named == said for named, said in first]), "pictures": len(first)}
-        say(f"{name}: {found[name]}")
+def views(network: Network) -> dict[str, dict[str, Any]]:
+    """The options of each view."""
+    found: dict[str, dict[str, Any]] = {VIEW: {}, "squash": {"view": "squash"}, "whole": {"view": "whole"}}
+    if network.sizes.multiple is not None:
+        detail = round(network.spec.preprocess.resize * _FINER)
+        found[f"whole, detail {detail}"] = {"view": "whole", "detail": detail}
     return found
 
 
-def page(network: str, found: Figures) -> str:
-    """The figures as a table."""
-    centre = found["centre"]
-    top_1 = "right" in centre
-    shares = ("recognised", "pointed", *(["right"] if top_1 else []))
+def cheap(network: Network, layers: Sequence[str]) -> dict[str, list[str]]:
+    """The methods of few passes, by layer: at the default one also those that run what lies behind it many times."""
+    default = network.network.default_layer
+    few = [each.name for each in network.methods if each.needs in ("activation", "gradient")]
+    more = [each.name for each in network.methods if each.needs in ("forwards", "position forwards")]
+    return {layer: few + more * (layer == default) for layer in layers}
+
+
+def measure(
+    network: Network, view: str, methods: dict[str, list[str]], folder: Folder, files: Iterable[str]
+) -> Iterable[Figures]:
+    """The figures of each picture, all of its pairs: of each map whether it points at a box, and its energy there.
+
+    A pair's class is the likeliest of its category. What a view does not show is a miss, and has no energy.
+    """
+    options = views(network)[view]
+    for file in files:
+        path, pairs = folder.path / file, folder.pairs(file)
+        everything = len(network.spec.labels)
+        result = network.explain(path, include="predictions", top_k=everything, provenance=True, **options)
+        assert result.predictions is not None
+        assert result.frame is not None
+        rank = {each.index: place for place, each in enumerate(result.predictions)}
+        targets = [min(pair.classes, key=rank.__getitem__) for pair in pairs]
+        maps: dict[tuple[str, int], Floats] = {}
+        for layer, names in methods.items():
+            found = network.heat_maps(path, target=[*dict.fromkeys(targets)], method=names, layer=layer, **options)
+            maps |= {
+                (f"{method} {layer}", target): heat
+                for method, target, heat in zip(found.methods, found.targets, found.heat, strict=True)
+            }
+        x0, y0, x1, y1 = over = found.box
+        middle = centred_gaussian(y1 - y0, x1 - x0)
+        across, down = result.frame.scale
+        seen = result.tiles or [over]
+        yield {
+            "network": network.spec.name,
+            "view": view,
+            "default": f"{DEFAULT} {network.network.default_layer}",
+            "picture": file,
+            "pixels": sum(round((each[2] - each[0]) * across) * round((each[3] - each[1]) * down) for each in seen),
+            "pairs": [
+                {
+                    "category": pair.category,
+                    "recognised": rank[target] < _BEST,
+                    "difficult": pair.difficult,
+                    "seen": bool(pair.within[y0:y1, x0:x1].any()),
+                    "maps": {BASELINE: _scores(middle, over, pair)}
+                    | {name: _scores(heat, over, pair) for (name, whose), heat in maps.items() if whose == target},
+                }
+                for pair, target in zip(pairs, targets, strict=True)
+            ],
+        }
+
+
+def _scores(heat: Floats, over: Box, pair: Pair) -> list[float | None]:
+    x0, y0, x1, y1 = over
+    places = (pair.within, pair.mask)
+    shares = [None if each is None else round(energy(heat, each[y0:y1, x0:x1]), 4) for each in places]
+    return [float(hit(heat, over, pair.boxes, TOLERANCE)), *shares]
+
+
+def top_1(network: Network, view: str, classes: Path) -> float:
+    """How often the first class is right: a folder for each class, named by its number."""
+    options = views(network)[view]
+    pictures = sorted(classes.rglob("*.*"))
+    right = [network.predict(path, top_k=1, **options)[0].index == int(path.parent.name) for path in pictures]
+    return statistics.mean(right)
+
+
+def by_method(records: Sequence[Figures]) -> list[tuple[str, str, list[Values]]]:
+    """(method, layer, its values of each of SCORES) in the centre's view, of the pairs that the network recognises."""
+    found = []
+    records = [record for record in records if record["network"] == records[0]["network"] and record["view"] == VIEW]
+    for name in records[0]["pairs"][0]["maps"]:
+        method, _, layer = (name, "", "") if name == BASELINE else name.partition(" ")
+        found.append((method, layer, _values(records, name)))
+    return found
+
+
+def _values(records: Sequence[Figures], name: str, recognised: bool = True) -> list[Values]:
+    found: list[Values] = [([], []) for _ in SCORES]
+    for record in records:
+        for pair in record["pairs"]:
+            if recognised and not pair["recognised"]:
+                continue
+            pointed, *shares = pair["maps"][name]
+            for (values, pictures), value in zip(
+                found, (pointed, pointed if pair["difficult"] else None, *shares), strict=True
+            ):
+                if value is not None:
+                    values.append(value)
+                    pictures.append(record["picture"])
+    return found
+
+
+def methods_table(records: Sequence[Figures]) -> str:
+    """Every method at every layer."""
+    found = by_method(records)
     rows = [
-        [name, *(f"{of[key]:.1%}" for key in shares), f"{of['pixels'] / centre['pixels']:.2f}"]
-        for name, of in found.items()
+        (f"`{method}`" if layer else method, f"`{layer}`" if layer else "", *map(_cell, scores))
+        for method, layer, scores in found
     ]
-    head = ["what the network sees", "class in the top 5", "pointing game, all pairs", *(["top 1"] if top_1 else [])]
-    about = f"`{network}`, {centre['pairs']} pairs of a picture and a class" + (
-        f", top 1 of {centre['pictures']} others." if top_1 else "."
+    counts = [len(values) for values, _ in found[0][2]]
+    header = ("method", "layer", *(f"{name} ↑" for name in SCORES))
+    about = (
+        f"`{records[0]['network']}`, {VIEW}; {counts[0]} pairs in {len(set(found[0][2][0][1]))} pictures, "
+        f"{counts[1]} of them difficult, {counts[3]} with a mask."
     )
-    return f"{table([*head, 'pixels'], rows)}\n\n{about}"
+    return f"{table(header, rows)}\n\n{about}"
 
 
-def _seen(
-    network: Network, picture: Path, targets: tuple[int, ...], boxes: list[Box], options: dict[str, Any]
-) -> tuple[float, float, float]:
-    """Whether a class is among the best, whether the map of the likeliest points at a box, and the pixels seen."""
-    ranked = [each.index for each in network.predict(picture, top_k=len(network.spec.labels), **options)]
-    target = min(targets, key=ranked.index)
-    result = network.explain(picture, include="grad_cam", target=target, max_side=8, provenance=True, **options)
-    assert result.grad_cam is not None
-    assert result.frame is not None
-    (cam,), (across, down) = result.grad_cam, result.frame.scale
-    x0, y0, x1, y1 = cam.box
-    size = (result.image.width or 0, result.image.height or 0)
-    heat = np.asarray(cam.raw.values, np.float32)
-    seen = result.tiles or [cam.box]
-    pixels = sum(round((right - left) * across) * round((bottom - top) * down) for left, top, right, bottom in seen)
-    return float(target in ranked[:_BEST]), float(_points(heat, (x0, y0, x1, y1), boxes, size)), float(pixels)
+def views_table(records: Sequence[Figures], right: dict[tuple[str, str], float]) -> str:
+    """The default method at the default layer of each network, beside the centre, by view."""
+    groups: dict[tuple[str, str], list[Figures]] = {}
+    for record in records:
+        groups.setdefault((record["network"], record["view"]), []).append(record)
+    rows = []
+    for (network, view), found in groups.items():
+        name = found[0]["default"]
+        pairs = [pair for record in found for pair in record["pairs"]]
+        pixels = [statistics.mean(record["pixels"] for record in each) for each in (found, groups[network, VIEW])]
+        middle, middle_all = (_values(found, BASELINE, recognised=some) for some in (True, False))
+        rows.append(
+            (
+                f"`{network}`",
+                view,
+                *(f"{statistics.mean(pair[key] for pair in pairs):.0%}" for key in ("recognised", "seen")),
+                *map(_beside, _values(found, name)[:2], middle[:2]),
+                _beside(_values(found, name, recognised=False)[0], middle_all[0]),
+                *map(_cell, _values(found, name)[2:]),
+                *([f"{right[network, view]:.1%}"] if right else []),
+                f"{pixels[0] / pixels[1]:.2f}",
+            )
+        )
+    header = ("network", "view", "class in the top 5", "box in view", *(f"{name} (middle)" for name in SCORES[:2]))
+    more = ("all pairs (middle)", *SCORES[2:], *(["top 1"] if right else []), "pixels")
+    count = sum(len(record["pairs"]) for record in found)
+    return f"{table((*header, *more), rows)}\n\n{count} pairs in {len(found)} pictures."
 
 
-def _points(heat: Floats, over: Box, boxes: list[Box], size: tuple[int, int]) -> bool:
-    """Whether the largest value of a map ``[h, w]`` of the box ``over`` lies in one of the boxes, or close to it."""
-    if np.ptp(heat) == 0:
-        return False
-    width, height = over[2] - over[0], over[3] - over[1]
-    row, column = divmod(int(upsample(heat, width, height).argmax()), width)
-    x, y, near = over[0] + column + 0.5, over[1] + row + 0.5, _TOLERANCE * max(size)
-    return any(x0 - near <= x <= x1 + near and y0 - near <= y <= y1 + near for x0, y0, x1, y1 in boxes)
+def _cell(values: Values) -> str:
+    if not values[0]:
+        return "-"
+    low, high = interval(*values)
+    return f"{statistics.mean(values[0]):.2f} ({low:.2f}–{high:.2f})"
+
+
+def _beside(values: Values, middle: Values) -> str:
+    return f"{_cell(values)}, {statistics.mean(middle[0]):.2f}" if middle[0] else "-"

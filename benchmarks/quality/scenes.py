@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from benchmarks.photographs import SAMPLES
+from benchmarks.quality.scores import inside
 from pellucid.network.spec import ModelSpec
 from pellucid.types import Box, InputPixels, Pixels
 
@@ -29,16 +30,10 @@ class Scene:
     target: int
     boxes: tuple[Box, ...]
 
-    def inside(self, margin: float = 0.0) -> NDArray[np.bool_]:
-        """Whether a pixel's centre lies in a box, or within ``margin`` pixels of one: ``[H, W]``."""
-        height, width = self.pixels.shape[:2]
-        down, across = np.arange(height)[:, None] + 0.5, np.arange(width)[None] + 0.5
-        within = np.zeros((height, width), bool)
-        for x0, y0, x1, y1 in self.boxes:
-            beyond_x = np.maximum(0, np.maximum(x0 - across, across - x1))
-            beyond_y = np.maximum(0, np.maximum(y0 - down, down - y1))
-            within |= np.hypot(beyond_x, beyond_y) <= margin
-        return within
+    @property
+    def within(self) -> NDArray[np.bool_]:
+        """Whether a pixel lies in a box: ``[H, W]``."""
+        return inside(self.boxes, *self.pixels.shape[:2])
 
 
 @dataclass(frozen=True)
