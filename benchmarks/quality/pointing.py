@@ -66,10 +66,10 @@ def measure(
                 (f"{method} {layer}", target): heat
                 for method, target, heat in zip(found.methods, found.targets, found.heat, strict=True)
             }
-        x0, y0, x1, y1 = over = found.box
+        over = x0, y0, x1, y1 = (found.box[0], found.box[1], found.box[2], found.box[3])
         middle = centred_gaussian(y1 - y0, x1 - x0)
         across, down = result.frame.scale
-        seen = result.tiles or [over]
+        seen: Sequence[Sequence[int]] = result.tiles or [over]
         yield {
             "network": network.spec.name,
             "view": view,

@@ -131,8 +131,8 @@ def test_what_is_wrong_in_a_folder_is_named_with_its_line(tmp_path: Path, text: 
 
 def test_a_pair_is_difficult_if_it_is_small_beside_another_category(tmp_path: Path) -> None:
     """COCO's categories stand for classes of ImageNet; masks are of the picture's pixels, by the numbers of a file."""
-    for folder in ("images", "labels", "masks"):
-        (tmp_path / folder).mkdir()
+    for part in ("images", "labels", "masks"):
+        (tmp_path / part).mkdir()
     for name in ("one", "two"):
         Image.new("RGB", (100, 50)).save(tmp_path / "images" / f"{name}.jpg")
     (tmp_path / "labels" / "one.txt").write_text("1 0.5 0.5 0.2 0.4\n0 0.1 0.1 0.1 0.1\n1 0.95 0.5 0.2 1\n", "utf-8")
