@@ -21,7 +21,7 @@ from pellucid.network.spec import PIXELS
 from pellucid.render.compose import positive
 from pellucid.types import Floats
 
-_COLOURS: Final = ("#6b6b6b", "#d9730d", "#0b6e99", "#7b3f9e")
+_COLOURS: Final = ("#d9730d", "#0b6e99", "#7b3f9e", "#6b6b6b")  # late layers first
 # The measured network has no attention.
 _METHODS: Final = {name: method for name, method in METHODS.items() if not method.spec.of_attention}
 _STYLE: Final[dict[Any, Any]] = {"font.size": 8, "axes.spines.top": False, "axes.spines.right": False}

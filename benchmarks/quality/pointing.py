@@ -106,13 +106,16 @@ def top_1(network: Network, view: str, classes: Path) -> float:
 
 
 def by_method(records: Sequence[Figures]) -> list[tuple[str, str, list[Values]]]:
-    """(method, layer, its values of each of SCORES) in the centre's view, of the pairs that the network recognises."""
+    """(method, layer, values of each of SCORES) in the centre's view of the first network, of the pairs that it recognises:
+    late layers first, the baseline last.
+    """
     found = []
     records = [record for record in records if record["network"] == records[0]["network"] and record["view"] == VIEW]
     for name in records[0]["pairs"][0]["maps"]:
         method, _, layer = (name, "", "") if name == BASELINE else name.partition(" ")
         found.append((method, layer, _values(records, name)))
-    return found
+    places = [layer for _, layer, _ in found]
+    return sorted(found, key=lambda each: -places.index(each[1]))
 
 
 def _values(records: Sequence[Figures], name: str, recognised: bool = True) -> list[Values]:
@@ -132,10 +135,11 @@ def _values(records: Sequence[Figures], name: str, recognised: bool = True) -> l
 
 
 def methods_table(records: Sequence[Figures]) -> str:
-    """Every method at every layer."""
+    """Every method at every layer. What differs from the default in the same pairs is marked."""
     found = by_method(records)
+    usual = next(scores for method, layer, scores in found if f"{method} {layer}" == records[0]["default"])
     rows = [
-        (f"`{method}`" if layer else method, f"`{layer}`" if layer else "", *map(_cell, scores))
+        (f"`{method}`" if layer else method, f"`{layer}`" if layer else "", *map(_marked, scores, usual))
         for method, layer, scores in found
     ]
     counts = [len(values) for values, _ in found[0][2]]
@@ -174,6 +178,13 @@ def views_table(records: Sequence[Figures], right: dict[tuple[str, str], float])
     more = ("all pairs (middle)", *SCORES[2:], *(["top 1"] if right else []), "pixels")
     count = sum(len(record["pairs"]) for record in found)
     return f"{table((*header, *more), rows)}\n\n{count} pairs in {len(found)} pictures."
+
+
+def _marked(values: Values, usual: Values) -> str:
+    if not values[0]:
+        return "-"
+    low, high = interval([one - other for one, other in zip(values[0], usual[0], strict=True)], values[1])
+    return _cell(values) + (" ▲" if low > 0 else " ▼" if high < 0 else "")
 
 
 def _cell(values: Values) -> str:
