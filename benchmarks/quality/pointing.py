@@ -106,8 +106,8 @@ def top_1(network: Network, view: str, classes: Path) -> float:
 
 
 def by_method(records: Sequence[Figures]) -> list[tuple[str, str, list[Values]]]:
-    """(method, layer, values of each of SCORES) in the centre's view of the first network, of the pairs that it recognises:
-    late layers first, the baseline last.
+    """(method, layer, values of each of SCORES), late layers first and the baseline last: of the first network in the
+    centre's view, and of the pairs that it recognises.
     """
     found = []
     records = [record for record in records if record["network"] == records[0]["network"] and record["view"] == VIEW]
