@@ -49,7 +49,10 @@ def main(
     layers: Annotated[str, typer.Option(help="From early to late, between commas; for the default network.")] = LAYERS,
     quick: Annotated[bool, typer.Option("--quick", help="Try that all works: no figure is worth anything.")] = False,
 ) -> None:
-    """Without options: costs, curves and other libraries on composed scenes. A quick run prints its tables."""
+    """Without options: costs, curves and other libraries on composed scenes.
+
+    Tables of a quick run and of another network are printed, not written.
+    """
     settings = Settings()
     described = machine.describe()
     if calibrate is not None:
@@ -62,13 +65,14 @@ def main(
         _say("written: docs/trust.md")
         return
     chosen = [layer.strip() for layer in layers.split(",")]
-    RESULTS.mkdir(parents=True, exist_ok=True)
+    folder = RESULTS / "quick" if quick else RESULTS
+    folder.mkdir(parents=True, exist_ok=True)
     if boxes is not None:
-        found = _photographs(settings, boxes, classes, chosen, quick)
-        found["photographs"] += f"\n\n{machine_line(described)}"
+        found = _photographs(settings, boxes, classes, chosen, folder / "pointing.jsonl", quick)
+        found["photographs"] += f" Maps in fp32.\n\n{machine_line(described)}"
     else:
-        found = _scenes(settings, chosen, quick, described)
-    if quick or settings.model != NETWORKS[0]:
+        found = _scenes(settings, chosen, folder / "quality.json", quick, described)
+    if not _fills(settings, quick):
         print("\n\n".join(found.values()))
         return
     text = PAGE.read_text("utf-8")
@@ -79,11 +83,10 @@ def main(
 
 
 def _photographs(
-    settings: Settings, boxes: Path, classes: Path | None, layers: list[str], quick: bool
+    settings: Settings, boxes: Path, classes: Path | None, layers: list[str], path: Path, quick: bool
 ) -> dict[str, str]:
     """The tables of photographs with boxes, from the figures of each picture in a file."""
     right: dict[tuple[str, str], float] = {}
-    path = RESULTS / "pointing.jsonl"
     with path.open("w", encoding="utf-8") as file:
         for name in NETWORKS if settings.model == NETWORKS[0] else (settings.model,):
             network = pellucid.open(name, precision="fp32")
@@ -93,7 +96,7 @@ def _photographs(
                 raise typer.BadParameter(str(error)) from None
             for view in pointing.views(network):
                 if name == settings.model and view == pointing.VIEW:
-                    methods = pointing.cheap(network, _known(layers, network.network))
+                    methods = pointing.cheap(network, [*_known(layers, network.network), network.network.default_layer])
                 else:
                     methods = {network.network.default_layer: [pointing.DEFAULT]}
                 for figures in pointing.measure(network, view, methods, folder, folder.files[: 4 if quick else None]):
@@ -102,12 +105,12 @@ def _photographs(
                     right[name, view] = pointing.top_1(network, view, classes)
                 _say(f"{name}, {view}")
     records = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-    if not quick:
+    if _fills(settings, quick):
         plot.scores(pointing.by_method(records), IMAGES / "quality.png")
     return {"photographs": pointing.methods_table(records), "views": pointing.views_table(records, right)}
 
 
-def _scenes(settings: Settings, layers: list[str], quick: bool, described: Figures) -> dict[str, str]:
+def _scenes(settings: Settings, layers: list[str], path: Path, quick: bool, described: Figures) -> dict[str, str]:
     """The tables of composed scenes, and their picture."""
     network = Network(settings)
     layers = _known(layers, network.engine.network)
@@ -122,8 +125,8 @@ def _scenes(settings: Settings, layers: list[str], quick: bool, described: Figur
     _say(f"of {len(scenes)} scenes the network recognises {len(found)}")
     figures, heat_maps = measure(network, found, chosen, _QUICK if quick else Effort(), _say)
     figures |= {"machine": described, "composed": len(scenes), "agreement": {} if quick else methods.agreements()}
-    (RESULTS / "quality.json").write_text(json.dumps(figures) + "\n", "utf-8")
-    if not quick:
+    path.write_text(json.dumps(figures) + "\n", "utf-8")
+    if _fills(settings, quick):
         labels = network.spec.labels
         plot.maps(found[:_SHOWN], heat_maps[:_SHOWN], chosen[-1], labels, IMAGES / "quality-maps.jpg")
     return contents(figures)
@@ -137,6 +140,11 @@ def contents(figures: Figures) -> dict[str, str]:
         "overview": f"{overview}\n\n{about}\n\n{machine_line(figures['machine'])}",
         "libraries": report.libraries(figures),
     }
+
+
+def _fills(settings: Settings, quick: bool) -> bool:
+    """Whether the page's tables and pictures are written: they are of the default network."""
+    return not quick and settings.model == NETWORKS[0]
 
 
 def _known(layers: list[str], network: NetworkSpec) -> list[str]:
