@@ -86,7 +86,6 @@ def _photographs(
     settings: Settings, boxes: Path, classes: Path | None, layers: list[str], path: Path, quick: bool
 ) -> dict[str, str]:
     """The tables of photographs with boxes, from the figures of each picture in a file."""
-    right: dict[tuple[str, str], float] = {}
     with path.open("w", encoding="utf-8") as file:
         for name in NETWORKS if settings.model == NETWORKS[0] else (settings.model,):
             network = pellucid.open(name, precision="fp32")
@@ -99,15 +98,14 @@ def _photographs(
                     methods = pointing.cheap(network, [*_known(layers, network.network), network.network.default_layer])
                 else:
                     methods = {network.network.default_layer: [pointing.DEFAULT]}
+                right = {} if classes is None else {"top_1": pointing.top_1(network, view, classes)}
                 for figures in pointing.measure(network, view, methods, folder, folder.files[: 4 if quick else None]):
-                    file.write(json.dumps(figures) + "\n")
-                if classes is not None:
-                    right[name, view] = pointing.top_1(network, view, classes)
+                    file.write(json.dumps(figures | right) + "\n")
                 _say(f"{name}, {view}")
     records = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
     if _fills(settings, quick):
         plot.scores(pointing.by_method(records), IMAGES / "quality.png")
-    return {"photographs": pointing.methods_table(records), "views": pointing.views_table(records, right)}
+    return {"photographs": pointing.methods_table(records), "views": pointing.views_table(records)}
 
 
 def _scenes(settings: Settings, layers: list[str], path: Path, quick: bool, described: Figures) -> dict[str, str]:

@@ -151,8 +151,11 @@ def methods_table(records: Sequence[Figures]) -> str:
     return f"{table(header, rows)}\n\n{about}"
 
 
-def views_table(records: Sequence[Figures], right: dict[tuple[str, str], float]) -> str:
-    """The default method at the default layer of each network, beside the centre, by view."""
+def views_table(records: Sequence[Figures]) -> str:
+    """The default method at the default layer of each network, beside the middle of the picture, by view.
+
+    Over all pairs, what differs from the centre's view is marked.
+    """
     groups: dict[tuple[str, str], list[Figures]] = {}
     for record in records:
         groups.setdefault((record["network"], record["view"]), []).append(record)
@@ -161,21 +164,23 @@ def views_table(records: Sequence[Figures], right: dict[tuple[str, str], float])
         name = found[0]["default"]
         pairs = [pair for record in found for pair in record["pairs"]]
         pixels = [statistics.mean(record["pixels"] for record in each) for each in (found, groups[network, VIEW])]
-        middle, middle_all = (_values(found, BASELINE, recognised=some) for some in (True, False))
+        middle = _values(found, BASELINE)
+        of_all, usual = (_values(each, name, recognised=False)[0] for each in (found, groups[network, VIEW]))
+        middle_of_all = statistics.mean(_values(found, BASELINE, recognised=False)[0][0])
         rows.append(
             (
                 f"`{network}`",
                 view,
                 *(f"{statistics.mean(pair[key] for pair in pairs):.0%}" for key in ("recognised", "seen")),
                 *map(_beside, _values(found, name)[:2], middle[:2]),
-                _beside(_values(found, name, recognised=False)[0], middle_all[0]),
+                f"{_marked(of_all, usual)}, {middle_of_all:.2f}",
                 *map(_cell, _values(found, name)[2:]),
-                *([f"{right[network, view]:.1%}"] if right else []),
+                *([f"{found[0]['top_1']:.1%}"] if "top_1" in found[0] else []),
                 f"{pixels[0] / pixels[1]:.2f}",
             )
         )
     header = ("network", "view", "class in the top 5", "box in view", *(f"{name} (middle)" for name in SCORES[:2]))
-    more = ("all pairs (middle)", *SCORES[2:], *(["top 1"] if right else []), "pixels")
+    more = ("all pairs (middle)", *SCORES[2:], *(["top 1"] if "top_1" in records[0] else []), "pixels")
     count = sum(len(record["pairs"]) for record in found)
     return f"{table((*header, *more), rows)}\n\n{count} pairs in {len(found)} pictures."
 

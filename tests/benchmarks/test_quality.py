@@ -178,7 +178,7 @@ def test_every_pair_of_a_photograph_is_scored_in_every_view(tmp_path: Path) -> N
     assert middle["maps"]["grad-cam " + layer][1] in (0, 1)
     assert records[1]["pairs"][0]["seen"]
     assert records[1]["pixels"] > records[0]["pixels"]
-    found = rows(pointing.views_table(records, {}))
+    found = rows(pointing.views_table(records))
     assert [line[1:4] for line in found] == [["centre", "100%", "50%"], ["whole", "100%", "100%"]]
     assert rows(pointing.methods_table(records))[0][:3] == [pointing.BASELINE, "", "0.50 (0.50–0.50)"]
 
