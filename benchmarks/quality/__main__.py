@@ -15,7 +15,7 @@ from benchmarks import machine, methods
 from benchmarks.quality import calibration, plot, pointing, report
 from benchmarks.quality.boxes import Folder
 from benchmarks.quality.measure import Effort, Network, measure
-from benchmarks.quality.scenes import composed, recognised, spread
+from benchmarks.quality.scenes import composed, recognised
 from benchmarks.report import Figures, fill, machine_line
 from benchmarks.servers import ROOT
 from pellucid.network.spec import NetworkSpec
@@ -117,25 +117,20 @@ def _scenes(settings: Settings, layers: list[str], path: Path, quick: bool, desc
         scenes = composed(network.spec)
     except KeyError as error:
         raise typer.BadParameter(f"{network.spec.name} has no class {error}: point it at pictures by --boxes") from None
-    found = spread(recognised(scenes, network.best))
+    found = recognised(scenes, network.best)
     if not found:
         raise typer.BadParameter("the network recognises none of these: no class is among its five best")
     _say(f"of {len(scenes)} scenes the network recognises {len(found)}")
     figures, heat_maps = measure(network, found, chosen, _QUICK if quick else Effort(), _say)
-    figures |= {"machine": described, "composed": len(scenes), "agreement": {} if quick else methods.agreements()}
+    figures |= {"machine": described, "agreement": {} if quick else methods.agreements()}
     path.write_text(json.dumps(figures) + "\n", "utf-8")
     if _fills(settings, quick):
         labels = network.spec.labels
         plot.maps(found[:_SHOWN], heat_maps[:_SHOWN], chosen[-1], labels, IMAGES / "quality-maps.jpg")
-    return contents(figures)
-
-
-def contents(figures: Figures) -> dict[str, str]:
-    """What stands between the page's marks, by their names."""
-    about = f"{report.scenes(figures)} Of {figures['composed']} scenes, those whose class is among the five best."
+    about = f"{report.scenes(figures)} Of {len(scenes)} scenes, those whose class is among the five best."
     overview = report.overview(figures, figures["agreement"])
     return {
-        "overview": f"{overview}\n\n{about}\n\n{machine_line(figures['machine'])}",
+        "overview": f"{overview}\n\n{about}\n\n{machine_line(described)}",
         "libraries": report.libraries(figures),
     }
 

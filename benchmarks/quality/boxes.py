@@ -39,9 +39,9 @@ Boxes = dict[str, list[Box]]
 
 @dataclass(frozen=True)
 class Pair:
-    """A picture and a category in it: the ``classes`` of the network that count as it, and where it is.
+    """A picture and a category in it, and the ``classes`` of the network that count as it.
 
-    ``within`` and ``mask`` are ``[H, W]`` of the upright picture: whether a pixel lies in a box, and in the mask.
+    ``within`` and ``mask`` ``[H, W]``: whether a pixel of the upright picture lies in a box, and in the mask.
     """
 
     category: str
@@ -53,10 +53,7 @@ class Pair:
 
 
 class Folder:
-    """The labels of a folder of pictures, which are read when they are asked for.
-
-    Raises ValueError that names the line, and FileNotFoundError.
-    """
+    """The labels of a folder of pictures. Raises ValueError that names the line, and FileNotFoundError."""
 
     def __init__(self, path: Path, spec: ModelSpec) -> None:
         self.path, self._masks = path, path / "masks.yaml"

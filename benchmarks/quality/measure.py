@@ -139,10 +139,7 @@ def measure(
         "scorer": network.scorer.info.description,
         "default_layer": network.engine.network.default_layer,
         "layers": {layer: network.engine.network.by_name[layer].shape for layer in layers},
-        "scenes": [
-            {"picture": scene.picture, "kind": scene.kind, "target": network.spec.labels[scene.target]}
-            for scene in scenes
-        ],
+        "scenes": [{"picture": each.picture, "target": network.spec.labels[each.target]} for each in scenes],
         "share": statistics.mean(float(scene.within.mean()) for scene in scenes),
         "rows": [vars(row) for row in rows.values()],
     }

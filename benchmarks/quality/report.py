@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Sequence
 
 from benchmarks.quality.makers import OURS
@@ -82,11 +83,8 @@ def _beside(row: Figures, ours: Figures, name: str) -> str:
 
 def scenes(figures: Figures) -> str:
     """What was measured on, in words."""
-    kinds: dict[str, int] = {}
-    for scene in figures["scenes"]:
-        name = f"{scene['kind']}, {scene['target']}"
-        kinds[name] = kinds.get(name, 0) + 1
-    listed = "; ".join(f"{name}: {count}" for name, count in sorted(kinds.items()))
+    objects = Counter(scene["target"] for scene in figures["scenes"])
+    listed = "; ".join(f"{name}: {count}" for name, count in sorted(objects.items()))
     pictures = len({scene["picture"] for scene in figures["scenes"]})
     ours, theirs = (
         1000
