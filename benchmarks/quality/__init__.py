@@ -1,5 +1,5 @@
-"""Whether maps mark what they should: on pictures in which the true place is known, method by method, layer by layer.
+"""Whether maps mark what they should, on pictures in which the true place is known, method by method, layer by layer.
 
-scenes, boxes ─ pictures with their true boxes ─> maps, libraries ─ heat maps ─> scores ─ measure ─> raw figures
-      ─> report, plot ─> docs/quality.md
+photographs with boxes ─ boxes, pointing ─> figures of each picture ─> tables, plot ─> docs/quality.md
+scenes ─ composed pictures ─> makers, ours and others' ─ measure ─> raw figures ─> report, plot ─> the same page
 """

@@ -12,25 +12,24 @@ import typer
 
 import pellucid
 from benchmarks import machine, methods
-from benchmarks.quality import boxes as labelled
-from benchmarks.quality import calibration, plot, report, views
+from benchmarks.quality import calibration, plot, pointing, report
+from benchmarks.quality.boxes import Folder
 from benchmarks.quality.measure import Effort, Network, measure
-from benchmarks.quality.scenes import Scene, composed, recognised, spread
+from benchmarks.quality.scenes import composed, recognised
 from benchmarks.report import Figures, fill, machine_line
 from benchmarks.servers import ROOT
-from pellucid.errors import PellucidError
+from pellucid.network.spec import NetworkSpec
 from service.config import Settings
 
 RESULTS: Final = ROOT / "benchmarks" / "results"
-# An early one, a middle one, and the default one of the default network. The libraries are compared at all but the
-# first: no gate follows there, behind which their hooks would see another value.
-LAYERS: Final = "blocks.4,blocks.9,head"
+PAGE: Final = ROOT / "docs" / "quality.md"
+IMAGES: Final = ROOT / "docs" / "images"
+# Measured on photographs: of the first, every method.
+NETWORKS: Final = ("lite0", "lite0-plain", "lite2")
+# An early one, a middle one, a late one and the default one of the default network. Other libraries are compared at the
+# middle and the default one, which no gate follows, so that their hooks see the same value.
+LAYERS: Final = "blocks.4,blocks.9,blocks.13,head"
 _SHOWN: Final = 6
-_PLOTS: Final = (
-    "![Each method's pointing game, energy in the box, deletion and insertion by layer, and energy by cost]"
-    "(images/quality.png)\n\n"
-    "![Scenes with their true boxes, and each method's map at the default layer or the pixels](images/quality-maps.jpg)"
-)
 _QUICK: Final = Effort(scenes=2, curves=1, passes=96, least=1)
 _BEGUN: Final = time.perf_counter()
 
@@ -39,21 +38,21 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__d
 
 @app.command()
 def main(
-    boxes: Annotated[
-        Path | None, typer.Option(help="A folder of pictures with boxes, in place of the composed ones.")
-    ] = None,
+    boxes: Annotated[Path | None, typer.Option(help="A folder of photographs with boxes: where maps point.")] = None,
     classes: Annotated[
         Path | None,
-        typer.Option(help="A folder of folders, one for each class, named by its number: top 1 by view."),
+        typer.Option(help="With --boxes: a folder of folders, one for each class, named by its number: top 1 by view."),
     ] = None,
-    only_views: Annotated[bool, typer.Option("--views", help="Of --boxes: compare the views alone.")] = False,
     calibrate: Annotated[
         Path | None, typer.Option(help="A folder of pictures: how often trust is right. Nothing else is measured.")
     ] = None,
     layers: Annotated[str, typer.Option(help="From early to late, between commas; for the default network.")] = LAYERS,
     quick: Annotated[bool, typer.Option("--quick", help="Try that all works: no figure is worth anything.")] = False,
 ) -> None:
-    """Composed scenes fill the page; a folder of one's own, and a quick run, get a page of their own."""
+    """Without options: costs, curves and other libraries on composed scenes.
+
+    Tables of a quick run and of another network are printed, not written.
+    """
     settings = Settings()
     described = machine.describe()
     if calibrate is not None:
@@ -65,77 +64,86 @@ def main(
         page.write_text(fill(page.read_text("utf-8"), "calibration", f"{written}\n\n{about}", by), "utf-8")
         _say("written: docs/trust.md")
         return
-    if boxes is not None and only_views:
-        print(_views(settings, boxes, classes))
-        return
-    network = Network(settings)
     chosen = [layer.strip() for layer in layers.split(",")]
-    unknown = set(chosen) - set(network.engine.network.by_name)
-    if unknown:
-        raise typer.BadParameter(
-            f"{network.spec.name} has no layer {', '.join(sorted(unknown))}: name some by --layers"
-        )
-    scenes = _scenes(boxes, network, settings)
-    found = spread(recognised(scenes, network.best))
+    folder = RESULTS / "quick" if quick else RESULTS
+    folder.mkdir(parents=True, exist_ok=True)
+    if boxes is not None:
+        found = _photographs(settings, boxes, classes, chosen, folder / "pointing.jsonl", quick)
+        found["photographs"] += f" Maps in fp32.\n\n{machine_line(described)}"
+    else:
+        found = _scenes(settings, chosen, folder / "quality.json", quick, described)
+    if not _fills(settings, quick):
+        print("\n\n".join(found.values()))
+        return
+    text = PAGE.read_text("utf-8")
+    for name, written in found.items():
+        text = fill(text, name, written, by="make quality BOXES=folder" if boxes else "make quality")
+    PAGE.write_text(text, "utf-8")
+    _say("written: docs/quality.md, docs/images")
+
+
+def _photographs(
+    settings: Settings, boxes: Path, classes: Path | None, layers: list[str], path: Path, quick: bool
+) -> dict[str, str]:
+    """The tables of photographs with boxes, from the figures of each picture in a file."""
+    with path.open("w", encoding="utf-8") as file:
+        for name in NETWORKS if settings.model == NETWORKS[0] else (settings.model,):
+            network = pellucid.open(name, precision="fp32")
+            try:
+                folder = Folder(boxes, network.spec)
+            except (OSError, ValueError) as error:
+                raise typer.BadParameter(str(error)) from None
+            for view in pointing.views(network):
+                if name == settings.model and view == pointing.VIEW:
+                    methods = pointing.cheap(network, [*_known(layers, network.network), network.network.default_layer])
+                else:
+                    methods = {network.network.default_layer: [pointing.DEFAULT]}
+                right = {} if classes is None else {"top_1": pointing.top_1(network, view, classes)}
+                for figures in pointing.measure(network, view, methods, folder, folder.files[: 4 if quick else None]):
+                    file.write(json.dumps(figures | right) + "\n")
+                _say(f"{name}, {view}")
+    records = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    if _fills(settings, quick):
+        plot.scores(pointing.by_method(records), IMAGES / "quality.png")
+    return {"photographs": pointing.methods_table(records), "views": pointing.views_table(records)}
+
+
+def _scenes(settings: Settings, layers: list[str], path: Path, quick: bool, described: Figures) -> dict[str, str]:
+    """The tables of composed scenes, and their picture."""
+    network = Network(settings)
+    layers = _known(layers, network.engine.network)
+    chosen = [*dict.fromkeys((layers[len(layers) // 3], layers[-1]))]
+    try:
+        scenes = composed(network.spec)
+    except KeyError as error:
+        raise typer.BadParameter(f"{network.spec.name} has no class {error}: point it at pictures by --boxes") from None
+    found = recognised(scenes, network.best)
     if not found:
         raise typer.BadParameter("the network recognises none of these: no class is among its five best")
     _say(f"of {len(scenes)} scenes the network recognises {len(found)}")
     figures, heat_maps = measure(network, found, chosen, _QUICK if quick else Effort(), _say)
-    figures["machine"], figures["composed"] = described, len(scenes)
-    agreement = {} if quick else methods.agreements()
-    figures["agreement"] = agreement
-    own = quick or boxes is not None
-    folder = RESULTS / ("quick" if quick else "boxes" if boxes is not None else "quality")
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "quality.json").write_text(json.dumps(figures) + "\n", "utf-8")
-    images = folder if own else ROOT / "docs" / "images"
-    plot.scores(figures, images / "quality.png")
-    shown = min(_SHOWN, len(heat_maps))
-    plot.maps(found[:shown], heat_maps[:shown], chosen[-1], network.spec.labels, images / "quality-maps.jpg")
-    parts = contents(figures)
-    if boxes is not None and not quick:
-        parts["views"] = _views(settings, boxes, classes)
-    if own:
-        text = "\n\n".join(parts.values())
-        (folder / "quality.md").write_text(text + "\n", "utf-8")
-        print(text)
-        _say(f"written: {folder / 'quality.md'}")
-        return
-    page = ROOT / "docs" / "quality.md"
-    text = page.read_text("utf-8")
-    for name, written in {**parts, "plots": _PLOTS}.items():
-        text = fill(text, name, written, by="make quality")
-    page.write_text(text, "utf-8")
-    _say("written: docs/quality.md, docs/images/quality.png, docs/images/quality-maps.jpg")
-
-
-def contents(figures: Figures) -> dict[str, str]:
-    """What stands between the page's marks, by their names."""
-    about = f"{report.scenes(figures)} Of {figures['composed']} scenes, those whose class is among the five best."
+    figures |= {"machine": described, "agreement": {} if quick else methods.agreements()}
+    path.write_text(json.dumps(figures) + "\n", "utf-8")
+    if _fills(settings, quick):
+        labels = network.spec.labels
+        plot.maps(found[:_SHOWN], heat_maps[:_SHOWN], chosen[-1], labels, IMAGES / "quality-maps.jpg")
+    about = f"{report.scenes(figures)} Of {len(scenes)} scenes, those whose class is among the five best."
     overview = report.overview(figures, figures["agreement"])
     return {
-        "overview": f"{overview}\n\n{about}\n\n{machine_line(figures['machine'])}",
-        "layers": report.layers(figures),
+        "overview": f"{overview}\n\n{about}\n\n{machine_line(described)}",
         "libraries": report.libraries(figures),
     }
 
 
-def _views(settings: Settings, boxes: Path, classes: Path | None) -> str:
-    network = pellucid.open(settings.model, precision="fp32")
-    return views.page(
-        network.spec.name, views.measure(network, boxes, labelled.boxes_of(boxes, network.spec), classes, _say)
-    )
+def _fills(settings: Settings, quick: bool) -> bool:
+    """Whether the page's tables and pictures are written: they are of the default network."""
+    return not quick and settings.model == NETWORKS[0]
 
 
-def _scenes(boxes: Path | None, network: Network, settings: Settings) -> list[Scene]:
-    try:
-        if boxes is not None:
-            return labelled.read(boxes, network.spec, settings.max_megapixels * 10**6, network.best)
-        return composed(network.spec)
-    except KeyError as error:
-        raise typer.BadParameter(f"{network.spec.name} has no class {error}: point it at pictures by --boxes") from None
-    except (OSError, ValueError, PellucidError) as error:
-        raise typer.BadParameter(str(error)) from None
+def _known(layers: list[str], network: NetworkSpec) -> list[str]:
+    if unknown := set(layers) - set(network.by_name):
+        raise typer.BadParameter(f"the network has no layer {', '.join(sorted(unknown))}: name some by --layers")
+    return layers
 
 
 def _say(line: str) -> None:

@@ -9,76 +9,48 @@ from typing import Any, Final
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from benchmarks.quality.makers import OURS
-from benchmarks.quality.measure import BASELINE
-from benchmarks.quality.report import cost
+from benchmarks.quality.pointing import SCORES, Values
 from benchmarks.quality.scenes import Scene
 from benchmarks.quality.scores import interval
-from benchmarks.report import Figures
 from pellucid.explain.methods import METHODS
 from pellucid.network.spec import PIXELS
 from pellucid.render.compose import positive
 from pellucid.types import Floats
 
-_COLOURS: Final = ("#6b6b6b", "#d9730d", "#0b6e99", "#7b3f9e")
-_PANELS: Final = (
-    ("hits", "pointing game, more is better"),
-    ("energy", "energy in the box, more is better"),
-    ("deletion", "deletion AUC, less is better"),
-    ("insertion", "insertion AUC, more is better"),
-)
+_COLOURS: Final = ("#d9730d", "#0b6e99", "#7b3f9e", "#6b6b6b")  # late layers first
 # The measured network has no attention.
 _METHODS: Final = {name: method for name, method in METHODS.items() if not method.spec.of_attention}
 _STYLE: Final[dict[Any, Any]] = {"font.size": 8, "axes.spines.top": False, "axes.spines.right": False}
 
 
-def scores(figures: Figures, path: Path) -> None:
-    """Our methods' four scores with their intervals, a colour for each layer, baselines as lines; energy by cost."""
-    places = [*figures["layers"], PIXELS]
-    colours = dict(zip(places, _COLOURS, strict=False))
+def scores(found: Sequence[tuple[str, str, list[Values]]], path: Path) -> None:
+    """The scores of methods with their intervals, a colour for each layer; the baseline's as a line."""
+    methods = list(dict.fromkeys(method for method, layer, _ in found if layer))
+    colours = dict(zip(dict.fromkeys(layer for _, layer, _ in found if layer), _COLOURS, strict=False))
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(15, 4.4), layout="constrained")
-        axes = list(figure.subplots(1, len(_PANELS) + 1))
-        for ax, (name, title) in zip(axes, _PANELS, strict=False):
-            _panel(ax, figures, name, title, colours)
-        axes[0].set_yticks(range(len(_METHODS)), [method.spec.title for method in _METHODS.values()])
-        for ax in axes[1:-1]:
-            ax.set_yticks(range(len(_METHODS)), [])
-        _by_cost(axes[-1], figures, colours)
-        handles = axes[1].get_legend_handles_labels()
-        figure.legend(*handles, loc="outside lower center", ncols=6, frameon=False)
+        figure = Figure(figsize=(12, 3.8), layout="constrained")
+        axes = list(figure.subplots(1, len(SCORES), sharey=True))
+        for number, (ax, title) in enumerate(zip(axes, SCORES, strict=True)):
+            for place, (layer, colour) in enumerate(colours.items()):
+                rows = [(method, each[number]) for method, where, each in found if where == layer and each[number][0]]
+                heights = [methods.index(method) + 0.18 * (place - 1.5) for method, _ in rows]
+                ends = np.array([interval(*values) for _, values in rows]).reshape(-1, 2)
+                ax.hlines(heights, ends[:, 0], ends[:, 1], color=colour, linewidth=0.8, alpha=0.6)
+                means = [statistics.mean(values) for _, (values, _) in rows]
+                ax.plot(means, heights, "o", color=colour, markersize=4, label=layer)
+            for name, layer, each in found:
+                if not layer and each[number][0]:
+                    ax.axvline(statistics.mean(each[number][0]), color="black", linewidth=0.8, ls=":", label=name)
+            ax.set_title(title)
+            ax.grid(axis="y", linewidth=0.2)
+        axes[0].set_yticks(range(len(methods)), [METHODS[method].spec.title for method in methods])
+        axes[0].set_ylim(len(methods) - 0.5, -0.5)
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
         figure.savefig(path, dpi=130)
-
-
-def _panel(ax: Axes, figures: Figures, name: str, title: str, colours: dict[str, str]) -> None:
-    pictures = [scene["picture"] for scene in figures["scenes"]]
-    methods = list(_METHODS)
-    for place, (layer, colour) in enumerate(colours.items()):
-        rows = [row for row in figures["rows"] if row["by"] == OURS and row["layer"] == layer and row[name]]
-        heights = [methods.index(row["method"]) + 0.18 * (place - 1.5) for row in rows]
-        means = [statistics.mean(row[name]) for row in rows]
-        ends = np.array([interval(row[name], pictures[: len(row[name])]) for row in rows]).reshape(-1, 2)
-        ax.hlines(heights, ends[:, 0], ends[:, 1], color=colour, linewidth=0.8, alpha=0.6)
-        ax.plot(means, heights, "o", color=colour, markersize=4, label=layer)
-    for row, style in zip((row for row in figures["rows"] if row["by"] == BASELINE), (":", "--"), strict=False):
-        if row[name]:
-            ax.axvline(statistics.mean(row[name]), color="black", linewidth=0.8, linestyle=style, label=row["method"])
-    ax.set_title(title)
-    ax.set_ylim(len(methods) - 0.5, -0.5)
-    ax.grid(axis="y", linewidth=0.2)
-
-
-def _by_cost(ax: Axes, figures: Figures, colours: dict[str, str]) -> None:
-    for row in figures["rows"]:
-        if row["by"] == OURS:
-            ax.plot(cost(row), statistics.mean(row["energy"]), "o", color=colours[row["layer"]], markersize=4)
-    ax.set_xscale("log")
-    ax.set_xlabel("cost, of a prediction")
-    ax.set_title("energy in the box by cost")
 
 
 def maps(

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
 from benchmarks.quality.makers import OURS
 from benchmarks.quality.measure import BASELINE
-from benchmarks.quality.scores import interval
 from benchmarks.report import Figures, table
 from pellucid.network.spec import PIXELS
 
@@ -40,31 +39,6 @@ def overview(figures: Figures, agreement: dict[str, dict[str, float]]) -> str:
     ]
     header = ("method", "layer", "oracles, largest difference", "cost, of a prediction", "deletion AUC ↓")
     return table((*header, "insertion AUC ↑", "pointing game ↑", "energy in the box ↑", "scenes"), rows)
-
-
-def layers(figures: Figures) -> str:
-    """Every method at every layer, with intervals."""
-    rows = []
-    for row in [*_of(figures, OURS), *_of(figures, BASELINE)]:
-        names = [scene["picture"] for scene in figures["scenes"]]
-        seconds = statistics.median(row["seconds"]) if row["seconds"] else None
-        rows.append(
-            (
-                f"`{row['method']}`" if row["by"] == OURS else row["method"],
-                f"`{row['layer']}`" if row["layer"] else "",
-                str(len(row["hits"])),
-                _with_interval(row["hits"], names),
-                _with_interval(row["energy"], names),
-                str(len(row["deletion"])),
-                _with_interval(row["deletion"], names),
-                _with_interval(row["insertion"], names),
-                _with_interval(row["road"], names),
-                f"{1000 * seconds:.0f}" if seconds else "-",
-                _short(cost(row)) if seconds else "-",
-            )
-        )
-    header = ("method", "layer", "scenes", "pointing game ↑", "energy in the box ↑", "of curves", "deletion AUC ↓")
-    return table((*header, "insertion AUC ↑", "ROAD AUC ↓", "ms", "of a prediction"), rows)
 
 
 def libraries(figures: Figures) -> str:
@@ -109,11 +83,8 @@ def _beside(row: Figures, ours: Figures, name: str) -> str:
 
 def scenes(figures: Figures) -> str:
     """What was measured on, in words."""
-    kinds: dict[str, int] = {}
-    for scene in figures["scenes"]:
-        name = f"{scene['kind']}, {scene['target']}"
-        kinds[name] = kinds.get(name, 0) + 1
-    listed = "; ".join(f"{name}: {count}" for name, count in sorted(kinds.items()))
+    objects = Counter(scene["target"] for scene in figures["scenes"])
+    listed = "; ".join(f"{name}: {count}" for name, count in sorted(objects.items()))
     pictures = len({scene["picture"] for scene in figures["scenes"]})
     ours, theirs = (
         1000
@@ -149,10 +120,3 @@ def _mean(values: Sequence[float]) -> str:
 
 def _short(value: float) -> str:
     return f"{value:.1f}" if value < 10 else f"{value:.0f}"
-
-
-def _with_interval(values: Sequence[float], pictures: Sequence[Any]) -> str:
-    if not values:
-        return "-"
-    low, high = interval(values, pictures[: len(values)])
-    return f"{statistics.mean(values):.2f} ({low:.2f}–{high:.2f})"

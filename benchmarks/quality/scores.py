@@ -8,42 +8,47 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.quality.scenes import Scene
 from pellucid.render.compose import positive
 from pellucid.resampling import upsample
-from pellucid.types import Floats
+from pellucid.types import Box, Floats
 
-# Zhang et al. allow 15 pixels, on pictures of about 500 x 375: the same share of the longer side.
-TOLERANCE: Final = 15 / 500
 _RESAMPLES: Final = 2000
 
 
-def hit(heat: Floats, scene: Scene) -> bool:
-    """Pointing game: whether the largest value of the map ``[h, w]`` lies in a box, or near it by TOLERANCE.
+def inside(boxes: Sequence[Box], height: int, width: int) -> NDArray[np.bool_]:
+    """Whether a pixel lies in one of the boxes: ``[height, width]``."""
+    within = np.zeros((height, width), bool)
+    for x0, y0, x1, y1 in boxes:
+        within[y0:y1, x0:x1] = True
+    return within
+
+
+def hit(heat: Floats, over: Box, boxes: Sequence[Box], tolerance: float) -> bool:
+    """Pointing game: whether the largest value of a map ``[h, w]`` of the box ``over`` lies in one of the ``boxes``, or
+    near it by ``tolerance``. All in pixels of one picture.
 
     Zhang et al., "Top-down Neural Attention by Excitation Backprop", arXiv 1608.00507, section 4.1. A flat map points
     nowhere, which is a miss.
     """
-    height, width = scene.pixels.shape[:2]
     if np.ptp(heat) == 0:
         return False
-    enlarged = upsample(heat, width, height)
-    return bool(scene.inside(TOLERANCE * max(height, width)).ravel()[enlarged.argmax()])
+    width, height = over[2] - over[0], over[3] - over[1]
+    row, column = divmod(int(upsample(heat, width, height).argmax()), width)
+    x, y = over[0] + column + 0.5, over[1] + row + 0.5
+    return any(np.hypot(max(x0 - x, x - x1, 0), max(y0 - y, y - y1, 0)) <= tolerance for x0, y0, x1, y1 in boxes)
 
 
-def energy(heat: Floats, scene: Scene) -> float:
-    """The share of the positive map, 0 to 1, that lies in the boxes: Wang et al., "Score-CAM", arXiv 1910.01279,
-    section 4.3. Of a map with nothing positive, 0.
+def energy(heat: Floats, within: NDArray[np.bool_]) -> float:
+    """The share of the positive map, 0 to 1, that lies where ``within`` ``[H, W]`` does, which the map covers: Wang et
+    al., "Score-CAM", arXiv 1910.01279, section 4.3. Of a map with nothing positive, 0.
     """
-    height, width = scene.pixels.shape[:2]
-    mask = positive(heat, width, height)
+    mask = positive(heat, *within.shape[::-1])
     total = float(mask.sum())
-    return float(mask[scene.inside()].sum()) / total if total else 0.0
+    return float(mask[within].sum()) / total if total else 0.0
 
 
-def cosine(one: Floats, other: Floats, scene: Scene) -> float:
-    """The cosine between two maps as masks of the scene's size, 1 where they are the same; 0 if one is empty."""
-    height, width = scene.pixels.shape[:2]
+def cosine(one: Floats, other: Floats, height: int, width: int) -> float:
+    """The cosine between two maps as masks of this size, 1 where they are the same; 0 if one is empty."""
     left, right = (positive(heat, width, height).ravel().astype(np.float64) for heat in (one, other))
     size = float(np.sqrt((left @ left) * (right @ right)))
     return float(left @ right) / size if size else 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks.quality import boxes, report, scores, views
+import pellucid
+from benchmarks.quality import boxes, pointing, report, scores
 from benchmarks.quality.makers import OURS, Maker, ours
 from benchmarks.quality.measure import BASELINE, Effort, Row, _maps
-from benchmarks.quality.scenes import THINGS, Scene, composed, recognised, spread
+from benchmarks.quality.scenes import THINGS, Scene, composed, recognised
 from pellucid.engine import Engine
 from pellucid.network.spec import PIXELS, ModelSpec
 from pellucid.runtime.torch_runtime import TorchRuntime
@@ -25,7 +27,7 @@ IMAGENET = ModelSpec("three", "", tuple(thing.label for thing in THINGS), SPEC.p
 
 
 def scene(*found: Box, side: int = 100) -> Scene:
-    return Scene("a picture", "test", np.zeros((side, side, 3), np.uint8), 1, found)
+    return Scene("a picture", np.zeros((side, side, 3), np.uint8), 1, found)
 
 
 def spot(x: int, y: int, side: int = 100) -> Floats:
@@ -39,29 +41,34 @@ def spot(x: int, y: int, side: int = 100) -> Floats:
     [(20, 30, True), (39, 49, True), (42, 40, True), (43, 40, False), (42, 52, False), (17, 40, True), (80, 90, True)],
 )
 def test_the_pointing_game_allows_three_percent_around_any_box(x: int, y: int, said: bool) -> None:
-    assert scores.hit(spot(x, y), scene((20, 30, 40, 50), (75, 85, 90, 95))) is said
+    row = Row(OURS, "grad-cam", "head")
+    row.score(spot(x, y), scene((20, 30, 40, 50), (75, 85, 90, 95)))
+    assert row.hits == [said]
 
 
-def test_a_coarse_map_points_at_the_middle_of_its_cell_and_a_flat_one_nowhere() -> None:
-    coarse = np.array([[0, 0], [0, 2.0]], np.float32)
-    assert scores.hit(coarse, scene((70, 70, 80, 80)))
-    assert not scores.hit(coarse, scene((0, 0, 50, 50)))
-    assert not scores.hit(np.ones((2, 2), np.float32), scene((0, 0, 100, 100)))
+def test_a_map_points_at_a_box_of_the_picture_whatever_part_it_covers() -> None:
+    heat = np.zeros((4, 4), np.float32)
+    heat[1, 2] = 1  # of a box of 80 x 40 that begins at (100, 20): about (150, 35)
+    over = (100, 20, 180, 60)
+    assert scores.hit(heat, over, [(0, 0, 9, 9), (145, 30, 155, 40)], 0)
+    assert scores.hit(heat, over, [(160, 30, 170, 40)], 12)
+    assert not scores.hit(heat, over, [(175, 30, 180, 40)], 12)
+    assert not scores.hit(np.ones((4, 4), np.float32), over, [(0, 0, 400, 300)], 0)
 
 
 def test_energy_is_the_share_of_the_positive_map_in_the_boxes_counted_once() -> None:
     heat = np.full((100, 100), -5, np.float32)
     heat[:, :40] = 1
-    assert scores.energy(heat, scene((0, 0, 10, 100))) == pytest.approx(0.25)
-    assert scores.energy(heat, scene((0, 0, 10, 100), (5, 0, 20, 100))) == pytest.approx(0.5)
-    assert scores.energy(heat, scene((40, 0, 100, 100))) == 0
-    assert scores.energy(-np.abs(heat), scene((0, 0, 100, 100))) == 0
+    assert scores.energy(heat, scene((0, 0, 10, 100)).within) == pytest.approx(0.25)
+    assert scores.energy(heat, scene((0, 0, 10, 100), (5, 0, 20, 100)).within) == pytest.approx(0.5)
+    assert scores.energy(heat, scene((40, 0, 100, 100)).within) == 0
+    assert scores.energy(-np.abs(heat), scene((0, 0, 100, 100)).within) == 0
 
 
 def test_two_maps_are_compared_as_masks() -> None:
     heat = np.random.default_rng(0).normal(size=(7, 7)).astype(np.float32)
-    assert scores.cosine(heat, 3 * heat, scene()) == pytest.approx(1, abs=1e-6)
-    assert scores.cosine(spot(1, 1), spot(60, 60), scene()) == 0
+    assert scores.cosine(heat, 3 * heat, 100, 100) == pytest.approx(1, abs=1e-6)
+    assert scores.cosine(spot(1, 1), spot(60, 60), 100, 100) == 0
 
 
 def test_the_interval_covers_the_mean_and_widens_where_few_pictures_hold_many_scenes() -> None:
@@ -79,45 +86,20 @@ def found() -> list[Scene]:
 
 
 def test_the_boxes_of_composed_scenes_hold_the_object_that_was_put_there(found: list[Scene]) -> None:
-    """The cup is red, the sky blue, and every box lies in the picture, off the other object's."""
-    pasted = [each for each in found if each.kind == "pasted"]
-    cups_on_sky = [each for each in pasted if each.picture.startswith("coffee.jpg on rocket.jpg")]
-    assert len(cups_on_sky) == 8
-    for each in cups_on_sky:
-        redder = each.pixels[..., 0] > each.pixels[..., 2].astype(int)
-        inside = each.inside()
-        assert redder[inside].mean() > 0.9
-        assert redder[~inside].mean() < 0.1
+    """The cup is redder than blue, and every box lies in the picture, off the other object's."""
+    pictures: dict[str, dict[int, Scene]] = {}
     for each in found:
         ((x0, y0, x1, y1),) = each.boxes
         height, width = each.pixels.shape[:2]
         assert 0 <= x0 < x1 <= width
         assert 0 <= y0 < y1 <= height
-    for one, other in zip(*[iter(each for each in found if each.kind == "side by side")] * 2, strict=True):
-        assert one.picture == other.picture
-        assert one.target != other.target
-        assert not (one.inside() & other.inside()).any()
-
-
-def test_every_beginning_of_the_scenes_is_of_all_kinds_and_classes(found: list[Scene]) -> None:
-    ordered = spread(found)
-    assert {id(each) for each in ordered} == {id(each) for each in found}
-    assert len({(each.kind, each.target) for each in ordered[:10]}) == 6
+        pictures.setdefault(each.picture, {})[each.target] = each
+        if THINGS[each.target].file == "coffee.jpg":
+            assert (each.pixels[..., 0] > each.pixels[..., 2].astype(int))[each.within].mean() > 0.9
+    for one, other in (both.values() for both in pictures.values()):
+        assert not (one.within & other.within).any()
     kept = recognised(found, lambda pictures: [(0,) for _ in pictures])
     assert {each.target for each in kept} == {0}
-
-
-def test_boxes_of_a_folder_are_moved_into_what_the_network_sees(tmp_path: Path) -> None:
-    Image.new("RGB", (128, 64)).save(tmp_path / "wide.png")
-    # 64 x 64 pixels from the middle are seen of it: 32 to 96
-    lines = ("file,label,x0,y0,x1,y1", "wide.png,b,32,0,48,16", "wide.png,B,90,60,128,64", "wide.png,2,0,0,9,9")
-    (tmp_path / "boxes.csv").write_text("\n".join(lines), "utf-8")
-    spec = ModelSpec("five", "", ("a", "b", "c", "a", "e"), SPEC.preprocess, "")
-    size = SPEC.preprocess.size[0]
-    (only,) = boxes.read(tmp_path, spec, 10**6, lambda pictures: [(4, 1)])
-    assert only.target == 1
-    assert only.pixels.shape == (size, size, 3)
-    assert only.boxes == ((0, 0, 16, 16), (58, 60, 64, 64))
 
 
 @pytest.mark.parametrize(
@@ -133,20 +115,61 @@ def test_boxes_of_a_folder_are_moved_into_what_the_network_sees(tmp_path: Path) 
 def test_what_is_wrong_in_a_folder_is_named_with_its_line(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "boxes.csv").write_text(text, "utf-8")
     with pytest.raises(ValueError, match=said):
-        boxes.boxes_of(tmp_path, ModelSpec("five", "", ("a", "b", "c", "a", "e"), SPEC.preprocess, ""))
+        boxes.Folder(tmp_path, ModelSpec("five", "", ("a", "b", "c", "a", "e"), SPEC.preprocess, ""))
 
 
-def test_coco_s_categories_stand_for_the_classes_of_imagenet(tmp_path: Path) -> None:
-    for folder in ("images", "labels"):
-        (tmp_path / folder).mkdir()
-    Image.new("RGB", (100, 50)).save(tmp_path / "images" / "one.jpg")
+def test_a_pair_is_difficult_if_it_is_small_beside_another_category(tmp_path: Path) -> None:
+    """COCO's categories stand for classes of ImageNet; masks are of the picture's pixels, by the numbers of a file."""
+    for part in ("images", "labels", "masks"):
+        (tmp_path / part).mkdir()
+    for name in ("one", "two"):
+        Image.new("RGB", (100, 50)).save(tmp_path / "images" / f"{name}.jpg")
     (tmp_path / "labels" / "one.txt").write_text("1 0.5 0.5 0.2 0.4\n0 0.1 0.1 0.1 0.1\n1 0.95 0.5 0.2 1\n", "utf-8")
-    (tmp_path / "names.txt").write_text("person\ncat\n", "utf-8")
-    cats = (281, 282, 283, 284, 285)
-    assert boxes.boxes_of(tmp_path, IMAGENET) == {("images/one.jpg", cats): [(40, 15, 60, 35), (85, 0, 100, 50)]}
+    (tmp_path / "labels" / "two.txt").write_text("1 0.5 0.5 0.2 0.4\n2 0.5 0.5 1 0.6\n", "utf-8")
+    (tmp_path / "names.txt").write_text("person\ncat\ncar\n", "utf-8")
+    (tmp_path / "masks.yaml").write_text("classes:\n  1: person\n  17: cat\n", "utf-8")
+    mask = np.zeros((50, 100), np.uint8)
+    mask[20, 45:55] = 17
+    Image.fromarray(mask).save(tmp_path / "masks" / "one.png")
+    folder = boxes.Folder(tmp_path, IMAGENET)
+    (cat,) = folder.pairs("images/one.jpg")
+    assert (cat.classes, cat.boxes) == ((281, 282, 283, 284, 285), [(40, 15, 60, 35), (85, 0, 100, 50)])
+    assert cat.within.sum() == 20 * 20 + 15 * 50
+    assert cat.difficult
+    assert cat.mask is not None
+    assert cat.mask.sum() == 10
+    car, other = folder.pairs("images/two.jpg")
+    assert (car.category, car.difficult, other.difficult, other.mask) == ("car", False, True, None)
     with boxes.CATEGORIES.open(encoding="utf-8") as file:
         named = [boxes._numbers(line.rstrip().rpartition(",")[2]) for line in list(file)[1:]]
     assert {number for each in named for number in each} <= set(range(1000))
+
+
+def test_every_pair_of_a_photograph_is_scored_in_every_view(tmp_path: Path) -> None:
+    """A box outside of the centre is a miss there. All tables and intervals are of what the file has."""
+    wide = np.zeros((64, 192, 3), np.uint8)
+    wide[16:48, 8:40] = 200
+    Image.fromarray(wide).save(tmp_path / "wide.png")
+    (tmp_path / "boxes.csv").write_text(
+        "file,label,x0,y0,x1,y1\nwide.png,1,8,16,40,48\nwide.png,2,64,0,128,64\n", "utf-8"
+    )
+    network = pellucid.open(compiled("tiny"), engine="torch", precision="fp32")
+    folder = boxes.Folder(tmp_path, network.spec)
+    layer = network.network.default_layer
+    records = [
+        json.loads(json.dumps(figures))
+        for view in ("centre", "whole")
+        for figures in pointing.measure(network, view, pointing.cheap(network, [layer]), folder, folder.files)
+    ]
+    outside, middle = records[0]["pairs"]
+    assert [outside["seen"], middle["seen"], outside["difficult"]] == [False, True, True]
+    assert {tuple(found) for found in outside["maps"].values()} == {(0, 0, None)}
+    assert middle["maps"]["grad-cam " + layer][1] in (0, 1)
+    assert records[1]["pairs"][0]["seen"]
+    assert records[1]["pixels"] > records[0]["pixels"]
+    found = rows(pointing.views_table(records))
+    assert [line[1:4] for line in found] == [["centre", "100%", "50%"], ["whole", "100%", "100%"]]
+    assert rows(pointing.methods_table(records))[-1][:3] == [pointing.BASELINE, "", "0.50 (0.50–0.50)"]
 
 
 def test_every_method_is_measured_at_its_places_and_long_ones_on_fewer_scenes() -> None:
@@ -200,29 +223,15 @@ def test_the_tables_say_what_was_measured() -> None:
         "scorer": "OpenVINO",
         "default_layer": "head",
         "share": 0.3,
-        "scenes": [{"picture": str(n // 2), "kind": "pasted", "target": "cat"} for n in range(4)],
+        "scenes": [{"picture": str(n // 2), "target": "cat"} for n in range(4)],
         "rows": [vars(each) for each in (own, at_pixels, theirs, baseline)],
     }
     overview = rows(report.overview(figures, {"grad-cam": {"captum": 1e-6}}))
     assert overview[0] == ["`grad-cam`", "`head`", "captum 1e-06", "2.0", "0.25", "-", "0.75", "0.75", "4"]
     assert overview[1][:4] == ["`smoothgrad`", "`pixels`", "in the tests", "50"]
     assert overview[2][0] == "random"
-    assert rows(report.layers(figures))[0][:4] == ["`grad-cam`", "`head`", "4", "0.75 (0.50–1.00)"]
     (line,) = rows(report.libraries(figures))
     # On the two scenes that both have, ours hits both.
     assert line[:6] == ["captum", "`grad-cam`", "`head`", "2", "0.750 (0.500)", "0.50 / 1.00"]
     assert line[7:] == ["0.75 / 0.25", "the same", "50 / 20", "2.5"]
-    assert "4 scenes in 2 pictures (pasted, cat: 4); the boxes cover 30%" in report.scenes(figures)
-
-
-def test_a_map_points_at_a_box_of_the_picture_whatever_part_it_covers() -> None:
-    heat = np.zeros((4, 4), np.float32)
-    heat[1, 2] = 1  # of a box of 80 x 40 that begins at (100, 20): about (150, 35)
-    over, size = (100, 20, 180, 60), (400, 300)
-    assert views._points(heat, over, [(0, 0, 9, 9), (145, 30, 155, 40)], size)
-    assert views._points(heat, over, [(160, 30, 170, 40)], size)  # within 3 % of the longer side
-    assert not views._points(heat, over, [(175, 30, 180, 40)], size)
-    assert not views._points(np.ones((4, 4), np.float32), over, [(0, 0, 400, 300)], size)
-    row = {"recognised": 0.5, "pointed": 0.25, "pairs": 4}
-    found = {"centre": {**row, "pixels": 100.0}, "whole": {**row, "pixels": 170.0}}
-    assert "| whole | 50.0% | 25.0% | 1.70 |" in views.page("lite0", found)
+    assert "4 scenes in 2 pictures (cat: 4); the boxes cover 30%" in report.scenes(figures)
