@@ -13,7 +13,7 @@ import typer
 import pellucid
 from benchmarks import machine, methods
 from benchmarks.quality import boxes as labelled
-from benchmarks.quality import calibration, plot, report, views
+from benchmarks.quality import calibration, faithfulness, plot, report, views
 from benchmarks.quality.measure import Effort, Network, measure
 from benchmarks.quality.scenes import Scene, composed, recognised, spread
 from benchmarks.report import Figures, fill, machine_line
@@ -50,6 +50,9 @@ def main(
     calibrate: Annotated[
         Path | None, typer.Option(help="A folder of pictures: how often trust is right. Nothing else is measured.")
     ] = None,
+    faithful: Annotated[
+        Path | None, typer.Option(help="A folder of pictures: how faithful maps are. Nothing else is measured.")
+    ] = None,
     layers: Annotated[str, typer.Option(help="From early to late, between commas; for the default network.")] = LAYERS,
     quick: Annotated[bool, typer.Option("--quick", help="Try that all works: no figure is worth anything.")] = False,
 ) -> None:
@@ -60,10 +63,13 @@ def main(
         pictures = sorted(path for path in calibrate.rglob("*.*") if path.is_file())
         written = calibration.page(calibration.measure(pictures, settings, _say))
         about = f"`{settings.model}`, {len(pictures)} pictures. {machine_line(described)}"
-        page = ROOT / "docs" / "trust.md"
-        by = "make quality CALIBRATE=folder"
-        page.write_text(fill(page.read_text("utf-8"), "calibration", f"{written}\n\n{about}", by), "utf-8")
-        _say("written: docs/trust.md")
+        _fill("trust.md", {"calibration": f"{written}\n\n{about}"}, "make quality CALIBRATE=folder")
+        return
+    if faithful is not None:
+        lines = RESULTS / "faithfulness.jsonl"
+        faithfulness.measure(faithful, layers.split(",")[-2].strip(), settings, lines, _say)
+        written = f"{faithfulness.page(lines)} `{settings.model}`. {machine_line(described)}"
+        _fill("quality.md", {"faithfulness": written}, "make quality FAITHFUL=folder")
         return
     if boxes is not None and only_views:
         print(_views(settings, boxes, classes))
@@ -101,12 +107,17 @@ def main(
         print(text)
         _say(f"written: {folder / 'quality.md'}")
         return
-    page = ROOT / "docs" / "quality.md"
+    _fill("quality.md", {**parts, "plots": _PLOTS}, "make quality")
+    _say("written: docs/images/quality.png, docs/images/quality-maps.jpg")
+
+
+def _fill(name: str, parts: dict[str, str], by: str) -> None:
+    page = ROOT / "docs" / name
     text = page.read_text("utf-8")
-    for name, written in {**parts, "plots": _PLOTS}.items():
-        text = fill(text, name, written, by="make quality")
+    for mark, written in parts.items():
+        text = fill(text, mark, written, by)
     page.write_text(text, "utf-8")
-    _say("written: docs/quality.md, docs/images/quality.png, docs/images/quality-maps.jpg")
+    _say(f"written: docs/{name}")
 
 
 def contents(figures: Figures) -> dict[str, str]:
