@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -104,11 +104,11 @@ def _scores(
         scores += [outcome.explanations[0].target.probability for outcome in outcomes]
     masked = {trial.map: number for number, trial in enumerate(trials.plan) if trial.kind == "masked"}
     height, width = pixels.shape[:2]
-    rows = {}
+    rows: dict[Key, dict[str, float]] = {}
     for number, group in enumerate(groups):
         at = masked[trials.rows(number)[0]]
         again = _maps(engine, trials.picture(at), target, group)
-        areas = {curve.test: curve.map_auc for curve in curves(trials, np.asarray(scores), number)}
+        areas: dict[str, float] = {curve.test: curve.map_auc for curve in curves(trials, np.asarray(scores), number)}
         for key in group:
             rows[key] = {**adcc(found[key], again[key], height, width, scores[0], scores[at]), **areas}
     return {key: rows[key] for key in found}
