@@ -59,6 +59,7 @@ def main(
     """Composed scenes fill the page; a folder of one's own, and a quick run, get a page of their own."""
     settings = Settings()
     described = machine.describe()
+    chosen = [layer.strip() for layer in layers.split(",")]
     if calibrate is not None:
         pictures = sorted(path for path in calibrate.rglob("*.*") if path.is_file())
         written = calibration.page(calibration.measure(pictures, settings, _say))
@@ -67,7 +68,7 @@ def main(
         return
     if faithful is not None:
         lines = RESULTS / "faithfulness.jsonl"
-        faithfulness.measure(faithful, layers.split(",")[-2].strip(), settings, lines, _say)
+        faithfulness.measure(faithful, chosen, settings, lines, _say)
         written = f"{faithfulness.page(lines)} `{settings.model}`. {machine_line(described)}"
         _fill("quality.md", {"faithfulness": written}, "make quality FAITHFUL=folder")
         return
@@ -75,7 +76,6 @@ def main(
         print(_views(settings, boxes, classes))
         return
     network = Network(settings)
-    chosen = [layer.strip() for layer in layers.split(",")]
     unknown = set(chosen) - set(network.engine.network.by_name)
     if unknown:
         raise typer.BadParameter(

@@ -43,14 +43,17 @@ MEASURES: Final = {
 # Of a middle layer only these: other methods run the network behind it for each of its channels or positions.
 _FEW_PASSES: Final = ("activation", "gradient")
 _AT_LAST: Final = (*_FEW_PASSES, "forwards", "position forwards")
+# The one method whose maps at the middle layer are as faithful as those at the last.
+_FUSED: Final = "elementwise"
 _BATCH: Final = 4
 _PIXELS: Final = 10**8
 # Maps that differ by no more, both scaled to a largest magnitude of 1, are scored once.
 _SAME: Final = 1e-4
+_ROUNDING: Final = 1e-5
 
 
 class Key(NamedTuple):
-    """A method at a layer. A baseline has no layer."""
+    """A method at a layer, or the mean of its maps at several between commas. A baseline has no layer."""
 
     method: str
     layer: str
@@ -61,15 +64,17 @@ _GAUSSIAN: Final = Key("centred Gaussian", "")
 _RANDOM: Final = Key("random", "")
 
 
-def measure(folder: Path, middle: str, settings: Settings, lines: Path, say: Callable[[str], None]) -> None:
+def measure(folder: Path, layers: Sequence[str], settings: Settings, lines: Path, say: Callable[[str], None]) -> None:
     """Score the maps of each picture's first class, as the service makes them, into ``lines``.
 
-    Pictures come in a seeded random order, so the lines of a run that was stopped are a sample of the folder.
+    ``layers``: from early to late, the last two a middle one and the default one. Pictures come in a seeded random
+    order, so the lines of a run that was stopped are a sample of the folder.
     """
     engine, spec = load_engine(settings)
-    default = engine.network.default_layer
-    wanted = [Key(method.name, default) for method in offered(engine.network, SOFTMAX) if method.needs in _AT_LAST]
+    middle, last = layers[-2:]
+    wanted = [Key(method.name, last) for method in offered(engine.network, SOFTMAX) if method.needs in _AT_LAST]
     wanted += [Key(key.method, middle) for key in wanted if METHODS[key.method].spec.needs in _FEW_PASSES]
+    wanted += [Key(_FUSED, ",".join(layers[-2:])), Key(_FUSED, ",".join(layers))]
     mean = [255 * value for value in spec.preprocess.mean]
 
     def scored(path: Path) -> str:
@@ -116,12 +121,12 @@ def _scores(
 
 def _maps(engine: Engine, pixels: InputPixels, target: int, wanted: Sequence[Key]) -> Maps:
     """The wanted maps of a picture, and the baselines."""
-    specs = tuple(MapSpec(key.method, (key.layer,)) for key in wanted if key.layer)
+    specs = tuple(MapSpec(key.method, tuple(key.layer.split(","))) for key in wanted if key.layer)
     found: Maps = {}
     if specs:
         (outcome,) = engine.run(Batch(pixels[None], (Plan(targets=(target,), heat_maps=specs),)))
         for each in outcome.explanations:
-            found[Key(each.method, each.layers[0])] = each.heat
+            found[Key(each.method, ",".join(each.layers))] = each.heat
     grid = engine.network.by_name[engine.network.default_layer].shape[1:]
     noise = np.random.default_rng(zlib.crc32(pixels.tobytes())).standard_normal(grid).astype(np.float32)
     return found | {_GAUSSIAN: centred_gaussian(*pixels.shape[:2]), _RANDOM: noise}
@@ -176,7 +181,7 @@ def page(lines: Path) -> str:
             low, high = interval(values, names)
             better = [sign * (row[measure] - its[measure]) for row, its in zip(each, usual, strict=True)]
             least, most = interval(better, names)
-            mark = " ▲" if least > 0 else " ▼" if most < 0 else ""
+            mark = " ▲" if least > _ROUNDING else " ▼" if most < -_ROUNDING else ""
             cells.append(f"{statistics.mean(values):.3f} ({low:.3f}–{high:.3f}){mark}")
         method, layer = (f"`{each[0][name]}`" if each[0]["layer"] else each[0][name] for name in ("method", "layer"))
         rows.append((method, layer, *cells))
