@@ -12,7 +12,7 @@ import typer
 
 import pellucid
 from benchmarks import machine, methods
-from benchmarks.quality import calibration, plot, pointing, report
+from benchmarks.quality import calibration, faithfulness, plot, pointing, report
 from benchmarks.quality.boxes import Folder
 from benchmarks.quality.measure import Effort, Network, measure
 from benchmarks.quality.scenes import composed, recognised
@@ -22,7 +22,6 @@ from pellucid.network.spec import NetworkSpec
 from service.config import Settings
 
 RESULTS: Final = ROOT / "benchmarks" / "results"
-PAGE: Final = ROOT / "docs" / "quality.md"
 IMAGES: Final = ROOT / "docs" / "images"
 # Measured on photographs: of the first, every method.
 NETWORKS: Final = ("lite0", "lite0-plain", "lite2")
@@ -46,6 +45,9 @@ def main(
     calibrate: Annotated[
         Path | None, typer.Option(help="A folder of pictures: how often trust is right. Nothing else is measured.")
     ] = None,
+    faithful: Annotated[
+        Path | None, typer.Option(help="A folder of pictures: how faithful maps are. Nothing else is measured.")
+    ] = None,
     layers: Annotated[str, typer.Option(help="From early to late, between commas; for the default network.")] = LAYERS,
     quick: Annotated[bool, typer.Option("--quick", help="Try that all works: no figure is worth anything.")] = False,
 ) -> None:
@@ -55,16 +57,19 @@ def main(
     """
     settings = Settings()
     described = machine.describe()
+    chosen = [layer.strip() for layer in layers.split(",")]
     if calibrate is not None:
         pictures = sorted(path for path in calibrate.rglob("*.*") if path.is_file())
         written = calibration.page(calibration.measure(pictures, settings, _say))
         about = f"`{settings.model}`, {len(pictures)} pictures. {machine_line(described)}"
-        page = ROOT / "docs" / "trust.md"
-        by = "make quality CALIBRATE=folder"
-        page.write_text(fill(page.read_text("utf-8"), "calibration", f"{written}\n\n{about}", by), "utf-8")
-        _say("written: docs/trust.md")
+        _fill("trust.md", {"calibration": f"{written}\n\n{about}"}, "make quality CALIBRATE=folder")
         return
-    chosen = [layer.strip() for layer in layers.split(",")]
+    if faithful is not None:
+        lines = RESULTS / "faithfulness.jsonl"
+        faithfulness.measure(faithful, chosen, settings, lines, _say)
+        written = f"{faithfulness.page(lines)} `{settings.model}`. {machine_line(described)}"
+        _fill("quality.md", {"faithfulness": written}, "make quality FAITHFUL=folder")
+        return
     folder = RESULTS / "quick" if quick else RESULTS
     folder.mkdir(parents=True, exist_ok=True)
     if boxes is not None:
@@ -75,11 +80,16 @@ def main(
     if not _fills(settings, quick):
         print("\n\n".join(found.values()))
         return
-    text = PAGE.read_text("utf-8")
-    for name, written in found.items():
-        text = fill(text, name, written, by="make quality BOXES=folder" if boxes else "make quality")
-    PAGE.write_text(text, "utf-8")
-    _say("written: docs/quality.md, docs/images")
+    _fill("quality.md", found, "make quality BOXES=folder" if boxes else "make quality")
+
+
+def _fill(name: str, parts: dict[str, str], by: str) -> None:
+    page = ROOT / "docs" / name
+    text = page.read_text("utf-8")
+    for mark, written in parts.items():
+        text = fill(text, mark, written, by)
+    page.write_text(text, "utf-8")
+    _say(f"written: docs/{name}")
 
 
 def _photographs(

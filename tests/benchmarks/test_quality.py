@@ -11,14 +11,17 @@ import torch
 from PIL import Image
 
 import pellucid
-from benchmarks.quality import boxes, pointing, report, scores
+from benchmarks.quality import boxes, faithfulness, pointing, report, scores
 from benchmarks.quality.makers import OURS, Maker, ours
 from benchmarks.quality.measure import BASELINE, Effort, Row, _maps
 from benchmarks.quality.scenes import THINGS, Scene, composed, recognised
 from pellucid.engine import Engine
 from pellucid.network.spec import PIXELS, ModelSpec
 from pellucid.runtime.torch_runtime import TorchRuntime
+from pellucid.trust.measures import curves
+from pellucid.trust.perturbations import Design, Perturbations
 from pellucid.types import Box, Floats
+from tests.benchmarks import record_faithfulness as recorded
 from tests.benchmarks.test_report import rows
 from tests.networks import compiled
 
@@ -235,3 +238,46 @@ def test_the_tables_say_what_was_measured() -> None:
     assert line[:6] == ["captum", "`grad-cam`", "`head`", "2", "0.750 (0.500)", "0.50 / 1.00"]
     assert line[7:] == ["0.75 / 0.25", "the same", "50 / 20", "2.5"]
     assert "4 scenes in 2 pictures (cat: 4); the boxes cover 30%" in report.scenes(figures)
+
+
+def test_faithfulness_equals_what_quantus_and_pytorch_shapley_cam_gave() -> None:
+    whole, mean, (heat, again) = recorded.PICTURE.transpose(1, 2, 0), [recorded.MEAN] * 3, recorded.HEATS
+    trials = Perturbations(whole, [heat], mean, Design(recorded.STEPS, 0), (0, 0, 0), (255, 255, 255))
+    pictures = np.stack([trials.picture(number).transpose(2, 0, 1) for number in range(len(trials))])
+    y = recorded.probabilities(pictures)[:, recorded.CLASS]
+    found = {curve.test: curve.map for curve in curves(trials, y, 0)}
+    masked = next(n for n, trial in enumerate(trials.plan) if trial.kind == "masked" and trial.map == 1)
+    with np.load(recorded.ANSWERS) as file:
+        answers = {name: file[name] for name in file.files}
+    assert found["deletion"][1:] == pytest.approx(answers.pop("deletion"), abs=1e-5)
+    assert found["road"][1:] == pytest.approx(answers.pop("road"), abs=0.02)  # ours has the noise
+    side = recorded.SIDE
+    assert faithfulness.adcc(heat, again, side, side, y[0], y[masked]) == pytest.approx(
+        {name: float(value) for name, value in answers.items()}, abs=1e-5
+    )
+
+
+def test_maps_that_are_the_same_share_their_scores() -> None:
+    engine = Engine(compiled("tiny"), TorchRuntime(compiled("tiny"), torch.device("cpu")))
+    wanted = [faithfulness.Key(method, "head") for method in ("grad-cam", "layercam", "hirescam")]
+    pixels = np.random.default_rng(0).integers(0, 256, (*engine.size, 3), np.uint8)
+    found = faithfulness._scores(engine, pixels, 0, wanted, [128] * 3)
+    assert [key.method for key in found] == ["grad-cam", "layercam", "hirescam", "centred Gaussian", "random"]
+    grad_cam, layercam, hirescam, gaussian, _ = found.values()
+    assert grad_cam["road"] == hirescam["road"] != layercam["road"]
+    assert gaussian["coherency"] == pytest.approx(1)
+
+
+def test_the_faithfulness_table_marks_what_differs_from_the_default_in_the_same_pictures(tmp_path: Path) -> None:
+    def line(number: int) -> str:
+        usual = dict.fromkeys(faithfulness.MEASURES, number / 100)
+        better = {name: value + (0.01 if name == "adcc" else 0) for name, value in usual.items()}
+        maps = [{"method": name, "layer": "head", **row} for name, row in (("grad-cam", usual), ("layercam", better))]
+        return json.dumps({"picture": str(number), "target": "cat", "maps": maps})
+
+    lines = tmp_path / "lines.jsonl"
+    lines.write_text("\n".join(map(line, range(50))), "utf-8")
+    usual, better = rows(faithfulness.page(lines))
+    assert usual[:2] == ["`grad-cam`", "`head`"]
+    assert better[2].endswith(" ▲")
+    assert not any(cell.endswith(("▲", "▼")) for cell in [*usual, *better[3:]])
