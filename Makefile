@@ -34,13 +34,13 @@ check: .venv/.dev  ## lint, format, types
 bench: .venv/.bench .venv-xai/.bench  ## measure beside the ceiling and rivals, a quarter of an hour (PARTS=cost,start for some, QUICK=1 to try)
 	$(BIN)/python -m benchmarks $(if $(PARTS),--parts $(PARTS)) $(if $(QUICK),--quick)
 
-methods: .venv/.bench  ## measure agreement and cost of every method of heat maps, some minutes, into docs/methods.md
+methods: .venv/.bench  ## measure agreement and cost of every method of heat maps, some minutes, into docs/reference/methods.md
 	$(BIN)/python -m benchmarks.methods
 
-quality: .venv/.bench  ## measure what maps are worth, method by method, into docs/quality.md (BOXES=folder for its photographs with CLASSES=folder for their top 1, FAITHFUL=folder for faithfulness, CALIBRATE=folder for docs/trust.md, QUICK=1 to try)
+quality: .venv/.bench  ## measure what maps are worth, method by method, into docs/explanation/quality.md (BOXES=folder for its photographs with CLASSES=folder for their top 1, FAITHFUL=folder for faithfulness, CALIBRATE=folder for docs/explanation/trust.md, QUICK=1 to try)
 	$(BIN)/python -m benchmarks.quality $(if $(BOXES),--boxes $(BOXES)) $(if $(CLASSES),--classes $(CLASSES)) $(if $(FAITHFUL),--faithful $(FAITHFUL)) $(if $(CALIBRATE),--calibrate $(CALIBRATE)) $(if $(QUICK),--quick)
 
-precision: .venv/.bench  ## measure what bfloat16 does to maps, into docs/numerics.md (PICTURES=folder or tar for more)
+precision: .venv/.bench  ## measure what bfloat16 does to maps, into docs/reference/numerics.md (PICTURES=folder or tar for more)
 	$(BIN)/python -m benchmarks.precision $(PICTURES)
 
 install: .venv/.dev  ## prepare .venv with everything

@@ -125,20 +125,20 @@ def scaling(seconds: Seconds = 4.0, rounds: Rounds = 3) -> None:
 
 @app.command()
 def report() -> None:
-    """Write what was measured last into docs/performance.md, docs/scaling.md, the README and the plot."""
+    """Write what was measured last into the pages on performance and scaling, the README and the plot."""
     parts = _kept(RESULTS)
     content = {part: f"{tables.machine_line(parts[part]['machine'])}\n\n{_table(part, parts[part])}" for part in parts}
     content["targets"] = targets.targets(parts)
     if plot.draw(parts, PICTURE):
         content["plot"] = _SHOWN
     for name, written in content.items():
-        page = ROOT / "docs" / ("scaling.md" if name == "scaling" else "performance.md")
+        page = ROOT / "docs" / ("how-to/scaling.md" if name == "scaling" else "explanation/performance.md")
         page.write_text(tables.fill(page.read_text("utf-8"), name, written), "utf-8")
     if "service" in parts:
         readme = ROOT / "README.md"
         said = tables.in_words(parts["service"])
         readme.write_text(tables.fill(readme.read_text("utf-8"), "benchmarks", said), "utf-8")
-    _say("written: docs/performance.md, docs/scaling.md, README.md, docs/images/performance.png")
+    _say("written: docs/explanation/performance.md, docs/how-to/scaling.md, README.md, docs/images/performance.png")
 
 
 def _table(part: str, figures: tables.Figures) -> str:

@@ -1,7 +1,7 @@
 """What every method of making heat maps is, how well it agrees with other libraries', and what it costs.
 
 ``python -m benchmarks.methods`` (``make methods``) measures on the shipped photographs and the default network, and
-writes the table of docs/methods.md and the costs that /v1/models tells.
+writes the table of docs/reference/methods.md and the costs that /v1/models tells.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from pellucid.types import Batch, Floats, MapSpec, Plan
 from service.config import Settings
 from tests.explain.passes import evidence_at, probe_at
 
-PAGE: Final = ROOT / "docs" / "methods.md"
+PAGE: Final = ROOT / "docs" / "reference" / "methods.md"
 COSTS: Final = ROOT / "service" / "routes" / "method_costs.json"
 # Of a method that takes seconds, fewer rounds do.
 _SLOW: Final = ("network forwards",)

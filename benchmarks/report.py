@@ -138,7 +138,7 @@ def in_words(figures: Figures) -> str:
         lines.append(f"| {TITLES[server]} | {' | '.join(said)} |")
     return (
         "- **It answers more requests a second.** One run on two cores, 16 callers, the same network\n"
-        "  ([all figures](docs/performance.md)):\n\n  "
+        "  ([all figures](docs/explanation/performance.md)):\n\n  "
         + "\n  ".join(["| instead of | Grad-CAM | predictions |", "|---|---|---|", *lines])
     )
 

@@ -1,6 +1,6 @@
 """Which networks Pellucid can explain: each one compiled, run by both runtimes, and compared with captum.
 
-``python -m tests.survey`` writes docs/networks.md. Weights are random and seeded: the maths must hold for any.
+``python -m tests.survey`` writes docs/reference/networks.md. Weights are random and seeded.
 """
 
 from __future__ import annotations
@@ -411,7 +411,9 @@ def _known(entry: Entry, folder: Path) -> Row:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", help="parts of names; all networks, into docs/networks.md, by default")
+    parser.add_argument(
+        "names", nargs="*", help="parts of names; all networks, into docs/reference/networks.md, by default"
+    )
     parser.add_argument("--kept", type=Path, help="a folder of rows, so that a run can be resumed")
     parser.add_argument("--no-new", action="store_true", help="of the rows in that folder alone")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -435,7 +437,9 @@ def main() -> None:
         sys.stdout.write("\n".join(table) + "\n")
         return
     page = PREAMBLE.format(torch=torch.__version__)
-    (Path(__file__).parents[1] / "docs" / "networks.md").write_text(page + "\n".join(table) + "\n", "utf-8")
+    (Path(__file__).parents[1] / "docs" / "reference" / "networks.md").write_text(
+        page + "\n".join(table) + "\n", "utf-8"
+    )
 
 
 HEADER = """\

@@ -1,6 +1,6 @@
 """What people have, and what comes of it when they compile it: one list, for a test and for a page of the docs.
 
-``python -m tests.tries`` compiles and explains each, and writes docs/what-can-be-served.md.
+``python -m tests.tries`` compiles and explains each, and writes docs/reference/what-can-be-served.md.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pellucid.network.spec import counted
 from tests.commands.invoke import pellucid
 from tests.support import REPOSITORY, photograph
 
-PAGE: Final = REPOSITORY / "docs" / "what-can-be-served.md"
+PAGE: Final = REPOSITORY / "docs" / "reference" / "what-can-be-served.md"
 # The module of the networks of your own.
 PETS: Final = """\
 import torch
@@ -555,7 +555,7 @@ PREAMBLE: Final = """\
 Made by `python -m tests.tries`: each row is a small network with random weights. It was compiled by the command in its
 row, opened, and asked for predictions and for heat maps by every method. A test repeats this. `pets` is a module with
 classes of your own. A `file:` has a description beside it; the lines that matter are shown
-([your own network](your-own-model.md)).
+([your own network](../how-to/your-own-model.md)).
 
 What answers:
 

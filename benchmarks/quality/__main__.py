@@ -1,4 +1,4 @@
-"""Measure what maps are worth and write docs/quality.md: `make quality`, some ten minutes on two cores."""
+"""Measure what maps are worth and write docs/explanation/quality.md: `make quality`, some ten minutes on two cores."""
 
 from __future__ import annotations
 
@@ -62,13 +62,13 @@ def main(
         pictures = sorted(path for path in calibrate.rglob("*.*") if path.is_file())
         written = calibration.page(calibration.measure(pictures, settings, _say))
         about = f"`{settings.model}`, {len(pictures)} pictures. {machine_line(described)}"
-        _fill("trust.md", {"calibration": f"{written}\n\n{about}"}, "make quality CALIBRATE=folder")
+        _fill("explanation/trust.md", {"calibration": f"{written}\n\n{about}"}, "make quality CALIBRATE=folder")
         return
     if faithful is not None:
         lines = RESULTS / "faithfulness.jsonl"
         faithfulness.measure(faithful, chosen, settings, lines, _say)
         written = f"{faithfulness.page(lines)} `{settings.model}`. {machine_line(described)}"
-        _fill("quality.md", {"faithfulness": written}, "make quality FAITHFUL=folder")
+        _fill("explanation/quality.md", {"faithfulness": written}, "make quality FAITHFUL=folder")
         return
     folder = RESULTS / "quick" if quick else RESULTS
     folder.mkdir(parents=True, exist_ok=True)
@@ -80,7 +80,7 @@ def main(
     if not _fills(settings, quick):
         print("\n\n".join(found.values()))
         return
-    _fill("quality.md", found, "make quality BOXES=folder" if boxes else "make quality")
+    _fill("explanation/quality.md", found, "make quality BOXES=folder" if boxes else "make quality")
 
 
 def _fill(name: str, parts: dict[str, str], by: str) -> None:

@@ -191,7 +191,7 @@ def _read_description(path: Path) -> tuple[Path, _Description]:
     if found is None:
         raise WeightsError(
             f"{path.name} needs a description beside it: {beside[0].name} or {beside[1].name}, with at least "
-            "architecture and labels (docs/your-own-model.md)"
+            "architecture and labels (docs/how-to/your-own-model.md)"
         )
     try:
         text = found.read_text("utf-8")

@@ -26,7 +26,8 @@ from pellucid.types import Floats, Pixels, Plan
 
 Order = Literal["number", "mean", "maximum", "zeros", "target"]
 # The share of its channels outside of all pictures of the atlas from which a gate is unusual, if it is also further
-# outside than the atlas' own pictures are outside of the others (``alone``). docs/atlas.md has what it finds.
+# outside than the atlas' own pictures are outside of the others (``alone``).
+# docs/explanation/atlas.md has what it finds.
 UNUSUAL: Final = 0.05
 # Crops and classes beside a channel of a picture.
 _FEW: Final = 3

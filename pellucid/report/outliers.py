@@ -1,4 +1,4 @@
-"""The pictures that stand out, each with its reason in one sentence. docs/report.md has the rules."""
+"""The pictures that stand out, each with its reason in one sentence. docs/how-to/report.md has the rules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far a map can be trusted. docs/trust.md has every formula and its source."""
+"""How far a map can be trusted. docs/explanation/trust.md has every formula and its source."""
 
 from __future__ import annotations
 

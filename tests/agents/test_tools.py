@@ -247,7 +247,7 @@ def test_a_place_is_named_by_thirds_of_the_picture(
 
 
 def test_the_guide_quotes_the_sentence_of_today() -> None:
-    guide = (REPOSITORY / "docs" / "agents.md").read_text("utf-8")
+    guide = (REPOSITORY / "docs" / "how-to" / "agents.md").read_text("utf-8")
     quote = " ".join(re.findall(r"^> (.*)", guide, re.MULTILINE))
     advantage, p, beaten, spot = re.findall(r"advantage (\S+) of.* p = ([\d.]+); it beats (\d) .*\((\S+)\)\.", quote)[0]
     numbers = float(advantage), 0.0, float(p), float(spot), int(beaten)
@@ -257,7 +257,7 @@ def test_the_guide_quotes_the_sentence_of_today() -> None:
 
 def test_the_pages_for_agents_name_what_there_is(portal: BlockingPortal, remote: Agent) -> None:
     """tests/test_docs.py runs their commands and follows their links."""
-    guide, skill = (REPOSITORY / "docs" / "agents.md").read_text("utf-8"), SKILL.read_text("utf-8")
+    guide, skill = (REPOSITORY / "docs" / "how-to" / "agents.md").read_text("utf-8"), SKILL.read_text("utf-8")
     listed = {tool.name: tool.input_schema["properties"] for tool in portal.call(remote.client.list_tools).tools}
     assert re.findall(r"^\| `(\w+)` \|", guide, re.MULTILINE) == [*listed]
     named = set(re.findall(r"`(\w+)`", skill)) - {"follows", "unclear", "contradicts"}
