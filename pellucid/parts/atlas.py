@@ -53,9 +53,7 @@ class AtlasOptions(Options):
 
     def as_picture(self) -> Self:
         if self.atlas:
-            raise InvalidOption(
-                "atlas: A picture can't show what the atlas says. Ask for application/json, or leave `atlas` out."
-            )
+            raise InvalidOption("atlas: A picture can't show what the atlas says. Ask for application/json.")
         return super().as_picture()
 
     def plan(self, offer: Offer, images: int) -> Plan:
@@ -102,7 +100,7 @@ def ranking(of: Layer | Gate, spec: ModelSpec, order: Order | None, target: str 
     """The channels in this order. Raises UnknownName and InvalidOption."""
     if target is None and (order == "target" or against is not None):
         raise InvalidOption(
-            f"{'order: target' if against is None else 'against'} needs `target`, the label or index of a class."
+            f"{'order: target' if against is None else 'against'} needs `target`, a class by label or index."
         )
     order = order or ("number" if target is None else "target")
     scores = None if target is None else _told_apart(of, spec, target, against)
@@ -110,9 +108,7 @@ def ranking(of: Layer | Gate, spec: ModelSpec, order: Order | None, target: str 
     keys = {"target": scores, "zeros": None if isinstance(of, Gate) else of.zeros, **values}
     key = keys.get(order)
     if order != "number" and key is None:
-        raise InvalidOption(
-            f"order: The channels of a gate can be ordered by number, {', '.join(values)} or target, not by {order}."
-        )
+        raise InvalidOption(f"order: A gate can be ordered by number, {', '.join(values)} or target, not by {order}.")
     channels = np.arange(of.channels) if key is None else np.argsort(-key, kind="stable")
     return Ranking(of, channels, scores, values)
 

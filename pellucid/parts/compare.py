@@ -88,16 +88,12 @@ class CompareOptions(TopOptions, TargetOptions, FigureOptions):
 def kind_of(options: CompareOptions, images: int) -> Kind:
     """The kind of a comparison. Raises InvalidOption, which lists the kinds."""
     if options.reference is not None:
-        raise InvalidOption(
-            "reference: A comparison takes no reference, because its two pictures are each other's reference."
-        )
+        raise InvalidOption("reference: Leave it out. The two pictures are each other's reference.")
     if options.provenance:
         raise InvalidOption("provenance: /v1/compare does not report it. Ask /v1/grad-cam for each side.")
     targets, networks = len(options.target), 2 if options.against_model else 1
     if options.against_layer and networks == 1:
-        raise InvalidOption(
-            "against_layer: This is a layer of the second network. Name that network in `against_model`."
-        )
+        raise InvalidOption("against_layer: It needs `against_model`, the network that has the layer.")
     if options.fit == "source" and images > 1:
         raise InvalidOption("fit: The maps of two photographs cover what the network saw of each. Leave `fit` out.")
     if targets <= 1 and (images, networks) in ((1, 2), (2, 1)):
@@ -137,9 +133,7 @@ def sides(kind: Kind, first: Offer, second: Offer, options: CompareOptions) -> l
         raise InvalidOption("The output is an embedding, which has no classes: send two pictures to compare.")
     targets = [class_index(name, first.spec) for name in options.target]
     if len(targets) > len(set(targets)):
-        raise InvalidOption(
-            f"target: Both name the class {targets[0]} ({first.spec.labels[targets[0]]}). Name two different classes."
-        )
+        raise InvalidOption(f"target: Both name the class {targets[0]} ({first.spec.labels[targets[0]]}). Name two.")
     found = []
     for number, offer in enumerate((first, second)[: 1 if kind == "classes" else 2]):
         name = f"The {'second' if number else 'first'} {_NAMES[kind]}" if kind != "classes" else "The picture"

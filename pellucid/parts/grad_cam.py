@@ -230,7 +230,7 @@ def _require_offered(methods: Mapping[str, MethodSpec], name: str, layer: str, n
         )
     if not methods[name].at_layers and not is_pixels(layer, network):
         raise InvalidOption(
-            f"The method {name!r} makes one map from all layers. Leave `layer` out, or choose `layer=pixels`."
+            f"The method {name!r} makes one map from all layers. Leave `layer` out, or choose the pixels."
         )
 
 

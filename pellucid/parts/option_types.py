@@ -179,10 +179,10 @@ class Options(BaseModel):
         ge=LEAST_DETAIL,
         le=MOST_DETAIL,
         description="With `view=whole`: the length in pixels of the picture's short side, as the network sees it. "
-        "Both sides are rounded to multiples of 32, and to one of 13 proportions, so that pictures can share "
-        "batches. The network sees at most a million pixels, so a large picture gets a shorter side. Default: the "
-        "`resize` of the network's preprocessing. For a network that runs at one size, the default is the side of "
-        "its tiles, which is also the minimum.",
+        "Both sides are rounded to multiples of `whole.multiple` of /v1/models/{name}, and to one of 13 proportions, "
+        "so that pictures can share batches. The network sees at most a million pixels, so a large picture gets a "
+        "shorter side. Default: the `resize` of the network's preprocessing. For a network that runs at one size, "
+        "the default is the side of its tiles, which is also the minimum.",
         examples=[256],
     )
 

@@ -14,11 +14,13 @@ _CENTRE = "Only present with `view=centre`, because the atlas describes the cent
 
 
 class ClassScore(ClassName):
-    """A class of a channel, with a score. In `speaks_for` and `speaks_against`, the score is the channel's mean
-    contribution to the class's logit, over pictures that are predicted as the class. The contribution is gradient times
-    activation, summed over positions; if `evidence` is `weights`, it is the weight times the mean activation. In
-    `activating`, the score says by how many standard deviations the channel's mean in pictures that are predicted as
-    the class exceeds its mean in all. Every score is multiplied by n / (n + 2) for n pictures.
+    """A class of a channel, with a score.
+
+    In `speaks_for` and `speaks_against`, the score is the channel's mean contribution to the class's logit, over
+    pictures that are predicted as the class. It is gradient times activation, summed over positions, or weight times
+    mean activation if `evidence` is `weights`. In `activating`, the score says by how many standard deviations the
+    channel's mean in pictures of the predicted class exceeds its mean in all. All scores are multiplied by
+    n / (n + 2) for n pictures.
     """
 
     _words: ClassVar[str] = "{0.label} {0.score:.2g}"
@@ -184,8 +186,7 @@ class ChannelExample(Schema):
 
 
 class ChannelDetail(Schema):
-    """Everything that the atlas knows of a channel. Channels of a gate have `weight` and `damaged`; channels of a layer
-    have the other fields."""
+    """All that the atlas knows of a channel. `weight` and `damaged` are of gates, the other fields of layers."""
 
     model: str = Field(description="The network.", examples=["lite0"])
     layer: str = Field(description="The layer or gate.", examples=["head"])

@@ -402,7 +402,7 @@ HOSTILE = {
     "no channels": (npy(np.zeros((9, 9), np.float32)), r"takes \[height, width, 5\] or \[5, height, width\]: blue, gr"),
     "a batch": (npy(np.zeros((1, 9, 9, 5), np.float32)), r"the shape \[1, 9, 9, 5\]"),
     "a number": (npy(np.zeros((), np.float32)), r"the shape \[\]"),
-    "ambiguous": (npy(np.zeros((5, 9, 5), np.float32)), r"its channels can be the first axis or the last, both of 5"),
+    "ambiguous": (npy(np.zeros((5, 9, 5), np.float32)), r"its first and its last axis both have 5 entries"),
     "empty": (npy(np.zeros((0, 9, 5), np.float32)), r"impossible shape \(0, 9, 5\)"),
     "complex": (npy(np.zeros((9, 9, 5), np.complex64)), "has the dtype '<c8'"),
     "bool": (npy(np.zeros((9, 9, 5), bool)), r"has the dtype '\|b1'"),
