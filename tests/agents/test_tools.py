@@ -142,7 +142,8 @@ def test_the_cat_is_explained_without_a_server_by_a_figure_and_a_sentence(agent:
     sentence = explained["sentence"]
     second = explained["predictions"][1]
     assert sentence.startswith(
-        f"lite0-plain gives {first['label']!r} {first['score']}, ahead of {second['label']!r} {second['score']}; by grad"
+        f"lite0-plain gives {first['label']!r} {first['score']}, ahead of {second['label']!r} {second['score']}"
+        "; by grad"
     )
     assert f"lies in {place['words']} (80% or more of its maximum" in sentence
     assert f"{place['share']:.0%} of the 263 x 262 pixels that it saw of the picture's 451 x 300" in sentence
