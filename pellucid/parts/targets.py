@@ -47,8 +47,8 @@ class TargetOptions(Options):
     )
     reference: str | None = Field(
         None,
-        description="For an embedding: another picture to compare with, in base64. The cosine of both embeddings is "
-        "explained. A form can send this picture as the file `reference`.",
+        description="For an embedding: the picture to compare with, as an image in base64. The cosine of both "
+        "embeddings is explained. A form can send the image as the file `reference`.",
         examples=["/9j/4AAQSkZJRg…"],
     )
 

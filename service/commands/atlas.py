@@ -32,7 +32,7 @@ def atlas(
 ) -> None:
     """Build an atlas: run pictures through a network once, and keep what activates each channel.
 
-    An interrupted build goes on when it is started again with the same options.
+    An interrupted build continues when it is started again with the same options.
 
     Exit codes: 0, the file is written; 2, the atlas can't be built.
     """

@@ -68,7 +68,7 @@ def bench(
 ) -> None:
     """Measure how fast each route answers: a probe with one photograph, not a benchmark.
 
-    With --url over HTTP; without it, of a service in this process, so what HTTP costs is left out.
+    With --url, over HTTP. Without it, a service in this process answers, so the cost of HTTP is left out.
     """
     routes = route or list(_ROUTES)
     for name in routes:

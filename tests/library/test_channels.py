@@ -473,7 +473,7 @@ def test_arrays_of_any_plain_numbers_are_read(dtype: str, order: str) -> None:
         ({"mean": [0.5] * 5, "std": [0.2] * 4}, "^mean has 5 numbers, one for each channel, and std 4$"),
         ({"mean": [0.5] * 5, "channels": ["a"]}, "^mean has 5 numbers, one for each channel, and channels 1$"),
         ({"mean": [0.5] * 5, "low": [0, 1]}, "^mean has 5 numbers, one for each channel, and low 2$"),
-        ({"channels": list("aabcd")}, "^two channels have one name among a, a, b, c, d$"),
+        ({"channels": list("aabcd")}, "^two channels have the same name among a, a, b, c, d$"),
         ({"channels": "abcde"}, "^channels and shown are lists of names"),
         ({"channels": BANDS, "shown": ["uv"]}, "^shown names one or three of blue, .*, not uv$"),
         ({"channels": BANDS, "shown": ["red", "nir"]}, "^shown names one or three of blue, .*, not red, nir$"),
