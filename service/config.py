@@ -34,7 +34,7 @@ class Settings(BaseSettings):
     )
     atlases: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
-        description="Files of atlases, made by `pellucid atlas`, separated by commas; each fits one of the networks.",
+        description="Files of atlases, made by `pellucid atlas`, separated by commas; each is for one network.",
     )
     device: str = Field(
         "auto",
@@ -108,25 +108,22 @@ class Settings(BaseSettings):
     api_keys_file: Path | None = Field(None, description="File with further keys, or their hashes, one per line.")
     rate_limit: str | None = Field(
         None,
-        description="Most requests per key, or per address if there are no keys, such as 60/minute; above it, 429.",
+        description="Most requests per key, or per address without keys, such as 60/minute; above it, 429.",
     )
     docs: Literal["open", "key", "off"] = Field(
         "open",
-        description="Who may read /docs, /redoc and /openapi.json: open (all), key (clients with a key) or off "
-        "(nobody).",
+        description="Who may read /docs, /redoc and /openapi.json: open (all), key (with a key), off (nobody).",
     )
     metrics: Literal["open", "key", "off"] = Field(
         "key",
-        description="Who may read /metrics: open (all), key (clients with a key, all if there are no keys) or off "
-        "(nobody).",
+        description="Who may read /metrics: open (all), key (with a key; all if there are none), off (nobody).",
     )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Origins whose pages may call the API, separated by commas; * allows all."
     )
     font: FilePath | None = Field(
         None,
-        description="Font file for letters in pictures that Source Sans Pro lacks, such as those of Chinese class "
-        "names.",
+        description="Font file for letters in pictures that Source Sans Pro lacks, such as Chinese ones.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest level that is logged.")
 

@@ -56,12 +56,12 @@ def require_one_size(plan: Plan) -> None:
     """Raise InvalidOption if a plan's maps may differ in size: an .npz holds them as one array."""
     if len({heat.layers for heat in plan.wanted}) > 1:
         raise InvalidOption(
-            "layer: Maps of several layers differ in size, and an .npz holds maps of one size. Name one layer."
+            "layer: Maps of several layers differ in size. An .npz holds maps of one size: name one layer."
         )
     if len({heat.method in OF_ATTENTION for heat in plan.wanted}) > 1:
         raise InvalidOption(
-            f"method: The maps of {' and '.join(OF_ATTENTION)} differ in size from those of other methods, and an "
-            ".npz holds maps of one size."
+            f"method: The maps of {' and '.join(OF_ATTENTION)} have another size than others, and an .npz holds maps "
+            "of one size."
         )
 
 

@@ -99,8 +99,7 @@ class MethodDetail(Schema):
 
 
 class MethodCostHere(Schema):
-    """Engine time of one image with one map at `default_layer`, on this server. It is the shortest time of an image
-    that ran alone."""
+    """Engine time of one image with one map at `default_layer`, on this server, of the fastest that ran alone."""
 
     times: float = Field(description="The time divided by that of a prediction.", examples=[1.07])
     ms: float = Field(description="The time in milliseconds.", examples=[14.2])
@@ -213,14 +212,11 @@ class ModelDetail(ModelSummary):
         examples=[["stem", "blocks.4", "head"]],
     )
     methods: list[str] = Field(
-        description="Allowed values of `method`. Methods that read attention are included if the network has "
-        "attention.",
+        description="Allowed values of `method`. Methods that read attention are included if the network has it.",
         examples=[["grad-cam", "hirescam"]],
     )
     method_details: list[MethodDetail] = Field(description="Details of each method, in the order of `methods`.")
-    atlas: AtlasFacts | None = Field(
-        description="Its atlas, which says what its channels respond to. Null if it has none."
-    )
+    atlas: AtlasFacts | None = Field(description="Its atlas: what its channels respond to. Null if it has none.")
     trust: TrustCost = Field(
         description="The cost of `trust=true` for one image and one target, with default options.",
     )

@@ -41,7 +41,7 @@ def compile_network(
     ] = None,
     strip_prefix: Annotated[
         str | None,
-        typer.Option(help="Prefix of the network's keys in --weights, such as model. Default: the prefix that fits."),
+        typer.Option(help="Prefix of the keys in --weights, such as model. Default: the one that fits."),
     ] = None,
     labels: Annotated[
         str | None, typer.Option(help="File with one label per line, or the labels separated by commas; class 0 first.")
@@ -53,9 +53,7 @@ def compile_network(
             "segmentation; embedding: a vector. Default: the catalogue's, or what the network itself shows."
         ),
     ] = None,
-    units: Annotated[
-        str | None, typer.Option(help="Units of quantities, one for each label, separated by commas.")
-    ] = None,
+    units: Annotated[str | None, typer.Option(help="Comma-separated units of quantities, one for each label.")] = None,
     threshold: Annotated[
         float | None, typer.Option(help="The probability from which an independent label applies. Default: 0.5.")
     ] = None,
@@ -70,11 +68,11 @@ def compile_network(
     ] = None,
     mean: Annotated[
         str | None,
-        typer.Option(help="Mean of each channel, separated by commas. Default: ImageNet's for 3 channels, else 0."),
+        typer.Option(help="Comma-separated means of the channels, 0 to 1. Default: ImageNet's for 3 channels, else 0."),
     ] = None,
     std: Annotated[
         str | None,
-        typer.Option(help="Standard deviation of each channel. Default: ImageNet's for 3 channels, else 1."),
+        typer.Option(help="Their standard deviations, in the same form. Default: ImageNet's for 3 channels, else 1."),
     ] = None,
     channels: Annotated[
         str | None, typer.Option(help="Names of the channels, separated by commas. Default: red,green,blue, or gray.")
@@ -82,15 +80,13 @@ def compile_network(
     low: Annotated[
         str | None,
         typer.Option(
-            help="Value that becomes 0: one number, or one for each channel. Pixels are then float32. Default: 0, "
-            "with 8 bits."
+            help="Value that becomes 0, for all channels or each. Makes pixels float32. Default: 0, for 8 bits."
         ),
     ] = None,
     high: Annotated[
         str | None,
         typer.Option(
-            help="Value that becomes 1: one number, or one for each channel. Pixels are then float32. Default: 255, "
-            "with 8 bits."
+            help="Value that becomes 1, for all channels or each. Makes pixels float32. Default: 255, for 8 bits."
         ),
     ] = None,
     shown: Annotated[
@@ -99,9 +95,7 @@ def compile_network(
     interpolation: Annotated[
         Interpolation | None, typer.Option(help="How pictures are resized. Default: bilinear.")
     ] = None,
-    squash: Annotated[
-        bool, typer.Option("--squash", help="Resize both sides, whatever the picture's proportions.")
-    ] = False,
+    squash: Annotated[bool, typer.Option("--squash", help="Resize both sides, which changes the proportions.")] = False,
     arguments: Annotated[str | None, typer.Option(help="Arguments of the class or function, as a JSON object.")] = None,
     name: Annotated[
         str | None, typer.Option(help="The network's name in requests. Default: the catalogue's, or the file's.")

@@ -50,7 +50,7 @@ def models(
 def layers(
     model: Annotated[
         str | None,
-        typer.Argument(help="The network: a name that the server has, or without --url any name or compiled file."),
+        typer.Argument(help="The network: a name of the server's, or without --url any name or compiled file."),
     ] = None,
     url: Url = None,
     api_key: ApiKey = None,

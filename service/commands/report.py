@@ -32,13 +32,11 @@ def report(
     folder: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="Folder of pictures, of any depth.")],
     out: Annotated[
         Path,
-        typer.Option(
-            dir_okay=False, metavar="FILE", help="The page to write, .html. The table has the same name with .csv."
-        ),
+        typer.Option(dir_okay=False, metavar="FILE", help="The page, .html. The table has the same name with .csv."),
     ],
     model: Annotated[
         str | None,
-        typer.Option(help="The network: a name that the server has, or without --url any name or compiled file."),
+        typer.Option(help="The network: a name of the server's, or without --url any name or compiled file."),
     ] = None,
     target: Annotated[
         str | None, typer.Option(help="Explain this class in all pictures, instead of the most probable of each.")
@@ -48,7 +46,7 @@ def report(
     view: Annotated[str, typer.Option(help="What the network sees of a picture: centre, whole or squash.")] = "centre",
     trust: Annotated[
         bool,
-        typer.Option("--trust", help="Also test how far each map can be trusted, by many passes through the network."),
+        typer.Option("--trust", help="Also test each map, by many passes for each picture."),
     ] = False,
     concurrency: Annotated[int, typer.Option(min=1, max=256, help="Pictures in flight at once.")] = 4,
     timeout: Timeout = 60,
@@ -89,9 +87,7 @@ def report(
         console.print(escape(f"{cache} {said}."), soft_wrap=True)
         raise typer.Exit(2) from error
     except KeyboardInterrupt:
-        console.print(
-            escape(f"Interrupted. {cache} keeps the answers. Run the same command to continue."), soft_wrap=True
-        )
+        console.print(escape(f"Interrupted. {cache} keeps the answers: run the command again."), soft_wrap=True)
         raise typer.Exit(_INTERRUPTED) from None
     try:
         out.write_text(page.written(found), "utf-8")

@@ -145,7 +145,7 @@ def run(
     ] = 0.8,
     model: Annotated[
         str | None,
-        typer.Option(help="The network: a name that the server has, or without --url any name or compiled file."),
+        typer.Option(help="The network: a name of the server's, or without --url any name or compiled file."),
     ] = None,
     concurrency: Annotated[int, typer.Option(min=1, max=256, help="Pictures in flight at once.")] = 4,
     timeout: Timeout = 60,

@@ -194,9 +194,7 @@ class BoundedProtocol(HttpToolsProtocol):
         return self.cycle is None or self.cycle.response_complete
 
     def _too_large(self) -> HeadTooLarge:
-        return HeadTooLarge(
-            f"A request's line and headers may have at most {self.limits.head_bytes // 1024} KiB together."
-        )
+        return HeadTooLarge(f"The request line and headers may have {self.limits.head_bytes // 1024} KiB together.")
 
     def _await_head(self) -> None:
         if self._timer is None:
@@ -210,9 +208,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def _late(self) -> None:
         self._timer = None
         if not self.transport.is_closing():
-            self._refuse(
-                HeadTimeout(f"The request line and headers did not arrive within {self.limits.head_s:g} seconds.")
-            )
+            self._refuse(HeadTimeout(f"The headers did not arrive within {self.limits.head_s:g} seconds."))
 
     def _await_reader(self) -> None:
         waiting = self.transport.get_write_buffer_size()

@@ -62,16 +62,14 @@ def router(service: Service) -> APIRouter:
             str | None,
             Query(
                 max_length=256,
-                description="A class, by index or label. Each channel then has a score that says "
-                "how much it speaks for the class.",
+                description="A class, by index or label. Scores then say what speaks for it.",
             ),
         ] = None,
         against: Annotated[
             str | None,
             Query(
                 max_length=256,
-                description="Another class, from which the channels distinguish `target`. Default: "
-                "the mean of all classes.",
+                description="Another class, to compare `target` with. Default: all classes.",
             ),
         ] = None,
         offset: Annotated[int, Query(ge=0, le=2**20, description="Number of channels to skip.")] = 0,

@@ -56,8 +56,7 @@ def router(service: Service) -> APIRouter:
     async def model(
         name: Annotated[str, Path(description="A name from /v1/models.", examples=["lite0"])],
     ) -> ModelDetail:
-        """Input and preprocessing, labels, layers with their shapes, gates, and the default layer with the reason for
-        it."""
+        """Input and preprocessing, labels, layers with their shapes, gates, the default layer and its reason."""
         return _detail(service.addressed(name), default=name == next(iter(service.networks)))
 
     return routes

@@ -67,8 +67,7 @@ def score_cam_at_layer(probe: Probe) -> Floats:
     "recipro-cam",
     title="ReciproCAM",
     needs="position forwards",
-    formula="the logit that the activation gives when all but one position is hidden, minus the smallest of these "
-    "logits",
+    formula="the logit that the activation gives when all but one position is hidden, minus the smallest of these",
     paper="Byun and Lee 2022, arXiv 2209.14074",
     signed=False,
 )
@@ -86,7 +85,7 @@ def recipro_cam(probe: Probe) -> Floats:
     title="ViT-ReciproCAM",
     needs="position forwards",
     formula="the logit that the activation gives through a Gaussian window at one position, minus the smallest of "
-    "these logits",
+    "these",
     paper="Byun and Lee 2023, arXiv 2310.02588",
     signed=False,
 )
