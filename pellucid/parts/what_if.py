@@ -182,8 +182,7 @@ def _change_words(before: TargetMap, after: TargetMap, spec: ModelSpec) -> str:
     )
     if spec.output.kind == "softmax" and change * (is_now["probability"] - was["probability"]) < 0:
         moves = ("falls", "rises") if change > 0 else ("rises", "falls")
-        said += f" The probability {moves[0]} while the logit {moves[1]}, because softmax also depends on the other "
-        "classes."
+        said += f" The probability {moves[0]} while the logit {moves[1]}, because of the softmax over all classes."
     return said
 
 
