@@ -87,6 +87,5 @@ def explained(
     if cam.trust is None:
         return f"{said} Whether the network follows this map was not tested{untested}."
     if (cam.trust.sanity.mean_magnitude or 0) >= _SAME:
-        said += " The map is much the same with random weights, so it shows the picture rather than what the network "
-        "has learnt."
+        said += " The map is much the same with random weights, so it shows the picture more than what was learnt."
     return f"{said} {cam.trust.sentence}"

@@ -17,8 +17,7 @@ from ..flow.bodies import FILE_OPTIONS, NPY, JsonImage
 from .access import LIMITED, PROBES
 from .openapi_problems import POST_PROBLEMS, POST_PROBLEMS_WITH_NAMES
 
-_JSON_NOTE: Final = "The images in base64, and any option of the route beside them; options here override the "
-"query's."
+_JSON_NOTE: Final = "The images in base64, and any option of the route beside them. Options here override the query."
 _KEY_NOTE: Final = "An API key, if the operator requires one."
 PICTURE_HEADERS: Final = {
     "Pellucid-Layer": "the layer that it shows.",
