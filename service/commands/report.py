@@ -42,7 +42,7 @@ def report(
         str | None, typer.Option(help="Explain this class in all pictures, instead of the most probable of each.")
     ] = None,
     layer: Annotated[str | None, typer.Option(help="The layer of the maps. Default: the network's.")] = None,
-    method: Annotated[str | None, typer.Option(help="The method of the maps. Default: grad-cam.")] = None,
+    method: Annotated[str | None, typer.Option(help="The method of the maps. Default: the network's first.")] = None,
     view: Annotated[str, typer.Option(help="What the network sees of a picture: centre, whole or squash.")] = "centre",
     trust: Annotated[
         bool,
