@@ -66,7 +66,7 @@ def test_the_probe_counts_answers_and_their_times(server: str) -> None:
 def test_the_probe_takes_no_other_routes(server: str) -> None:
     result = pellucid("bench", "--route", "predcit", url=server)
     assert result.exit_code == 2
-    assert "none of predict, attention, feature-maps" in result.stderr
+    assert "not one of predict, attention, feature-maps" in result.stderr
 
 
 @pytest.mark.parametrize(
