@@ -172,7 +172,7 @@ class Network:
         return present(self._result("what-if", image, WhatIfOptions, given).what_if)
 
     def channels(self, image: ImageSource, **given: Unpack[asked.ChannelOptions]) -> BoxChannels:
-        """The channels of a layer that answer to what is in the ``box``.
+        """The channels of a layer that respond to what is in the ``box``.
 
         Options: ``pellucid.client.options.ChannelOptions``.
         """

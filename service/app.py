@@ -79,9 +79,9 @@ _END_S = 5.0
 DESCRIPTION = """\
 Predictions, the weight of every channel, grids of feature maps, and Grad-CAM masks, from one forward pass.
 
-Send images as `multipart/form-data` (parts named `images`), as the bytes of one image, or as JSON with base64. Every
-POST route answers with the same envelope and fills its own part of it. Errors are `application/problem+json` and say
-what is allowed.
+Send images as `multipart/form-data` (parts named `images`), as the bytes of one image, or as JSON with base64. The POST
+routes under /v1, except /v1/compare, reply with the same envelope, and each fills its own part of it. Errors are
+`application/problem+json` and say what is allowed.
 """
 
 
@@ -131,7 +131,7 @@ def build(service: Service, settings: Settings, observers: Sequence[Callable[[Ca
             {"name": "predict", "description": "What is in the picture."},
             {"name": "explain", "description": "Why the network says so."},
             {"name": "models", "description": "What is served, and every name that a request may use."},
-            {"name": "protocols", "description": "The same in the words of KServe, Triton and TorchServe."},
+            {"name": "protocols", "description": "The same in the protocols of KServe, Triton and TorchServe."},
             {"name": "health", "description": "Probes for an orchestrator."},
         ],
         lifespan=lifespan,
@@ -267,7 +267,9 @@ def _assemble(settings: Settings, on_death: Callable[[], None]) -> Service:
     compiled = [load(names.find(name, cache)) for name in dict.fromkeys((settings.model, *settings.models))]
     served = [network.model.name for network in compiled]
     if len(set(served)) < len(served):
-        raise ValueError(f"two networks have one name among {', '.join(served)}: give one another name beside its file")
+        raise ValueError(
+            f"two networks have the same name among {', '.join(served)}: give one another name beside its file"
+        )
     atlases = atlases_for(compiled, settings.atlases)
     networks = [
         _served(network, atlases.get(network.model.name), settings, cache, pool, metrics, on_death)
@@ -345,7 +347,7 @@ def _served(
     _measure(engine, times, spec.preprocess)
     took_s = time.perf_counter() - started
     log.info(
-        "%s runs on %s, up to %d images a batch, ready after %.1f s",
+        "%s runs on %s, up to %d images in a batch, ready after %.1f s",
         spec.name,
         runtime.info.description,
         max_batch,

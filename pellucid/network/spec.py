@@ -83,7 +83,7 @@ class PreprocessSpec:
                 numbers = f"{count} number{'s' * (count != 1)}"
                 raise ValueError(f"mean has {numbers}, one for each channel, and {field} {given}")
         if len({*self.channels}) != count:
-            raise ValueError(f"two channels have one name among {', '.join(self.channels)}")
+            raise ValueError(f"two channels have the same name among {', '.join(self.channels)}")
         if len(self.shown) not in (1, 3) or not {*self.shown} <= {*self.channels}:
             raise ValueError(f"shown names one or three of {', '.join(self.channels)}, not {', '.join(self.shown)}")
         if not all(low < high for low, high in zip(self.low, self.high, strict=True)):

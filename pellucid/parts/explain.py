@@ -44,7 +44,7 @@ class ExplainOptions(PredictOptions, GradCamOptions, GateOptions, FeatureMapOpti
     include: Annotated[list[Part], CommaSeparated] = Field(
         default_factory=lambda: list(PARTS),
         min_length=1,
-        description="Parts of the reply; several between commas or repeated. Default: all.",
+        description="Parts of the reply. Separate several by commas, or repeat the option. Default: all.",
         examples=[["predictions", "grad_cam"]],
     )
 

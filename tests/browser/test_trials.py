@@ -233,7 +233,7 @@ def test_another_photograph_and_another_network_stand_beside_the_view(
     visit: Visit, client: httpx.Client, cat: bytes, coffee: bytes
 ) -> None:
     page = opened(visit, "/?sample=cat&target=285&tab=what-if")
-    panel = page.get_by_role("region", name="Beside another")
+    panel = page.get_by_role("region", name="Side by side")
     panel.get_by_role("button", name="Beside: Coffee").click()
     expect(panel.locator("figcaption")).to_have_count(3)
     cams = [explained(client, "/v1/grad-cam", image, target="285", view="whole").grad_cam for image in (cat, coffee)]

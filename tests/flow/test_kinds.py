@@ -566,7 +566,7 @@ def test_pictures_among_the_options_are_not_decoded_on_the_event_loop(monkeypatc
         ("count", "/v1/attention", {"region": "3,4"}, "whose output is a segmentation"),
         ("count", "/v1/what-if", {"mute": [0], "region_mask": b"x"}, "whose output is a segmentation"),
         ("count", "/v1/grad-cam", {"target": "disc"}, "Unknown class 'disc'"),
-        ("count", "/v1/grad-cam", {"against": 0}, "nothing would be left"),
+        ("count", "/v1/grad-cam", {"against": 0}, "is the target itself"),
         ("segments", "/v1/grad-cam", {"region": "3"}, "is not a region. Allowed are"),
         ("segments", "/v1/grad-cam", {"region": "9,9,3,3"}, "is not a region. Allowed are"),
         ("segments", "/v1/grad-cam", {"region": "nan,nan"}, "is not a region. Allowed are"),

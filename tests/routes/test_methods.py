@@ -121,11 +121,11 @@ def test_a_class_against_another_says_so_and_is_the_difference(client: httpx.Cli
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"target": "tabby", "against": "281"}, "against: The class 281 (tabby) is a target"),
-        ({"fuse": "mean"}, "fuse: Name several layers"),
-        ({"fuse": "mean", "layer": "head"}, "fuse: Name several layers"),
+        ({"target": "tabby", "against": "281"}, "against: The class 281 (tabby) is the target itself"),
+        ({"fuse": "mean"}, "fuse: It combines the maps"),
+        ({"fuse": "mean", "layer": "head"}, "fuse: It combines the maps"),
         ({"fuse": "sum", "layer": "head,stem"}, "'mean', 'max' or 'product'"),
-        ({"method": "layercam", "layer": "pixels"}, "Offered there: smoothgrad, integrated-gradients."),
+        ({"method": "layercam", "layer": "pixels"}, "at the pixels: smoothgrad, integrated-gradients."),
         ({"method": "legrad"}, "reads the attention between the tokens of a vision transformer"),
         ({"samples": 0}, "samples"),
         ({"against_weight": -1}, "against_weight"),
