@@ -1,0 +1,116 @@
+"""mosec: processes that decode, one that infers in batches by OpenVINO. It answers predictions alone.
+
+The settings are the fastest that were tried: docs/performance.md has them all.
+
+`python -m benchmarks.rivals.mosec_openvino FOLDER PORT`
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import cykooz_resizer as simd
+import msgspec
+import numpy as np
+import openvino as ov
+import simplejpeg
+from mosec import Server, Worker
+
+from pellucid.runtime import cores
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+INFERRERS, STREAMS, MAX_BATCH, WAIT_MS = (int(x) for x in os.environ.get("TRY", "1,2,8,1").split(","))
+DECODERS = int(os.environ.get("DECODERS", str(cores.available())))
+
+folder = Path(sys.argv[1])
+around = json.loads((folder / "network.json").read_text("utf-8"))
+SIZE = around["size"]
+
+
+class Decode(Worker):
+    """A photograph's bytes -> ``[H, W, 3]``: the crop alone is resized, at once."""
+
+    def deserialize(self, data: bytes) -> bytes:
+        return data
+
+    def serialize_ipc(self, data: bytes) -> bytes:
+        return data
+
+    def forward(self, data: bytes) -> bytes:
+        # libjpeg halves large photographs where that leaves more than is needed
+        picture = simplejpeg.decode_jpeg(data, min_height=around["resize"], min_width=around["resize"])
+        height, width, _ = picture.shape
+        crop = [side * min(width, height) / around["resize"] for side in SIZE]
+        box = simd.CropBox((width - crop[1]) / 2, (height - crop[0]) / 2, crop[1], crop[0])
+        method = simd.ResizeAlg.convolution(simd.FilterType.catmull_rom)
+        source = simd.ImageData(width, height, simd.PixelType.U8x3, picture.tobytes())
+        taken = simd.ImageData(SIZE[1], SIZE[0], simd.PixelType.U8x3)
+        simd.Resizer().resize(source, taken, simd.ResizeOptions(method, crop_box=box))
+        pixels: bytes = taken.get_buffer()
+        return pixels
+
+
+class Infer(Worker):
+    """Pictures -> their five most probable classes. OpenVINO shares a batch among its streams, one a core."""
+
+    def __init__(self) -> None:
+        model = ov.Core().read_model(folder / "network.xml")
+        model.reshape([-1, 3, *SIZE])
+        steps = ov.preprocess.PrePostProcessor(model)
+        steps.input().tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
+        steps.input().model().set_layout(ov.Layout("NCHW"))
+        means, scales = ([255 * value for value in around[name]] for name in ("mean", "std"))
+        steps.input().preprocess().convert_element_type(ov.Type.f32).mean(means).scale(scales)
+        cfg = {"PERFORMANCE_HINT": "THROUGHPUT"} if STREAMS > 1 else {"PERFORMANCE_HINT": "LATENCY"}
+        if INFERRERS > 1:
+            cfg |= {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1, "ENABLE_CPU_PINNING": False}
+        compiled = ov.Core().compile_model(steps.build(), "CPU", cfg)
+        self.streams = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+        self.requests = [compiled.create_infer_request() for _ in range(self.streams)]
+        self.example = [bytes(3 * SIZE[0] * SIZE[1])] * MAX_BATCH
+
+    def deserialize_ipc(self, data: bytes) -> bytes:
+        return data
+
+    def forward(self, data: list[bytes]) -> list[dict[str, Any]]:
+        pixels = np.frombuffer(b"".join(data), np.uint8).reshape(len(data), *SIZE, 3)
+        started = list(
+            zip(self.requests, (p for p in np.array_split(pixels, min(self.streams, len(data)))), strict=False)
+        )
+        for request, part in started:
+            request.start_async([part], share_inputs=True)
+        logits = []
+        for request, _ in started:
+            request.wait()
+            logits.extend(request.get_output_tensor().data)
+        return [_predictions(each) for each in logits]
+
+    def serialize(self, data: dict[str, Any]) -> bytes:
+        return msgspec.json.encode(data)
+
+
+def _predictions(logits: Array) -> dict[str, Any]:
+    exponentials = np.exp(logits - logits.max())
+    probabilities = exponentials / exponentials.sum()
+    best = np.argpartition(-probabilities, 5)[:5]
+    best = best[np.argsort(-probabilities[best])].tolist()
+    return {
+        "predictions": [
+            {"index": index, "label": around["labels"][index], "probability": float(probabilities[index])}
+            for index in best
+        ]
+    }
+
+
+if __name__ == "__main__":
+    os.environ |= {"MOSEC_ADDRESS": "127.0.0.1", "MOSEC_PORT": sys.argv[2], "MOSEC_TIMEOUT": "60000"}
+    os.environ["MOSEC_LOG_LEVEL"] = "warning"
+    server = Server()
+    server.append_worker(Decode, num=DECODERS, route="/predict")
+    server.append_worker(Infer, num=INFERRERS, max_batch_size=MAX_BATCH, max_wait_time=WAIT_MS, route="/predict")
+    server.run()
