@@ -1,6 +1,6 @@
 """mosec: processes that decode, one that infers in batches by OpenVINO. It answers predictions alone.
 
-The settings are the fastest that were tried: docs/performance.md has them all.
+The settings are the fastest of those that docs/performance.md names ("Tried for mosec").
 
 `python -m benchmarks.rivals.mosec_openvino FOLDER PORT`
 """
@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import cykooz_resizer as simd
-import msgspec
 import numpy as np
 import openvino as ov
+import orjson
 import simplejpeg
 from mosec import Server, Worker
 
@@ -24,8 +24,7 @@ from pellucid.runtime import cores
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-INFERRERS, STREAMS, MAX_BATCH, WAIT_MS = (int(x) for x in os.environ.get("TRY", "1,2,8,1").split(","))
-DECODERS = int(os.environ.get("DECODERS", str(cores.available())))
+MAX_BATCH, WAIT_MS = 8, 1
 
 folder = Path(sys.argv[1])
 around = json.loads((folder / "network.json").read_text("utf-8"))
@@ -66,12 +65,9 @@ class Infer(Worker):
         steps.input().model().set_layout(ov.Layout("NCHW"))
         means, scales = ([255 * value for value in around[name]] for name in ("mean", "std"))
         steps.input().preprocess().convert_element_type(ov.Type.f32).mean(means).scale(scales)
-        cfg = {"PERFORMANCE_HINT": "THROUGHPUT"} if STREAMS > 1 else {"PERFORMANCE_HINT": "LATENCY"}
-        if INFERRERS > 1:
-            cfg |= {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1, "ENABLE_CPU_PINNING": False}
-        compiled = ov.Core().compile_model(steps.build(), "CPU", cfg)
-        self.streams = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
-        self.requests = [compiled.create_infer_request() for _ in range(self.streams)]
+        compiled = ov.Core().compile_model(steps.build(), "CPU", {"PERFORMANCE_HINT": "THROUGHPUT"})
+        streams = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+        self.requests = [compiled.create_infer_request() for _ in range(streams)]
         self.example = [bytes(3 * SIZE[0] * SIZE[1])] * MAX_BATCH
 
     def deserialize_ipc(self, data: bytes) -> bytes:
@@ -79,9 +75,8 @@ class Infer(Worker):
 
     def forward(self, data: list[bytes]) -> list[dict[str, Any]]:
         pixels = np.frombuffer(b"".join(data), np.uint8).reshape(len(data), *SIZE, 3)
-        started = list(
-            zip(self.requests, (p for p in np.array_split(pixels, min(self.streams, len(data)))), strict=False)
-        )
+        shares = np.array_split(pixels, min(len(self.requests), len(data)))
+        started = list(zip(self.requests, shares, strict=False))
         for request, part in started:
             request.start_async([part], share_inputs=True)
         logits = []
@@ -91,7 +86,7 @@ class Infer(Worker):
         return [_predictions(each) for each in logits]
 
     def serialize(self, data: dict[str, Any]) -> bytes:
-        return msgspec.json.encode(data)
+        return orjson.dumps(data)
 
 
 def _predictions(logits: Array) -> dict[str, Any]:
@@ -111,6 +106,6 @@ if __name__ == "__main__":
     os.environ |= {"MOSEC_ADDRESS": "127.0.0.1", "MOSEC_PORT": sys.argv[2], "MOSEC_TIMEOUT": "60000"}
     os.environ["MOSEC_LOG_LEVEL"] = "warning"
     server = Server()
-    server.append_worker(Decode, num=DECODERS, route="/predict")
-    server.append_worker(Infer, num=INFERRERS, max_batch_size=MAX_BATCH, max_wait_time=WAIT_MS, route="/predict")
+    server.append_worker(Decode, num=cores.available(), route="/predict")
+    server.append_worker(Infer, max_batch_size=MAX_BATCH, max_wait_time=WAIT_MS, route="/predict")
     server.run()
