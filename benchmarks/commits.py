@@ -95,7 +95,7 @@ def written(figures: Figures) -> str:
     """What differs between two commits, and by how much."""
     rows = [
         (
-            f"{each['route']}, {each['callers']} callers, {each['measure']}",
+            f"{each['route']}, {each['callers']} caller{'s' * (each['callers'] > 1)}, {each['measure']}",
             *(f"{each[name]:.{1 if each['measure'] == 'req/s' else 2}f}" for name in ("base", "head")),
             *(f"{each[name]:.3f}" for name in ("ratio", "low", "high")),
             "**differs**" if each["differs"] else "",
