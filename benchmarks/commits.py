@@ -76,31 +76,31 @@ def _round(specs: Sequence[Spec], pictures: list[bytes], seconds: float, first: 
                 yield {"route": route, "callers": callers, "req/s": rates, "core-ms": costs}
 
 
-def differences(cells: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Raw figures -> for each cell and measure the medians of both commits, their ratio, and its interval."""
-    keys = list(dict.fromkeys((cell["route"], cell["callers"]) for cell in cells))
-    tests = len(keys) * len(MEASURES)
-    for route, callers in keys:
+def differences(cells: list[Figures]) -> Iterator[tuple[str, float, float, float, float, float]]:
+    """Raw figures -> what each figure is, its median for both commits, their ratio, and the interval of the ratio."""
+    grouped: dict[str, list[list[float]]] = {}
+    for cell in cells:
         for name in MEASURES:
-            pairs = np.array([cell[name] for cell in cells if (cell["route"], cell["callers"]) == (route, callers)])
-            logs, rounds = np.log(pairs[:, 1] / pairs[:, 0]), len(pairs)  # [rounds]
-            most = t.ppf(1 - (1 - _CONFIDENCE) / (2 * tests), rounds - 1) * logs.std(ddof=1) / np.sqrt(rounds)
-            ratio, low, high = (float(np.exp(logs.mean() + sign * most)) for sign in (0, -1, 1))
-            base, head = np.median(pairs, 0).tolist()
-            found = {"base": base, "head": head, "ratio": ratio, "low": low, "high": high}
-            yield {"route": route, "callers": callers, "measure": name, **found, "differs": not low <= 1 <= high}
+            what = f"{cell['route']}, {cell['callers']} caller{'s' * (cell['callers'] > 1)}, {name}"
+            grouped.setdefault(what, []).append(cell[name])
+    for what, pairs in grouped.items():
+        logs, rounds = np.log([head / base for base, head in pairs]), len(pairs)
+        most = t.ppf(1 - (1 - _CONFIDENCE) / (2 * len(grouped)), rounds - 1) * logs.std(ddof=1) / np.sqrt(rounds)
+        ratios = np.exp(logs.mean() + most * np.array((0, -1, 1))).tolist()
+        yield what, *np.median(pairs, 0).tolist(), *ratios
 
 
 def written(figures: Figures) -> str:
-    """What differs between two commits, and by how much."""
+    """What differs between the two commits, and by how much."""
     rows = [
         (
-            f"{each['route']}, {each['callers']} caller{'s' * (each['callers'] > 1)}, {each['measure']}",
-            *(f"{each[name]:.{1 if each['measure'] == 'req/s' else 2}f}" for name in ("base", "head")),
-            *(f"{each[name]:.3f}" for name in ("ratio", "low", "high")),
-            "**differs**" if each["differs"] else "",
+            what,
+            f"{base:.2f}",
+            f"{head:.2f}",
+            *(f"{each:.3f}" for each in ratios),
+            "" if ratios[1] <= 1 <= ratios[2] else "**differs**",
         )
-        for each in differences(figures["cells"])
+        for what, base, head, *ratios in differences(figures["cells"])
     ]
     return table(("what", *figures["commits"], "ratio", "at least", "at most", ""), rows)
 

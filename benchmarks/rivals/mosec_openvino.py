@@ -20,6 +20,7 @@ import orjson
 import simplejpeg
 from mosec import Server, Worker
 
+from benchmarks.rivals.exported import predictions
 from pellucid.runtime import cores
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -76,30 +77,16 @@ class Infer(Worker):
     def forward(self, data: list[bytes]) -> list[dict[str, Any]]:
         pixels = np.frombuffer(b"".join(data), np.uint8).reshape(len(data), *SIZE, 3)
         shares = np.array_split(pixels, min(len(self.requests), len(data)))
-        started = list(zip(self.requests, shares, strict=False))
-        for request, part in started:
-            request.start_async([part], share_inputs=True)
-        logits = []
-        for request, _ in started:
+        for request, share in zip(self.requests, shares, strict=False):
+            request.start_async([share], share_inputs=True)
+        answers = []
+        for request in self.requests[: len(shares)]:
             request.wait()
-            logits.extend(request.get_output_tensor().data)
-        return [_predictions(each) for each in logits]
+            answers += [predictions(logits, around["labels"]) for logits in request.get_output_tensor().data]
+        return answers
 
     def serialize(self, data: dict[str, Any]) -> bytes:
         return orjson.dumps(data)
-
-
-def _predictions(logits: Array) -> dict[str, Any]:
-    exponentials = np.exp(logits - logits.max())
-    probabilities = exponentials / exponentials.sum()
-    best = np.argpartition(-probabilities, 5)[:5]
-    best = best[np.argsort(-probabilities[best])].tolist()
-    return {
-        "predictions": [
-            {"index": index, "label": around["labels"][index], "probability": float(probabilities[index])}
-            for index in best
-        ]
-    }
 
 
 if __name__ == "__main__":

@@ -87,7 +87,7 @@ def test_commits_differ_only_beyond_the_noise_of_rounds() -> None:
             for route, callers in keys
             for pair in np.exp(random.normal((0.0, np.log(ratio)), noise, (8, 2))).tolist()
         ]
-        return [each["differs"] for each in commits.differences(cells)]
+        return [not low <= 1 <= high for *_, low, high in commits.differences(cells)]
 
     assert sum(any(run(1.0, 0.02)) for _ in range(100)) <= 12  # of 5 expected
     assert all(run(0.9, 0.02))
