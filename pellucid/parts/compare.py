@@ -139,6 +139,9 @@ def sides(kind: Kind, first: Offer, second: Offer, options: CompareOptions) -> l
         with naming(name if kind == "models" else ""):
             chosen = [counterpart(index, first.spec, offer.spec) for index in targets]
             found.append((name, offer, _plan(offer, options, layer, chosen)))
+    made = dict.fromkeys(heat.method for *_, plan in found for heat in plan.heat_maps)
+    if "method" in options.model_fields_set and len(made) > 1:
+        raise InvalidOption(f"method: {options.method!r} is {' and '.join(made)} in these networks: name one of them.")
     return found
 
 
@@ -244,8 +247,7 @@ def comparison_sheet(
     *_, difference, reach = side_by_side.compared(*maps)
     shown = SIGNED_COLOURS if options.signed else COLOURS
     look = figure.Look(shown, options.signed, reach=reach or 1.0)
-    (unit,) = {method.unit for method in methods if method.name == one.explanation.method} or {""}
-    unit = f"in {unit or figure.score_unit(one.model, one.explanation.target.index)}"
+    unit = figure.map_unit(one.explanation, methods, one.model)
     two_pictures, two_networks = kind == "pictures", kind == "models"
     overlays: list[figure.Panel | None] = []
     for side, heat in zip(sides, maps, strict=True):

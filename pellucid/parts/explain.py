@@ -121,10 +121,7 @@ class ExplainOptions(PredictOptions, GradCamOptions, GateOptions, FeatureMapOpti
 
     def _panel(self, explanation: Explanation, analysis: Analysis) -> figure.Panel:
         spec, target = analysis.spec, target_json(explanation.target, analysis.spec)
-        (unit,) = {method.unit for method in analysis.methods if method.name == explanation.method} or {""}
-        unit = f"in {unit or figure.score_unit(spec, explanation.target.index)}"
-        if explanation.fuse:
-            unit = "from 0 to 1: the map of each layer is stretched"
+        unit = figure.map_unit(explanation, analysis.methods, spec)
         title = f"{target['label']}, {figure.score(target)}"
         if explanation.contrast:
             against = " or ".join(class_json(index, spec)["label"] for index in explanation.contrast.against)

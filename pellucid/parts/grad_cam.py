@@ -54,8 +54,9 @@ class MapOptions(TargetOptions):
         min_length=1,
         max_length=32,
         description="How the map is made, by a name from /v1/models/{name}; several between commas or repeated. All "
-        "that need one gradient share it. Default: the first there, Grad-CAM, or HiResCAM for a segmentation, where "
-        "Grad-CAM at the last layer does not depend on the region.",
+        "that need one gradient share it. `best` is the most faithful map that was measured: Element-wise Grad-CAM at "
+        "up to three layers that it chooses, and their mean. Default: the first there, Grad-CAM, or HiResCAM for a "
+        "segmentation, where Grad-CAM at the last layer does not depend on the region.",
         examples=[[METHOD], [METHOD, "hirescam"]],
     )
     fuse: Literal["mean", "max", "product"] | None = Field(
@@ -208,13 +209,21 @@ def _heat_maps(options: MapOptions, network: NetworkSpec, methods: Mapping[str, 
             )
         if name not in methods:
             raise UnknownName.among("method", name, [*methods])
+        if best := methods[name].stands_for:
+            if given:
+                raise InvalidOption(
+                    f"layer: The method {name!r} chooses its layers. Leave `layer` and `fuse` out, or ask for "
+                    f"{best.method!r} at your own layers."
+                )
+            found.append(best)
+            continue
         layers = given or [PIXELS if methods[name].at_pixels else layer_name(network.default_layer, network)]
         for layer in layers:
             _require_offered(methods, name, layer, network)
         found += (
             [MapSpec(name, tuple(layers), options.fuse)] if options.fuse else [MapSpec(name, (one,)) for one in layers]
         )
-    return tuple(found)
+    return tuple(dict.fromkeys(found))
 
 
 def _require_offered(methods: Mapping[str, MethodSpec], name: str, layer: str, network: NetworkSpec) -> None:
