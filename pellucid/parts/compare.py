@@ -253,7 +253,7 @@ def comparison_sheet(
     for side, heat in zip(sides, maps, strict=True):
         target = target_json(side.explanation.target, side.model)
         title = f"{target['label']}, {figure.score(target)}"
-        note = f"{side.explanation.method} at {side.explanation.layer}"
+        note = figure.map_note(side.explanation)
         if two_networks:
             title = f"{side.model.name}: {title}"
         place = side.box if two_pictures else box
@@ -265,7 +265,7 @@ def comparison_sheet(
         difference,
         box,
         options.colormap,
-        f"{unit}: below 0 more in the first",
+        f"{'of stretched maps' if one.explanation.fuse else unit}: below 0 more in the first",
     )
     infos = [side.seen[0].info for side in sides]
     names = " and ".join(dict.fromkeys(side.model.name for side in sides))

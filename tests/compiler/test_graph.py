@@ -78,8 +78,8 @@ def test_the_default_feature_layers_are_early_middle_and_late() -> None:
     [
         ("resnet18", ("layer2", "layer3", "layer4")),
         ("mobilenet_v3_small", ("features.3", "features.8", "features")),
-        ("tiny", ("activation", "head")),
-        ("tokens", ("block",)),
+        ("tiny", ("gate", "head")),
+        ("tokens", ("first",)),
     ],
 )
 def test_the_last_stages_end_with_the_default_layer(name: str, layers: tuple[str, ...]) -> None:

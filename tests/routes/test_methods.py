@@ -10,7 +10,7 @@ import httpx
 import numpy as np
 import pytest
 
-from pellucid.schemas import GradCam, MethodCostHere, ModelDetail
+from pellucid.schemas import CompareReply, GradCam, MethodCostHere, ModelDetail
 from tests.support import decoded, envelope, explained, parsed, post, present, problem
 
 SMALL = {"max_side": 8}
@@ -112,13 +112,15 @@ def test_layers_are_fused_on_request(client: httpx.Client, cat: bytes, how: str)
     assert 0 <= cam.raw.min < cam.raw.max <= 1
 
 
-@pytest.mark.parametrize("accept", ["application/json", "application/x-npz"])
-def test_best_is_what_its_reply_and_its_provenance_name(client: httpx.Client, cat: bytes, accept: str) -> None:
-    def reply(**options: Any) -> bytes:
-        return post(client, "/v1/grad-cam", cat, accept=accept, provenance=True, **SMALL, **options).content
+def test_best_is_what_its_reply_and_its_provenance_name(client: httpx.Client, cat: bytes) -> None:
+    def reply(**options: Any) -> dict[str, Any]:
+        found = post(client, "/v1/grad-cam", cat, provenance=True, **SMALL, **options).json()
+        return {name: found[name] for name in ("results", "provenance")}
 
-    explicit = {"method": "elementwise", "layer": "blocks.4,blocks.10,head", "fuse": "mean"}
-    assert reply(method="best") == reply(**explicit)
+    found = reply(method="best")
+    (cam,) = found["results"][0]["grad_cam"]
+    assert (cam["method"], cam["layer"], cam["fused"]) == ("elementwise", "blocks.4 + blocks.10 + head", "mean")
+    assert found == reply(method="elementwise", layer="blocks.4,blocks.10,head", fuse="mean")
 
 
 def test_best_beside_another_method_is_named_as_it_was(client: httpx.Client, cat: bytes) -> None:
@@ -128,7 +130,8 @@ def test_best_beside_another_method_is_named_as_it_was(client: httpx.Client, cat
 
 
 def test_best_compares(client: httpx.Client, cat: bytes) -> None:
-    found = present(explained(client, "/v1/compare", cat, method="best", against_model="lite0-plain").compare)
+    response = post(client, "/v1/compare", cat, method="best", against_model="lite0-plain", **SMALL)
+    found = parsed(response, CompareReply).compare
     assert (found.method, found.second.layer) == ("elementwise", "blocks.4 + blocks.10 + head")
 
 
