@@ -31,7 +31,7 @@ from pellucid.atlas.file import read as read_atlas
 from pellucid.engine import Engine as NetworkEngine
 from pellucid.errors import MethodNotAllowed, NotFound, PellucidError, Unexplainable
 from pellucid.explain import tiles
-from pellucid.explain.methods import offered
+from pellucid.explain.methods import choices
 from pellucid.network import names
 from pellucid.network.file import CompiledNetwork, load
 from pellucid.network.spec import NetworkSpec, PreprocessSpec
@@ -342,7 +342,7 @@ def _served(
     max_batch = settings.max_batch or runtime.paying_batch
     batches = {*range(1, min(max_batch, runtime.paying_batch) + 1), max_batch}
     _warm_up(engine, compiled.spec, spec.preprocess, sorted(batches))
-    methods = offered(compiled.spec, compiled.model.output)
+    methods = choices(compiled.spec, compiled.model.output)
     times = MethodTimes(methods, compiled.spec.default_layer)
     _measure(engine, times, spec.preprocess)
     took_s = time.perf_counter() - started

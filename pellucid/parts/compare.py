@@ -141,6 +141,9 @@ def sides(kind: Kind, first: Offer, second: Offer, options: CompareOptions) -> l
         with naming(name if kind == "models" else ""):
             chosen = [counterpart(index, first.spec, offer.spec) for index in targets]
             found.append((name, offer, _plan(offer, options, layer, chosen)))
+    made = dict.fromkeys(heat.method for *_, plan in found for heat in plan.heat_maps)
+    if "method" in options.model_fields_set and len(made) > 1:
+        raise InvalidOption(f"method: {options.method!r} is {' and '.join(made)} in these networks: name one of them.")
     return found
 
 
@@ -246,14 +249,13 @@ def comparison_sheet(
     *_, difference, reach = side_by_side.compared(*maps)
     shown = SIGNED_COLOURS if options.signed else COLOURS
     look = figure.Look(shown, options.signed, reach=reach or 1.0)
-    (unit,) = {method.unit for method in methods if method.name == one.explanation.method} or {""}
-    unit = f"in {unit or figure.score_unit(one.model, one.explanation.target.index)}"
+    unit = figure.map_unit(one.explanation, methods, one.model)
     two_pictures, two_networks = kind == "pictures", kind == "models"
     overlays: list[figure.Panel | None] = []
     for side, heat in zip(sides, maps, strict=True):
         target = target_json(side.explanation.target, side.model)
         title = f"{target['label']}, {figure.score(target)}"
-        note = f"{side.explanation.method} at {side.explanation.layer}"
+        note = figure.map_note(side.explanation)
         if two_networks:
             title = f"{side.model.name}: {title}"
         place = side.box if two_pictures else box
@@ -265,7 +267,7 @@ def comparison_sheet(
         difference,
         box,
         options.colormap,
-        f"{unit}: below 0, the first has more",
+        f"{'of stretched maps' if one.explanation.fuse else unit}: below 0, the first has more",
     )
     infos = [side.seen[0].info for side in sides]
     names = " and ".join(dict.fromkeys(side.model.name for side in sides))

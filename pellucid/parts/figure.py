@@ -31,7 +31,7 @@ from pellucid.render.figure import (
     written,
 )
 from pellucid.types import Box as SourceBox
-from pellucid.types import DecodedImage, Floats, GateReading, ImageInfo, MethodSpec, Pixels, Plan
+from pellucid.types import DecodedImage, Explanation, Floats, GateReading, ImageInfo, MethodSpec, Pixels, Plan
 
 __all__ = ["FIGURE_TYPES", "SVG"]  # for the service's document
 # The longer side of the photograph that a figure is drawn from.
@@ -191,6 +191,20 @@ def score_unit(spec: ModelSpec, index: int) -> str:
     if output.kind == "linear":
         return (output.units[index] if output.units else "") or "units of the value"
     return "logits"
+
+
+def map_unit(explanation: Explanation, methods: Sequence[MethodSpec], spec: ModelSpec) -> str:
+    """What a map's numbers are, as the caption of its scale."""
+    if explanation.fuse:
+        return "from 0 to 1: the map of each layer is stretched"
+    (unit,) = {method.unit for method in methods if method.name == explanation.method} or {""}
+    return f"in {unit or score_unit(spec, explanation.target.index)}"
+
+
+def map_note(explanation: Explanation) -> str:
+    """The method and the layers of a map, and how it was made of them."""
+    fused = f", the {explanation.fuse} of their maps" if explanation.fuse else ""
+    return f"{explanation.method} at {explanation.layer}{fused}"
 
 
 def score_words(spec: ModelSpec) -> str:

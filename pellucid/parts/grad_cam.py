@@ -54,7 +54,8 @@ class MapOptions(TargetOptions):
         min_length=1,
         max_length=32,
         description="Method of the map, by a name from /v1/models/{name}. Separate several by commas, or repeat the "
-        "option. Methods that need one gradient share it. Default: the first in that list. It is Grad-CAM, or "
+        "option. Methods that need one gradient share it. `best` is the most faithful map that was measured: the mean of "
+        "Element-wise Grad-CAM at up to three layers that it chooses. Default: the first in that list. It is Grad-CAM, or "
         "HiResCAM for a segmentation, because Grad-CAM at the last layer does not depend on the region.",
         examples=[[METHOD], [METHOD, "hirescam"]],
     )
@@ -212,13 +213,21 @@ def _heat_maps(options: MapOptions, network: NetworkSpec, methods: Mapping[str, 
             )
         if name not in methods:
             raise UnknownName.among("method", name, [*methods])
+        if best := methods[name].stands_for:
+            if given:
+                raise InvalidOption(
+                    f"layer: The method {name!r} chooses its layers. Leave `layer` and `fuse` out, or ask for "
+                    f"{best.method!r} at your own layers."
+                )
+            found.append(best)
+            continue
         layers = given or [PIXELS if methods[name].at_pixels else layer_name(network.default_layer, network)]
         for layer in layers:
             _require_offered(methods, name, layer, network)
         found += (
             [MapSpec(name, tuple(layers), options.fuse)] if options.fuse else [MapSpec(name, (one,)) for one in layers]
         )
-    return tuple(found)
+    return tuple(dict.fromkeys(found))
 
 
 def _require_offered(methods: Mapping[str, MethodSpec], name: str, layer: str, network: NetworkSpec) -> None:

@@ -78,10 +78,13 @@ class MethodDetail(Schema):
         examples=["gradient"],
     )
     at: list[Literal["layers", "pixels"]] = Field(
-        description="Where it is available: at every layer, at the network's input (`layer=pixels`), or both.",
+        description="Where it is available: at every layer, at the network's input (`layer=pixels`), or both. Empty "
+        "for `best`, which chooses its layers.",
         examples=[["layers"]],
     )
-    default_layer: str = Field(description="Its layer if a request names none.", examples=["head"])
+    default_layer: str = Field(
+        description="Its layer if a request names none. The layers of `best` are joined by ` + `.", examples=["head"]
+    )
     signed: bool = Field(description="Whether its maps have evidence against the class as well.", examples=[True])
     of_class: bool = Field(description="Whether its maps depend on the class.", examples=[True])
     formula: str = Field(

@@ -227,7 +227,9 @@ class GradCam(Schema):
         examples=["head"],
     )
     fused: Literal["mean", "max", "product"] | None = Field(
-        None, description="How the maps of several layers were fused. Only present with `fuse`.", examples=["mean"]
+        None,
+        description="How the maps of several layers were fused. Only present with `fuse` or `method=best`.",
+        examples=["mean"],
     )
     method: str = Field(description="The method.", examples=["grad-cam"])
     mask: Picture = Field(

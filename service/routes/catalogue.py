@@ -152,7 +152,11 @@ def _methods(served: Served) -> list[MethodDetail]:
             title=method.title,
             needs=method.needs,
             at=[*["layers"] * method.at_layers, *["pixels"] * method.at_pixels],
-            default_layer=PIXELS if method.at_pixels else served.network.default_layer,
+            default_layer=PIXELS
+            if method.at_pixels
+            else " + ".join(method.stands_for.layers)
+            if method.stands_for
+            else served.network.default_layer,
             signed=method.signed,
             of_class=method.of_class,
             formula=method.formula,
