@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: serve test ray-test image-test demo bench bench-compare methods precision quality soak fuzz install check client examples docs screenshots lock clean help
+.PHONY: serve test ray-test image-test demo bench bench-compare methods precision quality soak fuzz install check client reference examples docs screenshots lock clean help
 
 serve: .venv/.serve  ## install and serve on 127.0.0.1:8000
 	$(BIN)/python -m service
@@ -50,6 +50,9 @@ install: .venv/.dev  ## prepare .venv with everything
 
 client: .venv/.dev  ## generate the client's files that follow from others
 	$(BIN)/python -m tests.client.generate
+
+reference: .venv/.dev  ## generate the tables of options, errors, settings, commands and methods in docs/reference
+	$(BIN)/python -m tests.reference
 
 examples: .venv/.serve  ## record the API docs' examples and the README's pictures anew
 	$(BIN)/python docs/record_examples.py

@@ -20,7 +20,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="PELLUCID_", frozen=True, extra="forbid", hide_input_in_errors=True)
 
     host: str = Field("127.0.0.1", min_length=1, description="Address to listen on; 0.0.0.0 listens on all.")
-    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one, which the log names.")
     grpc_port: int | None = Field(
         None, ge=0, le=65535, description="Port of KServe's protocol v2 over gRPC (extra grpc); 0 takes a free one."
     )
@@ -42,10 +42,14 @@ class Settings(BaseSettings):
         description="auto (CUDA if available, else the CPU), cpu, cuda or cuda:N.",
     )
     engine: Literal["auto", "torch", "openvino"] = Field(
-        "auto", description="Runtime of the network: auto takes OpenVINO on a CPU if it is installed, else torch."
+        "auto",
+        description="Runtime of the network: auto takes OpenVINO on a CPU if it is installed and has all "
+        "operations of the network, else torch.",
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="auto takes bfloat16 if the processor supports it natively, else single precision."
+        "auto",
+        description="auto takes bfloat16 if the processor supports it natively and the network takes 8-bit pixels, "
+        "else single precision.",
     )
     cache_dir: str = Field(
         "~/.cache/pellucid",
@@ -76,7 +80,8 @@ class Settings(BaseSettings):
         10_000,
         ge=1,
         le=600_000,
-        description="Default deadline of a request in milliseconds, and the longest that `timeout_ms` may set.",
+        description="Default deadline of a request in milliseconds, and the longest that `timeout_ms` may set; "
+        "after it, 504.",
     )
     max_in_flight_mib: int = Field(
         512,
@@ -85,7 +90,9 @@ class Settings(BaseSettings):
     )
     max_body_mib: int = Field(32, ge=1, description="Largest request body in MiB; above it, 413.")
     max_images: int = Field(32, ge=1, description="Most images in one request; above it, 413.")
-    max_megapixels: int = Field(64, ge=1, description="Largest picture in millions of pixels; above it, 413.")
+    max_megapixels: int = Field(
+        64, ge=1, description="Largest picture in millions of pixels, as its header says; above it, 413."
+    )
     max_side_pixels: int = Field(32_768, ge=1, description="Longest side of a picture in pixels; above it, 413.")
     max_json_values: int = Field(10_000, ge=1, description="Most values in a JSON body; above it, 413.")
     max_json_depth: int = Field(16, ge=2, description="Deepest nesting of a JSON body; above it, 413.")

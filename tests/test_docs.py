@@ -15,13 +15,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import httpx
 import playwright
 import pytest
 
-from pellucid.client import AsyncClient, Client
-from service.cli import main
-from service.config import Settings
+from tests import reference
 from tests.commands.invoke import pellucid
 from tests.support import REPOSITORY, ROUTES, SAMPLES, compiled
 
@@ -164,18 +161,9 @@ def run(command: list[str], folder: Path) -> tuple[int, str, str]:
     return process.returncode, said, errors
 
 
-@pytest.mark.parametrize("setting", Settings.model_fields)
-def test_every_setting_is_documented_with_its_default(setting: str) -> None:
-    operations = (REPOSITORY / "docs" / "how-to" / "operations.md").read_text("utf-8")
-    default = Settings.model_fields[setting].default
-    written = "empty" if default == () else "none" if default is None else f"`{default}`"
-    assert f"| `PELLUCID_{setting.upper()}` | {written} |" in operations
-
-
-def test_every_route_is_documented(client: httpx.Client) -> None:
-    pages = "".join((REPOSITORY / page).read_text("utf-8") for page in ("README.md", "docs/reference/protocols.md"))
-    for path in client.get("/openapi.json").json()["paths"]:
-        assert f"{path}`" in pages, path
+def test_the_generated_tables_are_fresh() -> None:
+    for page, text, fresh in reference.pages():
+        assert text == fresh, f"docs/reference/{page}: run `make reference`"
 
 
 @pytest.mark.parametrize("route", ROUTES)
@@ -185,17 +173,6 @@ def test_the_api_guide_asks_every_route_in_every_language(route: str) -> None:
     asks = {"console": route, "javascript": route, "python": f".{method}("}
     for language, asked in asks.items():
         assert any(asked in code for written, code in BLOCK.findall(guide) if written == language), language
-
-
-def test_every_command_and_every_method_is_documented() -> None:
-    commands = (REPOSITORY / "docs" / "how-to" / "cli.md").read_text("utf-8")
-    for command in main.registered_commands:
-        assert command.callback is not None
-        name = command.name or command.callback.__name__.replace("_", "-")
-        assert f"| `pellucid {name}" in commands
-    methods = (REPOSITORY / "docs" / "how-to" / "client.md").read_text("utf-8")
-    for method in (*vars(Client), *vars(AsyncClient)):
-        assert method.startswith("_") or method == "close" or f"`{method}(" in methods, method
 
 
 def test_links_between_pages_lead_somewhere() -> None:

@@ -34,7 +34,7 @@ def router(service: Service) -> APIRouter:
         responses={200: {"description": "Metrics, as Prometheus reads them.", "content": {"text/plain": {}}}},
     )
     async def metrics(request: Request) -> Response:
-        """For Prometheus: requests, seconds by stage, batches, queues, refusals; all in docs/how-to/operations.md."""
+        """For Prometheus: requests, seconds by stage, batches, queues, refusals; all in docs/reference/settings.md."""
         page, media_type = service.metrics.page(request.headers.get("accept", ""))
         return Response(page, headers={"Content-Type": media_type})
 
