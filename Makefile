@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: serve test ray-test image-test demo bench methods precision quality soak fuzz install check client reference examples docs screenshots lock clean help
+.PHONY: serve test ray-test image-test demo bench bench-compare methods precision quality soak fuzz install check client reference examples docs screenshots lock clean help
 
 serve: .venv/.serve  ## install and serve on 127.0.0.1:8000
 	$(BIN)/python -m service
@@ -33,6 +33,9 @@ check: .venv/.dev  ## lint, format, types
 
 bench: .venv/.bench .venv-xai/.bench  ## measure beside the ceiling and rivals, a quarter of an hour (PARTS=cost,start for some, QUICK=1 to try)
 	$(BIN)/python -m benchmarks $(if $(PARTS),--parts $(PARTS)) $(if $(QUICK),--quick)
+
+bench-compare: .venv/.bench  ## measure BASE=commit beside HEAD=commit in turn, some five minutes: which figures differ by more than noise
+	$(BIN)/python -m benchmarks compare $(BASE) $(if $(HEAD),--head $(HEAD))
 
 methods: .venv/.bench  ## measure agreement and cost of every method of heat maps, some minutes, into docs/reference/methods.md
 	$(BIN)/python -m benchmarks.methods

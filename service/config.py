@@ -33,7 +33,8 @@ class Settings(BaseSettings):
         (), description="Further networks to serve, separated by commas; a request selects one with `model`."
     )
     atlases: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="Files of atlases, made by `pellucid atlas`, separated by commas; each finds its network."
+        (),
+        description="Files of atlases, made by `pellucid atlas`, separated by commas; each is for one network.",
     )
     device: str = Field(
         "auto",
@@ -64,7 +65,7 @@ class Settings(BaseSettings):
         0,
         ge=0,
         le=1024,
-        description="Most images in one forward pass; 0 takes the fastest: 4 on a CPU, 8 on CUDA.",
+        description="Most images in one forward pass; 0 takes the fastest number for the engine.",
     )
     hang_limit_s: float = Field(
         60,
@@ -109,24 +110,27 @@ class Settings(BaseSettings):
     )
     grace_s: int = Field(20, ge=1, description="Further seconds in which accepted requests may finish.")
     api_keys: SecretStr | None = Field(
-        None, description="API keys, or `sha256:` and their hashes, separated by commas. If set, clients need a key."
+        None, description="API keys, or their hashes as `sha256:HASH`, separated by commas. If set, clients need a key."
     )
     api_keys_file: Path | None = Field(None, description="File with further keys, or their hashes, one per line.")
     rate_limit: str | None = Field(
-        None, description="Most requests per key, or per address if there are no keys, as 60/minute; above it, 429."
+        None,
+        description="Most requests per key, or per address without keys, such as 60/minute; above it, 429.",
     )
     docs: Literal["open", "key", "off"] = Field(
-        "open", description="Access to /docs, /redoc and /openapi.json: everybody, clients with a key, or nobody."
+        "open",
+        description="Who may read /docs, /redoc and /openapi.json: open (all), key (with a key), off (nobody).",
     )
     metrics: Literal["open", "key", "off"] = Field(
-        "key", description="Access to /metrics: everybody, clients with a key (everybody without keys), or nobody."
+        "key",
+        description="Who may read /metrics: open (all), key (with a key; all if there are none), off (nobody).",
     )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Origins whose pages may call the API, separated by commas; * allows all."
     )
     font: FilePath | None = Field(
         None,
-        description="Font file for letters in pictures that Source Sans Pro lacks, as in Chinese names of classes.",
+        description="Font file for letters in pictures that Source Sans Pro lacks, such as Chinese ones.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest level that is logged.")
 

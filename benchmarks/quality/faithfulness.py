@@ -74,7 +74,8 @@ def measure(folder: Path, layers: Sequence[str], settings: Settings, lines: Path
     middle, last = layers[-2:]
     wanted = [Key(method.name, last) for method in offered(engine.network, SOFTMAX) if method.needs in _AT_LAST]
     wanted += [Key(key.method, middle) for key in wanted if METHODS[key.method].spec.needs in _FEW_PASSES]
-    wanted += [Key(_FUSED, ",".join(layers[-2:])), Key(_FUSED, ",".join(layers))]
+    fused = dict.fromkeys((tuple(layers[-2:]), tuple(layers), engine.network.last_stages))
+    wanted += [Key(_FUSED, ",".join(names)) for names in fused]
     mean = [255 * value for value in spec.preprocess.mean]
 
     def scored(path: Path) -> str:

@@ -164,7 +164,7 @@ def _output(described: Path, description: _Description, usual: OutputSpec) -> Ou
     fields = {"threshold": "sigmoid", "units": "linear", "background": "dense"}
     for field, of in fields.items():
         if getattr(description, field) is not None and kind != of:
-            raise WeightsError(f'{described}: {field} is of output = "{of}", not "{kind}"')
+            raise WeightsError(f'{described}: {field} needs output = "{of}", not "{kind}"')
     if kind == "embedding" and description.labels:
         raise WeightsError(f"{described}: an embedding has no labels: give classes, the number of its dimensions")
     labels = _labels(described, description)

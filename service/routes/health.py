@@ -21,7 +21,7 @@ def router(service: Service) -> APIRouter:
         service.require_engines()
         return Health(status="ok")
 
-    @routes.get("/readyz", summary="Does it take work?", responses=READY_PROBLEMS)
+    @routes.get("/readyz", summary="Is it ready?", responses=READY_PROBLEMS)
     async def readyz() -> Health:
         """Ready once the network is loaded and warm, as long as it answers, until the service stops."""
         service.require_ready()

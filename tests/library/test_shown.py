@@ -129,7 +129,7 @@ def test_an_answer_draws_the_figure_of_its_request(lite0: Network, asked: Client
         assert (tmp_path / "cat.svg").read_bytes() == bytes(expected)
     compared = lite0.compare(CAT, COFFEE.read_bytes(), max_side=64)
     assert bytes(compared.figure(**svg)).count(b"<image") > 3
-    with pytest.raises(ValueError, match="has no figure: those of predict"):
+    with pytest.raises(ValueError, match="has no figure: only answers of predict"):
         lite0.feature_maps(CAT, layers="stem").figure()
     with pytest.raises(ValueError, match=r"suffix .png, .webp, .svg, not .*\.pdf"):
         compared.figure("cat.pdf")
