@@ -1,6 +1,6 @@
 """mosec: processes that decode, one that infers in batches by OpenVINO. It answers predictions alone.
 
-The settings are the fastest of those that docs/performance.md names ("Tried for mosec").
+The settings are the fastest of those that docs/explanation/performance.md names ("Tried for mosec").
 
 `python -m benchmarks.rivals.mosec_openvino FOLDER PORT`
 """

@@ -54,9 +54,9 @@ class MapOptions(TargetOptions):
         min_length=1,
         max_length=32,
         description="Method of the map, by a name from /v1/models/{name}. Separate several by commas, or repeat the "
-        "option. Methods that need one gradient share it. `best` is the most faithful map that was measured: the mean of "
-        "Element-wise Grad-CAM at up to three layers that it chooses. Default: the first in that list. It is Grad-CAM, or "
-        "HiResCAM for a segmentation, because Grad-CAM at the last layer does not depend on the region.",
+        "option. Methods that need one gradient share it. `best` is the most faithful map that was measured: the mean "
+        "of Element-wise Grad-CAM at up to three layers that it chooses. Default: the first in that list. It is "
+        "Grad-CAM, or HiResCAM for a segmentation, because Grad-CAM at the last layer does not depend on the region.",
         examples=[[METHOD], [METHOD, "hirescam"]],
     )
     fuse: Literal["mean", "max", "product"] | None = Field(

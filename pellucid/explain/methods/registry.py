@@ -73,7 +73,8 @@ def choices(network: NetworkSpec, output: OutputSpec) -> tuple[MethodSpec, ...]:
     """What a request may name as its method: the methods offered, and ``best`` where there is a default layer.
 
     ``best`` is the mean of the maps by ``elementwise`` at the layers that end the last three map sizes, the most
-    faithful map in docs/quality.md. In a network of one map size it is the default method at the default layer.
+    faithful map in docs/explanation/quality.md. In a network of one map size it is the default method at the default
+    layer.
     """
     methods, layers = offered(network, output), network.last_stages
     if not layers:
