@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 from unittest.mock import MagicMock
@@ -104,7 +104,7 @@ def problems(_: Document) -> str:
     rows = []
     kinds = [kind for kind in _kinds(errors.PellucidError) if "slug" in vars(kind) and "tests" not in kind.__module__]
     for kind in sorted(kinds, key=lambda kind: kind.status):
-        when, _, remedy = inspect.cleandoc(kind.__doc__ or "").partition("\n\n")
+        when, _gap, remedy = inspect.cleandoc(kind.__doc__ or "").partition("\n\n")
         if kind is errors.PellucidError:
             when, remedy = "The service failed.", ""
         remedy = _cell(remedy) or _REMEDIES.get(kind.status, _CORRECT)
@@ -179,7 +179,7 @@ def _cell(text: str) -> str:
     return " ".join(text.split()).replace("``", "`").replace("|", "\\|")
 
 
-BLOCKS: Final = {
+BLOCKS: Final[dict[str, dict[str, Callable[[Document], str]]]] = {
     "http.md": {"routes": routes, "options": options},
     "errors.md": {"errors": problems},
     "settings.md": {"settings": settings},
