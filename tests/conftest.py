@@ -25,7 +25,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support import Server, explained, photograph, serving
+import pellucid
+from tests.support import Server, compiled, explained, photograph, serving
 
 # Files that take longest, the longest first. They start first, so that no process is left with a long one at the end.
 SLOW = (
@@ -98,6 +99,12 @@ def server(process: Server) -> str:
 def client(server: str) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=server, timeout=200) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def lite0() -> pellucid.Network:
+    """The library's network, exact as the server's."""
+    return pellucid.open(compiled("lite0"), precision="fp32", threads=1)
 
 
 @pytest.fixture(scope="session")
