@@ -37,8 +37,8 @@ bench: .venv/.bench .venv-xai/.bench  ## measure beside the ceiling and rivals, 
 methods: .venv/.bench  ## measure agreement and cost of every method of heat maps, some minutes, into docs/methods.md
 	$(BIN)/python -m benchmarks.methods
 
-quality: .venv/.bench  ## measure what maps are worth, method by method, into docs/quality.md (BOXES=folder for its photographs with CLASSES=folder for their top 1, FAITHFUL=folder for faithfulness, CALIBRATE=folder for docs/trust.md, QUICK=1 to try)
-	$(BIN)/python -m benchmarks.quality $(if $(BOXES),--boxes $(BOXES)) $(if $(CLASSES),--classes $(CLASSES)) $(if $(FAITHFUL),--faithful $(FAITHFUL)) $(if $(CALIBRATE),--calibrate $(CALIBRATE)) $(if $(QUICK),--quick)
+quality: .venv/.bench  ## measure what maps are worth into docs/quality.md and docs/trust.md, half an hour (BOXES=folder of photographs with boxes, PICTURES=folder of photographs, PARTS=scenes,damage for some, REPORT=1 to measure nothing, QUICK=1 to try)
+	$(BIN)/python -m benchmarks.quality $(if $(BOXES),--boxes $(BOXES)) $(if $(PICTURES),--pictures $(PICTURES)) $(if $(PARTS),--parts $(PARTS)) $(if $(REPORT),--from-results) $(if $(QUICK),--quick)
 
 precision: .venv/.bench  ## measure what bfloat16 does to maps, into docs/numerics.md (PICTURES=folder or tar for more)
 	$(BIN)/python -m benchmarks.precision $(PICTURES)
