@@ -40,8 +40,8 @@ bench-compare: .venv/.bench  ## measure BASE=commit beside HEAD=commit in turn, 
 methods: .venv/.bench  ## measure agreement and cost of every method of heat maps, some minutes, into docs/reference/methods.md
 	$(BIN)/python -m benchmarks.methods
 
-quality: .venv/.bench  ## measure what maps are worth, method by method, into docs/explanation/quality.md (BOXES=folder for its photographs with CLASSES=folder for their top 1, FAITHFUL=folder for faithfulness, CALIBRATE=folder for docs/explanation/trust.md, QUICK=1 to try)
-	$(BIN)/python -m benchmarks.quality $(if $(BOXES),--boxes $(BOXES)) $(if $(CLASSES),--classes $(CLASSES)) $(if $(FAITHFUL),--faithful $(FAITHFUL)) $(if $(CALIBRATE),--calibrate $(CALIBRATE)) $(if $(QUICK),--quick)
+quality: .venv/.bench  ## measure what maps are worth into docs/explanation/quality.md and trust.md, half an hour (BOXES=folder of photographs with boxes, PICTURES=folder of photographs, PARTS=scenes,damage for some, REPORT=1 to measure nothing, QUICK=1 to try)
+	$(BIN)/python -m benchmarks.quality $(if $(BOXES),--boxes $(BOXES)) $(if $(PICTURES),--pictures $(PICTURES)) $(if $(PARTS),--parts $(PARTS)) $(if $(REPORT),--from-results) $(if $(QUICK),--quick)
 
 precision: .venv/.bench  ## measure what bfloat16 does to maps, into docs/reference/numerics.md (PICTURES=folder or tar for more)
 	$(BIN)/python -m benchmarks.precision $(PICTURES)

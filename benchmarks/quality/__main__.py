@@ -1,163 +1,116 @@
-"""Measure what maps are worth and write docs/explanation/quality.md: `make quality`, some ten minutes on two cores."""
+"""Measure what maps are worth: `make quality` writes the tables and pictures of docs/explanation/quality.md and trust.md."""
 
 from __future__ import annotations
 
+import gzip
 import json
-import sys
-import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Final
 
+import numpy as np
 import typer
 
-import pellucid
-from benchmarks import machine, methods
-from benchmarks.quality import calibration, faithfulness, plot, pointing, report
-from benchmarks.quality.boxes import Folder
-from benchmarks.quality.measure import Effort, Network, measure
-from benchmarks.quality.scenes import composed, recognised
+from benchmarks import machine
+from benchmarks.quality import calibration, damage, faithfulness, measure, plot, pointing, report
+from benchmarks.quality.run import Run
 from benchmarks.report import Figures, fill, machine_line
 from benchmarks.servers import ROOT
-from pellucid.network.spec import NetworkSpec
 from service.config import Settings
 
 RESULTS: Final = ROOT / "benchmarks" / "results"
-IMAGES: Final = ROOT / "docs" / "images"
-# Measured on photographs: of the first, every method.
-NETWORKS: Final = ("lite0", "lite0-plain", "lite2")
 # An early one, a middle one, a late one and the default one of the default network. Other libraries are compared at the
 # middle and the default one, which no gate follows, so that their hooks see the same value.
 LAYERS: Final = "blocks.4,blocks.9,blocks.13,head"
-_SHOWN: Final = 6
-_QUICK: Final = Effort(scenes=2, curves=1, passes=96, least=1)
-_BEGUN: Final = time.perf_counter()
+_QUICK_PICTURES: Final = 8
 
+
+@dataclass(frozen=True)
+class Part:
+    """``measure`` yields the records that are kept; ``page`` makes the marked blocks of a page from them alone.
+
+    ``needs``: the option whose data is measured.
+    """
+
+    measure: Callable[[Run], Iterable[Figures]]
+    page: Callable[[Sequence[Figures]], dict[str, str]]
+    needs: str = ""
+    written: str = "quality.md"
+
+
+PARTS: Final = {
+    "scenes": Part(measure.measure, report.page),
+    "pointing": Part(pointing.measure, pointing.page, "boxes"),
+    "faithfulness": Part(faithfulness.measure, faithfulness.page, "pictures"),
+    "damage": Part(damage.measure, damage.page, "pictures"),
+    "calibration": Part(calibration.measure, calibration.page, "pictures", "trust.md"),
+}
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
 
 @app.command()
 def main(
     boxes: Annotated[Path | None, typer.Option(help="A folder of photographs with boxes: where maps point.")] = None,
-    classes: Annotated[
+    pictures: Annotated[
         Path | None,
-        typer.Option(help="With --boxes: a folder of folders, one for each class, named by its number: top 1 by view."),
+        typer.Option(
+            help="A folder of photographs: how faithful and how robust maps are, and how often trust is right. If its "
+            "folders are named by the numbers of their classes, also how often each view's first class is right."
+        ),
     ] = None,
-    calibrate: Annotated[
-        Path | None, typer.Option(help="A folder of pictures: how often trust is right. Nothing else is measured.")
-    ] = None,
-    faithful: Annotated[
-        Path | None, typer.Option(help="A folder of pictures: how faithful maps are. Nothing else is measured.")
-    ] = None,
+    parts: Annotated[str, typer.Option(help="Which to measure, between commas.")] = ",".join(PARTS),
     layers: Annotated[str, typer.Option(help="From early to late, between commas; for the default network.")] = LAYERS,
+    from_results: Annotated[bool, typer.Option("--from-results", help="Measure nothing, write the pages.")] = False,
     quick: Annotated[bool, typer.Option("--quick", help="Try that all works: no figure is worth anything.")] = False,
 ) -> None:
-    """Without options: costs, curves and other libraries on composed scenes.
+    """Without data of yours: costs, curves and other libraries on composed scenes.
 
-    Tables of a quick run and of another network are printed, not written.
+    Blocks of a quick run and of another network are printed, not written.
     """
     settings = Settings()
-    described = machine.describe()
-    chosen = [layer.strip() for layer in layers.split(",")]
-    if calibrate is not None:
-        pictures = sorted(path for path in calibrate.rglob("*.*") if path.is_file())
-        written = calibration.page(calibration.measure(pictures, settings, _say))
-        about = f"`{settings.model}`, {len(pictures)} pictures. {machine_line(described)}"
-        _fill("explanation/trust.md", {"calibration": f"{written}\n\n{about}"}, "make quality CALIBRATE=folder")
-        return
-    if faithful is not None:
-        lines = RESULTS / "faithfulness.jsonl"
-        faithfulness.measure(faithful, chosen, settings, lines, _say)
-        written = f"{faithfulness.page(lines)} `{settings.model}`. {machine_line(described)}"
-        _fill("explanation/quality.md", {"faithfulness": written}, "make quality FAITHFUL=folder")
-        return
-    folder = RESULTS / "quick" if quick else RESULTS
+    kept = not quick and settings.model == pointing.NETWORKS[0]
+    folder = RESULTS / "quality" if kept else RESULTS / "quick"
     folder.mkdir(parents=True, exist_ok=True)
-    if boxes is not None:
-        found = _photographs(settings, boxes, classes, chosen, folder / "pointing.jsonl", quick)
-        found["photographs"] += f" Maps in fp32.\n\n{machine_line(described)}"
-    else:
-        found = _scenes(settings, chosen, folder / "quality.json", quick, described)
-    if not _fills(settings, quick):
-        print("\n\n".join(found.values()))
-        return
-    _fill("explanation/quality.md", found, "make quality BOXES=folder" if boxes else "make quality")
-
-
-def _fill(name: str, parts: dict[str, str], by: str) -> None:
-    page = ROOT / "docs" / name
-    text = page.read_text("utf-8")
-    for mark, written in parts.items():
-        text = fill(text, mark, written, by)
-    page.write_text(text, "utf-8")
-    _say(f"written: docs/{name}")
-
-
-def _photographs(
-    settings: Settings, boxes: Path, classes: Path | None, layers: list[str], path: Path, quick: bool
-) -> dict[str, str]:
-    """The tables of photographs with boxes, from the figures of each picture in a file."""
-    with path.open("w", encoding="utf-8") as file:
-        for name in NETWORKS if settings.model == NETWORKS[0] else (settings.model,):
-            network = pellucid.open(name, precision="fp32")
-            try:
-                folder = Folder(boxes, network.spec)
-            except (OSError, ValueError) as error:
-                raise typer.BadParameter(str(error)) from None
-            for view in pointing.views(network):
-                if name == settings.model and view == pointing.VIEW:
-                    methods = pointing.cheap(network, [*_known(layers, network.network), network.network.default_layer])
-                else:
-                    methods = {network.network.default_layer: [pointing.DEFAULT]}
-                right = {} if classes is None else {"top_1": pointing.top_1(network, view, classes)}
-                for figures in pointing.measure(network, view, methods, folder, folder.files[: 4 if quick else None]):
-                    file.write(json.dumps(figures | right) + "\n")
-                _say(f"{name}, {view}")
-    records = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-    if _fills(settings, quick):
-        plot.scores(pointing.by_method(records), IMAGES / "quality.png")
-    return {"photographs": pointing.methods_table(records), "views": pointing.views_table(records)}
-
-
-def _scenes(settings: Settings, layers: list[str], path: Path, quick: bool, described: Figures) -> dict[str, str]:
-    """The tables of composed scenes, and their picture."""
-    network = Network(settings)
-    layers = _known(layers, network.engine.network)
-    chosen = [*dict.fromkeys((layers[len(layers) // 3], layers[-1]))]
-    try:
-        scenes = composed(network.spec)
-    except KeyError as error:
-        raise typer.BadParameter(f"{network.spec.name} has no class {error}: point it at pictures by --boxes") from None
-    found = recognised(scenes, network.best)
-    if not found:
-        raise typer.BadParameter("the network recognises none of these: no class is among its five best")
-    _say(f"of {len(scenes)} scenes the network recognises {len(found)}")
-    figures, heat_maps = measure(network, found, chosen, _QUICK if quick else Effort(), _say)
-    figures |= {"machine": described, "agreement": {} if quick else methods.agreements()}
-    path.write_text(json.dumps(figures) + "\n", "utf-8")
-    if _fills(settings, quick):
-        labels = network.spec.labels
-        plot.maps(found[:_SHOWN], heat_maps[:_SHOWN], chosen[-1], labels, IMAGES / "quality-maps.jpg")
-    about = f"{report.scenes(figures)} Of {len(scenes)} scenes, those whose class is among the five best."
-    overview = report.overview(figures, figures["agreement"])
-    return {
-        "overview": f"{overview}\n\n{about}\n\n{machine_line(described)}",
-        "libraries": report.libraries(figures),
-    }
-
-
-def _fills(settings: Settings, quick: bool) -> bool:
-    """Whether the page's tables and pictures are written: they are of the default network."""
-    return not quick and settings.model == NETWORKS[0]
-
-
-def _known(layers: list[str], network: NetworkSpec) -> list[str]:
-    if unknown := set(layers) - set(network.by_name):
+    images = ROOT / "docs" / "images" if kept else folder
+    paths = sorted(path for path in pictures.rglob("*.*") if path.is_file()) if pictures else []
+    np.random.default_rng(0).shuffle(paths)
+    chosen = [layer.strip() for layer in layers.split(",")]
+    run = Run(settings, chosen, boxes, paths[: _QUICK_PICTURES if quick else None], images, quick)
+    if unknown := set(chosen) - set(run.served[0].network.by_name):
         raise typer.BadParameter(f"the network has no layer {', '.join(sorted(unknown))}: name some by --layers")
-    return layers
+    about = {"model": settings.model, "machine": machine.describe()}
+    data = {"": True, "boxes": boxes is not None, "pictures": bool(paths)}
+    for name in parts.split(","):
+        part, path = PARTS[name], folder / f"{name}.jsonl.gz"
+        if data[part.needs] and not from_results:
+            run.say(name)
+            with gzip.open(path, "wt", encoding="utf-8") as file:
+                for record in chain([about], part.measure(run)):
+                    print(json.dumps(record), file=file)
+        if path.exists():
+            _write(part, path, images if kept else None)
 
 
-def _say(line: str) -> None:
-    print(f"{time.perf_counter() - _BEGUN:4.0f} s  {line}", file=sys.stderr, flush=True)
+def _write(part: Part, path: Path, images: Path | None) -> None:
+    """The part's blocks, of the figures in its file, into its page; to be read here if there are no ``images``."""
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        about, *records = map(json.loads, file)
+    blocks = {
+        mark: f"{block} `{about['model']}`. {machine_line(about['machine'])}"
+        for mark, block in part.page(records).items()
+    }
+    if images is None:
+        print("\n\n".join(blocks.values()))
+        return
+    page = ROOT / "docs" / "explanation" / part.written
+    text = page.read_text("utf-8")
+    for mark, block in blocks.items():
+        text = fill(text, mark, block, "make quality")
+    page.write_text(text, "utf-8")
+    if part is PARTS["pointing"]:
+        plot.scores(pointing.by_method(records), images / "quality.png")
 
 
 if __name__ == "__main__":

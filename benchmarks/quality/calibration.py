@@ -2,75 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
-from benchmarks.engine import load_engine
-from benchmarks.report import table
-from pellucid.decode.image import decode
-from pellucid.runtime import cores
-from pellucid.trust.measures import Finding, measured
-from pellucid.trust.perturbations import Design, Perturbations, centred_gaussian, moved
-from pellucid.types import Batch, Plan, Upload
-from service.config import Settings
+from benchmarks.quality.run import Run, probabilities
+from benchmarks.report import Figures, table
+from pellucid.trust.measures import measured
+from pellucid.trust.perturbations import Design, Perturbations, moved
+from pellucid.types import Batch, InputPixels, Plan
 
-# What is judged in each picture -> its findings.
-Findings = dict[str, list[Finding]]
-
-_BATCH: Final = 4
-_PIXELS: Final = 10**8
 # A seed of its own, so that the map in question is not among its own rivals.
 _SEED: Final = 7
+_FINDINGS: Final = ("follows", "unclear", "contradicts")
 
 
-def measure(pictures: Iterable[Path], settings: Settings, say: Callable[[str], None]) -> Findings:
-    """Judge each picture's Grad-CAM of its first class, that map at a random place, and a spot in the middle."""
-    engine, spec = load_engine(settings)
+def measure(run: Run) -> Iterator[Figures]:
+    """Judge each picture's Grad-CAM of its first class, and that map at a random place."""
+    engine, spec = run.served
     layer, preprocess = engine.network.default_layer, spec.preprocess
-    found: Findings = {}
+    mean = [255 * value for value in preprocess.mean]
 
-    def judged(path: Path) -> dict[str, Finding]:
-        pixels = decode(Upload(path.read_bytes()), preprocess, _PIXELS).pixels
-        (outcome,) = engine.run(Batch(pixels[None], (Plan(top_k=1),)))
-        plan = Plan(layer=layer, targets=(outcome.predictions[0].index,))
-        (explained,) = engine.run(Batch(pixels[None], (plan,)))
-        heat = explained.explanations[0].heat
+    def judged(_: Path, pixels: InputPixels) -> Figures:
+        (outcome,) = engine.run(Batch(pixels[None], (Plan(layer=layer),)))
+        (explained,) = outcome.explanations
         maps = {
-            "Grad-CAM": heat,
-            "Grad-CAM at a random place": moved(heat, 1, _SEED)[0],
-            "a spot in the middle": centred_gaussian(*heat.shape),
+            "Grad-CAM": explained.heat,
+            "Grad-CAM at a random place": moved(explained.heat, 1, _SEED)[0],
         }
-        mean = [255 * value for value in preprocess.mean]
         trials = Perturbations(pixels, [*maps.values()], mean, Design(), preprocess.low, preprocess.high)
-        scores = []
-        for start in range(0, len(trials), _BATCH):
-            numbers = range(start, min(start + _BATCH, len(trials)))
-            batch = np.stack([trials.picture(number) for number in numbers])
-            outcomes = engine.run(Batch(batch, (plan,) * len(numbers)))
-            scores += [each.explanations[0].target.probability for each in outcomes]
-        results = measured(trials, np.tile(np.array(scores)[:, None], len(maps)), "probability")
-        return {name: result.finding for name, result in zip(maps, results, strict=True)}
+        scores = probabilities(engine, trials, explained.target.index)
+        results = measured(trials, np.tile(scores[:, None], len(maps)), "probability")
+        return {
+            "maps": {
+                name: {"finding": found.finding, "p_value": round(found.p_value, 4)}
+                for name, found in zip(maps, results, strict=True)
+            }
+        }
 
-    with ThreadPoolExecutor(cores.available()) as pool:
-        for number, findings in enumerate(pool.map(judged, pictures), 1):
-            for name, finding in findings.items():
-                found.setdefault(name, []).append(finding)
-            if number % 50 == 0:
-                say(f"{number} pictures")
-    return found
+    return run.each(judged)
 
 
-def page(found: Findings) -> str:
+def page(records: Sequence[Figures]) -> dict[str, str]:
     """The shares of each finding, with 95 % intervals by Wilson's formula."""
-    rows = [
-        (name, *(_share(findings.count(kind), len(findings)) for kind in ("follows", "unclear", "contradicts")))
-        for name, findings in found.items()
-    ]
-    return table(("map", "follows", "unclear", "contradicts"), rows)
+    rows = []
+    for name in records[0]["maps"]:
+        findings = [record["maps"][name]["finding"] for record in records]
+        rows.append((name, *(_share(findings.count(kind), len(findings)) for kind in _FINDINGS)))
+    return {"calibration": f"{table(('map', *_FINDINGS), rows)}\n\n{len(records)} pictures."}
 
 
 def _share(count: int, total: int) -> str:

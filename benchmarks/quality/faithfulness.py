@@ -1,33 +1,25 @@
-"""How faithful maps are, on any photographs: ADCC and its parts, increase, deletion, insertion and ROAD of each method.
-
-One line of JSON for each picture is kept; the table is made from these lines alone.
-"""
+"""How faithful maps are, on any photographs: ADCC and its parts, increase, deletion, insertion and ROAD."""
 
 from __future__ import annotations
 
-import json
 import statistics
 import zlib
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
-from benchmarks.engine import load_engine
+from benchmarks.quality.run import Run, probabilities
 from benchmarks.quality.scores import interval
-from benchmarks.report import table
-from pellucid.decode.image import decode
+from benchmarks.report import Figures, table
 from pellucid.engine import Engine
-from pellucid.explain.methods import METHODS, offered
+from pellucid.explain.methods import offered
 from pellucid.network.spec import SOFTMAX
 from pellucid.render.compose import positive
-from pellucid.runtime import cores
 from pellucid.trust.measures import curves
 from pellucid.trust.perturbations import Design, Perturbations, centred_gaussian
-from pellucid.types import Batch, Floats, InputPixels, MapSpec, Plan, Upload
-from service.config import Settings
+from pellucid.types import Batch, Floats, InputPixels, MapSpec, Plan
 
 # Measure -> its column, and 1 where more is better, -1 where less is.
 MEASURES: Final = {
@@ -40,13 +32,11 @@ MEASURES: Final = {
     "insertion": ("insertion ↑", 1),
     "road": ("ROAD ↓", -1),
 }
-# Of a middle layer only these: other methods run the network behind it for each of its channels or positions.
-_FEW_PASSES: Final = ("activation", "gradient")
-_AT_LAST: Final = (*_FEW_PASSES, "forwards", "position forwards")
+_AT_LAST: Final = ("activation", "gradient", "forwards", "position forwards")
+# The other methods' maps at a middle layer are worth less than these, and cost as many trials.
+_AT_MIDDLE: Final = ("grad-cam", "hirescam", "layercam", "elementwise")
 # The one method whose maps at the middle layer are as faithful as those at the last.
 _FUSED: Final = "elementwise"
-_BATCH: Final = 4
-_PIXELS: Final = 10**8
 # Maps that differ by no more, both scaled to a largest magnitude of 1, are scored once.
 _SAME: Final = 1e-4
 _ROUNDING: Final = 1e-5
@@ -64,35 +54,22 @@ _GAUSSIAN: Final = Key("centred Gaussian", "")
 _RANDOM: Final = Key("random", "")
 
 
-def measure(folder: Path, layers: Sequence[str], settings: Settings, lines: Path, say: Callable[[str], None]) -> None:
-    """Score the maps of each picture's first class, as the service makes them, into ``lines``.
-
-    ``layers``: from early to late, the last two a middle one and the default one. Pictures come in a seeded random
-    order, so the lines of a run that was stopped are a sample of the folder.
-    """
-    engine, spec = load_engine(settings)
-    middle, last = layers[-2:]
+def measure(run: Run) -> Iterator[Figures]:
+    """Score the maps of each picture's first class, as the service makes them."""
+    engine, spec = run.served
+    early, middle, last = run.layers[0], run.middle, run.layers[-1]
     wanted = [Key(method.name, last) for method in offered(engine.network, SOFTMAX) if method.needs in _AT_LAST]
-    wanted += [Key(key.method, middle) for key in wanted if METHODS[key.method].spec.needs in _FEW_PASSES]
-    fused = dict.fromkeys((tuple(layers[-2:]), tuple(layers), engine.network.last_stages))
+    wanted += [Key(method, middle) for method in _AT_MIDDLE]
+    fused = dict.fromkeys(((middle, last), (early, middle, last), engine.network.last_stages))
     wanted += [Key(_FUSED, ",".join(names)) for names in fused]
     mean = [255 * value for value in spec.preprocess.mean]
 
-    def scored(path: Path) -> str:
-        pixels = decode(Upload(path.read_bytes()), spec.preprocess, _PIXELS).pixels
+    def scored(_: Path, pixels: InputPixels) -> Figures:
         (outcome,) = engine.run(Batch(pixels[None], (Plan(),)))
-        target = outcome.predictions[0].index
-        maps = [{**key._asdict(), **row} for key, row in _scores(engine, pixels, target, wanted, mean).items()]
-        return json.dumps({"picture": str(path.relative_to(folder)), "target": spec.labels[target], "maps": maps})
+        rows = _scores(engine, pixels, outcome.predictions[0].index, wanted, mean)
+        return {"maps": {" ".join(key): [round(row[name], 5) for name in MEASURES] for key, row in rows.items()}}
 
-    paths = sorted(path for path in folder.rglob("*.*") if path.is_file())
-    np.random.default_rng(0).shuffle(paths)
-    lines.parent.mkdir(parents=True, exist_ok=True)
-    with lines.open("w", encoding="utf-8") as file, ThreadPoolExecutor(cores.available()) as pool:
-        for number, line in enumerate(pool.map(scored, paths), 1):
-            print(line, file=file, flush=True)
-            if number % 20 == 0:
-                say(f"{number} of {len(paths)} pictures")
+    return run.each(scored)
 
 
 def _scores(
@@ -102,19 +79,14 @@ def _scores(
     found = _maps(engine, pixels, target, wanted)
     groups = _alike(found)
     trials = Perturbations(pixels, [found[group[0]] for group in groups], mean, Design(steps=8, random_maps=0))
-    plan = Plan(layer=engine.network.default_layer, targets=(target,))
-    scores: list[Any] = []
-    for start in range(0, len(trials), _BATCH):
-        batch = np.stack([trials.picture(number) for number in range(start, min(start + _BATCH, len(trials)))])
-        outcomes = engine.run(Batch(batch, (plan,) * len(batch)))
-        scores += [outcome.explanations[0].target.probability for outcome in outcomes]
+    scores = probabilities(engine, trials, target)
     masked = {trial.map: number for number, trial in enumerate(trials.plan) if trial.kind == "masked"}
     height, width = pixels.shape[:2]
     rows: dict[Key, dict[str, float]] = {}
     for number, group in enumerate(groups):
         at = masked[trials.rows(number)[0]]
         again = _maps(engine, trials.picture(at), target, group)
-        areas: dict[str, float] = {curve.test: curve.map_auc for curve in curves(trials, np.asarray(scores), number)}
+        areas: dict[str, float] = {curve.test: curve.map_auc for curve in curves(trials, scores, number)}
         for key in group:
             rows[key] = {**adcc(found[key], again[key], height, width, scores[0], scores[at]), **areas}
     return {key: rows[key] for key in found}
@@ -167,24 +139,22 @@ def adcc(heat: Floats, again: Floats, height: int, width: int, whole: float, mas
     }
 
 
-def page(lines: Path) -> str:
+def page(records: Sequence[Figures]) -> dict[str, str]:
     """Means with 95 % intervals over pictures. ▲ and ▼: better and worse than the first map, where the interval of the
     difference in the same picture is on one side of 0.
     """
-    pictures = [json.loads(line) for line in lines.read_text("utf-8").splitlines()]
-    names = [picture["picture"] for picture in pictures]
-    usual, *_ = maps = list(zip(*(picture["maps"] for picture in pictures), strict=True))
+    pictures = [record["picture"] for record in records]
+    values = {name: np.array([record["maps"][name] for record in records]) for name in records[0]["maps"]}
+    usual = next(iter(values.values()))
     rows = []
-    for each in maps:
+    for name, each in values.items():
         cells = []
-        for measure, (_, sign) in MEASURES.items():
-            values = [row[measure] for row in each]
-            low, high = interval(values, names)
-            better = [sign * (row[measure] - its[measure]) for row, its in zip(each, usual, strict=True)]
-            least, most = interval(better, names)
+        for number, (_, sign) in enumerate(MEASURES.values()):
+            low, high = interval(each[:, number], pictures)
+            least, most = interval(sign * (each[:, number] - usual[:, number]), pictures)
             mark = " ▲" if least > _ROUNDING else " ▼" if most < -_ROUNDING else ""
-            cells.append(f"{statistics.mean(values):.3f} ({low:.3f}–{high:.3f}){mark}")
-        method, layer = (f"`{each[0][name]}`" if each[0]["layer"] else each[0][name] for name in ("method", "layer"))
-        rows.append((method, layer, *cells))
+            cells.append(f"{each[:, number].mean():.3f} ({low:.3f}–{high:.3f}){mark}")
+        method, _, layer = name.rpartition(" ")
+        rows.append((f"`{method}`" if layer else method, f"`{layer}`" if layer else "", *cells))
     text = table(("method", "layer", *(column for column, _ in MEASURES.values())), rows)
-    return f"{text}\n\n{len(pictures)} pictures."
+    return {"faithfulness": f"{text}\n\n{len(records)} pictures."}

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
+import typer
 
+from benchmarks import methods
+from benchmarks.quality import plot
 from benchmarks.quality.makers import OURS, Libraries, Maker, ours
-from benchmarks.quality.scenes import Scene
+from benchmarks.quality.run import Run
+from benchmarks.quality.scenes import Scene, composed, recognised
 from benchmarks.quality.scores import cosine, energy, hit
 from models import catalog
 from pellucid.compiler.compiling import compile_network
@@ -41,10 +45,14 @@ class Effort:
     may take; scenes that it has at least.
     """
 
-    scenes: int = 32
+    scenes: int = 16
     curves: int = 8
     passes: int = 400
     least: int = 3
+
+
+_QUICK: Final = Effort(scenes=2, curves=1, passes=96, least=1)
+_SHOWN: Final = 6
 
 
 @dataclass
@@ -71,7 +79,7 @@ class Row:
         height, width = scene.pixels.shape[:2]
         near = TOLERANCE * max(height, width)
         self.hits.append(float(hit(heat, (0, 0, width, height), scene.boxes, near)))
-        self.energy.append(energy(heat, scene.within))
+        self.energy += energy(heat, scene.within)
 
 
 class Network:
@@ -113,11 +121,19 @@ class Network:
         return [each for group in groups for each in self.scorer.run(Batch(np.stack(group), (plan,) * len(group)))]
 
 
-def measure(
-    network: Network, scenes: Sequence[Scene], layers: Sequence[str], effort: Effort, say: Callable[[str], None]
-) -> tuple[dict[str, Any], list[dict[tuple[str, str, str], Floats]]]:
-    """Raw figures, and the maps of each scene by (whose, method, layer). ``scenes`` in the order of importance."""
-    scenes = scenes[: effort.scenes]
+def measure(run: Run) -> Iterator[dict[str, Any]]:
+    """All raw figures in one record. Other libraries are compared at a middle layer and at the default one.
+
+    Raises BadParameter if the network has no class of the scenes, or recognises none of them.
+    """
+    effort, layers, network = _QUICK if run.quick else Effort(), [run.middle, run.layers[-1]], Network(run.settings)
+    try:
+        made = composed(network.spec)
+    except KeyError as error:
+        raise typer.BadParameter(f"{network.spec.name} has no class {error}") from None
+    scenes = recognised(made, network.best)[: effort.scenes]
+    if not scenes:
+        raise typer.BadParameter("the network recognises none of these: no class is among its five best")
     channels = {layer: network.engine.network.by_name[layer].shape[0] for layer in layers}
     makers = ours(network.engine, layers)
     makers += network.libraries.makers(layers, channels, most_passes=effort.passes // effort.least)
@@ -127,13 +143,14 @@ def measure(
         rows[_key(maker)] = _maps(
             maker, network.predict if maker.by == OURS else network.libraries.predict, scenes, effort, heat_maps
         )
-        say(f"{maker.by}, {maker.method}, {maker.layer}: {_told(rows[_key(maker)])}")
+        run.say(f"{maker.by}, {maker.method}, {maker.layer}: {_told(rows[_key(maker)])}")
     for number, scene in enumerate(scenes):
         _baselines(scene, layers[-1], heat_maps[number], network.engine, rows)
     for number, scene in enumerate(scenes[: effort.curves]):
         _curves(network, scene, heat_maps[number], rows)
-        say(f"curves of {number + 1} of {min(effort.curves, len(scenes))} scenes")
-    figures = {
+        run.say(f"curves of {number + 1} of {min(effort.curves, len(scenes))} scenes")
+    plot.maps(scenes[:_SHOWN], heat_maps[:_SHOWN], layers[-1], network.spec.labels, run.images / "quality-maps.jpg")
+    yield {
         "network": network.spec.name,
         "engine": network.engine.info.description,
         "scorer": network.scorer.info.description,
@@ -142,8 +159,9 @@ def measure(
         "scenes": [{"picture": each.picture, "target": network.spec.labels[each.target]} for each in scenes],
         "share": statistics.mean(float(scene.within.mean()) for scene in scenes),
         "rows": [vars(row) for row in rows.values()],
+        "made": len(made),
+        "agreement": {} if run.quick else methods.agreements(),
     }
-    return figures, heat_maps
 
 
 def _key(maker: Maker | Row) -> tuple[str, str, str]:

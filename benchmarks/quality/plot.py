@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,8 +18,9 @@ from benchmarks.quality.scenes import Scene
 from benchmarks.quality.scores import interval
 from pellucid.explain.methods import METHODS
 from pellucid.network.spec import PIXELS
+from pellucid.ranks import spearman
 from pellucid.render.compose import positive
-from pellucid.types import Floats
+from pellucid.types import Floats, InputPixels
 
 _COLOURS: Final = ("#d9730d", "#0b6e99", "#7b3f9e", "#6b6b6b")  # late layers first
 # The measured network has no attention.
@@ -72,6 +73,29 @@ def maps(
             for ax, (name, place) in zip(grid[line][1:], columns, strict=True):
                 title = _METHODS[name].spec.title if not line else ""
                 _picture(ax, scene, found.get((OURS, name, place)), title)
+        figure.savefig(path, dpi=110, pil_kwargs={"quality": 85})
+
+
+def damage(pictures: Mapping[str, InputPixels], maps: Mapping[str, Sequence[Floats]], path: Path) -> None:
+    """A column for each damage: the picture, and below it the maps of each network, with their rank correlation with
+    the first column's.
+    """
+    with mpl.rc_context({"font.size": 7}):
+        figure = Figure(figsize=(1.15 * len(pictures), 1.3 * (1 + len(maps))), layout="constrained")
+        grid = figure.subplots(1 + len(maps), len(pictures))
+        for column, (title, pixels) in enumerate(pictures.items()):
+            height, width = pixels.shape[:2]
+            grid[0][column].imshow(pixels)
+            grid[0][column].set_title(title, pad=2)
+            for line, heats in zip(grid[1:], maps.values(), strict=True):
+                line[column].imshow(pixels)
+                line[column].imshow(positive(heats[column], width, height), cmap="turbo", alpha=0.55)
+                line[column].set_title(f"{spearman(heats[0], heats[column]) or 0:.2f}" if column else "", pad=2)
+        for ax in grid.ravel():
+            ax.set(xticks=[], yticks=[])
+            ax.spines[:].set_visible(False)
+        for line, title in zip(grid[1:], maps, strict=True):
+            line[0].set_ylabel(title)
         figure.savefig(path, dpi=110, pil_kwargs={"quality": 85})
 
 

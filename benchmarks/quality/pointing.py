@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 from typing import Any, Final
 
+import typer
+
+import pellucid
 from benchmarks.quality.boxes import Folder, Pair
+from benchmarks.quality.run import Run
 from benchmarks.quality.scores import energy, hit, interval
 from benchmarks.report import Figures, table
 from pellucid.library import Network
+from pellucid.runtime import cores
 from pellucid.trust.perturbations import centred_gaussian
 from pellucid.types import Box, Floats
 
+NETWORKS: Final = ("lite0", "lite0-plain", "lite2")
 # Pixels of the picture: torchray/benchmark/pointing_game.py of github.com/facebookresearch/TorchRay.
 TOLERANCE: Final = 15
 BASELINE: Final = "centred Gaussian"
@@ -24,6 +32,29 @@ _BEST: Final = 5
 _FINER: Final = 1.25
 # The figures of a score, with the file of each.
 Values = tuple[list[float], list[str]]
+
+
+def measure(run: Run) -> Iterator[Figures]:
+    """Every network in every view. Of the first network in the centre's view every method, by layer.
+
+    Raises BadParameter if the folder's labels can't be read.
+    """
+    assert run.boxes is not None
+    chosen = run.settings.model
+    for name in NETWORKS if chosen == NETWORKS[0] else (chosen,):
+        network = pellucid.open(name, precision="fp32")
+        try:
+            folder = Folder(run.boxes, network.spec)
+        except (OSError, ValueError) as error:
+            raise typer.BadParameter(str(error)) from None
+        default = network.network.default_layer
+        for view in views(network):
+            every = name == chosen and view == VIEW
+            methods = cheap(network, [*run.layers, default]) if every else {default: [DEFAULT]}
+            right = top_1(network, view, run.pictures)
+            for figures in figures_of(network, view, methods, folder, folder.files[: 4 if run.quick else None]):
+                yield figures | right
+            run.say(f"{name}, {view}")
 
 
 def views(network: Network) -> dict[str, dict[str, Any]]:
@@ -43,34 +74,35 @@ def cheap(network: Network, layers: Sequence[str]) -> dict[str, list[str]]:
     return {layer: few + more * (layer == default) for layer in layers}
 
 
-def measure(
+def figures_of(
     network: Network, view: str, methods: dict[str, list[str]], folder: Folder, files: Iterable[str]
 ) -> Iterable[Figures]:
     """The figures of each picture, all of its pairs: of each map whether it points at a box, and its energy there.
 
     A pair's class is the likeliest of its category. What a view does not show is a miss, and has no energy.
     """
-    options = views(network)[view]
-    for file in files:
+    options, everything, alone = views(network)[view], len(network.spec.labels), Lock()
+
+    def scored(file: str) -> Figures:
         path, pairs = folder.path / file, folder.pairs(file)
-        everything = len(network.spec.labels)
-        result = network.explain(path, include="predictions", top_k=everything, provenance=True, **options)
-        assert result.predictions is not None
-        assert result.frame is not None
-        rank = {each.index: place for place, each in enumerate(result.predictions)}
-        targets = [min(pair.classes, key=rank.__getitem__) for pair in pairs]
-        maps: dict[tuple[str, int], Floats] = {}
-        for layer, names in methods.items():
-            found = network.heat_maps(path, target=[*dict.fromkeys(targets)], method=names, layer=layer, **options)
-            maps |= {
-                (f"{method} {layer}", target): heat
-                for method, target, heat in zip(found.methods, found.targets, found.heat, strict=True)
-            }
+        with alone:  # the network has all cores; maps are scored beside it
+            result = network.explain(path, include="predictions", top_k=everything, provenance=True, **options)
+            assert result.predictions is not None
+            assert result.frame is not None
+            rank = {each.index: place for place, each in enumerate(result.predictions)}
+            targets = [min(pair.classes, key=rank.__getitem__) for pair in pairs]
+            maps: dict[tuple[str, int], Floats] = {}
+            for layer, names in methods.items():
+                found = network.heat_maps(path, target=[*dict.fromkeys(targets)], method=names, layer=layer, **options)
+                maps |= {
+                    (f"{method} {layer}", target): heat
+                    for method, target, heat in zip(found.methods, found.targets, found.heat, strict=True)
+                }
         over = x0, y0, x1, y1 = (found.box[0], found.box[1], found.box[2], found.box[3])
         middle = centred_gaussian(y1 - y0, x1 - x0)
         across, down = result.frame.scale
         seen: Sequence[Sequence[int]] = result.tiles or [over]
-        yield {
+        return {
             "network": network.spec.name,
             "view": view,
             "default": f"{DEFAULT} {network.network.default_layer}",
@@ -89,20 +121,24 @@ def measure(
             ],
         }
 
+    with ThreadPoolExecutor(cores.available()) as pool:
+        yield from pool.map(scored, files)
+
 
 def _scores(heat: Floats, over: Box, pair: Pair) -> list[float | None]:
     x0, y0, x1, y1 = over
-    places = (pair.within, pair.mask)
-    shares = [None if each is None else round(energy(heat, each[y0:y1, x0:x1]), 4) for each in places]
-    return [float(hit(heat, over, pair.boxes, TOLERANCE)), *shares]
+    places = [each[y0:y1, x0:x1] for each in (pair.within, pair.mask) if each is not None]
+    shares: list[float | None] = [round(share, 4) for share in energy(heat, *places)]
+    return [float(hit(heat, over, pair.boxes, TOLERANCE)), *shares, *[None] * (2 - len(shares))]
 
 
-def top_1(network: Network, view: str, classes: Path) -> float:
-    """How often the first class is right: a folder for each class, named by its number."""
-    options = views(network)[view]
-    pictures = sorted(classes.rglob("*.*"))
-    right = [network.predict(path, top_k=1, **options)[0].index == int(path.parent.name) for path in pictures]
-    return statistics.mean(right)
+def top_1(network: Network, view: str, pictures: Sequence[Path]) -> dict[str, float]:
+    """How often the first class is right, if the pictures' folders are named by the numbers of their classes."""
+    options, classes = views(network)[view], [path.parent.name for path in pictures]
+    if not classes or not all(map(str.isdecimal, classes)):
+        return {}
+    found = [network.predict(path, top_k=1, **options)[0].index for path in pictures]
+    return {"top_1": statistics.mean(one == int(other) for one, other in zip(found, classes, strict=True))}
 
 
 def by_method(records: Sequence[Figures]) -> list[tuple[str, str, list[Values]]]:
@@ -132,6 +168,11 @@ def _values(records: Sequence[Figures], name: str, recognised: bool = True) -> l
                     values.append(value)
                     pictures.append(record["picture"])
     return found
+
+
+def page(records: Sequence[Figures]) -> dict[str, str]:
+    """Both tables."""
+    return {"photographs": f"{methods_table(records)} Maps in fp32.", "views": f"{views_table(records)} Maps in fp32."}
 
 
 def methods_table(records: Sequence[Figures]) -> str:

@@ -12,6 +12,16 @@ from benchmarks.report import Figures, table
 from pellucid.network.spec import PIXELS
 
 
+def page(records: Sequence[Figures]) -> dict[str, str]:
+    """The tables of composed scenes."""
+    (figures,) = records
+    about = f"{scenes(figures)} Of {figures['made']} scenes, those whose class is among the five best."
+    return {
+        "overview": f"{overview(figures, figures['agreement'])}\n\n{about}",
+        "libraries": f"{libraries(figures)}\n\nThe scenes above.",
+    }
+
+
 def overview(figures: Figures, agreement: dict[str, dict[str, float]]) -> str:
     """Every method where it is taken by default: agreement with the oracles, cost, and what its maps are worth."""
     default = figures["default_layer"]

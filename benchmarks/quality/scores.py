@@ -38,13 +38,13 @@ def hit(heat: Floats, over: Box, boxes: Sequence[Box], tolerance: float) -> bool
     return any(np.hypot(max(x0 - x, x - x1, 0), max(y0 - y, y - y1, 0)) <= tolerance for x0, y0, x1, y1 in boxes)
 
 
-def energy(heat: Floats, within: NDArray[np.bool_]) -> float:
-    """The share of the positive map, 0 to 1, that lies where ``within`` ``[H, W]`` does, which the map covers: Wang et
-    al., "Score-CAM", arXiv 1910.01279, section 4.3. Of a map with nothing positive, 0.
+def energy(heat: Floats, *within: NDArray[np.bool_]) -> list[float]:
+    """The shares of the positive map, 0 to 1, that lie where each of ``within`` ``[H, W]`` does, which the map covers:
+    Wang et al., "Score-CAM", arXiv 1910.01279, section 4.3. Of a map with nothing positive, 0.
     """
-    mask = positive(heat, *within.shape[::-1])
+    mask = positive(heat, *within[0].shape[::-1])
     total = float(mask.sum())
-    return float(mask[within].sum()) / total if total else 0.0
+    return [float(mask[each].sum()) / total if total else 0.0 for each in within]
 
 
 def cosine(one: Floats, other: Floats, height: int, width: int) -> float:
@@ -54,7 +54,7 @@ def cosine(one: Floats, other: Floats, height: int, width: int) -> float:
     return float(left @ right) / size if size else 0.0
 
 
-def interval(values: Sequence[float], pictures: Sequence[str]) -> tuple[float, float]:
+def interval(values: Sequence[float] | NDArray[Any], pictures: Sequence[str]) -> tuple[float, float]:
     """95 % bootstrap interval of the mean, percentiles; ``pictures`` are drawn, each with all of its values.
 
     It tells how far the mean depends on which of such pictures there are, and nothing of pictures of another kind.

@@ -102,7 +102,7 @@ class MethodDetail(Schema):
 
 
 class MethodCostHere(Schema):
-    """Engine time of one image with one map at `default_layer`, on this server, of the fastest that ran alone."""
+    """Least engine time of one image with one map at `default_layer`, run alone on this server."""
 
     times: float = Field(description="The time divided by that of a prediction.", examples=[1.07])
     ms: float = Field(description="The time in milliseconds.", examples=[14.2])

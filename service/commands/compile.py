@@ -246,7 +246,7 @@ def _numbers(option: str, text: str) -> tuple[float, ...]:
     except ValueError:
         found = ()
     if not found or (option == "std" and min(found) <= 0):
-        _refuse(f"--{option} has a number for each channel, separated by commas, not {text!r}")
+        _refuse(f"--{option} needs a number for each channel, separated by commas, not {text!r}")
     return found
 
 

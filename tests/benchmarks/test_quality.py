@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import torch
 from PIL import Image
 
 import pellucid
-from benchmarks.quality import boxes, faithfulness, pointing, report, scores
+from benchmarks.quality import boxes, damage, faithfulness, pointing, report, scores
 from benchmarks.quality.makers import OURS, Maker, ours
 from benchmarks.quality.measure import BASELINE, Effort, Row, _maps
 from benchmarks.quality.scenes import THINGS, Scene, composed, recognised
@@ -62,10 +63,10 @@ def test_a_map_points_at_a_box_of_the_picture_whatever_part_it_covers() -> None:
 def test_energy_is_the_share_of_the_positive_map_in_the_boxes_counted_once() -> None:
     heat = np.full((100, 100), -5, np.float32)
     heat[:, :40] = 1
-    assert scores.energy(heat, scene((0, 0, 10, 100)).within) == pytest.approx(0.25)
-    assert scores.energy(heat, scene((0, 0, 10, 100), (5, 0, 20, 100)).within) == pytest.approx(0.5)
-    assert scores.energy(heat, scene((40, 0, 100, 100)).within) == 0
-    assert scores.energy(-np.abs(heat), scene((0, 0, 100, 100)).within) == 0
+    assert scores.energy(heat, scene((0, 0, 10, 100)).within) == pytest.approx([0.25])
+    places = [scene(*each).within for each in [((0, 0, 10, 100), (5, 0, 20, 100)), ((40, 0, 100, 100),)]]
+    assert scores.energy(heat, *places) == pytest.approx([0.5, 0])
+    assert scores.energy(-np.abs(heat), *places) == [0, 0]
 
 
 def test_two_maps_are_compared_as_masks() -> None:
@@ -162,7 +163,7 @@ def test_every_pair_of_a_photograph_is_scored_in_every_view(tmp_path: Path) -> N
     records = [
         json.loads(json.dumps(figures))
         for view in ("centre", "whole")
-        for figures in pointing.measure(network, view, pointing.cheap(network, [layer]), folder, folder.files)
+        for figures in pointing.figures_of(network, view, pointing.cheap(network, [layer]), folder, folder.files)
     ]
     outside, middle = records[0]["pairs"]
     assert [outside["seen"], middle["seen"], outside["difficult"]] == [False, True, True]
@@ -268,16 +269,40 @@ def test_maps_that_are_the_same_share_their_scores() -> None:
     assert gaussian["coherency"] == pytest.approx(1)
 
 
-def test_the_faithfulness_table_marks_what_differs_from_the_default_in_the_same_pictures(tmp_path: Path) -> None:
-    def line(number: int) -> str:
-        usual = dict.fromkeys(faithfulness.MEASURES, number / 100)
-        better = {name: value + (0.01 if name == "adcc" else 0) for name, value in usual.items()}
-        maps = [{"method": name, "layer": "head", **row} for name, row in (("grad-cam", usual), ("layercam", better))]
-        return json.dumps({"picture": str(number), "target": "cat", "maps": maps})
+def test_the_faithfulness_table_marks_what_differs_from_the_default_in_the_same_pictures() -> None:
+    def record(number: int) -> dict[str, Any]:
+        usual = [number / 100] * len(faithfulness.MEASURES)
+        better = [usual[0] + 0.01, *usual[1:]]
+        return {"picture": str(number), "maps": {"grad-cam head": usual, "layercam head": better}}
 
-    lines = tmp_path / "lines.jsonl"
-    lines.write_text("\n".join(map(line, range(50))), "utf-8")
-    usual, better = rows(faithfulness.page(lines))
+    usual, better = rows(faithfulness.page([*map(record, range(50))])["faithfulness"])
     assert usual[:2] == ["`grad-cam`", "`head`"]
     assert better[2].endswith(" ▲")
     assert not any(cell.endswith(("▲", "▼")) for cell in [*usual, *better[3:]])
+
+
+def test_damage_is_told_apart_by_whether_the_first_class_stays_in_both_networks() -> None:
+    """A picture's two networks are compared with each other, and every damage keeps the size of the picture."""
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 48, 3), np.uint8)
+    made = damage.damaged(pixels)
+    assert {each.shape for each in made.values()} == {pixels.shape}
+    shifts = [pixels[20 + y : 28 + y, 20 + x : 28 + x] for x in (-16, 16) for y in (-16, 16)]
+    assert any((made[damage.SHIFTED][20:28, 20:28] == each).all() for each in shifts)
+
+    def row(stays: bool, rank: float) -> dict[str, list[Any]]:
+        return {damage.STAYS: [stays], "grad-cam head": [rank, rank]}
+
+    def record(number: int) -> dict[str, Any]:
+        moved = {name: row(number % 2 == 0, 0.9 if number % 2 == 0 else 0.3) for name in made}
+        less = {name: row(number % 2 == 0, 0.8 if number % 2 == 0 else 0.3) for name in made}
+        other = {damage.ANOTHER: {"grad-cam head": [0.1, 0.1]}}
+        return {"picture": str(number), damage.GATES[0]: moved | other, damage.GATES[1]: less | other}
+
+    by_damage, by_map, _ = damage.page([*map(record, range(20))])["damage"].split("\n\n")
+    lines = {line[0]: line[1:] for line in rows(by_damage)}
+    assert list(lines) == [*made, damage.ANOTHER]
+    assert [cell[:5] for cell in lines["noise, 3"]] == ["0.500", "0.500", "+0.00", "0.600", "0.550", "+0.05"]
+    assert lines[damage.ANOTHER][:3] == ["-"] * 3
+    stays, changes, *_ = (line[3:7] for line in rows(by_map))
+    assert stays == ["90", "0.900 (0.900–0.900)", "0.800 (0.800–0.800)", "+0.100 (+0.100 to +0.100) ▲"]
+    assert changes == ["90", "0.300 (0.300–0.300)", "0.300 (0.300–0.300)", "+0.000 (+0.000 to +0.000)"]

@@ -22,17 +22,12 @@ from pellucid.client import Figure
 from pellucid.client.heat_maps import read_npz
 from pellucid.schemas import GradCam, Picture, Schema, SideBySide
 from pellucid.schemas.html import block
-from tests.support import SAMPLES, compiled
+from tests.support import SAMPLES
 
 CAT, COFFEE = SAMPLES / "cat.jpg", SAMPLES / "coffee.jpg"
 LONG = "\"'><img onerror=alert(1)>" * 100
 GREY = Picture.small(Image.new("L", (8, 8), 128), 8, "image/png")
 KINDS = [each for each in vars(schemas).values() if isinstance(each, type) and issubclass(each, Schema)]
-
-
-@pytest.fixture(scope="module")
-def lite0() -> Network:
-    return pellucid.open(compiled("lite0"), precision="fp32", threads=1)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import pytest
 from pellucid.schemas import CompareReply, GradCam, MethodCostHere, ModelDetail
 from tests.support import decoded, envelope, explained, parsed, post, present, problem
 
-SMALL = {"max_side": 8}
+SMALL: dict[str, Any] = {"max_side": 8}
 
 
 @pytest.fixture(scope="module")

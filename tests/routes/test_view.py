@@ -24,11 +24,6 @@ def portrait() -> bytes:
         return encoded(np.asarray(image.convert("RGB").crop((170, 0, 470, 427))))
 
 
-@pytest.fixture(scope="module")
-def lite0() -> pellucid.Network:
-    return pellucid.open("lite0", precision="fp32", threads=1)
-
-
 def test_the_map_covers_the_whole_picture(client: httpx.Client, portrait: bytes) -> None:
     (cam,) = explained(client, "/v1/grad-cam", portrait, view="whole").grad_cam or []
     assert cam.box == [0, 0, 300, 427]

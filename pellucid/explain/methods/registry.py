@@ -49,7 +49,7 @@ def method(
     name: str, *, title: str, needs: Needs, formula: str, paper: str, unit: str = "", **more: bool
 ) -> Callable[[Function], Function]:
     """Register the decorated function as a method. ``more`` sets the remaining fields of MethodSpec."""
-    spec = MethodSpec(name, title, needs, formula, paper, unit=unit, **more)
+    spec = MethodSpec(name, title, needs, formula, paper, unit=unit, **more)  # type: ignore[arg-type]
 
     def declare(heat: Function) -> Function:
         of_evidence = Method if needs in ("activation", "gradient") else ProbingMethod
