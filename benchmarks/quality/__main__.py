@@ -1,4 +1,4 @@
-"""Measure what maps are worth: `make quality` writes the tables and pictures of docs/explanation/quality.md and trust.md."""
+"""Measure what maps are worth: `make quality` writes tables and pictures of two pages in docs/explanation."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def test_the_readme_says_rates_and_their_ratio() -> None:
     cells = [cell(server, rate) for server, rate in (("pellucid", 100.0), ("litserve", 40.0))]
     maps = [each | {"route": "grad-cam", "rate": each["rate"] / 2} for each in cells]
     said = report.in_words(service(*cells, *maps))
-    assert "| 2.5 times (50 instead of 20) | 2.5 times (100 instead of 40) |" in said
+    assert "| 20, 2.5 times fewer | 40, 2.5 times fewer |" in said
 
 
 def test_how_often_a_rival_sees_the_same_is_said() -> None:
