@@ -57,7 +57,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "gated": (TinyNet, 64),
     "residual": (lambda: torchvision.models.resnet18(num_classes=3), 64),
     "shuffling": (lambda: torchvision.models.ShuffleNetV2((2, 2, 2), (24, 48, 96, 192, 64), 3), 64),
-    "padding": (lambda: timm.create_model("tf_efficientnet_b0", num_classes=3), 64),
+    "padding": (lambda: timm.create_model("tf_mobilenetv3_small_100", num_classes=3), 64),
     "tokens": (lambda: timm.create_model("vit_tiny_patch16_224", num_classes=3, img_size=32, depth=3), 32),
     "windows": (partial(timm.create_model, "swin_tiny_patch4_window7_224", **SHALLOW), 56),
 }
