@@ -55,10 +55,7 @@ def main(
     boxes: Annotated[Path | None, typer.Option(help="A folder of photographs with boxes: where maps point.")] = None,
     pictures: Annotated[
         Path | None,
-        typer.Option(
-            help="A folder of photographs: how faithful and how robust maps are, and how often trust is right. If its "
-            "folders are named by the numbers of their classes, also how often each view's first class is right."
-        ),
+        typer.Option(help="A folder of photographs: how faithful and robust maps are, and how often trust is right."),
     ] = None,
     parts: Annotated[str, typer.Option(help="Which to measure, between commas.")] = ",".join(PARTS),
     layers: Annotated[str, typer.Option(help="From early to late, between commas; for the default network.")] = LAYERS,
