@@ -58,7 +58,7 @@ RUN python -m pip install --constraint /requirements/constraints.txt \
 FROM ${PYTHON_IMAGE} AS base
 LABEL org.opencontainers.image.title="Pellucid" \
       org.opencontainers.image.description="What a convolutional network sees in an image, and why, over HTTP." \
-      org.opencontainers.image.documentation="docs/deployment.md" \
+      org.opencontainers.image.documentation="docs/how-to/deployment.md" \
       org.opencontainers.image.licenses="Apache-2.0"
 RUN useradd --system --uid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin pellucid
 ENV PATH=/opt/pellucid/bin:$PATH \

@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: serve test ray-test image-test demo bench methods precision quality soak fuzz install check client examples docs screenshots lock clean help
+.PHONY: serve test ray-test image-test demo bench bench-compare methods precision quality soak fuzz install check client reference examples docs screenshots lock clean help
 
 serve: .venv/.serve  ## install and serve on 127.0.0.1:8000
 	$(BIN)/python -m service
@@ -34,19 +34,25 @@ check: .venv/.dev  ## lint, format, types
 bench: .venv/.bench .venv-xai/.bench  ## measure beside the ceiling and rivals, a quarter of an hour (PARTS=cost,start for some, QUICK=1 to try)
 	$(BIN)/python -m benchmarks $(if $(PARTS),--parts $(PARTS)) $(if $(QUICK),--quick)
 
-methods: .venv/.bench  ## measure agreement and cost of every method of heat maps, some minutes, into docs/methods.md
+bench-compare: .venv/.bench  ## measure BASE=commit beside HEAD=commit in turn, some five minutes: which figures differ by more than noise
+	$(BIN)/python -m benchmarks compare $(BASE) $(if $(HEAD),--head $(HEAD))
+
+methods: .venv/.bench  ## measure agreement and cost of every method of heat maps, some minutes, into docs/reference/methods.md
 	$(BIN)/python -m benchmarks.methods
 
-quality: .venv/.bench  ## measure what maps are worth into docs/quality.md and docs/trust.md, half an hour (BOXES=folder of photographs with boxes, PICTURES=folder of photographs, PARTS=scenes,damage for some, REPORT=1 to measure nothing, QUICK=1 to try)
+quality: .venv/.bench  ## measure what maps are worth into docs/explanation/quality.md and trust.md, half an hour (BOXES=folder of photographs with boxes, PICTURES=folder of photographs, PARTS=scenes,damage for some, REPORT=1 to measure nothing, QUICK=1 to try)
 	$(BIN)/python -m benchmarks.quality $(if $(BOXES),--boxes $(BOXES)) $(if $(PICTURES),--pictures $(PICTURES)) $(if $(PARTS),--parts $(PARTS)) $(if $(REPORT),--from-results) $(if $(QUICK),--quick)
 
-precision: .venv/.bench  ## measure what bfloat16 does to maps, into docs/numerics.md (PICTURES=folder or tar for more)
+precision: .venv/.bench  ## measure what bfloat16 does to maps, into docs/reference/numerics.md (PICTURES=folder or tar for more)
 	$(BIN)/python -m benchmarks.precision $(PICTURES)
 
 install: .venv/.dev  ## prepare .venv with everything
 
 client: .venv/.dev  ## generate the client's files that follow from others
 	$(BIN)/python -m tests.client.generate
+
+reference: .venv/.dev  ## generate the tables of options, errors, settings, commands and methods in docs/reference
+	$(BIN)/python -m tests.reference
 
 examples: .venv/.serve  ## record the API docs' examples and the README's pictures anew
 	$(BIN)/python docs/record_examples.py

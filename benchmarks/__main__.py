@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from benchmarks import batching as batching_part
-from benchmarks import comparison, machine, plot, targets
+from benchmarks import commits, comparison, machine, plot, targets
 from benchmarks import cost as cost_part
 from benchmarks import report as tables
 from benchmarks import scaling as scaling_part
@@ -124,21 +124,29 @@ def scaling(seconds: Seconds = 4.0, rounds: Rounds = 3) -> None:
 
 
 @app.command()
+def compare(
+    base: str, head: str = "HEAD", seconds: Seconds = 0.8, rounds: Annotated[int, typer.Option(min=2)] = 8
+) -> None:
+    """Two commits in turn: which cells differ by more than noise. Changes that are not committed are not measured."""
+    _keep("commits", lambda: commits.measure((base, head), seconds, rounds, _say))
+
+
+@app.command()
 def report() -> None:
-    """Write what was measured last into docs/performance.md, docs/scaling.md, the README and the plot."""
+    """Write what was measured last into the pages on performance and scaling, the README and the plot."""
     parts = _kept(RESULTS)
     content = {part: f"{tables.machine_line(parts[part]['machine'])}\n\n{_table(part, parts[part])}" for part in parts}
     content["targets"] = targets.targets(parts)
     if plot.draw(parts, PICTURE):
         content["plot"] = _SHOWN
     for name, written in content.items():
-        page = ROOT / "docs" / ("scaling.md" if name == "scaling" else "performance.md")
+        page = ROOT / "docs" / ("how-to/scaling.md" if name == "scaling" else "explanation/performance.md")
         page.write_text(tables.fill(page.read_text("utf-8"), name, written), "utf-8")
     if "service" in parts:
         readme = ROOT / "README.md"
         said = tables.in_words(parts["service"])
         readme.write_text(tables.fill(readme.read_text("utf-8"), "benchmarks", said), "utf-8")
-    _say("written: docs/performance.md, docs/scaling.md, README.md, docs/images/performance.png")
+    _say("written: docs/explanation/performance.md, docs/how-to/scaling.md, README.md, docs/images/performance.png")
 
 
 def _table(part: str, figures: tables.Figures) -> str:
@@ -148,6 +156,7 @@ def _table(part: str, figures: tables.Figures) -> str:
         "batching": tables.batching,
         "start": tables.starts,
         "scaling": tables.scaling,
+        "commits": commits.written,
     }
     return write[part](figures)
 
@@ -157,8 +166,14 @@ def _keep(part: str, measure: Callable[[], tables.Figures], folder: Path = RESUL
     folder.mkdir(parents=True, exist_ok=True)
     figures = {"machine": machine.describe(), **measure()}
     (folder / f"{part}.json").write_text(json.dumps(figures, indent=1) + "\n", "utf-8")
+    if part in PARTS:
+        here = figures["machine"]
+        line = {name: here[name] for name in ("commit", "date", "load_average")}
+        line |= {"machine": tables.machine_kind(here), "part": part, "cells": tables.summary(figures)}
+        with (folder / "history.jsonl").open("a", encoding="utf-8") as history:
+            history.write(json.dumps(line) + "\n")
     written = [tables.machine_line(figures["machine"]), _table(part, figures)]
-    if part not in ("batching", "scaling"):
+    if part not in ("batching", "scaling", "commits"):
         written.append(targets.targets({part: figures}))
     print("\n", "\n\n".join(written), "\n", sep="", flush=True)
 

@@ -72,13 +72,13 @@ def compare(choice: Choice, say: Callable[[str], None]) -> dict[str, Any]:
                 server.resume()
                 requests = spec.requests(route, pictures)
                 server = running[spec.name] = quiet(server, requests[0], partial(Server, spec))
-                load = run(server.port, requests, callers, choice.seconds, lead_in=lead_in)
+                load = run(server.port, requests, callers, choice.seconds, lead_in=lead_in, meter=server.meter())
                 server.pause()
                 cell = {"round": number, "route": route, "callers": callers, "server": spec.name, **figures(load)}
                 cells.append(cell)
                 say(
                     f"round {number + 1}: {route:8} {callers:3} callers, {spec.name:12} {cell['rate']:6.1f}/s, "
-                    f"p50 {cell['p50_ms']:.0f} ms, p99 {cell['p99_ms']:.0f} ms, "
+                    f"p50 {cell['p50_ms']:.0f} ms, p99 {cell['p99_ms']:.0f} ms, {cell['core_ms']:.2f} core-ms, "
                     f"{cell['refused']} refused, {cell['errors']} errors"
                 )
             if wrk.installed() and "pellucid" in running:
@@ -113,12 +113,13 @@ def _check(server: Server, pictures: list[bytes], seconds: float) -> dict[str, f
 
 
 def figures(load: Load) -> dict[str, Any]:
-    """A cell's figures; latencies are NaN where nothing was answered."""
+    """A cell's figures; latencies and processor time for an answer are NaN where nothing was answered."""
     p50, p99 = np.percentile(load.latencies or [np.nan], (50, 99)) * 1000
     return {
         "rate": load.rate,
         "p50_ms": float(p50),
         "p99_ms": float(p99),
+        "core_ms": sum(load.spent.values()) * 1000 / (len(load.latencies) or np.nan),
         "answers": len(load.latencies),
         "refused": load.refused,
         "errors": load.errors,

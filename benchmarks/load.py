@@ -10,7 +10,7 @@ import asyncio
 import re
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -28,7 +28,8 @@ class Load:
 
     ``latencies`` are seconds from a request's first byte sent to its answer's last byte, of answers with 200 alone.
     ``statuses`` counts all answers, ``lost`` connections that broke, ``timeouts`` requests given up, ``unanswered``
-    callers that got no 200 at all. ``cpu`` is the generator's own share of one core.
+    callers that got no 200 at all. ``cpu`` is the generator's own share of one core, ``spent`` the seconds of processor
+    time of each part of the server.
     """
 
     seconds: float
@@ -38,6 +39,7 @@ class Load:
     timeouts: int = 0
     unanswered: int = 0
     cpu: float = 0.0
+    spent: Counter[str] = field(default_factory=Counter)
 
     @property
     def rate(self) -> float:
@@ -73,13 +75,23 @@ def run(
     *,
     lead_in: float = 1.0,
     give_up_after: float = 30.0,
+    meter: Callable[[], Counter[str]] = Counter,
 ) -> Load:
-    """Load a server on 127.0.0.1 for ``lead_in`` seconds that are not measured, then ``seconds`` that are."""
-    return uvloop.run(_run(port, requests, callers, seconds, lead_in, give_up_after))
+    """Load a server on 127.0.0.1 for ``lead_in`` seconds that are not measured, then ``seconds`` that are.
+
+    ``meter`` reads the processor time that the server's parts have used.
+    """
+    return uvloop.run(_run(port, requests, callers, seconds, lead_in, give_up_after, meter))
 
 
 async def _run(
-    port: int, requests: Sequence[bytes], callers: int, seconds: float, lead_in: float, give_up_after: float
+    port: int,
+    requests: Sequence[bytes],
+    callers: int,
+    seconds: float,
+    lead_in: float,
+    give_up_after: float,
+    meter: Callable[[], Counter[str]],
 ) -> Load:
     load = Load(seconds)
     begin = time.perf_counter() + lead_in
@@ -88,12 +100,12 @@ async def _run(
     for caller in crowd:
         caller.connect()
     await asyncio.sleep(lead_in)
-    used = time.process_time()
+    used, before = time.process_time(), meter()
     while (now := time.perf_counter()) < window[1]:
         for caller in crowd:
             caller.give_up(now - give_up_after)
         await asyncio.sleep(min(0.25, window[1] - now))
-    load.cpu = (time.process_time() - used) / seconds
+    load.cpu, load.spent = (time.process_time() - used) / seconds, meter() - before
     load.unanswered = sum(not caller.answered for caller in crowd)
     for caller in crowd:
         caller.stop()

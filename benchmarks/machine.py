@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -15,13 +16,16 @@ from pellucid.runtime import cores
 
 # What the processor computes in, of what matters to a network.
 _FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
-_PACKAGES = ("torch", "openvino", "fastapi", "uvicorn", "grad-cam", "litserve", "captum", "ray")
+_PACKAGES = ("torch", "openvino", "fastapi", "uvicorn", "grad-cam", "litserve", "captum", "mosec", "ray")
 
 
 def describe() -> dict[str, Any]:
-    """Processor, cores that may be used, memory, versions, and how busy it was before the run."""
+    """Processor, cores that may be used, memory, versions, the commit, and how busy it was before the run."""
+    describe = ("git", "describe", "--always", "--dirty", "--exclude=*")
+    commit = subprocess.run(describe, cwd=Path(__file__).parent, capture_output=True, text=True)
     model, flags = _processor()
     return {
+        "commit": commit.stdout.strip(),
         "processor": model,
         "flags": [flag for flag in _FLAGS if flag in flags],
         "cores": cores.available(),

@@ -1,7 +1,7 @@
 """What every method of making heat maps is, how well it agrees with other libraries', and what it costs.
 
 ``python -m benchmarks.methods`` (``make methods``) measures on the shipped photographs and the default network, and
-writes the table of docs/methods.md and the costs that /v1/models tells.
+writes the table of docs/reference/methods.md and the costs that /v1/models tells.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from benchmarks.report import fill, machine_line
 from benchmarks.servers import ROOT
 from models import catalog
 from pellucid.compiler.compiling import compile_network
-from pellucid.explain.methods import METHODS, AttentionMethod, Method, offered
+from pellucid.explain.methods import METHODS, AttentionMethod, Method, choices
 from pellucid.network.file import CompiledNetwork
 from pellucid.network.spec import PIXELS, SOFTMAX, NetworkSpec
 from pellucid.types import Batch, Floats, MapSpec, Plan
 from service.config import Settings
 from tests.explain.passes import evidence_at, probe_at
 
-PAGE: Final = ROOT / "docs" / "methods.md"
+PAGE: Final = ROOT / "docs" / "reference" / "methods.md"
 COSTS: Final = ROOT / "service" / "routes" / "method_costs.json"
 # Of a method that takes seconds, fewer rounds do.
 _SLOW: Final = ("network forwards",)
@@ -42,10 +42,11 @@ def plans(network: NetworkSpec) -> dict[str, Plan]:
     """What is timed, by name: each method where it is taken by default and at the middle layer, and all at once."""
     default, middle = network.default_layer, network.feature_layers[1]
     found = {"predict": Plan(top_k=5)}
-    for method in offered(network, SOFTMAX):
+    for method in choices(network, SOFTMAX):
         place = PIXELS if method.at_pixels else default
-        found[f"{method.name} default"] = Plan(heat_maps=(MapSpec(method.name, (place,)),))
-        found[f"{method.name} middle"] = Plan(heat_maps=(MapSpec(method.name, (middle,)),))
+        found[f"{method.name} default"] = Plan(heat_maps=(method.stands_for or MapSpec(method.name, (place,)),))
+        if method.stands_for is None:
+            found[f"{method.name} middle"] = Plan(heat_maps=(MapSpec(method.name, (middle,)),))
     found["all of one gradient"] = Plan(heat_maps=tuple(MapSpec(name, (middle,)) for name in GRADIENT))
     found["ten classes"] = Plan(heat_maps=(MapSpec("grad-cam", (middle,)),), targets=_TEN)
     found["ten classes default"] = Plan(heat_maps=(MapSpec("grad-cam", (default,)),), targets=_TEN)
@@ -169,17 +170,15 @@ def main(rounds: int = 7) -> None:
     """Measure and write."""
     figures = {"machine": machine.describe(), "cost": costs(rounds), "agreement": agreements()}
     seconds = figures["cost"]["seconds"]
+    relative = {name: round(value / seconds["predict"], 2) for name, value in seconds.items()}
     of_model = {
         "engine": figures["cost"]["engine"],
         "machine": f"{figures['machine']['cores']} cores of {figures['machine']['processor']}",
         "date": figures["machine"]["date"],
         "methods": {
-            name: {
-                "default_layer": round(seconds[f"{name} default"] / seconds["predict"], 2),
-                "middle_layer": round(seconds[f"{name} middle"] / seconds["predict"], 2),
-            }
-            for name in METHODS
-            if f"{name} default" in seconds
+            name: {"default_layer": relative[f"{name} default"], "middle_layer": relative.get(f"{name} middle")}
+            for name in (*METHODS, "best")
+            if f"{name} default" in relative
         },
     }
     COSTS.write_text(json.dumps({figures["cost"]["model"]: of_model}, indent=1) + "\n", "utf-8")

@@ -1,4 +1,4 @@
-"""Other libraries' maps by our methods' names: what ours are compared with, in tests and in docs/methods.md.
+"""Other libraries' maps by our methods' names: what ours are compared with, in tests and in docs/reference/methods.md.
 
 Each is a function of a network, the name of a module whose output is the layer (or None for the pixels), one
 picture ``[1, 3, H, W]`` and a class, and returns the raw map ``[h, w]``. Where an implementation is known to be wrong,

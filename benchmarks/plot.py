@@ -10,7 +10,13 @@ from matplotlib.figure import Figure
 
 from benchmarks.report import DISCIPLINES, TITLES, Figures, ceiling_rate, latency_by_load, medians
 
-COLOURS = {"pellucid": "#0b6e99", "fastapi": "#d9730d", "litserve": "#6b6b6b", "openvino-xai": "#6940a5"}
+COLOURS = {
+    "pellucid": "#0b6e99",
+    "fastapi": "#d9730d",
+    "litserve": "#6b6b6b",
+    "openvino-xai": "#6940a5",
+    "mosec": "#2e8b57",
+}
 _STYLES = {"served": "o-", "greedy": "s--", "window": "^-"}
 
 

@@ -1,4 +1,4 @@
-"""What bfloat16 does to explanations: maps and channel weights beside those in float64, into docs/numerics.md.
+"""What bfloat16 does to explanations: maps and channel weights beside float64, into docs/reference/numerics.md.
 
 ``python -m benchmarks.precision [PICTURES]`` (``make precision PICTURES=folder``): the shipped photographs, and up to
 ``--most`` of a folder's or a tar's. It needs a processor with bfloat16.
@@ -33,7 +33,7 @@ from pellucid.runtime.openvino_runtime import OpenVINORuntime
 from pellucid.runtime.torch_runtime import TorchRuntime
 from pellucid.types import Floats, InputPixels, Upload
 
-PAGE: Final = ROOT / "docs" / "numerics.md"
+PAGE: Final = ROOT / "docs" / "reference" / "numerics.md"
 LAYERS: Final = ("head", "blocks.9", "blocks.4", "stem")
 _PICTURES: Final = (".jpg", ".jpeg", ".png")
 

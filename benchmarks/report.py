@@ -14,7 +14,10 @@ TITLES = {
     "fastapi": "FastAPI, torch, pytorch-grad-cam",
     "litserve": "LitServe, torch, captum",
     "openvino-xai": "OpenVINO XAI, ReciproCAM",
+    "mosec": "mosec, OpenVINO",
 }
+# What names a cell of the raw figures. The other fields are measured.
+_NAMES = ("route", "callers", "server", "plan", "batch", "request", "discipline", "load", "cache", "kind")
 SCALED = {"alone": "one process without Ray", "haproxy": "Ray, HAProxy", "proxy": "Ray, its own proxy"}
 DISCIPLINES = {"served": "greedy, as served", "greedy": "greedy, one batch at a time", "window": "10 ms window"}
 
@@ -39,16 +42,36 @@ def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in (head, rule, *lines))
 
 
+def machine_kind(machine: Figures) -> str:
+    """The processor, its cores and what it computes in."""
+    flags = [flag for flag in ("amx_bf16", "avx512_bf16", "avx512_vnni", "avx512f", "avx2") if flag in machine["flags"]]
+    return f"{machine['processor']}, {machine['cores']} cores ({', '.join(flags[:2])})"
+
+
 def machine_line(machine: Figures) -> str:
     """The machine in words."""
-    flags = [flag for flag in ("amx_bf16", "avx512_bf16", "avx512_vnni", "avx512f", "avx2") if flag in machine["flags"]]
     versions = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
     settings = "".join(f", {name}={value}" for name, value in machine["settings"].items())
     return (
-        f"{machine['processor']}, {machine['cores']} cores ({', '.join(flags[:2])}), {machine['memory_gib']:.0f} GiB, "
-        f"{machine['system']}, Python {machine['python']}, {versions}{settings}; load average before the run "
-        f"{machine['load_average']:.1f}, measured {machine['date']}."
+        f"{machine_kind(machine)}, {machine['memory_gib']:.0f} GiB, {machine['system']}, Python {machine['python']}, "
+        f"{versions}{settings}; load average before the run {machine['load_average']:.1f}, measured {machine['date']}."
     )
+
+
+def summary(figures: Figures) -> dict[str, dict[str, float]]:
+    """Name of a cell -> the median over rounds of each of its numbers: what the history keeps."""
+    values: dict[str, dict[str, list[float]]] = {}
+    for kind in ("ceiling", "cells", "served", "starts"):
+        for cell in figures.get(kind, ()):
+            name = " ".join(str(cell[each]) for each in _NAMES if each in cell) or kind
+            for field, value in cell.items():
+                if field not in (*_NAMES, "round") and isinstance(value, (int, float, list)):
+                    found = [each for each in (value if isinstance(value, list) else [value]) if each == each]  # no NaN
+                    values.setdefault(name, {}).setdefault(field, []).extend(found)
+    return {
+        name: {field: float(f"{statistics.median(found):.4g}") for field, found in cell.items() if found}
+        for name, cell in values.items()
+    }
 
 
 def medians(cells: list[Figures]) -> dict[tuple[str, int, str], dict[str, float]]:
@@ -63,6 +86,7 @@ def medians(cells: list[Figures]) -> dict[tuple[str, int, str], dict[str, float]
             "rate": statistics.median(each["rate"] for each in rounds),
             "p50_ms": statistics.median([each["p50_ms"] for each in answered] or [0.0]),
             "p99_ms": statistics.median([each["p99_ms"] for each in answered] or [0.0]),
+            "core_ms": statistics.median([each["core_ms"] for each in answered] or [0.0]),
             **{name: float(sum(each[name] for each in rounds)) for name in ("refused", "errors", "answers")},
             "unanswered": float(max(each["unanswered"] for each in rounds)),
         }
@@ -94,6 +118,7 @@ def comparison(figures: Figures) -> str:
                 "-" if faster is None else f"{faster:.1f}",
                 _latency(cell, "p50_ms"),
                 _latency(cell, "p99_ms"),
+                f"{cell['core_ms']:.1f}" if cell["answers"] else "-",
                 f"{cell['refused']:.0f}",
                 f"{cell['errors']:.0f}",
             )
@@ -102,7 +127,7 @@ def comparison(figures: Figures) -> str:
     lines = [
         f"The ceiling is {ceiling:.0f} images a second ({figures['engine']}), {plain:.0f} the plain way.",
         _agreement(figures["top_classes"]),
-        table((*header, "p50 ms", "p99 ms", "429", "errors"), rows),
+        table((*header, "p50 ms", "p99 ms", "core-ms", "429", "errors"), rows),
         _UNANSWERED,
     ]
     if figures["generator"]:
@@ -133,12 +158,12 @@ def in_words(figures: Figures) -> str:
     for server in dict.fromkeys(server for _, _, server in found if server != "pellucid"):
         said = []
         for route in ("grad-cam", "predict"):
-            ours, theirs = (found[route, 16, name]["rate"] for name in ("pellucid", server))
-            said.append(f"{ours / theirs:.1f} times ({ours:.0f} instead of {theirs:.0f})")
+            ours, theirs = (found.get((route, 16, name), {"rate": 0.0})["rate"] for name in ("pellucid", server))
+            said.append(f"{ours / theirs:.1f} times ({ours:.0f} instead of {theirs:.0f})" if theirs else "has none")
         lines.append(f"| {TITLES[server]} | {' | '.join(said)} |")
     return (
         "- **It answers more requests a second.** One run on two cores, 16 callers, the same network\n"
-        "  ([all figures](docs/performance.md)):\n\n  "
+        "  ([all figures](docs/explanation/performance.md)):\n\n  "
         + "\n  ".join(["| instead of | Grad-CAM | predictions |", "|---|---|---|", *lines])
     )
 

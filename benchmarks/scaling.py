@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-import time
-from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import psutil
@@ -15,7 +14,7 @@ import psutil
 from benchmarks.comparison import figures
 from benchmarks.load import run
 from benchmarks.photographs import photographs
-from benchmarks.servers import ROOT, SPECS, Server, Spec
+from benchmarks.servers import ROOT, SPECS, Server, Spec, used
 
 ROUTES, CALLERS = ("predict", "grad-cam"), 16
 _REPLICA, _PROXIES = "ray::ServeReplica", ("ray::ProxyActor", "ray::HAProxyManager", "/haproxy -db")
@@ -54,13 +53,10 @@ def _cell(server: Server, route: str, seconds: float) -> dict[str, Any]:
     processes = _processes(server)
     _pin(processes)
     requests = server.spec.requests(route, photographs())
-    run(server.port, requests, CALLERS, 1.0)  # warm
-    before, started = _used(processes), time.perf_counter()
-    load = run(server.port, requests, CALLERS, seconds, lead_in=0.0)
-    after, took = _used(processes), time.perf_counter() - started
+    load = run(server.port, requests, CALLERS, seconds, meter=partial(used, processes))
     answered = max(1, len(load.latencies))
-    spent = {part: (after[part] - before[part]) * 1000 / answered for part in ("replicas", "proxy", "rest")}
-    return {**figures(load), "cpu_ms": spent, "took": took}
+    spent = {part: load.spent[part] * 1000 / answered for part in ("replicas", "proxy", "rest")}
+    return {**figures(load), "cpu_ms": spent}
 
 
 def _processes(server: Server) -> list[tuple[str, psutil.Process]]:
@@ -85,13 +81,3 @@ def _pin(processes: list[tuple[str, psutil.Process]]) -> None:
         for thread in replica.threads():
             with suppress(ProcessLookupError):
                 os.sched_setaffinity(thread.id, {core})
-
-
-def _used(processes: list[tuple[str, psutil.Process]]) -> Counter[str]:
-    """Seconds of processor time that each part has used since its start."""
-    used: Counter[str] = Counter()
-    for part, process in processes:
-        with suppress(psutil.NoSuchProcess):
-            times = process.cpu_times()
-            used[part] += times.user + times.system
-    return used

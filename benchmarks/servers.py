@@ -11,12 +11,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from benchmarks.load import post
 
@@ -30,7 +33,7 @@ class Spec:
     ``command`` gets the port as its last argument or, where it is ours, in the environment. ``routes`` are the paths
     and what they are asked to accept, by the name that the routes have in the tables. Bodies are the photograph's
     bytes, or ``multipart``: LitServe reads every other body as JSON. ``python`` runs it; one that takes the network
-    ``exported`` gets the folder of `benchmarks.rivals.exported` before the port.
+    ``exported`` gets the folder of `benchmarks.rivals.exported` before the port. It runs in ``root``.
     """
 
     name: str
@@ -41,6 +44,7 @@ class Spec:
     environment: Mapping[str, str] = field(default_factory=dict)
     python: str = sys.executable
     exported: bool = False
+    root: Path = ROOT
 
     def requests(self, route: str, photographs: list[bytes]) -> list[bytes]:
         """One HTTP request for each photograph."""
@@ -95,6 +99,14 @@ SPECS = {
             python=str(ROOT / ".venv-xai" / "bin" / "python"),
             exported=True,
         ),
+        Spec(
+            "mosec",
+            ("-m", "benchmarks.rivals.mosec_openvino"),
+            "/",
+            {"predict": ("/predict", _JSON)},
+            environment=_ONE_THREAD,
+            exported=True,
+        ),
     )
 }
 
@@ -118,7 +130,7 @@ class Server:
         started = time.perf_counter()
         self.process = subprocess.Popen(
             command,
-            cwd=ROOT,
+            cwd=spec.root,
             env=environment,
             stdout=self._log,
             stderr=subprocess.STDOUT,
@@ -147,6 +159,11 @@ class Server:
             return response.status, response.read()
         finally:
             connection.close()
+
+    def meter(self) -> Callable[[], Counter[str]]:
+        """What reads the seconds of processor time that all its processes of now have used."""
+        parent = psutil.Process(self.process.pid)
+        return partial(used, [("server", each) for each in (parent, *parent.children(recursive=True))])
 
     def pause(self) -> None:
         os.killpg(self.process.pid, signal.SIGSTOP)
@@ -183,6 +200,16 @@ class Server:
             reply: dict[str, Any] = json.loads(body)
             found.append(int(reply.get("results", [reply])[0]["predictions"][0]["index"]))
         return found
+
+
+def used(processes: list[tuple[str, psutil.Process]]) -> Counter[str]:
+    """Seconds of processor time that each part has used since its start."""
+    spent: Counter[str] = Counter()
+    for part, process in processes:
+        with suppress(psutil.NoSuchProcess):
+            times = process.cpu_times()
+            spent[part] += times.user + times.system
+    return spent
 
 
 def quiet(server: Server, request: bytes, restart: Callable[[], Server]) -> Server:

@@ -72,7 +72,10 @@ class MethodNotAllowed(PellucidError):
 
 
 class NoAtlas(PellucidError):
-    """The network has no atlas."""
+    """The network has no atlas.
+
+    Leave out ``atlas``, or have the operator serve an atlas.
+    """
 
     status, slug, title = 404, "no-atlas", "The network has no atlas"
 
@@ -126,13 +129,19 @@ class InvalidOption(PellucidError):
 
 
 class TooCostly(InvalidOption):
-    """The request alone takes longer than the deadline allows, even on an idle server."""
+    """The request alone takes longer than the deadline allows, even on an idle server.
+
+    Request less, or set a longer ``timeout_ms``.
+    """
 
     slug, title = "too-costly", "This takes longer than the deadline allows"
 
 
 class Unexplainable(PellucidError):
-    """The network predicts, but has no layer for the requested explanation."""
+    """The network predicts, but has no layer for the requested explanation.
+
+    Choose another layer or method: ``detail`` says what the network lacks.
+    """
 
     status, slug, title = 422, "unexplainable", "The network can't be explained in this way"
 
@@ -180,7 +189,10 @@ class RateLimited(PellucidError):
 
 
 class TooLate(QueueFull):
-    """The work in flight would take longer than the deadline allows."""
+    """The work in flight would take longer than the deadline allows.
+
+    Send the request again after ``Retry-After`` seconds, or set a longer ``timeout_ms``.
+    """
 
     slug, title = "too-late", "The queue is too long to answer by the deadline"
 
@@ -222,6 +234,9 @@ class OutOfMemory(Unavailable):
 
 
 class DeadlineExceeded(PellucidError):
-    """The result was not ready by the deadline."""
+    """The result was not ready by the deadline.
+
+    Request less, or set a longer ``timeout_ms``.
+    """
 
     status, slug, title = 504, "deadline-exceeded", "The deadline passed"

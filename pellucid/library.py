@@ -24,7 +24,7 @@ from pellucid.decode.region import placed, size_of
 from pellucid.engine import Engine
 from pellucid.errors import InferenceFailed, InvalidOption, UnknownName, UnsupportedMediaType
 from pellucid.explain import tiles
-from pellucid.explain.methods import offered
+from pellucid.explain.methods import choices
 from pellucid.network import names
 from pellucid.network.file import CompiledNetwork, load
 from pellucid.network.spec import ModelSpec, NetworkSpec, Sizes
@@ -132,8 +132,8 @@ class Network:
 
     @property
     def methods(self) -> Sequence[MethodSpec]:
-        """The heat map methods."""
-        return offered(self.network, self.spec.output)
+        """The heat map methods, and ``best``."""
+        return choices(self.network, self.spec.output)
 
     def predict(self, image: ImageSource, **given: Unpack[asked.PredictOptions]) -> Answers[Prediction]:
         """The most probable classes, best first. Options: ``pellucid.client.options.PredictOptions``."""
@@ -172,7 +172,7 @@ class Network:
         return present(self._result("what-if", image, WhatIfOptions, given).what_if)
 
     def channels(self, image: ImageSource, **given: Unpack[asked.ChannelOptions]) -> BoxChannels:
-        """The channels of a layer that answer to what is in the ``box``.
+        """The channels of a layer that respond to what is in the ``box``.
 
         Options: ``pellucid.client.options.ChannelOptions``.
         """

@@ -157,7 +157,8 @@ class MethodSpec:
 
     ``at_layers`` and ``at_pixels``: where the method is offered. If both are true, the default is the pixels.
     ``signed``: the maps have evidence against the class as well. ``of_class``: the maps depend on the class.
-    ``unit``: that of the maps' values. Empty: that of the explained score, such as logits.
+    ``unit``: that of the maps' values. Empty: that of the explained score, such as logits. ``stands_for``: the map that
+    the name is short for. Such a name is no method of a MapSpec.
     """
 
     name: str
@@ -170,6 +171,7 @@ class MethodSpec:
     signed: bool = True
     of_class: bool = True
     unit: str = ""
+    stands_for: MapSpec | None = None
 
     @property
     def of_attention(self) -> bool:

@@ -31,7 +31,7 @@ from pellucid.atlas.file import read as read_atlas
 from pellucid.engine import Engine as NetworkEngine
 from pellucid.errors import MethodNotAllowed, NotFound, PellucidError, Unexplainable
 from pellucid.explain import tiles
-from pellucid.explain.methods import offered
+from pellucid.explain.methods import choices
 from pellucid.network import names
 from pellucid.network.file import CompiledNetwork, load
 from pellucid.network.spec import NetworkSpec, PreprocessSpec
@@ -79,9 +79,9 @@ _END_S = 5.0
 DESCRIPTION = """\
 Predictions, the weight of every channel, grids of feature maps, and Grad-CAM masks, from one forward pass.
 
-Send images as `multipart/form-data` (parts named `images`), as the bytes of one image, or as JSON with base64. Every
-POST route answers with the same envelope and fills its own part of it. Errors are `application/problem+json` and say
-what is allowed.
+Send images as `multipart/form-data` (parts named `images`), as the bytes of one image, or as JSON with base64. The POST
+routes under /v1, except /v1/compare, reply with the same envelope, and each fills its own part of it. Errors are
+`application/problem+json` and say what is allowed.
 """
 
 
@@ -131,7 +131,7 @@ def build(service: Service, settings: Settings, observers: Sequence[Callable[[Ca
             {"name": "predict", "description": "What is in the picture."},
             {"name": "explain", "description": "Why the network says so."},
             {"name": "models", "description": "What is served, and every name that a request may use."},
-            {"name": "protocols", "description": "The same in the words of KServe, Triton and TorchServe."},
+            {"name": "protocols", "description": "The same in the protocols of KServe, Triton and TorchServe."},
             {"name": "health", "description": "Probes for an orchestrator."},
         ],
         lifespan=lifespan,
@@ -267,7 +267,9 @@ def _assemble(settings: Settings, on_death: Callable[[], None]) -> Service:
     compiled = [load(names.find(name, cache)) for name in dict.fromkeys((settings.model, *settings.models))]
     served = [network.model.name for network in compiled]
     if len(set(served)) < len(served):
-        raise ValueError(f"two networks have one name among {', '.join(served)}: give one another name beside its file")
+        raise ValueError(
+            f"two networks have the same name among {', '.join(served)}: give one another name beside its file"
+        )
     atlases = atlases_for(compiled, settings.atlases)
     networks = [
         _served(network, atlases.get(network.model.name), settings, cache, pool, metrics, on_death)
@@ -340,12 +342,12 @@ def _served(
     max_batch = settings.max_batch or runtime.paying_batch
     batches = {*range(1, min(max_batch, runtime.paying_batch) + 1), max_batch}
     _warm_up(engine, compiled.spec, spec.preprocess, sorted(batches))
-    methods = offered(compiled.spec, compiled.model.output)
+    methods = choices(compiled.spec, compiled.model.output)
     times = MethodTimes(methods, compiled.spec.default_layer)
     _measure(engine, times, spec.preprocess)
     took_s = time.perf_counter() - started
     log.info(
-        "%s runs on %s, up to %d images a batch, ready after %.1f s",
+        "%s runs on %s, up to %d images in a batch, ready after %.1f s",
         spec.name,
         runtime.info.description,
         max_batch,

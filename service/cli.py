@@ -64,7 +64,7 @@ main = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # its tables leave a narrow column for the text
     context_settings={"max_content_width": 120},
-    help="What a convolutional network sees in an image, and why. Without a command: serve.",
+    help="What a convolutional network sees in an image, and why. Without a command, it serves.",
 )
 
 
@@ -101,7 +101,7 @@ def serve() -> None:
 
     def end() -> None:
         died.set()
-        log.critical("the process ends with exit code %d: nothing could be answered any more", _DIED)
+        log.critical("the process ends with exit code %d, because the engine can't answer any more", _DIED)
         os.kill(os.getpid(), signal.SIGTERM)
 
     app = start.create_app(settings, end)

@@ -20,7 +20,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="PELLUCID_", frozen=True, extra="forbid", hide_input_in_errors=True)
 
     host: str = Field("127.0.0.1", min_length=1, description="Address to listen on; 0.0.0.0 listens on all.")
-    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one, which the log names.")
     grpc_port: int | None = Field(
         None, ge=0, le=65535, description="Port of KServe's protocol v2 over gRPC (extra grpc); 0 takes a free one."
     )
@@ -33,7 +33,8 @@ class Settings(BaseSettings):
         (), description="Further networks to serve, separated by commas; a request selects one with `model`."
     )
     atlases: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="Files of atlases, made by `pellucid atlas`, separated by commas; each finds its network."
+        (),
+        description="Files of atlases, made by `pellucid atlas`, separated by commas; each is for one network.",
     )
     device: str = Field(
         "auto",
@@ -41,10 +42,14 @@ class Settings(BaseSettings):
         description="auto (CUDA if available, else the CPU), cpu, cuda or cuda:N.",
     )
     engine: Literal["auto", "torch", "openvino"] = Field(
-        "auto", description="Runtime of the network: auto takes OpenVINO on a CPU if it is installed, else torch."
+        "auto",
+        description="Runtime of the network: auto takes OpenVINO on a CPU if it is installed and has all "
+        "operations of the network, else torch.",
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="auto takes bfloat16 if the processor supports it natively, else single precision."
+        "auto",
+        description="auto takes bfloat16 if the processor supports it natively and the network takes 8-bit pixels, "
+        "else single precision.",
     )
     cache_dir: str = Field(
         "~/.cache/pellucid",
@@ -60,7 +65,7 @@ class Settings(BaseSettings):
         0,
         ge=0,
         le=1024,
-        description="Most images in one forward pass; 0 takes the fastest: 4 on a CPU, 8 on CUDA.",
+        description="Most images in one forward pass; 0 takes the fastest number for the engine.",
     )
     hang_limit_s: float = Field(
         60,
@@ -75,7 +80,8 @@ class Settings(BaseSettings):
         10_000,
         ge=1,
         le=600_000,
-        description="Default deadline of a request in milliseconds, and the longest that `timeout_ms` may set.",
+        description="Default deadline of a request in milliseconds, and the longest that `timeout_ms` may set; "
+        "after it, 504.",
     )
     max_in_flight_mib: int = Field(
         512,
@@ -84,7 +90,9 @@ class Settings(BaseSettings):
     )
     max_body_mib: int = Field(32, ge=1, description="Largest request body in MiB; above it, 413.")
     max_images: int = Field(32, ge=1, description="Most images in one request; above it, 413.")
-    max_megapixels: int = Field(64, ge=1, description="Largest picture in millions of pixels; above it, 413.")
+    max_megapixels: int = Field(
+        64, ge=1, description="Largest picture in millions of pixels, as its header says; above it, 413."
+    )
     max_side_pixels: int = Field(32_768, ge=1, description="Longest side of a picture in pixels; above it, 413.")
     max_json_values: int = Field(10_000, ge=1, description="Most values in a JSON body; above it, 413.")
     max_json_depth: int = Field(16, ge=2, description="Deepest nesting of a JSON body; above it, 413.")
@@ -102,24 +110,27 @@ class Settings(BaseSettings):
     )
     grace_s: int = Field(20, ge=1, description="Further seconds in which accepted requests may finish.")
     api_keys: SecretStr | None = Field(
-        None, description="API keys, or `sha256:` and their hashes, separated by commas. If set, clients need a key."
+        None, description="API keys, or their hashes as `sha256:HASH`, separated by commas. If set, clients need a key."
     )
     api_keys_file: Path | None = Field(None, description="File with further keys, or their hashes, one per line.")
     rate_limit: str | None = Field(
-        None, description="Most requests per key, or per address if there are no keys, as 60/minute; above it, 429."
+        None,
+        description="Most requests per key, or per address without keys, such as 60/minute; above it, 429.",
     )
     docs: Literal["open", "key", "off"] = Field(
-        "open", description="Access to /docs, /redoc and /openapi.json: everybody, clients with a key, or nobody."
+        "open",
+        description="Who may read /docs, /redoc and /openapi.json: open (all), key (with a key), off (nobody).",
     )
     metrics: Literal["open", "key", "off"] = Field(
-        "key", description="Access to /metrics: everybody, clients with a key (everybody without keys), or nobody."
+        "key",
+        description="Who may read /metrics: open (all), key (with a key; all if there are none), off (nobody).",
     )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Origins whose pages may call the API, separated by commas; * allows all."
     )
     font: FilePath | None = Field(
         None,
-        description="Font file for letters in pictures that Source Sans Pro lacks, as in Chinese names of classes.",
+        description="Font file for letters in pictures that Source Sans Pro lacks, such as Chinese ones.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest level that is logged.")
 

@@ -25,37 +25,43 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support import Server, explained, photograph, serving
+import pellucid
+from tests.support import Server, compiled, explained, photograph, serving
 
 # Files that take longest, the longest first. They start first, so that no process is left with a long one at the end.
 SLOW = (
-    "tests/test_tries.py",
     "tests/test_docs.py",
+    "tests/test_tries.py",
     "tests/browser/test_playground.py",
-    "tests/library/test_library.py",
     "tests/explain/test_oracles.py",
-    "tests/test_notebook.py",
-    "tests/compiler/test_imported.py",
-    "tests/browser/test_kinds.py",
-    "tests/flow/test_any_cnn.py",
     "tests/browser/test_trials.py",
-    "tests/http/test_connection.py",
-    "tests/commands/test_compile.py",
-    "tests/runtime/test_runtimes.py",
-    "tests/test_engine.py",
-    "tests/explain/test_methods.py",
-    "tests/flow/test_kinds.py",
-    "tests/load/test_load.py",
-    "tests/models/test_sources.py",
+    "tests/compiler/test_imported.py",
     "tests/compiler/test_exported.py",
-    "tests/compiler/test_gradients.py",
-    "tests/test_wheel.py",
-    "tests/fuzz/test_fuzz.py",
-    "tests/models/test_train_gates.py",
+    "tests/browser/test_kinds.py",
+    "tests/library/test_library.py",
+    "tests/flow/test_kinds.py",
+    "tests/browser/test_photos.py",
+    "tests/test_notebook.py",
+    "tests/models/test_sources.py",
+    "tests/explain/test_methods.py",
+    "tests/commands/test_compile.py",
     "tests/models/test_survey.py",
-    "tests/library/test_channels.py",
+    "tests/test_engine.py",
     "tests/browser/test_page_state.py",
+    "tests/browser/test_docs_page.py",
+    "tests/commands/test_explain.py",
+    "tests/browser/test_channels.py",
+    "tests/library/test_channels.py",
+    "tests/fuzz/test_fuzz.py",
+    "tests/runtime/test_runtimes.py",
+    "tests/test_wheel.py",
+    "tests/protocols/test_grpc.py",
+    "tests/flow/test_any_cnn.py",
+    "tests/http/test_connection.py",
+    "tests/commands/test_kinds.py",
+    "tests/models/test_train_gates.py",
     "tests/routes/test_system.py",
+    "tests/load/test_load.py",
 )
 
 
@@ -98,6 +104,12 @@ def server(process: Server) -> str:
 def client(server: str) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=server, timeout=200) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def lite0() -> pellucid.Network:
+    """The library's network, exact as the server's."""
+    return pellucid.open(compiled("lite0"), precision="fp32", threads=1)
 
 
 @pytest.fixture(scope="session")

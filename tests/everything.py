@@ -57,7 +57,7 @@ def ask_everything(client: httpx.Client, image: bytes, other: bytes) -> tuple[Mo
 
 def _ask_for_maps(client: httpx.Client, image: bytes, detail: ModelDetail, layers: list[str]) -> None:
     """By each method at each place where it is offered, of several targets and layers, and as a file of numbers."""
-    for method in detail.method_details:
+    for method in (each for each in detail.method_details if each.at):
         narrow = min(detail.layers, key=lambda layer: layer.shape[0]).name
         few = min(detail.layers, key=lambda layer: layer.shape[1] * layer.shape[2]).name
         cheapest = {"forwards": narrow, "network forwards": narrow, "position forwards": few}  # a pass for each

@@ -1,6 +1,6 @@
 """Which networks Pellucid can explain: each one compiled, run by both runtimes, and compared with captum.
 
-``python -m tests.survey`` writes docs/networks.md. Weights are random and seeded: the maths must hold for any.
+``python -m tests.survey`` writes docs/reference/networks.md. Weights are random and seeded.
 """
 
 from __future__ import annotations
@@ -411,7 +411,9 @@ def _known(entry: Entry, folder: Path) -> Row:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", help="parts of names; all networks, into docs/networks.md, by default")
+    parser.add_argument(
+        "names", nargs="*", help="parts of names; all networks, into docs/reference/networks.md, by default"
+    )
     parser.add_argument("--kept", type=Path, help="a folder of rows, so that a run can be resumed")
     parser.add_argument("--no-new", action="store_true", help="of the rows in that folder alone")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -435,7 +437,9 @@ def main() -> None:
         sys.stdout.write("\n".join(table) + "\n")
         return
     page = PREAMBLE.format(torch=torch.__version__)
-    (Path(__file__).parents[1] / "docs" / "networks.md").write_text(page + "\n".join(table) + "\n", "utf-8")
+    (Path(__file__).parents[1] / "docs" / "reference" / "networks.md").write_text(
+        page + "\n".join(table) + "\n", "utf-8"
+    )
 
 
 HEADER = """\
@@ -450,25 +454,28 @@ Made by `python -m tests.survey` (torch {torch}): every cell is measured, with r
 three images of noise. A verdict of ✓ means:
 
 - The network compiles, and the graph's logits are those of the plain network.
-- Every gate read out is the factor that multiplied the channels when the plain network ran.
-- Grad-CAM at the default layer and at an earlier one equals captum's `LayerGradCam`. Equal means to 1e-5 of the largest
-  value, with the graph under torch in float64; for networks of more than 150 million parameters to 1e-3, in float32.
-- OpenVINO in float32, with one image and with three, computes the logits to 1e-3 of the largest, and a Grad-CAM at the
-  default layer whose cosine with captum's is 0.999 or more. A cosine, since a ReLU whose input lies within rounding of
-  zero passes a gradient or none: that changes a few numbers of the gradient by much, and the map by little.
-- *as torch*: OpenVINO is further off than that, and so is torch with the same graph in float32 (at least a tenth as
-  far): with random weights these networks amplify the rounding itself.
+- Every gate's weight is the factor that multiplied the channels when the plain network ran.
+- Grad-CAM at the default layer and at an earlier one equals captum's `LayerGradCam`. Equal means within 1e-5 of the
+  largest value, with the graph under torch in float64. For networks of more than 150 million parameters it means
+  within 1e-3, in float32.
+- OpenVINO in float32, with one image and with three, computes the logits within 1e-3 of the largest, and a Grad-CAM
+  at the default layer whose cosine with captum's is 0.999 or more. A cosine is used because a ReLU whose input lies
+  within rounding of zero passes the gradient or not. That changes a few numbers of the gradient by much, and the map
+  by little.
+- *as torch*: OpenVINO differs by more than that, but torch with the same graph in float32 also differs (by at least a
+  tenth as much). With random weights these networks amplify rounding errors.
 
 The columns:
 
-- *gradients by*: OpenVINO runs the graph with all gradients, or torch has to, or there are none.
-- *several classes*: the gradients of several classes come from one pass of one image. Otherwise the image is repeated.
-- *gates* counts channel-attention gates by type; gates of positions, as CBAM's second, are not among them. *(+n)*: n
-  more products in the network scale each channel by a number of its own without a sigmoid or softmax that made it
-  (global response normalisation); they are not offered as gates.
-- *Grad-CAM*: the layers, and the largest difference relative to the map's largest value. *closed form*: global average
-  pooling and one linear layer follow the default layer, so its gradient needs no backward pass. *\\**: the layer is an
-  operation without a module of its own that captum could hook; captum was given the traced network.
+- *gradients by*: the runtime that can compute all gradients of the graph, OpenVINO or only torch, or none.
+- *several classes*: the gradients of several classes come from one pass of one image. Otherwise the image is
+  repeated.
+- *gates* counts channel-attention gates by type, without gates of positions such as CBAM's second gate. *(+n)*: n
+  more products in the network scale each channel by a number that is not the output of a sigmoid or softmax (global
+  response normalisation). They are not offered as gates.
+- *Grad-CAM*: the layers, and the largest difference relative to the map's largest value. *closed form*: global
+  average pooling and one linear layer follow the default layer, so its gradient needs no backward pass. *\\**: the
+  layer is an operation without a module of its own that captum could hook; captum was given the traced network.
 - *OpenVINO*: the largest difference of its logits, and of its Grad-CAM at the default layer, relative to the largest
   value.
 """

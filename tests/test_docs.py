@@ -15,18 +15,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-import httpx
 import playwright
 import pytest
 
-from pellucid.client import AsyncClient, Client
-from service.cli import main
-from service.config import Settings
+from tests import reference
 from tests.commands.invoke import pellucid
 from tests.support import REPOSITORY, ROUTES, SAMPLES, compiled
 
-SKILL = REPOSITORY / "docs" / "skills" / "pellucid" / "SKILL.md"
-PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md")), REPOSITORY / "docs" / "llms.txt", SKILL]
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md")), REPOSITORY / "docs" / "llms.txt"]
 BLOCK = re.compile(r"^```(console|python|javascript)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # A block of nothing but commands of ours, and no word of the shell's.
 COMMANDS = re.compile(r"(\.venv/bin/pellucid ([^|&;<>$`\n\\]|\\\n)+\n)+")
@@ -104,7 +100,7 @@ def runs(language: str, code: str, server: str, folder: Path) -> None:
     if "layer=haed" in code:  # the guide's example of an error
         assert status != 0
         assert "Did you mean 'head'" in said
-        assert json.loads(said)["detail"] in (REPOSITORY / "docs" / "api.md").read_text("utf-8")
+        assert json.loads(said)["detail"] in (REPOSITORY / "docs" / "how-to" / "api.md").read_text("utf-8")
     else:
         assert status == 0, errors
         if code.startswith("curl ") and "-o " not in code:
@@ -165,38 +161,18 @@ def run(command: list[str], folder: Path) -> tuple[int, str, str]:
     return process.returncode, said, errors
 
 
-@pytest.mark.parametrize("setting", Settings.model_fields)
-def test_every_setting_is_documented_with_its_default(setting: str) -> None:
-    operations = (REPOSITORY / "docs" / "operations.md").read_text("utf-8")
-    default = Settings.model_fields[setting].default
-    written = "empty" if default == () else "none" if default is None else f"`{default}`"
-    assert f"| `PELLUCID_{setting.upper()}` | {written} |" in operations
-
-
-def test_every_route_is_documented(client: httpx.Client) -> None:
-    pages = "".join((REPOSITORY / page).read_text("utf-8") for page in ("README.md", "docs/protocols.md"))
-    for path in client.get("/openapi.json").json()["paths"]:
-        assert f"{path}`" in pages, path
+def test_the_generated_tables_are_fresh() -> None:
+    for page, text, fresh in reference.pages():
+        assert text == fresh, f"docs/reference/{page}: run `make reference`"
 
 
 @pytest.mark.parametrize("route", ROUTES)
 def test_the_api_guide_asks_every_route_in_every_language(route: str) -> None:
-    guide = (REPOSITORY / "docs" / "api.md").read_text("utf-8")
+    guide = (REPOSITORY / "docs" / "how-to" / "api.md").read_text("utf-8")
     method = route.removeprefix("/v1/").replace("-", "_")
     asks = {"console": route, "javascript": route, "python": f".{method}("}
     for language, asked in asks.items():
         assert any(asked in code for written, code in BLOCK.findall(guide) if written == language), language
-
-
-def test_every_command_and_every_method_is_documented() -> None:
-    commands = (REPOSITORY / "docs" / "cli.md").read_text("utf-8")
-    for command in main.registered_commands:
-        assert command.callback is not None
-        name = command.name or command.callback.__name__.replace("_", "-")
-        assert f"| `pellucid {name}" in commands
-    methods = (REPOSITORY / "docs" / "client.md").read_text("utf-8")
-    for method in (*vars(Client), *vars(AsyncClient)):
-        assert method.startswith("_") or method == "close" or f"`{method}(" in methods, method
 
 
 def test_links_between_pages_lead_somewhere() -> None:
@@ -214,7 +190,7 @@ def test_the_site_builds_with_every_page_in_its_navigation(tmp_path: Path) -> No
     )
     assert built.returncode == 0, built.stderr
     assert "https://" not in "".join(
-        re.findall(r"<(?:script|link|img)[^>]*>", (tmp_path / "api.html").read_text("utf-8"))
+        re.findall(r"<(?:script|link|img)[^>]*>", (tmp_path / "how-to" / "api.html").read_text("utf-8"))
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import gc
+import itertools
 import math
 import threading
 import time
@@ -74,10 +75,14 @@ def by_openvino(net: CompiledNetwork, threads: int = 1, bf16: bool = False) -> E
 MAKERS: list[Callable[..., Engine]] = [by_torch, by_openvino]
 
 
-@pytest.fixture(scope="module", params=MAKERS)
+@functools.cache
+def tiny_by(make: Callable[..., Engine]) -> Engine:
+    return make(compiled("tiny"))
+
+
+@pytest.fixture(params=MAKERS)
 def engine(request: pytest.FixtureRequest) -> Engine:
-    made: Engine = request.param(compiled("tiny"))
-    return made
+    return tiny_by(request.param)
 
 
 def leaves(value: Any) -> Iterator[Any]:
@@ -143,7 +148,7 @@ def test_an_outcome_holds_only_what_its_plan_requests(engine: Engine) -> None:
 @pytest.mark.parametrize("name", OTHERS)
 def test_both_runtimes_give_the_same_answer_alone_and_in_a_batch(name: str) -> None:
     plan = OTHERS[name]
-    torchs, openvinos = (make(compiled("tiny")) for make in MAKERS)
+    torchs, openvinos = map(tiny_by, MAKERS)
     assert torchs.lane(plan) == openvinos.lane(plan)
     expected = alone(torchs, [plan] * 3)
     for engine in (torchs, openvinos):
@@ -355,9 +360,8 @@ def test_a_plan_can_be_prepared() -> None:
         engine.prepare(plan, keep=plan == Plan())
         assert engine.ready(plan)
         engine.prepare(plan, alone=True)
-    for first in engine.network.layers:  # more models than the cache holds
-        for second in engine.network.layers:
-            engine.prepare(Plan(taps=(Tap(first.name), Tap(second.name))))
+    for pair in [*itertools.combinations(engine.network.layers, 2)][:20]:  # more models than the cache holds
+        engine.prepare(Plan(taps=tuple(Tap(layer.name) for layer in pair)))
     assert engine.ready(Plan(gates=True))
     assert not engine.ready(OTHERS["deep"])
     assert by_torch(compiled("tiny")).ready(OTHERS["deep"])
@@ -481,16 +485,14 @@ def assert_alike(one: Outcome, other: Outcome, rtol: float) -> None:
 @pytest.mark.parametrize("make", MAKERS)
 @pytest.mark.parametrize("plan", [*USUAL, *OTHERS.values()], ids=str)
 def test_a_plan_of_another_size_is_that_of_the_network_compiled_at_it(make: Callable[..., Engine], plan: Plan) -> None:
-    native = make(in_memory_at(WIDE))
-    sized = sized_by(make)
-    (found,) = sized.run(Batch(OF_WIDE[:1], (replace(plan, size=WIDE),)))
-    (expected,) = native.run(Batch(OF_WIDE[:1], (plan,)))
+    (found,) = sized_by(make).run(Batch(OF_WIDE[:1], (replace(plan, size=WIDE),)))
+    (expected,) = wide_by(make).run(Batch(OF_WIDE[:1], (plan,)))
     assert_alike(found, expected, 2e-4)
 
 
 @functools.cache
-def in_memory_at(size: tuple[int, int]) -> CompiledNetwork:
-    return in_memory(network("tiny"), replace(PREPROCESS, size=size))
+def wide_by(make: Callable[..., Engine]) -> Engine:
+    return make(in_memory(network("tiny"), replace(PREPROCESS, size=WIDE)))
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""The import law: who may see whom. A change of the law is a change of this table, and of docs/architecture.md."""
+"""The import law: who may see whom. A change of the law changes this table and docs/explanation/architecture.md."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ lite0.feature_maps(cat, gates=gate)
 for method in lite0.methods:
     narrow = method.needs in ("forwards", "network forwards")  # a pass for each channel
     place = ("stem" if narrow else layer) if method.at_layers else "pixels"
-    lite0.grad_cam(cat, method=method.name, layer=place, samples=2, overlay=True)
+    lite0.grad_cam(cat, method=method.name, layer=None if method.stands_for else place, samples=2, overlay=True)
 lite0.explain(cat, trust=True, trust_steps=2, trust_maps=4)
 lite0.what_if(cat, gate=gate, mute=0)
 lite0.what_if(cat, layer="stem", mute=0, rank=True)

@@ -1,4 +1,4 @@
-"""What people have ends in an answer or in one sentence, and docs/what-can-be-served.md says which."""
+"""What people have ends in an answer or in one sentence, and docs/reference/what-can-be-served.md says which."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What people have, and what comes of it when they compile it: one list, for a test and for a page of the docs.
 
-``python -m tests.tries`` compiles and explains each, and writes docs/what-can-be-served.md.
+``python -m tests.tries`` compiles and explains each, and writes docs/reference/what-can-be-served.md.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pellucid.network.spec import counted
 from tests.commands.invoke import pellucid
 from tests.support import REPOSITORY, photograph
 
-PAGE: Final = REPOSITORY / "docs" / "what-can-be-served.md"
+PAGE: Final = REPOSITORY / "docs" / "reference" / "what-can-be-served.md"
 # The module of the networks of your own.
 PETS: Final = """\
 import torch
@@ -552,19 +552,19 @@ def main() -> None:
 PREAMBLE: Final = """\
 # What can be served
 
-Made by `python -m tests.tries`: each row is a small network with random weights. It was compiled by the command in its
-row, opened, and asked for predictions and for heat maps by every method. A test repeats this. `pets` is a module with
-classes of your own. A `file:` has a description beside it; the lines that matter are shown
-([your own network](your-own-model.md)).
+Made by `python -m tests.tries`: each row is a small network with random weights. The command in its row compiled it.
+Then it was opened, and predictions and heat maps of every method were computed. A test repeats this. `pets` is a
+module with classes of your own. A `file:` has a description beside it; its relevant lines are shown ([your own
+network](../how-to/your-own-model.md)).
 
-What answers:
+The column *what answers* has:
 
 - the kind of output, and the number of layers, gates and attentions that were found
-- who computes gradients: OpenVINO, or torch if OpenVINO lacks an operation of theirs
-- *all methods*: all those that do not read attention; those as well if the network has attentions
-- *no*: the sentence that `pellucid compile` prints
+- the runtime that computes gradients: OpenVINO, or torch if OpenVINO lacks an operation
+- *all methods*: all methods of heat maps; those that read attention only if the network has attentions
+- *no*: the error that `pellucid compile` prints
 
-[networks.md](networks.md) measures the gradients of the networks of torchvision and timm."""
+[networks.md](networks.md) has the measured gradients of the networks of torchvision and timm."""
 
 if __name__ == "__main__":
     main()

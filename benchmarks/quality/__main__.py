@@ -1,4 +1,4 @@
-"""Measure what maps are worth: `make quality` writes the tables and pictures of docs/quality.md and docs/trust.md."""
+"""Measure what maps are worth: `make quality` writes tables and pictures of two pages in docs/explanation."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def _write(part: Part, path: Path, images: Path | None) -> None:
     if images is None:
         print("\n\n".join(blocks.values()))
         return
-    page = ROOT / "docs" / part.written
+    page = ROOT / "docs" / "explanation" / part.written
     text = page.read_text("utf-8")
     for mark, block in blocks.items():
         text = fill(text, mark, block, "make quality")

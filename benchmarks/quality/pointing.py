@@ -66,7 +66,7 @@ def views(network: Network) -> dict[str, dict[str, Any]]:
 def cheap(network: Network, layers: Sequence[str]) -> dict[str, list[str]]:
     """The methods of few passes, by layer: at the default one also those that run what lies behind it many times."""
     default = network.network.default_layer
-    few = [each.name for each in network.methods if each.needs in ("activation", "gradient")]
+    few = [each.name for each in network.methods if each.needs in ("activation", "gradient") and each.at_layers]
     more = [each.name for each in network.methods if each.needs in ("forwards", "position forwards")]
     return {layer: few + more * (layer == default) for layer in layers}
 

@@ -1,4 +1,4 @@
-"""Raw figures -> the tables of docs/quality.md. Pure: dictionaries in, Markdown out."""
+"""Raw figures -> the tables of docs/explanation/quality.md. Pure: dictionaries in, Markdown out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The network for a rival without torch: as OpenVINO IR, and as JSON what stands before and behind it.
+"""The network for rivals on OpenVINO: as IR, and as JSON what stands before and behind it. Reading it needs no torch.
 
 `python -m benchmarks.rivals.exported FOLDER`
 """
@@ -9,13 +9,29 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-import openvino as ov
-import torch
+import numpy as np
 
-from benchmarks.rivals.network import Network
+
+def predictions(logits: np.ndarray[Any, np.dtype[Any]], labels: list[str]) -> dict[str, Any]:
+    """Logits ``[classes]`` -> the reply: the five most probable classes."""
+    exponentials = np.exp(logits - logits.max())
+    probabilities = exponentials / exponentials.sum()
+    best = np.argsort(-probabilities)[:5].tolist()
+    return {
+        "predictions": [
+            {"index": index, "label": labels[index], "probability": float(probabilities[index])} for index in best
+        ]
+    }
+
 
 if __name__ == "__main__":
+    import openvino as ov
+    import torch
+
+    from benchmarks.rivals.network import Network
+
     folder, network = Path(sys.argv[1]), Network()
     shape = (1, 3, *network.spec.preprocess.size)
     model = ov.convert_model(network.net, example_input=torch.zeros(shape), input=shape)

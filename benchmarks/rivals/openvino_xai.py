@@ -26,6 +26,8 @@ from openvino_xai import Task, insert_xai
 from openvino_xai.explainer.visualizer import resize
 from PIL import Image
 
+from benchmarks.rivals.exported import predictions
+
 Array = np.ndarray[Any, np.dtype[Any]]
 
 app = FastAPI()
@@ -74,15 +76,7 @@ async def mask(request: Request) -> Response:
 
 def _predict(data: bytes) -> dict[str, Any]:
     (logits,) = predicting.run(_decode(data))
-    exponentials = np.exp(logits - logits.max())
-    probabilities = exponentials / exponentials.sum()
-    best = np.argsort(-probabilities)[:5].tolist()
-    return {
-        "predictions": [
-            {"index": index, "label": around["labels"][index], "probability": float(probabilities[index])}
-            for index in best
-        ]
-    }
+    return predictions(logits, around["labels"])
 
 
 def _recipro_cam(data: bytes) -> bytes:

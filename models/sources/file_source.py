@@ -164,7 +164,7 @@ def _output(described: Path, description: _Description, usual: OutputSpec) -> Ou
     fields = {"threshold": "sigmoid", "units": "linear", "background": "dense"}
     for field, of in fields.items():
         if getattr(description, field) is not None and kind != of:
-            raise WeightsError(f'{described}: {field} is of output = "{of}", not "{kind}"')
+            raise WeightsError(f'{described}: {field} needs output = "{of}", not "{kind}"')
     if kind == "embedding" and description.labels:
         raise WeightsError(f"{described}: an embedding has no labels: give classes, the number of its dimensions")
     labels = _labels(described, description)
@@ -191,7 +191,7 @@ def _read_description(path: Path) -> tuple[Path, _Description]:
     if found is None:
         raise WeightsError(
             f"{path.name} needs a description beside it: {beside[0].name} or {beside[1].name}, with at least "
-            "architecture and labels (docs/your-own-model.md)"
+            "architecture and labels (docs/how-to/your-own-model.md)"
         )
     try:
         text = found.read_text("utf-8")

@@ -150,7 +150,7 @@ def _preprocess(transformers: Any, folder: Path, name: str) -> PreprocessSpec:
         raise WeightsError(f"the image processor of hf:{name} can't be used: {_first_line(error)}") from error
     if not fits:
         raise WeightsError(
-            f"{type(processor).__name__} of hf:{name} does more than to resize a picture, crop its centre and "
+            f"{type(processor).__name__} of hf:{name} does more than resize a picture, crop its centre and "
             "normalise its channels: put the rest into the forward of a class of yours, and compile that"
         )
     return spec

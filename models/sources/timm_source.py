@@ -33,7 +33,7 @@ def load(name: str) -> tuple[nn.Module, ModelSpec]:
         raise WeightsError(
             f"the weights of timm:{name} can't be loaded ({_first_line(error)}). Without internet, fill the Hugging "
             f"Face cache beforehand (python -c \"import timm; timm.create_model('{name}', pretrained=True)\"), or "
-            "describe your own checkpoint and use file:PATH (docs/your-own-model.md)"
+            "describe your own checkpoint and use file:PATH (docs/how-to/your-own-model.md)"
         ) from error
     configuration = cast(Any, net).pretrained_cfg
     spec = ModelSpec(
@@ -93,7 +93,7 @@ def _check_weights(timm: Any, name: str) -> None:
     configuration = timm.get_pretrained_cfg(name)
     if configuration is None:  # a deprecated name, which timm maps to the current one
         return
-    own = "use file:PATH with your own checkpoint of two classes or more (docs/your-own-model.md)"
+    own = "use file:PATH with your own checkpoint of two classes or more (docs/how-to/your-own-model.md)"
     if not timm.is_model_pretrained(name):
         raise WeightsError(f"timm has no pretrained weights for timm:{name}: {own}")
     if configuration.num_classes < 1:

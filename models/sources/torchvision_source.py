@@ -167,7 +167,7 @@ def _cached(name: str, url: str) -> Path:
             raise WeightsError(
                 f"the weights of torchvision:{name} can't be downloaded from {url} ({error}). Without internet, put "
                 f"that file at {path}, or describe your own checkpoint and use file:PATH "
-                "(docs/your-own-model.md)"
+                "(docs/how-to/your-own-model.md)"
             ) from error
     return path
 

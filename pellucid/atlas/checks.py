@@ -97,7 +97,9 @@ def check(database: sqlite3.Connection, name: str, network: CompiledNetwork) -> 
     if application != APPLICATION:
         raise AtlasError(f"{name} is not an atlas")
     if version != VERSION:
-        raise AtlasError(f"{name} is an atlas of version {version}, and this is version {VERSION}; build it again")
+        raise AtlasError(
+            f"{name} is an atlas of version {version}, and Pellucid reads version {VERSION}; build it again"
+        )
     schema = database.execute("SELECT sql FROM sqlite_schema ORDER BY rowid").fetchall()
     if [sql for (sql,) in schema] != [*SCHEMA]:
         raise AtlasError(f"{name} is not a valid atlas: it has other tables")

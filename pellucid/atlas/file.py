@@ -3,7 +3,7 @@
 It is an SQLite database with a footer. SQLite, because the service reads one channel at a time, the standard library
 reads it, and a page that is not read takes no memory. Parquet would need a library of 40 MB and read whole columns.
 The footer holds the SHA-256 of all bytes before it, so a file that is cut off or altered is refused before SQLite
-parses it. Numbers are little-endian arrays in blobs. Crops are WebP. ``docs/atlas.md`` documents the tables.
+parses it. Numbers are little-endian arrays in blobs. Crops are WebP. ``docs/explanation/atlas.md`` has the tables.
 
 Reading::
 

@@ -27,8 +27,8 @@ from pellucid.types import Batch, Box, Floats, InputPixels, MapSpec, Pixels, Pla
 
 Array = NDArray[Any]
 
-# Of 8 batches one is differentiated, and the pictures of one of 32 are run again with each damage. docs/atlas.md has
-# what the numbers lose.
+# Of 8 batches one is differentiated, and the pictures of one of 32 are run again with each damage.
+# docs/explanation/atlas.md has what the numbers lose.
 _DIFFERENTIATED: Final = 8
 _DAMAGED: Final = 32
 # Pictures that are differentiated at a time. More need much more memory, and save a tenth of the time.

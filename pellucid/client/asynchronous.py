@@ -95,7 +95,7 @@ class AsyncClient:
         return await self._result("explain", image, options)
 
     async def channels(self, image: ImageSource, **options: Unpack[ChannelOptions]) -> BoxChannels:
-        """The channels of a layer that answer to what is in the ``box`` of the picture."""
+        """The channels of a layer that respond to what is in the ``box`` of the picture."""
         return calls.present((await self._result("channels", image, options)).channels)
 
     async def what_if(self, image: ImageSource, **options: Unpack[WhatIfOptions]) -> WhatIf:
@@ -119,7 +119,7 @@ class AsyncClient:
         media_type: str = "image/png",
         **options: Unpack[ExplainOptions],
     ) -> Figure:
-        """The picture of a route as a file: the plot of the channels' weights, a grid, an overlay or a mask."""
+        """The picture of a route as a file: a plot of the channels' weights, a grid, an overlay or a mask."""
         response = await self._post(route, image, options, media_type)
         return Figure(response.content, media_type)
 

@@ -25,7 +25,7 @@ _GRACE_S: Final = 1
 def address(url: str) -> str:
     """The URL of a service. Raises ValueError without a scheme."""
     if not url.lower().startswith(("http://", "https://")):
-        raise ValueError(f"the url of a service begins with http:// or https://, as http://127.0.0.1:8000, not {url!r}")
+        raise ValueError(f"the url must begin with http:// or https://, such as http://127.0.0.1:8000, not {url!r}")
     return url
 
 

@@ -10,7 +10,7 @@ from pellucid.client.images import ImageSource
 
 
 class PredictOptions(TypedDict, total=False):
-    """Options of /v1/predict. A server's /docs and `pellucid explain --help` explain each."""
+    """Options of /v1/predict. A server's /docs page explains each."""
 
     timeout_ms: int
     model: str
@@ -21,7 +21,7 @@ class PredictOptions(TypedDict, total=False):
 
 
 class AttentionOptions(TypedDict, total=False):
-    """Options of /v1/attention. A server's /docs and `pellucid explain --help` explain each."""
+    """Options of /v1/attention. A server's /docs page explains each."""
 
     timeout_ms: int
     model: str
@@ -39,7 +39,7 @@ class AttentionOptions(TypedDict, total=False):
 
 
 class FeatureMapOptions(TypedDict, total=False):
-    """Options of /v1/feature-maps. A server's /docs and `pellucid explain --help` explain each."""
+    """Options of /v1/feature-maps. A server's /docs page explains each."""
 
     timeout_ms: int
     model: str
@@ -59,7 +59,7 @@ class FeatureMapOptions(TypedDict, total=False):
 
 
 class GradCamOptions(TypedDict, total=False):
-    """Options of /v1/grad-cam. A server's /docs and `pellucid explain --help` explain each."""
+    """Options of /v1/grad-cam. A server's /docs page explains each."""
 
     timeout_ms: int
     model: str
@@ -90,7 +90,7 @@ class GradCamOptions(TypedDict, total=False):
 
 
 class WhatIfOptions(TypedDict, total=False):
-    """Options of /v1/what-if. A server's /docs and `pellucid explain --help` explain each."""
+    """Options of /v1/what-if. A server's /docs page explains each."""
 
     timeout_ms: int
     model: str
@@ -117,7 +117,7 @@ class WhatIfOptions(TypedDict, total=False):
 
 
 class ChannelOptions(TypedDict, total=False):
-    """Options of /v1/channels. A server's /docs and `pellucid explain --help` explain each."""
+    """Options of /v1/channels. A server's /docs page explains each."""
 
     timeout_ms: int
     model: str
@@ -131,7 +131,7 @@ class ChannelOptions(TypedDict, total=False):
 
 
 class CompareOptions(TypedDict, total=False):
-    """Options of /v1/compare. A server's /docs and `pellucid explain --help` explain each."""
+    """Options of /v1/compare. A server's /docs page explains each."""
 
     timeout_ms: int
     model: str
@@ -157,7 +157,7 @@ class CompareOptions(TypedDict, total=False):
 
 
 class ExplainOptions(TypedDict, total=False):
-    """Options of /v1/explain: those of all its parts. A server's /docs and `pellucid explain --help` explain each."""
+    """Options of /v1/explain: those of all its parts. A server's /docs page explains each."""
 
     timeout_ms: int
     model: str

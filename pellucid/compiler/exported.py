@@ -152,7 +152,7 @@ def load(path: Path) -> Exported:
         raise WeightsError(
             f"{path.name} holds weights and no network: name its class, pellucid compile package.module:Class "
             f"--weights {path.name}, or write a description beside it and name it file:{path} "
-            "(docs/your-own-model.md)"
+            "(docs/how-to/your-own-model.md)"
         )
     try:
         with zipfile.ZipFile(path) as archive:

@@ -104,8 +104,8 @@ def _axes(shape: tuple[int, ...], spec: PreprocessSpec) -> tuple[int, int, int] 
     first, last = (len(shape) == 3 and shape[axis] == channels for axis in (0, 2))
     if first and last:
         raise UndecodableImage(
-            f"The array has the shape {shown}: its channels can be the first axis or the last, both of {channels}. Pad "
-            "one side of the picture by a pixel."
+            f"The array has the shape {shown}: its first and its last axis both have {channels} entries, so either "
+            "could be the channels. Pad one side of the picture by a pixel."
         )
     if not first and not last:
         of_one = "[height, width], " if channels == 1 else ""

@@ -2,7 +2,7 @@
 
 An uncompressed zip of three members: ``weights.safetensors``, ``graph.json`` (the nodes of ``network.graph``) and
 ``network.json`` (``Manifest``). It holds numbers and names only, so reading it runs no code from the file.
-docs/compiled-networks.md documents the format.
+docs/reference/compiled-networks.md documents the format.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Final, Literal
@@ -83,7 +84,7 @@ class PreprocessSpec:
                 numbers = f"{count} number{'s' * (count != 1)}"
                 raise ValueError(f"mean has {numbers}, one for each channel, and {field} {given}")
         if len({*self.channels}) != count:
-            raise ValueError(f"two channels have one name among {', '.join(self.channels)}")
+            raise ValueError(f"two channels have the same name among {', '.join(self.channels)}")
         if len(self.shown) not in (1, 3) or not {*self.shown} <= {*self.channels}:
             raise ValueError(f"shown names one or three of {', '.join(self.channels)}, not {', '.join(self.shown)}")
         if not all(low < high for low, high in zip(self.low, self.high, strict=True)):
@@ -207,6 +208,20 @@ class LayerSpec:
     shape: tuple[int, int, int]
 
 
+def stages(layers: Iterable[LayerSpec]) -> dict[tuple[int, int], LayerSpec]:
+    """The last of the outermost ``layers`` of each map size (height, width), in their order. Layers that pad are left
+    out."""
+    found: dict[tuple[int, int], LayerSpec] = {}
+    for layer in layers:
+        before = found.get(layer.shape[1:])
+        if not layer.kind.lower().endswith(("pad", "pad2d")) and (
+            before is None or layer.name.count(".") <= before.name.count(".")
+        ):
+            found.pop(layer.shape[1:], None)
+            found[layer.shape[1:]] = layer
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class GateSpec:
     """One channel-attention gate.
@@ -262,3 +277,13 @@ class NetworkSpec:
     def by_name(self) -> dict[str, LayerSpec]:
         """Layer name -> layer, in the order of execution."""
         return {layer.name: layer for layer in self.layers}
+
+    @cached_property
+    def last_stages(self) -> tuple[str, ...]:
+        """The layers that end the last three map sizes: two at most, and the default layer. Empty without that."""
+        if not self.default_layer:
+            return ()
+        until = self.layers[: [*self.by_name].index(self.default_layer) + 1]
+        earlier = stages(until)
+        earlier.pop(until[-1].shape[1:], None)
+        return (*[layer.name for layer in earlier.values()][-2:], self.default_layer)

@@ -26,7 +26,8 @@ from pellucid.types import Floats, Pixels, Plan
 
 Order = Literal["number", "mean", "maximum", "zeros", "target"]
 # The share of its channels outside of all pictures of the atlas from which a gate is unusual, if it is also further
-# outside than the atlas' own pictures are outside of the others (``alone``). docs/atlas.md has what it finds.
+# outside than the atlas' own pictures are outside of the others (``alone``).
+# docs/explanation/atlas.md has what it finds.
 UNUSUAL: Final = 0.05
 # Crops and classes beside a channel of a picture.
 _FEW: Final = 3
@@ -46,14 +47,14 @@ class AtlasOptions(Options):
 
     atlas: bool = Field(
         False,
-        description="Also say what the named channels answer to, and with `view=centre` how usual its values "
-        "are: by the network's atlas, if the service has one (`atlas` of /v1/models/{name}).",
+        description="Also report what the named channels respond to, and, with `view=centre`, how usual their values "
+        "are. Needs an atlas of the network: see `atlas` in /v1/models/{name}.",
         examples=[True],
     )
 
     def as_picture(self) -> Self:
         if self.atlas:
-            raise InvalidOption("atlas: A picture does not show what the atlas says; ask for application/json.")
+            raise InvalidOption("atlas: A picture can't show what the atlas says. Ask for application/json.")
         return super().as_picture()
 
     def plan(self, offer: Offer, images: int) -> Plan:
@@ -99,14 +100,16 @@ class Ranking:
 def ranking(of: Layer | Gate, spec: ModelSpec, order: Order | None, target: str | None, against: str | None) -> Ranking:
     """The channels in this order. Raises UnknownName and InvalidOption."""
     if target is None and (order == "target" or against is not None):
-        raise InvalidOption(f"{'order: target' if against is None else 'against'} needs `target`, a class.")
+        raise InvalidOption(
+            f"{'order: target' if against is None else 'against'} needs `target`, a class by label or index."
+        )
     order = order or ("number" if target is None else "target")
     scores = None if target is None else _told_apart(of, spec, target, against)
     values = _typical(of)
     keys = {"target": scores, "zeros": None if isinstance(of, Gate) else of.zeros, **values}
     key = keys.get(order)
     if order != "number" and key is None:
-        raise InvalidOption(f"order: A gate has the orders number, {', '.join(values)} and target, not {order}.")
+        raise InvalidOption(f"order: A gate can be ordered by number, {', '.join(values)} or target, not by {order}.")
     channels = np.arange(of.channels) if key is None else np.argsort(-key, kind="stable")
     return Ranking(of, channels, scores, values)
 
@@ -304,8 +307,8 @@ def _told_apart(of: Layer | Gate, spec: ModelSpec, target: str, against: str | N
     for index in (one, other):
         if index is not None and index not in place:
             raise InvalidOption(
-                f"target: No picture of the atlas was predicted as {spec.labels[index]!r}, so {of.name} can't tell it "
-                "apart."
+                f"target: No picture of the atlas was predicted as {spec.labels[index]!r}, so the channels of "
+                f"{of.name} can't be ranked by it."
             )
     means = found.means
     less = np.average(means, 0, found.pictures) if other is None else means[place[other]]

@@ -33,15 +33,15 @@ class GateOptions(TargetOptions, AtlasOptions):
 
     effects: bool = Field(
         False,
-        description="Also say what each channel of each gate did for the class: gradient x activation behind the gate. "
-        "Costs a backward pass through the network. Here off unless asked for, on /v1/attention on.",
+        description="Also report the effect of each gate's channels on the class: gradient x activation behind the "
+        "gate. Costs a backward pass through the network. /v1/attention reports it by default.",
         examples=[True],
     )
     restore: Name | None = Field(
         None,
-        description="A gate, by its `layer`, of which the effect is measured: the change of the class's logit when one "
-        "channel's weight is set back to 1, channel by channel. Costs a forward pass behind the gate for each channel, "
-        "for which other requests wait.",
+        description="Also measure the effect of each channel of this gate, named by its `layer`: how the class's "
+        "logit changes when the channel's weight is set to 1. Costs a forward pass behind the gate for each channel. "
+        "Other requests wait meanwhile.",
         examples=["blocks.15.gate"],
     )
 
@@ -99,9 +99,9 @@ class AttentionOptions(GateOptions, LayerOptions):
     )
     effects: bool = Field(
         True,
-        description="Say what each channel of each gate did for the class: gradient x activation behind it. Costs "
-        "a backward pass through the network, which a network without gates is spared. Here on unless told, on "
-        "/v1/explain off.",
+        description="Report the effect of each gate's channels on the class: gradient x activation behind the gate. "
+        "Costs a backward pass through the network, unless the network has no gates. /v1/explain reports it only on "
+        "request.",
         examples=[True],
     )
 

@@ -63,7 +63,7 @@ def drawn(atlas: Atlas, of: Layer | Gate, number: int, spec: ModelSpec, media_ty
         [[panel] for panel in panels if panel],
         [block for block in (*scores, *blocks) if block],
         [] if atlas.about.crops else ["The atlas was built without crops."],
-        [f"atlas {atlas.digest[:12]} (first digits of SHA-256). Crops are dark where the channel is silent."],
+        [f"atlas {atlas.digest[:12]} (first digits of SHA-256). Crops are dark where the channel is inactive."],
     )
     return figure.drawn(sheet, "light", media_type)
 
@@ -116,4 +116,4 @@ def _damaged(damaged: Mapping[str, Floats]) -> figure.Bars | None:
         return None
     reach = max(medians.values()) or 1.0
     rows = [figure.Row(kind, as_text(value), 0, value / reach) for kind, value in medians.items()]
-    return figure.Bars("Median weight of damaged copies", "clean: of the same pictures, undamaged", rows)
+    return figure.Bars("Median weight of damaged copies", "clean: the same pictures, undamaged", rows)

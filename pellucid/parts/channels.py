@@ -21,8 +21,8 @@ class ChannelOptions(AtlasOptions):
     box: Annotated[list[float], CommaSeparated] = Field(
         default_factory=list,
         max_length=4,
-        description="The part of the picture, as x0, y0, x1, y1 in pixels of the upright picture: between commas or "
-        "repeated. Default: all that the network sees.",
+        description="The part of the picture, as x0, y0, x1, y1 in pixels of the upright picture. Separate the "
+        "numbers by commas, or repeat the option. Default: all that the network sees.",
         examples=[[120, 80, 300, 260]],
     )
     layer: Name | None = Field(
@@ -31,7 +31,7 @@ class ChannelOptions(AtlasOptions):
         "spatial extent.",
         examples=["head"],
     )
-    count: int = Field(10, ge=1, le=256, description="How many channels are listed.", examples=[10])
+    count: int = Field(10, ge=1, le=256, description="Number of channels to list.", examples=[10])
 
     def asks(self, offer: Offer, plan: Plan) -> Plan:
         self._region()

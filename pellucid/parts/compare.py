@@ -36,49 +36,51 @@ class CompareOptions(TopOptions, TargetOptions, FigureOptions):
     target: Names = Field(
         default_factory=list,
         max_length=2,
-        description="Class to explain, by index or by label. Two of them with one picture compare the classes. With "
-        "two pictures, or with `against_model`, at most one. Default: the most probable class of the first side.",
+        description="Class to explain, by index or by label. Give two to compare classes of one picture. With two "
+        "pictures, or with `against_model`, give at most one. Default: the most probable class of the first side.",
         examples=[["Egyptian cat", "tabby"]],
     )
     against_model: Name | None = Field(
         None,
-        description="A second network to ask, by a name from /v1/models: compares the networks on one picture.",
+        description="A second network, by a name from /v1/models. Both networks are compared on one picture.",
         examples=["lite0-plain"],
     )
     layer: OneName | None = Field(
         None,
-        description="Layer to explain at, by a name from /v1/models/{name}, or `pixels`. Default: the last layer with "
-        "a spatial extent; the pixels for methods that are offered there.",
+        description="Layer to explain at, by a name from /v1/models/{name}, or `pixels`. Default: the last layer "
+        "with a spatial extent, or the pixels for methods that are available there.",
         examples=["head"],
     )
     against_layer: OneName | None = Field(
         None,
-        description="With `against_model`: the layer of that network. Default: the one that `layer` names, or else "
-        "its own default.",
+        description="The layer of the network `against_model`. Default: the layer that `layer` names, or else that "
+        "network's default layer.",
         examples=["head"],
     )
     method: OneName = Field(
-        METHOD, description="How both maps are made, by a name from /v1/models/{name}.", examples=[METHOD]
+        METHOD, description="Method of both maps, by a name from /v1/models/{name}.", examples=[METHOD]
     )
     samples: Samples = Field(
         SAMPLES,
-        description="How many gradients `smoothgrad` and `integrated-gradients` take.",
+        description="Number of gradients that `smoothgrad` and `integrated-gradients` compute.",
         examples=[SAMPLES],
     )
     signed: bool = Field(
-        False, description="Keep evidence against the class in both masks; their difference always has a sign."
+        False, description="Keep evidence against the class in both masks. Their difference always has a sign."
     )
     colormap: ColormapName = Field(SIGNED_COLOURS, description="Colours of the difference.", examples=[SIGNED_COLOURS])
     max_side: Side = Field(MAX_SIDE, description="Longest side of the pictures in pixels.", examples=[MAX_SIDE])
     min_side: LeastSide = Field(
         0,
-        description="Pictures whose longer side is shorter are enlarged to this many pixels, at most to `max_side`.",
+        description="Smaller pictures are enlarged until their longer side has this many pixels, but not beyond "
+        "`max_side`.",
         examples=[512],
     )
     fit: Fit = Field(
         "box",
-        description="What the masks cover: the `box` that both sides saw, or with `source` the whole photograph: "
-        "outside of the box they have the level of no evidence. Two photographs have their boxes alone.",
+        description="Area that the masks cover. `box`: the part of the picture that both sides saw. `source`: the "
+        "whole photograph, with the level of no evidence outside of the box. For two photographs, only `box` is "
+        "allowed.",
         examples=["source"],
     )
 
@@ -86,14 +88,14 @@ class CompareOptions(TopOptions, TargetOptions, FigureOptions):
 def kind_of(options: CompareOptions, images: int) -> Kind:
     """The kind of a comparison. Raises InvalidOption, which lists the kinds."""
     if options.reference is not None:
-        raise InvalidOption("reference: The two pictures of a comparison are each other's reference.")
+        raise InvalidOption("reference: Leave it out. The two pictures are each other's reference.")
     if options.provenance:
-        raise InvalidOption("provenance: A comparison does not carry it; ask /v1/grad-cam for each side.")
+        raise InvalidOption("provenance: /v1/compare does not report it. Ask /v1/grad-cam for each side.")
     targets, networks = len(options.target), 2 if options.against_model else 1
     if options.against_layer and networks == 1:
-        raise InvalidOption("against_layer: It is of the second network: name that in `against_model`.")
+        raise InvalidOption("against_layer: It needs `against_model`, the network that has the layer.")
     if options.fit == "source" and images > 1:
-        raise InvalidOption("fit: Two photographs have maps over what the network saw of each: leave it out.")
+        raise InvalidOption("fit: The maps of two photographs cover what the network saw of each. Leave `fit` out.")
     if targets <= 1 and (images, networks) in ((1, 2), (2, 1)):
         return "models" if networks == 2 else "pictures"
     if (images, networks, targets) == (1, 1, 2):
@@ -131,7 +133,7 @@ def sides(kind: Kind, first: Offer, second: Offer, options: CompareOptions) -> l
         raise InvalidOption("The output is an embedding, which has no classes: send two pictures to compare.")
     targets = [class_index(name, first.spec) for name in options.target]
     if len(targets) > len(set(targets)):
-        raise InvalidOption(f"target: Both name the class {targets[0]} ({first.spec.labels[targets[0]]}).")
+        raise InvalidOption(f"target: Both name the class {targets[0]} ({first.spec.labels[targets[0]]}). Name two.")
     found = []
     for number, offer in enumerate((first, second)[: 1 if kind == "classes" else 2]):
         name = f"The {'second' if number else 'first'} {_NAMES[kind]}" if kind != "classes" else "The picture"
@@ -139,6 +141,9 @@ def sides(kind: Kind, first: Offer, second: Offer, options: CompareOptions) -> l
         with naming(name if kind == "models" else ""):
             chosen = [counterpart(index, first.spec, offer.spec) for index in targets]
             found.append((name, offer, _plan(offer, options, layer, chosen)))
+    made = dict.fromkeys(heat.method for *_, plan in found for heat in plan.heat_maps)
+    if "method" in options.model_fields_set and len(made) > 1:
+        raise InvalidOption(f"method: {options.method!r} is {' and '.join(made)} in these networks: name one of them.")
     return found
 
 
@@ -244,26 +249,25 @@ def comparison_sheet(
     *_, difference, reach = side_by_side.compared(*maps)
     shown = SIGNED_COLOURS if options.signed else COLOURS
     look = figure.Look(shown, options.signed, reach=reach or 1.0)
-    (unit,) = {method.unit for method in methods if method.name == one.explanation.method} or {""}
-    unit = f"in {unit or figure.score_unit(one.model, one.explanation.target.index)}"
+    unit = figure.map_unit(one.explanation, methods, one.model)
     two_pictures, two_networks = kind == "pictures", kind == "models"
     overlays: list[figure.Panel | None] = []
     for side, heat in zip(sides, maps, strict=True):
         target = target_json(side.explanation.target, side.model)
         title = f"{target['label']}, {figure.score(target)}"
-        note = f"{side.explanation.method} at {side.explanation.layer}"
+        note = figure.map_note(side.explanation)
         if two_networks:
             title = f"{side.model.name}: {title}"
         place = side.box if two_pictures else box
         overlays.append(figure.overlay(title, note, side.seen[0], heat, place, look, unit))
     common = None if two_pictures else one.seen[0]
     less = figure.difference(
-        "Second less first, over the frames" if two_pictures else "Second less first",
+        "Second minus first, over the frames" if two_pictures else "Second minus first",
         common,
         difference,
         box,
         options.colormap,
-        f"{unit}: below 0 more in the first",
+        f"{'of stretched maps' if one.explanation.fuse else unit}: below 0, the first has more",
     )
     infos = [side.seen[0].info for side in sides]
     names = " and ".join(dict.fromkeys(side.model.name for side in sides))

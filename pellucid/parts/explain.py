@@ -44,7 +44,7 @@ class ExplainOptions(PredictOptions, GradCamOptions, GateOptions, FeatureMapOpti
     include: Annotated[list[Part], CommaSeparated] = Field(
         default_factory=lambda: list(PARTS),
         min_length=1,
-        description="Parts of the reply; several between commas or repeated. Default: all.",
+        description="Parts of the reply. Separate several by commas, or repeat the option. Default: all.",
         examples=[["predictions", "grad_cam"]],
     )
 
@@ -121,20 +121,16 @@ class ExplainOptions(PredictOptions, GradCamOptions, GateOptions, FeatureMapOpti
 
     def _panel(self, explanation: Explanation, analysis: Analysis) -> figure.Panel:
         spec, target = analysis.spec, target_json(explanation.target, analysis.spec)
-        (unit,) = {method.unit for method in analysis.methods if method.name == explanation.method} or {""}
-        unit = f"in {unit or figure.score_unit(spec, explanation.target.index)}"
-        if explanation.fuse:
-            unit = "from 0 to 1: the map of each layer is stretched"
+        unit = figure.map_unit(explanation, analysis.methods, spec)
         title = f"{target['label']}, {figure.score(target)}"
         if explanation.contrast:
             against = " or ".join(class_json(index, spec)["label"] for index in explanation.contrast.against)
             title = f"{title}: why not {against}"
         if self.direction == "down":
             title, unit = f"{title}: what lowers it", f"{unit}, for a lower score"
-        fused = f", the {explanation.fuse} of their maps" if explanation.fuse else ""
         look = figure.Look(self.colormap or (SIGNED_COLOURS if self.signed else COLOURS), self.signed, self.alpha)
-        note = f"{explanation.method} at {explanation.layer}{fused}"
-        return figure.overlay(title, note, analysis.image, explanation.heat, analysis.image.box, look, unit)
+        image, note = analysis.image, figure.map_note(explanation)
+        return figure.overlay(title, note, image, explanation.heat, image.box, look, unit)
 
     def _trust(self, analysis: Analysis) -> list[str]:
         explanations, several = analysis.outcome.explanations, len(analysis.trusted) > 1

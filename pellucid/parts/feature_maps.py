@@ -30,31 +30,31 @@ class FeatureMapOptions(AtlasOptions):
     layers: Annotated[list[Name], CommaSeparated] = Field(
         default_factory=list,
         max_length=16,
-        description="Layers to show, by names from /v1/models/{name}; several between commas or repeated. Default: "
-        "an early, a middle and a late one.",
+        description="Layers to show, by names from /v1/models/{name}. Separate several by commas, or repeat the "
+        "option. Default: an early, a middle and a late layer.",
         examples=[["stem", "blocks.4", "head"]],
     )
     gates: Annotated[list[Name], CommaSeparated] = Field(
         default_factory=list,
         max_length=16,
-        description="Channel-attention gates, by the `layer` of /v1/models/{name}: the same channels before the gate, "
-        "after it, and their difference. Alone, without `layers`, they stand in place of the default layers. "
-        "Several between commas or repeated.",
+        description="Channel-attention gates to show, by their `layer` in /v1/models/{name}. Each shows the same "
+        "channels before the gate, after it, and their difference. Without `layers`, only the gates are shown. "
+        "Separate several by commas, or repeat the option.",
         examples=[["blocks.4.gate"]],
     )
     channels: Annotated[list[int], CommaSeparated] = Field(
         default_factory=list,
         max_length=256,
-        description="Channels to show, counted from 0, in this order; several between commas or repeated. Default: "
-        "the strongest.",
+        description="Channels to show, in this order, counted from 0. Separate several by commas, or repeat the "
+        "option. Default: the strongest.",
         examples=[[0, 7, 12]],
     )
     count: int = Field(
         Tap("").count,
         ge=1,
         le=256,
-        description="How many of the strongest channels (largest mean absolute activation), where `channels` names "
-        "none.",
+        description="Number of the strongest channels to show, by mean absolute activation. Ignored if `channels` is "
+        "given.",
         examples=[16],
     )
     colormap: ColormapName | None = Field(
@@ -71,20 +71,24 @@ class FeatureMapOptions(AtlasOptions):
         examples=["channel"],
     )
     columns: int | None = Field(
-        None, ge=1, le=256, description="Tiles in a row of the grid. Default: as square as it gets.", examples=[4]
+        None,
+        ge=1,
+        le=256,
+        description="Tiles in a row of the grid. Default: the number that makes the grid closest to a square.",
+        examples=[4],
     )
     tile: int | None = Field(
         None,
         ge=1,
         le=512,
-        description="Longer side of a tile in pixels: small maps grow by whole factors up to it, large ones shrink "
-        f"to it. Default: {_TILE}, {_LABELLED_TILE} with `labels`.",
+        description="Longer side of a tile in pixels. Small maps are enlarged by a whole factor up to it, and large "
+        f"maps are reduced to it. Default: {_TILE}, {_LABELLED_TILE} with `labels`.",
         examples=[_TILE],
     )
     labels: bool | None = Field(
         None,
-        description="Write the layer, its shape, the channels' numbers and ranges, and a scale of the colours into the "
-        "grid. Default: true where the reply is the picture alone, false in JSON.",
+        description="Write the layer, its shape, the channels' numbers and ranges, and a scale of the colours into "
+        "the grid. Default: true if the reply is a picture, false in JSON.",
         examples=[False],
     )
 
@@ -178,14 +182,14 @@ _SCALES: Final[dict[compose.Stretch, str]] = {
         *compose.PERCENTILES
     ),
 }
-_SIDES: Final = {"before": "before", "after": "after", "difference": "after less before"}
+_SIDES: Final = {"before": "before", "after": "after", "difference": "after minus before"}
 
 
 def _labels(maps: FeatureMaps, shown: compose.Range, options: FeatureMapOptions) -> plot.Labels:
     """The texts of a grid."""
     channels, height, width = maps.shape
     count = len(maps.channels)
-    which = "" if options.channels else ", those changed most first" if maps.side else ", strongest first"
+    which = "" if options.channels else ", most changed first" if maps.side else ", strongest first"
     low, high = (np.broadcast_to(end.ravel(), count).tolist() for end in shown)
     one_range = options.scale == "layer"
     return plot.Labels(
@@ -194,5 +198,5 @@ def _labels(maps: FeatureMaps, shown: compose.Range, options: FeatureMapOptions)
         [*map(str, maps.channels)],
         ["" if one_range else f"{number(least)} to {number(most)}" for least, most in zip(low, high, strict=True)],
         (number(low[0]), number(high[0])) if one_range else ("least", "most"),
-        _SCALES[options.scale] + (" Before and after the gate have the same." if maps.side else ""),
+        _SCALES[options.scale] + (" Before and after the gate, the range is the same." if maps.side else ""),
     )

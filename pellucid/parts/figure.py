@@ -31,7 +31,7 @@ from pellucid.render.figure import (
     written,
 )
 from pellucid.types import Box as SourceBox
-from pellucid.types import DecodedImage, Floats, GateReading, ImageInfo, MethodSpec, Pixels, Plan
+from pellucid.types import DecodedImage, Explanation, Floats, GateReading, ImageInfo, MethodSpec, Pixels, Plan
 
 __all__ = ["FIGURE_TYPES", "SVG"]  # for the service's document
 # The longer side of the photograph that a figure is drawn from.
@@ -76,7 +76,8 @@ class FigureOptions(Options):
 
     theme: ThemeName = Field(
         "light",
-        description="With `Accept: image/png`, `image/webp` or `image/svg+xml`: a figure on white, or on a dark page.",
+        description="Colours of a figure (`Accept: image/png`, `image/webp` or `image/svg+xml`): on white, or on a "
+        "dark page.",
         examples=["dark"],
     )
 
@@ -96,13 +97,13 @@ class FigureOptions(Options):
         """Raise InvalidOption if a figure would have too many maps."""
         if self.maps(plan) > MOST_MAPS:
             raise InvalidOption(
-                f"A figure of {self.maps(plan)} maps can't be read; {MOST_MAPS} are the most. Ask for fewer targets, "
-                "methods or layers, or for application/json."
+                f"A figure of {self.maps(plan)} maps would be too small to read. At most {MOST_MAPS} are allowed. Ask "
+                "for fewer targets, methods or layers, or for application/json."
             )
 
     def addressed_to(self, name: str) -> Any:
         if "theme" in self.model_fields_set:
-            raise InvalidOption("theme: Figures are answers of routes under /v1.")
+            raise InvalidOption("theme: Only routes under /v1 reply with figures.")
         return super().addressed_to(name)
 
 
@@ -190,6 +191,20 @@ def score_unit(spec: ModelSpec, index: int) -> str:
     if output.kind == "linear":
         return (output.units[index] if output.units else "") or "units of the value"
     return "logits"
+
+
+def map_unit(explanation: Explanation, methods: Sequence[MethodSpec], spec: ModelSpec) -> str:
+    """What a map's numbers are, as the caption of its scale."""
+    if explanation.fuse:
+        return "from 0 to 1: the map of each layer is stretched"
+    (unit,) = {method.unit for method in methods if method.name == explanation.method} or {""}
+    return f"in {unit or score_unit(spec, explanation.target.index)}"
+
+
+def map_note(explanation: Explanation) -> str:
+    """The method and the layers of a map, and how it was made of them."""
+    fused = f", the {explanation.fuse} of their maps" if explanation.fuse else ""
+    return f"{explanation.method} at {explanation.layer}{fused}"
 
 
 def score_words(spec: ModelSpec) -> str:
@@ -409,7 +424,7 @@ def segmentation(analysis: Analysis) -> Panel | None:
         assert image.picture is not None
         return compose.tinted(image.picture, source, image.box, colours, shown, 0.6, size)
 
-    left = "" if output.background is None else f"; {analysis.spec.labels[output.background]} is left clear"
+    left = "" if output.background is None else f"; {analysis.spec.labels[output.background]} has no colour"
     return Panel("Segmentation", f"the class with the largest logit{left}", source[0] / source[1], draw)
 
 

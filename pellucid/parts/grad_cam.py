@@ -44,38 +44,39 @@ class MapOptions(TargetOptions):
     layer: Annotated[list[Name], CommaSeparated] = Field(
         default_factory=list,
         max_length=8,
-        description="Layer to explain at, by a name from /v1/models/{name}, or `pixels`, the network's input; several "
-        "between commas or repeated, each with maps of its own unless `fuse` makes one of them. Default: the last "
-        "layer with a spatial extent; the pixels for methods that are offered there.",
+        description="Layer to explain at, by a name from /v1/models/{name}, or `pixels`, the network's input. "
+        "Separate several by commas, or repeat the option. Each layer has its own maps, unless `fuse` combines them. "
+        "Default: the last layer with a spatial extent, or the pixels for methods that are available there.",
         examples=[["head"], ["blocks.10", "head"]],
     )
     method: Annotated[list[Name], CommaSeparated] = Field(
         default_factory=lambda: [METHOD],
         min_length=1,
         max_length=32,
-        description="How the map is made, by a name from /v1/models/{name}; several between commas or repeated. All "
-        "that need one gradient share it. Default: the first there, Grad-CAM, or HiResCAM for a segmentation, where "
-        "Grad-CAM at the last layer does not depend on the region.",
+        description="Method of the map, by a name from /v1/models/{name}. Separate several by commas, or repeat the "
+        "option. Methods that need one gradient share it. `best` is the most faithful map that was measured: the mean "
+        "of Element-wise Grad-CAM at up to three layers that it chooses. Default: the first in that list. It is "
+        "Grad-CAM, or HiResCAM for a segmentation, because Grad-CAM at the last layer does not depend on the region.",
         examples=[[METHOD], [METHOD, "hirescam"]],
     )
     fuse: Literal["mean", "max", "product"] | None = Field(
         None,
-        description="One map of several layers, each stretched to 0 to 1 and enlarged to the finest of them: their "
-        "`mean`, the `max` of them, or their `product`, which keeps what all of them show (RefineCAM, arXiv "
-        "2605.14641).",
+        description="Combine the maps of several layers into one. Each map is stretched to 0 to 1 and enlarged to "
+        "the finest of them. The result is their `mean`, their `max`, or their `product`, which keeps what all of "
+        "them show (RefineCAM, arXiv 2605.14641).",
         examples=["mean"],
     )
     against: Names = Field(
         default_factory=list,
         max_length=20,
-        description="Explain what speaks for the class and not for this one, by index or by label: the target's logit "
-        "less `against_weight` times this one's (the mean of them, where it is repeated) in place of the logit, as "
-        "Finer-CAM (arXiv 2501.11309). "
-        "Without `target`, the most probable of the other classes is explained.",
+        description="Explain what speaks for the target and not for this class, given by index or by label. As in "
+        "Finer-CAM (arXiv 2501.11309), the explained scalar is the target's logit minus `against_weight` times this "
+        "class's logit. If the option is repeated, the mean of these logits is used. Without `target`, the most "
+        "probable of the other classes is explained.",
         examples=[["tabby"]],
     )
     against_weight: float = Field(
-        1.0, ge=0, le=10, description="How much `against` weighs. Finer-CAM's authors use 0.6.", examples=[1.0]
+        1.0, ge=0, le=10, description="Weight of `against`. Finer-CAM's authors use 0.6.", examples=[1.0]
     )
     direction: Direction = Field(
         "up",
@@ -85,13 +86,15 @@ class MapOptions(TargetOptions):
     )
     samples: Samples = Field(
         SAMPLES,
-        description="How many gradients `smoothgrad` and `integrated-gradients` take: more are finer, and take longer.",
+        description="Number of gradients that `smoothgrad` and `integrated-gradients` compute. With more, the map is "
+        "finer and takes longer.",
         examples=[SAMPLES],
     )
     signed: bool = Field(
         False,
-        description="Keep evidence against the class: 128 in the mask is none, above it for, below it against. "
-        "Without it, evidence against is cut to 0.",
+        description="Keep evidence against the class. In the mask, 128 then means no evidence, higher levels mean "
+        "evidence for the class, and lower levels evidence against it. Otherwise, evidence against the class is set "
+        "to 0.",
         examples=[False],
     )
     overlay: bool = Field(
@@ -109,25 +112,27 @@ class MapOptions(TargetOptions):
         0.6,
         ge=0,
         le=1,
-        description="Opacity of the overlay's colours where the evidence is at least three quarters of the largest. It "
-        "falls to half of it at half of the largest, and to 0 at a quarter.",
+        description="Opacity of the overlay's colours where the evidence is at least three quarters of the largest "
+        "value. Where the evidence is half of the largest value, the opacity is half of this. From a quarter down, "
+        "it is 0.",
         examples=[0.6],
     )
     max_side: Side = Field(
         MAX_SIDE,
-        description="Longest side of mask and overlay in pixels. Up to it they have the resolution of the source.",
+        description="Longest side of mask and overlay in pixels. Up to this size, they have the resolution of the "
+        "source.",
         examples=[MAX_SIDE],
     )
     min_side: LeastSide = Field(
         0,
-        description="Mask and overlay whose longer side is shorter are enlarged to this many pixels, and those whose "
-        "shorter side is shorter than half of it to that half, at most to `max_side`.",
+        description="A smaller mask or overlay is enlarged until its longer side has at least this many pixels and "
+        "its shorter side at least half as many, but not beyond `max_side`.",
         examples=[512],
     )
     fit: Fit = Field(
         "box",
-        description="What the mask covers: the `box` that the network saw, or with `source` the whole photograph: 0 "
-        "outside of the box, 128 with `signed`.",
+        description="Area that the mask covers. `box`: the part of the picture that the network saw. `source`: the "
+        "whole photograph. Outside of the box, its level is then 0, or 128 with `signed`.",
         examples=["source"],
     )
 
@@ -150,8 +155,8 @@ class GradCamOptions(TrustOptions, MapOptions):
     def asks(self, offer: Offer, plan: Plan) -> Plan:
         if self.design and self.provenance:
             raise InvalidOption(
-                "provenance: The trials of `trust` run in batches with others', so they can't be reproduced to the "
-                "bit. Ask for one of the two."
+                "provenance: The passes of `trust` share batches with other requests, so they can't be reproduced to "
+                "the bit. Ask for `provenance` or `trust`, not for both."
             )
         plan = self.aim(plan, offer.spec)
         return replace(
@@ -197,34 +202,45 @@ def _heat_maps(options: MapOptions, network: NetworkSpec, methods: Mapping[str, 
     """
     given = [name if is_pixels(name, network) else layer_name(name, network) for name in dict.fromkeys(options.layer)]
     if options.fuse and len(given) < 2:
-        raise InvalidOption("fuse: Name several layers in `layer`: their maps are fused into one.")
+        raise InvalidOption("fuse: It combines the maps of several layers. Name at least two in `layer`.")
     found: list[MapSpec] = []
     names = options.method if "method" in options.model_fields_set else [next(iter(methods))]
     for name in dict.fromkeys(names):
         if name in OF_ATTENTION and not network.attentions:
             raise InvalidOption(
-                f"The method {name!r} reads the attention between the tokens of a vision transformer, and this network "
-                f"has none that covers them all. Offered: {', '.join(methods)}."
+                f"The method {name!r} reads the attention between the tokens of a vision transformer, and this "
+                f"network has no attention that covers all tokens. Available: {', '.join(methods)}."
             )
         if name not in methods:
             raise UnknownName.among("method", name, [*methods])
+        if best := methods[name].stands_for:
+            if given:
+                raise InvalidOption(
+                    f"layer: The method {name!r} chooses its layers. Leave `layer` and `fuse` out, or ask for "
+                    f"{best.method!r} at your own layers."
+                )
+            found.append(best)
+            continue
         layers = given or [PIXELS if methods[name].at_pixels else layer_name(network.default_layer, network)]
         for layer in layers:
             _require_offered(methods, name, layer, network)
         found += (
             [MapSpec(name, tuple(layers), options.fuse)] if options.fuse else [MapSpec(name, (one,)) for one in layers]
         )
-    return tuple(found)
+    return tuple(dict.fromkeys(found))
 
 
 def _require_offered(methods: Mapping[str, MethodSpec], name: str, layer: str, network: NetworkSpec) -> None:
     if is_pixels(layer, network) and not methods[name].at_pixels:
         offered = [spec.name for spec in methods.values() if spec.at_pixels]
         raise InvalidOption(
-            f"The method {name!r} is offered at layers, not at the pixels. Offered there: {', '.join(offered)}."
+            f"The method {name!r} is available at layers, not at the pixels. Available at the pixels: "
+            f"{', '.join(offered)}."
         )
     if not methods[name].at_layers and not is_pixels(layer, network):
-        raise InvalidOption(f"The method {name!r} has one map, of all layers: leave `layer` out, or name the pixels.")
+        raise InvalidOption(
+            f"The method {name!r} makes one map from all layers. Leave `layer` out, or choose the pixels."
+        )
 
 
 def region_json(region: Region) -> dict[str, Any]:
@@ -246,7 +262,7 @@ def _contrast(options: MapOptions, targets: Sequence[int], spec: ModelSpec) -> C
     for index in targets:
         if index in against:
             raise InvalidOption(
-                f"against: The class {index} ({spec.labels[index]}) is a target: nothing would be left."
+                f"against: The class {index} ({spec.labels[index]}) is the target itself. Name another class."
             )
     return Contrast(against, options.against_weight) if against else None
 

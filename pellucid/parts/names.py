@@ -38,7 +38,7 @@ def class_index(name: str, spec: ModelSpec) -> int:
             "class",
             name,
             spec.labels,
-            hint=f"; indices to {classes - 1} are taken, too",
+            hint=f"; indices from 0 to {classes - 1} are allowed, too",
         )
     return indices[0]
 

@@ -65,7 +65,7 @@ Name = Annotated[str, Field(max_length=_LONGEST_NAME)]
 
 def _scaled(text: str) -> str:
     if not re.fullmatch(r"\s*\d{1,5}\s*:\s*-?\d{1,3}(\.\d{1,6})?\s*", text):
-        raise ValueError("Should be CHANNEL:FACTOR, as 12:0.5, the factor between -1000 and 1000")
+        raise ValueError("Should be CHANNEL:FACTOR, such as 12:0.5, with a factor between -1000 and 1000")
     return text
 
 
@@ -145,32 +145,32 @@ class Options(BaseModel):
     timeout_ms: int | None = Field(
         None,
         ge=1,
-        description="Milliseconds after which the answer is of no use: 504 then, and no work is done for it. "
-        "Default and upper limit are the operator's.",
+        description="Deadline of the request in milliseconds. After it, the reply is 504, and work on the request "
+        "stops. The operator sets the default, which is also the upper limit.",
         examples=[2000],
     )
 
     model: Name | None = Field(
         None,
-        description="The network to ask, by a name from /v1/models. Default: the first of them.",
+        description="The network to run, by a name from /v1/models. Default: the first network there.",
         examples=["lite0"],
     )
 
     provenance: bool = Field(
         False,
-        description="Also say what computed the answer, in enough detail for `pellucid reproduce` to compute it again "
-        "to the bit. Each picture is run as a batch of its own, by one thread, so that no bit depends on what else is "
-        "asked at the time: it takes longer. On routes under /v1.",
+        description="Also report what computed the answer, in enough detail for `pellucid reproduce` to compute it "
+        "again to the bit. Each picture then runs in a batch of its own, on one thread, so that no bit depends on "
+        "other requests. This takes longer. Only routes under /v1 support it.",
         examples=[True],
     )
 
     view: ViewKind = Field(
         "centre",
-        description="What the network sees of a picture: the `centre` crop that its preprocessing defines; the `whole` "
-        "picture, at a size of the picture's own; or all of it in a `squash` to the network's size. With `whole` a "
-        "network of one size sees square tiles of it, and every network sees tiles of a picture longer than 1:3: their "
-        f"answers are merged, and each of them, {MOST_TILES} at most, counts as an image. `box` says what was seen, "
-        "`tiles` in which parts.",
+        description="What the network sees of a picture. `centre`: the centre crop that its preprocessing defines. "
+        "`whole`: the whole picture in its own proportions. `squash`: the whole picture, squeezed to the network's "
+        "size. With `whole`, a network that runs at one size sees the picture in tiles, and every network does so if "
+        f"the picture is longer than 1:3. The answers of the tiles are merged. A picture has at most {MOST_TILES} "
+        "tiles, and each counts as an image. In the reply, `box` is what was seen, and `tiles` are its tiles.",
         examples=["centre"],
     )
 
@@ -178,10 +178,11 @@ class Options(BaseModel):
         None,
         ge=LEAST_DETAIL,
         le=MOST_DETAIL,
-        description="With `view=whole`: the short side in pixels at which the network sees the picture. Both sides are "
-        "rounded to a multiple of 32, the long one to one of 13 ratios, so that pictures share batches. Large pictures "
-        "get less, at most a million pixels. Default: the `resize` of the network's preprocessing; where a network has "
-        "one size, the side of its tiles, which is the least.",
+        description="With `view=whole`: the length in pixels of the picture's short side, as the network sees it. "
+        "Both sides are rounded to multiples of `whole.multiple` of /v1/models/{name}, and to one of 13 proportions, "
+        "so that pictures can share batches. The network sees at most a million pixels, so a large picture gets a "
+        "shorter side. Default: the `resize` of the network's preprocessing. For a network that runs at one size, "
+        "the default is the side of its tiles, which is also the minimum.",
         examples=[256],
     )
 
@@ -232,7 +233,7 @@ class Options(BaseModel):
         """What the network sees of a picture. Raises InvalidOption if it can't see it in this way."""
         if self.view != "whole":
             if self.detail is not None:
-                raise InvalidOption("detail: Only view=whole takes it; other views have the network's own size.")
+                raise InvalidOption("detail: It needs view=whole. Other views have the network's own size.")
             return CENTRE if self.view == "centre" else View(self.view)
         if sizes.multiple is None:
             tile = spec.preprocess.size
@@ -240,7 +241,7 @@ class Options(BaseModel):
             if self.detail is not None and self.detail < side:
                 raise InvalidOption(
                     f"detail: {spec.name} sees whole pictures in tiles of {tile[1]} x {tile[0]} pixels, because "
-                    f"{sizes.why}. So {side} is the least."
+                    f"{sizes.why}. So the least `detail` is {side}."
                 )
             # Beyond the limits of the option the default has no number: it is the size of a tile.
             usual = side if LEAST_DETAIL <= side <= MOST_DETAIL else 0
@@ -256,9 +257,9 @@ class Options(BaseModel):
         pixels = images * (self.pixels(plan) + segmentation)
         if pixels > _MOST_DRAWN:
             raise InvalidOption(
-                f"The pictures could have {pixels // 10**6} million pixels, at most {_MOST_DRAWN // 10**6} are drawn "
-                "for a request. Ask for fewer images, targets, methods, layers or channels, or a smaller `max_side` or "
-                "`tile`."
+                f"The pictures could have {pixels // 10**6} million pixels, and at most {_MOST_DRAWN // 10**6} "
+                "million are drawn for one request. Ask for fewer images, targets, methods, layers or channels, or a "
+                "smaller `max_side` or `tile`."
             )
 
     def entry(self, analysis: Analysis) -> dict[str, Any]:
@@ -313,7 +314,7 @@ class Options(BaseModel):
         Raises InvalidOption if ``model`` is another, and for provenance, which these replies can't hold.
         """
         if self.provenance:
-            raise InvalidOption("provenance: Only replies of routes under /v1 carry it.")
+            raise InvalidOption("provenance: Only routes under /v1 support it.")
         if self.model not in (None, name):
             raise InvalidOption(f"model: The path names {name!r}, so it can't be {_shown(self.model)}.")
         return self

@@ -22,8 +22,8 @@ class TopOptions(Options):
         5,
         ge=1,
         le=10_000,
-        description="How many classes or labels, the most probable first; of a segmentation those with the largest "
-        "share; quantities in the network's order.",
+        description="Number of classes or labels to list, the most probable first. For a segmentation, they are "
+        "those with the largest share. Quantities come in the network's order.",
         examples=[5],
     )
 

@@ -55,10 +55,13 @@ def _picture_as_json(value: Any) -> Any:
 def require_one_size(plan: Plan) -> None:
     """Raise InvalidOption if a plan's maps may differ in size: an .npz holds them as one array."""
     if len({heat.layers for heat in plan.wanted}) > 1:
-        raise InvalidOption("layer: The maps of several layers have sizes of their own; an .npz holds those of one.")
+        raise InvalidOption(
+            "layer: Maps of several layers differ in size. An .npz holds maps of one size: name one layer."
+        )
     if len({heat.method in OF_ATTENTION for heat in plan.wanted}) > 1:
         raise InvalidOption(
-            f"method: The maps of {' and '.join(OF_ATTENTION)} have a size of their own; an .npz holds those of one."
+            f"method: The maps of {' and '.join(OF_ATTENTION)} have another size than others, and an .npz holds maps "
+            "of one size."
         )
 
 

@@ -26,29 +26,29 @@ class TargetOptions(Options):
     target: Names = Field(
         default_factory=list,
         max_length=20,
-        description="What to explain, by index or by label (case does not matter): a class, a label or a quantity. "
-        "Repeat it for several. Default: the most probable class; of a segmentation the class with the largest share, "
-        "other than the background; the first quantity.",
+        description="The class, label or quantity to explain, by index or by name (case does not matter). Repeat the "
+        "option for several. Default: the most probable class. For a segmentation: the class with the largest share, "
+        "other than the background. For quantities: the first.",
         examples=[["Egyptian cat"], ["285", "281"]],
     )
     region: Annotated[list[Name], CommaSeparated] = Field(
         default_factory=lambda: ["class"],
         max_length=4,
-        description="For a segmentation: where the class is explained, as the mean of its logit there. `class` is "
-        "where it has the largest logit, `picture` is all that the network sees; or a point x,y or a box x0,y0,x1,y1 "
-        "in pixels of the upright picture.",
+        description="For a segmentation: the region in which the class is explained. The explained scalar is the "
+        "mean of its logit there. `class`: where the class has the largest logit. `picture`: everything that the "
+        "network sees. Or a point x,y or a box x0,y0,x1,y1 in pixels of the upright picture.",
         examples=[["class"], ["120", "80", "300", "260"]],
     )
     region_mask: str | None = Field(
         None,
         description="For a segmentation: a mask in place of `region`, as an image in base64. It covers the whole "
-        "picture, in any resolution; the class is explained where it is bright.",
+        "picture, in any resolution. The class is explained where the mask is bright.",
         examples=["iVBORw0KGgo…"],
     )
     reference: str | None = Field(
         None,
-        description="For an embedding: another picture in base64. The likeness to it is explained, the cosine of both "
-        "embeddings. A form can send it as the file `reference`.",
+        description="For an embedding: the picture to compare with, as an image in base64. The cosine of both "
+        "embeddings is explained. A form can send the image as the file `reference`.",
         examples=["/9j/4AAQSkZJRg…"],
     )
 
@@ -68,7 +68,7 @@ class TargetOptions(Options):
                 raise InvalidOption(f"target: The output of {spec.name} is an embedding: send `reference` instead.")
             if self.reference is None and self.explains:
                 raise InvalidOption(
-                    f"reference: The output of {spec.name} is an embedding, so its likeness to another picture is "
+                    f"reference: The output of {spec.name} is an embedding, so its similarity to another picture is "
                     "explained. Send that picture, or ask /v1/predict, /v1/attention or /v1/feature-maps without it."
                 )
             self._require(spec, reference=True)
@@ -82,7 +82,7 @@ class TargetOptions(Options):
 
     def _require(self, spec: ModelSpec, region: bool = False, reference: bool = False) -> None:
         """Raise InvalidOption for options that the output does not have."""
-        has = f"{spec.name} has the output {spec.output.kind}: leave it out."
+        has = f"{spec.name} has the output {spec.output.kind}: leave the option out."
         if not region and (self.region != ["class"] or self.region_mask is not None):
             name = "region" if self.region_mask is None else "region_mask"
             raise InvalidOption(f"`{name}` needs a network whose output is a segmentation; {has}")

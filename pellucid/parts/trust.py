@@ -27,23 +27,24 @@ class TrustOptions(Options):
 
     trust: bool = Field(
         False,
-        description="Also say how far each map can be trusted: deletion, insertion and ROAD curves beside those of "
-        "the same map at random places and of a spot in the middle, and a sanity check. Costs some hundred passes "
-        "through the network, of which /v1/models/{name} says how long they take.",
+        description="Also test how far each map can be trusted. The test compares deletion, insertion and ROAD "
+        "curves of the map with those of the same map at random places and of a spot in the middle. A sanity check "
+        "is added. The test runs the network many times: `trust` in /v1/models/{name} says how often, and how long "
+        "that takes.",
         examples=[True],
     )
     trust_steps: int = Field(
         Design().steps,
         ge=2,
         le=32,
-        description="With `trust`: in how many steps pixels are taken away and put back.",
+        description="With `trust`: the number of steps in which pixels are removed and restored.",
         examples=[8],
     )
     trust_maps: int = Field(
         Design().random_maps,
         ge=4,
         le=32,
-        description="With `trust`: with how many random places the map is compared.",
+        description="With `trust`: the number of random places that the map is compared with.",
         examples=[8],
     )
 

@@ -43,46 +43,48 @@ class WhatIfOptions(TopOptions, LayerOptions, FigureOptions, AtlasOptions):
 
     gate: Name | None = Field(
         None,
-        description="Edit the weights of this channel-attention gate, by the `layer` of /v1/models/{name}, in place of "
-        "a layer's channels.",
+        description="Edit the weights of this channel-attention gate instead of a layer's channels. It is named by "
+        "its `layer` in /v1/models/{name}.",
         examples=["blocks.15.gate"],
     )
     mute: Annotated[list[int], CommaSeparated] = Field(
         default_factory=list,
         max_length=MOST_EDITED,
-        description="Channels that are set to zero, counted from 0; several between commas or repeated.",
+        description="Channels to set to zero, counted from 0. Separate several by commas, or repeat the option.",
         examples=[[12, 40]],
     )
     keep: Annotated[list[int], CommaSeparated] = Field(
         default_factory=list,
         max_length=MOST_EDITED,
-        description="Channels that stay as they are while all that are not named become zero.",
+        description="Channels to leave as they are. All channels that no option names are set to zero.",
         examples=[[3, 7]],
     )
     scale: Annotated[list[Scaled], CommaSeparated] = Field(
         default_factory=list,
         max_length=MOST_EDITED,
-        description="Channels and the factors that they are multiplied by, as CHANNEL:FACTOR; several between commas "
-        "or repeated.",
+        description="Channels to multiply by a factor, as CHANNEL:FACTOR. Separate several by commas, or repeat the "
+        "option.",
         examples=[["12:0.5", "40:2"]],
     )
     rank: bool = Field(
         False,
-        description="Also measure for every channel of the layer what muting it alone does to the first target's "
-        "logit. Costs a pass behind the layer for each, save where the head is linear.",
+        description="Also measure how the first target's logit changes when a channel alone is muted, for every "
+        "channel of the layer. Costs a pass behind the layer for each channel, unless the network behind it is "
+        "linear.",
         examples=[True],
     )
     signed: bool = Field(False, description="Keep evidence against the class in the masks.", examples=[False])
     max_side: Side = Field(MAX_SIDE, description="Longest side of the masks in pixels.", examples=[MAX_SIDE])
     min_side: LeastSide = Field(
         0,
-        description="Masks whose longer side is shorter are enlarged to this many pixels, at most to `max_side`.",
+        description="Smaller masks are enlarged until their longer side has this many pixels, but not beyond "
+        "`max_side`.",
         examples=[512],
     )
     fit: Fit = Field(
         "box",
-        description="What the masks cover: the `box` that the network saw, or with `source` the whole photograph: "
-        "outside of the box they have the level of no evidence.",
+        description="Area that the masks cover. `box`: the part of the picture that the network saw. `source`: the "
+        "whole photograph, with the level of no evidence outside of the box.",
         examples=["source"],
     )
 
@@ -146,7 +148,7 @@ class WhatIfOptions(TopOptions, LayerOptions, FigureOptions, AtlasOptions):
             panels.append(figure.overlay(title, f"grad-cam at {layer}", image, side.heat, image.box, look, unit))
         return [
             *panels,
-            figure.difference("After less before", image, difference, image.box, SIGNED_COLOURS, unit),
+            figure.difference("After minus before", image, difference, image.box, SIGNED_COLOURS, unit),
         ]
 
 
@@ -180,7 +182,7 @@ def _change_words(before: TargetMap, after: TargetMap, spec: ModelSpec) -> str:
     )
     if spec.output.kind == "softmax" and change * (is_now["probability"] - was["probability"]) < 0:
         moves = ("falls", "rises") if change > 0 else ("rises", "falls")
-        said += f" The probability {moves[0]} while the logit {moves[1]}: softmax weighs it against the other classes."
+        said += f" The probability {moves[0]} while the logit {moves[1]}, because of the softmax over all classes."
     return said
 
 
@@ -208,7 +210,9 @@ def _edited(options: WhatIfOptions, network: NetworkSpec) -> tuple[str, Edit]:
                 f"Unknown channel {channel} of layer {layer!r}. Channels from 0 to {count - 1} are allowed."
             )
         if times > 1:
-            raise InvalidOption(f"Channel {channel} is named {times} times among `mute`, `keep` and `scale`.")
+            raise InvalidOption(
+                f"Channel {channel} is named {times} times among `mute`, `keep` and `scale`. Name it once."
+            )
     return layer, Edit(tuple(sorted(pairs)), 0.0 if options.keep else 1.0, gate, options.rank)
 
 

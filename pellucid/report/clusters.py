@@ -26,7 +26,7 @@ _CLOSEST: Final = 4
 # Maps are blurred by so many cells, so that a place is like the places beside it.
 _BLUR: Final = 1.5
 # What makes a cluster suspicious: at most this share of the class's maps; at least this gap around it; and so much more
-# of its evidence outside of the middle than of the other maps'. docs/report.md has the rate of false alarms.
+# of its evidence outside of the middle than of the other maps'. docs/how-to/report.md has the rate of false alarms.
 SMALL: Final = 0.5
 GAP: Final = 1.25
 FURTHER: Final = 0.1

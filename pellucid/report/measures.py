@@ -1,4 +1,4 @@
-"""What is computed of the answers: of each picture, and of each class. docs/report.md has the definitions."""
+"""What is computed of the answers: of each picture, and of each class. docs/how-to/report.md has the definitions."""
 
 from __future__ import annotations
 

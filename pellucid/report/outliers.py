@@ -1,4 +1,4 @@
-"""The pictures that stand out, each with its reason in one sentence. docs/report.md has the rules."""
+"""The pictures that stand out, each with its reason in one sentence. docs/how-to/report.md has the rules."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TITLES: Final[dict[Kind, str]] = {
     "border": "Map outside the middle",
     "empty": "No evidence for the class",
     "gates": "Gates unlike the other pictures’",
-    "atlas": "Gates unlike the atlas’",
+    "atlas": "Gates unlike the atlas",
 }
 # A picture stands out below this probability, above this share outside of the middle, and above this gate distance.
 UNSURE: Final = 0.4
@@ -81,5 +81,5 @@ def _alone(seen: Seen) -> Iterator[Finding]:
     if unusual := [(gate.atlas.outside, gate.layer) for gate in gates if gate.atlas and gate.atlas.unusual]:
         outside, layer = max(unusual)
         others = f" Unusual gates: {len(unusual)}." if len(unusual) > 1 else ""
-        said = f"{outside:.0%} of the weights of {layer} lie outside of all pictures of the atlas.{others}"
+        said = f"{outside:.0%} of the weights of {layer} lie outside the range of all pictures of the atlas.{others}"
         yield Finding("atlas", seen, said, outside)

@@ -119,7 +119,7 @@ def _outliers(report: Report, numbers: Mapping[str, int]) -> str:
     rules: dict[Kind, str] = {
         "contradicts": "The same map marks more of what the network depends on at random places than here.",
         "unclear": "The same map marks as much of what the network depends on at random places.",
-        "wrong": "The subfolder names another class than the network’s most probable one.",
+        "wrong": "The subfolder names a class other than the network’s most probable one.",
         "unsure": f"The most probable class has less than {outliers.UNSURE:.0%}.",
         "border": f"At least {outliers.BORDER:.0%} of the evidence lies outside of the middle half of the frame.",
         "empty": "The map has no positive value.",
@@ -153,7 +153,7 @@ def _reasons(report: Report, numbers: Mapping[str, int]) -> str:
     whole = [f"{escape(each.label)} ({each.maps}){_chosen(each)}" for each in alike]
     few = sum(each.maps < clusters.LEAST for each in report.reasons)
     parts.append(f"<p>Maps that form no clusters: {', '.join(whole)}.</p>" if whole else "")
-    parts.append(f"<p>Classes with too few maps, less than {clusters.LEAST}: {few}.</p>" if few else "")
+    parts.append(f"<p>Classes with fewer than {clusters.LEAST} maps: {few}.</p>" if few else "")
     return "".join(parts)
 
 

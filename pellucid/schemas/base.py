@@ -59,7 +59,9 @@ class Problem(Schema):
     status: int = Field(description="The HTTP status.", examples=[422])
     detail: str = Field(
         description="What was wrong with this request, and what is allowed.",
-        examples=["Unknown class 'tabbyy'. Did you mean 'tabby'? 1000 are allowed, as are the indices from 0 to 999."],
+        examples=[
+            "Unknown class 'tabbyy'. Did you mean 'tabby'? There are 1000; indices from 0 to 999 are allowed, too."
+        ],
     )
     request_id: str = Field(description="The request's id, as in X-Request-ID.", examples=["b1f5c0de7a3e4c55"])
     allowed: list[str] | None = Field(
@@ -132,8 +134,8 @@ class Target(ClassName):
 
     probability: float | None = Field(
         None,
-        description="Of a class: softmax over all classes. Of an independent label: the sigmoid of its logit. Of the "
-        "target of a segmentation: softmax at each position, averaged over the region.",
+        description="For a class: softmax over all classes. For an independent label: the sigmoid of its logit. For "
+        "the target of a segmentation: softmax at each position, averaged over the region.",
         examples=[0.355],
     )
     applies: bool | None = Field(
@@ -143,15 +145,15 @@ class Target(ClassName):
     )
     share: float | None = Field(
         None,
-        description="Of a class of a segmentation: the part of what the network sees where it has the largest logit, 0 "
-        "to 1.",
+        description="For a class of a segmentation: the share of what the network sees in which the class has the "
+        "largest logit, 0 to 1.",
         examples=[0.28],
     )
-    value: float | None = Field(None, description="Of a quantity: the network's output.", examples=[41.5])
+    value: float | None = Field(None, description="For a quantity: the network's output.", examples=[41.5])
     unit: str | None = Field(None, description="The quantity's unit, if it has one.", examples=["years"])
     similarity: float | None = Field(
         None,
-        description="Of an embedding: the cosine with that of the reference, -1 to 1.",
+        description="For an embedding: the cosine with the embedding of the reference, -1 to 1.",
         examples=[0.83],
     )
 
@@ -177,5 +179,5 @@ class Prediction(Target):
     """A class, a label or a quantity, with its scores."""
 
     logit: float | None = Field(
-        None, description="Of a class or label: the output before softmax or sigmoid.", examples=[9.12]
+        None, description="For a class or label: the output before softmax or sigmoid.", examples=[9.12]
     )

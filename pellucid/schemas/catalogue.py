@@ -74,14 +74,17 @@ class MethodDetail(Schema):
         "`samples` backward passes. `forwards`: one pass of the network behind the layer for each channel. `position "
         "forwards`: one pass of the network behind the layer for each position. `network forwards`: one pass of the "
         "whole network for each channel. `attention`: nothing; it reads the attention between tokens. `attention "
-        "gradient`: one backward pass from the score of each attention's block for each class.",
+        "gradient`: for each class and each block with attention, one backward pass from the block's own score.",
         examples=["gradient"],
     )
     at: list[Literal["layers", "pixels"]] = Field(
-        description="Where it is available: at every layer, at the network's input (`layer=pixels`), or both.",
+        description="Where it is available: at every layer, at the network's input (`layer=pixels`), or both. Empty "
+        "for `best`, which chooses its layers.",
         examples=[["layers"]],
     )
-    default_layer: str = Field(description="Its layer if a request names none.", examples=["head"])
+    default_layer: str = Field(
+        description="Its layer if a request names none. The layers of `best` are joined by ` + `.", examples=["head"]
+    )
     signed: bool = Field(description="Whether its maps have evidence against the class as well.", examples=[True])
     of_class: bool = Field(description="Whether its maps depend on the class.", examples=[True])
     formula: str = Field(
@@ -99,7 +102,7 @@ class MethodDetail(Schema):
 
 
 class MethodCostHere(Schema):
-    """Engine time of one image with one map at `default_layer`, on this server: the least of those that ran alone."""
+    """Least engine time of one image with one map at `default_layer`, run alone on this server."""
 
     times: float = Field(description="The time divided by that of a prediction.", examples=[1.07])
     ms: float = Field(description="The time in milliseconds.", examples=[14.2])
@@ -148,7 +151,7 @@ class WholeView(Schema):
     """How the network sees whole pictures, with `view=whole`."""
 
     multiple: int | None = Field(
-        None, description="Both sides of a picture become multiples of so many pixels.", examples=[32]
+        None, description="Both sides of a picture are resized to multiples of this many pixels.", examples=[32]
     )
     detail: int | None = Field(None, description="The short side in pixels, unless `detail` is given.", examples=[256])
     tile: list[int] | None = Field(
@@ -212,11 +215,11 @@ class ModelDetail(ModelSummary):
         examples=[["stem", "blocks.4", "head"]],
     )
     methods: list[str] = Field(
-        description="Allowed values of `method`. Methods that read attention are among them if the network has it.",
+        description="Allowed values of `method`. Methods that read attention are included if the network has it.",
         examples=[["grad-cam", "hirescam"]],
     )
     method_details: list[MethodDetail] = Field(description="Details of each method, in the order of `methods`.")
-    atlas: AtlasFacts | None = Field(description="Its atlas: what its channels answer to. Null if none is open.")
+    atlas: AtlasFacts | None = Field(description="Its atlas: what its channels respond to. Null if it has none.")
     trust: TrustCost = Field(
         description="The cost of `trust=true` for one image and one target, with default options.",
     )

@@ -22,7 +22,7 @@ class ChannelWeight(Schema):
     channel: int = Field(description="The channel, counted from 0.", examples=[2])
     weight: float = Field(description="The factor by which the gate multiplied it, or its importance.", examples=[0.91])
     meaning: Meaning | None = Field(
-        None, description="What the channel answers to. Only present with `atlas=true`; null if the atlas lacks it."
+        None, description="What the channel responds to. Only present with `atlas=true`; null if the atlas lacks it."
     )
 
 
@@ -46,8 +46,8 @@ class Gate(Schema):
     weakest: list[ChannelWeight] = Field(description="The channels with the smallest weights, smallest first.")
     effects: list[float] | None = Field(
         None,
-        description="The effect of each channel on the class's logit: the logit's gradient by the gated activation "
-        "times that activation, summed over positions. Only present with `effects=true`.",
+        description="The effect of each channel on the class's logit: the gradient of the logit with respect to the "
+        "gated activation, times that activation, summed over positions. Only present with `effects=true`.",
         examples=[[0.12, -0.03, 0.4]],
     )
     restored: list[float] | None = Field(
@@ -58,13 +58,14 @@ class Gate(Schema):
     )
     atlas: GateAtlas | None = Field(
         None,
-        description="How usual the weights are. Only present with `atlas=true` and `view=centre`, as the atlas has "
-        "seen the centre of its pictures.",
+        description="How usual the weights are. Only present with `atlas=true` and `view=centre`, because the atlas "
+        "describes the centres of its pictures.",
     )
 
 
 class SpatialGate(Schema):
-    """The weights of a gate with one number per position, as CBAM's spatial gate. A weight alone is not importance."""
+    """The weights of a gate with one number per position, such as CBAM's spatial gate. A weight alone is not
+    importance."""
 
     _words: ClassVar[str] = "{0.layer}, {0.min:.3g} to {0.max:.3g}"
     _shows: ClassVar[tuple[str, ...]] = ("mask",)
@@ -89,7 +90,8 @@ class SpatialGate(Schema):
 
 
 class Importance(Schema):
-    """Grad-CAM's channel weights: the gradient of the class's logit by each channel, averaged over positions.
+    """Grad-CAM's channel weights: the gradient of the class's logit with respect to each channel, averaged over
+    positions.
 
     Every network has these, with or without gates. They are gradients, not gate weights.
     """
@@ -99,7 +101,7 @@ class Importance(Schema):
     layer: str = Field(description="The layer of the channels.", examples=["head"])
     target: ClassName = Field(description="The class whose logit is differentiated.")
     weights: list[float] = Field(
-        description="The mean over positions of the logit's gradient by each channel, channel 0 first.",
+        description="The mean over positions of the logit's gradient with respect to each channel, channel 0 first.",
         examples=[[0.0021, -0.0007]],
     )
     strongest: list[ChannelWeight] | None = Field(
@@ -166,7 +168,7 @@ class FeatureMap(Schema):
     grid: Picture = Field(description="The channels as tiles, row by row.")
     tiles: Tiles = Field(description="The grid's geometry.")
     stats: Stats = Field(description="Statistics of the channels.")
-    atlas: MapsAtlas | None = Field(None, description="What the channels answer to. Only present with `atlas=true`.")
+    atlas: MapsAtlas | None = Field(None, description="What the channels respond to. Only present with `atlas=true`.")
 
     def __str__(self) -> str:
         return f"{self.layer} {self.side or ''}".rstrip()
@@ -225,7 +227,9 @@ class GradCam(Schema):
         examples=["head"],
     )
     fused: Literal["mean", "max", "product"] | None = Field(
-        None, description="How the maps of several layers were fused. Only present with `fuse`.", examples=["mean"]
+        None,
+        description="How the maps of several layers were fused. Only present with `fuse` or `method=best`.",
+        examples=["mean"],
     )
     method: str = Field(description="The method.", examples=["grad-cam"])
     mask: Picture = Field(
@@ -262,8 +266,8 @@ class Result(Schema):
     image: ImageInfo = Field(description="The picture that was explained.")
     predictions: list[Prediction] | None = Field(
         None,
-        description="The most probable classes or labels, best first; of a segmentation those with the largest share; "
-        "quantities in the network's order. Empty for an embedding.",
+        description="The most probable classes or labels, best first. For a segmentation: the classes with the "
+        "largest share. Quantities come in the network's order. Empty for an embedding.",
     )
     embedding: list[float] | None = Field(
         None, description="The network's output, scaled to length 1. Only present if it is an embedding."
@@ -277,7 +281,7 @@ class Result(Schema):
         None, description="Heat maps, ordered by method, layer and target, each in the requested order."
     )
     what_if: WhatIf | None = Field(None, description="The effect of an edit of channels.")
-    channels: BoxChannels | None = Field(None, description="The channels that answer to what is in the box.")
+    channels: BoxChannels | None = Field(None, description="The channels that respond to what is in the box.")
     tiles: list[list[int]] | None = Field(
         None,
         description="The parts of the picture that the network saw one by one, as boxes. Predictions are the mean over "

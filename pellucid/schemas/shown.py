@@ -141,16 +141,16 @@ class Answer(Shown):
     def figure(self, path: str | os.PathLike[str] | None = None, **options: Any) -> Any:
         """The answer as one ``Figure``, written to ``path`` (.png, .svg, .webp) if there is one.
 
-        ``options`` are further ones of the request, as ``theme="dark"`` or ``media_type="image/svg+xml"``. The network
-        computes it once more. An answer of ``AsyncClient`` returns an awaitable of the figure. Raises ValueError if
-        the answer is of no ``pellucid.open``, ``Client`` or ``AsyncClient``, has no figure, its client is closed, or
-        its picture has changed or is no longer kept.
+        ``options`` are further options of the request, such as ``theme="dark"`` or ``media_type="image/svg+xml"``. The
+        network computes the answer again. An answer of ``AsyncClient`` returns an awaitable of the figure. Raises
+        ValueError if the answer does not come from ``pellucid.open``, ``Client`` or ``AsyncClient``, if it has no
+        figure, if its client is closed, or if its picture has changed or is no longer kept.
         """
         source = self._source
         if source is None or source.draw is None:
             raise ValueError(
-                "this answer has no figure: those of predict, attention, grad_cam, explain, compare and what_if have, "
-                "of pellucid.open and of clients"
+                "this answer has no figure: only answers of predict, attention, grad_cam, explain, compare and "
+                "what_if have one, if they come from pellucid.open or a client"
             )
         files = source.photographs()
         if None in files:

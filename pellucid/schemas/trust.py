@@ -1,4 +1,4 @@
-"""How far a map can be trusted. docs/trust.md has every formula and its source."""
+"""How far a map can be trusted. docs/explanation/trust.md has every formula and its source."""
 
 from __future__ import annotations
 
@@ -128,8 +128,8 @@ class Trust(Schema):
         examples=[0.05],
     )
     p_value: float = Field(
-        description="How often a map whose place does not matter has an advantage at least as far from 0: two-sided, "
-        "by Student's t with `random_maps` - 1 degrees of freedom.",
+        description="The probability that a map whose place does not matter has an advantage at least as far from 0: "
+        "two-sided, by Student's t with `random_maps` - 1 degrees of freedom.",
         examples=[0.03],
     )
     gaussian: float = Field(description="The advantage of a Gaussian in the middle of the picture.", examples=[0.06])

@@ -19,7 +19,7 @@ class ChannelFactor(Schema):
 
     channel: int = Field(description="The channel, counted from 0.", examples=[12])
     factor: float = Field(description="The factor that it is multiplied by. 0 mutes it.", examples=[0.5])
-    meaning: Meaning | None = Field(None, description="What it answers to. Only present with `atlas=true`.")
+    meaning: Meaning | None = Field(None, description="What it responds to. Only present with `atlas=true`.")
 
 
 class AppliedEdit(Schema):
@@ -53,7 +53,7 @@ class MutedChannel(Schema):
 
     channel: int = Field(description="The channel, counted from 0.", examples=[40])
     muted: float = Field(description="The change of the logit if the channel is muted.", examples=[-0.31])
-    meaning: Meaning | None = Field(None, description="What it answers to. Only present with `atlas=true`.")
+    meaning: Meaning | None = Field(None, description="What it responds to. Only present with `atlas=true`.")
 
 
 class Agreement(Schema):

@@ -182,15 +182,15 @@ def sentence(found: Measured, label: str, down: bool = False) -> str:
     """The finding as a sentence. ``down``: the map shows what lowers the score."""
     measure = found.measure
     said = {
-        "follows": f"The network follows this map for {label!r}: taking away what it marks "
+        "follows": f"The network follows this map for {label!r}: removing what it marks "
         + (
             f"raises the {measure} more, and showing it lowers it more,"
             if down
-            else f"costs more of the {measure}, and showing it brings more back,"
+            else f"lowers the {measure} more, and showing it raises it more,"
         )
         + " than with the same map at random places",
         "unclear": f"It is unclear whether the network follows this map for {label!r}: its advantage over the same map "
-        "at random places can be chance",
+        "at random places may be chance",
         "contradicts": f"The network contradicts this map for {label!r}: the same map does better at random places",
     }[found.finding]
     gaussian = "less" if found.gaussian < found.advantage else "more"

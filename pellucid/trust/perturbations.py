@@ -25,8 +25,8 @@ ROAD_FRACTIONS: Final = (0.2, 0.4, 0.6, 0.8)
 _BLUR: Final = 10 / 224
 
 
-# A map that is moved and still has such a correlation with itself is in nearly the same place. docs/trust.md has what
-# this does to the errors of the test.
+# A map that is moved and still has such a correlation with itself is in nearly the same place.
+# docs/explanation/trust.md has what this does to the errors of the test.
 _NEAR: Final = 0.5
 # Moves that are tried for each place.
 _TRIES: Final = 16

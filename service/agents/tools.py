@@ -32,10 +32,10 @@ from .words import Where, explained, where
 log = logging.getLogger("pellucid")
 
 _INSTRUCTIONS: Final = (
-    "Pellucid runs image networks and explains them. `predict` says what a network finds in a picture, `explain` where "
-    "the evidence is, with a figure and a sentence that also says how far to trust that: pass its doubts on. `compare` "
-    "sets classes, pictures or networks side by side, `what_if` edits channels, `models` has all names. Probabilities "
-    "are not calibrated, and a map shows what a network used, not whether it is right."
+    "Pellucid runs image networks and explains them. `predict` says what a network finds in a picture. `explain` "
+    "shows where the evidence is, in a figure and a sentence that also says how far to trust the map: pass its "
+    "doubts on. `compare` compares classes, pictures or networks. `what_if` edits channels. `models` lists all "
+    "names. Probabilities are not calibrated. A map shows what a network used, not whether the network is right."
 )
 _FIGURE: Final = 1000  # pixels of its longer side: its text can be read, and it has about 100 kB
 _MASK: Final = {"max_side": 8}  # the smallest: places are those of the raw map
@@ -55,19 +55,19 @@ _ARGUMENTS: Final[dict[str, tuple[Any, str]]] = {
         "What the network sees: the whole picture, its centre, or all of it squeezed to the network's input. Default: "
         "whole; squash for two pictures.",
     ),
-    "top_k": (Annotated[int, Field(ge=1, le=20)], "How many of the most probable classes to list. Default: 5."),
+    "top_k": (Annotated[int, Field(ge=1, le=20)], "Number of the most probable classes to list. Default: 5."),
     "target": (str | int, "What to explain: a label, or its index. Default: the most probable class."),
     "compare target": (list[str | int], "Two labels to compare, or one for both sides. Default: the first side's."),
     "against": (str | int, "Explain what speaks for the target and not for this label."),
     "against_model": (str, "A second network to compare with, by its name in `models`."),
     "method": (str, "A method of heat maps in `models`. Default: the first there."),
-    "layer": (str, "A layer in `models`. Default: the last that has positions."),
-    "trust": (bool, "Test the map, by some 200 passes through the network. Default: true."),
-    "gate": (str, "A gate in `models`, to edit its weights in place of a layer's channels."),
+    "layer": (str, "A layer in `models`. Default: the network's default layer."),
+    "trust": (bool, "Test how far the map can be trusted, by about 200 passes through the network. Default: true."),
+    "gate": (str, "A gate in `models`. Edits its weights instead of a layer's channels."),
     "mute": (list[int], "Channels to multiply by 0, counted from 0."),
-    "keep": (list[int], "Channels to keep while all others are multiplied by 0."),
+    "keep": (list[int], "Channels to keep. All others are multiplied by 0."),
     "scale": (list[str], "Channels and their factors, each as CHANNEL:FACTOR."),
-    "rank": (bool, "Also measure what muting each channel alone does. Default: false."),
+    "rank": (bool, "Also measure the effect of muting each channel alone. Default: false."),
     "find": (str, "List the labels and layers that contain this text."),
 }
 
@@ -183,7 +183,7 @@ def _read(picture: str, file_bytes: int) -> str | bytes:
     # Not a device or FIFO, and nothing in /proc, which has no size.
     if file_bytes and os.path.isfile(path) and (size := os.path.getsize(path)) >= _FILE:
         if size > file_bytes:
-            raise ValueError(f"{path} has {size / 2**20:.1f} MiB, and at most {file_bytes / 2**20:g} MiB are taken.")
+            raise ValueError(f"{path} has {size / 2**20:.1f} MiB, and at most {file_bytes / 2**20:g} MiB are allowed.")
         return path
     try:
         data = b64decode(picture.partition(";base64,")[2] or picture, validate=True)
@@ -191,7 +191,7 @@ def _read(picture: str, file_bytes: int) -> str | bytes:
         data = b""
     if len(data) < _FILE:
         shown = f"{picture[:_LISTED]!r}" + (" ..." if len(picture) > _LISTED else "")
-        raise ValueError(f"{shown} is no picture that can be read here. Give {_ON_DISK if file_bytes else _BASE64}.")
+        raise ValueError(f"{shown} can't be read as a picture. Give {_ON_DISK if file_bytes else _BASE64}.")
     return data
 
 
@@ -229,9 +229,9 @@ class _Tools:
 
     async def explain(self, image: str | bytes, **options: Any) -> list[Any]:
         """Why a network gives a picture a class. Returns a figure with a heat map of the evidence, and a sentence that
-        says what was found, where in the picture, and how far to trust that: `trust` is found by the `advantage` of the
-        map over the same map at random places, with its `p_value`. Every class has a map, a wrong one too. `where` is
-        missing if there is no evidence."""
+        says what was found, where in the picture, and how far to trust the map. `trust` follows from the `advantage` of
+        the map over the same map at random places, and its `p_value`. Every class has a map, even a wrong class.
+        `where` is missing if there is no evidence."""
         asked, tested, untested = {"include": ["predictions", "grad_cam"], **_MASK}, options.pop("trust", True), ""
         try:
             model, result = await self._asked("explain", image, options, trust=tested, **asked)
@@ -255,8 +255,8 @@ class _Tools:
         return [answer, await self._figure("explain", image, **options)]
 
     async def compare(self, image: str | bytes, other: str | bytes | None = None, **options: Any) -> list[Any]:
-        """Two classes (two in `target`), two pictures (`other`) or two networks (`against_model`) side by side: how
-        probable each is, where its evidence is, the rank correlation of the maps (1: the same places in the same
+        """Compares two classes (in `target`), two pictures (`other`) or two networks (`against_model`): how probable
+        each is, where its evidence is, the rank correlation of the maps (1: the same places in the same
         order), and a figure of both maps and their difference. `where` is missing if there is hardly any evidence."""
         options.setdefault("view", "squash" if other else "whole")
         found = await self._client.compare(image, other, **options | _MASK)

@@ -70,7 +70,7 @@ def explained(
         said = f"{model} gives the picture and the reference a similarity of {cam.target.score}"
     if len(best) > 1 and best[0].value is None:
         first = best[0].index == cam.target.index
-        said += f", {'before' if first else 'behind'} {best[first].label!r} {best[first].score}"
+        said += f", {'ahead of' if first else 'behind'} {best[first].label!r} {best[first].score}"
     if cam.target.applies is False:
         said += ", below the threshold from which the label applies"
     said += f"; by {cam.method} at {cam.layer}, "
@@ -82,10 +82,10 @@ def explained(
         x0, y0, x1, y1 = cam.box
         if (x1 - x0, y1 - y0) != (image.width, image.height):
             share += f" of the {x1 - x0} x {y1 - y0} pixels that it saw"
-        said += f"the strongest evidence for {about} lies in {place.words} ({compose.LINE:.0%} of its maximum and "
-        said += f"more, on {share} of the picture's {image.width} x {image.height} pixels)."
+        said += f"the strongest evidence for {about} lies in {place.words} ({compose.LINE:.0%} or more of its "
+        said += f"maximum, on {share} of the picture's {image.width} x {image.height} pixels)."
     if cam.trust is None:
         return f"{said} Whether the network follows this map was not tested{untested}."
     if (cam.trust.sanity.mean_magnitude or 0) >= _SAME:
-        said += " Random weights give much the same map, so it shows the picture more than what was learnt."
+        said += " The map is much the same with random weights, so it shows the picture more than what was learnt."
     return f"{said} {cam.trust.sentence}"

@@ -18,16 +18,18 @@ def atlas(
     out: Annotated[Path, typer.Option(dir_okay=False, help="File to write; NAME.atlas.")],
     layer: Annotated[
         list[str] | None,
-        typer.Option(help="A layer, besides those before gates; may be repeated. Default: those of feature maps."),
+        typer.Option(
+            help="A further layer, besides those before gates; may be repeated. Default: those of feature maps."
+        ),
     ] = None,
-    examples: Annotated[int, typer.Option(min=1, max=64, help="Pictures for each channel, of each kind.")] = 9,
-    no_crops: Annotated[bool, typer.Option("--no-crops", help="Store numbers and no part of a picture.")] = False,
+    examples: Annotated[int, typer.Option(min=1, max=64, help="Example pictures for each channel, of each kind.")] = 9,
+    no_crops: Annotated[bool, typer.Option("--no-crops", help="Store numbers only, and no part of a picture.")] = False,
     names: Annotated[bool, typer.Option("--names", help="Store the pictures' paths in the folder.")] = False,
-    side: Annotated[int, typer.Option(min=16, max=512, help="Pixels of a crop's longer side, at most.")] = 112,
+    side: Annotated[int, typer.Option(min=16, max=512, help="Largest longer side of a crop, in pixels.")] = 112,
 ) -> None:
     """Build an atlas: run pictures through a network once, and keep what activates each channel.
 
-    An interrupted build goes on when it is started again with the same options.
+    An interrupted build continues when it is started again with the same options.
 
     Exit codes: 0, the file is written; 2, the atlas can't be built.
     """

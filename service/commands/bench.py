@@ -56,10 +56,11 @@ class _Tally:
 def bench(
     image: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="Photograph to send.")] = SAMPLE,
     route: Annotated[
-        list[str] | None, typer.Option(help=f"One of {', '.join(_ROUTES)}; may be repeated. Default: all, one by one.")
+        list[str] | None,
+        typer.Option(help=f"One of {', '.join(_ROUTES)}; may be repeated. Default: all, one after the other."),
     ] = None,
     seconds: Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds for each route.")] = 5,
-    concurrency: Annotated[int, typer.Option(min=1, max=1024, help="Callers at once.")] = 8,
+    concurrency: Annotated[int, typer.Option(min=1, max=1024, help="Number of concurrent callers.")] = 8,
     timeout: Timeout = 60,
     url: Url = None,
     api_key: ApiKey = None,
@@ -67,12 +68,12 @@ def bench(
 ) -> None:
     """Measure how fast each route answers: a probe with one photograph, not a benchmark.
 
-    With --url over HTTP; without it, of a service in this process, so what HTTP costs is left out.
+    With --url, over HTTP. Without it, a service in this process answers, so the cost of HTTP is left out.
     """
     routes = route or list(_ROUTES)
     for name in routes:
         if name not in _ROUTES:
-            raise typer.BadParameter(f"{name!r} is none of {', '.join(_ROUTES)}.", param_hint="--route")
+            raise typer.BadParameter(f"{name!r} is not one of {', '.join(_ROUTES)}.", param_hint="--route")
     data = image.read_bytes()
 
     async def run() -> list[dict[str, Any]]:

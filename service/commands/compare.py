@@ -19,8 +19,9 @@ networks: name the other by --against-model.
 
 With --figure, the comparison is one figure for a report.
 
-With --out, it has a folder there: comparison.png, the figure; comparison-first.png, -second.png and -difference.png,
-the maps on one scale; comparison-picture.png, the difference in colour; and comparison.json with all the numbers.
+With --out, it gets a folder of its own: comparison.png, the figure; comparison-first.png, -second.png and
+-difference.png, the maps on one scale; comparison-picture.png, the difference in colour; and comparison.json
+with all the numbers.
 
 Exit codes: 0, all were compared; 1, some failed; 2, wrong options, or no server.
 """
@@ -30,7 +31,7 @@ _WHAT_IF: Final = """Change channels of a layer or gate, and see what that does,
 
 With --figure, one photograph becomes one figure for a report.
 
-With --out, each has a folder with its name there: what-if.png, the figure; what-if-first.png, -second.png and
+With --out, each gets a folder of its own: what-if.png, the figure; what-if-first.png, -second.png and
 -difference.png, the maps before and after and their difference, on one scale; and what-if.json with all the numbers.
 
 Exit codes: 0, all were computed; 1, some failed; 2, wrong options, or no server.

@@ -105,7 +105,7 @@ def _values(part: str, then: Any, now: Any) -> Difference:
         return Difference(part, "numbers")
     one, other = list(_leaves(then)), list(_leaves(now))
     if [place for place, _ in one] != [place for place, _ in other]:
-        return Difference(part, "numbers", note="not of one form")
+        return Difference(part, "numbers", note="have different forms")
     largest = 0.0
     for (place, left), (_, right) in zip(one, other, strict=True):
         if left == right:

@@ -40,19 +40,20 @@ def compile_network(
         typer.Option(help="The network's state dict: safetensors, what torch.save wrote, or a Lightning checkpoint."),
     ] = None,
     strip_prefix: Annotated[
-        str | None, typer.Option(help="Of the network's keys in --weights, such as model. Default: the one that fits.")
+        str | None,
+        typer.Option(help="Prefix of the keys in --weights, such as model. Default: the one that fits."),
     ] = None,
     labels: Annotated[
-        str | None, typer.Option(help="File with one label a line, or the labels between commas; class 0 first.")
+        str | None, typer.Option(help="File with one label per line, or the labels separated by commas; class 0 first.")
     ] = None,
     output: Annotated[
         OutputKind | None,
         typer.Option(
             help="softmax: classes of which one applies; sigmoid: independent labels; linear: quantities; dense: a "
-            "segmentation; embedding: a vector. Default: that of the catalogue, or what the network shows."
+            "segmentation; embedding: a vector. Default: the catalogue's, or what the network itself shows."
         ),
     ] = None,
-    units: Annotated[str | None, typer.Option(help="Units of quantities, one for each label, between commas.")] = None,
+    units: Annotated[str | None, typer.Option(help="Comma-separated units of quantities, one for each label.")] = None,
     threshold: Annotated[
         float | None, typer.Option(help="The probability from which an independent label applies. Default: 0.5.")
     ] = None,
@@ -63,29 +64,29 @@ def compile_network(
         str | None, typer.Option(help="Pixels of the network's input: the side of a square, or HEIGHTxWIDTH.")
     ] = None,
     resize: Annotated[
-        int | None, typer.Option(min=1, help="Pixels that the short side becomes. Default: size / 0.875.")
+        int | None, typer.Option(min=1, help="Pixels of the short side after resizing. Default: size / 0.875.")
     ] = None,
     mean: Annotated[
         str | None,
-        typer.Option(help="Of each channel, 0 to 1, between commas. Default: ImageNet's for 3 channels, or 0."),
+        typer.Option(help="Comma-separated means of the channels, 0 to 1. Default: ImageNet's for 3 channels, else 0."),
     ] = None,
     std: Annotated[
         str | None,
-        typer.Option(help="Of each channel, 0 to 1, between commas. Default: ImageNet's for 3 channels, or 1."),
+        typer.Option(help="Their standard deviations, in the same form. Default: ImageNet's for 3 channels, else 1."),
     ] = None,
     channels: Annotated[
-        str | None, typer.Option(help="Names of the channels, between commas. Default: red,green,blue, or gray.")
+        str | None, typer.Option(help="Names of the channels, separated by commas. Default: red,green,blue, or gray.")
     ] = None,
     low: Annotated[
         str | None,
         typer.Option(
-            help="Value that becomes 0, one or one a channel. With it pixels are float32. Default: 0, 8 bits."
+            help="Value that becomes 0, for all channels or each. Makes pixels float32. Default: 0, for 8 bits."
         ),
     ] = None,
     high: Annotated[
         str | None,
         typer.Option(
-            help="Value that becomes 1, one or one a channel. With it pixels are float32. Default: 255, 8 bits."
+            help="Value that becomes 1, for all channels or each. Makes pixels float32. Default: 255, for 8 bits."
         ),
     ] = None,
     shown: Annotated[
@@ -94,19 +95,19 @@ def compile_network(
     interpolation: Annotated[
         Interpolation | None, typer.Option(help="How pictures are resized. Default: bilinear.")
     ] = None,
-    squash: Annotated[bool, typer.Option("--squash", help="Resize both sides, whatever the picture's shape.")] = False,
+    squash: Annotated[bool, typer.Option("--squash", help="Resize both sides, which changes the proportions.")] = False,
     arguments: Annotated[str | None, typer.Option(help="Arguments of the class or function, as a JSON object.")] = None,
     name: Annotated[
-        str | None, typer.Option(help="What requests call the network. Default: that of the catalogue, or the file's.")
+        str | None, typer.Option(help="The network's name in requests. Default: the catalogue's, or the file's.")
     ] = None,
-    title: Annotated[str | None, typer.Option(help="What the network is, for people to read.")] = None,
+    title: Annotated[str | None, typer.Option(help="A title of the network for people.")] = None,
 ) -> None:
     """Compile a network into a file that `serve`, `explain` and `pellucid.open` run without torch.
 
     The class is imported with the current folder on the path; files are loaded without running code. A network of the
-    catalogue brings weights, labels and preprocessing; what is given here stands in their place.
+    catalogue brings weights, labels and preprocessing. Options replace them.
 
-    Exit codes: 0, the file is written; 2, the network can't be compiled, or not as asked.
+    Exit codes: 0, the file is written; 2, the network can't be compiled, or not with these options.
     """
     if find_spec("torch") is None:
         _refuse("compiling needs torch: pip install 'pellucid[compile]'")
@@ -174,7 +175,7 @@ def compile_network(
             source = f"{spec.source}; weights: {weights.name}"
             spec = replace(spec, source=source, weights_sha256=digest(weights))
         elif own:
-            typer.echo("without --weights the network has those that its constructor gave it", err=True)
+            typer.echo("without --weights the network keeps the weights that its constructor gave it", err=True)
         guess = (own or file) and output is None
         done = compiling.compile_network(net, spec, out, progress=True, guess=guess, any_size=True)
     except ValueError as error:
@@ -245,7 +246,7 @@ def _numbers(option: str, text: str) -> tuple[float, ...]:
     except ValueError:
         found = ()
     if not found or (option == "std" and min(found) <= 0):
-        _refuse(f"--{option} has a number for each channel, between commas, not {text!r}")
+        _refuse(f"--{option} needs a number for each channel, separated by commas, not {text!r}")
     return found
 
 

@@ -19,8 +19,8 @@ _HELP: Final = """Explain photographs, with or without a server.
 
 With --figure, one photograph becomes one figure for a report.
 
-With --out, each has a folder with its name there: predictions.json, overlay.png, mask.png, a grid of feature maps
-for each layer, attention.png, and explanation.json with all the numbers. Folders are searched for pictures.
+With --out, each gets a folder with its name: predictions.json, overlay.png, mask.png, a grid of feature maps for each
+layer, attention.png, and explanation.json with all the numbers. Folders are searched for pictures.
 
 Exit codes: 0, all were explained; 1, some failed; 2, wrong options, or no server.
 """

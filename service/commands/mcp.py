@@ -34,7 +34,7 @@ def mcp(
 ) -> None:
     """Give agents the tools predict, explain, compare, what_if and models (Model Context Protocol).
 
-    They ask the server at --url, or a network that this process loads once.
+    They use the server at --url, or else a network that this process loads once.
     """
     try:
         from mcp.server.stdio import stdio_server  # of an optional package
@@ -45,11 +45,11 @@ def mcp(
         raise typer.Exit(2) from error
     host, _, port = (http or ":").rpartition(":")
     if http and not (host and port.isdecimal() and int(port) < 2**16):
-        console.print(f"--http: An address is HOST:PORT, as 127.0.0.1:8765, not {http}.")
+        console.print(f"--http: An address is HOST:PORT, such as 127.0.0.1:8765, not {http}.")
         raise typer.Exit(2)
     settings = start.settings()
     if http and api_key and not (settings.api_keys or settings.api_keys_file):
-        console.print("--http: Set PELLUCID_API_KEYS as well, or everyone could use the server by your --api-key.")
+        console.print("--http: Set PELLUCID_API_KEYS as well, or everyone could use the server with your --api-key.")
         raise typer.Exit(2)
 
     async def run() -> None:

@@ -50,7 +50,7 @@ def models(
 def layers(
     model: Annotated[
         str | None,
-        typer.Argument(help="The network: of the server, or any name or compiled file that can be loaded."),
+        typer.Argument(help="The network: a name of the server's, or without --url any name or compiled file."),
     ] = None,
     url: Url = None,
     api_key: ApiKey = None,

@@ -29,22 +29,24 @@ _INTERRUPTED: Final = 130
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="The pictures, to any depth.")],
+    folder: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="Folder of pictures, of any depth.")],
     out: Annotated[
         Path,
-        typer.Option(dir_okay=False, metavar="FILE", help="The page, .html. The table gets the same name with .csv."),
+        typer.Option(dir_okay=False, metavar="FILE", help="The page, .html. The table has the same name with .csv."),
     ],
     model: Annotated[
-        str | None, typer.Option(help="The network: of the server, or any name or compiled file that can be loaded.")
+        str | None,
+        typer.Option(help="The network: a name of the server's, or without --url any name or compiled file."),
     ] = None,
     target: Annotated[
         str | None, typer.Option(help="Explain this class in all pictures, instead of the most probable of each.")
     ] = None,
     layer: Annotated[str | None, typer.Option(help="The layer of the maps. Default: the network's.")] = None,
-    method: Annotated[str | None, typer.Option(help="The method of the maps. Default: grad-cam.")] = None,
+    method: Annotated[str | None, typer.Option(help="The method of the maps. Default: the network's first.")] = None,
     view: Annotated[str, typer.Option(help="What the network sees of a picture: centre, whole or squash.")] = "centre",
     trust: Annotated[
-        bool, typer.Option("--trust", help="Also test each map: some hundred passes for a picture.")
+        bool,
+        typer.Option("--trust", help="Also test each map, by many passes for each picture."),
     ] = False,
     concurrency: Annotated[int, typer.Option(min=1, max=256, help="Pictures in flight at once.")] = 4,
     timeout: Timeout = 60,
@@ -54,8 +56,8 @@ def report(
     """Report on a folder of pictures, with or without a server.
 
     The page needs no other file and no network. It has a summary of each class, the pictures that stand out, the
-    clusters of each class's maps, and every picture. Answers are kept in a file with the suffix .cache: a run that was
-    interrupted goes on when it is started again.
+    clusters of each class's maps, and every picture. Answers are kept in a file with the suffix .cache: an interrupted
+    run continues when it is started again.
 
     Exit codes: 0, all were explained; 1, some failed, and the page lists them; 2, wrong options, or no server.
     """
@@ -79,13 +81,13 @@ def report(
         with explained_errors(url), closing(Answers(cache)) as kept:
             found = asyncio.run(run())
     except sqlite3.Error as error:
-        said = f"holds no answers: {error}. Choose another --out, or remove it: every picture is asked again"
+        said = f"holds no answers: {error}. Choose another --out, or remove it to compute every picture again"
         if isinstance(error, sqlite3.OperationalError):  # locked, or the disk is full
             said = f"can't be written: {error}"
         console.print(escape(f"{cache} {said}."), soft_wrap=True)
         raise typer.Exit(2) from error
     except KeyboardInterrupt:
-        console.print(escape(f"Interrupted. {cache} has the answers: the same command goes on."), soft_wrap=True)
+        console.print(escape(f"Interrupted. {cache} keeps the answers: run the command again."), soft_wrap=True)
         raise typer.Exit(_INTERRUPTED) from None
     try:
         out.write_text(page.written(found), "utf-8")
@@ -102,7 +104,7 @@ def report(
 def _refused(sources: list[Path], out: Path) -> str:
     """Why there can be no report, or nothing."""
     if out.suffix.lower() not in (".html", ".htm"):
-        return f"--out: The suffix is .html, not {out.suffix or 'none'}."
+        return f"--out: The suffix must be .html, not {out.suffix or 'none'}."
     if not sources:
         return f"There is no picture ({', '.join(files.SUFFIXES)}) in the folder."
     if find_spec("sklearn") is None:

@@ -60,8 +60,7 @@ def reproduce(
 ) -> None:
     """Compute a reply again, and compare: its picture, weights and versions, then every number and every byte.
 
-    Exit codes: 0, all is identical; 1, something differs, the weights are not those of the reply, or a photograph is
-    not; 2, it could not be computed.
+    Exit codes: 0, all is identical; 1, an answer, the weights or a photograph differs; 2, it could not be computed.
     """
     then, origin = _read(reply)
     pairs = _paired(then, images)
@@ -198,7 +197,7 @@ def _read(path: Path) -> tuple[Reply, Provenance]:
         if error.errors()[0]["type"] == "json_invalid":
             console.print(
                 f"[red]{escape(str(path))} is no JSON.[/] Only JSON replies can be computed again, not pictures or "
-                ".npz files that carry provenance. Send its request with Accept: application/json.",
+                ".npz files. Repeat the request with Accept: application/json.",
                 soft_wrap=True,
             )
         else:
@@ -229,7 +228,7 @@ def _pictures(origin: Provenance, given: Mapping[str, Path | None]) -> dict[str,
             )
             raise typer.Exit(2)
         if name in found and name not in needed:
-            console.print(f"[red]{option} is not of this reply:[/] its request had none.", soft_wrap=True)
+            console.print(f"[red]{option} does not belong to this reply:[/] its request had none.", soft_wrap=True)
             raise typer.Exit(2)
         if name in found and (digest := hashlib.sha256(found[name].read_bytes()).hexdigest()) != needed[name]:
             console.print(

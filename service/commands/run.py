@@ -124,7 +124,7 @@ def run(
             dir_okay=False,
             metavar="FILE",
             help="Write the answer for one photograph as one figure: photograph, heat maps with their scales, "
-            "predictions, gates. The suffix is .png, .svg or .webp. With --out, beside the folder.",
+            "predictions, gates. The suffix is .png, .svg or .webp. With --out, the folder is written as well.",
         ),
     ] = None,
     export: Annotated[
@@ -139,12 +139,13 @@ def run(
         typer.Option(
             min=0.01,
             max=1,
-            help="The share of a map's largest value from which it is in coco.json. 0.8 is the overlay's line.",
+            help="For coco.json: the share of a map's largest value from which a pixel counts as evidence. The "
+            "overlay's line is at 0.8.",
         ),
     ] = 0.8,
     model: Annotated[
         str | None,
-        typer.Option(help="The network: of the server, or any name or compiled file that can be loaded."),
+        typer.Option(help="The network: a name of the server's, or without --url any name or compiled file."),
     ] = None,
     concurrency: Annotated[int, typer.Option(min=1, max=256, help="Pictures in flight at once.")] = 4,
     timeout: Timeout = 60,
@@ -243,7 +244,7 @@ def _refused(
     if not out and not figure:
         return "Name a folder with --out, or a file with --figure."
     if figure and figure.suffix.lower() not in SUFFIXES:
-        return f"--figure: The suffix is {', '.join(SUFFIXES)}, not {escape(figure.suffix or 'none')}."
+        return f"--figure: The suffix must be one of {', '.join(SUFFIXES)}, not {escape(figure.suffix or 'none')}."
     if figure and len(jobs) > 1:
         return f"--figure: A figure shows one photograph, and there are {len(jobs)}."
     for option, place in (("--figure", figure), ("--out", out and out / "file")):

@@ -38,7 +38,7 @@ def settings() -> Settings:
         if name.startswith("PELLUCID_") and name not in (*known, URL_VARIABLE, KEY_VARIABLE):
             close = get_close_matches(name, known, n=1)
             hint = _REMOVED.get(name) or (f"Is {close[0]} meant?" if close else "")
-            typer.echo(f"{name} is no setting and is ignored. {hint}".rstrip(), err=True)
+            typer.echo(f"{name} is not a setting, and is ignored. {hint}".rstrip(), err=True)
     return found
 
 

@@ -95,36 +95,38 @@ class MethodTimes:
     """
 
     def __init__(self, methods: Sequence[MethodSpec], layer: str) -> None:
-        self._methods = {method.name: method for method in methods}
+        self._methods = methods
         self._layer = layer
-        self._least: dict[str, float] = {}
+        self._maps = {
+            method.name: method.stands_for or MapSpec(method.name, (PIXELS if method.at_pixels else layer,))
+            for method in methods
+        }
+        self._least: dict[tuple[MapSpec, ...], float] = {}
 
     def plans(self) -> list[Plan]:
         """A prediction, and one map by each method that needs one gradient at most."""
-        cheap = [method for method in self._methods.values() if method.needs in _CHEAP and method.at_layers]
-        return [Plan(), *(Plan(heat_maps=(MapSpec(method.name, (self._layer,)),)) for method in cheap if self._layer)]
+        cheap = [method.name for method in self._methods if method.needs in _CHEAP and method.at_layers]
+        return [Plan(), *(Plan(heat_maps=(self._maps[name],)) for name in cheap if self._layer)]
 
     def observe(self, plan: Plan, seconds: float) -> None:
         """Record that an image of this plan took ``seconds`` in a batch of its own. Plans of more work are left out."""
-        name = self._named(plan)
-        if name is not None and plan.size is None:  # larger images cost less for each pixel
-            self._least[name] = min(seconds, self._least.get(name, seconds))
+        if plan.size is None and self._is_plain(plan):  # larger images cost less for each pixel
+            self._least[plan.heat_maps] = min(seconds, self._least.get(plan.heat_maps, seconds))
 
     def seconds(self, method: str = "") -> float | None:
         """The seconds of one map, or those of a prediction, which each map needs too. None before the first."""
-        return self._least.get(method) if method else min(self._least.values(), default=None)
+        if not method:
+            return min(self._least.values(), default=None)
+        return self._least.get((self._maps[method],)) if method in self._maps else None
 
-    def _named(self, plan: Plan) -> str | None:
-        """The method whose cost a plan shows, "" for a prediction, or None."""
+    def _is_plain(self, plan: Plan) -> bool:
+        """Whether a plan shows the cost of one map, or of a prediction."""
         if not plan.heat_maps:
-            return "" if plan == Plan(top_k=plan.top_k, size=plan.size) else None
-        (made, *others) = plan.heat_maps
-        method = self._methods[made.method]
-        layer = PIXELS if method.at_pixels else self._layer
-        one = Plan(heat_maps=(MapSpec(made.method, (layer,)),))
-        beside = () if method.needs in _CHEAP else ("gates", "taps", "layer")  # they vanish beside so many passes
-        kept = {name: getattr(plan, name) for name in ("top_k", "targets", "size", *beside)}
-        return made.method if not others and len(plan.targets) < 2 and plan == replace(one, **kept) else None
+            return plan == Plan(top_k=plan.top_k)
+        needs = {method.needs for method in self._methods if (self._maps[method.name],) == plan.heat_maps}
+        beside = () if needs <= {*_CHEAP} else ("gates", "taps", "layer")  # they vanish beside so many passes
+        kept = {name: getattr(plan, name) for name in ("top_k", "targets", *beside)}
+        return bool(needs) and len(plan.targets) < 2 and plan == replace(Plan(heat_maps=plan.heat_maps), **kept)
 
 
 def cost(lane: str) -> float:

@@ -35,11 +35,9 @@ class JsonImage(BaseModel):
     model_config = ConfigDict(extra="forbid", title="JsonImage")
 
     data: str = Field(
-        description="The file's bytes in base64; a `data:` URL is taken too.", examples=["/9j/4AAQSkZJRg…"]
+        description="The file's bytes in base64; a `data:` URL is accepted, too.", examples=["/9j/4AAQSkZJRg…"]
     )
-    filename: str | None = Field(
-        None, max_length=255, description="A name to know it by in the reply.", examples=["cat.jpg"]
-    )
+    filename: str | None = Field(None, max_length=255, description="Its name in the reply.", examples=["cat.jpg"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +65,12 @@ def announced(request: Request, limits: Limits, *, any_type: bool = False) -> in
     """
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding != "identity":
-        raise UnsupportedMediaType(f"The Content-Encoding {encoding[:40]!r} is not served: send the body as it is.")
+        raise UnsupportedMediaType(
+            f"The Content-Encoding {encoding[:40]!r} is not supported: send the body without it."
+        )
     media_type = media_type_of(request)
     if not any_type and media_type not in (MULTIPART, JSON, NPY, _OCTETS) and not media_type.startswith("image/"):
-        said = f"The Content-Type {media_type[:80]!r} is not served." if media_type else "There is no Content-Type."
+        said = f"The Content-Type {media_type[:80]!r} is not supported." if media_type else "There is no Content-Type."
         raise UnsupportedMediaType(f"{said} Allowed are {', '.join(TYPES)}.", allowed=TYPES)
     length = request.headers.get("content-length", "")
     size = int(length) if length.isdecimal() and len(length) < 20 else 0
@@ -123,7 +123,7 @@ def media_type_of(request: Request) -> str:
 
 def too_many(limits: Limits) -> ContentTooLarge:
     """The error for more images than one request may hold."""
-    return ContentTooLarge(f"At most {limits.images} images are taken in one request.")
+    return ContentTooLarge(f"At most {limits.images} images are allowed in one request.")
 
 
 def _too_large(limits: Limits) -> ContentTooLarge:

@@ -57,14 +57,15 @@ def preprocess(spec: PreprocessSpec) -> Preprocess:
 
 def _resolved(options: Options, plan: Plan, network: Served) -> dict[str, Any]:
     """The options that give the same plan again, even if defaults have changed by then."""
-    output = network.spec.output.kind
+    output, layers = network.spec.output.kind, _layers(plan) if plan.heat_maps else None
     known: dict[str, Any] = {
         "model": network.spec.name,
-        "layer": _layers(plan) if plan.heat_maps else plan.layer if plan.edit is None or not plan.edit.gate else None,
+        "layer": layers if plan.heat_maps else plan.layer if plan.edit is None or not plan.edit.gate else None,
         "detail": options.seen(network.spec, network.sizes).detail or None,
         "against": [str(index) for index in plan.contrast.against] if plan.contrast else None,
         "target": [str(index) for index in plan.targets] if output != "embedding" else [],
-        "method": list(dict.fromkeys(heat.method for heat in plan.heat_maps)) or None,
+        "method": list(dict.fromkeys(heat.method for heat in plan.heat_maps)) if layers else None,
+        "fuse": plan.heat_maps[0].fuse if layers and len(plan.heat_maps[0].layers) > 1 else None,
         "layers": [tap.layer for tap in plan.taps if not tap.gate],
         "include": [part for part in PARTS if isinstance(options, ExplainOptions) and part in options.include],
     }
@@ -77,11 +78,11 @@ def _resolved(options: Options, plan: Plan, network: Served) -> dict[str, Any]:
 
 
 def _layers(plan: Plan) -> list[str] | None:
-    """The layers of the maps; None if methods have different layers, which no list can express."""
+    """The layers of the maps; None if methods have different layers, or some are fused, which no list can express."""
     by_method: dict[str, set[tuple[str, ...]]] = {}
     for heat in plan.heat_maps:
         by_method.setdefault(heat.method, set()).add(heat.layers)
     first, *others = by_method.values()
-    if any(other != first for other in others):
+    if any(other != first for other in others) or len({*map(len, first)}) > 1:
         return None
     return list(dict.fromkeys(layer for heat in plan.heat_maps for layer in heat.layers))

@@ -193,7 +193,7 @@ def _require_one_picture(images: int, plan: Plan, options: Options, media_type: 
     pictures = images * options.pictures(plan)
     if pictures != 1:
         raise NotAcceptable(
-            f"The answer would hold {pictures} pictures, which can't be one {media_type}. "
-            f"Ask for one image and one part with one target, method and layer, or for {JSON}.",
+            f"The answer would be {pictures} pictures, and {media_type} can hold only one. Ask for one image and one "
+            f"part with one target, method and layer, or for {JSON}.",
             allowed=[JSON],
         )

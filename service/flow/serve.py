@@ -169,7 +169,7 @@ async def _find_tiles(asks: Sequence[Ask], limits: bodies.Limits) -> None:
     if tiles > len(asks) and tiles > limits.images:
         raise ContentTooLarge(
             f"The network sees the {len(asks)} images in {tiles} tiles. Each counts as an image, and at most "
-            f"{limits.images} are taken in one request."
+            f"{limits.images} are allowed in one request."
         )
 
 
@@ -183,7 +183,9 @@ async def _read(
     except TimeoutError as error:
         with suppress(RuntimeError):  # raised where it is whole after all, but not taken apart yet
             await bodies.discard_rest(request, limits, _LATE_BODY_S)
-        raise DeadlineExceeded("The body was not whole by the deadline.", headers={"Connection": "close"}) from error
+        raise DeadlineExceeded(
+            "The body did not arrive in full by the deadline.", headers={"Connection": "close"}
+        ) from error
 
 
 @contextmanager

@@ -149,7 +149,7 @@ def _too_often(rate: RateLimitItem, wait_s: int) -> RateLimited:
     requests = f"{rate.amount} request{'s' if rate.amount > 1 else ''}"
     unit = rate.GRANULARITY.name
     span = f"each {unit}" if rate.multiples == 1 else f"every {rate.multiples} {unit}s"
-    return RateLimited(f"One caller may send {requests} {span}; the next will be taken in {wait_s} s.", wait_s)
+    return RateLimited(f"One caller may send {requests} {span}; the next will be accepted in {wait_s} s.", wait_s)
 
 
 def rate_of(text: str | None) -> RateLimitItem | None:
@@ -159,9 +159,9 @@ def rate_of(text: str | None) -> RateLimitItem | None:
     try:
         (rate,) = parse_many(text)
         if rate.amount < 1:
-            raise ValueError("nobody would be let in")
+            raise ValueError("no request would be accepted")
     except ValueError as error:
         raise ValueError(
-            f"{text!r} is no rate: one number of at least 1, a slash and second, minute, hour or day, as 60/minute"
+            f"{text!r} is no rate: a number of at least 1, a slash, and second, minute, hour or day, such as 60/minute"
         ) from error
     return rate

@@ -68,7 +68,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Refuse the connection above the limit, or start the timer for the head of a request."""
         super().connection_made(transport)
         if len(self.connections) > self.limits.connections:
-            self._refuse(Draining(f"{self.limits.connections} connections are open; no more are taken."))
+            self._refuse(Draining(f"{self.limits.connections} connections are open. No more are accepted."))
         else:
             self._await_head()
 
@@ -108,7 +108,7 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         super().on_header(name, value)
         if len(self.headers) > self.limits.headers:
-            self._refusal = HeadTooLarge(f"More than {self.limits.headers} headers are not taken.")
+            self._refusal = HeadTooLarge(f"A request may have at most {self.limits.headers} headers.")
             raise self._refusal
 
     def on_headers_complete(self) -> None:
@@ -194,7 +194,7 @@ class BoundedProtocol(HttpToolsProtocol):
         return self.cycle is None or self.cycle.response_complete
 
     def _too_large(self) -> HeadTooLarge:
-        return HeadTooLarge(f"A request's line and headers may have {self.limits.head_bytes // 1024} KiB together.")
+        return HeadTooLarge(f"The request line and headers may have {self.limits.head_bytes // 1024} KiB together.")
 
     def _await_head(self) -> None:
         if self._timer is None:
@@ -208,7 +208,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def _late(self) -> None:
         self._timer = None
         if not self.transport.is_closing():
-            self._refuse(HeadTimeout(f"No whole request came within {self.limits.head_s:g} seconds."))
+            self._refuse(HeadTimeout(f"The headers did not arrive within {self.limits.head_s:g} seconds."))
 
     def _await_reader(self) -> None:
         waiting = self.transport.get_write_buffer_size()

@@ -17,8 +17,8 @@ from ..flow.bodies import FILE_OPTIONS, NPY, JsonImage
 from .access import LIMITED, PROBES
 from .openapi_problems import POST_PROBLEMS, POST_PROBLEMS_WITH_NAMES
 
-_JSON_NOTE: Final = "The images in base64, and any option of the route beside them; options here win over the query's."
-_KEY_NOTE: Final = "A key, where the operator asks for one."
+_JSON_NOTE: Final = "The images in base64, and any option of the route beside them. Options here override the query."
+_KEY_NOTE: Final = "An API key, if the operator requires one."
 PICTURE_HEADERS: Final = {
     "Pellucid-Layer": "the layer that it shows.",
     "Pellucid-Target": "the index of the class that it explains.",
@@ -55,7 +55,7 @@ def request_body(options: type[Options]) -> dict[str, Any]:
                 "type": "array",
                 "minItems": 1,
                 "items": {"anyOf": [image, {"type": "string", "description": "The file's bytes in base64."}]},
-                "description": "The images; each with a filename, or its base64 alone.",
+                "description": "The images: each with a filename, or as base64 alone.",
             },
             **options.model_json_schema()["properties"],
         },
@@ -78,9 +78,9 @@ def request_body(options: type[Options]) -> dict[str, Any]:
         "application/octet-stream": {
             "schema": {
                 **binary,
-                "description": "The bytes of one image, of any type; or of a numpy array (`.npy`, which may be sent as "
-                f"`{NPY}` as well) of the shape [height, width, channels] or [channels, height, width], with the "
-                "channels and the range of values that /v1/models/{name} states.",
+                "description": f"The bytes of one image of any type, or of a numpy array (`.npy`, also as `{NPY}`) of "
+                "the shape [height, width, channels] or [channels, height, width], with the channels and the range "
+                "of values that /v1/models/{name} states.",
             }
         },
         "application/json": {
@@ -111,20 +111,20 @@ def responses(
     if pictures:
         ok["content"] |= {"image/png": binary, "image/webp": binary}
         ok["description"] += (
-            " With `Accept: image/png` or `image/webp`, and one picture asked for, that picture itself, what it shows "
-            "in the headers whose names begin with Pellucid."
+            " With `Accept: image/png` or `image/webp`, if one picture is requested: the picture itself. Headers "
+            "whose names begin with Pellucid say what it shows."
         )
         if numbers:
             ok["content"][result.NPZ] = binary
         ok["headers"] |= {
-            name: {"description": f"Of a picture alone: {said}", "schema": {"type": "string"}}
+            name: {"description": f"Only for a picture: {said}", "schema": {"type": "string"}}
             for name, said in PICTURE_HEADERS.items()
         }
     if figure:
         ok["content"] |= dict.fromkeys(FIGURE_TYPES, binary)
         ok["description"] += (
-            f" With `Accept: image/png`, `image/webp` or `{SVG}`, and one question: a figure for reports, 1200 pixels "
-            "wide."
+            f" With `Accept: image/png`, `image/webp` or `{SVG}`, if the answer is about one image: a figure for "
+            "reports, 1200 pixels wide."
         )
     return {200: ok, **(POST_PROBLEMS_WITH_NAMES if names else POST_PROBLEMS)}
 

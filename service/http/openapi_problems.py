@@ -37,7 +37,7 @@ _EXAMPLE_ID: Final = "b1f5c0de7a3e4c55"
 NO_KEY: Final = Unauthorized("Send a key as the header X-API-Key: KEY, or as Authorization: Bearer KEY.")
 WRONG_KEY: Final = WrongKey("The key that was sent is not known here.")
 TOO_OFTEN: Final = RateLimited(
-    "One caller may send 60 requests each minute; the next will be taken in 7 s.", retry_after_s=7
+    "One caller may send 60 requests each minute; the next will be accepted in 7 s.", retry_after_s=7
 )
 DRAINING: Final = Draining("The service is starting up or shutting down.")
 DOWN: Final = EngineDown("The engine hangs.")
@@ -67,7 +67,7 @@ EXAMPLES: Final[tuple[PellucidError, ...]] = (
 NO_MODEL: Final = UnknownModel("No model 'lite1' is served. Served are lite0.", allowed=["lite0"])
 
 NO_ATLAS: Final = NoAtlas("lite0 has no atlas here. `pellucid atlas` builds one, and PELLUCID_ATLASES=FILE serves it.")
-BAD_ORDER: Final = InvalidOption("order: target needs `target`, a class.")
+BAD_ORDER: Final = InvalidOption("order: target needs `target`, a class by label or index.")
 
 _HEADERS: Final = {
     "Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}},
@@ -110,7 +110,7 @@ MODEL_PROBLEMS: Final = {
     "default": _ANY_OTHER,  # without it FastAPI adds a 422 of its own
 }
 _UNCHANGED: Final[dict[int | str, dict[str, Any]]] = {
-    304: {"description": "The client has this answer: `If-None-Match` has its ETag, or is `*`."}
+    304: {"description": "The client already has this reply: `If-None-Match` has its ETag, or is `*`."}
 }
 _OF_CHANNELS: Final = (NO_KEY, WRONG_KEY, TOO_OFTEN, NO_MODEL, NO_ATLAS, BAD_ORDER, UNKNOWN_LAYER)
 CHANNEL_PROBLEMS: Final = {**_UNCHANGED, **responses(_OF_CHANNELS)}

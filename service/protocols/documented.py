@@ -47,7 +47,7 @@ class ServerMetadata(BaseModel):
 
     name: str = Field(description="pellucid")
     version: str = Field(description="Its version.")
-    extensions: list[str] = Field(description="Extensions that are spoken.")
+    extensions: list[str] = Field(description="Supported extensions.")
 
 
 class Live(BaseModel):
@@ -57,13 +57,13 @@ class Live(BaseModel):
 
 
 class Ready(BaseModel):
-    """The service takes work."""
+    """The service accepts requests."""
 
     ready: bool = Field(description="true")
 
 
 class NetworkReady(BaseModel):
-    """The network takes work."""
+    """The network accepts requests."""
 
     name: str = Field(description="The network's name.")
     ready: bool = Field(description="true")
@@ -89,10 +89,10 @@ class NetworkMetadata(BaseModel):
 class OutputTensor(TensorMetadata):
     """An output."""
 
-    data: list[Any] = Field(default_factory=list, description="Its values in JSON; absent where they follow as bytes.")
+    data: list[Any] = Field(default_factory=list, description="Its values in JSON. Absent if they follow as bytes.")
     parameters: dict[str, Any] = Field(
         default_factory=dict,
-        description="`binary_data_size`: how many bytes of those behind the JSON are this tensor's.",
+        description="`binary_data_size`: how many of the bytes behind the JSON belong to this tensor.",
     )
 
 
@@ -100,7 +100,7 @@ class InferReply(BaseModel):
     """Each output as a tensor."""
 
     model_name: str = Field(description="The network's name.")
-    outputs: list[OutputTensor] = Field(description="In the order asked for.")
+    outputs: list[OutputTensor] = Field(description="In the requested order.")
 
 
 class Instances(BaseModel):
@@ -111,17 +111,17 @@ class Instances(BaseModel):
         description='Images: {"b64": base64}, {"data": base64}, base64 alone, or one of these as `image` or '
         "`image_bytes`.",
     )
-    parameters: dict[str, Any] = Field(default_factory=dict, description="Options; they win over the query's.")
+    parameters: dict[str, Any] = Field(default_factory=dict, description="Options; they override the query's.")
 
 
 class Predictions(BaseModel):
-    """Those of /v1/predict."""
+    """The predictions of /v1/predict."""
 
     predictions: list[dict[str, Any]] = Field(description="One for each instance, in their order.")
 
 
 class Explanations(BaseModel):
-    """Those of /v1/explain."""
+    """The explanations of /v1/explain."""
 
     explanations: list[dict[str, Any]] = Field(description="One for each instance, in their order.")
 

@@ -193,7 +193,7 @@ class Server:
             async with asyncio.timeout(min(_SHORT_S, self._service.timeout_ms / 1000)):
                 message = await self._read(context, lambda _: None)
         except TimeoutError as error:
-            raise DeadlineExceeded("The message was not whole in time.") from error
+            raise DeadlineExceeded("The message did not arrive in full in time.") from error
         if len(message) > _SHORT:
             raise ContentTooLarge(f"A message of {name} is larger than {_SHORT} bytes.")
         return message
@@ -214,7 +214,7 @@ class Server:
             turn.callback(reading.cancel)
             while not (await asyncio.wait({reading}, timeout=_TURN_S))[0]:
                 if self._waiting:
-                    raise QueueFull("The message came too slowly, while others waited.", _TURN_S)
+                    raise QueueFull("The message arrived too slowly, while others waited.", _TURN_S)
             message: bytes = reading.result()
             # gRPC has told the client that a message is too large, and ends the messages here.
             if message is grpc.aio.EOF:

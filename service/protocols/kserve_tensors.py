@@ -41,18 +41,18 @@ class InputTensor(_Strict):
     )
     datatype: str = Field(max_length=16, description="BYTES, UINT8, FP32 or INT64.")
     parameters: dict[str, Any] = Field(
-        default={}, description="`binary_data_size`: how many bytes of those behind the JSON are this tensor's."
+        default={}, description="`binary_data_size`: how many of the bytes behind the JSON belong to this tensor."
     )
-    data: list[Any] | None = Field(None, description="Its values in JSON; absent where they follow as bytes.")
+    data: list[Any] | None = Field(None, description="Its values in JSON. Absent if they follow as bytes.")
 
 
 class Wanted(_Strict):
-    """An output that is asked for."""
+    """A requested output."""
 
     name: str = Field(max_length=256, description="The output's name.")
     parameters: dict[str, Any] = Field(
         default={},
-        description="`binary_data`: as bytes behind the JSON. `classification`: so many classes as text.",
+        description="`binary_data`: as bytes behind the JSON. `classification`: this many classes as text.",
     )
 
 
@@ -120,7 +120,7 @@ def files(tensor: InputTensor, behind: bytes, most: int) -> list[bytes]:
     try:
         return [b64decode(entry, validate=True) for entry in data[: most + 1]]
     except (binascii.Error, ValueError, TypeError) as error:
-        raise MalformedRequest(f"{tensor.name}: in JSON, BYTES are base64, which this is not: {error}.") from error
+        raise MalformedRequest(f"{tensor.name}: in JSON, BYTES must be base64: {error}.") from error
 
 
 def split(raw: bytes, name: str, most: int) -> list[bytes]:
@@ -146,14 +146,16 @@ def numbers(tensor: InputTensor, behind: bytes) -> NDArray[Any]:
     if tensor.data is None:
         dtype, raw = DTYPES[tensor.datatype], _binary(tensor, behind)
         if len(raw) % dtype.itemsize:
-            raise MalformedRequest(f"{tensor.name}: {len(raw)} bytes are no whole number of {tensor.datatype}.")
+            raise MalformedRequest(
+                f"{tensor.name}: {len(raw)} bytes are not a whole number of values of {tensor.datatype}."
+            )
         values: NDArray[Any] = np.frombuffer(raw, dtype)
     else:
         _require_nothing_behind(tensor, behind)
         try:
             values = np.asarray(tensor.data)
         except ValueError as error:
-            raise MalformedRequest(f"{tensor.name}: the data are no regular list of numbers.") from error
+            raise MalformedRequest(f"{tensor.name}: the data are not a regular list of numbers.") from error
         if values.dtype.kind not in "iuf":
             raise MalformedRequest(f"{tensor.name}: the data are not numbers.")
     try:
@@ -167,8 +169,8 @@ def _binary(tensor: InputTensor, behind: bytes) -> bytes:
     size = tensor.parameters.get("binary_data_size")
     if tensor.parameters.keys() != {"binary_data_size"} or size != len(behind) or isinstance(size, bool):
         raise MalformedRequest(
-            f"{tensor.name}: the tensor needs `data`, or `binary_data_size` as its one parameter, which must be the "
-            f"number of bytes behind the JSON, {len(behind)}, and {HEADER} as a header."
+            f"{tensor.name}: without `data`, the tensor needs the header {HEADER}, and `binary_data_size` as its only "
+            f"parameter. That must be the number of bytes behind the JSON, {len(behind)}."
         )
     return behind
 

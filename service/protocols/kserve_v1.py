@@ -38,7 +38,7 @@ def router(service: Service) -> APIRouter:
         "/v1/models/{name}:predict",
         name="kserve_v1_predict",
         summary="KServe v1: the most probable classes",
-        response_description="Those of /v1/predict.",
+        response_description="The predictions of /v1/predict.",
         responses=documented.PREDICTIONS,
         openapi_extra=documented.INSTANCES_BODY,
     )
@@ -49,8 +49,8 @@ def router(service: Service) -> APIRouter:
     @routes.post(
         "/v1/models/{name}:explain",
         name="kserve_v1_explain",
-        summary="KServe v1: why",
-        response_description="Those of /v1/explain.",
+        summary="KServe v1: explanations",
+        response_description="The explanations of /v1/explain.",
         responses=documented.EXPLANATIONS,
         openapi_extra=documented.INSTANCES_BODY,
     )
@@ -106,7 +106,7 @@ def _from_json(body: bytes, limits: bodies.Limits) -> bodies.Body:
         raise MalformedRequest('The body must be a JSON object with a list of "instances", each {"b64": base64}.')
     instances, parameters = said.pop("instances"), said.pop("parameters", {})
     if said or not isinstance(parameters, dict):
-        raise MalformedRequest('Beside "instances" the body takes "parameters", an object of options, and no more.')
+        raise MalformedRequest('Besides "instances", the body may have only "parameters", an object of options.')
     if len(instances) > limits.images:  # before they are decoded
         raise bodies.too_many(limits)
     uploads = tuple(_image(instance, number) for number, instance in enumerate(instances))

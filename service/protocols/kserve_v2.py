@@ -43,7 +43,7 @@ class InferOptions(PredictOptions, LayerOptions):
         examples=["head", "blocks.10"],
     )
     method: OneName = Field(
-        "grad-cam", description="How the heat map is made, by a name from /v1/models/{name}.", examples=["grad-cam"]
+        "grad-cam", description="Method of the heat map, by a name from /v1/models/{name}.", examples=["grad-cam"]
     )
 
 
@@ -60,7 +60,7 @@ def router(service: Service) -> APIRouter:
         responses=documented.SERVER,
     )
     async def server() -> documented.ServerMetadata:
-        """Name, version, and the extensions of the protocol that are spoken."""
+        """Name, version, and the supported extensions of the protocol."""
         return server_metadata()
 
     @routes.get(
@@ -78,7 +78,7 @@ def router(service: Service) -> APIRouter:
     @routes.get(
         "/v2/health/ready",
         name="kserve_v2_ready",
-        summary="KServe v2: does it take work?",
+        summary="KServe v2: is it ready?",
         response_description="It does.",
         responses=documented.READY,
     )
@@ -101,7 +101,7 @@ def router(service: Service) -> APIRouter:
     @routes.get(
         "/v2/models/{name}/ready",
         name="kserve_v2_model_ready",
-        summary="KServe v2: does a network take work?",
+        summary="KServe v2: is a network ready?",
         response_description="It does.",
         responses=documented.MODEL_READY,
     )
@@ -114,12 +114,12 @@ def router(service: Service) -> APIRouter:
         "/v2/models/{name}/infer",
         name="kserve_v2_infer",
         summary="KServe v2: infer",
-        response_description="Each output as a tensor; with binary outputs, JSON and then their bytes, as the request.",
+        response_description="Each output as a tensor. With binary outputs: JSON, then their bytes, as in the request.",
         responses=documented.INFER,
         openapi_extra=documented.INFER_BODY,
     )
     async def infer(request: Request, options: Annotated[InferOptions, Query()], name: ModelName) -> Response:
-        """Images as one tensor, answers as tensors: of the classes unless `outputs` names others.
+        """Images as one tensor, answers as tensors. Without `outputs`, these are about the classes.
 
         Either `image` (BYTES, [N]: the files), `pixels` ([N, H, W, channels], of the network's size: UINT8, or FP32 in
         the network's range where its depth is float32) or `normalized` (FP32, [N, channels, H, W]: such pixels after
@@ -168,8 +168,8 @@ class Infer(Route[InferOptions, dict[str, tensors.Written]]):
         options = options.addressed_to(self.served.spec.name)
         if options.view == "whole" or (options.view == "squash" and isinstance(body.uploads[0], Prepared)):
             raise InvalidOption(
-                "view: Tensors have one shape for all images, and pixels are the network's input already. Files can be "
-                "seen by view=squash, and whole by the routes under /v1."
+                "view: The images of a tensor have one size, and pixels are the network's input already. Choose "
+                "view=squash for files, or a route under /v1 for view=whole."
             )
         self._top_k = options.top_k
         plan = outputs.planned(self.served, options, self._outputs, len(body.uploads))

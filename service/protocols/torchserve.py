@@ -36,8 +36,8 @@ def router(service: Service) -> APIRouter:
     async def predict(request: Request, options: Annotated[PredictOptions, Query()], name: ModelName) -> Response:
         """An alias of /v1/predict for one image: the `top_k` most probable labels with their probabilities.
 
-        Quantities have values in their place, classes of a segmentation shares of the picture; an embedding is a list
-        under `embedding`. A label that several classes share has the class's index behind it, as `crane (134)`. PUT
+        Quantities have values instead, and classes of a segmentation have shares of the picture. An embedding is a list
+        under `embedding`. A label that several classes share is followed by the class's index, as in `crane (134)`. PUT
         does the same.
         """
         return await serve(request, service, options, _OneImage(service.addressed(name), scores))
@@ -48,7 +48,7 @@ def router(service: Service) -> APIRouter:
 
     for path, endpoint, summary, said in (
         ("/predictions/{name}", predict, "the most probable classes", "Probabilities by label, the highest first."),
-        ("/explanations/{name}", explain, "why", "The explanation."),
+        ("/explanations/{name}", explain, "explanation", "The explanation."),
     ):
         routes.add_api_route(path, endpoint, methods=["POST", "PUT"], include_in_schema=False)
         routes.add_api_route(  # for the document, which can't have one operation under two methods

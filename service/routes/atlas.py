@@ -42,7 +42,7 @@ def router(service: Service) -> APIRouter:
 
     @routes.get(
         "/v1/models/{name}/layers/{layer}/channels",
-        summary="The channels of a layer, by what they answer to",
+        summary="The channels of a layer, and what they respond to",
         response_model=ChannelList,
         responses=CHANNEL_PROBLEMS,
     )
@@ -53,23 +53,29 @@ def router(service: Service) -> APIRouter:
         order: Annotated[
             Order | None,
             Query(
-                description="`number`; or the largest first, by the median over pictures of the `mean` or `maximum` "
-                "activation, by the share of `zeros`, or by how much they speak for `target`. Default: `target` if it "
-                "is given, else `number`."
+                description="Order of the channels: by `number`, or the largest first. That is by the median over "
+                "pictures of the `mean` or `maximum` activation, by the share of `zeros`, or by how much they speak "
+                "for `target`. Default: `target` if it is given, else `number`."
             ),
         ] = None,
         target: Annotated[
             str | None,
-            Query(max_length=256, description="A class, by index or label: how much each channel speaks for it."),
+            Query(
+                max_length=256,
+                description="A class, by index or label. Scores then say what speaks for it.",
+            ),
         ] = None,
         against: Annotated[
             str | None,
-            Query(max_length=256, description="Another class: which channels tell `target` from it. Default: all."),
+            Query(
+                max_length=256,
+                description="Another class, to compare `target` with. Default: all classes.",
+            ),
         ] = None,
-        offset: Annotated[int, Query(ge=0, le=2**20, description="How many channels are left out first.")] = 0,
-        limit: Annotated[int, Query(ge=1, le=1000, description="How many channels are listed at most.")] = 50,
+        offset: Annotated[int, Query(ge=0, le=2**20, description="Number of channels to skip.")] = 0,
+        limit: Annotated[int, Query(ge=1, le=1000, description="Largest number of channels to list.")] = 50,
     ) -> Response:
-        """Which channels are there, what do they answer to, and which tell one class from another?"""
+        """The channels of a layer or gate, what they respond to, and which distinguish one class from another."""
         served, atlas = _open(service, name)
 
         def resolved() -> Written:
@@ -80,7 +86,7 @@ def router(service: Service) -> APIRouter:
 
     @routes.get(
         "/v1/models/{name}/layers/{layer}/channels/{channel}",
-        summary="What a channel answers to",
+        summary="What a channel responds to",
         response_model=ChannelDetail,
         responses=_AS_FIGURE,
     )

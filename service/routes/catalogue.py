@@ -42,7 +42,7 @@ def router(service: Service) -> APIRouter:
 
     @routes.get("/v1/models", tags=["models"], summary="The served networks", responses=MODELS_PROBLEMS)
     async def models() -> ModelList:
-        """The networks that answer here."""
+        """The networks that a request can choose."""
         default, *others = service.networks.values()
         summaries = [_summary(default, default=True), *(_summary(other, default=False) for other in others)]
         return ModelList(models=[ModelSummary.model_validate(summary) for summary in summaries])
@@ -50,13 +50,13 @@ def router(service: Service) -> APIRouter:
     @routes.get(
         "/v1/models/{name}",
         tags=["models"],
-        summary="Everything in a network that has a name",
+        summary="A network's labels, layers, gates and methods",
         responses=MODEL_PROBLEMS,
     )
     async def model(
         name: Annotated[str, Path(description="A name from /v1/models.", examples=["lite0"])],
     ) -> ModelDetail:
-        """Input and preprocessing, labels, layers with their shapes, gates, the default layer and why."""
+        """Input and preprocessing, labels, layers with their shapes, gates, the default layer and its reason."""
         return _detail(service.addressed(name), default=name == next(iter(service.networks)))
 
     return routes
@@ -152,7 +152,11 @@ def _methods(served: Served) -> list[MethodDetail]:
             title=method.title,
             needs=method.needs,
             at=[*["layers"] * method.at_layers, *["pixels"] * method.at_pixels],
-            default_layer=PIXELS if method.at_pixels else served.network.default_layer,
+            default_layer=PIXELS
+            if method.at_pixels
+            else " + ".join(method.stands_for.layers)
+            if method.stands_for
+            else served.network.default_layer,
             signed=method.signed,
             of_class=method.of_class,
             formula=method.formula,

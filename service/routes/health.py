@@ -21,7 +21,7 @@ def router(service: Service) -> APIRouter:
         service.require_engines()
         return Health(status="ok")
 
-    @routes.get("/readyz", summary="Does it take work?", responses=READY_PROBLEMS)
+    @routes.get("/readyz", summary="Is it ready?", responses=READY_PROBLEMS)
     async def readyz() -> Health:
         """Ready once the network is loaded and warm, as long as it answers, until the service stops."""
         service.require_ready()
@@ -34,7 +34,7 @@ def router(service: Service) -> APIRouter:
         responses={200: {"description": "Metrics, as Prometheus reads them.", "content": {"text/plain": {}}}},
     )
     async def metrics(request: Request) -> Response:
-        """For Prometheus: requests, seconds by stage, batches, queues, refusals. docs/operations.md has them all."""
+        """For Prometheus: requests, seconds by stage, batches, queues, refusals; all in docs/reference/settings.md."""
         page, media_type = service.metrics.page(request.headers.get("accept", ""))
         return Response(page, headers={"Content-Type": media_type})
 

@@ -49,21 +49,21 @@ def router(service: Service) -> APIRouter:
         openapi_extra=openapi.request_body(AttentionOptions),
     )
     async def attention(request: Request, options: Annotated[AttentionOptions, Query()]) -> Response:
-        """Two kinds of weights, kept apart.
+        """Two kinds of weights.
 
         `gates`: the factor by which each channel-attention gate of the network multiplied each channel of this
-        picture; what each channel then did for `target`; and, for gates that `restore` names, that effect measured. A
-        network without such gates has none.
+        picture, and the effect of each channel on `target`. For the gate that `restore` names, the effect is also
+        measured. A network without such gates has none.
 
         `importance`: Grad-CAM's channel weights at `layer` for `target`, which every network has.
 
-        As a picture: a strip of bars for each gate, up from 1 or down, and one for `importance`.
+        As a picture: a strip of bars for each gate, above 1 or below, and one for `importance`.
         """
         return await serve(request, service, options, Results(request, service, *PICTURES))
 
     @explaining.post(
         "/v1/feature-maps",
-        summary="What the channels of some layers see",
+        summary="Feature maps: the channels of some layers",
         response_model=Reply,
         responses=openapi.responses("/v1/feature-maps"),
         openapi_extra=openapi.request_body(FeatureMapOptions),
@@ -71,7 +71,7 @@ def router(service: Service) -> APIRouter:
     async def feature_maps(request: Request, options: Annotated[FeatureMapOptions, Query()]) -> Response:
         """Channels of one layer or several as grids of tiles, with each channel's mean, maximum and share of zeros.
 
-        Several layers stand side by side in one reply, so that shallow can be compared with deep.
+        One reply can hold several layers, so that shallow layers can be compared with deep ones.
         """
         return await serve(request, service, options, Results(request, service, *PICTURES))
 
@@ -94,14 +94,14 @@ def router(service: Service) -> APIRouter:
 
     @explaining.post(
         "/v1/what-if",
-        summary="What if some channels weighed more, less, or nothing?",
+        summary="What if some channels were scaled or muted?",
         response_model=Reply,
         responses=openapi.responses("/v1/what-if", pictures=False, figure=True),
         openapi_extra=openapi.request_body(WhatIfOptions),
     )
     async def what_if(request: Request, options: Annotated[WhatIfOptions, Query()]) -> Response:
         """Predictions and maps before and after channels of a layer, or weights of a gate, are muted, kept alone or
-        scaled, from one pass up to there. With `rank=true` also which channels mattered.
+        scaled. With `rank=true`, also which channels matter.
 
         As a picture: one figure with the photograph, the maps before and after, and the predictions.
         """
@@ -109,20 +109,20 @@ def router(service: Service) -> APIRouter:
 
     @explaining.post(
         "/v1/channels",
-        summary="Which channels answer to what is in a box?",
+        summary="Which channels respond to what is in a box?",
         response_model=Reply,
         responses=openapi.responses("/v1/channels", pictures=False),
         openapi_extra=openapi.request_body(ChannelOptions),
     )
     async def channels(request: Request, options: Annotated[ChannelOptions, Query()]) -> Response:
-        """The channels of a layer that are more active in the box than elsewhere in the picture. With `atlas=true` also
-        what they answer to in other pictures.
+        """The channels of a layer that are more active in the box than elsewhere in the picture. With `atlas=true`,
+        also what they respond to in other pictures.
         """
         return await serve(request, service, options, Results(request, service))
 
     @explaining.post(
         "/v1/compare",
-        summary="Two classes, two pictures or two networks beside each other",
+        summary="Compare two classes, two pictures or two networks",
         response_model=CompareReply,
         responses=openapi.joint_responses("/v1/compare"),
         openapi_extra=openapi.request_body(CompareOptions),
@@ -130,8 +130,8 @@ def router(service: Service) -> APIRouter:
     async def compare(request: Request, options: Annotated[CompareOptions, Query()]) -> Response:
         """Both sides' predictions and maps, the maps on one scale with their difference, and what their gates did.
 
-        One picture and two `target`s compare classes, two pictures compare those, one picture and `against_model`
-        compares networks. A difference is the second side less the first.
+        Send one picture and two `target`s to compare classes, two pictures to compare these, or one picture and
+        `against_model` to compare networks. A difference is the second side minus the first.
 
         As a picture: one figure with both sides, their difference and their predictions.
         """

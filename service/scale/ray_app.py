@@ -2,7 +2,7 @@
 
     serve run pellucid.service.scale.ray_app:app model=lite0
 
-What Ray does, and what differs behind its proxy, is in docs/scaling.md.
+What Ray does, and what differs behind its proxy, is in docs/how-to/scaling.md.
 """
 
 # No `from __future__ import annotations`: Ray looks at the builder's annotation as it stands.

@@ -58,13 +58,13 @@ class Metrics:
         )
         self._waiting = Gauge(
             "pellucid_queue_images",
-            "Images that wait for the engine, without a batch that is queued inside it.",
+            "Images that wait for the engine, not counting a batch that is queued inside it.",
             ("model",),
             registry=registry,
         )
         self._cap = Gauge(
             "pellucid_batch_limit_images",
-            "Current limit of images in a batch. Below the setting for a while after memory ran out.",
+            "Current limit of images in a batch. It is below the setting for a while after memory ran out.",
             ("model",),
             registry=registry,
         )
@@ -73,8 +73,8 @@ class Metrics:
         )
         self._drift = Gauge(
             "pellucid_gate_drift",
-            "How far the gate's weights in the last 100 pictures or so lie from the atlas: 0 to 1, NaN before 100. Of "
-            "requests that read gates.",
+            "How far the gate's weights in about the last 100 pictures lie from the atlas, 0 to 1. NaN before 100 "
+            "pictures. Only requests that read gates count.",
             ("model", "gate"),
             registry=registry,
         )

@@ -101,9 +101,9 @@ def test_files_of_the_machine_are_read_if_they_can_be_pictures(portal: BlockingP
         agent = Agent(portal, client)
         for good in (str(picture), url, url.replace("file://", "file://localhost"), white):
             assert "service does not answer" in agent.refused("predict", image=good)
-        assert "has 2048.0 MiB, and at most 1 MiB are taken" in agent.refused("predict", image=str(huge))
+        assert "has 2048.0 MiB, and at most 1 MiB are allowed" in agent.refused("predict", image=str(huge))
         for bad in (str(fifo), "/dev/zero", "/proc/self/environ", "~nosuch/x.jpg", url.replace("//", "//elsewhere")):
-            assert "is no picture" in agent.refused("predict", image=bad)
+            assert "can't be read as a picture" in agent.refused("predict", image=bad)
 
 
 def test_a_server_too_slow_for_the_trust_test_still_explains(portal: BlockingPortal) -> None:
@@ -142,9 +142,10 @@ def test_the_cat_is_explained_without_a_server_by_a_figure_and_a_sentence(agent:
     sentence = explained["sentence"]
     second = explained["predictions"][1]
     assert sentence.startswith(
-        f"lite0-plain gives {first['label']!r} {first['score']}, before {second['label']!r} {second['score']}; by grad"
+        f"lite0-plain gives {first['label']!r} {first['score']}, ahead of {second['label']!r} {second['score']}"
+        "; by grad"
     )
-    assert f"lies in {place['words']} (80% of its maximum" in sentence
+    assert f"lies in {place['words']} (80% or more of its maximum" in sentence
     assert f"{place['share']:.0%} of the 263 x 262 pixels that it saw of the picture's 451 x 300" in sentence
     said = {"follows": "The network follows", "unclear": "It is unclear", "contradicts": "The network contradicts"}
     assert said[explained["trust"]] in sentence
@@ -155,7 +156,7 @@ def test_the_cat_is_explained_without_a_server_by_a_figure_and_a_sentence(agent:
 def test_a_wrong_name_is_refused_with_help(agent: Agent) -> None:
     assert "Did you mean 'tabby'" in agent.refused("explain", image=CAT, target="tabbyy", trust=False)
     assert "Arguments: image, target, against" in agent.refused("explain", image=CAT, label="tabby")
-    assert "'two.jpg' is no picture" in agent.refused("compare", image=CAT, other="two.jpg")
+    assert "'two.jpg' can't be read" in agent.refused("compare", image=CAT, other="two.jpg")
     assert "two `target`" in agent.refused("compare", image=CAT)
 
 
@@ -175,7 +176,7 @@ def test_classes_are_compared_and_channels_edited(agent: Agent) -> None:
 
 
 def test_files_of_the_machine_are_not_read_for_an_agent_over_http(portal: BlockingPortal, remote: Agent) -> None:
-    assert "is no picture" in remote.refused("predict", image=CAT)
+    assert "can't be read as a picture" in remote.refused("predict", image=CAT)
     image = b64encode(photograph("cat")).decode()
     assert "does not answer" in remote.refused("predict", image=image)
     for tool in portal.call(remote.client.list_tools).tools:
@@ -247,7 +248,7 @@ def test_a_place_is_named_by_thirds_of_the_picture(
 
 
 def test_the_guide_quotes_the_sentence_of_today() -> None:
-    guide = (REPOSITORY / "docs" / "agents.md").read_text("utf-8")
+    guide = (REPOSITORY / "docs" / "how-to" / "agents.md").read_text("utf-8")
     quote = " ".join(re.findall(r"^> (.*)", guide, re.MULTILINE))
     advantage, p, beaten, spot = re.findall(r"advantage (\S+) of.* p = ([\d.]+); it beats (\d) .*\((\S+)\)\.", quote)[0]
     numbers = float(advantage), 0.0, float(p), float(spot), int(beaten)
@@ -257,7 +258,7 @@ def test_the_guide_quotes_the_sentence_of_today() -> None:
 
 def test_the_pages_for_agents_name_what_there_is(portal: BlockingPortal, remote: Agent) -> None:
     """tests/test_docs.py runs their commands and follows their links."""
-    guide, skill = (REPOSITORY / "docs" / "agents.md").read_text("utf-8"), SKILL.read_text("utf-8")
+    guide, skill = (REPOSITORY / "docs" / "how-to" / "agents.md").read_text("utf-8"), SKILL.read_text("utf-8")
     listed = {tool.name: tool.input_schema["properties"] for tool in portal.call(remote.client.list_tools).tools}
     assert re.findall(r"^\| `(\w+)` \|", guide, re.MULTILINE) == [*listed]
     named = set(re.findall(r"`(\w+)`", skill)) - {"follows", "unclear", "contradicts"}

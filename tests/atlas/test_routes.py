@@ -141,7 +141,7 @@ def test_the_channels_that_tell_two_classes_apart_come_first(client: TestClient,
         ("act", {"order": "target"}, 422, "target needs `target`"),
         ("act", {"target": "d"}, 422, "Unknown class 'd'"),
         ("act", {"limit": 0}, 422, "greater than or equal to 1"),
-        ("gate", {"order": "zeros"}, 422, "A gate has the orders number, mean and target"),
+        ("gate", {"order": "zeros"}, 422, "A gate can be ordered by number, mean or target"),
         ("atc", {}, 422, "Did you mean 'act'?"),
         ("act", {"against": "a"}, 422, "against needs `target`"),
         (

@@ -7,10 +7,11 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, expect, sync_playwright
+from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwright
 
 from tests.browser.visit import Visit
 
+DESK = ViewportSize(width=1440, height=900)
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
@@ -44,11 +45,26 @@ def chromium(launched: tuple[Browser, asyncio.AbstractEventLoop]) -> Iterator[Br
     asyncio._set_running_loop(None)
 
 
+@pytest.fixture(scope="module")
+def window(chromium: Browser, server: str) -> Iterator[Page]:
+    """A window for the tests of one file: opening one takes longer than a visit."""
+    with chromium.new_page(base_url=server, locale="en-GB", viewport=DESK) as page:
+        yield page
+
+
 @pytest.fixture
-def visit(chromium: Browser, server: str) -> Iterator[Visit]:
+def visit(window: Page, server: str) -> Iterator[Visit]:
     """A page of the running service that asked nobody else for anything and had nothing to complain of."""
-    with chromium.new_page(base_url=server, locale="en-GB", viewport={"width": 1440, "height": 900}) as page:
-        visit = Visit(page)
-        yield visit
-        assert visit.refused == []
-        assert visit.errors == []
+    visit = Visit(window)
+    yield visit
+    refused, errors = [*visit.refused], [*visit.errors]
+    window.unroute_all(behavior="ignoreErrors")
+    window.goto("about:blank")
+    window.set_viewport_size(DESK)
+    window.emulate_media(color_scheme="null", reduced_motion="null")
+    forget = window.context.new_cdp_session(window)
+    forget.send("Storage.clearDataForOrigin", {"origin": server, "storageTypes": "local_storage,indexeddb,cookies"})
+    forget.send("Page.resetNavigationHistory")
+    forget.detach()
+    assert refused == []
+    assert errors == []

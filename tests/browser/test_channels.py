@@ -49,7 +49,7 @@ def blue_and_red() -> Image.Image:
 def test_a_card_says_what_a_channel_answers_to_and_gives_the_focus_back(visit: Visit) -> None:
     page = opened(visit, "/?view=centre&layers=act&tab=features")
     card = page.get_by_role("dialog")
-    tile = page.get_by_role("button", name="channel 2: what it answers to")
+    tile = page.get_by_role("button", name="channel 2: what it responds to")
     tile.focus()
     page.keyboard.press("Enter")
     expect(page.get_by_role("dialog", name="act channel 2")).to_be_visible()
@@ -125,7 +125,7 @@ def test_nothing_is_in_the_way_of_anybody(visit: Visit, scheme: str) -> None:
     opened(visit, "/?view=centre&layers=act&tab=channel&channel=gate/1&box=20,20,200,200")
     expect(page.locator("#box .answers > li")).to_have_count(3)
     assert complaints(page, scheme) == []
-    turned(page, "Features").get_by_role("button", name="channel 2: what it answers to").click()
+    turned(page, "Features").get_by_role("button", name="channel 2: what it responds to").click()
     expect(page.get_by_role("dialog")).to_be_visible()
     assert complaints(page, scheme) == []
     assert page.evaluate("document.documentElement.scrollWidth") <= 390

@@ -50,7 +50,12 @@ def test_the_methods_of_a_place_are_offered_with_what_they_need(visit: Visit, cl
     details = client.get("/v1/models/lite0").json()["method_details"]
     page = opened(visit, "/?sample=cat&layer=blocks.10&tab=network")
     method = setting(page, "Method")
-    assert options(method) == [each["name"] for each in details if "layers" in each["at"]]
+    assert options(method) == [each["name"] for each in details if "layers" in each["at"] or not each["at"]]
+    method.select_option("best")
+    expect(page.locator("#caption")).to_contain_text("at layer blocks.4 + blocks.10 + head")
+    block(page, "blocks.10").click()
+    expect(page.locator("#caption")).to_contain_text("at layer blocks.10")
+    expect(method).to_have_value("grad-cam")
     method.select_option("layercam")
     detail = next(each for each in details if each["name"] == "layercam")
     about = page.locator("#about-method")
@@ -62,7 +67,7 @@ def test_the_methods_of_a_place_are_offered_with_what_they_need(visit: Visit, cl
     pixels = [each["name"] for each in details if "pixels" in each["at"]]
     assert f"method={pixels[0]}" in answer.value.url, "a method that is not offered there gives way to one that is"
     expect(page.locator("#caption")).to_contain_text("at layer pixels")
-    assert options(setting(page, "Method")) == pixels
+    assert options(setting(page, "Method")) == [*pixels, "best"]
     expect(page).to_have_url(re.compile(rf"layer=pixels&method={pixels[0]}&tab=network$"))
 
 
@@ -71,7 +76,7 @@ def test_all_methods_of_one_gradient_stand_side_by_side(visit: Visit, client: ht
     page = opened(visit, "/?sample=cat&layer=blocks.10&tab=trust")
     panel = page.get_by_role("region", name="The same by other methods")
     panel.get_by_role("button", name="Show all methods").click()
-    cheap = [each["name"] for each in details if each["needs"] in ("activation", "gradient")]
+    cheap = [each["name"] for each in details if each["needs"] in ("activation", "gradient") and each["at"]]
     expect(panel.locator(".name")).to_have_text(cheap)
     expect(panel.get_by_role("button", pressed=True)).to_contain_text("grad-cam")
     panel.get_by_role("button", name="hirescam").click()
@@ -233,7 +238,7 @@ def test_another_photograph_and_another_network_stand_beside_the_view(
     visit: Visit, client: httpx.Client, cat: bytes, coffee: bytes
 ) -> None:
     page = opened(visit, "/?sample=cat&target=285&tab=what-if")
-    panel = page.get_by_role("region", name="Beside another")
+    panel = page.get_by_role("region", name="Side by side")
     panel.get_by_role("button", name="Beside: Coffee").click()
     expect(panel.locator("figcaption")).to_have_count(3)
     cams = [explained(client, "/v1/grad-cam", image, target="285", view="whole").grad_cam for image in (cat, coffee)]

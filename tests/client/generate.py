@@ -56,7 +56,7 @@ _DECLARED: Final[tuple[type[Options], ...]] = (
     CompareOptions,
     ExplainOptions,
 )
-_TOLD: Final = "A server's /docs and `pellucid explain --help` explain each."
+_TOLD: Final = "A server's /docs page explains each."
 _OPTIONS: Final = '''"""Options by route, as keyword arguments."""
 
 from __future__ import annotations

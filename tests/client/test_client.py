@@ -183,7 +183,9 @@ def test_what_a_newer_service_adds_is_no_error() -> None:
 @pytest.mark.parametrize("client_type", [Client, AsyncClient])
 @pytest.mark.parametrize("url", ["127.0.0.1:8000", "localhost", "ftp://host", ""])
 def test_a_url_without_a_scheme_is_refused_at_once(client_type: type[Client] | type[AsyncClient], url: str) -> None:
-    with pytest.raises(ValueError, match=r"begins with http:// or https://, as http://127\.0\.0\.1:8000, not "):
+    with pytest.raises(
+        ValueError, match=r"must begin with http:// or https://, such as http://127\.0\.0\.1:8000, not "
+    ):
         client_type(url)
 
 

@@ -72,7 +72,7 @@ def test_a_reply_is_computed_again_to_the_bit(kind: OutputKind, tmp_path: Path) 
         again = (*again, "--reference", COFFEE)
     else:
         needless = pellucid(*again, "--reference", COFFEE)
-        assert (needless.exit_code, "is not of this reply" in needless.stderr) == (2, True)
+        assert (needless.exit_code, "does not belong to this reply" in needless.stderr) == (2, True)
     done = pellucid(*again)
     assert done.exit_code == 0, done.stderr
     assert "Identical, to the bit." in done.stderr

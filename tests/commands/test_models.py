@@ -66,7 +66,7 @@ def test_the_probe_counts_answers_and_their_times(server: str) -> None:
 def test_the_probe_takes_no_other_routes(server: str) -> None:
     result = pellucid("bench", "--route", "predcit", url=server)
     assert result.exit_code == 2
-    assert "none of predict, attention, feature-maps" in result.stderr
+    assert "not one of predict, attention, feature-maps" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_the_probe_takes_no_other_routes(server: str) -> None:
         ("CORS_ORIGINS", "https://shop.example,app.example", "'app.example' is not an origin. Use a scheme"),
         ("CORS_ORIGINS", "https://app.example/", "without a path or a slash at the end"),
         ("CORS_ORIGINS", "https://*.example", "or * for all"),
-        ("RATE_LIMIT", "abc", "'abc' is no rate: one number of at least 1, a slash and second, minute, hour or day"),
+        ("RATE_LIMIT", "abc", "'abc' is no rate: a number of at least 1, a slash, and second, minute, hour or day"),
         ("RATE_LIMIT", "0/minute", "as 60/minute"),
         ("RATE_LIMIT", "60/minute;5/second", "as 60/minute"),
         ("API_KEYS_FILE", "/no/such/keys", "/no/such/keys can't be read: No such file or directory"),
@@ -110,7 +110,7 @@ def test_a_variable_of_the_client_is_no_setting_that_is_ignored(
     assert capsys.readouterr().err == ""
     monkeypatch.setenv("PELLUCID_MODLE", "lite0")
     start.settings()
-    assert "PELLUCID_MODLE is no setting and is ignored. Is PELLUCID_MODEL meant?" in capsys.readouterr().err
+    assert "PELLUCID_MODLE is not a setting, and is ignored. Is PELLUCID_MODEL meant?" in capsys.readouterr().err
 
 
 def test_a_setting_that_was_removed_is_ignored_in_one_line_that_says_why(
@@ -119,4 +119,4 @@ def test_a_setting_that_was_removed_is_ignored_in_one_line_that_says_why(
     monkeypatch.setenv("PELLUCID_CACHE_MIB", "64")
     assert start.settings() == Settings()
     said = capsys.readouterr().err
-    assert said == "PELLUCID_CACHE_MIB is no setting and is ignored. Replies are no longer kept.\n"
+    assert said == "PELLUCID_CACHE_MIB is not a setting, and is ignored. Replies are no longer kept.\n"

@@ -113,7 +113,7 @@ def test_files_of_the_user_are_refused_in_a_sentence(folder: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--out", "report.pdf"), "The suffix is .html"),
+        (("--out", "report.pdf"), "The suffix must be .html"),
         (("--out", "report.html", "--layer", "haed"), "Did you mean 'head'"),
         (("--out", "<b>&'photographs/rocket.jpg/report.html"), "can't be written"),
     ],

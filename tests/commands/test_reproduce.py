@@ -102,4 +102,4 @@ def test_a_picture_that_carries_provenance_is_refused_with_what_to_send_instead(
     assert result.exit_code == 2
     said = " ".join(result.stderr.split())
     assert "is no JSON. Only JSON replies can be computed again" in said
-    assert "Send its request with Accept: application/json" in said
+    assert "Repeat the request with Accept: application/json" in said

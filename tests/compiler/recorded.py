@@ -71,17 +71,21 @@ def in_float32(graph: Graph, weights: Mapping[str, Array]) -> tuple[Graph, dict[
     return Graph(nodes), narrow
 
 
-def by_openvino(full: FullGraph, pixels: Tensor, wanted: Tensor) -> list[Tensor]:
-    """The graph's outputs in float32, computed by OpenVINO."""
+def in_openvino(full: FullGraph, shape: tuple[int, int, int]) -> Callable[[Tensor, Tensor], list[Tensor]]:
+    """The graph compiled by OpenVINO in float32 for any batch: pixels, wanted -> its outputs."""
     graph, weights = in_float32(full.graph, {name: value.numpy() for name, value in full.weights.items()})
-    inputs = [ops.parameter([-1, *each.shape[1:]], np.float32) for each in (pixels, wanted)]
     part = part_of(replace(full, graph=graph))
+    inputs = [ops.parameter([-1, *shape], np.float32) for shape in (shape, (CLASSES,))]
     values = dict(zip(part.inputs, (each.output(0) for each in inputs), strict=True))
     outputs = aten_to_openvino.build(part, values, weights)
     model = ov.Model([ops.result(output) for output in outputs], inputs, "part")
-    run = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    found = run([pixels.float().numpy(), wanted.float().numpy()])
-    return [torch.from_numpy(np.array(found[number])).double() for number in range(len(outputs))]
+    compiled = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+
+    def run(pixels: Tensor, wanted: Tensor) -> list[Tensor]:
+        found = compiled([pixels.float().numpy(), wanted.float().numpy()])
+        return [torch.from_numpy(np.array(found[number])).double() for number in range(len(outputs))]
+
+    return run
 
 
 def by_autograd(net: Head, pixels: Tensor, wanted: Tensor) -> list[Tensor]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pellucid.compiler.trace.in_place import setitem
-from tests.compiler.recorded import CLASSES, Function, by_autograd, by_openvino, by_torch, recorded
+from tests.compiler.recorded import CLASSES, Function, by_autograd, by_torch, in_openvino, recorded
 
 SHAPE = (4, 6, 6)
 
@@ -160,27 +160,24 @@ def _values(count: int) -> Tensor:
 
 
 @pytest.mark.parametrize("name", [*ACTIVATIONS, *OTHERS])
-def test_the_gradient_equals_autograds_for_any_batch_size(name: str) -> None:
+def test_the_gradient_equals_autograds_for_any_batch_size_and_for_several_classes_of_one_image(name: str) -> None:
     full, net = recorded((ACTIVATIONS | OTHERS)[name], SHAPE)
-    wanted = torch.randn(5, CLASSES, generator=torch.Generator().manual_seed(8), dtype=torch.float64)
+    by_openvino = in_openvino(full, SHAPE)
+    pixels, wanted = _values(5), torch.randn(5, CLASSES, generator=torch.Generator().manual_seed(8)).double()
     for count in (1, 5):
-        pixels = _values(5)[:count]
-        expected = by_autograd(net, pixels, wanted[:count])
-        for found, other in zip(by_torch(full, pixels, wanted[:count]), expected, strict=True):
+        given = pixels[:count], wanted[:count]
+        expected = by_autograd(net, *given)
+        for found, other in zip(by_torch(full, *given), expected, strict=True):
             torch.testing.assert_close(found, other, rtol=1e-7, atol=1e-7)
-        for found, other in zip(by_openvino(full, pixels, wanted[:count]), expected, strict=True):
+        for found, other in zip(by_openvino(*given), expected, strict=True):
             assert found.shape == other.shape
             assert (found - other).abs().max() < 1e-4 * other.abs().max()
-
-
-@pytest.mark.parametrize("name", [*ACTIVATIONS, *(name for name in OTHERS if name not in MERGED)])
-def test_one_image_broadcasts_over_the_gradients_of_several_classes(name: str) -> None:
-    full, net = recorded((ACTIVATIONS | OTHERS)[name], SHAPE)
-    pixels, wanted = _values(5)[:1], torch.eye(CLASSES, dtype=torch.float64)
-    expected = torch.cat([by_autograd(net, pixels, row[None])[1] for row in wanted])
-    torch.testing.assert_close(by_torch(full, pixels, wanted)[1], expected, rtol=1e-7, atol=1e-7)
-    found = by_openvino(full, pixels, wanted)[1]
-    assert (found - expected).abs().max() < 1e-4 * expected.abs().max()
+    if name in MERGED:
+        return
+    classes = torch.eye(CLASSES, dtype=torch.float64)
+    gradient = torch.cat([by_autograd(net, pixels[:1], row[None])[1] for row in classes])
+    torch.testing.assert_close(by_torch(full, pixels[:1], classes)[1], gradient, rtol=1e-7, atol=1e-7)
+    assert (by_openvino(pixels[:1], classes)[1] - gradient).abs().max() < 1e-4 * gradient.abs().max()
 
 
 @pytest.mark.parametrize("window", [2, 3, 6])
@@ -191,7 +188,7 @@ def test_max_pooling_gives_the_gradient_to_the_first_of_equal_maxima_as_in_torch
     wanted = torch.eye(CLASSES, dtype=torch.float64)[:2]
     expected = by_autograd(net, zeros, wanted)[1]
     assert torch.allclose(by_torch(full, zeros, wanted)[1], expected)
-    assert (by_openvino(full, zeros, wanted)[1] - expected).abs().max() < 1e-5
+    assert (in_openvino(full, SHAPE)(zeros, wanted)[1] - expected).abs().max() < 1e-5
 
 
 def test_a_row_of_zeros_in_wanted_means_the_first_top_class() -> None:
@@ -202,5 +199,5 @@ def test_a_row_of_zeros_in_wanted_means_the_first_top_class() -> None:
     top = torch.eye(CLASSES, dtype=torch.float64)[[int(logits[0].argmax()), 0]]
     zeros = torch.zeros(2, CLASSES, dtype=torch.float64)
     expected = by_autograd(net, pixels, top)[1]
-    for run in (by_torch, by_openvino):
-        assert (run(full, pixels, zeros)[1] - expected).abs().max() < 1e-5
+    for found in (by_torch(full, pixels, zeros), in_openvino(full, SHAPE)(pixels, zeros)):
+        assert (found[1] - expected).abs().max() < 1e-5

@@ -73,6 +73,20 @@ def test_the_default_feature_layers_are_early_middle_and_late() -> None:
     assert traced("resnet18").spec.feature_layers == ("relu", "layer2", "layer4")
 
 
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [
+        ("resnet18", ("layer2", "layer3", "layer4")),
+        ("mobilenet_v3_small", ("features.3", "features.8", "features")),
+        ("tiny", ("gate", "head")),
+        ("tokens", ("first",)),
+    ],
+)
+def test_the_last_stages_end_with_the_default_layer(name: str, layers: tuple[str, ...]) -> None:
+    """One for each map size, however the layers of a size are nested."""
+    assert traced(name).spec.last_stages == layers
+
+
 def test_unknown_layers_are_refused() -> None:
     with pytest.raises(KeyError):
         traced("tiny").value("nowhere")

@@ -157,7 +157,7 @@ def test_the_dashboards_variables_are_filled_from_what_the_service_shows(shown: 
 def test_the_dashboard_shows_what_an_operator_asks_first() -> None:
     read = {selector.name for _, expression, _ in QUERIES for selector in selectors(expression)}
     documented = re.findall(
-        r"^\| `(pellucid_\w+)` \|", (REPOSITORY / "docs" / "operations.md").read_text("utf-8"), re.MULTILINE
+        r"^\| `(pellucid_\w+)` \|", (REPOSITORY / "docs" / "reference" / "settings.md").read_text("utf-8"), re.MULTILINE
     )
     assert documented
     for metric in documented:

@@ -137,9 +137,9 @@ def test_a_vision_transformer_starts_and_answers_on_every_route(tmp_path: Path, 
             assert (cam["mask"]["width"], cam["mask"]["height"]) == (64, 64)
             mixed = {"method": [method, "integrated-gradients"], "samples": 1}
             as_arrays: Any = {"params": mixed, "files": files[:1], "headers": {"accept": "application/x-npz"}}
-            assert "have a size of their own" in (await client.post("/v1/grad-cam", **as_arrays)).json()["detail"]
+            assert "have another size" in (await client.post("/v1/grad-cam", **as_arrays)).json()["detail"]
             refused = await client.post("/v1/grad-cam", params={"method": method, "layer": "blocks.0"}, files=files[:1])
-            assert "has one map, of all layers" in refused.json()["detail"]
+            assert "makes one map from all layers" in refused.json()["detail"]
         (edited,) = await answer("/v1/what-if", files[:1], mute=[0, 1])
         assert edited["what_if"]["targets"][0]["change"] != 0
         (maps,) = await answer("/v1/feature-maps", files[:1])

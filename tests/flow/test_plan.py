@@ -128,5 +128,5 @@ def test_the_first_of_the_other_quantities_is_explained_against_some() -> None:
         plan = ExplainOptions(against=against).plan(offer, 1)
         assert plan.targets == (target,)
         assert (plan.contrast.against if plan.contrast else ()) == tuple(map(int, against))
-    with pytest.raises(InvalidOption, match="nothing would be left"):
+    with pytest.raises(InvalidOption, match="is the target itself"):
         GradCamOptions(against=[*"0123"]).plan(offer, 1)

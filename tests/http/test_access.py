@@ -120,7 +120,7 @@ def test_a_key_is_let_in_so_often_and_others_are_not_kept_out() -> None:
         envelope(response)
     wait_s = int(refused.headers["retry-after"])
     assert 1 <= wait_s <= 60
-    told = f"One caller may send 2 requests each minute; the next will be taken in {wait_s} s."
+    told = f"One caller may send 2 requests each minute; the next will be accepted in {wait_s} s."
     assert problem(refused, 429, "rate-limited").detail == told
 
 
@@ -132,7 +132,7 @@ def test_without_keys_the_rate_is_an_addresses() -> None:
 
 
 def test_a_rate_that_can_not_be_read_stops_the_start() -> None:
-    with pytest.raises(ValueError, match="is no rate: one number"):
+    with pytest.raises(ValueError, match="is no rate: a number"):
         _ask({}, rate_limit="often")
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 NAME = "generated_pellucid"
-# As docs/client.md has it; the generator need not be told to tidy up after itself.
+# As docs/how-to/client.md has it; the generator need not be told to tidy up after itself.
 SETTINGS = {"content_type_overrides": {"image/*": "application/octet-stream"}, "post_hooks": [], "http_timeout": 100}
 
 

@@ -15,20 +15,14 @@ from PIL import Image, ImageOps
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
-import pellucid
 from pellucid import Network
 from pellucid.exports import to_coco, to_fiftyone
 from pellucid.schemas import GradCam, Result
-from tests.support import SAMPLES, compiled, decoded
+from tests.support import SAMPLES, decoded
 
 CAT = SAMPLES / "cat.jpg"
 # pycocotools is behind numpy 2
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
-
-@pytest.fixture(scope="module")
-def lite0() -> Network:
-    return pellucid.open(compiled("lite0"), precision="fp32", threads=1)
 
 
 @pytest.fixture(scope="module")

@@ -35,11 +35,6 @@ def asked(server: str) -> Iterator[Client]:
 
 
 @pytest.fixture(scope="module")
-def lite0() -> Network:
-    return pellucid.open(compiled("lite0"), precision="fp32", threads=1)
-
-
-@pytest.fixture(scope="module")
 def plain() -> Network:
     return pellucid.open(compiled("lite0-plain"), precision="fp32", threads=1)
 

@@ -22,17 +22,12 @@ from pellucid.client import Figure
 from pellucid.client.heat_maps import read_npz
 from pellucid.schemas import GradCam, Picture, Schema, SideBySide
 from pellucid.schemas.html import block
-from tests.support import SAMPLES, compiled
+from tests.support import SAMPLES
 
 CAT, COFFEE = SAMPLES / "cat.jpg", SAMPLES / "coffee.jpg"
 LONG = "\"'><img onerror=alert(1)>" * 100
 GREY = Picture.small(Image.new("L", (8, 8), 128), 8, "image/png")
 KINDS = [each for each in vars(schemas).values() if isinstance(each, type) and issubclass(each, Schema)]
-
-
-@pytest.fixture(scope="module")
-def lite0() -> Network:
-    return pellucid.open(compiled("lite0"), precision="fp32", threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +124,7 @@ def test_an_answer_draws_the_figure_of_its_request(lite0: Network, asked: Client
         assert (tmp_path / "cat.svg").read_bytes() == bytes(expected)
     compared = lite0.compare(CAT, COFFEE.read_bytes(), max_side=64)
     assert bytes(compared.figure(**svg)).count(b"<image") > 3
-    with pytest.raises(ValueError, match="has no figure: those of predict"):
+    with pytest.raises(ValueError, match="has no figure: only answers of predict"):
         lite0.feature_maps(CAT, layers="stem").figure()
     with pytest.raises(ValueError, match=r"suffix .png, .webp, .svg, not .*\.pdf"):
         compared.figure("cat.pdf")

@@ -248,7 +248,9 @@ def test_tiles_cover_the_picture_and_overlap(size: tuple[int, int], detail: int,
 
 def test_a_detail_below_the_network_is_refused(network: pellucid.Network) -> None:
     large = pellucid.open(in_memory(TinyNet(), replace(PREPROCESS, size=(96, 96))), precision="fp32", threads=1)
-    with pytest.raises(pellucid.PellucidError, match=r"in tiles of 96 x 96 pixels, because .* So 96 is the least"):
+    with pytest.raises(
+        pellucid.PellucidError, match=r"in tiles of 96 x 96 pixels, because .* So the least `detail` is 96"
+    ):
         large.predict(PICTURE, view="whole", detail=64)
 
 
@@ -314,5 +316,5 @@ def test_edits_and_comparisons_cover_the_photograph_and_are_enlarged(network: pe
             assert (mask[:, :90] == blank).all()
             assert (decoded(maps.difference.mask)[:, -90:] == 128).all()
             assert len(np.unique(mask[:, 90:390])) > 10
-    with pytest.raises(pellucid.PellucidError, match="fit: Two photographs"):
+    with pytest.raises(pellucid.PellucidError, match="fit: The maps of two photographs"):
         network.compare(PICTURE, PICTURE[::-1], fit="source")

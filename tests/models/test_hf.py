@@ -153,7 +153,7 @@ def changed(folder: Path, file: str, **changes: Any) -> None:
         (
             "preprocessor_config.json",
             {"image_processor_type": "MobileViTImageProcessor", "do_flip_channel_order": True, "do_normalize": False},
-            "does more than to resize a picture",
+            "does more than resize a picture",
         ),
         ("preprocessor_config.json", {"resample": 1}, r"the image processor of hf:.* can't be used"),
         (

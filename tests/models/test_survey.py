@@ -1,6 +1,6 @@
 """The survey of one network of each family: both runtimes compute correct gates and Grad-CAM maps.
 
-``python -m tests.survey`` does the same with all of them, and writes docs/networks.md.
+``python -m tests.survey`` does the same with all of them, and writes docs/reference/networks.md.
 """
 
 from __future__ import annotations

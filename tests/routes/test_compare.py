@@ -135,10 +135,10 @@ ALLOWED = "Allowed are one image and two `target`"
         (1, {"against_model": "lite9"}, "unknown-name", "lite0-plain"),
         (1, {"against_model": "lite0-plain", "against_layer": "haed"}, "unknown-name", "The second network: "),
         (1, {"against_model": "lite0-plain", "layer": "haed"}, "unknown-name", "The first network: "),
-        (2, {"against_layer": "head"}, "invalid-option", "name that in `against_model`"),
+        (2, {"against_layer": "head"}, "invalid-option", "It needs `against_model`"),
         (2, {"method": "grad-kam"}, "unknown-name", "grad-cam"),
         (2, {"method": " "}, "invalid-option", "method: Should be one name"),
-        (2, {"provenance": True}, "invalid-option", "ask /v1/grad-cam for each side"),
+        (2, {"provenance": True}, "invalid-option", "Ask /v1/grad-cam for each side"),
     ],
 )
 def test_what_can_not_be_compared_is_told(

@@ -10,10 +10,10 @@ import httpx
 import numpy as np
 import pytest
 
-from pellucid.schemas import GradCam, MethodCostHere, ModelDetail
-from tests.support import decoded, explained, parsed, post, present, problem
+from pellucid.schemas import CompareReply, GradCam, MethodCostHere, ModelDetail
+from tests.support import decoded, envelope, explained, parsed, post, present, problem
 
-SMALL = {"max_side": 8}
+SMALL: dict[str, Any] = {"max_side": 8}
 
 
 @pytest.fixture(scope="module")
@@ -34,16 +34,18 @@ def _values(cam: GradCam) -> Any:
 def test_every_method_answers_at_a_layer_in_one_request(client: httpx.Client, cat: bytes, model: ModelDetail) -> None:
     # Few positions, because some methods run the network for each of them.
     options = {"layer": "blocks.10", "samples": 4, "target": ["tabby", "espresso"]}
-    cams = _cams(client, cat, method=",".join(model.methods), **options)
+    details = [detail for detail in model.method_details if "layers" in detail.at]
+    assert [detail.name for detail in details] == model.methods[:-1]
+    cams = _cams(client, cat, method=[detail.name for detail in details], **options)
     assert [(cam.method, cam.target.index) for cam in cams] == [
-        (name, index) for name in model.methods for index in (281, 967)
+        (detail.name, index) for detail in details for index in (281, 967)
     ]
     for cam in cams:
         assert (cam.layer, cam.raw.shape) == ("blocks.10", [112, 14, 14][1:])
         assert cam.raw.min < cam.raw.max
         assert cam.fused is None
         assert cam.against is None
-    for one, other, detail in zip(cams[::2], cams[1::2], model.method_details, strict=True):
+    for one, other, detail in zip(cams[::2], cams[1::2], details, strict=True):
         assert (one.raw.values != other.raw.values) == detail.of_class
 
 
@@ -54,7 +56,7 @@ def test_a_method_is_taken_where_it_says_unless_a_layer_is_named(
     cams = _cams(client, cat, method=[detail.name for detail in quick], samples=2)
     assert [cam.layer for cam in cams] == [detail.default_layer for detail in quick]
     for cam in cams:
-        assert cam.raw.shape == ([224, 224] if cam.layer == "pixels" else [7, 7])
+        assert cam.raw.shape == ([224, 224] if cam.layer == "pixels" else [28, 28] if cam.fused else [7, 7])
         assert decoded(cam.mask).shape == (8, 8)
 
 
@@ -67,7 +69,7 @@ def test_what_a_method_is_stands_in_the_catalogue(client: httpx.Client, model: M
         assert re.fullmatch(r"\w+ [\d.]+ on \w+, (fp32|bf16)", detail.cost.engine)
         assert re.fullmatch(r"\d+ cores of .+", detail.cost.machine)
         assert date.fromisoformat(detail.cost.date) <= datetime.now(UTC).date()
-        assert "layers" in detail.at
+        assert ("layers" in detail.at) == (detail.name != "best")
     plain = parsed(client.get("/v1/models/lite0-plain"), ModelDetail)
     assert plain.methods == model.methods
     assert all(detail.cost is None for detail in plain.method_details)
@@ -110,6 +112,29 @@ def test_layers_are_fused_on_request(client: httpx.Client, cat: bytes, how: str)
     assert 0 <= cam.raw.min < cam.raw.max <= 1
 
 
+def test_best_is_what_its_reply_and_its_provenance_name(client: httpx.Client, cat: bytes) -> None:
+    def reply(**options: Any) -> dict[str, Any]:
+        found = post(client, "/v1/grad-cam", cat, provenance=True, **SMALL, **options).json()
+        return {name: found[name] for name in ("results", "provenance")}
+
+    found = reply(method="best")
+    (cam,) = found["results"][0]["grad_cam"]
+    assert (cam["method"], cam["layer"], cam["fused"]) == ("elementwise", "blocks.4 + blocks.10 + head", "mean")
+    assert found == reply(method="elementwise", layer="blocks.4,blocks.10,head", fuse="mean")
+
+
+def test_best_beside_another_method_is_named_as_it_was(client: httpx.Client, cat: bytes) -> None:
+    asked = envelope(post(client, "/v1/grad-cam", cat, method=["grad-cam", "best"], provenance=True, **SMALL))
+    again = envelope(post(client, "/v1/grad-cam", cat, **present(asked.provenance).options))
+    assert again.results == asked.results
+
+
+def test_best_compares(client: httpx.Client, cat: bytes) -> None:
+    response = post(client, "/v1/compare", cat, method="best", against_model="lite0-plain", **SMALL)
+    found = parsed(response, CompareReply).compare
+    assert (found.method, found.second.layer) == ("elementwise", "blocks.4 + blocks.10 + head")
+
+
 def test_a_class_against_another_says_so_and_is_the_difference(client: httpx.Client, cat: bytes) -> None:
     (cam,) = _cams(client, cat, target="tabby", against="tiger cat", against_weight=0.6)
     tabby, tiger = _cams(client, cat, target=["tabby", "tiger cat"])
@@ -121,11 +146,12 @@ def test_a_class_against_another_says_so_and_is_the_difference(client: httpx.Cli
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"target": "tabby", "against": "281"}, "against: The class 281 (tabby) is a target"),
-        ({"fuse": "mean"}, "fuse: Name several layers"),
-        ({"fuse": "mean", "layer": "head"}, "fuse: Name several layers"),
+        ({"target": "tabby", "against": "281"}, "against: The class 281 (tabby) is the target itself"),
+        ({"fuse": "mean"}, "fuse: It combines the maps"),
+        ({"fuse": "mean", "layer": "head"}, "fuse: It combines the maps"),
         ({"fuse": "sum", "layer": "head,stem"}, "'mean', 'max' or 'product'"),
-        ({"method": "layercam", "layer": "pixels"}, "Offered there: smoothgrad, integrated-gradients."),
+        ({"method": "layercam", "layer": "pixels"}, "at the pixels: smoothgrad, integrated-gradients."),
+        ({"method": "best", "layer": "head"}, "'best' chooses its layers"),
         ({"method": "legrad"}, "reads the attention between the tokens of a vision transformer"),
         ({"samples": 0}, "samples"),
         ({"against_weight": -1}, "against_weight"),

@@ -69,7 +69,7 @@ def test_every_text_exists_in_every_language_and_is_used() -> None:
     # Of errors and methods the service says the English words itself.
     slugs = {kind.slug for kind in error_kinds()}
     own = {f"{part}.{slug}" for slug in slugs for part in ("error", "detail")}
-    own |= {f"about.{name}.{part}" for name in METHODS for part in ("title", "formula")}
+    own |= {f"about.{name}.{part}" for name in [*METHODS, "best"] for part in ("title", "formula")}
     own |= {f"detail.{part}" for part in ("option", "value", "guess", "allowed", "many")}
     assert chinese.keys() - english.keys() == own
     assert english.keys() <= chinese.keys()

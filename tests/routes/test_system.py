@@ -161,7 +161,7 @@ def test_a_network_that_is_not_there_is_named_and_so_is_a_setting_that_is_none()
         text=True,
     )
     assert stopped.returncode == 1
-    assert "PELLUCID_MAX_BACTH is no setting and is ignored. Is PELLUCID_MAX_BATCH meant?" in stopped.stderr
+    assert "PELLUCID_MAX_BACTH is not a setting, and is ignored. Is PELLUCID_MAX_BATCH meant?" in stopped.stderr
     assert "lite1" in stopped.stderr
     assert "lite0" in stopped.stderr
     assert "Traceback" not in stopped.stderr

@@ -147,7 +147,7 @@ def test_protocols_take_pictures_in_tiles(served: Served) -> None:
     assert scores == pytest.approx({each.label: each.probability for each in expected})
     image = {"name": "image", "shape": [1], "datatype": "BYTES", "data": [data]}
     refused = served.client.post(f"/v2/models/{name}/infer", json={"inputs": [image], "parameters": {"view": "whole"}})
-    assert (refused.status_code, "view: Tensors have one shape" in refused.text) == (422, True)
+    assert (refused.status_code, "view: The images of a tensor" in refused.text) == (422, True)
 
 
 def test_the_catalogue_says_how_pictures_are_cut(served: Served) -> None:

@@ -24,11 +24,6 @@ def portrait() -> bytes:
         return encoded(np.asarray(image.convert("RGB").crop((170, 0, 470, 427))))
 
 
-@pytest.fixture(scope="module")
-def lite0() -> pellucid.Network:
-    return pellucid.open("lite0", precision="fp32", threads=1)
-
-
 def test_the_map_covers_the_whole_picture(client: httpx.Client, portrait: bytes) -> None:
     (cam,) = explained(client, "/v1/grad-cam", portrait, view="whole").grad_cam or []
     assert cam.box == [0, 0, 300, 427]
@@ -117,7 +112,7 @@ def test_tensors_have_one_shape(client: httpx.Client, portrait: bytes) -> None:
     assert sent(view="squash").json()["outputs"][0]["shape"] == [1, 1, 7, 7]
     refused = sent(view="whole")
     assert refused.status_code == 422
-    assert "view: Tensors have one shape" in refused.text
+    assert "view: The images of a tensor" in refused.text
 
 
 def test_a_panorama_is_seen_in_tiles_and_an_endless_one_is_refused_beside_others(
@@ -136,8 +131,8 @@ def test_a_panorama_is_seen_in_tiles_and_an_endless_one_is_refused_beside_others
 @pytest.mark.parametrize(
     ("options", "detail"),
     [
-        ({"detail": 256}, "detail: Only view=whole takes it"),
-        ({"view": "squash", "detail": 256}, "detail: Only view=whole takes it"),
+        ({"detail": 256}, "detail: It needs view=whole"),
+        ({"view": "squash", "detail": 256}, "detail: It needs view=whole"),
         ({"view": "whole", "detail": 32}, "detail: Input should be greater than or equal to 64"),
         ({"view": "tiles"}, "view: Input should be 'centre', 'whole' or 'squash'"),
     ],

@@ -134,7 +134,7 @@ def test_apps_in_one_process_have_separate_metrics() -> None:
 def test_the_documented_metrics_are_those_of_the_server(client: httpx.Client, cat: bytes) -> None:
     envelope(post(client, "/v1/predict", cat))
     problem(post(client, "/v1/predict", b"no picture"), 415, "unsupported-media-type")
-    operations = (REPOSITORY / "docs" / "operations.md").read_text("utf-8")
+    operations = (REPOSITORY / "docs" / "reference" / "settings.md").read_text("utf-8")
     documented = {
         name: labels.replace("`", "").replace(" ", "")
         for name, labels in re.findall(r"^\| `(pellucid_\w+)` \|([^|]*)\|", operations, re.MULTILINE)

@@ -183,7 +183,7 @@ def test_drop_increase_and_road_are_those_of_pytorch_grad_cam() -> None:
     ("advantage", "p", "chosen", "said"),
     [
         (0.2, 0.099, "follows", "the same map at random places (advantage +0.200 of probability, p = 0.099;"),
-        (0.2, 0.1, "unclear", "at random places can be chance"),
+        (0.2, 0.1, "unclear", "at random places may be chance"),
         (
             -0.3,
             0.0,

@@ -6,7 +6,7 @@ from collections.abc import Container, Iterable, Sequence
 
 from torch import fx, nn
 
-from pellucid.network.spec import LayerSpec
+from pellucid.network.spec import LayerSpec, stages
 
 NO_WAIST = "there is no heat map by default: the network has no layer with a spatial extent that all passes through"
 
@@ -75,14 +75,7 @@ def early_middle_late(waists: list[LayerSpec], default: LayerSpec | None, module
     if default is None:
         return ()
     until = waists[: waists.index(default) + 1]
-    stages: dict[tuple[int, int], LayerSpec] = {}
-    for layer in until:
-        best = stages.get(layer.shape[1:])
-        if not layer.kind.lower().endswith(("pad", "pad2d")) and (
-            best is None or layer.name.count(".") <= best.name.count(".")
-        ):
-            stages[layer.shape[1:]] = layer
-    in_order = sorted(stages.values(), key=lambda layer: -layer.shape[1] * layer.shape[2])
+    in_order = sorted(stages(until).values(), key=lambda layer: -layer.shape[1] * layer.shape[2])
     if len(in_order) == 1:
         even = [layer for layer in until if layer.name in modules] or until
         in_order = even[:: max(1, len(even) // 2)]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 from pellucid.explain.evidence import Attended, Evidence, has_importance
 from pellucid.explain.probe import Probe
 from pellucid.network.spec import PIXELS, NetworkSpec, OutputSpec
-from pellucid.types import Floats, MethodSpec, Needs, Plan
+from pellucid.types import Floats, MapSpec, MethodSpec, Needs, Plan
 
 OfEvidence = Callable[[Evidence], Floats]
 OfProbe = Callable[[Probe], Floats]
@@ -49,7 +49,7 @@ def method(
     name: str, *, title: str, needs: Needs, formula: str, paper: str, unit: str = "", **more: bool
 ) -> Callable[[Function], Function]:
     """Register the decorated function as a method. ``more`` sets the remaining fields of MethodSpec."""
-    spec = MethodSpec(name, title, needs, formula, paper, unit=unit, **more)
+    spec = MethodSpec(name, title, needs, formula, paper, unit=unit, **more)  # type: ignore[arg-type]
 
     def declare(heat: Function) -> Function:
         of_evidence = Method if needs in ("activation", "gradient") else ProbingMethod
@@ -67,6 +67,28 @@ def offered(network: NetworkSpec, output: OutputSpec) -> tuple[MethodSpec, ...]:
     """
     specs = [method.spec for method in METHODS.values() if network.attentions or not method.spec.of_attention]
     return tuple(sorted(specs, key=lambda spec: output.kind == "dense" and spec.name != "hirescam"))
+
+
+def choices(network: NetworkSpec, output: OutputSpec) -> tuple[MethodSpec, ...]:
+    """What a request may name as its method: the methods offered, and ``best`` where there is a default layer.
+
+    ``best`` is the mean of the maps by ``elementwise`` at the layers that end the last three map sizes, the most
+    faithful map in docs/explanation/quality.md. In a network of one map size it is the default method at the default
+    layer.
+    """
+    methods, layers = offered(network, output), network.last_stages
+    if not layers:
+        return methods
+    chosen = METHODS["elementwise"].spec if len(layers) > 1 else methods[0]
+    best = replace(
+        chosen,
+        name="best",
+        title=f"Best: {chosen.title}",
+        formula=f"{chosen.name} at {' + '.join(layers)}" + ", the mean of the stretched maps" * (len(layers) > 1),
+        at_layers=False,
+        stands_for=MapSpec(chosen.name, layers),
+    )
+    return *methods, best
 
 
 def _places(plan: Plan) -> Iterable[tuple[MethodSpec, str]]:

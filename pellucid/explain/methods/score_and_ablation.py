@@ -67,7 +67,7 @@ def score_cam_at_layer(probe: Probe) -> Floats:
     "recipro-cam",
     title="ReciproCAM",
     needs="position forwards",
-    formula="the logit that the activation gives when all but one position is hidden, less the least of them",
+    formula="the logit that the activation gives when all but one position is hidden, minus the smallest of these",
     paper="Byun and Lee 2022, arXiv 2209.14074",
     signed=False,
 )
@@ -84,7 +84,8 @@ def recipro_cam(probe: Probe) -> Floats:
     "vit-recipro-cam",
     title="ViT-ReciproCAM",
     needs="position forwards",
-    formula="the logit that the activation gives through a Gaussian window at one position, less the least of them",
+    formula="the logit that the activation gives through a Gaussian window at one position, minus the smallest of "
+    "these",
     paper="Byun and Lee 2023, arXiv 2310.02588",
     signed=False,
 )

@@ -69,7 +69,8 @@ export function renderControls({state, detail, models, update}) {
     "label", {class: `control control-${name}`}, h("span", {}, tOf(`control.${name}`, detail.output.kind)),
     h("select", {"data-key": name, onchange}, options),
   );
-  const methods = methodsAt(state.layer, detail);
+  const chosen = ({at}) => !at.length;  // a method that chooses its layers
+  const methods = [...new Set([...methodsAt(state.layer, detail), ...detail.method_details.filter(chosen)])];
   const method = detail.method_details.find(({name}) => name === (state.method || detail.methods[0]));
   const top = state.top_k && !TOP.includes(state.top_k) ? [...TOP, state.top_k] : TOP;
   // what a shared address asks for is shown, also where there is no such thing: the service's answer says so
@@ -81,7 +82,9 @@ export function renderControls({state, detail, models, update}) {
     row("method", choice(
       known(methods.map(({name}) => name), state.method), method?.name,
       (name) => [name, price(methods.find((each) => each.name === name) ?? {})].filter(Boolean).join(" – "),
-    )),
+    ), ({target: {value}}) => update({
+      method: value, ...(methods.some((each) => each.name === value && chosen(each)) ? {layer: ""} : {}),
+    })),
     row("colormap", choice(
       known(["", ...colourMaps()], state.colormap), state.colormap, (name) => name || t("control.automatic", {name: overlayColours({...state, colormap: ""})}),
     )),

@@ -62,7 +62,7 @@ function shown({query, result}, name, more) {
     asked.set("include", parts.filter((part) => part !== "feature_maps").join(","));
   }
   const cams = result.grad_cam ?? [];
-  if (cams.length) {
+  if (cams.length && !cams[0].fused) {  // the query names a method that chooses its layers
     asked.set("layer", cams[0].layer);
     asked.set("method", cams[0].method);
   }

@@ -20,10 +20,13 @@ const body = panel.querySelector(".body");
 
 let last = {};  // the last answer, and the question that it is an answer to
 
+/** Where other methods answer: at the map's layer, or at the default one if the map is of several. */
+const placeOf = ({fused, layer}, {detail}) => (fused ? detail.default_layer.name : layer);
+
 /** Draw a view's map by other methods, or the offer to. */
 export function renderMethods(view) {
   const cam = view.result.grad_cam?.[0];
-  const cheap = cam ? methodsAt(cam.layer, view.detail).filter(({needs}) => CHEAP.includes(needs)) : [];
+  const cheap = cam ? methodsAt(placeOf(cam, view), view.detail).filter(({needs}) => CHEAP.includes(needs)) : [];
   panel.hidden = cheap.length < 2;
   supersede("methods");
   if (panel.hidden) return;
@@ -44,7 +47,7 @@ function offer(view, cam, cheap) {
 async function draw(view, cam, cheap) {
   const signal = supersede("methods");
   const query = new URLSearchParams({
-    model: view.detail.name, layer: cam.layer, max_side: SIDE, method: cheap.map(({name}) => name).join(","),
+    model: view.detail.name, layer: placeOf(cam, view), max_side: SIDE, method: cheap.map(({name}) => name).join(","),
   });
   for (const [name, value] of [...seen(view), ...sameTarget(cam, view.state)]) query.set(name, value);
   if (view.state.signed) query.set("signed", view.state.signed);
@@ -68,7 +71,7 @@ async function draw(view, cam, cheap) {
     return h("li", {}, h(
       "button",
       {
-        type: "button", class: "picture", "data-key": `method-${method}`, "aria-pressed": String(method === cam.method),
+        type: "button", class: "picture", "data-key": `method-${method}`, "aria-pressed": String(!cam.fused && method === cam.method),
         onclick: () => view.update({method: method === view.detail.methods[0] ? "" : method}),
       },
       shown, h("span", {class: "name"}, method),

@@ -137,7 +137,7 @@ export function networkMap({key, label, detail, photo, picked, multiple = false,
   }
 
   function listbox(name, ...inside) {
-    const node = h("div", {role: "listbox", "aria-label": name, "aria-multiselectable": multiple && "true"}, ...inside);
+    const node = h("div", {role: "listbox", "aria-label": name, "aria-multiselectable": (multiple || picked.length > 1) && "true"}, ...inside);
     const options = [...node.querySelectorAll("[role=option]")];
     const first = options.find((each) => each.ariaSelected === "true") ?? options[0];
     if (first) first.tabIndex = 0;
@@ -243,7 +243,7 @@ export function renderNetworkMap({photo, detail, state, result, update}) {
       size: `${raw.values.length}\u00a0×\u00a0${raw.values[0].length}`,
     })}`),
     layers.length || input
-      ? networkMap({key: "map", label: t("map.choose"), detail, photo, picked: [layer], input, onPick})
+      ? networkMap({key: "map", label: t("map.choose"), detail, photo, picked: layer.split(" + "), input, onPick})
       : h("p", {class: "muted"}, detail.default_layer.why),
     h("details", {class: "help", open}, h("summary", {"data-key": "map-help"}, t("help")), h("p", {}, t("map.help"))),
   );

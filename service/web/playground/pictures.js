@@ -100,13 +100,16 @@ export function outlined({width, height, levels}, isSigned, thick) {
   return made;
 }
 
-/** A mask in rows of `columns`, grown by `steps` to all eight sides. */
+/** A mask in rows of `columns`, grown by `steps` to all eight sides: along its rows, then along its columns. */
 function grown(mask, columns, steps) {
-  const rows = mask.length / columns;
-  const within = (at, length) => Array.from({length}, (_, n) => n).slice(Math.max(0, at - steps), at + steps + 1);
-  return mask.map((_, n) => within(Math.floor(n / columns), rows).some(
-    (y) => within(n % columns, columns).some((x) => mask[y * columns + x]),
-  ));
+  const along = (values, length, step) => values.map((_, at) => {
+    const place = Math.floor(at / step) % length;
+    for (let n = Math.max(-steps, -place); n <= Math.min(steps, length - 1 - place); n++) {
+      if (values[at + n * step]) return true;
+    }
+    return false;
+  });
+  return along(along(mask, columns, 1), mask.length / columns, columns);
 }
 
 /** Means over `radius` to both sides, along lines of `length` values that are `step` apart; only of those `near`. */
