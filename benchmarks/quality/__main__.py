@@ -41,11 +41,11 @@ class Part:
 
 
 PARTS: Final = {
-    "scenes": Part(measure.measure, report.page),
     "pointing": Part(pointing.measure, pointing.page, "boxes"),
     "faithfulness": Part(faithfulness.measure, faithfulness.page, "pictures"),
     "damage": Part(damage.measure, damage.page, "pictures"),
     "calibration": Part(calibration.measure, calibration.page, "pictures", "trust.md"),
+    "scenes": Part(measure.measure, report.page),
 }
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
@@ -55,10 +55,7 @@ def main(
     boxes: Annotated[Path | None, typer.Option(help="A folder of photographs with boxes: where maps point.")] = None,
     pictures: Annotated[
         Path | None,
-        typer.Option(
-            help="A folder of photographs: how faithful and how robust maps are, and how often trust is right. If its "
-            "folders are named by the numbers of their classes, also how often each view's first class is right."
-        ),
+        typer.Option(help="A folder of photographs: how faithful and robust maps are, and how often trust is right."),
     ] = None,
     parts: Annotated[str, typer.Option(help="Which to measure, between commas.")] = ",".join(PARTS),
     layers: Annotated[str, typer.Option(help="From early to late, between commas; for the default network.")] = LAYERS,
@@ -86,9 +83,9 @@ def main(
         part, path = PARTS[name], folder / f"{name}.jsonl.gz"
         if data[part.needs] and not from_results:
             run.say(name)
-            with gzip.open(path, "wt", encoding="utf-8") as file:
-                for record in chain([about], part.measure(run)):
-                    print(json.dumps(record), file=file)
+            lines = [json.dumps(record) + "\n" for record in chain([about], part.measure(run))]
+            with gzip.open(path, "wt", encoding="utf-8") as file:  # whole or not at all
+                file.writelines(lines)
         if path.exists():
             _write(part, path, images if kept else None)
 

@@ -22,11 +22,10 @@ from pellucid.ranks import spearman
 from pellucid.types import InputPixels, MapSpec, Outcome, Plan
 
 GATES: Final = ("lite0", "lite0-plain")
-# Severities 1, 3 and 5 of ImageNet-C, of the network's own pixels: Hendrycks and Dietterich, arXiv 1903.12261.
-_SEVERITIES: Final = (1, 3, 5)
-_SPREADS: Final = (0.08, 0.18, 0.38)
-_RADII: Final = (1, 3, 6)
-_QUALITIES: Final = (25, 15, 7)
+# Severities of ImageNet-C, of the network's own pixels: Hendrycks and Dietterich, arXiv 1903.12261.
+_SPREADS: Final = {1: 0.08, 3: 0.18, 5: 0.38}
+_RADII: Final = {1: 1, 3: 3, 5: 6}
+_QUALITIES: Final = {1: 25, 3: 15, 5: 7}
 # What gives the figures a scale. The step is half a position of the last layer's map.
 SHIFTED: Final = "shifted by 16 pixels"
 ANOTHER: Final = "another picture"
@@ -42,12 +41,12 @@ def damaged(pixels: InputPixels) -> dict[str, InputPixels]:
     generator = np.random.default_rng(zlib.crc32(pixels.tobytes()))
     picture = Image.fromarray(pixels)
     found: dict[str, InputPixels] = {}
-    for severity, spread in zip(_SEVERITIES, _SPREADS, strict=True):
+    for severity, spread in _SPREADS.items():
         noise = generator.normal(0, 255 * spread, pixels.shape)
         found[f"noise, {severity}"] = np.clip(pixels + noise, 0, 255).astype(np.uint8)
-    for severity, radius in zip(_SEVERITIES, _RADII, strict=True):
+    for severity, radius in _RADII.items():
         found[f"blur, {severity}"] = np.asarray(picture.filter(ImageFilter.GaussianBlur(radius)))
-    for severity, quality in zip(_SEVERITIES, _QUALITIES, strict=True):
+    for severity, quality in _QUALITIES.items():
         picture.save(buffer := io.BytesIO(), "JPEG", quality=quality)
         found[f"JPEG, {severity}"] = np.asarray(Image.open(buffer))
     x, y = _STEP * generator.choice((-1, 1), 2)
@@ -93,11 +92,8 @@ def _explained(
 def _moved(whole: Outcome, damaged: Outcome) -> Figures:
     found: Figures = {STAYS: [damaged.predictions[0].index == whole.predictions[0].index]}
     for one, other in zip(whole.explanations, damaged.explanations, strict=True):
-        ranks = spearman(one.heat, other.heat) or 0.0
-        found[f"{one.method} {one.layers[0]}"] = [
-            round(ranks, 4),
-            round(cosine(one.heat, other.heat, *one.heat.shape), 4),
-        ]
+        alike = spearman(one.heat, other.heat) or 0.0, cosine(one.heat, other.heat, *one.heat.shape)
+        found[f"{one.method} {one.layers[0]}"] = [round(each, 4) for each in alike]
     return found
 
 
@@ -123,25 +119,15 @@ def page(records: Sequence[Figures]) -> dict[str, str]:
     maps = list(records[0][GATES[0]][SHIFTED])[1:]
     damages = [name for name in names if name not in (SHIFTED, ANOTHER)]
     rows = [
-        (
-            name,
-            *_cells(records, [name], (STAYS, 0))[1:],
-            *_cells(records, [name], (maps[0], 0))[1:],
-        )
+        (name, *(cell for figure in (STAYS, maps[0]) for cell in _cells(records, [name], figure, 0)[1:]))
         for name in names
     ]
-    split = [
-        ("damaged, the class stays", damages, True),
-        ("damaged, the class changes", damages, False),
-        (SHIFTED, [SHIFTED], None),
-        (ANOTHER, [ANOTHER], None),
-    ]
+    split = [("damaged, the class stays", damages, True), ("damaged, the class changes", damages, False)]
     kinds = []
     for name in maps:
-        for title, of, stays in split:
-            count, *ranks = _cells(records, of, (name, 0), stays)
-            _, *cosines = _cells(records, of, (name, 1), stays)
-            kinds.append((*(f"`{part}`" for part in name.split(" ")), title, count, *ranks, *cosines))
+        for title, of, stays in [*split, (SHIFTED, [SHIFTED], None), (ANOTHER, [ANOTHER], None)]:
+            ranks, cosines = (_cells(records, of, name, place, stays) for place in (0, 1))
+            kinds.append((*(f"`{part}`" for part in name.split(" ")), title, *ranks, *cosines[1:]))
     of_rank, of_stays = _header("rank correlation"), _header("first class stays")
     by_damage = table(("damage, severity", *of_stays, *of_rank), rows)
     by_map = table(("method", "layer", "beside the undamaged picture", "pairs", *of_rank, *_header("cosine")), kinds)
@@ -153,12 +139,11 @@ def _header(name: str) -> tuple[str, str, str]:
 
 
 def _cells(
-    records: Sequence[Figures], damages: Sequence[str], figure: tuple[str, int], stays: bool | None = None
+    records: Sequence[Figures], damages: Sequence[str], name: str, place: int, stays: bool | None = None
 ) -> list[str]:
-    """The number of pairs, a figure's mean with gates, without, and of the difference; of those whose class ``stays``
-    in both networks, or changes in both.
+    """The number of pairs, a figure's mean with gates, without, and of the difference: of all, or of those whose
+    class ``stays`` in both networks, or changes in both.
     """
-    name, place = figure
     found = []
     for record in records:
         for damage in damages:

@@ -60,7 +60,7 @@ def measure(run: Run) -> Iterator[Figures]:
     early, middle, last = run.layers[0], run.middle, run.layers[-1]
     wanted = [Key(method.name, last) for method in offered(engine.network, SOFTMAX) if method.needs in _AT_LAST]
     wanted += [Key(method, middle) for method in _AT_MIDDLE]
-    fused = dict.fromkeys(((middle, last), (early, middle, last), engine.network.last_stages))
+    fused = dict.fromkeys(((early, middle, last), engine.network.last_stages))  # the last is `best`
     wanted += [Key(_FUSED, ",".join(names)) for names in fused]
     mean = [255 * value for value in spec.preprocess.mean]
 

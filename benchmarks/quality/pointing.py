@@ -5,7 +5,6 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from threading import Lock
 from typing import Any, Final
 
@@ -51,9 +50,7 @@ def measure(run: Run) -> Iterator[Figures]:
         for view in views(network):
             every = name == chosen and view == VIEW
             methods = cheap(network, [*run.layers, default]) if every else {default: [DEFAULT]}
-            right = top_1(network, view, run.pictures)
-            for figures in figures_of(network, view, methods, folder, folder.files[: 4 if run.quick else None]):
-                yield figures | right
+            yield from figures_of(network, view, methods, folder, folder.files[: 4 if run.quick else None])
             run.say(f"{name}, {view}")
 
 
@@ -132,15 +129,6 @@ def _scores(heat: Floats, over: Box, pair: Pair) -> list[float | None]:
     return [float(hit(heat, over, pair.boxes, TOLERANCE)), *shares, *[None] * (2 - len(shares))]
 
 
-def top_1(network: Network, view: str, pictures: Sequence[Path]) -> dict[str, float]:
-    """How often the first class is right, if the pictures' folders are named by the numbers of their classes."""
-    options, classes = views(network)[view], [path.parent.name for path in pictures]
-    if not classes or not all(map(str.isdecimal, classes)):
-        return {}
-    found = [network.predict(path, top_k=1, **options)[0].index for path in pictures]
-    return {"top_1": statistics.mean(one == int(other) for one, other in zip(found, classes, strict=True))}
-
-
 def by_method(records: Sequence[Figures]) -> list[tuple[str, str, list[Values]]]:
     """(method, layer, values of each of SCORES), late layers first and the baseline last: of the first network in the
     centre's view, and of the pairs that it recognises.
@@ -216,12 +204,11 @@ def views_table(records: Sequence[Figures]) -> str:
                 *map(_beside, _values(found, name)[:2], middle[:2]),
                 f"{_marked(of_all, usual)}, {middle_of_all:.2f}",
                 *map(_cell, _values(found, name)[2:]),
-                *([f"{found[0]['top_1']:.1%}"] if "top_1" in found[0] else []),
                 f"{pixels[0] / pixels[1]:.2f}",
             )
         )
     header = ("network", "view", "class in the top 5", "box in view", *(f"{name} (middle)" for name in SCORES[:2]))
-    more = ("all pairs (middle)", *SCORES[2:], *(["top 1"] if "top_1" in records[0] else []), "pixels")
+    more = ("all pairs (middle)", *SCORES[2:], "pixels")
     count = sum(len(record["pairs"]) for record in found)
     return f"{table((*header, *more), rows)}\n\n{count} pairs in {len(found)} pictures."
 
