@@ -135,8 +135,7 @@ def build(service: Service, settings: Settings, observers: Sequence[Callable[[Ca
             {"name": "health", "description": "Probes for an orchestrator."},
         ],
         lifespan=lifespan,
-        # Generators of clients make names of it: `predict`, not `predict_v1_predict_post`.
-        generate_unique_id_function=lambda route: route.name,
+        generate_unique_id_function=openapi.operation_id,
         static_url=ASSETS,
         redoc_url=None,
         redirect_slashes=False,
@@ -144,7 +143,9 @@ def build(service: Service, settings: Settings, observers: Sequence[Callable[[Ca
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     _watch(service)
-    for routes in (v1, kserve_v1, kserve_v2, torchserve, catalogue, atlas, health):
+    # FastAPI searches a router that it includes twice for each request.
+    app.router.routes += v1.router(service).routes
+    for routes in (kserve_v1, kserve_v2, torchserve, catalogue, atlas, health):
         app.include_router(routes.router(service))
 
     app.include_router(redoc.router(ASSETS))

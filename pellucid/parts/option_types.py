@@ -196,6 +196,10 @@ class Options(BaseModel):
                 raise PydanticCustomError("unknown_option", "{sentence}", {"sentence": sentence})
         return given
 
+    def __hash__(self) -> int:
+        """By identity: lists have no hash, and requests with the same query share one object."""
+        return id(self)
+
     @classmethod
     def take_one(cls, given: Sequence[tuple[str, str]]) -> None:
         """Raise InvalidOption if an option that takes one value is given several times."""

@@ -6,11 +6,13 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from typing import Any, Final, Protocol, TypeVar
 
 from pellucid.atlas.file import Atlas
 from pellucid.errors import Draining, EngineDown, UnknownModel, UnknownName
 from pellucid.network.spec import ONE_SIZE, ModelSpec, NetworkSpec, OutputSpec, Sizes
+from pellucid.parts.option_types import Options
 from pellucid.types import MethodSpec, Outcome, Plan, Prediction, Tiling
 
 from ..dispatch.admission import Admission
@@ -25,6 +27,8 @@ T = TypeVar("T")
 
 # The weight of older trials beside the latest: trials are rare, and one in a busy minute is soon forgotten.
 _FORGETTING: Final = 0.7
+# Plans that are kept, of options that requests share.
+_PLANS: Final = 64
 
 
 class Tiles(Protocol):
@@ -71,6 +75,11 @@ class Served:
     atlas_tag: str = ""
     drift: Drift | None = None
     trials: CostModel = field(default_factory=lambda: CostModel(_FORGETTING))
+
+    @cached_property
+    def planned(self) -> Callable[[Options, int], Plan]:
+        """``options.plan(self, images)``, computed once for an object that many requests share."""
+        return lru_cache(_PLANS)(lambda options, images: options.plan(self, images))
 
     def in_pool(self, function: Callable[..., T], *arguments: object) -> asyncio.Future[T]:
         """Call the function in a thread of the pool."""

@@ -70,9 +70,11 @@ class Results(Route[Options, Entry]):
         network = self._service.network(options.model)
         if self._media_type in FIGURE_TYPES:
             options = options.as_picture()
-        plan = options.plan(network, len(body.uploads))
+        # Requests with the same query share its options. Options of a body can be megabytes, so they are not kept.
+        images = len(body.uploads)
+        plan = options.plan(network, images) if body.fields else network.planned(options, images)
         if self._media_type != JSON:
-            _require_one_picture(len(body.uploads), plan, options, self._media_type)
+            _require_one_picture(images, plan, options, self._media_type)
         side = SOURCE_SIDE if self._media_type in FIGURE_TYPES and isinstance(options, FigureOptions) else None
         if options.provenance:
             self._origin = provenance.of_reply(self._request.scope["route"].path, options, plan, network)

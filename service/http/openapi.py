@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 
 from pellucid.parts import result
 from pellucid.parts.figure import FIGURE_TYPES, SVG
@@ -26,6 +27,11 @@ PICTURE_HEADERS: Final = {
     "Pellucid-All-Negative": "whether all evidence is against the class, true or false.",
     "Pellucid-Channels": "the channels of a grid, in its order.",
 }
+
+
+def operation_id(route: APIRoute) -> str:
+    """The id of a route. Generators of clients make names of it: `predict`, not `predict_v1_predict_post`."""
+    return route.name
 
 
 @cache

@@ -26,8 +26,8 @@ from .compare import Comparison
 
 def router(service: Service) -> APIRouter:
     """Each route: its document, its options, and what it answers."""
-    routes = APIRouter(route_class=OptionsRoute)
-    explaining = APIRouter(tags=["explain"], route_class=OptionsRoute)
+    routes = APIRouter(route_class=OptionsRoute, generate_unique_id_function=openapi.operation_id)
+    explaining = APIRouter(tags=["explain"], route_class=OptionsRoute, generate_unique_id_function=openapi.operation_id)
 
     @routes.post(
         "/v1/predict",
@@ -152,5 +152,5 @@ def router(service: Service) -> APIRouter:
         """
         return await serve(request, service, options, Results(request, service, *FIGURES))
 
-    routes.include_router(explaining)
+    routes.routes += explaining.routes
     return routes
