@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from openvino import opset15 as ops
 
 from pellucid.network.graph import INPUT, WEIGHT, Batch, Node, Part, Ref, walk
+from pellucid.runtime.cores import has_vnni
 
 Value = Any  # an output of OpenVINO's graph
 _TYPES: Final = {
@@ -308,9 +309,13 @@ def _fake_quantize(x: Value, scale: float, zero: int, lowest: int, highest: int)
 
 
 def _fake_quantize_channels(x: Value, scale: Value, zero: Value, axis: int, lowest: int, highest: int) -> Value:
-    """Rounding to whole multiples of a scale for each index of ``axis``. ``zero`` is 0, as for weights."""
+    """A weight rounded to multiples of a scale for each index of ``axis``. ``zero`` is 0 and not read.
+
+    Without VNNI, sums of two 8-bit products saturate at 16 bits. Weights of 7 bits, from -64 to 63, prevent it.
+    """
     step = ops.reshape(scale, _ints([-1 if each == axis else 1 for each in range(_rank(x))]), False)
-    low, high = (ops.multiply(step, _like(float(end), scale)) for end in (lowest, highest))
+    reach = 1 if has_vnni() else 2
+    low, high = (ops.multiply(step, _like(float(reach * end), scale)) for end in (lowest, highest))
     return ops.fake_quantize(x, low, high, low, high, highest - lowest + 1)
 
 
