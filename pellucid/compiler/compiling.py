@@ -49,7 +49,7 @@ from pellucid.network.spec import (
     PreprocessSpec,
     counted,
 )
-from pellucid.runtime import aten_to_openvino, torch_runtime
+from pellucid.runtime import aten_to_openvino, choose, cores, torch_runtime
 
 # The largest error of the compiled graph, relative to the largest value: above rounding, below the flip of a ReLU.
 _TOLERANCE: Final = {torch.float32: 1e-3, torch.float64: 1e-8}
@@ -241,8 +241,8 @@ def compile_network(
         network = _with_any_size(network, net, traced, full) if any_size else network
         if int8 is not None:
             stage("int8")
-            runtime = torch_runtime.TorchRuntime(network, torch.device("cpu"), threads=torch.get_num_threads())
             try:
+                runtime = choose.create(network, device="cpu", precision="fp32", threads=cores.available())
                 network = quantised(network, runtime, pictures(int8, model.preprocess))
             except (ValueError, OSError) as error:
                 raise CompileError(f"{model.name} can't be compiled: {error}") from error

@@ -1,8 +1,8 @@
-"""Rewrites a compiled network so that its convolutions run in int8. Its gradients stay in floating point.
+"""Rewrites a compiled network so that its convolutions run in int8.
 
 The rounding is written into the graph as ATen's ``fake_quantize`` operations. So a runtime needs no more than the file:
-OpenVINO runs the convolutions in int8, torch rounds their operands. Only the forward half reads the rounded operands. A
-gradient ignores the rounding (straight-through, Bengio et al., arXiv 1308.3432).
+OpenVINO runs the convolutions in int8, torch rounds their operands. A pass with gradients leaves the rounding out
+(``Graph.part``): it would be no faster, and near the edge of a ReLU rounding flips whole paths of a gradient.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from pellucid.decode.image import decode
 from pellucid.errors import PellucidError, UnsupportedMediaType
 from pellucid.network.file import CompiledNetwork, as_json
-from pellucid.network.graph import WEIGHT, Graph, Node, Ref
+from pellucid.network.graph import ROUNDING, WEIGHT, Graph, Node, Ref
 from pellucid.network.spec import PreprocessSpec
 from pellucid.runtime.base import Runtime
 from pellucid.types import InputPixels, Upload
@@ -27,8 +27,6 @@ _MOST_PICTURES: Final = 300
 _MOST_PIXELS: Final = 10**8
 _LEAST_SCALE: Final = 1e-12  # of a channel whose weights are all 0
 _CONVOLUTION: Final = "aten.convolution.default"
-_ROUND_IMAGE: Final = "aten.fake_quantize_per_tensor_affine.default"
-_ROUND_KERNEL: Final = "aten.fake_quantize_per_channel_affine.default"
 _PAD: Final = "aten.constant_pad_nd.default"
 
 
@@ -109,7 +107,7 @@ def _rewritten(graph: Graph, sources: Mapping[str, str], ranges: Iterable[tuple[
             low, high = range_of[value.name]
             low, high = min(low, 0.0), max(high, 0.0)
             scale = max((high - low) / 255, _LEAST_SCALE)
-            add(name, _ROUND_IMAGE, value, scale, round(-low / scale), 0, 255)  # 0 stays exact
+            add(name, ROUNDING[0], value, scale, round(-low / scale), 0, 255)  # 0 stays exact
         return Ref(name)
 
     def kernel(convolution: str, weight: Ref, axes: tuple[int, ...]) -> Ref:
@@ -119,7 +117,7 @@ def _rewritten(graph: Graph, sources: Mapping[str, str], ranges: Iterable[tuple[
         step = add(f"{name}.step", "aten.mul.Tensor", largest, 1 / 127)
         scale = add(f"{name}.scale", "aten.clamp_min.default", step, _LEAST_SCALE)
         zero = add(f"{name}.zero", "aten.mul.Tensor", scale, 0.0)
-        return add(f"{name}.weight", _ROUND_KERNEL, weight, scale, zero, 0, -127, 127)
+        return add(f"{name}.weight", ROUNDING[1], weight, scale, zero, 0, -127, 127)
 
     for name, node in graph.nodes.items():
         if name in sources:

@@ -190,11 +190,6 @@ class CompiledNetwork:
             self.manifest.pixels if layer == PIXELS and layer not in self.spec.by_name else self.manifest.values[layer]
         )
 
-    @cached_property
-    def int8(self) -> bool:
-        """Whether convolutions run in int8."""
-        return any(node.op.startswith("aten.fake_quantize_") for node in self.graph.nodes.values())
-
     @property
     def sizes(self) -> Sizes:
         """The sizes of pixels on which the network runs."""

@@ -242,7 +242,7 @@ class TorchRuntime:
         self.paying_batch = _PAYING_BATCH.get(device.type, 8)
         self._device, self._threads = device, threads
         self._dtype = torch.bfloat16 if bf16 else None
-        precision = ("int8+" if network.int8 else "") + ("bf16" if bf16 else "fp32")
+        precision = ("int8+" if network.graph.rounded else "") + ("bf16" if bf16 else "fp32")
         description = f"torch {torch.__version__} on {device}, {precision}"
         self.info = RuntimeInfo("torch", str(device), precision, threads, description, _hardware(device))
         spec = network.model.preprocess
