@@ -184,10 +184,9 @@ class Graph:
 
         Raises GraphError if the outputs need another input.
         """
-        if self.rounded and not self.of_wanted.isdisjoint(outputs):
-            return self.unrounded.part(inputs, outputs)
-        needed = self.ancestors(outputs, inputs)
-        nodes = tuple(node for name, node in self.nodes.items() if name in needed and name not in inputs)
+        graph = self if self.of_wanted.isdisjoint(outputs) else self.unrounded
+        needed = graph.ancestors(outputs, inputs)
+        nodes = tuple(node for name, node in graph.nodes.items() if name in needed and name not in inputs)
         batches: dict[str, str] = {WANTED_INPUT: WANTED_INPUT, PIXELS_INPUT: inputs[0] if inputs else PIXELS_INPUT}
         for node in nodes:
             if node.op == INPUT:
