@@ -212,6 +212,10 @@ def compile_network(
     ``guess``: the kind of the output is not declared. ``any_size``: try to record a graph for pixels of any size, which
     takes longer. ``int8``: the folder of pictures that calibrate int8.
     """
+    try:
+        shown = pictures(int8, model.preprocess) if int8 is not None else None
+    except (ValueError, OSError) as error:
+        raise CompileError(f"{model.name} can't be compiled: {error}") from error
     with _progress_bar(model.name, progress) as stage:
         stage("trace")
         net = getattr(net, "_orig_mod", net)  # of torch.compile
@@ -239,11 +243,11 @@ def compile_network(
         stage("sizes")
         network = CompiledNetwork(manifest, full.graph, weights)
         network = _with_any_size(network, net, traced, full) if any_size else network
-        if int8 is not None:
+        if shown is not None:
             stage("int8")
             try:
                 runtime = choose.create(network, device="cpu", precision="fp32", threads=cores.available())
-                network = quantised(network, runtime, pictures(int8, model.preprocess))
+                network = quantised(network, runtime, shown)
             except (ValueError, OSError) as error:
                 raise CompileError(f"{model.name} can't be compiled: {error}") from error
         stage("write")

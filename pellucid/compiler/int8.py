@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,8 +34,16 @@ _PAD: Final = "aten.constant_pad_nd.default"
 def pictures(folder: Path, spec: PreprocessSpec) -> Iterator[InputPixels]:
     """The pixels of up to 300 pictures below the folder, evenly chosen by name. Files of other types are skipped.
 
-    Raises ValueError for a picture that can't be read, and OSError.
+    Raises ValueError at once if there are none, or for a picture that can't be read when it is reached, and OSError.
     """
+    found = _decoded(folder, spec)
+    first = next(found, None)
+    if first is None:
+        raise ValueError("int8 is calibrated on pictures, and the folder has none")
+    return chain([first], found)
+
+
+def _decoded(folder: Path, spec: PreprocessSpec) -> Iterator[InputPixels]:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     for file in files[:: max(1, -(-len(files) // _MOST_PICTURES))]:
         try:
@@ -48,7 +57,7 @@ def pictures(folder: Path, spec: PreprocessSpec) -> Iterator[InputPixels]:
 def quantised(network: CompiledNetwork, runtime: Runtime, shown: Iterable[InputPixels]) -> CompiledNetwork:
     """The network with its convolutions in int8, calibrated on the pixels ``[H, W, C]`` of some pictures.
 
-    ``runtime`` runs the network as it is. Raises ValueError if there are no pictures, or no convolutions.
+    ``runtime`` runs the network as it is. Raises ValueError if there are no convolutions.
     """
     manifest = network.manifest
     sources = _sources(network.graph, manifest.logits)
@@ -61,8 +70,6 @@ def quantised(network: CompiledNetwork, runtime: Runtime, shown: Iterable[InputP
             lows[name].append(float(value.min()))
             highs[name].append(float(value.max()))
     count = len(next(iter(lows.values())))
-    if not count:
-        raise ValueError("int8 is calibrated on pictures, and the folder has none")
     # The extremes of all pictures would be those of one outlier, so the range is the mean of each picture's.
     ranges = [(float(np.mean(lows[name])), float(np.mean(highs[name]))) for name in sources.values()]
     scaled = network.scaled
