@@ -1,8 +1,7 @@
-"""What bfloat16 and int8 do to explanations: maps and channel weights beside those in float64, into docs/numerics.md.
+"""What bfloat16 does to explanations: maps and channel weights beside those in float64, into docs/numerics.md.
 
 ``python -m benchmarks.precision [PICTURES]`` (``make precision PICTURES=folder``): the shipped photographs, and up to
-``--most`` of a folder's or a tar's. It needs a processor with bfloat16. ``--int8 FILE`` adds what
-``pellucid compile lite0 --int8 FOLDER --out FILE`` wrote.
+``--most`` of a folder's or a tar's. It needs a processor with bfloat16.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from pellucid.compiler.compiling import compile_network
 from pellucid.decode.image import decode
 from pellucid.explain.evidence import Evidence
 from pellucid.explain.methods.gradient import channel_weights, grad_cam
-from pellucid.network.file import CompiledNetwork, Nodes, Value, load
+from pellucid.network.file import CompiledNetwork, Nodes, Value
 from pellucid.network.spec import ModelSpec
 from pellucid.ranks import spearman
 from pellucid.runtime.base import Runtime
@@ -92,7 +91,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("pictures", type=Path, nargs="?")
     parser.add_argument("--most", type=int, default=200)
-    parser.add_argument("--int8", type=Path)
     given = parser.parse_args()
     net, spec = catalog.load("lite0")
     single, double = compile_network(net, spec, None), compile_network(net.double(), spec, None)
@@ -101,9 +99,6 @@ def main() -> None:
         "fp32": OpenVINORuntime(single, bf16=False, threads=2),
         "bf16": OpenVINORuntime(single, bf16=True, threads=2),
     }
-    if given.int8:
-        runtimes["int8+bf16"] = OpenVINORuntime(load(given.int8), bf16=True, threads=2)
-        runtimes["int8+fp32"] = OpenVINORuntime(load(given.int8), bf16=False, threads=2)
     found: dict[tuple[str, str], list[tuple[float, float]]] = {}
     effects: dict[str, list[float]] = {}
     same = dict.fromkeys(runtimes, 0)
@@ -111,7 +106,7 @@ def main() -> None:
     for pixels in tqdm(shown):
         expected = Seen(double, exact, pixels)
         for name, runtime in runtimes.items():
-            seen = Seen(runtime.network, runtime, pixels, expected.top)
+            seen = Seen(single, runtime, pixels, expected.top)
             same[name] += seen.top == expected.top
             for layer in LAYERS:
                 ranks = spearman(seen.weights[layer], expected.weights[layer]) or 0.0
