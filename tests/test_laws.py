@@ -28,7 +28,7 @@ MAY_IMPORT = {
         "pellucid.network",
     },
     "pellucid.client": {"pellucid.schemas"},
-    "pellucid.compiler": {"pellucid.network", "pellucid.runtime"},
+    "pellucid.compiler": {"pellucid.decode.image", "pellucid.network", "pellucid.runtime"},
     "pellucid.decode": set(),
     "pellucid.engine": {"pellucid.explain", "pellucid.network", "pellucid.runtime"},
     "pellucid.explain": set(),

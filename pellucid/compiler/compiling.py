@@ -21,6 +21,7 @@ from pellucid.compiler.any_size import any_size as sized
 from pellucid.compiler.digest import parameters_digest
 from pellucid.compiler.files import is_file, of_file
 from pellucid.compiler.gradient.full_graph import FullGraph, record
+from pellucid.compiler.int8 import pictures, quantised
 from pellucid.compiler.sources import SourceError
 from pellucid.compiler.trace.graph import TracedNetwork, UntraceableError
 from pellucid.compiler.weights import PROGRAMS
@@ -48,7 +49,7 @@ from pellucid.network.spec import (
     PreprocessSpec,
     counted,
 )
-from pellucid.runtime import aten_to_openvino, torch_runtime
+from pellucid.runtime import aten_to_openvino, choose, cores, torch_runtime
 
 # The largest error of the compiled graph, relative to the largest value: above rounding, below the flip of a ReLU.
 _TOLERANCE: Final = {torch.float32: 1e-3, torch.float64: 1e-8}
@@ -60,7 +61,7 @@ _STEP: Final = 1e-6
 _LARGEST_MEAN: Final = 10
 # torch's words for a convolution of other channels: those of the pixels, and those that it takes.
 _OTHER_CHANNELS: Final = re.compile(r"expected input\[\d+, (\d+), \d+, \d+\] to have (\d+) channels")
-_STAGES: Final = ("trace", "gradients", "check", "sizes", "write")
+_STAGES: Final = ("trace", "gradients", "check", "sizes", "int8", "write")
 
 
 class CompileError(ValueError):
@@ -89,6 +90,7 @@ def compile(
     name: str | None = None,
     title: str = "",
     source: str = "",
+    int8: str | Path | None = None,
     progress: bool = True,
 ) -> CompiledNetwork:
     """Compile a network of pictures into the file ``path``. Serving the file needs no torch.
@@ -121,6 +123,9 @@ def compile(
 
     ``name`` is the network's name in requests, by default the file's name. ``title`` and ``source`` describe it to
     readers. ``progress`` shows a progress bar on a terminal.
+
+    With ``int8``, a folder, convolutions run in int8 (docs/numerics.md). Up to 300 pictures of the folder calibrate it;
+    give such as the network will see.
 
     Raises CompileError, and OSError if the file can't be written.
     """
@@ -176,7 +181,8 @@ def compile(
         output=declared_output(output, labels, units, threshold, background),
         weights_sha256=weights_sha256,
     )
-    return compile_network(net, model, path, progress=progress, guess=output is None, any_size=True)
+    folder = Path(int8) if int8 is not None else None
+    return compile_network(net, model, path, progress=progress, guess=output is None, any_size=True, int8=folder)
 
 
 def declared_output(
@@ -199,12 +205,17 @@ def compile_network(
     progress: bool = False,
     guess: bool = False,
     any_size: bool = False,
+    int8: Path | None = None,
 ) -> CompiledNetwork:
     """Compile a network that ``model`` describes into the file ``path``, or in memory if None. See ``compile``.
 
     ``guess``: the kind of the output is not declared. ``any_size``: try to record a graph for pixels of any size, which
-    takes longer.
+    takes longer. ``int8``: the folder of pictures that calibrate int8.
     """
+    try:
+        shown = pictures(int8, model.preprocess) if int8 is not None else None
+    except (ValueError, OSError) as error:
+        raise CompileError(f"{model.name} can't be compiled: {error}") from error
     with _progress_bar(model.name, progress) as stage:
         stage("trace")
         net = getattr(net, "_orig_mod", net)  # of torch.compile
@@ -232,9 +243,16 @@ def compile_network(
         stage("sizes")
         network = CompiledNetwork(manifest, full.graph, weights)
         network = _with_any_size(network, net, traced, full) if any_size else network
+        if shown is not None:
+            stage("int8")
+            try:
+                runtime = choose.create(network, device="cpu", precision="fp32", threads=cores.available())
+                network = quantised(network, runtime, shown)
+            except (ValueError, OSError) as error:
+                raise CompileError(f"{model.name} can't be compiled: {error}") from error
         stage("write")
         try:
-            digest = save(path, network.manifest, full.graph, network.weights, network.scaled) if path else ""
+            digest = save(path, network.manifest, network.graph, network.weights, network.scaled) if path else ""
         except NetworkFileError as error:
             raise CompileError(f"{model.name} can't be compiled: {error}") from error
     return replace(network, digest=digest)

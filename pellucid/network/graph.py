@@ -20,6 +20,11 @@ WANTED_INPUT: Final = "wanted"
 # The two operations that are not ATen's: an input of the graph, and an array of the file by name.
 INPUT: Final = "input"
 WEIGHT: Final = "weight"
+# The operations that round an operand of a convolution to 8 bits: its input, and its weight.
+ROUNDING: Final = (
+    "aten.fake_quantize_per_tensor_affine.default",
+    "aten.fake_quantize_per_channel_affine.default",
+)
 DTYPES: Final = ("float32", "float64", "int64", "int32", "bool")
 _MOST_NODES: Final = 200_000
 _DEEPEST: Final = 4
@@ -175,14 +180,43 @@ class Graph:
         return (value, *(name for name in self.nodes if name in bypass))
 
     def part(self, inputs: Sequence[str], outputs: Sequence[str]) -> Part:
-        """The nodes that compute ``outputs`` from ``inputs``. Raises GraphError if they need another input."""
-        needed = self.ancestors(outputs, inputs)
-        nodes = tuple(node for name, node in self.nodes.items() if name in needed and name not in inputs)
+        """The nodes that compute ``outputs`` from ``inputs``. A part with a gradient is one of the unrounded graph.
+
+        Raises GraphError if the outputs need another input.
+        """
+        graph = self if self.of_wanted.isdisjoint(outputs) else self.unrounded
+        needed = graph.ancestors(outputs, inputs)
+        nodes = tuple(node for name, node in graph.nodes.items() if name in needed and name not in inputs)
         batches: dict[str, str] = {WANTED_INPUT: WANTED_INPUT, PIXELS_INPUT: inputs[0] if inputs else PIXELS_INPUT}
         for node in nodes:
             if node.op == INPUT:
                 raise GraphError(f"{', '.join(outputs)} can't be computed from {', '.join(inputs)} without {node.name}")
         return Part(nodes, tuple(inputs), tuple(outputs), batches)
+
+    @cached_property
+    def rounded(self) -> bool:
+        """Whether operands are rounded to 8 bits."""
+        return any(node.op in ROUNDING for node in self.nodes.values())
+
+    @cached_property
+    def unrounded(self) -> Graph:
+        """The graph whose operations read operands that are not rounded to 8 bits."""
+        if not self.rounded:
+            return self
+        instead: dict[str, Ref] = {}
+
+        def leaf(value: Any) -> Any:
+            return instead.get(value.name, value) if isinstance(value, Ref) else value
+
+        nodes = []
+        for name, node in self.nodes.items():
+            if node.op in ROUNDING:
+                instead[name] = leaf(node.args[0])
+            else:
+                kwargs = {key: walk(value, leaf) for key, value in node.kwargs.items()}
+                node = Node(name, node.op, walk(node.args, leaf), kwargs)
+            nodes.append(node)
+        return Graph(nodes)
 
     @cached_property
     def _following(self) -> frozenset[str]:
@@ -213,6 +247,7 @@ class Graph:
         following = self._following
         _ = self.of_pixels, self.of_wanted
         graph = copy(self)
+        graph.__dict__.pop("unrounded", None)
         graph.nodes = {name: sized(node) if name in following else node for name, node in self.nodes.items()}
         return graph
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from openvino import opset15 as ops
 
 from pellucid.network.graph import INPUT, WEIGHT, Batch, Node, Part, Ref, walk
+from pellucid.runtime.cores import has_vnni
 
 Value = Any  # an output of OpenVINO's graph
 _TYPES: Final = {
@@ -302,6 +303,22 @@ def _to(x: Value, *, dtype: Any = None) -> Value:
     return x if dtype is None else ops.convert(x, _TYPES[dtype.name])
 
 
+def _fake_quantize(x: Value, scale: float, zero: int, lowest: int, highest: int) -> Value:
+    low, high = (ops.constant(np.float32((end - zero) * scale)) for end in (lowest, highest))
+    return ops.fake_quantize(x, low, high, low, high, highest - lowest + 1)
+
+
+def _fake_quantize_channels(x: Value, scale: Value, zero: Value, axis: int, lowest: int, highest: int) -> Value:
+    """A weight rounded to multiples of a scale for each index of ``axis``. ``zero`` is 0 and not read.
+
+    Without VNNI, sums of two 8-bit products saturate at 16 bits. Weights of 7 bits, from -64 to 63, prevent it.
+    """
+    step = ops.reshape(scale, _ints([-1 if each == axis else 1 for each in range(_rank(x))]), False)
+    reach = 1 if has_vnni() else 2
+    low, high = (ops.multiply(step, _like(float(reach * end), scale)) for end in (lowest, highest))
+    return ops.fake_quantize(x, low, high, low, high, highest - lowest + 1)
+
+
 def _any(x: Value, dim: int, keepdim: bool = False) -> Value:
     return ops.reduce_logical_or(x, _ints([dim]), keepdim)
 
@@ -537,6 +554,8 @@ _OPERATIONS: Final[dict[str, Callable[..., Any]]] = {
     "aten.matmul.default": _matmul,
     "aten.masked_fill.Scalar": _masked,
     "aten.masked_fill.Tensor": _masked,
+    "aten.fake_quantize_per_tensor_affine.default": _fake_quantize,
+    "aten.fake_quantize_per_channel_affine.default": _fake_quantize_channels,
     "aten.clamp_min.default": lambda x, low: ops.maximum(x, _like(low, x)),
     "aten.clamp_max.default": lambda x, high: ops.minimum(x, _like(high, x)),
     "aten.maximum.default": _binary(ops.maximum),

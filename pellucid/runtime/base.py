@@ -122,6 +122,6 @@ def parts_behind(network: CompiledNetwork, value: Value) -> tuple[tuple[str, ...
     """
     graph, logits = network.graph, network.manifest.logits
     outputs = [logits, *([value.gradient] if value.gradient else [])]
-    crossing = graph.crossing(value.node, outputs)
+    crossing = graph.unrounded.crossing(value.node, outputs)
     gradient = graph.part((*crossing, WANTED_INPUT), (value.gradient,)) if value.gradient else None
     return crossing, graph.part(crossing, (logits,)), gradient

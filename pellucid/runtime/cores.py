@@ -1,10 +1,11 @@
-"""The number of cores that this process may use, and the processor's name."""
+"""The number of cores that this process may use, and the processor's name and instructions."""
 
 from __future__ import annotations
 
 import math
 import os
 import platform
+from functools import cache
 from pathlib import Path
 
 
@@ -32,10 +33,17 @@ def _quota(cgroup: Path) -> int | None:
 
 def processor() -> str:
     """The processor's model name."""
-    listed = Path("/proc/cpuinfo")
-    if listed.is_file():
-        lines = (line.partition(":") for line in listed.read_text("utf-8", "replace").splitlines())
-        for name, _, value in lines:
-            if name.strip() == "model name":
-                return value.strip()
-    return platform.processor() or platform.machine()
+    return _listed("model name") or platform.processor() or platform.machine()
+
+
+@cache
+def has_vnni() -> bool:
+    """Whether the processor has VNNI, which adds products of 8-bit numbers exactly. False if it is not known."""
+    return "_vnni" in _listed("flags")
+
+
+def _listed(name: str) -> str:
+    """The first value of that name in Linux's list of processors, or an empty string."""
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text("utf-8", "replace").splitlines() if file.is_file() else []
+    return next((value.strip() for key, _, value in (line.partition(":") for line in lines) if key.strip() == name), "")

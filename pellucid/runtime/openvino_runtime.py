@@ -69,7 +69,7 @@ class OpenVINORuntime:
         self.paying_batch = _PAYING_BATCH
         self.bf16 = bf16
         self._threads = threads
-        precision = "bf16" if bf16 else "fp32"
+        precision = ("int8+" if network.graph.rounded else "") + ("bf16" if bf16 else "fp32")
         description = f"OpenVINO {ov.__version__.partition('-')[0]} on cpu, {precision}"
         self.info = RuntimeInfo("openvino", "cpu", precision, threads, description, processor())
         self._core = ov.Core()

@@ -34,7 +34,9 @@ _PAYING_BATCH: Final = {"cpu": 4, "cuda": 8}
 _TEXTS: Final = {"rounding_mode", "approximate", "reduce", "padding_mode", "mode"}
 # Refused: random operations, and operations whose control flow depends on data.
 _NOT_PLAIN: Final = (torch.Tag.nondeterministic_seeded, torch.Tag.data_dependent_output)
-_NO_ARITHMETIC: Final = re.compile("empty|resize|sym_|storage|sparse|nested|quantize|mkldnn|cudnn|pin_memory|from_file")
+_NO_ARITHMETIC: Final = re.compile(
+    "empty|resize|sym_|storage|sparse|nested|(?<!fake_)quantize|mkldnn|cudnn|pin_memory|from_file"
+)
 # The allowed operations with a leading underscore, besides torch's core and pointwise sets.
 _ALLOWED_PRIVATE: Final = re.compile(
     "_(unsafe|safe|softmax|log_softmax|prelu|adaptive|upsample|fft|cdist|conj|weight_norm|linalg)"
@@ -240,7 +242,7 @@ class TorchRuntime:
         self.paying_batch = _PAYING_BATCH.get(device.type, 8)
         self._device, self._threads = device, threads
         self._dtype = torch.bfloat16 if bf16 else None
-        precision = "bf16" if bf16 else "fp32"
+        precision = ("int8+" if network.graph.rounded else "") + ("bf16" if bf16 else "fp32")
         description = f"torch {torch.__version__} on {device}, {precision}"
         self.info = RuntimeInfo("torch", str(device), precision, threads, description, _hardware(device))
         spec = network.model.preprocess

@@ -71,7 +71,9 @@ class Engine(Schema):
 
     name: Literal["torch", "openvino"] = Field(description="A value of PELLUCID_ENGINE.", examples=["openvino"])
     device: str = Field(description="A value of PELLUCID_DEVICE.", examples=["cpu"])
-    precision: Literal["fp32", "bf16"] = Field(description="A value of PELLUCID_PRECISION.", examples=["bf16"])
+    precision: Literal["fp32", "bf16", "int8+fp32", "int8+bf16"] = Field(
+        description="A value of PELLUCID_PRECISION. `int8+` before it: the convolutions run in int8.", examples=["bf16"]
+    )
     threads: int = Field(
         description="Threads of the network, divided among parallel batches. A reply with provenance is computed by "
         "one thread.",

@@ -101,6 +101,14 @@ def compile_network(
         str | None, typer.Option(help="The network's name in requests. Default: the catalogue's, or the file's.")
     ] = None,
     title: Annotated[str | None, typer.Option(help="A title of the network for people.")] = None,
+    int8: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            file_okay=False,
+            help="Run convolutions in int8, calibrated on up to 300 of these pictures.",
+        ),
+    ] = None,
 ) -> None:
     """Compile a network into a file that `serve`, `explain` and `pellucid.open` run without torch.
 
@@ -177,7 +185,7 @@ def compile_network(
         elif own:
             typer.echo("without --weights the network keeps the weights that its constructor gave it", err=True)
         guess = (own or file) and output is None
-        done = compiling.compile_network(net, spec, out, progress=True, guess=guess, any_size=True)
+        done = compiling.compile_network(net, spec, out, progress=True, guess=guess, any_size=True, int8=int8)
     except ValueError as error:
         _refuse(str(error))
     except OSError as error:
