@@ -66,6 +66,9 @@ def main(
 
     Blocks of a quick run and of another network are printed, not written.
     """
+    names = [name.strip() for name in parts.split(",")]
+    if unknown := set(names) - set(PARTS):
+        raise typer.BadParameter(f"no part {', '.join(sorted(unknown))}: there are {', '.join(PARTS)}")
     settings = Settings()
     kept = not quick and settings.model == pointing.NETWORKS[0]
     folder = RESULTS / "quality" if kept else RESULTS / "quick"
@@ -79,7 +82,10 @@ def main(
         raise typer.BadParameter(f"the network has no layer {', '.join(sorted(unknown))}: name some by --layers")
     about = {"model": settings.model, "machine": machine.describe()}
     data = {"": True, "boxes": boxes is not None, "pictures": bool(paths)}
-    for name in parts.split(","):
+    for name in names:
+        if name == "damage" and settings.model != damage.GATES[0]:
+            run.say(f"damage: left out, because it compares {' with '.join(damage.GATES)}")
+            continue
         part, path = PARTS[name], folder / f"{name}.jsonl.gz"
         if data[part.needs] and not from_results:
             run.say(name)

@@ -31,6 +31,14 @@ SHIFTED: Final = "shifted by 16 pixels"
 ANOTHER: Final = "another picture"
 _STEP: Final = 16
 STAYS: Final = "first class stays"
+Stays = tuple[bool, bool]
+# Whether it stays with gates, and without.
+_SPLIT: Final[dict[str, Stays]] = {
+    "stays": (True, True),
+    "changes": (False, False),
+    "stays with gates only": (True, False),
+    "stays without gates only": (False, True),
+}
 # At the last layer, and at a middle one.
 _METHODS: Final = ("grad-cam", "grad-cam", "elementwise")
 _SHOWN: Final = "cat.jpg"
@@ -111,9 +119,9 @@ def _draw(run: Run, engines: Mapping[str, Engine], maps: tuple[MapSpec, ...]) ->
 
 
 def page(records: Sequence[Figures]) -> dict[str, str]:
-    """By damage, the first map; and each map where the first class stays with and without gates, and where it changes.
+    """By damage, the first map; and each map by whether the first class stays with gates, and without.
 
-    ▲ and ▼: the interval of the difference in the same pictures, with gates less without, is on one side of 0.
+    ▲ and ▼: the interval of the difference in the same pictures, with gates minus without, is on one side of 0.
     """
     names = list(records[0][GATES[0]])
     maps = list(records[0][GATES[0]][SHIFTED])[1:]
@@ -122,7 +130,7 @@ def page(records: Sequence[Figures]) -> dict[str, str]:
         (name, *(cell for figure in (STAYS, maps[0]) for cell in _cells(records, [name], figure, 0)[1:]))
         for name in names
     ]
-    split = [("damaged, the class stays", damages, True), ("damaged, the class changes", damages, False)]
+    split = [(f"damaged, the class {title}", damages, stays) for title, stays in _SPLIT.items()]
     kinds = []
     for name in maps:
         for title, of, stays in [*split, (SHIFTED, [SHIFTED], None), (ANOTHER, [ANOTHER], None)]:
@@ -139,16 +147,16 @@ def _header(name: str) -> tuple[str, str, str]:
 
 
 def _cells(
-    records: Sequence[Figures], damages: Sequence[str], name: str, place: int, stays: bool | None = None
+    records: Sequence[Figures], damages: Sequence[str], name: str, place: int, stays: Stays | None = None
 ) -> list[str]:
     """The number of pairs, a figure's mean with gates, without, and of the difference: of all, or of those whose
-    class ``stays`` in both networks, or changes in both.
+    class ``stays`` so with gates, and so without.
     """
     found = []
     for record in records:
         for damage in damages:
             both = [record[network][damage] for network in GATES]
-            if name in both[0] and (stays is None or all(each[STAYS] == [stays] for each in both)):
+            if name in both[0] and (stays is None or [each[STAYS] for each in both] == [[each] for each in stays]):
                 found.append((*(each[name][place] for each in both), record["picture"]))
     if not found:
         return ["0", "-", "-", "-"]
