@@ -180,7 +180,10 @@ def _keep(part: str, measure: Callable[[], tables.Figures], folder: Path = RESUL
 
 def _kept(folder: Path) -> dict[str, tables.Figures]:
     """The raw figures of every part that was measured."""
-    return {part: json.loads(file.read_text("utf-8")) for part in PARTS if (file := folder / f"{part}.json").exists()}
+    parts = {part: json.loads(file.read_text("utf-8")) for part in PARTS if (file := folder / f"{part}.json").exists()}
+    if not all("core_ms" in cell for cell in parts.get("service", {"cells": ()})["cells"]):
+        raise typer.BadParameter("an earlier version wrote service.json, without core-ms: measure service anew")
+    return parts
 
 
 def _say(line: str) -> None:

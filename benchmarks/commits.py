@@ -1,7 +1,8 @@
 """Two commits in turn, in one run: which figures of the service differ by more than noise.
 
 A process keeps its speed for as long as it lives, so every round starts both servers anew. In a round each cell is
-loaded in the order A B B A, in the next in the order B A A B, so that drift falls on both alike. A round gives one
+loaded in the order A B B A, in the next in the order B A A B, so that drift falls on both alike. The commit that is
+loaded first also starts first. A round gives one
 ratio of the two commits. The interval is Student's of the ratios' logarithms over rounds, at 95 % for all cells
 together (Bonferroni): of two equal commits one run in twenty flags a cell.
 """
@@ -50,14 +51,14 @@ def measure(commits: Sequence[str], seconds: float, rounds: int, say: Callable[[
 
 
 def _round(specs: Sequence[Spec], pictures: list[bytes], seconds: float, first: int) -> Iterator[dict[str, Any]]:
-    """One round with new processes. The commit ``first`` begins and ends each cell."""
+    """One round with new processes. The commit ``first`` starts first, and begins and ends each cell."""
     with ExitStack() as stack:
-        servers = []
-        for spec in specs:
-            servers.append(Server(spec))
-            stack.callback(servers[-1].stop)
-            servers[-1].top_classes(pictures)
-            servers[-1].pause()
+        servers = {}
+        for side in (first, 1 - first):
+            servers[side] = Server(specs[side])
+            stack.callback(servers[side].stop)
+            servers[side].top_classes(pictures)
+            servers[side].pause()
         for route in ROUTES:
             for callers in CALLERS:
                 answers, spent = [0, 0], [0.0, 0.0]

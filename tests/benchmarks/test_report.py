@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -91,6 +92,16 @@ def test_commits_differ_only_beyond_the_noise_of_rounds() -> None:
 
     assert sum(any(run(1.0, 0.02)) for _ in range(100)) <= 12  # of 5 expected
     assert all(run(0.9, 0.02))
+
+
+def test_the_commit_that_is_loaded_first_is_started_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = Mock()
+    monkeypatch.setattr(commits, "Server", started)
+    monkeypatch.setattr(commits, "ROUTES", ())
+    both = [SPECS["pellucid"], SPECS["fastapi"]]
+    for first in (0, 1):
+        assert [*commits._round(both, [], 0.0, first)] == []
+    assert [each.args[0] for each in started.call_args_list] == [*both, *both[::-1]]
 
 
 def test_a_crowd_may_be_refused_but_not_failed() -> None:
