@@ -176,7 +176,7 @@ def test_the_api_guide_asks_every_route_in_every_language(route: str) -> None:
 
 
 def test_links_between_pages_lead_somewhere() -> None:
-    for page in PAGES:
+    for page in [*PAGES, REPOSITORY / "CHANGELOG.md"]:
         for target, heading in re.findall(r"\]\((?!https?://)([^)#]*)#?([^)]*)\)", page.read_text("utf-8")):
             linked = page.parent / target if target else page
             assert linked.exists(), f"{page.name} links to {target}"
