@@ -57,14 +57,17 @@ def visit(window: Page, server: str) -> Iterator[Visit]:
     """A page of the running service that asked nobody else for anything and had nothing to complain of."""
     visit = Visit(window)
     yield visit
-    refused, errors = [*visit.refused], [*visit.errors]
-    window.unroute_all(behavior="ignoreErrors")
-    window.goto("about:blank")
-    window.set_viewport_size(DESK)
-    window.emulate_media(color_scheme="null", reduced_motion="null")
-    forget = window.context.new_cdp_session(window)
-    forget.send("Storage.clearDataForOrigin", {"origin": server, "storageTypes": "local_storage,indexeddb,cookies"})
-    forget.send("Page.resetNavigationHistory")
-    forget.detach()
-    assert refused == []
-    assert errors == []
+    visit.end()
+    try:
+        window.unroute_all(behavior="ignoreErrors")
+        window.evaluate("() => { try { sessionStorage.clear() } catch {} }")
+        window.goto("about:blank")
+        window.set_viewport_size(DESK)
+        window.emulate_media(color_scheme="null", reduced_motion="null")
+        forget = window.context.new_cdp_session(window)
+        forget.send("Storage.clearDataForOrigin", {"origin": server, "storageTypes": "local_storage,indexeddb,cookies"})
+        forget.send("Page.resetNavigationHistory")
+        forget.detach()
+    finally:
+        assert visit.refused == []
+        assert visit.errors == []

@@ -7,7 +7,7 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import ConsoleMessage, Locator, Page, Request, expect
+from playwright.sync_api import ConsoleMessage, Error, Locator, Page, Request, expect
 
 
 @dataclass
@@ -22,7 +22,16 @@ class Visit:
         self.page.set_default_timeout(60_000)
         self.page.on("request", self._note)
         self.page.on("console", self._listen)
-        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("pageerror", self._catch)
+
+    def end(self) -> None:
+        """Listen no more."""
+        self.page.remove_listener("request", self._note)
+        self.page.remove_listener("console", self._listen)
+        self.page.remove_listener("pageerror", self._catch)
+
+    def _catch(self, error: Error) -> None:
+        self.errors.append(str(error))
 
     def _note(self, request: Request) -> None:
         target = urlsplit(request.url)
