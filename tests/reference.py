@@ -27,10 +27,13 @@ Document = Mapping[str, Any]
 _WAIT: Final = "Send the request again after `Retry-After` seconds."
 _REMEDIES: Final = {
     401: "Send a key as `Authorization: Bearer KEY` or as `X-API-Key: KEY`.",
+    408: "Send the request again; its headers must arrive in time.",
     429: _WAIT,
     500: "Send it again once. If it fails again, tell the operator the `request_id`: the log has the cause.",
     503: _WAIT,
 }
+# Options that /v1/compare has with the others, and always refuses.
+_NOT_COMPARED: Final = ("provenance", "reference")
 _CORRECT: Final = "Correct the request: `detail` says how."
 
 
@@ -44,7 +47,11 @@ def routes(document: Document) -> str:
 def options(document: Document) -> str:
     """The query parameters of every route under /v1, each once: a route names those that an earlier one has as well."""
     asked = {
-        path: [each for each in stated.get("parameters", ()) if each["in"] == "query"]
+        path: [
+            each
+            for each in stated.get("parameters", ())
+            if each["in"] == "query" and not (path == "/v1/compare" and each["name"] in _NOT_COMPARED)
+        ]
         for path, ways in document["paths"].items()
         if path.startswith("/v1") and ":" not in path
         for stated in ways.values()
@@ -84,7 +91,7 @@ def _anchor(path: str) -> str:
 def _values(schema: Mapping[str, Any]) -> tuple[str, str]:
     """What a parameter may be, and its default."""
     default = schema.get("default")
-    written = "" if default is None else f"`{str(default).lower() if isinstance(default, bool) else default}`"
+    written = "" if default in (None, []) else f"`{str(default).lower() if isinstance(default, bool) else default}`"
     (one,) = [each for each in schema.get("anyOf", [schema]) if each.get("type") != "null"]
     several = one["type"] == "array"
     of = one["items"] if several else one
@@ -92,11 +99,15 @@ def _values(schema: Mapping[str, Any]) -> tuple[str, str]:
         values = ", ".join(f"`{value}`" for value in of["enum"])
     else:
         values = {"boolean": "`true`, `false`", "string": "text"}.get(of["type"], of["type"])
+    if "exclusiveMinimum" in of:
+        values += f", above {of['exclusiveMinimum']}"
     if "maximum" in of:
         values += f", {of['minimum']} to {of['maximum']}" if "minimum" in of else f", up to {of['maximum']}"
     elif "minimum" in of:
         values += f", {of['minimum']} or more"
-    return values + (f"; at most {one['maxItems']}" if several and "maxItems" in one else ""), written
+    if most := several and one.get("maxItems"):
+        values += f"; up to {most} value{'s' * (most > 1)}"
+    return values, written
 
 
 def problems(_: Document) -> str:
@@ -123,8 +134,7 @@ def settings(_: Document) -> str:
     described = Settings.model_json_schema()["properties"]
     rows = []
     for name, field in Settings.model_fields.items():
-        values, _default = _values({"type": "string", **described[name]})
-        default = "" if field.default in (None, ()) else f"`{field.default}`"
+        values, default = _values({"type": "string", **described[name]})
         rows.append((f"`PELLUCID_{name.upper()}`", default, values, _cell(field.description or "")))
     return table(("variable", "default", "values", "meaning"), rows)
 

@@ -65,7 +65,10 @@ SCHEMA: Final = (
 
 
 class AtlasError(PellucidError, ValueError):
-    """The file is not an atlas of this network, or is cut off or altered. The message is one sentence."""
+    """The file is not an atlas of this network, or is cut off or altered.
+
+    Leave out ``atlas``, or have the operator build the atlas again.
+    """
 
     slug, title = "broken-atlas", "The atlas of the network is not valid"
 
@@ -245,7 +248,7 @@ class Channel:
 
 @dataclass(frozen=True, slots=True)
 class GateChannel:
-    """A channel of a gate: its weights. What the channel itself answers to is that of the layer ``Gate.before``."""
+    """A channel of a gate: its weights. What the channel itself responds to is that of the layer ``Gate.before``."""
 
     gate: str
     number: int
