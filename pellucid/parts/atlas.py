@@ -1,4 +1,4 @@
-"""What channels answer to: options and JSON of what an atlas knows."""
+"""What channels respond to: options and JSON of what an atlas knows."""
 
 from __future__ import annotations
 
@@ -249,7 +249,7 @@ def _place_json(gate: Gate, values: Floats) -> dict[str, Any]:
 
 
 def meaning_json(atlas: Atlas, layer: str, channel: int, spec: ModelSpec) -> dict[str, Any] | None:
-    """What a channel answers to, in short. None if the atlas lacks the layer."""
+    """What a channel responds to, in short. None if the atlas lacks the layer."""
     of = atlas.layers.get(layer)
     if of is None:
         return None

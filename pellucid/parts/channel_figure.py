@@ -1,4 +1,4 @@
-"""What a channel answers to, as one figure: its crops, classes and distribution."""
+"""What a channel responds to, as one figure: its crops, classes and distribution."""
 
 from __future__ import annotations
 

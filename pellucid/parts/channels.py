@@ -1,4 +1,4 @@
-"""Which channels answer to what is in a part of the picture: options, plan, and JSON."""
+"""Which channels respond to what is in a part of the picture: options, plan, and JSON."""
 
 from __future__ import annotations
 

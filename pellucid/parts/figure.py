@@ -303,7 +303,7 @@ def scale(heat: Floats, look: Look, unit: str) -> Scale:
 
 
 def difference(title: str, image: DecodedImage | None, heat: Floats, box: SourceBox, colours: str, unit: str) -> Panel:
-    """One map less another on a scale of its own, over the photograph in pale grey.
+    """One map minus another on a scale of its own, over the photograph in pale grey.
 
     Over plain grey where the two maps have a photograph each.
     """

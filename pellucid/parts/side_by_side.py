@@ -66,7 +66,7 @@ def maps_json(
 
 
 def compared(first: Floats, second: Floats) -> tuple[Floats, Floats, Floats, float]:
-    """Two maps in one shape, the second less the first, and the largest magnitude of all three."""
+    """Two maps in one shape, the second minus the first, and the largest magnitude of all three."""
     height, width = (max(sides) for sides in zip(first.shape, second.shape, strict=True))
     one, other = (heat if heat.shape == (height, width) else upsample(heat, width, height) for heat in (first, second))
     difference = other - one

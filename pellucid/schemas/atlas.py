@@ -1,4 +1,4 @@
-"""What channels answer to, by an atlas."""
+"""What channels respond to, by an atlas."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``pellucid atlas``: pictures of yours -> what each channel of a network answers to, in one file."""
+"""``pellucid atlas``: pictures of yours -> what each channel of a network responds to, in one file."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ COLOURS = {"red": (230, 20, 20), "green": (20, 230, 20), "blue": (20, 20, 230)}
 
 
 class Planted(nn.Module):
-    """Channel k of ``colours`` answers to the colour k alone. Class k is the colour with the largest mean."""
+    """Channel k of ``colours`` responds to the colour k alone. Class k is the colour with the largest mean."""
 
     def __init__(self) -> None:
         super().__init__()

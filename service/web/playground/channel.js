@@ -1,4 +1,4 @@
-// A channel's page: what it answers to, which channels tell two classes apart, and which answer to a part of the picture.
+// A channel's page: what it responds to, which channels tell two classes apart, and which respond to a part of the picture.
 
 import {ask, get, seen, supersede} from "./api.js";
 import {channelLink, classLine, crops, distribution, marks, told, valuesOf} from "./channel_card.js";
@@ -115,7 +115,7 @@ function renderApart(view, layer) {
     h("button", {class: "button plain", "data-key": "apart"}, t("apart.ask"))), answers);
 }
 
-/** A channel of a list, with what it answers to. */
+/** A channel of a list, with what it responds to. */
 function answer(view, layer, {channel, score, meaning, speaks_for: speaks, activating}) {
   return h("li", {},
     h("p", {}, channelLink(view, layer, channel, {"data-key": `answer-${channel}`, ...marks(layer, channel)}, t("channel", {channel})),
@@ -125,7 +125,7 @@ function answer(view, layer, {channel, score, meaning, speaks_for: speaks, activ
       classLine("card.activating", meaning?.activating ?? activating)));
 }
 
-/** Which channels answer to what is in a box: dragged on the photograph, or written into four fields. */
+/** Which channels respond to what is in a box: dragged on the photograph, or written into four fields. */
 export async function renderBox(view) {
   const {detail: {atlas, gates, layers}, result: {image}, state} = view;
   if (!atlas) return;

@@ -1,4 +1,4 @@
-// What a channel answers to, by the network's atlas: a card wherever a channel is named, and the parts of its page.
+// What a channel responds to, by the network's atlas: a card wherever a channel is named, and the parts of its page.
 
 import {ask, get, seen} from "./api.js";
 import {byId, fill, h, svg} from "./dom.js";
