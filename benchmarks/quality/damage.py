@@ -34,8 +34,8 @@ STAYS: Final = "first class stays"
 Stays = tuple[bool, bool]
 # Whether it stays with gates, and without.
 _SPLIT: Final[dict[str, Stays]] = {
-    "stays": (True, True),
-    "changes": (False, False),
+    "stays in both": (True, True),
+    "changes in both": (False, False),
     "stays with gates only": (True, False),
     "stays without gates only": (False, True),
 }
