@@ -65,7 +65,7 @@ SCHEMA: Final = (
 
 
 class AtlasError(PellucidError, ValueError):
-    """The file is not an atlas of this network, or is cut off or altered. The message is one sentence."""
+    """The file is not an atlas of this network, or is cut off or altered."""
 
     slug, title = "broken-atlas", "The atlas of the network is not valid"
 
