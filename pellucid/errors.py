@@ -129,7 +129,7 @@ class InvalidOption(PellucidError):
 
 
 class TooCostly(InvalidOption):
-    """The request alone takes longer than the deadline allows, even on an idle server.
+    """At the speed that the service measures while it runs the request, it can't be done by the deadline.
 
     Request less, or set a longer ``timeout_ms``.
     """

@@ -53,7 +53,7 @@ class Settings(BaseSettings):
     )
     cache_dir: str = Field(
         "~/.cache/pellucid",
-        description="Folder that caches compiled networks; empty disables the cache of OpenVINO's models.",
+        description="Folder that caches compiled networks; if empty, OpenVINO's compiled subgraphs are not cached.",
     )
     threads: int = Field(0, ge=0, description="CPU threads of the network; 0 takes all cores that the process may use.")
     decode_threads: int = Field(

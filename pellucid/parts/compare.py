@@ -48,7 +48,7 @@ class CompareOptions(TopOptions, TargetOptions, FigureOptions):
     layer: OneName | None = Field(
         None,
         description="Layer to explain at, by a name from /v1/models/{name}, or `pixels`. Default: the last layer "
-        "with a spatial extent, or the pixels for methods that are available there.",
+        "with a spatial extent, but `pixels` for `smoothgrad` and `integrated-gradients`.",
         examples=["head"],
     )
     against_layer: OneName | None = Field(

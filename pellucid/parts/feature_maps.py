@@ -65,24 +65,24 @@ class FeatureMapOptions(AtlasOptions):
     )
     scale: compose.Stretch = Field(
         "channel",
-        description="`channel` stretches each tile over the colour map by itself; `layer` stretches all tiles of a "
-        "layer by the same range, so that they can be compared; `percentile` stretches each tile from its 5th to its "
-        "95th percentile, so that a few extreme values don't hide the others.",
+        description="The range of values that the colours cover in each cell of the grid. `channel`: the channel's own "
+        "range. `layer`: one range for all cells of a layer, so that they can be compared. `percentile`: from the "
+        "channel's 5th to its 95th percentile, so that a few extreme values don't hide the others.",
         examples=["channel"],
     )
     columns: int | None = Field(
         None,
         ge=1,
         le=256,
-        description="Tiles in a row of the grid. Default: the number that makes the grid closest to a square.",
+        description="Cells in a row of the grid. Default: the number that makes the grid closest to a square.",
         examples=[4],
     )
     tile: int | None = Field(
         None,
         ge=1,
         le=512,
-        description="Longer side of a tile in pixels. Small maps are enlarged by a whole factor up to it, and large "
-        f"maps are reduced to it. Default: {_TILE}, {_LABELLED_TILE} with `labels`.",
+        description="Longer side of a cell of the grid in pixels. Small maps are enlarged by a whole factor up to it, "
+        f"and large maps are reduced to it. Default: {_TILE}, {_LABELLED_TILE} with `labels`.",
         examples=[_TILE],
     )
     labels: bool | None = Field(

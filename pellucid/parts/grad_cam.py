@@ -46,7 +46,7 @@ class MapOptions(TargetOptions):
         max_length=8,
         description="Layer to explain at, by a name from /v1/models/{name}, or `pixels`, the network's input. "
         "Separate several by commas, or repeat the option. Each layer has its own maps, unless `fuse` combines them. "
-        "Default: the last layer with a spatial extent, or the pixels for methods that are available there.",
+        "Default: the last layer with a spatial extent, but `pixels` for `smoothgrad` and `integrated-gradients`.",
         examples=[["head"], ["blocks.10", "head"]],
     )
     method: Annotated[list[Name], CommaSeparated] = Field(
@@ -54,9 +54,9 @@ class MapOptions(TargetOptions):
         min_length=1,
         max_length=32,
         description="Method of the map, by a name from /v1/models/{name}. Separate several by commas, or repeat the "
-        "option. Methods that need one gradient share it. `best` is the most faithful map that was measured: the mean "
-        "of Element-wise Grad-CAM at up to three layers that it chooses. Default: the first in that list. It is "
-        "Grad-CAM, or HiResCAM for a segmentation, because Grad-CAM at the last layer does not depend on the region.",
+        "option. Methods that need one gradient share it. `best` is the most faithful method in tests on "
+        "photographs: the mean of the maps of Element-wise Grad-CAM at up to three layers. Default: `grad-cam`, but "
+        "`hirescam` for a segmentation, because Grad-CAM at the last layer does not depend on the region.",
         examples=[[METHOD], [METHOD, "hirescam"]],
     )
     fuse: Literal["mean", "max", "product"] | None = Field(

@@ -168,9 +168,10 @@ class Options(BaseModel):
         "centre",
         description="What the network sees of a picture. `centre`: the centre crop that its preprocessing defines. "
         "`whole`: the whole picture in its own proportions. `squash`: the whole picture, squeezed to the network's "
-        "size. With `whole`, a network that runs at one size sees the picture in tiles, and every network does so if "
-        f"the picture is longer than 1:3. The answers of the tiles are merged. A picture has at most {MOST_TILES} "
-        "tiles, and each counts as an image. In the reply, `box` is what was seen, and `tiles` are its tiles.",
+        "input size. With `whole`, a network with a fixed input size sees the picture in tiles (overlapping parts), as "
+        "does every network if the picture is longer than 1:3. The answers of the tiles are merged. A picture has at "
+        f"most {MOST_TILES} tiles, and each counts as an image. In the reply, `box` is what was seen, and "
+        "`tiles` are its tiles.",
         examples=["centre"],
     )
 
@@ -181,7 +182,7 @@ class Options(BaseModel):
         description="With `view=whole`: the length in pixels of the picture's short side, as the network sees it. "
         "Both sides are rounded to multiples of `whole.multiple` of /v1/models/{name}, and to one of 13 proportions, "
         "so that pictures can share batches. The network sees at most a million pixels, so a large picture gets a "
-        "shorter side. Default: the `resize` of the network's preprocessing. For a network that runs at one size, "
+        "shorter side. Default: the `resize` of the network's preprocessing. For a network with a fixed input size, "
         "the default is the side of its tiles, which is also the minimum.",
         examples=[256],
     )

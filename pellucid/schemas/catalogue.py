@@ -156,11 +156,11 @@ class WholeView(Schema):
     detail: int | None = Field(None, description="The short side in pixels, unless `detail` is given.", examples=[256])
     tile: list[int] | None = Field(
         None,
-        description="Height and width of the tiles in which it sees a picture. Only present if it runs at one size.",
+        description="Height and width of the tiles in which it sees a picture. Only for a fixed input size.",
         examples=[[224, 224]],
     )
     why_tiles: str | None = Field(
-        None, description="Why it runs at one size.", examples=["it was compiled for one size"]
+        None, description="Why its input size is fixed.", examples=["it was compiled for one size"]
     )
 
 

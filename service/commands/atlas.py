@@ -19,10 +19,12 @@ def atlas(
     layer: Annotated[
         list[str] | None,
         typer.Option(
-            help="A further layer, besides those before gates; may be repeated. Default: those of feature maps."
+            help="A layer besides those before gates; may be repeated. Default: those of maps and feature maps."
         ),
     ] = None,
-    examples: Annotated[int, typer.Option(min=1, max=64, help="Example pictures for each channel, of each kind.")] = 9,
+    examples: Annotated[
+        int, typer.Option(min=1, max=64, help="Examples of each channel by its maximum, and by its mean.")
+    ] = 9,
     no_crops: Annotated[bool, typer.Option("--no-crops", help="Store numbers only, and no part of a picture.")] = False,
     names: Annotated[bool, typer.Option("--names", help="Store the pictures' paths in the folder.")] = False,
     side: Annotated[int, typer.Option(min=16, max=512, help="Largest longer side of a crop, in pixels.")] = 112,

@@ -68,29 +68,32 @@ def compile_network(
     ] = None,
     mean: Annotated[
         str | None,
-        typer.Option(help="Comma-separated means of the channels, 0 to 1. Default: ImageNet's for 3 channels, else 0."),
+        typer.Option(
+            help="Comma-separated means of the input channels, 0 to 1. Default: ImageNet's for 3 channels, else 0."
+        ),
     ] = None,
     std: Annotated[
         str | None,
         typer.Option(help="Their standard deviations, in the same form. Default: ImageNet's for 3 channels, else 1."),
     ] = None,
     channels: Annotated[
-        str | None, typer.Option(help="Names of the channels, separated by commas. Default: red,green,blue, or gray.")
+        str | None,
+        typer.Option(help="Names of the input channels, separated by commas. Default: red,green,blue, or gray."),
     ] = None,
     low: Annotated[
         str | None,
         typer.Option(
-            help="Value that becomes 0, for all channels or each. Makes pixels float32. Default: 0, for 8 bits."
+            help="Value that becomes 0: one, or one per channel. Pixels are then float32. Default: 0, 8-bit pixels."
         ),
     ] = None,
     high: Annotated[
         str | None,
         typer.Option(
-            help="Value that becomes 1, for all channels or each. Makes pixels float32. Default: 255, for 8 bits."
+            help="Value that becomes 1, in the same form. Pixels are then float32. Default: 255, 8-bit pixels."
         ),
     ] = None,
     shown: Annotated[
-        str | None, typer.Option(help="The channels that overlays are drawn on: three names, or one for gray.")
+        str | None, typer.Option(help="The input channels that overlays are drawn on: three names, or one for gray.")
     ] = None,
     interpolation: Annotated[
         Interpolation | None, typer.Option(help="How pictures are resized. Default: bilinear.")

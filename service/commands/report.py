@@ -55,7 +55,7 @@ def report(
 ) -> None:
     """Report on a folder of pictures, with or without a server.
 
-    The page needs no other file and no network. It has a summary of each class, the pictures that stand out, the
+    The page needs no other file and no internet. It has a summary of each class, the pictures that stand out, the
     clusters of each class's maps, and every picture. Answers are kept in a file with the suffix .cache: an interrupted
     run continues when it is started again.
 

@@ -40,8 +40,8 @@ def reproduce(
             "--server",
             "--url",
             envvar=URL_VARIABLE,
-            help="Server to ask. Without it, the network is loaded into this process, on the reply's engine, device, "
-            "precision and threads.",
+            help="Server that computes the reply. Without it, the network is loaded into this process, on the reply's "
+            "engine, device, precision and threads.",
         ),
     ] = None,
     model: Annotated[

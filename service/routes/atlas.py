@@ -53,9 +53,10 @@ def router(service: Service) -> APIRouter:
         order: Annotated[
             Order | None,
             Query(
-                description="Order of the channels: by `number`, or the largest first. That is by the median over "
-                "pictures of the `mean` or `maximum` activation, by the share of `zeros`, or by how much they speak "
-                "for `target`. Default: `target` if it is given, else `number`."
+                description="Order of the channels. `number`: by number. Other orders begin with the largest value. "
+                "`mean` and `maximum`: the median over pictures of the channel's mean or largest activation. `zeros`: "
+                "the share of zeros. `target`: how much the channel speaks for `target`. Default: `target` if that "
+                "option is given, else `number`."
             ),
         ] = None,
         target: Annotated[

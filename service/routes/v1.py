@@ -139,7 +139,7 @@ def router(service: Service) -> APIRouter:
 
     @explaining.post(
         "/v1/explain",
-        summary="Any mix of the above from one forward pass",
+        summary="Predictions, weights, feature maps and heat maps, or some of these, from one forward pass",
         response_model=Reply,
         responses=openapi.responses("/v1/explain", pictures=False, figure=True),
         openapi_extra=openapi.request_body(ExplainOptions),
