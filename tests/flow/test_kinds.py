@@ -452,7 +452,7 @@ def test_trust_names_its_measure(service: Service, name: str, measure: str) -> N
     for cam in cams:
         assert cam.trust is not None
         assert cam.trust.measure == measure
-        assert f"of the {measure}" in cam.trust.sentence or "unclear" in cam.trust.sentence
+        assert f"the {measure} more" in cam.trust.sentence or "unclear" in cam.trust.sentence
         assert (cam.trust.confidence is None) == (measure != "probability")
         score = next(
             each for each in (cam.target.similarity, cam.target.value, cam.target.probability) if each is not None
