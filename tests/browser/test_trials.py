@@ -52,7 +52,7 @@ def test_the_methods_of_a_place_are_offered_with_what_they_need(visit: Visit, cl
     method = setting(page, "Method")
     assert options(method) == [each["name"] for each in details if "layers" in each["at"] or not each["at"]]
     method.select_option("best")
-    expect(page.locator("#caption")).to_contain_text("at layer blocks.4 + blocks.10 + head")
+    expect(page.locator("#caption")).to_contain_text("at layer head + blocks.10 + blocks.4")
     block(page, "blocks.10").click()
     expect(page.locator("#caption")).to_contain_text("at layer blocks.10")
     expect(method).to_have_value("grad-cam")
