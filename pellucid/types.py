@@ -133,6 +133,8 @@ Needs = Literal[
 
 # The methods of the last two kinds, by name. Their maps are as fine as the tokens.
 OF_ATTENTION: Final = ("attention-rollout", "legrad")
+# The name of a method that chooses its layers.
+BEST: Final = "best"
 
 
 # The unit of maps that are weighted means of activations: they do not grow with the score.

@@ -21,7 +21,7 @@ from pellucid.parts.predictions import TopOptions, prediction_json, target_json
 from pellucid.parts.result import image_info
 from pellucid.parts.targets import TargetOptions
 from pellucid.ranks import spearman
-from pellucid.types import Box, DecodedImage, Explanation, Floats, GateReading, MethodSpec, Outcome, Plan
+from pellucid.types import BEST, Box, DecodedImage, Explanation, Floats, GateReading, MethodSpec, Outcome, Plan
 
 Kind = Literal["classes", "pictures", "models"]
 SideOutcome = tuple[DecodedImage, Outcome]
@@ -58,7 +58,7 @@ class CompareOptions(TopOptions, TargetOptions, FigureOptions):
         examples=["head"],
     )
     method: OneName = Field(
-        METHOD, description="Method of both maps, by a name from /v1/models/{name}.", examples=[METHOD]
+        METHOD, description="Method of both maps, by a name from /v1/models/{name}, but not `best`.", examples=[METHOD]
     )
     samples: Samples = Field(
         SAMPLES,
@@ -91,6 +91,11 @@ def kind_of(options: CompareOptions, images: int) -> Kind:
         raise InvalidOption("reference: Leave it out. The two pictures are each other's reference.")
     if options.provenance:
         raise InvalidOption("provenance: /v1/compare does not report it. Ask /v1/grad-cam for each side.")
+    if options.method == BEST:
+        raise InvalidOption(
+            "method: 'best' can't be compared. It stretches the maps of its layers to 0 to 1, so a class without "
+            "evidence looks as strong as the right one. Use `elementwise` or `grad-cam`."
+        )
     targets, networks = len(options.target), 2 if options.against_model else 1
     if options.against_layer and networks == 1:
         raise InvalidOption("against_layer: It needs `against_model`, the network that has the layer.")
@@ -141,9 +146,6 @@ def sides(kind: Kind, first: Offer, second: Offer, options: CompareOptions) -> l
         with naming(name if kind == "models" else ""):
             chosen = [counterpart(index, first.spec, offer.spec) for index in targets]
             found.append((name, offer, _plan(offer, options, layer, chosen)))
-    made = dict.fromkeys(heat.method for *_, plan in found for heat in plan.heat_maps)
-    if "method" in options.model_fields_set and len(made) > 1:
-        raise InvalidOption(f"method: {options.method!r} is {' and '.join(made)} in these networks: name one of them.")
     return found
 
 
@@ -255,7 +257,7 @@ def comparison_sheet(
     for side, heat in zip(sides, maps, strict=True):
         target = target_json(side.explanation.target, side.model)
         title = f"{target['label']}, {figure.score(target)}"
-        note = figure.map_note(side.explanation)
+        note = f"{side.explanation.method} at {side.explanation.layer}"
         if two_networks:
             title = f"{side.model.name}: {title}"
         place = side.box if two_pictures else box
@@ -267,7 +269,7 @@ def comparison_sheet(
         difference,
         box,
         options.colormap,
-        f"{'of stretched maps' if one.explanation.fuse else unit}: below 0, the first has more",
+        f"{unit}: below 0, the first has more",
     )
     infos = [side.seen[0].info for side in sides]
     names = " and ".join(dict.fromkeys(side.model.name for side in sides))

@@ -129,8 +129,9 @@ class ExplainOptions(PredictOptions, GradCamOptions, GateOptions, FeatureMapOpti
         if self.direction == "down":
             title, unit = f"{title}: what lowers it", f"{unit}, for a lower score"
         look = figure.Look(self.colormap or (SIGNED_COLOURS if self.signed else COLOURS), self.signed, self.alpha)
-        image, note = analysis.image, figure.map_note(explanation)
-        return figure.overlay(title, note, image, explanation.heat, image.box, look, unit)
+        fused = f", the {explanation.fuse} of their maps" if explanation.fuse else ""
+        note = f"{explanation.method} at {explanation.layer}{fused}"
+        return figure.overlay(title, note, analysis.image, explanation.heat, analysis.image.box, look, unit)
 
     def _trust(self, analysis: Analysis) -> list[str]:
         explanations, several = analysis.outcome.explanations, len(analysis.trusted) > 1

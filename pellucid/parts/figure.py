@@ -201,12 +201,6 @@ def map_unit(explanation: Explanation, methods: Sequence[MethodSpec], spec: Mode
     return f"in {unit or score_unit(spec, explanation.target.index)}"
 
 
-def map_note(explanation: Explanation) -> str:
-    """The method and the layers of a map, and how it was made of them."""
-    fused = f", the {explanation.fuse} of their maps" if explanation.fuse else ""
-    return f"{explanation.method} at {explanation.layer}{fused}"
-
-
 def score_words(spec: ModelSpec) -> str:
     """What is explained, in one word."""
     return {"embedding": "similarity", "linear": "value"}.get(spec.output.kind, "logit")

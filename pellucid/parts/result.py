@@ -56,7 +56,8 @@ def require_one_size(plan: Plan) -> None:
     """Raise InvalidOption if a plan's maps may differ in size: an .npz holds them as one array."""
     if len({heat.layers for heat in plan.wanted}) > 1:
         raise InvalidOption(
-            "layer: Maps of several layers differ in size. An .npz holds maps of one size: name one layer."
+            "layer: Maps of several layers differ in size, and an .npz holds maps of one size. Name one layer, or "
+            "`best` as the only method."
         )
     if len({heat.method in OF_ATTENTION for heat in plan.wanted}) > 1:
         raise InvalidOption(

@@ -25,10 +25,7 @@ class ComparedSide(Schema):
     )
     predictions: list[Prediction] = Field(description="The most probable classes, best first.")
     target: Prediction = Field(description="The class that the map explains.")
-    layer: str = Field(
-        description="The layer of the map, `pixels`, or with `method=best` the layers of the mean, joined by ` + `.",
-        examples=["head"],
-    )
+    layer: str = Field(description="The layer of the map, or `pixels`.", examples=["head"])
 
 
 class ComparedMaps(SideBySide):

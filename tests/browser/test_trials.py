@@ -52,7 +52,7 @@ def test_the_methods_of_a_place_are_offered_with_what_they_need(visit: Visit, cl
     method = setting(page, "Method")
     assert options(method) == [each["name"] for each in details if "layers" in each["at"] or not each["at"]]
     method.select_option("best")
-    expect(page.locator("#caption")).to_contain_text("at layer blocks.4 + blocks.10 + head")
+    expect(page.locator("#caption")).to_contain_text("at layer head + blocks.10 + blocks.4")
     block(page, "blocks.10").click()
     expect(page.locator("#caption")).to_contain_text("at layer blocks.10")
     expect(method).to_have_value("grad-cam")
@@ -262,3 +262,12 @@ def test_another_photograph_and_another_network_stand_beside_the_view(
     panel.locator("input[type=file]").set_input_files(SAMPLES / "rocket.jpg")
     expect(panel.locator("figcaption").last).to_contain_text("rocket.jpg, lite0-plain − Cat")
     expect(page).to_have_url(re.compile(r"target=285&tab=what-if&beside_model=lite0-plain$"))
+
+
+def test_maps_that_are_stretched_have_no_common_scale(visit: Visit) -> None:
+    page = opened(visit, "/?sample=cat&target=281&versus=285&method=best&tab=what-if&beside=coffee")
+    expect(page.locator("#beside .results")).to_contain_text("its maps have no common scale")
+    expect(page.locator("#beside .pair")).to_contain_text("espresso")
+    turned(page, "Answer")
+    expect(page.locator("#compare")).to_contain_text("its maps have no common scale")
+    expect(page.locator(".trio")).to_have_count(0)

@@ -160,7 +160,10 @@ def test_every_route_answers(service: Service, name: str) -> None:
         layer = [detail.feature_layers[0]] if "layers" in method.at else method.at
         found = service.send("/v1/grad-cam", image, model=name, method=method.name, layer=layer, samples=2, **more)
         (result,) = noted(found)["results"]
-        assert not method.at or result["grad_cam"][0]["method"] == method.name
+        (cam, *_) = result["grad_cam"]
+        best = "elementwise" if "fused" in cam else detail.methods[0]
+        assert cam["method"] == (method.name if method.at else best)
+        assert cam["layer"] == (layer[0] if layer else method.default_layer)
 
     # other protocols
     parameters = {key: coded(value) for key, value in more.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -334,6 +335,6 @@ def test_a_network_without_gradients_refuses_only_methods_that_need_one(tmp_path
 def test_a_network_without_layers_predicts_and_refuses_the_rest(tmp_path: Path) -> None:
     net = opened(Flat(), tmp_path, precision="fp32")
     assert len(net.predict(CAT)) == 3
-    for ask in (net.grad_cam, net.attention, net.explain, net.feature_maps):
+    for ask in (net.grad_cam, partial(net.grad_cam, method="best"), net.attention, net.explain, net.feature_maps):
         with pytest.raises(Unexplainable, match="no layer with a spatial extent"):
             ask(CAT)

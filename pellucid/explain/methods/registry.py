@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 from pellucid.explain.evidence import Attended, Evidence, has_importance
 from pellucid.explain.probe import Probe
 from pellucid.network.spec import PIXELS, NetworkSpec, OutputSpec
-from pellucid.types import Floats, MapSpec, MethodSpec, Needs, Plan
+from pellucid.types import BEST, Floats, MapSpec, MethodSpec, Needs, Plan
 
 OfEvidence = Callable[[Evidence], Floats]
 OfProbe = Callable[[Probe], Floats]
@@ -74,15 +74,15 @@ def choices(network: NetworkSpec, output: OutputSpec) -> tuple[MethodSpec, ...]:
 
     ``best`` is the mean of the maps by ``elementwise`` at the layers that end the last three map sizes, the most
     faithful map in docs/explanation/quality.md. In a network of one map size it is the default method at the default
-    layer.
+    layer. The default layer is first, because /v1/explain reports the importance of channels at the first.
     """
-    methods, layers = offered(network, output), network.last_stages
+    methods, layers = offered(network, output), network.last_stages[::-1]
     if not layers:
         return methods
     chosen = METHODS["elementwise"].spec if len(layers) > 1 else methods[0]
     best = replace(
         chosen,
-        name="best",
+        name=BEST,
         title=f"Best: {chosen.title}",
         formula=f"{chosen.name} at {' + '.join(layers)}" + ", the mean of the stretched maps" * (len(layers) > 1),
         at_layers=False,

@@ -8,7 +8,7 @@ import {loadSample, renderPicker} from "./intake.js";
 import {enlarged} from "./pictures.js";
 import {kindOf, nameOf, score} from "./scores.js";
 import {seesWhole} from "./state.js";
-import {reachOf, trio} from "./trio.js";
+import {reachOf, stretched, trio} from "./trio.js";
 
 const panel = byId("beside");
 const body = panel.querySelector(".body");
@@ -127,14 +127,16 @@ function sideBySide(view, cam, {second, other, result}) {
   ));
   return [
     result.predictions.length > 0 && h("div", {class: "pair"}, list(names.one, view.result.predictions), list(names.other, result.predictions)),
-    h("p", {class: "muted"}, tOf("beside.class", kindOf(cam.target), {
-      label: nameOf(cam.target), one: score(cam.target), other: score(twin.target),
-    })),
-    ...trio([
-      {values: one, box: cam.box, caption: names.one, key: "beside-one"},
-      {values: two, box: twin.box, caption: names.other, key: "beside-other", photo: where},
-      {values: difference, box: cam.box, caption: t("compare.difference", {one: names.other, other: names.one}),
-        key: "beside-difference"},
-    ], reachOf([one, two, difference]), cam.direction ?? kindOf(cam.target)),
+    ...(cam.fused || twin.fused ? [stretched()] : [
+      h("p", {class: "muted"}, tOf("beside.class", kindOf(cam.target), {
+        label: nameOf(cam.target), one: score(cam.target), other: score(twin.target),
+      })),
+      ...trio([
+        {values: one, box: cam.box, caption: names.one, key: "beside-one"},
+        {values: two, box: twin.box, caption: names.other, key: "beside-other", photo: where},
+        {values: difference, box: cam.box, caption: t("compare.difference", {one: names.other, other: names.one}),
+          key: "beside-difference"},
+      ], reachOf([one, two, difference]), cam.direction ?? kindOf(cam.target)),
+    ]),
   ];
 }

@@ -3,7 +3,7 @@
 import {byId, fill, h} from "./dom.js";
 import {t, tOf} from "./i18n.js";
 import {renderAlike} from "./reference.js";
-import {reachOf, trio} from "./trio.js";
+import {reachOf, stretched, trio} from "./trio.js";
 
 const panel = byId("compare");
 
@@ -20,6 +20,10 @@ export async function renderCompare(view) {
   const other = result.grad_cam?.find(({target}) => target.index !== one.target.index);
   panel.hidden = !other;
   if (!other) return;
+  if (one.fused) {
+    fill(panel.querySelector(".body"), stretched());
+    return;
+  }
   const {box} = one;
   const first = one.raw.values;
   const second = other.raw.values;

@@ -5,7 +5,7 @@ import {byId, fill, h} from "./dom.js";
 import {t} from "./i18n.js";
 import {SAMPLES, loadSample, renderPicker} from "./intake.js";
 import {score} from "./scores.js";
-import {reachOf, trio} from "./trio.js";
+import {reachOf, stretched, trio} from "./trio.js";
 
 let own = null;  // a picture of the visitor's, which no address holds
 const shipped = new Map();  // those that were loaded, by name
@@ -63,10 +63,15 @@ export async function renderAlike(panel, view) {
   const signal = supersede("alike");
   panel.hidden = !result.grad_cam || !reference;
   if (panel.hidden) return;
-  const asked = new URLSearchParams({max_side: 8});
-  for (const name of ["model", "view", "layer", "method"]) if (query.has(name)) asked.set(name, query.get(name));
-  if (asked.get("view") === "whole") asked.set("view", "squash");  // two whole pictures have one shape only by chance
   const body = panel.querySelector(".body");
+  const [cam] = result.grad_cam;
+  if (cam.fused) {
+    fill(body, stretched());
+    return;
+  }
+  const asked = new URLSearchParams({max_side: 8, method: cam.method});
+  for (const name of ["model", "view", "layer"]) if (query.has(name)) asked.set(name, query.get(name));
+  if (asked.get("view") === "whole") asked.set("view", "squash");  // two whole pictures have one shape only by chance
   const now = {photo, reference, asked: asked.toString()};
   if (Object.keys(now).some((name) => last[name] !== now[name])) {
     const {compare} = await ask("v1/compare", [photo, reference], asked, signal);

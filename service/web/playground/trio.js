@@ -15,6 +15,9 @@ const most = (values) => values.reduce((one, other) => Math.max(one, other));
 /** The end of a scale that holds all values of these maps. */
 export const reachOf = (maps) => most(maps.flat(2).map(Math.abs));
 
+/** Why maps that are stretched, of a method that fuses layers, are not drawn on one scale. */
+export const stretched = () => h("p", {class: "muted"}, t("compare.fused"));
+
 /**
  * Figures of two maps `{values, box, caption, key, photo}` whose scale ends at `reach`, and of their difference, which
  * has a scale of its own, or a small one would be invisible; and their legend, in the words of `kind`. `photo` is a
