@@ -82,14 +82,14 @@ def test_the_catalogue_has_the_costs_that_this_process_measured(client: httpx.Cl
 
     at_start = here()["grad-cam"]
     assert at_start is not None
-    assert 0.5 < at_start.times < 3
+    assert at_start.times > 0
     assert here()["smoothgrad"] is None, "what has not run was not measured"
     post(client, "/v1/grad-cam", cat, model="lite0-plain", method="smoothgrad", samples=8)
     assert here()["smoothgrad"] is None, "nor was less of it"
     post(client, "/v1/grad-cam", cat, model="lite0-plain", method="smoothgrad")
     served = here()["smoothgrad"]
     assert served is not None
-    assert served.times > 10
+    assert served.times > at_start.times, "32 gradients cost more than one"
 
 
 def test_each_layer_has_maps_of_its_own(client: httpx.Client, cat: bytes) -> None:
