@@ -265,12 +265,16 @@ def _assemble(settings: Settings, on_death: Callable[[], None]) -> Service:
     pool = FairPool(decoders, "pictures")
     metrics = Metrics(version("pellucid"))
     cache = Path(settings.cache_dir).expanduser() if settings.cache_dir else None
-    compiled = [load(names.find(name, cache)) for name in dict.fromkeys((settings.model, *settings.models))]
-    served = [network.model.name for network in compiled]
-    if len(set(served)) < len(served):
-        raise ValueError(
-            f"two networks have the same name among {', '.join(served)}: give one another name beside its file"
-        )
+    source_of: dict[str, str] = {}
+    compiled = []
+    for source in dict.fromkeys((settings.model, *settings.models)):
+        compiled.append(network := load(names.find(source, cache)))
+        if other := source_of.get(name := network.model.name):
+            raise ValueError(
+                f"{other} and {source} both have the name {name}: give one another name, by `--name` of `pellucid "
+                "compile`, or for a checkpoint by `name` in the .toml beside it"
+            )
+        source_of[name] = source
     atlases = atlases_for(compiled, settings.atlases)
     networks = [
         _served(network, atlases.get(network.model.name), settings, cache, pool, metrics, on_death)

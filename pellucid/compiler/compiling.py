@@ -21,7 +21,7 @@ from pellucid.compiler.any_size import any_size as sized
 from pellucid.compiler.digest import parameters_digest
 from pellucid.compiler.files import is_file, of_file
 from pellucid.compiler.gradient.full_graph import FullGraph, record
-from pellucid.compiler.int8 import pictures, quantised
+from pellucid.compiler.int8 import int8_name, pictures, quantised
 from pellucid.compiler.sources import SourceError
 from pellucid.compiler.trace.graph import TracedNetwork, UntraceableError
 from pellucid.compiler.weights import PROGRAMS
@@ -121,8 +121,8 @@ def compile(
     values of that range, such as those of 16-bit pictures and of arrays. ``shown`` names the channels that overlays are
     drawn on: three, as red, green and blue, or one, as gray.
 
-    ``name`` is the network's name in requests, by default the file's name. ``title`` and ``source`` describe it to
-    readers. ``progress`` shows a progress bar on a terminal.
+    ``name`` is the network's name in requests, by default the file's name, with int8 ending in ``-int8``. ``title`` and
+    ``source`` describe it to readers. ``progress`` shows a progress bar on a terminal.
 
     With ``int8``, a folder, convolutions run in int8 (docs/numerics.md). Up to 300 pictures of the folder calibrate it;
     give such as the network will see.
@@ -173,7 +173,7 @@ def compile(
         squash=squash,
     )
     model = ModelSpec(
-        name or path.stem,
+        name or (int8_name(path.stem) if int8 else path.stem),
         title or (file.stem if file else type(net).__name__),
         tuple(labels),
         preprocess,
