@@ -268,13 +268,12 @@ def _assemble(settings: Settings, on_death: Callable[[], None]) -> Service:
     source_of: dict[str, str] = {}
     compiled = []
     for source in dict.fromkeys((settings.model, *settings.models)):
-        compiled.append(network := load(names.find(source, cache)))
-        if other := source_of.get(name := network.model.name):
+        compiled.append(load(names.find(source, cache)))
+        if (other := source_of.setdefault(name := compiled[-1].model.name, source)) != source:
             raise ValueError(
-                f"{other} and {source} both have the name {name}: give one another name, by `--name` of `pellucid "
-                "compile`, or for a checkpoint by `name` in the .toml beside it"
+                f"{other} and {source} both have the name {name}: give one another, by `pellucid compile --name` for a "
+                "compiled file, or by `name` in the .toml beside a checkpoint"
             )
-        source_of[name] = source
     atlases = atlases_for(compiled, settings.atlases)
     networks = [
         _served(network, atlases.get(network.model.name), settings, cache, pool, metrics, on_death)

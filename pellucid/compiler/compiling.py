@@ -21,7 +21,7 @@ from pellucid.compiler.any_size import any_size as sized
 from pellucid.compiler.digest import parameters_digest
 from pellucid.compiler.files import is_file, of_file
 from pellucid.compiler.gradient.full_graph import FullGraph, record
-from pellucid.compiler.int8 import int8_name, pictures, quantised
+from pellucid.compiler.int8 import pictures, quantised
 from pellucid.compiler.sources import SourceError
 from pellucid.compiler.trace.graph import TracedNetwork, UntraceableError
 from pellucid.compiler.weights import PROGRAMS
@@ -172,8 +172,9 @@ def compile(
         interpolation=interpolation,
         squash=squash,
     )
+    suffix = "-int8" if int8 else ""  # so that both can be served
     model = ModelSpec(
-        name or (int8_name(path.stem) if int8 else path.stem),
+        name or path.stem.removesuffix(suffix) + suffix,
         title or (file.stem if file else type(net).__name__),
         tuple(labels),
         preprocess,

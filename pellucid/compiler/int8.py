@@ -31,11 +31,6 @@ _CONVOLUTION: Final = "aten.convolution.default"
 _PAD: Final = "aten.constant_pad_nd.default"
 
 
-def int8_name(name: str) -> str:
-    """The default name of a network in int8, so that it can be served beside the one in floating point."""
-    return f"{name.removesuffix('-int8')}-int8"
-
-
 def pictures(folder: Path, spec: PreprocessSpec) -> Iterator[InputPixels]:
     """The pixels of up to 300 pictures below the folder, evenly chosen by name. Files of other types are skipped.
 

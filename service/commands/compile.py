@@ -101,10 +101,7 @@ def compile_network(
     squash: Annotated[bool, typer.Option("--squash", help="Resize both sides, which changes the proportions.")] = False,
     arguments: Annotated[str | None, typer.Option(help="Arguments of the class or function, as a JSON object.")] = None,
     name: Annotated[
-        str | None,
-        typer.Option(
-            help="The network's name in requests. Default: the catalogue's, or the file's; --int8 adds -int8."
-        ),
+        str | None, typer.Option(help="Name in requests. Default: the catalogue's, or the file's; --int8 adds -int8.")
     ] = None,
     title: Annotated[str | None, typer.Option(help="A title of the network for people.")] = None,
     int8: Annotated[
@@ -127,7 +124,6 @@ def compile_network(
         _refuse("compiling needs torch: pip install 'pellucid[compile]'")
     from pellucid.compiler import compiling
     from pellucid.compiler.files import is_file, of_file
-    from pellucid.compiler.int8 import int8_name
     from pellucid.compiler.sources import named, of_class
     from pellucid.compiler.weights import digest, load_prefixed, read_state
 
@@ -192,19 +188,19 @@ def compile_network(
         elif own:
             typer.echo("without --weights the network keeps the weights that its constructor gave it", err=True)
         if int8 and not name:
-            spec = replace(spec, name=int8_name(spec.name))
+            spec = replace(spec, name=spec.name.removesuffix("-int8") + "-int8")
         guess = (own or file) and output is None
         done = compiling.compile_network(net, spec, out, progress=True, guess=guess, any_size=True, int8=int8)
     except ValueError as error:
         _refuse(str(error))
     except OSError as error:
         _refuse(f"{out} can't be written: {error.strerror or error}")
-    _tell(out, done, int8=int8 is not None)
+    _tell(out, done)
 
 
-def _tell(out: Path, done: CompiledNetwork, *, int8: bool) -> None:
+def _tell(out: Path, done: CompiledNetwork) -> None:
     size = f"{out.stat().st_size / 1e6:.1f} MB"
-    rounded = [done.model.source.rpartition("; ")[2]] if int8 else []  # what int8 was calibrated on
+    rounded = [done.model.source.rpartition("; ")[2]] if done.graph.rounded else []  # what int8 was calibrated on
     counts = _count(len(done.spec.layers), "layer"), _count(len(done.spec.gates), "gate")
     typer.echo(f"{out}: {', '.join((done.model.name, size, *counts, *rounded))}")
     for limit in done.manifest.limits:

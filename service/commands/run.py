@@ -226,8 +226,9 @@ def run(
         }
         print_json(json.dumps(report, indent=1, ensure_ascii=False))
     else:
-        failures = f"; {len(failed)} failed" if failed else ""
-        console.print(f"{len(done) - len(failed)} {command.done}, in {out}{failures}")
+        console.print(
+            f"{len(done) - len(failed)} {command.done}, in {out}{f'; {len(failed)} failed' if failed else ''}"
+        )
     if failed:
         raise typer.Exit(1)
 

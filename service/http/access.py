@@ -136,9 +136,8 @@ class AccessControl:
 
     def _route(self, scope: Scope) -> BaseRoute | None:
         """The route that a refused request would have reached, for the log and the metrics."""
-        contexts = iter_route_contexts(getattr(scope.get("app", self._app), "routes", ()))
-        routes = (context.original_route for context in contexts)
-        return next((route for route in routes if route.matches(scope)[0] != Match.NONE), None)
+        found = iter_route_contexts(getattr(scope.get("app", self._app), "routes", ()))
+        return next((one.original_route for one in found if one.original_route.matches(scope)[0] != Match.NONE), None)
 
     def _require(self, scope: Scope) -> None:
         path: str = scope["state"]["path"]

@@ -63,13 +63,11 @@ def test_requests_are_counted_by_route_and_status_and_refusals_by_reason() -> No
 
 def test_refused_requests_are_counted_for_their_route() -> None:
     async def scene(stub: Stub) -> None:
-        for headers in ({}, {"X-API-Key": "k" * 20}, {"X-API-Key": "k" * 20}):
-            await stub.client.get("/v1/models/stub", headers=headers)
-        await stub.client.get("/nowhere")
+        for key in ("", "k" * 20, "k" * 20):
+            await stub.client.get("/v1/models/stub", headers={"X-API-Key": key})
         seen = await read(stub)
-        for status in (401, 200, 429):
-            assert seen[f"pellucid_requests_total{{route=/v1/models/{{name}},status={status}}}"] == 1
-        assert seen["pellucid_requests_total{route=other,status=401}"] == 1
+        name = "pellucid_requests_total{{route=/v1/models/{{name}},status={}}}"
+        assert [seen[name.format(status)] for status in (401, 200, 429)] == [1, 1, 1]
 
     _with_stub(scene, api_keys="k" * 20, rate_limit="1/hour", metrics="open")
 
