@@ -81,7 +81,7 @@ class NoAtlas(PellucidError):
 
 
 class UnknownModel(PellucidError):
-    """No network of this name is served."""
+    """The path (in gRPC, the message) names a network or a version that is not served."""
 
     status, slug, title = 404, "unknown-model", "No such model"
 
@@ -147,7 +147,7 @@ class Unexplainable(PellucidError):
 
 
 class UnknownName(InvalidOption):
-    """The network has no class, layer, gate, channel or method of this name."""
+    """The network has no class, layer, gate, channel or method of this name, or an option names no served network."""
 
     slug, title = "unknown-name", "Unknown name"
 

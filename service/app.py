@@ -265,12 +265,15 @@ def _assemble(settings: Settings, on_death: Callable[[], None]) -> Service:
     pool = FairPool(decoders, "pictures")
     metrics = Metrics(version("pellucid"))
     cache = Path(settings.cache_dir).expanduser() if settings.cache_dir else None
-    compiled = [load(names.find(name, cache)) for name in dict.fromkeys((settings.model, *settings.models))]
-    served = [network.model.name for network in compiled]
-    if len(set(served)) < len(served):
-        raise ValueError(
-            f"two networks have the same name among {', '.join(served)}: give one another name beside its file"
-        )
+    source_of: dict[str, str] = {}
+    compiled = []
+    for source in dict.fromkeys((settings.model, *settings.models)):
+        compiled.append(load(names.find(source, cache)))
+        if (other := source_of.setdefault(name := compiled[-1].model.name, source)) != source:
+            raise ValueError(
+                f"{other} and {source} both have the name {name}: give one another, by `pellucid compile --name` for a "
+                "compiled file, or by `name` in the .toml beside a checkpoint"
+            )
     atlases = atlases_for(compiled, settings.atlases)
     networks = [
         _served(network, atlases.get(network.model.name), settings, cache, pool, metrics, on_death)

@@ -16,6 +16,7 @@ import typer.main
 from benchmarks.report import fill, table
 from pellucid import errors
 from pellucid.client import Client
+from pellucid.parts.compare import CompareOptions
 from service.app import build
 from service.cli import main
 from service.config import Settings
@@ -32,8 +33,6 @@ _REMEDIES: Final = {
     500: "Send it again once. If it fails again, tell the operator the `request_id`: the log has the cause.",
     503: _WAIT,
 }
-# Options that /v1/compare has with the others, and always refuses.
-_NOT_COMPARED: Final = ("provenance", "reference")
 _CORRECT: Final = "Correct the request: `detail` says how."
 
 
@@ -50,7 +49,7 @@ def options(document: Document) -> str:
         path: [
             each
             for each in stated.get("parameters", ())
-            if each["in"] == "query" and not (path == "/v1/compare" and each["name"] in _NOT_COMPARED)
+            if each["in"] == "query" and not (path == "/v1/compare" and each["name"] in CompareOptions.never)
         ]
         for path, ways in document["paths"].items()
         if path.startswith("/v1") and ":" not in path
@@ -156,6 +155,9 @@ def _command(name: str, command: Any, document: Document) -> str:
         if described.get(each.name) == told:
             others.append(each.opts[0])
             continue
+        choices = getattr(each.type, "choices", ())
+        if not all(choice in told for choice in choices):
+            told += f" One of {_names(choices)}."
         default = "" if each.default in (None, False) or isinstance(each.default, Path) else f"`{each.default}`"
         flag = each.opts[0] if each.param_type_name == "option" else each.name.upper()
         own.append((f"`{flag}`", "required" if each.required else default, _cell(told)))

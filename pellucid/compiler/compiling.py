@@ -121,8 +121,8 @@ def compile(
     values of that range, such as those of 16-bit pictures and of arrays. ``shown`` names the channels that overlays are
     drawn on: three, as red, green and blue, or one, as gray.
 
-    ``name`` is the network's name in requests, by default the file's name. ``title`` and ``source`` describe it to
-    readers. ``progress`` shows a progress bar on a terminal.
+    ``name`` is the network's name in requests, by default the file's name, with int8 ending in ``-int8``. ``title`` and
+    ``source`` describe it to readers. ``progress`` shows a progress bar on a terminal.
 
     With ``int8``, a folder, convolutions run in int8 (docs/numerics.md). Up to 300 pictures of the folder calibrate it;
     give such as the network will see.
@@ -172,8 +172,9 @@ def compile(
         interpolation=interpolation,
         squash=squash,
     )
+    suffix = "-int8" if int8 else ""  # so that both can be served
     model = ModelSpec(
-        name or path.stem,
+        name or path.stem.removesuffix(suffix) + suffix,
         title or (file.stem if file else type(net).__name__),
         tuple(labels),
         preprocess,

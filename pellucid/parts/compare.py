@@ -33,6 +33,8 @@ _NAMES: Final = {"pictures": "picture", "models": "network"}
 class CompareOptions(TopOptions, TargetOptions, FigureOptions):
     """Options of /v1/compare."""
 
+    never = ("provenance", "reference")
+
     target: Names = Field(
         default_factory=list,
         max_length=2,

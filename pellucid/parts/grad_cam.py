@@ -206,7 +206,7 @@ def _heat_maps(options: MapOptions, network: NetworkSpec, methods: Mapping[str, 
         layer_name(network.default_layer, network)
         if given or options.fuse:
             raise InvalidOption(
-                "layer: The method 'best' chooses its layers. Leave `layer` and `fuse` out, or name another method."
+                "method: 'best' chooses its layers. Leave `layer` and `fuse` out, or name another method."
             )
     if options.fuse and len(given) < 2:
         raise InvalidOption("fuse: It combines the maps of several layers. Name at least two in `layer`.")

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, Protocol, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
@@ -141,6 +141,7 @@ class Options(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    never: ClassVar[tuple[str, ...]] = ()  # options that the route always refuses
 
     timeout_ms: int | None = Field(
         None,
@@ -193,7 +194,7 @@ class Options(BaseModel):
         """Name the options that there are; pydantic would only say that one is extra."""
         for name in given if isinstance(given, Mapping) else ():
             if name not in cls.model_fields:
-                sentence = unknown_option(str(name), [*cls.model_fields])
+                sentence = unknown_option(str(name), [each for each in cls.model_fields if each not in cls.never])
                 raise PydanticCustomError("unknown_option", "{sentence}", {"sentence": sentence})
         return given
 

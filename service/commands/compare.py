@@ -64,7 +64,8 @@ compare = Command(
     CompareOptions,
     _compared,
     _COMPARE,
-    settled=frozenset({"provenance", "reference"}),  # of no comparison
+    done="compared",
+    settled=frozenset(CompareOptions.never),
     paired=lambda options: not (options.get("against_model") or len(options.get("target", ())) == 2),
 ).function()
 what_if = Command(
@@ -72,6 +73,7 @@ what_if = Command(
     WhatIfOptions,
     _edited,
     _WHAT_IF,
+    done="answered",
     refused=lambda options: (
         ""
         if {"mute", "keep", "scale", "rank"} & options.keys()

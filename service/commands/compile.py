@@ -101,7 +101,7 @@ def compile_network(
     squash: Annotated[bool, typer.Option("--squash", help="Resize both sides, which changes the proportions.")] = False,
     arguments: Annotated[str | None, typer.Option(help="Arguments of the class or function, as a JSON object.")] = None,
     name: Annotated[
-        str | None, typer.Option(help="The network's name in requests. Default: the catalogue's, or the file's.")
+        str | None, typer.Option(help="Name in requests. Default: the catalogue's, or the file's; --int8 adds -int8.")
     ] = None,
     title: Annotated[str | None, typer.Option(help="A title of the network for people.")] = None,
     int8: Annotated[
@@ -187,6 +187,8 @@ def compile_network(
             spec = replace(spec, source=source, weights_sha256=digest(weights))
         elif own:
             typer.echo("without --weights the network keeps the weights that its constructor gave it", err=True)
+        if int8 and not name:
+            spec = replace(spec, name=spec.name.removesuffix("-int8") + "-int8")
         guess = (own or file) and output is None
         done = compiling.compile_network(net, spec, out, progress=True, guess=guess, any_size=True, int8=int8)
     except ValueError as error:
@@ -197,10 +199,10 @@ def compile_network(
 
 
 def _tell(out: Path, done: CompiledNetwork) -> None:
-    size = out.stat().st_size / 1e6
-    typer.echo(
-        f"{out}: {size:.1f} MB, {_count(len(done.spec.layers), 'layer')}, {_count(len(done.spec.gates), 'gate')}"
-    )
+    size = f"{out.stat().st_size / 1e6:.1f} MB"
+    rounded = [done.model.source.rpartition("; ")[2]] if done.graph.rounded else []  # what int8 was calibrated on
+    counts = _count(len(done.spec.layers), "layer"), _count(len(done.spec.gates), "gate")
+    typer.echo(f"{out}: {', '.join((done.model.name, size, *counts, *rounded))}")
     for limit in done.manifest.limits:
         typer.echo(limit)
 

@@ -69,6 +69,7 @@ class Command:
     options: type[Options]
     answer: Callable[[AsyncClient, Sources, Given], Awaitable[Answer]]
     help: str
+    done: str = "explained"  # in the last line
     settled: frozenset[str] = frozenset()
     paired: Callable[[Given], bool] = lambda options: False  # whether two pictures have one answer
     of_figure: tuple[str, ...] = ()  # options that a figure has anyway
@@ -225,7 +226,9 @@ def run(
         }
         print_json(json.dumps(report, indent=1, ensure_ascii=False))
     else:
-        console.print(f"{len(done) - len(failed)} explained, in {out}" + (f"; {len(failed)} failed" if failed else ""))
+        console.print(
+            f"{len(done) - len(failed)} {command.done}, in {out}{f'; {len(failed)} failed' if failed else ''}"
+        )
     if failed:
         raise typer.Exit(1)
 

@@ -12,10 +12,12 @@ from hmac import compare_digest
 from pathlib import Path
 from typing import Final, Literal, Self
 
+from fastapi.routing import iter_route_contexts
 from limits import RateLimitItem, parse_many
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
 from starlette.datastructures import Headers
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pellucid.errors import NotFound, PellucidError, RateLimited, Unauthorized, WrongKey
@@ -127,9 +129,15 @@ class AccessControl:
                 self._require(scope)
             except PellucidError as error:
                 scope["state"]["call"].problems.append(error.slug)
+                scope["route"] = self._route(scope)
                 await error_response(scope, error)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
+
+    def _route(self, scope: Scope) -> BaseRoute | None:
+        """The route that a refused request would have reached, for the log and the metrics."""
+        found = iter_route_contexts(getattr(scope.get("app", self._app), "routes", ()))
+        return next((one.original_route for one in found if one.original_route.matches(scope)[0] != Match.NONE), None)
 
     def _require(self, scope: Scope) -> None:
         path: str = scope["state"]["path"]

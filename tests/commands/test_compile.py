@@ -95,7 +95,7 @@ def test_a_class_with_its_weights_becomes_a_file_that_answers_as_it_does(module:
     compiled = load(Path("pets.pellucid"))
     size = Path("pets.pellucid").stat().st_size / 1e6
     first, limit = done.stdout.splitlines()
-    assert first == f"pets.pellucid: {size:.1f} MB, {len(compiled.spec.layers)} layers, 1 gate"
+    assert first == f"pets.pellucid: animals, {size:.1f} MB, {len(compiled.spec.layers)} layers, 1 gate"
     assert limit.startswith("it runs at one size of pixels: ")  # its sides are no multiples of the pixels'
     assert done.stderr == ""  # no bar is drawn into a file
     spec, preprocess = compiled.model, compiled.model.preprocess

@@ -47,7 +47,7 @@ def made(net: nn.Module, out: Path, int8: Path | None = None) -> CompiledNetwork
 def both(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pair:
     """One network without and with int8, each read from its file."""
     out = tmp_path_factory.mktemp("compiled")
-    return made(network("tiny"), out / "float.pellucid"), made(network("tiny"), out / "int8.pellucid", folder)
+    return made(network("tiny"), out / "float.pellucid"), made(network("tiny"), out / "float-int8.pellucid", folder)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -94,6 +94,7 @@ def test_what_ran_in_int8_says_so(both: Pair, engine: Any) -> None:
     assert explained.engine.info.precision == "int8+fp32"
     assert explained.engine.info.description.endswith("int8+fp32")
     assert both[1].model.source.endswith("; convolutions in int8, calibrated on 12 pictures")
+    assert [each.model.name for each in both] == ["float", "float-int8"]  # both can be served
     assert both[1].model.parameters_sha256 == both[0].model.parameters_sha256
 
 

@@ -155,7 +155,7 @@ def test_a_class_against_another_says_so_and_is_the_difference(client: httpx.Cli
         ({"fuse": "mean", "layer": "head"}, "fuse: It combines the maps"),
         ({"fuse": "sum", "layer": "head,stem"}, "'mean', 'max' or 'product'"),
         ({"method": "layercam", "layer": "pixels"}, "at the pixels: smoothgrad, integrated-gradients."),
-        ({"method": "best", "layer": "head"}, "'best' chooses its layers"),
+        ({"method": "best", "layer": "head"}, "method: 'best' chooses its layers"),
         ({"method": "grad-cam,best", "fuse": "mean"}, "'best' chooses its layers"),
         ({"method": "legrad"}, "reads the attention between the tokens of a vision transformer"),
         ({"samples": 0}, "samples"),

@@ -61,6 +61,17 @@ def test_requests_are_counted_by_route_and_status_and_refusals_by_reason() -> No
     _with_stub(scene)
 
 
+def test_refused_requests_are_counted_for_their_route() -> None:
+    async def scene(stub: Stub) -> None:
+        for key in ("", "k" * 20, "k" * 20):
+            await stub.client.get("/v1/models/stub", headers={"X-API-Key": key})
+        seen = await read(stub)
+        name = "pellucid_requests_total{{route=/v1/models/{{name}},status={}}}"
+        assert [seen[name.format(status)] for status in (401, 200, 429)] == [1, 1, 1]
+
+    _with_stub(scene, api_keys="k" * 20, rate_limit="1/hour", metrics="open")
+
+
 @pytest.mark.parametrize("wanted", ["application/openmetrics-text;version=x", "text/plain;version=a.b"])
 def test_an_invalid_version_gets_the_default_format(wanted: str) -> None:
     async def scene(stub: Stub) -> None:
