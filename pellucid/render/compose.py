@@ -254,25 +254,33 @@ def _resized(picture: Pixels, size: Size) -> Image.Image:
 def _outline(canvas: Image.Image, corner: Size, levels: Image.Image, keep_sign: bool, opacity: float) -> None:
     """Draw a white line with dark edges around the strongest evidence of ``levels``, which lie at ``corner`` (x, y).
 
-    There is none around regions narrower than a thirtieth of the longer side, and none in very small pictures.
+    There is none around regions narrower than a thirtieth of the longer side, and none in very small pictures. Where a
+    region is wide, its narrow parts have a line as well, so every line is closed, or ends at the border.
     """
     if max(levels.size) < _LINE_GRID:
         return
     strong = _strong(keep_sign)
     grid = scaled_size(*levels.size, _LINE_GRID)
     small = np.asarray(levels.resize(grid, Image.Resampling.NEAREST).point(strong)) > 0
-    wide = _grown(~_grown(~small, 1), 3)
-    narrow = small & ~wide
+    wide, count = _grown(~_grown(~small, 1), 2), 0
+    # Morphological reconstruction: a wide region keeps its narrow parts.
+    while count != (count := int(np.count_nonzero(narrow := small & ~wide))):
+        wide |= _grown(small & wide, 2)
+    near = _grown(wide, 1)  # so that a line along a cut has room
     width = max(1, max(canvas.size) / 450)
     strokes = _strokes(width, opacity)
     # Region by region: an empty row or column of the grid is between two.
-    for top, bottom in _runs(wide.max(1)):
-        for left, right in _runs(wide[top:bottom].max(0)):
+    for top, bottom in _runs(near.max(1)):
+        for left, right in _runs(near[top:bottom].max(0)):
             box = scaled_box((left, top, right, bottom), grid, levels.size)
             region = levels.crop(box).point(strong)
-            if narrow[top:bottom, left:right].any():
-                kept = Image.fromarray(wide[top:bottom, left:right].astype(np.uint8) * np.uint8(255))
-                region = ImageChops.darker(region, kept.resize(region.size, Image.Resampling.NEAREST))
+            x0, y0, x1, y1 = region.getbbox() or (1, 1, 1, 1)
+            across = x0 == 0 < left or (x1 == region.width and right < grid[0])
+            down = y0 == 0 < top or (y1 == region.height and bottom < grid[1])
+            if across or down or narrow[top:bottom, left:right].any():
+                kept = (wide & ~_grown(narrow, 1))[top:bottom, left:right]
+                mask = Image.fromarray(kept.astype(np.uint8) * np.uint8(255))
+                region = ImageChops.darker(region, mask.resize(region.size, Image.Resampling.NEAREST))
             edge = region.filter(ImageFilter.BoxBlur(1.5 * width))
             for grey, stroke in zip((0, 255), strokes, strict=True):
                 canvas.paste((grey, grey, grey), (corner[0] + box[0], corner[1] + box[1]), edge.point(stroke))

@@ -239,8 +239,8 @@ class GradCam(Schema):
     )
     overlay: Picture | None = Field(
         description="The whole photograph with the map in colour over `box`: the more evidence, the more opaque. "
-        "A white line surrounds what is at least 0.8 of the largest. "
-        "Enlarged by cubic interpolation. Null unless `overlay=true`."
+        "A white line surrounds what is at least 0.8 of the largest, except regions narrower than 1/30 of the longer "
+        "side of `box`. Enlarged by cubic interpolation. Null unless `overlay=true`."
     )
     box: BoxField
     raw: RawMap = Field(description="The low-resolution map with its original range.")

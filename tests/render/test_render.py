@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 from torch.nn import functional as F
 
 from pellucid.render import colormap, compose
@@ -119,6 +120,32 @@ def test_a_line_surrounds_the_strongest_evidence(sign: int) -> None:
     assert white[:, 224].sum() in range(2, 7)
     assert not white[200:248, 200:248].any()
     assert np.array_equal(drawn[:90], picture[:90])
+
+
+def necked(random: np.random.Generator) -> Floats:
+    """A map of discs between bars, some of them narrower than a thirtieth of the picture."""
+    pen = ImageDraw.Draw(drawn := Image.new("F", (480, 480)))
+    corners = [(int(x), int(y)) for x, y in random.integers(0, 480, (4, 2))]
+    pen.line(corners, 1, int(random.integers(6, 32)))
+    for (x, y), radius in zip(corners, random.integers(1, 48, 4).tolist(), strict=True):
+        pen.ellipse((x - radius, y - radius, x + radius, y + radius), 1)
+    return np.asarray(drawn)
+
+
+@pytest.mark.parametrize("heat", [necked, lambda random: random.random((14, 14), np.float32)], ids=["necked", "noise"])
+def test_every_line_is_closed(heat: Callable[[np.random.Generator], Floats]) -> None:
+    """No way leads from the outside to a pixel of the strongest evidence beside a line, except through a line."""
+    for seed in range(8):
+        levels = compose._smooth_levels(heat(np.random.default_rng(seed)), (480, 480), keep_sign=False)
+        canvas = Image.new("RGB", levels.size, (128, 128, 128))
+        compose._outline(canvas, (0, 0), levels, keep_sign=False, opacity=1)
+        line = (np.asarray(canvas) != 128).any(2)
+        strong = np.asarray(levels) >= compose.LINE * 255
+        outside, reached = ~strong & ~line, 0
+        while reached != (reached := int(np.count_nonzero(outside))):
+            outside |= compose._grown(outside, 1) & ~line
+        assert line.any()
+        assert not (outside & strong & compose._grown(line, 1)).any()
 
 
 def test_opacity_grows_with_the_evidence() -> None:

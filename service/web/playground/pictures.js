@@ -75,14 +75,25 @@ export function outlined({width, height, levels}, isSigned, thick) {
   const shrink = LINE_GRID / Math.max(width, height);
   const [columns, rows] = [width, height].map((side) => Math.max(1, Math.round(side * shrink)));
   const along = (n, cells, side) => Math.floor(((n + 0.5) * side) / cells);
-  const narrow = Array.from({length: columns * rows}, (_, n) => !strong(
+  const weak = Array.from({length: columns * rows}, (_, n) => !strong(
     along(Math.floor(n / columns), rows, height) * width + along(n % columns, columns, width),
   ));
-  const wide = grown(grown(narrow, columns, 1).map((each) => !each), columns, 3);
-  const near = Uint8Array.from(levels, (_, at) => wide[
-    along(Math.floor(at / width), height, rows) * columns + along(at % width, width, columns)
-  ]);
-  const region = Float32Array.from(near, (each, at) => each && strong(at));
+  const not = (mask) => mask.map((each) => !each);
+  let wide = grown(not(grown(weak, columns, 1)), columns, 2);
+  let narrow = [];
+  let count = -1;
+  // Morphological reconstruction: a wide region keeps its narrow parts.
+  while (count !== (count = (narrow = wide.map((each, n) => !each && !weak[n])).filter(Boolean).length)) {
+    wide = grown(wide.map((each, n) => each && !weak[n]), columns, 2).map((each, n) => each || wide[n]);
+  }
+  // Two where the region may lie, and one where a line along a cut has room.
+  const room = grown(wide, columns, 1);
+  const other = grown(narrow, columns, 1);
+  const near = Uint8Array.from(levels, (_, at) => {
+    const cell = along(Math.floor(at / width), height, rows) * columns + along(at % width, width, columns);
+    return room[cell] + (wide[cell] && !other[cell]);
+  });
+  const region = Float32Array.from(near, (each, at) => each === 2 && strong(at));
   const reach = 1.5 * thick;
   const edge = blurred(blurred(region, near, width, 1, reach), near, height, width, reach);
   const image = new ImageData(width, height);
