@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,11 +32,11 @@ _PAD: Final = "aten.constant_pad_nd.default"
 
 
 def pictures(folder: Path, spec: PreprocessSpec) -> Iterator[InputPixels]:
-    """The pixels of up to 300 pictures below the folder, evenly chosen by name. Files of other types are skipped.
+    """The pixels of up to 300 pictures below the folder, spread over their names. Files of other types are skipped.
 
     Raises ValueError at once if there are none, or for a picture that can't be read when it is reached, and OSError.
     """
-    found = _decoded(folder, spec)
+    found = islice(_decoded(folder, spec), _MOST_PICTURES)
     first = next(found, None)
     if first is None:
         raise ValueError("int8 is calibrated on pictures, and the folder has none")
@@ -45,7 +45,8 @@ def pictures(folder: Path, spec: PreprocessSpec) -> Iterator[InputPixels]:
 
 def _decoded(folder: Path, spec: PreprocessSpec) -> Iterator[InputPixels]:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    for file in files[:: max(1, -(-len(files) // _MOST_PICTURES))]:
+    step = max(1, -(-len(files) // _MOST_PICTURES))
+    for file in chain(*(files[first::step] for first in range(step))):
         try:
             yield decode(Upload(file.read_bytes()), spec, _MOST_PIXELS).pixels
         except UnsupportedMediaType:

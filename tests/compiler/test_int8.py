@@ -30,9 +30,10 @@ def pixels(count: int, size: tuple[int, int] = SIZE) -> Any:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pictures, and a file that is none."""
+    """Pictures among many more files that are none."""
     found = tmp_path_factory.mktemp("pictures")
-    (found / "README.md").write_text("Waves.")
+    for number in range(700):
+        (found / f"{number}.txt").write_text("Waves.")
     for number, picture in enumerate(pixels(12)):
         (found / f"{number}.png").write_bytes(encoded(picture))
     return found
