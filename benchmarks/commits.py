@@ -2,9 +2,9 @@
 
 A process keeps its speed for as long as it lives, so every round starts both servers anew. In a round each cell is
 loaded in the order A B B A, in the next in the order B A A B, so that drift falls on both alike. The commit that is
-loaded first also starts first. A round gives one
-ratio of the two commits. The interval is Student's of the ratios' logarithms over rounds, at 95 % for all cells
-together (Bonferroni): of two equal commits one run in twenty flags a cell.
+loaded first also starts first. A round gives one ratio of the two commits. The interval is Student's of the ratios'
+logarithms over rounds, at 95 % for all cells together (Bonferroni), so one run in twenty of two equal commits flags a
+cell.
 """
 
 from __future__ import annotations

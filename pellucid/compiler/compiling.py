@@ -124,8 +124,8 @@ def compile(
     ``name`` is the network's name in requests, by default the file's name, with int8 ending in ``-int8``. ``title`` and
     ``source`` describe it to readers. ``progress`` shows a progress bar on a terminal.
 
-    With ``int8``, a folder, convolutions run in int8 (docs/numerics.md). Up to 300 pictures of the folder calibrate it;
-    give such as the network will see.
+    With ``int8``, a folder, convolutions run in int8 (docs/reference/numerics.md). Up to 300 pictures of the folder
+    calibrate it; give such as the network will see.
 
     Raises CompileError, and OSError if the file can't be written.
     """
