@@ -129,8 +129,8 @@ class ExplainOptions(PredictOptions, GradCamOptions, GateOptions, FeatureMapOpti
         if self.direction == "down":
             title, unit = f"{title}: what lowers it", f"{unit}, for a lower score"
         look = figure.Look(self.colormap or (SIGNED_COLOURS if self.signed else COLOURS), self.signed, self.alpha)
-        fused = f", the {explanation.fuse} of their maps" if explanation.fuse else ""
-        note = f"{explanation.method} at {explanation.layer}{fused}"
+        place = f", {explanation.fuse} of" if explanation.fuse else " at"
+        note = f"{explanation.method}{place} {explanation.layer}"
         return figure.overlay(title, note, analysis.image, explanation.heat, analysis.image.box, look, unit)
 
     def _trust(self, analysis: Analysis) -> list[str]:

@@ -196,7 +196,7 @@ def score_unit(spec: ModelSpec, index: int) -> str:
 def map_unit(explanation: Explanation, methods: Sequence[MethodSpec], spec: ModelSpec) -> str:
     """What a map's numbers are, as the caption of its scale."""
     if explanation.fuse:
-        return "from 0 to 1: the map of each layer is stretched"
+        return "from 0 to 1, each layer stretched"
     (unit,) = {method.unit for method in methods if method.name == explanation.method} or {""}
     return f"in {unit or score_unit(spec, explanation.target.index)}"
 
