@@ -10,6 +10,7 @@ import sys
 from typing import Any
 
 import litserve as ls
+import litserve.server
 import numpy as np
 import torch
 from captum.attr import LayerGradCam
@@ -18,6 +19,9 @@ from torch import Tensor
 
 from benchmarks.rivals.network import Network, mask_png
 from pellucid.runtime import cores
+
+# LitServe 0.2 looks for mcp 1; Pellucid's extra `mcp` installs mcp 2, and the server ends.
+litserve.server._MCP_AVAILABLE = False
 
 MAX_BATCH = 8
 # Without a window its workers ask the queue in a busy loop and take a core each.
