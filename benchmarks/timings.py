@@ -52,7 +52,8 @@ def _sharing(connection: http.client.HTTPConnection) -> list[str]:
     """The methods that need one gradient."""
     connection.request("GET", "/v1/models/lite0")
     details = json.loads(connection.getresponse().read())["method_details"]
-    return [method["name"] for method in details if method["needs"] == "gradient"]
+    # best has a gradient, but chooses its layers
+    return [method["name"] for method in details if method["needs"] == "gradient" and method["at"]]
 
 
 def requests(sharing: list[str]) -> dict[str, str]:
