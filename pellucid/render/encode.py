@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from dataclasses import dataclass
 from typing import Any, Final
 
+import pybase64
 from PIL import Image
 
 from pellucid.render import png
@@ -30,7 +30,7 @@ class Picture:
             "media_type": self.media_type,
             "width": self.width,
             "height": self.height,
-            "data": base64.b64encode(self.data).decode("ascii"),
+            "data": pybase64.b64encode_as_string(self.data),
         }
 
 
