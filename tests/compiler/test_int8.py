@@ -73,7 +73,7 @@ def test_logits_are_near_those_of_the_float_network_and_gradients_are_the_same(
     head = choose.create(rounded, engine=engine, device="cpu", precision="fp32", threads=1).behind(layer)
     (found, *crossing), runtime = seen(rounded, logits, *head.inputs)
     error = np.linalg.norm(found - expected) / np.linalg.norm(expected)
-    assert 1e-5 < error < 0.05
+    assert 1e-5 < error < 0.01  # 0.002; with sums that saturate, on processors without VNNI, it would be 0.03
     # What is removed behind a layer is compared with these logits.
     assert np.allclose(runtime.behind(layer).logits(crossing, "whole"), found, atol=1e-4)
 
