@@ -12,6 +12,7 @@ from benchmarks.report import DISCIPLINES, TITLES, Figures, ceiling_rate, latenc
 
 COLOURS = {
     "pellucid": "#0b6e99",
+    "pellucid-int8": "#7fc4de",
     "fastapi": "#d9730d",
     "litserve": "#6b6b6b",
     "openvino-xai": "#6940a5",

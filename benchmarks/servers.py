@@ -22,6 +22,7 @@ from typing import Any
 import psutil
 
 from benchmarks.load import post
+from benchmarks.photographs import SAMPLES
 
 ROOT = Path(__file__).parents[1]
 
@@ -33,7 +34,8 @@ class Spec:
     ``command`` gets the port as its last argument or, where it is ours, in the environment. ``routes`` are the paths
     and what they are asked to accept, by the name that the routes have in the tables. Bodies are the photograph's
     bytes, or ``multipart``: LitServe reads every other body as JSON. ``python`` runs it; one that takes the network
-    ``exported`` gets the folder of `benchmarks.rivals.exported` before the port. It runs in ``root``.
+    ``exported`` gets the folder of `benchmarks.rivals.exported` before the port. ``int8``: it serves the network
+    compiled with int8. It runs in ``root``.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Spec:
     environment: Mapping[str, str] = field(default_factory=dict)
     python: str = sys.executable
     exported: bool = False
+    int8: bool = False
     root: Path = ROOT
 
     def requests(self, route: str, photographs: list[bytes]) -> list[bytes]:
@@ -76,6 +79,7 @@ SPECS = {
                 "explain": ("/v1/explain", _JSON),
             },
         ),
+        Spec("pellucid-int8", ("-m", "service"), "/readyz", {"predict": ("/v1/predict", _JSON)}, int8=True),
         Spec(
             "fastapi",
             ("-m", "benchmarks.rivals.fastapi_gradcam"),
@@ -123,7 +127,9 @@ class Server:
         if spec.exported:
             command.append(_exported().name)
         environment = {**os.environ, **spec.environment, **settings}
-        if spec.name == "pellucid":
+        if spec.int8:
+            environment["PELLUCID_MODEL"] = str(Path(_rounded().name, "lite0.pellucid"))
+        if spec.command == ("-m", "service"):
             environment |= {"PELLUCID_HOST": "127.0.0.1", "PELLUCID_PORT": str(self.port)}
         else:
             command.append(str(self.port))
@@ -228,6 +234,15 @@ def _exported() -> tempfile.TemporaryDirectory[str]:
     folder = tempfile.TemporaryDirectory()
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.rivals.exported", folder.name]
     subprocess.run(command, cwd=ROOT, check=True)
+    return folder
+
+
+@cache
+def _rounded() -> tempfile.TemporaryDirectory[str]:
+    """The service's network in int8, compiled once and kept as long as this process."""
+    folder = tempfile.TemporaryDirectory()
+    out = ["--int8", str(SAMPLES), "--out", str(Path(folder.name, "lite0.pellucid"))]
+    subprocess.run([sys.executable, "-m", "service", "compile", "lite0", *out], cwd=ROOT, check=True)
     return folder
 
 
