@@ -42,23 +42,21 @@ from pellucid.runtime.info import as_json, versions
 from pellucid.types import Batch, Plan, Tap
 
 from .config import Settings
-from .dispatch.admission import Admission
+from .dispatch.admission import Admission, Forecast
 from .dispatch.cost import MethodTimes
 from .dispatch.engine import Engine
-from .dispatch.forecast import Forecast
 from .dispatch.turns import FairPool
 from .dispatch.worker import Worker
 from .flow.bodies import Limits
 from .flow.networks import Served, Service
 from .http import openapi
-from .http.access import AccessControl, Gate, Keys, rate_of
-from .http.middleware import Calls, PageHeaders, RequestContext, allow_origins
+from .http.access import Gate, Keys, rate_of
+from .http.middleware import AccessControl, Calls, PageHeaders, RequestContext, allow_origins
 from .http.problem_json import error_response
 from .protocols import kserve_v1, kserve_v2, torchserve
 from .routes import atlas, catalogue, health, playground, redoc, v1
-from .telemetry.call import Call
 from .telemetry.drift import Drift
-from .telemetry.metrics import Metrics
+from .telemetry.metrics import Call, Metrics
 
 if TYPE_CHECKING:
     from .protocols.kserve_grpc import Server as GrpcServer

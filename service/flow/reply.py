@@ -26,7 +26,7 @@ from pellucid.render.figure import FIGURE_TYPES, SVG
 from pellucid.types import DecodedImage, Outcome, Plan, Upload
 
 from ..http.problem_json import problem
-from ..telemetry.call import Call
+from ..telemetry.metrics import Call
 from . import provenance
 from .bodies import Body
 from .networks import Service
