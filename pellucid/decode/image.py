@@ -78,7 +78,7 @@ def decode(
     four channels, so their limit is half of ``max_pixels``.
     """
     pixels: InputPixels
-    if arrays.is_array(upload.data):
+    if upload.data.startswith(arrays.MAGIC):
         array, file_format = arrays.read(upload.data, spec, max_pixels, max_side), arrays.FORMAT
         height, width = array.shape[:2]
         frame = Frame.of(width, height, spec, view)
@@ -111,7 +111,7 @@ def tiling_of(upload: Upload, spec: PreprocessSpec, max_pixels: int, max_side: i
     if view.kind != "whole":
         return None
     try:
-        if arrays.is_array(upload.data):
+        if upload.data.startswith(arrays.MAGIC):
             height, width = arrays.read(upload.data, spec, max_pixels, max_side).shape[:2]
         else:
             image, file_format = _open(upload.data, max_pixels, max_side)
