@@ -17,8 +17,8 @@ from pydantic import Field
 from pellucid.atlas.content import ClassScore, Distribution, Example
 from pellucid.atlas.file import Atlas, Gate, Layer
 from pellucid.errors import InvalidOption, UnknownName
+from pellucid.network.lookup import class_index
 from pellucid.network.spec import ModelSpec
-from pellucid.parts.names import class_index
 from pellucid.parts.option_types import Analysis, Offer, Options
 from pellucid.parts.predictions import class_json
 from pellucid.render.encode import Picture

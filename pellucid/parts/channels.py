@@ -9,8 +9,8 @@ import numpy as np
 from pydantic import Field
 
 from pellucid.decode.region import box_of, positions
+from pellucid.network.lookup import layer_name
 from pellucid.parts.atlas import MEANINGS, AtlasOptions, meaning_json
-from pellucid.parts.names import layer_name
 from pellucid.parts.option_types import Analysis, CommaSeparated, Name, Offer
 from pellucid.types import Plan, Region, Tap
 
