@@ -11,7 +11,7 @@ from pydantic import Field
 from pellucid.network.lookup import gate_names, layer_name
 from pellucid.network.spec import NetworkSpec
 from pellucid.parts.atlas import AtlasOptions
-from pellucid.parts.figures.page import picture_words
+from pellucid.parts.figures.contents import picture_words
 from pellucid.parts.option_types import Analysis, Name, Names, Offer
 from pellucid.parts.predictions import class_json
 from pellucid.parts.targets import LayerOptions, TargetOptions

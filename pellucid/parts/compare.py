@@ -13,7 +13,7 @@ from pydantic import Field
 from pellucid.errors import InvalidOption, PellucidError
 from pellucid.network.lookup import class_index
 from pellucid.network.spec import ModelSpec
-from pellucid.parts.figures import page, side_by_side
+from pellucid.parts.figures import contents, page, side_by_side
 from pellucid.parts.figures.page import FigureOptions
 from pellucid.parts.grad_cam import COLOURS, METHOD, SAMPLES, SIGNED_COLOURS, GradCamOptions, Samples
 from pellucid.parts.option_types import MAX_SIDE, ColormapName, Fit, LeastSide, Name, Names, Offer, OneName, Side
@@ -252,20 +252,20 @@ def comparison_sheet(
     maps, box = _maps(kind, one, other)
     *_, difference, reach = side_by_side.compared(*maps)
     shown = SIGNED_COLOURS if options.signed else COLOURS
-    look = page.Look(shown, options.signed, reach=reach or 1.0)
-    unit = page.map_unit(one.explanation, methods, one.model)
+    look = contents.Look(shown, options.signed, reach=reach or 1.0)
+    unit = contents.map_unit(one.explanation, methods, one.model)
     two_pictures, two_networks = kind == "pictures", kind == "models"
     overlays: list[page.Panel | None] = []
     for side, heat in zip(sides, maps, strict=True):
         target = target_json(side.explanation.target, side.model)
-        title = f"{target['label']}, {page.score(target)}"
+        title = f"{target['label']}, {contents.score(target)}"
         note = f"{side.explanation.method} at {side.explanation.layer}"
         if two_networks:
             title = f"{side.model.name}: {title}"
         place = side.box if two_pictures else box
-        overlays.append(page.overlay(title, note, side.seen[0], heat, place, look, unit))
+        overlays.append(contents.overlay(title, note, side.seen[0], heat, place, look, unit))
     common = None if two_pictures else one.seen[0]
-    less = page.difference(
+    less = contents.difference(
         "Second minus first, over the frames" if two_pictures else "Second minus first",
         common,
         difference,
@@ -275,12 +275,12 @@ def comparison_sheet(
     )
     infos = [side.seen[0].info for side in sides]
     names = " and ".join(dict.fromkeys(side.model.name for side in sides))
-    pictures = " and ".join(dict.fromkeys(map(page.picture_words, infos)))
+    pictures = " and ".join(dict.fromkeys(map(contents.picture_words, infos)))
     if two_pictures:
-        photographs = [page.photograph(side.seen[0], name) for side, name in zip(sides, _PICTURES, strict=True)]
+        photographs = [contents.photograph(side.seen[0], name) for side, name in zip(sides, _PICTURES, strict=True)]
         panels: list[list[page.Panel | None]] = [[*photographs, None], [*overlays, less]]
     else:
-        panels = [[page.photograph(one.seen[0]), overlays[0]], [overlays[1], less]]
+        panels = [[contents.photograph(one.seen[0]), overlays[0]], [overlays[1], less]]
     what = {"classes": "two classes", "pictures": "two pictures", "models": "two networks"}[kind]
     return page.Sheet(
         f"{names}: {what}" if not two_networks else names,
@@ -289,9 +289,9 @@ def comparison_sheet(
         [block for block in _facts(kind, sides) if block],
         [],
         [
-            page.tiles_words(*(side.seen[0] for side in sides)),
-            page.papers([one.explanation.method], methods),
-            *dict.fromkeys(page.source_words(side.model, *infos) for side in sides),
+            contents.tiles_words(*(side.seen[0] for side in sides)),
+            contents.papers([one.explanation.method], methods),
+            *dict.fromkeys(contents.source_words(side.model, *infos) for side in sides),
         ],
     )
 
@@ -302,14 +302,14 @@ _PICTURES: Final = ("First picture", "Second picture")
 def _facts(kind: Kind, sides: tuple[_Found, _Found]) -> list[page.Bars | None]:
     one, other = sides
     if one.model.output.kind == "embedding":
-        return [page.likeness(target_json(one.explanation.target, one.model))]
+        return [contents.likeness(target_json(one.explanation.target, one.model))]
     if kind == "classes":
         found = [prediction_json(each, one.model) for each in one.seen[1].predictions]
-        return [page.predictions("Predictions", found, one.model)]
+        return [contents.predictions("Predictions", found, one.model)]
     facts = []
     for side, name in zip(sides, _PICTURES if kind == "pictures" else (one.model.name, other.model.name), strict=True):
         found = [prediction_json(each, side.model) for each in side.seen[1].predictions]
-        facts.append(page.predictions(f"{name}: predictions", found, side.model))
+        facts.append(contents.predictions(f"{name}: predictions", found, side.model))
     gates = _gates_json(one.seen[1].gates, other.seen[1].gates)
     changed = [
         (f"{gate['layer']}, channel {most['channel']}", most) for gate in gates for most in gate["most_changed"][:1]
@@ -323,7 +323,7 @@ def _facts(kind: Kind, sides: tuple[_Found, _Found]) -> list[page.Bars | None]:
         for name, most in sorted(changed, key=lambda pair: -abs(pair[1]["difference"]))
     ]
     facts.append(
-        page.changes(
+        contents.changes(
             "What the gates changed most",
             "a channel's factor in the first and the second; the bar is the difference",
             rows,

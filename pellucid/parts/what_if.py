@@ -13,7 +13,7 @@ from pellucid.errors import InvalidOption, UnknownName
 from pellucid.network.lookup import gate_names, layer_name
 from pellucid.network.spec import ModelSpec, NetworkSpec
 from pellucid.parts.atlas import AtlasOptions
-from pellucid.parts.figures import page, side_by_side
+from pellucid.parts.figures import contents, page, side_by_side
 from pellucid.parts.figures.page import FigureOptions
 from pellucid.parts.grad_cam import COLOURS, SIGNED_COLOURS
 from pellucid.parts.option_types import (
@@ -108,30 +108,30 @@ class WhatIfOptions(TopOptions, LayerOptions, FigureOptions, AtlasOptions):
         found, spec, info = analysis.outcome.what_if, analysis.spec, analysis.image.info
         assert found is not None
         rows = [self._panels(*pair, found.layer, analysis) for pair in found.targets]
-        photograph = page.photograph(analysis.image)
+        photograph = contents.photograph(analysis.image)
         panels: list[list[page.Panel | None]] = [[photograph, rows[0][0]], rows[0][1:]]
         if len(rows) > 1:
             panels = [[None if index else photograph, *row] for index, row in enumerate(rows)]
         facts = [
-            page.predictions(f"Predictions {when}", [prediction_json(each, spec) for each in listed], spec)
+            contents.predictions(f"Predictions {when}", [prediction_json(each, spec) for each in listed], spec)
             for when, listed in (("before", found.before), ("after", found.after))
         ]
         if found.ranking:
             muted = found.ranking.muted
             order = np.argsort(-np.abs(muted), kind="stable")[:_NAMED].tolist()
             rows_of_channels = [(f"channel {channel}", float(muted[channel]), "") for channel in order]
-            note = f"change of the {page.score_words(spec)} when a channel alone is muted"
-            facts.append(page.changes(f"Channels of {found.layer}", note, rows_of_channels))
+            note = f"change of the {contents.score_words(spec)} when a channel alone is muted"
+            facts.append(contents.changes(f"Channels of {found.layer}", note, rows_of_channels))
         return page.Sheet(
             f"{spec.name}: what if",
-            f"{_edit_words(found)} in {page.picture_words(info)}",
+            f"{_edit_words(found)} in {contents.picture_words(info)}",
             panels,
             [block for block in facts if block],
             [_change_words(*pair, spec) for pair in found.targets],
             [
-                page.tiles_words(analysis.image),
-                page.papers(["grad-cam"], analysis.methods),
-                page.source_words(spec, info),
+                contents.tiles_words(analysis.image),
+                contents.papers(["grad-cam"], analysis.methods),
+                contents.source_words(spec, info),
             ],
         )
 
@@ -139,16 +139,16 @@ class WhatIfOptions(TopOptions, LayerOptions, FigureOptions, AtlasOptions):
         """The maps before and after, on one scale, and their difference."""
         image, spec = analysis.image, analysis.spec
         *_, difference, reach = side_by_side.compared(before.heat, after.heat)
-        look = page.Look(SIGNED_COLOURS if self.signed else COLOURS, self.signed, reach=reach or 1.0)
-        unit = f"in {page.score_unit(spec, before.target.index)}"
+        look = contents.Look(SIGNED_COLOURS if self.signed else COLOURS, self.signed, reach=reach or 1.0)
+        unit = f"in {contents.score_unit(spec, before.target.index)}"
         panels: list[page.Panel | None] = []
         for when, side in (("Before", before), ("After", after)):
             target = target_json(side.target, spec)
-            title = f"{when}: {target['label']}, {page.score(target)}"
-            panels.append(page.overlay(title, f"grad-cam at {layer}", image, side.heat, image.box, look, unit))
+            title = f"{when}: {target['label']}, {contents.score(target)}"
+            panels.append(contents.overlay(title, f"grad-cam at {layer}", image, side.heat, image.box, look, unit))
         return [
             *panels,
-            page.difference("After minus before", image, difference, image.box, SIGNED_COLOURS, unit),
+            contents.difference("After minus before", image, difference, image.box, SIGNED_COLOURS, unit),
         ]
 
 
@@ -177,8 +177,8 @@ def _change_words(before: TargetMap, after: TargetMap, spec: ModelSpec) -> str:
     was, is_now = (target_json(side.target, spec) for side in (before, after))
     change = after.target.logit - before.target.logit
     said = (
-        f"{was['label']}: {page.score(was)} before, {page.score(is_now)} after; its {page.score_words(spec)} "
-        f"changes by {number(change)}."
+        f"{was['label']}: {contents.score(was)} before, {contents.score(is_now)} after; "
+        f"its {contents.score_words(spec)} changes by {number(change)}."
     )
     if spec.output.kind == "softmax" and change * (is_now["probability"] - was["probability"]) < 0:
         moves = ("falls", "rises") if change > 0 else ("rises", "falls")

@@ -13,7 +13,7 @@ from pellucid.atlas.content import ClassScore, Example
 from pellucid.atlas.file import Atlas, Gate, Layer
 from pellucid.network.spec import ModelSpec
 from pellucid.parts.atlas import dimmed, require_channel
-from pellucid.parts.figures import page
+from pellucid.parts.figures import contents, page
 from pellucid.parts.predictions import class_json
 from pellucid.render.compose import Size
 from pellucid.render.encode import Picture
@@ -94,7 +94,7 @@ def _examples(atlas: Atlas, title: str, examples: Sequence[Example], spec: Model
 
 
 def _classes(title: str, unit: str, found: Sequence[ClassScore], spec: ModelSpec) -> page.Bars | None:
-    return page.changes(title, unit, [(class_json(each.index, spec)["label"], each.score, "") for each in found])
+    return contents.changes(title, unit, [(class_json(each.index, spec)["label"], each.score, "") for each in found])
 
 
 def _distribution(title: str, quantiles: Floats) -> page.Bars:
