@@ -10,7 +10,7 @@ from pydantic import Field
 
 from pellucid.network.lookup import gate_names, layer_name
 from pellucid.network.spec import NetworkSpec
-from pellucid.parts.atlas import AtlasOptions
+from pellucid.parts.channels import AtlasOptions
 from pellucid.parts.figures.contents import picture_words
 from pellucid.parts.option_types import Analysis, Name, Names, Offer
 from pellucid.parts.predictions import class_json

@@ -12,7 +12,7 @@ from pydantic import Field
 from pellucid.errors import InvalidOption, UnknownName
 from pellucid.network.lookup import gate_names, layer_name
 from pellucid.network.spec import ModelSpec, NetworkSpec
-from pellucid.parts.atlas import AtlasOptions
+from pellucid.parts.channels import AtlasOptions
 from pellucid.parts.figures import contents, page, side_by_side
 from pellucid.parts.figures.page import FigureOptions
 from pellucid.parts.grad_cam import COLOURS, SIGNED_COLOURS

@@ -12,7 +12,7 @@ from PIL import Image
 from pellucid.atlas.content import ClassScore, Example
 from pellucid.atlas.file import Atlas, Gate, Layer
 from pellucid.network.spec import ModelSpec
-from pellucid.parts.atlas import dimmed, require_channel
+from pellucid.parts.channels import dimmed, require_channel
 from pellucid.parts.figures import contents, page
 from pellucid.parts.predictions import class_json
 from pellucid.render.compose import Size
