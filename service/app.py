@@ -54,7 +54,7 @@ from .http.access import Gate, Keys, rate_of
 from .http.middleware import AccessControl, Calls, PageHeaders, RequestContext, allow_origins
 from .http.problem_json import error_response
 from .protocols import kserve_v1, kserve_v2, torchserve
-from .routes import atlas, catalogue, health, playground, redoc, v1
+from .routes import atlas, catalogue, health, pages, v1
 from .telemetry.drift import Drift
 from .telemetry.metrics import Call, Metrics
 
@@ -146,8 +146,8 @@ def build(service: Service, settings: Settings, observers: Sequence[Callable[[Ca
     for routes in (kserve_v1, kserve_v2, torchserve, catalogue, atlas, health):
         app.include_router(routes.router(service))
 
-    app.include_router(redoc.router(ASSETS))
-    app.include_router(playground.router())
+    app.include_router(pages.redoc(ASSETS))
+    app.include_router(pages.playground())
 
     for kind in (PellucidError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _on_error)

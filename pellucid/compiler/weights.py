@@ -182,3 +182,12 @@ def load_strict(net: nn.Module, state: dict[str, Tensor], source: str) -> None:
 def _listed(keys: list[str]) -> str:
     more = f" and {len(keys) - _NAMED} more" if len(keys) > _NAMED else ""
     return ", ".join(keys[:_NAMED]) + more
+
+
+def parameters_digest(net: nn.Module) -> str:
+    """SHA-256, in hexadecimal, of the names and values of all parameters and buffers. File formats do not change it."""
+    digest = hashlib.sha256()
+    for name, value in net.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
