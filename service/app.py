@@ -38,7 +38,6 @@ from pellucid.network.spec import NetworkSpec, PreprocessSpec
 from pellucid.parts.option_types import invalid
 from pellucid.render import typeface
 from pellucid.runtime import choose, cores
-from pellucid.runtime.info import as_json, versions
 from pellucid.types import Batch, Plan, Tap
 
 from .config import Settings
@@ -49,6 +48,7 @@ from .dispatch.turns import FairPool
 from .dispatch.worker import Worker
 from .flow.bodies import Limits
 from .flow.networks import Served, Service
+from .flow.provenance import versions
 from .http import openapi
 from .http.access import Gate, Keys, rate_of
 from .http.middleware import AccessControl, Calls, PageHeaders, RequestContext, allow_origins
@@ -377,7 +377,7 @@ def _served(
         atlas=atlas,
         atlas_tag="" if atlas is None else _tag(version("pellucid"), atlas.digest, compiled.digest, repr(spec)),
         drift=Drift(atlas.medians, atlas.about.sampled) if atlas is not None and atlas.gates else None,
-        runtime={"engine": as_json(runtime.info), "versions": versions()},
+        runtime={"engine": runtime.info.as_json(), "versions": versions()},
         times=times,
     )
 

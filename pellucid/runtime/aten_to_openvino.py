@@ -223,16 +223,7 @@ def _spread(x: Value, weight: Value, stride: Any, padding: Any, dilation: Any, r
     if min(begin + end) < 0:
         return None
     wide = [side * step for side, step in zip(sides, stride, strict=True)]
-    axes = list(range(2, 2 + len(stride)))
-    repeated = ops.interpolate(
-        x,
-        _ints(wide),
-        "nearest",
-        "sizes",
-        axes=_ints(axes),
-        coordinate_transformation_mode="asymmetric",
-        nearest_mode="floor",
-    )
+    repeated = _nearest(x, wide)
     mask = np.zeros((1, 1, *wide), np.float32)
     mask[(slice(None), slice(None), *(slice(None, None, step) for step in stride))] = 1
     turned = _flip(weight, [3 + i for i in range(len(stride))])
@@ -356,7 +347,7 @@ def _nearest(x: Value, sides: Any, rows: Any = None, columns: Any = None) -> Val
         _ints(sides),
         "nearest",
         "sizes",
-        axes=_ints([2, 3]),
+        axes=_ints(range(2, 2 + len(sides))),
         coordinate_transformation_mode="asymmetric",
         nearest_mode="floor",
     )
