@@ -35,12 +35,13 @@ _MOST_SIZES: Final = 32
 class Pass:
     """The pass that a plan needs.
 
-    ``outputs``: the graph nodes to compute. ``rows``: the number of gradients per image, or 0. ``aimed``: the logits
-    decide which gradients to compute, so a first pass computes the logits. ``lane``: plans of one lane need the same
-    outputs, so they can share a batch at no extra cost.
+    ``outputs``: the graph nodes to compute. ``layers``: the layers whose values are read. ``rows``: the number of
+    gradients per image, or 0. ``aimed``: the logits decide which gradients to compute, so a first pass computes the
+    logits. ``lane``: plans of one lane need the same outputs, so they can share a batch at no extra cost.
     """
 
     outputs: tuple[str, ...]
+    layers: frozenset[str]
     rows: int
     aimed: bool
     lane: str
@@ -269,7 +270,7 @@ class Engine:
             raise NetworkFileError(
                 f"{manifest.model.name} has {logits.shape[-1]} logits per image, but describes {self._scalars}"
             )
-        layers = {layer for plan in plans for layer in self._layers(plan)}
+        layers = {layer for plan in plans for layer in self._pass(plan).layers}
         maps = {layer: self._value(layer).layout.to_map(values[self._value(layer).node]) for layer in layers}
         known = {layer: self._linear[layer] for layer in layers if layer in self._linear}
 
@@ -335,14 +336,14 @@ class Engine:
     def _value(self, layer: str) -> Value:
         return self._network.value(layer)
 
-    def _layers(self, plan: Plan) -> set[str]:
+    def _layers(self, plan: Plan) -> frozenset[str]:
         """The layers whose values a plan reads. PIXELS is one of them if the whole network is run again."""
         layers = {*explained(plan), *(tap.layer for tap in plan.taps if not tap.gate)}
         sides = {*plan.restore, *(tap.layer for tap in plan.taps if tap.gate)}
         for gate in self.network.gates:
             if gate.layer in sides:
                 layers |= {gate.before, gate.after}
-        return layers
+        return frozenset(layers)
 
     def _cut_at(self, plan: Plan) -> set[str]:
         """The layers whose heads a plan runs."""
@@ -404,7 +405,8 @@ class Engine:
     def _find_pass(self, plan: Plan) -> Pass:
         manifest = self._manifest
         self._require_gradients(plan)
-        nodes = {manifest.logits, *(self._value(layer).node for layer in self._layers(plan))}
+        layers = self._layers(plan)
+        nodes = {manifest.logits, *(self._value(layer).node for layer in layers)}
         if plan.gates or any(tap.gate for tap in plan.taps):
             nodes |= self._gate_nodes
         matrices, by_matrices = attends(plan)
@@ -429,7 +431,7 @@ class Engine:
         lane = [shared[0] if shared is not None else "+".join(outputs)]
         lane += [f"*{_rounded_up(rows)}"] * (rows > 1) + ["aimed"] * aimed
         lane += self._extra_passes(plan) + ["reproducible"] * plan.reproducible
-        return Pass(outputs, rows, aimed, ",".join(filter(None, lane)))
+        return Pass(outputs, layers, rows, aimed, ",".join(filter(None, lane)))
 
     def _extra_passes(self, plan: Plan) -> list[str]:
         """A name for each kind of head pass. Plans without it stay in other lanes, so they do not wait for it."""

@@ -24,7 +24,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from pellucid.parts.side_by_side import Canvas
+from pellucid.parts.figures.side_by_side import Canvas
 from pellucid.render import compose
 from pellucid.schemas import GradCam, Reply, Result
 

@@ -38,27 +38,25 @@ from pellucid.network.spec import NetworkSpec, PreprocessSpec
 from pellucid.parts.option_types import invalid
 from pellucid.render import typeface
 from pellucid.runtime import choose, cores
-from pellucid.runtime.info import as_json, versions
 from pellucid.types import Batch, Plan, Tap
 
 from .config import Settings
-from .dispatch.admission import Admission
+from .dispatch.admission import Admission, Forecast
 from .dispatch.cost import MethodTimes
 from .dispatch.engine import Engine
-from .dispatch.forecast import Forecast
 from .dispatch.turns import FairPool
 from .dispatch.worker import Worker
 from .flow.bodies import Limits
 from .flow.networks import Served, Service
+from .flow.provenance import versions
 from .http import openapi
-from .http.access import AccessControl, Gate, Keys, rate_of
-from .http.middleware import Calls, PageHeaders, RequestContext, allow_origins
+from .http.access import Gate, Keys, rate_of
+from .http.middleware import AccessControl, Calls, PageHeaders, RequestContext, allow_origins
 from .http.problem_json import error_response
 from .protocols import kserve_v1, kserve_v2, torchserve
-from .routes import atlas, catalogue, health, playground, redoc, v1
-from .telemetry.call import Call
+from .routes import atlas, catalogue, health, pages, v1
 from .telemetry.drift import Drift
-from .telemetry.metrics import Metrics
+from .telemetry.metrics import Call, Metrics
 
 if TYPE_CHECKING:
     from .protocols.kserve_grpc import Server as GrpcServer
@@ -148,8 +146,8 @@ def build(service: Service, settings: Settings, observers: Sequence[Callable[[Ca
     for routes in (kserve_v1, kserve_v2, torchserve, catalogue, atlas, health):
         app.include_router(routes.router(service))
 
-    app.include_router(redoc.router(ASSETS))
-    app.include_router(playground.router())
+    app.include_router(pages.redoc(ASSETS))
+    app.include_router(pages.playground())
 
     for kind in (PellucidError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _on_error)
@@ -379,7 +377,7 @@ def _served(
         atlas=atlas,
         atlas_tag="" if atlas is None else _tag(version("pellucid"), atlas.digest, compiled.digest, repr(spec)),
         drift=Drift(atlas.medians, atlas.about.sampled) if atlas is not None and atlas.gates else None,
-        runtime={"engine": as_json(runtime.info), "versions": versions()},
+        runtime={"engine": runtime.info.as_json(), "versions": versions()},
         times=times,
     )
 

@@ -27,9 +27,8 @@ from . import process
 from .commands import start
 from .commands.atlas import atlas
 from .commands.bench import bench
-from .commands.compare import compare, what_if
 from .commands.compile import compile_network
-from .commands.explain import explain
+from .commands.explain import compare, explain, what_if
 from .commands.mcp import mcp
 from .commands.models import layers, models
 from .commands.report import report

@@ -10,7 +10,14 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("pellucid", "service", "models")
 # Nouns, errors, and how maps are enlarged: without torch.
-EVERYONE = {"pellucid.types", "pellucid.errors", "pellucid.network.spec", "pellucid.ranks", "pellucid.resampling"}
+EVERYONE = {
+    "pellucid.types",
+    "pellucid.errors",
+    "pellucid.network.lookup",
+    "pellucid.network.spec",
+    "pellucid.ranks",
+    "pellucid.resampling",
+}
 
 # package or module -> what of ours it may import, besides itself and EVERYONE
 MAY_IMPORT = {
@@ -44,7 +51,7 @@ MAY_IMPORT = {
         "pellucid.runtime",
         "pellucid.schemas",
     },
-    "pellucid.exports": {"pellucid.parts.side_by_side", "pellucid.render", "pellucid.schemas"},
+    "pellucid.exports": {"pellucid.parts.figures.side_by_side", "pellucid.render", "pellucid.schemas"},
     "pellucid.network": set(),
     "pellucid.parts": {
         "pellucid.atlas.content",

@@ -33,7 +33,8 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, V
 from torch import nn
 
 from pellucid.compiler import exported
-from pellucid.compiler.weights import WeightsError, check_digest, digest, load_prefixed, program, read_state
+from pellucid.compiler.weights import WeightsError, check_digest, load_prefixed, program, read_state
+from pellucid.network.file import digest_of
 from pellucid.network.spec import (
     CROP,
     IMAGENET_MEAN,
@@ -110,7 +111,7 @@ def load(name: str) -> tuple[nn.Module, ModelSpec]:
         labels=() if output.kind == "embedding" else _labels(described, description),
         preprocess=preprocess,
         source=path.name,
-        weights_sha256=digest(path),
+        weights_sha256=digest_of(path),
         output=output,
     )
     return net, spec

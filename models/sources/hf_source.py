@@ -17,8 +17,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from pellucid.compiler.weights import WeightsError, digest
+from pellucid.compiler.weights import WeightsError
 from pellucid.decode.preprocess import Frame, to_input
+from pellucid.network.file import digest_of
 from pellucid.network.spec import Interpolation, ModelSpec, OutputKind, OutputSpec, PreprocessSpec
 
 from .outputs import dense, with_forward
@@ -61,7 +62,7 @@ def load(name: str) -> tuple[nn.Module, ModelSpec]:
         labels=labels,
         preprocess=preprocess,
         source=f"{folder.resolve().name}, a folder of transformers",
-        weights_sha256=digest(file) if file.is_file() else None,
+        weights_sha256=digest_of(file) if file.is_file() else None,
         output=output,
     )
     return net, spec

@@ -15,7 +15,8 @@ from urllib.error import URLError
 import torch
 from torch import Tensor, nn
 
-from pellucid.compiler.weights import WeightsError, digest, load_strict, read_state
+from pellucid.compiler.weights import WeightsError, load_strict, read_state
+from pellucid.network.file import digest_of
 from pellucid.network.spec import ModelSpec, OutputSpec, PreprocessSpec
 
 from .errors import UnknownModelError
@@ -52,7 +53,7 @@ def load(name: str) -> tuple[nn.Module, ModelSpec]:
         labels=labels,
         preprocess=preprocess(name),
         source=weights.url,
-        weights_sha256=digest(path),
+        weights_sha256=digest_of(path),
         output=output(name, labels),
     )
     finish(name, net)

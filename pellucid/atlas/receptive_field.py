@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partialmethod
 from typing import Any, Final
 
 import numpy as np
@@ -224,16 +225,7 @@ class _Fields:
             axes[axis] = None if boxes is None else boxes[np.arange(out) * len(boxes) // out]
         return _Value(tuple(shape), tuple(axes))
 
-    def _constant_pad_nd(self, x: _Value, pads: Sequence[int], *_: Any) -> _Value:
-        return self._padded(x, pads, None)
-
-    def _reflection_pad2d(self, x: _Value, pads: Sequence[int]) -> _Value:
-        return self._padded(x, pads, "reflect")
-
-    def _replication_pad2d(self, x: _Value, pads: Sequence[int]) -> _Value:
-        return self._padded(x, pads, "edge")
-
-    def _padded(self, x: _Value, pads: Sequence[int], mode: Any) -> _Value:
+    def _constant_pad_nd(self, x: _Value, pads: Sequence[int], *_: Any, mode: Any = None) -> _Value:
         shape, axes = list(x.shape), list(x.axes)
         for number in range(len(pads) // 2):
             before, after, axis = pads[2 * number], pads[2 * number + 1], len(shape) - 1 - number
@@ -243,6 +235,9 @@ class _Fields:
             shape[axis], boxes = len(indices), axes[axis]
             axes[axis] = None if boxes is None else self._hulls(boxes, indices[:, None])
         return _Value(tuple(shape), tuple(axes))
+
+    _reflection_pad2d = partialmethod(_constant_pad_nd, mode="reflect")
+    _replication_pad2d = partialmethod(_constant_pad_nd, mode="edge")
 
     def _view(self, x: _Value, sides: Sequence[int]) -> _Value:
         shape = list(sides)

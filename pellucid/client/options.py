@@ -9,44 +9,61 @@ from typing import Literal, TypedDict
 from pellucid.client.images import ImageSource
 
 
-class PredictOptions(TypedDict, total=False):
-    """Options of /v1/predict. A server's /docs page explains each."""
+class Options(TypedDict, total=False):
+    """Options of every POST route."""
 
     timeout_ms: int
     model: str
     provenance: bool
     view: Literal["centre", "whole", "squash"]
     detail: int
+
+
+class TopOptions(Options, total=False):
+    """How many classes are listed."""
+
     top_k: int
 
 
-class AttentionOptions(TypedDict, total=False):
-    """Options of /v1/attention. A server's /docs page explains each."""
+class PredictOptions(TopOptions, total=False):
+    """Options of /v1/predict. A server's /docs page explains each."""
 
-    timeout_ms: int
-    model: str
-    provenance: bool
-    view: Literal["centre", "whole", "squash"]
-    detail: int
+
+class AtlasOptions(Options, total=False):
+    """The option of parts that name channels."""
+
     atlas: bool
+
+
+class TargetOptions(Options, total=False):
+    """The options that say what is explained."""
+
     target: str | int | Sequence[str | int]
     region: str | Sequence[str]
     region_mask: ImageSource
     reference: ImageSource
+
+
+class LayerOptions(TargetOptions, total=False):
+    """The options of TargetOptions, and ``layer``."""
+
     layer: str
+
+
+class GateOptions(TargetOptions, AtlasOptions, total=False):
+    """The options of gates beside their weights."""
+
     effects: bool
     restore: str
 
 
-class FeatureMapOptions(TypedDict, total=False):
+class AttentionOptions(GateOptions, LayerOptions, total=False):
+    """Options of /v1/attention. A server's /docs page explains each."""
+
+
+class FeatureMapOptions(AtlasOptions, total=False):
     """Options of /v1/feature-maps. A server's /docs page explains each."""
 
-    timeout_ms: int
-    model: str
-    provenance: bool
-    view: Literal["centre", "whole", "squash"]
-    detail: int
-    atlas: bool
     layers: str | Sequence[str]
     gates: str | Sequence[str]
     channels: int | Sequence[int]
@@ -58,18 +75,9 @@ class FeatureMapOptions(TypedDict, total=False):
     labels: bool
 
 
-class GradCamOptions(TypedDict, total=False):
-    """Options of /v1/grad-cam. A server's /docs page explains each."""
+class MapOptions(TargetOptions, total=False):
+    """The options of heat maps, without ``trust``."""
 
-    timeout_ms: int
-    model: str
-    provenance: bool
-    view: Literal["centre", "whole", "squash"]
-    detail: int
-    target: str | int | Sequence[str | int]
-    region: str | Sequence[str]
-    region_mask: ImageSource
-    reference: ImageSource
     layer: str | Sequence[str]
     method: str | Sequence[str]
     fuse: Literal["mean", "max", "product"]
@@ -84,27 +92,29 @@ class GradCamOptions(TypedDict, total=False):
     max_side: int
     min_side: int
     fit: Literal["box", "source"]
+
+
+class TrustOptions(Options, total=False):
+    """The options of ``trust``."""
+
     trust: bool
     trust_steps: int
     trust_maps: int
 
 
-class WhatIfOptions(TypedDict, total=False):
+class GradCamOptions(TrustOptions, MapOptions, total=False):
+    """Options of /v1/grad-cam. A server's /docs page explains each."""
+
+
+class FigureOptions(Options, total=False):
+    """The options of routes whose answer can be one figure."""
+
+    theme: Literal["light", "dark"]
+
+
+class WhatIfOptions(TopOptions, LayerOptions, FigureOptions, AtlasOptions, total=False):
     """Options of /v1/what-if. A server's /docs page explains each."""
 
-    timeout_ms: int
-    model: str
-    provenance: bool
-    view: Literal["centre", "whole", "squash"]
-    detail: int
-    atlas: bool
-    theme: Literal["light", "dark"]
-    target: str | int | Sequence[str | int]
-    region: str | Sequence[str]
-    region_mask: ImageSource
-    reference: ImageSource
-    layer: str
-    top_k: int
     gate: str
     mute: int | Sequence[int]
     keep: int | Sequence[int]
@@ -116,34 +126,17 @@ class WhatIfOptions(TypedDict, total=False):
     fit: Literal["box", "source"]
 
 
-class ChannelOptions(TypedDict, total=False):
+class ChannelOptions(AtlasOptions, total=False):
     """Options of /v1/channels. A server's /docs page explains each."""
 
-    timeout_ms: int
-    model: str
-    provenance: bool
-    view: Literal["centre", "whole", "squash"]
-    detail: int
-    atlas: bool
     box: float | Sequence[float]
     layer: str
     count: int
 
 
-class CompareOptions(TypedDict, total=False):
+class CompareOptions(TopOptions, TargetOptions, FigureOptions, total=False):
     """Options of /v1/compare. A server's /docs page explains each."""
 
-    timeout_ms: int
-    model: str
-    provenance: bool
-    view: Literal["centre", "whole", "squash"]
-    detail: int
-    theme: Literal["light", "dark"]
-    target: str | int | Sequence[str | int]
-    region: str | Sequence[str]
-    region_mask: ImageSource
-    reference: ImageSource
-    top_k: int
     against_model: str
     layer: str
     against_layer: str
@@ -156,48 +149,9 @@ class CompareOptions(TypedDict, total=False):
     fit: Literal["box", "source"]
 
 
-class ExplainOptions(TypedDict, total=False):
+class ExplainOptions(PredictOptions, GradCamOptions, GateOptions, FeatureMapOptions, FigureOptions, total=False):
     """Options of /v1/explain: those of all its parts. A server's /docs page explains each."""
 
-    timeout_ms: int
-    model: str
-    provenance: bool
-    view: Literal["centre", "whole", "squash"]
-    detail: int
-    theme: Literal["light", "dark"]
-    atlas: bool
-    layers: str | Sequence[str]
-    gates: str | Sequence[str]
-    channels: int | Sequence[int]
-    count: int
-    colormap: str
-    scale: Literal["channel", "layer", "percentile"]
-    columns: int
-    tile: int
-    labels: bool
-    target: str | int | Sequence[str | int]
-    region: str | Sequence[str]
-    region_mask: ImageSource
-    reference: ImageSource
-    effects: bool
-    restore: str
-    layer: str | Sequence[str]
-    method: str | Sequence[str]
-    fuse: Literal["mean", "max", "product"]
-    against: str | int | Sequence[str | int]
-    against_weight: float
-    direction: Literal["up", "down"]
-    samples: int
-    signed: bool
-    overlay: bool
-    alpha: float
-    max_side: int
-    min_side: int
-    fit: Literal["box", "source"]
-    trust: bool
-    trust_steps: int
-    trust_maps: int
-    top_k: int
     include: (
         Literal["predictions", "attention", "feature_maps", "grad_cam"]
         | Sequence[Literal["predictions", "attention", "feature_maps", "grad_cam"]]

@@ -18,13 +18,12 @@ from tqdm import tqdm
 
 from pellucid.compiler.any_size import FixedSizeError, Recorded, Size, sizes
 from pellucid.compiler.any_size import any_size as sized
-from pellucid.compiler.digest import parameters_digest
 from pellucid.compiler.files import is_file, of_file
 from pellucid.compiler.gradient.full_graph import FullGraph, record
 from pellucid.compiler.int8 import pictures, quantised
 from pellucid.compiler.sources import SourceError
 from pellucid.compiler.trace.graph import TracedNetwork, UntraceableError
-from pellucid.compiler.weights import PROGRAMS
+from pellucid.compiler.weights import PROGRAMS, parameters_digest
 from pellucid.network.file import (
     ONE_SIZE_ONLY,
     CompiledNetwork,

@@ -9,7 +9,8 @@ from torch import nn
 
 from pellucid.compiler import exported
 from pellucid.compiler.imported import read as imported
-from pellucid.compiler.weights import WeightsError, digest
+from pellucid.compiler.weights import WeightsError
+from pellucid.network.file import digest_of
 
 # Files of weights alone are among them: reading one says what to do.
 SUFFIXES: Final = {".pt2", ".pt", ".pth", ".ckpt", ".safetensors", *imported.SUFFIXES}
@@ -33,4 +34,4 @@ def of_file(path: Path, size: tuple[int, int] | None) -> tuple[nn.Module, tuple[
     if found.size and size and size != found.size:
         height, width = found.size
         raise WeightsError(f"{path.name} takes pixels of {height}x{width}, not {size[0]}x{size[1]}")
-    return found.net, found.size, digest(path)
+    return found.net, found.size, digest_of(path)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pellucid.compiler.sources import SourceError
+from pellucid.network.file import digest_of
 
 # Keys under which trainers save the state dict, beside the optimiser's state, the epoch and so on.
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
@@ -93,7 +94,7 @@ def read_state(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
 
 def check_digest(path: Path, sha256: str | None) -> None:
     """Raise WeightsError if the file's digest is not ``sha256``, unless that is None."""
-    if sha256 is not None and (found := digest(path)) != sha256:
+    if sha256 is not None and (found := digest_of(path)) != sha256:
         raise WeightsError(f"{path.name} has sha256 {found}, expected {sha256}: download the file again")
 
 
@@ -115,12 +116,6 @@ def program(path: Path) -> str:
         return ""
     exported = {"archive_format", "serialized_exported_program.json"} & members  # the latter until torch 2.7
     return "TorchScript" if "constants.pkl" in members else "torch.export" if exported else ""
-
-
-def digest(path: Path) -> str:
-    """The file's SHA-256, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def load_prefixed(net: nn.Module, state: dict[str, Tensor], source: str, prefix: str | None = None) -> None:
@@ -182,3 +177,12 @@ def load_strict(net: nn.Module, state: dict[str, Tensor], source: str) -> None:
 def _listed(keys: list[str]) -> str:
     more = f" and {len(keys) - _NAMED} more" if len(keys) > _NAMED else ""
     return ", ".join(keys[:_NAMED]) + more
+
+
+def parameters_digest(net: nn.Module) -> str:
+    """SHA-256, in hexadecimal, of the names and values of all parameters and buffers. File formats do not change it."""
+    digest = hashlib.sha256()
+    for name, value in net.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -13,7 +13,7 @@ from pellucid.errors import ContentTooLarge, UndecodableImage
 from pellucid.network.spec import PreprocessSpec
 
 FORMAT: Final = "NPY"
-_MAGIC: Final = b"\x93NUMPY"
+MAGIC: Final = b"\x93NUMPY"
 # The header's length follows the version in as many bytes. numpy itself reads no longer headers.
 _LENGTH_BYTES: Final = {1: 2, 2: 4}
 _LONGEST_HEADER: Final = 10_000
@@ -28,11 +28,6 @@ _EIGHT_BITS: Final = (
 )
 # A longer side or array can't be described by a body that fits into memory.
 _MOST_DIGITS: Final = 9
-
-
-def is_array(data: bytes) -> bool:
-    """Whether the bytes begin as an ``.npy`` file."""
-    return data[: len(_MAGIC)] == _MAGIC
 
 
 def read(data: bytes, spec: PreprocessSpec, max_pixels: int, max_side: int) -> NDArray[Any]:

@@ -13,9 +13,10 @@ from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
+import simplejpeg
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
-from pellucid.decode import arrays, jpeg, planes
+from pellucid.decode import arrays, planes
 from pellucid.decode.colour import to_rgb, transform_of
 from pellucid.decode.preprocess import Frame, to_input
 from pellucid.decode.resize import thumbnail
@@ -78,7 +79,7 @@ def decode(
     four channels, so their limit is half of ``max_pixels``.
     """
     pixels: InputPixels
-    if arrays.is_array(upload.data):
+    if upload.data.startswith(arrays.MAGIC):
         array, file_format = arrays.read(upload.data, spec, max_pixels, max_side), arrays.FORMAT
         height, width = array.shape[:2]
         frame = Frame.of(width, height, spec, view)
@@ -111,7 +112,7 @@ def tiling_of(upload: Upload, spec: PreprocessSpec, max_pixels: int, max_side: i
     if view.kind != "whole":
         return None
     try:
-        if arrays.is_array(upload.data):
+        if upload.data.startswith(arrays.MAGIC):
             height, width = arrays.read(upload.data, spec, max_pixels, max_side).shape[:2]
         else:
             image, file_format = _open(upload.data, max_pixels, max_side)
@@ -139,7 +140,7 @@ def _upright_rgb(
         # libjpeg decodes at 1/2, 1/4 or 1/8 of the size, and takes less time by the square of that.
         image.draft(None, (math.ceil(image.width * scale), math.ceil(image.height * scale)))
     elif turn is None and transform_of(image) is None:
-        array = jpeg.decoded(data, image)
+        array = plain_jpeg(data, image)
         if array is not None:
             return array
     image.load()
@@ -147,6 +148,25 @@ def _upright_rgb(
     rgb = to_rgb(image, max(1, int(1 / _scale(image, frame, picture_side))) if large else 1)
     del image
     return rgb if turn is None else rgb.transpose(turn)
+
+
+def plain_jpeg(data: bytes, image: Image.Image) -> Pixels | None:
+    """Decode ``data`` to ``[height, width, 3]``, in a third less time than Pillow, and to the same pixels.
+
+    ``image`` is the same file, opened by Pillow but not yet decoded.
+    Returns None if it is not a plain RGB JPEG or is broken in any way. The caller then uses Pillow, so that one library
+    decides which files are broken. Both use libjpeg-turbo.
+    """
+    if image.format != "JPEG" or image.mode != "RGB":
+        return None
+    try:
+        height, width, *_ = simplejpeg.decode_jpeg_header(data)
+        if (width, height) != image.size:
+            return None
+        pixels: Pixels = simplejpeg.decode_jpeg(data)
+    except ValueError:
+        return None
+    return pixels
 
 
 def _planes(

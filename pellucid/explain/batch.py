@@ -23,6 +23,7 @@ from pellucid.types import (
     GateReading,
     Importance,
     Outcome,
+    Prediction,
     SpatialGateReading,
     WhatIf,
 )
@@ -42,11 +43,16 @@ def explain(record: ForwardRecord, batch: Batch, network: NetworkSpec, infer_s: 
         void = batch.void or (lambda: False,) * len(plans)
         last = network.attentions[-1] if network.attentions else None
         images = [
-            ImageRecord(i, settled(plan, scores, i), record, scores, void[i], last) for i, plan in enumerate(plans)
+            ImageRecord(i, settled(plan, scores, i), record, scores, void[i], last)
+            for i, plan in enumerate(plans)
+            if plan.scored or not plan.predicts_alone
         ]
-        readings = attention.readings(record, images, network.gates)
-        answers = [_answer(*row, network) for row in zip(images, readings, strict=True)]
-        maps = feature_maps.tapped(record, plans, network.gates)
+        answers = [_Answer()] * len(plans)
+        maps: list[tuple[FeatureMaps, ...]] = [()] * len(plans)
+        if images:
+            for image, gates in zip(images, attention.readings(record, images, network.gates), strict=True):
+                answers[image.number] = _answer(image, gates, network)
+            maps = feature_maps.tapped(record, plans, network.gates)
     explain_s = time.perf_counter() - started
     return [
         Outcome(
@@ -59,7 +65,7 @@ def explain(record: ForwardRecord, batch: Batch, network: NetworkSpec, infer_s: 
             answer.given_up,
             _fault(record.logits[i], answer, maps[i]),
             answer.importance,
-            images[i].scored(),
+            answer.scored,
             answer.what_if,
             record.waited_s,
             record.logits[i].copy() if record.output.kind == "embedding" else None,
@@ -74,8 +80,9 @@ def explain(record: ForwardRecord, batch: Batch, network: NetworkSpec, infer_s: 
 class _Answer:
     """One image's results so far. They stay incomplete if the caller leaves."""
 
-    gates: tuple[GateReading, ...]
-    spatial_gates: tuple[SpatialGateReading, ...]
+    gates: tuple[GateReading, ...] = ()
+    spatial_gates: tuple[SpatialGateReading, ...] = ()
+    scored: tuple[Prediction, ...] = ()
     importance: Importance | None = None
     explanations: tuple[Explanation, ...] = ()
     what_if: WhatIf | None = None
@@ -83,7 +90,7 @@ class _Answer:
 
 
 def _answer(image: ImageRecord, readings: tuple[GateReading, ...], network: NetworkSpec) -> _Answer:
-    answer = _Answer(readings, attention.spatial_readings(image, network.spatial_gates))
+    answer = _Answer(readings, attention.spatial_readings(image, network.spatial_gates), image.scored())
     try:
         answer.importance = heat_maps.importance(image)
         answer.explanations = heat_maps.explanations(image)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
-from pellucid.explain import randomised
-from pellucid.explain.evidence import Evidence, has_importance
+from pellucid.explain.evidence import Evidence, has_importance, used_classes
 from pellucid.explain.image_record import ImageRecord
 from pellucid.explain.methods import METHODS, AttentionMethod, Method, ProbingMethod
 from pellucid.explain.methods.fusion import fused
 from pellucid.explain.methods.gradient import channel_weights
-from pellucid.explain.probe import GivenUpError
+from pellucid.explain.probe import GivenUpError, Probe
 from pellucid.network.spec import PIXELS
 from pellucid.types import Explanation, Floats, Importance, MapSpec
 
@@ -72,4 +73,34 @@ def _random_maps(image: ImageRecord, heat: MapSpec) -> Floats | None:
     method, draws = METHODS[heat.method], image.plan.random_heads
     if not draws or not isinstance(method, Method):
         return None
-    return _fused([randomised.maps(image.probe(layer, layer), method.heat, draws) for layer in heat.layers], heat)
+    return _fused([random_maps(image.probe(layer, layer), method.heat, draws) for layer in heat.layers], heat)
+
+
+def random_maps(probe: Probe, method: Callable[[Evidence], Floats], draws: int) -> Floats:
+    """One image's maps ``[draws, K, h, w]`` of heads with random weights: each draw shuffles the head's.
+
+    A map that resembles them says nothing about what the network has learnt (Adebayo et al., "Sanity Checks for
+    Saliency Maps", arXiv 1810.03292).
+
+    The draw's number is the seed, so all images get the same random heads. Raises GivenUpError between draws.
+    """
+    drawn = []
+    for draw in range(draws):
+        if probe.void():
+            raise GivenUpError
+        drawn.append(method(Evidence(probe.activation, _gradient(probe, draw))))
+    return np.stack(drawn)
+
+
+def _gradient(probe: Probe, draw: int) -> Floats:
+    """``[K, C, h, w]``, or ``[K, C, 1, 1]`` if it is the same at every position."""
+    rows, linear = probe.wanted, probe.behind.linear
+    if linear is None:
+        gradient: Floats = probe.behind.shuffled(draw).gradients(probe.activation[None], rows)[:, 0]
+        return gradient
+    # A row of a shuffled matrix is a random sample of its weights, so only the rows in use are drawn.
+    used = used_classes(rows)
+    generator = np.random.Generator(np.random.PCG64(draw))
+    weights = linear.ravel()[generator.integers(linear.size, size=(len(used), linear.shape[1]))]
+    gradient = rows[:, used] @ weights / probe.activation[0].size
+    return gradient[:, :, None, None]

@@ -8,10 +8,10 @@ from typing import Any, Final
 import numpy as np
 from pydantic import Field
 
+from pellucid.network.lookup import gate_names, layer_name
 from pellucid.network.spec import NetworkSpec
-from pellucid.parts.atlas import AtlasOptions
-from pellucid.parts.figure import picture_words
-from pellucid.parts.names import gate_names, layer_name
+from pellucid.parts.channels import AtlasOptions
+from pellucid.parts.figures.contents import picture_words
 from pellucid.parts.option_types import Analysis, Name, Names, Offer
 from pellucid.parts.predictions import class_json
 from pellucid.parts.targets import LayerOptions, TargetOptions

@@ -11,11 +11,11 @@ import numpy as np
 from pydantic import Field
 
 from pellucid.errors import InvalidOption, PellucidError
+from pellucid.network.lookup import class_index
 from pellucid.network.spec import ModelSpec
-from pellucid.parts import figure, side_by_side
-from pellucid.parts.figure import FigureOptions
+from pellucid.parts.figures import contents, page, side_by_side
+from pellucid.parts.figures.page import FigureOptions
 from pellucid.parts.grad_cam import COLOURS, METHOD, SAMPLES, SIGNED_COLOURS, GradCamOptions, Samples
-from pellucid.parts.names import class_index
 from pellucid.parts.option_types import MAX_SIDE, ColormapName, Fit, LeastSide, Name, Names, Offer, OneName, Side
 from pellucid.parts.predictions import TopOptions, prediction_json, target_json
 from pellucid.parts.result import image_info
@@ -246,26 +246,26 @@ def comparison_sheet(
     seen: Sequence[SideOutcome],
     options: CompareOptions,
     methods: Sequence[MethodSpec],
-) -> figure.Sheet:
+) -> page.Sheet:
     """What the figure of a comparison shows. Both maps have one scale, and their difference its own."""
     one, other = sides = _pair(models, seen)
     maps, box = _maps(kind, one, other)
     *_, difference, reach = side_by_side.compared(*maps)
     shown = SIGNED_COLOURS if options.signed else COLOURS
-    look = figure.Look(shown, options.signed, reach=reach or 1.0)
-    unit = figure.map_unit(one.explanation, methods, one.model)
+    look = contents.Look(shown, options.signed, reach=reach or 1.0)
+    unit = contents.map_unit(one.explanation, methods, one.model)
     two_pictures, two_networks = kind == "pictures", kind == "models"
-    overlays: list[figure.Panel | None] = []
+    overlays: list[page.Panel | None] = []
     for side, heat in zip(sides, maps, strict=True):
         target = target_json(side.explanation.target, side.model)
-        title = f"{target['label']}, {figure.score(target)}"
+        title = f"{target['label']}, {contents.score(target)}"
         note = f"{side.explanation.method} at {side.explanation.layer}"
         if two_networks:
             title = f"{side.model.name}: {title}"
         place = side.box if two_pictures else box
-        overlays.append(figure.overlay(title, note, side.seen[0], heat, place, look, unit))
+        overlays.append(contents.overlay(title, note, side.seen[0], heat, place, look, unit))
     common = None if two_pictures else one.seen[0]
-    less = figure.difference(
+    less = contents.difference(
         "Second minus first, over the frames" if two_pictures else "Second minus first",
         common,
         difference,
@@ -275,23 +275,23 @@ def comparison_sheet(
     )
     infos = [side.seen[0].info for side in sides]
     names = " and ".join(dict.fromkeys(side.model.name for side in sides))
-    pictures = " and ".join(dict.fromkeys(map(figure.picture_words, infos)))
+    pictures = " and ".join(dict.fromkeys(map(contents.picture_words, infos)))
     if two_pictures:
-        photographs = [figure.photograph(side.seen[0], name) for side, name in zip(sides, _PICTURES, strict=True)]
-        panels: list[list[figure.Panel | None]] = [[*photographs, None], [*overlays, less]]
+        photographs = [contents.photograph(side.seen[0], name) for side, name in zip(sides, _PICTURES, strict=True)]
+        panels: list[list[page.Panel | None]] = [[*photographs, None], [*overlays, less]]
     else:
-        panels = [[figure.photograph(one.seen[0]), overlays[0]], [overlays[1], less]]
+        panels = [[contents.photograph(one.seen[0]), overlays[0]], [overlays[1], less]]
     what = {"classes": "two classes", "pictures": "two pictures", "models": "two networks"}[kind]
-    return figure.Sheet(
+    return page.Sheet(
         f"{names}: {what}" if not two_networks else names,
         pictures,
         panels,
         [block for block in _facts(kind, sides) if block],
         [],
         [
-            figure.tiles_words(*(side.seen[0] for side in sides)),
-            figure.papers([one.explanation.method], methods),
-            *dict.fromkeys(figure.source_words(side.model, *infos) for side in sides),
+            contents.tiles_words(*(side.seen[0] for side in sides)),
+            contents.papers([one.explanation.method], methods),
+            *dict.fromkeys(contents.source_words(side.model, *infos) for side in sides),
         ],
     )
 
@@ -299,17 +299,17 @@ def comparison_sheet(
 _PICTURES: Final = ("First picture", "Second picture")
 
 
-def _facts(kind: Kind, sides: tuple[_Found, _Found]) -> list[figure.Bars | None]:
+def _facts(kind: Kind, sides: tuple[_Found, _Found]) -> list[page.Bars | None]:
     one, other = sides
     if one.model.output.kind == "embedding":
-        return [figure.likeness(target_json(one.explanation.target, one.model))]
+        return [contents.likeness(target_json(one.explanation.target, one.model))]
     if kind == "classes":
         found = [prediction_json(each, one.model) for each in one.seen[1].predictions]
-        return [figure.predictions("Predictions", found, one.model)]
+        return [contents.predictions("Predictions", found, one.model)]
     facts = []
     for side, name in zip(sides, _PICTURES if kind == "pictures" else (one.model.name, other.model.name), strict=True):
         found = [prediction_json(each, side.model) for each in side.seen[1].predictions]
-        facts.append(figure.predictions(f"{name}: predictions", found, side.model))
+        facts.append(contents.predictions(f"{name}: predictions", found, side.model))
     gates = _gates_json(one.seen[1].gates, other.seen[1].gates)
     changed = [
         (f"{gate['layer']}, channel {most['channel']}", most) for gate in gates for most in gate["most_changed"][:1]
@@ -323,7 +323,7 @@ def _facts(kind: Kind, sides: tuple[_Found, _Found]) -> list[figure.Bars | None]
         for name, most in sorted(changed, key=lambda pair: -abs(pair[1]["difference"]))
     ]
     facts.append(
-        figure.changes(
+        contents.changes(
             "What the gates changed most",
             "a channel's factor in the first and the second; the bar is the difference",
             rows,

@@ -8,13 +8,13 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import Field
 
 from pellucid.errors import InvalidOption
+from pellucid.network.lookup import is_pixels, layer_name
 from pellucid.network.spec import NetworkSpec
-from pellucid.parts import figure
 from pellucid.parts.attention import GateOptions
 from pellucid.parts.feature_maps import FeatureMapOptions
-from pellucid.parts.figure import FigureOptions
+from pellucid.parts.figures import contents, page
+from pellucid.parts.figures.page import FigureOptions
 from pellucid.parts.grad_cam import COLOURS, SIGNED_COLOURS, GradCamOptions
-from pellucid.parts.names import is_pixels, layer_name
 from pellucid.parts.option_types import Analysis, CommaSeparated, Offer, Options
 from pellucid.parts.predictions import PredictOptions, class_json, prediction_json, target_json
 from pellucid.parts.trust import trust_json
@@ -89,11 +89,11 @@ class ExplainOptions(PredictOptions, GradCamOptions, GateOptions, FeatureMapOpti
     def maps(self, plan: Plan) -> int:
         return GradCamOptions.pictures(self, plan) if "grad_cam" in self.include else 0
 
-    def sheet(self, analysis: Analysis) -> figure.Sheet:
+    def sheet(self, analysis: Analysis) -> page.Sheet:
         outcome, spec, info = analysis.outcome, analysis.spec, analysis.image.info
         explanations = outcome.explanations if "grad_cam" in self.include else ()
-        panels = [figure.photograph(analysis.image)]
-        if self.has_output and (segmentation := figure.segmentation(analysis)):
+        panels = [contents.photograph(analysis.image)]
+        if self.has_output and (segmentation := contents.segmentation(analysis)):
             panels.append(segmentation)
         panels += [self._panel(explanation, analysis) for explanation in explanations]
         columns = 1 if panels[0].proportion > _STRIP else _COLUMNS.get(len(panels), 4)
@@ -101,37 +101,37 @@ class ExplainOptions(PredictOptions, GradCamOptions, GateOptions, FeatureMapOpti
         facts = []
         if "predictions" in self.include:
             found = [prediction_json(each, spec) for each in outcome.predictions]
-            facts.append(figure.predictions("Predictions", found, spec))
+            facts.append(contents.predictions("Predictions", found, spec))
         if explanations and spec.output.kind == "embedding":
-            facts.append(figure.likeness(target_json(explanations[0].target, spec)))
+            facts.append(contents.likeness(target_json(explanations[0].target, spec)))
         if "attention" in self.include:
-            facts.append(figure.changed_gates(outcome.gates))
-        return figure.Sheet(
+            facts.append(contents.changed_gates(outcome.gates))
+        return page.Sheet(
             spec.name,
-            figure.picture_words(info),
+            contents.picture_words(info),
             [places[start : start + columns] for start in range(0, len(places), columns)],
             [block for block in facts if block],
             self._trust(analysis),
             [
-                figure.tiles_words(analysis.image),
-                figure.papers((each.method for each in explanations), analysis.methods),
-                figure.source_words(spec, info),
+                contents.tiles_words(analysis.image),
+                contents.papers((each.method for each in explanations), analysis.methods),
+                contents.source_words(spec, info),
             ],
         )
 
-    def _panel(self, explanation: Explanation, analysis: Analysis) -> figure.Panel:
+    def _panel(self, explanation: Explanation, analysis: Analysis) -> page.Panel:
         spec, target = analysis.spec, target_json(explanation.target, analysis.spec)
-        unit = figure.map_unit(explanation, analysis.methods, spec)
-        title = f"{target['label']}, {figure.score(target)}"
+        unit = contents.map_unit(explanation, analysis.methods, spec)
+        title = f"{target['label']}, {contents.score(target)}"
         if explanation.contrast:
             against = " or ".join(class_json(index, spec)["label"] for index in explanation.contrast.against)
             title = f"{title}: why not {against}"
         if self.direction == "down":
             title, unit = f"{title}: what lowers it", f"{unit}, for a lower score"
-        look = figure.Look(self.colormap or (SIGNED_COLOURS if self.signed else COLOURS), self.signed, self.alpha)
+        look = contents.Look(self.colormap or (SIGNED_COLOURS if self.signed else COLOURS), self.signed, self.alpha)
         place = f", {explanation.fuse} of" if explanation.fuse else " at"
         note = f"{explanation.method}{place} {explanation.layer}"
-        return figure.overlay(title, note, analysis.image, explanation.heat, analysis.image.box, look, unit)
+        return contents.overlay(title, note, analysis.image, explanation.heat, analysis.image.box, look, unit)
 
     def _trust(self, analysis: Analysis) -> list[str]:
         explanations, several = analysis.outcome.explanations, len(analysis.trusted) > 1

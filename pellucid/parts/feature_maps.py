@@ -10,9 +10,9 @@ import numpy as np
 from pydantic import Field
 
 from pellucid.errors import UnknownName
+from pellucid.network.lookup import gate_names, layer_name
 from pellucid.network.spec import NetworkSpec
-from pellucid.parts.atlas import AtlasOptions
-from pellucid.parts.names import gate_names, layer_name
+from pellucid.parts.channels import AtlasOptions
 from pellucid.parts.option_types import Analysis, ColormapName, CommaSeparated, Name, Offer
 from pellucid.render import compose, plot
 from pellucid.render.encode import Picture, encode

@@ -10,12 +10,12 @@ import numpy as np
 from pydantic import Field
 
 from pellucid.errors import InvalidOption, UnknownName
+from pellucid.network.lookup import gate_names, layer_name
 from pellucid.network.spec import ModelSpec, NetworkSpec
-from pellucid.parts import figure, side_by_side
-from pellucid.parts.atlas import AtlasOptions
-from pellucid.parts.figure import FigureOptions
+from pellucid.parts.channels import AtlasOptions
+from pellucid.parts.figures import contents, page, side_by_side
+from pellucid.parts.figures.page import FigureOptions
 from pellucid.parts.grad_cam import COLOURS, SIGNED_COLOURS
-from pellucid.parts.names import gate_names, layer_name
 from pellucid.parts.option_types import (
     MAX_SIDE,
     MOST_EDITED,
@@ -104,51 +104,51 @@ class WhatIfOptions(TopOptions, LayerOptions, FigureOptions, AtlasOptions):
     def maps(self, plan: Plan) -> int:
         return 3 * max(1, len(plan.targets))
 
-    def sheet(self, analysis: Analysis) -> figure.Sheet:
+    def sheet(self, analysis: Analysis) -> page.Sheet:
         found, spec, info = analysis.outcome.what_if, analysis.spec, analysis.image.info
         assert found is not None
         rows = [self._panels(*pair, found.layer, analysis) for pair in found.targets]
-        photograph = figure.photograph(analysis.image)
-        panels: list[list[figure.Panel | None]] = [[photograph, rows[0][0]], rows[0][1:]]
+        photograph = contents.photograph(analysis.image)
+        panels: list[list[page.Panel | None]] = [[photograph, rows[0][0]], rows[0][1:]]
         if len(rows) > 1:
             panels = [[None if index else photograph, *row] for index, row in enumerate(rows)]
         facts = [
-            figure.predictions(f"Predictions {when}", [prediction_json(each, spec) for each in listed], spec)
+            contents.predictions(f"Predictions {when}", [prediction_json(each, spec) for each in listed], spec)
             for when, listed in (("before", found.before), ("after", found.after))
         ]
         if found.ranking:
             muted = found.ranking.muted
             order = np.argsort(-np.abs(muted), kind="stable")[:_NAMED].tolist()
             rows_of_channels = [(f"channel {channel}", float(muted[channel]), "") for channel in order]
-            note = f"change of the {figure.score_words(spec)} when a channel alone is muted"
-            facts.append(figure.changes(f"Channels of {found.layer}", note, rows_of_channels))
-        return figure.Sheet(
+            note = f"change of the {contents.score_words(spec)} when a channel alone is muted"
+            facts.append(contents.changes(f"Channels of {found.layer}", note, rows_of_channels))
+        return page.Sheet(
             f"{spec.name}: what if",
-            f"{_edit_words(found)} in {figure.picture_words(info)}",
+            f"{_edit_words(found)} in {contents.picture_words(info)}",
             panels,
             [block for block in facts if block],
             [_change_words(*pair, spec) for pair in found.targets],
             [
-                figure.tiles_words(analysis.image),
-                figure.papers(["grad-cam"], analysis.methods),
-                figure.source_words(spec, info),
+                contents.tiles_words(analysis.image),
+                contents.papers(["grad-cam"], analysis.methods),
+                contents.source_words(spec, info),
             ],
         )
 
-    def _panels(self, before: TargetMap, after: TargetMap, layer: str, analysis: Analysis) -> list[figure.Panel | None]:
+    def _panels(self, before: TargetMap, after: TargetMap, layer: str, analysis: Analysis) -> list[page.Panel | None]:
         """The maps before and after, on one scale, and their difference."""
         image, spec = analysis.image, analysis.spec
         *_, difference, reach = side_by_side.compared(before.heat, after.heat)
-        look = figure.Look(SIGNED_COLOURS if self.signed else COLOURS, self.signed, reach=reach or 1.0)
-        unit = f"in {figure.score_unit(spec, before.target.index)}"
-        panels: list[figure.Panel | None] = []
+        look = contents.Look(SIGNED_COLOURS if self.signed else COLOURS, self.signed, reach=reach or 1.0)
+        unit = f"in {contents.score_unit(spec, before.target.index)}"
+        panels: list[page.Panel | None] = []
         for when, side in (("Before", before), ("After", after)):
             target = target_json(side.target, spec)
-            title = f"{when}: {target['label']}, {figure.score(target)}"
-            panels.append(figure.overlay(title, f"grad-cam at {layer}", image, side.heat, image.box, look, unit))
+            title = f"{when}: {target['label']}, {contents.score(target)}"
+            panels.append(contents.overlay(title, f"grad-cam at {layer}", image, side.heat, image.box, look, unit))
         return [
             *panels,
-            figure.difference("After minus before", image, difference, image.box, SIGNED_COLOURS, unit),
+            contents.difference("After minus before", image, difference, image.box, SIGNED_COLOURS, unit),
         ]
 
 
@@ -177,8 +177,8 @@ def _change_words(before: TargetMap, after: TargetMap, spec: ModelSpec) -> str:
     was, is_now = (target_json(side.target, spec) for side in (before, after))
     change = after.target.logit - before.target.logit
     said = (
-        f"{was['label']}: {figure.score(was)} before, {figure.score(is_now)} after; its {figure.score_words(spec)} "
-        f"changes by {number(change)}."
+        f"{was['label']}: {contents.score(was)} before, {contents.score(is_now)} after; "
+        f"its {contents.score_words(spec)} changes by {number(change)}."
     )
     if spec.output.kind == "softmax" and change * (is_now["probability"] - was["probability"]) < 0:
         moves = ("falls", "rises") if change > 0 else ("rises", "falls")

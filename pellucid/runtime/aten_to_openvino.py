@@ -223,16 +223,7 @@ def _spread(x: Value, weight: Value, stride: Any, padding: Any, dilation: Any, r
     if min(begin + end) < 0:
         return None
     wide = [side * step for side, step in zip(sides, stride, strict=True)]
-    axes = list(range(2, 2 + len(stride)))
-    repeated = ops.interpolate(
-        x,
-        _ints(wide),
-        "nearest",
-        "sizes",
-        axes=_ints(axes),
-        coordinate_transformation_mode="asymmetric",
-        nearest_mode="floor",
-    )
+    repeated = _nearest(x, wide)
     mask = np.zeros((1, 1, *wide), np.float32)
     mask[(slice(None), slice(None), *(slice(None, None, step) for step in stride))] = 1
     turned = _flip(weight, [3 + i for i in range(len(stride))])
@@ -244,10 +235,6 @@ def _spread(x: Value, weight: Value, stride: Any, padding: Any, dilation: Any, r
 def _slice(x: Value, dim: int = 0, start: Any = None, end: Any = None, step: int = 1) -> Value:
     end = 2**31 - 1 if end is None or end > 2**31 - 1 else end
     return ops.slice(x, _ints([start or 0]), _ints([end]), _ints([step]), _ints([dim]))
-
-
-def _select(x: Value, dim: int, index: int) -> Value:
-    return ops.gather(x, _int(index), _int(dim))
 
 
 def _permute(x: Value, order: Any) -> Value:
@@ -275,10 +262,6 @@ def _flip(x: Value, dims: Any) -> Value:
     return x
 
 
-def _addmm(bias: Value, x: Value, y: Value) -> Value:
-    return ops.add(ops.matmul(x, y, False, False), bias)
-
-
 def _clamp(x: Value, low: Any = None, high: Any = None) -> Value:
     if low is not None and high is not None:
         return ops.clamp(x, low, high)
@@ -295,14 +278,6 @@ def _argmax(x: Value, dim: int, keepdim: bool = False) -> Value:
     return index if keepdim else ops.squeeze(index, _ints([dim]))
 
 
-def _squeeze(x: Value, dims: Any) -> Value:
-    return ops.squeeze(x, _ints(_dims(dims, _rank(x))))
-
-
-def _to(x: Value, *, dtype: Any = None) -> Value:
-    return x if dtype is None else ops.convert(x, _TYPES[dtype.name])
-
-
 def _fake_quantize(x: Value, scale: float, zero: int, lowest: int, highest: int) -> Value:
     low, high = (ops.constant(np.float32((end - zero) * scale)) for end in (lowest, highest))
     return ops.fake_quantize(x, low, high, low, high, highest - lowest + 1)
@@ -317,14 +292,6 @@ def _fake_quantize_channels(x: Value, scale: Value, zero: Value, axis: int, lowe
     reach = 1 if has_vnni() else 2
     low, high = (ops.multiply(step, _like(float(reach * end), scale)) for end in (lowest, highest))
     return ops.fake_quantize(x, low, high, low, high, highest - lowest + 1)
-
-
-def _any(x: Value, dim: int, keepdim: bool = False) -> Value:
-    return ops.reduce_logical_or(x, _ints([dim]), keepdim)
-
-
-def _pow(x: Value, y: Any) -> Value:
-    return ops.power(*_pair(x, y))
 
 
 def _max_pool(
@@ -380,7 +347,7 @@ def _nearest(x: Value, sides: Any, rows: Any = None, columns: Any = None) -> Val
         _ints(sides),
         "nearest",
         "sizes",
-        axes=_ints([2, 3]),
+        axes=_ints(range(2, 2 + len(sides))),
         coordinate_transformation_mode="asymmetric",
         nearest_mode="floor",
     )
@@ -459,16 +426,11 @@ def _softplus(x: Value, beta: float = 1.0, threshold: float = 20.0) -> Value:
     return ops.divide(ops.softplus(ops.multiply(x, _like(beta, x))), _like(beta, x))
 
 
-def _masked(x: Value, mask: Value, number: Any) -> Value:
-    return ops.select(mask, _like(number, x), x)
-
-
 def _max_of(x: Value, dim: int, keepdim: bool = False) -> tuple[Value, Value]:
-    return ops.reduce_max(x, _ints([dim]), keepdim).output(0), _as_output(_argmax(x, dim, keepdim))
-
-
-def _as_output(value: Any) -> Value:
-    return value if isinstance(value, ov.Output) else value.output(0)
+    index = _argmax(x, dim, keepdim)
+    return ops.reduce_max(x, _ints([dim]), keepdim).output(0), index if isinstance(index, ov.Output) else index.output(
+        0
+    )
 
 
 def _stack(values: Any, dim: int = 0) -> Value:
@@ -476,61 +438,29 @@ def _stack(values: Any, dim: int = 0) -> Value:
     return ops.concat([ops.unsqueeze(each, _ints([dim % rank])).output(0) for each in values], dim % rank)
 
 
-def _matmul(x: Value, y: Value) -> Value:
-    return ops.matmul(x, y, False, False)
-
-
-def _gelu(x: Value, *, approximate: str = "none") -> Value:
-    return ops.gelu(x, "tanh" if approximate == "tanh" else "erf")
-
-
+_NAMED_ALIKE: Final = (
+    *("relu", "sigmoid", "mish", "abs", "exp", "log", "sqrt", "erf", "sin", "cos", "tanh", "sign", "floor"),
+    *("logical_and", "logical_or", "logical_not"),
+)
+_BINARY: Final = {
+    **{"add": ops.add, "sub": ops.subtract, "mul": ops.multiply, "div": ops.divide, "eq": ops.equal},
+    **{"ne": ops.not_equal, "gt": ops.greater, "lt": ops.less, "ge": ops.greater_equal, "le": ops.less_equal},
+}
 _OPERATIONS: Final[dict[str, Callable[..., Any]]] = {
-    "aten.add.Tensor": _binary(ops.add),
-    "aten.sub.Tensor": _binary(ops.subtract),
+    **{f"aten.{name}.default": getattr(ops, name) for name in _NAMED_ALIKE},
+    **{f"aten.{name}.{of}": _binary(function) for name, function in _BINARY.items() for of in ("Tensor", "Scalar")},
     "aten.rsub.Scalar": lambda x, y, alpha=1: _binary(ops.subtract)(y, x),
-    "aten.mul.Tensor": _binary(ops.multiply),
-    "aten.mul.Scalar": _binary(ops.multiply),
-    "aten.add.Scalar": _binary(ops.add),
-    "aten.div.Tensor": _binary(ops.divide),
-    "aten.div.Scalar": _binary(ops.divide),
-    "aten.eq.Tensor": _binary(ops.equal),
-    "aten.eq.Scalar": _binary(ops.equal),
-    "aten.ne.Scalar": _binary(ops.not_equal),
-    "aten.ne.Tensor": _binary(ops.not_equal),
-    "aten.gt.Tensor": _binary(ops.greater),
-    "aten.lt.Tensor": _binary(ops.less),
-    "aten.ge.Tensor": _binary(ops.greater_equal),
-    "aten.le.Tensor": _binary(ops.less_equal),
-    "aten.sub.Scalar": _binary(ops.subtract),
-    "aten.gt.Scalar": _binary(ops.greater),
-    "aten.lt.Scalar": _binary(ops.less),
-    "aten.ge.Scalar": _binary(ops.greater_equal),
-    "aten.le.Scalar": _binary(ops.less_equal),
     "aten.bitwise_and.Tensor": ops.logical_and,
-    "aten.logical_and.default": ops.logical_and,
-    "aten.relu.default": ops.relu,
     "aten.hardtanh.default": lambda x, low=-1.0, high=1.0: ops.clamp(x, low, high),
     "aten.clamp.default": _clamp,
-    "aten.sigmoid.default": ops.sigmoid,
     "aten.rsqrt.default": lambda x: ops.power(x, _like(-0.5, x)),
     "aten.neg.default": ops.negative,
-    "aten.abs.default": ops.abs,
-    "aten.exp.default": ops.exp,
-    "aten.log.default": ops.log,
-    "aten.sqrt.default": ops.sqrt,
-    "aten.erf.default": ops.erf,
-    "aten.sin.default": ops.sin,
-    "aten.cos.default": ops.cos,
-    "aten.tanh.default": ops.tanh,
-    "aten.sign.default": ops.sign,
     "aten.sgn.default": ops.sign,
-    "aten.floor.default": ops.floor,
     "aten.ceil.default": ops.ceiling,
     "aten.round.default": lambda x: ops.round(x, "half_to_even"),
     "aten.reciprocal.default": lambda x: ops.power(x, _like(-1.0, x)),
     "aten.silu.default": ops.swish,
-    "aten.gelu.default": _gelu,
-    "aten.mish.default": ops.mish,
+    "aten.gelu.default": lambda x, approximate="none": ops.gelu(x, "tanh" if approximate == "tanh" else "erf"),
     "aten.hardswish.default": ops.hswish,
     "aten.hardsigmoid.default": lambda x: ops.hard_sigmoid(x, _like(1 / 6, x), _like(0.5, x)),
     "aten.leaky_relu.default": lambda x, slope=0.01: ops.prelu(x, _like([slope], x)),
@@ -551,9 +481,9 @@ _OPERATIONS: Final[dict[str, Callable[..., Any]]] = {
     "aten.index.Tensor": _index,
     "aten.index_select.default": lambda x, dim, index: ops.gather(x, index, _int(dim)),
     "aten.stack.default": _stack,
-    "aten.matmul.default": _matmul,
-    "aten.masked_fill.Scalar": _masked,
-    "aten.masked_fill.Tensor": _masked,
+    "aten.matmul.default": lambda x, y: ops.matmul(x, y, False, False),
+    "aten.masked_fill.Scalar": lambda x, mask, number: ops.select(mask, _like(number, x), x),
+    "aten.masked_fill.Tensor": lambda x, mask, number: ops.select(mask, _like(number, x), x),
     "aten.fake_quantize_per_tensor_affine.default": _fake_quantize,
     "aten.fake_quantize_per_channel_affine.default": _fake_quantize_channels,
     "aten.clamp_min.default": lambda x, low: ops.maximum(x, _like(low, x)),
@@ -561,13 +491,11 @@ _OPERATIONS: Final[dict[str, Callable[..., Any]]] = {
     "aten.maximum.default": _binary(ops.maximum),
     "aten.minimum.default": _binary(ops.minimum),
     "aten.remainder.Scalar": lambda x, y: ops.floor_mod(*_pair(x, y)),
-    "aten.logical_not.default": ops.logical_not,
     "aten.bitwise_not.default": ops.logical_not,
-    "aten.logical_or.default": ops.logical_or,
     "aten.bitwise_or.Tensor": ops.logical_or,
-    "aten.pow.Tensor_Scalar": _pow,
-    "aten.pow.Tensor_Tensor": _pow,
-    "aten.pow.Scalar": _pow,
+    **dict.fromkeys(
+        [f"aten.pow.{of}" for of in ("Tensor_Scalar", "Tensor_Tensor", "Scalar")], lambda x, y: ops.power(*_pair(x, y))
+    ),
     "aten.mean.dim": _reduced(ops.reduce_mean),
     "aten.sum.dim_IntList": _reduced(ops.reduce_sum),
     "aten.mean.default": _reduced(ops.reduce_mean),
@@ -575,27 +503,27 @@ _OPERATIONS: Final[dict[str, Callable[..., Any]]] = {
     "aten.amax.default": _reduced(ops.reduce_max),
     "aten.amin.default": _reduced(ops.reduce_min),
     "aten.max.dim": _max_of,
-    "aten.any.dim": _any,
+    "aten.any.dim": lambda x, dim, keepdim=False: ops.reduce_logical_or(x, _ints([dim]), keepdim),
     "aten.argmax.default": _argmax,
     "aten.convolution.default": _convolution,
-    "aten.addmm.default": _addmm,
-    "aten.mm.default": _matmul,
+    "aten.addmm.default": lambda bias, x, y: ops.add(ops.matmul(x, y, False, False), bias),
+    "aten.mm.default": lambda x, y: ops.matmul(x, y, False, False),
     "aten.t.default": lambda x: _transpose(x, 0, 1),
     "aten.transpose.int": _transpose,
     "aten.permute.default": _permute,
     "aten.view.default": lambda x, sides: ops.reshape(x, _shape(sides), False),
     "aten.expand.default": _expand,
     "aten.unsqueeze.default": lambda x, dim: ops.unsqueeze(x, _ints([dim])),
-    "aten.squeeze.dim": _squeeze,
-    "aten.squeeze.dims": _squeeze,
+    "aten.squeeze.dim": lambda x, dims: ops.squeeze(x, _ints(_dims(dims, _rank(x)))),
+    "aten.squeeze.dims": lambda x, dims: ops.squeeze(x, _ints(_dims(dims, _rank(x)))),
     "aten.slice.Tensor": _slice,
-    "aten.select.int": _select,
+    "aten.select.int": lambda x, dim, index: ops.gather(x, _int(index), _int(dim)),
     "aten.constant_pad_nd.default": _pad,
     "aten.flip.default": _flip,
     "aten.cat.default": lambda values, dim=0: ops.concat(list(values), dim),
     "aten.where.self": _where,
     "aten.where.ScalarOther": _where,
     "aten.where.ScalarSelf": _where,
-    "aten._to_copy.default": _to,
+    "aten._to_copy.default": lambda x, dtype=None: x if dtype is None else ops.convert(x, _TYPES[dtype.name]),
     "aten.getitem.default": lambda values, index: values[index],
 }

@@ -34,6 +34,11 @@ class RuntimeInfo:
     description: str
     processor: str
 
+    def as_json(self) -> dict[str, Any]:
+        """What decides the exact bits of an answer, as JSON data for the provenance of a reply."""
+        names = ("device", "precision", "threads", "processor")
+        return {"name": self.engine, **{name: getattr(self, name) for name in names}}
+
 
 class Runtime(Protocol):
     """Runs one compiled network. Any thread may call its methods. At most ``slots`` passes run at a time.

@@ -138,7 +138,7 @@ class OpenVINORuntime:
         return self._models.get(self._key(key), lambda keep: Model(self, outputs, build, keep))
 
     def _key(self, key: Hashable) -> Hashable:
-        return self.network.model.preprocess.size, key
+        return self.network.manifest.model.preprocess.size, key
 
     def _from_images(self, outputs: tuple[str, ...]) -> ov.Model:
         """A model of images ``[B, H, W, C]`` and, if an output is a gradient, of the wanted logits."""

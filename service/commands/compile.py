@@ -125,7 +125,8 @@ def compile_network(
     from pellucid.compiler import compiling
     from pellucid.compiler.files import is_file, of_file
     from pellucid.compiler.sources import named, of_class
-    from pellucid.compiler.weights import digest, load_prefixed, read_state
+    from pellucid.compiler.weights import load_prefixed, read_state
+    from pellucid.network.file import digest_of
 
     given: dict[str, Any] = {
         "size": size and _size(size),
@@ -184,7 +185,7 @@ def compile_network(
         if weights:
             load_prefixed(net, read_state(weights), str(weights), strip_prefix)
             source = f"{spec.source}; weights: {weights.name}"
-            spec = replace(spec, source=source, weights_sha256=digest(weights))
+            spec = replace(spec, source=source, weights_sha256=digest_of(weights))
         elif own:
             typer.echo("without --weights the network keeps the weights that its constructor gave it", err=True)
         if int8 and not name:

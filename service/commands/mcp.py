@@ -12,8 +12,8 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from ..config import Settings
-from ..http.access import AccessControl, Gate, Keys, rate_of
-from ..http.middleware import Calls, RequestContext
+from ..http.access import Gate, Keys, rate_of
+from ..http.middleware import AccessControl, Calls, RequestContext
 from . import start
 from .session import ApiKey, Timeout, Url, console, session
 

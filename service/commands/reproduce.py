@@ -8,20 +8,22 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
+import numpy as np
 import typer
 from pydantic import ValidationError
 from rich.markup import escape
 
-from pellucid.schemas import Failure, Provenance, Reply, Result
+from pellucid.schemas import Failure, Picture, Provenance, Reply, Result
 
 from . import files
-from .compared import Difference, differences
 from .session import ApiKey, AsJson, Timeout, console, explained_errors, print_json, session
 from .start import URL_VARIABLE
 
 Origin = tuple[str, Any, Any]  # what, then, now
+# The fields that name an entry among others.
+_NAMES: Final = ("layer", "side", "method")
 
 
 def reproduce(
@@ -133,10 +135,10 @@ class _Again:
         return found
 
     @property
-    def parts(self) -> list[Difference]:
+    def parts(self) -> list[_Difference]:
         exclude = {"image", "frame"}
         then, now = (each.model_dump(exclude=exclude, exclude_unset=True) for each in (self.then, self.now))
-        return differences(then, now)
+        return _differences(then, now)
 
     @property
     def identical(self) -> bool:
@@ -248,3 +250,114 @@ def _paired(reply: Reply, images: Sequence[Path]) -> list[tuple[Path, Result | N
     """Each photograph with its result in the reply, matched by sha256, or None."""
     by_digest = {result.image.sha256: result for result in _results(reply)}
     return [(image, by_digest.get(hashlib.sha256(image.read_bytes()).hexdigest())) for image in images]
+
+
+@dataclass(frozen=True, slots=True)
+class _Difference:
+    """One part of a result: ``largest`` is the largest difference of its numbers, or of its picture's levels,
+    None if they are identical to the last bit. ``note`` describes a difference that is not a number.
+    """
+
+    part: str
+    kind: str
+    largest: float | None = None
+    note: str = ""
+
+    @property
+    def identical(self) -> bool:
+        """Whether both are equal to the last bit."""
+        return self.largest is None and not self.note
+
+    def words(self) -> str:
+        """The difference, for people."""
+        if self.identical:
+            return "identical"
+        if self.note:
+            return self.note
+        return f"differs by {self.largest:g}" + (" levels of 255" if self.kind == "picture" else "")
+
+
+def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[_Difference]:
+    """The comparison of each part of two results in JSON, without ``image`` and ``frame``."""
+    found: list[_Difference] = []
+    for part in dict.fromkeys((*then, *now)):
+        if part not in ("image", "frame"):
+            found += _compared(part, then.get(part), now.get(part))
+    return found
+
+
+def _compared(part: str, then: Any, now: Any) -> Iterator[_Difference]:
+    if isinstance(then, Mapping) and isinstance(now, Mapping):
+        if "media_type" in then and "media_type" in now:
+            yield _of_pictures(part, then, now)
+            return
+        plain = [
+            key for key in dict.fromkeys((*then, *now)) if not _nested(then.get(key)) and not _nested(now.get(key))
+        ]
+        if plain:
+            yield _values(part, {key: then.get(key) for key in plain}, {key: now.get(key) for key in plain})
+        for key in dict.fromkeys((*then, *now)):
+            if key not in plain:
+                yield from _compared(f"{part}.{key}", then.get(key), now.get(key))
+    elif isinstance(then, list) and isinstance(now, list) and len(then) == len(now) and any(map(_named, then)):
+        for number, (one, other) in enumerate(zip(then, now, strict=True)):
+            yield from _compared(f"{part}[{_name(one) or number}]", one, other)
+    else:
+        yield _values(part, then, now)
+
+
+def _nested(value: Any) -> bool:
+    """Whether a value is compared on its own: a picture, a part with parts, or a list of these."""
+    return isinstance(value, Mapping) or (isinstance(value, list) and any(map(_named, value)))
+
+
+def _named(entry: Any) -> bool:
+    return isinstance(entry, Mapping) and bool(_name(entry))
+
+
+def _name(entry: Mapping[str, Any]) -> str:
+    target = entry.get("target")
+    label = [str(target.get("label"))] if isinstance(target, Mapping) else []
+    return ", ".join([*label, *(str(entry[name]) for name in _NAMES if entry.get(name) is not None)])
+
+
+def _of_pictures(part: str, then: Mapping[str, Any], now: Mapping[str, Any]) -> _Difference:
+    if then == now:
+        return _Difference(part, "picture")
+    one, other = (
+        np.asarray(Picture.model_validate(dict(each)).to_pil().convert("RGB")).astype(int) for each in (then, now)
+    )
+    if one.shape != other.shape:
+        return _Difference(part, "picture", note=f"{_size(one)} then, {_size(other)} now")
+    if (largest := float(np.abs(one - other).max())) == 0:
+        return _Difference(part, "picture", note="the same pixels in other bytes")
+    return _Difference(part, "picture", largest)
+
+
+def _size(pixels: np.typing.NDArray[np.int_]) -> str:
+    return f"{pixels.shape[1]} x {pixels.shape[0]} pixels"
+
+
+def _values(part: str, then: Any, now: Any) -> _Difference:
+    if then == now:
+        return _Difference(part, "numbers")
+    one, other = list(_leaves(then)), list(_leaves(now))
+    if [place for place, _ in one] != [place for place, _ in other]:
+        return _Difference(part, "numbers", note="have different forms")
+    largest = 0.0
+    for (place, left), (_, right) in zip(one, other, strict=True):
+        if left == right:
+            continue
+        if not (isinstance(left, (int, float)) and isinstance(right, (int, float))) or "index" in place:
+            return _Difference(part, "numbers", note=f"{left!r} then, {right!r} now")
+        largest = max(largest, abs(left - right))
+    return _Difference(part, "numbers", largest)
+
+
+def _leaves(value: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    if isinstance(value, (Mapping, list)):
+        pairs = value.items() if isinstance(value, Mapping) else enumerate(value)
+        for key, inner in pairs:
+            yield from _leaves(inner, (*place, str(key)))
+    else:
+        yield place, value

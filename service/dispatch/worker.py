@@ -1,4 +1,4 @@
-"""The threads that run the engine. Each takes a batch, runs it, and sets the result of each image.
+"""The threads that run the engine, and their watchdog. Each takes a batch, runs it, and sets the result of each image.
 
 There is one thread more than the engine has slots. So a full batch can already be queued inside the engine when a slot
 becomes free, and no core idles while a Python thread wakes, delivers results and takes the next batch.
@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, InvalidStateError
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Final
@@ -20,16 +21,16 @@ import numpy as np
 from pellucid.errors import DeadlineExceeded, Draining, EngineDown, InferenceFailed, OutOfMemory, PellucidError
 from pellucid.types import Batch, Finished, InputPixels, Job, Outcome, Plan
 
-from .batcher import Batcher
+from .batcher import BatchCap, Batcher
 from .cost import LaneCosts, cost
 from .engine import Engine
-from .memory import BatchCap, is_out_of_memory
 from .turns import caller
-from .watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 
 SPARE: Final = 1
+# torch (CUDA and CPU) and OpenVINO raise RuntimeError or a subclass. Only the message tells that memory ran out.
+_WORDS: Final = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory", "bad_alloc")
 
 
 class _ResultFuture(Future[Finished]):
@@ -297,3 +298,69 @@ def _settle(future: Future[Finished], answer: Finished | PellucidError) -> None:
             future.set_exception(answer)
     except InvalidStateError:
         pass
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the error means that memory ran out, so that a smaller batch may succeed."""
+    return isinstance(error, MemoryError) or any(word in str(error).lower() for word in _WORDS)
+
+
+class Watchdog:
+    """A thread that calls ``on_hang`` if a ``running`` block takes longer than ``limit_s`` seconds.
+
+    Several threads may be in a ``running`` block at once. ``hung`` is true from the first hang until every call that
+    hangs has returned.
+    """
+
+    def __init__(self, limit_s: float, on_hang: Callable[[], None]) -> None:
+        self.hung = False
+        self._limit_s = limit_s
+        self._on_hang = on_hang
+        self._last_beat: dict[int, float] = {}  # thread in a running block -> time of its last sign of life
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._ended.clear()
+        self._thread = threading.Thread(target=self._loop, name="engine watch", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Watch the block."""
+        begun = time.monotonic()
+        with self._lock:
+            self._last_beat[threading.get_ident()] = begun
+        try:
+            yield
+        finally:
+            with self._lock:
+                del self._last_beat[threading.get_ident()]
+                was_hung, self.hung = self.hung, self._is_hung()
+            if was_hung and not self.hung:
+                log.error("the engine has recovered: a batch returned after %.0f s", time.monotonic() - begun)
+
+    def beat(self) -> None:
+        """Restart the time limit of this thread's block. Long calls use it to show that they make progress."""
+        with self._lock:
+            if threading.get_ident() in self._last_beat:
+                self._last_beat[threading.get_ident()] = time.monotonic()
+
+    def _is_hung(self) -> bool:
+        return any(time.monotonic() - beat > self._limit_s for beat in self._last_beat.values())
+
+    def _loop(self) -> None:
+        while not self._ended.wait(min(1.0, self._limit_s / 4)):
+            with self._lock:
+                was_hung, self.hung = self.hung, self._is_hung()
+            if self.hung and not was_hung:
+                log.critical("the engine hangs: a batch has not returned for more than %g s", self._limit_s)
+                self._on_hang()

@@ -15,9 +15,8 @@ from pellucid.network.spec import ONE_SIZE, ModelSpec, NetworkSpec, OutputSpec, 
 from pellucid.parts.option_types import Options
 from pellucid.types import MethodSpec, Outcome, Plan, Prediction, Tiling
 
-from ..dispatch.admission import Admission
+from ..dispatch.admission import Admission, Forecast
 from ..dispatch.cost import CostModel, MethodTimes
-from ..dispatch.forecast import Forecast
 from ..dispatch.worker import Worker
 from ..telemetry.drift import Drift
 from ..telemetry.metrics import Metrics

@@ -19,9 +19,9 @@ from pellucid.errors import PellucidError
 from pellucid.parts.option_types import Options
 from pellucid.types import DecodedImage, Finished, Outcome, Plan, Prepared, Tiling, Upload
 
-from ..telemetry.call import STAGES
+from ..telemetry.metrics import STAGES
 from .networks import Served
-from .tiles import submit
+from .tiles import TiledJob
 
 T = TypeVar("T")
 
@@ -144,7 +144,12 @@ def run(
                     network.max_side,
                     ask.options.seen(network.spec, network.sizes),
                 )
-        job = submit(network, image, placed(ask.plan, image, network.spec), deadline)
+        plan: Plan = placed(ask.plan, image, network.spec)
+        job: Future[Finished] = (
+            network.worker.submit(image.pixels, plan, deadline)
+            if image.tiling is None
+            else TiledJob(network, image, plan, deadline)
+        )
         running.append(weakref.ref(job))
         if answer.cancelled():  # cancelled before the job existed
             job.cancel()

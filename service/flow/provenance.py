@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Final
 
 from pellucid.network.spec import PreprocessSpec
 from pellucid.parts.explain import PARTS, ExplainOptions
@@ -13,6 +15,9 @@ from pellucid.types import Plan
 
 from .bodies import FILE_OPTIONS, json_image
 from .networks import Served
+
+# The libraries that process an image, from its bytes to the reply.
+_LIBRARIES: Final = ("pellucid", "torch", "openvino", "numpy", "pillow", "simplejpeg", "cykooz-resizer", "isal")
 
 
 def of_reply(route: str, options: Options, plan: Plan, network: Served) -> dict[str, Any]:
@@ -86,3 +91,14 @@ def _layers(plan: Plan) -> list[str] | None:
     if any(other != first for other in others) or len({*map(len, first)}) > 1:
         return None
     return list(dict.fromkeys(layer for heat in plan.heat_maps for layer in heat.layers))
+
+
+def versions() -> dict[str, str]:
+    """The versions of Python and of the installed libraries among ``_LIBRARIES``."""
+    installed = {"python": platform.python_version()}
+    for name in _LIBRARIES:
+        try:
+            installed[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return installed

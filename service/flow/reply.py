@@ -17,7 +17,7 @@ from starlette.responses import Response
 from pellucid.decode.image import identify
 from pellucid.errors import InvalidOption, NotAcceptable, PellucidError
 from pellucid.parts import result
-from pellucid.parts.figure import SOURCE_SIDE, FigureOptions
+from pellucid.parts.figures.page import SOURCE_SIDE, FigureOptions
 from pellucid.parts.option_types import Analysis, Options
 from pellucid.parts.trust import Trusted
 from pellucid.render import png
@@ -26,7 +26,7 @@ from pellucid.render.figure import FIGURE_TYPES, SVG
 from pellucid.types import DecodedImage, Outcome, Plan, Upload
 
 from ..http.problem_json import problem
-from ..telemetry.call import Call
+from ..telemetry.metrics import Call
 from . import provenance
 from .bodies import Body
 from .networks import Service

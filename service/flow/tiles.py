@@ -13,15 +13,11 @@ from pellucid.types import DecodedImage, Finished, Plan
 from .networks import Served
 
 
-def submit(network: Served, image: DecodedImage, plan: Plan, deadline: float) -> Future[Finished]:
-    """Queue an image, or each of its tiles. See ``Worker.submit``; ``plan`` is that of the whole picture."""
-    if image.tiling is None:
-        return network.worker.submit(image.pixels, plan, deadline)
-    return _Tiles(network, image, plan, deadline)
+class TiledJob(Future[Finished]):
+    """The merged outcome of an image's tiles, queued by the ``plan`` of the whole picture.
 
-
-class _Tiles(Future[Finished]):
-    """The merged outcome of an image's tiles. The first error is its error. Cancelling it cancels their jobs."""
+    The first error of a tile is its error. Cancelling it cancels their jobs.
+    """
 
     def __init__(self, network: Served, image: DecodedImage, plan: Plan, deadline: float) -> None:
         super().__init__()

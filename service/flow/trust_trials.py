@@ -17,8 +17,8 @@ from pellucid.parts.trust import Trusted, measure, perturbations_of, scores_of, 
 from pellucid.trust.perturbations import Design, Perturbations
 from pellucid.types import DecodedImage, InputPixels, Outcome, Plan, Prediction
 
+from ..dispatch.admission import Forecast
 from ..dispatch.cost import cost
-from ..dispatch.forecast import Forecast
 from .networks import Served
 from .one_pass import Ask, run, together
 

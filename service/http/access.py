@@ -10,29 +10,18 @@ import time
 from collections.abc import Iterable
 from hmac import compare_digest
 from pathlib import Path
-from typing import Final, Literal, Self
+from typing import Final, Self
 
-from fastapi.routing import iter_route_contexts
 from limits import RateLimitItem, parse_many
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
 from starlette.datastructures import Headers
-from starlette.routing import BaseRoute, Match
-from starlette.types import ASGIApp, Receive, Scope, Send
 
-from pellucid.errors import NotFound, PellucidError, RateLimited, Unauthorized, WrongKey
-
-from .problem_json import error_response
-
-Access = Literal["open", "key", "off"]
+from pellucid.errors import RateLimited, Unauthorized, WrongKey
 
 _HASHED: Final = re.compile(r"sha256:([0-9a-f]{64})")
 # Keys must be too long to guess: SHA-256 is fast, so it would not protect a password.
 _SHORTEST: Final = 20
-PROBES: Final = {"/livez", "/readyz", "/v2/health/live", "/v2/health/ready"}
-# Prefixes of the rate-limited paths.
-LIMITED: Final = ("/v1/", "/v2", "/predictions/", "/explanations/", "/mcp")
-_DOCS: Final = {"/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"}
 
 
 def new_key() -> tuple[str, str]:
@@ -92,9 +81,10 @@ class Keys:
 
 
 class Gate:
-    """The keys and the rate, which all protocols share."""
+    """The keys and the rate, which all protocols share. It is ``open`` if there is neither."""
 
     def __init__(self, keys: Keys, rate: RateLimitItem | None) -> None:
+        self.open = not keys and rate is None
         self._keys = keys
         self._rate = rate
         self._limiter = MovingWindowRateLimiter(MemoryStorage()) if rate else None
@@ -109,47 +99,6 @@ class Gate:
             free_at = self._limiter.get_window_stats(self._rate, caller).reset_time
             raise _too_often(self._rate, max(1, math.ceil(free_at - time.time())))
         return caller
-
-
-class AccessControl:
-    """Pure ASGI: answers 401 without a valid key, and 429 above the rate, before the body is read.
-
-    Probes and the files of the pages are always open.
-    """
-
-    def __init__(self, app: ASGIApp, gate: Gate, docs: Access = "open", metrics: Access = "key") -> None:
-        self._app = app
-        self._gate = gate
-        self._access: dict[str, Access] = {**dict.fromkeys(_DOCS, docs), "/metrics": metrics}
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or refuse it."""
-        if scope["type"] == "http":
-            try:
-                self._require(scope)
-            except PellucidError as error:
-                scope["state"]["call"].problems.append(error.slug)
-                scope["route"] = self._route(scope)
-                await error_response(scope, error)(scope, receive, send)
-                return
-        await self._app(scope, receive, send)
-
-    def _route(self, scope: Scope) -> BaseRoute | None:
-        """The route that a refused request would have reached, for the log and the metrics."""
-        found = iter_route_contexts(getattr(scope.get("app", self._app), "routes", ()))
-        return next((one.original_route for one in found if one.original_route.matches(scope)[0] != Match.NONE), None)
-
-    def _require(self, scope: Scope) -> None:
-        path: str = scope["state"]["path"]
-        if path == "/" or path in PROBES or path.startswith("/assets/"):
-            return
-        access = self._access.get(path, "key")
-        if access == "off":
-            raise NotFound(f"There is nothing at {path}.")
-        address = (scope.get("client") or ("unknown",))[0]
-        scope["state"]["caller"] = self._gate.enter(
-            Headers(scope=scope), address, key=access == "key", rate=path.startswith(LIMITED)
-        )
 
 
 def _too_often(rate: RateLimitItem, wait_s: int) -> RateLimited:

@@ -1,4 +1,4 @@
-"""Around every request: id, access log, a problem in place of a stack trace, CORS, and headers for browsers."""
+"""Around every request: id, access log, API key and rate, a problem in place of a stack trace, CORS, and headers."""
 
 from __future__ import annotations
 
@@ -9,21 +9,30 @@ from base64 import b64encode
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
 from random import getrandbits
-from typing import Final
+from typing import Final, Literal
 
+from fastapi.routing import iter_route_contexts
 from starlette.applications import Starlette
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pellucid.errors import Draining, PellucidError
+from pellucid.errors import Draining, NotFound, PellucidError
 
-from ..telemetry.call import NO_ROUTE, Call
 from ..telemetry.logs import Refusals
+from ..telemetry.metrics import NO_ROUTE, Call
+from .access import Gate
 from .problem_json import error_response
 
 log = logging.getLogger("pellucid.access")
+
+Access = Literal["open", "key", "off"]
+PROBES: Final = {"/livez", "/readyz", "/v2/health/live", "/v2/health/ready"}
+# Prefixes of the rate-limited paths.
+LIMITED: Final = ("/v1/", "/v2", "/predictions/", "/explanations/", "/mcp")
+_DOCS: Final = {"/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"}
 
 _ID: Final = re.compile(r"[\w.-]{1,64}", re.ASCII)
 # Already encoded as ASGI headers.
@@ -139,6 +148,48 @@ class RequestContext:
         finally:
             # The route's template, not the path, into which a client can put anything, even a line break.
             self._calls.end(call, getattr(inner.get("route"), "path", NO_ROUTE), status)
+
+
+class AccessControl:
+    """Pure ASGI: answers 401 without a valid key, and 429 above the rate, before the body is read.
+
+    Probes and the files of the pages are always open.
+    """
+
+    def __init__(self, app: ASGIApp, gate: Gate, docs: Access = "open", metrics: Access = "key") -> None:
+        self._app = app
+        self._gate = gate
+        self._access: dict[str, Access] = {**dict.fromkeys(_DOCS, docs), "/metrics": metrics}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or refuse it."""
+        if scope["type"] == "http":
+            try:
+                self._require(scope)
+            except PellucidError as error:
+                scope["state"]["call"].problems.append(error.slug)
+                scope["route"] = self._route(scope)
+                await error_response(scope, error)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    def _route(self, scope: Scope) -> BaseRoute | None:
+        """The route that a refused request would have reached, for the log and the metrics."""
+        found = iter_route_contexts(getattr(scope.get("app", self._app), "routes", ()))
+        return next((one.original_route for one in found if one.original_route.matches(scope)[0] != Match.NONE), None)
+
+    def _require(self, scope: Scope) -> None:
+        path: str = scope["state"]["path"]
+        if path == "/" or path in PROBES or path.startswith("/assets/"):
+            return
+        access = self._access.get(path, "key")
+        if access == "off":
+            raise NotFound(f"There is nothing at {path}.")
+        caller = (scope.get("client") or ("unknown",))[0]
+        if not self._gate.open:
+            headers, limited = Headers(scope=scope), path.startswith(LIMITED)
+            caller = self._gate.enter(headers, caller, key=access == "key", rate=limited)
+        scope["state"]["caller"] = caller
 
 
 class PageHeaders:

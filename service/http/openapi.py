@@ -11,11 +11,11 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 from pellucid.parts import result
-from pellucid.parts.figure import FIGURE_TYPES, SVG
+from pellucid.parts.figures.page import FIGURE_TYPES, SVG
 from pellucid.parts.option_types import Options
 
 from ..flow.bodies import FILE_OPTIONS, NPY, JsonImage
-from .access import LIMITED, PROBES
+from .middleware import LIMITED, PROBES
 from .openapi_problems import POST_PROBLEMS, POST_PROBLEMS_WITH_NAMES
 
 _JSON_NOTE: Final = "The images in base64, and any option of the route beside them. Options here override the query."

@@ -11,9 +11,9 @@ from typing import Any, Final
 import numpy as np
 
 from pellucid.errors import InvalidOption, UnknownName
+from pellucid.network.lookup import layer_name
 from pellucid.network.spec import OutputKind
 from pellucid.parts.explain import ExplainOptions, Part
-from pellucid.parts.names import layer_name
 from pellucid.parts.option_types import Options
 from pellucid.parts.targets import LayerOptions
 from pellucid.types import Outcome, Plan, Prediction, Tap

@@ -10,10 +10,11 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from pellucid.atlas.file import Atlas
 from pellucid.errors import InvalidOption, NoAtlas
-from pellucid.parts import atlas as atlas_part
-from pellucid.parts import channel_figure, result
-from pellucid.parts.atlas import Order
-from pellucid.parts.figure import FIGURE_TYPES, SVG
+from pellucid.parts import channels as atlas_part
+from pellucid.parts import result
+from pellucid.parts.channels import Order
+from pellucid.parts.figures import channel as channel_figure
+from pellucid.parts.figures.page import FIGURE_TYPES, SVG
 from pellucid.parts.option_types import unknown_option
 from pellucid.schemas import ChannelDetail, ChannelList
 

@@ -9,25 +9,31 @@ What Ray does, and what differs behind its proxy, is in docs/how-to/scaling.md.
 
 import math
 import os
+import threading
+import time
 import warnings
 from typing import Any, Final
 
 import ray
 from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
 from ray import serve
+from ray.serve.metrics import Gauge
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .. import process
 from ..app import create_app
 from ..config import Settings
 from ..flow.networks import Service
 from ..telemetry import logs
-from .behind_proxy import BehindProxy
-from .metrics import export
 
 # Ray counts a replica as stopped once its lifespan has ended: after the grace, the engine may take so much longer.
 _END_S: Final = 10.0
 # A core that works on so many requests has some 60 % of what it can do to do: time for another replica to start.
 _BUSY: Final = 2
+# Ray's agents are read every ten seconds by default.
+_EVERY_S: Final = 5.0
 
 
 class Replica:
@@ -91,3 +97,46 @@ def app(settings: Settings) -> serve.Application:
     )
     application: serve.Application = deployment.bind(settings)
     return application
+
+
+def export(registry: CollectorRegistry) -> None:
+    """Copy every sample into Ray's metrics now and then, for as long as the process lives.
+
+    Behind a proxy that chooses a replica, ``/metrics`` would be another one's each time. Counters and histograms become
+    gauges of the same value and labels, which ``rate`` and ``histogram_quantile`` don't mind.
+    """
+    gauges: dict[str, Gauge] = {}
+
+    def copy() -> None:
+        while True:
+            for family in registry.collect():
+                for sample in family.samples:
+                    if sample.name not in gauges:
+                        gauges[sample.name] = Gauge(sample.name, family.documentation, tuple(sample.labels))
+                    gauges[sample.name].set(sample.value, dict(sample.labels))
+            time.sleep(_EVERY_S)
+
+    threading.Thread(target=copy, name="metrics", daemon=True).start()
+
+
+class BehindProxy:
+    """Pure ASGI: the proxy gives each request an id and writes it into the answer, where it would stand twice.
+
+    Where the app takes another, since a caller may send anything as one, both are sent: the app's is in the log.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        known = Headers(scope=scope).get("x-request-id") if scope["type"] == "http" else None
+
+        async def send_once(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                if headers.get("x-request-id") == known:
+                    del headers["X-Request-ID"]
+            await send(message)
+
+        await self._app(scope, receive, send_once)

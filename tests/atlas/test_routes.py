@@ -18,7 +18,7 @@ import pellucid
 from pellucid.atlas.content import AtlasError
 from pellucid.atlas.file import Atlas, read
 from pellucid.network.file import CompiledNetwork, save
-from pellucid.parts import atlas as atlas_part
+from pellucid.parts import channels as atlas_part
 from pellucid.schemas import ChannelDetail, ChannelList, ModelDetail, Reply, Result
 from pellucid.types import GateReading, Pixels
 from service.app import create_app

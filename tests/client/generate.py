@@ -71,11 +71,16 @@ from pellucid.client.images import ImageSource
 def options() -> str:
     """``options.py``: the declarations in ``pellucid.parts`` as types that need no pydantic, numpy or colour maps."""
     code = _HEADER.format("pellucid/parts") + _OPTIONS
-    for declared in _DECLARED:
-        code += f'\n\nclass {declared.__name__}(TypedDict, total=False):\n    """{declared.__doc__} {_TOLD}"""\n\n'
+    classes = {each: None for declared in _DECLARED for each in reversed(declared.mro()) if issubclass(each, Options)}
+    for declared in classes:
+        bases = [base.__name__ for base in declared.__bases__ if base in classes] or ["TypedDict"]
+        told = f"{(declared.__doc__ or '').splitlines()[0]}{f' {_TOLD}' if declared in _DECLARED else ''}"
+        code += f'\n\nclass {declared.__name__}({", ".join(bases)}, total=False):\n    """{told}"""\n\n'
+        inherited = {name for base in declared.__bases__ if base in classes for name in base.model_fields}
         for name, field in declared.model_fields.items():
-            taken = "ImageSource" if name in IMAGES else _taken(field.annotation, field.metadata)
-            code += f"    {name}: {taken}\n"
+            if name not in inherited:
+                taken = "ImageSource" if name in IMAGES else _taken(field.annotation, field.metadata)
+                code += f"    {name}: {taken}\n"
     return _formatted(code)
 
 

@@ -21,7 +21,8 @@ import pellucid
 from pellucid.compiler import exported
 from pellucid.compiler.compiling import compile_network
 from pellucid.compiler.trace.graph import TracedNetwork
-from pellucid.compiler.weights import WeightsError, digest
+from pellucid.compiler.weights import WeightsError
+from pellucid.network.file import digest_of
 from tests.networks import PREPROCESS, TinyNet, images
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
@@ -133,7 +134,7 @@ def test_the_digest_of_the_weights_is_the_files(tmp_path: Path) -> None:
     path = saved(tmp_path, TinyNet().eval())
     options: dict[str, Any] = {"output": "softmax", "progress": False}
     found = pellucid.compile(path, tmp_path / "tiny.pellucid", labels=list("abcde"), **options)
-    assert found.model.weights_sha256 == digest(path)
+    assert found.model.weights_sha256 == digest_of(path)
 
 
 def test_a_static_batch_is_taken_if_the_graph_holds_no_size_of_it(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ import pellucid
 from pellucid.compiler.compiling import CompileError
 from pellucid.compiler.imported.read import read, weights_digest
 from pellucid.compiler.sources import SourceError
-from pellucid.compiler.weights import digest
+from pellucid.network.file import digest_of
 from tests.networks import SIZE, Attention, TinyNet, Tokens, images, network
 from tests.support import present
 
@@ -411,13 +411,13 @@ def test_the_digest_of_the_weights_covers_external_data(tmp_path: Path) -> None:
         return pellucid.compile(path, tmp_path / "net.pellucid", labels=list("abcde"), **options).model.weights_sha256
 
     path = export(seeded("tiny"), tmp_path / "net", "older")
-    assert compiled() == digest(path)
+    assert compiled() == digest_of(path)
     onnx.save(onnx.load(path), path, save_as_external_data=True, location="net.data", size_threshold=0)
-    before, graph = compiled(), digest(path)
+    before, graph = compiled(), digest_of(path)
     data = bytearray((tmp_path / "net.data").read_bytes())
     data[:4] = np.float32(0.5).tobytes()
     (tmp_path / "net.data").write_bytes(data)
-    assert digest(path) == graph
+    assert digest_of(path) == graph
     assert compiled() != before
     (tmp_path / "net.data").unlink()
     with pytest.raises(SourceError, match=r"net\.onnx has its weights in 'net\.data', which is no file beside it"):
@@ -426,7 +426,7 @@ def test_the_digest_of_the_weights_covers_external_data(tmp_path: Path) -> None:
 
 def test_the_digest_of_the_weights_of_openvinos_format_is_that_of_its_bin(tmp_path: Path) -> None:
     path = saved(tmp_path / "net.xml", classify)
-    assert weights_digest(path) == digest(path.with_suffix(".bin"))
+    assert weights_digest(path) == digest_of(path.with_suffix(".bin"))
 
 
 def refusal_of_size(path: Path) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pellucid.decode import jpeg
+from pellucid.decode.image import plain_jpeg
 from tests.support import SAMPLES
 
 
@@ -27,7 +27,7 @@ def _sample(name: str = "cat") -> Image.Image:
 @pytest.mark.parametrize("name", ["cat", "coffee", "rocket"])
 def test_pixels_equal_those_of_pillow(name: str, progressive: bool, subsampling: str) -> None:
     data = _jpeg(_sample(name), progressive=progressive, subsampling=subsampling)
-    pixels = jpeg.decoded(data, Image.open(io.BytesIO(data)))
+    pixels = plain_jpeg(data, Image.open(io.BytesIO(data)))
     assert pixels is not None
     np.testing.assert_array_equal(pixels, np.asarray(Image.open(io.BytesIO(data))))
 
@@ -38,4 +38,4 @@ def test_broken_and_non_rgb_files_are_left_to_pillow() -> None:
     _sample().save(png, "PNG")
     others = [whole[: len(whole) // 2], png.getvalue(), _jpeg(_sample().convert("L")), _jpeg(_sample().convert("CMYK"))]
     for data in others:
-        assert jpeg.decoded(data, Image.open(io.BytesIO(data))) is None
+        assert plain_jpeg(data, Image.open(io.BytesIO(data))) is None

@@ -9,7 +9,7 @@ import pytest
 
 from pellucid.errors import EngineDown, TooLate
 from pellucid.types import Batch, Outcome, Plan
-from service.dispatch.forecast import Forecast
+from service.dispatch.admission import Forecast
 from service.dispatch.worker import Worker
 
 

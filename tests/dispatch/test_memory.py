@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from service.dispatch.memory import BatchCap, is_out_of_memory
+from service.dispatch.batcher import BatchCap
+from service.dispatch.worker import is_out_of_memory
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from pellucid.explain.heat_maps import random_maps
 from pellucid.explain.methods.gradient import grad_cam
 from pellucid.explain.probe import GivenUpError
-from pellucid.explain.randomised import maps
 from pellucid.trust.measures import sanity
 from pellucid.types import Contrast, MapSpec, Plan
 from tests.explain.passes import pictures, probe, probe_at, run
@@ -39,7 +39,7 @@ def test_random_heads_stop_between_draws_once_the_caller_left() -> None:
         return len(calls) > 2
 
     with pytest.raises(GivenUpError):
-        maps(replace(probe("tiny", "stem"), void=void), grad_cam, 9)
+        random_maps(replace(probe("tiny", "stem"), void=void), grad_cam, 9)
     assert len(calls) == 3
 
 
@@ -65,5 +65,5 @@ def test_maps_at_several_layers_are_fused_for_each_draw() -> None:
 def test_an_edge_detector_fails_the_sanity_check() -> None:
     """The mean over channels does not depend on the head's weights, so random heads give the same map."""
     of_image = probe_at(compiled("tiny", torch.float64), "head", pictures(1), [1])
-    found = maps(of_image, lambda evidence: evidence.activation.mean(0)[None], 3)
+    found = random_maps(of_image, lambda evidence: evidence.activation.mean(0)[None], 3)
     assert sanity(of_image.activation.mean(0), found[:, 0]) == pytest.approx((1, 1, 1))

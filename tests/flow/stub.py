@@ -21,13 +21,11 @@ from pellucid.network.spec import LayerSpec, ModelSpec, NetworkSpec, PreprocessS
 from pellucid.types import Batch, Finished, InputPixels, Outcome, Plan, Prediction
 from service.app import build
 from service.config import Settings
-from service.dispatch.admission import Admission
-from service.dispatch.forecast import Forecast
+from service.dispatch.admission import Admission, Forecast
 from service.dispatch.worker import Worker
 from service.flow.bodies import Limits
 from service.flow.networks import Served, Service
-from service.telemetry.call import Call
-from service.telemetry.metrics import Metrics
+from service.telemetry.metrics import Call, Metrics
 from tests.support import encoded
 
 BLACK = encoded(np.zeros((8, 8, 3), np.uint8))

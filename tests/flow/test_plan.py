@@ -9,12 +9,12 @@ import pytest
 
 from pellucid.errors import InvalidOption, UnknownName
 from pellucid.explain.methods import METHODS
+from pellucid.network.lookup import class_index
 from pellucid.network.spec import ONE_SIZE, LayerSpec, ModelSpec, NetworkSpec, OutputSpec, PreprocessSpec, Sizes
 from pellucid.parts.attention import AttentionOptions
 from pellucid.parts.explain import PARTS, ExplainOptions, Part
 from pellucid.parts.feature_maps import FeatureMapOptions
 from pellucid.parts.grad_cam import GradCamOptions
-from pellucid.parts.names import class_index
 from pellucid.parts.option_types import Options
 from pellucid.parts.predictions import PredictOptions
 from pellucid.types import MethodSpec, Plan, Tap

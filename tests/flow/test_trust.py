@@ -18,7 +18,7 @@ from pellucid.errors import DeadlineExceeded, TooCostly
 from pellucid.schemas import ModelDetail, Trust
 from pellucid.trust.perturbations import Design, Perturbations
 from pellucid.types import DecodedImage, Explanation, Finished, ImageInfo, InputPixels, Outcome, Plan, Prediction
-from service.dispatch.forecast import Forecast
+from service.dispatch.admission import Forecast
 from service.flow.trust_trials import estimate, examined
 from tests.flow.stub import BLACK, POISON, HeldEngine, Stub, running
 from tests.support import envelope, explained, post, present, problem

@@ -8,7 +8,7 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from service.http.middleware import Calls, RequestContext
-from service.telemetry.call import Call
+from service.telemetry.metrics import Call
 
 
 @pytest.mark.parametrize(("stopping", "status", "sent"), [(False, 499, []), (True, 503, [503])])

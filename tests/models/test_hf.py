@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from models import catalog
 from pellucid.compiler.trace.graph import TracedNetwork
-from pellucid.compiler.weights import WeightsError, digest
+from pellucid.compiler.weights import WeightsError
 from pellucid.decode.preprocess import Frame, to_input
+from pellucid.network.file import digest_of
 from tests.support import SAMPLES
 
 LABELS = {0: "cat", 1: "dog", 2: "rat"}
@@ -91,7 +92,7 @@ def test_a_folder_brings_labels_preprocessing_and_the_kind_of_output(tmp_path: P
     net, processor = saved(tmp_path / "pets", architecture)
     loaded, spec = catalog.load(f"hf:{tmp_path / 'pets'}")
     assert (spec.name, spec.title) == ("pets", f"{architecture}, pets")
-    assert spec.weights_sha256 == digest(tmp_path / "pets" / "model.safetensors")
+    assert spec.weights_sha256 == digest_of(tmp_path / "pets" / "model.safetensors")
     picture = Image.open(SAMPLES / "cat.jpg").convert("RGB")
     expected = processor(images=picture, return_tensors="pt")["pixel_values"]
     sides = expected.shape[2:]

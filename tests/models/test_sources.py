@@ -22,7 +22,8 @@ from models.catalog import UnknownModelError
 from models.lite0 import VARIANTS, ConvBN, EfficientNetLite
 from models.sources import timm_source, torchvision_source
 from pellucid.compiler.trace.graph import TracedNetwork, UntraceableError
-from pellucid.compiler.weights import WeightsError, digest, read_state
+from pellucid.compiler.weights import WeightsError, read_state
+from pellucid.network.file import digest_of
 from pellucid.network.spec import OutputSpec
 from tests.networks import images
 
@@ -63,7 +64,7 @@ def test_a_checkpoint_is_loaded_by_its_description(tmp_path: Path, suffix: str) 
     assert not loaded.training
     assert_same(loaded, net, images(2))
     assert (spec.name, spec.title, spec.labels) == ("pets", "Pets", ("cat", "dog", "rat"))
-    assert spec.weights_sha256 == digest(tmp_path / f"pets{suffix}")
+    assert spec.weights_sha256 == digest_of(tmp_path / f"pets{suffix}")
     assert spec.preprocess == torchvision_source.preprocess("mobilenet_v3_small")
     assert len(TracedNetwork(loaded, spec.preprocess.size).spec.gates) == 9
 
@@ -74,7 +75,7 @@ def test_a_description_may_be_toml_with_labels_in_a_file_and_its_own_preprocessi
     (tmp_path / "labels.txt").write_text("cat\ndog\nrat\n")
     path.with_suffix(".toml").write_text(
         'architecture = "torchvision:mobilenet_v3_small"\nlabels = "labels.txt"\nname = "my-pets"\n'
-        f'sha256 = "{digest(path)}"\n[preprocess]\nsize = 128\nmean = [0.5, 0.5, 0.5]\n'
+        f'sha256 = "{digest_of(path)}"\n[preprocess]\nsize = 128\nmean = [0.5, 0.5, 0.5]\n'
     )
     _, spec = catalog.load(f"file:{path}")
     assert (spec.name, spec.labels) == ("my-pets", ("cat", "dog", "rat"))
@@ -369,7 +370,7 @@ def test_a_file_of_torch_export_needs_no_architecture(tmp_path: Path) -> None:
     toml.write_text('labels = ["cat", "dog", "rat"]\noutput = "sigmoid"\n[preprocess]\nmean = [0.5, 0.5, 0.5]\n')
     loaded, spec = catalog.load(f"file:{path}")
     assert_same(loaded, net, images(3))
-    assert (spec.title, spec.output.kind, spec.weights_sha256) == ("pets.pt2", "sigmoid", digest(path))
+    assert (spec.title, spec.output.kind, spec.weights_sha256) == ("pets.pt2", "sigmoid", digest_of(path))
     assert (spec.preprocess.size, spec.preprocess.resize, spec.preprocess.mean) == ((64, 64), 73, (0.5, 0.5, 0.5))
     for wrong, message in {
         'architecture = "lite0"\nclasses = 3': r"pets\.pt2 holds its architecture: leave architecture",

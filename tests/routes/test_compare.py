@@ -12,7 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from pellucid.errors import DeadlineExceeded
-from pellucid.parts.side_by_side import common, over
+from pellucid.parts.figures.side_by_side import common, over
 from pellucid.schemas import CompareReply, Comparison
 from pellucid.types import Floats
 from service.flow.one_pass import together

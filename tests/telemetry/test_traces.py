@@ -8,7 +8,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from service.telemetry.call import STAGES
+from service.telemetry.metrics import STAGES
 from service.telemetry.traces import Traces
 from tests.flow.stub import BLACK, POISON, running
 

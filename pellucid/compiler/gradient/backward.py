@@ -179,7 +179,7 @@ def _flipped(weight: Tensor, groups: int) -> Tensor:
 # -- norms
 
 
-def batch_norm(
+def native_batch_norm(
     x: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
@@ -201,7 +201,7 @@ def batch_norm(
     return x * scale.view(-1, *ones) + shift.view(-1, *ones), mean, variance
 
 
-def batch_norm_backward(
+def native_batch_norm_backward(
     gradient: Tensor,
     x: Tensor,
     weight: Tensor | None,
@@ -236,7 +236,7 @@ def _normalised_back(gradient: Tensor, x: Tensor, mean: Tensor, inverse: Tensor,
     return inverse * (gradient - gradient.mean(dims, keepdim=True) - along)
 
 
-def layer_norm_backward(
+def native_layer_norm_backward(
     gradient: Tensor,
     x: Tensor,
     shape: Sequence[int],
@@ -250,7 +250,7 @@ def layer_norm_backward(
     return _normalised_back(gradient if weight is None else gradient * weight, x, mean, inverse, dims), None, None
 
 
-def group_norm_backward(
+def native_group_norm_backward(
     gradient: Tensor,
     x: Tensor,
     mean: Tensor,
@@ -271,26 +271,15 @@ def group_norm_backward(
     return back.reshape(back.shape[0], *sides), None, None
 
 
+_NAMED_ALIKE: Final = (
+    *(hardtanh_backward, threshold_backward, leaky_relu_backward, elu_backward, celu, sigmoid_backward),
+    *(hardsigmoid_backward, hardswish_backward, tanh_backward, silu_backward, mish_backward, softplus_backward),
+    *(gelu_backward, convolution_backward, native_batch_norm, native_batch_norm_backward),
+    *(native_layer_norm_backward, native_group_norm_backward),
+)
 TABLE: Final[dict[Any, Callable[..., Any]]] = {
-    aten.hardtanh_backward.default: hardtanh_backward,
-    aten.threshold_backward.default: threshold_backward,
-    aten.leaky_relu_backward.default: leaky_relu_backward,
-    aten.elu_backward.default: elu_backward,
-    aten.celu.default: celu,
+    **{getattr(aten, function.__name__).default: function for function in _NAMED_ALIKE},
     aten._prelu_kernel_backward.default: prelu_backward,
-    aten.sigmoid_backward.default: sigmoid_backward,
-    aten.hardsigmoid_backward.default: hardsigmoid_backward,
-    aten.hardswish_backward.default: hardswish_backward,
-    aten.tanh_backward.default: tanh_backward,
-    aten.silu_backward.default: silu_backward,
-    aten.mish_backward.default: mish_backward,
-    aten.softplus_backward.default: softplus_backward,
-    aten.gelu_backward.default: gelu_backward,
     aten._softmax_backward_data.default: softmax_backward,
     aten._log_softmax_backward_data.default: log_softmax_backward,
-    aten.convolution_backward.default: convolution_backward,
-    aten.native_batch_norm.default: batch_norm,
-    aten.native_batch_norm_backward.default: batch_norm_backward,
-    aten.native_layer_norm_backward.default: layer_norm_backward,
-    aten.native_group_norm_backward.default: group_norm_backward,
 }

@@ -176,7 +176,7 @@ def channel_shuffle(x: Tensor, groups: int) -> Tensor:
 # -- sums
 
 
-def vector_norm(
+def linalg_vector_norm(
     x: Tensor, order: float = 2, dims: Sequence[int] | None = None, keepdim: bool = False, *, dtype: Any = None
 ) -> Any:
     if dtype not in (None, x.dtype) or order in (0, math.inf, -math.inf):
@@ -190,7 +190,7 @@ def vector_norm(
 
 
 def norm(x: Tensor, order: float | None, dims: Sequence[int], keepdim: bool = False) -> Any:
-    return vector_norm(x, 2 if order is None else order, dims, keepdim)
+    return linalg_vector_norm(x, 2 if order is None else order, dims, keepdim)
 
 
 def variance(
@@ -211,7 +211,7 @@ def variance_and_mean(x: Tensor, dims: Any = None, *, correction: Any = None, ke
     return variance(x, dims, correction=correction, keepdim=keepdim), x.mean(axes, keepdim=keepdim)
 
 
-def log_sum_exp(x: Tensor, dims: list[int], keepdim: bool = False) -> Tensor:
+def logsumexp(x: Tensor, dims: list[int], keepdim: bool = False) -> Tensor:
     largest = x.amax(dims, keepdim=True)
     found = (x - largest).exp().sum(dims, keepdim=True).log() + largest
     return found if keepdim else found.squeeze(tuple(dims))
@@ -251,36 +251,20 @@ def glu_backward(gradient: Tensor, x: Tensor, dim: int) -> Tensor:
     return torch.cat([gradient * s, gradient * (value * (s * (1 - s)))], dim)
 
 
+_NAMED_ALIKE: Final = (
+    *(split_with_sizes, roll, unfold, unfold_backward, slice_backward, select_backward, slice_scatter, select_scatter),
+    *(index_add, index_put, repeat, pixel_shuffle, pixel_unshuffle, channel_shuffle, addcmul, addcdiv, baddbmm, addmm),
+    *(logsumexp, linalg_vector_norm, glu, glu_backward),
+)
 TABLE: Final[dict[Any, Callable[..., Any]]] = {
+    **{getattr(aten, function.__name__).default: function for function in _NAMED_ALIKE},
     aten.split.Tensor: split,
-    aten.split_with_sizes.default: split_with_sizes,
     aten.unbind.int: unbind,
-    aten.roll.default: roll,
-    aten.unfold.default: unfold,
-    aten.unfold_backward.default: unfold_backward,
-    aten.slice_backward.default: slice_backward,
-    aten.select_backward.default: select_backward,
-    aten.slice_scatter.default: slice_scatter,
-    aten.select_scatter.default: select_scatter,
     aten.scatter.src: scatter,
-    aten.index_add.default: index_add,
-    aten.index_put.default: index_put,
     aten._index_put_impl.default: index_put,
     aten._unsafe_index_put.default: index_put,
-    aten.repeat.default: repeat,
-    aten.pixel_shuffle.default: pixel_shuffle,
-    aten.pixel_unshuffle.default: pixel_unshuffle,
-    aten.channel_shuffle.default: channel_shuffle,
-    aten.linalg_vector_norm.default: vector_norm,
     aten.norm.ScalarOpt_dim: norm,
     aten.var.correction: variance,
     aten.std.correction: deviation,
     aten.var_mean.correction: variance_and_mean,
-    aten.logsumexp.default: log_sum_exp,
-    aten.addcmul.default: addcmul,
-    aten.addcdiv.default: addcdiv,
-    aten.baddbmm.default: baddbmm,
-    aten.addmm.default: addmm,
-    aten.glu.default: glu,
-    aten.glu_backward.default: glu_backward,
 }

@@ -106,9 +106,14 @@ def _convolution(op: Op) -> Made:
     return conv if begin == end else nn.Sequential(_zero_pad(begin, end), conv)
 
 
+def _pads(begin: list[int], end: list[int]) -> list[int]:
+    """The padding in torch's order: the last axis first."""
+    return [pad for pair in zip(reversed(begin), reversed(end), strict=True) for pad in pair]
+
+
 def _zero_pad(begin: list[int], end: list[int]) -> nn.Module:
     made: Any = (nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d)[len(begin) - 1]
-    padded: nn.Module = made(tuple(pad for pair in zip(reversed(begin), reversed(end), strict=True) for pad in pair))
+    padded: nn.Module = made(tuple(_pads(begin, end)))
     return padded
 
 
@@ -171,13 +176,12 @@ def _pool_sizes(op: Op) -> tuple[Any, ...]:
 def _max_pool(op: Op) -> Made:
     kernel, stride, begin, end, ceil = _pool_sizes(op)
     dilation = op.attributes.get("dilations", 1)
-    pads = [pad for pair in zip(reversed(begin), reversed(end), strict=True) for pad in pair]
     if begin == end:
         return partial(
             functional.max_pool2d, kernel_size=kernel, stride=stride, padding=begin, dilation=dilation, ceil_mode=ceil
         )
     return lambda x: functional.max_pool2d(
-        functional.pad(x, pads, value=-math.inf), kernel, stride, 0, dilation, ceil_mode=ceil
+        functional.pad(x, _pads(begin, end), value=-math.inf), kernel, stride, 0, dilation, ceil_mode=ceil
     )
 
 
@@ -340,7 +344,7 @@ def _tile(op: Op) -> Made:
 def _pad(op: Op) -> Made:
     begin, end = op.ints(1), op.ints(2)
     value, mode = op.number(3, 0), op.attributes["pad_mode"]
-    pads = [pad for pair in zip(reversed(begin), reversed(end), strict=True) for pad in pair]
+    pads = _pads(begin, end)
     while pads and not any(pads[-2:]):
         del pads[-2:]
     if not pads:
@@ -423,11 +427,6 @@ def _attention(op: Op) -> Made:
     return partial(functional.scaled_dot_product_attention, is_causal=op.attributes["causal"], scale=scale)
 
 
-def _roll(op: Op) -> Made:
-    shifts, axes = op.ints(1), [axis % len(op.shape) for axis in op.ints(2)]
-    return lambda x: torch.roll(x, shifts, axes)
-
-
 def _group_norm(op: Op) -> Made:
     groups, eps = op.attributes["num_groups"], op.attributes["epsilon"]
     return lambda x, weight, bias: functional.group_norm(x, groups, weight, bias, eps)
@@ -486,15 +485,12 @@ def _adaptive(function: Callable[..., Any]) -> Callable[[Op], Made]:
     return lambda op: partial(function, output_size=op.ints(1))
 
 
-def _softmax(function: Callable[..., Tensor]) -> Callable[[Op], Made]:
-    return lambda op: partial(function, dim=op.attributes["axis"])
-
-
 def _concat(op: Op) -> Made:
     axis = op.attributes["axis"]
     return lambda *parts: torch.cat(parts, axis)
 
 
+_NAMED_ALIKE: Final = ("Sqrt", "Exp", "Log", "Erf", "Abs", "Sin", "Cos", "Sigmoid", "Tanh")
 OPERATIONS: Final[dict[str, Callable[[Op], Made]]] = {
     **dict.fromkeys(
         ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData"), _convolution
@@ -514,17 +510,9 @@ OPERATIONS: Final[dict[str, Callable[[Op], Made]]] = {
     "Less": _binary(operator.lt),
     "LessEqual": _binary(operator.le),
     "Select": _plain(torch.where),
-    "Sqrt": _plain(torch.sqrt),
-    "Exp": _plain(torch.exp),
-    "Log": _plain(torch.log),
-    "Erf": _plain(torch.erf),
-    "Abs": _plain(torch.abs),
+    **{name: _plain(getattr(torch, name.lower())) for name in _NAMED_ALIKE},
     "Negative": _plain(torch.neg),
-    "Sin": _plain(torch.sin),
-    "Cos": _plain(torch.cos),
     "Relu": _plain(functional.relu),
-    "Sigmoid": _plain(torch.sigmoid),
-    "Tanh": _plain(torch.tanh),
     "HSwish": _plain(functional.hardswish),
     "HSigmoid": _plain(functional.hardsigmoid),
     "HardSigmoid": _hard_sigmoid,
@@ -535,8 +523,8 @@ OPERATIONS: Final[dict[str, Callable[[Op], Made]]] = {
     "Elu": lambda op: partial(functional.elu, alpha=op.attributes["alpha"]),
     "PRelu": _prelu,
     "Clamp": _clamp,
-    "Softmax": _softmax(functional.softmax),
-    "LogSoftmax": _softmax(functional.log_softmax),
+    "Softmax": lambda op: partial(functional.softmax, dim=op.attributes["axis"]),
+    "LogSoftmax": lambda op: partial(functional.log_softmax, dim=op.attributes["axis"]),
     "MaxPool": _max_pool,
     "AvgPool": _avg_pool,
     "AdaptiveAvgPool": _adaptive(functional.adaptive_avg_pool2d),
@@ -550,7 +538,7 @@ OPERATIONS: Final[dict[str, Callable[[Op], Made]]] = {
     **dict.fromkeys(("Reshape", "Squeeze", "Unsqueeze"), _reshape),
     "Transpose": _transpose,
     "Concat": _concat,
-    "Roll": _roll,
+    "Roll": lambda op: partial(torch.roll, shifts=op.ints(1), dims=[axis % len(op.shape) for axis in op.ints(2)]),
     **dict.fromkeys(("Split", "VariadicSplit"), _split),
     "Slice": _slice,
     "StridedSlice": _strided_slice,

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from pellucid.compiler.imported.operations import OPERATIONS, Op, filled, key_of
 from pellucid.compiler.sources import SourceError
 from pellucid.compiler.trace.tracing import Operation
-from pellucid.compiler.weights import digest
+from pellucid.network.file import digest_of
 from pellucid.network.spec import MOST_CHANNELS
 
 SUFFIXES: Final = (".onnx", ".xml")
@@ -120,14 +120,14 @@ def weights_digest(path: Path) -> str:
     their names. Raises SourceError and OSError.
     """
     if path.suffix == ".xml":
-        return digest(path.with_suffix(".bin"))
+        return digest_of(path.with_suffix(".bin"))
     content = path.read_bytes()
     found = hashlib.sha256(content)
     for location in sorted(_locations(memoryview(content))):
         data = path.parent / location
         if not data.is_file():
             raise SourceError(f"{path.name} has its weights in {location[:80]!r}, which is no file beside it")
-        found.update(bytes.fromhex(digest(data)))
+        found.update(bytes.fromhex(digest_of(data)))
     return found.hexdigest()
 
 

@@ -1,11 +1,14 @@
-"""The playground at /: a page of plain modules and styles that calls the public API only."""
+"""The pages: the playground at /, of plain modules and styles that call the public API only, and Redoc."""
 
 from __future__ import annotations
 
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
 from fastapi import APIRouter, Request, Response
+from fastapi.openapi.docs import get_redoc_html
 from starlette.responses import FileResponse, JSONResponse
 from starlette.staticfiles import StaticFiles
 
@@ -19,9 +22,12 @@ HEADERS: Final = {
     # The browser revalidates each file (304), so a page never mixes modules of two versions.
     "Cache-Control": "no-cache",
 }
+# Redoc's bundle loads it from the internet.
+_LOGO: Final = b"https://cdn.redoc.ly/redoc/logo-mini.svg"
+_NO_PICTURE: Final = b"data:,"
 
 
-def router() -> APIRouter:
+def playground() -> APIRouter:
     """The page, its modules and styles, the colour maps, and the photographs that it offers."""
     routes = APIRouter(include_in_schema=False)
     page = StaticFiles(directory=_WEB / "playground")
@@ -48,7 +54,38 @@ def router() -> APIRouter:
     return routes
 
 
-async def _file(files: StaticFiles, request: Request, path: str) -> Response:
-    response = await files.get_response(path, request.scope)
+async def _file(folder: StaticFiles, request: Request, path: str) -> Response:
+    response = await folder.get_response(path, request.scope)
     response.headers.update(HEADERS)
     return response
+
+
+@cache
+def bundle() -> bytes:
+    """fastapi-offline's bundle of Redoc without the logo. Raises ValueError if the bundle has no such logo."""
+    packed = files("fastapi_offline").joinpath("static/redoc.standalone.js").read_bytes()
+    if _LOGO not in packed:
+        raise ValueError("the packed Redoc has no logo to take out: see what it loads now")
+    return packed.replace(_LOGO, _NO_PICTURE)
+
+
+def redoc(assets: str) -> APIRouter:
+    """/redoc and its script; the icon is one of fastapi-offline's files at ``assets``."""
+    routes = APIRouter(include_in_schema=False)
+
+    @routes.get("/assets/redoc.js")
+    async def script() -> Response:
+        return Response(bundle(), media_type="text/javascript", headers={"Cache-Control": "max-age=86400"})
+
+    @routes.get("/redoc")
+    async def page(request: Request) -> Response:
+        root = request.scope.get("root_path", "")
+        return get_redoc_html(
+            openapi_url=f"{root}{request.app.openapi_url}",
+            title=f"{request.app.title} - ReDoc",
+            redoc_js_url=f"{root}/assets/redoc.js",
+            redoc_favicon_url=f"{root}{assets}/favicon.png",
+            with_google_fonts=False,
+        )
+
+    return routes

@@ -1,0 +1,1 @@
+"""What replies show: figures, and two maps on one scale."""
