@@ -100,7 +100,7 @@ def open(  # as in PIL, zarr and h5py
 
 @dataclass(frozen=True, repr=False)
 class Network:
-    """An open network. It has the methods, options and return types of the HTTP client.
+    """An open network. It has the methods, options (``pellucid.client.options``) and return types of the HTTP client.
 
     An image is a path, a file's bytes, a Pillow image or an array (``pellucid.client.images``). Every method raises a
     subclass of PellucidError if it can't answer (``InvalidOption``, ``UnknownName``, ``UndecodableImage``, ...), and
@@ -137,53 +137,38 @@ class Network:
         return choices(self.network, self.spec.output)
 
     def predict(self, image: ImageSource, **given: Unpack[asked.PredictOptions]) -> Answers[Prediction]:
-        """The most probable classes, best first. Options: ``pellucid.client.options.PredictOptions``."""
+        """The most probable classes, best first."""
         found = self._result("predict", image, PredictOptions, given)
         return answers(found.predictions, found)
 
     def attention(self, image: ImageSource, **given: Unpack[asked.AttentionOptions]) -> Attention:
-        """The weight of every channel. Options: ``pellucid.client.options.AttentionOptions``."""
+        """The weight of every channel."""
         return present(self._result("attention", image, AttentionOptions, given).attention)
 
     def feature_maps(self, image: ImageSource, **given: Unpack[asked.FeatureMapOptions]) -> Answers[FeatureMap]:
-        """The feature maps of some layers, a grid for each layer.
-
-        Options: ``pellucid.client.options.FeatureMapOptions``.
-        """
+        """The feature maps of some layers, a grid for each layer."""
         found = self._result("feature-maps", image, FeatureMapOptions, given)
         return answers(found.feature_maps, found)
 
     def grad_cam(self, image: ImageSource, **given: Unpack[asked.GradCamOptions]) -> Answers[GradCam]:
-        """Heat maps of the evidence, for each target. Options: ``pellucid.client.options.GradCamOptions``."""
+        """Heat maps of the evidence, for each target."""
         found = self._result("grad-cam", image, GradCamOptions, given)
         return answers(found.grad_cam, found)
 
     def explain(self, image: ImageSource, **given: Unpack[asked.ExplainOptions]) -> Result:
-        """All of these from one pass, or the parts in ``include``; the others are None.
-
-        Options: ``pellucid.client.options.ExplainOptions``.
-        """
+        """All of these from one pass, or the parts in ``include``; the others are None."""
         return self._result("explain", image, ExplainOptions, given)
 
     def what_if(self, image: ImageSource, **given: Unpack[asked.WhatIfOptions]) -> WhatIf:
-        """The predictions and maps before and after some channels are scaled or muted.
-
-        Options: ``pellucid.client.options.WhatIfOptions``.
-        """
+        """The predictions and maps before and after some channels are scaled or muted."""
         return present(self._result("what-if", image, WhatIfOptions, given).what_if)
 
     def channels(self, image: ImageSource, **given: Unpack[asked.ChannelOptions]) -> BoxChannels:
-        """The channels of a layer that respond to what is in the ``box``.
-
-        Options: ``pellucid.client.options.ChannelOptions``.
-        """
+        """The channels of a layer that respond to what is in the ``box``."""
         return present(self._result("channels", image, ChannelOptions, given).channels)
 
     def heat_maps(self, image: ImageSource, **given: Unpack[asked.GradCamOptions]) -> HeatMaps:
-        """The maps of ``grad_cam`` as arrays, in full precision.
-
-        Options: ``pellucid.client.options.GradCamOptions``.
-        """
+        """The maps of ``grad_cam`` as arrays, in full precision."""
         options = self._options(GradCamOptions, given)
         plan = self._plan(options)
         result.require_one_size(plan)
@@ -198,10 +183,7 @@ class Network:
         against: Network | None = None,
         **given: Unpack[asked.CompareOptions],
     ) -> Comparison:
-        """Compare two classes (two of ``target``), two pictures (``other``), or two networks (``against``).
-
-        Options: ``pellucid.client.options.CompareOptions``.
-        """
+        """Compare two classes (two of ``target``), two pictures (``other``), or two networks (``against``)."""
         images = [image] if other is None else [image, other]
         uploads = [*map(_upload, images)]
         kind, seen, wanted = self._compared(uploads, against, given, None)

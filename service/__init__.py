@@ -8,5 +8,5 @@
 - http: the wire, access, errors as replies; flow: one request from top to bottom; routes, protocols: what is answered
 - dispatch: admission, forecasts, batches, and the threads that run them
 - telemetry: log, metrics, traces; commands: the command line; scale: replicas of Ray Serve
-- app: builds the service from all of these
+- loading: the networks of the settings; app: builds the service from all of these
 """

@@ -140,6 +140,7 @@ MAY_IMPORT = {
         "service.process",
     },
     "service.app": {"pellucid", "service"},
+    "service.loading": {"pellucid", "service.config", "service.dispatch", "service.flow", "service.telemetry"},
     "service.__main__": {"service.cli"},
 }
 # What takes seconds and hundreds of megabytes -> who may import it, the service's commands inside a function alone.
