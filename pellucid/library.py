@@ -34,8 +34,8 @@ from pellucid.parts.channels import ChannelOptions
 from pellucid.parts.compare import CompareOptions, Kind, SideOutcome
 from pellucid.parts.explain import ExplainOptions
 from pellucid.parts.feature_maps import FeatureMapOptions
-from pellucid.parts.figures import page
-from pellucid.parts.figures.page import FigureOptions
+from pellucid.parts.figures import figure
+from pellucid.parts.figures.figure import FigureOptions
 from pellucid.parts.grad_cam import GradCamOptions
 from pellucid.parts.option_types import Analysis, Options, invalid
 from pellucid.parts.predictions import PredictOptions
@@ -203,12 +203,12 @@ class Network:
         **given: Any,
     ) -> Figure:
         """The answer of ``explain``, ``what-if`` or ``compare`` as one figure, with the options of that method."""
-        side = page.SOURCE_SIDE
+        side = figure.SOURCE_SIDE
         if route == "compare":
             images = [image] if other is None else [image, other]
             kind, seen, wanted = self._compared(images, against, given, side)
             sheet = compare.comparison_sheet(kind, self._models(against, seen), seen, wanted, self.methods)
-            drawn = page.drawn(sheet, wanted.theme, media_type)
+            drawn = figure.drawn(sheet, wanted.theme, media_type)
         else:
             require_one(route, other)
             kinds: dict[str, type[FigureOptions]] = {"explain": ExplainOptions, "what-if": WhatIfOptions}

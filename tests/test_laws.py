@@ -13,7 +13,6 @@ PACKAGES = ("pellucid", "service", "models")
 EVERYONE = {
     "pellucid.types",
     "pellucid.errors",
-    "pellucid.network.lookup",
     "pellucid.network.spec",
     "pellucid.ranks",
     "pellucid.resampling",
@@ -58,6 +57,7 @@ MAY_IMPORT = {
         "pellucid.atlas.file",
         "pellucid.decode.region",
         "pellucid.decode.view",
+        "pellucid.lookup",
         "pellucid.render",
         "pellucid.trust",
     },
@@ -80,6 +80,7 @@ MAY_IMPORT = {
         "pellucid.schemas",
         "pellucid.trust",
         "service.dispatch",
+        "service.http.connection",
         "service.http.problem_json",
         "service.telemetry",
     },
@@ -87,6 +88,7 @@ MAY_IMPORT = {
     # Neither the door nor the worker nor a decoder: the flow is the same for every protocol.
     "service.protocols": {
         "pellucid.decode.tensor",
+        "pellucid.lookup",
         "pellucid.parts",
         "pellucid.schemas",
         "service.flow",

@@ -18,7 +18,8 @@ from tests.test_no_torch import FORBIDDING
 
 # What none of the packages that `pip install pellucid` brings needs.
 EXTRAS = {"cmap", "cykooz_resizer", "fastapi", "isal", "limits", "mimeparse", "openvino", "orjson", "prometheus_client"}
-EXTRAS |= {"pydantic_settings", "safetensors", "simplejpeg", "starlette", "torch", "tqdm", "typer", "uvicorn"}
+EXTRAS |= {"pybase64", "pydantic_settings", "safetensors", "simplejpeg", "starlette", "torch", "tqdm", "typer"}
+EXTRAS |= {"uvicorn"}
 NET = """
 from torch import nn
 

@@ -47,7 +47,7 @@ def explain(record: ForwardRecord, batch: Batch, network: NetworkSpec, infer_s: 
             for i, plan in enumerate(plans)
             if plan.scored or not plan.predicts_alone
         ]
-        answers = [_Answer()] * len(plans)
+        answers = [_Answer() for _ in plans]
         maps: list[tuple[FeatureMaps, ...]] = [()] * len(plans)
         if images:
             for image, gates in zip(images, attention.readings(record, images, network.gates), strict=True):

@@ -88,12 +88,12 @@ def random_maps(probe: Probe, method: Callable[[Evidence], Floats], draws: int) 
     for draw in range(draws):
         if probe.void():
             raise GivenUpError
-        drawn.append(method(Evidence(probe.activation, _gradient(probe, draw))))
+        drawn.append(method(Evidence(probe.activation, _random_gradient(probe, draw))))
     return np.stack(drawn)
 
 
-def _gradient(probe: Probe, draw: int) -> Floats:
-    """``[K, C, h, w]``, or ``[K, C, 1, 1]`` if it is the same at every position."""
+def _random_gradient(probe: Probe, draw: int) -> Floats:
+    """The gradient ``[K, C, h, w]`` of a random head, or ``[K, C, 1, 1]`` if it is the same at every position."""
     rows, linear = probe.wanted, probe.behind.linear
     if linear is None:
         gradient: Floats = probe.behind.shuffled(draw).gradients(probe.activation[None], rows)[:, 0]

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 from pydantic import Field
 
-from pellucid.network.lookup import gate_names, layer_name
+from pellucid.lookup import gate_names, layer_name
 from pellucid.network.spec import NetworkSpec
 from pellucid.parts.channels import AtlasOptions
 from pellucid.parts.figures.contents import picture_words

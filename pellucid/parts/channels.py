@@ -18,7 +18,7 @@ from pellucid.atlas.content import ClassScore, Distribution, Example
 from pellucid.atlas.file import Atlas, Gate, Layer
 from pellucid.decode.region import box_of, positions
 from pellucid.errors import InvalidOption, UnknownName
-from pellucid.network.lookup import class_index, layer_name
+from pellucid.lookup import class_index, layer_name
 from pellucid.network.spec import ModelSpec
 from pellucid.parts.option_types import Analysis, CommaSeparated, Name, Offer, Options
 from pellucid.parts.predictions import class_json

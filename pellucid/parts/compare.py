@@ -11,10 +11,10 @@ import numpy as np
 from pydantic import Field
 
 from pellucid.errors import InvalidOption, PellucidError
-from pellucid.network.lookup import class_index
+from pellucid.lookup import class_index
 from pellucid.network.spec import ModelSpec
-from pellucid.parts.figures import contents, page, side_by_side
-from pellucid.parts.figures.page import FigureOptions
+from pellucid.parts.figures import contents, figure, side_by_side
+from pellucid.parts.figures.figure import FigureOptions
 from pellucid.parts.grad_cam import COLOURS, METHOD, SAMPLES, SIGNED_COLOURS, GradCamOptions, Samples
 from pellucid.parts.option_types import MAX_SIDE, ColormapName, Fit, LeastSide, Name, Names, Offer, OneName, Side
 from pellucid.parts.predictions import TopOptions, prediction_json, target_json
@@ -246,7 +246,7 @@ def comparison_sheet(
     seen: Sequence[SideOutcome],
     options: CompareOptions,
     methods: Sequence[MethodSpec],
-) -> page.Sheet:
+) -> figure.Sheet:
     """What the figure of a comparison shows. Both maps have one scale, and their difference its own."""
     one, other = sides = _pair(models, seen)
     maps, box = _maps(kind, one, other)
@@ -255,7 +255,7 @@ def comparison_sheet(
     look = contents.Look(shown, options.signed, reach=reach or 1.0)
     unit = contents.map_unit(one.explanation, methods, one.model)
     two_pictures, two_networks = kind == "pictures", kind == "models"
-    overlays: list[page.Panel | None] = []
+    overlays: list[figure.Panel | None] = []
     for side, heat in zip(sides, maps, strict=True):
         target = target_json(side.explanation.target, side.model)
         title = f"{target['label']}, {contents.score(target)}"
@@ -278,11 +278,11 @@ def comparison_sheet(
     pictures = " and ".join(dict.fromkeys(map(contents.picture_words, infos)))
     if two_pictures:
         photographs = [contents.photograph(side.seen[0], name) for side, name in zip(sides, _PICTURES, strict=True)]
-        panels: list[list[page.Panel | None]] = [[*photographs, None], [*overlays, less]]
+        panels: list[list[figure.Panel | None]] = [[*photographs, None], [*overlays, less]]
     else:
         panels = [[contents.photograph(one.seen[0]), overlays[0]], [overlays[1], less]]
     what = {"classes": "two classes", "pictures": "two pictures", "models": "two networks"}[kind]
-    return page.Sheet(
+    return figure.Sheet(
         f"{names}: {what}" if not two_networks else names,
         pictures,
         panels,
@@ -299,7 +299,7 @@ def comparison_sheet(
 _PICTURES: Final = ("First picture", "Second picture")
 
 
-def _facts(kind: Kind, sides: tuple[_Found, _Found]) -> list[page.Bars | None]:
+def _facts(kind: Kind, sides: tuple[_Found, _Found]) -> list[figure.Bars | None]:
     one, other = sides
     if one.model.output.kind == "embedding":
         return [contents.likeness(target_json(one.explanation.target, one.model))]

@@ -8,12 +8,12 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import Field
 
 from pellucid.errors import InvalidOption
-from pellucid.network.lookup import is_pixels, layer_name
+from pellucid.lookup import is_pixels, layer_name
 from pellucid.network.spec import NetworkSpec
 from pellucid.parts.attention import GateOptions
 from pellucid.parts.feature_maps import FeatureMapOptions
-from pellucid.parts.figures import contents, page
-from pellucid.parts.figures.page import FigureOptions
+from pellucid.parts.figures import contents, figure
+from pellucid.parts.figures.figure import FigureOptions
 from pellucid.parts.grad_cam import COLOURS, SIGNED_COLOURS, GradCamOptions
 from pellucid.parts.option_types import Analysis, CommaSeparated, Offer, Options
 from pellucid.parts.predictions import PredictOptions, class_json, prediction_json, target_json
@@ -89,7 +89,7 @@ class ExplainOptions(PredictOptions, GradCamOptions, GateOptions, FeatureMapOpti
     def maps(self, plan: Plan) -> int:
         return GradCamOptions.pictures(self, plan) if "grad_cam" in self.include else 0
 
-    def sheet(self, analysis: Analysis) -> page.Sheet:
+    def sheet(self, analysis: Analysis) -> figure.Sheet:
         outcome, spec, info = analysis.outcome, analysis.spec, analysis.image.info
         explanations = outcome.explanations if "grad_cam" in self.include else ()
         panels = [contents.photograph(analysis.image)]
@@ -106,7 +106,7 @@ class ExplainOptions(PredictOptions, GradCamOptions, GateOptions, FeatureMapOpti
             facts.append(contents.likeness(target_json(explanations[0].target, spec)))
         if "attention" in self.include:
             facts.append(contents.changed_gates(outcome.gates))
-        return page.Sheet(
+        return figure.Sheet(
             spec.name,
             contents.picture_words(info),
             [places[start : start + columns] for start in range(0, len(places), columns)],
@@ -119,7 +119,7 @@ class ExplainOptions(PredictOptions, GradCamOptions, GateOptions, FeatureMapOpti
             ],
         )
 
-    def _panel(self, explanation: Explanation, analysis: Analysis) -> page.Panel:
+    def _panel(self, explanation: Explanation, analysis: Analysis) -> figure.Panel:
         spec, target = analysis.spec, target_json(explanation.target, analysis.spec)
         unit = contents.map_unit(explanation, analysis.methods, spec)
         title = f"{target['label']}, {contents.score(target)}"

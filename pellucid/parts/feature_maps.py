@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from pellucid.errors import UnknownName
-from pellucid.network.lookup import gate_names, layer_name
+from pellucid.lookup import gate_names, layer_name
 from pellucid.network.spec import NetworkSpec
 from pellucid.parts.channels import AtlasOptions
 from pellucid.parts.option_types import Analysis, ColormapName, CommaSeparated, Name, Offer

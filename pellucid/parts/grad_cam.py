@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field
 
 from pellucid.errors import InvalidOption, UnknownName
-from pellucid.network.lookup import class_index, is_pixels, layer_name
+from pellucid.lookup import class_index, is_pixels, layer_name
 from pellucid.network.spec import PIXELS, ModelSpec, NetworkSpec
 from pellucid.parts.figures import side_by_side
 from pellucid.parts.option_types import (

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from pellucid.decode.region import drawn
 from pellucid.errors import InvalidOption
-from pellucid.network.lookup import class_index
+from pellucid.lookup import class_index
 from pellucid.network.spec import ModelSpec
 from pellucid.parts.option_types import CommaSeparated, Name, Names, Options
 from pellucid.types import Outcome, Plan, Reference, Region

@@ -10,11 +10,11 @@ import numpy as np
 from pydantic import Field
 
 from pellucid.errors import InvalidOption, UnknownName
-from pellucid.network.lookup import gate_names, layer_name
+from pellucid.lookup import gate_names, layer_name
 from pellucid.network.spec import ModelSpec, NetworkSpec
 from pellucid.parts.channels import AtlasOptions
-from pellucid.parts.figures import contents, page, side_by_side
-from pellucid.parts.figures.page import FigureOptions
+from pellucid.parts.figures import contents, figure, side_by_side
+from pellucid.parts.figures.figure import FigureOptions
 from pellucid.parts.grad_cam import COLOURS, SIGNED_COLOURS
 from pellucid.parts.option_types import (
     MAX_SIDE,
@@ -104,12 +104,12 @@ class WhatIfOptions(TopOptions, LayerOptions, FigureOptions, AtlasOptions):
     def maps(self, plan: Plan) -> int:
         return 3 * max(1, len(plan.targets))
 
-    def sheet(self, analysis: Analysis) -> page.Sheet:
+    def sheet(self, analysis: Analysis) -> figure.Sheet:
         found, spec, info = analysis.outcome.what_if, analysis.spec, analysis.image.info
         assert found is not None
         rows = [self._panels(*pair, found.layer, analysis) for pair in found.targets]
         photograph = contents.photograph(analysis.image)
-        panels: list[list[page.Panel | None]] = [[photograph, rows[0][0]], rows[0][1:]]
+        panels: list[list[figure.Panel | None]] = [[photograph, rows[0][0]], rows[0][1:]]
         if len(rows) > 1:
             panels = [[None if index else photograph, *row] for index, row in enumerate(rows)]
         facts = [
@@ -122,7 +122,7 @@ class WhatIfOptions(TopOptions, LayerOptions, FigureOptions, AtlasOptions):
             rows_of_channels = [(f"channel {channel}", float(muted[channel]), "") for channel in order]
             note = f"change of the {contents.score_words(spec)} when a channel alone is muted"
             facts.append(contents.changes(f"Channels of {found.layer}", note, rows_of_channels))
-        return page.Sheet(
+        return figure.Sheet(
             f"{spec.name}: what if",
             f"{_edit_words(found)} in {contents.picture_words(info)}",
             panels,
@@ -135,13 +135,13 @@ class WhatIfOptions(TopOptions, LayerOptions, FigureOptions, AtlasOptions):
             ],
         )
 
-    def _panels(self, before: TargetMap, after: TargetMap, layer: str, analysis: Analysis) -> list[page.Panel | None]:
+    def _panels(self, before: TargetMap, after: TargetMap, layer: str, analysis: Analysis) -> list[figure.Panel | None]:
         """The maps before and after, on one scale, and their difference."""
         image, spec = analysis.image, analysis.spec
         *_, difference, reach = side_by_side.compared(before.heat, after.heat)
         look = contents.Look(SIGNED_COLOURS if self.signed else COLOURS, self.signed, reach=reach or 1.0)
         unit = f"in {contents.score_unit(spec, before.target.index)}"
-        panels: list[page.Panel | None] = []
+        panels: list[figure.Panel | None] = []
         for when, side in (("Before", before), ("After", after)):
             target = target_json(side.target, spec)
             title = f"{when}: {target['label']}, {contents.score(target)}"

@@ -428,9 +428,8 @@ def _softplus(x: Value, beta: float = 1.0, threshold: float = 20.0) -> Value:
 
 def _max_of(x: Value, dim: int, keepdim: bool = False) -> tuple[Value, Value]:
     index = _argmax(x, dim, keepdim)
-    return ops.reduce_max(x, _ints([dim]), keepdim).output(0), index if isinstance(index, ov.Output) else index.output(
-        0
-    )
+    found = ops.reduce_max(x, _ints([dim]), keepdim).output(0)
+    return found, index if isinstance(index, ov.Output) else index.output(0)
 
 
 def _stack(values: Any, dim: int = 0) -> Value:

@@ -17,7 +17,7 @@ from starlette.responses import Response
 from pellucid.decode.image import identify
 from pellucid.errors import InvalidOption, NotAcceptable, PellucidError
 from pellucid.parts import result
-from pellucid.parts.figures.page import SOURCE_SIDE, FigureOptions
+from pellucid.parts.figures.figure import SOURCE_SIDE, FigureOptions
 from pellucid.parts.option_types import Analysis, Options
 from pellucid.parts.trust import Trusted
 from pellucid.render import png

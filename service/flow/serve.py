@@ -6,14 +6,14 @@ import asyncio
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
 from typing import Any, ClassVar, Final, Generic, TypeVar
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 
 from pellucid.errors import ContentTooLarge, DeadlineExceeded, Draining, PellucidError
@@ -25,6 +25,7 @@ from pellucid.types import DecodedImage, Outcome, Plan
 
 from ..dispatch.admission import Forecast, Place
 from ..dispatch.turns import caller
+from ..http.connection import connected
 from ..telemetry.metrics import Call
 from . import bodies, trust_trials
 from .networks import Served, Service
@@ -118,7 +119,7 @@ async def serve(request: Request, service: Service, options: Asked, route: Route
         call.model, call.stages = asks[0].network.spec.name, times
         # Forecast.
         with _expected(service.forecast, every, deadline) as answered:
-            async with _connected(request):
+            async with connected(request):
                 # Run each.
                 most = service.timeout_ms
                 advice = (
@@ -208,31 +209,6 @@ def _all_passed(passed: Callable[[float], None], passes: int, picture_s: float) 
     passed(picture_s)
     for _ in range(passes - 1):
         passed(0.0)
-
-
-@asynccontextmanager
-async def _connected(request: Request) -> AsyncIterator[None]:
-    """Cancel what runs inside as soon as the client has disconnected, and raise ClientDisconnect."""
-    task = asyncio.current_task()
-    assert task is not None
-    left = False
-
-    async def gone() -> None:
-        nonlocal left
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-        left = True
-        task.cancel()
-
-    leaving = asyncio.ensure_future(gone())
-    try:
-        yield
-    except BaseException:  # also an error that was raised as the client left: nobody can read it
-        if left and task.uncancel() == 0:  # else the server cancels as well
-            raise ClientDisconnect from None
-        raise
-    finally:
-        leaving.cancel()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,16 +1,19 @@
-"""One connection: limits that uvicorn lacks, on the size and time of request heads and on clients that don't read."""
+"""One connection: limits that uvicorn lacks, on heads and on clients that don't read; and what a disconnect cancels."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 from uuid import uuid4
 
 import httptools
 import orjson
+from starlette.requests import ClientDisconnect, Request
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from pellucid.errors import Draining, HeadTimeout, HeadTooLarge, MalformedRequest, PellucidError, QueueFull
@@ -265,3 +268,28 @@ class BoundedProtocol(HttpToolsProtocol):
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         self.transport.write(STATUS_LINE[error.status] + lines.encode() + b"\r\n" + body)
         self.transport.close()
+
+
+@asynccontextmanager
+async def connected(request: Request) -> AsyncIterator[None]:
+    """Cancel what runs inside as soon as the client has disconnected, and raise ClientDisconnect."""
+    task = asyncio.current_task()
+    assert task is not None
+    left = False
+
+    async def gone() -> None:
+        nonlocal left
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        left = True
+        task.cancel()
+
+    leaving = asyncio.ensure_future(gone())
+    try:
+        yield
+    except BaseException:  # also an error that was raised as the client left: nobody can read it
+        if left and task.uncancel() == 0:  # else the server cancels as well
+            raise ClientDisconnect from None
+        raise
+    finally:
+        leaving.cancel()

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 from pellucid.parts import result
-from pellucid.parts.figures.page import FIGURE_TYPES, SVG
+from pellucid.parts.figures.figure import FIGURE_TYPES, SVG
 from pellucid.parts.option_types import Options
 
 from ..flow.bodies import FILE_OPTIONS, NPY, JsonImage

@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from pellucid.errors import InvalidOption, UnknownName
-from pellucid.network.lookup import layer_name
+from pellucid.lookup import layer_name
 from pellucid.network.spec import OutputKind
 from pellucid.parts.explain import ExplainOptions, Part
 from pellucid.parts.option_types import Options

@@ -10,11 +10,10 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from pellucid.atlas.file import Atlas
 from pellucid.errors import InvalidOption, NoAtlas
-from pellucid.parts import channels as atlas_part
-from pellucid.parts import result
+from pellucid.parts import channels, result
 from pellucid.parts.channels import Order
 from pellucid.parts.figures import channel as channel_figure
-from pellucid.parts.figures.page import FIGURE_TYPES, SVG
+from pellucid.parts.figures.figure import FIGURE_TYPES, SVG
 from pellucid.parts.option_types import unknown_option
 from pellucid.schemas import ChannelDetail, ChannelList
 
@@ -81,8 +80,8 @@ def router(service: Service) -> APIRouter:
         served, atlas = _open(service, name)
 
         def resolved() -> Written:
-            ranked = atlas_part.ranking(atlas_part.member(atlas, layer), served.spec, order, target, against)
-            return lambda: atlas_part.listed(ranked, served.spec, offset, limit)
+            ranked = channels.ranking(channels.member(atlas, layer), served.spec, order, target, against)
+            return lambda: channels.listed(ranked, served.spec, offset, limit)
 
         return await _reply(request, served, resolved)
 
@@ -106,11 +105,11 @@ def router(service: Service) -> APIRouter:
         served, atlas = _open(service, name)
 
         def resolved() -> Written:
-            of = atlas_part.member(atlas, layer)
-            atlas_part.require_channel(of, channel)
+            of = channels.member(atlas, layer)
+            channels.require_channel(of, channel)
             if media_type != JSON:
                 return lambda: channel_figure.drawn(atlas, of, channel, served.spec, media_type).data
-            return lambda: atlas_part.channel_json(atlas, of, channel, served.spec)
+            return lambda: channels.channel_json(atlas, of, channel, served.spec)
 
         return await _reply(request, served, resolved, media_type)
 

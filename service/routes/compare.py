@@ -21,7 +21,7 @@ from pellucid.parts.compare import (
     naming,
     sides,
 )
-from pellucid.parts.figures import page
+from pellucid.parts.figures import figure
 from pellucid.parts.targets import liken
 from pellucid.parts.trust import Trusted
 from pellucid.types import DecodedImage, Outcome, Plan
@@ -55,7 +55,7 @@ class Comparison(Route[CompareOptions, SideOutcome]):
         self._embeds = first.spec.output.kind == "embedding"
         self.aims = 2 if self._embeds else int(not options.target)
         images, networks = (body.uploads[0], body.uploads[-1]), (first, second)
-        side = None if self._media_type == JSON else page.SOURCE_SIDE
+        side = None if self._media_type == JSON else figure.SOURCE_SIDE
         asks = [
             Ask(images[number], networks[number], plan, options, name, side=side)
             for number, (name, _, plan) in enumerate(sides(self._kind, first, second, options))
@@ -91,7 +91,7 @@ class Comparison(Route[CompareOptions, SideOutcome]):
         models = [network.spec for network in networks]
         if self._media_type != JSON:
             sheet = comparison_sheet(self._kind, models, seen, options, networks[0].methods)
-            drawn = page.drawn(sheet, options.theme, self._media_type)
+            drawn = figure.drawn(sheet, options.theme, self._media_type)
             return Response(drawn.data, media_type=drawn.media_type)
         found = {
             "model": models[0].name,

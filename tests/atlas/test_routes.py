@@ -18,7 +18,7 @@ import pellucid
 from pellucid.atlas.content import AtlasError
 from pellucid.atlas.file import Atlas, read
 from pellucid.network.file import CompiledNetwork, save
-from pellucid.parts import channels as atlas_part
+from pellucid.parts import channels
 from pellucid.schemas import ChannelDetail, ChannelList, ModelDetail, Reply, Result
 from pellucid.types import GateReading, Pixels
 from service.app import create_app
@@ -165,7 +165,7 @@ def test_what_is_wrong_in_a_query_is_named(
 def test_the_first_channels_of_a_layer_are_explained_until_the_caller_leaves(
     monkeypatch: pytest.MonkeyPatch, client: TestClient
 ) -> None:
-    monkeypatch.setattr(atlas_part, "MEANINGS", 2)
+    monkeypatch.setattr(channels, "MEANINGS", 2)
     asked: dict[str, str | int] = {"layers": "act", "count": 3, "atlas": "true"}
     (maps,) = result(client, "/v1/feature-maps", picture("blue"), **asked).feature_maps or []
     assert maps.atlas is not None
@@ -179,7 +179,7 @@ def test_the_first_channels_of_a_layer_are_explained_until_the_caller_leaves(
 
 def test_drawn_crops_do_not_keep_their_atlas(path: Path, network: CompiledNetwork) -> None:
     atlas = read(path, network)
-    assert atlas_part.crop(atlas, atlas.layers["act"].examples_of(0, "maximum")[0]) is not None
+    assert channels.crop(atlas, atlas.layers["act"].examples_of(0, "maximum")[0]) is not None
     kept = weakref.ref(atlas)
     del atlas
     gc.collect()

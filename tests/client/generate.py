@@ -76,9 +76,11 @@ def options() -> str:
         bases = [base.__name__ for base in declared.__bases__ if base in classes] or ["TypedDict"]
         told = f"{(declared.__doc__ or '').splitlines()[0]}{f' {_TOLD}' if declared in _DECLARED else ''}"
         code += f'\n\nclass {declared.__name__}({", ".join(bases)}, total=False):\n    """{told}"""\n\n'
-        inherited = {name for base in declared.__bases__ if base in classes for name in base.model_fields}
+        inherited = {
+            name: of for base in declared.__bases__ if base in classes for name, of in base.model_fields.items()
+        }
         for name, field in declared.model_fields.items():
-            if name not in inherited:
+            if name not in inherited or inherited[name].annotation != field.annotation:
                 taken = "ImageSource" if name in IMAGES else _taken(field.annotation, field.metadata)
                 code += f"    {name}: {taken}\n"
     return _formatted(code)

@@ -9,7 +9,7 @@ import pytest
 
 from pellucid.errors import InvalidOption, UnknownName
 from pellucid.explain.methods import METHODS
-from pellucid.network.lookup import class_index
+from pellucid.lookup import class_index
 from pellucid.network.spec import ONE_SIZE, LayerSpec, ModelSpec, NetworkSpec, OutputSpec, PreprocessSpec, Sizes
 from pellucid.parts.attention import AttentionOptions
 from pellucid.parts.explain import PARTS, ExplainOptions, Part

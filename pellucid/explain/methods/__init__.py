@@ -10,16 +10,31 @@ scalar: the logit of class k before the softmax, or its difference from the logi
 
 from importlib import import_module
 
-from pellucid.explain.methods.registry import METHODS as METHODS
-from pellucid.explain.methods.registry import AttentionMethod as AttentionMethod
-from pellucid.explain.methods.registry import Method as Method
-from pellucid.explain.methods.registry import ProbingMethod as ProbingMethod
-from pellucid.explain.methods.registry import attends as attends
-from pellucid.explain.methods.registry import choices as choices
-from pellucid.explain.methods.registry import costly as costly
-from pellucid.explain.methods.registry import differentiated as differentiated
-from pellucid.explain.methods.registry import explained as explained
-from pellucid.explain.methods.registry import offered as offered
+from pellucid.explain.methods.registry import (
+    METHODS,
+    AttentionMethod,
+    Method,
+    ProbingMethod,
+    attends,
+    choices,
+    costly,
+    differentiated,
+    explained,
+    offered,
+)
+
+__all__ = [
+    "METHODS",
+    "AttentionMethod",
+    "Method",
+    "ProbingMethod",
+    "attends",
+    "choices",
+    "costly",
+    "differentiated",
+    "explained",
+    "offered",
+]
 
 # METHODS has this order. As imports, a formatter would sort them.
 for _module in ("gradient", "attention", "score_and_ablation", "sampling"):

@@ -13,7 +13,7 @@ from pellucid.atlas.content import ClassScore, Example
 from pellucid.atlas.file import Atlas, Gate, Layer
 from pellucid.network.spec import ModelSpec
 from pellucid.parts.channels import dimmed, require_channel
-from pellucid.parts.figures import contents, page
+from pellucid.parts.figures import contents, figure
 from pellucid.parts.predictions import class_json
 from pellucid.render.compose import Size
 from pellucid.render.encode import Picture
@@ -35,7 +35,7 @@ _CAPTIONS: Final = {
 def drawn(atlas: Atlas, of: Layer | Gate, number: int, spec: ModelSpec, media_type: str) -> Picture:
     """The figure of a channel, as a file. Raises UnknownName."""
     require_channel(of, number)
-    blocks: list[page.Bars | None] = []
+    blocks: list[figure.Bars | None] = []
     if isinstance(of, Gate):
         gate = of.channel(number)
         examples = {"highest": gate.highest, "lowest": gate.lowest}
@@ -57,7 +57,7 @@ def drawn(atlas: Atlas, of: Layer | Gate, number: int, spec: ModelSpec, media_ty
         note = f"{channel.zeros:.0%} of its positions are 0"
     scores = [_classes(title, unit, found, spec) for title, (found, unit) in classes.items()]
     panels = [_examples(atlas, _CAPTIONS[by], found, spec) for by, found in examples.items()]
-    sheet = page.Sheet(
+    sheet = figure.Sheet(
         f"{of.name}, channel {number}",
         f"{spec.name}, over {atlas.about.pictures:,} pictures of its atlas; {note}",
         [[panel] for panel in panels if panel],
@@ -65,10 +65,10 @@ def drawn(atlas: Atlas, of: Layer | Gate, number: int, spec: ModelSpec, media_ty
         [] if atlas.about.crops else ["The atlas was built without crops."],
         [f"atlas {atlas.digest[:12]} (first digits of SHA-256). Crops are dark where the channel is inactive."],
     )
-    return page.drawn(sheet, "light", media_type)
+    return figure.drawn(sheet, "light", media_type)
 
 
-def _examples(atlas: Atlas, title: str, examples: Sequence[Example], spec: ModelSpec) -> page.Panel | None:
+def _examples(atlas: Atlas, title: str, examples: Sequence[Example], spec: ModelSpec) -> figure.Panel | None:
     """Crops in a row, the strongest first. None without crops."""
     shown = [each for each in examples if each.crop is not None][:_SHOWN]
     if not shown:
@@ -90,30 +90,30 @@ def _examples(atlas: Atlas, title: str, examples: Sequence[Example], spec: Model
             sheet.paste(crop, (left + (side - crop.width) // 2, (side - crop.height) // 2))
         return np.asarray(sheet)
 
-    return page.Panel(title, f"{values}; predicted {said}" if said else values, _SHOWN + (_SHOWN - 1) * _GAP, draw)
+    return figure.Panel(title, f"{values}; predicted {said}" if said else values, _SHOWN + (_SHOWN - 1) * _GAP, draw)
 
 
-def _classes(title: str, unit: str, found: Sequence[ClassScore], spec: ModelSpec) -> page.Bars | None:
+def _classes(title: str, unit: str, found: Sequence[ClassScore], spec: ModelSpec) -> figure.Bars | None:
     return contents.changes(title, unit, [(class_json(each.index, spec)["label"], each.score, "") for each in found])
 
 
-def _distribution(title: str, quantiles: Floats) -> page.Bars:
+def _distribution(title: str, quantiles: Floats) -> figure.Bars:
     """Five quantiles, as bars from 0."""
     chosen = [(name, float(quantiles[round(share * (len(quantiles) - 1))])) for name, share in _LEVELS.items()]
     low, high = min(0.0, chosen[0][1]), max(0.0, chosen[-1][1])
     reach = (high - low) or 1.0
     rows = [
-        page.Row(name, as_text(value), (min(0.0, value) - low) / reach, (max(0.0, value) - low) / reach)
+        figure.Row(name, as_text(value), (min(0.0, value) - low) / reach, (max(0.0, value) - low) / reach)
         for name, value in chosen
     ]
-    return page.Bars(title, "over pictures", rows, -low / reach if low else None)
+    return figure.Bars(title, "over pictures", rows, -low / reach if low else None)
 
 
-def _damaged(damaged: Mapping[str, Floats]) -> page.Bars | None:
+def _damaged(damaged: Mapping[str, Floats]) -> figure.Bars | None:
     """The medians over damaged copies of the same pictures."""
     medians = {kind: float(quantiles[len(quantiles) // 2]) for kind, quantiles in damaged.items()}
     if not medians:
         return None
     reach = max(medians.values()) or 1.0
-    rows = [page.Row(kind, as_text(value), 0, value / reach) for kind, value in medians.items()]
-    return page.Bars("Median weight of damaged copies", "clean: the same pictures, undamaged", rows)
+    rows = [figure.Row(kind, as_text(value), 0, value / reach) for kind, value in medians.items()]
+    return figure.Bars("Median weight of damaged copies", "clean: the same pictures, undamaged", rows)

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from pellucid.network.spec import ModelSpec
-from pellucid.parts.figures.page import Bars, Panel, Row, Scale, rgb
+from pellucid.parts.figures.figure import Bars, Panel, Row, Scale, rgb
 from pellucid.parts.option_types import Analysis
 from pellucid.render import compose
 from pellucid.render.compose import Size
