@@ -125,7 +125,7 @@ def build(service: Service, settings: Settings, observers: Sequence[Callable[[Ca
     app.add_middleware(AccessControl, gate=gate, docs=settings.docs, metrics=settings.metrics)
     if settings.cors_origins:
         allow_origins(app, settings.cors_origins, openapi.PICTURE_HEADERS)
-    app.add_middleware(RequestContext, stopping=lambda: not service.ready, calls=calls)
+    app.add_middleware(RequestContext, stopping=service.draining, calls=calls)
     app.add_middleware(PageHeaders)  # around all: a failure's reply has them too
     openapi.secure(app, required=bool(keys))
     app.state.service, app.state.grpc_server = service, grpc_server

@@ -124,6 +124,10 @@ class Service:
         if fault := network.worker.fault:
             raise EngineDown(f"{name}: {fault}")
 
+    def draining(self) -> bool:
+        """Whether replies close their connections."""
+        return not self.ready
+
     def require_engines(self) -> None:
         """Raise EngineDown if a network does not answer."""
         for name, network in self.networks.items():
