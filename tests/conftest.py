@@ -12,6 +12,7 @@ import sys
 THREADS = os.environ.setdefault("OMP_NUM_THREADS", "1")
 for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, THREADS)
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # where a command takes more threads, none waits busily
 
 # Collecting the tests loads modules that stay. Without this the collector searches them over and over: two seconds.
 gc.disable()
@@ -95,6 +96,8 @@ def pytest_runtest_teardown() -> None:
     """Collect once memory has grown: a runtime refers to itself, with all weights of its network."""
     global grown_from
     if resident() > grown_from + 2**28:
+        for cached in vars(sys.modules.get("fastapi.dependencies.models", sys)).values():  # keeps each app's routes
+            getattr(cached, "cache_clear", int)()
         gc.collect()
         grown_from = resident()
 
