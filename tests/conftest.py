@@ -155,12 +155,10 @@ def rocket() -> bytes:
 
 
 @pytest.fixture
-def frozen_heap() -> Iterator[None]:
+def frozen_heap() -> None:
     """As `serve` does it: else the collector stops the event loop to search what all the other tests have loaded."""
     gc.collect()
     gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")
