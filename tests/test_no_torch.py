@@ -12,6 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from pellucid.network.file import save
+from tests import networks
 from tests.everything import ask_everything
 from tests.support import REPOSITORY, SAMPLES, compiled, serving
 
@@ -37,22 +39,22 @@ import numpy as np
 import pellucid
 
 network, cat, coffee = sys.argv[1:]
-lite0 = pellucid.open(network, precision="fp32", threads=1)
-gate, layer = lite0.network.gates[-1].layer, lite0.network.default_layer
-lite0.predict(cat)
-lite0.attention(cat)
-lite0.attention(np.zeros((300, 300, 3), np.uint8), restore=gate)
-lite0.feature_maps(cat, gates=gate)
-for method in lite0.methods:
+net = pellucid.open(network, precision="fp32", threads=1)
+gate, layer = net.network.gates[-1].layer, net.network.default_layer
+net.predict(cat)
+net.attention(cat)
+net.attention(np.zeros((300, 300, 3), np.uint8), restore=gate)
+net.feature_maps(cat, gates=gate)
+for method in net.methods:
     narrow = method.needs in ("forwards", "network forwards")  # a pass for each channel
     place = ("stem" if narrow else layer) if method.at_layers else "pixels"
-    lite0.grad_cam(cat, method=method.name, layer=None if method.stands_for else place, samples=2, overlay=True)
-lite0.explain(cat, trust=True, trust_steps=2, trust_maps=4)
-lite0.what_if(cat, gate=gate, mute=0)
-lite0.what_if(cat, layer="stem", mute=0, rank=True)
-lite0.heat_maps(cat, target=[0, 1])
-lite0.compare(cat, target=[0, 1])
-lite0.compare(cat, coffee)
+    net.grad_cam(cat, method=method.name, layer=None if method.stands_for else place, samples=2, overlay=True)
+net.explain(cat, trust=True, trust_steps=2, trust_maps=4)
+net.what_if(cat, gate=gate, mute=0)
+net.what_if(cat, layer="stem", mute=0, rank=True)
+net.heat_maps(cat, target=[0, 1])
+net.compare(cat, target=[0, 1])
+net.compare(cat, coffee)
 print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
 """
 
@@ -98,7 +100,9 @@ def test_a_server_without_torch_answers_on_every_route(client: httpx.Client, cat
 def test_the_library_without_torch_answers_by_every_method(tmp_path: Path) -> None:
     photographs = [str(SAMPLES / f"{name}.jpg") for name in ("cat", "coffee")]
     forbidden = forbidding(tmp_path, "torch", "torchvision", "timm", "models", "fastapi", "service")
-    loaded = json.loads(run(LIBRARY, str(compiled("lite0")), *photographs, environment=forbidden))
+    tiny, file = networks.compiled("tiny"), tmp_path / "tiny.pellucid"
+    save(file, tiny.manifest, tiny.graph, tiny.weights)
+    loaded = json.loads(run(LIBRARY, str(file), *photographs, environment=forbidden))
     assert "openvino" in loaded
     assert not {"torch", "fastapi", "service"} & {*loaded}
 

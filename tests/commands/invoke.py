@@ -11,4 +11,5 @@ from service.cli import main
 
 def pellucid(*arguments: str | Path, url: str | None = None) -> Result:
     """What a command said, its two outputs apart, and its exit code."""
-    return CliRunner().invoke(main, [*map(str, arguments)], env={"PELLUCID_URL": url, "COLUMNS": "200"})
+    environment = {"PELLUCID_URL": url, "PELLUCID_THREADS": "1", "COLUMNS": "200"}
+    return CliRunner().invoke(main, [*map(str, arguments)], env=environment)

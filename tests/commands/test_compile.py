@@ -276,32 +276,25 @@ def test_other_commands_take_the_file_as_their_model(module: str) -> None:
     assert "rats.pellucid" in missing.stderr
 
 
-def test_a_name_of_the_catalogue_keeps_what_is_not_given_anew(tmp_path: Path) -> None:
-    out = tmp_path / "small.pellucid"
-    done = pellucid("compile", "lite0-plain", "--size", "64", "--title", "Small", "--out", out)
-    assert done.exit_code == 0, done.stderr
-    spec = load(out).model
-    assert (spec.name, spec.title, len(spec.labels)) == ("lite0-plain", "Small", 1000)
-    assert (spec.preprocess.size, spec.preprocess.resize) == ((64, 64), 73)
-    assert spec.preprocess.interpolation == "bicubic"
-
-
 @pytest.mark.parametrize(
     ("options", "low", "high"),
     [((), 0, 10_000), (("--high", "5000"), 0, 5000), (("--low", "10"), 10, 10_000)],
 )
-def test_a_name_of_the_catalogue_keeps_its_declared_range(
+def test_a_name_of_the_catalogue_keeps_what_is_not_given_anew(
     module: str, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], low: float, high: float
 ) -> None:
     monkeypatch.syspath_prepend(Path.cwd())
     preprocess = PreprocessSpec(
-        (32, 32), 32, "bilinear", (0.5,) * 3, (0.5,) * 3, low=(0.0,) * 3, high=(10_000.0,) * 3, depth="float32"
+        (32, 32), 36, "bicubic", (0.5,) * 3, (0.5,) * 3, low=(0.0,) * 3, high=(10_000.0,) * 3, depth="float32"
     )
     spec = ModelSpec("bands", "Bands", ("a", "b", "c"), preprocess, "this test", output=OutputSpec("softmax", (3,)))
     monkeypatch.setattr("pellucid.compiler.sources.named", lambda name: (network(module), spec))
-    done = pellucid("compile", "bands", "--title", "Reflectance", "--out", "bands.pellucid", *options)
+    done = pellucid("compile", "bands", "--title", "Reflectance", "--size", "64", "--out", "bands.pellucid", *options)
     assert done.exit_code == 0, done.stderr
-    found = load(Path("bands.pellucid")).model.preprocess
+    model = load(Path("bands.pellucid")).model
+    assert (model.name, model.title, model.labels) == ("bands", "Reflectance", ("a", "b", "c"))
+    found = model.preprocess
+    assert (found.size, found.resize, found.interpolation) == ((64, 64), 73, "bicubic")
     assert (found.depth, found.low, found.high) == ("float32", (low,) * 3, (high,) * 3)
 
 
