@@ -59,7 +59,6 @@ SLOW = (
     "tests/library/test_channels.py",
     "tests/flow/test_any_cnn.py",
     "tests/test_wheel.py",
-    "tests/commands/test_compile.py",
     "tests/runtime/test_runtimes.py",
     "tests/http/test_connection.py",
     "tests/load/test_load.py",

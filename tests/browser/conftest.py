@@ -27,7 +27,7 @@ def launched() -> Iterator[tuple[Browser, asyncio.AbstractEventLoop]]:
             args=[
                 *("--no-sandbox", "--disable-gpu", "--disable-background-networking"),
                 "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # no page reaches another machine
-                # The address bar's pages take half a second a window. The rest is of Playwright's own list, replaced.
+                # The address bar's pages take half a second a window. The other names are of Playwright's own list.
                 "--disable-features=WebUIOmniboxPopup,WebUIOmniboxAimPopup,HttpsUpgrades,MediaRouter,OptimizationHints",
             ],
         )
