@@ -51,6 +51,7 @@ MAY_IMPORT = {
         "pellucid.schemas",
     },
     "pellucid.exports": {"pellucid.parts.figures.side_by_side", "pellucid.render", "pellucid.schemas"},
+    "pellucid.lookup": set(),
     "pellucid.network": set(),
     "pellucid.parts": {
         "pellucid.atlas.content",
