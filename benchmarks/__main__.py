@@ -25,7 +25,7 @@ from benchmarks.servers import ROOT, SPECS
 RESULTS = Path(__file__).with_name("results")
 TRIAL = RESULTS / "quick"
 PICTURE = ROOT / "docs" / "images" / "performance.png"
-_SHOWN = "![Requests a second by callers, for each route; mean latency by offered load](images/performance.png)"
+_SHOWN = "![Requests a second by callers, for each route; mean latency by offered load](../images/performance.png)"
 _BEGUN = time.perf_counter()
 PARTS = ("service", "cost", "batching", "start", "scaling")
 

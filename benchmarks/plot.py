@@ -39,6 +39,9 @@ def draw(parts: dict[str, Figures], path: Path) -> bool:
             _throughput(axes.pop(0), service, route)
         if batching is not None:
             _latency(axes.pop(0), batching)
+        if routes:  # every server has predictions, which come first
+            legend = figure.axes[0].get_legend_handles_labels()
+            figure.legend(*legend, loc="outside lower left", ncols=len(legend[1]), frameon=False, fontsize=7)
         figure.savefig(path, dpi=160)
     return True
 
@@ -53,11 +56,10 @@ def _throughput(ax: Axes, figures: Figures, route: str) -> None:
     crowds = sorted({callers for name, callers, _ in found if name == route})
     ax.set_xscale("log", base=2)
     ax.set_xticks(crowds, [str(callers) for callers in crowds])
-    ax.set_ylim(0, 1.4 * ceiling_rate(figures))  # the legend stands above all
+    ax.set_ylim(bottom=0)
     ax.set_xlabel("callers")
     ax.set_ylabel("requests a second")
     ax.set_title(route)
-    ax.legend(frameon=False, fontsize=7, loc="upper left")
 
 
 def _latency(ax: Axes, figures: Figures) -> None:

@@ -164,13 +164,20 @@ def in_words(figures: Figures) -> str:
     rows = [["**Pellucid**", *(f"**{rate:.0f}**" for rate in ours)]]
     for server, theirs in rates.items():
         compared = zip(ours, theirs, strict=True)
-        cells = (f"{its:.0f}, {our / its:.1f} times fewer" if its else "none" for our, its in compared)
+        cells = (_fewer(our, its) for our, its in compared)
         rows.append([TITLES[server], *cells])
     shown = table(["requests a second", *_IN_WORDS.values()], rows).replace("\n", "\n  ")
     return (
         "- **It answers more requests a second.** Here 16 callers send photographs to two cores, and all servers run\n"
         f"  EfficientNet-Lite0 with gates ([all figures](docs/explanation/performance.md)):\n\n  {shown}"
     )
+
+
+def _fewer(ours: float, theirs: float) -> str:
+    """A rival's rate beside ours."""
+    if not theirs:
+        return "none"
+    return f"{theirs:.0f}, {f'{ours / theirs:.1f} times fewer' if ours / theirs >= 1.05 else 'as many'}"
 
 
 def cost(figures: Figures) -> str:
