@@ -48,6 +48,8 @@ def measure(seconds: float, rounds: int, say: Callable[[str], None]) -> dict[str
     engine, spec = load_engine(settings)
     one_at_a_time, _ = load_engine(settings, slots=1)  # each batch on all cores: the queue that the theory is of
     images = inputs(spec)
+    for alone in (False, True):  # compiling is not latency
+        engine.prepare(Plan(top_k=5), alone)
     most = settings.max_batch or engine.paying_batch
     sizes = [size for size in SIZES if size <= most]
     a, b = fit(sizes, _service_times(one_at_a_time, images, sizes))
