@@ -175,9 +175,11 @@ def in_words(figures: Figures) -> str:
 
 def _fewer(ours: float, theirs: float) -> str:
     """A rival's rate beside ours."""
-    if not theirs:
-        return "none"
-    return f"{theirs:.0f}, {f'{ours / theirs:.1f} times fewer' if ours / theirs >= 1.05 else 'as many'}"
+    if not theirs or not ours:
+        return f"{theirs:.0f}" if theirs else "none"
+    if ours / theirs >= 1.05:
+        return f"{theirs:.0f}, {ours / theirs:.1f} times fewer"
+    return f"{theirs:.0f}, {f'{theirs / ours:.1f} times more' if theirs / ours >= 1.05 else 'as many'}"
 
 
 def cost(figures: Figures) -> str:

@@ -43,6 +43,11 @@ def test_the_readme_says_rates_and_their_ratio() -> None:
     assert "| 20, 2.5 times fewer | 40, 2.5 times fewer |" in said
 
 
+@pytest.mark.parametrize(("rate", "said"), [(0.0, "none"), (97.0, "97, as many"), (200.0, "200, 2.0 times more")])
+def test_the_readme_says_when_a_rival_is_as_fast_or_faster(rate: float, said: str) -> None:
+    assert f"| none | {said} |" in report.in_words(service(cell("pellucid", 100.0), cell("mosec", rate)))
+
+
 def test_how_often_a_rival_sees_the_same_is_said() -> None:
     said = report.comparison(service(cell("pellucid", 100.0)))
     assert "of 3 photographs: FastAPI, torch, pytorch-grad-cam in 2." in said
