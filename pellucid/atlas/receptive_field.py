@@ -225,7 +225,7 @@ class _Fields:
             axes[axis] = None if boxes is None else boxes[np.arange(out) * len(boxes) // out]
         return _Value(tuple(shape), tuple(axes))
 
-    def _constant_pad_nd(self, x: _Value, pads: Sequence[int], *_: Any, mode: Any = None) -> _Value:
+    def _padded(self, x: _Value, pads: Sequence[int], *_: Any, mode: Any = None) -> _Value:
         shape, axes = list(x.shape), list(x.axes)
         for number in range(len(pads) // 2):
             before, after, axis = pads[2 * number], pads[2 * number + 1], len(shape) - 1 - number
@@ -236,8 +236,9 @@ class _Fields:
             axes[axis] = None if boxes is None else self._hulls(boxes, indices[:, None])
         return _Value(tuple(shape), tuple(axes))
 
-    _reflection_pad2d = partialmethod(_constant_pad_nd, mode="reflect")
-    _replication_pad2d = partialmethod(_constant_pad_nd, mode="edge")
+    _constant_pad_nd = _padded
+    _reflection_pad2d = partialmethod(_padded, mode="reflect")
+    _replication_pad2d = partialmethod(_padded, mode="edge")
 
     def _view(self, x: _Value, sides: Sequence[int]) -> _Value:
         shape = list(sides)
