@@ -6,11 +6,16 @@ that is the same at every position has the shape ``[K, C, 1, 1]``, and broadcast
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 
 from pellucid.explain.evidence import Evidence, weighted_sum
 from pellucid.explain.methods.registry import method
 from pellucid.types import ACTIVATION_UNITS, Floats
+
+# The most squarings. Two eigenvalues that differ by less than 2 ** -24 count as one.
+_SQUARINGS: Final = 24
 
 
 def channel_weights(evidence: Evidence) -> Floats:
@@ -43,7 +48,8 @@ def hirescam(evidence: Evidence) -> Floats:
 
     If a linear head follows, the map's sum over positions is the logit minus the bias.
     """
-    return _multiplied(evidence.gradient, evidence.activation)
+    heat: Floats = evidence.products.sum(1)
+    return heat
 
 
 @method(
@@ -59,11 +65,11 @@ def grad_cam_plus_plus(evidence: Evidence) -> Floats:
     Chattopadhay et al., "Grad-CAM++", arXiv 1710.11063, eq. 19, without the factor exp(y), which only scales the map.
     """
     gradient, activation = evidence.gradient, evidence.activation
-    denominator = 2 + activation.sum((1, 2))[:, None, None] * gradient
+    denominator = 2 + evidence.sums[:, None, None] * gradient
     # After a ReLU, it is at least 2 wherever g > 0. Otherwise it may be close to 0, where the quotient has no meaning.
-    alpha = np.divide(1, denominator, out=np.zeros_like(denominator), where=np.abs(denominator) > 1e-6)
+    denominator[np.abs(denominator) <= 1e-6] = np.inf
     positions = activation.shape[1] * activation.shape[2]
-    return weighted_sum((alpha * np.maximum(gradient, 0)).mean((2, 3)) * positions, activation)
+    return weighted_sum((np.maximum(gradient, 0) / denominator).mean((2, 3)) * positions, activation)
 
 
 @method(
@@ -79,10 +85,8 @@ def xgrad_cam(evidence: Evidence) -> Floats:
     Fu et al., "Axiom-based Grad-CAM", arXiv 2008.02312, eq. 8. With these weights, the map has the same sum as gradient
     times activation.
     """
-    activation = evidence.activation
-    sums = activation.sum((1, 2))  # C
-    products = (evidence.gradient * activation).sum((2, 3))  # K C
-    return weighted_sum(np.divide(products, sums, out=np.zeros_like(products), where=sums != 0), activation)
+    sums, products = evidence.sums, evidence.products.sum((2, 3))  # C, K C
+    return weighted_sum(np.divide(products, sums, out=np.zeros_like(products), where=sums != 0), evidence.activation)
 
 
 @method(
@@ -95,7 +99,8 @@ def xgrad_cam(evidence: Evidence) -> Floats:
 )
 def layercam(evidence: Evidence) -> Floats:
     """heat[k] = sum_c relu(g_k[c]) A[c]. Jiang et al., "LayerCAM", IEEE TIP 2021, eq. 6 and 7."""
-    return _multiplied(np.maximum(evidence.gradient, 0), evidence.activation)
+    heat: Floats = (np.maximum(evidence.gradient, 0) * evidence.activation).sum(1)
+    return heat
 
 
 @method(
@@ -111,7 +116,7 @@ def elementwise(evidence: Evidence) -> Floats:
 
     pytorch-grad-cam's GradCAMElementWise (Gildenblat). It has no paper.
     """
-    heat: Floats = np.maximum(evidence.gradient * evidence.activation, 0).sum(1)
+    heat: Floats = np.maximum(evidence.products, 0).sum(1)
     return heat
 
 
@@ -144,15 +149,7 @@ def eigen_grad_cam(evidence: Evidence) -> Floats:
 
     pytorch-grad-cam's EigenGradCAM (Gildenblat): Eigen-CAM of gradient times activation. It has no paper.
     """
-    return _projected(evidence.gradient * evidence.activation)
-
-
-def _multiplied(factor: Floats, activation: Floats) -> Floats:
-    """sum_c factor[k, c] A[c]. The factor is ``[K, C, h, w]`` or ``[K, C, 1, 1]``."""
-    if factor.shape[2:] == (1, 1):
-        return weighted_sum(factor[:, :, 0, 0], activation)
-    heat: Floats = (factor * activation).sum(1)
-    return heat
+    return _projected(evidence.products)
 
 
 def _projected(values: Floats) -> Floats:
@@ -160,12 +157,31 @@ def _projected(values: Floats) -> Floats:
 
     A component's sign is arbitrary. It is chosen so that the map correlates positively with the sum over channels.
     """
-    rows = values.reshape(*values.shape[:2], -1).mT  # K hw C
-    rows = rows - rows.mean(1, keepdims=True)
-    few = rows.shape[1] <= rows.shape[2]  # both product matrices give the same component: take the smaller one
-    sizes, vectors = np.linalg.eigh(rows @ rows.mT if few else rows.mT @ rows)
-    first = vectors[..., -1:]
-    projection = (first * np.sqrt(sizes[:, -1:, None].clip(0)) if few else rows @ first)[..., 0]  # K hw
-    correlation = (projection * rows.sum(2)).sum(1, keepdims=True)
+    rows = values.reshape(*values.shape[:2], -1)  # K C hw
+    rows = rows - rows.mean(2, keepdims=True)
+    few = rows.shape[1] > rows.shape[2]  # both product matrices give the same component: take the smaller one
+    square = rows.mT @ rows if few else rows @ rows.mT
+    first = _first_eigenvector(square)  # K 1 hw, or K 1 C
+    projection = first * np.sqrt(first @ square @ first.mT) if few else first @ rows  # K 1 hw
+    correlation = projection @ rows.sum(1)[..., None]
     heat: Floats = np.where(correlation < 0, -projection, projection).reshape(-1, *values.shape[2:])
     return heat
+
+
+def _first_eigenvector(square: Floats) -> Floats:
+    """The eigenvector ``[K, 1, n]`` of the largest eigenvalue of each of the symmetric matrices ``[K, n, n]``.
+
+    Each squaring doubles the steps of a power iteration. For small matrices ``numpy.linalg.eigh``, which computes all
+    eigenvectors, takes up to twice the time. No eigenvalue may be negative.
+    """
+    precision = np.finfo(square.dtype)
+    for _ in range(_SQUARINGS):
+        square = square / np.maximum(np.einsum("kii->k", square), precision.tiny)[:, None, None]
+        # The sum of squares is 1 if one eigenvalue alone is left.
+        others = 1 - np.einsum("kij,kij->k", square, square).min()
+        square = square @ square
+        if others < np.sqrt(precision.eps):
+            break
+    row = square[np.arange(len(square)), np.einsum("kii->ki", square).argmax(1)]
+    vector: Floats = row / np.maximum(np.linalg.norm(row, axis=1, keepdims=True), precision.tiny)
+    return vector[:, None]
