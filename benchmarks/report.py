@@ -240,9 +240,11 @@ def starts(figures: Figures) -> str:
     rows = []
     for kind in ("cold", "warm"):
         cells = [cell for cell in figures["starts"] if cell["cache"] == kind]
-        values = [statistics.median(cell[name] for cell in cells) for name in ("ready_s", "ready_mib", "load_mib")]
-        rows.append((f"{kind} cache", f"{values[0]:.1f}", f"{values[1]:.0f}", f"{values[2]:.0f}"))
-    return table(("start", "ready after, s", "resident at ready, MiB", "most under load, MiB"), rows)
+        names = ("ready_s", "ready_mib", "load_mib", "walk_mib")
+        values = [statistics.median(cell[name] for cell in cells) for name in names]
+        rows.append((f"{kind} cache", f"{values[0]:.1f}", *(f"{value:.0f}" for value in values[1:])))
+    titles = ("start", "ready after, s", "resident at ready, MiB", "most under load, MiB", "most at all blocks, MiB")
+    return table(titles, rows)
 
 
 def scaling(figures: Figures) -> str:

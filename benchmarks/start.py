@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import psutil
 
-from benchmarks.load import run
+from benchmarks.load import post, run
 from benchmarks.photographs import photographs
 from benchmarks.servers import SPECS, Server
 
 CALLERS = 16
+# What follows the load: Grad-CAM at each block, for so many seconds each, which needs as many subgraphs.
+BLOCKS = ("stem", *(f"blocks.{number}" for number in range(16)), "head")
+_BLOCK_S = 1.0
 
 
 def measure(seconds: float, rounds: int, say: Callable[[str], None]) -> dict[str, Any]:
@@ -22,17 +25,18 @@ def measure(seconds: float, rounds: int, say: Callable[[str], None]) -> dict[str
     for number in range(rounds):
         with tempfile.TemporaryDirectory() as cache:
             for kind in ("cold", "warm"):
-                cell = {"round": number, "cache": kind, **_one(cache, seconds)}
+                cell = {"round": number, "cache": kind, **_one(cache, seconds, BLOCKS if kind == "warm" else ())}
                 found.append(cell)
                 say(
                     f"round {number + 1}: {kind} cache, ready after {cell['ready_s']:.1f} s, "
-                    f"{cell['ready_mib']:.0f} MiB at ready, {cell['load_mib']:.0f} MiB under load"
+                    f"{cell['ready_mib']:.0f} MiB at ready, {cell['load_mib']:.0f} MiB under load, "
+                    f"{cell['walk_mib']:.0f} MiB at all blocks"
                 )
     return {"starts": found}
 
 
-def _one(cache: str, seconds: float) -> dict[str, float]:
-    """One start, then all four parts asked for by 16 callers."""
+def _one(cache: str, seconds: float, blocks: Sequence[str]) -> dict[str, float]:
+    """One start, then all four parts requested by 16 callers, then Grad-CAM at these blocks in turn."""
     spec = SPECS["pellucid"]
     server = Server(spec, PELLUCID_CACHE_DIR=cache)
     try:
@@ -48,9 +52,14 @@ def _one(cache: str, seconds: float) -> dict[str, float]:
         watching = threading.Thread(target=watch)
         watching.start()
         run(server.port, spec.requests("explain", photographs()), CALLERS, seconds)
+        loaded = max(seen)
+        for block in blocks:
+            path = f"/v1/grad-cam?layer={block}"
+            requests = [post(path, photograph, "image/jpeg", "image/png") for photograph in photographs()]
+            run(server.port, requests, CALLERS, _BLOCK_S)
         over.set()
         watching.join()
-        return {"ready_s": server.started_in, "ready_mib": at_ready, "load_mib": max(seen)}
+        return {"ready_s": server.started_in, "ready_mib": at_ready, "load_mib": loaded, "walk_mib": max(seen)}
     finally:
         server.stop()
 

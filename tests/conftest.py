@@ -21,14 +21,13 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 import pellucid
-from tests.support import Server, compiled, explained, photograph, serving
+from tests.support import Server, compiled, explained, photograph, resident, serving
 
 # Files that take longest, the longest first. They start first, so that no process is left with a long one at the end.
 SLOW = (
@@ -83,11 +82,6 @@ def pytest_runtestloop() -> None:
     gc.set_threshold(100_000, 10, 10)
     gc.enable()
     grown_from = resident()
-
-
-def resident() -> int:
-    """The memory of this process, in bytes."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 @pytest.hookimpl(trylast=True)

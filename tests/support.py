@@ -107,6 +107,11 @@ def serving(**settings: str) -> Iterator[Server]:
         assert code == 0, log.read()
 
 
+def resident() -> int:
+    """The memory of this process, in bytes."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 def photograph(name: str) -> bytes:
     """One of the shipped photographs: cat, coffee, rocket."""
     return (SAMPLES / f"{name}.jpg").read_bytes()

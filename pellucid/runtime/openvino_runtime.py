@@ -7,9 +7,11 @@ import os
 import sys
 import tempfile
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from copy import copy
 from functools import lru_cache
 from pathlib import Path
@@ -34,7 +36,9 @@ log = logging.getLogger(__name__)
 Array = NDArray[Any]
 
 # Models in the cache besides the pinned ones. Each holds a copy of its weights, packed for the processor.
-_MOST_MODELS: Final = 12
+_MOST_MODELS: Final = 8
+# Seconds after which a model that is not pinned frees its activations.
+_IDLE_S: Final = 10
 # Parallel batches. Each holds its own activations in memory.
 _MOST_SLOTS: Final = 4
 # A larger batch is no cheaper per image, because its activations fall out of the CPU caches.
@@ -207,6 +211,15 @@ class Model:
         self._lock = threading.Lock()
         self._own = _OwnRequests()
         self._whole: ov.InferRequest | None = None
+        self._ended: float | None = None  # when the last pass ended, unless its activations are freed
+
+    def free_if_idle(self) -> None:
+        """Free the activations if no pass has ended for a while. The next pass allocates them again."""
+        if self._ended is not None and time.monotonic() - self._ended > _IDLE_S:
+            self._ended = None
+            for compiled in list(self._compiled.values()):
+                with suppress(RuntimeError):  # a pass is running
+                    compiled.release_memory()
 
     def ready(self, cores: Cores) -> bool:
         """Whether the model has been compiled for these cores."""
@@ -228,6 +241,7 @@ class Model:
             request.set_input_tensor(number, ov.Tensor(array, shared_memory=True))
         request.start_async()  # ``infer`` would wrap and copy every output
         request.wait()
+        self._ended = time.monotonic()
         return [request.get_output_tensor(number).data for number in range(len(self._outputs))]
 
     def _request(self, cores: Cores, inputs: Sequence[Array]) -> ov.InferRequest:
@@ -281,7 +295,10 @@ class ModelCache:
                 for oldest in unpinned[: max(0, len(unpinned) - self._most)]:
                     del self._models[oldest]
             self._models.move_to_end(key)
-            return model
+            others = [each for name, each in self._models.items() if name not in self._pinned]
+        for other in others:
+            other.free_if_idle()
+        return model
 
 
 class OpenVINOHead:
