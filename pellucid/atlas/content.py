@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Literal
 
@@ -228,35 +227,6 @@ class ClassScore:
     index: int
     score: float
     pictures: int
-
-
-@dataclass(frozen=True, slots=True)
-class Channel:
-    """A channel of a layer. ``zeros`` is the share of positions that are exactly zero, over all pictures."""
-
-    layer: str
-    number: int
-    by_maximum: tuple[Example, ...]
-    by_mean: tuple[Example, ...]
-    maximum: Floats  # quantiles [33]
-    mean: Floats
-    zeros: float
-    speaks_for: tuple[ClassScore, ...]
-    speaks_against: tuple[ClassScore, ...]
-    activating: tuple[ClassScore, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class GateChannel:
-    """A channel of a gate: its weights. What the channel itself responds to is that of the layer ``Gate.before``."""
-
-    gate: str
-    number: int
-    highest: tuple[Example, ...]
-    lowest: tuple[Example, ...]
-    weight: Floats  # quantiles [33]
-    damaged: Mapping[str, Floats]
-    activating: tuple[ClassScore, ...]
 
 
 @dataclass(frozen=True, slots=True)
