@@ -21,8 +21,8 @@ from pellucid.explain.scores import Scores
 from pellucid.network.file import CompiledNetwork, NetworkFileError, Value
 from pellucid.network.graph import PIXELS_INPUT
 from pellucid.network.spec import PIXELS, NetworkSpec
-from pellucid.runtime.base import Array, Cores, Head, Runtime, RuntimeInfo
-from pellucid.types import Batch, Floats, Outcome, Plan
+from pellucid.runtime.base import Cores, Head, Runtime, RuntimeInfo
+from pellucid.types import Array, Batch, Floats, Outcome, Plan
 
 _KNOWN_PLANS: Final = 4096
 # Heads of one plan that are prepared: with the pass over the images, fewer than a runtime keeps.

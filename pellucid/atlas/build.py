@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from pellucid.atlas import arrays
@@ -28,7 +27,6 @@ from pellucid.engine import Engine
 from pellucid.network.file import CompiledNetwork
 from pellucid.types import Box
 
-Array = NDArray[Any]
 Given = TypeVar("Given")
 Made = TypeVar("Made")
 Progress = Callable[[str, int, int], None]  # what is done, how much of it, and of how much

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from pellucid.errors import PellucidError
 from pellucid.types import Box, Floats, Pixels
 
-Array = NDArray[Any]
 By = Literal["maximum", "mean", "highest", "lowest"]
 Relation = Literal["for", "against", "activating"]
 DamageKind = Literal["clean", "noise", "blur", "dark", "jpeg"]  # of a copy; clean is the picture itself

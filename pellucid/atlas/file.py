@@ -56,9 +56,7 @@ from pellucid.atlas.content import (
     key_of,
 )
 from pellucid.network.file import CompiledNetwork
-from pellucid.types import Floats
-
-Array = NDArray[Any]
+from pellucid.types import Array, Floats
 
 
 class _Stored:

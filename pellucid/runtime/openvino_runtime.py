@@ -17,7 +17,6 @@ from typing import Any, Final
 
 import numpy as np
 import openvino as ov
-from numpy.typing import NDArray
 from openvino import opset15 as ops
 
 from pellucid.network.file import CompiledNetwork, Value
@@ -27,11 +26,9 @@ from pellucid.runtime import aten_to_openvino
 from pellucid.runtime.base import Cores, RuntimeInfo, parts_behind, shuffled_weights
 from pellucid.runtime.cores import processor
 from pellucid.runtime.queueing import SlotQueue
-from pellucid.types import Floats, InputPixels
+from pellucid.types import Array, Floats, InputPixels
 
 log = logging.getLogger(__name__)
-
-Array = NDArray[Any]
 
 # Models in the cache besides the pinned ones. Each holds a copy of its weights, packed for the processor.
 _MOST_MODELS: Final = 12

@@ -12,16 +12,14 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from pellucid.network.file import CompiledNetwork, NetworkFileError, Value
 from pellucid.network.graph import PIXELS_INPUT, WANTED_INPUT, WEIGHT, Batch, Dtype, Node, Part, Ref, walk
 from pellucid.runtime.base import Cores, RuntimeInfo, parts_behind, shuffled_weights
 from pellucid.runtime.cores import processor
-from pellucid.types import Floats, InputPixels
+from pellucid.types import Array, Floats, InputPixels
 
-Array = NDArray[Any]
 # Cached parts, one for each set of outputs. They share their weights.
 _MOST_PARTS: Final = 64
 # Cached heads. A head with shuffled weights holds a copy of them.
