@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from pellucid.atlas import file as atlas_file
 from pellucid.atlas.file import Atlas
 from pellucid.client import options as asked
-from pellucid.client.calls import present, require_one
+from pellucid.client.calls import pair, present, require_one
 from pellucid.client.figure import Figure, FigureRoute, FigureType, answers, remembering
 from pellucid.client.heat_maps import HeatMaps, read_npz
 from pellucid.client.images import ImageSource, as_option, read
@@ -184,7 +184,7 @@ class Network:
         **given: Unpack[asked.CompareOptions],
     ) -> Comparison:
         """Compare two classes (two of ``target``), two pictures (``other``), or two networks (``against``)."""
-        images = [image] if other is None else [image, other]
+        images = pair(image, other)
         uploads = [*map(_upload, images)]
         kind, seen, wanted = self._compared(uploads, against, given, None)
         answer = compare.comparison_json(kind, self._models(against, seen), seen, wanted)
@@ -203,14 +203,13 @@ class Network:
         **given: Any,
     ) -> Figure:
         """The answer of ``explain``, ``what-if`` or ``compare`` as one figure, with the options of that method."""
+        require_one(route, other)
         side = figure.SOURCE_SIDE
         if route == "compare":
-            images = [image] if other is None else [image, other]
-            kind, seen, wanted = self._compared(images, against, given, side)
+            kind, seen, wanted = self._compared(pair(image, other), against, given, side)
             sheet = compare.comparison_sheet(kind, self._models(against, seen), seen, wanted, self.methods)
             drawn = figure.drawn(sheet, wanted.theme, media_type)
         else:
-            require_one(route, other)
             kinds: dict[str, type[FigureOptions]] = {"explain": ExplainOptions, "what-if": WhatIfOptions}
             options = self._options(kinds[route], given).as_picture()
             options.require_room(self._plan(options))

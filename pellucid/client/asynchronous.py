@@ -30,6 +30,7 @@ from pellucid.schemas import (
     Answers,
     Attention,
     BoxChannels,
+    CompareReply,
     Comparison,
     FeatureMap,
     GradCam,
@@ -106,9 +107,9 @@ class AsyncClient:
         self, image: ImageSource, other: ImageSource | None = None, **options: Unpack[CompareOptions]
     ) -> Comparison:
         """Two classes (two ``target``), two pictures (``image`` and ``other``), or two networks (``against_model``)."""
-        call = await async_run(calls.compare, image, other, options)
-        found = calls.comparison(await self._send(call))
-        images = (image,) if other is None else (image, other)
+        images = calls.pair(image, other)
+        call = await async_run(calls.post, "compare", images, options)
+        found = calls.parsed(await self._send(call), CompareReply).compare
         return remembering(found, "compare", images, call.files, options, self.figure)
 
     async def picture(
@@ -120,7 +121,7 @@ class AsyncClient:
         **options: Unpack[ExplainOptions],
     ) -> Figure:
         """The picture of a route as a file: a plot of the channels' weights, a grid, an overlay or a mask."""
-        response = await self._post(route, image, options, media_type)
+        response = await self._post(route, (image,), options, media_type)
         return Figure(response.content, media_type)
 
     async def figure(
@@ -137,21 +138,18 @@ class AsyncClient:
         Raises ValueError if the client is closed.
         """
         calls.require_open(self._http)
-        if route == "compare":
-            call = await async_run(calls.compare, image, other, options, media_type)
-        else:
-            calls.require_one(route, other)
-            call = await async_run(calls.post, route, image, options, media_type)
-        return Figure((await self._send(call)).content, media_type)
+        calls.require_one(route, other)
+        response = await self._post(route, calls.pair(image, other), options, media_type)
+        return Figure(response.content, media_type)
 
     async def heat_maps(self, image: ImageSource, **options: Unpack[GradCamOptions]) -> HeatMaps:
         """The maps of /v1/grad-cam as arrays, in full precision. Needs numpy."""
-        response = await self._post("grad-cam", image, options, NPZ)
+        response = await self._post("grad-cam", (image,), options, NPZ)
         return read_npz(response.content)
 
     async def reply(self, route: str, image: ImageSource, **options: Any) -> Reply:
         """The whole reply of a route, for example /v1/grad-cam, with provenance if ``options`` have it."""
-        return calls.parsed(await self._post(route.removeprefix("/v1/"), image, options), Reply)
+        return calls.parsed(await self._post(route.removeprefix("/v1/"), (image,), options), Reply)
 
     async def models(self) -> list[ModelSummary]:
         """The served networks."""
@@ -189,14 +187,14 @@ class AsyncClient:
                 yield explained
 
     async def _result(self, route: str, image: ImageSource, options: Mapping[str, Any]) -> Result:
-        call = await async_run(calls.post, route, image, options)
+        call = await async_run(calls.post, route, (image,), options)
         found = calls.result(await self._send(call))
         return remembering(found, route, (image,), call.files, options, self.figure)
 
     async def _post(
-        self, route: str, image: ImageSource, options: Mapping[str, Any], accept: str = "application/json"
+        self, route: str, images: tuple[ImageSource, ...], options: Mapping[str, Any], accept: str = "application/json"
     ) -> httpx.Response:
-        return await self._send(await async_run(calls.post, route, image, options, accept))
+        return await self._send(await async_run(calls.post, route, images, options, accept))
 
     async def _send(self, call: Call) -> httpx.Response:
         ends = time.monotonic() + self._timeout_s

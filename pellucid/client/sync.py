@@ -31,6 +31,7 @@ from pellucid.schemas import (
     Answers,
     Attention,
     BoxChannels,
+    CompareReply,
     Comparison,
     FeatureMap,
     GradCam,
@@ -107,9 +108,9 @@ class Client:
         self, image: ImageSource, other: ImageSource | None = None, **options: Unpack[CompareOptions]
     ) -> Comparison:
         """Two classes (two ``target``), two pictures (``image`` and ``other``), or two networks (``against_model``)."""
-        call = run(calls.compare, image, other, options)
-        found = calls.comparison(self._send(call))
-        images = (image,) if other is None else (image, other)
+        images = calls.pair(image, other)
+        call = run(calls.post, "compare", images, options)
+        found = calls.parsed(self._send(call), CompareReply).compare
         return remembering(found, "compare", images, call.files, options, self.figure)
 
     def picture(
@@ -121,7 +122,7 @@ class Client:
         **options: Unpack[ExplainOptions],
     ) -> Figure:
         """The picture of a route as a file: a plot of the channels' weights, a grid, an overlay or a mask."""
-        response = self._post(route, image, options, media_type)
+        response = self._post(route, (image,), options, media_type)
         return Figure(response.content, media_type)
 
     def figure(
@@ -138,21 +139,18 @@ class Client:
         Raises ValueError if the client is closed.
         """
         calls.require_open(self._http)
-        if route == "compare":
-            call = run(calls.compare, image, other, options, media_type)
-        else:
-            calls.require_one(route, other)
-            call = run(calls.post, route, image, options, media_type)
-        return Figure((self._send(call)).content, media_type)
+        calls.require_one(route, other)
+        response = self._post(route, calls.pair(image, other), options, media_type)
+        return Figure(response.content, media_type)
 
     def heat_maps(self, image: ImageSource, **options: Unpack[GradCamOptions]) -> HeatMaps:
         """The maps of /v1/grad-cam as arrays, in full precision. Needs numpy."""
-        response = self._post("grad-cam", image, options, NPZ)
+        response = self._post("grad-cam", (image,), options, NPZ)
         return read_npz(response.content)
 
     def reply(self, route: str, image: ImageSource, **options: Any) -> Reply:
         """The whole reply of a route, for example /v1/grad-cam, with provenance if ``options`` have it."""
-        return calls.parsed(self._post(route.removeprefix("/v1/"), image, options), Reply)
+        return calls.parsed(self._post(route.removeprefix("/v1/"), (image,), options), Reply)
 
     def models(self) -> list[ModelSummary]:
         """The served networks."""
@@ -190,14 +188,14 @@ class Client:
                 yield explained
 
     def _result(self, route: str, image: ImageSource, options: Mapping[str, Any]) -> Result:
-        call = run(calls.post, route, image, options)
+        call = run(calls.post, route, (image,), options)
         found = calls.result(self._send(call))
         return remembering(found, route, (image,), call.files, options, self.figure)
 
     def _post(
-        self, route: str, image: ImageSource, options: Mapping[str, Any], accept: str = "application/json"
+        self, route: str, images: tuple[ImageSource, ...], options: Mapping[str, Any], accept: str = "application/json"
     ) -> httpx.Response:
-        return self._send(run(calls.post, route, image, options, accept))
+        return self._send(run(calls.post, route, images, options, accept))
 
     def _send(self, call: Call) -> httpx.Response:
         ends = time.monotonic() + self._timeout_s
