@@ -53,7 +53,7 @@ def drawn(atlas: Atlas, of: Layer | Gate, number: int, spec: ModelSpec, media_ty
         f"{of.name}, channel {number}",
         f"{spec.name}, over {atlas.about.pictures:,} pictures of its atlas; {note}",
         [[panel] for panel in panels if panel],
-        [block for block in (*scores, *blocks) if block],
+        [*scores, *blocks],
         [] if atlas.about.crops else ["The atlas was built without crops."],
         [f"atlas {atlas.digest[:12]} (first digits of SHA-256). Crops are dark where the channel is inactive."],
     )
