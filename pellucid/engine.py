@@ -138,7 +138,7 @@ class Engine:
         cores: Cores = "exact" if plan.reproducible else "shared"
         passes = all(self._runtime.ready(outputs, cores) for outputs in self._sets(plan))
         return passes and all(
-            self._head(layer).ready(gradient, cores, draw) for layer, gradient, draw in self._heads(plan)
+            self._drawn(layer, draw).ready(gradient, cores) for layer, gradient, draw in self._heads(plan)
         )
 
     def prepare(self, plan: Plan, alone: bool = False, keep: bool = False) -> None:
@@ -154,7 +154,7 @@ class Engine:
             self._runtime.prepare(outputs, cores, keep)
         for layer, gradient, draw in self._heads(plan):
             if draw is None or not alone:  # random heads run once for each image: the form for parallel batches will do
-                self._head(layer).prepare(gradient, cores, draw)
+                self._drawn(layer, draw).prepare(gradient, cores)
 
     def _sets(self, plan: Plan) -> list[tuple[str, ...]]:
         """The outputs of each pass over the images."""
@@ -173,7 +173,8 @@ class Engine:
             # idle.
             alone = self._running == 1 and (len(batch.plans) == 1 or self.slots == 1)
         try:
-            engine, cores = self._of(batch.plans[0]), _cores(alone)
+            engine = self._of(batch.plans[0])
+            cores: Cores = "whole" if alone else "shared"
             if batch.plans[0].reproducible:
                 return [outcome for single in batch.singles() for outcome in engine._run(single, "exact")]
             return [outcome for part in self._parts(batch) for outcome in engine._run(part, cores)]
@@ -332,6 +333,10 @@ class Engine:
 
     def _heads(self, plan: Plan) -> tuple[tuple[str, bool, int | None], ...]:
         return self._heads_of(plan.without_arrays)
+
+    def _drawn(self, layer: str, draw: int | None) -> Head:
+        """The head behind a layer, or its random ``draw``."""
+        return self._head(layer) if draw is None else self._head(layer).shuffled(draw)
 
     def _value(self, layer: str) -> Value:
         return self._network.value(layer)
@@ -500,10 +505,6 @@ def _row(values: Array, image: int, images: int) -> Array:
 
 def _joined(parts: list[Array]) -> Array:
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-
-def _cores(alone: bool) -> Cores:
-    return "whole" if alone else "shared"
 
 
 def _rounded_up(count: int) -> int:

@@ -517,9 +517,7 @@ def _broadcasts(network: CompiledNetwork, net: nn.Module) -> bool:
 def _is_derivative(gradient: Tensor, other: Tensor, function: nn.Module, x: Tensor, rows: Tensor) -> bool:
     """Whether ``gradient`` and not the ``other`` is that of rows . y, where ``function(x)`` is (y,).
 
-    It is found by a central difference.
-
-    The difference is taken along the direction in which the two disagree.
+    A central difference tells, along the direction in which the two disagree.
 
     Autograd through a traced graph is wrong for some networks (timm's LeViT and EfficientFormer).
     """

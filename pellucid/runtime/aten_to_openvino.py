@@ -92,11 +92,8 @@ def _pair(x: Any, y: Any) -> tuple[Value, Value]:
     reference = x if isinstance(x, ov.Output) else y
     x, y = _like(x, reference), _like(y, reference)
     if x.get_element_type() != y.get_element_type():
-        kinds = [_ORDER.index(each.get_element_type().get_type_name()) for each in (x, y)]
-        if kinds[0] < kinds[1]:
-            x = ops.convert(x, y.get_element_type()).output(0)
-        else:
-            y = ops.convert(y, x.get_element_type()).output(0)
+        widest = max(x, y, key=lambda each: _ORDER.index(each.get_element_type().get_type_name())).get_element_type()
+        x, y = (each if each.get_element_type() == widest else ops.convert(each, widest).output(0) for each in (x, y))
     return x, y
 
 

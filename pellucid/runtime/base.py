@@ -98,12 +98,12 @@ class Head(Protocol):
         """A copy of the head with the numbers of each parameter shuffled. ``draw`` is the seed."""
         ...
 
-    def ready(self, gradient: bool, cores: Cores, draw: int | None = None) -> bool:
-        """Whether ``gradient`` (or ``logits``, if false) runs without compiling; with ``draw``, of a shuffled one."""
+    def ready(self, gradient: bool, cores: Cores) -> bool:
+        """Whether ``gradient`` (or ``logits``, if false) runs without compiling."""
         ...
 
-    def prepare(self, gradient: bool, cores: Cores, draw: int | None = None) -> None:
-        """Compile what ``gradient`` (or ``logits``, if false) needs, for up to a second. ``draw`` as in ``ready``."""
+    def prepare(self, gradient: bool, cores: Cores) -> None:
+        """Compile what ``gradient`` (or ``logits``, if false) needs, for up to a second."""
         ...
 
 

@@ -303,17 +303,12 @@ class OpenVINOHead:
         other._draw = draw
         return other
 
-    def ready(self, gradient: bool, cores: Cores, draw: int | None = None) -> bool:
+    def ready(self, gradient: bool, cores: Cores) -> bool:
         """See Head."""
-        if draw is not None:
-            return self.shuffled(draw).ready(gradient, cores)
         return self._runtime.known(self._key(self._part(gradient)), cores)
 
-    def prepare(self, gradient: bool, cores: Cores, draw: int | None = None) -> None:
+    def prepare(self, gradient: bool, cores: Cores) -> None:
         """See Head."""
-        if draw is not None:
-            self.shuffled(draw).prepare(gradient, cores)
-            return
         wanted = [np.zeros((1, self._runtime.network.model.scalars), np.float32)] if gradient else []
         self._model(self._part(gradient)).compiled(cores, [*self._runtime.example(self.inputs), *wanted])
 

@@ -255,7 +255,7 @@ class TorchRuntime:
         shift = torch.tensor(shifts, dtype=self.kind, device=device)
         self._scale, self._shift = scale[:, None, None], shift[:, None, None]
         self._parts = lru_cache(_MOST_PARTS)(self._built)
-        self._heads = lru_cache(_MOST_HEADS)(lambda value, draw: TorchHead(self, value, draw))
+        self.heads = lru_cache(_MOST_HEADS)(lambda value, draw: TorchHead(self, value, draw))
         self._constants: dict[tuple[str, bool], Tensor] = {}
         self._building = threading.Lock()
         self._stream: Any = None
@@ -272,7 +272,7 @@ class TorchRuntime:
         other.network = network
         other._constants = {key: value for key, value in self._constants.items() if key[0] in same}
         other._parts = lru_cache(_MOST_PARTS)(other._built)
-        other._heads = lru_cache(_MOST_HEADS)(lambda value, draw: TorchHead(other, value, draw))
+        other.heads = lru_cache(_MOST_HEADS)(lambda value, draw: TorchHead(other, value, draw))
         return other
 
     def run(
@@ -307,11 +307,7 @@ class TorchRuntime:
 
     def behind(self, value: Value) -> TorchHead:
         """See Runtime."""
-        return self._heads(value, None)
-
-    def shuffled(self, value: Value, draw: int) -> TorchHead:
-        """See Head."""
-        return self._heads(value, draw)
+        return self.heads(value, None)
 
     def ready(self, outputs: Sequence[str], cores: Cores) -> bool:
         """See Runtime: there is nothing to compile."""
@@ -377,13 +373,13 @@ class TorchHead:
 
     def shuffled(self, draw: int) -> TorchHead:
         """See Head."""
-        return self._runtime.shuffled(self._value, draw)
+        return self._runtime.heads(self._value, draw)
 
-    def ready(self, gradient: bool, cores: Cores, draw: int | None = None) -> bool:
+    def ready(self, gradient: bool, cores: Cores) -> bool:
         """See Head: there is nothing to compile."""
         return True
 
-    def prepare(self, gradient: bool, cores: Cores, draw: int | None = None) -> None:
+    def prepare(self, gradient: bool, cores: Cores) -> None:
         """See Head."""
 
 
