@@ -464,11 +464,9 @@ class Behind:
     cores: Cores
 
     def logits(self, maps: Floats) -> Floats:
-        """See explain.evidence.Behind."""
         return self.head.logits(self._crossing(maps), self.cores)
 
     def gradients(self, maps: Floats, wanted: Floats) -> Floats:
-        """See explain.evidence.Behind."""
         crossing, layout = self._crossing(maps), self.value.layout
         if len(maps) == 1 and self.broadcasts:
             return _zero_for_zero(layout.to_map(self.head.gradient(crossing, wanted, self.cores))[:, None], wanted)
@@ -476,7 +474,6 @@ class Behind:
         return _zero_for_zero(np.stack([layout.to_map(each) for each in found]), wanted)
 
     def shuffled(self, draw: int) -> Behind:
-        """See explain.evidence.Behind."""
         return Behind(self.head.shuffled(draw), self.value, self.crossing, self.linear, self.broadcasts, self.cores)
 
     def _crossing(self, maps: Floats) -> list[Array]:

@@ -76,7 +76,6 @@ class OpenVINORuntime:
         self._queue = SlotQueue(self.slots)
 
     def at(self, network: CompiledNetwork) -> OpenVINORuntime:
-        """See Runtime."""
         other = copy(self)
         other.network = network
         other.example = lru_cache(_MOST_MODELS)(other._find_example)
@@ -85,7 +84,6 @@ class OpenVINORuntime:
     def run(
         self, images: InputPixels, wanted: Floats | None, outputs: Sequence[str], cores: Cores
     ) -> tuple[dict[str, Array], float]:
-        """See Runtime."""
         names = _names(outputs)
         inputs: list[Array] = [images, *([] if wanted is None else [wanted])]
         with self._queue.occupy() as wait:
@@ -95,7 +93,6 @@ class OpenVINORuntime:
         return found, wait.waited_s
 
     def ready(self, outputs: Sequence[str], cores: Cores) -> bool:
-        """See Runtime."""
         return self.known(_names(outputs), cores)
 
     def known(self, key: Hashable, cores: Cores) -> bool:
@@ -104,14 +101,12 @@ class OpenVINORuntime:
         return model is not None and model.ready(cores)
 
     def prepare(self, outputs: Sequence[str], cores: Cores, keep: bool = False) -> None:
-        """See Runtime."""
         names = _names(outputs)
         if keep:
             self._models.pin(self._key(names))
         self._of_images(names).compiled(cores)
 
     def behind(self, value: Value) -> OpenVINOHead:
-        """See Runtime."""
         return OpenVINOHead(self, value)
 
     def _find_example(self, outputs: tuple[str, ...]) -> list[Array]:
@@ -290,25 +285,20 @@ class OpenVINOHead:
         self.inputs, self._to_logits, self._to_gradient = parts_behind(runtime.network, value)
 
     def logits(self, crossing: Sequence[Array], cores: Cores) -> Floats:
-        """See Head."""
         return self._run(self._part(gradient=False), crossing, cores)
 
     def gradient(self, crossing: Sequence[Array], wanted: Floats, cores: Cores) -> Array:
-        """See Head."""
         return self._run(self._part(gradient=True), (*crossing, wanted), cores)
 
     def shuffled(self, draw: int) -> OpenVINOHead:
-        """See Head."""
         other = copy(self)
         other._draw = draw
         return other
 
     def ready(self, gradient: bool, cores: Cores) -> bool:
-        """See Head."""
         return self._runtime.known(self._key(self._part(gradient)), cores)
 
     def prepare(self, gradient: bool, cores: Cores) -> None:
-        """See Head."""
         wanted = [np.zeros((1, self._runtime.network.model.scalars), np.float32)] if gradient else []
         self._model(self._part(gradient)).compiled(cores, [*self._runtime.example(self.inputs), *wanted])
 

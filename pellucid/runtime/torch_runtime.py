@@ -278,7 +278,6 @@ class TorchRuntime:
     def run(
         self, images: InputPixels, wanted: Floats | None, outputs: Sequence[str], cores: Cores
     ) -> tuple[dict[str, Array], float]:
-        """See Runtime."""
         pixels = torch.from_numpy(images)
         if self._stream is not None:
             pixels = pixels.pin_memory()  # makes the copy to the device asynchronous and faster
@@ -306,7 +305,6 @@ class TorchRuntime:
         return build(part, weights, self._device, self._dtype, constants)
 
     def behind(self, value: Value) -> TorchHead:
-        """See Runtime."""
         return self.heads(value, None)
 
     def ready(self, outputs: Sequence[str], cores: Cores) -> bool:
@@ -361,18 +359,15 @@ class TorchHead:
         return self._runtime.built(part, network.weights if draw is None else shuffled_weights(network, part, draw))
 
     def logits(self, crossing: Sequence[Array], cores: Cores) -> Floats:
-        """See Head."""
         with self._runtime.computing(cores):
             return self._runtime.array(self._logits(*map(self._runtime.tensor, crossing))[0])
 
     def gradient(self, crossing: Sequence[Array], wanted: Floats, cores: Cores) -> Array:
-        """See Head."""
         with self._runtime.computing(cores):
             rows = self._runtime.tensor(wanted).to(self._runtime.kind)
             return self._runtime.array(self._gradient(*map(self._runtime.tensor, crossing), rows)[0])
 
     def shuffled(self, draw: int) -> TorchHead:
-        """See Head."""
         return self._runtime.heads(self._value, draw)
 
     def ready(self, gradient: bool, cores: Cores) -> bool:
