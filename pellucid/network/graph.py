@@ -21,10 +21,7 @@ WANTED_INPUT: Final = "wanted"
 INPUT: Final = "input"
 WEIGHT: Final = "weight"
 # The operations that round an operand of a convolution to 8 bits: its input, and its weight.
-ROUNDING: Final = (
-    "aten.fake_quantize_per_tensor_affine.default",
-    "aten.fake_quantize_per_channel_affine.default",
-)
+ROUNDING: Final = ("aten.fake_quantize_per_tensor_affine.default", "aten.fake_quantize_per_channel_affine.default")
 DTYPES: Final = ("float32", "float64", "int64", "int32", "bool")
 _MOST_NODES: Final = 200_000
 _DEEPEST: Final = 4

@@ -142,10 +142,7 @@ class WhatIfOptions(TopOptions, LayerOptions, FigureOptions, AtlasOptions):
             target = target_json(side.target, spec)
             title = f"{when}: {target['label']}, {contents.score(target)}"
             panels.append(contents.overlay(title, f"grad-cam at {layer}", image, side.heat, image.box, look, unit))
-        return [
-            *panels,
-            contents.difference("After minus before", image, difference, image.box, SIGNED_COLOURS, unit),
-        ]
+        return [*panels, contents.difference("After minus before", image, difference, image.box, SIGNED_COLOURS, unit)]
 
 
 def _edit_words(found: WhatIf) -> str:
