@@ -290,6 +290,16 @@ def save(path: Path, manifest: Manifest, graph: Graph, weights: Mapping[str, Arr
     return _sha256(manifest_bytes)
 
 
+def is_writable(folder: Path) -> bool:
+    """Whether the folder is writable. Creates it if it is missing."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A scratch file beside ``path``, which it replaces, with the usual permissions, unless the block raises."""

@@ -21,7 +21,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
-from pellucid.network.file import SUFFIX, VERSION, digest_of
+from pellucid.network.file import SUFFIX, VERSION, digest_of, is_writable
 
 try:
     import fcntl
@@ -77,11 +77,7 @@ def find(name: str, cache: Path | None = None, *, progress: bool = True) -> Path
             f"{name} has not been compiled yet, and compiling needs torch: pip install 'pellucid[compile]', or give "
             f"the file of a compiled network (NAME{SUFFIX})"
         )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError:
+    if not is_writable(folder):
         log.warning("%s is compiled again at each start: %s is not writable", name, folder)
         path = Path(tempfile.mkdtemp(prefix="pellucid-")) / path.name
     if progress and (":" in name or name in _LIBRARIES):  # a misspelt name is refused, with nothing before it

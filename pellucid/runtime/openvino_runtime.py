@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -19,7 +18,7 @@ import numpy as np
 import openvino as ov
 from openvino import opset15 as ops
 
-from pellucid.network.file import CompiledNetwork, Value
+from pellucid.network.file import CompiledNetwork, Value, is_writable
 from pellucid.network.graph import PIXELS_INPUT, WANTED_INPUT, Part
 from pellucid.network.spec import PreprocessSpec
 from pellucid.runtime import aten_to_openvino
@@ -70,7 +69,10 @@ class OpenVINORuntime:
         description = f"OpenVINO {ov.__version__.partition('-')[0]} on cpu, {precision}"
         self.info = RuntimeInfo("openvino", "cpu", precision, threads, description, processor())
         self._core = ov.Core()
-        self._cache = cache if cache is not None and _writable(cache) else None
+        self._cache = cache
+        if cache is not None and not is_writable(cache):
+            log.warning("compiled models are not cached, so each start takes longer: %s is not writable", cache)
+            self._cache = None
         self._models = ModelCache(_MOST_MODELS)
         self.example = lru_cache(_MOST_MODELS)(self._find_example)
         self._queue = SlotQueue(self.slots)
@@ -347,17 +349,6 @@ def normalised(images: InputPixels, spec: PreprocessSpec) -> Floats:
 def _names(outputs: Sequence[str]) -> tuple[str, ...]:
     """The outputs of the model, sorted, so that their order does not matter. The pixels need no model."""
     return tuple(sorted({*outputs} - {PIXELS_INPUT}))
-
-
-def _writable(folder: Path) -> bool:
-    """Whether the folder is writable. Creates it if it is missing."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return True
-    except OSError:
-        log.warning("compiled models are not cached, so each start takes longer: %s is not writable", folder)
-        return False
 
 
 def _lower_priority() -> None:

@@ -69,7 +69,8 @@ def build(
     fixed: dict[str, Node] = {}
     for node in part.nodes:
         reads = node.refs()
-        if node.op == WEIGHT or (reads and fixed.keys() >= {*reads} and not _follows_batch(node)):
+        follows_batch = any(isinstance(leaf, Batch) for leaf in node.leaves())
+        if node.op == WEIGHT or (reads and fixed.keys() >= {*reads} and not follows_batch):
             fixed[node.name] = node
         else:
             steps.append((node, operation(node.op)))
@@ -180,18 +181,6 @@ def _run(
 
     args = [_listed(walk(value, leaf)) for value in node.args]
     return function(*args, **{key: _listed(walk(value, leaf)) for key, value in node.kwargs.items()})
-
-
-def _follows_batch(node: Node) -> bool:
-    """Whether an argument of the node is a multiple of the batch size."""
-    found = False
-
-    def leaf(value: Any) -> None:
-        nonlocal found
-        found |= isinstance(value, Batch)
-
-    walk((node.args, tuple(node.kwargs.values())), leaf)
-    return found
 
 
 def _listed(value: Any) -> Any:
