@@ -561,15 +561,11 @@ def _check_gradient(network: CompiledNetwork, traced: TracedNetwork, images: Ten
 def _limits(manifest: Manifest, graph: Graph) -> list[str]:
     """Sentences that name the operations which OpenVINO does not support."""
 
-    def unsupported(outputs: Sequence[str]) -> list[str]:
-        needed = graph.ancestors(outputs)
-        return sorted(
-            {node.op for name, node in graph.nodes.items() if name in needed and not aten_to_openvino.supports(node)}
-        )
+    def missing(outputs: Sequence[str]) -> str:
+        return ", ".join(aten_to_openvino.unsupported(graph.nodes[name] for name in graph.ancestors(outputs)))
 
-    found = []
-    if missing := unsupported([manifest.logits]):
-        found.append(f"OpenVINO can't run the network, torch can: {', '.join(missing)}")
-    elif missing := unsupported([value.gradient for value in manifest.values.values() if value.gradient]):
-        found.append(f"OpenVINO can't compute the gradients at every layer, torch can: {', '.join(missing)}")
-    return found
+    if operations := missing([manifest.logits]):
+        return [f"OpenVINO can't run the network, torch can: {operations}"]
+    if operations := missing([value.gradient for value in manifest.values.values() if value.gradient]):
+        return [f"OpenVINO can't compute the gradients at every layer, torch can: {operations}"]
+    return []

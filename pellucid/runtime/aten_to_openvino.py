@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -69,6 +69,11 @@ def supports(node: Node) -> bool:
     if node.op == "aten.convolution.default" and not isinstance(node.args[8], int):
         return False  # one kernel per image: the number of groups depends on the batch size
     return node.op in _OPERATIONS or node.op in (INPUT, WEIGHT)
+
+
+def unsupported(nodes: Iterable[Node]) -> list[str]:
+    """The operations of nodes that can't be translated, sorted."""
+    return sorted({node.op for node in nodes if not supports(node)})
 
 
 def _int(value: int) -> Value:
