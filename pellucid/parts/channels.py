@@ -215,11 +215,10 @@ def channel_json(atlas: Atlas, of: Layer | Gate, number: int, spec: ModelSpec) -
         found |= {"zeros": float(of.zeros[number])}
         found |= of.facts.model_dump(include={"evidence", "crops_predict", "classes_agree"})
     lists: dict[str, Relation] = {"speaks_for": "for", "speaks_against": "against", "activating": "activating"}
-    found |= {name: _classes(of.classes_of(number, of_it), spec, _LISTED) for name, of_it in lists.items()}
-    examples = {by: of.examples_of(number, by) for by in (OF_GATES if isinstance(of, Gate) else OF_LAYERS)}
-    return found | {
-        "examples": {by: [_example_json(atlas, each, spec) for each in several] for by, several in examples.items()}
-    }
+    found |= {name: _classes(of.classes_of(number, relation), spec, _LISTED) for name, relation in lists.items()}
+    bys = OF_GATES if isinstance(of, Gate) else OF_LAYERS
+    examples = {by: [_example_json(atlas, each, spec) for each in of.examples_of(number, by)] for by in bys}
+    return found | {"examples": examples}
 
 
 def crop(atlas: Atlas, example: Example) -> Picture | None:

@@ -19,7 +19,6 @@ from pellucid.types import Box as SourceBox
 from pellucid.types import DecodedImage, Explanation, Floats, GateReading, ImageInfo, MethodSpec, Pixels, Prediction
 
 _MOST_ROWS: Final = 8
-_DIGITS: Final = "(first digits of SHA-256)"
 # What shows through a difference: the grey of its bar, and of a photograph beneath, which is paled towards it.
 _GROUND: Final = "#dddddd"
 _PALED: Final = 0.5
@@ -87,12 +86,9 @@ def sources(
     known = {method.name: method for method in methods}
     papers = [f"{known[name].title}: {known[name].paper}." for name in dict.fromkeys(names) if name in known]
     pictures = ", ".join(dict.fromkeys(f"picture {image.info.sha256[:12]}" for image in images))
-    return [tiles, " ".join(papers), *dict.fromkeys(f"{_weights(spec)}; {pictures} {_DIGITS}" for spec in specs)]
-
-
-def _weights(spec: ModelSpec) -> str:
-    digest = spec.parameters_sha256 or spec.weights_sha256
-    return f"{spec.name}, weights {digest[:12]}" if digest else spec.name
+    weights = dict.fromkeys((spec.name, spec.parameters_sha256 or spec.weights_sha256) for spec in specs)
+    networks = [f"{name}, weights {digest[:12]}" if digest else name for name, digest in weights]
+    return [tiles, " ".join(papers), *(f"{each}; {pictures} (first digits of SHA-256)" for each in networks)]
 
 
 # -- panels
