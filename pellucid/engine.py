@@ -56,7 +56,7 @@ class Engine:
     def __init__(self, network: CompiledNetwork, runtime: Runtime) -> None:
         self._at_size: OrderedDict[tuple[int, int], Engine] = OrderedDict()
         self._sizing = threading.Lock()
-        self._network, self._runtime = network, runtime
+        self._network, self._runtime, self._value = network, runtime, network.value
         self._manifest = manifest = network.manifest
         self._output, self._scalars = manifest.model.output, manifest.model.scalars
         self._running = 0
@@ -338,9 +338,6 @@ class Engine:
         """The head behind a layer, or its random ``draw``."""
         return self._head(layer) if draw is None else self._head(layer).shuffled(draw)
 
-    def _value(self, layer: str) -> Value:
-        return self._network.value(layer)
-
     def _layers(self, plan: Plan) -> frozenset[str]:
         """The layers whose values a plan reads. PIXELS is one of them if the whole network is run again."""
         layers = {*explained(plan), *(tap.layer for tap in plan.taps if not tap.gate)}
@@ -350,13 +347,17 @@ class Engine:
                 layers |= {gate.before, gate.after}
         return frozenset(layers)
 
+    def _varied(self, plan: Plan) -> Iterator[tuple[str, bool]]:
+        """The layers behind which methods run the network again, each with whether they need its gradient."""
+        for method, layer in costly(plan):
+            spec = METHODS[method].spec
+            if spec.needs != "activation" and not spec.of_attention:
+                yield PIXELS if spec.needs == "network forwards" else layer, spec.needs == "gradients"
+
     def _cut_at(self, plan: Plan) -> set[str]:
         """The layers whose heads a plan runs."""
         layers = {gate.after for gate in self.network.gates if gate.layer in plan.restore}
-        for method, layer in costly(plan):
-            needs = METHODS[method].spec.needs
-            if needs != "activation" and not METHODS[method].spec.of_attention:
-                layers.add(PIXELS if needs == "network forwards" else layer)
+        layers |= {layer for layer, _ in self._varied(plan)}
         if plan.edit is not None and plan.layer is not None:
             layers.add(plan.layer)
         if plan.random_heads:
@@ -369,12 +370,7 @@ class Engine:
         Empty if a runtime could not keep them all: preparing some would evict others.
         """
         uses = {(gate.after, False) for gate in self.network.gates if gate.layer in plan.restore}
-        for method, layer in costly(plan):
-            needs = METHODS[method].spec.needs
-            if needs == "activation" or METHODS[method].spec.of_attention:
-                continue
-            if needs == "network forwards" or layer not in self._linear:
-                uses.add((PIXELS if needs == "network forwards" else layer, needs == "gradients"))
+        uses |= {use for use in self._varied(plan) if use[0] not in self._linear}
         if plan.edit is not None and plan.layer is not None:
             uses |= {(plan.layer, False), (plan.layer, True)}
         heads: list[tuple[str, bool, int | None]] = [
@@ -388,10 +384,7 @@ class Engine:
     def _require_gradients(self, plan: Plan) -> None:
         """Raise Unexplainable if a plan needs a gradient at a layer or gate that has none."""
         manifest = self._manifest
-        layers = {
-            *differentiated(plan),
-            *(layer for method, layer in costly(plan) if METHODS[method].spec.needs == "gradients"),
-        }
+        layers = {*differentiated(plan), *(layer for layer, gradient in self._varied(plan) if gradient)}
         layers |= {plan.layer} if plan.edit is not None and plan.layer is not None else set()
         missing = [layer for layer in layers - {*self._linear} if self._value(layer).gradient is None]
         if plan.effects and plan.gates:
