@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, Self, Unpack
@@ -44,33 +45,8 @@ from pellucid.schemas import (
 )
 
 
-class AsyncClient:
-    """A client of one service. Concurrent calls may share it.
-
-    Every method raises ApiError for an error of the service, and httpx.TransportError if the service can't be reached.
-    Methods that take an image raise OSError, TypeError or ValueError if it can't be read.
-    """
-
-    def __init__(
-        self,
-        url: str = "http://127.0.0.1:8000",
-        *,
-        api_key: str | None = None,
-        timeout_s: float = 30,
-        retries: int = 5,
-        transport: httpx.AsyncBaseTransport | None = None,
-    ) -> None:
-        """``timeout_s``: seconds for a call and its retries. The service gets it as ``timeout_ms`` and drops late work.
-
-        ``retries``: how often a call is sent again, at most, after a temporary failure; see ``retry``.
-        Raises ValueError for a ``url`` without a scheme.
-        """
-        self._timeout_s = timeout_s
-        self._retries = retries
-        limits = httpx.Limits(max_connections=None)
-        self._http = httpx.AsyncClient(
-            base_url=calls.address(url), headers=calls.headers(api_key), transport=transport, limits=limits
-        )
+class AsyncExplainer(ABC):
+    """What can be asked about one picture."""
 
     async def predict(self, image: ImageSource, **options: Unpack[PredictOptions]) -> Answers[Prediction]:
         """The most probable classes, best first."""
@@ -102,6 +78,38 @@ class AsyncClient:
     async def what_if(self, image: ImageSource, **options: Unpack[WhatIfOptions]) -> WhatIf:
         """The predictions and maps before and after some channels are scaled or muted."""
         return calls.present((await self._result("what-if", image, options)).what_if)
+
+    @abstractmethod
+    async def _result(self, route: str, image: ImageSource, options: Mapping[str, Any]) -> Result: ...
+
+
+class AsyncClient(AsyncExplainer):
+    """A client of one service. Concurrent calls may share it.
+
+    Every method raises ApiError for an error of the service, and httpx.TransportError if the service can't be reached.
+    Methods that take an image raise OSError, TypeError or ValueError if it can't be read.
+    """
+
+    def __init__(
+        self,
+        url: str = "http://127.0.0.1:8000",
+        *,
+        api_key: str | None = None,
+        timeout_s: float = 30,
+        retries: int = 5,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        """``timeout_s``: seconds for a call and its retries. The service gets it as ``timeout_ms`` and drops late work.
+
+        ``retries``: how often a call is sent again, at most, after a temporary failure; see ``retry``.
+        Raises ValueError for a ``url`` without a scheme.
+        """
+        self._timeout_s = timeout_s
+        self._retries = retries
+        limits = httpx.Limits(max_connections=None)
+        self._http = httpx.AsyncClient(
+            base_url=calls.address(url), headers=calls.headers(api_key), transport=transport, limits=limits
+        )
 
     async def compare(
         self, image: ImageSource, other: ImageSource | None = None, **options: Unpack[CompareOptions]

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from typing import Any, Self, Unpack
@@ -45,33 +46,8 @@ from pellucid.schemas import (
 )
 
 
-class Client:
-    """A client of one service. Concurrent calls may share it.
-
-    Every method raises ApiError for an error of the service, and httpx.TransportError if the service can't be reached.
-    Methods that take an image raise OSError, TypeError or ValueError if it can't be read.
-    """
-
-    def __init__(
-        self,
-        url: str = "http://127.0.0.1:8000",
-        *,
-        api_key: str | None = None,
-        timeout_s: float = 30,
-        retries: int = 5,
-        transport: httpx.BaseTransport | None = None,
-    ) -> None:
-        """``timeout_s``: seconds for a call and its retries. The service gets it as ``timeout_ms`` and drops late work.
-
-        ``retries``: how often a call is sent again, at most, after a temporary failure; see ``retry``.
-        Raises ValueError for a ``url`` without a scheme.
-        """
-        self._timeout_s = timeout_s
-        self._retries = retries
-        limits = httpx.Limits(max_connections=None)
-        self._http = httpx.Client(
-            base_url=calls.address(url), headers=calls.headers(api_key), transport=transport, limits=limits
-        )
+class Explainer(ABC):
+    """What can be asked about one picture."""
 
     def predict(self, image: ImageSource, **options: Unpack[PredictOptions]) -> Answers[Prediction]:
         """The most probable classes, best first."""
@@ -103,6 +79,38 @@ class Client:
     def what_if(self, image: ImageSource, **options: Unpack[WhatIfOptions]) -> WhatIf:
         """The predictions and maps before and after some channels are scaled or muted."""
         return calls.present((self._result("what-if", image, options)).what_if)
+
+    @abstractmethod
+    def _result(self, route: str, image: ImageSource, options: Mapping[str, Any]) -> Result: ...
+
+
+class Client(Explainer):
+    """A client of one service. Concurrent calls may share it.
+
+    Every method raises ApiError for an error of the service, and httpx.TransportError if the service can't be reached.
+    Methods that take an image raise OSError, TypeError or ValueError if it can't be read.
+    """
+
+    def __init__(
+        self,
+        url: str = "http://127.0.0.1:8000",
+        *,
+        api_key: str | None = None,
+        timeout_s: float = 30,
+        retries: int = 5,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        """``timeout_s``: seconds for a call and its retries. The service gets it as ``timeout_ms`` and drops late work.
+
+        ``retries``: how often a call is sent again, at most, after a temporary failure; see ``retry``.
+        Raises ValueError for a ``url`` without a scheme.
+        """
+        self._timeout_s = timeout_s
+        self._retries = retries
+        limits = httpx.Limits(max_connections=None)
+        self._http = httpx.Client(
+            base_url=calls.address(url), headers=calls.headers(api_key), transport=transport, limits=limits
+        )
 
     def compare(
         self, image: ImageSource, other: ImageSource | None = None, **options: Unpack[CompareOptions]
