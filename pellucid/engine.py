@@ -370,7 +370,7 @@ class Engine:
         Empty if a runtime could not keep them all: preparing some would evict others.
         """
         uses = {(gate.after, False) for gate in self.network.gates if gate.layer in plan.restore}
-        uses |= {use for use in self._varied(plan) if use[0] not in self._linear}
+        uses |= {(layer, gradient) for layer, gradient in self._varied(plan) if layer not in self._linear}
         if plan.edit is not None and plan.layer is not None:
             uses |= {(plan.layer, False), (plan.layer, True)}
         heads: list[tuple[str, bool, int | None]] = [

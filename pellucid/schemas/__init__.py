@@ -1,4 +1,7 @@
-"""The types of the replies. The OpenAPI document is made from them, and the Python client parses replies with them."""
+"""The types of the replies. The OpenAPI document is made from them, and the Python client parses replies with them.
+
+Import them from here. A name that is imported as itself is public.
+"""
 
 from pellucid.schemas.atlas import AtlasFacts as AtlasFacts
 from pellucid.schemas.atlas import BoxChannel as BoxChannel
