@@ -18,26 +18,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pellucid.client import ApiError, AsyncClient, Client
-    from pellucid.compiler.compiling import CompileError, compile
-    from pellucid.errors import PellucidError
-    from pellucid.library import Network, open
-    from pellucid.network.file import CompiledNetwork, NetworkFileError
-    from pellucid.network.names import NetworkNameError
-
-__all__ = [
-    "ApiError",
-    "AsyncClient",
-    "Client",
-    "CompileError",
-    "CompiledNetwork",
-    "Network",
-    "NetworkFileError",
-    "NetworkNameError",
-    "PellucidError",
-    "compile",
-    "open",
-]
+    from pellucid.client import ApiError as ApiError
+    from pellucid.client import AsyncClient as AsyncClient
+    from pellucid.client import Client as Client
+    from pellucid.compiler.compiling import CompileError as CompileError
+    from pellucid.compiler.compiling import compile as compile
+    from pellucid.errors import PellucidError as PellucidError
+    from pellucid.library import Network as Network
+    from pellucid.library import open as open
+    from pellucid.network.file import CompiledNetwork as CompiledNetwork
+    from pellucid.network.file import NetworkFileError as NetworkFileError
+    from pellucid.network.names import NetworkNameError as NetworkNameError
 
 # The module of each public name. Modules are imported on first use, because torch, OpenVINO and httpx load slowly.
 _MODULES = {
@@ -53,6 +44,7 @@ _MODULES = {
     "compile": "pellucid.compiler.compiling",
     "open": "pellucid.library",
 }
+__all__ = [*_MODULES]
 
 
 def __getattr__(name: str) -> Any:

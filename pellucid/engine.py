@@ -21,8 +21,8 @@ from pellucid.explain.scores import Scores
 from pellucid.network.file import CompiledNetwork, NetworkFileError, Value
 from pellucid.network.graph import PIXELS_INPUT
 from pellucid.network.spec import PIXELS, NetworkSpec
-from pellucid.runtime.base import Array, Cores, Head, Runtime, RuntimeInfo
-from pellucid.types import Batch, Floats, Outcome, Plan
+from pellucid.runtime.base import Cores, Head, Runtime, RuntimeInfo
+from pellucid.types import Array, Batch, Floats, Outcome, Plan
 
 _KNOWN_PLANS: Final = 4096
 # Heads of one plan that are prepared: with the pass over the images, fewer than a runtime keeps.
@@ -56,7 +56,7 @@ class Engine:
     def __init__(self, network: CompiledNetwork, runtime: Runtime) -> None:
         self._at_size: OrderedDict[tuple[int, int], Engine] = OrderedDict()
         self._sizing = threading.Lock()
-        self._network, self._runtime = network, runtime
+        self._network, self._runtime, self._value = network, runtime, network.value
         self._manifest = manifest = network.manifest
         self._output, self._scalars = manifest.model.output, manifest.model.scalars
         self._running = 0
@@ -138,7 +138,7 @@ class Engine:
         cores: Cores = "exact" if plan.reproducible else "shared"
         passes = all(self._runtime.ready(outputs, cores) for outputs in self._sets(plan))
         return passes and all(
-            self._head(layer).ready(gradient, cores, draw) for layer, gradient, draw in self._heads(plan)
+            self._drawn(layer, draw).ready(gradient, cores) for layer, gradient, draw in self._heads(plan)
         )
 
     def prepare(self, plan: Plan, alone: bool = False, keep: bool = False) -> None:
@@ -154,7 +154,7 @@ class Engine:
             self._runtime.prepare(outputs, cores, keep)
         for layer, gradient, draw in self._heads(plan):
             if draw is None or not alone:  # random heads run once for each image: the form for parallel batches will do
-                self._head(layer).prepare(gradient, cores, draw)
+                self._drawn(layer, draw).prepare(gradient, cores)
 
     def _sets(self, plan: Plan) -> list[tuple[str, ...]]:
         """The outputs of each pass over the images."""
@@ -173,7 +173,8 @@ class Engine:
             # idle.
             alone = self._running == 1 and (len(batch.plans) == 1 or self.slots == 1)
         try:
-            engine, cores = self._of(batch.plans[0]), _cores(alone)
+            engine = self._of(batch.plans[0])
+            cores: Cores = "whole" if alone else "shared"
             if batch.plans[0].reproducible:
                 return [outcome for single in batch.singles() for outcome in engine._run(single, "exact")]
             return [outcome for part in self._parts(batch) for outcome in engine._run(part, cores)]
@@ -333,8 +334,9 @@ class Engine:
     def _heads(self, plan: Plan) -> tuple[tuple[str, bool, int | None], ...]:
         return self._heads_of(plan.without_arrays)
 
-    def _value(self, layer: str) -> Value:
-        return self._network.value(layer)
+    def _drawn(self, layer: str, draw: int | None) -> Head:
+        """The head behind a layer, or its random ``draw``."""
+        return self._head(layer) if draw is None else self._head(layer).shuffled(draw)
 
     def _layers(self, plan: Plan) -> frozenset[str]:
         """The layers whose values a plan reads. PIXELS is one of them if the whole network is run again."""
@@ -345,13 +347,17 @@ class Engine:
                 layers |= {gate.before, gate.after}
         return frozenset(layers)
 
+    def _varied(self, plan: Plan) -> Iterator[tuple[str, bool]]:
+        """The layers behind which methods run the network again, each with whether they need its gradient."""
+        for method, layer in costly(plan):
+            spec = METHODS[method].spec
+            if spec.needs != "activation" and not spec.of_attention:
+                yield PIXELS if spec.needs == "network forwards" else layer, spec.needs == "gradients"
+
     def _cut_at(self, plan: Plan) -> set[str]:
         """The layers whose heads a plan runs."""
         layers = {gate.after for gate in self.network.gates if gate.layer in plan.restore}
-        for method, layer in costly(plan):
-            needs = METHODS[method].spec.needs
-            if needs != "activation" and not METHODS[method].spec.of_attention:
-                layers.add(PIXELS if needs == "network forwards" else layer)
+        layers |= {layer for layer, _ in self._varied(plan)}
         if plan.edit is not None and plan.layer is not None:
             layers.add(plan.layer)
         if plan.random_heads:
@@ -364,12 +370,7 @@ class Engine:
         Empty if a runtime could not keep them all: preparing some would evict others.
         """
         uses = {(gate.after, False) for gate in self.network.gates if gate.layer in plan.restore}
-        for method, layer in costly(plan):
-            needs = METHODS[method].spec.needs
-            if needs == "activation" or METHODS[method].spec.of_attention:
-                continue
-            if needs == "network forwards" or layer not in self._linear:
-                uses.add((PIXELS if needs == "network forwards" else layer, needs == "gradients"))
+        uses |= {(layer, gradient) for layer, gradient in self._varied(plan) if layer not in self._linear}
         if plan.edit is not None and plan.layer is not None:
             uses |= {(plan.layer, False), (plan.layer, True)}
         heads: list[tuple[str, bool, int | None]] = [
@@ -383,10 +384,7 @@ class Engine:
     def _require_gradients(self, plan: Plan) -> None:
         """Raise Unexplainable if a plan needs a gradient at a layer or gate that has none."""
         manifest = self._manifest
-        layers = {
-            *differentiated(plan),
-            *(layer for method, layer in costly(plan) if METHODS[method].spec.needs == "gradients"),
-        }
+        layers = {*differentiated(plan), *(layer for layer, gradient in self._varied(plan) if gradient)}
         layers |= {plan.layer} if plan.edit is not None and plan.layer is not None else set()
         missing = [layer for layer in layers - {*self._linear} if self._value(layer).gradient is None]
         if plan.effects and plan.gates:
@@ -459,11 +457,9 @@ class Behind:
     cores: Cores
 
     def logits(self, maps: Floats) -> Floats:
-        """See explain.evidence.Behind."""
         return self.head.logits(self._crossing(maps), self.cores)
 
     def gradients(self, maps: Floats, wanted: Floats) -> Floats:
-        """See explain.evidence.Behind."""
         crossing, layout = self._crossing(maps), self.value.layout
         if len(maps) == 1 and self.broadcasts:
             return _zero_for_zero(layout.to_map(self.head.gradient(crossing, wanted, self.cores))[:, None], wanted)
@@ -471,7 +467,6 @@ class Behind:
         return _zero_for_zero(np.stack([layout.to_map(each) for each in found]), wanted)
 
     def shuffled(self, draw: int) -> Behind:
-        """See explain.evidence.Behind."""
         return Behind(self.head.shuffled(draw), self.value, self.crossing, self.linear, self.broadcasts, self.cores)
 
     def _crossing(self, maps: Floats) -> list[Array]:
@@ -500,10 +495,6 @@ def _row(values: Array, image: int, images: int) -> Array:
 
 def _joined(parts: list[Array]) -> Array:
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-
-def _cores(alone: bool) -> Cores:
-    return "whole" if alone else "shared"
 
 
 def _rounded_up(count: int) -> int:

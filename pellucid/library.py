@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64decode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,10 +15,11 @@ from pydantic import ValidationError
 from pellucid.atlas import file as atlas_file
 from pellucid.atlas.file import Atlas
 from pellucid.client import options as asked
-from pellucid.client.calls import present, require_one
-from pellucid.client.figure import Figure, FigureRoute, FigureType, answers, remembering
+from pellucid.client.calls import pair, require_one
+from pellucid.client.figure import Figure, FigureRoute, FigureType, remembering
 from pellucid.client.heat_maps import HeatMaps, read_npz
 from pellucid.client.images import ImageSource, as_option, read
+from pellucid.client.sync import Explainer
 from pellucid.decode.image import decode
 from pellucid.decode.region import placed, size_of
 from pellucid.engine import Engine
@@ -44,19 +45,21 @@ from pellucid.parts.trust import Trusted, measure, perturbations_of, scores_of, 
 from pellucid.parts.what_if import WhatIfOptions
 from pellucid.runtime import choose, cores
 from pellucid.schemas import (
-    Answers,
-    Attention,
-    BoxChannels,
     Comparison,
-    FeatureMap,
-    GradCam,
-    Prediction,
     Result,
-    WhatIf,
 )
 from pellucid.types import Batch, DecodedImage, MethodSpec, Outcome, Plan, Upload
 
 Given = TypeVar("Given", bound=Options)
+_OPTIONS: Final[dict[str, type[Options]]] = {
+    "predict": PredictOptions,
+    "attention": AttentionOptions,
+    "feature-maps": FeatureMapOptions,
+    "grad-cam": GradCamOptions,
+    "explain": ExplainOptions,
+    "what-if": WhatIfOptions,
+    "channels": ChannelOptions,
+}
 _MOST_PIXELS: Final = 64_000_000
 
 
@@ -99,7 +102,7 @@ def open(  # as in PIL, zarr and h5py
 
 
 @dataclass(frozen=True, repr=False)
-class Network:
+class Network(Explainer):
     """An open network. It has the methods, options (``pellucid.client.options``) and return types of the HTTP client.
 
     An image is a path, a file's bytes, a Pillow image or an array (``pellucid.client.images``). Every method raises a
@@ -136,37 +139,6 @@ class Network:
         """The heat map methods, and ``best``."""
         return choices(self.network, self.spec.output)
 
-    def predict(self, image: ImageSource, **given: Unpack[asked.PredictOptions]) -> Answers[Prediction]:
-        """The most probable classes, best first."""
-        found = self._result("predict", image, PredictOptions, given)
-        return answers(found.predictions, found)
-
-    def attention(self, image: ImageSource, **given: Unpack[asked.AttentionOptions]) -> Attention:
-        """The weight of every channel."""
-        return present(self._result("attention", image, AttentionOptions, given).attention)
-
-    def feature_maps(self, image: ImageSource, **given: Unpack[asked.FeatureMapOptions]) -> Answers[FeatureMap]:
-        """The feature maps of some layers, a grid for each layer."""
-        found = self._result("feature-maps", image, FeatureMapOptions, given)
-        return answers(found.feature_maps, found)
-
-    def grad_cam(self, image: ImageSource, **given: Unpack[asked.GradCamOptions]) -> Answers[GradCam]:
-        """Heat maps of the evidence, for each target."""
-        found = self._result("grad-cam", image, GradCamOptions, given)
-        return answers(found.grad_cam, found)
-
-    def explain(self, image: ImageSource, **given: Unpack[asked.ExplainOptions]) -> Result:
-        """All of these from one pass, or the parts in ``include``; the others are None."""
-        return self._result("explain", image, ExplainOptions, given)
-
-    def what_if(self, image: ImageSource, **given: Unpack[asked.WhatIfOptions]) -> WhatIf:
-        """The predictions and maps before and after some channels are scaled or muted."""
-        return present(self._result("what-if", image, WhatIfOptions, given).what_if)
-
-    def channels(self, image: ImageSource, **given: Unpack[asked.ChannelOptions]) -> BoxChannels:
-        """The channels of a layer that respond to what is in the ``box``."""
-        return present(self._result("channels", image, ChannelOptions, given).channels)
-
     def heat_maps(self, image: ImageSource, **given: Unpack[asked.GradCamOptions]) -> HeatMaps:
         """The maps of ``grad_cam`` as arrays, in full precision."""
         options = self._options(GradCamOptions, given)
@@ -184,7 +156,7 @@ class Network:
         **given: Unpack[asked.CompareOptions],
     ) -> Comparison:
         """Compare two classes (two of ``target``), two pictures (``other``), or two networks (``against``)."""
-        images = [image] if other is None else [image, other]
+        images = pair(image, other)
         uploads = [*map(_upload, images)]
         kind, seen, wanted = self._compared(uploads, against, given, None)
         answer = compare.comparison_json(kind, self._models(against, seen), seen, wanted)
@@ -203,14 +175,13 @@ class Network:
         **given: Any,
     ) -> Figure:
         """The answer of ``explain``, ``what-if`` or ``compare`` as one figure, with the options of that method."""
+        require_one(route, other)
         side = figure.SOURCE_SIDE
         if route == "compare":
-            images = [image] if other is None else [image, other]
-            kind, seen, wanted = self._compared(images, against, given, side)
+            kind, seen, wanted = self._compared(pair(image, other), against, given, side)
             sheet = compare.comparison_sheet(kind, self._models(against, seen), seen, wanted, self.methods)
             drawn = figure.drawn(sheet, wanted.theme, media_type)
         else:
-            require_one(route, other)
             kinds: dict[str, type[FigureOptions]] = {"explain": ExplainOptions, "what-if": WhatIfOptions}
             options = self._options(kinds[route], given).as_picture()
             options.require_room(self._plan(options))
@@ -245,14 +216,13 @@ class Network:
 
     # -- one picture, from its source to its result
 
-    def _result(self, route: str, image: ImageSource, kind: type[Options], given: Any) -> Result:
-        options = self._options(kind, given)
-        upload = _upload(image)
-        analysis = self._analysis(upload, options, options.picture_side)
-        found = options.entry(analysis)
+    def _result(self, route: str, image: ImageSource, options: Mapping[str, Any]) -> Result:
+        wanted, upload = self._options(_OPTIONS[route], options), _upload(image)
+        analysis = self._analysis(upload, wanted, wanted.picture_side)
+        found = wanted.entry(analysis)
         answer = {"image": result.image_info(analysis.image.info), **found}
         answered = Result.model_validate_json(result.as_json(answer))
-        return remembering(answered, route, [image], [upload.data], given, self.figure)
+        return remembering(answered, route, [image], [upload.data], options, self.figure)
 
     def _analysis(
         self, image: ImageSource | Upload, options: Options, side: int | None, media_type: str = "image/png"

@@ -34,12 +34,7 @@ def class_index(name: str, spec: ModelSpec) -> int:
             allowed=[*map(str, indices)],
         )
     if not indices:
-        raise UnknownName.among(
-            "class",
-            name,
-            spec.labels,
-            hint=f"; indices from 0 to {classes - 1} are allowed, too",
-        )
+        raise UnknownName.among("class", name, spec.labels, hint=f"; indices from 0 to {classes - 1} are allowed, too")
     return indices[0]
 
 

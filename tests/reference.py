@@ -15,7 +15,7 @@ import typer.main
 
 from benchmarks.report import fill, table
 from pellucid import errors
-from pellucid.client import Client
+from pellucid.client.sync import Client, Explainer
 from pellucid.parts.compare import CompareOptions
 from service.app import build
 from service.cli import main
@@ -172,7 +172,7 @@ def _command(name: str, command: Any, document: Document) -> str:
 def methods(_: Document) -> str:
     """The methods of a client, and what they return."""
     rows = []
-    for name, method in vars(Client).items():
+    for name, method in (vars(Explainer) | vars(Client)).items():
         if name.startswith("_") or not callable(method):
             continue
         signature = inspect.signature(method)

@@ -27,13 +27,13 @@ from tqdm import tqdm
 
 from pellucid.compiler.compiling import CompileError, compile_network
 from pellucid.compiler.trace.graph import TracedNetwork
-from pellucid.network.file import Array, CompiledNetwork, Value
+from pellucid.network.file import CompiledNetwork, Value
 from pellucid.network.layout import Layout
 from pellucid.network.spec import ModelSpec, PreprocessSpec
 from pellucid.runtime.aten_to_openvino import UnsupportedError
 from pellucid.runtime.openvino_runtime import OpenVINORuntime
 from pellucid.runtime.torch_runtime import TorchRuntime
-from pellucid.types import Pixels
+from pellucid.types import Array, Pixels
 from tests.compiler.recorded import in_float32
 from tests.surveyed import CLASSES, Entry, entries
 

@@ -13,9 +13,7 @@ from pellucid.atlas.content import LARGEST, QUANTILES, Evidence, LayerFacts
 from pellucid.atlas.gathered import Gathered
 from pellucid.atlas.observe import Watched
 from pellucid.network.file import CompiledNetwork
-from pellucid.types import Floats
-
-Array = NDArray[Any]
+from pellucid.types import Array, Floats
 
 _NAMED: Final = 5  # classes in a list
 _COLUMNS: Final = 512  # whose quantiles are computed at once

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +14,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from pellucid.errors import PellucidError
 from pellucid.types import Box, Floats, Pixels
 
-Array = NDArray[Any]
 By = Literal["maximum", "mean", "highest", "lowest"]
 Relation = Literal["for", "against", "activating"]
 DamageKind = Literal["clean", "noise", "blur", "dark", "jpeg"]  # of a copy; clean is the picture itself
@@ -228,35 +226,6 @@ class ClassScore:
     index: int
     score: float
     pictures: int
-
-
-@dataclass(frozen=True, slots=True)
-class Channel:
-    """A channel of a layer. ``zeros`` is the share of positions that are exactly zero, over all pictures."""
-
-    layer: str
-    number: int
-    by_maximum: tuple[Example, ...]
-    by_mean: tuple[Example, ...]
-    maximum: Floats  # quantiles [33]
-    mean: Floats
-    zeros: float
-    speaks_for: tuple[ClassScore, ...]
-    speaks_against: tuple[ClassScore, ...]
-    activating: tuple[ClassScore, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class GateChannel:
-    """A channel of a gate: its weights. What the channel itself responds to is that of the layer ``Gate.before``."""
-
-    gate: str
-    number: int
-    highest: tuple[Example, ...]
-    lowest: tuple[Example, ...]
-    weight: Floats  # quantiles [33]
-    damaged: Mapping[str, Floats]
-    activating: tuple[ClassScore, ...]
 
 
 @dataclass(frozen=True, slots=True)

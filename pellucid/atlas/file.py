@@ -12,12 +12,13 @@ Reading::
     layer = atlas.layers["head"]                     # a Layer, by name, in the order of the network
     layer.maximum.place(values)                      # [C] values of one picture -> [C] quantiles, 0 to 1
     layer.class_means()                              # what the pictures of each predicted class activate
-    channel = layer.channel(795)                     # a Channel: examples, classes, quantiles
-    example = channel.by_maximum[0]                  # an Example: picture, position, value, mask, crop
+    layer.maximum.quantiles[795]                     # [33] of one channel
+    layer.classes_of(795, "for")[0]                  # a ClassScore: a class that the channel speaks for
+    example = layer.examples_of(795, "maximum")[0]   # an Example: picture, position, value, mask, crop
     crop = atlas.crop(example.crop)                  # a Crop: WebP bytes, ``pixels()`` decodes them
     gate = atlas.gates["blocks.15.gate"]             # a Gate: ``weight`` and ``damaged`` by kind are distributions
     gate.before                                      # the layer whose channels the gate scales, also in ``layers``
-    gate.channel(275).highest                        # the pictures to which the gate gave the largest weights
+    gate.examples_of(275, "highest")                 # the pictures to which the gate gave the largest weights
 
 Every method may be called by any thread. Arrays are read-only.
 """
@@ -44,23 +45,18 @@ from pellucid.atlas.content import (
     About,
     AtlasError,
     By,
-    Channel,
     ClassMeans,
     ClassScore,
     Crop,
     Distribution,
-    Evidence,
     Example,
-    GateChannel,
     LayerFacts,
     Picture,
     Relation,
     key_of,
 )
 from pellucid.network.file import CompiledNetwork
-from pellucid.types import Floats
-
-Array = NDArray[Any]
+from pellucid.types import Array, Floats
 
 
 class _Stored:
@@ -69,11 +65,6 @@ class _Stored:
     def __init__(self, atlas: Atlas, number: int, name: str, facts: LayerFacts) -> None:
         self._atlas, self._number = atlas, number
         self.name, self.facts = name, facts
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(channels, height, width) of the map."""
-        return self.facts.shape
 
     @property
     def channels(self) -> int:
@@ -124,10 +115,6 @@ class _Stored:
         """The examples of one channel, the strongest first."""
         return self._atlas.examples(self._number, self.facts, channel, by)
 
-    def _check(self, channel: int) -> None:
-        if not 0 <= channel < self.channels:
-            raise IndexError(f"{self.name} has {self.channels} channels")
-
 
 class Layer(_Stored):
     """A layer of the atlas."""
@@ -152,27 +139,6 @@ class Layer(_Stored):
         """The weights ``[classes, C]`` of the linear layer behind global average pooling, if that is what follows."""
         return self._atlas.linear.get(self.name)
 
-    @property
-    def evidence(self) -> Evidence:
-        """How the classes were found that its channels speak for."""
-        return self.facts.evidence
-
-    def channel(self, number: int) -> Channel:
-        """One channel. Raises IndexError."""
-        self._check(number)
-        return Channel(
-            self.name,
-            number,
-            self.examples_of(number, "maximum"),
-            self.examples_of(number, "mean"),
-            self.maximum.quantiles[number],
-            self.mean.quantiles[number],
-            float(self.zeros[number]),
-            self.classes_of(number, "for"),
-            self.classes_of(number, "against"),
-            self.classes_of(number, "activating"),
-        )
-
 
 class Gate(_Stored):
     """A gate of the atlas."""
@@ -191,19 +157,6 @@ class Gate(_Stored):
     def damaged(self) -> Mapping[str, Distribution]:
         """The same over damaged copies of some pictures, by the kind of damage. ``clean`` is of the same pictures."""
         return {kind: self._distribution(f"damaged {kind}") for kind in self._atlas.about.damages}
-
-    def channel(self, number: int) -> GateChannel:
-        """One channel. Raises IndexError."""
-        self._check(number)
-        return GateChannel(
-            self.name,
-            number,
-            self.examples_of(number, "highest"),
-            self.examples_of(number, "lowest"),
-            self.weight.quantiles[number],
-            {kind: each.quantiles[number] for kind, each in self.damaged.items()},
-            self.classes_of(number, "activating"),
-        )
 
 
 class Atlas:

@@ -16,8 +16,6 @@ from pellucid.atlas.content import LARGEST
 from pellucid.atlas.observe import Bars, Candidates, Observed, Subject
 from pellucid.types import Floats, Pixels
 
-Array = NDArray[Any]
-
 # Rows of values that are kept: a uniform sample of the pictures, if there are more.
 MOST_SAMPLED: Final = 8192
 MOST_DAMAGED: Final = 4096
@@ -203,8 +201,9 @@ class Gathered:
     def save(self) -> None:
         """Keep the state in the folder, atomically."""
         self.settle()
-        self.values.flush()
-        self.damaged_weights.flush()
+        for array in (self.values, self.damaged_weights):
+            if isinstance(array, np.memmap):
+                array.flush()
         state: dict[str, Any] = {name: getattr(self, name) for name in (*self._NUMBERS, *self._ARRAYS)}
         state["classes"] = np.array(self.classes, np.int64)
         state |= {f"best {name}": getattr(self.best, name) for name in Best.FIELDS}
@@ -228,25 +227,12 @@ class Gathered:
         self._known = {self.digests[number].tobytes(): number for number in range(self.pictures)}
 
 
-def _array(path: Path, shape: tuple[int, ...]) -> Any:
-    """An array of float32 in a file. What it already holds is kept."""
+def _array(path: Path, shape: tuple[int, ...]) -> Floats:
+    """An array of float32 in a file. What it already holds is kept. An empty one needs no file."""
     if 0 in shape:
-        return _Nothing(shape)
-    size = 4 * int(np.prod(shape))
-    if not path.is_file() or path.stat().st_size != size:
-        path.unlink(missing_ok=True)
-        return np.memmap(path, np.float32, "w+", shape=shape)
-    return np.memmap(path, np.float32, "r+", shape=shape)
-
-
-class _Nothing(np.ndarray[Any, Any]):
-    """An empty array with the methods of a mapped one."""
-
-    def __new__(cls, shape: tuple[int, ...]) -> _Nothing:
-        return super().__new__(cls, shape, np.float32)
-
-    def flush(self) -> None:
-        """Nothing to write."""
+        return np.zeros(shape, np.float32)
+    kept = path.is_file() and path.stat().st_size == 4 * int(np.prod(shape))
+    return np.memmap(path, np.float32, "r+" if kept else "w+", shape=shape)
 
 
 def prepare(folder: Path, key: Mapping[str, Any]) -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pellucid.atlas.gathered import Gathered
 from pellucid.ranks import rank_correlations
-
-Array = NDArray[Any]
+from pellucid.types import Array
 
 _LEAST: Final = 40  # pictures
 _MOST: Final = 2000  # pictures of each half

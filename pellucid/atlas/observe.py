@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Semaphore
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +23,7 @@ from pellucid.explain.evidence import ForwardRecord
 from pellucid.network.file import CompiledNetwork
 from pellucid.network.spec import PreprocessSpec
 from pellucid.runtime.base import Cores
-from pellucid.types import Batch, Box, Floats, InputPixels, MapSpec, Pixels, Plan, Tap, Upload
-
-Array = NDArray[Any]
+from pellucid.types import Array, Batch, Box, Floats, InputPixels, MapSpec, Pixels, Plan, Tap, Upload
 
 # Of 8 batches one is differentiated, and the pictures of one of 32 are run again with each damage.
 # docs/explanation/atlas.md has what the numbers lose.

@@ -21,9 +21,8 @@ from numpy.typing import NDArray
 
 from pellucid.network.file import CompiledNetwork
 from pellucid.network.graph import INPUT, PIXELS_INPUT, WEIGHT, Batch, Node, Ref
-from pellucid.types import Box
+from pellucid.types import Array, Box
 
-Array = NDArray[Any]
 Boxes = NDArray[np.int32]  # [n, 4]: y0, x0, -y1, -x1 of each index, so that a minimum is a hull
 _MOST_ELEMENTS: Final = 2**24  # of axes that one view joins
 

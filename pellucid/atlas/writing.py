@@ -5,14 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import sqlite3
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pellucid.atlas.content import (
     APPLICATION,
@@ -26,9 +24,8 @@ from pellucid.atlas.content import (
     LayerFacts,
     key_of,
 )
-from pellucid.types import Box, Pixels
-
-Array = NDArray[Any]
+from pellucid.network.file import replacing
+from pellucid.types import Array, Box, Pixels
 
 
 class Writer:
@@ -70,12 +67,8 @@ class Writer:
 @contextmanager
 def writing(path: Path) -> Iterator[Writer]:
     """Write an atlas to ``path``, atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:80]}.")
-    os.close(descriptor)
-    try:
-        database = sqlite3.connect(scratch, isolation_level=None)
-        try:
+    with replacing(path) as scratch:
+        with closing(sqlite3.connect(scratch, isolation_level=None)) as database:
             database.execute("PRAGMA journal_mode = OFF")
             database.execute("PRAGMA synchronous = OFF")
             database.execute(f"PRAGMA application_id = {APPLICATION}")
@@ -85,16 +78,7 @@ def writing(path: Path) -> Iterator[Writer]:
                 database.execute(table)
             yield Writer(database)
             database.execute("COMMIT")
-        finally:
-            database.close()
-        with open(scratch, "r+b") as file:
+        with scratch.open("r+b") as file:
             digest = hashlib.file_digest(file, "sha256").digest()
             file.seek(0, os.SEEK_END)
             file.write(FOOTER + digest)
-        mask = os.umask(0o077)
-        os.umask(mask)
-        os.chmod(scratch, 0o666 & ~mask)
-        os.replace(scratch, path)
-    except BaseException:
-        Path(scratch).unlink(missing_ok=True)
-        raise

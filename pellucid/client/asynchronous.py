@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, Self, Unpack
@@ -30,6 +31,7 @@ from pellucid.schemas import (
     Answers,
     Attention,
     BoxChannels,
+    CompareReply,
     Comparison,
     FeatureMap,
     GradCam,
@@ -43,33 +45,8 @@ from pellucid.schemas import (
 )
 
 
-class AsyncClient:
-    """A client of one service. Concurrent calls may share it.
-
-    Every method raises ApiError for an error of the service, and httpx.TransportError if the service can't be reached.
-    Methods that take an image raise OSError, TypeError or ValueError if it can't be read.
-    """
-
-    def __init__(
-        self,
-        url: str = "http://127.0.0.1:8000",
-        *,
-        api_key: str | None = None,
-        timeout_s: float = 30,
-        retries: int = 5,
-        transport: httpx.AsyncBaseTransport | None = None,
-    ) -> None:
-        """``timeout_s``: seconds for a call and its retries. The service gets it as ``timeout_ms`` and drops late work.
-
-        ``retries``: how often a call is sent again, at most, after a temporary failure; see ``retry``.
-        Raises ValueError for a ``url`` without a scheme.
-        """
-        self._timeout_s = timeout_s
-        self._retries = retries
-        limits = httpx.Limits(max_connections=None)
-        self._http = httpx.AsyncClient(
-            base_url=calls.address(url), headers=calls.headers(api_key), transport=transport, limits=limits
-        )
+class AsyncExplainer(ABC):
+    """What can be asked about one picture."""
 
     async def predict(self, image: ImageSource, **options: Unpack[PredictOptions]) -> Answers[Prediction]:
         """The most probable classes, best first."""
@@ -102,13 +79,45 @@ class AsyncClient:
         """The predictions and maps before and after some channels are scaled or muted."""
         return calls.present((await self._result("what-if", image, options)).what_if)
 
+    @abstractmethod
+    async def _result(self, route: str, image: ImageSource, options: Mapping[str, Any]) -> Result: ...
+
+
+class AsyncClient(AsyncExplainer):
+    """A client of one service. Concurrent calls may share it.
+
+    Every method raises ApiError for an error of the service, and httpx.TransportError if the service can't be reached.
+    Methods that take an image raise OSError, TypeError or ValueError if it can't be read.
+    """
+
+    def __init__(
+        self,
+        url: str = "http://127.0.0.1:8000",
+        *,
+        api_key: str | None = None,
+        timeout_s: float = 30,
+        retries: int = 5,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        """``timeout_s``: seconds for a call and its retries. The service gets it as ``timeout_ms`` and drops late work.
+
+        ``retries``: how often a call is sent again, at most, after a temporary failure; see ``retry``.
+        Raises ValueError for a ``url`` without a scheme.
+        """
+        self._timeout_s = timeout_s
+        self._retries = retries
+        limits = httpx.Limits(max_connections=None)
+        self._http = httpx.AsyncClient(
+            base_url=calls.address(url), headers=calls.headers(api_key), transport=transport, limits=limits
+        )
+
     async def compare(
         self, image: ImageSource, other: ImageSource | None = None, **options: Unpack[CompareOptions]
     ) -> Comparison:
         """Two classes (two ``target``), two pictures (``image`` and ``other``), or two networks (``against_model``)."""
-        call = await async_run(calls.compare, image, other, options)
-        found = calls.comparison(await self._send(call))
-        images = (image,) if other is None else (image, other)
+        images = calls.pair(image, other)
+        call = await async_run(calls.post, "compare", images, options)
+        found = calls.parsed(await self._send(call), CompareReply).compare
         return remembering(found, "compare", images, call.files, options, self.figure)
 
     async def picture(
@@ -120,7 +129,7 @@ class AsyncClient:
         **options: Unpack[ExplainOptions],
     ) -> Figure:
         """The picture of a route as a file: a plot of the channels' weights, a grid, an overlay or a mask."""
-        response = await self._post(route, image, options, media_type)
+        response = await self._post(route, (image,), options, media_type)
         return Figure(response.content, media_type)
 
     async def figure(
@@ -137,21 +146,18 @@ class AsyncClient:
         Raises ValueError if the client is closed.
         """
         calls.require_open(self._http)
-        if route == "compare":
-            call = await async_run(calls.compare, image, other, options, media_type)
-        else:
-            calls.require_one(route, other)
-            call = await async_run(calls.post, route, image, options, media_type)
-        return Figure((await self._send(call)).content, media_type)
+        calls.require_one(route, other)
+        response = await self._post(route, calls.pair(image, other), options, media_type)
+        return Figure(response.content, media_type)
 
     async def heat_maps(self, image: ImageSource, **options: Unpack[GradCamOptions]) -> HeatMaps:
         """The maps of /v1/grad-cam as arrays, in full precision. Needs numpy."""
-        response = await self._post("grad-cam", image, options, NPZ)
+        response = await self._post("grad-cam", (image,), options, NPZ)
         return read_npz(response.content)
 
     async def reply(self, route: str, image: ImageSource, **options: Any) -> Reply:
         """The whole reply of a route, for example /v1/grad-cam, with provenance if ``options`` have it."""
-        return calls.parsed(await self._post(route.removeprefix("/v1/"), image, options), Reply)
+        return calls.parsed(await self._post(route.removeprefix("/v1/"), (image,), options), Reply)
 
     async def models(self) -> list[ModelSummary]:
         """The served networks."""
@@ -189,14 +195,14 @@ class AsyncClient:
                 yield explained
 
     async def _result(self, route: str, image: ImageSource, options: Mapping[str, Any]) -> Result:
-        call = await async_run(calls.post, route, image, options)
+        call = await async_run(calls.post, route, (image,), options)
         found = calls.result(await self._send(call))
         return remembering(found, route, (image,), call.files, options, self.figure)
 
     async def _post(
-        self, route: str, image: ImageSource, options: Mapping[str, Any], accept: str = "application/json"
+        self, route: str, images: tuple[ImageSource, ...], options: Mapping[str, Any], accept: str = "application/json"
     ) -> httpx.Response:
-        return await self._send(await async_run(calls.post, route, image, options, accept))
+        return await self._send(await async_run(calls.post, route, images, options, accept))
 
     async def _send(self, call: Call) -> httpx.Response:
         ends = time.monotonic() + self._timeout_s

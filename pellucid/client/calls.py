@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeVar
 from urllib.parse import quote
@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from pellucid.client.errors import ApiError
 from pellucid.client.images import OPTIONS, ImageSource, bright, read
-from pellucid.schemas import CompareReply, Comparison, Failure, Reply, Result
+from pellucid.schemas import Failure, Reply, Result
 
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
@@ -64,22 +64,21 @@ class Call:
         return [(name, read(bright(name, value))) for name, value in given.items() if value is not None]
 
 
-def post(route: str, image: ImageSource, options: Mapping[str, Any], accept: str = "application/json") -> Call:
-    """A POST of one image. Raises what ``images.read`` does."""
-    return Call("POST", f"/v1/{route}", options, (read(image),), accept)
-
-
-def compare(
-    image: ImageSource, other: ImageSource | None, options: Mapping[str, Any], accept: str = "application/json"
+def post(
+    route: str, images: Iterable[ImageSource], options: Mapping[str, Any], accept: str = "application/json"
 ) -> Call:
-    """A POST of one image, or of two to compare. Raises what ``images.read`` does."""
-    images = (image,) if other is None else (image, other)
-    return Call("POST", "/v1/compare", options, tuple(map(read, images)), accept)
+    """A POST of images. Raises what ``images.read`` does."""
+    return Call("POST", f"/v1/{route}", options, tuple(map(read, images)), accept)
+
+
+def pair(image: ImageSource, other: ImageSource | None) -> tuple[ImageSource, ...]:
+    """One image, or two to compare."""
+    return (image,) if other is None else (image, other)
 
 
 def require_one(route: str, other: ImageSource | None) -> None:
-    """Raise ValueError if there is a second image, for a route that takes one."""
-    if other is not None:
+    """Raise ValueError if there is a second image, for another route than ``compare``."""
+    if other is not None and route != "compare":
         raise ValueError(f"Two images are for route='compare', not {route!r}.")
 
 
@@ -126,8 +125,3 @@ def present(part: T | None) -> T:
     """A part that every reply of its route has."""
     assert part is not None
     return part
-
-
-def comparison(response: httpx.Response) -> Comparison:
-    """The result of /v1/compare."""
-    return parsed(response, CompareReply).compare

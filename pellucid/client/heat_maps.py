@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 NPZ: Final = "application/x-npz"
+_PROVENANCE: Final = "pellucid-provenance"  # the name in the file
 # The longer side of a map in a picture, and the space between two, in pixels.
 _SIDE: Final = 192
 _GAP: Final = 8
@@ -84,16 +86,6 @@ def read_npz(data: bytes) -> HeatMaps:
             tuple(file["box"].tolist()),
             tuple(file["size"].tolist()),
             str(file["sha256"]),
-            _provenance(str(file[_PROVENANCE]) if _PROVENANCE in file else None),
+            json.loads(str(file[_PROVENANCE])) if _PROVENANCE in file else None,
             data,
         )
-
-
-_PROVENANCE: Final = "pellucid-provenance"
-
-
-def _provenance(text: str | None) -> dict[str, Any] | None:
-    import json
-
-    found: dict[str, Any] | None = json.loads(text) if text else None
-    return found

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from typing import Any, Self, Unpack
@@ -31,6 +32,7 @@ from pellucid.schemas import (
     Answers,
     Attention,
     BoxChannels,
+    CompareReply,
     Comparison,
     FeatureMap,
     GradCam,
@@ -44,33 +46,8 @@ from pellucid.schemas import (
 )
 
 
-class Client:
-    """A client of one service. Concurrent calls may share it.
-
-    Every method raises ApiError for an error of the service, and httpx.TransportError if the service can't be reached.
-    Methods that take an image raise OSError, TypeError or ValueError if it can't be read.
-    """
-
-    def __init__(
-        self,
-        url: str = "http://127.0.0.1:8000",
-        *,
-        api_key: str | None = None,
-        timeout_s: float = 30,
-        retries: int = 5,
-        transport: httpx.BaseTransport | None = None,
-    ) -> None:
-        """``timeout_s``: seconds for a call and its retries. The service gets it as ``timeout_ms`` and drops late work.
-
-        ``retries``: how often a call is sent again, at most, after a temporary failure; see ``retry``.
-        Raises ValueError for a ``url`` without a scheme.
-        """
-        self._timeout_s = timeout_s
-        self._retries = retries
-        limits = httpx.Limits(max_connections=None)
-        self._http = httpx.Client(
-            base_url=calls.address(url), headers=calls.headers(api_key), transport=transport, limits=limits
-        )
+class Explainer(ABC):
+    """What can be asked about one picture."""
 
     def predict(self, image: ImageSource, **options: Unpack[PredictOptions]) -> Answers[Prediction]:
         """The most probable classes, best first."""
@@ -103,13 +80,45 @@ class Client:
         """The predictions and maps before and after some channels are scaled or muted."""
         return calls.present((self._result("what-if", image, options)).what_if)
 
+    @abstractmethod
+    def _result(self, route: str, image: ImageSource, options: Mapping[str, Any]) -> Result: ...
+
+
+class Client(Explainer):
+    """A client of one service. Concurrent calls may share it.
+
+    Every method raises ApiError for an error of the service, and httpx.TransportError if the service can't be reached.
+    Methods that take an image raise OSError, TypeError or ValueError if it can't be read.
+    """
+
+    def __init__(
+        self,
+        url: str = "http://127.0.0.1:8000",
+        *,
+        api_key: str | None = None,
+        timeout_s: float = 30,
+        retries: int = 5,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        """``timeout_s``: seconds for a call and its retries. The service gets it as ``timeout_ms`` and drops late work.
+
+        ``retries``: how often a call is sent again, at most, after a temporary failure; see ``retry``.
+        Raises ValueError for a ``url`` without a scheme.
+        """
+        self._timeout_s = timeout_s
+        self._retries = retries
+        limits = httpx.Limits(max_connections=None)
+        self._http = httpx.Client(
+            base_url=calls.address(url), headers=calls.headers(api_key), transport=transport, limits=limits
+        )
+
     def compare(
         self, image: ImageSource, other: ImageSource | None = None, **options: Unpack[CompareOptions]
     ) -> Comparison:
         """Two classes (two ``target``), two pictures (``image`` and ``other``), or two networks (``against_model``)."""
-        call = run(calls.compare, image, other, options)
-        found = calls.comparison(self._send(call))
-        images = (image,) if other is None else (image, other)
+        images = calls.pair(image, other)
+        call = run(calls.post, "compare", images, options)
+        found = calls.parsed(self._send(call), CompareReply).compare
         return remembering(found, "compare", images, call.files, options, self.figure)
 
     def picture(
@@ -121,7 +130,7 @@ class Client:
         **options: Unpack[ExplainOptions],
     ) -> Figure:
         """The picture of a route as a file: a plot of the channels' weights, a grid, an overlay or a mask."""
-        response = self._post(route, image, options, media_type)
+        response = self._post(route, (image,), options, media_type)
         return Figure(response.content, media_type)
 
     def figure(
@@ -138,21 +147,18 @@ class Client:
         Raises ValueError if the client is closed.
         """
         calls.require_open(self._http)
-        if route == "compare":
-            call = run(calls.compare, image, other, options, media_type)
-        else:
-            calls.require_one(route, other)
-            call = run(calls.post, route, image, options, media_type)
-        return Figure((self._send(call)).content, media_type)
+        calls.require_one(route, other)
+        response = self._post(route, calls.pair(image, other), options, media_type)
+        return Figure(response.content, media_type)
 
     def heat_maps(self, image: ImageSource, **options: Unpack[GradCamOptions]) -> HeatMaps:
         """The maps of /v1/grad-cam as arrays, in full precision. Needs numpy."""
-        response = self._post("grad-cam", image, options, NPZ)
+        response = self._post("grad-cam", (image,), options, NPZ)
         return read_npz(response.content)
 
     def reply(self, route: str, image: ImageSource, **options: Any) -> Reply:
         """The whole reply of a route, for example /v1/grad-cam, with provenance if ``options`` have it."""
-        return calls.parsed(self._post(route.removeprefix("/v1/"), image, options), Reply)
+        return calls.parsed(self._post(route.removeprefix("/v1/"), (image,), options), Reply)
 
     def models(self) -> list[ModelSummary]:
         """The served networks."""
@@ -190,14 +196,14 @@ class Client:
                 yield explained
 
     def _result(self, route: str, image: ImageSource, options: Mapping[str, Any]) -> Result:
-        call = run(calls.post, route, image, options)
+        call = run(calls.post, route, (image,), options)
         found = calls.result(self._send(call))
         return remembering(found, route, (image,), call.files, options, self.figure)
 
     def _post(
-        self, route: str, image: ImageSource, options: Mapping[str, Any], accept: str = "application/json"
+        self, route: str, images: tuple[ImageSource, ...], options: Mapping[str, Any], accept: str = "application/json"
     ) -> httpx.Response:
-        return self._send(run(calls.post, route, image, options, accept))
+        return self._send(run(calls.post, route, images, options, accept))
 
     def _send(self, call: Call) -> httpx.Response:
         ends = time.monotonic() + self._timeout_s

@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -36,6 +35,7 @@ from pellucid.network.file import (
 )
 from pellucid.network.graph import PIXELS_INPUT, WANTED_INPUT, WEIGHT, Graph
 from pellucid.network.layout import Layout
+from pellucid.network.names import installed
 from pellucid.network.spec import (
     CROP,
     IMAGENET_MEAN,
@@ -452,18 +452,8 @@ def _manifest(traced: TracedNetwork, full: FullGraph, model: ModelSpec, net: nn.
         attention_values={name: nodes(matrix) for name, matrix in traced.attentions.items()},
         broadcasts=False,
         buffers=tuple(name for name in full.weights if name not in parameters),
-        versions=_versions(),
+        versions=dict(installed(("pellucid", "torch", "torchvision", "timm"))),
     )
-
-
-def _versions() -> dict[str, str]:
-    versions = {}
-    for name in ("pellucid", "torch", "torchvision", "timm"):
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return versions
 
 
 def _inputs(manifest: Manifest, net: nn.Module) -> tuple[Tensor, Tensor]:
@@ -525,22 +515,18 @@ def _broadcasts(network: CompiledNetwork, net: nn.Module) -> bool:
 
 
 def _is_derivative(gradient: Tensor, other: Tensor, function: nn.Module, x: Tensor, rows: Tensor) -> bool:
-    """Whether ``gradient`` and not the ``other`` is that of rows . function(x), by a central difference.
+    """Whether ``gradient`` and not the ``other`` is that of rows . y, where ``function(x)`` is (y,).
 
-    The difference is taken along the direction in which the two disagree.
+    A central difference tells, along the direction in which the two disagree.
 
     Autograd through a traced graph is wrong for some networks (timm's LeViT and EfficientFormer).
     """
     apart = gradient - other
     along = apart / apart.norm()
     with torch.no_grad():
-        ahead, behind = (_first(function(x + step * along)) for step in (_STEP, -_STEP))
+        (ahead,), (behind,) = (function(x + step * along) for step in (_STEP, -_STEP))
     slope = float(((ahead - behind) * rows).sum()) / (2 * _STEP)
     return abs(slope - float((gradient * along).sum())) <= 1e-3 * float(apart.norm())
-
-
-def _first(value: Tensor | Sequence[Tensor]) -> Tensor:
-    return value if isinstance(value, Tensor) else value[0]
 
 
 def _check_gradient(network: CompiledNetwork, traced: TracedNetwork, images: Tensor, wanted: Tensor) -> None:
@@ -575,15 +561,11 @@ def _check_gradient(network: CompiledNetwork, traced: TracedNetwork, images: Ten
 def _limits(manifest: Manifest, graph: Graph) -> list[str]:
     """Sentences that name the operations which OpenVINO does not support."""
 
-    def unsupported(outputs: Sequence[str]) -> list[str]:
-        needed = graph.ancestors(outputs)
-        return sorted(
-            {node.op for name, node in graph.nodes.items() if name in needed and not aten_to_openvino.supports(node)}
-        )
+    def missing(outputs: Sequence[str]) -> str:
+        return ", ".join(aten_to_openvino.unsupported(graph.nodes[name] for name in graph.ancestors(outputs)))
 
-    found = []
-    if missing := unsupported([manifest.logits]):
-        found.append(f"OpenVINO can't run the network, torch can: {', '.join(missing)}")
-    elif missing := unsupported([value.gradient for value in manifest.values.values() if value.gradient]):
-        found.append(f"OpenVINO can't compute the gradients at every layer, torch can: {', '.join(missing)}")
-    return found
+    if operations := missing([manifest.logits]):
+        return [f"OpenVINO can't run the network, torch can: {operations}"]
+    if operations := missing([value.gradient for value in manifest.values.values() if value.gradient]):
+        return [f"OpenVINO can't compute the gradients at every layer, torch can: {operations}"]
+    return []

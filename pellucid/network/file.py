@@ -14,7 +14,8 @@ import os
 import struct
 import tempfile
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
@@ -22,14 +23,12 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pellucid.network.graph import INPUT, PIXELS_INPUT, WANTED_INPUT, WEIGHT, Graph, GraphError, Scaled
 from pellucid.network.layout import Layout
 from pellucid.network.spec import ONE_SIZE, PIXELS, GateSpec, ModelSpec, NetworkSpec, Side, Sizes
-
-Array = NDArray[Any]
+from pellucid.types import Array
 
 FORMAT: Final = "pellucid network"
 VERSION: Final = 1
@@ -285,18 +284,38 @@ def save(path: Path, manifest: Manifest, graph: Graph, weights: Mapping[str, Arr
         _graph(checked, members[_GRAPH], weights)
     except (ValueError, RecursionError) as error:
         raise NetworkFileError(f"{path.name} would not be a valid network: {error}") from error
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file, zipfile.ZipFile(file, "w") as archive:
-            for name, data in (*members.items(), (_MANIFEST, manifest_bytes)):
-                archive.writestr(zipfile.ZipInfo(name), data)
-        os.chmod(scratch, 0o666 & ~_umask())
-        os.replace(scratch, path)
-    except BaseException:
-        Path(scratch).unlink(missing_ok=True)
-        raise
+    with replacing(path) as scratch, zipfile.ZipFile(scratch, "w") as archive:
+        for name, data in (*members.items(), (_MANIFEST, manifest_bytes)):
+            archive.writestr(zipfile.ZipInfo(name), data)
     return _sha256(manifest_bytes)
+
+
+def is_writable(folder: Path) -> bool:
+    """Whether the folder is writable. Creates it if it is missing."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A scratch file beside ``path``, which it replaces, with the usual permissions, unless the block raises."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:80]}.")
+    os.close(descriptor)
+    scratch = Path(name)
+    try:
+        yield scratch
+        umask = os.umask(0o077)  # it can only be read by setting it
+        os.umask(umask)
+        scratch.chmod(0o666 & ~umask)
+        scratch.replace(path)
+    except BaseException:
+        scratch.unlink(missing_ok=True)
+        raise
 
 
 def load(path: Path) -> CompiledNetwork:
@@ -337,13 +356,6 @@ def digest_of(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _umask() -> int:
-    """The process's umask, which can only be read by setting it."""
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
 
 
 def _sha256(data: Any) -> str:

@@ -21,10 +21,7 @@ WANTED_INPUT: Final = "wanted"
 INPUT: Final = "input"
 WEIGHT: Final = "weight"
 # The operations that round an operand of a convolution to 8 bits: its input, and its weight.
-ROUNDING: Final = (
-    "aten.fake_quantize_per_tensor_affine.default",
-    "aten.fake_quantize_per_channel_affine.default",
-)
+ROUNDING: Final = ("aten.fake_quantize_per_tensor_affine.default", "aten.fake_quantize_per_channel_affine.default")
 DTYPES: Final = ("float32", "float64", "int64", "int32", "bool")
 _MOST_NODES: Final = 200_000
 _DEEPEST: Final = 4
@@ -90,17 +87,21 @@ class Node:
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
 
-    def refs(self) -> list[str]:
-        """The names of the nodes that this node reads."""
-        names: list[str] = []
+    def leaves(self) -> list[Any]:
+        """The arguments in order, and in place of each tuple what it holds."""
+        found: list[Any] = []
         waiting = [*self.args, *self.kwargs.values()][::-1]
         while waiting:
             value = waiting.pop()
-            if isinstance(value, Ref):
-                names.append(value.name)
-            elif isinstance(value, tuple):
+            if isinstance(value, tuple):
                 waiting += value[::-1]
-        return names
+            else:
+                found.append(value)
+        return found
+
+    def refs(self) -> list[str]:
+        """The names of the nodes that this node reads."""
+        return [leaf.name for leaf in self.leaves() if isinstance(leaf, Ref)]
 
 
 def walk(value: Any, leaf: Callable[[Any], Any]) -> Any:
@@ -221,15 +222,8 @@ class Graph:
     @cached_property
     def _following(self) -> frozenset[str]:
         """The nodes with a number that follows the size."""
-        found: set[str] = set()
-        for name, node in self.nodes.items():
-
-            def leaf(value: Any, name: str = name) -> None:
-                if isinstance(value, Scaled):
-                    found.add(name)
-
-            walk((node.args, tuple(node.kwargs.values())), leaf)
-        return frozenset(found)
+        nodes = self.nodes.values()
+        return frozenset(node.name for node in nodes if any(isinstance(leaf, Scaled) for leaf in node.leaves()))
 
     def at(self, rows: Fraction, columns: Fraction) -> Graph:
         """The graph for pixels of the base size times these ratios. Raises GraphError for a size that does not fit.

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
-Array = NDArray[Any]
+from pellucid.types import Array
+
 Axes = Literal["BCHW", "BHWC", "BPCHW", "BNC", "BCN"]
 
 

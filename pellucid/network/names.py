@@ -13,7 +13,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache as cached
 from importlib.metadata import PackageNotFoundError, entry_points, version
@@ -21,7 +21,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
-from pellucid.network.file import SUFFIX, VERSION, digest_of
+from pellucid.network.file import SUFFIX, VERSION, digest_of, is_writable
 
 try:
     import fcntl
@@ -77,11 +77,7 @@ def find(name: str, cache: Path | None = None, *, progress: bool = True) -> Path
             f"{name} has not been compiled yet, and compiling needs torch: pip install 'pellucid[compile]', or give "
             f"the file of a compiled network (NAME{SUFFIX})"
         )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError:
+    if not is_writable(folder):
         log.warning("%s is compiled again at each start: %s is not writable", name, folder)
         path = Path(tempfile.mkdtemp(prefix="pellucid-")) / path.name
     if progress and (":" in name or name in _LIBRARIES):  # a misspelt name is refused, with nothing before it
@@ -130,16 +126,8 @@ def _locked(path: Path) -> Iterator[None]:
 
 def _compile(name: str, path: Path, progress: bool) -> None:
     """Compile in a child process. Its progress bar goes to this process's standard error."""
-    command = [
-        sys.executable,
-        "-P",
-        "-m",
-        "pellucid.compiler",
-        name,
-        "--out",
-        str(path),
-        *([] if progress else ["--quiet"]),
-    ]
+    command = [sys.executable, "-P", "-m", "pellucid.compiler", name, "--out", str(path)]
+    command += [] if progress else ["--quiet"]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode == REFUSED:
         raise NetworkNameError(done.stdout.strip())
@@ -149,7 +137,12 @@ def _compile(name: str, path: Path, progress: bool) -> None:
 
 def _key(name: str) -> str:
     """The cache key, 16 hexadecimal digits: a digest of the name, the checkpoint's files, the code and the versions."""
-    parts = [name, VERSION, _code(), *(f"{library} {found}" for library, found in _versions(name))]
+    parts = [
+        name,
+        VERSION,
+        _code(),
+        *(f"{library} {found}" for library, found in installed(("torch", *_libraries(name)))),
+    ]
     kind, _, rest = name.partition(":")
     if kind == "hf":
         parts += [digest_of(path) for path in sorted(Path(rest).expanduser().glob("*")) if path.is_file()]
@@ -170,8 +163,9 @@ def _libraries(name: str) -> tuple[str, ...]:
     return _LIBRARIES.get(name.partition(":")[0], _ALL_LIBRARIES)
 
 
-def _versions(name: str) -> Iterator[tuple[str, str]]:
-    for library in ("torch", *_libraries(name)):
+def installed(libraries: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """The libraries that are installed, each with its version."""
+    for library in libraries:
         try:
             yield library, version(library)
         except PackageNotFoundError:

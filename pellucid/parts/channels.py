@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import Field
 
-from pellucid.atlas.content import ClassScore, Distribution, Example
+from pellucid.atlas.content import OF_GATES, OF_LAYERS, ClassScore, Distribution, Example, Relation
 from pellucid.atlas.file import Atlas, Gate, Layer
 from pellucid.decode.region import box_of, positions
 from pellucid.errors import InvalidOption, UnknownName
@@ -208,25 +208,17 @@ def channel_json(atlas: Atlas, of: Layer | Gate, number: int, spec: ModelSpec) -
     require_channel(of, number)
     found: dict[str, Any] = {"layer": of.name, "channel": number, "pictures": atlas.about.pictures}
     if isinstance(of, Gate):
-        gate = of.channel(number)
-        examples = {"highest": gate.highest, "lowest": gate.lowest}
-        found |= {"before": of.before, "weight": gate.weight, "damaged": dict(gate.damaged)}
-        lists = {"speaks_for": (), "speaks_against": (), "activating": gate.activating}
+        damaged = {kind: each.quantiles[number] for kind, each in of.damaged.items()}
+        found |= {"before": of.before, "weight": of.weight.quantiles[number], "damaged": damaged}
     else:
-        channel = of.channel(number)
-        examples = {"maximum": channel.by_maximum, "mean": channel.by_mean}
-        found |= {"maximum": channel.maximum, "mean": channel.mean, "zeros": channel.zeros}
-        found |= {"evidence": of.evidence, "crops_predict": of.facts.crops_predict}
-        found |= {"classes_agree": of.facts.classes_agree}
-        lists = {
-            "speaks_for": channel.speaks_for,
-            "speaks_against": channel.speaks_against,
-            "activating": channel.activating,
-        }
-    found |= {name: _classes(scores, spec, _LISTED) for name, scores in lists.items()}
-    return found | {
-        "examples": {by: [_example_json(atlas, each, spec) for each in several] for by, several in examples.items()}
-    }
+        found |= {"maximum": of.maximum.quantiles[number], "mean": of.mean.quantiles[number]}
+        found |= {"zeros": float(of.zeros[number])}
+        found |= of.facts.model_dump(include={"evidence", "crops_predict", "classes_agree"})
+    lists: dict[str, Relation] = {"speaks_for": "for", "speaks_against": "against", "activating": "activating"}
+    found |= {name: _classes(of.classes_of(number, relation), spec, _LISTED) for name, relation in lists.items()}
+    bys = OF_GATES if isinstance(of, Gate) else OF_LAYERS
+    examples = {by: [_example_json(atlas, each, spec) for each in of.examples_of(number, by)] for by in bys}
+    return found | {"examples": examples}
 
 
 def crop(atlas: Atlas, example: Example) -> Picture | None:

@@ -273,9 +273,8 @@ def comparison_sheet(
         options.colormap,
         f"{unit}: below 0, the first has more",
     )
-    infos = [side.seen[0].info for side in sides]
     names = " and ".join(dict.fromkeys(side.model.name for side in sides))
-    pictures = " and ".join(dict.fromkeys(map(contents.picture_words, infos)))
+    pictures = " and ".join(dict.fromkeys(contents.picture_words(side.seen[0].info) for side in sides))
     if two_pictures:
         photographs = [contents.photograph(side.seen[0], name) for side, name in zip(sides, _PICTURES, strict=True)]
         panels: list[list[figure.Panel | None]] = [[*photographs, None], [*overlays, less]]
@@ -286,13 +285,11 @@ def comparison_sheet(
         f"{names}: {what}" if not two_networks else names,
         pictures,
         panels,
-        [block for block in _facts(kind, sides) if block],
+        _facts(kind, sides),
         [],
-        [
-            contents.tiles_words(*(side.seen[0] for side in sides)),
-            contents.papers([one.explanation.method], methods),
-            *dict.fromkeys(contents.source_words(side.model, *infos) for side in sides),
-        ],
+        contents.sources(
+            [side.seen[0] for side in sides], [side.model for side in sides], [one.explanation.method], methods
+        ),
     )
 
 
@@ -304,22 +301,16 @@ def _facts(kind: Kind, sides: tuple[_Found, _Found]) -> list[figure.Bars | None]
     if one.model.output.kind == "embedding":
         return [contents.likeness(target_json(one.explanation.target, one.model))]
     if kind == "classes":
-        found = [prediction_json(each, one.model) for each in one.seen[1].predictions]
-        return [contents.predictions("Predictions", found, one.model)]
+        return [contents.predictions("Predictions", one.seen[1].predictions, one.model)]
     facts = []
     for side, name in zip(sides, _PICTURES if kind == "pictures" else (one.model.name, other.model.name), strict=True):
-        found = [prediction_json(each, side.model) for each in side.seen[1].predictions]
-        facts.append(contents.predictions(f"{name}: predictions", found, side.model))
+        facts.append(contents.predictions(f"{name}: predictions", side.seen[1].predictions, side.model))
     gates = _gates_json(one.seen[1].gates, other.seen[1].gates)
     changed = [
         (f"{gate['layer']}, channel {most['channel']}", most) for gate in gates for most in gate["most_changed"][:1]
     ]
     rows = [
-        (
-            name,
-            float(most["difference"]),
-            f"{most['first']:.2f} \N{RIGHTWARDS ARROW} {most['second']:.2f}",
-        )
+        (name, float(most["difference"]), f"{most['first']:.2f} \N{RIGHTWARDS ARROW} {most['second']:.2f}")
         for name, most in sorted(changed, key=lambda pair: -abs(pair[1]["difference"]))
     ]
     facts.append(

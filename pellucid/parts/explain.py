@@ -16,7 +16,7 @@ from pellucid.parts.figures import contents, figure
 from pellucid.parts.figures.figure import FigureOptions
 from pellucid.parts.grad_cam import COLOURS, SIGNED_COLOURS, GradCamOptions
 from pellucid.parts.option_types import Analysis, CommaSeparated, Offer, Options
-from pellucid.parts.predictions import PredictOptions, class_json, prediction_json, target_json
+from pellucid.parts.predictions import PredictOptions, class_json, target_json
 from pellucid.parts.trust import trust_json
 from pellucid.trust.perturbations import Design
 from pellucid.types import Explanation, Plan
@@ -90,7 +90,7 @@ class ExplainOptions(PredictOptions, GradCamOptions, GateOptions, FeatureMapOpti
         return GradCamOptions.pictures(self, plan) if "grad_cam" in self.include else 0
 
     def sheet(self, analysis: Analysis) -> figure.Sheet:
-        outcome, spec, info = analysis.outcome, analysis.spec, analysis.image.info
+        outcome, spec = analysis.outcome, analysis.spec
         explanations = outcome.explanations if "grad_cam" in self.include else ()
         panels = [contents.photograph(analysis.image)]
         if self.has_output and (segmentation := contents.segmentation(analysis)):
@@ -100,23 +100,18 @@ class ExplainOptions(PredictOptions, GradCamOptions, GateOptions, FeatureMapOpti
         places = [*panels, *[None] * (-len(panels) % columns)]
         facts = []
         if "predictions" in self.include:
-            found = [prediction_json(each, spec) for each in outcome.predictions]
-            facts.append(contents.predictions("Predictions", found, spec))
+            facts.append(contents.predictions("Predictions", outcome.predictions, spec))
         if explanations and spec.output.kind == "embedding":
             facts.append(contents.likeness(target_json(explanations[0].target, spec)))
         if "attention" in self.include:
             facts.append(contents.changed_gates(outcome.gates))
         return figure.Sheet(
             spec.name,
-            contents.picture_words(info),
+            contents.picture_words(analysis.image.info),
             [places[start : start + columns] for start in range(0, len(places), columns)],
-            [block for block in facts if block],
+            facts,
             self._trust(analysis),
-            [
-                contents.tiles_words(analysis.image),
-                contents.papers((each.method for each in explanations), analysis.methods),
-                contents.source_words(spec, info),
-            ],
+            contents.sources([analysis.image], [spec], (each.method for each in explanations), analysis.methods),
         )
 
     def _panel(self, explanation: Explanation, analysis: Analysis) -> figure.Panel:

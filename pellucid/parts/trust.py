@@ -178,8 +178,4 @@ def _confidences_json(found: Measured) -> dict[str, Any] | None:
 
 
 def _confidence_json(found: Confidence) -> dict[str, Any]:
-    return {
-        "probability": np.float32(found.probability),
-        "drop": np.float32(found.drop),
-        "increase": found.increase,
-    }
+    return {"probability": np.float32(found.probability), "drop": np.float32(found.drop), "increase": found.increase}

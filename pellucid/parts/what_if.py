@@ -105,7 +105,7 @@ class WhatIfOptions(TopOptions, LayerOptions, FigureOptions, AtlasOptions):
         return 3 * max(1, len(plan.targets))
 
     def sheet(self, analysis: Analysis) -> figure.Sheet:
-        found, spec, info = analysis.outcome.what_if, analysis.spec, analysis.image.info
+        found, spec = analysis.outcome.what_if, analysis.spec
         assert found is not None
         rows = [self._panels(*pair, found.layer, analysis) for pair in found.targets]
         photograph = contents.photograph(analysis.image)
@@ -113,7 +113,7 @@ class WhatIfOptions(TopOptions, LayerOptions, FigureOptions, AtlasOptions):
         if len(rows) > 1:
             panels = [[None if index else photograph, *row] for index, row in enumerate(rows)]
         facts = [
-            contents.predictions(f"Predictions {when}", [prediction_json(each, spec) for each in listed], spec)
+            contents.predictions(f"Predictions {when}", listed, spec)
             for when, listed in (("before", found.before), ("after", found.after))
         ]
         if found.ranking:
@@ -124,15 +124,11 @@ class WhatIfOptions(TopOptions, LayerOptions, FigureOptions, AtlasOptions):
             facts.append(contents.changes(f"Channels of {found.layer}", note, rows_of_channels))
         return figure.Sheet(
             f"{spec.name}: what if",
-            f"{_edit_words(found)} in {contents.picture_words(info)}",
+            f"{_edit_words(found)} in {contents.picture_words(analysis.image.info)}",
             panels,
-            [block for block in facts if block],
+            facts,
             [_change_words(*pair, spec) for pair in found.targets],
-            [
-                contents.tiles_words(analysis.image),
-                contents.papers(["grad-cam"], analysis.methods),
-                contents.source_words(spec, info),
-            ],
+            contents.sources([analysis.image], [spec], ["grad-cam"], analysis.methods),
         )
 
     def _panels(self, before: TargetMap, after: TargetMap, layer: str, analysis: Analysis) -> list[figure.Panel | None]:
@@ -146,10 +142,7 @@ class WhatIfOptions(TopOptions, LayerOptions, FigureOptions, AtlasOptions):
             target = target_json(side.target, spec)
             title = f"{when}: {target['label']}, {contents.score(target)}"
             panels.append(contents.overlay(title, f"grad-cam at {layer}", image, side.heat, image.box, look, unit))
-        return [
-            *panels,
-            contents.difference("After minus before", image, difference, image.box, SIGNED_COLOURS, unit),
-        ]
+        return [*panels, contents.difference("After minus before", image, difference, image.box, SIGNED_COLOURS, unit)]
 
 
 def _edit_words(found: WhatIf) -> str:

@@ -51,7 +51,6 @@ def written(report: Report) -> str:
         classes=_classes(report, usual),
         outliers=_outliers(report, numbers) or "<p>None.</p>",
         reasons=_reasons(report, numbers),
-        gates=_gates(report, usual) if usual else "<p>The network has none.</p>",
         **_sheet(report, usual),
         unseen=_unseen(report) if report.unseen else "<p>All pictures were explained.</p>",
         script=script,
@@ -176,21 +175,6 @@ def _cluster(cluster: clusters.Cluster, label: str, numbers: Mapping[str, int]) 
         f"Gap to the other maps: {cluster.gap:.1f}.</p>{badge}</div>"
         f'<div class="examples">{examples}</div></div>'
     )
-
-
-def _gates(report: Report, usual: Mapping[str, Spread]) -> str:
-    large = [each for each in report.classes if len(each.pictures) > 1]
-    rows = []
-    for gate in report.model.gates:
-        spread = usual[gate.layer]
-        cells = [str(gate.shape[0]), f"{spread.low:.3f}", f"{spread.median:.3f}", f"{spread.high:.3f}"]
-        ranked = sorted(large, key=lambda each: each.gates[gate.layer].median)
-        cells += [
-            f"{escape(each.label)} ({each.gates[gate.layer].median:.3f})" for each in [*ranked[:1], *ranked[-1:]]
-        ] or ["", ""]
-        rows.append((gate.layer, cells))
-    head = ["Gate", "Channels", "5 %", "Median", "95 %", "Least in", "Most in"]
-    return _table("Mean weights over the pictures", head, rows)
 
 
 def _sheet(report: Report, usual: Mapping[str, Spread]) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -71,6 +71,11 @@ def supports(node: Node) -> bool:
     return node.op in _OPERATIONS or node.op in (INPUT, WEIGHT)
 
 
+def unsupported(nodes: Iterable[Node]) -> list[str]:
+    """The operations of nodes that can't be translated, sorted."""
+    return sorted({node.op for node in nodes if not supports(node)})
+
+
 def _int(value: int) -> Value:
     return ops.constant(value, np.int64)
 
@@ -92,11 +97,8 @@ def _pair(x: Any, y: Any) -> tuple[Value, Value]:
     reference = x if isinstance(x, ov.Output) else y
     x, y = _like(x, reference), _like(y, reference)
     if x.get_element_type() != y.get_element_type():
-        kinds = [_ORDER.index(each.get_element_type().get_type_name()) for each in (x, y)]
-        if kinds[0] < kinds[1]:
-            x = ops.convert(x, y.get_element_type()).output(0)
-        else:
-            y = ops.convert(y, x.get_element_type()).output(0)
+        widest = max(x, y, key=lambda each: _ORDER.index(each.get_element_type().get_type_name())).get_element_type()
+        x, y = (each if each.get_element_type() == widest else ops.convert(each, widest).output(0) for each in (x, y))
     return x, y
 
 

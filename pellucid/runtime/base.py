@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pellucid.network.file import CompiledNetwork, Value
 from pellucid.network.graph import WANTED_INPUT, WEIGHT, Part
-from pellucid.types import Floats, InputPixels
+from pellucid.types import Array, Floats, InputPixels
 
-Array = NDArray[Any]
 # Which cores a pass uses. ``shared``: an equal share, because other passes run beside it. ``whole``: all, because it
 # runs alone. ``exact``: one thread, because the number of threads changes how sums are split and rounded.
 Cores = Literal["shared", "whole", "exact"]
@@ -100,12 +98,12 @@ class Head(Protocol):
         """A copy of the head with the numbers of each parameter shuffled. ``draw`` is the seed."""
         ...
 
-    def ready(self, gradient: bool, cores: Cores, draw: int | None = None) -> bool:
-        """Whether ``gradient`` (or ``logits``, if false) runs without compiling; with ``draw``, of a shuffled one."""
+    def ready(self, gradient: bool, cores: Cores) -> bool:
+        """Whether ``gradient`` (or ``logits``, if false) runs without compiling."""
         ...
 
-    def prepare(self, gradient: bool, cores: Cores, draw: int | None = None) -> None:
-        """Compile what ``gradient`` (or ``logits``, if false) needs, for up to a second. ``draw`` as in ``ready``."""
+    def prepare(self, gradient: bool, cores: Cores) -> None:
+        """Compile what ``gradient`` (or ``logits``, if false) needs, for up to a second."""
         ...
 
 

@@ -50,10 +50,10 @@ def create(
         raise ValueError(f"there is no OpenVINO engine: {missing}")
     missing = ""
     if installed and not on_cuda and engine != "torch":
-        from pellucid.runtime.aten_to_openvino import supports
+        from pellucid.runtime.aten_to_openvino import unsupported
         from pellucid.runtime.openvino_runtime import OpenVINORuntime, has_bf16
 
-        missing = ", ".join(sorted({node.op for node in network.graph.nodes.values() if not supports(node)}))
+        missing = ", ".join(unsupported(network.graph.nodes.values()))
         if missing and engine == "openvino":
             raise ValueError(f"OpenVINO can't run {network.model.name}: it has no operation for {missing}")
     if installed and not on_cuda and engine != "torch" and not missing:

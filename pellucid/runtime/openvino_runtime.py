@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import tempfile
 import threading
 import time
 from collections import OrderedDict
@@ -19,21 +18,18 @@ from typing import Any, Final
 
 import numpy as np
 import openvino as ov
-from numpy.typing import NDArray
 from openvino import opset15 as ops
 
-from pellucid.network.file import CompiledNetwork, Value
+from pellucid.network.file import CompiledNetwork, Value, is_writable
 from pellucid.network.graph import PIXELS_INPUT, WANTED_INPUT, Part
 from pellucid.network.spec import PreprocessSpec
 from pellucid.runtime import aten_to_openvino
 from pellucid.runtime.base import Cores, RuntimeInfo, parts_behind, shuffled_weights
 from pellucid.runtime.cores import processor
 from pellucid.runtime.queueing import SlotQueue
-from pellucid.types import Floats, InputPixels
+from pellucid.types import Array, Floats, InputPixels
 
 log = logging.getLogger(__name__)
-
-Array = NDArray[Any]
 
 # Models in the cache besides the pinned ones. Each holds a copy of its weights, packed for the processor.
 _MOST_MODELS: Final = 8
@@ -77,13 +73,15 @@ class OpenVINORuntime:
         description = f"OpenVINO {ov.__version__.partition('-')[0]} on cpu, {precision}"
         self.info = RuntimeInfo("openvino", "cpu", precision, threads, description, processor())
         self._core = ov.Core()
-        self._cache = cache if cache is not None and _writable(cache) else None
+        self._cache = cache
+        if cache is not None and not is_writable(cache):
+            log.warning("compiled models are not cached, so each start takes longer: %s is not writable", cache)
+            self._cache = None
         self._models = ModelCache(_MOST_MODELS)
         self.example = lru_cache(_MOST_MODELS)(self._find_example)
         self._queue = SlotQueue(self.slots)
 
     def at(self, network: CompiledNetwork) -> OpenVINORuntime:
-        """See Runtime."""
         other = copy(self)
         other.network = network
         other.example = lru_cache(_MOST_MODELS)(other._find_example)
@@ -92,7 +90,6 @@ class OpenVINORuntime:
     def run(
         self, images: InputPixels, wanted: Floats | None, outputs: Sequence[str], cores: Cores
     ) -> tuple[dict[str, Array], float]:
-        """See Runtime."""
         names = _names(outputs)
         inputs: list[Array] = [images, *([] if wanted is None else [wanted])]
         with self._queue.occupy() as wait:
@@ -102,7 +99,6 @@ class OpenVINORuntime:
         return found, wait.waited_s
 
     def ready(self, outputs: Sequence[str], cores: Cores) -> bool:
-        """See Runtime."""
         return self.known(_names(outputs), cores)
 
     def known(self, key: Hashable, cores: Cores) -> bool:
@@ -111,14 +107,12 @@ class OpenVINORuntime:
         return model is not None and model.ready(cores)
 
     def prepare(self, outputs: Sequence[str], cores: Cores, keep: bool = False) -> None:
-        """See Runtime."""
         names = _names(outputs)
         if keep:
             self._models.pin(self._key(names))
         self._of_images(names).compiled(cores)
 
     def behind(self, value: Value) -> OpenVINOHead:
-        """See Runtime."""
         return OpenVINOHead(self, value)
 
     def _find_example(self, outputs: tuple[str, ...]) -> list[Array]:
@@ -310,30 +304,20 @@ class OpenVINOHead:
         self.inputs, self._to_logits, self._to_gradient = parts_behind(runtime.network, value)
 
     def logits(self, crossing: Sequence[Array], cores: Cores) -> Floats:
-        """See Head."""
         return self._run(self._part(gradient=False), crossing, cores)
 
     def gradient(self, crossing: Sequence[Array], wanted: Floats, cores: Cores) -> Array:
-        """See Head."""
         return self._run(self._part(gradient=True), (*crossing, wanted), cores)
 
     def shuffled(self, draw: int) -> OpenVINOHead:
-        """See Head."""
         other = copy(self)
         other._draw = draw
         return other
 
-    def ready(self, gradient: bool, cores: Cores, draw: int | None = None) -> bool:
-        """See Head."""
-        if draw is not None:
-            return self.shuffled(draw).ready(gradient, cores)
+    def ready(self, gradient: bool, cores: Cores) -> bool:
         return self._runtime.known(self._key(self._part(gradient)), cores)
 
-    def prepare(self, gradient: bool, cores: Cores, draw: int | None = None) -> None:
-        """See Head."""
-        if draw is not None:
-            self.shuffled(draw).prepare(gradient, cores)
-            return
+    def prepare(self, gradient: bool, cores: Cores) -> None:
         wanted = [np.zeros((1, self._runtime.network.model.scalars), np.float32)] if gradient else []
         self._model(self._part(gradient)).compiled(cores, [*self._runtime.example(self.inputs), *wanted])
 
@@ -382,17 +366,6 @@ def normalised(images: InputPixels, spec: PreprocessSpec) -> Floats:
 def _names(outputs: Sequence[str]) -> tuple[str, ...]:
     """The outputs of the model, sorted, so that their order does not matter. The pixels need no model."""
     return tuple(sorted({*outputs} - {PIXELS_INPUT}))
-
-
-def _writable(folder: Path) -> bool:
-    """Whether the folder is writable. Creates it if it is missing."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return True
-    except OSError:
-        log.warning("compiled models are not cached, so each start takes longer: %s is not writable", folder)
-        return False
 
 
 def _lower_priority() -> None:

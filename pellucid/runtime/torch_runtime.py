@@ -12,16 +12,14 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from pellucid.network.file import CompiledNetwork, NetworkFileError, Value
 from pellucid.network.graph import PIXELS_INPUT, WANTED_INPUT, WEIGHT, Batch, Dtype, Node, Part, Ref, walk
 from pellucid.runtime.base import Cores, RuntimeInfo, parts_behind, shuffled_weights
 from pellucid.runtime.cores import processor
-from pellucid.types import Floats, InputPixels
+from pellucid.types import Array, Floats, InputPixels
 
-Array = NDArray[Any]
 # Cached parts, one for each set of outputs. They share their weights.
 _MOST_PARTS: Final = 64
 # Cached heads. A head with shuffled weights holds a copy of them.
@@ -71,7 +69,8 @@ def build(
     fixed: dict[str, Node] = {}
     for node in part.nodes:
         reads = node.refs()
-        if node.op == WEIGHT or (reads and fixed.keys() >= {*reads} and not _follows_batch(node)):
+        follows_batch = any(isinstance(leaf, Batch) for leaf in node.leaves())
+        if node.op == WEIGHT or (reads and fixed.keys() >= {*reads} and not follows_batch):
             fixed[node.name] = node
         else:
             steps.append((node, operation(node.op)))
@@ -184,18 +183,6 @@ def _run(
     return function(*args, **{key: _listed(walk(value, leaf)) for key, value in node.kwargs.items()})
 
 
-def _follows_batch(node: Node) -> bool:
-    """Whether an argument of the node is a multiple of the batch size."""
-    found = False
-
-    def leaf(value: Any) -> None:
-        nonlocal found
-        found |= isinstance(value, Batch)
-
-    walk((node.args, tuple(node.kwargs.values())), leaf)
-    return found
-
-
 def _listed(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
@@ -257,7 +244,7 @@ class TorchRuntime:
         shift = torch.tensor(shifts, dtype=self.kind, device=device)
         self._scale, self._shift = scale[:, None, None], shift[:, None, None]
         self._parts = lru_cache(_MOST_PARTS)(self._built)
-        self._heads = lru_cache(_MOST_HEADS)(lambda value, draw: TorchHead(self, value, draw))
+        self.heads = lru_cache(_MOST_HEADS)(lambda value, draw: TorchHead(self, value, draw))
         self._constants: dict[tuple[str, bool], Tensor] = {}
         self._building = threading.Lock()
         self._stream: Any = None
@@ -274,13 +261,12 @@ class TorchRuntime:
         other.network = network
         other._constants = {key: value for key, value in self._constants.items() if key[0] in same}
         other._parts = lru_cache(_MOST_PARTS)(other._built)
-        other._heads = lru_cache(_MOST_HEADS)(lambda value, draw: TorchHead(other, value, draw))
+        other.heads = lru_cache(_MOST_HEADS)(lambda value, draw: TorchHead(other, value, draw))
         return other
 
     def run(
         self, images: InputPixels, wanted: Floats | None, outputs: Sequence[str], cores: Cores
     ) -> tuple[dict[str, Array], float]:
-        """See Runtime."""
         pixels = torch.from_numpy(images)
         if self._stream is not None:
             pixels = pixels.pin_memory()  # makes the copy to the device asynchronous and faster
@@ -308,12 +294,7 @@ class TorchRuntime:
         return build(part, weights, self._device, self._dtype, constants)
 
     def behind(self, value: Value) -> TorchHead:
-        """See Runtime."""
-        return self._heads(value, None)
-
-    def shuffled(self, value: Value, draw: int) -> TorchHead:
-        """See Head."""
-        return self._heads(value, draw)
+        return self.heads(value, None)
 
     def ready(self, outputs: Sequence[str], cores: Cores) -> bool:
         """See Runtime: there is nothing to compile."""
@@ -367,25 +348,22 @@ class TorchHead:
         return self._runtime.built(part, network.weights if draw is None else shuffled_weights(network, part, draw))
 
     def logits(self, crossing: Sequence[Array], cores: Cores) -> Floats:
-        """See Head."""
         with self._runtime.computing(cores):
             return self._runtime.array(self._logits(*map(self._runtime.tensor, crossing))[0])
 
     def gradient(self, crossing: Sequence[Array], wanted: Floats, cores: Cores) -> Array:
-        """See Head."""
         with self._runtime.computing(cores):
             rows = self._runtime.tensor(wanted).to(self._runtime.kind)
             return self._runtime.array(self._gradient(*map(self._runtime.tensor, crossing), rows)[0])
 
     def shuffled(self, draw: int) -> TorchHead:
-        """See Head."""
-        return self._runtime.shuffled(self._value, draw)
+        return self._runtime.heads(self._value, draw)
 
-    def ready(self, gradient: bool, cores: Cores, draw: int | None = None) -> bool:
+    def ready(self, gradient: bool, cores: Cores) -> bool:
         """See Head: there is nothing to compile."""
         return True
 
-    def prepare(self, gradient: bool, cores: Cores, draw: int | None = None) -> None:
+    def prepare(self, gradient: bool, cores: Cores) -> None:
         """See Head."""
 
 

@@ -1,160 +1,82 @@
-"""The types of the replies. The OpenAPI document is made from them, and the Python client parses replies with them."""
+"""The types of the replies. The OpenAPI document is made from them, and the Python client parses replies with them.
 
-from pellucid.schemas.atlas import (
-    AtlasFacts,
-    BoxChannel,
-    BoxChannels,
-    ChannelDetail,
-    ChannelExample,
-    ChannelList,
-    ChannelSummary,
-    ClassScore,
-    GateAtlas,
-    MapsAtlas,
-    Meaning,
-)
-from pellucid.schemas.base import (
-    BoxField,
-    ClassName,
-    ImageInfo,
-    Picture,
-    Prediction,
-    Problem,
-    Schema,
-    Target,
-)
-from pellucid.schemas.catalogue import (
-    DefaultLayer,
-    GateShape,
-    Health,
-    Layer,
-    MethodCost,
-    MethodCostHere,
-    MethodDetail,
-    ModelDetail,
-    ModelList,
-    ModelSummary,
-    Output,
-    WholeView,
-)
-from pellucid.schemas.compare import ComparedGate, ComparedMaps, ComparedSide, CompareReply, Comparison, GateChange
-from pellucid.schemas.provenance import Engine, Frame, Preprocess, Provenance, Weights
-from pellucid.schemas.results import (
-    Attention,
-    ChannelWeight,
-    ExplainedRegion,
-    Failure,
-    FeatureMap,
-    Gate,
-    GradCam,
-    Importance,
-    Reply,
-    Result,
-    Segmentation,
-    SegmentationClass,
-    SpatialGate,
-    Stats,
-    Tiles,
-)
-from pellucid.schemas.shown import Answers
-from pellucid.schemas.side_by_side import MapOnScale, RawMap, SideBySide
-from pellucid.schemas.trust import (
-    Areas,
-    Confidence,
-    MaskedConfidence,
-    RandomConfidence,
-    RandomCurve,
-    Sanity,
-    Trust,
-    TrustCost,
-    TrustCurve,
-)
-from pellucid.schemas.what_if import (
-    Agreement,
-    AppliedEdit,
-    ChannelFactor,
-    ChannelRanking,
-    MutedChannel,
-    TargetChange,
-    WhatIf,
-)
+Import them from here. A name that is imported as itself is public.
+"""
 
-__all__ = [
-    "Agreement",
-    "Answers",
-    "AppliedEdit",
-    "Areas",
-    "AtlasFacts",
-    "Attention",
-    "BoxChannel",
-    "BoxChannels",
-    "BoxField",
-    "ChannelDetail",
-    "ChannelExample",
-    "ChannelFactor",
-    "ChannelList",
-    "ChannelRanking",
-    "ChannelSummary",
-    "ChannelWeight",
-    "ClassName",
-    "ClassScore",
-    "CompareReply",
-    "ComparedGate",
-    "ComparedMaps",
-    "ComparedSide",
-    "Comparison",
-    "Confidence",
-    "DefaultLayer",
-    "Engine",
-    "ExplainedRegion",
-    "Failure",
-    "FeatureMap",
-    "Frame",
-    "Gate",
-    "GateAtlas",
-    "GateChange",
-    "GateShape",
-    "GradCam",
-    "Health",
-    "ImageInfo",
-    "Importance",
-    "Layer",
-    "MapOnScale",
-    "MapsAtlas",
-    "MaskedConfidence",
-    "Meaning",
-    "MethodCost",
-    "MethodCostHere",
-    "MethodDetail",
-    "ModelDetail",
-    "ModelList",
-    "ModelSummary",
-    "MutedChannel",
-    "Output",
-    "Picture",
-    "Prediction",
-    "Preprocess",
-    "Problem",
-    "Provenance",
-    "RandomConfidence",
-    "RandomCurve",
-    "RawMap",
-    "Reply",
-    "Result",
-    "Sanity",
-    "Schema",
-    "Segmentation",
-    "SegmentationClass",
-    "SideBySide",
-    "SpatialGate",
-    "Stats",
-    "Target",
-    "TargetChange",
-    "Tiles",
-    "Trust",
-    "TrustCost",
-    "TrustCurve",
-    "Weights",
-    "WhatIf",
-    "WholeView",
-]
+from pellucid.schemas.atlas import AtlasFacts as AtlasFacts
+from pellucid.schemas.atlas import BoxChannel as BoxChannel
+from pellucid.schemas.atlas import BoxChannels as BoxChannels
+from pellucid.schemas.atlas import ChannelDetail as ChannelDetail
+from pellucid.schemas.atlas import ChannelExample as ChannelExample
+from pellucid.schemas.atlas import ChannelList as ChannelList
+from pellucid.schemas.atlas import ChannelSummary as ChannelSummary
+from pellucid.schemas.atlas import ClassScore as ClassScore
+from pellucid.schemas.atlas import GateAtlas as GateAtlas
+from pellucid.schemas.atlas import MapsAtlas as MapsAtlas
+from pellucid.schemas.atlas import Meaning as Meaning
+from pellucid.schemas.base import BoxField as BoxField
+from pellucid.schemas.base import ClassName as ClassName
+from pellucid.schemas.base import ImageInfo as ImageInfo
+from pellucid.schemas.base import Picture as Picture
+from pellucid.schemas.base import Prediction as Prediction
+from pellucid.schemas.base import Problem as Problem
+from pellucid.schemas.base import Schema as Schema
+from pellucid.schemas.base import Target as Target
+from pellucid.schemas.catalogue import DefaultLayer as DefaultLayer
+from pellucid.schemas.catalogue import GateShape as GateShape
+from pellucid.schemas.catalogue import Health as Health
+from pellucid.schemas.catalogue import Layer as Layer
+from pellucid.schemas.catalogue import MethodCost as MethodCost
+from pellucid.schemas.catalogue import MethodCostHere as MethodCostHere
+from pellucid.schemas.catalogue import MethodDetail as MethodDetail
+from pellucid.schemas.catalogue import ModelDetail as ModelDetail
+from pellucid.schemas.catalogue import ModelList as ModelList
+from pellucid.schemas.catalogue import ModelSummary as ModelSummary
+from pellucid.schemas.catalogue import Output as Output
+from pellucid.schemas.catalogue import WholeView as WholeView
+from pellucid.schemas.compare import ComparedGate as ComparedGate
+from pellucid.schemas.compare import ComparedMaps as ComparedMaps
+from pellucid.schemas.compare import ComparedSide as ComparedSide
+from pellucid.schemas.compare import CompareReply as CompareReply
+from pellucid.schemas.compare import Comparison as Comparison
+from pellucid.schemas.compare import GateChange as GateChange
+from pellucid.schemas.provenance import Engine as Engine
+from pellucid.schemas.provenance import Frame as Frame
+from pellucid.schemas.provenance import Preprocess as Preprocess
+from pellucid.schemas.provenance import Provenance as Provenance
+from pellucid.schemas.provenance import Weights as Weights
+from pellucid.schemas.results import Attention as Attention
+from pellucid.schemas.results import ChannelWeight as ChannelWeight
+from pellucid.schemas.results import ExplainedRegion as ExplainedRegion
+from pellucid.schemas.results import Failure as Failure
+from pellucid.schemas.results import FeatureMap as FeatureMap
+from pellucid.schemas.results import Gate as Gate
+from pellucid.schemas.results import GradCam as GradCam
+from pellucid.schemas.results import Importance as Importance
+from pellucid.schemas.results import Reply as Reply
+from pellucid.schemas.results import Result as Result
+from pellucid.schemas.results import Segmentation as Segmentation
+from pellucid.schemas.results import SegmentationClass as SegmentationClass
+from pellucid.schemas.results import SpatialGate as SpatialGate
+from pellucid.schemas.results import Stats as Stats
+from pellucid.schemas.results import Tiles as Tiles
+from pellucid.schemas.shown import Answers as Answers
+from pellucid.schemas.side_by_side import MapOnScale as MapOnScale
+from pellucid.schemas.side_by_side import RawMap as RawMap
+from pellucid.schemas.side_by_side import SideBySide as SideBySide
+from pellucid.schemas.trust import Areas as Areas
+from pellucid.schemas.trust import Confidence as Confidence
+from pellucid.schemas.trust import MaskedConfidence as MaskedConfidence
+from pellucid.schemas.trust import RandomConfidence as RandomConfidence
+from pellucid.schemas.trust import RandomCurve as RandomCurve
+from pellucid.schemas.trust import Sanity as Sanity
+from pellucid.schemas.trust import Trust as Trust
+from pellucid.schemas.trust import TrustCost as TrustCost
+from pellucid.schemas.trust import TrustCurve as TrustCurve
+from pellucid.schemas.what_if import Agreement as Agreement
+from pellucid.schemas.what_if import AppliedEdit as AppliedEdit
+from pellucid.schemas.what_if import ChannelFactor as ChannelFactor
+from pellucid.schemas.what_if import ChannelRanking as ChannelRanking
+from pellucid.schemas.what_if import MutedChannel as MutedChannel
+from pellucid.schemas.what_if import TargetChange as TargetChange
+from pellucid.schemas.what_if import WhatIf as WhatIf

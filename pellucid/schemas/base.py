@@ -65,9 +65,7 @@ class Problem(Schema):
     )
     request_id: str = Field(description="The request's id, as in X-Request-ID.", examples=["b1f5c0de7a3e4c55"])
     allowed: list[str] | None = Field(
-        None,
-        description="The allowed values, if listing them helps.",
-        examples=[["JPEG", "PNG"]],
+        None, description="The allowed values, if listing them helps.", examples=[["JPEG", "PNG"]]
     )
 
 
@@ -152,9 +150,7 @@ class Target(ClassName):
     value: float | None = Field(None, description="For a quantity: the network's output.", examples=[41.5])
     unit: str | None = Field(None, description="The quantity's unit, if it has one.", examples=["years"])
     similarity: float | None = Field(
-        None,
-        description="For an embedding: the cosine with the embedding of the reference, -1 to 1.",
-        examples=[0.83],
+        None, description="For an embedding: the cosine with the embedding of the reference, -1 to 1.", examples=[0.83]
     )
 
     @property

@@ -44,8 +44,7 @@ class DefaultLayer(Schema):
     """The layer of Grad-CAM if a request names none."""
 
     name: str = Field(
-        description="The layer. Empty if the network has none; requests for Grad-CAM then get 422.",
-        examples=["head"],
+        description="The layer. Empty if the network has none; requests for Grad-CAM then get 422.", examples=["head"]
     )
     shape: list[int] = Field(description="Channels, height and width of its output.", examples=[[1280, 7, 7]])
     why: str = Field(
@@ -220,9 +219,7 @@ class ModelDetail(ModelSummary):
     )
     method_details: list[MethodDetail] = Field(description="Details of each method, in the order of `methods`.")
     atlas: AtlasFacts | None = Field(description="Its atlas: what its channels respond to. Null if it has none.")
-    trust: TrustCost = Field(
-        description="The cost of `trust=true` for one image and one target, with default options.",
-    )
+    trust: TrustCost = Field(description="The cost of `trust=true` for one image and one target, with default options.")
 
 
 class Health(Schema):

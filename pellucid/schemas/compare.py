@@ -77,8 +77,7 @@ class ComparedGate(Schema):
     )
     mean_absolute: float = Field(description="The mean magnitude of `differences`.", examples=[0.08])
     rank_agreement: float | None = Field(
-        description="Spearman's rank correlation of both sides' weights. Null if one side is constant.",
-        examples=[0.71],
+        description="Spearman's rank correlation of both sides' weights. Null if one side is constant.", examples=[0.71]
     )
     most_changed: list[GateChange] = Field(
         description="The channels whose weights differ most, largest magnitude first. Equal weights are left out."

@@ -19,8 +19,7 @@ class RawMap(Schema):
     min: float = Field(description="The smallest value.", examples=[-0.02])
     max: float = Field(description="The largest value.", examples=[0.31])
     all_negative: bool = Field(
-        description="Whether no position has evidence for the class. The mask is then 0 throughout.",
-        examples=[False],
+        description="Whether no position has evidence for the class. The mask is then 0 throughout.", examples=[False]
     )
 
 

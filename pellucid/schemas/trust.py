@@ -114,8 +114,7 @@ class Trust(Schema):
         examples=["follows"],
     )
     sentence: str = Field(
-        description="The finding in words.",
-        examples=["The network follows this map for 'Egyptian cat': ..."],
+        description="The finding in words.", examples=["The network follows this map for 'Egyptian cat': ..."]
     )
     advantage: float = Field(
         description="By how much the areas under the map's three curves are better than the same map's at random "

@@ -31,9 +31,9 @@ from tests.commands.invoke import pellucid
 def test_the_crops_of_a_planted_channel_show_what_it_answers_to(atlas: Atlas, network: CompiledNetwork) -> None:
     layer, field = atlas.layers["act"], receptive_fields(network, ["act"])["act"]
     for number in range(3):
-        channel = layer.channel(number)
-        assert len(channel.by_maximum) == len(channel.by_mean) == 9
-        for example in (*channel.by_maximum, *channel.by_mean):
+        by_maximum, by_mean = layer.examples_of(number, "maximum"), layer.examples_of(number, "mean")
+        assert len(by_maximum) == len(by_mean) == 9
+        for example in (*by_maximum, *by_mean):
             assert example.crop is not None
             assert example.mask is not None
             crop = atlas.crop(example.crop)
@@ -43,8 +43,8 @@ def test_the_crops_of_a_planted_channel_show_what_it_answers_to(atlas: Atlas, ne
             assert inside.argmax() == number
             assert inside[number] > 1.5 * np.delete(inside, number).max()
             assert atlas.picture(example.picture).predicted == number
-        assert channel.activating[0].index == number
-        example = channel.by_maximum[0]
+        assert layer.classes_of(number, "activating")[0].index == number
+        example = by_maximum[0]
         x0, y0, x1, y1 = atlas.crop(example.crop or 0).box
         fx0, fy0, fx1, fy1 = field.box(example.row, example.column)
         assert x0 <= fx0 < fx1 <= x1
@@ -57,8 +57,7 @@ def test_no_picture_is_there_twice(atlas: Atlas) -> None:
     near = next(number for number in range(46) if (atlas.picture(number).name or "").startswith("x near"))
     for layer in atlas.layers.values():
         for number in range(layer.channels):
-            channel = layer.channel(number)
-            for examples in (channel.by_maximum, channel.by_mean):
+            for examples in (layer.examples_of(number, "maximum"), layer.examples_of(number, "mean")):
                 pictures = [each.picture for each in examples]
                 assert len({*pictures}) == len(pictures)
                 assert near not in pictures
@@ -67,12 +66,15 @@ def test_no_picture_is_there_twice(atlas: Atlas) -> None:
 
 
 def test_the_classes_are_those_of_the_weights_and_of_the_gradients(atlas: Atlas, network: CompiledNetwork) -> None:
-    assert {name: layer.evidence for name, layer in atlas.layers.items()} == {"act": "gradients", "mix": "weights"}
+    assert {name: layer.facts.evidence for name, layer in atlas.layers.items()} == {
+        "act": "gradients",
+        "mix": "weights",
+    }
     for layer in atlas.layers.values():
         for number in range(3):
-            assert layer.channel(number).speaks_for[0].index == number
+            assert layer.classes_of(number, "for")[0].index == number
     mix = atlas.layers["mix"].class_means()
-    found = atlas.layers["mix"].channel(1).speaks_for[0]
+    found = atlas.layers["mix"].classes_of(1, "for")[0]
     assert found.pictures == mix.pictures[1]  # its weight is 1
     assert found.score == pytest.approx(mix.means[1, 1] * found.pictures / (found.pictures + 2), rel=2e-3)
     means = atlas.layers["act"].class_means()
@@ -108,12 +110,14 @@ def test_quantiles_are_those_of_numpy(
     np.testing.assert_allclose(gate.weight.quantiles, np.quantile(weights, shares, axis=0).T, rtol=1e-3)
     assert gate.before in atlas.layers
     assert [*gate.damaged] == ["clean", "noise", "blur", "dark", "jpeg"]
-    channel = gate.channel(1)
-    assert (
-        channel.weight[-2] <= np.float32(channel.highest[0].value) <= channel.weight[-1]
-    )  # the largest may be near another's
-    assert channel.weight[0] <= np.float32(channel.lowest[0].value) <= channel.weight[1]
-    assert atlas.crop(channel.highest[0].crop or 0).box == (0, 0, SIDE, SIDE)
+    weight, highest, lowest = (
+        gate.weight.quantiles[1],
+        gate.examples_of(1, "highest")[0],
+        gate.examples_of(1, "lowest")[0],
+    )
+    assert weight[-2] <= np.float32(highest.value) <= weight[-1]  # the largest may be near another's
+    assert weight[0] <= np.float32(lowest.value) <= weight[1]
+    assert atlas.crop(highest.crop or 0).box == (0, 0, SIDE, SIDE)
 
 
 def test_places_in_a_distribution() -> None:
@@ -156,7 +160,7 @@ def test_without_crops_no_part_of_a_picture_and_no_name_is_stored(
     assert b"WEBP" not in out.read_bytes()
     assert b"near" not in out.read_bytes()
     atlas = read(out, network)
-    example = atlas.layers["act"].channel(0).by_maximum[0]
+    example = atlas.layers["act"].examples_of(0, "maximum")[0]
     assert example.crop is None
     assert example.mask is None
     assert atlas.picture(example.picture).name is None

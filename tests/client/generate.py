@@ -28,6 +28,7 @@ from tests.support import REPOSITORY
 CLIENT: Final = REPOSITORY / "pellucid" / "client"
 _NAMES: Final = {
     "AsyncClient": "Client",
+    "AsyncExplainer": "Explainer",
     "AsyncBaseTransport": "BaseTransport",
     "AsyncRetrying": "Retrying",
     "aclose": "close",

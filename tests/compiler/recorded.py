@@ -13,9 +13,9 @@ from openvino import opset15 as ops
 from torch import Tensor, nn
 
 from pellucid.compiler.gradient.full_graph import FullGraph, record
-from pellucid.network.file import Array
 from pellucid.network.graph import PIXELS_INPUT, WANTED_INPUT, Dtype, Graph, Part, walk
 from pellucid.runtime import aten_to_openvino, torch_runtime
+from pellucid.types import Array
 
 CLASSES = 4
 Function = Callable[[Tensor], Tensor]

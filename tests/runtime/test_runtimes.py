@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from pellucid.network.file import CompiledNetwork
 from pellucid.network.spec import PIXELS
-from pellucid.runtime.base import Array, Runtime, parts_behind, shuffled_weights
+from pellucid.runtime.base import Runtime, parts_behind, shuffled_weights
 from pellucid.runtime.openvino_runtime import OpenVINORuntime
 from pellucid.runtime.torch_runtime import TorchRuntime
-from pellucid.types import Floats, Pixels
+from pellucid.types import Array, Floats, Pixels
 from tests.networks import PREPROCESS, SIZE, compiled, in_memory, network
 
 Make = Callable[..., Runtime]

@@ -97,20 +97,24 @@ def avg_pool_backward(
     return _backward(gradient, x.shape, along(0), along(1))
 
 
-def _resized(side: int, mode: str, align: bool | None, scale: float | None) -> Along:
-    def along(units: Tensor) -> Any:
-        if mode == "nearest":
-            return aten.upsample_nearest2d.default(units, [side, 1], scale, None)
-        function = aten.upsample_bilinear2d if mode == "bilinear" else aten.upsample_bicubic2d
-        return function.default(units, [side, 1], bool(align), scale, None)
+def _resized(
+    sides: Sequence[int], mode: str, align: bool, rows: float | None, columns: float | None
+) -> tuple[Along, Along]:
+    """Resizing to ``sides`` along height and along width, by these scales."""
 
-    return along
+    def along(side: int, scale: float | None) -> Along:
+        if mode == "nearest":
+            return lambda units: aten.upsample_nearest2d.default(units, [side, 1], scale, None)
+        function = aten.upsample_bilinear2d if mode == "bilinear" else aten.upsample_bicubic2d
+        return lambda units: function.default(units, [side, 1], align, scale, None)
+
+    return along(sides[0], rows), along(sides[1], columns)
 
 
 def upsample_nearest(x: Tensor, sides: Sequence[int], rows: float | None = None, columns: float | None = None) -> Any:
     if all(side % given == 0 for side, given in zip(sides, x.shape[2:], strict=True)):
         return NotImplemented  # every runtime has this case
-    return _forward(x, _resized(sides[0], "nearest", None, rows), _resized(sides[1], "nearest", None, columns))
+    return _forward(x, *_resized(sides, "nearest", False, rows, columns))
 
 
 def upsample_nearest_backward(
@@ -123,15 +127,14 @@ def upsample_nearest_backward(
     times = [side // other for side, other in zip(sides, given[2:], strict=True)]
     if all(side == other * time for side, other, time in zip(sides, given[2:], times, strict=True)):
         return aten.avg_pool2d.default(gradient, times, times) * math.prod(times)
-    along = _resized(sides[0], "nearest", None, rows), _resized(sides[1], "nearest", None, columns)
-    return _backward(gradient, given, *along)
+    return _backward(gradient, given, *_resized(sides, "nearest", False, rows, columns))
 
 
 def _upsample(mode: str) -> Callable[..., Tensor]:
     def made(
         x: Tensor, sides: Sequence[int], align: bool, rows: float | None = None, columns: float | None = None
     ) -> Tensor:
-        return _forward(x, _resized(sides[0], mode, align, rows), _resized(sides[1], mode, align, columns))
+        return _forward(x, *_resized(sides, mode, align, rows, columns))
 
     return made
 
@@ -145,8 +148,7 @@ def _upsample_backward(mode: str) -> Callable[..., Tensor]:
         rows: float | None = None,
         columns: float | None = None,
     ) -> Tensor:
-        along = _resized(sides[0], mode, align, rows), _resized(sides[1], mode, align, columns)
-        return _backward(gradient, given, *along)
+        return _backward(gradient, given, *_resized(sides, mode, align, rows, columns))
 
     return made
 

@@ -176,31 +176,22 @@ def _pool_sizes(op: Op) -> tuple[Any, ...]:
 def _max_pool(op: Op) -> Made:
     kernel, stride, begin, end, ceil = _pool_sizes(op)
     dilation = op.attributes.get("dilations", 1)
+    pool = partial(functional.max_pool2d, kernel_size=kernel, stride=stride, dilation=dilation, ceil_mode=ceil)
     if begin == end:
-        return partial(
-            functional.max_pool2d, kernel_size=kernel, stride=stride, padding=begin, dilation=dilation, ceil_mode=ceil
-        )
-    return lambda x: functional.max_pool2d(
-        functional.pad(x, _pads(begin, end), value=-math.inf), kernel, stride, 0, dilation, ceil_mode=ceil
-    )
+        return partial(pool, padding=begin)
+    return lambda x: pool(functional.pad(x, _pads(begin, end), value=-math.inf))
 
 
 def _avg_pool(op: Op) -> Made:
     kernel, stride, begin, end, ceil = _pool_sizes(op)
     counts = not op.attributes["exclude-pad"]
+    pool = partial(functional.avg_pool2d, kernel_size=kernel, stride=stride, ceil_mode=ceil)
     if begin == end:
-        return partial(
-            functional.avg_pool2d,
-            kernel_size=kernel,
-            stride=stride,
-            padding=begin,
-            ceil_mode=ceil,
-            count_include_pad=counts,
-        )
+        return partial(pool, padding=begin, count_include_pad=counts)
     if not counts:
         raise RuntimeError("AvgPool leaves out padding that differs between sides")
     pad = _zero_pad(begin, end)
-    return lambda x: functional.avg_pool2d(pad(x), kernel, stride, ceil_mode=ceil)
+    return lambda x: pool(pad(x))
 
 
 def _reshape(op: Op) -> Made:

@@ -11,7 +11,6 @@ import hashlib
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -38,16 +37,8 @@ _PRIMES: Final = (97, 101, 103, 107, 109, 113, 127, 131, 137, 139, 149, 151, 157
 _TOLERANCE: Final = 1e-4
 _INSTEAD: Final = "compile the network from torch instead"
 _QUANTIZED: Final = {"FakeQuantize", "FakeConvert"}
-# The messages of ONNX's protobuf that lead to the names of external data, by the numbers of their fields.
-_MESSAGES: Final = {
-    "model": {7: "graph", 25: "function"},
-    "graph": {1: "node", 5: "tensor", 15: "sparse"},
-    "function": {7: "node"},
-    "node": {5: "attribute"},
-    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
-    "sparse": {1: "tensor", 2: "tensor"},
-    "tensor": {13: "entry"},
-}
+# The entry "location" of a tensor's external data, as protobuf writes it. The length of the file's name ends it.
+_LOCATION: Final = re.compile(rb"(?s)j.{1,2}\n\x08location\x12([\x80-\xff]?[\x00-\x7f])")
 # Operations that compute shapes, which are folded.
 _OF_SHAPES: Final = {
     *("Constant", "Parameter", "Result", "ShapeOf", "Range", "ReduceProd", "Floor", "Ceiling", "Mod", "FloorMod"),
@@ -123,7 +114,7 @@ def weights_digest(path: Path) -> str:
         return digest_of(path.with_suffix(".bin"))
     content = path.read_bytes()
     found = hashlib.sha256(content)
-    for location in sorted(_locations(memoryview(content))):
+    for location in sorted(_locations(content)):
         data = path.parent / location
         if not data.is_file():
             raise SourceError(f"{path.name} has its weights in {location[:80]!r}, which is no file beside it")
@@ -131,46 +122,13 @@ def weights_digest(path: Path) -> str:
     return found.hexdigest()
 
 
-def _locations(model: memoryview) -> set[str]:
+def _locations(model: bytes) -> set[str]:
     """The files of external data that an ONNX model names."""
-    found, pending = set(), [("model", model)]
-    while pending:
-        kind, message = pending.pop()
-        parts = [*_parts(message)]
-        if kind == "entry":
-            entry = {number: bytes(value) for number, value in parts}
-            found |= {entry[2].decode()} if entry.get(1) == b"location" else set()
-        else:
-            pending += [(_MESSAGES[kind][number], part) for number, part in parts if number in _MESSAGES[kind]]
+    found = set()
+    for entry in _LOCATION.finditer(model):
+        length = sum((byte & 127) << 7 * place for place, byte in enumerate(entry[1]))
+        found.add(model[entry.end() : entry.end() + length].decode())
     return found
-
-
-def _parts(message: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """The fields of a protobuf message that have a length: their numbers and bytes."""
-    at = 0
-
-    def varint() -> int:
-        nonlocal at
-        value = shift = 0
-        while True:
-            byte = message[at]
-            value, shift, at = value | (byte & 127) << shift, shift + 7, at + 1
-            if byte < 128:
-                return value
-
-    while at < len(message):
-        key = varint()
-        match key & 7:
-            case 0:
-                varint()
-            case 1:
-                at += 8
-            case 2:
-                size = varint()
-                yield key >> 3, message[at : at + size]
-                at += size
-            case _:
-                at += 4
 
 
 def _refuse_unknown(name: str, unknown: set[str]) -> None:

@@ -116,9 +116,7 @@ class TracedNetwork:
         self.blocks = self._blocks(names, attentions)
         specs = self._attention_specs(names, attentions)
         self.spec = replace(
-            self._describe([layer for _, layer in spatial], gate_specs),
-            spatial_gates=spatial_specs,
-            attentions=specs,
+            self._describe([layer for _, layer in spatial], gate_specs), spatial_gates=spatial_specs, attentions=specs
         )
         self._parameters = {id(value): name for name, value in net.named_parameters()}
 

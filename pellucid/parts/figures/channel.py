@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 from PIL import Image
 
-from pellucid.atlas.content import ClassScore, Example
+from pellucid.atlas.content import QUANTILES, By, ClassScore, Example
 from pellucid.atlas.file import Atlas, Gate, Layer
 from pellucid.network.spec import ModelSpec
 from pellucid.parts.channels import dimmed, require_channel
@@ -24,12 +24,8 @@ _SHOWN: Final = 9  # examples in a row
 _GAP: Final = 0.08  # between two, as a share of one
 _PAPER: Final = (255, 255, 255)
 _LEVELS: Final = {"minimum": 0.0, "a quarter below": 0.25, "median": 0.5, "three quarters below": 0.75, "maximum": 1.0}
-_CAPTIONS: Final = {
-    "maximum": "Largest activations",
-    "mean": "Largest means",
-    "highest": "Largest weights",
-    "lowest": "Smallest weights",
-}
+_OF_LAYERS: Final[dict[By, str]] = {"maximum": "Largest activations", "mean": "Largest means"}
+_OF_GATES: Final[dict[By, str]] = {"highest": "Largest weights", "lowest": "Smallest weights"}
 
 
 def drawn(atlas: Atlas, of: Layer | Gate, number: int, spec: ModelSpec, media_type: str) -> Picture:
@@ -37,31 +33,27 @@ def drawn(atlas: Atlas, of: Layer | Gate, number: int, spec: ModelSpec, media_ty
     require_channel(of, number)
     blocks: list[figure.Bars | None] = []
     if isinstance(of, Gate):
-        gate = of.channel(number)
-        examples = {"highest": gate.highest, "lowest": gate.lowest}
-        blocks += [_distribution("Weight", gate.weight), _damaged(gate.damaged)]
-        classes = {"Predicted classes with the largest weights": (gate.activating, "standard deviations from the mean")}
+        captions = _OF_GATES
+        blocks += [_distribution("Weight", of.weight.quantiles[number]), _damaged(of, number)]
+        activating = "Predicted classes with the largest weights", "standard deviations from the mean"
+        scores = [_classes(*activating, of.classes_of(number, "activating"), spec)]
         note = f"weights of the channel, which scale {of.before}"
     else:
-        channel = of.channel(number)
-        examples = {"maximum": channel.by_maximum, "mean": channel.by_mean}
-        blocks += [_distribution("Largest activation", channel.maximum), _distribution("Mean activation", channel.mean)]
-        unit = {
-            "weights": "mean of weight times activation",
-            "gradients": "mean of gradient times activation",
-        }
-        classes = {
-            "Classes it speaks for": (channel.speaks_for, unit.get(of.evidence, "")),
-            "Predicted classes that activate it": (channel.activating, "standard deviations above the mean"),
-        }
-        note = f"{channel.zeros:.0%} of its positions are 0"
-    scores = [_classes(title, unit, found, spec) for title, (found, unit) in classes.items()]
-    panels = [_examples(atlas, _CAPTIONS[by], found, spec) for by, found in examples.items()]
+        captions = _OF_LAYERS
+        blocks += [_distribution("Largest activation", of.maximum.quantiles[number])]
+        blocks += [_distribution("Mean activation", of.mean.quantiles[number])]
+        unit = {"weights": "mean of weight times activation", "gradients": "mean of gradient times activation"}
+        speaks_for = "Classes it speaks for", unit.get(of.facts.evidence, "")
+        activating = "Predicted classes that activate it", "standard deviations above the mean"
+        scores = [_classes(*speaks_for, of.classes_of(number, "for"), spec)]
+        scores += [_classes(*activating, of.classes_of(number, "activating"), spec)]
+        note = f"{of.zeros[number]:.0%} of its positions are 0"
+    panels = [_examples(atlas, title, of.examples_of(number, by), spec) for by, title in captions.items()]
     sheet = figure.Sheet(
         f"{of.name}, channel {number}",
         f"{spec.name}, over {atlas.about.pictures:,} pictures of its atlas; {note}",
         [[panel] for panel in panels if panel],
-        [block for block in (*scores, *blocks) if block],
+        [*scores, *blocks],
         [] if atlas.about.crops else ["The atlas was built without crops."],
         [f"atlas {atlas.digest[:12]} (first digits of SHA-256). Crops are dark where the channel is inactive."],
     )
@@ -109,9 +101,9 @@ def _distribution(title: str, quantiles: Floats) -> figure.Bars:
     return figure.Bars(title, "over pictures", rows, -low / reach if low else None)
 
 
-def _damaged(damaged: Mapping[str, Floats]) -> figure.Bars | None:
+def _damaged(of: Gate, number: int) -> figure.Bars | None:
     """The medians over damaged copies of the same pictures."""
-    medians = {kind: float(quantiles[len(quantiles) // 2]) for kind, quantiles in damaged.items()}
+    medians = {kind: float(each.quantiles[number, QUANTILES // 2]) for kind, each in of.damaged.items()}
     if not medians:
         return None
     reach = max(medians.values()) or 1.0

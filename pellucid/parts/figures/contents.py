@@ -11,11 +11,12 @@ import numpy as np
 from pellucid.network.spec import ModelSpec
 from pellucid.parts.figures.figure import Bars, Panel, Row, Scale, rgb
 from pellucid.parts.option_types import Analysis
+from pellucid.parts.predictions import prediction_json
 from pellucid.render import compose
 from pellucid.render.compose import Size
 from pellucid.render.figure import number
 from pellucid.types import Box as SourceBox
-from pellucid.types import DecodedImage, Explanation, Floats, GateReading, ImageInfo, MethodSpec, Pixels
+from pellucid.types import DecodedImage, Explanation, Floats, GateReading, ImageInfo, MethodSpec, Pixels, Prediction
 
 _MOST_ROWS: Final = 8
 # What shows through a difference: the grey of its bar, and of a photograph beneath, which is paled towards it.
@@ -74,26 +75,20 @@ def picture_words(info: ImageInfo) -> str:
     return f"{info.filename or 'Picture'}, {info.width} \N{MULTIPLICATION SIGN} {info.height} pixels"
 
 
-def source_words(spec: ModelSpec, *infos: ImageInfo) -> str:
-    """Which weights saw which pictures."""
-    digest = spec.parameters_sha256 or spec.weights_sha256
-    weights = f"{spec.name}, weights {digest[:12]}" if digest else spec.name
-    pictures = ", ".join(dict.fromkeys(f"picture {info.sha256[:12]}" for info in infos))
-    return f"{weights}; {pictures} (first digits of SHA-256)"
+def sources(
+    images: Sequence[DecodedImage], specs: Iterable[ModelSpec], names: Iterable[str], methods: Sequence[MethodSpec]
+) -> list[str]:
+    """What scores of pictures in tiles are, the papers of the methods ``names``, and which weights saw which pictures.
 
-
-def tiles_words(*images: DecodedImage) -> str:
-    """What the scores of pictures in tiles are; empty if there are none."""
-    if not any(image.tiling for image in images):
-        return ""
-    return "Scores and the factors of gates are means over the tiles."
-
-
-def papers(names: Iterable[str], methods: Sequence[MethodSpec]) -> str:
-    """The methods' names in their papers, and the papers."""
+    A sentence can be empty.
+    """
+    tiles = "Scores and the factors of gates are means over the tiles." if any(each.tiling for each in images) else ""
     known = {method.name: method for method in methods}
-    found = [known[name] for name in dict.fromkeys(names) if name in known]
-    return " ".join(f"{each.title}: {each.paper}." for each in found)
+    papers = [f"{known[name].title}: {known[name].paper}." for name in dict.fromkeys(names) if name in known]
+    pictures = ", ".join(dict.fromkeys(f"picture {image.info.sha256[:12]}" for image in images))
+    weights = dict.fromkeys((spec.name, spec.parameters_sha256 or spec.weights_sha256) for spec in specs)
+    networks = [f"{name}, weights {digest[:12]}" if digest else name for name, digest in weights]
+    return [tiles, " ".join(papers), *(f"{each}; {pictures} (first digits of SHA-256)" for each in networks)]
 
 
 # -- panels
@@ -189,18 +184,18 @@ def difference(title: str, image: DecodedImage | None, heat: Floats, box: Source
 # -- facts
 
 
-def predictions(title: str, found: Sequence[dict[str, Any]], spec: ModelSpec) -> Bars | None:
+def predictions(title: str, of: Sequence[Prediction], spec: ModelSpec) -> Bars | None:
     """The predictions, with bars where there are probabilities or shares."""
-    shown, more = found[:_MOST_ROWS], len(found) - _MOST_ROWS
+    found, more = [prediction_json(each, spec) for each in of[:_MOST_ROWS]], len(of) - _MOST_ROWS
     rest = f", {more} more in the JSON" if more > 0 else ""
     kind = spec.output.kind
     if not found:
         return None
     if kind == "linear":
-        return Bars(title, f"values{rest}", [Row(each["label"], score(each)) for each in shown], tracks=False)
+        return Bars(title, f"values{rest}", [Row(each["label"], score(each)) for each in found], tracks=False)
     if kind == "dense":
         rows = [
-            Row(each["label"], f"{each['share']:.1%}", 0, each["share"], class_colour(each["index"])) for each in shown
+            Row(each["label"], f"{each['share']:.1%}", 0, each["share"], class_colour(each["index"])) for each in found
         ]
         return Bars(title, f"share of what the network saw{rest}", rows)
     line = spec.output.threshold if kind == "sigmoid" else None
@@ -213,7 +208,7 @@ def predictions(title: str, found: Sequence[dict[str, Any]], spec: ModelSpec) ->
             float(each["probability"]),
             "bar" if each.get("applies", True) else "line",
         )
-        for each in shown
+        for each in found
     ]
     return Bars(title, note + rest, rows, line)
 

@@ -143,12 +143,12 @@ class Bars:
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
-    """What a figure shows, from top to bottom. A place of ``panels`` can be empty."""
+    """What a figure shows, from top to bottom. A place of ``panels`` and ``facts`` can be empty."""
 
     title: str
     note: str
     panels: Sequence[Sequence[Panel | None]]
-    facts: Sequence[Bars]
+    facts: Sequence[Bars | None]
     paragraphs: Sequence[str]
     source: Sequence[str]
 
@@ -159,8 +159,9 @@ def drawn(sheet: Sheet, theme: ThemeName, media_type: str) -> Picture:
     page.heading(sheet.title, sheet.note)
     for panels in sheet.panels:
         page.panels(panels)
-    for start in range(0, len(sheet.facts), 2):
-        page.facts(sheet.facts[start : start + 2])
+    facts = [block for block in sheet.facts if block]
+    for start in range(0, len(facts), 2):
+        page.facts(facts[start : start + 2])
     for paragraph in sheet.paragraphs:
         page.paragraph(paragraph, _BODY, page.theme.ink)
     for line in filter(None, sheet.source):
