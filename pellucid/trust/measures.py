@@ -178,29 +178,6 @@ def finding(advantage: float, p: float) -> Finding:
     return "follows" if advantage > 0 else "contradicts"
 
 
-def sentence(found: Measured, label: str, down: bool = False) -> str:
-    """The finding as a sentence. ``down``: the map shows what lowers the score."""
-    measure = found.measure
-    said = {
-        "follows": f"The network follows this map for {label!r}: removing what it marks "
-        + (
-            f"raises the {measure} more, and showing it lowers it more,"
-            if down
-            else f"lowers the {measure} more, and showing it raises it more,"
-        )
-        + " than with the same map at random places",
-        "unclear": f"It is unclear whether the network follows this map for {label!r}: its advantage over the same map "
-        "at random places may be chance",
-        "contradicts": f"The network contradicts this map for {label!r}: the same map does better at random places",
-    }[found.finding]
-    gaussian = "less" if found.gaussian < found.advantage else "more"
-    p = "p < 0.001" if found.p_value < 0.001 else f"p = {found.p_value:.2g}"
-    return (
-        f"{said} (advantage {found.advantage:+.3f} of {measure}, {p}; it beats {found.beaten} of {found.random_maps}). "
-        f"A spot in the middle of the picture does {gaussian} ({found.gaussian:+.3f})."
-    )
-
-
 def sanity(heat: Floats, randomised: Floats) -> tuple[float | None, ...]:
     """Spearman's correlation of a map with the maps ``[n, h, w]`` of heads with random weights.
 

@@ -28,9 +28,10 @@ from pydantic import SecretStr
 
 from pellucid.client import AsyncClient
 from pellucid.errors import TooCostly
+from pellucid.parts.trust import sentence
 from pellucid.render import compose
 from pellucid.schemas import ImageInfo, RawMap
-from pellucid.trust.measures import Measured, sentence
+from pellucid.trust.measures import Measured
 from service.agents.tools import server as tools
 from service.agents.words import Where, where
 from service.commands.mcp import mcp, served

@@ -14,9 +14,10 @@ from pytorch_grad_cam.metrics.road import ROADMostRelevantFirstAverage
 from scipy.stats import spearmanr, t
 from torch import Tensor, nn
 
+from pellucid.parts.trust import sentence
 from pellucid.ranks import rank_correlations, spearman
 from pellucid.render.compose import positive
-from pellucid.trust.measures import Measured, finding, measured, p_value, sentence
+from pellucid.trust.measures import Measured, finding, measured, p_value
 from pellucid.trust.perturbations import Design, Perturbations, moved
 from pellucid.types import Floats, Pixels
 
