@@ -125,7 +125,7 @@ def build(service: Service, settings: Settings, observers: Sequence[Callable[[Ca
     app.add_middleware(AccessControl, gate=gate, docs=settings.docs, metrics=settings.metrics)
     if settings.cors_origins:
         allow_origins(app, settings.cors_origins, openapi.PICTURE_HEADERS)
-    app.add_middleware(RequestContext, stopping=service.draining, calls=calls)
+    app.add_middleware(RequestContext, stopping=lambda: not service.ready, calls=calls)
     app.add_middleware(PageHeaders)  # around all: a failure's reply has them too
     openapi.secure(app, required=bool(keys))
     app.state.service, app.state.grpc_server = service, grpc_server
@@ -161,20 +161,16 @@ async def _stop(service: Service) -> None:
 
 def _watch(service: Service) -> None:
     """Let the metrics ask for what changes by itself."""
-    door = service.admission
-    service.metrics.watch_door(lambda: door.in_flight, lambda: door.bytes_in_flight)
+    metrics, door = service.metrics, service.admission
+    metrics.images.set_function(lambda: door.in_flight)
+    metrics.bytes.set_function(lambda: door.bytes_in_flight)
     for name, network in service.networks.items():
-        service.metrics.watch_model(
-            name,
-            network.engine,
-            network.spec.weights_sha256 or "",
-            waiting=partial(getattr, network.worker, "waiting"),
-            cap=partial(getattr, network.worker, "batch_cap"),
-            up=partial(getattr, network.worker, "well"),
-        )
+        metrics.models.labels(name, network.engine, network.spec.weights_sha256 or "").set(1)
+        for gauge, value in ((metrics.waiting, "waiting"), (metrics.cap, "batch_cap"), (metrics.up, "well")):
+            gauge.labels(name).set_function(partial(getattr, network.worker, value))
         if (drift := network.drift) is not None:
             for gate in drift.gates:
-                service.metrics.watch_gate(name, gate, partial(drift.of, gate))
+                metrics.drift.labels(name, gate).set_function(partial(drift.of, gate))
 
 
 async def _on_error(request: Request, error: Exception) -> Response:
