@@ -17,7 +17,7 @@ import typer
 from pellucid.network.file import SUFFIX, CompiledNetwork
 from pellucid.network.spec import CROP, SOFTMAX, Interpolation, ModelSpec, OutputKind, PreprocessSpec
 
-from .session import console
+from .session import refuse
 
 if TYPE_CHECKING:
     from torch import nn
@@ -133,10 +133,10 @@ def compile_network(
         "resize": resize,
         "mean": mean and _numbers("mean", mean),
         "std": std and _numbers("std", std),
-        "channels": channels and _names(channels),
+        "channels": channels and _list(channels),
         "low": low and _numbers("low", low),
         "high": high and _numbers("high", high),
-        "shown": shown and _names(shown),
+        "shown": shown and _list(shown),
         "interpolation": interpolation,
         "squash": squash or None,
     }
@@ -213,8 +213,7 @@ def _count(number: int, what: str) -> str:
 
 
 def _refuse(sentence: str) -> NoReturn:
-    console.print(sentence, style="red", markup=False, soft_wrap=True)
-    raise typer.Exit(2)
+    refuse(sentence, style="red", markup=False)
 
 
 def _described(
@@ -264,8 +263,8 @@ def _numbers(option: str, text: str) -> tuple[float, ...]:
     return found
 
 
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(","))
+def _list(text: str) -> tuple[str, ...]:
+    return tuple(each.strip() for each in text.split(","))
 
 
 def _labels(text: str) -> tuple[str, ...]:
@@ -277,10 +276,6 @@ def _labels(text: str) -> tuple[str, ...]:
     if "," not in text and Path(text).suffix:
         _refuse(f"--labels: there is no file {text}")
     return _list(text)
-
-
-def _list(text: str) -> tuple[str, ...]:
-    return tuple(each.strip() for each in text.split(","))
 
 
 def _background(text: str, labels: Sequence[str]) -> str | int:

@@ -15,7 +15,7 @@ from ..config import Settings
 from ..http.access import Gate, Keys, rate_of
 from ..http.middleware import AccessControl, Calls, RequestContext
 from . import start
-from .session import ApiKey, Timeout, Url, console, session
+from .session import ApiKey, Timeout, Url, console, refuse, session
 
 
 def mcp(
@@ -40,17 +40,14 @@ def mcp(
         from mcp.server.stdio import stdio_server  # of an optional package
 
         from ..agents import tools
-    except ImportError as error:
-        console.print("pellucid mcp needs the package mcp: pip install 'pellucid\\[mcp]'")
-        raise typer.Exit(2) from error
+    except ImportError:
+        refuse("pellucid mcp needs the package mcp: pip install 'pellucid\\[mcp]'")
     host, _, port = (http or ":").rpartition(":")
     if http and not (host and port.isdecimal() and int(port) < 2**16):
-        console.print(f"--http: An address is HOST:PORT, such as 127.0.0.1:8765, not {http}.")
-        raise typer.Exit(2)
+        refuse(f"--http: An address is HOST:PORT, such as 127.0.0.1:8765, not {http}.")
     settings = start.settings()
     if http and api_key and not (settings.api_keys or settings.api_keys_file):
-        console.print("--http: Set PELLUCID_API_KEYS as well, or everyone could use the server with your --api-key.")
-        raise typer.Exit(2)
+        refuse("--http: Set PELLUCID_API_KEYS as well, or everyone could use the server with your --api-key.")
 
     async def run() -> None:
         async with session(url, api_key, model=model, timeout_s=timeout) as client:

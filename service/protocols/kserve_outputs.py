@@ -39,6 +39,8 @@ _OF_ALL_CLASSES: Final[dict[str, Callable[[Prediction], float | None]]] = {
 }
 _CLASSIFIED: Final = ("probabilities", "logits")
 _OF_THE_MAP: Final = ("heat_map", "heat_map_classes")
+# Other outputs are FP32.
+_DATATYPES: Final = {"classes": "INT64", "labels": "BYTES", "segmentation": "UINT8", "heat_map_classes": "INT64"}
 # The most numbers in all activations of one reply.
 _MOST_ACTIVATIONS: Final = 4_000_000
 
@@ -63,31 +65,18 @@ class Wanted:
 
 def of_network(served: Served) -> list[Output]:
     """All outputs that a request can name."""
-    output = served.spec.output
-    found = [_described(name, served) for name in _DEFAULTS[output.kind]]
-    if output.kind == "embedding":  # a map needs a reference, which no tensor can hold
-        found += [Output("activation", "FP32", (-1, -1, -1))] if served.network.default_layer else []
-    elif served.network.default_layer:
-        found += [
-            Output("heat_map", "FP32", (-1, -1, -1)),
-            Output("heat_map_classes", "INT64", (-1,)),
-            Output("activation", "FP32", (-1, -1, -1)),
-        ]
+    output, names = served.spec.output, _DEFAULTS[served.spec.output.kind]
+    if served.network.default_layer:  # the map of an embedding needs a reference, which no tensor can hold
+        names += ("activation",) if output.kind == "embedding" else (*_OF_THE_MAP, "activation")
+    shapes = {
+        **dict.fromkeys(_OF_ALL_CLASSES, (len(served.spec.labels),)),
+        **dict.fromkeys(("classes", "labels", "heat_map_classes"), (-1,)),
+        **dict.fromkeys(("heat_map", "activation"), (-1, -1, -1)),
+        "segmentation": output.shape[1:],
+        "embedding": output.shape,
+    }
+    found = [Output(name, _DATATYPES.get(name, "FP32"), shapes[name]) for name in names]
     return found + [Output(GATE + gate.layer, "FP32", (gate.shape[0],)) for gate in served.network.gates]
-
-
-def _described(name: str, served: Served) -> Output:
-    spec = served.spec
-    match name:
-        case "classes":
-            return Output(name, "INT64", (-1,))
-        case "labels":
-            return Output(name, "BYTES", (-1,))
-        case "segmentation":
-            return Output(name, "UINT8", spec.output.shape[1:])
-        case "embedding":
-            return Output(name, "FP32", spec.output.shape)
-    return Output(name, "FP32", (len(spec.labels),))
 
 
 def wanted(asked: Sequence[tensors.Wanted], binary: bool, served: Served) -> tuple[Wanted, ...]:
