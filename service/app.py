@@ -25,7 +25,7 @@ from pellucid.parts.option_types import invalid
 from .config import Settings
 from .flow.networks import Service
 from .http import openapi
-from .http.access import Gate, Keys, rate_of
+from .http.access import Gate
 from .http.middleware import AccessControl, Calls, PageHeaders, RequestContext, allow_origins
 from .http.problem_json import error_response
 from .loading import assemble
@@ -71,8 +71,7 @@ def build(service: Service, settings: Settings, observers: Sequence[Callable[[Ca
     ``observers`` are told each request at its end, besides the metrics and the log. Raises ValueError for API keys, or
     a rate, that can't be read.
     """
-    keys = Keys.of(settings.api_keys.get_secret_value() if settings.api_keys else "", settings.api_keys_file)
-    gate = Gate(keys, rate_of(settings.rate_limit))
+    gate = settings.gate()
     calls = Calls((service.metrics.record, *observers))
     grpc_server = _grpc_server(settings, service, gate, calls)
 
@@ -127,7 +126,7 @@ def build(service: Service, settings: Settings, observers: Sequence[Callable[[Ca
         allow_origins(app, settings.cors_origins, openapi.PICTURE_HEADERS)
     app.add_middleware(RequestContext, stopping=lambda: not service.ready, calls=calls)
     app.add_middleware(PageHeaders)  # around all: a failure's reply has them too
-    openapi.secure(app, required=bool(keys))
+    openapi.secure(app, required=gate.keyed)
     app.state.service, app.state.grpc_server = service, grpc_server
     return app
 

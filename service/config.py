@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, FilePath, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from .http.access import Keys, rate_of
+from .http.access import Gate, Keys, rate_of
 
 _ORIGIN: Final = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/?#@\s*]+")
 
@@ -182,3 +182,8 @@ class Settings(BaseSettings):
         if given is not None and not Keys.of("", given):
             raise ValueError(f"{given} has no key, so everybody would have access")
         return given
+
+    def gate(self) -> Gate:
+        """The API keys and the rate. Raises ValueError for keys that can't be read."""
+        keys = Keys.of(self.api_keys.get_secret_value() if self.api_keys else "", self.api_keys_file)
+        return Gate(keys, rate_of(self.rate_limit))

@@ -170,7 +170,6 @@ def _name(file: str, place: tuple[str, ...]) -> str:
 
 
 def as_json(value: Any) -> bytes:
-    """A JSON file."""
     return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()
 
 

@@ -12,7 +12,6 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from ..config import Settings
-from ..http.access import Gate, Keys, rate_of
 from ..http.middleware import AccessControl, Calls, RequestContext
 from . import start
 from .session import ApiKey, Timeout, Url, console, refuse, session
@@ -73,7 +72,5 @@ def served(app: ASGIApp, settings: Settings, **address: Any) -> uvicorn.Server:
 
     Raises ValueError for a wrong key.
     """
-    keys = Keys.of(settings.api_keys.get_secret_value() if settings.api_keys else "", settings.api_keys_file)
-    gate = Gate(keys, rate_of(settings.rate_limit))
-    guarded = RequestContext(AccessControl(app, gate), stopping=lambda: False, calls=Calls())
+    guarded = RequestContext(AccessControl(app, settings.gate()), stopping=lambda: False, calls=Calls())
     return uvicorn.Server(start.uvicorn_config(guarded, settings, **address))

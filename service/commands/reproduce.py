@@ -151,7 +151,6 @@ class _Again:
             yield f"version of {name}", then["versions"].get(name), now["versions"].get(name)
 
     def lines(self, origin: Provenance) -> Iterator[str]:
-        """The comparison as text."""
         yield f"[bold]{escape(str(self.image))}[/]: the reply's picture, sha256 {self.then.image.sha256}"
         origins = [*self.origins(origin)]
         others = [each for each in origins if each[1] != each[2]]
@@ -164,7 +163,6 @@ class _Again:
             yield f"  {escape(part.part)}: [{colour}]{escape(part.words())}[/]"
 
     def as_json(self, origin: Provenance) -> dict[str, Any]:
-        """The comparison as JSON."""
         return {
             "source": str(self.image),
             "sha256": self.then.image.sha256,
@@ -246,11 +244,9 @@ class _Difference:
 
     @property
     def identical(self) -> bool:
-        """Whether both are equal to the last bit."""
         return self.largest is None and not self.note
 
     def words(self) -> str:
-        """The difference, for people."""
         if self.identical:
             return "identical"
         return self.note or f"differs by {self.largest:g}{self.unit}"

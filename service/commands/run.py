@@ -78,7 +78,6 @@ class Command:
     exported: Callable[[list[tuple[Path, Path]], Export, float], Given] | None = None
 
     def function(self) -> Callable[..., None]:
-        """The function for typer."""
 
         def called(**given: Any) -> None:
             run(self, **given)

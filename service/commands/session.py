@@ -160,5 +160,4 @@ async def ask_each(
 
 
 def print_json(value: Any) -> None:
-    """Print JSON on standard output."""
     sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=False) + "\n")

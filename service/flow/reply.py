@@ -81,7 +81,6 @@ class Results(Route[Options, Entry]):
         return [Ask(image, network, plan, options, side=side) for image in body.uploads]
 
     def written(self, ask: Ask, image: DecodedImage, outcome: Outcome, trusted: Sequence[Trusted] = ()) -> Entry:
-        """One image's result."""
         if outcome.gates and ask.network.drift is not None and ask.options.view == "centre":
             ask.network.drift.observe(outcome.gates)
         if self._media_type == result.NPZ:

@@ -86,7 +86,6 @@ class Calls:
         return PellucidError("The service failed; its log has the cause under this request's id.")
 
     def end(self, call: Call, route: str, status: int) -> None:
-        """Report the request."""
         call.end(route, status)
         more = self._refusals.sample(call.problems[0]) if status in _REFUSED and call.problems else {}
         if more is not None:
@@ -105,7 +104,6 @@ class RequestContext:
         self._calls = calls
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -162,7 +160,6 @@ class AccessControl:
         self._access: dict[str, Access] = {**dict.fromkeys(_DOCS, docs), "/metrics": metrics}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or refuse it."""
         if scope["type"] == "http":
             try:
                 self._require(scope)
@@ -199,7 +196,6 @@ class PageHeaders:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

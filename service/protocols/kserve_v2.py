@@ -122,7 +122,6 @@ class Infer(Route[InferOptions, dict[str, tensors.Written]]):
         self.served = served
 
     async def read(self, request: Request, limits: bodies.Limits, hold: Callable[[int], None]) -> bodies.Body:
-        """JSON, and tensors in binary form behind it."""
         body = await bodies.whole(request, limits, hold)
         return await asyncio.to_thread(self._read, body, request.headers.get(tensors.HEADER), limits)
 
@@ -160,11 +159,9 @@ class Infer(Route[InferOptions, dict[str, tensors.Written]]):
     def written(
         self, ask: Ask, image: DecodedImage, outcome: Outcome, trusted: Sequence[Trusted] = ()
     ) -> dict[str, tensors.Written]:
-        """One image's part of each output."""
         return outputs.form(outcome, self._outputs, self.served.spec.labels, self._top_k)
 
     def reply(self, asks: Sequence[Ask], written: Sequence[dict[str, tensors.Written]]) -> Response:
-        """Each output's parts as one tensor."""
         return tensors.response(self.served.spec.name, self.request_id, written)
 
 

@@ -83,12 +83,10 @@ class Call:
     began: float = field(default_factory=time.perf_counter)
 
     def end(self, route: str, status: int) -> None:
-        """Record the end of the request."""
         self.route, self.status = route, status
         self.seconds = time.perf_counter() - self.began
 
     def fields(self) -> dict[str, Any]:
-        """The fields of the request's log line."""
         fields: dict[str, Any] = {
             "request_id": self.request_id,
             "method": self.method,
@@ -144,7 +142,6 @@ class Metrics:
         self._stages_of = lru_cache(1024)(self._stages.labels)
 
     def record(self, call: Call) -> None:
-        """Count a finished request."""
         self._requests_of(call.route, str(call.status)).inc()
         self._seconds_of(call.route).observe(call.seconds)
         for reason in call.problems:
