@@ -164,7 +164,7 @@ def compile_network(
         else:
             net, spec = named(network)
             known_input = asdict(spec.preprocess)
-            if spec.preprocess.depth == "uint8":  # its range is fixed; a declared one means float32
+            if known_input.pop("depth") == "uint8":  # its range is fixed; a declared one means float32
                 known_input |= {"low": None, "high": None}
             spec = replace(
                 spec,
@@ -247,10 +247,8 @@ def _size(text: str) -> tuple[int, int]:
 def _preprocess(given: dict[str, Any]) -> PreprocessSpec:
     from pellucid.compiler.compiling import input_spec
 
-    of_channels = ("mean", "std", "channels", "low", "high", "shown")
-    frame = {name: value for name, value in given.items() if name not in (*of_channels, "depth")}
-    mean, std, channels, low, high, shown = map(given.get, of_channels)
-    return input_spec(mean, std, channels or (), low, high, shown or (), **frame)
+    usual = {"mean": None, "std": None, "channels": (), "low": None, "high": None, "shown": ()}
+    return input_spec(**usual | given)
 
 
 def _numbers(option: str, text: str) -> tuple[float, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any, Final
@@ -16,7 +16,7 @@ from pellucid.network.spec import OutputKind
 from pellucid.parts.explain import ExplainOptions, Part
 from pellucid.parts.option_types import Options
 from pellucid.parts.targets import LayerOptions
-from pellucid.types import Outcome, Plan, Prediction, Tap
+from pellucid.types import Outcome, Plan, Tap
 
 from ..flow.networks import Served
 from . import kserve_tensors as tensors
@@ -30,13 +30,8 @@ _DEFAULTS: Final[dict[OutputKind, tuple[str, ...]]] = {
     "dense": ("classes", "labels", "shares", "segmentation"),
     "embedding": ("embedding",),
 }
-# Outputs with a number for each class -> the score. Quantities have a label each, and are all sent.
-_OF_ALL_CLASSES: Final[dict[str, Callable[[Prediction], float | None]]] = {
-    "probabilities": attrgetter("probability"),
-    "logits": attrgetter("logit"),
-    "values": attrgetter("logit"),
-    "shares": attrgetter("share"),
-}
+# Outputs with a number for each class -> the field of a prediction. Quantities have a label each, and are all sent.
+_OF_ALL_CLASSES: Final = {"probabilities": "probability", "logits": "logit", "values": "logit", "shares": "share"}
 _CLASSIFIED: Final = ("probabilities", "logits")
 _OF_THE_MAP: Final = ("heat_map", "heat_map_classes")
 # Other outputs are FP32.
@@ -140,7 +135,8 @@ def _written(asked: Wanted, outcome: Outcome, labels: Sequence[str], top_k: int)
     if asked.top:
         # All classes, sorted by probability.
         best = outcome.predictions[: asked.top]
-        texts = [f"{_score(each, output.name):f}:{each.index}:{labels[each.index]}" for each in best]
+        score = attrgetter(_OF_ALL_CLASSES[output.name])
+        texts = [f"{score(each):f}:{each.index}:{labels[each.index]}" for each in best]
         return tensors.written(texts, "BYTES", binary)
     if output.name == "labels":
         return tensors.written([labels[each.index] for each in outcome.predictions[:top_k]], "BYTES", binary)
@@ -152,7 +148,8 @@ def _values(name: str, outcome: Outcome, classes: int, top_k: int) -> np.typing.
         return np.array([each.index for each in outcome.predictions[:top_k]], np.int64)
     if name in _OF_ALL_CLASSES:
         scores = np.zeros(classes, np.float32)  # a segmentation predicts only classes that it has somewhere
-        scores[[each.index for each in outcome.predictions]] = [_score(each, name) for each in outcome.predictions]
+        score = attrgetter(_OF_ALL_CLASSES[name])
+        scores[[each.index for each in outcome.predictions]] = [*map(score, outcome.predictions)]
         return scores
     if name == "embedding" and outcome.embedding is not None:
         return outcome.embedding
@@ -165,9 +162,3 @@ def _values(name: str, outcome: Outcome, classes: int, top_k: int) -> np.typing.
     if name == "activation":
         return outcome.maps[0].values
     return next(gate.weights for gate in outcome.gates if GATE + gate.layer == name)
-
-
-def _score(prediction: Prediction, name: str) -> float:
-    score = _OF_ALL_CLASSES[name](prediction)
-    assert score is not None  # of_network offers what the kind has
-    return score
