@@ -18,16 +18,7 @@ from rich.table import Table
 
 from pellucid.client import ApiError
 
-from .session import (
-    ApiKey,
-    AsJson,
-    Timeout,
-    Url,
-    explained_errors,
-    misused,
-    print_json,
-    session,
-)
+from .session import ApiKey, AsJson, Timeout, Url, explained_errors, misused, print_json, session
 
 SAMPLE: Final = Path(__file__).parents[1] / "web" / "samples" / "cat.jpg"
 _ROUTES: Final = ("predict", "attention", "feature-maps", "grad-cam", "explain")

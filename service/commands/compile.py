@@ -40,8 +40,7 @@ def compile_network(
         typer.Option(help="The network's state dict: safetensors, what torch.save wrote, or a Lightning checkpoint."),
     ] = None,
     strip_prefix: Annotated[
-        str | None,
-        typer.Option(help="Prefix of the keys in --weights, such as model. Default: the one that fits."),
+        str | None, typer.Option(help="Prefix of the keys in --weights, such as model. Default: the one that fits.")
     ] = None,
     labels: Annotated[
         str | None, typer.Option(help="File with one label per line, or the labels separated by commas; class 0 first.")
@@ -107,9 +106,7 @@ def compile_network(
     int8: Annotated[
         Path | None,
         typer.Option(
-            exists=True,
-            file_okay=False,
-            help="Run convolutions in int8, calibrated on up to 300 of these pictures.",
+            exists=True, file_okay=False, help="Run convolutions in int8, calibrated on up to 300 of these pictures."
         ),
     ] = None,
 ) -> None:

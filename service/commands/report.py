@@ -57,8 +57,7 @@ def report(
     method: Annotated[str | None, typer.Option(help="The method of the maps. Default: the network's first.")] = None,
     view: Annotated[str, typer.Option(help="What the network sees of a picture: centre, whole or squash.")] = "centre",
     trust: Annotated[
-        bool,
-        typer.Option("--trust", help="Also test each map, by many passes for each picture."),
+        bool, typer.Option("--trust", help="Also test each map, by many passes for each picture.")
     ] = False,
     concurrency: Annotated[int, typer.Option(min=1, max=256, help="Pictures in flight at once.")] = 4,
     timeout: Timeout = 60,

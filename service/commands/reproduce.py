@@ -46,8 +46,7 @@ def reproduce(
         ),
     ] = None,
     model: Annotated[
-        str | None,
-        typer.Option(help="Network to load, if its name is not enough: file:PATH. Default: the reply's."),
+        str | None, typer.Option(help="Network to load, if its name is not enough: file:PATH. Default: the reply's.")
     ] = None,
     reference: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="The picture that the reply compares with.")

@@ -134,11 +134,7 @@ class Results(Route[Options, Entry]):
 
 
 def entry(
-    ask: Ask,
-    image: DecodedImage,
-    outcome: Outcome,
-    trusted: Sequence[Trusted] = (),
-    media_type: str = "image/png",
+    ask: Ask, image: DecodedImage, outcome: Outcome, trusted: Sequence[Trusted] = (), media_type: str = "image/png"
 ) -> dict[str, Any]:
     """One image's result as plain data; its pictures, of ``media_type``, are still Pictures."""
     found = ask.options.entry(_analysis(ask, image, outcome, trusted, media_type))
