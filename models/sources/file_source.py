@@ -30,8 +30,7 @@ from pellucid.network.spec import (
     PreprocessSpec,
 )
 
-from . import lite_source, timm_source, torchvision_source
-from .errors import UnknownModelError
+from . import UnknownModelError, lite_source, timm_source, torchvision_source
 
 ARCHITECTURES: dict[str, ModuleType] = {
     "lite0": lite_source,
