@@ -201,19 +201,19 @@ def _read(path: Path) -> tuple[Reply, Provenance]:
 def _pictures(origin: Provenance, given: Mapping[str, Path | None]) -> dict[str, Path]:
     """The options of the reply that are pictures, whose digests it has. Ends the program without the same files."""
     needed = origin.pictures or {}
-    found = {name: path for name, path in given.items() if path is not None}
-    for name, option in ((name, f"--{name.replace('_', '-')}") for name in given):
-        if name in needed and name not in found:
-            refuse(f"[red]The reply needs {option} FILE:[/] it has only the sha256 of that picture, {needed[name]}.")
-        if name in found and name not in needed:
+    for name, path in given.items():
+        option, digest = f"--{name.replace('_', '-')}", needed.get(name)
+        if digest and not path:
+            refuse(f"[red]The reply needs {option} FILE:[/] it has only the sha256 of that picture, {digest}.")
+        if path and not digest:
             refuse(f"[red]{option} does not belong to this reply:[/] its request had none.")
-        if name in found and (digest := _sha256(found[name])) != needed[name]:
+        if path and (own := _sha256(path)) != digest:
             refuse(
-                f"[red]{escape(str(found[name]))} is another picture:[/] its sha256 is {digest}, the reply's {option} "
-                f"has {needed[name]}. Nothing was computed.",
+                f"[red]{escape(str(path))} is another picture:[/] its sha256 is {own}, the reply's {option} has "
+                f"{digest}. Nothing was computed.",
                 code=1,
             )
-    return found
+    return {name: path for name, path in given.items() if path}
 
 
 def _results(reply: Reply) -> list[Result]:
