@@ -17,6 +17,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
 from pellucid.errors import MethodNotAllowed, NotFound, PellucidError
@@ -26,7 +27,7 @@ from .config import Settings
 from .flow.networks import Service
 from .http import openapi
 from .http.access import Gate
-from .http.middleware import AccessControl, Calls, PageHeaders, RequestContext, allow_origins
+from .http.middleware import AccessControl, Calls, PageHeaders, RequestContext
 from .http.problem_json import error_response
 from .loading import assemble
 from .protocols import kserve_v1, kserve_v2, torchserve
@@ -123,7 +124,14 @@ def build(service: Service, settings: Settings, observers: Sequence[Callable[[Ca
     # The last is the outermost: everything has an id, and a page of another origin may read also why it is refused.
     app.add_middleware(AccessControl, gate=gate, docs=settings.docs, metrics=settings.metrics)
     if settings.cors_origins:
-        allow_origins(app, settings.cors_origins, openapi.PICTURE_HEADERS)
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-ID"],
+            expose_headers=["Retry-After", "Server-Timing", "X-Request-ID", *openapi.PICTURE_HEADERS],
+            max_age=3600,
+        )
     app.add_middleware(RequestContext, stopping=lambda: not service.ready, calls=calls)
     app.add_middleware(PageHeaders)  # around all: a failure's reply has them too
     openapi.secure(app, required=gate.keyed)

@@ -126,25 +126,29 @@ class Forecast:
         """
         if fault := worker.fault:
             raise EngineDown(fault)
-        self._check(worker, worker.lane(plan), images, deadline - time.monotonic())
-        left = images
+        lane = worker.lane(plan)
+        self._check(worker, lane, images, deadline - time.monotonic())
+        lanes, left = self._lanes[worker], images
+        lanes[lane] += images
         self._images += images
-        with self.passes(worker, plan, images) as passed:
 
-            def answered(picture_s: float) -> None:
-                nonlocal left
-                if left:  # 0 if the context has ended: a cancelled task may still call this
-                    left -= 1
-                    self._images -= 1
-                    passed(1)
-                if picture_s:  # 0 for a picture that could not be decoded
-                    self._picture_s += (_SHARE if self._picture_s else 1) * (picture_s - self._picture_s)
+        def answered(picture_s: float) -> None:
+            nonlocal left
+            if left:  # 0 if the context has ended: a cancelled task may still call this
+                left -= 1
+                lanes[lane] -= 1
+                self._images -= 1
+            if picture_s:  # 0 for a picture that could not be decoded
+                self._picture_s += (_SHARE if self._picture_s else 1) * (picture_s - self._picture_s)
 
-            try:
-                yield answered
-            finally:
-                self._images -= left
-                left = 0
+        try:
+            yield answered
+        finally:
+            lanes[lane] -= left
+            self._images -= left
+            left = 0
+            if not lanes[lane]:
+                del lanes[lane]
 
     @contextmanager
     def passes(self, worker: Worker, plan: Plan, count: int) -> Iterator[Callable[[int], None]]:

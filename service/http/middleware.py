@@ -1,4 +1,4 @@
-"""Around every request: id, access log, API key and rate, a problem in place of a stack trace, CORS, and headers."""
+"""Around every request: id, access log, API key and rate, a problem in place of a stack trace, and headers."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ import asyncio
 import logging
 import re
 from base64 import b64encode
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from random import getrandbits
 from typing import Final, Literal
 
 from fastapi.routing import iter_route_contexts
-from starlette.applications import Starlette
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -52,18 +50,6 @@ _REFUSED: Final = (429, 503)
 _INLINE_SCRIPT: Final = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
 # Swagger UI and Redoc insert inline styles at run time.
 _STYLED_BY_SCRIPT: Final = ("/docs", "/redoc")
-
-
-def allow_origins(app: Starlette, origins: Sequence[str], headers: Iterable[str]) -> None:
-    """Let scripts of these origins call the service (CORS) and read these headers of its replies."""
-    app.add_middleware(
-        CORSMiddleware,
-        allow_origins=origins,
-        allow_methods=["GET", "POST"],
-        allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-ID"],
-        expose_headers=["Retry-After", "Server-Timing", "X-Request-ID", *headers],
-        max_age=3600,
-    )
 
 
 class Calls:
