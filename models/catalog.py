@@ -16,8 +16,7 @@ from pellucid.network.spec import ModelSpec
 from .attention import ChannelAttention
 from .insert import insert, load_gates
 from .lite0 import GATED_CHANNELS, GATED_LAYERS, VARIANTS, EfficientNetLite, rename_published
-from .sources import file_source, hf_source, timm_source, torchvision_source
-from .sources.errors import UnknownModelError
+from .sources import UnknownModelError, file_source, hf_source, timm_source, torchvision_source
 
 __all__ = ["UnknownModelError", "load"]
 

@@ -17,6 +17,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
 from pellucid.errors import MethodNotAllowed, NotFound, PellucidError
@@ -25,8 +26,8 @@ from pellucid.parts.option_types import invalid
 from .config import Settings
 from .flow.networks import Service
 from .http import openapi
-from .http.access import Gate, Keys, rate_of
-from .http.middleware import AccessControl, Calls, PageHeaders, RequestContext, allow_origins
+from .http.access import Gate
+from .http.middleware import AccessControl, Calls, PageHeaders, RequestContext
 from .http.problem_json import error_response
 from .loading import assemble
 from .protocols import kserve_v1, kserve_v2, torchserve
@@ -71,8 +72,7 @@ def build(service: Service, settings: Settings, observers: Sequence[Callable[[Ca
     ``observers`` are told each request at its end, besides the metrics and the log. Raises ValueError for API keys, or
     a rate, that can't be read.
     """
-    keys = Keys.of(settings.api_keys.get_secret_value() if settings.api_keys else "", settings.api_keys_file)
-    gate = Gate(keys, rate_of(settings.rate_limit))
+    gate = settings.gate()
     calls = Calls((service.metrics.record, *observers))
     grpc_server = _grpc_server(settings, service, gate, calls)
 
@@ -124,10 +124,17 @@ def build(service: Service, settings: Settings, observers: Sequence[Callable[[Ca
     # The last is the outermost: everything has an id, and a page of another origin may read also why it is refused.
     app.add_middleware(AccessControl, gate=gate, docs=settings.docs, metrics=settings.metrics)
     if settings.cors_origins:
-        allow_origins(app, settings.cors_origins, openapi.PICTURE_HEADERS)
-    app.add_middleware(RequestContext, stopping=service.draining, calls=calls)
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-ID"],
+            expose_headers=["Retry-After", "Server-Timing", "X-Request-ID", *openapi.PICTURE_HEADERS],
+            max_age=3600,
+        )
+    app.add_middleware(RequestContext, stopping=lambda: not service.ready, calls=calls)
     app.add_middleware(PageHeaders)  # around all: a failure's reply has them too
-    openapi.secure(app, required=bool(keys))
+    openapi.secure(app, required=gate.keyed)
     app.state.service, app.state.grpc_server = service, grpc_server
     return app
 
@@ -161,20 +168,16 @@ async def _stop(service: Service) -> None:
 
 def _watch(service: Service) -> None:
     """Let the metrics ask for what changes by itself."""
-    door = service.admission
-    service.metrics.watch_door(lambda: door.in_flight, lambda: door.bytes_in_flight)
+    metrics, door = service.metrics, service.admission
+    metrics.images.set_function(lambda: door.in_flight)
+    metrics.bytes.set_function(lambda: door.bytes_in_flight)
     for name, network in service.networks.items():
-        service.metrics.watch_model(
-            name,
-            network.engine,
-            network.spec.weights_sha256 or "",
-            waiting=partial(getattr, network.worker, "waiting"),
-            cap=partial(getattr, network.worker, "batch_cap"),
-            up=partial(getattr, network.worker, "well"),
-        )
+        metrics.models.labels(name, network.engine, network.spec.weights_sha256 or "").set(1)
+        for gauge, value in ((metrics.waiting, "waiting"), (metrics.cap, "batch_cap"), (metrics.up, "well")):
+            gauge.labels(name).set_function(partial(getattr, network.worker, value))
         if (drift := network.drift) is not None:
             for gate in drift.gates:
-                service.metrics.watch_gate(name, gate, partial(drift.of, gate))
+                metrics.drift.labels(name, gate).set_function(partial(drift.of, gate))
 
 
 async def _on_error(request: Request, error: Exception) -> Response:

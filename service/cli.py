@@ -26,7 +26,7 @@ import uvicorn
 from . import process
 from .commands import start
 from .commands.atlas import atlas
-from .commands.bench import bench
+from .commands.bench import SAMPLE, bench
 from .commands.compile import compile_network
 from .commands.explain import compare, explain, what_if
 from .commands.mcp import mcp
@@ -34,8 +34,6 @@ from .commands.models import layers, models
 from .commands.report import report
 from .commands.reproduce import reproduce
 from .config import Settings
-
-SAMPLES = Path(__file__).parent / "web" / "samples"
 
 log = logging.getLogger("pellucid")
 
@@ -182,13 +180,12 @@ class _Server(uvicorn.Server):
         host, port = self.servers[0].sockets[0].getsockname()[:2]
         host = "127.0.0.1" if host in ("0.0.0.0", "::") else host
         url = f"http://{host}:{port}"
-        sample = SAMPLES / "cat.jpg"
-        shown = sample.relative_to(Path.cwd()) if sample.is_relative_to(Path.cwd()) else sample
+        sample = SAMPLE.relative_to(Path.cwd()) if SAMPLE.is_relative_to(Path.cwd()) else SAMPLE
         typer.echo(f"\nPellucid serves at {url}; its API docs are at {url}/docs")
         if self._grpc_server is not None:
             typer.echo(f"It speaks KServe's protocol v2 over gRPC at {host}:{self._grpc_server.port}")
         typer.echo("Try it:\n")
-        typer.echo(f"  curl -F images=@{shown} '{url}/v1/predict?top_k=3'\n")
+        typer.echo(f"  curl -F images=@{sample} '{url}/v1/predict?top_k=3'\n")
 
 
 @main.command(rich_help_panel="Serve")

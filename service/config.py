@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, FilePath, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from .http.access import Keys, rate_of
+from .http.access import Gate, Keys, rate_of
 
 _ORIGIN: Final = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/?#@\s*]+")
 
@@ -33,8 +33,7 @@ class Settings(BaseSettings):
         (), description="Further networks to serve, separated by commas; a request selects one with `model`."
     )
     atlases: Annotated[tuple[str, ...], NoDecode] = Field(
-        (),
-        description="Files of atlases, made by `pellucid atlas`, separated by commas; each is for one network.",
+        (), description="Files of atlases, made by `pellucid atlas`, separated by commas; each is for one network."
     )
     device: str = Field(
         "auto",
@@ -62,10 +61,7 @@ class Settings(BaseSettings):
         description="Threads that decode and render pictures; 0 takes all cores that the process may use, at least 2.",
     )
     max_batch: int = Field(
-        0,
-        ge=0,
-        le=1024,
-        description="Most images in one forward pass; 0 takes the fastest number for the engine.",
+        0, ge=0, le=1024, description="Most images in one forward pass; 0 takes the fastest number for the engine."
     )
     hang_limit_s: float = Field(
         60,
@@ -84,9 +80,7 @@ class Settings(BaseSettings):
         "after it, 504.",
     )
     max_in_flight_mib: int = Field(
-        512,
-        ge=1,
-        description="Most MiB in flight, of request bodies and of pictures kept for overlays; above it, 429.",
+        512, ge=1, description="Most MiB in flight, of request bodies and of pictures kept for overlays; above it, 429."
     )
     max_body_mib: int = Field(32, ge=1, description="Largest request body in MiB; above it, 413.")
     max_images: int = Field(32, ge=1, description="Most images in one request; above it, 413.")
@@ -114,23 +108,19 @@ class Settings(BaseSettings):
     )
     api_keys_file: Path | None = Field(None, description="File with further keys, or their hashes, one per line.")
     rate_limit: str | None = Field(
-        None,
-        description="Most requests per key, or per address without keys, such as 60/minute; above it, 429.",
+        None, description="Most requests per key, or per address without keys, such as 60/minute; above it, 429."
     )
     docs: Literal["open", "key", "off"] = Field(
-        "open",
-        description="Who may read /docs, /redoc and /openapi.json: open (all), key (with a key), off (nobody).",
+        "open", description="Who may read /docs, /redoc and /openapi.json: open (all), key (with a key), off (nobody)."
     )
     metrics: Literal["open", "key", "off"] = Field(
-        "key",
-        description="Who may read /metrics: open (all), key (with a key; all if there are none), off (nobody).",
+        "key", description="Who may read /metrics: open (all), key (with a key; all if there are none), off (nobody)."
     )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Origins whose pages may call the API, separated by commas; * allows all."
     )
     font: FilePath | None = Field(
-        None,
-        description="Font file for letters in pictures that Source Sans Pro lacks, such as Chinese ones.",
+        None, description="Font file for letters in pictures that Source Sans Pro lacks, such as Chinese ones."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest level that is logged.")
 
@@ -182,3 +172,8 @@ class Settings(BaseSettings):
         if given is not None and not Keys.of("", given):
             raise ValueError(f"{given} has no key, so everybody would have access")
         return given
+
+    def gate(self) -> Gate:
+        """The API keys and the rate. Raises ValueError for keys that can't be read."""
+        keys = Keys.of(self.api_keys.get_secret_value() if self.api_keys else "", self.api_keys_file)
+        return Gate(keys, rate_of(self.rate_limit))

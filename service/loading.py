@@ -75,11 +75,7 @@ def assemble(settings: Settings, on_death: Callable[[], None]) -> Service:
     forecast = Forecast(decoders)
     return Service(
         networks={network.spec.name: network for network in networks},
-        admission=Admission(
-            settings.max_in_flight,
-            settings.max_in_flight_mib * 2**20,
-            forecast.seconds_for,
-        ),
+        admission=Admission(settings.max_in_flight, settings.max_in_flight_mib * 2**20, forecast.seconds_for),
         limits=Limits(
             settings.max_body_mib * 2**20,
             min(settings.max_images, settings.max_in_flight),

@@ -123,7 +123,6 @@ MAY_IMPORT = {
         "service.agents",
         "service.app",
         "service.config",
-        "service.http.access",
         "service.http.connection",
         "service.http.middleware",
         "service.telemetry",

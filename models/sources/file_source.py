@@ -1,22 +1,6 @@
 """``file:PATH``: a checkpoint and its description, a file beside it with the same name and the suffix .toml or .json.
 
-architecture = "torchvision:resnet18"    # or timm:NAME, lite0 or lite2; none for a file of torch.export (.pt2)
-labels = ["cat", "dog"]                  # or the name of a text file with one label per line
-sha256 = "..."                           # optional, as are all fields below
-classes = 2
-name = "pets"
-title = "Pets, resnet18"
-strip_prefix = "model"                   # of the keys in the checkpoint; by default the one that fits
-output = "softmax"                       # or sigmoid, linear, dense or embedding
-threshold = 0.5                          # of sigmoid: the probability from which a label applies
-units = ["kg", "cm"]                     # of linear: one for each label
-background = "background"                # of dense: a label or its index
-
-[preprocess]                             # by default that of the architecture's published weights
-size = 224
-resize = 256
-
-[arguments]                              # of the architecture's constructor
+docs/how-to/your-own-model.md has a table of its keys.
 """
 
 from __future__ import annotations
@@ -46,8 +30,7 @@ from pellucid.network.spec import (
     PreprocessSpec,
 )
 
-from . import lite_source, timm_source, torchvision_source
-from .errors import UnknownModelError
+from . import UnknownModelError, lite_source, timm_source, torchvision_source
 
 ARCHITECTURES: dict[str, ModuleType] = {
     "lite0": lite_source,

@@ -16,7 +16,7 @@ from torch import nn
 from pellucid.compiler.weights import WeightsError
 from pellucid.network.spec import Interpolation, ModelSpec, PreprocessSpec
 
-from .errors import UnknownModelError
+from . import UnknownModelError
 
 
 def load(name: str) -> tuple[nn.Module, ModelSpec]:

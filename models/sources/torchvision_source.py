@@ -19,7 +19,7 @@ from pellucid.compiler.weights import WeightsError, load_strict, read_state
 from pellucid.network.file import digest_of
 from pellucid.network.spec import ModelSpec, OutputSpec, PreprocessSpec
 
-from .errors import UnknownModelError
+from . import UnknownModelError
 from .outputs import dense, with_forward
 
 # Heads that are used only in training. If a checkpoint has them, they are loaded strictly and then removed.

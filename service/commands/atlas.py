@@ -9,7 +9,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from . import files
-from .session import console
+from .session import console, refuse
 
 
 def atlas(
@@ -43,8 +43,7 @@ def atlas(
 
     found = [(str(path.relative_to(folder)), path) for path, _ in files.pictures([folder], out)]
     if not found:
-        console.print(f"There is no picture ({', '.join(files.SUFFIXES)}) in {folder}.", markup=False)
-        raise typer.Exit(2)
+        refuse(f"There is no picture ({', '.join(files.SUFFIXES)}) in {folder}.", markup=False)
     settings = Settings(tuple(layer or ()), examples, not no_crops, names, side)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     try:
@@ -60,11 +59,9 @@ def atlas(
 
             about = build(compiled, Engine(compiled, runtime), found, out, settings, threads=threads, progress=progress)
     except (BuildError, ValueError) as error:
-        console.print(str(error), style="red", markup=False, soft_wrap=True)
-        raise typer.Exit(2) from error
+        refuse(str(error), style="red", markup=False)
     except OSError as error:
-        console.print(f"{out} can't be written: {error.strerror or error}", style="red", markup=False, soft_wrap=True)
-        raise typer.Exit(2) from error
+        refuse(f"{out} can't be written: {error.strerror or error}", style="red", markup=False)
     left = {"unreadable": about.unreadable, "duplicate": about.duplicates}
     told = "".join(f", {count} {what}" for what, count in left.items() if count)
     typer.echo(f"{out}: {out.stat().st_size / 1e6:.1f} MB, of {about.pictures} pictures{told}")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import statistics
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -16,18 +16,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from pellucid.client import ApiError, AsyncClient
+from pellucid.client import ApiError
 
-from .session import (
-    ApiKey,
-    AsJson,
-    Timeout,
-    Url,
-    explained_errors,
-    misused,
-    print_json,
-    session,
-)
+from .session import ApiKey, AsJson, Timeout, Url, explained_errors, misused, print_json, session
 
 SAMPLE: Final = Path(__file__).parents[1] / "web" / "samples" / "cat.jpg"
 _ROUTES: Final = ("predict", "attention", "feature-maps", "grad-cam", "explain")
@@ -78,13 +69,14 @@ def bench(
 
     async def run() -> list[dict[str, Any]]:
         async with session(url, api_key, timeout_s=timeout, retries=0) as client:
-            ask = {name: _asking(client, name, data) for name in routes}
-            return [(await _probe(ask[name], seconds, concurrency)).as_json(name) for name in routes]
+            asks = [partial(getattr(client, name.replace("-", "_")), data) for name in routes]
+            done = [await _probe(ask, seconds, concurrency) for ask in asks]
+            return [tally.as_json(name) for tally, name in zip(done, routes, strict=True)]
 
     with explained_errors(url):
         rows = asyncio.run(run())
     if as_json:
-        print_json(json.dumps(rows, indent=1))
+        print_json(rows)
         return
     table = Table(box=None, pad_edge=False)
     for column in ("route", "answers", "a second", "p50 ms", "p99 ms", "refused"):
@@ -95,11 +87,6 @@ def bench(
             *(str(row[key]) for key in ("route", "answers", "per_second", "p50_ms", "p99_ms")), refused or "0"
         )
     Console().print(table)
-
-
-def _asking(client: AsyncClient, route: str, data: bytes) -> Callable[[], Awaitable[Any]]:
-    ask: Callable[[bytes], Awaitable[Any]] = getattr(client, route.replace("-", "_"))
-    return lambda: ask(data)
 
 
 async def _probe(ask: Callable[[], Awaitable[Any]], seconds: float, concurrency: int) -> _Tally:

@@ -17,7 +17,7 @@ import typer
 from pellucid.network.file import SUFFIX, CompiledNetwork
 from pellucid.network.spec import CROP, SOFTMAX, Interpolation, ModelSpec, OutputKind, PreprocessSpec
 
-from .session import console
+from .session import refuse
 
 if TYPE_CHECKING:
     from torch import nn
@@ -40,8 +40,7 @@ def compile_network(
         typer.Option(help="The network's state dict: safetensors, what torch.save wrote, or a Lightning checkpoint."),
     ] = None,
     strip_prefix: Annotated[
-        str | None,
-        typer.Option(help="Prefix of the keys in --weights, such as model. Default: the one that fits."),
+        str | None, typer.Option(help="Prefix of the keys in --weights, such as model. Default: the one that fits.")
     ] = None,
     labels: Annotated[
         str | None, typer.Option(help="File with one label per line, or the labels separated by commas; class 0 first.")
@@ -107,9 +106,7 @@ def compile_network(
     int8: Annotated[
         Path | None,
         typer.Option(
-            exists=True,
-            file_okay=False,
-            help="Run convolutions in int8, calibrated on up to 300 of these pictures.",
+            exists=True, file_okay=False, help="Run convolutions in int8, calibrated on up to 300 of these pictures."
         ),
     ] = None,
 ) -> None:
@@ -133,10 +130,10 @@ def compile_network(
         "resize": resize,
         "mean": mean and _numbers("mean", mean),
         "std": std and _numbers("std", std),
-        "channels": channels and _names(channels),
+        "channels": channels and _list(channels),
         "low": low and _numbers("low", low),
         "high": high and _numbers("high", high),
-        "shown": shown and _names(shown),
+        "shown": shown and _list(shown),
         "interpolation": interpolation,
         "squash": squash or None,
     }
@@ -164,7 +161,7 @@ def compile_network(
         else:
             net, spec = named(network)
             known_input = asdict(spec.preprocess)
-            if spec.preprocess.depth == "uint8":  # its range is fixed; a declared one means float32
+            if known_input.pop("depth") == "uint8":  # its range is fixed; a declared one means float32
                 known_input |= {"low": None, "high": None}
             spec = replace(
                 spec,
@@ -213,8 +210,7 @@ def _count(number: int, what: str) -> str:
 
 
 def _refuse(sentence: str) -> NoReturn:
-    console.print(sentence, style="red", markup=False, soft_wrap=True)
-    raise typer.Exit(2)
+    refuse(sentence, style="red", markup=False)
 
 
 def _described(
@@ -248,10 +244,8 @@ def _size(text: str) -> tuple[int, int]:
 def _preprocess(given: dict[str, Any]) -> PreprocessSpec:
     from pellucid.compiler.compiling import input_spec
 
-    of_channels = ("mean", "std", "channels", "low", "high", "shown")
-    frame = {name: value for name, value in given.items() if name not in (*of_channels, "depth")}
-    mean, std, channels, low, high, shown = map(given.get, of_channels)
-    return input_spec(mean, std, channels or (), low, high, shown or (), **frame)
+    usual = {"mean": None, "std": None, "channels": (), "low": None, "high": None, "shown": ()}
+    return input_spec(**usual | given)
 
 
 def _numbers(option: str, text: str) -> tuple[float, ...]:
@@ -264,8 +258,8 @@ def _numbers(option: str, text: str) -> tuple[float, ...]:
     return found
 
 
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(","))
+def _list(text: str) -> tuple[str, ...]:
+    return tuple(each.strip() for each in text.split(","))
 
 
 def _labels(text: str) -> tuple[str, ...]:
@@ -277,10 +271,6 @@ def _labels(text: str) -> tuple[str, ...]:
     if "," not in text and Path(text).suffix:
         _refuse(f"--labels: there is no file {text}")
     return _list(text)
-
-
-def _list(text: str) -> tuple[str, ...]:
-    return tuple(each.strip() for each in text.split(","))
 
 
 def _background(text: str, labels: Sequence[str]) -> str | int:

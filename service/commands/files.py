@@ -8,7 +8,7 @@ import json
 import os
 import re
 from base64 import b64decode, b64encode
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -107,19 +107,13 @@ def write(name: str, numbers: dict[str, Any], others: Mapping[str, bytes], folde
         contents[file] = content
         return file
 
-    def saved(value: Any, place: tuple[str, ...]) -> Any:
-        if isinstance(value, list) and value and isinstance(value[0], dict):
-            return [saved(entry, (*place, *told)) for entry, told in zip(value, _telling(value), strict=True)]
-        if not isinstance(value, dict):
-            return value
-        if "media_type" not in value:
-            return {key: saved(inner, (*place, key)) for key, inner in value.items()}
-        content = b64decode(value["data"], validate=True)
-        return {**{key: value[key] for key in value if key != "data"}, "file": save(_name(name, place), content)}
+    def saved(picture: dict[str, Any], place: tuple[str, ...]) -> Any:
+        data = picture.pop("data")
+        return {**picture, "file": save(_name(name, place), b64decode(data, validate=True))}
 
     for other, content in others.items():
         save(other, content)
-    answer = as_json(saved(numbers, ()))
+    answer = as_json(_with_pictures(numbers, saved))
     # The answer is first, so that it names the files of a run that is interrupted.
     for file, content in {name: answer, **contents}.items():
         (folder / file).write_bytes(content)
@@ -133,14 +127,22 @@ def _written(answer: Path) -> set[str]:
     except (OSError, ValueError):
         return set()
 
-    def named(value: Any) -> Iterator[str]:
-        if isinstance(value, dict) and "media_type" in value:
-            yield Path(value.get("file", answer)).name
-        elif isinstance(value, (dict, list)):
-            for inner in value.values() if isinstance(value, dict) else value:
-                yield from named(inner)
+    names = {file for part, file in _BESIDE[answer.name].items() if part in said}
+    _with_pictures(said, lambda picture, _: names.add(Path(picture.get("file", answer)).name))
+    return names
 
-    return {*named(said), *(file for part, file in _BESIDE[answer.name].items() if part in said)}
+
+def _with_pictures(value: Any, change: Callable[[dict[str, Any], tuple[str, ...]], Any], *place: str) -> Any:
+    """JSON with what ``change`` makes of each picture in it, and of the picture's place."""
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return [
+            _with_pictures(entry, change, *place, *told) for entry, told in zip(value, _telling(value), strict=True)
+        ]
+    if not isinstance(value, dict):
+        return value
+    if "media_type" in value:
+        return change({**value}, place)
+    return {key: _with_pictures(inner, change, *place, key) for key, inner in value.items()}
 
 
 def _telling(entries: list[dict[str, Any]]) -> list[list[str]]:
@@ -170,7 +172,6 @@ def _name(file: str, place: tuple[str, ...]) -> str:
 
 
 def as_json(value: Any) -> bytes:
-    """A JSON file."""
     return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()
 
 
@@ -184,16 +185,12 @@ def reply(file: Path) -> bytes:
     if not isinstance(said, dict) or "image" not in said:
         return data
 
-    def whole(value: Any) -> Any:
-        if isinstance(value, list):
-            return [whole(inner) for inner in value]
-        if not isinstance(value, dict):
-            return value
-        if "media_type" in value and "file" in value:
-            data = (file.parent / Path(value.pop("file")).name).read_bytes()
-            return {**value, "data": b64encode(data).decode()}
-        return {key: whole(inner) for key, inner in value.items()}
+    def whole(picture: dict[str, Any], _: Any) -> Any:
+        if "file" not in picture:
+            return picture
+        data = (file.parent / Path(picture.pop("file")).name).read_bytes()
+        return {**picture, "data": b64encode(data).decode()}
 
     origin = said.pop("provenance", None)
     model = origin["network"]["name"] if origin else ""
-    return as_json({"model": model, "request_id": "", "results": [whole(said)], "provenance": origin})
+    return as_json({"model": model, "request_id": "", "results": [_with_pictures(said, whole)], "provenance": origin})

@@ -12,10 +12,9 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from ..config import Settings
-from ..http.access import Gate, Keys, rate_of
 from ..http.middleware import AccessControl, Calls, RequestContext
 from . import start
-from .session import ApiKey, Timeout, Url, console, session
+from .session import ApiKey, Timeout, Url, console, refuse, session
 
 
 def mcp(
@@ -40,17 +39,14 @@ def mcp(
         from mcp.server.stdio import stdio_server  # of an optional package
 
         from ..agents import tools
-    except ImportError as error:
-        console.print("pellucid mcp needs the package mcp: pip install 'pellucid\\[mcp]'")
-        raise typer.Exit(2) from error
+    except ImportError:
+        refuse("pellucid mcp needs the package mcp: pip install 'pellucid\\[mcp]'")
     host, _, port = (http or ":").rpartition(":")
     if http and not (host and port.isdecimal() and int(port) < 2**16):
-        console.print(f"--http: An address is HOST:PORT, such as 127.0.0.1:8765, not {http}.")
-        raise typer.Exit(2)
+        refuse(f"--http: An address is HOST:PORT, such as 127.0.0.1:8765, not {http}.")
     settings = start.settings()
     if http and api_key and not (settings.api_keys or settings.api_keys_file):
-        console.print("--http: Set PELLUCID_API_KEYS as well, or everyone could use the server with your --api-key.")
-        raise typer.Exit(2)
+        refuse("--http: Set PELLUCID_API_KEYS as well, or everyone could use the server with your --api-key.")
 
     async def run() -> None:
         async with session(url, api_key, model=model, timeout_s=timeout) as client:
@@ -76,7 +72,5 @@ def served(app: ASGIApp, settings: Settings, **address: Any) -> uvicorn.Server:
 
     Raises ValueError for a wrong key.
     """
-    keys = Keys.of(settings.api_keys.get_secret_value() if settings.api_keys else "", settings.api_keys_file)
-    gate = Gate(keys, rate_of(settings.rate_limit))
-    guarded = RequestContext(AccessControl(app, gate), stopping=lambda: False, calls=Calls())
+    guarded = RequestContext(AccessControl(app, settings.gate()), stopping=lambda: False, calls=Calls())
     return uvicorn.Server(start.uvicorn_config(guarded, settings, **address))

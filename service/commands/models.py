@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import Annotated, Final
 
 import typer
@@ -35,7 +34,7 @@ def models(
     with explained_errors(url):
         served = asyncio.run(run())
     if as_json:
-        print_json(json.dumps([model.model_dump() for model in served], indent=1))
+        print_json([model.model_dump() for model in served])
         return
     table = _table("model", "output", "input", "what it is")
     for each in served:
@@ -66,11 +65,8 @@ def layers(
     with explained_errors(url):
         detail = asyncio.run(run())
     if as_json:
-        print_json(
-            detail.model_dump_json(
-                include={"name", "layers", "gates", "spatial_gates", "default_layer", "feature_layers"}, indent=1
-            )
-        )
+        shown = {"name", "layers", "gates", "spatial_gates", "default_layer", "feature_layers"}
+        print_json(detail.model_dump(include=shown))
         return
     table = _table("layer", "kind", "channels x height x width", "")
     for layer in detail.layers:

@@ -23,7 +23,19 @@ from pellucid.report.contents import Report, true_labels
 from pellucid.schemas import Provenance
 
 from . import files
-from .session import ApiKey, Timeout, Url, ask_each, console, explained_errors, misused, session, was_late, words
+from .session import (
+    ApiKey,
+    Timeout,
+    Url,
+    ask_each,
+    console,
+    explained_errors,
+    misused,
+    refuse,
+    session,
+    was_late,
+    words,
+)
 
 _INTERRUPTED: Final = 130
 
@@ -45,8 +57,7 @@ def report(
     method: Annotated[str | None, typer.Option(help="The method of the maps. Default: the network's first.")] = None,
     view: Annotated[str, typer.Option(help="What the network sees of a picture: centre, whole or squash.")] = "centre",
     trust: Annotated[
-        bool,
-        typer.Option("--trust", help="Also test each map, by many passes for each picture."),
+        bool, typer.Option("--trust", help="Also test each map, by many passes for each picture.")
     ] = False,
     concurrency: Annotated[int, typer.Option(min=1, max=256, help="Pictures in flight at once.")] = 4,
     timeout: Timeout = 60,
@@ -64,8 +75,7 @@ def report(
     folder = folder.resolve()
     sources = [source for source, _ in files.pictures([folder], None)]
     if refused := _refused(sources, out):
-        console.print(escape(refused), soft_wrap=True)
-        raise typer.Exit(2)
+        refuse(escape(refused))
     chosen = {"target": target, "layer": layer, "method": method, "model": model if url else None}
     options: dict[str, Any] = {name: value for name, value in chosen.items() if value is not None}
     options |= {"view": view, "trust": trust, "overlay": True, "max_side": answers.SIDE}
@@ -84,17 +94,14 @@ def report(
         said = f"holds no answers: {error}. Choose another --out, or remove it to compute every picture again"
         if isinstance(error, sqlite3.OperationalError):  # locked, or the disk is full
             said = f"can't be written: {error}"
-        console.print(escape(f"{cache} {said}."), soft_wrap=True)
-        raise typer.Exit(2) from error
+        refuse(escape(f"{cache} {said}."))
     except KeyboardInterrupt:
-        console.print(escape(f"Interrupted. {cache} keeps the answers: run the command again."), soft_wrap=True)
-        raise typer.Exit(_INTERRUPTED) from None
+        refuse(escape(f"Interrupted. {cache} keeps the answers: run the command again."), code=_INTERRUPTED)
     try:
         out.write_text(page.written(found), "utf-8")
         out.with_suffix(".csv").write_text(table.written(found), "utf-8")
     except OSError as error:  # the disk is full, say
-        console.print(escape(f"The report can't be written: {error.strerror or error}."), soft_wrap=True)
-        raise typer.Exit(2) from error
+        refuse(escape(f"The report can't be written: {error.strerror or error}."))
     failed = f"; {len(found.unseen)} failed" if found.unseen else ""
     console.print(escape(f"{len(found.seen)} explained, in {out}{failed}"), soft_wrap=True)
     if failed:
@@ -131,8 +138,7 @@ async def _asked(
     served = await client.models()
     detail = await client.model(options.get("model") or next(each.name for each in served if each.default))
     if detail.output.kind == "embedding":
-        console.print(escape(f"{detail.name} has no classes to report on: its output is an embedding."))
-        raise typer.Exit(2)
+        refuse(escape(f"{detail.name} has no classes to report on: its output is an embedding."))
     options["atlas"] = detail.atlas is not None
     provenance = await _provenance(client, sources, options)
     decided = json.dumps([options, provenance.model_dump(), detail.atlas and detail.atlas.sha256], sort_keys=True)
@@ -187,5 +193,4 @@ async def _provenance(client: AsyncClient, sources: list[Path], options: dict[st
         else:
             assert reply.provenance is not None
             return reply.provenance
-    console.print("No picture could be explained.")
-    raise typer.Exit(1)
+    refuse("No picture could be explained.", code=1)

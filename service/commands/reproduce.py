@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from rich.markup import escape
 from pellucid.schemas import Failure, Picture, Provenance, Reply, Result
 
 from . import files
-from .session import ApiKey, AsJson, Timeout, console, explained_errors, print_json, session
+from .session import ApiKey, AsJson, Timeout, console, explained_errors, print_json, refuse, session
 from .start import URL_VARIABLE
 
 Origin = tuple[str, Any, Any]  # what, then, now
@@ -47,8 +46,7 @@ def reproduce(
         ),
     ] = None,
     model: Annotated[
-        str | None,
-        typer.Option(help="Network to load, if its name is not enough: file:PATH. Default: the reply's."),
+        str | None, typer.Option(help="Network to load, if its name is not enough: file:PATH. Default: the reply's.")
     ] = None,
     reference: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="The picture that the reply compares with.")
@@ -70,25 +68,17 @@ def reproduce(
     if strangers:
         known = [result.image.sha256 for result in _results(then)]
         for image in strangers:
-            found = hashlib.sha256(image.read_bytes()).hexdigest()
-            console.print(f"[red]{escape(str(image))} is another picture:[/] its sha256 is {found},", soft_wrap=True)
-        console.print(f"the reply is of {', '.join(known)}. Nothing was computed.", soft_wrap=True)
+            said = f"[red]{escape(str(image))} is another picture:[/] its sha256 is {_sha256(image)},"
+            console.print(said, soft_wrap=True)
         if as_json:
-            print_json(
-                json.dumps({"identical": False, "pictures": known, "strangers": [*map(str, strangers)]}, indent=1)
-            )
-        raise typer.Exit(1)
+            print_json({"identical": False, "pictures": known, "strangers": [*map(str, strangers)]})
+        refuse(f"the reply is of {', '.join(known)}. Nothing was computed.", code=1)
 
     pictures = _pictures(origin, {"reference": reference, "region_mask": region_mask})
 
     async def run() -> list[_Again]:
         engine = origin.engine
-        settings = {
-            "engine": engine.name,
-            "device": engine.device,
-            "precision": engine.precision,
-            "threads": engine.threads,
-        }
+        settings = {"engine": engine.name, **engine.model_dump(include={"device", "precision", "threads"})}
         chosen = None if server else model or origin.network.name
         async with session(server, api_key, model=chosen, timeout_s=timeout, settings=settings) as client:
             options = {**origin.options, **pictures, "provenance": True}
@@ -108,7 +98,7 @@ def reproduce(
     )
     if as_json:
         compared = [again.as_json(origin) for again in done]
-        print_json(json.dumps({"identical": identical, "same_weights": same_weights, "pictures": compared}, indent=1))
+        print_json({"identical": identical, "same_weights": same_weights, "pictures": compared})
     else:
         for again in done:
             for line in again.lines(origin):
@@ -138,7 +128,8 @@ class _Again:
     def parts(self) -> list[_Difference]:
         exclude = {"image", "frame"}
         then, now = (each.model_dump(exclude=exclude, exclude_unset=True) for each in (self.then, self.now))
-        return _differences(then, now)
+        parts = dict.fromkeys((*then, *now))
+        return [found for part in parts for found in _compared(part, then.get(part), now.get(part))]
 
     @property
     def identical(self) -> bool:
@@ -159,7 +150,6 @@ class _Again:
             yield f"version of {name}", then["versions"].get(name), now["versions"].get(name)
 
     def lines(self, origin: Provenance) -> Iterator[str]:
-        """The comparison as text."""
         yield f"[bold]{escape(str(self.image))}[/]: the reply's picture, sha256 {self.then.image.sha256}"
         origins = [*self.origins(origin)]
         others = [each for each in origins if each[1] != each[2]]
@@ -172,7 +162,6 @@ class _Again:
             yield f"  {escape(part.part)}: [{colour}]{escape(part.words())}[/]"
 
     def as_json(self, origin: Provenance) -> dict[str, Any]:
-        """The comparison as JSON."""
         return {
             "source": str(self.image),
             "sha256": self.then.image.sha256,
@@ -197,49 +186,34 @@ def _read(path: Path) -> tuple[Reply, Provenance]:
         reply = Reply.model_validate_json(files.reply(path), extra="ignore")
     except ValidationError as error:
         if error.errors()[0]["type"] == "json_invalid":
-            console.print(
+            refuse(
                 f"[red]{escape(str(path))} is no JSON.[/] Only JSON replies can be computed again, not pictures or "
-                ".npz files. Repeat the request with Accept: application/json.",
-                soft_wrap=True,
+                ".npz files. Repeat the request with Accept: application/json."
             )
-        else:
-            console.print(
-                f"[red]{escape(str(path))} is no reply of a route under /v1:[/] {error.error_count()} fields differ."
-            )
-        raise typer.Exit(2) from error
+        refuse(f"[red]{escape(str(path))} is no reply of a route under /v1:[/] {error.error_count()} fields differ.")
     if reply.provenance is None:
-        console.print(
-            f"[red]{escape(str(path))} does not say what computed it:[/] ask with provenance=true, or --provenance."
-        )
-        raise typer.Exit(2)
+        refuse(f"[red]{escape(str(path))} does not say what computed it:[/] ask with provenance=true, or --provenance.")
     if not any(_results(reply)):
-        console.print(f"[red]{escape(str(path))} explains no picture.[/]")
-        raise typer.Exit(2)
+        refuse(f"[red]{escape(str(path))} explains no picture.[/]")
     return reply, reply.provenance
 
 
 def _pictures(origin: Provenance, given: Mapping[str, Path | None]) -> dict[str, Path]:
     """The options of the reply that are pictures, whose digests it has. Ends the program without the same files."""
     needed = origin.pictures or {}
-    found = {name: path for name, path in given.items() if path is not None}
-    for name, option in ((name, f"--{name.replace('_', '-')}") for name in given):
-        if name in needed and name not in found:
-            console.print(
-                f"[red]The reply needs {option} FILE:[/] it has only the sha256 of that picture, {needed[name]}.",
-                soft_wrap=True,
+    for name, path in given.items():
+        option, digest = f"--{name.replace('_', '-')}", needed.get(name)
+        if digest and not path:
+            refuse(f"[red]The reply needs {option} FILE:[/] it has only the sha256 of that picture, {digest}.")
+        if path and not digest:
+            refuse(f"[red]{option} does not belong to this reply:[/] its request had none.")
+        if path and (own := _sha256(path)) != digest:
+            refuse(
+                f"[red]{escape(str(path))} is another picture:[/] its sha256 is {own}, the reply's {option} has "
+                f"{digest}. Nothing was computed.",
+                code=1,
             )
-            raise typer.Exit(2)
-        if name in found and name not in needed:
-            console.print(f"[red]{option} does not belong to this reply:[/] its request had none.", soft_wrap=True)
-            raise typer.Exit(2)
-        if name in found and (digest := hashlib.sha256(found[name].read_bytes()).hexdigest()) != needed[name]:
-            console.print(
-                f"[red]{escape(str(found[name]))} is another picture:[/] its sha256 is {digest}, the reply's {option} "
-                f"has {needed[name]}. Nothing was computed.",
-                soft_wrap=True,
-            )
-            raise typer.Exit(1)
-    return found
+    return {name: path for name, path in given.items() if path}
 
 
 def _results(reply: Reply) -> list[Result]:
@@ -249,7 +223,11 @@ def _results(reply: Reply) -> list[Result]:
 def _paired(reply: Reply, images: Sequence[Path]) -> list[tuple[Path, Result | None]]:
     """Each photograph with its result in the reply, matched by sha256, or None."""
     by_digest = {result.image.sha256: result for result in _results(reply)}
-    return [(image, by_digest.get(hashlib.sha256(image.read_bytes()).hexdigest())) for image in images]
+    return [(image, by_digest.get(_sha256(image))) for image in images]
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,44 +237,31 @@ class _Difference:
     """
 
     part: str
-    kind: str
     largest: float | None = None
     note: str = ""
+    unit: str = ""
 
     @property
     def identical(self) -> bool:
-        """Whether both are equal to the last bit."""
         return self.largest is None and not self.note
 
     def words(self) -> str:
-        """The difference, for people."""
         if self.identical:
             return "identical"
-        if self.note:
-            return self.note
-        return f"differs by {self.largest:g}" + (" levels of 255" if self.kind == "picture" else "")
-
-
-def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[_Difference]:
-    """The comparison of each part of two results in JSON, without ``image`` and ``frame``."""
-    found: list[_Difference] = []
-    for part in dict.fromkeys((*then, *now)):
-        if part not in ("image", "frame"):
-            found += _compared(part, then.get(part), now.get(part))
-    return found
+        return self.note or f"differs by {self.largest:g}{self.unit}"
 
 
 def _compared(part: str, then: Any, now: Any) -> Iterator[_Difference]:
+    """The comparison of two values in JSON: of a part with parts, each of these, and what is left of it at once."""
     if isinstance(then, Mapping) and isinstance(now, Mapping):
         if "media_type" in then and "media_type" in now:
             yield _of_pictures(part, then, now)
             return
-        plain = [
-            key for key in dict.fromkeys((*then, *now)) if not _nested(then.get(key)) and not _nested(now.get(key))
-        ]
+        keys = [*dict.fromkeys((*then, *now))]
+        plain = [key for key in keys if not _nested(then.get(key)) and not _nested(now.get(key))]
         if plain:
             yield _values(part, {key: then.get(key) for key in plain}, {key: now.get(key) for key in plain})
-        for key in dict.fromkeys((*then, *now)):
+        for key in keys:
             if key not in plain:
                 yield from _compared(f"{part}.{key}", then.get(key), now.get(key))
     elif isinstance(then, list) and isinstance(now, list) and len(then) == len(now) and any(map(_named, then)):
@@ -323,35 +288,32 @@ def _name(entry: Mapping[str, Any]) -> str:
 
 def _of_pictures(part: str, then: Mapping[str, Any], now: Mapping[str, Any]) -> _Difference:
     if then == now:
-        return _Difference(part, "picture")
+        return _Difference(part)
     one, other = (
         np.asarray(Picture.model_validate(dict(each)).to_pil().convert("RGB")).astype(int) for each in (then, now)
     )
     if one.shape != other.shape:
-        return _Difference(part, "picture", note=f"{_size(one)} then, {_size(other)} now")
+        sizes = (f"{each.shape[1]} x {each.shape[0]} pixels" for each in (one, other))
+        return _Difference(part, note="{} then, {} now".format(*sizes))
     if (largest := float(np.abs(one - other).max())) == 0:
-        return _Difference(part, "picture", note="the same pixels in other bytes")
-    return _Difference(part, "picture", largest)
-
-
-def _size(pixels: np.typing.NDArray[np.int_]) -> str:
-    return f"{pixels.shape[1]} x {pixels.shape[0]} pixels"
+        return _Difference(part, note="the same pixels in other bytes")
+    return _Difference(part, largest, unit=" levels of 255")
 
 
 def _values(part: str, then: Any, now: Any) -> _Difference:
     if then == now:
-        return _Difference(part, "numbers")
+        return _Difference(part)
     one, other = list(_leaves(then)), list(_leaves(now))
     if [place for place, _ in one] != [place for place, _ in other]:
-        return _Difference(part, "numbers", note="have different forms")
+        return _Difference(part, note="have different forms")
     largest = 0.0
     for (place, left), (_, right) in zip(one, other, strict=True):
         if left == right:
             continue
         if not (isinstance(left, (int, float)) and isinstance(right, (int, float))) or "index" in place:
-            return _Difference(part, "numbers", note=f"{left!r} then, {right!r} now")
+            return _Difference(part, note=f"{left!r} then, {right!r} now")
         largest = max(largest, abs(left - right))
-    return _Difference(part, "numbers", largest)
+    return _Difference(part, largest)
 
 
 def _leaves(value: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:

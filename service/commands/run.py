@@ -32,6 +32,7 @@ from .session import (
     explained_errors,
     misused,
     print_json,
+    refuse,
     session,
     was_late,
     words,
@@ -77,7 +78,6 @@ class Command:
     exported: Callable[[list[tuple[Path, Path]], Export, float], Given] | None = None
 
     def function(self) -> Callable[..., None]:
-        """The function for typer."""
 
         def called(**given: Any) -> None:
             run(self, **given)
@@ -167,8 +167,7 @@ def run(
     if export and not (out and "grad_cam" in ",".join(given.get("include", ["grad_cam"]))):
         refused = "--export needs --out, and grad_cam in --include."
     if refused:
-        console.print(refused)
-        raise typer.Exit(2)
+        refuse(refused)
     defaults = {name: value for name, value in _DEFAULTS.items() if name in command.options.model_fields}
     given = defaults | given | ({"model": model} if url and model else {})
     against = given.get("against_model")
@@ -206,8 +205,7 @@ def run(
     except OSError as error:  # the disk is full, say; those of a picture's own files are among its errors
         if figure is None:
             raise
-        console.print(f"--figure: {escape(str(figure))} can't be written: {error.strerror or error}.", soft_wrap=True)
-        raise typer.Exit(2) from error
+        refuse(f"--figure: {escape(str(figure))} can't be written: {error.strerror or error}.")
     if not out:
         return
     failed = [one for one in done if one.error]
@@ -224,7 +222,7 @@ def run(
             "failed": len(failed),
             "pictures": [one.as_json() for one in done],
         }
-        print_json(json.dumps(report, indent=1, ensure_ascii=False))
+        print_json(report)
     else:
         console.print(
             f"{len(done) - len(failed)} {command.done}, in {out}{f'; {len(failed)} failed' if failed else ''}"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final, NoReturn, TypeVar
 
 import httpx
 import typer
@@ -58,8 +59,7 @@ async def session(
         try:
             remote = AsyncClient(url, api_key=api_key, timeout_s=timeout_s, retries=retries)
         except ValueError as error:
-            console.print(f"--url: {escape(str(error))}.", soft_wrap=True)
-            raise typer.Exit(2) from error
+            refuse(f"--url: {escape(str(error))}.")
         async with remote as client:
             yield client
         return
@@ -74,6 +74,12 @@ async def session(
         AsyncClient("http://pellucid", timeout_s=timeout_s, retries=retries, transport=transport) as client,
     ):
         yield client
+
+
+def refuse(message: str, *, code: int = 2, **style: Any) -> NoReturn:
+    """Print a message on standard error, and end the program with an exit code."""
+    console.print(message, soft_wrap=True, **style)
+    raise typer.Exit(code)
 
 
 def detail_of(error: ApiError) -> str:
@@ -98,8 +104,7 @@ def explained_errors(url: str | None) -> Iterator[None]:
     except (httpx.TransportError, httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
         reason = str(error).rstrip(".") or type(error).__name__
         console.print(f"[red]No answer from {escape(str(url))}:[/] {escape(reason)}.", soft_wrap=True)
-        console.print("Is a server there? `pellucid serve` starts one; without --url none is needed.")
-        raise typer.Exit(2) from error
+        refuse("Is a server there? `pellucid serve` starts one; without --url none is needed.")
 
 
 def misused(error: Exception | None) -> bool:
@@ -154,6 +159,5 @@ async def ask_each(
         return done
 
 
-def print_json(text: str) -> None:
-    """Print JSON on standard output."""
-    sys.stdout.write(text + "\n")
+def print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=False) + "\n")

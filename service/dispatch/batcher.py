@@ -52,7 +52,6 @@ class Batcher:
         self._idle = 0
 
     def __len__(self) -> int:
-        """The number of waiting jobs."""
         with self._changed:
             return sum(map(self._waiting, self._lanes))
 

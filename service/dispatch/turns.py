@@ -82,7 +82,6 @@ class FairPool(Executor):
             thread.start()
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """See concurrent.futures.Executor."""
         future: Future[T] = Future()
         context, call = copy_context(), partial(fn, *args, **kwargs)
         with self._lock:

@@ -105,7 +105,6 @@ class Worker:
 
     @property
     def well(self) -> bool:
-        """Whether ``fault`` is None."""
         return self.fault is None
 
     @property
@@ -322,20 +321,17 @@ class Watchdog:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Start the thread."""
         self._ended.clear()
         self._thread = threading.Thread(target=self._loop, name="engine watch", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread."""
         self._ended.set()
         if self._thread is not None:
             self._thread.join()
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Watch the block."""
         begun = time.monotonic()
         with self._lock:
             self._last_beat[threading.get_ident()] = begun

@@ -117,25 +117,18 @@ class Service:
         return self.networks[name]
 
     def require_model_ready(self, name: str) -> None:
-        """Raise UnknownModel, Draining while no work is taken, and EngineDown."""
-        network = self.addressed(name)
-        if not self.ready:
-            raise Draining("The service is starting up or shutting down.")
-        if fault := network.worker.fault:
-            raise EngineDown(f"{name}: {fault}")
+        """Raise UnknownModel, and for this network alone what ``require_ready`` raises."""
+        self.addressed(name)
+        self.require_ready(name)
 
-    def draining(self) -> bool:
-        """Whether replies close their connections."""
-        return not self.ready
-
-    def require_engines(self) -> None:
-        """Raise EngineDown if a network does not answer."""
-        for name, network in self.networks.items():
-            if fault := network.worker.fault:
+    def require_engines(self, *names: str) -> None:
+        """Raise EngineDown if a network, of these or of all, does not answer."""
+        for name in names or self.networks:
+            if fault := self.networks[name].worker.fault:
                 raise EngineDown(f"{name}: {fault}")
 
-    def require_ready(self) -> None:
-        """Raise Draining while no work is taken, and EngineDown."""
+    def require_ready(self, *names: str) -> None:
+        """Raise Draining while no work is taken, and EngineDown, of these networks or of all."""
         if not self.ready:
             raise Draining("The service is starting up or shutting down.")
-        self.require_engines()
+        self.require_engines(*names)

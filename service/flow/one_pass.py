@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import time
 import weakref
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar
@@ -19,7 +18,7 @@ from pellucid.errors import PellucidError
 from pellucid.parts.option_types import Options
 from pellucid.types import DecodedImage, Finished, Outcome, Plan, Prepared, Tiling, Upload
 
-from ..telemetry.metrics import STAGES
+from ..telemetry.metrics import Stages
 from .networks import Served
 from .tiles import TiledJob
 
@@ -27,39 +26,6 @@ T = TypeVar("T")
 
 # Bytes of a pixel of the source picture: RGB.
 _BYTES_PER_PIXEL: Final = 3
-
-
-@dataclass(slots=True)
-class Stages:
-    """Seconds that an image spent in each stage of ``model``, and the size of its batch.
-
-    ``begun``: when the stages that are timed here began, by ``time.perf_counter``. ``over``: whether the image's part
-    of the reply is written or has failed.
-    """
-
-    model: str
-    seconds: dict[str, float] = field(default_factory=dict)
-    begun: dict[str, float] = field(default_factory=dict)
-    batch_size: int = 0
-    over: bool = False
-
-    @contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
-        """Time a stage. A stage that fails has no time."""
-        self.begun[stage] = started = time.perf_counter()
-        yield
-        self.seconds[stage] = time.perf_counter() - started
-
-    @staticmethod
-    def header(images: Sequence[Stages]) -> str:
-        """Server-Timing (W3C): milliseconds by stage, of the slowest of several images."""
-        entries = []
-        for stage in STAGES:
-            times = [image.seconds[stage] for image in images if stage in image.seconds]
-            if times:
-                note = f';desc="batch of {max(image.batch_size for image in images)}"' if stage == "infer" else ""
-                entries.append(f"{stage}{note};dur={max(times) * 1000:.2f}")
-        return ", ".join(entries)
 
 
 @dataclass(eq=False, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
@@ -45,19 +46,8 @@ def of_reply(route: str, options: Options, plan: Plan, network: Served) -> dict[
 
 def preprocess(spec: PreprocessSpec) -> Preprocess:
     """A network's preprocessing as a schema."""
-    return Preprocess(
-        resize=spec.resize,
-        squash=spec.squash,
-        interpolation=spec.interpolation,
-        crop=list(spec.size),
-        mean=list(spec.mean),
-        std=list(spec.std),
-        channels=list(spec.channels),
-        low=list(spec.low),
-        high=list(spec.high),
-        depth=spec.depth,
-        shown=list(spec.shown),
-    )
+    fields = asdict(spec)
+    return Preprocess(crop=fields.pop("size"), **fields)
 
 
 def _resolved(options: Options, plan: Plan, network: Served) -> dict[str, Any]:

@@ -81,7 +81,6 @@ class Results(Route[Options, Entry]):
         return [Ask(image, network, plan, options, side=side) for image in body.uploads]
 
     def written(self, ask: Ask, image: DecodedImage, outcome: Outcome, trusted: Sequence[Trusted] = ()) -> Entry:
-        """One image's result."""
         if outcome.gates and ask.network.drift is not None and ask.options.view == "centre":
             ask.network.drift.observe(outcome.gates)
         if self._media_type == result.NPZ:
@@ -135,11 +134,7 @@ class Results(Route[Options, Entry]):
 
 
 def entry(
-    ask: Ask,
-    image: DecodedImage,
-    outcome: Outcome,
-    trusted: Sequence[Trusted] = (),
-    media_type: str = "image/png",
+    ask: Ask, image: DecodedImage, outcome: Outcome, trusted: Sequence[Trusted] = (), media_type: str = "image/png"
 ) -> dict[str, Any]:
     """One image's result as plain data; its pictures, of ``media_type``, are still Pictures."""
     found = ask.options.entry(_analysis(ask, image, outcome, trusted, media_type))

@@ -26,10 +26,10 @@ from pellucid.types import DecodedImage, Outcome, Plan
 from ..dispatch.admission import Forecast, Place
 from ..dispatch.turns import caller
 from ..http.connection import connected
-from ..telemetry.metrics import Call
+from ..telemetry.metrics import Call, Stages
 from . import bodies, trust_trials
 from .networks import Served, Service
-from .one_pass import Ask, Stages, run, together
+from .one_pass import Ask, run, together
 
 # Seconds that a refused body is read on for, so that a connection cut in mid-send does not lose the refusal.
 _LINGER_S: Final = 2.0

@@ -30,7 +30,6 @@ class TiledJob(Future[Finished]):
             self._explain()
 
     def cancel(self) -> bool:
-        """Cancel the jobs as well."""
         cancelled = super().cancel()
         for job in self._jobs:
             job.cancel()

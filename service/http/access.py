@@ -81,10 +81,10 @@ class Keys:
 
 
 class Gate:
-    """The keys and the rate, which all protocols share. It is ``open`` if there is neither."""
+    """The keys and the rate, which all protocols share. It is ``keyed`` if there are keys, ``open`` without both."""
 
     def __init__(self, keys: Keys, rate: RateLimitItem | None) -> None:
-        self.open = not keys and rate is None
+        self.keyed, self.open = bool(keys), not keys and rate is None
         self._keys = keys
         self._rate = rate
         self._limiter = MovingWindowRateLimiter(MemoryStorage()) if rate else None

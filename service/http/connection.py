@@ -76,7 +76,6 @@ class BoundedProtocol(HttpToolsProtocol):
             self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Cancel the timers."""
         self._head_is_there()
         self._reader_reads()
         super().connection_lost(exc)
@@ -97,7 +96,6 @@ class BoundedProtocol(HttpToolsProtocol):
             self._await_head()
 
     def on_message_begin(self) -> None:
-        """A request begins."""
         super().on_message_begin()
         self._unread = 0
         self._in_head = True
@@ -135,7 +133,6 @@ class BoundedProtocol(HttpToolsProtocol):
             super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        """The request is complete."""
         if not self._upgrading:
             super().on_message_complete()
 

@@ -1,4 +1,4 @@
-"""Around every request: id, access log, API key and rate, a problem in place of a stack trace, CORS, and headers."""
+"""Around every request: id, access log, API key and rate, a problem in place of a stack trace, and headers."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ import asyncio
 import logging
 import re
 from base64 import b64encode
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from random import getrandbits
 from typing import Final, Literal
 
 from fastapi.routing import iter_route_contexts
-from starlette.applications import Starlette
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -54,18 +52,6 @@ _INLINE_SCRIPT: Final = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
 _STYLED_BY_SCRIPT: Final = ("/docs", "/redoc")
 
 
-def allow_origins(app: Starlette, origins: Sequence[str], headers: Iterable[str]) -> None:
-    """Let scripts of these origins call the service (CORS) and read these headers of its replies."""
-    app.add_middleware(
-        CORSMiddleware,
-        allow_origins=origins,
-        allow_methods=["GET", "POST"],
-        allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-ID"],
-        expose_headers=["Retry-After", "Server-Timing", "X-Request-ID", *headers],
-        max_age=3600,
-    )
-
-
 class Calls:
     """What every protocol does around a request: its id, its log line, and ``tell``, which get it when it has ended."""
 
@@ -86,7 +72,6 @@ class Calls:
         return PellucidError("The service failed; its log has the cause under this request's id.")
 
     def end(self, call: Call, route: str, status: int) -> None:
-        """Report the request."""
         call.end(route, status)
         more = self._refusals.sample(call.problems[0]) if status in _REFUSED and call.problems else {}
         if more is not None:
@@ -105,7 +90,6 @@ class RequestContext:
         self._calls = calls
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -162,7 +146,6 @@ class AccessControl:
         self._access: dict[str, Access] = {**dict.fromkeys(_DOCS, docs), "/metrics": metrics}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or refuse it."""
         if scope["type"] == "http":
             try:
                 self._require(scope)
@@ -199,7 +182,6 @@ class PageHeaders:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

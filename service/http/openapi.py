@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -10,8 +11,7 @@ from typing import Any, Final
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
-from pellucid.parts import result
-from pellucid.parts.figures.figure import FIGURE_TYPES, SVG
+from pellucid.parts.figures.figure import SVG
 from pellucid.parts.option_types import Options
 
 from ..flow.bodies import FILE_OPTIONS, NPY, JsonImage
@@ -98,50 +98,37 @@ def request_body(options: type[Options]) -> dict[str, Any]:
 
 
 def responses(
-    route: str, *, pictures: bool = True, numbers: bool = False, names: bool = True, figure: bool = False
+    route: str,
+    media_types: Sequence[str] = (),
+    *,
+    names: bool = True,
+    said: str = "One result for each image, in the order sent.",
 ) -> dict[int | str, dict[str, Any]]:
-    """The replies of a POST route: the envelope with its recorded example, the picture alone, and the problems."""
-    binary = {"schema": {"type": "string", "format": "binary"}}
+    """The replies of a POST route: JSON, ``said`` with its recorded example, each of ``media_types``, and the problems.
+
+    ``names``: whether options name parts of the network.
+    """
     recorded = examples().get(route)
-    ok: dict[str, Any] = {
-        "description": "One result for each image, in the order sent.",
-        "content": {"application/json": {"example": recorded["reply"]} if recorded else {}},
-        "headers": {
-            "X-Request-ID": {"description": "The request's id: yours, or a new one.", "schema": {"type": "string"}},
-            "Server-Timing": {
-                "description": "Milliseconds in decode, queue, infer, explain, trust and render, of the slowest image.",
-                "schema": {"type": "string"},
-            },
-        },
+    content: dict[str, Any] = {"application/json": {"example": recorded["reply"]} if recorded else {}}
+    content |= {kind: {"schema": {"type": "string", "format": "binary"}} for kind in media_types}
+    headers = {
+        "X-Request-ID": "The request's id: yours, or a new one.",
+        "Server-Timing": "Milliseconds in decode, queue, infer, explain, trust and render, of the slowest image.",
     }
-    if pictures:
-        ok["content"] |= {"image/png": binary, "image/webp": binary}
-        ok["description"] += (
-            " With `Accept: image/png` or `image/webp`, if one picture is requested: the picture itself. Headers "
-            "whose names begin with Pellucid say what it shows."
-        )
-        if numbers:
-            ok["content"][result.NPZ] = binary
-        ok["headers"] |= {
-            name: {"description": f"Only for a picture: {said}", "schema": {"type": "string"}}
-            for name, said in PICTURE_HEADERS.items()
-        }
-    if figure:
-        ok["content"] |= dict.fromkeys(FIGURE_TYPES, binary)
-        ok["description"] += (
+    if SVG in media_types:
+        said += (
             f" With `Accept: image/png`, `image/webp` or `{SVG}`, if the answer is about one image: a figure for "
             "reports, 1200 pixels wide."
         )
+    elif media_types:
+        said += (
+            " With `Accept: image/png` or `image/webp`, if one picture is requested: the picture itself. Headers "
+            "whose names begin with Pellucid say what it shows."
+        )
+        headers |= {name: f"Only for a picture: {shown}" for name, shown in PICTURE_HEADERS.items()}
+    stated = {name: {"description": text, "schema": {"type": "string"}} for name, text in headers.items()}
+    ok = {"description": said, "content": content, "headers": stated}
     return {200: ok, **(POST_PROBLEMS_WITH_NAMES if names else POST_PROBLEMS)}
-
-
-def joint_responses(route: str) -> dict[int | str, dict[str, Any]]:
-    """The replies of a POST route with one answer for all images, as JSON."""
-    stated = responses(route, pictures=False, figure=True)
-    stated[200]["description"] = stated[200]["description"].replace(
-        "One result for each image, in the order sent.", "What was found in all images together."
-    )
-    return stated
 
 
 def secure(app: FastAPI, *, required: bool) -> None:

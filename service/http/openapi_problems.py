@@ -68,8 +68,7 @@ def responses(
     for error in of:
         kind = type(error)
         entry = documented.setdefault(
-            kind.status,
-            {"description": "", "content": {media_type: {"schema": schema, "examples": {}}}},
+            kind.status, {"description": "", "content": {media_type: {"schema": schema, "examples": {}}}}
         )
         entry["description"] = f"{entry['description']} {(kind.__doc__ or '').splitlines()[0]}".strip()
         entry["content"][media_type]["examples"][kind.slug] = {"summary": kind.title, "value": form(error)}

@@ -28,7 +28,6 @@ class OptionsRoute(APIRoute):
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """See APIRoute."""
         (parameter,) = self.dependant.query_params
         kind = parameter.field_info.annotation
         assert isinstance(kind, type)

@@ -11,16 +11,7 @@ from pellucid.errors import PellucidError
 
 from ..http import problem_json as errors
 from ..http.openapi import ONE_PIXEL_PNG
-from ..http.openapi_problems import (
-    DOWN,
-    DRAINING,
-    EXAMPLES,
-    NO_KEY,
-    NO_MODEL,
-    TOO_OFTEN,
-    UNKNOWN_LAYER,
-    responses,
-)
+from ..http.openapi_problems import DOWN, DRAINING, EXAMPLES, NO_KEY, NO_MODEL, TOO_OFTEN, UNKNOWN_LAYER, responses
 from .kserve_tensors import InferRequest
 
 Responses = dict[int | str, dict[str, Any]]

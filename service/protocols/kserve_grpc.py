@@ -247,7 +247,6 @@ class _Infer(kserve_v2.Infer):
             self.longest_ms = remaining_s * 1000
 
     async def read(self, request: Request, limits: bodies.Limits, hold: _Hold) -> bodies.Body:
-        """The one message."""
         message = await self._message(hold)
         if len(message) <= _SMALL:  # a photograph: a thread would take longer than this
             return self._parsed(message, limits)
@@ -277,7 +276,6 @@ class _Infer(kserve_v2.Infer):
         return self.understood(tensors.validated(said), b"".join(behind for _, behind in inputs), limits)
 
     def reply(self, asks: Sequence[Any], written: Sequence[dict[str, tensors.Written]]) -> Response:
-        """Each output's parts as one tensor."""
         reply = MESSAGES["ModelInferResponse"](model_name=self.served.spec.name, id=self.request_id or "")
         for name, first in written[0].items():
             shape = [len(written), *first.shape]

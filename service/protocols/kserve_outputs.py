@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any, Final
@@ -16,7 +16,7 @@ from pellucid.network.spec import OutputKind
 from pellucid.parts.explain import ExplainOptions, Part
 from pellucid.parts.option_types import Options
 from pellucid.parts.targets import LayerOptions
-from pellucid.types import Outcome, Plan, Prediction, Tap
+from pellucid.types import Outcome, Plan, Tap
 
 from ..flow.networks import Served
 from . import kserve_tensors as tensors
@@ -30,15 +30,12 @@ _DEFAULTS: Final[dict[OutputKind, tuple[str, ...]]] = {
     "dense": ("classes", "labels", "shares", "segmentation"),
     "embedding": ("embedding",),
 }
-# Outputs with a number for each class -> the score. Quantities have a label each, and are all sent.
-_OF_ALL_CLASSES: Final[dict[str, Callable[[Prediction], float | None]]] = {
-    "probabilities": attrgetter("probability"),
-    "logits": attrgetter("logit"),
-    "values": attrgetter("logit"),
-    "shares": attrgetter("share"),
-}
+# Outputs with a number for each class -> the field of a prediction. Quantities have a label each, and are all sent.
+_OF_ALL_CLASSES: Final = {"probabilities": "probability", "logits": "logit", "values": "logit", "shares": "share"}
 _CLASSIFIED: Final = ("probabilities", "logits")
 _OF_THE_MAP: Final = ("heat_map", "heat_map_classes")
+# Other outputs are FP32.
+_DATATYPES: Final = {"classes": "INT64", "labels": "BYTES", "segmentation": "UINT8", "heat_map_classes": "INT64"}
 # The most numbers in all activations of one reply.
 _MOST_ACTIVATIONS: Final = 4_000_000
 
@@ -63,31 +60,18 @@ class Wanted:
 
 def of_network(served: Served) -> list[Output]:
     """All outputs that a request can name."""
-    output = served.spec.output
-    found = [_described(name, served) for name in _DEFAULTS[output.kind]]
-    if output.kind == "embedding":  # a map needs a reference, which no tensor can hold
-        found += [Output("activation", "FP32", (-1, -1, -1))] if served.network.default_layer else []
-    elif served.network.default_layer:
-        found += [
-            Output("heat_map", "FP32", (-1, -1, -1)),
-            Output("heat_map_classes", "INT64", (-1,)),
-            Output("activation", "FP32", (-1, -1, -1)),
-        ]
+    output, names = served.spec.output, _DEFAULTS[served.spec.output.kind]
+    if served.network.default_layer:  # the map of an embedding needs a reference, which no tensor can hold
+        names += ("activation",) if output.kind == "embedding" else (*_OF_THE_MAP, "activation")
+    shapes = {
+        **dict.fromkeys(_OF_ALL_CLASSES, (len(served.spec.labels),)),
+        **dict.fromkeys(("classes", "labels", "heat_map_classes"), (-1,)),
+        **dict.fromkeys(("heat_map", "activation"), (-1, -1, -1)),
+        "segmentation": output.shape[1:],
+        "embedding": output.shape,
+    }
+    found = [Output(name, _DATATYPES.get(name, "FP32"), shapes[name]) for name in names]
     return found + [Output(GATE + gate.layer, "FP32", (gate.shape[0],)) for gate in served.network.gates]
-
-
-def _described(name: str, served: Served) -> Output:
-    spec = served.spec
-    match name:
-        case "classes":
-            return Output(name, "INT64", (-1,))
-        case "labels":
-            return Output(name, "BYTES", (-1,))
-        case "segmentation":
-            return Output(name, "UINT8", spec.output.shape[1:])
-        case "embedding":
-            return Output(name, "FP32", spec.output.shape)
-    return Output(name, "FP32", (len(spec.labels),))
 
 
 def wanted(asked: Sequence[tensors.Wanted], binary: bool, served: Served) -> tuple[Wanted, ...]:
@@ -151,7 +135,8 @@ def _written(asked: Wanted, outcome: Outcome, labels: Sequence[str], top_k: int)
     if asked.top:
         # All classes, sorted by probability.
         best = outcome.predictions[: asked.top]
-        texts = [f"{_score(each, output.name):f}:{each.index}:{labels[each.index]}" for each in best]
+        score = attrgetter(_OF_ALL_CLASSES[output.name])
+        texts = [f"{score(each):f}:{each.index}:{labels[each.index]}" for each in best]
         return tensors.written(texts, "BYTES", binary)
     if output.name == "labels":
         return tensors.written([labels[each.index] for each in outcome.predictions[:top_k]], "BYTES", binary)
@@ -163,7 +148,8 @@ def _values(name: str, outcome: Outcome, classes: int, top_k: int) -> np.typing.
         return np.array([each.index for each in outcome.predictions[:top_k]], np.int64)
     if name in _OF_ALL_CLASSES:
         scores = np.zeros(classes, np.float32)  # a segmentation predicts only classes that it has somewhere
-        scores[[each.index for each in outcome.predictions]] = [_score(each, name) for each in outcome.predictions]
+        score = attrgetter(_OF_ALL_CLASSES[name])
+        scores[[each.index for each in outcome.predictions]] = [*map(score, outcome.predictions)]
         return scores
     if name == "embedding" and outcome.embedding is not None:
         return outcome.embedding
@@ -176,9 +162,3 @@ def _values(name: str, outcome: Outcome, classes: int, top_k: int) -> np.typing.
     if name == "activation":
         return outcome.maps[0].values
     return next(gate.weights for gate in outcome.gates if GATE + gate.layer == name)
-
-
-def _score(prediction: Prediction, name: str) -> float:
-    score = _OF_ALL_CLASSES[name](prediction)
-    assert score is not None  # of_network offers what the kind has
-    return score

@@ -51,8 +51,7 @@ class Wanted(_Strict):
 
     name: str = Field(max_length=256, description="The output's name.")
     parameters: dict[str, Any] = Field(
-        default={},
-        description="`binary_data`: as bytes behind the JSON. `classification`: this many classes as text.",
+        default={}, description="`binary_data`: as bytes behind the JSON. `classification`: this many classes as text."
     )
 
 

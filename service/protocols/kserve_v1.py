@@ -96,7 +96,6 @@ class _Instances(Addressed[orjson.Fragment]):
         return orjson.Fragment(result.as_json(reply.entry(ask, image, outcome, trusted)))
 
     def reply(self, asks: Sequence[Ask], written: Sequence[orjson.Fragment]) -> Response:
-        """All entries, in their order."""
         return Response(orjson.dumps({self._key: written}), media_type=reply.JSON)
 
 

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query, Request, Response
+from fastapi.types import DecoratedCallable
 from pydantic import Field
 
 from pellucid.decode.tensor import from_normalised, from_values
@@ -52,59 +53,40 @@ def router(service: Service) -> APIRouter:
     routes = APIRouter(tags=["protocols"])
     inference = APIRouter(route_class=OptionsRoute)
 
-    @routes.get(
-        "/v2",
-        name="kserve_v2_server",
-        summary="KServe v2: the server",
-        response_description="The server.",
-        responses=documented.SERVER,
-    )
+    def get(
+        path: str, name: str, summary: str, replies: str, responses: documented.Responses
+    ) -> Callable[[DecoratedCallable], DecoratedCallable]:
+        return routes.get(
+            f"/v2{path}",
+            name=f"kserve_v2_{name}",
+            summary=f"KServe v2: {summary}",
+            response_description=replies,
+            responses=responses,
+        )
+
+    @get("", "server", "the server", "The server.", documented.SERVER)
     async def server() -> documented.ServerMetadata:
         """Name, version, and the supported extensions of the protocol."""
         return server_metadata()
 
-    @routes.get(
-        "/v2/health/live",
-        name="kserve_v2_live",
-        summary="KServe v2: is the process alive?",
-        response_description="It is.",
-        responses=documented.LIVE,
-    )
+    @get("/health/live", "live", "is the process alive?", "It is.", documented.LIVE)
     async def live() -> documented.Live:
         """An alias of /livez."""
         service.require_engines()
         return documented.Live(live=True)
 
-    @routes.get(
-        "/v2/health/ready",
-        name="kserve_v2_ready",
-        summary="KServe v2: is it ready?",
-        response_description="It does.",
-        responses=documented.READY,
-    )
+    @get("/health/ready", "ready", "is it ready?", "It does.", documented.READY)
     async def ready() -> documented.Ready:
         """An alias of /readyz."""
         service.require_ready()
         return documented.Ready(ready=True)
 
-    @routes.get(
-        "/v2/models/{name}",
-        name="kserve_v2_model",
-        summary="KServe v2: a network's tensors",
-        response_description="The network's tensors.",
-        responses=documented.MODEL,
-    )
+    @get("/models/{name}", "model", "a network's tensors", "The network's tensors.", documented.MODEL)
     async def model(name: ModelName) -> documented.NetworkMetadata:
         """The inputs, of which a request gives one, and all outputs that it may ask for."""
         return metadata(service.addressed(name))
 
-    @routes.get(
-        "/v2/models/{name}/ready",
-        name="kserve_v2_model_ready",
-        summary="KServe v2: is a network ready?",
-        response_description="It does.",
-        responses=documented.MODEL_READY,
-    )
+    @get("/models/{name}/ready", "model_ready", "is a network ready?", "It does.", documented.MODEL_READY)
     async def model_ready(name: ModelName) -> documented.NetworkReady:
         """Ready as long as the service is, and this network answers."""
         service.require_model_ready(name)
@@ -140,7 +122,6 @@ class Infer(Route[InferOptions, dict[str, tensors.Written]]):
         self.served = served
 
     async def read(self, request: Request, limits: bodies.Limits, hold: Callable[[int], None]) -> bodies.Body:
-        """JSON, and tensors in binary form behind it."""
         body = await bodies.whole(request, limits, hold)
         return await asyncio.to_thread(self._read, body, request.headers.get(tensors.HEADER), limits)
 
@@ -178,11 +159,9 @@ class Infer(Route[InferOptions, dict[str, tensors.Written]]):
     def written(
         self, ask: Ask, image: DecodedImage, outcome: Outcome, trusted: Sequence[Trusted] = ()
     ) -> dict[str, tensors.Written]:
-        """One image's part of each output."""
         return outputs.form(outcome, self._outputs, self.served.spec.labels, self._top_k)
 
     def reply(self, asks: Sequence[Ask], written: Sequence[dict[str, tensors.Written]]) -> Response:
-        """Each output's parts as one tensor."""
         return tensors.response(self.served.spec.name, self.request_id, written)
 
 

@@ -94,10 +94,8 @@ class _OneImage(Addressed[bytes]):
         return body
 
     def written(self, ask: Ask, image: DecodedImage, outcome: Outcome, trusted: Sequence[Trusted] = ()) -> bytes:
-        """The reply's body."""
         return result.as_json(self._shown(reply.entry(ask, image, outcome, trusted), self._served.spec))
 
     def reply(self, asks: Sequence[Ask], written: Sequence[bytes]) -> Response:
-        """The body as it is."""
         (content,) = written
         return Response(content, media_type=reply.JSON)

@@ -61,17 +61,11 @@ def router(service: Service) -> APIRouter:
         ] = None,
         target: Annotated[
             str | None,
-            Query(
-                max_length=256,
-                description="A class, by index or label. Scores then say what speaks for it.",
-            ),
+            Query(max_length=256, description="A class, by index or label. Scores then say what speaks for it."),
         ] = None,
         against: Annotated[
             str | None,
-            Query(
-                max_length=256,
-                description="Another class, to compare `target` with. Default: all classes.",
-            ),
+            Query(max_length=256, description="Another class, to compare `target` with. Default: all classes."),
         ] = None,
         offset: Annotated[int, Query(ge=0, le=2**20, description="Number of channels to skip.")] = 0,
         limit: Annotated[int, Query(ge=1, le=1000, description="Largest number of channels to list.")] = 50,

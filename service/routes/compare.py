@@ -85,7 +85,6 @@ class Comparison(Route[CompareOptions, SideOutcome]):
         raise error
 
     def reply(self, asks: Sequence[Ask], written: Sequence[SideOutcome]) -> Response:
-        """Both sides and their difference."""
         shown = slice(2 if self._embeds else 0, None)
         networks, seen, options = [ask.network for ask in asks[shown]], written[shown], self._options
         models = [network.spec for network in networks]

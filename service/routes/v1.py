@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
+from fastapi.types import DecoratedCallable
 
 from pellucid.parts.attention import AttentionOptions
 from pellucid.parts.channels import ChannelOptions
@@ -12,9 +14,10 @@ from pellucid.parts.compare import CompareOptions
 from pellucid.parts.explain import ExplainOptions
 from pellucid.parts.feature_maps import FeatureMapOptions
 from pellucid.parts.grad_cam import GradCamOptions
+from pellucid.parts.option_types import Options
 from pellucid.parts.predictions import PredictOptions
 from pellucid.parts.what_if import WhatIfOptions
-from pellucid.schemas import CompareReply, Reply
+from pellucid.schemas import CompareReply, Reply, Schema
 
 from ..flow.networks import Service
 from ..flow.reply import FIGURES, NUMBERS, PICTURES, Results
@@ -27,27 +30,32 @@ from .compare import Comparison
 def router(service: Service) -> APIRouter:
     """Each route: its document, its options, and what it answers."""
     routes = APIRouter(route_class=OptionsRoute, generate_unique_id_function=openapi.operation_id)
-    explaining = APIRouter(tags=["explain"], route_class=OptionsRoute, generate_unique_id_function=openapi.operation_id)
 
-    @routes.post(
-        "/v1/predict",
-        tags=["predict"],
-        summary="The most probable classes",
-        response_model=Reply,
-        responses=openapi.responses("/v1/predict", pictures=False, names=False),
-        openapi_extra=openapi.request_body(PredictOptions),
-    )
+    def post(
+        path: str,
+        summary: str,
+        options: type[Options],
+        *media_types: str,
+        tag: str = "explain",
+        reply: type[Schema] = Reply,
+        **stated: Any,
+    ) -> Callable[[DecoratedCallable], DecoratedCallable]:
+        """Declare a route that takes images. ``media_types``: what it answers as beside JSON."""
+        return routes.post(
+            path,
+            tags=[tag],
+            summary=summary,
+            response_model=reply,
+            responses=openapi.responses(path, media_types, **stated),
+            openapi_extra=openapi.request_body(options),
+        )
+
+    @post("/v1/predict", "The most probable classes", PredictOptions, tag="predict", names=False)
     async def predict(request: Request, options: Annotated[PredictOptions, Query()]) -> Response:
         """The `top_k` most probable classes of each image: index, label, probability (softmax) and logit."""
         return await serve(request, service, options, Results(request, service))
 
-    @explaining.post(
-        "/v1/attention",
-        summary="The weight of every channel",
-        response_model=Reply,
-        responses=openapi.responses("/v1/attention"),
-        openapi_extra=openapi.request_body(AttentionOptions),
-    )
+    @post("/v1/attention", "The weight of every channel", AttentionOptions, *PICTURES)
     async def attention(request: Request, options: Annotated[AttentionOptions, Query()]) -> Response:
         """Two kinds of weights.
 
@@ -61,13 +69,7 @@ def router(service: Service) -> APIRouter:
         """
         return await serve(request, service, options, Results(request, service, *PICTURES))
 
-    @explaining.post(
-        "/v1/feature-maps",
-        summary="Feature maps: the channels of some layers",
-        response_model=Reply,
-        responses=openapi.responses("/v1/feature-maps"),
-        openapi_extra=openapi.request_body(FeatureMapOptions),
-    )
+    @post("/v1/feature-maps", "Feature maps: the channels of some layers", FeatureMapOptions, *PICTURES)
     async def feature_maps(request: Request, options: Annotated[FeatureMapOptions, Query()]) -> Response:
         """Channels of one layer or several as grids of tiles, with each channel's mean, maximum and share of zeros.
 
@@ -75,13 +77,7 @@ def router(service: Service) -> APIRouter:
         """
         return await serve(request, service, options, Results(request, service, *PICTURES))
 
-    @explaining.post(
-        "/v1/grad-cam",
-        summary="Where the evidence for a class lies",
-        response_model=Reply,
-        responses=openapi.responses("/v1/grad-cam", numbers=True),
-        openapi_extra=openapi.request_body(GradCamOptions),
-    )
+    @post("/v1/grad-cam", "Where the evidence for a class lies", GradCamOptions, *PICTURES, NUMBERS)
     async def grad_cam(request: Request, options: Annotated[GradCamOptions, Query()]) -> Response:
         """Grad-CAM (arXiv 1610.02391) for one class or several: a mask, an overlay on request, and the raw map.
 
@@ -92,13 +88,7 @@ def router(service: Service) -> APIRouter:
         """
         return await serve(request, service, options, Results(request, service, *PICTURES, NUMBERS))
 
-    @explaining.post(
-        "/v1/what-if",
-        summary="What if some channels were scaled or muted?",
-        response_model=Reply,
-        responses=openapi.responses("/v1/what-if", pictures=False, figure=True),
-        openapi_extra=openapi.request_body(WhatIfOptions),
-    )
+    @post("/v1/what-if", "What if some channels were scaled or muted?", WhatIfOptions, *FIGURES)
     async def what_if(request: Request, options: Annotated[WhatIfOptions, Query()]) -> Response:
         """Predictions and maps before and after channels of a layer, or weights of a gate, are muted, kept alone or
         scaled. With `rank=true`, also which channels matter.
@@ -107,25 +97,20 @@ def router(service: Service) -> APIRouter:
         """
         return await serve(request, service, options, Results(request, service, *FIGURES))
 
-    @explaining.post(
-        "/v1/channels",
-        summary="Which channels respond to what is in a box?",
-        response_model=Reply,
-        responses=openapi.responses("/v1/channels", pictures=False),
-        openapi_extra=openapi.request_body(ChannelOptions),
-    )
+    @post("/v1/channels", "Which channels respond to what is in a box?", ChannelOptions)
     async def channels(request: Request, options: Annotated[ChannelOptions, Query()]) -> Response:
         """The channels of a layer that are more active in the box than elsewhere in the picture. With `atlas=true`,
         also what they respond to in other pictures.
         """
         return await serve(request, service, options, Results(request, service))
 
-    @explaining.post(
+    @post(
         "/v1/compare",
-        summary="Compare two classes, two pictures or two networks",
-        response_model=CompareReply,
-        responses=openapi.joint_responses("/v1/compare"),
-        openapi_extra=openapi.request_body(CompareOptions),
+        "Compare two classes, two pictures or two networks",
+        CompareOptions,
+        *FIGURES,
+        reply=CompareReply,
+        said="What was found in all images together.",
     )
     async def compare(request: Request, options: Annotated[CompareOptions, Query()]) -> Response:
         """Both sides' predictions and maps, the maps on one scale with their difference, and what their gates did.
@@ -137,12 +122,11 @@ def router(service: Service) -> APIRouter:
         """
         return await serve(request, service, options, Comparison(request, service))
 
-    @explaining.post(
+    @post(
         "/v1/explain",
-        summary="Predictions, weights, feature maps and heat maps, or some of these, from one forward pass",
-        response_model=Reply,
-        responses=openapi.responses("/v1/explain", pictures=False, figure=True),
-        openapi_extra=openapi.request_body(ExplainOptions),
+        "Predictions, weights, feature maps and heat maps, or some of these, from one forward pass",
+        ExplainOptions,
+        *FIGURES,
     )
     async def explain(request: Request, options: Annotated[ExplainOptions, Query()]) -> Response:
         """All four parts, or those that `include` names, from one pass of the network over each picture.
@@ -152,5 +136,4 @@ def router(service: Service) -> APIRouter:
         """
         return await serve(request, service, options, Results(request, service, *FIGURES))
 
-    routes.routes += explaining.routes
     return routes

@@ -129,7 +129,6 @@ class BehindProxy:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
         known = Headers(scope=scope).get("x-request-id") if scope["type"] == "http" else None
 
         async def send_once(message: Message) -> None:

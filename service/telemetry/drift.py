@@ -31,7 +31,6 @@ class Drift:
 
     @property
     def gates(self) -> Iterable[str]:
-        """The gates, by name."""
         return self._medians.keys()
 
     def observe(self, gates: Iterable[GateReading]) -> None:

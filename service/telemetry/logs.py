@@ -15,7 +15,6 @@ class JsonLines(logging.Formatter):
     """Formats a record as one JSON object: time, level, logger, message, the record's ``fields``, and exception."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """See logging.Formatter."""
         line: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),

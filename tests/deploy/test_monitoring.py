@@ -56,7 +56,7 @@ def shown(client: httpx.Client, cat: bytes) -> Labels:
     problem(post(client, "/v1/predict", b"no picture"), 415, "unsupported-media-type")
     found: Labels = defaultdict(lambda: defaultdict(set))
     with_atlas = Metrics("0")  # the server has none
-    with_atlas.watch_gate("lite0", "blocks.15.gate", lambda: 0.1)
+    with_atlas.drift.labels("lite0", "blocks.15.gate").set(0.1)
     families = [
         *text_string_to_metric_families(client.get("/metrics").text),
         *(each for each in with_atlas.registry.collect() if each.name == "pellucid_gate_drift"),

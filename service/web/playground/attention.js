@@ -3,10 +3,10 @@
 import {STRETCH, ask, seen, supersede} from "./api.js";
 import {marks} from "./channel_card.js";
 import {shape} from "./controls.js";
-import {byId, fill, h} from "./dom.js";
+import {byId, fill, h, segments} from "./dom.js";
 import {number, percent, signed, t, tOf} from "./i18n.js";
 import {tiles} from "./pictures.js";
-import {enlarge} from "./stage.js";
+import {enlarger} from "./stage.js";
 import {channelsOf} from "./state.js";
 import {ordered, strip} from "./strip.js";
 
@@ -105,13 +105,8 @@ function sorting({state, detail, result, update}) {
   const current = orders.includes(state.sort) ? state.sort : "index";
   return h(
     "div", {class: "sorting"}, h("span", {class: "muted", id: "sorting"}, t("sort")),
-    h("div", {class: "segments", role: "group", "aria-labelledby": "sorting"}, orders.map((order) => h(
-      "button",
-      {
-        type: "button", "data-key": `sort-${order}`, "aria-pressed": String(order === current),
-        onclick: () => update({sort: order === "index" ? "" : order}),
-      }, t(`sort.${order}`),
-    ))),
+    segments({"aria-labelledby": "sorting"}, orders.map((order) => [order, `sort-${order}`, t(`sort.${order}`)]), current,
+      (order) => update({sort: order === "index" ? "" : order})),
   );
 }
 
@@ -253,12 +248,6 @@ function figure(maps, key) {
     high: t("legend.most"),
     note: t("legend.channel", {mean: number(maps.stats.mean[0]), max: number(maps.stats.max[0])}),
   };
-  return h("figure", {}, h(
-    "button",
-    {
-      type: "button", class: "picture", "data-key": `side-${key}-${maps.side}`,
-      "aria-label": t("enlarge", {what: caption}),
-      onclick: (event) => enlarge({pixels: maps.pixels, squares: true, caption, legend, from: event.currentTarget}),
-    }, maps.pixels,
-  ), h("figcaption", {}, name));
+  const shown = {pixels: maps.pixels, squares: true, caption, legend};
+  return h("figure", {}, enlarger(shown, {"data-key": `side-${key}-${maps.side}`}), h("figcaption", {}, name));
 }

@@ -1,6 +1,6 @@
 // What is asked: network, layer, method, sign, colours, how many classes.
 
-import {byId, fill, h} from "./dom.js";
+import {byId, fill, h, segments} from "./dom.js";
 import {t, tOf} from "./i18n.js";
 import {wordsOf} from "./methods.js";
 import {colourMaps, overlayColours} from "./pictures.js";
@@ -49,9 +49,9 @@ function seeing({state, detail, update}) {
   return h(
     "div", {class: "control seeing", role: "group", "aria-labelledby": "seeing"},
     h("span", {id: "seeing"}, t("control.view")),
-    h("div", {class: "act"}, h("div", {class: "segments"}, views.map((view) => h("button", {
-      type: "button", "data-key": `view-${view}`, "aria-pressed": String(view === chosen), onclick: () => press(view),
-    }, t(`seen.${view}`)))), chosen === "whole" && h(
+    h("div", {class: "act"}, segments(
+      {role: null}, views.map((view) => [view, `view-${view}`, t(`seen.${view}`)]), chosen, press,
+    ), chosen === "whole" && h(
       "label", {class: "control detail"}, h("span", {}, t("control.detail")), h(
         "select",
         {"data-key": "detail",

@@ -18,6 +18,13 @@ export const h = (tag, props = {}, ...children) => make(document.createElement(t
 /** The same for SVG. */
 export const svg = (tag, props = {}, ...children) => make(document.createElementNS(SVG, tag), props, children);
 
+/** Buttons of which one is pressed: `options` are [value, key, text]; `onChoose(value)` hears of a choice. */
+export const segments = (props, options, chosen, onChoose) => h(
+  "div", {class: "segments", role: "group", ...props}, options.map(([value, key, text]) => h("button", {
+    type: "button", "data-key": key, "aria-pressed": String(value === chosen), onclick: () => onChoose(value),
+  }, text)),
+);
+
 /** Replace what is in `root`; the focus stays on the element of the same `data-key`, or else in `root`. */
 export function fill(root, ...nodes) {
   const focused = document.activeElement;

@@ -5,6 +5,7 @@ import {byId, fill, h} from "./dom.js";
 import {t} from "./i18n.js";
 import {wordsOf} from "./problems.js";
 import {nameOf, score} from "./scores.js";
+import {cover} from "./stage.js";
 
 const AT_ONCE = 2;  // requests, so that those of the visitor's choice need not wait for the strip's
 const WIDTH = 144;  // of a thumbnail on a dense screen
@@ -126,11 +127,7 @@ function thumbnail(photo) {
   const made = h("canvas", {width: WIDTH, height: HEIGHT, "aria-hidden": "true"});
   photo.thumbnail = made;
   createImageBitmap(photo.blob).then((bitmap) => {
-    const scale = Math.max(WIDTH / bitmap.width, HEIGHT / bitmap.height);
-    const [width, height] = [bitmap.width * scale, bitmap.height * scale];
-    const context = made.getContext("2d");
-    context.imageSmoothingQuality = "high";
-    context.drawImage(bitmap, (WIDTH - width) / 2, (HEIGHT - height) / 2, width, height);
+    cover(made, bitmap);
     if (bitmap !== photo.bitmap) bitmap.close();
   }).catch(() => {});
   return made;

@@ -6,7 +6,7 @@ import {byId, fill, h} from "./dom.js";
 import {number, percent, t} from "./i18n.js";
 import {networkMap, sizes} from "./network_map.js";
 import {ramp, tiles} from "./pictures.js";
-import {enlarge} from "./stage.js";
+import {enlarger} from "./stage.js";
 
 const MOST = 16;   // layers that one request may name
 const FIRST = 8;   // channels of a layer that are shown at once
@@ -65,14 +65,13 @@ async function grid(view, maps) {
       colours: view.state.colormap || "viridis", low: t("legend.least"), high: t("legend.most"),
       note: t("legend.tile", {mean: number(mean[n]), max: number(max[n]), zeros: percent(zeros[n])}),
     };
-    return h("li", {}, h(
-      "button",
-      {
-        type: "button", class: "picture", "data-key": `tile-${layer}-${channel}`,
-        "aria-label": t("enlarge", {what: caption}), ...marks(layer, channel),
-        onclick: (event) => enlarge({pixels, squares: true, caption, legend, from: event.currentTarget}),
-      }, pixels,
-    ), h("p", {class: "channel"}, opener(layer, channel, `tile-${layer}-${channel}`, h("strong", {}, channel)), h("span", {}, t("maps.range", {max: number(max[n])}))));
+    const key = `tile-${layer}-${channel}`;
+    return h(
+      "li", {},
+      enlarger({pixels, squares: true, caption, legend}, {"data-key": key, ...marks(layer, channel)}),
+      h("p", {class: "channel"}, opener(layer, channel, key, h("strong", {}, channel)),
+        h("span", {}, t("maps.range", {max: number(max[n])}))),
+    );
   };
   const all = pictures.map(tile);
   const others = shownIn(view).filter((each) => each !== layer);

@@ -4,6 +4,7 @@ import {PIXELS, methodsAt, shape} from "./controls.js";
 import {byId, fill, h} from "./dom.js";
 import {t} from "./i18n.js";
 import {canvas} from "./pictures.js";
+import {cover} from "./stage.js";
 
 const LARGEST = 24;  // layers of a block: a module with more is split into its parts
 const OCTAVES = 4;   // of resolution, or of channels, from the largest block to the smallest, at least
@@ -214,10 +215,7 @@ export const sizes = ({input: [, height, width]}) => t("map.sizes", {size: `${he
 /** The photograph, small, as the network's input. */
 function thumbnail(photo) {
   const made = canvas(96, 96);
-  const {bitmap} = photo ?? {};
-  if (!bitmap) return made;
-  const side = Math.min(bitmap.width, bitmap.height);
-  made.getContext("2d").drawImage(bitmap, (bitmap.width - side) / 2, (bitmap.height - side) / 2, side, side, 0, 0, 96, 96);
+  if (photo?.bitmap) cover(made, photo.bitmap);
   return made;
 }
 

@@ -1,6 +1,6 @@
 // What the network says: classes, labels or quantities, one of which is explained; of an embedding, how alike two are.
 
-import {byId, fill, h} from "./dom.js";
+import {byId, fill, h, segments} from "./dom.js";
 import {number, percent, t, tOf} from "./i18n.js";
 import {renderReference} from "./reference.js";
 import {kindOf, nameOf, score, scoreOf} from "./scores.js";
@@ -126,13 +126,10 @@ const threshold = ({output}) =>
 /** Whether the map is of what raises a quantity, or of what lowers it. */
 function direction({result, state, update}) {
   const label = result.grad_cam?.[0].target.label;
-  const option = (value, key) => h("button", {
-    type: "button", "data-key": `direction-${key}`, "aria-pressed": String((state.direction || "up") === value),
-    onclick: () => update({direction: value === "up" ? "" : value}),
-  }, t(`direction.${key}`));
+  const options = ["up", "down"].map((value) => [value, `direction-${value}`, t(`direction.${value}`)]);
   return label && h("div", {class: "sorting"}, h("span", {class: "muted", id: "direction"}, t("direction", {label})),
-    h("div", {class: "segments", role: "group", "aria-labelledby": "direction"},
-      option("up", "up"), option("down", "down")));
+    segments({"aria-labelledby": "direction"}, options, state.direction || "up",
+      (value) => update({direction: value === "up" ? "" : value})));
 }
 
 function others({detail, result, update}) {

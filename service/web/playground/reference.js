@@ -1,10 +1,11 @@
 // The picture that an embedding is compared with: it is asked for before anything can be explained.
 
 import {ask, supersede} from "./api.js";
-import {byId, fill, h} from "./dom.js";
+import {fill, h} from "./dom.js";
 import {t} from "./i18n.js";
 import {SAMPLES, loadSample, renderPicker} from "./intake.js";
 import {score} from "./scores.js";
+import {cover} from "./stage.js";
 import {reachOf, stretched, trio} from "./trio.js";
 
 let own = null;  // a picture of the visitor's, which no address holds
@@ -48,13 +49,6 @@ export function renderReference(body, {photo, reference, result, state, update})
       onRemove: () => choose(""),
     }),
   );
-}
-
-/** Draw a picture so that it fills a canvas. */
-function cover(canvas, bitmap) {
-  const scale = Math.max(canvas.width / bitmap.width, canvas.height / bitmap.height);
-  const [width, height] = [bitmap.width * scale, bitmap.height * scale];
-  canvas.getContext("2d").drawImage(bitmap, (canvas.width - width) / 2, (canvas.height - height) / 2, width, height);
 }
 
 /** Draw what both pictures have of their likeness, each map over its own picture. */

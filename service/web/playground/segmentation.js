@@ -1,9 +1,9 @@
 // A segmentation: the class at each position in colours of its own, and the region that is explained.
 
-import {fill, h} from "./dom.js";
+import {fill, h, segments} from "./dom.js";
 import {t} from "./i18n.js";
 import {canvas, greys} from "./pictures.js";
-import {enlarge, onRegion, overBox} from "./stage.js";
+import {enlarger, onRegion, overBox} from "./stage.js";
 
 // Okabe and Ito's colours, which are told apart with any colour vision, and after these hues far from one another.
 const FIRST = ["#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7"];
@@ -58,10 +58,7 @@ export async function renderSegmentation(root, {detail, result, update}) {
   };
   fill(
     root,
-    h("button", {
-      type: "button", class: "picture", "data-key": "segmentation", "aria-label": t("enlarge", {what: caption}),
-      onclick: (event) => enlarge({pixels, squares: true, caption, legend, from: event.currentTarget}),
-    }, shown),
+    enlarger({pixels, squares: true, caption, legend}, {"data-key": "segmentation"}, shown),
     rest.length > 0 && h("ul", {class: "chips", "aria-label": t("segmentation.rest")}, rest.map(({index, label}) => h(
       "li", {}, h("button", {
         type: "button", class: "rest", "data-key": `rest-${index}`, onclick: () => update({target: String(index)}),
@@ -75,16 +72,13 @@ export function renderRegion(root, {detail, result, state, update}) {
   const cam = result.grad_cam?.[0];
   onRegion(cam?.region ? (region) => update({region}) : null, state.region);
   if (!cam?.region) return;
-  const option = (value, key) => h("button", {
-    type: "button", "data-key": `region-${key}`, "aria-pressed": String(state.region === value),
-    onclick: () => update({region: value}),
-  }, t(`region.${key}`));
   const typed = (event) => update({region: event.target.value.replace(/\s/g, "")});
   const place = /^[\d.]+,/.test(state.region) ? state.region : "";
   fill(
     root,
-    h("div", {class: "segments", role: "group", "aria-label": t("region")},
-      option("", "class"), option("picture", "picture")),
+    segments({"aria-label": t("region")}, [
+      ["", "region-class", t("region.class")], ["picture", "region-picture", t("region.picture")],
+    ], state.region, (region) => update({region})),
     h("label", {class: "control"}, h("span", {}, t("region.place")), h("input", {
       "data-key": "region-place", autocomplete: "off", spellcheck: "false", value: place,
       placeholder: t("region.example"), onchange: typed,

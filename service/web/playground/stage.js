@@ -101,7 +101,7 @@ function overlaid({box: [x0, y0, x1, y1], raw}, colours, isSigned) {
 }
 
 /** Something else over the photograph's box until it is closed: see `extra`. `from` gets the focus back. */
-export function enlarge(shown) {
+function enlarge(shown) {
   extra = shown;
   if (show === "original") show = "overlay";
   tell();
@@ -110,6 +110,12 @@ export function enlarge(shown) {
   if (top < 0 || top > innerHeight / 2) figure.scrollIntoView({block: "start"});
   close.focus({preventScroll: true});
 }
+
+/** A button that shows `inside`, and enlarges what `shown` says: see `extra`. */
+export const enlarger = (shown, props, inside = shown.pixels) => h("button", {
+  type: "button", class: "picture", "aria-label": t("enlarge", {what: shown.caption}), ...props,
+  onclick: (event) => enlarge({...shown, from: event.currentTarget}),
+}, inside);
 
 function leave() {
   const back = extra?.from;
@@ -249,6 +255,15 @@ export function overBox(pixels, opacity, under = {photo, box: heat.cam.box}) {
   }
   context.drawImage(pixels, 0, 0);
   return made;
+}
+
+/** Draw a picture so that it fills a canvas. */
+export function cover(made, bitmap) {
+  const scale = Math.max(made.width / bitmap.width, made.height / bitmap.height);
+  const [width, height] = [bitmap.width * scale, bitmap.height * scale];
+  const context = made.getContext("2d");
+  context.imageSmoothingQuality = "high";
+  context.drawImage(bitmap, (made.width - width) / 2, (made.height - height) / 2, width, height);
 }
 
 /** Where a pointer is, in the source's pixels: the canvas is as large as its frame lets it be, and in its middle. */

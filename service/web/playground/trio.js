@@ -3,7 +3,7 @@
 import {h} from "./dom.js";
 import {number, signed, t, tOf} from "./i18n.js";
 import {ramp, smoothLevels, tinted} from "./pictures.js";
-import {enlarge, overBox} from "./stage.js";
+import {enlarger, overBox} from "./stage.js";
 
 const COLOURS = "coolwarm";
 const SIDE = 256;
@@ -36,13 +36,10 @@ export function trio(maps, reach, kind) {
     shown.setAttribute("aria-hidden", "true");
     const flat = values.flat();
     const range = t("compare.range", {min: number(least(flat)), max: number(most(flat))});
-    const button = {
-      type: "button", class: "picture", "data-key": key,
-      "aria-label": t("enlarge", {what: `${caption}, ${range}`}),
-      onclick: (event) => enlarge({pixels, caption, legend, from: event.currentTarget}),
-    };
+    const props = {"data-key": key, "aria-label": t("enlarge", {what: `${caption}, ${range}`})};
     return h(
-      "figure", {}, photo ? h("div", {class: "picture"}, shown) : h("button", button, shown),
+      "figure", {},
+      photo ? h("div", {class: "picture"}, shown) : enlarger({pixels, caption, legend}, props, shown),
       h("figcaption", {}, caption, h("span", {class: "muted"}, range, own && h("br"), own && t("compare.own"))),
     );
   };
