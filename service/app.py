@@ -132,7 +132,7 @@ def build(service: Service, settings: Settings, observers: Sequence[Callable[[Ca
             expose_headers=["Retry-After", "Server-Timing", "X-Request-ID", *openapi.PICTURE_HEADERS],
             max_age=3600,
         )
-    app.add_middleware(RequestContext, stopping=lambda: not service.ready, calls=calls)
+    app.add_middleware(RequestContext, serving=partial(getattr, service, "ready"), calls=calls)
     app.add_middleware(PageHeaders)  # around all: a failure's reply has them too
     openapi.secure(app, required=gate.keyed)
     app.state.service, app.state.grpc_server = service, grpc_server

@@ -72,5 +72,5 @@ def served(app: ASGIApp, settings: Settings, **address: Any) -> uvicorn.Server:
 
     Raises ValueError for a wrong key.
     """
-    guarded = RequestContext(AccessControl(app, settings.gate()), stopping=lambda: False, calls=Calls())
+    guarded = RequestContext(AccessControl(app, settings.gate()), serving=lambda: True, calls=Calls())
     return uvicorn.Server(start.uvicorn_config(guarded, settings, **address))

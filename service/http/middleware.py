@@ -82,11 +82,11 @@ class Calls:
 
 
 class RequestContext:
-    """Pure ASGI, so that routes see a disconnect. While ``stopping()`` is true, replies close their connections."""
+    """Pure ASGI, so that routes see a disconnect. Unless ``serving()``, replies close their connections."""
 
-    def __init__(self, app: ASGIApp, stopping: Callable[[], bool], calls: Calls) -> None:
+    def __init__(self, app: ASGIApp, serving: Callable[[], bool], calls: Calls) -> None:
         self._app = app
-        self._stopping = stopping
+        self._serving = serving
         self._calls = calls
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -106,7 +106,7 @@ class RequestContext:
                 status = message["status"]
                 sending = MutableHeaders(scope=message)
                 sending["X-Request-ID"] = request_id
-                if self._stopping():
+                if not self._serving():
                     sending["Connection"] = "close"
             await send(message)
 
@@ -117,7 +117,7 @@ class RequestContext:
         except ClientDisconnect:
             status = status or 499  # the client is gone; 499 is nginx's code for that
         except asyncio.CancelledError:  # the grace period is over, or Ray's proxy lost the client
-            if status or not self._stopping():
+            if status or self._serving():
                 status = status or 499
                 raise
             stopped = Draining("The service is shutting down.")

@@ -30,7 +30,7 @@ def test_who_cancels_a_request_while_the_service_runs_has_lost_its_caller(
 
     async def cancelled() -> None:
         scope = {"type": "http", "method": "POST", "path": "/v1/predict", "headers": []}
-        context = RequestContext(never, lambda: stopping, Calls([told.append]))
+        context = RequestContext(never, lambda: not stopping, Calls([told.append]))
         task = asyncio.ensure_future(context(scope, receive, send))
         await asyncio.sleep(0)
         task.cancel()
