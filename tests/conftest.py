@@ -13,6 +13,8 @@ THREADS = os.environ.setdefault("OMP_NUM_THREADS", "1")
 for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, THREADS)
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # where a command takes more threads, none waits busily
+# glibc keeps what arrays leave for the next: to give it back and page-fault it in again took a tenth of some files.
+os.environ |= {"MALLOC_TRIM_THRESHOLD_": str(2**27), "MALLOC_MMAP_THRESHOLD_": str(2**25)}
 
 # Collecting the tests loads modules that stay. Without this the collector searches them over and over: two seconds.
 gc.disable()
