@@ -35,22 +35,16 @@ from tests.support import Server, compiled, explained, photograph, serving
 # Files that take longest, the longest first. They start first, so that no process is left with a long one at the end.
 SLOW = (
     "tests/test_docs.py",
-    "tests/browser/test_playground.py",
+    "tests/browser/test_playground.py",  # and all others of the folder
     "tests/test_tries.py",
-    "tests/browser/test_kinds.py",
     "tests/explain/test_oracles.py",
-    "tests/browser/test_trials.py",
     "tests/library/test_library.py",
     "tests/compiler/test_imported.py",
     "tests/explain/test_methods.py",
     "tests/compiler/test_exported.py",
     "tests/test_notebook.py",
     "tests/flow/test_kinds.py",
-    "tests/browser/test_photos.py",
-    "tests/browser/test_docs_page.py",
-    "tests/browser/test_page_state.py",
     "tests/test_engine.py",
-    "tests/browser/test_channels.py",
     "tests/models/test_sources.py",
     "tests/commands/test_explain.py",
     "tests/test_no_torch.py",
@@ -75,6 +69,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Sort the files by ``SLOW``. Within a file, the order stays."""
     rank = {name: number for number, name in enumerate(SLOW)}
     items.sort(key=lambda item: rank.get(item.nodeid.partition("::")[0], len(rank)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A process tests one file at a time. One has all pages, by one browser, and a server that knows their requests."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "tests/browser" if nodeid.startswith("tests/browser/") else super()._split_scope(nodeid)
+
+    return Scheduling(config, log)
 
 
 @pytest.hookimpl(tryfirst=True)
