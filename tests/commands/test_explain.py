@@ -333,7 +333,8 @@ def test_a_layers_name_leads_to_no_other_folder(client: httpx.Client, cat: bytes
 
 
 def test_without_a_server_the_network_is_loaded_here(folder: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "service", "explain", folder, "--out", tmp_path / "out", "--timeout", "200"]
+    command = [sys.executable, "-m", "service", "explain", str(folder), "--out", str(tmp_path / "out")]
+    command += ["--timeout", "200"]
     alone = os.environ | {"PELLUCID_THREADS": "1"}
     ended = subprocess.run(command, cwd=REPOSITORY, env=alone, capture_output=True, text=True, timeout=200)
     assert ended.returncode == 1, ended.stderr
