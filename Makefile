@@ -12,7 +12,7 @@ demo: .venv/.serve  ## explain a shipped photograph once, into demo/
 	$(BIN)/python -m service explain service/web/samples/cat.jpg --out demo
 
 test: .venv/.dev  ## install and pass all the tests, JOBS files at a time
-	$(BIN)/python -m pytest --numprocesses $(or $(JOBS),3) --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses $(or $(JOBS),3) --no-loadscope-reorder
 
 ray-test: .venv/.dev  ## pass the tests on a Ray cluster of two nodes
 	$(BIN)/python -m pytest tests/scale

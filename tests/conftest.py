@@ -13,6 +13,8 @@ THREADS = os.environ.setdefault("OMP_NUM_THREADS", "1")
 for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, THREADS)
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # where a command takes more threads, none waits busily
+# glibc keeps what arrays leave for the next: to give it back and page-fault it in again took a tenth of some files.
+os.environ |= {"MALLOC_TRIM_THRESHOLD_": str(2**27), "MALLOC_MMAP_THRESHOLD_": str(2**25)}
 
 # Collecting the tests loads modules that stay. Without this the collector searches them over and over: two seconds.
 gc.disable()
@@ -29,49 +31,48 @@ import pytest
 import pellucid
 from tests.support import Server, compiled, explained, photograph, resident, serving
 
-# Files that take longest, the longest first. They start first, so that no process is left with a long one at the end.
+# What takes longest, the longest first. It starts first, so that no process is left with a long one at the end.
 SLOW = (
+    "tests/browser",
     "tests/test_docs.py",
-    "tests/browser/test_playground.py",
+    "tests/compiler",
+    "tests/explain",
+    "tests/commands",
+    "tests/routes",
+    "tests/flow",
     "tests/test_tries.py",
-    "tests/browser/test_kinds.py",
-    "tests/explain/test_oracles.py",
-    "tests/browser/test_trials.py",
-    "tests/library/test_library.py",
-    "tests/compiler/test_imported.py",
-    "tests/explain/test_methods.py",
-    "tests/compiler/test_exported.py",
+    "tests/library",
+    "tests/models",
+    "tests/http",
+    "tests/runtime",
     "tests/test_notebook.py",
-    "tests/flow/test_kinds.py",
-    "tests/browser/test_photos.py",
-    "tests/browser/test_docs_page.py",
-    "tests/browser/test_page_state.py",
-    "tests/test_engine.py",
-    "tests/browser/test_channels.py",
-    "tests/models/test_sources.py",
-    "tests/commands/test_explain.py",
-    "tests/test_no_torch.py",
-    "tests/fuzz/test_fuzz.py",
-    "tests/commands/test_kinds.py",
-    "tests/routes/test_system.py",
-    "tests/models/test_survey.py",
-    "tests/library/test_channels.py",
-    "tests/flow/test_any_cnn.py",
     "tests/test_wheel.py",
-    "tests/runtime/test_runtimes.py",
-    "tests/http/test_connection.py",
-    "tests/load/test_load.py",
-    "tests/routes/test_methods.py",
 )
 
 
 grown_from = 0
 
 
+def portion(nodeid: str) -> str:
+    """What one process tests whole: a folder, whose files share networks, a server and a browser, or a file outside."""
+    file = nodeid.partition("::")[0]
+    folder = file.rpartition("/")[0]
+    return file if folder == "tests" else folder
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Sort the files by ``SLOW``. Within a file, the order stays."""
+    """Sort the portions by ``SLOW``. Within one, the order stays."""
     rank = {name: number for number, name in enumerate(SLOW)}
-    items.sort(key=lambda item: rank.get(item.nodeid.partition("::")[0], len(rank)))
+    items.sort(key=lambda item: rank.get(portion(item.nodeid), len(rank)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
+
+    scheduling = LoadFileScheduling(config, log)
+    scheduling._split_scope = portion
+    return scheduling
 
 
 @pytest.hookimpl(tryfirst=True)

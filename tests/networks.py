@@ -159,7 +159,7 @@ def network(name: str, dtype: torch.dtype = torch.float32) -> nn.Module:
 @cache
 def traced(name: str, dtype: torch.dtype = torch.float32) -> TracedNetwork:
     """The network of that name, traced at SIZE."""
-    return TracedNetwork(network(name, dtype), SIZE)
+    return TracedNetwork(copy.deepcopy(network(name, dtype)), SIZE)  # it wants no gradients of the weights, others do
 
 
 @cache

@@ -15,7 +15,7 @@ import pytest
 from pellucid.network.file import save
 from tests import networks
 from tests.everything import ask_everything
-from tests.support import REPOSITORY, SAMPLES, compiled, serving
+from tests.support import REPOSITORY, SAMPLES, serving
 
 # Python runs a module of this name at its start, wherever its path leads to one.
 FORBIDDING = """
@@ -81,28 +81,34 @@ def run(code: str, *arguments: str, environment: dict[str, str] | None = None) -
     return done.stdout.strip().rpartition("\n")[2]
 
 
+def tiny(folder: Path) -> Path:
+    """The file of a small network: whether torch is needed does not depend on its size."""
+    network, file = networks.compiled("tiny"), folder / "tiny.pellucid"
+    save(file, network.manifest, network.graph, network.weights)
+    return file
+
+
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    """Of a server of a compiled lite0 where torch can't be imported."""
-    forbidden = forbidding(tmp_path_factory.mktemp("without"), "torch", "torchvision", "timm", "models")
-    settings = {"PELLUCID_MODEL": str(compiled("lite0")), "PELLUCID_PRECISION": "fp32", "PELLUCID_TIMEOUT_MS": "200000"}
+    """Of a server of a compiled network where torch can't be imported."""
+    folder = tmp_path_factory.mktemp("without")
+    forbidden = forbidding(folder, "torch", "torchvision", "timm", "models")
+    settings = {"PELLUCID_MODEL": str(tiny(folder)), "PELLUCID_PRECISION": "fp32", "PELLUCID_TIMEOUT_MS": "200000"}
     with serving(**settings, **forbidden) as server, httpx.Client(base_url=server.url, timeout=200) as client:
         yield client
 
 
 def test_a_server_without_torch_answers_on_every_route(client: httpx.Client, cat: bytes, coffee: bytes) -> None:
     detail, found = ask_everything(client, cat, coffee)
-    assert (detail.name, len(detail.gates)) == ("lite0", 7)
+    assert detail.gates
     assert detail.engine.startswith("OpenVINO")
-    assert (found.predictions or [])[0].label == "Egyptian cat"
+    assert found.predictions
 
 
 def test_the_library_without_torch_answers_by_every_method(tmp_path: Path) -> None:
     photographs = [str(SAMPLES / f"{name}.jpg") for name in ("cat", "coffee")]
     forbidden = forbidding(tmp_path, "torch", "torchvision", "timm", "models", "fastapi", "service")
-    tiny, file = networks.compiled("tiny"), tmp_path / "tiny.pellucid"
-    save(file, tiny.manifest, tiny.graph, tiny.weights)
-    loaded = json.loads(run(LIBRARY, str(file), *photographs, environment=forbidden))
+    loaded = json.loads(run(LIBRARY, str(tiny(tmp_path)), *photographs, environment=forbidden))
     assert "openvino" in loaded
     assert not {"torch", "fastapi", "service"} & {*loaded}
 

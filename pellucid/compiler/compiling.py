@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -514,7 +515,7 @@ def _broadcasts(network: CompiledNetwork, net: nn.Module) -> bool:
     return True
 
 
-def _is_derivative(gradient: Tensor, other: Tensor, function: nn.Module, x: Tensor, rows: Tensor) -> bool:
+def _is_derivative(gradient: Tensor, other: Tensor, function: Callable[[Tensor], Any], x: Tensor, rows: Tensor) -> bool:
     """Whether ``gradient`` and not the ``other`` is that of rows . y, where ``function(x)`` is (y,).
 
     A central difference tells, along the direction in which the two disagree.
@@ -540,7 +541,10 @@ def _check_gradient(network: CompiledNetwork, traced: TracedNetwork, images: Ten
     leaf, rows = images.double().requires_grad_(), wanted.double()
     try:
         # The traced graph, because the network itself may detach values.
-        exact = copy.deepcopy(traced.trunk((traced.logits,))).double()
+        trunk = traced.trunk((traced.logits,))
+        state = {**dict(trunk.named_parameters()), **dict(trunk.named_buffers())}
+        state = {name: each.double() if each.is_floating_point() else each for name, each in state.items()}
+        exact = partial(torch.func.functional_call, trunk, state)
         (logits,) = exact(leaf)
         (expected,) = torch.autograd.grad((logits * rows).sum(), leaf)
         with torch.no_grad():

@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
 from typing import Any, Final
@@ -86,6 +86,12 @@ class Node:
     op: str
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
+    refs: tuple[str, ...] = field(init=False, repr=False, compare=False)
+    """The names of the nodes that this node reads."""
+
+    def __post_init__(self) -> None:
+        names = tuple(leaf.name for leaf in self.leaves() if isinstance(leaf, Ref))
+        object.__setattr__(self, "refs", names)
 
     def leaves(self) -> list[Any]:
         """The arguments in order, and in place of each tuple what it holds."""
@@ -98,10 +104,6 @@ class Node:
             else:
                 found.append(value)
         return found
-
-    def refs(self) -> list[str]:
-        """The names of the nodes that this node reads."""
-        return [leaf.name for leaf in self.leaves() if isinstance(leaf, Ref)]
 
 
 def walk(value: Any, leaf: Callable[[Any], Any]) -> Any:
@@ -129,10 +131,8 @@ class Graph:
     def __init__(self, nodes: Iterable[Node]) -> None:
         """Raises GraphError for a node that is out of order, reads an unknown node or has a name that is taken."""
         self.nodes: dict[str, Node] = {}
-        self._reads: dict[str, list[str]] = {}
         for node in nodes:
-            reads = node.refs()
-            missing = [name for name in reads if name not in self.nodes]
+            missing = [name for name in node.refs if name not in self.nodes]
             if missing or node.name in self.nodes:
                 raise GraphError(
                     f"the operation {node.name[:80]} reads {missing[0][:80]}, which does not precede it"
@@ -140,7 +140,6 @@ class Graph:
                     else f"two operations are named {node.name[:80]}"
                 )
             self.nodes[node.name] = node
-            self._reads[node.name] = reads
 
     def ancestors(self, outputs: Iterable[str], stop: Collection[str] = ()) -> set[str]:
         """``outputs`` and every node that they are computed from. The search ends at the nodes in ``stop``."""
@@ -151,15 +150,15 @@ class Graph:
             if name not in found:
                 found.add(name)
                 if name not in stop:
-                    waiting += self._reads[name]
+                    waiting += self.nodes[name].refs
         return found
 
     def depending(self, sources: Collection[str]) -> set[str]:
         """``sources`` and every node that depends on one of them."""
         found = set(sources)
-        for name, reads in self._reads.items():
-            if not found.isdisjoint(reads):
-                found.add(name)
+        for node in self.nodes.values():
+            if not found.isdisjoint(node.refs):
+                found.add(node.name)
         return found
 
     @cached_property
@@ -176,7 +175,7 @@ class Graph:
         """The inputs of the part that computes ``outputs`` behind ``value``: ``value``, then those that bypass it."""
         changed = self.depending({value}) | self.of_wanted
         behind = (self.ancestors(outputs, {value}) & changed) - {value}
-        read = {name for node in behind for name in self._reads[node]}
+        read = {name for node in behind for name in self.nodes[node].refs}
         bypass = (read & self.of_pixels) - changed
         return (value, *(name for name in self.nodes if name in bypass))
 

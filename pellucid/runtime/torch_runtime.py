@@ -68,7 +68,7 @@ def build(
     steps: list[tuple[Node, Callable[..., Any]]] = []
     fixed: dict[str, Node] = {}
     for node in part.nodes:
-        reads = node.refs()
+        reads = node.refs
         follows_batch = any(isinstance(leaf, Batch) for leaf in node.leaves())
         if node.op == WEIGHT or (reads and fixed.keys() >= {*reads} and not follows_batch):
             fixed[node.name] = node
@@ -76,7 +76,7 @@ def build(
             steps.append((node, operation(node.op)))
     exact = {node.name for node, _ in steps if node.op in _PRODUCTS and node.name in part.outputs and dtype is not None}
     # The constants that are read, each with whether a float32 product reads it.
-    read = {(name, node.name in exact) for node, _ in steps for name in node.refs() if name in fixed}
+    read = {(name, node.name in exact) for node, _ in steps for name in node.refs if name in fixed}
     read |= {(name, False) for name in part.outputs if name in fixed}
     missing = read - shared.keys()
     computed = _computed(fixed, {name for name, _ in missing}, weights)
@@ -84,7 +84,7 @@ def build(
         value = (computed[name] if exactly else cast(computed[name])).to(device)
         value = value.contiguous(memory_format=torch.channels_last) if value.ndim == 4 else value.contiguous()
         shared[name, exactly] = value
-    last: dict[str, int] = {name: number for number, (node, _) in enumerate(steps) for name in node.refs()}
+    last: dict[str, int] = {name: number for number, (node, _) in enumerate(steps) for name in node.refs}
     freed: dict[int, list[str]] = {}  # step number -> the values that no later step reads
     for name, number in last.items():
         if name not in part.outputs and name not in fixed:
@@ -92,10 +92,10 @@ def build(
 
     def operands(node: Node, found: Mapping[str, Any]) -> Mapping[str, Any]:
         if node.name in exact:
-            return {name: shared[name, True] if name in fixed else found[name].float() for name in node.refs()}
-        if exact.isdisjoint(node.refs()) or node.op == _TOP:  # choose the top class from float32 logits
+            return {name: shared[name, True] if name in fixed else found[name].float() for name in node.refs}
+        if exact.isdisjoint(node.refs) or node.op == _TOP:  # choose the top class from float32 logits
             return found
-        return {name: cast(found[name]) for name in node.refs()}
+        return {name: cast(found[name]) for name in node.refs}
 
     def run(*inputs: Tensor) -> list[Tensor]:
         found: dict[str, Any] = {name: shared[name, False] for name, exactly in read if not exactly}
@@ -115,7 +115,7 @@ def _computed(fixed: dict[str, Node], names: set[str], weights: Mapping[str, Arr
     needed = set(names)
     for name in reversed(fixed):
         if name in needed:
-            needed.update(fixed[name].refs())
+            needed.update(fixed[name].refs)
     values: dict[str, Tensor] = {}
     for node in (node for name, node in fixed.items() if name in needed):
         values[node.name] = (
@@ -256,7 +256,7 @@ class TorchRuntime:
         """See Runtime. Constants that do not follow the size are shared."""
         other, same = copy(self), set[str]()
         for name, node in network.graph.nodes.items():
-            if node == self.network.graph.nodes.get(name) and same.issuperset(node.refs()):
+            if node == self.network.graph.nodes.get(name) and same.issuperset(node.refs):
                 same.add(name)
         other.network = network
         other._constants = {key: value for key, value in self._constants.items() if key[0] in same}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -332,18 +333,10 @@ def test_a_layers_name_leads_to_no_other_folder(client: httpx.Client, cat: bytes
 
 
 def test_without_a_server_the_network_is_loaded_here(folder: Path, tmp_path: Path) -> None:
-    command: list[str | Path] = [
-        sys.executable,
-        "-m",
-        "service",
-        "explain",
-        folder,
-        "--out",
-        tmp_path / "out",
-        "--timeout",
-        "200",
-    ]
-    ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=200)
+    command = [sys.executable, "-m", "service", "explain", str(folder), "--out", str(tmp_path / "out")]
+    command += ["--timeout", "200"]
+    alone = os.environ | {"PELLUCID_THREADS": "1"}
+    ended = subprocess.run(command, cwd=REPOSITORY, env=alone, capture_output=True, text=True, timeout=200)
     assert ended.returncode == 1, ended.stderr
     assert names(tmp_path / "out" / "cat") == FILES
     assert names(tmp_path / "out" / "morning" / "coffee") == FILES

@@ -53,7 +53,7 @@ def test_the_scale_of_a_norm_is_folded_into_the_kernel(kind: str) -> None:
     graph = full.graph
     constant = {name for name, node in graph.nodes.items() if node.op == WEIGHT}
     for name, node in graph.nodes.items():
-        if node.refs() and constant.issuperset(node.refs()):
+        if node.refs and constant.issuperset(node.refs):
             constant.add(name)
     scaled = [node for name, node in graph.nodes.items() if node.op == "aten.mul.Tensor" and name in graph.of_wanted]
-    assert not [node for node in scaled if not constant.isdisjoint(node.refs())]
+    assert not [node for node in scaled if not constant.isdisjoint(node.refs)]

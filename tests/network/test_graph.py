@@ -47,7 +47,7 @@ def test_ancestors_and_dependents() -> None:
     assert GRAPH.depending({"right"}) == {"right", "end", "logits", "at_end", "at_right", "at_block", "at_left"}
     assert GRAPH.of_wanted == {"wanted", "at_end", "at_right", "at_block", "at_left"}
     assert GRAPH.of_pixels == {*GRAPH.nodes} - {"wanted", "kernel"}
-    assert Node("x", CAT, ((Ref("a"), (Ref("b"), 1)),), {"dim": Ref("c")}).refs() == ["a", "b", "c"]
+    assert Node("x", CAT, ((Ref("a"), (Ref("b"), 1)),), {"dim": Ref("c")}).refs == ("a", "b", "c")
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ def scales_into_kernels(nodes: Sequence[Node], shapes: Shapes) -> list[Node]:
     by_name = {node.name: node for node in nodes}
     constant: set[str] = set()
     for node in nodes:
-        if node.op == WEIGHT or (node.op != INPUT and node.refs() and constant.issuperset(node.refs())):
+        if node.op == WEIGHT or (node.op != INPUT and node.refs and constant.issuperset(node.refs)):
             constant.add(node.name)
     made: list[Node] = []
     for node in nodes:

@@ -92,7 +92,7 @@ class Writer:
         self._written[node.name] = node
         if shape is not None:
             self.shapes[node.name] = shape
-        if not self._of_wanted.isdisjoint(node.refs()):
+        if not self._of_wanted.isdisjoint(node.refs):
             self._of_wanted.add(node.name)
         return Ref(node.name)
 

@@ -98,7 +98,9 @@ def recording(
 
 def each_leaf(value: Any, leaf: Callable[[Any], Any]) -> Any:
     """Apply ``leaf`` to every item of nested lists and tuples. Lists become tuples."""
-    return tuple(each_leaf(each, leaf) for each in value) if isinstance(value, (list, tuple)) else leaf(value)
+    if not isinstance(value, (list, tuple)):
+        return leaf(value)
+    return tuple([each_leaf(each, leaf) if isinstance(each, (list, tuple)) else leaf(each) for each in value])
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -125,11 +127,6 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """The Value of a followed tensor; anything else unchanged."""
         return self._values.get(value, value) if isinstance(value, Tensor) else value
 
-    def _snapshot(self, value: Any) -> Any:
-        """As ``leaf``, with constants copied, because the function may write to them later."""
-        leaf = self.leaf(value)
-        return leaf.clone() if isinstance(leaf, Tensor) else leaf
-
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         named = each_leaf((*args, *kwargs.values()), self.leaf)
@@ -154,8 +151,9 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         result = func(*args, **kwargs)
         many = not isinstance(result, Tensor)
         results = tuple(self.follow(part) for part in (result if many else (result,)) if isinstance(part, Tensor))
-        options = {key: each_leaf(value, self._snapshot) for key, value in kwargs.items()}
-        self.steps.append(Step(func, each_leaf(args, self._snapshot), options, results, many))
+        held = each_leaf(named, _snapshot)
+        options = dict(zip(kwargs, held[len(args) :], strict=True))
+        self.steps.append(Step(func, held[: len(args)], options, results, many))
         if func in _PARTS:
             self._wholes[result] = args[0], func, args[1:], kwargs
         return result
@@ -181,6 +179,11 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._values[target] = self._values[new]
         else:
             self._values.pop(target, None)
+
+
+def _snapshot(leaf: Any) -> Any:
+    """A leaf, with a constant copied, because the function may write to it later."""
+    return leaf.clone() if isinstance(leaf, Tensor) else leaf
 
 
 @lru_cache(None)

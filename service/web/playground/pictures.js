@@ -87,25 +87,31 @@ export function outlined({width, height, levels}, isSigned, thick) {
     wide = grown(wide.map((each, n) => each && !weak[n]), columns, 2).map((each, n) => each || wide[n]);
   }
   // Two where the region may lie, and one where a line along a cut has room.
-  const room = grown(wide, columns, 1);
   const other = grown(narrow, columns, 1);
-  const near = Uint8Array.from(levels, (_, at) => {
-    const cell = along(Math.floor(at / width), height, rows) * columns + along(at % width, width, columns);
-    return room[cell] + (wide[cell] && !other[cell]);
-  });
-  const region = Float32Array.from(near, (each, at) => each === 2 && strong(at));
+  const room = grown(wide, columns, 1).map((each, n) => each + (wide[n] && !other[n]));
+  const across = Array.from({length: width}, (_, x) => along(x, width, columns));
+  const near = new Uint8Array(levels.length);
+  const region = new Float32Array(levels.length);
+  for (let y = 0, at = 0; y < height; y++) {
+    const row = along(y, height, rows) * columns;
+    for (let x = 0; x < width; x++, at++) {
+      near[at] = room[row + across[x]];
+      region[at] = near[at] === 2 && strong(at);
+    }
+  }
   const reach = 1.5 * thick;
   const edge = blurred(blurred(region, near, width, 1, reach), near, height, width, reach);
   const image = new ImageData(width, height);
-  edge.forEach((share, at) => {
-    if (!near[at]) return;
-    const distance = Math.abs(share - 0.5) * (2 * reach + 1);
+  for (let at = 0; at < edge.length; at++) {
+    if (!near[at]) continue;
+    const distance = Math.abs(edge[at] - 0.5) * (2 * reach + 1);
     const clear = (from) => 1 - Math.min(1, Math.max(0, from + 0.5 - distance));
     const light = 1 - clear(thick / 2);
     const opacity = 1 - (1 - EDGE * (1 - clear(reach))) * (1 - light);
-    image.data.fill(opacity && (255 * light) / opacity, 4 * at, 4 * at + 3);
+    const grey = opacity && (255 * light) / opacity;
+    for (let n = 0; n < 3; n++) image.data[4 * at + n] = grey;
     image.data[4 * at + 3] = 255 * opacity;
-  });
+  }
   const made = canvas(width, height);
   made.getContext("2d").putImageData(image, 0, 0);
   return made;
@@ -126,16 +132,19 @@ function grown(mask, columns, steps) {
 /** Means over `radius` to both sides, along lines of `length` values that are `step` apart; only of those `near`. */
 function blurred(values, near, length, step, radius) {
   const most = Math.ceil(radius);
-  return values.map((_, at) => {
-    if (!near[at]) return 0;
+  const weights = Array.from({length: 2 * most + 1}, (_, n) => Math.min(1, radius + 1 - Math.abs(n - most)));
+  const means = new Float32Array(values.length);
+  for (let at = 0; at < values.length; at++) {
+    if (!near[at]) continue;
     const place = Math.floor(at / step) % length;
     let sum = 0;
     for (let n = -most; n <= most; n++) {
       const other = Math.min(Math.max(place + n, 0), length - 1);
-      sum += Math.min(1, radius + 1 - Math.abs(n)) * values[at + (other - place) * step];
+      sum += weights[n + most] * values[at + (other - place) * step];
     }
-    return sum / (2 * radius + 1);
-  });
+    means[at] = sum / (2 * radius + 1);
+  }
+  return means;
 }
 
 function painted({width, height, levels}, colour, name) {
@@ -156,7 +165,7 @@ function painted({width, height, levels}, colour, name) {
 export function smoothLevels(values, isSigned, width, height, reach = 0) {
   const kept = isSigned ? values : values.map((row) => row.map((value) => Math.max(0, value)));
   const across = taps(width, values[0].length);
-  const rows = kept.map((row) => across.map(([first, weights]) => weighed(weights, (n) => row[first + n])));
+  const rows = kept.map((row) => across.map(([first, weights]) => weighed(weights, row, first)));
   const magnitudes = kept.flat().map(Math.abs);
   const most = magnitudes.reduce((one, other) => Math.max(one, other));
   const least = isSigned ? 0 : magnitudes.reduce((one, other) => Math.min(one, other));
@@ -165,14 +174,15 @@ export function smoothLevels(values, isSigned, width, height, reach = 0) {
   const levels = new Uint8ClampedArray(width * height);  // it rounds
   taps(height, values.length).forEach(([first, weights], y) => {
     for (let x = 0; x < width; x++) {
-      const value = weighed(weights, (n) => rows[first + n][x]);
+      let value = 0;
+      for (let n = 0; n < weights.length; n++) value += weights[n] * rows[first + n][x];
       levels[y * width + x] = middle + (span > 0 ? (scale * (value - least)) / span : 0);
     }
   });
   return {width, height, levels};
 }
 
-const weighed = (weights, value) => weights.reduce((sum, weight, n) => sum + weight * value(n), 0);
+const weighed = (weights, row, first) => weights.reduce((sum, weight, n) => sum + weight * row[first + n], 0);
 
 /** Cubic interpolation of `cells` over `length` pixels: for each pixel the first cell that counts, and the weights. */
 function taps(length, cells) {
