@@ -240,9 +240,11 @@ def starts(figures: Figures) -> str:
     rows = []
     for kind in ("cold", "warm"):
         cells = [cell for cell in figures["starts"] if cell["cache"] == kind]
-        names = ("ready_s", "ready_mib", "load_mib", "walk_mib")
-        values = [statistics.median(cell[name] for cell in cells) for name in names]
-        rows.append((f"{kind} cache", f"{values[0]:.1f}", *(f"{value:.0f}" for value in values[1:])))
+        ready_s = statistics.median(cell["ready_s"] for cell in cells)
+        memory = [[cell[name] for cell in cells if name in cell] for name in ("ready_mib", "load_mib", "walk_mib")]
+        rows.append(
+            (f"{kind} cache", f"{ready_s:.1f}", *(f"{statistics.median(of):.0f}" if of else "-" for of in memory))
+        )
     titles = ("start", "ready after, s", "resident at ready, MiB", "most under load, MiB", "most at all blocks, MiB")
     return table(titles, rows)
 

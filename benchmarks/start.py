@@ -29,8 +29,8 @@ def measure(seconds: float, rounds: int, say: Callable[[str], None]) -> dict[str
                 found.append(cell)
                 say(
                     f"round {number + 1}: {kind} cache, ready after {cell['ready_s']:.1f} s, "
-                    f"{cell['ready_mib']:.0f} MiB at ready, {cell['load_mib']:.0f} MiB under load, "
-                    f"{cell['walk_mib']:.0f} MiB at all blocks"
+                    f"{cell['ready_mib']:.0f} MiB at ready, {cell['load_mib']:.0f} MiB under load"
+                    + (f", {cell['walk_mib']:.0f} MiB at all blocks" if "walk_mib" in cell else "")
                 )
     return {"starts": found}
 
@@ -59,7 +59,8 @@ def _one(cache: str, seconds: float, blocks: Sequence[str]) -> dict[str, float]:
             run(server.port, requests, CALLERS, _BLOCK_S)
         over.set()
         watching.join()
-        return {"ready_s": server.started_in, "ready_mib": at_ready, "load_mib": loaded, "walk_mib": max(seen)}
+        found = {"ready_s": server.started_in, "ready_mib": at_ready, "load_mib": loaded}
+        return found | ({"walk_mib": max(seen)} if blocks else {})
     finally:
         server.stop()
 

@@ -386,6 +386,10 @@ def test_more_random_heads_than_a_runtime_keeps_are_compiled_when_they_run() -> 
     plan = Plan(targets=(1,), heat_maps=heat_maps, random_heads=5)
     engine.prepare(plan)
     assert engine.ready(plan)  # otherwise every request would compile all of them, and each would evict another
+    fewer = replace(plan, heat_maps=heat_maps[:2])
+    engine.prepare(fewer)
+    engine.run(Batch(PIXELS[:1], (fewer,)))
+    assert engine.ready(fewer)  # the runtime keeps as many as the engine prepares
 
 
 @pytest.mark.parametrize("name", OTHERS)

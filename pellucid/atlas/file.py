@@ -78,6 +78,10 @@ class _Stored:
         means = self._array("class means", "<f2", (len(classes), self.channels)).astype(np.float32)
         return ClassMeans(classes, pictures, means, self._array("spread", "<f4", (self.channels,), 0))
 
+    def _check(self, channel: int) -> None:
+        if not 0 <= channel < self.channels:
+            raise IndexError(f"{self.name} has {self.channels} channels")
+
     def _distribution(self, name: str) -> Distribution:
         found = self._array(name, "<f4", (self.channels, QUANTILES))
         if (np.diff(found) < 0).any():
@@ -107,12 +111,14 @@ class _Stored:
         return found
 
     def classes_of(self, channel: int, relation: Relation) -> tuple[ClassScore, ...]:
-        """The classes of one channel, the strongest first."""
+        """The classes of one channel, the strongest first. Raises IndexError."""
+        self._check(channel)
         rows = (each[channel].tolist() for each in self.lists[relation])
         return tuple(ClassScore(*each) for each in zip(*rows, strict=True) if each[0] >= 0)
 
     def examples_of(self, channel: int, by: By) -> tuple[Example, ...]:
-        """The examples of one channel, the strongest first."""
+        """The examples of one channel, the strongest first. Raises IndexError."""
+        self._check(channel)
         return self._atlas.examples(self._number, self.facts, channel, by)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -91,23 +90,11 @@ class ForwardRecord:
 class Evidence:
     """One image's activation ``[C, h, w]``, and the gradients of K scalars by it.
 
-    ``gradient`` is ``[K, C, h, w]``, or ``[K, C, 1, 1]`` if it is the same at every position. Both broadcast. What
-    several methods compute of them is computed once.
+    ``gradient`` is ``[K, C, h, w]``, or ``[K, C, 1, 1]`` if it is the same at every position. Both broadcast.
     """
 
     activation: Floats
     gradient: Floats
-
-    @cached_property
-    def products(self) -> Floats:
-        """Gradient times activation, ``[K, C, h, w]``."""
-        return self.gradient * self.activation
-
-    @cached_property
-    def sums(self) -> Floats:
-        """The activation, summed over positions: ``[C]``."""
-        sums: Floats = self.activation.sum((1, 2))
-        return sums
 
 
 @dataclass(frozen=True)

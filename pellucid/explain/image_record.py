@@ -29,7 +29,6 @@ class ImageRecord:
     void: Callable[[], bool]
     attention: AttentionSpec | None = None
     _gradients: dict[str, Floats] = field(default_factory=dict)
-    _evidence: dict[str, Evidence] = field(default_factory=dict)
 
     @cached_property
     def wanted(self) -> Floats:
@@ -61,9 +60,7 @@ class ImageRecord:
 
     def evidence(self, layer: str) -> Evidence:
         """The layer's activation, and its gradient for each target."""
-        if layer not in self._evidence:
-            self._evidence[layer] = Evidence(self.map(layer), self._gradient(layer)[: len(self.targets)])
-        return self._evidence[layer]
+        return Evidence(self.map(layer), self._gradient(layer)[: len(self.targets)])
 
     def uncontrasted_evidence(self, layer: str) -> Evidence:
         """The layer's activation, and its gradient for the first target without a contrast."""

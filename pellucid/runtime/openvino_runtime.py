@@ -32,7 +32,7 @@ from pellucid.types import Array, Floats, InputPixels
 log = logging.getLogger(__name__)
 
 # Models in the cache besides the pinned ones. Each holds a copy of its weights, packed for the processor.
-_MOST_MODELS: Final = 8
+_MOST_MODELS: Final = 12
 # Seconds after which a model that is not pinned frees its activations.
 _IDLE_S: Final = 10
 # Parallel batches. Each holds its own activations in memory.

@@ -134,7 +134,7 @@ def _written(answer: Path) -> set[str]:
 
 def _with_pictures(value: Any, change: Callable[[dict[str, Any], tuple[str, ...]], Any], *place: str) -> Any:
     """JSON with what ``change`` makes of each picture in it, and of the picture's place."""
-    if isinstance(value, list) and value and isinstance(value[0], dict):
+    if isinstance(value, list) and value and all(isinstance(each, dict) for each in value):
         return [
             _with_pictures(entry, change, *place, *told) for entry, told in zip(value, _telling(value), strict=True)
         ]
@@ -149,10 +149,9 @@ def _telling(entries: list[dict[str, Any]]) -> list[list[str]]:
     """What tells each entry of a list from the others: its class's index, layer, side or method."""
     names = []
     for entry in entries:
-        target = entry.get("target") or entry.get("before") or {}
-        names.append(
-            [str(target.get("index", "")), *(str(entry.get(key) or "") for key in ("layer", "side", "method"))]
-        )
+        target = entry.get("target") or entry.get("before")
+        index = target.get("index", "") if isinstance(target, dict) else ""
+        names.append([str(index), *(str(entry.get(key) or "") for key in ("layer", "side", "method"))])
     varying = [len(set(column)) > 1 or "grid" in entries[0] for column in zip(*names, strict=True)]
     return [[part for part, varies in zip(each, varying, strict=True) if varies] for each in names]
 

@@ -160,4 +160,5 @@ async def ask_each(
 
 
 def print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+    """Print JSON in ASCII: any terminal can show it, and any name of a file can be written."""
+    sys.stdout.write(json.dumps(value, indent=1) + "\n")

@@ -42,7 +42,7 @@ def test_models_are_compiled_on_demand_and_evicted_unless_pinned() -> None:
         runtime.run(PICTURES[:1], None, outputs, "shared")
         assert runtime.ready(outputs[::-1], "shared")  # in any order
     ready = [runtime.ready(outputs, "shared") for outputs in sets]
-    assert ready == [False] * (len(sets) - 8) + [True] * 8
+    assert ready == [False] * (len(sets) - 12) + [True] * 12
     assert runtime.ready([logits], "shared")
     runtime.run(PICTURES[:1], None, sets[0], "shared")  # an evicted model is compiled again
     assert runtime.ready(sets[0], "shared")

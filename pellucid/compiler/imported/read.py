@@ -37,7 +37,8 @@ _PRIMES: Final = (97, 101, 103, 107, 109, 113, 127, 131, 137, 139, 149, 151, 157
 _TOLERANCE: Final = 1e-4
 _INSTEAD: Final = "compile the network from torch instead"
 _QUANTIZED: Final = {"FakeQuantize", "FakeConvert"}
-# The entry "location" of a tensor's external data, as protobuf writes it. The length of the file's name ends it.
+# The entry "location" of a tensor's external data, as protobuf writes it: the bytes are searched, not parsed. The
+# length of the file's name ends it.
 _LOCATION: Final = re.compile(rb"(?s)j.{1,2}\n\x08location\x12([\x80-\xff]?[\x00-\x7f])")
 # Operations that compute shapes, which are folded.
 _OF_SHAPES: Final = {

@@ -48,8 +48,7 @@ def hirescam(evidence: Evidence) -> Floats:
 
     If a linear head follows, the map's sum over positions is the logit minus the bias.
     """
-    heat: Floats = evidence.products.sum(1)
-    return heat
+    return _multiplied(evidence.gradient, evidence.activation)
 
 
 @method(
@@ -65,7 +64,7 @@ def grad_cam_plus_plus(evidence: Evidence) -> Floats:
     Chattopadhay et al., "Grad-CAM++", arXiv 1710.11063, eq. 19, without the factor exp(y), which only scales the map.
     """
     gradient, activation = evidence.gradient, evidence.activation
-    denominator = 2 + evidence.sums[:, None, None] * gradient
+    denominator = 2 + activation.sum((1, 2))[:, None, None] * gradient
     # After a ReLU, it is at least 2 wherever g > 0. Otherwise it may be close to 0, where the quotient has no meaning.
     denominator[np.abs(denominator) <= 1e-6] = np.inf
     positions = activation.shape[1] * activation.shape[2]
@@ -85,8 +84,10 @@ def xgrad_cam(evidence: Evidence) -> Floats:
     Fu et al., "Axiom-based Grad-CAM", arXiv 2008.02312, eq. 8. With these weights, the map has the same sum as gradient
     times activation.
     """
-    sums, products = evidence.sums, evidence.products.sum((2, 3))  # C, K C
-    return weighted_sum(np.divide(products, sums, out=np.zeros_like(products), where=sums != 0), evidence.activation)
+    activation = evidence.activation
+    sums = activation.sum((1, 2))  # C
+    products = (evidence.gradient * activation).sum((2, 3))  # K C
+    return weighted_sum(np.divide(products, sums, out=np.zeros_like(products), where=sums != 0), activation)
 
 
 @method(
@@ -99,8 +100,7 @@ def xgrad_cam(evidence: Evidence) -> Floats:
 )
 def layercam(evidence: Evidence) -> Floats:
     """heat[k] = sum_c relu(g_k[c]) A[c]. Jiang et al., "LayerCAM", IEEE TIP 2021, eq. 6 and 7."""
-    heat: Floats = (np.maximum(evidence.gradient, 0) * evidence.activation).sum(1)
-    return heat
+    return _multiplied(np.maximum(evidence.gradient, 0), evidence.activation)
 
 
 @method(
@@ -116,7 +116,7 @@ def elementwise(evidence: Evidence) -> Floats:
 
     pytorch-grad-cam's GradCAMElementWise (Gildenblat). It has no paper.
     """
-    heat: Floats = np.maximum(evidence.products, 0).sum(1)
+    heat: Floats = np.maximum(evidence.gradient * evidence.activation, 0).sum(1)
     return heat
 
 
@@ -149,7 +149,15 @@ def eigen_grad_cam(evidence: Evidence) -> Floats:
 
     pytorch-grad-cam's EigenGradCAM (Gildenblat): Eigen-CAM of gradient times activation. It has no paper.
     """
-    return _projected(evidence.products)
+    return _projected(evidence.gradient * evidence.activation)
+
+
+def _multiplied(factor: Floats, activation: Floats) -> Floats:
+    """sum_c factor[k, c] A[c]. The factor is ``[K, C, h, w]`` or ``[K, C, 1, 1]``."""
+    if factor.shape[2:] == (1, 1):
+        return weighted_sum(factor[:, :, 0, 0], activation)
+    heat: Floats = (factor * activation).sum(1)
+    return heat
 
 
 def _projected(values: Floats) -> Floats:
