@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 # Models in the cache besides the pinned ones. Each holds a copy of its weights, packed for the processor.
 _MOST_MODELS: Final = 12
 # Seconds after which a model that is not pinned frees its activations.
-_IDLE_S: Final = 10
+_IDLE_S: Final = 3
 # Parallel batches. Each holds its own activations in memory.
 _MOST_SLOTS: Final = 4
 # A larger batch is no cheaper per image, because its activations fall out of the CPU caches.
