@@ -44,10 +44,7 @@ from pellucid.parts.targets import liken
 from pellucid.parts.trust import Trusted, measure, perturbations_of, scores_of, scoring_plan
 from pellucid.parts.what_if import WhatIfOptions
 from pellucid.runtime import choose, cores
-from pellucid.schemas import (
-    Comparison,
-    Result,
-)
+from pellucid.schemas import Comparison, Result
 from pellucid.types import Batch, DecodedImage, MethodSpec, Outcome, Plan, Upload
 
 Given = TypeVar("Given", bound=Options)

@@ -137,12 +137,7 @@ def _compile(name: str, path: Path, progress: bool) -> None:
 
 def _key(name: str) -> str:
     """The cache key, 16 hexadecimal digits: a digest of the name, the checkpoint's files, the code and the versions."""
-    parts = [
-        name,
-        VERSION,
-        _code(),
-        *(f"{library} {found}" for library, found in installed(("torch", *_libraries(name)))),
-    ]
+    parts = [name, VERSION, _code(), *map(" ".join, installed(("torch", *_libraries(name))))]
     kind, _, rest = name.partition(":")
     if kind == "hf":
         parts += [digest_of(path) for path in sorted(Path(rest).expanduser().glob("*")) if path.is_file()]

@@ -289,7 +289,7 @@ class ModelCache:
                 for oldest in unpinned[: max(0, len(unpinned) - self._most)]:
                     del self._models[oldest]
             self._models.move_to_end(key)
-            others = [each for name, each in self._models.items() if name not in self._pinned]
+            others = [each for name, each in self._models.items() if name not in self._pinned and each is not model]
         for other in others:
             other.free_if_idle()
         return model

@@ -71,7 +71,7 @@ ASKED: list[tuple[str, dict[str, Any], type]] = [
     ("what_if", {"layer": "head", "keep": 7, "rank": True}, WhatIf),
     ("compare", {"target": [281, 285]}, Comparison),
     ("explain", {}, Result),
-    ("explain", {"include": ["predictions", "grad_cam"], "overlay": True, **TRUST}, Result),
+    ("explain", {"include": ["predictions", "grad_cam"], "overlay": True, "layer": "blocks.15", **TRUST}, Result),
     ("explain", {"effects": True, "target": ["tabby", "tiger cat"], "layers": "stem"}, Result),
 ]
 

@@ -55,6 +55,11 @@ def test_a_model_that_is_not_used_for_a_while_frees_its_activations(monkeypatch:
     many = np.repeat(PICTURES[:1], 4096, axis=0)
     before = runtime.run(many, None, [logits], "shared")[0][logits].copy()
     held = resident()
+    freed: list[openvino_runtime.Model] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(openvino_runtime.Model, "free_if_idle", freed.append)
+        runtime.run(many[:1], None, [logits], "shared")
+    assert not freed  # a pass keeps those that it needs
     runtime.run(many[:1], None, [found.manifest.values["stem"].node], "shared")
     assert resident() < held - 2**24
     np.testing.assert_array_equal(runtime.run(many, None, [logits], "shared")[0][logits], before)
